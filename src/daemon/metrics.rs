@@ -11,7 +11,7 @@ use crate::inbound::Clients;
 use crate::monitor::certificates::OwnCertificate;
 use crate::monitor::labels::Direction;
 use crate::monitor::{DeliveryResult, Monitor, SAVE_INTERVAL};
-use crate::outbound::{Attempt, Report};
+use crate::outbound::{Attempt, AttemptResult};
 use crate::scheduler::Observer;
 
 /// Returns an observer that counts every attempt and passes it on to `next`.
@@ -22,7 +22,7 @@ pub(super) fn observer(monitor: Monitor, next: Observer) -> Observer {
     })
 }
 
-fn count(monitor: &Monitor, attempt: &Attempt, report: &Report) {
+fn count(monitor: &Monitor, attempt: &Attempt, report: &AttemptResult) {
     let connector = report.connector.name.as_str();
     let (mut delivered_with, mut recipients) = (None, 0);
     for result in &report.results {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use crate::failure::{Cause, Failure, Persistence, RecipientOutcome};
-use crate::outbound::{Attempt, Report};
+use crate::outbound::{Attempt, AttemptResult};
 use crate::tls::{Authentication, NoTls, TlsOutcome};
 
 use super::DemoError;
@@ -52,7 +52,7 @@ pub(super) struct AttemptLog {
 
 impl AttemptLog {
     /// Adds the results of an attempt.
-    pub(super) fn add(&self, attempt: &Attempt, report: &Report) {
+    pub(super) fn add(&self, attempt: &Attempt, report: &AttemptResult) {
         let envelope = &attempt.entry.envelope;
         let record = |result: &crate::outbound::RecipientResult| {
             let to = envelope.recipients.get(result.recipient).map(|recipient| recipient.mailbox.to_string());

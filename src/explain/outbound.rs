@@ -13,7 +13,7 @@ use crate::discovery::Discovery;
 use crate::dns::{CnameChain, Security};
 use crate::envelope::TlsRequirement;
 use crate::failure::{self, Cause, Failure, NextStep, Persistence, RequireTlsUnmet, Scope};
-use crate::outbound::{Ending, Plan, Prospect, Purpose, forecast, hellos, not_dialled};
+use crate::outbound::{DeliveryForecast, HopPlan, MailContext, PeerOutcome, forecast, hellos, undialled_reason};
 use crate::route::{Hop, HopOrigin, Hops, RouteBasis};
 use crate::smtp::reply::Status;
 use crate::tls::{Hellos, Layer, SamplePeer, TlsOutcome};
@@ -81,8 +81,8 @@ impl OutboundQuestion<'_> {
         self.explainer.connectors.for_host(self.recipient)
     }
 
-    fn purpose(&self) -> Purpose<'_> {
-        Purpose { recipient: self.recipient, connector: self.connector(), requirement: self.requirement }
+    fn context(&self) -> MailContext<'_> {
+        MailContext { recipient: self.recipient, connector: self.connector(), requirement: self.requirement }
     }
 
     fn memory_note(&self) -> MemoryNote {
@@ -139,7 +139,7 @@ impl OutboundQuestion<'_> {
             client_hello: None,
             peers: Vec::new(),
         };
-        match Plan::make(&self.explainer.router, discovery, self.purpose(), hop, basis).await {
+        match HopPlan::make(&self.explainer.router, discovery, self.context(), hop, basis).await {
             Ok(plan) => self.explain_plan(&plan, hop, &mut explained),
             Err(no_plan) => explained.problem = Some(problem(&no_plan.into(), self.connector())),
         }
@@ -147,9 +147,9 @@ impl OutboundQuestion<'_> {
     }
 
     /// Adds what a plan says of its hop: addresses, demands, `ClientHello`s and the result for each kind of peer.
-    fn explain_plan(&self, plan: &Plan, hop: &Hop, explained: &mut document::ExplainedHop) {
-        let (purpose, connector) = (self.purpose(), self.connector());
-        let policy = plan.policy(purpose, hop);
+    fn explain_plan(&self, plan: &HopPlan, hop: &Hop, explained: &mut document::ExplainedHop) {
+        let (context, connector) = (self.context(), self.connector());
+        let policy = plan.policy(context, hop);
         let layers = HopLayers {
             connector,
             hop: &hop.host,
@@ -161,13 +161,13 @@ impl OutboundQuestion<'_> {
         explained.addresses = plan.addresses.addresses.iter().map(ToString::to_string).collect();
         explained.layers = layers.layers(&policy);
         explained.mta_sts_policy = self.explainer.known.note(&plan.found.published);
-        if let Some(failure) = not_dialled(&policy, self.requirement) {
+        if let Some(failure) = undialled_reason(&policy, self.requirement) {
             explained.problem = Some(problem(&failure, connector));
         } else {
-            let hellos = hellos(&policy, purpose, hop, self.explainer.hellos.get(&hop.host, hop.port));
+            let hellos = hellos(&policy, context, hop, self.explainer.hellos.get(&hop.host, hop.port));
             let has_second_try = hellos.is_some_and(|hellos| hellos.second().is_some());
-            let peers = forecast(&policy, purpose, hop, self.now);
-            explained.peers = peers.iter().map(|prospect| peer_forecast(prospect, has_second_try)).collect();
+            let peers = forecast(&policy, context, hop, self.now);
+            explained.peers = peers.iter().map(|outcome| peer_forecast(outcome, has_second_try)).collect();
             explained.client_hello = hellos.map(client_hello);
         }
         explained.policy = Some(policy.to_string());
@@ -235,25 +235,25 @@ fn client_hello(hellos: Hellos) -> HelloNote {
 }
 
 /// Describes the result for one kind of peer. `has_second_try` is true if a broken handshake is tried again.
-fn peer_forecast(prospect: &Prospect, has_second_try: bool) -> PeerForecast {
-    let (mut peer, mut shows) = (prospect.peer.json_name().to_owned(), prospect.peer.to_string());
-    if has_second_try && prospect.peer == SamplePeer::Breaks {
+fn peer_forecast(outcome: &PeerOutcome, has_second_try: bool) -> PeerForecast {
+    let (mut peer, mut shows) = (outcome.peer.json_name().to_owned(), outcome.peer.to_string());
+    if has_second_try && outcome.peer == SamplePeer::Breaks {
         shows.push_str(", and the second one");
     }
-    if !prospect.offers_requiretls {
+    if !outcome.offers_requiretls {
         peer.push_str("-without-requiretls");
         shows.push_str(", no REQUIRETLS");
     }
-    match &prospect.ending {
-        Ending::Sent(clearance) | Ending::SentAgain(clearance) => {
-            let (result, text) = match (clearance.outcome(), &prospect.ending) {
+    match &outcome.ending {
+        DeliveryForecast::Sent(clearance) | DeliveryForecast::SentAgain(clearance) => {
+            let (result, text) = match (clearance.outcome(), &outcome.ending) {
                 (TlsOutcome::Tls(_), _) => ("tls", clearance.authentication().to_string()),
-                (TlsOutcome::Clear(reason), Ending::SentAgain(_)) => ("clear-again", reason.to_string()),
+                (TlsOutcome::Clear(reason), DeliveryForecast::SentAgain(_)) => ("clear-again", reason.to_string()),
                 (TlsOutcome::Clear(reason), _) => ("clear", reason.to_string()),
             };
             PeerForecast { peer, shows, result, status: None, by: None, text, then: None }
         }
-        Ending::Refused { failure, last } => PeerForecast {
+        DeliveryForecast::Refused { failure, last } => PeerForecast {
             peer,
             shows,
             result: "refused",

@@ -1,7 +1,7 @@
 //! A connection with the TLS judge's clearance: the only place from which MAIL FROM is written.
 //!
-//! [`Wire::converse`] runs dialogues. The only dialogue that contains a transaction is the private [`Permitted`], which
-//! cannot be created without the clearance of its connection.
+//! [`Wire::converse`] runs dialogues. The only dialogue that contains a transaction is the private
+//! [`ClearedTransaction`], which cannot be created without the clearance of its connection.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -22,10 +22,10 @@ use crate::tls::{Clearance, Handshake, NamePattern, NoTls, TlsOutcome, TlsPolicy
 
 use super::Via;
 use super::limit::AttemptLimit;
-use super::wire::{Broken, Dialogue, Wire};
+use super::wire::{ConnectionFailure, Dialogue, Wire};
 
 /// The size of the blocks in which content is sent, in octets; a smaller content is sent in one block.
-const BLOCK: usize = 64 * 1024;
+const BLOCK_SIZE: usize = 64 * 1024;
 
 /// A connection on which mail may be sent.
 #[derive(Debug)]
@@ -55,27 +55,28 @@ pub(super) struct Peer {
 #[derive(Debug)]
 pub(super) enum Interruption {
     /// The connection failed.
-    Connection(Broken),
+    Connection(ConnectionFailure),
     /// The content could not be read.
     Spool(SpoolError),
 }
 
 /// The result of sending one message on one connection.
 #[derive(Debug)]
-pub(super) struct Handed {
+pub(super) struct SendResult {
     pub(super) results: TransactionResults,
     pub(super) interruption: Option<Interruption>,
     /// True if the peer had closed an idle connection. Nothing was sent to it, and nothing failed.
     pub(super) was_stale: bool,
 }
 
-impl Handed {
+impl SendResult {
     /// Returns whether the peer deferred the message for any recipient, by a reply of its own (4xx or 421).
-    pub(super) fn is_put_off(&self) -> bool {
-        let later = |reply: &Reply| reply.severity() != Severity::Permanent;
-        let refused = |status: &RecipientStatus| matches!(status, RecipientStatus::Rejected(reply) if later(reply));
+    pub(super) fn is_deferred(&self) -> bool {
+        let is_temporary = |reply: &Reply| reply.severity() != Severity::Permanent;
+        let refused =
+            |status: &RecipientStatus| matches!(status, RecipientStatus::Rejected(reply) if is_temporary(reply));
         let ending = match &self.results.ending {
-            TransactionEnd::Rejected { reply, .. } | TransactionEnd::Closing { reply, .. } => later(reply),
+            TransactionEnd::Rejected { reply, .. } | TransactionEnd::Closing { reply, .. } => is_temporary(reply),
             TransactionEnd::Unfinished | TransactionEnd::Accepted(_) | TransactionEnd::NoRecipient => false,
         };
         ending || self.results.recipients.iter().any(refused)
@@ -83,12 +84,12 @@ impl Handed {
 }
 
 /// A transaction together with the clearance of its connection.
-struct Permitted<'c, 'm> {
-    _leave: &'c Clearance,
+struct ClearedTransaction<'c, 'm> {
+    _clearance: &'c Clearance,
     transaction: Transaction<'m>,
 }
 
-impl Dialogue for Permitted<'_, '_> {
+impl Dialogue for ClearedTransaction<'_, '_> {
     type Step = TransactionStep;
 
     fn receive(
@@ -134,14 +135,14 @@ impl Cleared {
     }
 
     /// Records the TLS level that the domain of the current message showed before, if that was higher.
-    pub(super) fn is_less_than(&mut self, was: Option<TlsLevel>) {
+    pub(super) fn set_earlier_level(&mut self, was: Option<TlsLevel>) {
         if self.via.was != was {
             self.via = Arc::new(Via { was, ..Via::clone(&self.via) });
         }
     }
 
     /// Returns whether the session was resumed from an earlier one, so that the peer showed no certificate in it.
-    pub(super) fn is_renewed(&self) -> bool {
+    pub(super) fn is_resumed(&self) -> bool {
         matches!(self.via.clearance.outcome(), TlsOutcome::Tls(facts) if facts.handshake == Handshake::Resumed)
     }
 
@@ -152,11 +153,11 @@ impl Cleared {
 
     /// Returns whether the connection may be kept for another message. A fallback in the clear is never kept.
     pub(super) fn is_reusable(&self, messages_per_connection: u32) -> bool {
-        !self.is_fallback && !self.is_spent(messages_per_connection)
+        !self.is_fallback && !self.has_reached_limit(messages_per_connection)
     }
 
     /// Returns whether the connection has carried as many messages as it may.
-    pub(super) fn is_spent(&self, messages_per_connection: u32) -> bool {
+    pub(super) fn has_reached_limit(&self, messages_per_connection: u32) -> bool {
         self.transactions >= messages_per_connection
     }
 
@@ -183,9 +184,9 @@ impl Cleared {
     }
 
     /// Prepares the connection for being idle.
-    pub(super) fn rest(&mut self) {
+    pub(super) fn prepare_idle(&mut self) {
         self.has_waited = true;
-        self.wire.rest();
+        self.wire.shrink_output();
     }
 
     /// Closes the session with QUIT. The returned task ends when the connection is closed.
@@ -194,24 +195,24 @@ impl Cleared {
     }
 
     /// Sends one message. The message must fit the peer ([`Mail::fits`]).
-    pub(super) async fn hand_over(
+    pub(super) async fn send(
         &mut self,
         mail: Mail<'_>,
         body: &Body,
         timeouts: &Timeouts,
         limit: &AttemptLimit,
-    ) -> Handed {
-        let leave = &self.via.clearance;
+    ) -> SendResult {
+        let clearance = &self.via.clearance;
         let has_waited = std::mem::take(&mut self.has_waited);
         self.transactions = self.transactions.saturating_add(1);
-        limit.transaction(mail.recipients.len());
+        limit.begin_transaction(mail.recipients.len());
         let content = Content { body, octets: mail.size, timeouts, limit };
-        let transaction = Transaction::start(mail, self.extensions, self.wire.output(leave));
-        let mut permitted = Permitted { _leave: leave, transaction };
-        let interruption = carry(&mut self.wire, &mut permitted, leave, &content).await.err();
-        limit.transaction_over();
-        let unanswered = permitted.transaction.replies() == 0;
-        let results = permitted.transaction.into_results();
+        let transaction = Transaction::start(mail, self.extensions, self.wire.output(clearance));
+        let mut dialogue = ClearedTransaction { _clearance: clearance, transaction };
+        let interruption = run_transaction(&mut self.wire, &mut dialogue, clearance, &content).await.err();
+        limit.end_transaction();
+        let unanswered = dialogue.transaction.replies() == 0;
+        let results = dialogue.transaction.into_results();
         let closed = match (&interruption, &results.ending) {
             (Some(Interruption::Connection(broken)), _) => unanswered && broken.is_closed(),
             (_, TransactionEnd::Closing { stage: DialogueStage::Mail, .. }) => true,
@@ -221,7 +222,7 @@ impl Cleared {
             }
             _ => false,
         };
-        Handed { results, interruption, was_stale: closed && has_waited }
+        SendResult { results, interruption, was_stale: closed && has_waited }
     }
 }
 
@@ -233,39 +234,39 @@ struct Content<'a> {
     limit: &'a AttemptLimit,
 }
 
-async fn carry(
+async fn run_transaction(
     wire: &mut Wire,
-    permitted: &mut Permitted<'_, '_>,
-    leave: &Clearance,
+    dialogue: &mut ClearedTransaction<'_, '_>,
+    clearance: &Clearance,
     content: &Content<'_>,
 ) -> Result<(), Interruption> {
     let timeouts = content.timeouts;
-    match wire.converse(permitted, timeouts.reply).await.map_err(Interruption::Connection)? {
+    match wire.converse(dialogue, timeouts.reply).await.map_err(Interruption::Connection)? {
         TransactionStep::Over => return Ok(()),
         TransactionStep::Content => {}
     }
-    send_content(wire, leave, content).await?;
-    permitted.transaction.content_sent();
+    send_content(wire, clearance, content).await?;
+    dialogue.transaction.content_sent();
     // After the final dot only the reply is awaited.
-    wire.converse(permitted, timeouts.final_reply).await.map_err(Interruption::Connection)?;
+    wire.converse(dialogue, timeouts.final_reply).await.map_err(Interruption::Connection)?;
     Ok(())
 }
 
 /// Sends the content. If the spool cannot be read to the end, the final dot is not sent, so that the peer does not
 /// accept a truncated message.
-async fn send_content(wire: &mut Wire, leave: &Clearance, content: &Content<'_>) -> Result<(), Interruption> {
+async fn send_content(wire: &mut Wire, clearance: &Clearance, content: &Content<'_>) -> Result<(), Interruption> {
     let Content { body, octets, timeouts, limit } = *content;
-    limit.content(octets, timeouts.data_rate);
+    limit.begin_content(octets, timeouts.data_rate);
     let mut reader = body.reader().await.map_err(Interruption::Spool)?;
     let mut stuffer = Stuffer::new();
     while let Some(chunk) = reader.next().await.map_err(Interruption::Spool)? {
-        let out = wire.output(leave);
+        let out = wire.output(clearance);
         stuffer.push(&chunk, out);
-        if out.len() >= BLOCK {
+        if out.len() >= BLOCK_SIZE {
             wire.flush(timeouts.data_block).await.map_err(Interruption::Connection)?;
         }
     }
-    stuffer.finish(wire.output(leave));
-    limit.final_reply();
+    stuffer.finish(wire.output(clearance));
+    limit.await_final_reply();
     wire.flush(timeouts.data_block).await.map_err(Interruption::Connection)
 }

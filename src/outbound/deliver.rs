@@ -1,5 +1,7 @@
 //! One attempt: tries hop after hop, and address after address, until every recipient has an outcome.
 
+mod fitting;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -8,29 +10,29 @@ use crate::discovery::mta_sts::{MtaStsMode, PublishedPolicy, Recheck};
 use crate::discovery::{HopLookup, MtaStsLookup};
 use crate::failure::{Cause, Failure, RequireTlsUnmet, Scope};
 use crate::route::{Hop, Hops, RouteBasis};
-use crate::smtp::client::{Mail, Obstacle, RequireTlsUse};
+use crate::smtp::client::{Mail, RequireTlsUse};
 use crate::smtp::reply::Status;
 use crate::tls::{self, Layer};
 
 use super::cleared::Cleared;
-use super::dial::{Errand, Target};
-use super::limit::{AttemptLimit, Ended};
-use super::memory::Memory;
-use super::plan::{NoPlan, Plan, Purpose};
-use super::pool::Destination;
-use super::requirement::Terms;
-use super::second_try::Dials;
-use super::seen::{self, Seen};
-use super::settle::{Further, Ledger};
-use super::watched::Undialled;
-use super::{Attempt, Outbound, Report, Snapshot};
+use super::dial::{DialPurpose, Target};
+use super::downgrade::HopHistory;
+use super::limit::{AttemptLimit, EndReason};
+use super::metrics::Undialled;
+use super::plan::{HopPlan, HopUnusable, MailContext};
+use super::pool::PoolKey;
+use super::recipients::{PendingRecipients, Remaining};
+use super::requirement::MessageTlsTerms;
+use super::second_try::DialBudget;
+use super::tls_report::{self, SessionObserver};
+use super::{Attempt, AttemptResult, Outbound, Snapshot};
 
 /// The part of an address's time that one handshake may use. After two handshakes without an answer, time is left for a
 /// connection in the clear.
-const HANDSHAKE_PART: u32 = 3;
+const HANDSHAKE_SHARE: u32 = 3;
 /// The number of addresses at which a recipient may be deferred in one attempt, so that a message that one host
 /// greylists is not sent to ten others. Hosts that were not reached, or that the message was not sent to, do not count.
-const PUT_OFF_MAX: usize = 2;
+const MAX_DEFERRALS: usize = 2;
 
 /// An attempt in progress.
 struct Delivery<'a> {
@@ -39,32 +41,32 @@ struct Delivery<'a> {
     attempt: &'a Attempt,
     connector: &'a Arc<Connector>,
     limit: &'a AttemptLimit,
-    ledger: Ledger,
+    recipients: PendingRecipients,
     /// The peer that is being tried.
     peer: Option<String>,
-    dials: Dials,
+    budget: DialBudget,
     /// The number of addresses at which the peer deferred the message, now and before the current address.
-    put_off: usize,
-    put_off_before: usize,
+    deferrals: usize,
+    deferrals_before: usize,
     /// The recipients that remain after a connection carried its last transaction; the next connection to the same hop
     /// is for them alone.
-    rest: Vec<usize>,
+    overflow: Vec<usize>,
 }
 
 /// A hop with the TLS terms on which it may receive the message.
 #[derive(Clone, Copy)]
-struct Stop<'a> {
+struct HopAttempt<'a> {
     hop: &'a Hop,
-    terms: &'a Terms,
+    terms: &'a MessageTlsTerms,
     found: &'a HopLookup,
     /// The number of hops after this one.
-    left: usize,
+    hops_left: usize,
 }
 
 /// The use that was made of a connection.
-enum Used {
+enum ConnectionUse {
     /// No connection was available, or the peer had closed it. Nothing was tried.
-    Nothing,
+    NotTried,
     /// The message was tried on it.
     Tried,
     /// The connection has carried as many messages as it may, and recipients remain for a further transaction.
@@ -77,7 +79,7 @@ pub(super) async fn deliver(
     snapshot: Arc<Snapshot>,
     attempt: &Attempt,
     limit: &AttemptLimit,
-) -> Report {
+) -> AttemptResult {
     let connector = snapshot.connectors.for_host(&attempt.host);
     let mut delivery = Delivery {
         outbound,
@@ -85,53 +87,53 @@ pub(super) async fn deliver(
         attempt,
         connector,
         limit,
-        ledger: Ledger::new(&attempt.recipients, &attempt.apart, connector.outbound.on_failure),
+        recipients: PendingRecipients::new(&attempt.recipients, &attempt.apart, connector.outbound.on_failure),
         peer: None,
-        dials: Dials::new(),
-        put_off: 0,
-        put_off_before: 0,
-        rest: Vec::new(),
+        budget: DialBudget::new(),
+        deferrals: 0,
+        deferrals_before: 0,
+        overflow: Vec::new(),
     };
     let ended = tokio::select! {
         // `biased`: a reply that has arrived is recorded before the attempt can be ended.
         biased;
         () = delivery.run() => None,
-        ended = limit.over() => Some(ended),
+        ended = limit.wait_for_end() => Some(ended),
     };
     if let Some(ended) = ended {
-        delivery.ended(ended);
+        delivery.fail_ended(ended);
     }
     let connector = Arc::clone(delivery.connector);
-    let (results, trail) = delivery.ledger.into_parts();
-    Report { results, trail, connector, snapshot }
+    let (results, trail) = delivery.recipients.into_parts();
+    AttemptResult { results, trail, connector, snapshot }
 }
 
 impl Delivery<'_> {
     async fn run(&mut self) {
         let route = &self.connector.outbound.route;
         match self.snapshot.router.hops(&self.attempt.host, route).await {
-            Ok(found) => self.hops(found).await,
-            Err(failure) => self.ledger.fail_all(failure, Further::Nothing),
+            Ok(found) => self.try_hops(found).await,
+            Err(failure) => self.recipients.fail_all(failure, Remaining::Useless),
         }
     }
 
     /// Defers the recipients without an outcome: the attempt was ended from outside.
-    fn ended(&mut self, ended: Ended) {
-        self.outbound.monitor.attempt_ended(ended.word());
+    fn fail_ended(&mut self, ended: EndReason) {
+        self.outbound.monitor.attempt_ended(ended.label());
         let failure = Failure::transient(Scope::Destination, Status(4, 2), ended.to_string());
-        self.ledger.fail_all(Failure { peer: self.peer.take(), ..failure }, Further::Nothing);
+        self.recipients.fail_all(Failure { peer: self.peer.take(), ..failure }, Remaining::Useless);
     }
 
-    async fn hops(&mut self, mut found: Hops) {
+    async fn try_hops(&mut self, mut found: Hops) {
         self.outbound.pool.prefer(self.snapshot.generation(), self.connector, &mut found.hops);
         let mut hops = found.hops.iter();
         while let Some(hop) = hops.next() {
-            let left = hops.len();
-            self.ledger.hop();
-            if let Err(failure) = self.hop(hop, &found, left).await {
-                self.unused(hop, failure, left > 0);
+            let hops_left = hops.len();
+            self.recipients.begin_hop();
+            if let Err(failure) = self.try_hop(hop, &found, hops_left).await {
+                self.record_unusable(hop, failure, hops_left > 0);
             }
-            if self.ledger.is_complete() {
+            if self.recipients.is_complete() {
                 return;
             }
         }
@@ -141,62 +143,65 @@ impl Delivery<'_> {
     ///
     /// # Errors
     /// The [`Failure`] for which no connection to the hop was tried.
-    async fn hop(&mut self, hop: &Hop, hops: &Hops, left: usize) -> Result<(), Failure> {
+    async fn try_hop(&mut self, hop: &Hop, hops: &Hops, hops_left: usize) -> Result<(), Failure> {
         self.peer = Some(hop.to_string());
         let envelope = &self.attempt.entry.envelope;
-        let purpose = Purpose { recipient: &self.attempt.host, connector: self.connector, requirement: envelope.tls };
-        let plan = match self.plan(purpose, hop, &hops.basis).await {
+        let context =
+            MailContext { recipient: &self.attempt.host, connector: self.connector, requirement: envelope.tls };
+        let plan = match self.plan(context, hop, &hops.basis).await {
             Ok(plan) => plan,
-            Err(no_plan) => {
-                seen::without_plan(&self.outbound.reporter, self.attempt, hop, &no_plan);
-                return Err(no_plan.into());
+            Err(unusable) => {
+                tls_report::observe_undialled(&self.outbound.reporter, self.attempt, hop, &unusable);
+                return Err(unusable.into());
             }
         };
         if let Some(address) = self.own_address(hop, &plan.addresses.addresses) {
             return Err(hops.own_address_failure(hop, address, &self.attempt.host));
         }
-        let terms = Terms::new(envelope, |requirement| plan.policy(Purpose { requirement, ..purpose }, hop));
-        self.ledger.demands(terms.policy());
-        if let Some(failure) = terms.refused() {
+        let terms =
+            MessageTlsTerms::new(envelope, |requirement| plan.policy(MailContext { requirement, ..context }, hop));
+        self.recipients.set_policy(terms.policy());
+        if let Some(failure) = terms.refusal() {
             return Err(failure);
         }
         if let Some(refusal) = tls::unmeetable(terms.policy()) {
             let undialled = Undialled { attempt: self.attempt, connector: self.connector, hop };
             undialled.warn(&self.outbound.monitor, terms.policy(), &refusal);
-            let seen = Seen { reporter: &self.outbound.reporter, attempt: self.attempt, hop, found: &plan.found };
-            seen.failed(None, &Failure::policy(refusal.clone()));
-            return Err(self.final_word(terms.named(Failure::policy(refusal)), &plan.found).await);
+            let observer =
+                SessionObserver { reporter: &self.outbound.reporter, attempt: self.attempt, hop, found: &plan.found };
+            observer.observe_refused(None, &Failure::policy(refusal.clone()));
+            return Err(self.recheck_refusal(terms.name_failure(Failure::policy(refusal)), &plan.found).await);
         }
-        let stop = Stop { hop, terms: &terms, found: &plan.found, left };
-        if let Used::Nothing = self.reuse(&stop).await {
-            self.dial(&stop, &plan.addresses.addresses).await;
+        let hop_attempt = HopAttempt { hop, terms: &terms, found: &plan.found, hops_left };
+        if let ConnectionUse::NotTried = self.reuse(&hop_attempt).await {
+            self.dial(&hop_attempt, &plan.addresses.addresses).await;
         }
         Ok(())
     }
 
     /// Plans one hop. If this may be the last attempt, an enforced MTA-STS policy is fetched again first, so that no
     /// message bounces because of an outdated policy (RFC 8461 §5.1).
-    async fn plan(&self, purpose: Purpose<'_>, hop: &Hop, basis: &RouteBasis) -> Result<Plan, NoPlan> {
+    async fn plan(&self, context: MailContext<'_>, hop: &Hop, basis: &RouteBasis) -> Result<HopPlan, HopUnusable> {
         let (router, discovery) = (&self.snapshot.router, &self.outbound.discovery);
-        let plan = Plan::make(router, discovery, purpose, hop, basis).await?;
+        let plan = HopPlan::make(router, discovery, context, hop, basis).await?;
         let MtaStsLookup::Done(PublishedPolicy::Policy(policy)) = &plan.found.published else { return Ok(plan) };
         if !self.attempt.may_be_last || policy.mode() != MtaStsMode::Enforce {
             return Ok(plan);
         }
         match discovery.mta_sts().recheck(policy).await {
-            Recheck::Changed(_) => Plan::make(router, discovery, purpose, hop, basis).await,
+            Recheck::Changed(_) => HopPlan::make(router, discovery, context, hop, basis).await,
             Recheck::Confirmed | Recheck::Unknown(_) => Ok(plan),
         }
     }
 
     /// Records that a hop was not connected to.
-    fn unused(&mut self, hop: &Hop, failure: Failure, more: bool) {
+    fn record_unusable(&mut self, hop: &Hop, failure: Failure, has_next: bool) {
         tracing::debug!(
             queue_id = %self.attempt.entry.id, connector = %self.connector.name, host = %hop.host,
             reason = %failure, "the hop cannot be used"
         );
-        let further = Further::after(&failure, more);
-        self.ledger.fail_all(failure.with_peer(hop.to_string()), further);
+        let remaining = Remaining::after(&failure, has_next);
+        self.recipients.fail_all(failure.with_peer(hop.to_string()), remaining);
     }
 
     /// Returns the hop's address that is one of this relay's own, if there is one. A smart host is exempt: the
@@ -208,7 +213,7 @@ impl Delivery<'_> {
 
     /// Fetches the domain's MTA-STS policy again if a refusal under it would bounce or hold the message. A policy that
     /// has changed, or cannot be fetched, turns it into a temporary failure (RFC 8461 §5.1).
-    async fn final_word(&self, failure: Failure, found: &HopLookup) -> Failure {
+    async fn recheck_refusal(&self, failure: Failure, found: &HopLookup) -> Failure {
         let ends = match &failure.cause {
             Cause::Policy(refusal) => {
                 let ends = match self.connector.outbound.on_failure {
@@ -240,83 +245,86 @@ impl Delivery<'_> {
     }
 
     /// The downgrade memory for the domain and one of its hops.
-    fn memory<'h>(&self, hop: &'h Hop) -> Memory<'h>
+    fn memory<'h>(&self, hop: &'h Hop) -> HopHistory<'h>
     where
         Self: 'h,
     {
         let Outbound { discovery, monitor, .. } = self.outbound;
-        Memory { history: discovery.history(), monitor, attempt: self.attempt, hop }
+        HopHistory { history: discovery.history(), monitor, attempt: self.attempt, hop }
     }
 
     /// Tries the message on idle connections.
-    async fn reuse(&mut self, stop: &Stop<'_>) -> Used {
-        let Stop { hop, terms, left, .. } = *stop;
-        let destination = Destination::new(self.snapshot.generation(), self.connector, hop);
+    async fn reuse(&mut self, hop_attempt: &HopAttempt<'_>) -> ConnectionUse {
+        let HopAttempt { hop, terms, hops_left, .. } = *hop_attempt;
+        let key = PoolKey::new(self.snapshot.generation(), self.connector, hop);
         let memory = self.memory(hop);
-        self.put_off_before = self.put_off;
-        while let Some(mut connection) = self.outbound.pool.take(&destination) {
+        self.deferrals_before = self.deferrals;
+        while let Some(mut connection) = self.outbound.pool.take(&key) {
             if !connection.is_quiet().await || !terms.admit(&mut connection, &hop.host) {
-                self.outbound.pool.quit(destination.clone(), connection);
+                self.outbound.pool.quit(key.clone(), connection);
                 continue;
             }
             // The connection may have been opened for another domain, which has another history.
-            let was = memory.cleared(self.connector, &connection.via().clearance);
-            connection.is_less_than(was);
+            let was = memory.record_cleared(self.connector, &connection.via().clearance);
+            connection.set_earlier_level(was);
             let promise = terms.promise(&mut connection, &hop.host);
-            match self.on(connection, &destination, promise, left > 0).await {
-                Used::Tried => return Used::Tried,
-                Used::Nothing | Used::Spent => {}
+            match self.send_on(connection, &key, promise, hops_left > 0).await {
+                ConnectionUse::Tried => return ConnectionUse::Tried,
+                ConnectionUse::NotTried | ConnectionUse::Spent => {}
             }
         }
-        Used::Nothing
+        ConnectionUse::NotTried
     }
 
     /// Tries the message at one address after another.
-    async fn dial(&mut self, stop: &Stop<'_>, addresses: &[SocketAddr]) {
-        let Stop { hop, terms, found, left } = *stop;
-        let destination = Destination::new(self.snapshot.generation(), self.connector, hop);
-        self.outbound.pool.room(&destination).await;
+    async fn dial(&mut self, hop_attempt: &HopAttempt<'_>, addresses: &[SocketAddr]) {
+        let HopAttempt { hop, terms, found, hops_left } = *hop_attempt;
+        let key = PoolKey::new(self.snapshot.generation(), self.connector, hop);
+        self.outbound.pool.wait_for_closing(&key).await;
         let queue_id = self.attempt.entry.id;
-        let errand = Errand::Mail(queue_id, terms.needed_handshake());
+        let purpose = DialPurpose::Mail(queue_id, terms.needed_handshake());
         let known = &self.outbound.hellos;
         let (policy, handshake) = (terms.policy(), self.snapshot.config.timeouts.handshake);
         let (snapshot, monitor) = (self.snapshot, &self.outbound.monitor);
-        let target = Target { snapshot, monitor, connector: self.connector, hop, policy, known, errand, handshake };
+        let target = Target { snapshot, monitor, connector: self.connector, hop, policy, known, purpose, handshake };
         let memory = self.memory(hop);
-        let seen = Seen { reporter: &self.outbound.reporter, attempt: self.attempt, hop, found };
+        let observer = SessionObserver { reporter: &self.outbound.reporter, attempt: self.attempt, hop, found };
         for (at, address) in addresses.iter().enumerate() {
-            self.dials.take();
-            self.put_off_before = self.put_off;
-            let further = addresses.len() - at - 1 + left;
+            self.budget.take();
+            self.deferrals_before = self.deferrals;
+            let further = addresses.len() - at - 1 + hops_left;
             // The loop ends: each connection that reached its limit has carried the message for at least one recipient.
-            while let Used::Spent = match self.dial_in_time(&target, *address, further).await {
-                Ok(mut connection) => {
-                    let more = further > 0 && !self.dials.is_spent();
-                    let was = memory.cleared(self.connector, &connection.via().clearance);
-                    connection.is_less_than(was);
-                    seen.cleared(*address, &connection.via().clearance);
-                    let promise = terms.promise(&mut connection, &hop.host);
-                    // A new connection is not idle, so the result here is never `Nothing`.
-                    self.on(connection, &destination, promise, more).await
-                }
-                Err(failure) => {
-                    let more = further > 0 && !self.dials.is_spent();
-                    memory.failed(&failure);
-                    seen.failed(Some(*address), &failure);
-                    let failure = self.final_word(terms.named(failure), found).await;
-                    tracing::debug!(
-                        %queue_id, connector = %self.connector.name, host = %hop.host,
-                        %address, reason = %failure, "the hop cannot be used"
-                    );
-                    let further = Further::after(&failure, more);
-                    match std::mem::take(&mut self.rest) {
-                        rest if rest.is_empty() => self.ledger.fail_all(failure, further),
-                        rest => self.ledger.fail(&rest, failure, None, further),
+            loop {
+                let dialled = self.dial_in_time(&target, *address, further).await;
+                let has_next = further > 0 && !self.budget.is_exhausted();
+                match dialled {
+                    Ok(mut connection) => {
+                        let was = memory.record_cleared(self.connector, &connection.via().clearance);
+                        connection.set_earlier_level(was);
+                        observer.observe_cleared(*address, &connection.via().clearance);
+                        let promise = terms.promise(&mut connection, &hop.host);
+                        let ConnectionUse::Spent = self.send_on(connection, &key, promise, has_next).await else {
+                            break;
+                        };
                     }
-                    Used::Nothing
+                    Err(failure) => {
+                        memory.record_refused(&failure);
+                        observer.observe_refused(Some(*address), &failure);
+                        let failure = self.recheck_refusal(terms.name_failure(failure), found).await;
+                        tracing::debug!(
+                            %queue_id, connector = %self.connector.name, host = %hop.host,
+                            %address, reason = %failure, "the hop cannot be used"
+                        );
+                        let remaining = Remaining::after(&failure, has_next);
+                        match std::mem::take(&mut self.overflow) {
+                            overflow if overflow.is_empty() => self.recipients.fail_all(failure, remaining),
+                            overflow => self.recipients.fail(&overflow, failure, None, remaining),
+                        }
+                        break;
+                    }
                 }
-            } {}
-            if self.ledger.is_complete() {
+            }
+            if self.recipients.is_complete() {
                 return;
             }
         }
@@ -330,14 +338,14 @@ impl Delivery<'_> {
         address: SocketAddr,
         further: usize,
     ) -> Result<Cleared, Failure> {
-        let (peer, time) = (target.peer(address).text, self.limit.part(further + 1));
+        let (peer, time) = (target.peer(address).text, self.limit.share(further + 1));
         self.peer = Some(peer.clone());
         // Two handshakes without an answer leave time for a connection in the clear.
-        let target = Target { handshake: target.handshake.min(time / HANDSHAKE_PART), ..*target };
+        let target = Target { handshake: target.handshake.min(time / HANDSHAKE_SHARE), ..*target };
         if further == 0 {
-            return target.dial(address, &mut self.dials).await;
+            return target.dial(address, &mut self.budget).await;
         }
-        if let Ok(dialled) = tokio::time::timeout(time, target.dial(address, &mut self.dials)).await {
+        if let Ok(dialled) = tokio::time::timeout(time, target.dial(address, &mut self.budget)).await {
             return dialled;
         }
         let text = format!(
@@ -350,101 +358,60 @@ impl Delivery<'_> {
     /// Sends the message on one connection, in as many transactions as the peer needs. The connection is kept for the
     /// next message only if all recipients have an outcome: otherwise the next hop's connection would exceed the
     /// destination's concurrency.
-    async fn on(
+    async fn send_on(
         &mut self,
         mut connection: Cleared,
-        destination: &Destination,
+        key: &PoolKey,
         promise: RequireTlsUse,
-        more: bool,
-    ) -> Used {
+        has_next: bool,
+    ) -> ConnectionUse {
         let entry = &*self.attempt.entry;
         let timeouts = self.snapshot.config.timeouts;
         let most = self.connector.outbound.messages_per_connection;
-        let further = Further::hop_if(more);
+        let unanswered = Remaining::hop_if(has_next);
         self.peer = Some(connection.via().peer.clone());
-        let mut recipients = self.fitting(&connection, promise, more);
-        let mut apart = self.ledger.take_apart(&mut recipients);
+        let mut recipients = self.fitting_recipients(&connection, promise, has_next);
+        let mut apart = self.recipients.take_separate(&mut recipients);
         if recipients.is_empty() {
             recipients.extend(apart.pop());
         }
         while !recipients.is_empty() {
             let mail = Mail { envelope: &entry.envelope, size: entry.size, recipients: &recipients, promise };
-            let handed = connection.hand_over(mail, &entry.body, &timeouts, self.limit).await;
-            if handed.was_stale {
-                return Used::Nothing;
+            let sent = connection.send(mail, &entry.body, &timeouts, self.limit).await;
+            if sent.was_stale {
+                return ConnectionUse::NotTried;
             }
-            self.rest.clear();
-            let reusable = handed.results.reusable;
+            self.overflow.clear();
+            let reusable = sent.results.reusable;
             tracing::debug!(
                 queue_id = %entry.id, connector = %self.connector.name, peer = %connection.via().peer,
-                ending = ?handed.results.ending, "transaction over"
+                ending = ?sent.results.ending, "transaction over"
             );
-            self.put_off = self.put_off.max(self.put_off_before + usize::from(handed.is_put_off()));
-            let answered = Further::hop_if(more && self.put_off < PUT_OFF_MAX);
-            recipients = self.ledger.settle(&recipients, handed, connection.via(), answered, further);
+            self.deferrals = self.deferrals.max(self.deferrals_before + usize::from(sent.is_deferred()));
+            let answered = Remaining::hop_if(has_next && self.deferrals < MAX_DEFERRALS);
+            recipients = self.recipients.record_transaction(&recipients, sent, connection.via(), answered, unanswered);
             if !reusable {
                 recipients.append(&mut apart);
-                self.cut_short(&recipients, &connection, more);
-                return Used::Tried;
+                self.fail_unnamed(&recipients, &connection, has_next);
+                return ConnectionUse::Tried;
             }
             if recipients.is_empty() {
                 recipients.extend(apart.pop());
             }
-            if connection.is_spent(most) {
+            if connection.has_reached_limit(most) {
                 break;
             }
         }
         recipients.append(&mut apart);
-        if !self.ledger.is_complete() {
+        if !self.recipients.is_complete() {
             // The wait is short even if the peer does not answer QUIT.
             let _ = connection.quit().await;
         } else if connection.is_reusable(most) {
-            self.outbound.pool.put(destination.clone(), connection);
+            self.outbound.pool.put(key.clone(), connection);
         } else {
-            self.outbound.pool.quit(destination.clone(), connection);
+            self.outbound.pool.quit(key.clone(), connection);
         }
-        self.rest = recipients;
-        if self.rest.is_empty() { Used::Tried } else { Used::Spent }
-    }
-
-    /// Returns the recipients that this peer can receive. The others fail without a command to the peer.
-    fn fitting(&mut self, connection: &Cleared, promise: RequireTlsUse, more: bool) -> Vec<usize> {
-        let envelope = &self.attempt.entry.envelope;
-        let extensions = connection.extensions();
-        let everybody = if self.rest.is_empty() { self.ledger.open() } else { self.rest.clone() };
-        let mail = Mail { envelope, size: self.attempt.entry.size, recipients: &everybody, promise };
-        if let Err(obstacle) = mail.fits(extensions) {
-            self.obstructed(&everybody, obstacle, connection, more);
-            return Vec::new();
-        }
-        let fits = |at: &usize| Mail::recipient_fits(&envelope.recipients[*at], extensions).is_ok();
-        let (able, unable): (Vec<usize>, Vec<usize>) = everybody.into_iter().partition(fits);
-        self.obstructed(&unable, Obstacle::NeedsSmtputf8, connection, more);
-        able
-    }
-
-    /// Records that this peer cannot receive the message. The next hop may; if there is none, the failure is permanent.
-    fn obstructed(&mut self, who: &[usize], obstacle: Obstacle, connection: &Cleared, more: bool) {
-        let scope = if more { Scope::Hop } else { Scope::Message };
-        let at = |status| Failure::permanent(scope, status, obstacle.to_string());
-        let failure = match obstacle {
-            Obstacle::TooLarge { .. } => at(Status(3, 4)),
-            Obstacle::NeedsEightBitMime => at(Status(6, 3)),
-            Obstacle::NeedsSmtputf8 => at(Status(6, 7)),
-            Obstacle::NeedsRequireTls => Failure::require_tls(RequireTlsUnmet::NotOffered),
-        };
-        self.ledger.fail(
-            who,
-            failure.with_peer(connection.via().peer.as_str()),
-            Some(connection.via()),
-            Further::hop_if(more),
-        );
-    }
-
-    /// Records that the peer ended the session after some recipients and before the others could be named.
-    fn cut_short(&mut self, rest: &[usize], connection: &Cleared, more: bool) {
-        let text = "the peer ended the session before the remaining recipients could be named";
-        let failure = Failure::transient(Scope::Hop, Status(5, 3), text).with_peer(connection.via().peer.as_str());
-        self.ledger.fail(rest, failure, Some(connection.via()), Further::hop_if(more));
+        self.overflow = recipients;
+        if self.overflow.is_empty() { ConnectionUse::Tried } else { ConnectionUse::Spent }
     }
 }

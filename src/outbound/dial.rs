@@ -24,12 +24,12 @@ use crate::tls::{
 
 use super::Snapshot;
 use super::cleared::{Cleared, Peer};
-use super::look::{Look, Notes};
-use super::second_try::Dials;
+use super::probe_result::{AddressProbe, DialRecord};
+use super::second_try::DialBudget;
 use super::wire::Wire;
 
 /// The reply code after which the server closes the connection (RFC 5321 §3.8).
-const CLOSING: u16 = 421;
+const CLOSING_REPLY: u16 = 421;
 
 /// A hop to dial, with its policy.
 #[derive(Clone, Copy)]
@@ -40,49 +40,49 @@ pub(super) struct Target<'a> {
     pub(super) hop: &'a Hop,
     pub(super) policy: &'a TlsPolicy,
     pub(super) known: &'a KnownHellos,
-    pub(super) errand: Errand,
+    pub(super) purpose: DialPurpose,
     /// The time limit of one handshake.
     pub(super) handshake: Duration,
 }
 
 /// The purpose for which a host is dialled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Errand {
+pub(super) enum DialPurpose {
     /// To send a message: its queue ID, and the kind of handshake that its policy needs.
     Mail(QueueId, Handshake),
     /// To probe the host. The peer is asked for everything it offers, whatever the verdict.
-    Look,
+    Probe,
 }
 
 /// Returns the names of a hop that are looked for in its certificate, for the record.
-pub(super) fn reference(host: &Host) -> Vec<NamePattern> {
+pub(super) fn reference_names(host: &Host) -> Vec<NamePattern> {
     host.domain().map(|name| NamePattern::Exact(name.clone())).into_iter().collect()
 }
 
 /// The result of dialling one address, as the judge sees it.
-pub(super) enum First {
+pub(super) enum DialOutcome {
     Cleared { wire: Wire, opening: Extensions, clearance: Clearance },
     Redial(Fallback),
     Refused(Refusal),
 }
 
 /// The result of a handshake.
-pub(super) enum Shaken {
+pub(super) enum HandshakeOutcome {
     /// The handshake was completed, and the session judged.
-    Judged(Box<First>),
+    Judged(Box<DialOutcome>),
     /// The handshake failed, and the connection is closed.
     Broken(HandshakeError),
 }
 
 /// A session before it is judged.
-pub(super) enum Session {
+pub(super) enum OpenedSession {
     Clear {
         wire: Wire,
         extensions: Extensions,
         reason: NoTls,
     },
     /// TLS was tried and failed, and the connection is closed.
-    Spoilt(NoTls),
+    Closed(NoTls),
     Handshake(Wire),
 }
 
@@ -91,20 +91,20 @@ impl Target<'_> {
     ///
     /// # Errors
     /// The [`Failure`] of this address; nothing of the envelope was sent to it.
-    pub(super) async fn dial(&self, address: SocketAddr, dials: &mut Dials) -> Result<Cleared, Failure> {
+    pub(super) async fn dial(&self, address: SocketAddr, budget: &mut DialBudget) -> Result<Cleared, Failure> {
         let peer = self.peer(address);
-        let dialled = match self.first(address, dials, &mut Notes::default()).await {
-            Ok(First::Cleared { wire, opening, clearance }) => {
+        let dialled = match self.dial_and_judge(address, budget, &mut DialRecord::default()).await {
+            Ok(DialOutcome::Cleared { wire, opening, clearance }) => {
                 Ok(Cleared::new(wire, opening, peer.clone(), clearance, self.policy.clone()))
             }
-            Ok(First::Redial(fallback)) => {
+            Ok(DialOutcome::Redial(fallback)) => {
                 self.warn_fallback(address, &fallback);
                 self.redial(address).await.map(|(wire, extensions)| {
                     let clearance = fallback.clearance();
                     Cleared::fallback(wire, extensions, peer.clone(), clearance, self.policy.clone())
                 })
             }
-            Ok(First::Refused(refusal)) => {
+            Ok(DialOutcome::Refused(refusal)) => {
                 self.warn_refused(address, &refusal);
                 Err(Failure::policy(refusal))
             }
@@ -115,35 +115,35 @@ impl Target<'_> {
 
     /// Leads one address of the hop to the judge and sends QUIT, whatever the verdict. The function returns no
     /// connection, so a probe cannot write MAIL.
-    pub(super) async fn look(&self, address: SocketAddr) -> Look {
-        let mut notes = Notes::default();
-        let end = match self.first(address, &mut Dials::new(), &mut notes).await {
-            Ok(First::Cleared { wire, opening, clearance }) => {
-                notes.extensions = Some(opening);
-                self.farewell(wire).await;
+    pub(super) async fn probe(&self, address: SocketAddr) -> AddressProbe {
+        let mut record = DialRecord::default();
+        let end = match self.dial_and_judge(address, &mut DialBudget::new(), &mut record).await {
+            Ok(DialOutcome::Cleared { wire, opening, clearance }) => {
+                record.extensions = Some(opening);
+                self.quit(wire).await;
                 Ok(clearance)
             }
-            Ok(First::Redial(fallback)) => match self.redial(address).await {
+            Ok(DialOutcome::Redial(fallback)) => match self.redial(address).await {
                 Ok((wire, extensions)) => {
-                    notes.extensions = Some(extensions);
-                    self.farewell(wire).await;
+                    record.extensions = Some(extensions);
+                    self.quit(wire).await;
                     Ok(fallback.clearance())
                 }
                 Err(failure) => Err(failure),
             },
-            Ok(First::Refused(refusal)) => Err(Failure::policy(refusal)),
+            Ok(DialOutcome::Refused(refusal)) => Err(Failure::policy(refusal)),
             Err(failure) => Err(failure),
         };
         let peer = self.peer(address).text;
-        Look { address, notes, end: end.map_err(|failure| failure.with_peer(peer.clone())), peer }
+        AddressProbe { address, record, end: end.map_err(|failure| failure.with_peer(peer.clone())), peer }
     }
 
     /// Closes a session with QUIT. A probe waits until the connection is closed, since its process may end right after.
-    async fn farewell(&self, wire: Wire) {
-        let said = wire.quit();
-        match self.errand {
-            Errand::Mail(..) => {}
-            Errand::Look => drop(said.await),
+    async fn quit(&self, wire: Wire) {
+        let closing = wire.quit();
+        match self.purpose {
+            DialPurpose::Mail(..) => {}
+            DialPurpose::Probe => drop(closing.await),
         }
     }
 
@@ -161,36 +161,41 @@ impl Target<'_> {
         &self.snapshot.config.timeouts
     }
 
-    async fn first(&self, address: SocketAddr, dials: &mut Dials, notes: &mut Notes) -> Result<First, Failure> {
+    async fn dial_and_judge(
+        &self,
+        address: SocketAddr,
+        budget: &mut DialBudget,
+        record: &mut DialRecord,
+    ) -> Result<DialOutcome, Failure> {
         let starttls = match self.policy {
             TlsPolicy::Off => StarttlsUse::Never,
             TlsPolicy::Opportunistic | TlsPolicy::Forced(_) => StarttlsUse::IfOffered,
         };
         let mut opening = Opening::new(&self.snapshot.config.hostname, starttls);
         let wire = match self.open(address, &mut opening).await? {
-            Session::Clear { wire, extensions, reason } => {
-                return Ok(self.judge_clear(wire, extensions, reason, notes).await);
+            OpenedSession::Clear { wire, extensions, reason } => {
+                return Ok(self.judge_clear(wire, extensions, reason, record).await);
             }
-            Session::Spoilt(reason) => return Ok(self.judge_spoilt(reason, notes)),
-            Session::Handshake(wire) => wire,
+            OpenedSession::Closed(reason) => return Ok(self.judge_closed(reason, record)),
+            OpenedSession::Handshake(wire) => wire,
         };
         let hellos = self.hellos();
-        let fault = match self.handshake(wire, opening, &hellos, hellos.first(), notes).await? {
-            Shaken::Judged(first) => return Ok(*first),
-            Shaken::Broken(fault) => fault,
+        let fault = match self.handshake(wire, opening, &hellos, hellos.first(), record).await? {
+            HandshakeOutcome::Judged(outcome) => return Ok(*outcome),
+            HandshakeOutcome::Broken(fault) => fault,
         };
         match (&fault, hellos.second()) {
-            (HandshakeError::CutShort(_), Some(hello)) if dials.take() => {
-                self.second(address, &hellos, hello, &fault, notes).await
+            (HandshakeError::CutShort(_), Some(hello)) if budget.take() => {
+                self.try_again(address, &hellos, hello, &fault, record).await
             }
             (HandshakeError::CutShort(_) | HandshakeError::Failed(_), _) => {
-                Ok(self.judge_spoilt(NoTls::Broken(fault.to_string()), notes))
+                Ok(self.judge_closed(NoTls::Broken(fault.to_string()), record))
             }
         }
     }
 
     /// Connects, and runs greeting, EHLO, and STARTTLS if it is wanted and offered.
-    pub(super) async fn open(&self, address: SocketAddr, opening: &mut Opening<'_>) -> Result<Session, Failure> {
+    pub(super) async fn open(&self, address: SocketAddr, opening: &mut Opening<'_>) -> Result<OpenedSession, Failure> {
         let mut wire = Wire::connect(address, self.timeouts().connect)
             .await
             .map_err(|fault| Failure::transient(Scope::Hop, Status(4, 1), fault))?
@@ -198,57 +203,63 @@ impl Target<'_> {
         let step = match wire.converse(opening, self.timeouts().reply).await {
             Ok(step) => step,
             // The connection broke at STARTTLS; this counts as a failed handshake.
-            Err(broken) if broken.at() == DialogueStage::StartTls => {
-                return Ok(Session::Spoilt(NoTls::Broken(broken.to_string())));
+            Err(broken) if broken.stage() == DialogueStage::StartTls => {
+                return Ok(OpenedSession::Closed(NoTls::Broken(broken.to_string())));
             }
             Err(broken) => return Err(broken.failure()),
         };
         // A name from DNS may lead back to this relay; a smart host was named by the administrator.
         if opening.is_ourselves() && self.hop.smart_host().is_none() {
-            self.farewell(wire).await;
+            self.quit(wire).await;
             return Err(Failure::ourselves("the host greets with our own name: the message would come back"));
         }
         let reason = match step {
-            OpeningStep::Handshake | OpeningStep::Secured => return Ok(Session::Handshake(wire)),
+            OpeningStep::Handshake | OpeningStep::Secured => return Ok(OpenedSession::Handshake(wire)),
             OpeningStep::Failed { stage, reply } => {
-                self.farewell(wire).await;
+                self.quit(wire).await;
                 return Err(Failure::reply(Scope::Hop, stage.name(), reply));
             }
             OpeningStep::InClear(NoStarttls::SpokeBeforeHandshake) => {
-                return Ok(Session::Spoilt(NoTls::SpokeBeforeHandshake));
+                return Ok(OpenedSession::Closed(NoTls::SpokeBeforeHandshake));
             }
             OpeningStep::InClear(NoStarttls::NotWanted) => NoTls::NotWanted,
             OpeningStep::InClear(NoStarttls::NotOffered) => NoTls::NotOffered,
             OpeningStep::InClear(NoStarttls::Rejected(reply)) => NoTls::Rejected(reply),
         };
-        Ok(Session::Clear { wire, extensions: opening.extensions(), reason })
+        Ok(OpenedSession::Clear { wire, extensions: opening.extensions(), reason })
     }
 
-    async fn judge_clear(&self, wire: Wire, extensions: Extensions, reason: NoTls, notes: &mut Notes) -> First {
-        notes.extensions = Some(extensions);
+    async fn judge_clear(
+        &self,
+        wire: Wire,
+        extensions: Extensions,
+        reason: NoTls,
+        record: &mut DialRecord,
+    ) -> DialOutcome {
+        record.extensions = Some(extensions);
         let closing = match &reason {
-            NoTls::Rejected(reply) if reply.code().get() == CLOSING => {
+            NoTls::Rejected(reply) if reply.code().get() == CLOSING_REPLY => {
                 Some(NoTls::Broken(format!("the peer answered STARTTLS with: {reply}")))
             }
             _ => None,
         };
-        match (self.judge(TlsOutcome::Clear(reason), notes), closing) {
+        match (self.judge(TlsOutcome::Clear(reason), record), closing) {
             // The peer rejected STARTTLS with 421 and closes the connection, so the mail cannot go on over it.
-            (Verdict::Cleared(_), Some(broken)) => self.judge_spoilt(broken, notes),
-            (Verdict::Cleared(clearance), None) => First::Cleared { wire, opening: extensions, clearance },
-            (Verdict::Redial(fallback), _) => First::Redial(fallback),
+            (Verdict::Cleared(_), Some(broken)) => self.judge_closed(broken, record),
+            (Verdict::Cleared(clearance), None) => DialOutcome::Cleared { wire, opening: extensions, clearance },
+            (Verdict::Redial(fallback), _) => DialOutcome::Redial(fallback),
             (Verdict::Refused(refusal), _) => {
-                self.farewell(wire).await;
-                First::Refused(refusal)
+                self.quit(wire).await;
+                DialOutcome::Refused(refusal)
             }
         }
     }
 
     /// Judges a session whose connection is closed. The verdict is never a clearance.
-    pub(super) fn judge_spoilt(&self, reason: NoTls, notes: &mut Notes) -> First {
-        match self.judge(TlsOutcome::Clear(reason), notes) {
-            Verdict::Redial(fallback) => First::Redial(fallback),
-            Verdict::Refused(refusal) => First::Refused(refusal),
+    pub(super) fn judge_closed(&self, reason: NoTls, record: &mut DialRecord) -> DialOutcome {
+        match self.judge(TlsOutcome::Clear(reason), record) {
+            Verdict::Redial(fallback) => DialOutcome::Redial(fallback),
+            Verdict::Refused(refusal) => DialOutcome::Refused(refusal),
             Verdict::Cleared(_) => unreachable!("the judge clears no session that TLS spoilt"),
         }
     }
@@ -259,48 +270,52 @@ impl Target<'_> {
         mut opening: Opening<'_>,
         hellos: &Hellos,
         hello: Hello,
-        notes: &mut Notes,
-    ) -> Result<Shaken, Failure> {
+        record: &mut DialRecord,
+    ) -> Result<HandshakeOutcome, Failure> {
         let client: &ClientTls = self.snapshot.tls.client(self.connector);
         let reduced = hellos.reduced(hello);
         // A session ticket can make the next ClientHello large, so a reduced ClientHello goes without one.
         let handshake = if reduced.is_none() { self.needed_handshake() } else { Handshake::Full };
-        let shaken = wire.secure(client, &self.server_name(), hello, handshake, self.handshake).await;
-        self.shaken(shaken.as_ref().ok().map(|(_, seen)| seen));
-        let (mut wire, seen) = match shaken {
+        let result = wire.start_tls(client, &self.server_name(), hello, handshake, self.handshake).await;
+        self.count_handshake(result.as_ref().ok().map(|(_, seen)| seen));
+        let (mut wire, seen) = match result {
             Ok(secured) => secured,
-            Err(fault) => return Ok(self.broken(fault)),
+            Err(fault) => return Ok(self.forget_hello(fault)),
         };
         let against = client.checks(self.policy.tlsa()).for_policy(self.policy).and_connector_path();
         let facts = seen.facts(against, Role::Server, Timestamp::now()).await;
-        notes.seen = Some(seen);
-        let clearance = match self.judge(TlsOutcome::Tls(TlsFacts { reduced, ..facts }), notes) {
+        record.seen = Some(seen);
+        let clearance = match self.judge(TlsOutcome::Tls(TlsFacts { reduced, ..facts }), record) {
             Verdict::Cleared(clearance) => clearance,
-            Verdict::Redial(fallback) => return Ok(Shaken::Judged(Box::new(First::Redial(fallback)))),
+            Verdict::Redial(fallback) => return Ok(HandshakeOutcome::Judged(Box::new(DialOutcome::Redial(fallback)))),
             Verdict::Refused(refusal) => {
                 self.known.remember(&self.hop.host, self.hop.port, hellos, hello);
-                if self.errand == Errand::Look {
-                    self.greet_again(&mut wire, &mut opening, notes).await;
+                if self.purpose == DialPurpose::Probe {
+                    self.repeat_ehlo(&mut wire, &mut opening, record).await;
                 }
-                self.farewell(wire).await;
-                return Ok(Shaken::Judged(Box::new(First::Refused(refusal))));
+                self.quit(wire).await;
+                return Ok(HandshakeOutcome::Judged(Box::new(DialOutcome::Refused(refusal))));
             }
         };
-        wire.secured(&mut opening);
+        wire.send_ehlo(&mut opening);
         match wire.converse(&mut opening, self.timeouts().reply).await {
             Ok(OpeningStep::Failed { stage, reply }) => {
-                self.farewell(wire).await;
+                self.quit(wire).await;
                 Err(Failure::reply(Scope::Hop, stage.name(), reply).with_session(clearance.session()))
             }
             // Under TLS an opening ends only with `Secured` or `Failed`.
             Ok(OpeningStep::Secured | OpeningStep::InClear(_) | OpeningStep::Handshake) => {
                 self.known.remember(&self.hop.host, self.hop.port, hellos, hello);
-                Ok(Shaken::Judged(Box::new(First::Cleared { wire, opening: opening.extensions(), clearance })))
+                Ok(HandshakeOutcome::Judged(Box::new(DialOutcome::Cleared {
+                    wire,
+                    opening: opening.extensions(),
+                    clearance,
+                })))
             }
             // In TLS 1.3 the client finishes its handshake before the server has checked the client certificate. The
             // server's objection to it arrives as an alert in place of the reply to EHLO.
-            Err(broken) if broken.is_closed() && broken.at() == DialogueStage::Ehlo => {
-                Ok(self.broken(HandshakeError::CutShort(broken.to_string())))
+            Err(broken) if broken.is_closed() && broken.stage() == DialogueStage::Ehlo => {
+                Ok(self.forget_hello(HandshakeError::CutShort(broken.to_string())))
             }
             Err(broken) => Err(broken.failure().with_session(clearance.session())),
         }
@@ -308,24 +323,24 @@ impl Target<'_> {
 
     /// Returns a failed handshake. The peer no longer accepts the ClientHello that it accepted before, so that is
     /// forgotten.
-    fn broken(&self, fault: HandshakeError) -> Shaken {
+    fn forget_hello(&self, fault: HandshakeError) -> HandshakeOutcome {
         self.known.forget(&self.hop.host, self.hop.port);
-        Shaken::Broken(fault)
+        HandshakeOutcome::Broken(fault)
     }
 
     /// Returns the kind of handshake that is needed. A probe needs a full one, to see the certificate.
     fn needed_handshake(&self) -> Handshake {
-        match self.errand {
-            Errand::Mail(_, handshake) => handshake,
-            Errand::Look => Handshake::Full,
+        match self.purpose {
+            DialPurpose::Mail(_, handshake) => handshake,
+            DialPurpose::Probe => Handshake::Full,
         }
     }
 
     /// Sends EHLO under TLS to a refused peer, to record its extensions for the probe. A missing reply is ignored.
-    async fn greet_again(&self, wire: &mut Wire, opening: &mut Opening<'_>, notes: &mut Notes) {
-        wire.secured(opening);
+    async fn repeat_ehlo(&self, wire: &mut Wire, opening: &mut Opening<'_>, record: &mut DialRecord) {
+        wire.send_ehlo(opening);
         if let Ok(OpeningStep::Secured) = wire.converse(opening, self.timeouts().reply).await {
-            notes.extensions = Some(opening.extensions());
+            record.extensions = Some(opening.extensions());
         }
     }
 
@@ -333,26 +348,26 @@ impl Target<'_> {
     async fn redial(&self, address: SocketAddr) -> Result<(Wire, Extensions), Failure> {
         let mut opening = Opening::new(&self.snapshot.config.hostname, StarttlsUse::Never);
         match self.open(address, &mut opening).await? {
-            Session::Clear { wire, extensions, .. } => Ok((wire, extensions)),
-            Session::Spoilt(_) | Session::Handshake(_) => {
+            OpenedSession::Clear { wire, extensions, .. } => Ok((wire, extensions)),
+            OpenedSession::Closed(_) | OpenedSession::Handshake(_) => {
                 unreachable!("an opening without STARTTLS is in clear or fails")
             }
         }
     }
 
-    fn judge(&self, outcome: TlsOutcome, notes: &mut Notes) -> Verdict {
-        notes.outcome = Some(outcome.clone());
+    fn judge(&self, outcome: TlsOutcome, record: &mut DialRecord) -> Verdict {
+        record.outcome = Some(outcome.clone());
         let shown = CertificateSummary::of(&outcome);
-        let verdict = tls::judge(self.policy, outcome, &reference(&self.hop.host));
-        self.judged(shown, &verdict);
+        let verdict = tls::judge(self.policy, outcome, &reference_names(&self.hop.host));
+        self.record_verdict(shown, &verdict);
         verdict
     }
 
     /// Returns the queue ID for the log; `None` in a probe.
     pub(super) fn queue_id(&self) -> Option<tracing::field::DisplayValue<QueueId>> {
-        match self.errand {
-            Errand::Mail(id, _) => Some(tracing::field::display(id)),
-            Errand::Look => None,
+        match self.purpose {
+            DialPurpose::Mail(id, _) => Some(tracing::field::display(id)),
+            DialPurpose::Probe => None,
         }
     }
 }

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::write_duration;
 
 /// The time that each recipient of a started transaction may use, on average.
-const RECIPIENT: Duration = Duration::from_secs(5);
+const TIME_PER_RECIPIENT: Duration = Duration::from_secs(5);
 
 /// The limit of one attempt. All clones share it.
 #[derive(Debug, Clone)]
@@ -26,15 +26,15 @@ pub struct AttemptLimit(Arc<Inner>);
 struct Inner {
     time: Duration,
     deadline: Instant,
-    stage: watch::Sender<Stage>,
-    is_asked_to_end: CancellationToken,
+    stage: watch::Sender<AttemptStage>,
+    end_request: CancellationToken,
 }
 
 /// The stage of an attempt, and its deadline.
 #[derive(Debug, Clone, Copy)]
-enum Stage {
+enum AttemptStage {
     /// No content has been sent.
-    Before(Instant),
+    NoContent(Instant),
     /// The content is being sent.
     Content(Instant),
     /// The final dot may have reached the peer.
@@ -43,16 +43,16 @@ enum Stage {
 
 /// The reason for which an attempt was ended early.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Ended {
+pub(super) enum EndReason {
     /// The attempt reached this time limit.
     TimeOver(Duration),
     /// Attempts for other destinations needed its slot.
     GaveWay,
 }
 
-impl Ended {
+impl EndReason {
     /// The label of this reason in metrics.
-    pub(super) fn word(self) -> &'static str {
+    pub(super) fn label(self) -> &'static str {
         match self {
             Self::TimeOver(_) => "time_over",
             Self::GaveWay => "gave_way",
@@ -60,7 +60,7 @@ impl Ended {
     }
 }
 
-impl fmt::Display for Ended {
+impl fmt::Display for EndReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::TimeOver(time) => {
@@ -79,61 +79,61 @@ impl AttemptLimit {
     #[must_use]
     pub fn new(time: Duration) -> Self {
         let deadline = Instant::now() + time;
-        let stage = watch::Sender::new(Stage::Before(deadline));
-        Self(Arc::new(Inner { time, deadline, stage, is_asked_to_end: CancellationToken::new() }))
+        let stage = watch::Sender::new(AttemptStage::NoContent(deadline));
+        Self(Arc::new(Inner { time, deadline, stage, end_request: CancellationToken::new() }))
     }
 
     /// Returns whether [`AttemptLimit::end`] ends the attempt at once.
     #[must_use]
     pub fn may_end(&self) -> bool {
-        matches!(*self.0.stage.borrow(), Stage::Before(_))
+        matches!(*self.0.stage.borrow(), AttemptStage::NoContent(_))
     }
 
     /// Asks the attempt to end: at once if no content is being sent, otherwise after its transaction.
     pub fn end(&self) {
-        self.0.is_asked_to_end.cancel();
+        self.0.end_request.cancel();
     }
 
     /// Returns the remaining time divided by `of`.
-    pub(super) fn part(&self, of: usize) -> Duration {
-        let left = self.0.deadline.saturating_duration_since(Instant::now());
-        left / u32::try_from(of.max(1)).unwrap_or(u32::MAX)
+    pub(super) fn share(&self, of: usize) -> Duration {
+        let remaining = self.0.deadline.saturating_duration_since(Instant::now());
+        remaining / u32::try_from(of.max(1)).unwrap_or(u32::MAX)
     }
 
     /// Records that a transaction with this many recipients begins.
-    pub(super) fn transaction(&self, recipients: usize) {
-        let time = RECIPIENT.saturating_mul(u32::try_from(recipients).unwrap_or(u32::MAX));
-        self.enter(Stage::Before(self.0.deadline.max(Instant::now() + time)));
+    pub(super) fn begin_transaction(&self, recipients: usize) {
+        let time = TIME_PER_RECIPIENT.saturating_mul(u32::try_from(recipients).unwrap_or(u32::MAX));
+        self.set_stage(AttemptStage::NoContent(self.0.deadline.max(Instant::now() + time)));
     }
 
     /// Records that sending `octets` of content begins, at `rate` octets a second or faster on average.
-    pub(super) fn content(&self, octets: u64, rate: u64) {
+    pub(super) fn begin_content(&self, octets: u64, rate: u64) {
         let time = Duration::from_secs(octets / rate.max(1));
-        self.enter(Stage::Content(self.0.deadline.max(Instant::now() + time)));
+        self.set_stage(AttemptStage::Content(self.0.deadline.max(Instant::now() + time)));
     }
 
     /// Records that the final dot is about to be sent.
-    pub(super) fn final_reply(&self) {
-        self.enter(Stage::FinalReply);
+    pub(super) fn await_final_reply(&self) {
+        self.set_stage(AttemptStage::FinalReply);
     }
 
     /// Records that the transaction is over.
-    pub(super) fn transaction_over(&self) {
-        self.enter(Stage::Before(self.0.deadline));
+    pub(super) fn end_transaction(&self) {
+        self.set_stage(AttemptStage::NoContent(self.0.deadline));
     }
 
-    fn enter(&self, stage: Stage) {
+    fn set_stage(&self, stage: AttemptStage) {
         self.0.stage.send_replace(stage);
     }
 
     /// Waits until the attempt must end, and returns the reason.
-    pub(super) async fn over(&self) -> Ended {
+    pub(super) async fn wait_for_end(&self) -> EndReason {
         let mut stage = self.0.stage.subscribe();
         loop {
             let (deadline, may_end) = match *stage.borrow_and_update() {
-                Stage::Before(deadline) => (Some(deadline), true),
-                Stage::Content(deadline) => (Some(deadline), false),
-                Stage::FinalReply => (None, false),
+                AttemptStage::NoContent(deadline) => (Some(deadline), true),
+                AttemptStage::Content(deadline) => (Some(deadline), false),
+                AttemptStage::FinalReply => (None, false),
             };
             let time_over = async {
                 match deadline {
@@ -142,8 +142,8 @@ impl AttemptLimit {
                 }
             };
             tokio::select! {
-                () = self.0.is_asked_to_end.cancelled(), if may_end => return Ended::GaveWay,
-                () = time_over => return Ended::TimeOver(self.0.time),
+                () = self.0.end_request.cancelled(), if may_end => return EndReason::GaveWay,
+                () = time_over => return EndReason::TimeOver(self.0.time),
                 // The channel cannot be closed: `self` holds its sender.
                 _ = stage.changed() => {}
             }

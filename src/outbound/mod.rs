@@ -13,18 +13,18 @@
 mod cleared;
 mod deliver;
 mod dial;
+mod downgrade;
 mod forecast;
 mod limit;
-mod look;
-mod memory;
+mod metrics;
 mod plan;
 mod pool;
 pub mod probe;
+mod probe_result;
+mod recipients;
 mod requirement;
 mod second_try;
-mod seen;
-mod settle;
-mod watched;
+mod tls_report;
 mod wire;
 
 use std::net::SocketAddr;
@@ -41,9 +41,9 @@ use crate::running_config::{RunningConfig, Snapshot};
 use crate::spool::Entry;
 use crate::tls::{Clearance, TlsPolicy};
 use crate::tlsrpt::Reporter;
-pub use forecast::{Ending, Prospect, forecast, hellos, not_dialled};
+pub use forecast::{DeliveryForecast, PeerOutcome, forecast, hellos, undialled_reason};
 pub use limit::AttemptLimit;
-pub use plan::{NoPlan, Plan, Purpose};
+pub use plan::{HopPlan, HopUnusable, MailContext};
 use pool::Pool;
 
 /// The task of one attempt: one message and one destination.
@@ -63,7 +63,7 @@ pub struct Attempt {
 
 /// The result of an attempt.
 #[derive(Debug)]
-pub struct Report {
+pub struct AttemptResult {
     /// One result for each recipient of the attempt.
     pub results: Vec<RecipientResult>,
     /// Every failure of the attempt, hop by hop, including those after which a later hop accepted the message.
@@ -163,13 +163,13 @@ impl Outbound {
     ///
     /// If the connection breaks after the content and before its reply, the recipients are deferred. Such a message may
     /// arrive twice; the alternative is that it may not arrive at all.
-    pub async fn deliver(&self, attempt: Attempt) -> Report {
+    pub async fn deliver(&self, attempt: Attempt) -> AttemptResult {
         let limit = AttemptLimit::new(self.running.load().config.limits.delivery_attempt_time);
         self.deliver_within(attempt, &limit).await
     }
 
     /// Makes one attempt that can be ended early through `limit`. Recipients without an outcome are deferred then.
-    pub async fn deliver_within(&self, attempt: Attempt, limit: &AttemptLimit) -> Report {
+    pub async fn deliver_within(&self, attempt: Attempt, limit: &AttemptLimit) -> AttemptResult {
         deliver::deliver(self, self.running.load(), &attempt, limit).await
     }
 

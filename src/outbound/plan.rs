@@ -14,7 +14,7 @@ use crate::tls::TlsPolicy;
 
 /// The mail that a plan is made for.
 #[derive(Debug, Clone, Copy)]
-pub struct Purpose<'a> {
+pub struct MailContext<'a> {
     /// The recipient domain.
     pub recipient: &'a Host,
     /// The connector of that domain.
@@ -25,7 +25,7 @@ pub struct Purpose<'a> {
 
 /// The plan for a hop that can be dialled.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Plan {
+pub struct HopPlan {
     /// The addresses of the hop.
     pub addresses: Addresses,
     /// The facts that discovery found for the hop.
@@ -35,46 +35,46 @@ pub struct Plan {
 
 /// The reason for which a hop cannot be used at all.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum NoPlan {
+pub enum HopUnusable {
     /// The hop has no address, or the lookup of its addresses failed.
     NoAddress(Failure),
     /// A fact that the policy depends on, such as the TLSA records, cannot be determined.
     Unknown(DiscoveryError),
 }
 
-impl From<NoPlan> for Failure {
-    fn from(no_plan: NoPlan) -> Self {
-        match no_plan {
-            NoPlan::NoAddress(failure) => failure,
-            NoPlan::Unknown(unknown) => unknown.into(),
+impl From<HopUnusable> for Failure {
+    fn from(unusable: HopUnusable) -> Self {
+        match unusable {
+            HopUnusable::NoAddress(failure) => failure,
+            HopUnusable::Unknown(error) => error.into(),
         }
     }
 }
 
-impl Plan {
+impl HopPlan {
     /// Looks up what the policy of a hop depends on. Waits for what is not cached; each lookup has a time limit.
     ///
     /// # Errors
-    /// [`NoPlan`] if the hop has no address, or a fact that its policy depends on cannot be determined.
+    /// [`HopUnusable`] if the hop has no address, or a fact that its policy depends on cannot be determined.
     pub async fn make<K: KnownPolicies>(
         router: &Router,
         discovery: &Discovery<K>,
-        purpose: Purpose<'_>,
+        context: MailContext<'_>,
         hop: &Hop,
         basis: &RouteBasis,
-    ) -> Result<Self, NoPlan> {
-        let addresses = router.addresses(hop).await.map_err(NoPlan::NoAddress)?;
-        let Purpose { recipient, connector, requirement } = purpose;
+    ) -> Result<Self, HopUnusable> {
+        let addresses = router.addresses(hop).await.map_err(HopUnusable::NoAddress)?;
+        let MailContext { recipient, connector, requirement } = context;
         let (dns, now) = (router.dns(), Timestamp::now());
         let query = HopQuery { recipient, connector, hop, basis, addresses: &addresses, requirement, dns, now };
-        let found = discovery.look_up_hop(&query).await.map_err(NoPlan::Unknown)?;
+        let found = discovery.look_up_hop(&query).await.map_err(HopUnusable::Unknown)?;
         Ok(Self { addresses, found, now })
     }
 
     /// The demand on the hop, joined from all layers.
     #[must_use]
-    pub fn policy(&self, purpose: Purpose<'_>, hop: &Hop) -> TlsPolicy {
-        let Purpose { recipient, connector, requirement } = purpose;
+    pub fn policy(&self, context: MailContext<'_>, hop: &Hop) -> TlsPolicy {
+        let MailContext { recipient, connector, requirement } = context;
         outbound_policy(connector, recipient, &hop.host, &self.found.findings, requirement, self.now)
     }
 }

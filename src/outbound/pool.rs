@@ -19,20 +19,20 @@ use super::cleared::Cleared;
 
 /// The time for which a connection may be idle. Peers close idle connections after minutes, and an idle connection uses
 /// one of the peer's slots.
-const IDLE: Duration = Duration::from_secs(5);
+const MAX_IDLE_TIME: Duration = Duration::from_secs(5);
 /// The interval between two searches for connections that are idle for too long.
-const ROUND: Duration = Duration::from_secs(1);
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// The maximum number of idle connections to one destination.
-const PER_DESTINATION: usize = 32;
+const MAX_PER_DESTINATION: usize = 32;
 /// The maximum number of idle connections to all destinations.
-const IN_ALL: usize = 512;
+const MAX_IDLE: usize = 512;
 /// The number of destinations with closing sessions above which the finished ones are removed.
-const ENDING: usize = 1024;
+const MAX_CLOSING: usize = 1024;
 
 /// The key of an idle connection. Connectors share no connections, since they differ in trust and in the identity that
 /// we show.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct Destination {
+pub(super) struct PoolKey {
     /// The generation of the configuration under which the connection was judged.
     generation: u64,
     /// The name of the connector.
@@ -41,7 +41,7 @@ pub(super) struct Destination {
     port: u16,
 }
 
-impl Destination {
+impl PoolKey {
     pub(super) fn new(generation: u64, connector: &Connector, hop: &Hop) -> Self {
         Self { generation, connector: connector.name.clone(), host: hop.host.clone(), port: hop.port }
     }
@@ -49,42 +49,42 @@ impl Destination {
 
 /// The pool of idle connections.
 #[derive(Default)]
-pub(super) struct Pool(Arc<Mutex<Shelf>>);
+pub(super) struct Pool(Arc<Mutex<PoolState>>);
 
 impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pool").field("waiting", &self.shelf().count).finish_non_exhaustive()
+        f.debug_struct("Pool").field("idle", &self.state().count).finish_non_exhaustive()
     }
 }
 
 #[derive(Default)]
-struct Shelf {
-    waiting: HashMap<Destination, Vec<Waiting>>,
+struct PoolState {
+    idle: HashMap<PoolKey, Vec<IdleConnection>>,
     count: usize,
     /// The sessions that are closing; the peer counts them until they are closed.
-    ending: HashMap<Destination, Vec<JoinHandle<()>>>,
-    is_swept: bool,
+    closing: HashMap<PoolKey, Vec<JoinHandle<()>>>,
+    is_sweeping: bool,
     /// The oldest generation of the configuration whose connections are kept.
     oldest: u64,
     is_closed: bool,
 }
 
-struct Waiting {
+struct IdleConnection {
     connection: Cleared,
     since: Instant,
 }
 
-impl Shelf {
-    fn quit(&mut self, destination: Destination, connection: Cleared) {
-        if self.ending.len() >= ENDING {
-            self.ending.retain(|_, list| list.iter().any(|session| !session.is_finished()));
+impl PoolState {
+    fn quit(&mut self, key: PoolKey, connection: Cleared) {
+        if self.closing.len() >= MAX_CLOSING {
+            self.closing.retain(|_, list| list.iter().any(|session| !session.is_finished()));
         }
-        self.ending.entry(destination).or_default().push(connection.quit());
+        self.closing.entry(key).or_default().push(connection.quit());
     }
 }
 
 impl Pool {
-    fn shelf(&self) -> MutexGuard<'_, Shelf> {
+    fn state(&self) -> MutexGuard<'_, PoolState> {
         lock(&self.0)
     }
 
@@ -94,117 +94,117 @@ impl Pool {
             return;
         }
         let equals = hops.iter().take_while(|hop| hop.has_same_preference(&hops[0]));
-        let mut destinations = equals.map(|hop| Destination::new(generation, connector, hop));
-        if let Some(at) = destinations.position(|destination| self.has(&destination)) {
+        let mut keys = equals.map(|hop| PoolKey::new(generation, connector, hop));
+        if let Some(at) = keys.position(|key| self.has(&key)) {
             hops.swap(0, at);
         }
     }
 
     /// Returns whether there is an idle connection to this destination.
-    fn has(&self, destination: &Destination) -> bool {
-        self.shelf().waiting.contains_key(destination)
+    fn has(&self, key: &PoolKey) -> bool {
+        self.state().idle.contains_key(key)
     }
 
     /// Takes the idle connection that was used last.
-    pub(super) fn take(&self, destination: &Destination) -> Option<Cleared> {
-        let mut held = self.shelf();
-        let list = held.waiting.get_mut(destination)?;
-        let taken = list.pop();
+    pub(super) fn take(&self, key: &PoolKey) -> Option<Cleared> {
+        let mut state = self.state();
+        let list = state.idle.get_mut(key)?;
+        let last = list.pop();
         if list.is_empty() {
-            held.waiting.remove(destination);
+            state.idle.remove(key);
         }
-        held.count -= usize::from(taken.is_some());
-        taken.map(|waiting| waiting.connection)
+        state.count -= usize::from(last.is_some());
+        last.map(|idle| idle.connection)
     }
 
     /// Keeps a connection for the next message, or closes it if the pool is full.
-    pub(super) fn put(&self, destination: Destination, mut connection: Cleared) {
-        connection.rest();
-        let mut held = self.shelf();
-        let is_full = held.waiting.get(&destination).is_some_and(|list| list.len() >= PER_DESTINATION);
-        if held.is_closed || destination.generation < held.oldest || held.count >= IN_ALL || is_full {
-            return held.quit(destination, connection);
+    pub(super) fn put(&self, key: PoolKey, mut connection: Cleared) {
+        connection.prepare_idle();
+        let mut state = self.state();
+        let is_full = state.idle.get(&key).is_some_and(|list| list.len() >= MAX_PER_DESTINATION);
+        if state.is_closed || key.generation < state.oldest || state.count >= MAX_IDLE || is_full {
+            return state.quit(key, connection);
         }
-        held.waiting.entry(destination).or_default().push(Waiting { connection, since: Instant::now() });
-        held.count += 1;
-        if !held.is_swept {
-            held.is_swept = true;
+        state.idle.entry(key).or_default().push(IdleConnection { connection, since: Instant::now() });
+        state.count += 1;
+        if !state.is_sweeping {
+            state.is_sweeping = true;
             tokio::spawn(sweep(Arc::downgrade(&self.0)));
         }
     }
 
     /// Closes a session with QUIT.
-    pub(super) fn quit(&self, destination: Destination, connection: Cleared) {
-        self.shelf().quit(destination, connection);
+    pub(super) fn quit(&self, key: PoolKey, connection: Cleared) {
+        self.state().quit(key, connection);
     }
 
     /// Waits until one closing session with this destination is closed, if there is one, so that a new session does not
     /// exceed the destination's concurrency.
-    pub(super) async fn room(&self, destination: &Destination) {
-        let ending = {
-            let mut held = self.shelf();
-            let Some(list) = held.ending.get_mut(destination) else { return };
+    pub(super) async fn wait_for_closing(&self, key: &PoolKey) {
+        let closing = {
+            let mut state = self.state();
+            let Some(list) = state.closing.get_mut(key) else { return };
             list.retain(|session| !session.is_finished());
-            let ending = list.pop();
+            let closing = list.pop();
             if list.is_empty() {
-                held.ending.remove(destination);
+                state.closing.remove(key);
             }
-            ending
+            closing
         };
-        if let Some(session) = ending {
+        if let Some(session) = closing {
             let _ = session.await;
         }
     }
 
     /// Closes the idle connections of older generations, and keeps none of them from now on.
     pub(super) fn close_older(&self, generation: u64) {
-        let mut held = self.shelf();
-        held.oldest = held.oldest.max(generation);
-        let oldest = held.oldest;
-        let old: Vec<_> = held.waiting.extract_if(|destination, _| destination.generation < oldest).collect();
-        for (destination, list) in old {
-            held.count -= list.len();
-            for waiting in list {
-                held.quit(destination.clone(), waiting.connection);
+        let mut state = self.state();
+        state.oldest = state.oldest.max(generation);
+        let oldest = state.oldest;
+        let old: Vec<_> = state.idle.extract_if(|key, _| key.generation < oldest).collect();
+        for (key, list) in old {
+            state.count -= list.len();
+            for idle in list {
+                state.quit(key.clone(), idle.connection);
             }
         }
     }
 
     /// Closes all idle connections, and keeps none from now on.
     pub(super) fn close(&self) {
-        let mut held = self.shelf();
-        held.is_closed = true;
-        held.count = 0;
-        for waiting in held.waiting.drain().flat_map(|(_, list)| list) {
-            waiting.connection.quit();
+        let mut state = self.state();
+        state.is_closed = true;
+        state.count = 0;
+        for idle in state.idle.drain().flat_map(|(_, list)| list) {
+            idle.connection.quit();
         }
     }
 }
 
-fn lock(shelf: &Mutex<Shelf>) -> MutexGuard<'_, Shelf> {
+fn lock(state: &Mutex<PoolState>) -> MutexGuard<'_, PoolState> {
     // No code panics while it holds the lock, and no change leaves the state half-done.
-    shelf.lock().unwrap_or_else(PoisonError::into_inner)
+    state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Closes the connections that are idle for too long; ends when none is idle.
-async fn sweep(shelf: Weak<Mutex<Shelf>>) {
+async fn sweep(state: Weak<Mutex<PoolState>>) {
     loop {
-        tokio::time::sleep(ROUND).await;
-        let Some(shelf) = shelf.upgrade() else { return };
-        let mut shelf = lock(&shelf);
+        tokio::time::sleep(SWEEP_INTERVAL).await;
+        let Some(state) = state.upgrade() else { return };
+        let mut state = lock(&state);
         let mut old = Vec::new();
-        shelf.waiting.retain(|destination, list| {
+        state.idle.retain(|key, list| {
             // The list is in the order of time, the oldest first.
-            let fresh = list.iter().position(|waiting| waiting.since.elapsed() < IDLE).unwrap_or(list.len());
-            old.extend(list.drain(..fresh).map(|waiting| (destination.clone(), waiting.connection)));
+            let fresh = list.iter().position(|idle| idle.since.elapsed() < MAX_IDLE_TIME).unwrap_or(list.len());
+            old.extend(list.drain(..fresh).map(|idle| (key.clone(), idle.connection)));
             !list.is_empty()
         });
-        shelf.count -= old.len();
-        for (destination, connection) in old {
-            shelf.quit(destination, connection);
+        state.count -= old.len();
+        for (key, connection) in old {
+            state.quit(key, connection);
         }
-        if shelf.count == 0 {
-            shelf.is_swept = false;
+        if state.count == 0 {
+            state.is_sweeping = false;
             return;
         }
     }

@@ -1,8 +1,8 @@
 //! `gatepost probe`: the result that a delivery would have at each hop, without a message.
 //!
-//! A probe takes the same steps as a delivery: [`Plan`] holds the policy of a hop, `Target` dials it and asks the
-//! judge, and `Ledger` decides the outcome for a recipient. A probe uses only `Target::look`, which returns no
-//! connection, so it cannot write MAIL. It records nothing in the downgrade memory.
+//! A probe takes the same steps as a delivery: [`HopPlan`] holds the policy of a hop, `Target` dials it and asks the
+//! judge, and `PendingRecipients` decides the outcome for a recipient. A probe uses only `Target::probe`, which returns
+//! no connection, so it cannot write MAIL. It records nothing in the downgrade memory.
 
 use std::net::SocketAddr;
 
@@ -22,19 +22,19 @@ use crate::tls::{self, Authentication, Clearance, Demand, PeerCertificate, TlsFa
 use crate::tls::{TlsaUsage, Verify};
 
 use super::Snapshot;
-use super::dial::{Errand, Target, reference};
-pub use super::look::FirstTry;
-use super::look::Look;
-use super::plan::{Plan, Purpose};
-use super::second_try::Dials;
-use super::settle::{Further, Ledger};
+use super::dial::{DialPurpose, Target, reference_names};
+use super::plan::{HopPlan, MailContext};
+use super::probe_result::AddressProbe;
+pub use super::probe_result::FirstTry;
+use super::recipients::{PendingRecipients, Remaining};
+use super::second_try::DialBudget;
 
 /// The number of hops that are probed in parallel; the addresses of one hop are probed one after another.
-const AT_A_TIME: usize = 4;
+const PARALLEL_HOPS: usize = 4;
 
 /// The subject of a probe.
 #[derive(Debug, Clone, Copy)]
-pub struct Question<'a> {
+pub struct ProbeQuery<'a> {
     /// The recipient domain.
     pub recipient: &'a Host,
     /// The connector whose demands are checked.
@@ -47,14 +47,14 @@ pub struct Probe {
     /// The hops in the order of a delivery, or the failure for which there are none.
     pub hops: Result<Vec<ProbedHop>, Failure>,
     /// The outcome of a message to the domain.
-    pub prospect: Prospect,
+    pub prospect: PredictedOutcome,
 }
 
 /// The outcome that a message with an ordinary envelope would have now.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Prospect {
+pub enum PredictedOutcome {
     /// The message would be sent to this host.
-    GoesOn {
+    Sent {
         /// The peer, as `mx.example.org [192.0.2.1]:25`.
         peer: String,
         /// The clearance of the session.
@@ -74,12 +74,12 @@ pub struct ProbedHop {
     /// The hop.
     pub hop: Hop,
     /// The findings at the hop, or the failure for which it was not dialled.
-    pub seen: Result<Seen, Failure>,
+    pub findings: Result<HopFindings, Failure>,
 }
 
 /// The findings at a hop.
 #[derive(Debug)]
-pub struct Seen {
+pub struct HopFindings {
     /// The demand on the hop, joined from all layers.
     pub policy: TlsPolicy,
     /// The facts from which the policy follows.
@@ -87,12 +87,12 @@ pub struct Seen {
     /// The failure if no handshake could meet the policy; a delivery would not dial this hop.
     pub unmeetable: Option<Failure>,
     /// The addresses of the hop, in order.
-    pub addresses: Vec<Sighting>,
+    pub addresses: Vec<AddressFindings>,
 }
 
 /// The findings at one address of a hop.
 #[derive(Debug)]
-pub struct Sighting {
+pub struct AddressFindings {
     /// The address.
     pub address: SocketAddr,
     /// The peer, as `mx.example.org [192.0.2.1]:25`.
@@ -111,7 +111,7 @@ pub struct Sighting {
     pub end: Result<Clearance, Failure>,
 }
 
-impl Sighting {
+impl AddressFindings {
     /// Returns the facts of the handshake, if one was completed and counts.
     #[must_use]
     pub fn facts(&self) -> Option<&TlsFacts> {
@@ -146,24 +146,26 @@ impl Sighting {
         readable.filter(|(not_after, _)| *not_after > now).min_by_key(|(not_after, _)| *not_after)
     }
 
-    fn new(look: Look, policy: &TlsPolicy, hop: &Hop) -> Self {
-        let Look { address, peer, notes, end } = look;
-        let verdicts = match (policy, &notes.outcome) {
-            (TlsPolicy::Forced(demands), Some(outcome)) => tls::judge_each(demands, outcome, &reference(&hop.host))
-                .into_iter()
-                .map(|(demand, verdict)| (demand.clone(), verdict))
-                .collect(),
+    fn new(result: AddressProbe, policy: &TlsPolicy, hop: &Hop) -> Self {
+        let AddressProbe { address, peer, record, end } = result;
+        let verdicts = match (policy, &record.outcome) {
+            (TlsPolicy::Forced(demands), Some(outcome)) => {
+                tls::judge_each(demands, outcome, &reference_names(&hop.host))
+                    .into_iter()
+                    .map(|(demand, verdict)| (demand.clone(), verdict))
+                    .collect()
+            }
             (TlsPolicy::Off | TlsPolicy::Opportunistic, _) | (TlsPolicy::Forced(_), None) => Vec::new(),
         };
-        let chain = notes.seen.map(|seen| seen.certificates()).unwrap_or_default();
-        let (first_try, outcome, extensions) = (notes.first_try, notes.outcome, notes.extensions);
+        let chain = record.seen.map(|seen| seen.certificates()).unwrap_or_default();
+        let (first_try, outcome, extensions) = (record.first_try, record.outcome, record.extensions);
         Self { address, peer, first_try, outcome, verdicts, chain, extensions, end }
     }
 }
 
 /// Returns whether the certificate chains to the connector's authorities; `None` if no certificate was shown.
 #[must_use]
-pub fn trusted(facts: &TlsFacts) -> Option<&Result<(), crate::tls::ChainFault>> {
+pub fn chain_verdict(facts: &TlsFacts) -> Option<&Result<(), crate::tls::ChainFault>> {
     match &facts.certificate {
         PeerCertificate::Certificate(certificate) => Some(&certificate.chain),
         PeerCertificate::Nothing | PeerCertificate::Unproved(_) => None,
@@ -172,99 +174,99 @@ pub fn trusted(facts: &TlsFacts) -> Option<&Result<(), crate::tls::ChainFault>> 
 
 /// Probes every address of every hop, several hops in parallel. It always ends: each step has the time limit of a
 /// delivery, and the numbers of hosts and addresses are bounded.
-pub async fn probe<K: KnownPolicies>(snapshot: &Snapshot, discovery: &Discovery<K>, question: Question<'_>) -> Probe {
-    let Question { recipient, connector } = question;
+pub async fn probe<K: KnownPolicies>(snapshot: &Snapshot, discovery: &Discovery<K>, query: ProbeQuery<'_>) -> Probe {
+    let ProbeQuery { recipient, connector } = query;
     let Hops { hops, basis } = match snapshot.router.hops(recipient, &connector.outbound.route).await {
         Ok(found) => found,
         Err(failure) => {
-            let prospect = foretell(&[], Some(&failure), connector);
+            let prospect = predict(&[], Some(&failure), connector);
             return Probe { hops: Err(failure), prospect };
         }
     };
-    let looking = hops.into_iter().map(|hop| {
+    let probes = hops.into_iter().map(|hop| {
         let basis = &basis;
         async move {
-            let seen = look(snapshot, discovery, question, &hop, basis).await;
-            ProbedHop { hop, seen }
+            let findings = probe_hop(snapshot, discovery, query, &hop, basis).await;
+            ProbedHop { hop, findings }
         }
     });
-    let hops: Vec<_> = stream::iter(looking).buffered(AT_A_TIME).collect().await;
-    let prospect = foretell(&hops, None, connector);
+    let hops: Vec<_> = stream::iter(probes).buffered(PARALLEL_HOPS).collect().await;
+    let prospect = predict(&hops, None, connector);
     Probe { hops: Ok(hops), prospect }
 }
 
-async fn look<K: KnownPolicies>(
+async fn probe_hop<K: KnownPolicies>(
     snapshot: &Snapshot,
     discovery: &Discovery<K>,
-    question: Question<'_>,
+    query: ProbeQuery<'_>,
     hop: &Hop,
     basis: &crate::route::RouteBasis,
-) -> Result<Seen, Failure> {
-    let Question { recipient, connector } = question;
-    let purpose = Purpose { recipient, connector, requirement: TlsRequirement::Ordinary };
-    let plan = Plan::make(&snapshot.router, discovery, purpose, hop, basis)
+) -> Result<HopFindings, Failure> {
+    let ProbeQuery { recipient, connector } = query;
+    let context = MailContext { recipient, connector, requirement: TlsRequirement::Ordinary };
+    let plan = HopPlan::make(&snapshot.router, discovery, context, hop, basis)
         .await
-        .map_err(|no_plan| Failure::from(no_plan).with_peer(hop.to_string()))?;
-    let policy = plan.policy(purpose, hop);
+        .map_err(|unusable| Failure::from(unusable).with_peer(hop.to_string()))?;
+    let policy = plan.policy(context, hop);
     let unmeetable = tls::unmeetable(&policy).map(|refusal| Failure::policy(refusal).with_peer(hop.to_string()));
     let mut addresses = Vec::new();
     for address in &plan.addresses.addresses {
         // Each address is shown the usual ClientHello, even if it accepted another one lately.
         let (known, monitor) = (KnownHellos::default(), Monitor::default());
-        let (errand, handshake) = (Errand::Look, snapshot.config.timeouts.handshake);
+        let (purpose, handshake) = (DialPurpose::Probe, snapshot.config.timeouts.handshake);
         let target =
-            Target { snapshot, monitor: &monitor, connector, hop, policy: &policy, known: &known, errand, handshake };
-        addresses.push(Sighting::new(target.look(*address).await, &policy, hop));
+            Target { snapshot, monitor: &monitor, connector, hop, policy: &policy, known: &known, purpose, handshake };
+        addresses.push(AddressFindings::new(target.probe(*address).await, &policy, hop));
     }
-    Ok(Seen { policy, found: plan.found, unmeetable, addresses })
+    Ok(HopFindings { policy, found: plan.found, unmeetable, addresses })
 }
 
-/// Predicts the outcome of a message: feeds the findings to a ledger in the order of a delivery.
-fn foretell(hops: &[ProbedHop], lost: Option<&Failure>, connector: &Connector) -> Prospect {
-    let mut ledger = Ledger::new(&[0], &[], connector.outbound.on_failure);
-    if let Some(failure) = lost {
-        ledger.fail_all(failure.clone(), Further::Nothing);
+/// Predicts the outcome of a message: records the findings as a delivery would, in the same order.
+fn predict(hops: &[ProbedHop], route_failure: Option<&Failure>, connector: &Connector) -> PredictedOutcome {
+    let mut recipients = PendingRecipients::new(&[0], &[], connector.outbound.on_failure);
+    if let Some(failure) = route_failure {
+        recipients.fail_all(failure.clone(), Remaining::Useless);
     }
-    let (mut left, mut dials) = (hops.len(), Dials::new());
-    for ProbedHop { seen, .. } in hops {
+    let (mut left, mut budget) = (hops.len(), DialBudget::new());
+    for ProbedHop { findings, .. } in hops {
         left -= 1;
-        if ledger.is_complete() {
+        if recipients.is_complete() {
             break;
         }
-        ledger.hop();
-        let seen = match seen {
-            Ok(Seen { unmeetable: Some(failure), .. }) | Err(failure) => {
-                ledger.fail_all(failure.clone(), Further::after(failure, left > 0));
+        recipients.begin_hop();
+        let findings = match findings {
+            Ok(HopFindings { unmeetable: Some(failure), .. }) | Err(failure) => {
+                recipients.fail_all(failure.clone(), Remaining::after(failure, left > 0));
                 continue;
             }
-            Ok(seen) => seen,
+            Ok(findings) => findings,
         };
-        for (at, sighting) in seen.addresses.iter().enumerate() {
-            if ledger.is_complete() {
+        for (at, address) in findings.addresses.iter().enumerate() {
+            if recipients.is_complete() {
                 break;
             }
-            dials.take();
-            if sighting.first_try.is_some() {
-                dials.take();
+            budget.take();
+            if address.first_try.is_some() {
+                budget.take();
             }
-            match &sighting.end {
+            match &address.end {
                 Ok(clearance) => {
-                    return Prospect::GoesOn { peer: sighting.peer.clone(), clearance: clearance.clone() };
+                    return PredictedOutcome::Sent { peer: address.peer.clone(), clearance: clearance.clone() };
                 }
                 Err(failure) => {
-                    let more = (left > 0 || at + 1 < seen.addresses.len()) && !dials.is_spent();
-                    ledger.fail_all(failure.clone(), Further::after(failure, more));
+                    let has_next = (left > 0 || at + 1 < findings.addresses.len()) && !budget.is_exhausted();
+                    recipients.fail_all(failure.clone(), Remaining::after(failure, has_next));
                 }
             }
         }
     }
     let unknown =
         || Failure::transient(crate::failure::Scope::Destination, crate::smtp::reply::Status(4, 0), "no host");
-    match ledger.into_parts().0.pop().map(|result| result.outcome) {
-        Some(RecipientOutcome::Deferred(failure)) => Prospect::Deferred(failure),
-        Some(RecipientOutcome::Held(failure)) => Prospect::Held(failure),
-        Some(RecipientOutcome::Bounced(failure)) => Prospect::Bounced(failure),
+    match recipients.into_parts().0.pop().map(|result| result.outcome) {
+        Some(RecipientOutcome::Deferred(failure)) => PredictedOutcome::Deferred(failure),
+        Some(RecipientOutcome::Held(failure)) => PredictedOutcome::Held(failure),
+        Some(RecipientOutcome::Bounced(failure)) => PredictedOutcome::Bounced(failure),
         // There is one result for one recipient, and no message was sent.
-        Some(RecipientOutcome::Delivered(_)) | None => Prospect::Deferred(unknown()),
+        Some(RecipientOutcome::Delivered(_)) | None => PredictedOutcome::Deferred(unknown()),
     }
 }

@@ -10,11 +10,11 @@ use crate::smtp::client::RequireTlsUse;
 use crate::tls::{Handshake, Layer, Refusal, TlsPolicy, Unmet};
 
 use super::cleared::Cleared;
-use super::dial::reference;
+use super::dial::reference_names;
 
 /// The TLS terms on which a hop may receive a message.
 #[derive(Debug)]
-pub(super) enum Terms {
+pub(super) enum MessageTlsTerms {
     /// The policy of the hop; the message requires nothing more.
     Ordinary(TlsPolicy),
     /// The policy of the hop, for a report about a message that required TLS. REQUIRETLS is requested where the hop
@@ -29,11 +29,13 @@ pub(super) enum Terms {
     Required(TlsPolicy),
 }
 
-impl Terms {
+impl MessageTlsTerms {
     /// Returns the terms for a message at a hop. `policy` returns the policy of the hop for a requirement.
     pub(super) fn new(envelope: &Envelope, policy: impl Fn(TlsRequirement) -> TlsPolicy) -> Self {
         match (envelope.tls, envelope.reverse_path.mailbox()) {
-            (asked @ (TlsRequirement::Ordinary | TlsRequirement::Relaxed), _) => Self::Ordinary(policy(asked)),
+            (requirement @ (TlsRequirement::Ordinary | TlsRequirement::Relaxed), _) => {
+                Self::Ordinary(policy(requirement))
+            }
             (TlsRequirement::Require, None) => {
                 Self::Preferred { policy: policy(TlsRequirement::Ordinary), required: policy(TlsRequirement::Require) }
             }
@@ -60,15 +62,15 @@ impl Terms {
     /// Returns whether the message may use an idle connection. A resumed one, which shows no certificate, is not used
     /// if a new one may permit REQUIRETLS.
     pub(super) fn admit(&self, connection: &mut Cleared, hop: &Host) -> bool {
-        let mut admits = |policy: &TlsPolicy| connection.admits(policy, &reference(hop));
+        let mut admits = |policy: &TlsPolicy| connection.admits(policy, &reference_names(hop));
         match self {
             Self::Ordinary(policy) | Self::Required(policy) => admits(policy),
-            Self::Preferred { policy, required } => admits(policy) && (admits(required) || !connection.is_renewed()),
+            Self::Preferred { policy, required } => admits(policy) && (admits(required) || !connection.is_resumed()),
         }
     }
 
     /// Returns the failure if the administrator switched TLS off for the hop and the message requires it.
-    pub(super) fn refused(&self) -> Option<Failure> {
+    pub(super) fn refusal(&self) -> Option<Failure> {
         match self {
             Self::Required(TlsPolicy::Off) => Some(Failure::require_tls(RequireTlsUnmet::Off)),
             Self::Required(TlsPolicy::Opportunistic | TlsPolicy::Forced(_))
@@ -84,7 +86,7 @@ impl Terms {
             Self::Ordinary(_) => RequireTlsUse::Never,
             Self::Required(_) => RequireTlsUse::Always,
             Self::Preferred { required: required @ TlsPolicy::Forced(_), .. }
-                if connection.admits(required, &reference(hop)) =>
+                if connection.admits(required, &reference_names(hop)) =>
             {
                 RequireTlsUse::IfOffered
             }
@@ -94,10 +96,10 @@ impl Terms {
 
     /// Names a failure by its cause: a session that does not meet the message's requirement is a failure under RFC
     /// 8689, to which the connector's `on_failure` does not apply.
-    pub(super) fn named(&self, mut failure: Failure) -> Failure {
+    pub(super) fn name_failure(&self, mut failure: Failure) -> Failure {
         let Self::Required(_) = self else { return failure };
         match failure.cause {
-            Cause::Policy(refusal) if falls_short_of_the_message(&refusal) => {
+            Cause::Policy(refusal) if is_unmet_requirement(&refusal) => {
                 let peer = failure.peer.take();
                 Failure { peer, ..Failure::require_tls(RequireTlsUnmet::Session(refusal)) }
             }
@@ -108,7 +110,7 @@ impl Terms {
 
 /// Returns whether the session was not TLS with an authenticated server, as RFC 8689 requires. A refusal under the
 /// administrator's own demands alone does not count.
-fn falls_short_of_the_message(refusal: &Refusal) -> bool {
+fn is_unmet_requirement(refusal: &Refusal) -> bool {
     match refusal.demand.layer {
         Layer::Dane | Layer::MtaSts | Layer::RequireTls => true,
         Layer::Connector | Layer::Exception | Layer::DowngradeMemory => matches!(refusal.unmet, Unmet::NoTls(_)),

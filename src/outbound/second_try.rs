@@ -13,31 +13,31 @@ use crate::route::Hop;
 use crate::smtp::client::{Opening, StarttlsUse};
 use crate::tls::{Handshake, Hello, Hellos, NoTls, SniUse, TlsPolicy};
 
-use super::dial::{Errand, First, Session, Shaken, Target};
-use super::look::{FirstTry, Notes};
+use super::dial::{DialOutcome, DialPurpose, HandshakeOutcome, OpenedSession, Target};
+use super::probe_result::{DialRecord, FirstTry};
 
 /// The maximum number of connections on which one attempt tries TLS. The addresses after that are not tried in this
 /// attempt.
-const DIALS_MAX: usize = 50;
+const MAX_DIALS: usize = 50;
 
 /// The number of connections on which an attempt may still try TLS. A second try counts like a connection to another
 /// address, so that a peer that breaks every handshake cannot prolong an attempt.
 #[derive(Debug)]
-pub(super) struct Dials(usize);
+pub(super) struct DialBudget(usize);
 
-impl Dials {
+impl DialBudget {
     pub(super) fn new() -> Self {
-        Self(DIALS_MAX)
+        Self(MAX_DIALS)
     }
 
     /// Counts one connection; returns false if none is left.
     pub(super) fn take(&mut self) -> bool {
-        let is_left = self.0 > 0;
-        self.0 -= usize::from(is_left);
-        is_left
+        let is_allowed = self.0 > 0;
+        self.0 -= usize::from(is_allowed);
+        is_allowed
     }
 
-    pub(super) fn is_spent(&self) -> bool {
+    pub(super) fn is_exhausted(&self) -> bool {
         self.0 == 0
     }
 }
@@ -63,10 +63,10 @@ impl Target<'_> {
     /// Returns the `ClientHello`s for this hop.
     pub(super) fn hellos(&self) -> Hellos {
         let known = self.known.get(&self.hop.host, self.hop.port);
-        let handshake = match self.errand {
-            Errand::Mail(_, handshake) => handshake,
+        let handshake = match self.purpose {
+            DialPurpose::Mail(_, handshake) => handshake,
             // A probe uses those of a message without a requirement of its own.
-            Errand::Look => self.policy.needed_handshake(),
+            DialPurpose::Probe => self.policy.needed_handshake(),
         };
         hellos(self.policy, self.connector, &self.server_name(), handshake, known)
     }
@@ -77,35 +77,35 @@ impl Target<'_> {
 
     /// Tries TLS again with another `ClientHello`, on a fresh connection to the same address, after the peer cut the
     /// first handshake short.
-    pub(super) async fn second(
+    pub(super) async fn try_again(
         &self,
         address: SocketAddr,
         hellos: &Hellos,
         hello: Hello,
         fault: &HandshakeError,
-        notes: &mut Notes,
-    ) -> Result<First, Failure> {
+        record: &mut DialRecord,
+    ) -> Result<DialOutcome, Failure> {
         self.log_second_try(address, hello, fault);
-        notes.first_try = Some(FirstTry { fault: fault.to_string(), second: hello });
-        let both = |again: String| NoTls::Broken(format!("{fault}; again, with {hello}: {again}"));
+        record.first_try = Some(FirstTry { fault: fault.to_string(), second: hello });
+        let describe = |again: String| NoTls::Broken(format!("{fault}; again, with {hello}: {again}"));
         let mut opening = Opening::new(&self.snapshot.config.hostname, StarttlsUse::IfOffered);
         let again = match self.open(address, &mut opening).await {
-            Ok(Session::Handshake(wire)) => match self.handshake(wire, opening, hellos, hello, notes).await? {
-                Shaken::Judged(first) => return Ok(*first),
-                Shaken::Broken(again) => again.to_string(),
+            Ok(OpenedSession::Handshake(wire)) => match self.handshake(wire, opening, hellos, hello, record).await? {
+                HandshakeOutcome::Judged(outcome) => return Ok(*outcome),
+                HandshakeOutcome::Broken(again) => again.to_string(),
             },
-            Ok(Session::Spoilt(reason)) => reason.to_string(),
-            Ok(Session::Clear { wire, reason, .. }) => {
+            Ok(OpenedSession::Closed(reason)) => reason.to_string(),
+            Ok(OpenedSession::Clear { wire, reason, .. }) => {
                 // A connection in the clear may follow; the two must not be open at the same time.
                 let _ = wire.quit().await;
                 reason.to_string()
             }
             // An unmet demand explains more than a host that no longer answers.
-            Err(failure) => match self.judge_spoilt(both(failure.to_string()), notes) {
-                refused @ First::Refused(_) => return Ok(refused),
-                First::Cleared { .. } | First::Redial(_) => return Err(failure),
+            Err(failure) => match self.judge_closed(describe(failure.to_string()), record) {
+                refused @ DialOutcome::Refused(_) => return Ok(refused),
+                DialOutcome::Cleared { .. } | DialOutcome::Redial(_) => return Err(failure),
             },
         };
-        Ok(self.judge_spoilt(both(again), notes))
+        Ok(self.judge_closed(describe(again), record))
     }
 }

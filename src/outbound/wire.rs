@@ -27,11 +27,11 @@ use crate::smtp::reply::Status;
 use crate::tls::{Clearance, Handshake, Hello};
 
 /// The time limit for closing a session with QUIT.
-const FAREWELL: Duration = Duration::from_secs(5);
+const QUIT_TIME: Duration = Duration::from_secs(5);
 /// The number of octets read at once. Replies are short.
-const READ_AT_ONCE: usize = 2048;
+const READ_SIZE: usize = 2048;
 /// The largest output buffer that an idle connection keeps, in octets.
-const OUTPUT_KEPT: usize = 32 * 1024;
+const MAX_IDLE_OUTPUT: usize = 32 * 1024;
 
 /// A dialogue that [`Wire::converse`] runs: it receives the octets of the peer and yields the octets to send.
 pub(super) trait Dialogue {
@@ -63,61 +63,63 @@ impl Dialogue for Opening<'_> {
 
 /// A failure of a connection, and the stage at which it happened.
 #[derive(Debug)]
-pub(super) struct Broken {
-    how: How,
-    at: DialogueStage,
+pub(super) struct ConnectionFailure {
+    kind: FailureKind,
+    stage: DialogueStage,
     /// True if the content was being sent.
     sending: bool,
 }
 
 #[derive(Debug)]
-enum How {
+enum FailureKind {
     Closed,
     Io(io::Error),
     TimedOut(Duration),
     ProtocolViolation(ProtocolViolation),
 }
 
-impl Broken {
+impl ConnectionFailure {
     /// The stage whose reply was awaited.
-    pub(super) fn at(&self) -> DialogueStage {
-        self.at
+    pub(super) fn stage(&self) -> DialogueStage {
+        self.stage
     }
 
     /// Returns whether the connection was closed or reset without a reply.
     pub(super) fn is_closed(&self) -> bool {
-        matches!(self.how, How::Closed | How::Io(_))
+        matches!(self.kind, FailureKind::Closed | FailureKind::Io(_))
     }
 
     /// Returns a temporary failure of this hop.
     pub(super) fn failure(&self) -> Failure {
-        let status = match self.how {
-            How::Closed | How::Io(_) | How::TimedOut(_) => Status(4, 2),
-            How::ProtocolViolation(_) => Status(5, 0),
+        let status = match self.kind {
+            FailureKind::Closed | FailureKind::Io(_) | FailureKind::TimedOut(_) => Status(4, 2),
+            FailureKind::ProtocolViolation(_) => Status(5, 0),
         };
         Failure::transient(Scope::Hop, status, self.to_string())
     }
 }
 
-impl fmt::Display for Broken {
+impl fmt::Display for ConnectionFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let at = self.at;
-        match &self.how {
-            How::ProtocolViolation(violation) => violation.fmt(f),
-            How::Closed if self.sending => f.write_str("the peer closed the connection in the middle of the message"),
-            How::Io(fault) if self.sending => {
+        let at = self.stage;
+        match &self.kind {
+            FailureKind::ProtocolViolation(violation) => violation.fmt(f),
+            FailureKind::Closed if self.sending => {
+                f.write_str("the peer closed the connection in the middle of the message")
+            }
+            FailureKind::Io(fault) if self.sending => {
                 let text = handshake::describe_alert(fault).unwrap_or_else(|| fault.to_string());
                 write!(f, "the connection broke in the middle of the message: {text}")
             }
-            How::TimedOut(limit) if self.sending => {
+            FailureKind::TimedOut(limit) if self.sending => {
                 write!(f, "the peer accepted no content within {} s", limit.as_secs())
             }
-            How::Closed => write!(f, "the peer closed the connection instead of replying to {at}"),
-            How::Io(fault) => match handshake::describe_alert(fault) {
+            FailureKind::Closed => write!(f, "the peer closed the connection instead of replying to {at}"),
+            FailureKind::Io(fault) => match handshake::describe_alert(fault) {
                 Some(alert) => write!(f, "instead of replying to {at}, {alert}"),
                 None => write!(f, "the connection broke before the reply to {at}: {fault}"),
             },
-            How::TimedOut(limit) => write!(f, "no reply to {at} within {} s", limit.as_secs()),
+            FailureKind::TimedOut(limit) => write!(f, "no reply to {at} within {} s", limit.as_secs()),
         }
     }
 }
@@ -159,7 +161,7 @@ impl Wire {
     }
 
     /// Runs the TLS handshake. Input that was received in the clear is discarded.
-    pub(super) async fn secure(
+    pub(super) async fn start_tls(
         self,
         client: &ClientTls,
         name: &Host,
@@ -181,30 +183,34 @@ impl Wire {
     }
 
     /// Queues the EHLO after the handshake.
-    pub(super) fn secured(&mut self, opening: &mut Opening<'_>) {
+    pub(super) fn send_ehlo(&mut self, opening: &mut Opening<'_>) {
         opening.continue_under_tls(&mut self.output);
     }
 
     /// The output buffer; only the holder of a clearance may write to it.
-    pub(super) fn output(&mut self, _leave: &Clearance) -> &mut Vec<u8> {
+    pub(super) fn output(&mut self, _clearance: &Clearance) -> &mut Vec<u8> {
         &mut self.output
     }
 
     /// Runs a dialogue to its next step. Each reply may take as long as `limit`.
-    pub(super) async fn converse<D: Dialogue>(&mut self, dialogue: &mut D, limit: Duration) -> Result<D::Step, Broken> {
+    pub(super) async fn converse<D: Dialogue>(
+        &mut self,
+        dialogue: &mut D,
+        limit: Duration,
+    ) -> Result<D::Step, ConnectionFailure> {
         let mut deadline = Instant::now() + limit;
         let mut replies = dialogue.replies();
         loop {
-            if let Err(how) = self.flush_until(deadline, limit).await {
-                return Err(Broken { how, at: dialogue.awaited(), sending: false });
+            if let Err(kind) = self.flush_until(deadline, limit).await {
+                return Err(ConnectionFailure { kind, stage: dialogue.awaited(), sending: false });
             }
             if !self.input.is_empty() {
                 let (used, step) = match dialogue.receive(&self.input, &mut self.output) {
                     Ok(progress) => progress,
                     Err(violation) => {
-                        return Err(Broken {
-                            how: How::ProtocolViolation(violation),
-                            at: dialogue.awaited(),
+                        return Err(ConnectionFailure {
+                            kind: FailureKind::ProtocolViolation(violation),
+                            stage: dialogue.awaited(),
                             sending: false,
                         });
                     }
@@ -221,27 +227,27 @@ impl Wire {
                     continue;
                 }
             }
-            let how = match timeout_at(deadline, self.read()).await {
-                Ok(Ok(0)) => How::Closed,
+            let kind = match timeout_at(deadline, self.read()).await {
+                Ok(Ok(0)) => FailureKind::Closed,
                 Ok(Ok(_)) => continue,
-                Ok(Err(fault)) => How::of(fault),
-                Err(_) => How::TimedOut(limit),
+                Ok(Err(fault)) => FailureKind::of(fault),
+                Err(_) => FailureKind::TimedOut(limit),
             };
-            return Err(Broken { how, at: dialogue.awaited(), sending: false });
+            return Err(ConnectionFailure { kind, stage: dialogue.awaited(), sending: false });
         }
     }
 
     /// Sends the output buffer: a block of the content.
-    pub(super) async fn flush(&mut self, limit: Duration) -> Result<(), Broken> {
-        let sent = self.flush_until(Instant::now() + limit, limit).await;
-        sent.map_err(|how| Broken { how, at: DialogueStage::Data, sending: true })
+    pub(super) async fn flush(&mut self, limit: Duration) -> Result<(), ConnectionFailure> {
+        let result = self.flush_until(Instant::now() + limit, limit).await;
+        result.map_err(|kind| ConnectionFailure { kind, stage: DialogueStage::Data, sending: true })
     }
 
-    async fn flush_until(&mut self, deadline: Instant, limit: Duration) -> Result<(), How> {
+    async fn flush_until(&mut self, deadline: Instant, limit: Duration) -> Result<(), FailureKind> {
         if self.output.is_empty() {
             return Ok(());
         }
-        let sent = timeout_at(deadline, async {
+        let result = timeout_at(deadline, async {
             match &mut self.stream {
                 Stream::Clear(stream) => stream.write_all(&self.output).await,
                 Stream::Tls(stream) => {
@@ -252,15 +258,15 @@ impl Wire {
         })
         .await;
         self.output.clear();
-        match sent {
+        match result {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(fault)) => Err(How::of(fault)),
-            Err(_) => Err(How::TimedOut(limit)),
+            Ok(Err(fault)) => Err(FailureKind::of(fault)),
+            Err(_) => Err(FailureKind::TimedOut(limit)),
         }
     }
 
     async fn read(&mut self) -> io::Result<usize> {
-        self.input.reserve(READ_AT_ONCE);
+        self.input.reserve(READ_SIZE);
         match &mut self.stream {
             Stream::Clear(stream) => stream.read_buf(&mut self.input).await,
             Stream::Tls(stream) => stream.read_buf(&mut self.input).await,
@@ -272,20 +278,20 @@ impl Wire {
     pub(super) async fn is_quiet(&mut self) -> bool {
         let mut octet = [0_u8; 1];
         let mut buffer = ReadBuf::new(&mut octet);
-        let heard = poll_fn(|context| {
-            let heard = match &mut self.stream {
+        let is_ready = poll_fn(|context| {
+            let read = match &mut self.stream {
                 Stream::Clear(stream) => Pin::new(stream).poll_read(context, &mut buffer),
                 Stream::Tls(stream) => Pin::new(stream.as_mut()).poll_read(context, &mut buffer),
             };
-            Poll::Ready(heard.is_ready())
+            Poll::Ready(read.is_ready())
         })
         .await;
-        !heard && self.input.is_empty()
+        !is_ready && self.input.is_empty()
     }
 
     /// Frees the memory that a large message needed.
-    pub(super) fn rest(&mut self) {
-        if self.output.capacity() > OUTPUT_KEPT {
+    pub(super) fn shrink_output(&mut self) {
+        if self.output.capacity() > MAX_IDLE_OUTPUT {
             self.output = Vec::new();
         }
     }
@@ -293,10 +299,10 @@ impl Wire {
     /// Closes the session with QUIT (RFC 5321 §4.1.1.10), in a task of its own. Await the task to know that the
     /// connection is closed.
     pub(super) fn quit(mut self) -> JoinHandle<()> {
-        let farewell = async move {
+        let closing = async move {
             self.output.clear();
             self.output.extend_from_slice(b"QUIT\r\n");
-            if self.flush_until(Instant::now() + FAREWELL, FAREWELL).await.is_ok() {
+            if self.flush_until(Instant::now() + QUIT_TIME, QUIT_TIME).await.is_ok() {
                 self.input.clear();
                 // The reply to QUIT does not matter.
                 let _ = self.read().await;
@@ -307,12 +313,12 @@ impl Wire {
             };
         };
         tokio::spawn(async move {
-            let _ = timeout(FAREWELL, farewell).await;
+            let _ = timeout(QUIT_TIME, closing).await;
         })
     }
 }
 
-impl How {
+impl FailureKind {
     fn of(fault: io::Error) -> Self {
         match fault.kind() {
             // The peer closed the connection without a TLS close_notify.

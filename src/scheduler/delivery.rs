@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::config::Route;
 use crate::envelope::{Envelope, TlsRequirement};
 use crate::failure::{Cause, Failure, Persistence, RecipientOutcome, Scope};
-use crate::outbound::{Attempt, AttemptLimit, RecipientResult, Report};
+use crate::outbound::{Attempt, AttemptLimit, AttemptResult, RecipientResult};
 use crate::spool::{Entry, SpoolError};
 use crate::tls::Layer;
 
@@ -147,7 +147,7 @@ pub(super) async fn load(context: &Context, live: &Live) -> Result<Arc<Entry>, S
 /// The destination is up when a peer answered for a recipient or the message on a usable session. It is down when no
 /// hop could be used, unless a refusal concerns only a part of its mail. A policy of ours that holds or bounces the
 /// message, and a failure of the message itself, show nothing.
-fn health(attempt: &Attempt, report: &Report) -> Health {
+fn health(attempt: &Attempt, report: &AttemptResult) -> Health {
     let mut last = None;
     let mut spoken = false;
     for result in &report.results {
@@ -189,7 +189,7 @@ fn health(attempt: &Attempt, report: &Report) -> Health {
 /// Returns the part of a destination's mail that the failures of one attempt concern, or `None` for all of it. A hop
 /// that was refused for this message may do for other mail: the downgrade memory demands TLS for one domain only, and
 /// DANE and MTA-STS do not apply to messages with `TLS-Required: No`.
-fn part<'a>(attempt: &Attempt, report: &Report, failures: impl Iterator<Item = &'a Failure>) -> Option<Part> {
+fn part<'a>(attempt: &Attempt, report: &AttemptResult, failures: impl Iterator<Item = &'a Failure>) -> Option<Part> {
     let is_shared = matches!(report.connector.outbound.route, Route::SmartHosts(_));
     let is_relaxed = attempt.entry.envelope.tls == TlsRequirement::Relaxed;
     let (mut of_domain, mut of_published) = (false, false);
@@ -287,7 +287,7 @@ mod tests {
         let (tls, _) = crate::handshake::TlsMaterial::load(&config).expect("it names no files");
         let dns = crate::dns::Dns::new(&config.dns).expect("a resolver");
         let snapshot = Arc::new(crate::running_config::Snapshot::new(Arc::new(config), tls, dns));
-        health(&attempt, &Report { results, trail: Vec::new(), connector, snapshot })
+        health(&attempt, &AttemptResult { results, trail: Vec::new(), connector, snapshot })
     }
 
     fn result(recipient: usize, outcome: RecipientOutcome, via: Option<Arc<Via>>) -> RecipientResult {

@@ -36,7 +36,7 @@ use tokio_util::task::TaskTracker;
 use crate::address::Host;
 use crate::envelope::{QueueId, TlsRequirement};
 use crate::evidence::Evidence;
-use crate::outbound::{Attempt, AttemptLimit, Outbound, Report};
+use crate::outbound::{Attempt, AttemptLimit, AttemptResult, Outbound};
 use crate::running_config::{RunningConfig, Snapshot};
 use crate::spool::{Body, ClockJumps, Entry, Spool, SpoolError, StoredMessage};
 
@@ -57,7 +57,7 @@ use usage::Usage;
 const MEMORY_MAX: u64 = 64 << 20;
 
 /// A callback for each attempt, called after the attempt ends and before its result is stored.
-pub type Observer = Arc<dyn Fn(&Attempt, &Report) + Send + Sync>;
+pub type Observer = Arc<dyn Fn(&Attempt, &AttemptResult) + Send + Sync>;
 
 /// The parts of the relay that every delivery task uses.
 struct Context {

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 
 use crate::envelope::{Envelope, QueueId, RecipientState};
 use crate::failure::{Failure, RecipientOutcome, Scope};
-use crate::outbound::{Attempt, RecipientResult, Report};
+use crate::outbound::{Attempt, AttemptResult, RecipientResult};
 use crate::smtp::reply::Status;
 use crate::spool::{Entry, SpoolError, StoredMessage};
 
@@ -396,7 +396,7 @@ pub(super) async fn give_up(
         };
         let results = attempt.recipients.iter().map(result).collect();
         let connector = Arc::clone(settings.connectors.for_host(&host));
-        let report = Report { results, trail: Vec::new(), connector, snapshot: settings };
+        let report = AttemptResult { results, trail: Vec::new(), connector, snapshot: settings };
         match settle::settle(context, live, &attempt, &report, Instant::now()).await {
             settle::Left::Nothing => {}
             until @ settle::Left::Until { .. } => left = until,

@@ -16,7 +16,7 @@ use crate::dsn::{self, Action};
 use crate::envelope::{AttemptFailure, Envelope, Recipient, RecipientState};
 use crate::evidence;
 use crate::failure::{Persistence, RecipientOutcome};
-use crate::outbound::{Attempt, RecipientResult, Report};
+use crate::outbound::{Attempt, AttemptResult, RecipientResult};
 use crate::running_config::Snapshot;
 use crate::smtp::reply::{EnhancedStatusCode, Status};
 
@@ -63,7 +63,7 @@ pub(super) async fn settle(
     context: &Arc<Context>,
     live: &Live,
     attempt: &Attempt,
-    report: &Report,
+    report: &AttemptResult,
     expires: Instant,
 ) -> Left {
     let settings = context.running.load();
@@ -150,7 +150,7 @@ impl<'a> Books<'a> {
     fn open(
         settings: &'a Snapshot,
         attempt: &'a Attempt,
-        report: Option<&'a Report>,
+        report: Option<&'a AttemptResult>,
         expires: Instant,
         envelope: &Envelope,
     ) -> Self {

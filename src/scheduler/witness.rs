@@ -17,7 +17,7 @@ use crate::evidence::{
     RecordedOutcome, SessionRecord, UnmetDemand, cut,
 };
 use crate::failure::{self, Cause, Failure, RequireTlsUnmet};
-use crate::outbound::{Attempt, RecipientResult, Report};
+use crate::outbound::{Attempt, AttemptResult, RecipientResult};
 use crate::running_config::Snapshot;
 use crate::smtp::reply::{EnhancedStatusCode, Reply, Status};
 use crate::spool::{Entry, SpoolError};
@@ -52,7 +52,7 @@ struct Said<'a> {
 
 impl<'a> Witness<'a> {
     /// Starts the evidence of an attempt. `report` is `None` for a message that expired without an attempt.
-    pub(super) fn new(settings: &'a Snapshot, attempt: &'a Attempt, report: Option<&'a Report>) -> Self {
+    pub(super) fn new(settings: &'a Snapshot, attempt: &'a Attempt, report: Option<&'a AttemptResult>) -> Self {
         let (connector, config) = match report {
             Some(report) => (&report.connector, &report.snapshot.config),
             None => (settings.connectors.for_host(&attempt.host), &settings.config),

@@ -51,10 +51,10 @@ pub(super) fn upcoming(result: &DomainProbe, context: &ProbeContext) -> Vec<Upco
     let connector = &result.connector;
     let expiry = |item, at| UpcomingExpiry { connector: connector.name.clone(), item, at };
     let hops = result.probe.hops.iter().flatten();
-    let sightings = hops.filter_map(|hop| hop.seen.as_ref().ok()).flat_map(|seen| &seen.addresses);
-    let of_peers = sightings.filter_map(|sighting| {
-        let (at, subject) = sighting.breaks_at(now)?;
-        let (peer, subject) = (sighting.peer.clone(), subject.to_owned());
+    let addresses = hops.filter_map(|hop| hop.findings.as_ref().ok()).flat_map(|seen| &seen.addresses);
+    let of_peers = addresses.filter_map(|address| {
+        let (at, subject) = address.breaks_at(now)?;
+        let (peer, subject) = (address.peer.clone(), subject.to_owned());
         Some(expiry(ExpiringItem::PeerCertificate { peer, subject }, at))
     });
     let client_identity = connector.outbound.client_identity.as_ref();

@@ -5,13 +5,13 @@ use jiff::civil::Date;
 use serde::Serialize;
 
 use super::expiry::{ExpiringItem, UpcomingExpiry, days_left};
-use super::{DomainProbe, Prospect};
+use super::{DomainProbe, PredictedOutcome};
 use crate::connector::MemoryFinding;
 use crate::explain::document::PolicyNote;
 use crate::explain::{DaemonPolicies, RememberedTls};
 use crate::failure::{Failure, Persistence};
 use crate::handshake::SentCertificate;
-use crate::outbound::probe::{ProbedHop, Sighting, trusted};
+use crate::outbound::probe::{AddressFindings, ProbedHop, chain_verdict};
 use crate::smtp::client::{Extensions, SizeLimit};
 use crate::tls::TlsOutcome;
 
@@ -48,15 +48,15 @@ struct OutcomeDocument {
 }
 
 impl OutcomeDocument {
-    fn of(prospect: &Prospect) -> Self {
+    fn of(prospect: &PredictedOutcome) -> Self {
         let (outcome, failure) = match prospect {
-            Prospect::GoesOn { peer, clearance } => {
+            PredictedOutcome::Sent { peer, clearance } => {
                 let under_tls = Some(matches!(clearance.outcome(), TlsOutcome::Tls(_)));
                 return Self { outcome: "goes_on", fails: false, peer: Some(peer.clone()), under_tls, failure: None };
             }
-            Prospect::Deferred(failure) => ("deferred", failure_document(failure, Persistence::Transient)),
-            Prospect::Held(failure) => ("held", failure_document(failure, Persistence::Transient)),
-            Prospect::Bounced(failure) => ("bounced", failure_document(failure, Persistence::Permanent)),
+            PredictedOutcome::Deferred(failure) => ("deferred", failure_document(failure, Persistence::Transient)),
+            PredictedOutcome::Held(failure) => ("held", failure_document(failure, Persistence::Transient)),
+            PredictedOutcome::Bounced(failure) => ("bounced", failure_document(failure, Persistence::Permanent)),
         };
         Self { outcome, fails: true, peer: None, under_tls: None, failure: Some(failure) }
     }
@@ -205,24 +205,26 @@ fn expiry(expiry: &UpcomingExpiry) -> ExpiryDocument {
 }
 
 fn hop(probed: &ProbedHop, known: &DaemonPolicies) -> HopDocument {
-    let (wanted, failure, addresses) = match &probed.seen {
+    let (wanted, failure, addresses) = match &probed.findings {
         Err(failure) => (None, Some(failure), Vec::new()),
-        Ok(seen) => {
-            (Some(seen.policy.to_string()), seen.unmeetable.as_ref(), seen.addresses.iter().map(address).collect())
-        }
+        Ok(findings) => (
+            Some(findings.policy.to_string()),
+            findings.unmeetable.as_ref(),
+            findings.addresses.iter().map(address).collect(),
+        ),
     };
     HopDocument {
         host: probed.hop.host.to_string(),
         port: probed.hop.port,
         wanted,
-        mta_sts_policy: probed.seen.as_ref().ok().and_then(|seen| known.note(&seen.found.published)),
+        mta_sts_policy: probed.findings.as_ref().ok().and_then(|findings| known.note(&findings.found.published)),
         failure: failure.map(|failure| failure_document(failure, failure.persistence)),
         addresses,
     }
 }
 
-fn address(sighting: &Sighting) -> AddressDocument {
-    let (tls, no_tls) = match &sighting.outcome {
+fn address(findings: &AddressFindings) -> AddressDocument {
+    let (tls, no_tls) = match &findings.outcome {
         Some(TlsOutcome::Tls(facts)) => {
             let (version, cipher, key_exchange) = (facts.version.to_string(), facts.cipher, facts.key_exchange);
             (Some(TlsDocument { version, cipher, key_exchange }), None)
@@ -230,17 +232,17 @@ fn address(sighting: &Sighting) -> AddressDocument {
         Some(TlsOutcome::Clear(reason)) => (None, Some(reason.to_string())),
         None => (None, None),
     };
-    let trusted = sighting.facts().and_then(trusted);
+    let trusted = findings.facts().and_then(chain_verdict);
     AddressDocument {
-        address: sighting.address.to_string(),
-        peer: sighting.peer.clone(),
-        first_try: sighting.first_try.as_ref().map(|first| FirstTryDocument {
+        address: findings.address.to_string(),
+        peer: findings.peer.clone(),
+        first_try: findings.first_try.as_ref().map(|first| FirstTryDocument {
             fault: first.fault.clone(),
             second_client_hello: first.second.to_string(),
         }),
         tls,
         no_tls,
-        demands: sighting
+        demands: findings
             .verdicts
             .iter()
             .map(|(demand, verdict)| VerdictDocument {
@@ -250,13 +252,13 @@ fn address(sighting: &Sighting) -> AddressDocument {
                 why: verdict.as_ref().map_or_else(ToString::to_string, ToString::to_string),
             })
             .collect(),
-        chain: sighting.chain.iter().map(certificate).collect(),
+        chain: findings.chain.iter().map(certificate).collect(),
         trusted: trusted.map(Result::is_ok),
         not_trusted: trusted.and_then(|trusted| trusted.as_ref().err()).map(ToString::to_string),
-        extensions: sighting.extensions.map(offers),
-        cleared: sighting.end.is_ok(),
-        authentication: sighting.end.as_ref().ok().map(|clearance| clearance.authentication().to_string()),
-        failure: sighting.end.as_ref().err().map(|failure| failure_document(failure, failure.persistence)),
+        extensions: findings.extensions.map(offers),
+        cleared: findings.end.is_ok(),
+        authentication: findings.end.as_ref().ok().map(|clearance| clearance.authentication().to_string()),
+        failure: findings.end.as_ref().err().map(|failure| failure_document(failure, failure.persistence)),
     }
 }
 

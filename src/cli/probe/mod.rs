@@ -24,7 +24,7 @@ use crate::config::{self, Connector, OutboundConfig, default_connector};
 use crate::connector::exception;
 use crate::discovery::Discovery;
 use crate::explain::{DaemonPolicies, RememberedTls, Sources, policy_domains};
-use crate::outbound::probe::{Probe, Prospect, Question, probe};
+use crate::outbound::probe::{PredictedOutcome, Probe, ProbeQuery, probe};
 use crate::tls::TlsOutcome;
 use context::ProbeContext;
 
@@ -88,8 +88,8 @@ impl DomainProbe {
     /// Returns true if mail would be delivered in the clear today.
     fn is_clear(&self) -> bool {
         match &self.probe.prospect {
-            Prospect::GoesOn { clearance, .. } => matches!(clearance.outcome(), TlsOutcome::Clear(_)),
-            Prospect::Deferred(_) | Prospect::Held(_) | Prospect::Bounced(_) => false,
+            PredictedOutcome::Sent { clearance, .. } => matches!(clearance.outcome(), TlsOutcome::Clear(_)),
+            PredictedOutcome::Deferred(_) | PredictedOutcome::Held(_) | PredictedOutcome::Bounced(_) => false,
         }
     }
 
@@ -99,10 +99,10 @@ impl DomainProbe {
     }
 }
 
-fn fails(prospect: &Prospect) -> bool {
+fn fails(prospect: &PredictedOutcome) -> bool {
     match prospect {
-        Prospect::GoesOn { .. } => false,
-        Prospect::Deferred(_) | Prospect::Held(_) | Prospect::Bounced(_) => true,
+        PredictedOutcome::Sent { .. } => false,
+        PredictedOutcome::Deferred(_) | PredictedOutcome::Held(_) | PredictedOutcome::Bounced(_) => true,
     }
 }
 
@@ -174,7 +174,7 @@ async fn probe_domain(context: &ProbeContext, recipient: Host, connector: Arc<Co
     let (remembered, known) = ask_daemon(&context.snapshot.config, &recipient, &policies).await;
     let discovery = Discovery::with_policies(Sources::new(context.web.clone(), &remembered, known.clone()));
     let ask = async |connector: &Connector| {
-        probe(&context.snapshot, &discovery, Question { recipient: &recipient, connector }).await
+        probe(&context.snapshot, &discovery, ProbeQuery { recipient: &recipient, connector }).await
     };
     let probe = ask(&connector).await;
     let after = match exception(&connector, Timestamp::now()) {

@@ -8,14 +8,14 @@ use jiff::tz::TimeZone;
 
 use super::super::format::plain;
 use super::expiry::date_and_days;
-use super::{AfterException, DomainProbe, Prospect};
+use super::{AfterException, DomainProbe, PredictedOutcome};
 use crate::address::Host;
 use crate::config::{Config, WarnAfter, write_duration};
 use crate::connector::{DaneFinding, MemoryFinding, MtaStsFinding, MtaStsListing, exception};
 use crate::explain::{DaemonPolicies, RememberedTls};
 use crate::failure::{Failure, Persistence};
 use crate::handshake::SentCertificate;
-use crate::outbound::probe::{FirstTry, ProbedHop, Seen, Sighting, trusted};
+use crate::outbound::probe::{AddressFindings, FirstTry, HopFindings, ProbedHop, chain_verdict};
 use crate::route::HopOrigin;
 use crate::smtp::client::{Extensions, SizeLimit};
 use crate::tls::{Authentication, NamePattern, TlsOutcome};
@@ -68,14 +68,14 @@ fn hop(out: &mut String, probed: &ProbedHop, known: &DaemonPolicies) {
         HopOrigin::SmartHost => "smart host".to_owned(),
     };
     let _ = writeln!(out, "\n{} ({origin})", probed.hop);
-    let seen = match &probed.seen {
-        Ok(seen) => seen,
+    let findings = match &probed.findings {
+        Ok(findings) => findings,
         Err(failure) => {
             let _ = writeln!(out, "  NOT USABLE  {}", failure_text(failure, failure.persistence));
             return;
         }
     };
-    let Seen { policy, found, unmeetable, addresses } = seen;
+    let HopFindings { policy, found, unmeetable, addresses } = findings;
     line(out, "policy", &plain(&policy.to_string()));
     line(out, "DANE", &plain(&dane(&found.findings.dane)));
     line(out, "MTA-STS", &plain(&mta_sts(&found.findings.mta_sts)));
@@ -86,8 +86,8 @@ fn hop(out: &mut String, probed: &ProbedHop, known: &DaemonPolicies) {
         let failure = failure_text(failure, failure.persistence);
         line(out, "REFUSED", &format!("{failure}; a delivery does not dial it"));
     }
-    for sighting in addresses {
-        address(out, sighting);
+    for findings in addresses {
+        address(out, findings);
     }
 }
 
@@ -120,13 +120,13 @@ fn mta_sts(found: &MtaStsFinding) -> String {
     }
 }
 
-fn address(out: &mut String, sighting: &Sighting) {
-    let _ = writeln!(out, "\n  {}", sighting.peer);
-    if let Some(FirstTry { fault, second }) = &sighting.first_try {
+fn address(out: &mut String, findings: &AddressFindings) {
+    let _ = writeln!(out, "\n  {}", findings.peer);
+    if let Some(FirstTry { fault, second }) = &findings.first_try {
         line(out, "broken", &plain(fault));
         line(out, "", &format!("second handshake with {second}"));
     }
-    match &sighting.outcome {
+    match &findings.outcome {
         Some(TlsOutcome::Tls(facts)) => {
             let key_exchange = facts.key_exchange.unwrap_or("none");
             line(out, "TLS", &format!("{}, {}, key exchange {key_exchange}", facts.version, facts.cipher));
@@ -135,25 +135,25 @@ fn address(out: &mut String, sighting: &Sighting) {
         // The verdict below has the reason.
         None => {}
     }
-    for (demand, verdict) in &sighting.verdicts {
+    for (demand, verdict) in &findings.verdicts {
         line(out, "demand", &plain(&format!("{}: {demand}", demand.layer)));
         match verdict {
             Ok(authentication) => line(out, "", &plain(&format!("met{}", known(authentication)))),
             Err(lack) => line(out, "", &plain(&format!("NOT MET: {lack}"))),
         }
     }
-    for (number, sent) in (1..).zip(&sighting.chain) {
+    for (number, sent) in (1..).zip(&findings.chain) {
         certificate(out, number, sent);
     }
-    match sighting.facts().and_then(trusted) {
+    match findings.facts().and_then(chain_verdict) {
         Some(Ok(())) => line(out, "trusted", "yes, by the connector's authorities"),
         Some(Err(fault)) => line(out, "trusted", &plain(&format!("NO: {fault}"))),
         None => {}
     }
-    if let Some(extensions) = &sighting.extensions {
+    if let Some(extensions) = &findings.extensions {
         line(out, "offers", &offers(*extensions));
     }
-    match &sighting.end {
+    match &findings.end {
         Ok(clearance) => {
             let outcome = match clearance.outcome() {
                 TlsOutcome::Tls(_) => format!("under TLS{}", known(clearance.authentication())),
@@ -228,15 +228,15 @@ fn failure_text(failure: &Failure, ends_as: Persistence) -> String {
 }
 
 /// Returns the result that mail would have, as its sender would see it.
-fn prospect(domain: &Host, prospect: &Prospect, config: &Config) -> String {
+fn prospect(domain: &Host, prospect: &PredictedOutcome, config: &Config) -> String {
     match prospect {
-        Prospect::GoesOn { peer, clearance } => match clearance.outcome() {
+        PredictedOutcome::Sent { peer, clearance } => match clearance.outcome() {
             TlsOutcome::Tls(_) => format!("Mail for {domain} would go to {peer} under TLS.\n"),
             TlsOutcome::Clear(reason) => {
                 format!("Mail for {domain} would go to {peer} IN THE CLEAR: {}.\n", plain(&reason.to_string()))
             }
         },
-        Prospect::Deferred(failure) => {
+        PredictedOutcome::Deferred(failure) => {
             let why = failure_text(failure, Persistence::Transient);
             let expire = write_duration(config.queue.expire);
             let delay_report = match config.queue.warn_after {
@@ -248,11 +248,11 @@ fn prospect(domain: &Host, prospect: &Prospect, config: &Config) -> String {
                  delivered within {expire}; the last attempt failed because: …\n"
             )
         }
-        Prospect::Held(failure) => {
+        PredictedOutcome::Held(failure) => {
             let why = failure_text(failure, Persistence::Transient);
             format!("Mail for {domain} would be HELD until an operator decides:\n  {why}\n")
         }
-        Prospect::Bounced(failure) => {
+        PredictedOutcome::Bounced(failure) => {
             let why = failure_text(failure, Persistence::Permanent);
             format!("Mail for {domain} would BOUNCE at once:\n  {why}\n")
         }
@@ -260,17 +260,17 @@ fn prospect(domain: &Host, prospect: &Prospect, config: &Config) -> String {
 }
 
 /// Returns the outcome in one word for a table, and the reason.
-pub(super) fn brief(prospect: &Prospect) -> (&'static str, String) {
+pub(super) fn brief(prospect: &PredictedOutcome) -> (&'static str, String) {
     let (outcome, failure, ends_as) = match prospect {
-        Prospect::GoesOn { peer, clearance } => {
+        PredictedOutcome::Sent { peer, clearance } => {
             return match clearance.outcome() {
                 TlsOutcome::Tls(_) => ("ok", plain(&format!("{peer}{}", known(clearance.authentication())))),
                 TlsOutcome::Clear(reason) => ("CLEAR", plain(&format!("{peer}: {reason}"))),
             };
         }
-        Prospect::Deferred(failure) => ("DEFERRED", failure, Persistence::Transient),
-        Prospect::Held(failure) => ("HELD", failure, Persistence::Transient),
-        Prospect::Bounced(failure) => ("BOUNCES", failure, Persistence::Permanent),
+        PredictedOutcome::Deferred(failure) => ("DEFERRED", failure, Persistence::Transient),
+        PredictedOutcome::Held(failure) => ("HELD", failure, Persistence::Transient),
+        PredictedOutcome::Bounced(failure) => ("BOUNCES", failure, Persistence::Permanent),
     };
     (outcome, failure_text(failure, ends_as))
 }

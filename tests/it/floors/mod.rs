@@ -143,7 +143,7 @@ fn a_room_without_a_floor_is_found() {
 #[test]
 fn what_points_down_or_is_no_import_passes() {
     none(&imports_of("main.rs", "fn main() { gatepost::cli::run() }"));
-    none(&imports_of("scheduler.rs", "use crate::outbound::{Attempt, Report};\nuse crate::config::Config;"));
+    none(&imports_of("scheduler.rs", "use crate::outbound::{Attempt, AttemptResult};\nuse crate::config::Config;"));
     none(&imports_of("failure.rs", "use crate::{config::OnFailure, tls::Refusal};"));
     none(&imports_of("tls.rs", "//! See [`crate::handshake`].\n/* crate::spool /* crate::cli */ crate::dsn */"));
     none(&imports_of("tls.rs", "const FILTER: &str = \"gatepost::spool\"; const R: &str = r#\"\"crate::spool\"\"#;"));

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use gatepost::outbound::{Outbound, Report, Via};
+use gatepost::outbound::{AttemptResult, Outbound, Via};
 use gatepost::tls::{Authentication, Groups, Handshake, Hello, TlsFacts, TlsOutcome};
 use rustls::NamedGroup;
 use rustls::crypto::aws_lc_rs::kx_group;
@@ -68,7 +68,7 @@ fn facts(via: Option<&Arc<Via>>) -> &TlsFacts {
     }
 }
 
-async fn send(outbound: &Outbound) -> Report {
+async fn send(outbound: &Outbound) -> AttemptResult {
     let report = deliver(outbound, message(&[TO])).await;
     assert_eq!(outcome(&report, 0), "delivered", "{report:?}");
     report
@@ -305,7 +305,7 @@ async fn the_next_connection_begins_with_what_worked() {
     let peer = picky(&world, Over::Large, Does::Resets).await;
     let each = "\nmessages_per_connection = 1";
     let outbound = world.outbound(&way(&peer, &format!("{OPPORTUNISTIC}{each}")));
-    let reduced = |report: &Report| facts(result(report, 0).via.as_ref()).reduced;
+    let reduced = |report: &AttemptResult| facts(result(report, 0).via.as_ref()).reduced;
     for _ in 0..3 {
         assert_eq!(reduced(&send(&outbound).await), Some(Hello { groups: Groups::ClassicalAllCurves, sni: false }));
     }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use gatepost::address::Host;
 use gatepost::discovery::history::{History, LevelChange, TlsLevel};
-use gatepost::outbound::{Attempt, Report};
+use gatepost::outbound::{Attempt, AttemptResult};
 use tokio::net::TcpListener;
 
 use crate::support::counting_sink::{Sink, fill};
@@ -36,7 +36,7 @@ async fn two_hundred_messages_for_a_dead_port_are_a_few_dials() {
     fill(&folder.path().join("spool"), (0..180).map(|number| format!("b{number}@dead.example")), |_| ()).await;
     let attempts = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&attempts);
-    let observer = move |attempt: &Attempt, _: &Report| {
+    let observer = move |attempt: &Attempt, _: &AttemptResult| {
         counted.fetch_add(usize::from(attempt.host.to_string() == "dead.example"), Ordering::SeqCst);
     };
     let config = configured(folder.path(), home.address, "[queue]\nretry = [\"1h\"]", &connectors);
@@ -118,7 +118,7 @@ async fn work_that_dies_is_done_again() {
         &[connector("a.example", sink.address, "")],
     );
     let first = AtomicUsize::new(0);
-    let observer = move |_: &Attempt, _: &Report| {
+    let observer = move |_: &Attempt, _: &AttemptResult| {
         assert!(first.fetch_add(1, Ordering::SeqCst) > 0, "the first attempt dies before its result is written down");
     };
     let (relay, mut running) = run(config, Arc::new(observer)).await;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use gatepost::outbound::{Attempt, Report};
+use gatepost::outbound::{Attempt, AttemptResult};
 
 use super::fairness::hanging;
 use crate::support::counting_sink::{Sink, fill};
@@ -76,7 +76,7 @@ async fn addresses_that_hang_leave_time_for_the_next() {
     let config = configured(folder.path(), home.address, before, &[connector]);
     let attempts = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&attempts);
-    let observer = move |_: &Attempt, _: &Report| {
+    let observer = move |_: &Attempt, _: &AttemptResult| {
         counted.fetch_add(1, Ordering::SeqCst);
     };
     let (relay, mut running) = run(config, Arc::new(observer)).await;

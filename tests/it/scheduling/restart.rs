@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use gatepost::envelope::{FailureHistory, RecipientState};
-use gatepost::outbound::{Attempt, Report};
+use gatepost::outbound::{Attempt, AttemptResult};
 use jiff::Timestamp;
 
 use crate::support::counting_sink::{Sink, fill};
@@ -17,7 +17,7 @@ type Log = Arc<Mutex<Vec<(String, Instant)>>>;
 fn logging() -> (Log, gatepost::scheduler::Observer) {
     let log = Log::default();
     let writing = Arc::clone(&log);
-    let observer = move |attempt: &Attempt, _: &Report| {
+    let observer = move |attempt: &Attempt, _: &AttemptResult| {
         let now = Instant::now();
         let names = attempt.recipients.iter().map(|at| attempt.entry.envelope.recipients[*at].mailbox.local_part());
         writing.lock().expect("no panic").extend(names.map(|name| (name.to_owned(), now)));
@@ -60,7 +60,8 @@ async fn an_attempt_knows_whether_it_may_be_the_last() {
         let config = configured(folder.path(), home.address, &before, &[]);
         let seen = Arc::new(Mutex::new(Vec::new()));
         let noting = Arc::clone(&seen);
-        let observer = move |attempt: &Attempt, _: &Report| noting.lock().expect("no panic").push(attempt.may_be_last);
+        let observer =
+            move |attempt: &Attempt, _: &AttemptResult| noting.lock().expect("no panic").push(attempt.may_be_last);
         let (relay, mut running) = run(config, Arc::new(observer)).await;
         Client::connect(relay).await.sends("b@anywhere.example").await;
         until("it was tried", || (!seen.lock().expect("no panic").is_empty()).then_some(())).await;
@@ -205,7 +206,7 @@ async fn work_that_panics_is_done_again_and_holds_up_nobody() {
     let one = "connections = 1";
     let config = configured(folder.path(), home.address, before, &[connector("a.example", sink.address, one)]);
     let died = Arc::new(std::sync::atomic::AtomicBool::new(false));
-    let observer = move |_: &Attempt, _: &Report| {
+    let observer = move |_: &Attempt, _: &AttemptResult| {
         assert!(died.swap(true, std::sync::atomic::Ordering::Relaxed), "the first attempt is meant to die");
     };
     let (relay, mut running) = run(config, Arc::new(observer)).await;

@@ -14,7 +14,7 @@ use gatepost::envelope::{Envelope, QueueId, Recipient};
 use gatepost::failure::{Failure, RecipientOutcome};
 use gatepost::handshake::TlsMaterial;
 use gatepost::https::Https;
-use gatepost::outbound::{Attempt, Outbound, RecipientResult, Report};
+use gatepost::outbound::{Attempt, AttemptResult, Outbound, RecipientResult};
 use gatepost::running_config::{RunningConfig, Snapshot};
 use gatepost::spool::{Body, Entry};
 use gatepost::tlsrpt::Reporter;
@@ -150,7 +150,7 @@ pub(crate) fn attempt(entry: Entry) -> Attempt {
     Attempt { entry: Arc::new(entry), recipients, apart: Vec::new(), host, may_be_last: false }
 }
 
-pub(crate) async fn deliver(outbound: &Outbound, entry: Entry) -> Report {
+pub(crate) async fn deliver(outbound: &Outbound, entry: Entry) -> AttemptResult {
     let count = entry.envelope.recipients.len();
     let report = outbound.deliver(attempt(entry)).await;
     let mut told: Vec<usize> = report.results.iter().map(|result| result.recipient).collect();
@@ -160,12 +160,12 @@ pub(crate) async fn deliver(outbound: &Outbound, entry: Entry) -> Report {
 }
 
 /// The result of a recipient.
-pub(crate) fn result(report: &Report, recipient: usize) -> &RecipientResult {
+pub(crate) fn result(report: &AttemptResult, recipient: usize) -> &RecipientResult {
     report.results.iter().find(|result| result.recipient == recipient).expect("a result")
 }
 
 /// `delivered`, or `deferred 4.7.4` and the like.
-pub(crate) fn outcome(report: &Report, recipient: usize) -> String {
+pub(crate) fn outcome(report: &AttemptResult, recipient: usize) -> String {
     use gatepost::failure::Persistence::{Permanent, Transient};
     match &result(report, recipient).outcome {
         RecipientOutcome::Delivered(_) => "delivered".to_owned(),
@@ -175,7 +175,7 @@ pub(crate) fn outcome(report: &Report, recipient: usize) -> String {
     }
 }
 
-pub(crate) fn failure(report: &Report, recipient: usize) -> &Failure {
+pub(crate) fn failure(report: &AttemptResult, recipient: usize) -> &Failure {
     match &result(report, recipient).outcome {
         RecipientOutcome::Deferred(failure) | RecipientOutcome::Held(failure) | RecipientOutcome::Bounced(failure) => {
             failure

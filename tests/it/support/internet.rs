@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use gatepost::demo::policy_host::PolicyHost;
-use gatepost::outbound::{Outbound, Report};
+use gatepost::outbound::{AttemptResult, Outbound};
 
 use super::certificates::{Authority, BOTH, Pair, server_config};
 use super::deliveries::{World, connector, result};
@@ -98,7 +98,7 @@ pub(crate) fn tlsa(host: &str, peer: &Peer, pair: &Pair) -> String {
 }
 
 /// How the peer was known that the message went to.
-pub(crate) fn known_as(report: &Report) -> String {
+pub(crate) fn known_as(report: &AttemptResult) -> String {
     result(report, 0).via.as_ref().expect("a session").clearance.authentication().to_string()
 }
 

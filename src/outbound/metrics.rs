@@ -41,13 +41,13 @@ impl Undialled<'_> {
 
 impl Target<'_> {
     /// Counts a finished handshake.
-    pub(super) fn shaken(&self, seen: Option<&CompletedHandshake>) {
+    pub(super) fn count_handshake(&self, seen: Option<&CompletedHandshake>) {
         let end = seen.map_or(HandshakeResult::Failed, |seen| HandshakeResult::Completed(seen.version()));
         self.monitor.handshake(Direction::Outbound, end);
     }
 
     /// Counts a verdict, and records the certificate of the session for the certificate watch.
-    pub(super) fn judged(&self, shown: Option<CertificateSummary>, verdict: &Verdict) {
+    pub(super) fn record_verdict(&self, shown: Option<CertificateSummary>, verdict: &Verdict) {
         let (end, refused) = match verdict {
             Verdict::Cleared(_) => (PolicyDecision::Cleared, None),
             Verdict::Redial(_) => (PolicyDecision::FellBack, None),

@@ -13,17 +13,17 @@ use crate::tls::Clearance;
 use super::Attempt;
 
 /// The downgrade memory, for the sessions of one attempt with one hop.
-pub(super) struct Memory<'a> {
+pub(super) struct HopHistory<'a> {
     pub(super) history: &'a History,
     pub(super) monitor: &'a Monitor,
     pub(super) attempt: &'a Attempt,
     pub(super) hop: &'a Hop,
 }
 
-impl Memory<'_> {
+impl HopHistory<'_> {
     /// Records a cleared session. If the domain showed a higher level before, and the connector does not allow that,
     /// logs a warning and returns the earlier level.
-    pub(super) fn cleared(&self, connector: &Connector, clearance: &Clearance) -> Option<TlsLevel> {
+    pub(super) fn record_cleared(&self, connector: &Connector, clearance: &Clearance) -> Option<TlsLevel> {
         let level = TlsLevel::of_clearance(clearance)?;
         let now = Timestamp::now();
         let (domain, host) = (&self.attempt.host, &self.hop.host);
@@ -56,7 +56,7 @@ impl Memory<'_> {
     }
 
     /// Records the TLS level of a refused session, if the refusal shows it.
-    pub(super) fn failed(&self, failure: &Failure) {
+    pub(super) fn record_refused(&self, failure: &Failure) {
         let refusal = match &failure.cause {
             Cause::Policy(refusal) | Cause::RequireTls(RequireTlsUnmet::Session(refusal)) => refusal,
             Cause::RequireTls(RequireTlsUnmet::Off | RequireTlsUnmet::NotOffered)

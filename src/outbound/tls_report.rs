@@ -17,10 +17,10 @@ use crate::route::Hop;
 use crate::tls::{self, Clearance, Demand, Layer, NoTls, TlsOutcome, TlsPolicy, Unmeetable, Unmet, Verify};
 use crate::tlsrpt::{self, AppliedPolicy, Observation, Reporter, ResultType, SessionResult, result};
 
-use super::{Attempt, NoPlan};
+use super::{Attempt, HopUnusable};
 
 /// Observes the sessions of one attempt with one hop.
-pub(super) struct Seen<'a> {
+pub(super) struct SessionObserver<'a> {
     pub(super) reporter: &'a Reporter,
     pub(super) attempt: &'a Attempt,
     pub(super) hop: &'a Hop,
@@ -29,11 +29,11 @@ pub(super) struct Seen<'a> {
 
 /// Records a hop that was not dialled because DNSSEC does not prove its TLSA records. For the domain it is a failed
 /// session (RFC 8460 §4.3.2.1, `dnssec-invalid`).
-pub(super) fn without_plan(reporter: &Reporter, attempt: &Attempt, hop: &Hop, why: &NoPlan) {
+pub(super) fn observe_undialled(reporter: &Reporter, attempt: &Attempt, hop: &Hop, why: &HopUnusable) {
     match why {
-        NoPlan::Unknown(DiscoveryError::Tlsa(_)) => {}
+        HopUnusable::Unknown(DiscoveryError::Tlsa(_)) => {}
         // A missing address, or a missing DNSSEC proof that the message requires, says nothing about the host's TLS.
-        NoPlan::Unknown(DiscoveryError::Proof(_)) | NoPlan::NoAddress(_) => return,
+        HopUnusable::Unknown(DiscoveryError::Proof(_)) | HopUnusable::NoAddress(_) => return,
     }
     let (Some(domain), Some(host)) = (policy_domain(&attempt.host, hop), hop.host.domain()) else { return };
     if !reporter.is_on() || tlsrpt::is_report(&attempt.entry.envelope) {
@@ -47,28 +47,28 @@ pub(super) fn without_plan(reporter: &Reporter, attempt: &Attempt, hop: &Hop, wh
 }
 
 /// The policy that a domain publishes for a host, as a TLS report names it.
-struct Wish {
+struct ReportedDemand {
     policy: AppliedPolicy,
     /// The verification that the policy asks for, or the reason for which the policy cannot be used.
     verify: Result<Verify, ResultType>,
 }
 
-impl Seen<'_> {
+impl SessionObserver<'_> {
     /// Records a cleared session.
-    pub(super) fn cleared(&self, address: SocketAddr, clearance: &Clearance) {
+    pub(super) fn observe_cleared(&self, address: SocketAddr, clearance: &Clearance) {
         let outcome = clearance.outcome();
         // The domain is not concerned if we did not use TLS by our own choice.
         if matches!(outcome, TlsOutcome::Clear(NoTls::NotWanted | NoTls::NotUsed)) {
             return;
         }
-        self.observe(Some(address), |wish| match &wish.verify {
+        self.observe(Some(address), |demand| match &demand.verify {
             Err(kind) => SessionResult::Failed(tlsrpt::SessionFailure::new(*kind)),
-            Ok(verify) => held_against(verify, outcome),
+            Ok(verify) => judge_session(verify, outcome),
         });
     }
 
     /// Records a refused session, or, without an address, a hop that was not dialled.
-    pub(super) fn failed(&self, address: Option<SocketAddr>, failure: &Failure) {
+    pub(super) fn observe_refused(&self, address: Option<SocketAddr>, failure: &Failure) {
         let refusal = match &failure.cause {
             Cause::Policy(refusal) | Cause::RequireTls(RequireTlsUnmet::Session(refusal)) => refusal,
             Cause::RequireTls(RequireTlsUnmet::Off | RequireTlsUnmet::NotOffered)
@@ -77,24 +77,24 @@ impl Seen<'_> {
             | Cause::Discovery(_)
             | Cause::Other(_) => return,
         };
-        let is_theirs = match refusal.demand.layer {
+        let concerns_domain = match refusal.demand.layer {
             Layer::Dane | Layer::MtaSts => true,
             Layer::Connector | Layer::Exception | Layer::RequireTls | Layer::DowngradeMemory => {
                 matches!(refusal.unmet, Unmet::NoTls(_))
             }
         };
-        if is_theirs {
-            self.observe(address, |_| SessionResult::Failed(failed(&refusal.unmet)));
+        if concerns_domain {
+            self.observe(address, |_| SessionResult::Failed(session_failure(&refusal.unmet)));
         }
     }
 
-    fn observe(&self, address: Option<SocketAddr>, session: impl FnOnce(&Wish) -> SessionResult) {
+    fn observe(&self, address: Option<SocketAddr>, session: impl FnOnce(&ReportedDemand) -> SessionResult) {
         if !self.reporter.is_on() || tlsrpt::is_report(&self.attempt.entry.envelope) {
             return;
         }
         let Some(domain) = policy_domain(&self.attempt.host, self.hop) else { return };
-        let wish = self.wish(domain);
-        let session = match session(&wish) {
+        let demand = self.reported_demand(domain);
+        let session = match session(&demand) {
             SessionResult::Succeeded => SessionResult::Succeeded,
             SessionResult::Failed(failure) => SessionResult::Failed(tlsrpt::SessionFailure {
                 mx: Some(self.hop.host.to_string()),
@@ -103,19 +103,19 @@ impl Seen<'_> {
             }),
         };
         let (at, domain) = (Timestamp::now(), domain.clone());
-        self.reporter.observe(Observation { at, domain, policy: Arc::new(wish.policy), session });
+        self.reporter.observe(Observation { at, domain, policy: Arc::new(demand.policy), session });
     }
 
-    fn wish(&self, domain: &Domain) -> Wish {
+    fn reported_demand(&self, domain: &Domain) -> ReportedDemand {
         let of = |found| AppliedPolicy { domain: domain.clone(), found };
         match &self.found.findings.dane {
             DaneFinding::Usable(set) => {
                 let records = set.records.iter().map(|record| format!("{record:#}")).collect();
                 let policy = AppliedPolicy { domain: set.base.clone(), found: tlsrpt::ReportedPolicy::Tlsa(records) };
-                return Wish { policy, verify: Ok(Verify::Dane(Arc::clone(set))) };
+                return ReportedDemand { policy, verify: Ok(Verify::Dane(Arc::clone(set))) };
             }
             DaneFinding::Unusable(_) => {
-                return Wish {
+                return ReportedDemand {
                     policy: of(tlsrpt::ReportedPolicy::Tlsa(Vec::new())),
                     verify: Err(ResultType::TlsaInvalid),
                 };
@@ -129,16 +129,21 @@ impl Seen<'_> {
                     MtaStsFinding::Enforce(listing) | MtaStsFinding::Testing(listing) => self.listed(listing),
                     MtaStsFinding::NotLookedUp(_) | MtaStsFinding::None(_) => Verify::None,
                 };
-                Wish { policy: of(tlsrpt::ReportedPolicy::Sts { lines: policy.lines(), mx }), verify: Ok(verify) }
+                ReportedDemand {
+                    policy: of(tlsrpt::ReportedPolicy::Sts { lines: policy.lines(), mx }),
+                    verify: Ok(verify),
+                }
             }
             MtaStsLookup::Done(PublishedPolicy::None(absent)) => match absent.kind() {
                 Some(kind) => {
                     let found = tlsrpt::ReportedPolicy::Sts { lines: Vec::new(), mx: Vec::new() };
-                    Wish { policy: of(found), verify: Err(of_kind(kind)) }
+                    ReportedDemand { policy: of(found), verify: Err(result_type(kind)) }
                 }
-                None => Wish { policy: of(tlsrpt::ReportedPolicy::Nothing), verify: Ok(Verify::None) },
+                None => ReportedDemand { policy: of(tlsrpt::ReportedPolicy::Nothing), verify: Ok(Verify::None) },
             },
-            MtaStsLookup::Skipped(_) => Wish { policy: of(tlsrpt::ReportedPolicy::Nothing), verify: Ok(Verify::None) },
+            MtaStsLookup::Skipped(_) => {
+                ReportedDemand { policy: of(tlsrpt::ReportedPolicy::Nothing), verify: Ok(Verify::None) }
+            }
         }
     }
 
@@ -154,23 +159,23 @@ impl Seen<'_> {
     }
 }
 
-fn held_against(verify: &Verify, outcome: &TlsOutcome) -> SessionResult {
+fn judge_session(verify: &Verify, outcome: &TlsOutcome) -> SessionResult {
     let TlsPolicy::Forced(demands) = TlsPolicy::forced(Demand::new(Layer::Dane, verify.clone())) else {
         return SessionResult::Succeeded;
     };
     let verdicts = tls::judge_each(&demands, outcome, &[]);
     match verdicts.into_iter().find_map(|(_, verdict)| verdict.err()) {
         None => SessionResult::Succeeded,
-        Some(shortfall) => SessionResult::Failed(failed(&shortfall)),
+        Some(unmet) => SessionResult::Failed(session_failure(&unmet)),
     }
 }
 
-fn failed(shortfall: &Unmet) -> tlsrpt::SessionFailure {
-    let reason = result::reason_code(shortfall).map(str::to_owned);
-    tlsrpt::SessionFailure { reason, ..tlsrpt::SessionFailure::new(result::of_unmet(shortfall)) }
+fn session_failure(unmet: &Unmet) -> tlsrpt::SessionFailure {
+    let reason = result::reason_code(unmet).map(str::to_owned);
+    tlsrpt::SessionFailure { reason, ..tlsrpt::SessionFailure::new(result::of_unmet(unmet)) }
 }
 
-fn of_kind(kind: MtaStsFailureKind) -> ResultType {
+fn result_type(kind: MtaStsFailureKind) -> ResultType {
     match kind {
         MtaStsFailureKind::FetchError => ResultType::StsPolicyFetchError,
         MtaStsFailureKind::Invalid => ResultType::StsPolicyInvalid,

@@ -9,7 +9,7 @@ use crate::tls::{Clearance, Hello, TlsOutcome};
 
 /// The record of one session. A field is empty if the session did not get that far.
 #[derive(Debug, Default)]
-pub(super) struct Notes {
+pub(super) struct DialRecord {
     /// The first handshake, if it was cut short; the other fields are about the second.
     pub(super) first_try: Option<FirstTry>,
     /// The outcome that was judged last.
@@ -31,11 +31,11 @@ pub struct FirstTry {
 
 /// The result of probing one address.
 #[derive(Debug)]
-pub(super) struct Look {
+pub(super) struct AddressProbe {
     pub(super) address: SocketAddr,
     /// The peer, as `mx.example.org [192.0.2.1]:25`.
     pub(super) peer: String,
-    pub(super) notes: Notes,
+    pub(super) record: DialRecord,
     /// The clearance, which is not used, or the failure that a delivery would meet here.
     pub(super) end: Result<Clearance, Failure>,
 }
