@@ -55,7 +55,8 @@ fn accepted(line: &[u8], command: &Command) {
     }
 }
 
-/// Returns the command that was parsed again with the SMTPUTF8 mark of the first: a domain in U-labels is written in A-labels.
+/// Returns the command that was parsed again, with the SMTPUTF8 mark of the first: a domain in U-labels is written in
+/// A-labels.
 fn as_said(again: Command, command: &Command) -> Command {
     match (again, command) {
         (Command::Rcpt(again), Command::Rcpt(said)) => {
