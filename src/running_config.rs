@@ -56,10 +56,11 @@ impl fmt::Debug for Snapshot {
 
 /// A shared handle to the snapshot in use. Clones share one snapshot.
 #[derive(Debug, Clone)]
-pub struct RunningConfig(Arc<Shared>);
+pub struct RunningConfig(Arc<SharedSnapshot>);
 
+/// The state behind all clones of the handle.
 #[derive(Debug)]
-struct Shared {
+struct SharedSnapshot {
     current: ArcSwap<Snapshot>,
     replaced: Notify,
 }
@@ -68,7 +69,7 @@ impl RunningConfig {
     /// Creates the handle with its first snapshot, which has generation 0.
     #[must_use]
     pub fn new(snapshot: Snapshot) -> Self {
-        Self(Arc::new(Shared { current: ArcSwap::from_pointee(snapshot), replaced: Notify::new() }))
+        Self(Arc::new(SharedSnapshot { current: ArcSwap::from_pointee(snapshot), replaced: Notify::new() }))
     }
 
     /// Returns the snapshot in use now.

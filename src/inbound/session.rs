@@ -88,7 +88,7 @@ impl fmt::Display for EndReason {
 }
 
 /// The state of one session.
-struct Session {
+struct ClientSession {
     inbound: Arc<Inbound>,
     settings: Arc<Snapshot>,
     listener: ListenerConfig,
@@ -153,7 +153,7 @@ pub(super) async fn run(
         ListenerTls::Implicit => Channel::Tls,
     };
     let now = Instant::now();
-    let mut session = Session {
+    let mut session = ClientSession {
         server: Server::new(profile, channel),
         inbound,
         settings,
@@ -183,7 +183,7 @@ pub(super) async fn run(
     debug!(listener = %session.listener.name, %peer, reason = %end, "session closed");
 }
 
-impl Session {
+impl ClientSession {
     /// Runs the session on its connection, through STARTTLS, and closes it.
     async fn run(&mut self, tcp: TcpStream) -> EndReason {
         if self.listener.tls == ListenerTls::Implicit {

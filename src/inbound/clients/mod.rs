@@ -30,7 +30,7 @@ pub use held_networks::HeldNetwork;
 use held_networks::HeldNetworks;
 pub(super) use limit_reached::LimitReached;
 use memory::MemoryPool;
-use rates::Rates;
+use rates::ClientRates;
 pub(super) use seat::{Seat, SeatAnswer};
 use seat::{SeatWait, WAIT};
 use seat_queue::WaitingClient;
@@ -97,13 +97,14 @@ pub(super) enum SeatStage {
 
 /// The shared table of all clients of all listeners. Clones share one table.
 #[derive(Debug, Clone)]
-pub struct Clients(Arc<Inner>);
+pub struct Clients(Arc<ClientTables>);
 
+/// The tables of all limits, each under its own lock.
 #[derive(Debug)]
-struct Inner {
+struct ClientTables {
     start: Instant,
     seats: Mutex<Seats>,
-    rates: Mutex<Rates>,
+    rates: Mutex<ClientRates>,
     held: Mutex<HeldNetworks>,
     memory: Mutex<MemoryPool>,
     /// The number of times that scarcity has begun or ended; sessions watch it.
@@ -114,7 +115,7 @@ struct Inner {
 
 impl Default for Clients {
     fn default() -> Self {
-        let inner = Inner {
+        let tables = ClientTables {
             start: Instant::now(),
             seats: Mutex::default(),
             rates: Mutex::default(),
@@ -123,7 +124,7 @@ impl Default for Clients {
             scarcity: watch::Sender::new(0),
             pending_headers: AtomicUsize::new(0),
         };
-        Self(Arc::new(inner))
+        Self(Arc::new(tables))
     }
 }
 

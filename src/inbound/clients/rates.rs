@@ -36,12 +36,12 @@ type RefillTimes = [Duration; Rate::ALL.len()];
 
 /// The events of the last minute. Times are relative to any fixed moment of the caller's choice.
 #[derive(Debug, Default)]
-pub(super) struct Rates {
+pub(super) struct ClientRates {
     entries: HashMap<IpNet, RefillTimes>,
     searched: Option<Duration>,
 }
 
-impl Rates {
+impl ClientRates {
     /// Counts one event of a client.
     ///
     /// # Errors
@@ -106,7 +106,7 @@ mod tests {
         ClientLimits { connections_per_minute: 6, messages_per_minute: 2, ..ClientLimits::of(10, 3) }
     }
 
-    fn at(rates: &mut Rates, rate: Rate, address: &str, seconds: u64) -> Result<(), (String, u32, u64)> {
+    fn at(rates: &mut ClientRates, rate: Rate, address: &str, seconds: u64) -> Result<(), (String, u32, u64)> {
         let counted = rates.count(rate, address.parse().expect("an address"), &limits(), Duration::from_secs(seconds));
         counted.map_err(|exceeded| (networks::network_text(&exceeded.network), exceeded.most, exceeded.wait.as_secs()))
     }
@@ -181,7 +181,7 @@ mod tests {
     #[test]
     fn a_forgotten_client_has_its_full_allowance() {
         let mut rates = Rates::default();
-        let full = |rates: &mut Rates| at(rates, Rate::Messages, "192.0.2.1", 0).is_err();
+        let full = |rates: &mut ClientRates| at(rates, Rate::Messages, "192.0.2.1", 0).is_err();
         for forgotten in [Some("192.0.2.1/32"), Some("192.0.2.0/24"), Some("192.0.2.1/32"), None] {
             assert!(!full(&mut rates) && !full(&mut rates) && full(&mut rates), "{forgotten:?}");
             let other: IpNet = "192.0.3.0/24".parse().expect("a network");

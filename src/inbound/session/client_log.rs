@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::info;
 
-use super::{EndReason, SEEMS_ENDED, Session};
+use super::{ClientSession, EndReason, SEEMS_ENDED};
 use crate::address::ReversePath;
 use crate::config::{Connector, write_duration};
 use crate::inbound::buffered::{BufferedStream, ClientStream};
@@ -52,7 +52,7 @@ pub(super) fn send_failed(fault: &io::Error) -> EndReason {
     }
 }
 
-impl Session {
+impl ClientSession {
     /// Adds a reply to those to be sent, and logs it if it is a refusal. Frees the draft and the memory of an ended
     /// transaction.
     pub(super) fn reply<S: ClientStream>(&mut self, connection: &mut BufferedStream<S>, reply: &Reply) {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use super::client_log::MissedDeadline;
-use super::{EndReason, Session};
+use super::{ClientSession, EndReason};
 use crate::inbound::buffered::{BufferedStream, ClientStream};
 use crate::smtp::reply::Reply;
 use crate::smtp::server::CloseReason;
@@ -13,7 +13,7 @@ use crate::smtp::server::CloseReason;
 /// The time for the last reply to a client that has lost its seat, and for closing its connection.
 const EVICTION_TIME: Duration = Duration::from_secs(2);
 
-impl Session {
+impl ClientSession {
     /// Sends the reason of the end to the client, if it can be sent, and closes the connection.
     pub(super) async fn close<S: ClientStream>(&self, mut connection: BufferedStream<S>, end: EndReason) -> EndReason {
         match end {

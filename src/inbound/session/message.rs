@@ -6,7 +6,7 @@ use tokio::time::Instant;
 use tracing::{debug, error, info};
 
 use super::client_log::send_failed;
-use super::{EndReason, Session};
+use super::{ClientSession, EndReason};
 use crate::access;
 use crate::address::Domain;
 use crate::config::EvidencePath;
@@ -53,7 +53,7 @@ impl IncomingMessage {
     }
 }
 
-impl Session {
+impl ClientSession {
     /// Writes content to the draft. If that fails, further content is discarded, and the client gets the error as the
     /// reply to its content.
     pub(super) async fn write_content(&mut self, octets: &[u8]) {

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use tracing::info;
 
-use super::{EndReason, Session};
+use super::{ClientSession, EndReason};
 use crate::access;
 use crate::address::{Mailbox, ReversePath};
 use crate::config::{Connector, Rate, TlsDemand};
@@ -18,7 +18,7 @@ use crate::monitor::recent::ListedRefusal;
 use crate::monitor::{HandshakeResult, LogClient, PolicyDecision, RefusalReason, SessionEnd};
 use crate::smtp::reply::Reply;
 
-impl Session {
+impl ClientSession {
     /// Logs and counts the end of the session.
     pub(super) fn record_end(&self, end: &EndReason) {
         let monitor = &self.inbound.monitor;

@@ -7,7 +7,7 @@ use tokio::select;
 use tokio::time::{Instant, timeout};
 use tracing::{debug, warn};
 
-use super::{Session, access};
+use super::{ClientSession, access};
 use crate::inbound::clients::{SeatAnswer, SeatStage};
 use crate::inbound::proxied::{self, Origin};
 use crate::smtp::command::{Attribute, XClient, is_proxy_header};
@@ -17,7 +17,7 @@ use crate::smtp::server::{CloseReason, XClientRights};
 /// The number of octets by which a PROXY header is recognised.
 const HEADER_START: usize = 12;
 
-impl Session {
+impl ClientSession {
     /// Replaces the session's client by the one that a proxy names with XCLIENT. Rights and seat depend on the new
     /// address; a client without a known address has no rights.
     ///
