@@ -109,12 +109,12 @@ impl Pool {
     pub(super) fn take(&self, key: &PoolKey) -> Option<Cleared> {
         let mut state = self.state();
         let list = state.idle.get_mut(key)?;
-        let last = list.pop();
+        let newest = list.pop();
         if list.is_empty() {
             state.idle.remove(key);
         }
-        state.count -= usize::from(last.is_some());
-        last.map(|idle| idle.connection)
+        state.count -= usize::from(newest.is_some());
+        newest.map(|idle| idle.connection)
     }
 
     /// Keeps a connection for the next message, or closes it if the pool is full.

@@ -228,7 +228,7 @@ impl PendingRecipients {
                 (NextStep::NextHop, _) => pending.reason = Some(reason.or_stronger(earlier)),
                 (NextStep::Defer, Remaining::Hop | Remaining::NoHop) => self.finish(at, reason.or_stronger(earlier)),
                 (NextStep::Defer, Remaining::Useless) | (NextStep::Hold | NextStep::Bounce, _) => {
-                    self.finish(at, reason)
+                    self.finish(at, reason);
                 }
             }
         }

@@ -113,7 +113,7 @@ mod tests {
 
     #[test]
     fn an_allowance_may_be_used_at_once_and_refills_evenly() {
-        let mut rates = Rates::default();
+        let mut rates = ClientRates::default();
         for (second, wanted) in [
             (0, Ok(())),
             (0, Ok(())),
@@ -166,7 +166,7 @@ mod tests {
                 "2001:db8::/48",
             ),
         ] {
-            let mut rates = Rates::default();
+            let mut rates = ClientRates::default();
             for client in &clients[..5] {
                 for _ in 0..6 {
                     assert_eq!(at(&mut rates, Rate::Connections, client, 0), Ok(()), "{client}");
@@ -180,7 +180,7 @@ mod tests {
 
     #[test]
     fn a_forgotten_client_has_its_full_allowance() {
-        let mut rates = Rates::default();
+        let mut rates = ClientRates::default();
         let full = |rates: &mut ClientRates| at(rates, Rate::Messages, "192.0.2.1", 0).is_err();
         for forgotten in [Some("192.0.2.1/32"), Some("192.0.2.0/24"), Some("192.0.2.1/32"), None] {
             assert!(!full(&mut rates) && !full(&mut rates) && full(&mut rates), "{forgotten:?}");
@@ -193,7 +193,7 @@ mod tests {
 
     #[test]
     fn the_table_is_limited_and_idle_entries_are_removed() {
-        let mut rates = Rates::default();
+        let mut rates = ClientRates::default();
         let mut connect = |n: u32, seconds| {
             let address = IpAddr::from(std::net::Ipv4Addr::from_bits(n << 8));
             let counted = rates.count(Rate::Connections, address, &limits(), Duration::from_secs(seconds));

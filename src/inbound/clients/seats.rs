@@ -242,9 +242,9 @@ impl Seats {
         if !session.is_own {
             self.strangers = self.strangers.saturating_sub(1);
             let site = networks::site(address);
-            let size = size_class(self.by_site.get(&site).map_or(0, HashSet::len));
+            let class = size_class(self.by_site.get(&site).map_or(0, HashSet::len));
             if let Some(of_listener) = self.by_listener.get_mut(&session.listener) {
-                of_listener.eviction_order.remove(&(Reverse(size), session.since, seat));
+                of_listener.eviction_order.remove(&(Reverse(class), session.since, seat));
             }
             self.resize(site, seat, false);
             self.update_scarcity(&session.listener);
