@@ -238,7 +238,7 @@ pub async fn start_with(
     let (held, kept, ending) = (Arc::clone(&in_force), Arc::clone(&spool), stop.clone());
     let services = Services { in_force: held, spool: kept, observer, stop: ending, clients: Clients::default() };
     let scheduler = services.scheduler();
-    let liveness = LivenessProbe::new(scheduler.pulse(), spool, refused);
+    let liveness = LivenessProbe::new(scheduler.liveness(), spool, refused);
     let task = tokio::spawn(services.run(scheduler, sockets, (unix_server, http_server), desk));
     Ok(RunningDaemon { addresses, http, in_force, liveness, reporter, stop, task })
 }

@@ -181,7 +181,7 @@ async fn ready(admin: AdminState, stop: CancellationToken) -> Response {
     if stop.is_cancelled() {
         return plain(StatusCode::SERVICE_UNAVAILABLE, "stopping\n");
     }
-    match tokio::time::timeout(READY_TIME, admin.operator.outlook(Vec::new())).await {
+    match tokio::time::timeout(READY_TIME, admin.operator.status(Vec::new())).await {
         Ok(Some(_)) => {
             let (status, text) = readiness(&status::attempts(&admin));
             plain(status, text)
@@ -197,7 +197,7 @@ fn readiness(attempts: &[AttemptsStatus]) -> (StatusCode, String) {
     let full = attempts.iter().filter(|share| share.is_full());
     let (mut status, mut text) = (StatusCode::OK, String::new());
     for share in full {
-        if share.share == Share::Named.word() {
+        if share.share == Share::Named.name() {
             status = StatusCode::SERVICE_UNAVAILABLE;
         }
         let (destinations, waiting) = (share.destinations(), share.waiting);

@@ -16,7 +16,7 @@ use super::filter::{self, Filter};
 use super::{AdminState, ErrorResponse, PeerUid};
 use crate::connector::Connectors;
 use crate::envelope::{self, AttemptFailure, QueueId, RecipientState};
-use crate::scheduler::{Asked, Outlook, Prospect, Refused, Way};
+use crate::scheduler::{DestinationStatus, MessageStatus, OrderRefused, StatusQuery, StatusReply};
 use crate::spool::{Spool, SpoolError, StoredMessage};
 
 /// Messages read from the spool at a time.
@@ -38,10 +38,10 @@ pub(super) async fn list(
         Some(ids) => load_by_id(&*admin.spool, &filter, &connectors, ids).await?,
         None => scan_matching(&*admin.spool, &filter, &connectors).await?,
     };
-    let outlook = outlook(&admin, &stored).await?;
-    let messages = stored.iter().zip(&outlook.messages).map(|(stored, prospect)| {
-        let mut message = message(stored, &outlook, prospect);
-        message.recipients = stored.envelope.recipients.iter().zip(&prospect.ways).map(recipient).collect();
+    let reply = query_status(&admin, &stored).await?;
+    let messages = stored.iter().zip(&reply.messages).map(|(stored, status)| {
+        let mut message = message(stored, &reply, status);
+        message.recipients = stored.envelope.recipients.iter().zip(&status.destinations).map(recipient).collect();
         message
     });
     Ok(Json(QueuePage { messages: messages.collect(), next }))
@@ -54,9 +54,9 @@ pub(super) async fn show(
 ) -> Result<Json<QueuedMessage>, ErrorResponse> {
     let id = filter::parse_id(&id)?;
     let stored = [find(&*admin.spool, id).await?.ok_or(SpoolError::Missing(id))?];
-    let outlook = outlook(&admin, &stored).await?;
-    let ([stored], [prospect]) = (&stored, &outlook.messages[..]) else { return Err(ErrorResponse::stopping()) };
-    let mut message = message(stored, &outlook, prospect);
+    let reply = query_status(&admin, &stored).await?;
+    let ([stored], [status]) = (&stored, &reply.messages[..]) else { return Err(ErrorResponse::stopping()) };
+    let mut message = message(stored, &reply, status);
     let envelope = &stored.envelope;
     message.parameters = Some(EnvelopeParameters {
         body: envelope.body,
@@ -67,7 +67,7 @@ pub(super) async fn show(
         eight_bit: envelope.needs.eight_bit,
         utf8_header: envelope.needs.utf8_header,
     });
-    message.recipients = envelope.recipients.iter().zip(&prospect.ways).map(recipient_details).collect();
+    message.recipients = envelope.recipients.iter().zip(&status.destinations).map(recipient_details).collect();
     Ok(Json(message))
 }
 
@@ -98,7 +98,7 @@ pub(super) async fn order(
     for (id, result) in admin.operator.order(order, found).await {
         let result = match result {
             // Nothing of the message waits. Perhaps it has been delivered in the meantime.
-            Err(Refused::Pointless(_)) if find(&*admin.spool, id).await?.is_none() => {
+            Err(OrderRefused::NothingToDo(_)) if find(&*admin.spool, id).await?.is_none() => {
                 Err(SpoolError::Missing(id).into())
             }
             result => result,
@@ -115,11 +115,15 @@ pub(super) async fn order(
 }
 
 /// Returns the result of an order that was not carried out.
-fn refusal(id: QueueId, refused: &Refused) -> OrderResult {
+fn refusal(id: QueueId, refused: &OrderRefused) -> OrderResult {
     let meanwhile = match refused {
-        Refused::Spool(SpoolError::Missing(_)) => Some(OvertakenBy::Gone),
-        Refused::Busy => Some(OvertakenBy::Busy),
-        Refused::Spool(_) | Refused::Pointless(_) | Refused::Untold | Refused::Died | Refused::Stopping => None,
+        OrderRefused::Spool(SpoolError::Missing(_)) => Some(OvertakenBy::Gone),
+        OrderRefused::Busy => Some(OvertakenBy::Busy),
+        OrderRefused::Spool(_)
+        | OrderRefused::NothingToDo(_)
+        | OrderRefused::ReportNotStored
+        | OrderRefused::Panicked
+        | OrderRefused::Stopping => None,
     };
     OrderResult { id, done: false, error: Some(refused.to_string()), meanwhile }
 }
@@ -203,32 +207,32 @@ impl PageBuilder {
 }
 
 /// Asks the scheduler for the next attempts of these messages.
-async fn outlook(admin: &AdminState, stored: &[StoredMessage]) -> Result<Outlook, ErrorResponse> {
-    let questions = stored.iter().map(|stored| Asked {
+async fn query_status(admin: &AdminState, stored: &[StoredMessage]) -> Result<StatusReply, ErrorResponse> {
+    let questions = stored.iter().map(|stored| StatusQuery {
         id: Some(stored.id),
         hosts: stored.envelope.recipients.iter().map(|recipient| recipient.mailbox.host().clone()).collect(),
         tls: stored.envelope.tls,
     });
     let questions = questions.collect();
-    admin.operator.outlook(questions).await.ok_or_else(ErrorResponse::stopping)
+    admin.operator.status(questions).await.ok_or_else(ErrorResponse::stopping)
 }
 
 /// Returns a message without its recipients.
-fn message(stored: &StoredMessage, outlook: &Outlook, prospect: &Prospect) -> QueuedMessage {
+fn message(stored: &StoredMessage, reply: &StatusReply, status: &MessageStatus) -> QueuedMessage {
     QueuedMessage {
         id: stored.id,
         accepted: stored.accepted,
-        expires: outlook.expires(stored.accepted),
+        expires: reply.expires(stored.accepted),
         size: stored.size,
         sender: stored.envelope.reverse_path.clone(),
-        busy: prospect.busy,
+        busy: status.busy,
         parameters: None,
         recipients: Vec::new(),
     }
 }
 
-fn recipient_details((recipient, way): (&envelope::Recipient, &Way)) -> QueuedRecipient {
-    let mut details = self::recipient((recipient, way));
+fn recipient_details((recipient, destination): (&envelope::Recipient, &DestinationStatus)) -> QueuedRecipient {
+    let mut details = self::recipient((recipient, destination));
     details.notify = recipient.notify;
     details.orcpt.clone_from(&recipient.orcpt);
     details.history = Some(match &recipient.state {
@@ -241,12 +245,12 @@ fn recipient_details((recipient, way): (&envelope::Recipient, &Way)) -> QueuedRe
     details
 }
 
-fn recipient((recipient, way): (&envelope::Recipient, &Way)) -> QueuedRecipient {
+fn recipient((recipient, destination): (&envelope::Recipient, &DestinationStatus)) -> QueuedRecipient {
     let now = Timestamp::now();
     let mut details = QueuedRecipient {
         address: recipient.mailbox.clone(),
         state: api::DeliveryState::Waiting,
-        connector: way.connector.clone(),
+        connector: destination.connector.clone(),
         attempts: 0,
         next: None,
         reason: None,
@@ -258,11 +262,11 @@ fn recipient((recipient, way): (&envelope::Recipient, &Way)) -> QueuedRecipient 
     };
     match &recipient.state {
         RecipientState::Pending { attempts, next, history, .. } => {
-            let until = way.pause.as_ref().map(|pause| pause.until);
+            let until = destination.backoff.as_ref().map(|pause| pause.until);
             details.attempts = *attempts;
             details.reason = history.last().map(reason);
             details.next = next.max(&until).filter(|at| *at > now);
-            if let Some(pause) = &way.pause {
+            if let Some(pause) = &destination.backoff {
                 let (until, reason) = (pause.until, reason(&pause.last));
                 match &pause.part {
                     None => details.destination_down = Some(DestinationBackoff { until, reason }),

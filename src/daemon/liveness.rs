@@ -38,13 +38,13 @@ pub enum Unresponsive {
 /// Probes the services of the daemon.
 #[derive(Debug, Clone)]
 pub struct LivenessProbe {
-    scheduler: scheduler::Pulse,
+    scheduler: scheduler::SchedulerProbe,
     spool: Arc<SqliteSpool>,
     refused: Arc<AtomicU64>,
 }
 
 impl LivenessProbe {
-    pub(super) fn new(scheduler: scheduler::Pulse, spool: Arc<SqliteSpool>, refused: Arc<AtomicU64>) -> Self {
+    pub(super) fn new(scheduler: scheduler::SchedulerProbe, spool: Arc<SqliteSpool>, refused: Arc<AtomicU64>) -> Self {
         Self { scheduler, spool, refused }
     }
 
@@ -54,7 +54,7 @@ impl LivenessProbe {
     /// The service that did not.
     pub async fn probe(&self, max_wait: Duration) -> Result<Liveness, Unresponsive> {
         let (scheduler, spool) =
-            tokio::join!(timeout(max_wait, self.scheduler.feel()), timeout(max_wait, self.spool.ping()));
+            tokio::join!(timeout(max_wait, self.scheduler.probe()), timeout(max_wait, self.spool.ping()));
         let Ok(Some(work)) = scheduler else { return Err(Unresponsive::Scheduler) };
         let Ok(Ok(())) = spool else { return Err(Unresponsive::Spool) };
         let refused = self.refused.load(Ordering::Relaxed);

@@ -10,19 +10,23 @@ use crate::outbound::Attempt;
 use crate::smtp::reply::Status;
 use crate::spool::StoredMessage;
 
-use super::settle::Left;
-use super::{Context, Live, orders};
+use super::result::Remaining;
+use super::{ActiveMessage, Context, orders};
 
 /// Bounces every open recipient of a damaged message. Returns no attempt, since nothing can be delivered.
 ///
 /// # Errors
 /// The work that remains when the result could not be stored.
-pub(super) async fn give_up(context: &Arc<Context>, live: &Live, left: StoredMessage) -> Result<Option<Attempt>, Left> {
-    let entry = Arc::new(left.without_content());
+pub(super) async fn give_up(
+    context: &Arc<Context>,
+    message: &ActiveMessage,
+    remaining: StoredMessage,
+) -> Result<Option<Attempt>, Remaining> {
+    let entry = Arc::new(remaining.without_content());
     let text = "its content was damaged on the disk of the relay, and what is left of it was quarantined there";
     let failure = Failure::permanent(Scope::Message, Status(3, 0), text);
-    match orders::give_up(context, live, &entry, &failure).await {
-        Left::Nothing => Ok(None),
-        left => Err(left),
+    match orders::give_up(context, message, &entry, &failure).await {
+        Remaining::Nothing => Ok(None),
+        remaining => Err(remaining),
     }
 }

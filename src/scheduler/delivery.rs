@@ -10,9 +10,9 @@ use crate::outbound::{Attempt, AttemptLimit, AttemptResult, RecipientResult};
 use crate::spool::{Entry, SpoolError};
 use crate::tls::Layer;
 
-use super::lanes::{Health, Item, Job, Part, Ticket};
-use super::settle::{self, Left};
-use super::{Cargo, Context, Event, Live, damage, trouble, waits};
+use super::queues::{AttemptToken, Health, Item, Job, Part};
+use super::result::{self, Remaining};
+use super::{ActiveMessage, Context, Event, LoadedMessage, attempt_failure, damage, retry_schedule};
 
 /// The wait before a message is retried that could not be read from the spool.
 const SPOOL_PAUSE: Duration = Duration::from_mins(1);
@@ -22,124 +22,141 @@ const SPOOL_PAUSE: Duration = Duration::from_mins(1);
 const LAST: Duration = Duration::from_mins(30);
 
 /// The connection slot of an attempt. It is given back on drop, even when the attempt panics.
-struct Slot {
+struct AttemptSlot {
     context: Arc<Context>,
-    ticket: Option<Ticket>,
+    token: Option<AttemptToken>,
 }
 
-impl Slot {
+impl AttemptSlot {
     fn give_back(mut self, health: Health) {
-        self.tell(health);
+        self.finish(health);
     }
 
-    fn tell(&mut self, health: Health) {
-        if let Some(ticket) = self.ticket.take() {
+    fn finish(&mut self, health: Health) {
+        if let Some(token) = self.token.take() {
             // The channel is closed only when the process ends.
-            let _ = self.context.events.send(Event::Finished(ticket, health));
+            let _ = self.context.events.send(Event::Finished(token, health));
         }
     }
 }
 
-impl Drop for Slot {
+impl Drop for AttemptSlot {
     fn drop(&mut self) {
-        self.tell(Health::Unknown);
+        self.finish(Health::Unknown);
     }
 }
 
 /// A guard of a running job. If the task panics, the guard queues the item again; otherwise the message would wait in
 /// the spool until the next start.
-struct Charge {
+struct JobGuard {
     context: Arc<Context>,
-    item: Option<Item<Cargo>>,
+    item: Option<Item<LoadedMessage>>,
 }
 
-impl Charge {
-    fn of(context: &Arc<Context>, item: &Item<Cargo>) -> Self {
-        let item = Item { host: item.host.clone(), cargo: None, ..*item };
+impl JobGuard {
+    fn of(context: &Arc<Context>, item: &Item<LoadedMessage>) -> Self {
+        let item = Item { host: item.host.clone(), loaded: None, ..*item };
         Self { context: Arc::clone(context), item: Some(item) }
     }
 
-    fn settled(mut self, left: Left) {
+    fn finish(mut self, remaining: Remaining) {
         let Some(item) = self.item.take() else { return };
         let id = item.id;
-        let left = match left {
+        let remaining = match remaining {
             // After `Unwritten` the next start continues from the spool.
-            Left::Nothing | Left::Unwritten => None,
-            Left::Until { due, deadline } => Some((Item { deadline, ..item }, due)),
+            Remaining::Nothing | Remaining::NotStored => None,
+            Remaining::Retry { due, deadline } => Some((Item { deadline, ..item }, due)),
         };
-        let _ = self.context.events.send(Event::Settled(id, left));
+        let _ = self.context.events.send(Event::Settled(id, remaining));
     }
 }
 
-impl Drop for Charge {
+impl Drop for JobGuard {
     fn drop(&mut self) {
         // A runtime that shuts down drops tasks too; the next start continues from the spool.
         let Some(item) = self.item.take().filter(|_| std::thread::panicking()) else { return };
         tracing::error!(queue_id = %item.id, "delivery task panicked, a bug in Gatepost; the message is retried later");
-        let due = Instant::now() + waits::wait(&self.context.running.load().config.queue.retry, 1);
+        let due = Instant::now() + retry_schedule::wait(&self.context.running.load().config.queue.retry, 1);
         let _ = self.context.events.send(Event::Settled(item.id, Some((item, due))));
     }
 }
 
 /// Runs a job to its end. `limit` is the time limit of the attempt.
-pub(super) async fn work(context: Arc<Context>, live: Arc<Live>, job: Job<Cargo>, limit: AttemptLimit) {
-    let (Job::Deliver(_, item) | Job::Aged(item, ..)) = &job;
-    let charge = Charge::of(&context, item);
-    let left = match job {
-        Job::Deliver(ticket, item) => {
-            let slot = Slot { context: Arc::clone(&context), ticket: Some(ticket) };
-            deliver(&context, &live, &item, slot, &limit).await
+pub(super) async fn work(
+    context: Arc<Context>,
+    message: Arc<ActiveMessage>,
+    job: Job<LoadedMessage>,
+    limit: AttemptLimit,
+) {
+    let (Job::Deliver(_, item) | Job::DeadlineReached(item, ..)) = &job;
+    let guard = JobGuard::of(&context, item);
+    let remaining = match job {
+        Job::Deliver(token, item) => {
+            let slot = AttemptSlot { context: Arc::clone(&context), token: Some(token) };
+            deliver(&context, &message, &item, slot, &limit).await
         }
-        Job::Aged(item, due, down) => match prepare(&context, &live, &item).await {
-            Ok(Some(attempt)) => settle::age(&context, &live, &attempt, down, due, item.expires).await,
-            Ok(None) => Left::Nothing,
-            Err(left) => left,
+        Job::DeadlineReached(item, due, down) => match prepare(&context, &message, &item).await {
+            Ok(Some(attempt)) => result::store_deadline(&context, &message, &attempt, down, due, item.expires).await,
+            Ok(None) => Remaining::Nothing,
+            Err(remaining) => remaining,
         },
     };
     // Dropped before the event, so that the scheduler finds the last reference gone.
-    drop(live);
-    charge.settled(left);
+    drop(message);
+    guard.finish(remaining);
 }
 
-async fn deliver(context: &Arc<Context>, live: &Live, item: &Item<Cargo>, slot: Slot, limit: &AttemptLimit) -> Left {
-    let mut attempt = match prepare(context, live, item).await {
+async fn deliver(
+    context: &Arc<Context>,
+    message: &ActiveMessage,
+    item: &Item<LoadedMessage>,
+    slot: AttemptSlot,
+    limit: &AttemptLimit,
+) -> Remaining {
+    let mut attempt = match prepare(context, message, item).await {
         Ok(Some(attempt)) => attempt,
-        Ok(None) => return Left::Nothing,
-        Err(left) => return left,
+        Ok(None) => return Remaining::Nothing,
+        Err(remaining) => return remaining,
     };
     attempt.may_be_last = item.expires.saturating_duration_since(Instant::now()) < LAST;
     let report = context.outbound.deliver_within(attempt.clone(), limit).await;
     slot.give_back(health(&attempt, &report));
     (context.observer)(&attempt, &report);
-    settle::settle(context, live, &attempt, &report, item.expires).await
+    result::store_result(context, message, &attempt, &report, item.expires).await
 }
 
 /// Returns the attempt for an item, or `None` when no recipient of it is pending.
 ///
 /// # Errors
 /// The work that remains when the message could not be read.
-async fn prepare(context: &Arc<Context>, live: &Live, item: &Item<Cargo>) -> Result<Option<Attempt>, Left> {
-    let entry = match live.entry.get_or_try_init(|| load(context, live)).await {
+async fn prepare(
+    context: &Arc<Context>,
+    message: &ActiveMessage,
+    item: &Item<LoadedMessage>,
+) -> Result<Option<Attempt>, Remaining> {
+    let entry = match message.entry.get_or_try_init(|| load(context, message)).await {
         Ok(entry) => Arc::clone(entry),
         // The spool has quarantined the content and logged it.
-        Err(SpoolError::Damaged { remaining: Some(left), .. }) => return damage::give_up(context, live, *left).await,
+        Err(SpoolError::Damaged { remaining: Some(remaining), .. }) => {
+            return damage::give_up(context, message, *remaining).await;
+        }
         // The spool has quarantined the message and logged it, or an operator removed it.
         Err(SpoolError::Damaged { remaining: None, .. } | SpoolError::Missing(_)) => return Ok(None),
         Err(error) => {
             tracing::error!(queue_id = %item.id, %error, "cannot read message from the spool; retrying in a minute");
             let due = Instant::now() + SPOOL_PAUSE;
-            return Err(Left::Until { due, deadline: due.max(item.expires) });
+            return Err(Remaining::Retry { due, deadline: due.max(item.expires) });
         }
     };
-    let state = live.envelope.lock().await;
+    let state = message.envelope.lock().await;
     let envelope: &Envelope = state.as_ref().unwrap_or(&entry.envelope);
     let attempt = super::orders::attempt(&entry, envelope, &item.host);
     Ok((!attempt.recipients.is_empty()).then_some(attempt))
 }
 
 /// Loads a message from the spool.
-pub(super) async fn load(context: &Context, live: &Live) -> Result<Arc<Entry>, SpoolError> {
-    context.spool.load(live.id).await.map(Arc::new)
+pub(super) async fn load(context: &Context, message: &ActiveMessage) -> Result<Arc<Entry>, SpoolError> {
+    context.spool.load(message.id).await.map(Arc::new)
 }
 
 /// Returns the health of the destination that an attempt shows.
@@ -172,17 +189,17 @@ fn health(attempt: &Attempt, report: &AttemptResult) -> Health {
         }
     }
     let Some((failure, trail)) = last else { return Health::Unknown };
-    let trouble = trouble::trouble(failure, trail, Persistence::Transient);
+    let attempt_failure = attempt_failure::attempt_failure(failure, trail, Persistence::Transient);
     if spoken {
-        return Health::Shaken(trouble);
+        return Health::SessionBroken(attempt_failure);
     }
     let all = || std::iter::once(failure).chain(trail.iter().map(AsRef::as_ref));
     if is_of_one_message(attempt, all()) {
         return Health::Unknown;
     }
     match part(attempt, report, all()) {
-        Some(part) => Health::Refused(part, trouble),
-        None => Health::Down(trouble),
+        Some(part) => Health::Refused(part, attempt_failure),
+        None => Health::Down(attempt_failure),
     }
 }
 
@@ -304,7 +321,7 @@ mod tests {
         match health_of(results, TlsRequirement::Ordinary, false) {
             Health::Up => "up",
             Health::Down(_) => "down",
-            Health::Shaken(_) => "shaken",
+            Health::SessionBroken(_) => "session broken",
             Health::Refused(..) => "refused",
             Health::Unknown => "unknown",
         }
@@ -320,7 +337,7 @@ mod tests {
             (RecipientOutcome::Bounced(said(Scope::Recipient, 550)), true, "up"),
             (RecipientOutcome::Deferred(said(Scope::Recipient, 451)), true, "up"),
             (RecipientOutcome::Bounced(said(Scope::Message, 554)), true, "up"),
-            (RecipientOutcome::Deferred(said(Scope::Hop, 421)), true, "shaken"),
+            (RecipientOutcome::Deferred(said(Scope::Hop, 421)), true, "session broken"),
             (RecipientOutcome::Deferred(said(Scope::Hop, 554)), false, "down"),
             (RecipientOutcome::Deferred(other(Scope::Hop)), false, "down"),
             (RecipientOutcome::Deferred(other(Scope::Destination)), false, "down"),

@@ -11,8 +11,8 @@ use crate::envelope::QueueId;
 use crate::outbound::AttemptLimit;
 use crate::running_config::Snapshot;
 
-use super::lanes::{Destination, Job, Place, Share};
-use super::{Live, Scheduler, delivery};
+use super::queues::{Destination, Job, Placement, Share};
+use super::{ActiveMessage, Scheduler, delivery};
 
 /// The most jobs besides attempts: results that are being stored, and messages that have reached a deadline.
 const WRITING_MAX: usize = 1000;
@@ -29,49 +29,49 @@ impl Scheduler {
     pub(super) fn dispatch(&mut self) {
         let (now, settings) = (Instant::now(), self.context.running.load());
         while self.may_begin() {
-            let Some(job) = self.lanes.next(now, |host| place(&settings, host)) else { break };
-            let (Job::Deliver(_, item) | Job::Aged(item, _, _)) = &job;
-            let live = item.cargo.clone().unwrap_or_else(|| self.live(item.id));
+            let Some(job) = self.queues.next(now, |host| placement(&settings, host)) else { break };
+            let (Job::Deliver(_, item) | Job::DeadlineReached(item, _, _)) = &job;
+            let message = item.loaded.clone().unwrap_or_else(|| self.active_message(item.id));
             *self.active.entry(item.id).or_default() += 1;
             self.jobs += 1;
             let limit = AttemptLimit::new(settings.config.limits.delivery_attempt_time);
-            if let Job::Deliver(ticket, _) = &job {
-                self.limits.insert(ticket.attempt, limit.clone());
+            if let Job::Deliver(token, _) = &job {
+                self.limits.insert(token.attempt, limit.clone());
             }
-            self.tasks.spawn(delivery::work(Arc::clone(&self.context), live, job, limit));
+            self.tasks.spawn(delivery::work(Arc::clone(&self.context), message, job, limit));
         }
-        let ends = self.lanes.choose_to_end(|attempt| self.limits.get(&attempt).is_some_and(AttemptLimit::may_end));
+        let ends = self.queues.choose_to_end(|attempt| self.limits.get(&attempt).is_some_and(AttemptLimit::may_end));
         for attempt in ends {
             if let Some(limit) = self.limits.get(&attempt) {
                 limit.end();
             }
         }
-        self.usage.note(self.lanes.in_use());
+        self.usage.publish(self.queues.in_use());
     }
 
     /// Returns the message with this id, shared with other running jobs on it.
-    pub(super) fn live(&mut self, id: QueueId) -> Arc<Live> {
-        if let Some(live) = self.live.get(&id).and_then(Weak::upgrade) {
-            return live;
+    pub(super) fn active_message(&mut self, id: QueueId) -> Arc<ActiveMessage> {
+        if let Some(message) = self.messages.get(&id).and_then(Weak::upgrade) {
+            return message;
         }
-        let live = Arc::new(Live::new(id, OnceCell::new(), 0, &self.context));
-        self.live.insert(id, Arc::downgrade(&live));
-        live
+        let message = Arc::new(ActiveMessage::new(id, OnceCell::new(), 0, &self.context));
+        self.messages.insert(id, Arc::downgrade(&message));
+        message
     }
 }
 
 /// Returns the destination of mail for a recipient domain, its connection limit and its share of the attempts.
-pub(super) fn place(settings: &Snapshot, host: &Host) -> Place {
+pub(super) fn placement(settings: &Snapshot, host: &Host) -> Placement {
     let connector = settings.connectors.for_host(host);
     let limit = connector.outbound.connections;
     match &connector.outbound.route {
         Route::SmartHosts(_) => {
             let destination = Destination::SmartHosts(connector.name.as_str().into());
-            Place { destination, limit, share: Share::Named }
+            Placement { destination, limit, share: Share::Named }
         }
         Route::Mx { .. } => {
             let share = if connector.domains.iter().all(names_somebody) { Share::Named } else { Share::ByMx };
-            Place { destination: Destination::Domain(host.clone()), limit, share }
+            Placement { destination: Destination::Domain(host.clone()), limit, share }
         }
     }
 }

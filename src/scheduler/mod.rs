@@ -1,27 +1,27 @@
 //! The scheduler starts delivery attempts, limits how many run at once, retries and expires messages.
 //!
-//! One task owns the queue in memory (`lanes`). Each attempt is a task of its own (`delivery`), which sends an
+//! One task owns the queue in memory (`queues`). Each attempt is a task of its own (`delivery`), which sends an
 //! [`Event`] when it ends. Every message is in the spool before it is queued here, so a restart rebuilds the queue.
 //! The scheduler opens no connection; of the policy it reads only the route and the limits of a connector.
 
-mod backlog;
+mod active_message;
+mod attempt_failure;
 mod damage;
 mod delivery;
+mod delivery_log;
 mod dispatch;
-mod journal;
-mod lanes;
-mod live;
-mod notice;
+mod evidence_records;
+mod liveness;
 mod orders;
-mod outlook;
-mod owed;
-mod pulse;
+mod query;
+mod queues;
+mod report_queue;
 mod reporting;
-mod settle;
-mod trouble;
+mod result;
+mod retry_schedule;
+mod sender_reports;
+mod spool_scan;
 mod usage;
-mod waits;
-mod witness;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -40,16 +40,16 @@ use crate::outbound::{Attempt, AttemptLimit, AttemptResult, Outbound};
 use crate::running_config::{RunningConfig, Snapshot};
 use crate::spool::{Body, ClockJumps, Entry, Spool, SpoolError, StoredMessage};
 
-use backlog::{Waiting, destinations};
-use dispatch::place;
-pub use lanes::Share;
-use lanes::{AttemptId, Destination, Health, Item, Lanes, Ticket};
-use live::{Cargo, Live};
-pub use orders::{Answer, Operator, Order, Refused};
-pub use outlook::{Asked, Outlook, Pause, Prospect, Way};
-pub use owed::ReportCounts;
-use owed::{Counts, Debt, Limiter, Owed};
-pub use pulse::{Pulse, Work};
+use active_message::{ActiveMessage, LoadedMessage};
+use dispatch::placement;
+pub use liveness::{SchedulerProbe, Workload};
+pub use orders::{Operator, Order, OrderOutcome, OrderRefused};
+pub use query::{BackoffStatus, DestinationStatus, MessageStatus, StatusQuery, StatusReply};
+pub use queues::Share;
+use queues::{AttemptId, AttemptToken, Destination, DestinationQueues, Health, Item};
+pub use report_queue::ReportCounts;
+use report_queue::{Limiter, OwedReports, ReportCounters, ReportQueue};
+use spool_scan::{PendingDomain, pending_domains};
 pub use usage::ShareUsage;
 use usage::Usage;
 
@@ -70,7 +70,7 @@ struct Context {
     /// The rate limit of reports to senders.
     limiter: Mutex<Limiter>,
     /// The counts of reports.
-    reports: Counts,
+    reports: ReportCounters,
     /// The octets of content in memory, at most [`MEMORY_MAX`].
     in_memory: Arc<AtomicU64>,
     /// Cancelled at shutdown: no job starts any more, and a write that fails is not retried.
@@ -80,13 +80,13 @@ struct Context {
 /// A message from a delivery task to the scheduler. The number of jobs bounds the number of events in the channel.
 enum Event {
     /// An attempt has ended, and its connection slot is free.
-    Finished(Ticket, Health),
+    Finished(AttemptToken, Health),
     /// The result of a job is stored. The item is queued again for the given time, if recipients remain.
-    Settled(QueueId, Option<(Item<Cargo>, Instant)>),
+    Settled(QueueId, Option<(Item<LoadedMessage>, Instant)>),
     /// A report was stored in the spool and is to be delivered.
     Report(Box<Entry>),
     /// The reports that a message owes have changed; the change is stored.
-    Owes(QueueId, Debt),
+    ReportsOwed(QueueId, OwedReports),
     /// A report task has ended. A time means that a report is still owed and is retried after it.
     Reported(QueueId, Option<Duration>),
     /// A digest task has ended.
@@ -94,10 +94,10 @@ enum Event {
         /// The messages that the task worked on.
         ids: Vec<QueueId>,
         /// The messages among them that still need a digest.
-        left: Vec<QueueId>,
+        remaining: Vec<QueueId>,
     },
     /// An operator's order on one message has ended.
-    Ordered(QueueId, orders::Left),
+    Ordered(QueueId, orders::AfterOrder),
 }
 
 /// The task that owns the queue.
@@ -106,14 +106,14 @@ pub struct Scheduler {
     first_new: QueueId,
     clock_jumps: ClockJumps,
     events: mpsc::UnboundedReceiver<Event>,
-    lanes: Lanes<Cargo>,
-    live: HashMap<QueueId, Weak<Live>>,
+    queues: DestinationQueues<LoadedMessage>,
+    messages: HashMap<QueueId, Weak<ActiveMessage>>,
     /// The number of running jobs for each message that has any.
     active: HashMap<QueueId, usize>,
     /// The messages with an operator's order in progress.
     ordered: HashSet<QueueId>,
     /// The messages whose reports are not stored yet.
-    owed: Owed,
+    owed: ReportQueue,
     /// The number of running jobs.
     jobs: usize,
     /// The time limits of the running attempts.
@@ -122,14 +122,14 @@ pub struct Scheduler {
     usage: Usage,
     operator: Operator,
     orders: mpsc::Receiver<orders::Request>,
-    pulse: Pulse,
-    felt: mpsc::Receiver<pulse::Feel>,
+    liveness: SchedulerProbe,
+    probes: mpsc::Receiver<liveness::ProbeReply>,
     tasks: TaskTracker,
 }
 
 impl std::fmt::Debug for Scheduler {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Scheduler").field("waiting", &self.lanes.len()).finish_non_exhaustive()
+        f.debug_struct("Scheduler").field("waiting", &self.queues.len()).finish_non_exhaustive()
     }
 }
 
@@ -146,15 +146,15 @@ impl Scheduler {
     ) -> Self {
         let (sender, events) = mpsc::unbounded_channel();
         let attempts = running.load().config.limits.delivery_attempts;
-        let lanes = Lanes::new(Instant::now(), waits::spread, attempts);
+        let queues = DestinationQueues::new(Instant::now(), retry_schedule::spread, attempts);
         let usage = Usage::default();
         let in_memory = Arc::new(AtomicU64::new(0));
         let first_new = spool.draft().id();
         let clock_jumps = spool.clock_jumps();
         let ending = CancellationToken::new();
-        let (limiter, reports) = (Mutex::new(Limiter::new(Instant::now())), Counts::default());
+        let (limiter, reports) = (Mutex::new(Limiter::new(Instant::now())), ReportCounters::default());
         let (operator, orders) = orders::channel(usage.clone(), reports.clone());
-        let owed = Owed::new(Instant::now(), reports.clone());
+        let owed = ReportQueue::new(Instant::now(), reports.clone());
         let context = Context {
             spool,
             evidence,
@@ -167,14 +167,14 @@ impl Scheduler {
             in_memory,
             ending,
         };
-        let (pulse, felt) = pulse::channel();
+        let (liveness, probes) = liveness::channel();
         Self {
             context: Arc::new(context),
             first_new,
             clock_jumps,
             events,
-            lanes,
-            live: HashMap::new(),
+            queues,
+            messages: HashMap::new(),
             active: HashMap::new(),
             ordered: HashSet::new(),
             owed,
@@ -183,8 +183,8 @@ impl Scheduler {
             usage,
             operator,
             orders,
-            pulse,
-            felt,
+            liveness,
+            probes,
             tasks: TaskTracker::new(),
         }
     }
@@ -208,25 +208,25 @@ impl Scheduler {
             self.dispatch();
             self.begin_reports();
             // When no job may start, the next event wakes the loop.
-            let wake = self.lanes.next_wake().into_iter().chain(self.owed.next_wake()).min();
+            let wake = self.queues.next_wake().into_iter().chain(self.owed.next_wake()).min();
             let wake = wake.filter(|_| self.may_begin());
             let wake = wake.unwrap_or_else(|| Instant::now() + Duration::from_hours(1));
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
-                () = running.replaced() => self.begin_anew(),
-                Some(event) = self.events.recv() => self.take_event(event),
+                () = running.replaced() => self.reload(),
+                Some(event) = self.events.recv() => self.handle_event(event),
                 page = pages.recv(), if reading => match page {
                     Some(page) => page?.into_iter().for_each(|stored| self.enqueue_stored(&stored)),
                     None => reading = false,
                 },
-                Some(answer) = self.felt.recv() => self.beat(answer),
+                Some(answer) = self.probes.recv() => self.answer_probe(answer),
                 // Orders wait until the whole spool is in memory, since an order works on both.
                 Some(request) = self.orders.recv(), if !reading => {
                     while let Ok(entry) = accepted.try_recv() {
                         self.enqueue_entry(entry);
                     }
-                    self.take_request(request);
+                    self.handle_request(request);
                 }
                 entry = accepted.recv() => match entry {
                     Some(entry) => self.enqueue_entry(entry),
@@ -242,60 +242,60 @@ impl Scheduler {
         Ok(())
     }
 
-    fn take_event(&mut self, event: Event) {
+    fn handle_event(&mut self, event: Event) {
         match event {
-            Event::Finished(ticket, health) => {
-                self.limits.remove(&ticket.attempt);
+            Event::Finished(token, health) => {
+                self.limits.remove(&token.attempt);
                 let settings = self.context.running.load();
-                self.lanes.finished(ticket, Instant::now(), health, &settings.config.queue.retry);
+                self.queues.finished(token, Instant::now(), health, &settings.config.queue.retry);
             }
             Event::Report(entry) => self.enqueue_entry(*entry),
-            Event::Owes(id, debt) => self.owed.note(id, debt, Instant::now()),
+            Event::ReportsOwed(id, debt) => self.owed.update(id, debt, Instant::now()),
             Event::Reported(id, again) => {
                 self.jobs -= 1;
-                self.rest(id);
+                self.end_job(id);
                 self.owed.reported(id, again, Instant::now());
             }
-            Event::Digested { ids, left } => {
+            Event::Digested { ids, remaining } => {
                 self.jobs -= 1;
                 for id in ids {
-                    self.rest(id);
+                    self.end_job(id);
                 }
-                self.owed.digested(left, Instant::now());
+                self.owed.digested(remaining, Instant::now());
             }
-            Event::Settled(id, left) => {
+            Event::Settled(id, remaining) => {
                 self.jobs -= 1;
-                self.rest(id);
-                if let Some((item, due)) = left {
+                self.end_job(id);
+                if let Some((item, due)) = remaining {
                     self.enqueue(item, due);
                 }
             }
-            Event::Ordered(id, left) => {
+            Event::Ordered(id, remaining) => {
                 self.ordered.remove(&id);
-                self.rest(id);
-                match left {
-                    orders::Left::Nothing => {}
-                    orders::Left::AsBefore(items) => {
+                self.end_job(id);
+                match remaining {
+                    orders::AfterOrder::Nothing => {}
+                    orders::AfterOrder::SameItems(items) => {
                         for (item, due) in items {
                             self.enqueue(item, due);
                         }
                     }
-                    orders::Left::Anew(stored) => self.enqueue_released(&stored),
+                    orders::AfterOrder::Requeue(stored) => self.enqueue_released(&stored),
                 }
             }
         }
     }
 
     /// Counts the end of a job on a message.
-    fn rest(&mut self, id: QueueId) {
+    fn end_job(&mut self, id: QueueId) {
         if let Some(jobs) = self.active.get_mut(&id) {
             *jobs -= 1;
             if *jobs == 0 {
                 self.active.remove(&id);
             }
         }
-        if self.live.get(&id).is_some_and(|live| live.strong_count() == 0) {
-            self.live.remove(&id);
+        if self.messages.get(&id).is_some_and(|message| message.strong_count() == 0) {
+            self.messages.remove(&id);
         }
     }
 
@@ -307,9 +307,9 @@ impl Scheduler {
         let expires = self.expiry(&settings, now, stored.accepted).max(now + longest);
         self.enqueue_until(stored, &settings, now, expires);
         let is_relaxed = stored.envelope.tls == TlsRequirement::Relaxed;
-        for waiting in destinations(&stored.envelope) {
+        for waiting in pending_domains(&stored.envelope) {
             let destination = self.destination(&waiting.host);
-            self.lanes.revive(&destination, &waiting.host, is_relaxed);
+            self.queues.clear_backoff(&destination, &waiting.host, is_relaxed);
         }
     }
 
@@ -324,14 +324,14 @@ impl Scheduler {
     }
 
     fn enqueue_until(&mut self, stored: &StoredMessage, settings: &Snapshot, now: Instant, expires: Instant) {
-        self.note_debt(stored.id, &stored.envelope, stored.size);
-        let warn_at = settle::warn_at(settings, expires);
+        self.queue_owed_reports(stored.id, &stored.envelope, stored.size);
+        let warn_at = result::warn_at(settings, expires);
         let is_relaxed = stored.envelope.tls == TlsRequirement::Relaxed;
-        for Waiting { host, next, warned } in destinations(&stored.envelope) {
-            let due = next.map_or(now, |at| now + waits::until(at, &settings.config.queue.retry)).min(expires);
+        for PendingDomain { host, next, warned } in pending_domains(&stored.envelope) {
+            let due = next.map_or(now, |at| now + retry_schedule::until(at, &settings.config.queue.retry)).min(expires);
             let deadline = warn_at.filter(|_| !warned).unwrap_or(expires);
             let expire = settings.config.queue.expire;
-            self.enqueue(Item { id: stored.id, host, is_relaxed, deadline, expires, expire, cargo: None }, due);
+            self.enqueue(Item { id: stored.id, host, is_relaxed, deadline, expires, expire, loaded: None }, due);
         }
     }
 
@@ -340,22 +340,22 @@ impl Scheduler {
     fn enqueue_entry(&mut self, entry: Entry) {
         let (now, settings) = (Instant::now(), self.context.running.load());
         let expires = now + settings.config.queue.expire;
-        let hosts = destinations(&entry.envelope);
+        let hosts = pending_domains(&entry.envelope);
         let is_relaxed = entry.envelope.tls == TlsRequirement::Relaxed;
-        let live = self.keep(entry);
-        if let (Some(live), true) = (&live.1, hosts.len() > 1) {
-            self.live.insert(live.id, Arc::downgrade(live));
+        let message = self.keep_in_memory(entry);
+        if let (Some(message), true) = (&message.1, hosts.len() > 1) {
+            self.messages.insert(message.id, Arc::downgrade(message));
         }
-        let deadline = settle::warn_at(&settings, expires).unwrap_or(expires);
+        let deadline = result::warn_at(&settings, expires).unwrap_or(expires);
         let expire = settings.config.queue.expire;
-        for Waiting { host, .. } in hosts {
-            let (id, cargo) = (live.0, live.1.clone());
-            self.enqueue(Item { id, host, is_relaxed, deadline, expires, expire, cargo }, now);
+        for PendingDomain { host, .. } in hosts {
+            let (id, loaded) = (message.0, message.1.clone());
+            self.enqueue(Item { id, host, is_relaxed, deadline, expires, expire, loaded }, now);
         }
     }
 
     /// Keeps a new message in memory for its first attempt, unless [`MEMORY_MAX`] is reached.
-    fn keep(&self, entry: Entry) -> (QueueId, Cargo) {
+    fn keep_in_memory(&self, entry: Entry) -> (QueueId, LoadedMessage) {
         let held = match &entry.body {
             Body::Memory(content) => content.len() as u64,
             Body::File { .. } => 0,
@@ -366,33 +366,33 @@ impl Scheduler {
             return (entry.id, None);
         }
         in_memory.fetch_add(held, Ordering::Relaxed);
-        let live = Live::new(entry.id, OnceCell::new_with(Some(Arc::new(entry))), held, &self.context);
-        (live.id, Some(Arc::new(live)))
+        let message = ActiveMessage::new(entry.id, OnceCell::new_with(Some(Arc::new(entry))), held, &self.context);
+        (message.id, Some(Arc::new(message)))
     }
 
-    fn enqueue(&mut self, mut item: Item<Cargo>, due: Instant) {
+    fn enqueue(&mut self, mut item: Item<LoadedMessage>, due: Instant) {
         let destination = self.destination(&item.host);
-        if item.cargo.is_some() && !self.lanes.is_prompt(&destination, &item.host, item.is_relaxed) {
+        if item.loaded.is_some() && !self.queues.is_tried_soon(&destination, &item.host, item.is_relaxed) {
             // The first attempt is not soon, so the content is read from the spool then.
-            item.cargo = None;
+            item.loaded = None;
         }
         // The configuration may have been replaced while a job had this item.
         let settings = self.context.running.load();
         if item.expire != settings.config.queue.expire {
-            settle::reckon(&settings, &mut item);
+            result::rebase_deadlines(&settings, &mut item);
         }
-        self.lanes.push(item, due);
+        self.queues.push(item, due);
     }
 
     /// Applies a new configuration to the waiting messages.
-    fn begin_anew(&mut self) {
+    fn reload(&mut self) {
         let settings = self.context.running.load();
-        self.lanes.resize(settings.config.limits.delivery_attempts);
-        self.lanes.begin_anew(|item| settle::reckon(&settings, item));
+        self.queues.resize(settings.config.limits.delivery_attempts);
+        self.queues.reload(|item| result::rebase_deadlines(&settings, item));
     }
 
     fn destination(&self, host: &Host) -> Destination {
-        place(&self.context.running.load(), host).destination
+        placement(&self.context.running.load(), host).destination
     }
 
     async fn drain(self) {
@@ -404,8 +404,8 @@ impl Scheduler {
             tracing::info!(deliveries = waiting, "waiting for running deliveries");
         }
         if tokio::time::timeout(patience, self.tasks.wait()).await.is_err() {
-            let left = self.tasks.len();
-            tracing::warn!(deliveries = left, "deliveries were cut short; they are retried after the restart");
+            let remaining = self.tasks.len();
+            tracing::warn!(deliveries = remaining, "deliveries were cut short; they are retried after the restart");
         }
     }
 }

@@ -16,11 +16,11 @@ use crate::outbound::{Attempt, AttemptResult, RecipientResult};
 use crate::smtp::reply::Status;
 use crate::spool::{Entry, SpoolError, StoredMessage};
 
-use super::lanes::Item;
-use super::outlook::Question;
-use super::owed::{Counts, ReportCounts};
+use super::query::StatusRequest;
+use super::queues::Item;
+use super::report_queue::{ReportCounters, ReportCounts};
 use super::usage::Usage;
-use super::{Cargo, Context, Event, Live, settle, witness};
+use super::{ActiveMessage, Context, Event, LoadedMessage, evidence_records, result};
 
 /// The number of orders and queries that may wait for the scheduler.
 const WAITING_MAX: usize = 16;
@@ -47,16 +47,16 @@ pub enum Order {
 
 /// The reason for which an order was not carried out on a message.
 #[derive(Debug, thiserror::Error)]
-pub enum Refused {
+pub enum OrderRefused {
     /// An attempt or another order is running, or the message has just been accepted and is not scheduled yet.
     #[error("message is busy (being delivered, or another command is running); try again in a few minutes")]
     Busy,
     /// No recipient of the message is in the state that the order changes.
     #[error("{0}")]
-    Pointless(&'static str),
+    NothingToDo(&'static str),
     /// The report to its sender could not be stored.
     #[error("cannot store the report to the sender; the message stays in the queue, see the log")]
-    Untold,
+    ReportNotStored,
     /// The spool failed.
     #[error("{0}")]
     Spool(#[from] SpoolError),
@@ -64,53 +64,53 @@ pub enum Refused {
     #[error(
         "the order failed half way, a bug in Gatepost; see the log, and check the message with `gatepost queue show`"
     )]
-    Died,
+    Panicked,
     /// The scheduler is stopping.
     #[error("the daemon is stopping")]
     Stopping,
 }
 
 /// The result of an order for one message.
-pub type Answer = (QueueId, Result<(), Refused>);
+pub type OrderOutcome = (QueueId, Result<(), OrderRefused>);
 
 /// The handle that sends orders and queries to a running scheduler.
 #[derive(Debug, Clone)]
 pub struct Operator {
     requests: mpsc::Sender<Request>,
     pub(super) usage: Usage,
-    reports: Counts,
+    reports: ReportCounters,
 }
 
 /// A request of an operator.
 #[derive(Debug)]
 pub(super) enum Request {
-    Carry { order: Order, ids: Vec<QueueId>, answer: oneshot::Sender<Vec<Answer>> },
-    Outlook(Question),
+    Order { order: Order, ids: Vec<QueueId>, answer: oneshot::Sender<Vec<OrderOutcome>> },
+    Status(StatusRequest),
 }
 
 /// The work that remains for a message after an order.
-pub(super) enum Left {
+pub(super) enum AfterOrder {
     Nothing,
     /// The items from before the order.
-    AsBefore(Vec<(Item<Cargo>, Instant)>),
+    SameItems(Vec<(Item<LoadedMessage>, Instant)>),
     /// The items of its new envelope.
-    Anew(Box<StoredMessage>),
+    Requeue(Box<StoredMessage>),
 }
 
 /// Creates the handle and the queue of its requests.
-pub(super) fn channel(usage: Usage, reports: Counts) -> (Operator, mpsc::Receiver<Request>) {
+pub(super) fn channel(usage: Usage, reports: ReportCounters) -> (Operator, mpsc::Receiver<Request>) {
     let (requests, receiver) = mpsc::channel(WAITING_MAX);
     (Operator { requests, usage, reports }, receiver)
 }
 
 impl Operator {
     /// Carries out an order and returns the result for each message.
-    pub async fn order(&self, order: Order, mut ids: Vec<QueueId>) -> Vec<Answer> {
+    pub async fn order(&self, order: Order, mut ids: Vec<QueueId>) -> Vec<OrderOutcome> {
         ids.sort_unstable();
         ids.dedup();
-        let stopping = |ids: Vec<QueueId>| ids.into_iter().map(|id| (id, Err(Refused::Stopping))).collect();
+        let stopping = |ids: Vec<QueueId>| ids.into_iter().map(|id| (id, Err(OrderRefused::Stopping))).collect();
         let (answer, answered) = oneshot::channel();
-        if self.ask(Request::Carry { order, ids: ids.clone(), answer }).await.is_err() {
+        if self.ask(Request::Order { order, ids: ids.clone(), answer }).await.is_err() {
             return stopping(ids);
         }
         answered.await.unwrap_or_else(|_| stopping(ids))
@@ -123,26 +123,26 @@ impl Operator {
     }
 
     /// Sends a request to the scheduler.
-    pub(super) async fn ask(&self, request: Request) -> Result<(), Refused> {
-        self.requests.send(request).await.map_err(|_| Refused::Stopping)
+    pub(super) async fn ask(&self, request: Request) -> Result<(), OrderRefused> {
+        self.requests.send(request).await.map_err(|_| OrderRefused::Stopping)
     }
 }
 
 impl super::Scheduler {
     /// Handles a request.
-    pub(super) fn take_request(&mut self, request: Request) {
+    pub(super) fn handle_request(&mut self, request: Request) {
         match request {
-            Request::Carry { order, ids, answer } => self.take_order(order, ids, answer),
-            Request::Outlook(question) => self.tell(question),
+            Request::Order { order, ids, answer } => self.handle_order(order, ids, answer),
+            Request::Status(request) => self.answer_query(request),
         }
     }
 
-    fn take_order(&mut self, order: Order, ids: Vec<QueueId>, answer: oneshot::Sender<Vec<Answer>>) {
+    fn handle_order(&mut self, order: Order, ids: Vec<QueueId>, answer: oneshot::Sender<Vec<OrderOutcome>>) {
         let busy = |id: &QueueId| self.active.contains_key(id);
         let (busy, free): (Vec<_>, Vec<_>) = ids.into_iter().partition(busy);
-        let mut answers: Vec<Answer> = busy.into_iter().map(|id| (id, Err(Refused::Busy))).collect();
+        let mut answers: Vec<OrderOutcome> = busy.into_iter().map(|id| (id, Err(OrderRefused::Busy))).collect();
         let mut waiting: HashMap<QueueId, Vec<_>> = HashMap::new();
-        for (item, due) in self.lanes.take(&free.iter().copied().collect()) {
+        for (item, due) in self.queues.take(&free.iter().copied().collect()) {
             waiting.entry(item.id).or_default().push((item, due));
         }
         if order == Order::Retry {
@@ -164,7 +164,7 @@ impl super::Scheduler {
                     answers.extend(under_way.join_next().await.and_then(Result::ok));
                 }
                 let items = waiting.remove(&id).unwrap_or_default();
-                under_way.spawn(work(Arc::clone(&context), order, id, items));
+                under_way.spawn(run_order(Arc::clone(&context), order, id, items));
             }
             while let Some(done) = under_way.join_next().await {
                 answers.extend(done.ok());
@@ -173,48 +173,48 @@ impl super::Scheduler {
             let answered: HashSet<QueueId> = answers.iter().map(|(id, _)| *id).collect();
             owed.retain(|id| !answered.contains(id));
             for id in owed {
-                take_up(&context, id).await;
-                answers.push((id, Err(Refused::Died)));
+                requeue_from_spool(&context, id).await;
+                answers.push((id, Err(OrderRefused::Panicked)));
             }
             let _ = answer.send(answers);
         });
     }
 
     /// Queues the items of a message to be tried now, and clears the backoff of their destinations.
-    fn retry(&mut self, id: QueueId, items: Option<Vec<(Item<Cargo>, Instant)>>) -> Result<(), Refused> {
+    fn retry(&mut self, id: QueueId, items: Option<Vec<(Item<LoadedMessage>, Instant)>>) -> Result<(), OrderRefused> {
         let now = Instant::now();
-        let is_owed = self.owed.hasten(id, now);
+        let is_owed = self.owed.expedite(id, now);
         if items.is_none() && !is_owed {
-            return Err(Refused::Pointless("no recipient waits for delivery; is it held?"));
+            return Err(OrderRefused::NothingToDo("no recipient waits for delivery; is it held?"));
         }
         for (item, _) in items.into_iter().flatten() {
             tracing::info!(queue_id = %item.id, host = %item.host, "message retried by an operator");
             let (host, is_relaxed) = (item.host.clone(), item.is_relaxed);
             self.enqueue(item, now);
-            self.lanes.revive(&self.destination(&host), &host, is_relaxed);
+            self.queues.clear_backoff(&self.destination(&host), &host, is_relaxed);
         }
         Ok(())
     }
 }
 
 /// Queues a message again from the spool after the task of an order panicked. Only the spool has its true state.
-async fn take_up(context: &Context, id: QueueId) {
+async fn requeue_from_spool(context: &Context, id: QueueId) {
     tracing::error!(queue_id = %id, "operator's order panicked, a bug in Gatepost; resuming the message from the spool");
-    let left = loop {
+    let remaining = loop {
         match stored(context, id).await {
-            Ok(Some(stored)) => break Left::Anew(Box::new(stored)),
-            Ok(None) | Err(SpoolError::Closed) => break Left::Nothing,
+            Ok(Some(stored)) => break AfterOrder::Requeue(Box::new(stored)),
+            Ok(None) | Err(SpoolError::Closed) => break AfterOrder::Nothing,
             Err(error) => {
                 tracing::error!(queue_id = %id, %error, "cannot read message from the spool; retrying");
                 let pause = tokio::time::timeout(READ_PAUSE, context.ending.cancelled());
                 // At shutdown: the next start resumes it.
                 if pause.await.is_ok() {
-                    break Left::Nothing;
+                    break AfterOrder::Nothing;
                 }
             }
         }
     };
-    let _ = context.events.send(Event::Ordered(id, left));
+    let _ = context.events.send(Event::Ordered(id, remaining));
 }
 
 /// Returns a message as stored in the spool, without its content.
@@ -225,7 +225,11 @@ async fn stored(context: &Context, id: QueueId) -> Result<Option<StoredMessage>,
 
 /// Returns true for a message that was just accepted and is not in the queue yet. The scheduler would then queue the
 /// accepted state and ignore the order. `items` are its waiting items.
-async fn is_on_its_way(context: &Context, id: QueueId, items: &[(Item<Cargo>, Instant)]) -> Result<bool, SpoolError> {
+async fn is_not_queued_yet(
+    context: &Context,
+    id: QueueId,
+    items: &[(Item<LoadedMessage>, Instant)],
+) -> Result<bool, SpoolError> {
     if !items.is_empty() {
         return Ok(false);
     }
@@ -234,65 +238,74 @@ async fn is_on_its_way(context: &Context, id: QueueId, items: &[(Item<Cargo>, In
 }
 
 /// Carries out an order on one message with these waiting items, and reports the end to the scheduler.
-async fn work(context: Arc<Context>, order: Order, id: QueueId, items: Vec<(Item<Cargo>, Instant)>) -> Answer {
-    let carried = match is_on_its_way(&context, id, &items).await {
+async fn run_order(
+    context: Arc<Context>,
+    order: Order,
+    id: QueueId,
+    items: Vec<(Item<LoadedMessage>, Instant)>,
+) -> OrderOutcome {
+    let carried = match is_not_queued_yet(&context, id, &items).await {
         Ok(false) => carry_out(&context, order, id).await,
-        Ok(true) => Err((Refused::Busy, Left::Nothing)),
-        Err(error) => Err((error.into(), Left::Nothing)),
+        Ok(true) => Err((OrderRefused::Busy, AfterOrder::Nothing)),
+        Err(error) => Err((error.into(), AfterOrder::Nothing)),
     };
-    let (result, left) = match carried {
-        Err((refused, Left::Nothing)) => (Err(refused), Left::AsBefore(items)),
-        Err((refused, left)) => (Err(refused), only(left, items)),
-        Ok(left) => (Ok(()), only(left, items)),
+    let (result, remaining) = match carried {
+        Err((refused, AfterOrder::Nothing)) => (Err(refused), AfterOrder::SameItems(items)),
+        Err((refused, remaining)) => (Err(refused), drop_items(remaining, items)),
+        Ok(remaining) => (Ok(()), drop_items(remaining, items)),
     };
-    let _ = context.events.send(Event::Ordered(id, left));
+    let _ = context.events.send(Event::Ordered(id, remaining));
     (id, result)
 }
 
-/// Drops the items from before and returns `left`. The items hold the outdated message in memory, where a later job
+/// Drops the items from before and returns `remaining`. The items hold the outdated message in memory, where a later job
 /// must not find it.
-fn only(left: Left, items: Vec<(Item<Cargo>, Instant)>) -> Left {
+fn drop_items(remaining: AfterOrder, items: Vec<(Item<LoadedMessage>, Instant)>) -> AfterOrder {
     drop(items);
-    left
+    remaining
 }
 
 /// Carries out an order on one message and returns the work that remains.
 ///
 /// # Errors
 /// The refusal, and the work that remains; `Nothing` means the items from before.
-async fn carry_out(context: &Arc<Context>, order: Order, id: QueueId) -> Result<Left, (Refused, Left)> {
-    let as_before = |refused: Refused| (refused, Left::Nothing);
+async fn carry_out(
+    context: &Arc<Context>,
+    order: Order,
+    id: QueueId,
+) -> Result<AfterOrder, (OrderRefused, AfterOrder)> {
+    let as_before = |refused: OrderRefused| (refused, AfterOrder::Nothing);
     match order {
         Order::Remove => {
-            witness::removed(context, id).await.map_err(as_before)?;
+            evidence_records::write_removal(context, id).await.map_err(as_before)?;
             context.spool.remove(id).await.map_err(|error| as_before(error.into()))?;
             tracing::warn!(queue_id = %id, "message removed by an operator");
-            Ok(Left::Nothing)
+            Ok(AfterOrder::Nothing)
         }
         Order::Hold => {
             hold(context, id).await.map_err(as_before)?;
             tracing::info!(queue_id = %id, "message held by an operator");
-            Ok(Left::Nothing)
+            Ok(AfterOrder::Nothing)
         }
         Order::Release => {
             let stored = release(context, id).await.map_err(as_before)?;
             tracing::info!(queue_id = %id, "message released by an operator");
-            Ok(Left::Anew(Box::new(stored)))
+            Ok(AfterOrder::Requeue(Box::new(stored)))
         }
         Order::Bounce => match bounce(context, id).await? {
             None => {
                 tracing::warn!(queue_id = %id, "message bounced by an operator");
-                Ok(Left::Nothing)
+                Ok(AfterOrder::Nothing)
             }
-            Some(stored) => Err((Refused::Untold, Left::Anew(Box::new(stored)))),
+            Some(stored) => Err((OrderRefused::ReportNotStored, AfterOrder::Requeue(Box::new(stored)))),
         },
         // The scheduler carries it out itself.
-        Order::Retry => Ok(Left::Nothing),
+        Order::Retry => Ok(AfterOrder::Nothing),
     }
 }
 
 /// Holds the pending recipients.
-async fn hold(context: &Context, id: QueueId) -> Result<StoredMessage, Refused> {
+async fn hold(context: &Context, id: QueueId) -> Result<StoredMessage, OrderRefused> {
     change(context, id, "no recipient waits for delivery", |state| match state {
         RecipientState::Pending { attempts, history, .. } => {
             Some(RecipientState::Held { attempts: *attempts, history: history.clone() })
@@ -303,7 +316,7 @@ async fn hold(context: &Context, id: QueueId) -> Result<StoredMessage, Refused> 
 }
 
 /// Makes the held recipients pending.
-async fn release(context: &Context, id: QueueId) -> Result<StoredMessage, Refused> {
+async fn release(context: &Context, id: QueueId) -> Result<StoredMessage, OrderRefused> {
     change(context, id, "it is not held", |state| match state {
         RecipientState::Held { attempts, history } => {
             let history = history.clone();
@@ -321,7 +334,7 @@ async fn change(
     id: QueueId,
     pointless: &'static str,
     new: impl Fn(&RecipientState) -> Option<RecipientState>,
-) -> Result<StoredMessage, Refused> {
+) -> Result<StoredMessage, OrderRefused> {
     let entry = context.spool.load(id).await?;
     let mut envelope = entry.envelope;
     let mut changed = false;
@@ -334,7 +347,7 @@ async fn change(
         }
     }
     if !changed {
-        return Err(Refused::Pointless(pointless));
+        return Err(OrderRefused::NothingToDo(pointless));
     }
     context.spool.record(id, envelope.clone()).await?;
     Ok(StoredMessage { id, accepted: entry.accepted, envelope, size: entry.size })
@@ -345,21 +358,21 @@ async fn change(
 ///
 /// # Errors
 /// The refusal, and the work that remains. Recipient domains not reached yet keep their state.
-async fn bounce(context: &Arc<Context>, id: QueueId) -> Result<Option<StoredMessage>, (Refused, Left)> {
+async fn bounce(context: &Arc<Context>, id: QueueId) -> Result<Option<StoredMessage>, (OrderRefused, AfterOrder)> {
     let entry = Arc::new(match context.spool.load(id).await {
         Ok(entry) => entry,
-        Err(SpoolError::Damaged { remaining: Some(left), .. }) => left.without_content(),
-        Err(error) => return Err((error.into(), Left::Nothing)),
+        Err(SpoolError::Damaged { remaining: Some(remaining), .. }) => remaining.without_content(),
+        Err(error) => return Err((error.into(), AfterOrder::Nothing)),
     });
-    let live = Live::new(id, OnceCell::new_with(Some(Arc::clone(&entry))), 0, context);
+    let message = ActiveMessage::new(id, OnceCell::new_with(Some(Arc::clone(&entry))), 0, context);
     let failure = Failure::permanent(Scope::Message, Status(3, 0), "given up by the administrator of the relay");
-    let is_left = match give_up(context, &live, &entry, &failure).await {
-        settle::Left::Nothing => false,
-        settle::Left::Until { .. } => true,
+    let is_left = match give_up(context, &message, &entry, &failure).await {
+        result::Remaining::Nothing => false,
+        result::Remaining::Retry { .. } => true,
         // The next start resumes from the spool; the state in memory may be outdated.
-        settle::Left::Unwritten => return Err((Refused::Stopping, Left::AsBefore(Vec::new()))),
+        result::Remaining::NotStored => return Err((OrderRefused::Stopping, AfterOrder::SameItems(Vec::new()))),
     };
-    let envelope = live
+    let envelope = message
         .envelope
         .lock()
         .await
@@ -371,21 +384,21 @@ async fn bounce(context: &Arc<Context>, id: QueueId) -> Result<Option<StoredMess
 /// Bounces every open recipient of a message for the same reason, one recipient domain after the other.
 pub(super) async fn give_up(
     context: &Arc<Context>,
-    live: &Live,
+    message: &ActiveMessage,
     entry: &Arc<Entry>,
     failure: &Failure,
-) -> settle::Left {
+) -> result::Remaining {
     let mut hosts = Vec::new();
-    let envelope = live.envelope.lock().await.clone().unwrap_or_else(|| entry.envelope.clone());
+    let envelope = message.envelope.lock().await.clone().unwrap_or_else(|| entry.envelope.clone());
     for recipient in envelope.recipients.iter().filter(|recipient| recipient.state.is_open()) {
         if !hosts.contains(recipient.mailbox.host()) {
             hosts.push(recipient.mailbox.host().clone());
         }
     }
-    let mut left = settle::Left::Nothing;
+    let mut remaining = result::Remaining::Nothing;
     for host in hosts {
         let settings = context.running.load();
-        let attempt = serve(entry, &envelope, &host, RecipientState::is_open);
+        let attempt = attempt_for(entry, &envelope, &host, RecipientState::is_open);
         let result = |at: &usize| RecipientResult {
             recipient: *at,
             outcome: RecipientOutcome::Bounced(failure.clone()),
@@ -397,22 +410,22 @@ pub(super) async fn give_up(
         let results = attempt.recipients.iter().map(result).collect();
         let connector = Arc::clone(settings.connectors.for_host(&host));
         let report = AttemptResult { results, trail: Vec::new(), connector, snapshot: settings };
-        match settle::settle(context, live, &attempt, &report, Instant::now()).await {
-            settle::Left::Nothing => {}
-            until @ settle::Left::Until { .. } => left = until,
-            settle::Left::Unwritten => return settle::Left::Unwritten,
+        match result::store_result(context, message, &attempt, &report, Instant::now()).await {
+            result::Remaining::Nothing => {}
+            until @ result::Remaining::Retry { .. } => remaining = until,
+            result::Remaining::NotStored => return result::Remaining::NotStored,
         }
     }
-    left
+    remaining
 }
 
 /// Returns the attempt for the pending recipients of one domain.
 pub(super) fn attempt(entry: &Arc<Entry>, envelope: &Envelope, host: &crate::address::Host) -> Attempt {
-    serve(entry, envelope, host, RecipientState::is_pending)
+    attempt_for(entry, envelope, host, RecipientState::is_pending)
 }
 
 /// Returns the attempt for the recipients of one domain whose state satisfies `which`.
-fn serve(
+fn attempt_for(
     entry: &Arc<Entry>,
     envelope: &Envelope,
     host: &crate::address::Host,

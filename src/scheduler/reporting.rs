@@ -12,11 +12,11 @@ use crate::envelope::{AttemptFailure, ClientOrigin, Envelope, QueueId, ReportFor
 use crate::running_config::Snapshot;
 use crate::spool::{Entry, SpoolError};
 
-use super::owed::{Addressee, Debt, Rates};
-use super::settle::write_down;
-use super::waits::wait;
-use super::witness::{evidence_flows, put_on_record};
-use super::{Context, Event, Live, notice};
+use super::evidence_records::{wait_for_evidence, write_acceptance};
+use super::report_queue::{Addressee, OwedReports, ReportRates};
+use super::result::write_state;
+use super::retry_schedule::wait;
+use super::{ActiveMessage, Context, Event, sender_reports};
 
 /// The wait before a message is read again that could not be read from the spool.
 const SPOOL_PAUSE: Duration = Duration::from_mins(1);
@@ -25,52 +25,52 @@ const FRONT_MAX: usize = 64 * 1024;
 
 /// Returns the reports owed about a message of `octets`. `wait` is the time for which its report waits for reports
 /// about its other recipients.
-pub(super) fn debt(envelope: &Envelope, octets: u64, settings: &Snapshot, wait: Duration) -> Debt {
+pub(super) fn owed_reports(envelope: &Envelope, octets: u64, settings: &Snapshot, wait: Duration) -> OwedReports {
     let owed = || envelope.recipients.iter().filter_map(|recipient| recipient.owed.as_deref());
     match (&envelope.reverse_path, owed().map(|last| last.at).min()) {
-        (_, None) => Debt::Nothing,
+        (_, None) => OwedReports::Nothing,
         (ReversePath::Mailbox(sender), Some(_)) => {
             let to = Addressee { host: sender.host().clone(), origin: envelope.origin };
             let is_over = !envelope.recipients.iter().any(|recipient| recipient.state.is_open());
             let kept = (is_over && envelope.origin == ClientOrigin::Stranger).then_some(octets);
-            Debt::Report { to, wait, kept }
+            OwedReports::Report { to, wait, kept }
         }
         (ReversePath::Null, Some(since)) => {
             let age = Duration::try_from(since.duration_until(Timestamp::now())).unwrap_or_default();
-            Debt::Digest { wait: settings.config.queue.postmaster_digest.saturating_sub(age), octets }
+            OwedReports::Digest { wait: settings.config.queue.postmaster_digest.saturating_sub(age), octets }
         }
     }
 }
 
 /// The subject of a running report task.
-enum Duty {
+enum ReportJob {
     Report(QueueId),
     Digest(Vec<QueueId>),
 }
 
 /// A guard of a running report task. If the task panics, the guard schedules it again.
-struct Charge {
+struct ReportGuard {
     context: Arc<Context>,
-    duty: Option<Duty>,
+    job: Option<ReportJob>,
 }
 
-impl Charge {
+impl ReportGuard {
     /// Ends the task with its event.
     fn end(mut self, event: Event) {
-        self.duty = None;
+        self.job = None;
         // The channel is closed only when the process ends.
         let _ = self.context.events.send(event);
     }
 }
 
-impl Drop for Charge {
+impl Drop for ReportGuard {
     fn drop(&mut self) {
         // A runtime that shuts down drops tasks too; the next start stores the report.
-        let Some(duty) = self.duty.take().filter(|_| std::thread::panicking()) else { return };
+        let Some(job) = self.job.take().filter(|_| std::thread::panicking()) else { return };
         tracing::error!("report task panicked, a bug in Gatepost; retrying later");
-        let event = match duty {
-            Duty::Report(id) => Event::Reported(id, Some(SPOOL_PAUSE)),
-            Duty::Digest(ids) => Event::Digested { ids: ids.clone(), left: ids },
+        let event = match job {
+            ReportJob::Report(id) => Event::Reported(id, Some(SPOOL_PAUSE)),
+            ReportJob::Digest(ids) => Event::Digested { ids: ids.clone(), remaining: ids },
         };
         let _ = self.context.events.send(event);
     }
@@ -79,49 +79,51 @@ impl Drop for Charge {
 impl super::Scheduler {
     /// Starts tasks for the reports and the digest that are due.
     pub(super) fn begin_reports(&mut self) {
-        let (now, rates) = (Instant::now(), Rates::of(&self.context.running.load().config.limits));
+        let (now, rates) = (Instant::now(), ReportRates::of(&self.context.running.load().config.limits));
         while self.may_begin() {
             let next = {
                 let mut limiter = self.context.limiter.lock().unwrap_or_else(PoisonError::into_inner);
                 self.owed.next_report(now, &mut limiter, rates, |id| self.ordered.contains(&id))
             };
             let Some(id) = next else { break };
-            let live = self.begin(id);
+            let message = self.begin(id);
             self.jobs += 1;
-            self.tasks.spawn(report(Arc::clone(&self.context), live));
+            self.tasks.spawn(report(Arc::clone(&self.context), message));
         }
         if self.may_begin()
             && let Some(ids) = self.owed.next_digest(now, |id| self.ordered.contains(&id))
         {
-            let lives = ids.iter().map(|id| self.begin(*id)).collect();
+            let messages = ids.iter().map(|id| self.begin(*id)).collect();
             self.jobs += 1;
-            self.tasks.spawn(digest(Arc::clone(&self.context), lives));
+            self.tasks.spawn(digest(Arc::clone(&self.context), messages));
         }
     }
 
     /// Counts another job on a message and returns the message.
-    fn begin(&mut self, id: QueueId) -> Arc<Live> {
+    fn begin(&mut self, id: QueueId) -> Arc<ActiveMessage> {
         *self.active.entry(id).or_default() += 1;
-        self.live(id)
+        self.active_message(id)
     }
 
     /// Queues the reports that a message from the spool still owes.
-    pub(super) fn note_debt(&mut self, id: QueueId, envelope: &Envelope, octets: u64) {
-        let debt = debt(envelope, octets, &self.context.running.load(), Duration::ZERO);
-        if !matches!(debt, Debt::Nothing) {
-            self.owed.note(id, debt, Instant::now());
+    pub(super) fn queue_owed_reports(&mut self, id: QueueId, envelope: &Envelope, octets: u64) {
+        let owed = owed_reports(envelope, octets, &self.context.running.load(), Duration::ZERO);
+        if !matches!(owed, OwedReports::Nothing) {
+            self.owed.update(id, owed, Instant::now());
         }
     }
 }
 
 /// Stores the reports about one message.
-async fn report(context: Arc<Context>, live: Arc<Live>) {
-    let charge = Charge { context: Arc::clone(&context), duty: Some(Duty::Report(live.id)) };
-    let id = live.id;
-    let again = match live.entry.get_or_try_init(|| super::delivery::load(&context, &live)).await {
-        Ok(entry) => store(&context, &live, entry).await,
+async fn report(context: Arc<Context>, message: Arc<ActiveMessage>) {
+    let guard = ReportGuard { context: Arc::clone(&context), job: Some(ReportJob::Report(message.id)) };
+    let id = message.id;
+    let again = match message.entry.get_or_try_init(|| super::delivery::load(&context, &message)).await {
+        Ok(entry) => store(&context, &message, entry).await,
         // The report returns no content. The next attempt bounces the pending recipients.
-        Err(SpoolError::Damaged { remaining: Some(left), .. }) => store(&context, &live, &left.without_content()).await,
+        Err(SpoolError::Damaged { remaining: Some(remaining), .. }) => {
+            store(&context, &message, &remaining.without_content()).await
+        }
         // It was quarantined, or an operator removed it.
         Err(SpoolError::Damaged { remaining: None, .. } | SpoolError::Missing(_) | SpoolError::Closed) => None,
         Err(error) => {
@@ -130,77 +132,78 @@ async fn report(context: Arc<Context>, live: Arc<Live>) {
         }
     };
     // Dropped before the event, so that the scheduler finds the last reference gone.
-    drop(live);
-    charge.end(Event::Reported(id, again));
+    drop(message);
+    guard.end(Event::Reported(id, again));
 }
 
 /// Stores the reports that a message owes. Returns the wait before the next attempt, if some are still owed.
-async fn store(context: &Context, live: &Live, entry: &Entry) -> Option<Duration> {
-    let mut state = live.envelope.lock().await;
+async fn store(context: &Context, message: &ActiveMessage, entry: &Entry) -> Option<Duration> {
+    let mut state = message.envelope.lock().await;
     let envelope = state.get_or_insert_with(|| entry.envelope.clone());
     let is_owed = envelope.recipients.iter().any(|recipient| recipient.owed.is_some());
-    if !is_owed || !evidence_flows(context).await {
+    if !is_owed || !wait_for_evidence(context).await {
         return None;
     }
     let settings = context.running.load();
     let until = context.spool.clock_jumps().deadline(entry.accepted, settings.config.queue.expire, Timestamp::now());
-    let stored = notice::store(context, &settings, entry, envelope, until, notice::Room::Taken).await;
+    let stored =
+        sender_reports::store(context, &settings, entry, envelope, until, sender_reports::RateCheck::Done).await;
     // Before the message may leave the queue.
-    if !put_on_record(context, entry, envelope).await {
+    if !write_acceptance(context, entry, envelope).await {
         return None;
     }
     // If this write fails, `envelope` in memory still keeps a later attempt from reporting again.
-    write_down(context, entry.id, envelope).await;
+    write_state(context, entry.id, envelope).await;
     match stored {
-        notice::Stored::All => None,
-        notice::Stored::OverRate => Some(Duration::ZERO),
-        notice::Stored::Failed => Some(wait(&settings.config.queue.retry, 1)),
+        sender_reports::StoreResult::All => None,
+        sender_reports::StoreResult::OverRate => Some(Duration::ZERO),
+        sender_reports::StoreResult::Failed => Some(wait(&settings.config.queue.retry, 1)),
     }
 }
 
 /// Stores the digest about some messages.
-async fn digest(context: Arc<Context>, lives: Vec<Arc<Live>>) {
-    let ids: Vec<_> = lives.iter().map(|live| live.id).collect();
-    let charge = Charge { context: Arc::clone(&context), duty: Some(Duty::Digest(ids.clone())) };
-    let (mut lost, mut told, mut left) = (Vec::new(), Vec::new(), Vec::new());
-    for live in &lives {
-        match lost_of(&context, live).await {
+async fn digest(context: Arc<Context>, messages: Vec<Arc<ActiveMessage>>) {
+    let ids: Vec<_> = messages.iter().map(|message| message.id).collect();
+    let guard = ReportGuard { context: Arc::clone(&context), job: Some(ReportJob::Digest(ids.clone())) };
+    let (mut lost, mut reported, mut remaining) = (Vec::new(), Vec::new(), Vec::new());
+    for message in &messages {
+        match digest_entry(&context, message).await {
             Ok(Some(one)) => {
-                told.push(live);
+                reported.push(message);
                 lost.push(one);
             }
             Ok(None) | Err(SpoolError::Damaged { .. } | SpoolError::Missing(_) | SpoolError::Closed) => {}
             Err(error) => {
-                tracing::error!(queue_id = %live.id, %error, "cannot read failed message; it goes into the next digest");
-                left.push(live.id);
+                tracing::error!(queue_id = %message.id, %error, "cannot read failed message; it goes into the next digest");
+                remaining.push(message.id);
             }
         }
     }
-    if !lost.is_empty() && evidence_flows(&context).await {
+    if !lost.is_empty() && wait_for_evidence(&context).await {
         match store_digest(&context, &lost).await {
             Ok(()) => {
-                for (live, lost) in told.into_iter().zip(&lost) {
-                    clear(&context, live, &lost.recipients).await;
+                for (message, lost) in reported.into_iter().zip(&lost) {
+                    clear_owed(&context, message, &lost.recipients).await;
                 }
             }
             Err(error) => {
                 tracing::error!(%error, "cannot store digest for the postmaster; retrying");
-                left.extend(lost.iter().map(|lost| lost.id));
+                remaining.extend(lost.iter().map(|lost| lost.id));
             }
         }
     }
-    drop(lives);
-    charge.end(Event::Digested { ids, left });
+    drop(messages);
+    guard.end(Event::Digested { ids, remaining });
 }
 
 /// Returns the entry of a message in the digest, or `None` when nothing is owed about it.
-async fn lost_of(context: &Context, live: &Live) -> Result<Option<DigestEntry>, SpoolError> {
-    let mut state = live.envelope.lock().await;
-    let entry = match live.entry.get() {
+async fn digest_entry(context: &Context, message: &ActiveMessage) -> Result<Option<DigestEntry>, SpoolError> {
+    let mut state = message.envelope.lock().await;
+    let entry = match message.entry.get() {
         Some(entry) => Arc::clone(entry),
         // The content is not kept in memory, since there may be many messages.
-        None => Arc::new(match context.spool.load(live.id).await {
-            Err(SpoolError::Damaged { remaining: Some(left), .. }) => left.without_content(),
+        None => Arc::new(match context.spool.load(message.id).await {
+            Err(SpoolError::Damaged { remaining: Some(remaining), .. }) => remaining.without_content(),
             loaded => loaded?,
         }),
     };
@@ -215,11 +218,11 @@ async fn lost_of(context: &Context, live: &Live) -> Result<Option<DigestEntry>, 
     }
     let report: Option<ReportForm> = envelope.report;
     let sender = envelope.reverse_path.mailbox().cloned();
-    if !put_on_record(context, &entry, envelope).await {
+    if !write_acceptance(context, &entry, envelope).await {
         return Err(SpoolError::Closed);
     }
     drop(state);
-    let front = notice::readable(&entry, FRONT_MAX).await?;
+    let front = sender_reports::read_front(&entry, FRONT_MAX).await?;
     let excerpt = Excerpt::of(entry.id, report, &front);
     Ok(Some(DigestEntry { id: entry.id, accepted: entry.accepted, sender, recipients, excerpt }))
 }
@@ -237,19 +240,19 @@ async fn store_digest(context: &Context, lost: &[DigestEntry]) -> Result<(), Spo
     let to = postmaster(&settings);
     let draft = context.spool.draft_report();
     let report = dsn::write_digest(&settings.config.hostname, Timestamp::now(), &to, lost, draft.id());
-    let report_id = notice::enqueue(context, draft, report).await?;
+    let report_id = sender_reports::enqueue(context, draft, report).await?;
     context.reports.digest();
     tracing::warn!(messages = lost.len(), %report_id, %to, "digest of failed mail queued for the postmaster");
     Ok(())
 }
 
 /// Clears the owed reports of a message that the digest contains.
-async fn clear(context: &Context, live: &Live, told: &[(Mailbox, AttemptFailure)]) {
-    let mut state = live.envelope.lock().await;
+async fn clear_owed(context: &Context, message: &ActiveMessage, reported: &[(Mailbox, AttemptFailure)]) {
+    let mut state = message.envelope.lock().await;
     let Some(envelope) = state.as_mut() else { return };
     for recipient in &mut envelope.recipients {
         let mailbox = &recipient.mailbox;
-        recipient.owed.take_if(|owed| told.iter().any(|(to, last)| to == mailbox && *last == **owed));
+        recipient.owed.take_if(|owed| reported.iter().any(|(to, last)| to == mailbox && *last == **owed));
     }
-    write_down(context, live.id, envelope).await;
+    write_state(context, message.id, envelope).await;
 }

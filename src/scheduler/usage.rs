@@ -3,8 +3,8 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::lanes::{Share, ShareUse};
 use super::orders::Operator;
+use super::queues::{Share, ShareUse};
 
 /// The use of one share of the delivery attempts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,31 +25,31 @@ pub struct ShareUsage {
 
 /// The latest values from the scheduler. Every clone shares them.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Usage(Arc<Mutex<[Option<Noted>; 2]>>);
+pub(super) struct Usage(Arc<Mutex<[Option<UsageSample>; 2]>>);
 
 #[derive(Debug, Clone, Copy)]
-struct Noted {
+struct UsageSample {
     used: ShareUse,
     full_since: Option<Instant>,
 }
 
 impl Usage {
-    fn noted(&self) -> MutexGuard<'_, [Option<Noted>; 2]> {
+    fn samples(&self) -> MutexGuard<'_, [Option<UsageSample>; 2]> {
         // No code panics while it holds the lock.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Publishes the current use.
-    pub(super) fn note(&self, shares: [ShareUse; 2]) {
-        let mut noted = self.noted();
-        for (before, used) in noted.iter_mut().zip(shares) {
+    pub(super) fn publish(&self, shares: [ShareUse; 2]) {
+        let mut samples = self.samples();
+        for (before, used) in samples.iter_mut().zip(shares) {
             let full_since = before.and_then(|before| before.full_since).or_else(|| Some(Instant::now()));
-            *before = Some(Noted { used, full_since: full_since.filter(|_| used.waiting > 0) });
+            *before = Some(UsageSample { used, full_since: full_since.filter(|_| used.waiting > 0) });
         }
     }
 
     fn read(&self) -> Vec<ShareUsage> {
-        let usage = |Noted { used, full_since }| ShareUsage {
+        let usage = |UsageSample { used, full_since }| ShareUsage {
             share: used.share,
             most: used.most,
             running: used.running,
@@ -57,7 +57,7 @@ impl Usage {
             waiting: used.waiting,
             full_for: full_since.map(|since: Instant| since.elapsed()),
         };
-        self.noted().iter().flatten().copied().map(usage).collect()
+        self.samples().iter().flatten().copied().map(usage).collect()
     }
 }
 

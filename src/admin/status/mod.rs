@@ -26,7 +26,7 @@ use crate::inbound::Occupancy;
 use crate::monitor::labels::Direction;
 use crate::monitor::{AttemptsReading, ClientReading, MetricsReading, QueueReading, ReportsReading};
 use crate::running_config::Snapshot;
-use crate::scheduler::{Asked, ReportCounts, ShareUsage};
+use crate::scheduler::{ReportCounts, ShareUsage, StatusQuery};
 pub(in crate::admin) use queue_stats::QueueCounter;
 use queue_stats::{DomainStats, QueueStats};
 
@@ -152,7 +152,7 @@ fn queue(stats: &QueueStats) -> QueueStatus {
 /// Returns the two shares of the delivery attempts.
 pub(super) fn attempts(admin: &AdminState) -> Vec<AttemptsStatus> {
     let entries = admin.operator.usage().into_iter().map(|usage| AttemptsStatus {
-        share: usage.share.word().to_owned(),
+        share: usage.share.name().to_owned(),
         most: usage.most,
         running: usage.running,
         slow: usage.slow,
@@ -164,7 +164,7 @@ pub(super) fn attempts(admin: &AdminState) -> Vec<AttemptsStatus> {
 
 fn attempts_reading(usage: &ShareUsage) -> AttemptsReading {
     AttemptsReading {
-        share: usage.share.word(),
+        share: usage.share.name(),
         most: usage.most.into(),
         running: usage.running.into(),
         slow: usage.slow.into(),
@@ -209,11 +209,11 @@ async fn add_backoff(admin: &AdminState, troubles: &mut [FailingDestination]) {
     if hosts.len() != troubles.len() || hosts.is_empty() {
         return;
     }
-    let question = vec![Asked { id: None, hosts, tls: TlsRequirement::Ordinary }];
-    let answer = tokio::time::timeout(SCHEDULER_TIME, admin.operator.outlook(question)).await;
-    let Some(prospect) = answer.ok().flatten().and_then(|outlook| outlook.messages.into_iter().next()) else { return };
-    for (one, way) in troubles.iter_mut().zip(prospect.ways) {
-        let until = way.pause.map(|pause| pause.until).filter(|_| one.waiting > 0);
+    let question = vec![StatusQuery { id: None, hosts, tls: TlsRequirement::Ordinary }];
+    let answer = tokio::time::timeout(SCHEDULER_TIME, admin.operator.status(question)).await;
+    let Some(status) = answer.ok().flatten().and_then(|reply| reply.messages.into_iter().next()) else { return };
+    for (one, destination) in troubles.iter_mut().zip(status.destinations) {
+        let until = destination.backoff.map(|pause| pause.until).filter(|_| one.waiting > 0);
         one.next = one.next.max(until);
     }
 }

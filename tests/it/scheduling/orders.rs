@@ -18,7 +18,7 @@ use gatepost::handshake::TlsMaterial;
 use gatepost::https::Https;
 use gatepost::outbound::Outbound;
 use gatepost::running_config::{RunningConfig, Snapshot};
-use gatepost::scheduler::{Operator, Order, Refused, Scheduler};
+use gatepost::scheduler::{Operator, Order, OrderRefused, Scheduler};
 use gatepost::spool::{Draft, Entry, Receipt, Spool, SpoolError, SpoolFuture, SqliteSpool, StoredMessage};
 use gatepost::tlsrpt::Reporter;
 use tokio::sync::mpsc;
@@ -129,11 +129,11 @@ impl Queue {
         Self { spool, operator, id, stop, running, accepted: sender, _folder: folder }
     }
 
-    async fn order(&self, order: Order) -> Result<(), Refused> {
+    async fn order(&self, order: Order) -> Result<(), OrderRefused> {
         self.order_for(order, self.id).await
     }
 
-    async fn order_for(&self, order: Order, id: QueueId) -> Result<(), Refused> {
+    async fn order_for(&self, order: Order, id: QueueId) -> Result<(), OrderRefused> {
         let mut answers = self.operator.order(order, vec![id]).await;
         assert_eq!(answers.len(), 1, "one message, one answer: {answers:?}");
         answers.remove(0).1
@@ -177,7 +177,7 @@ async fn a_bounce_that_is_cut_short_between_two_domains_leaves_the_second_held()
     let queue = Queue::start(|_| Evidence::off()).await;
     queue.spool.ends_after_one.store(true, Ordering::SeqCst);
     let refused = queue.order(Order::Bounce).await.expect_err("the second domain is not written down");
-    assert!(matches!(refused, Refused::Stopping), "{refused:?}");
+    assert!(matches!(refused, OrderRefused::Stopping), "{refused:?}");
     let states = queue.states().await;
     assert!(matches!(states[..], [RecipientState::Failed, RecipientState::Held { attempts: 1, .. }]), "{states:?}");
     queue.ends().await;
@@ -190,7 +190,7 @@ async fn a_bounce_without_its_evidence_is_no_success() {
     let queue = Queue::start(|folder| kept.insert(open(folder)).clone()).await;
     kept.expect("it was opened").close().await;
     let refused = queue.order(Order::Bounce).await.expect_err("nothing is on the record");
-    assert!(matches!(refused, Refused::Stopping), "{refused:?}");
+    assert!(matches!(refused, OrderRefused::Stopping), "{refused:?}");
     let states = queue.states().await;
     assert!(states.iter().all(|state| matches!(state, RecipientState::Held { attempts: 1, .. })), "{states:?}");
     queue.ends().await;
@@ -201,7 +201,7 @@ async fn an_order_that_dies_leaves_its_message_free_for_the_next() {
     let queue = Queue::start(|_| Evidence::off()).await;
     queue.spool.panics.store(true, Ordering::SeqCst);
     let refused = queue.order(Order::Bounce).await.expect_err("it died");
-    assert!(matches!(refused, Refused::Died), "{refused:?}");
+    assert!(matches!(refused, OrderRefused::Panicked), "{refused:?}");
     queue.order(Order::Bounce).await.expect("it is not busy, and nothing stands in the way any more");
     let id = queue.id;
     assert!(matches!(queue.spool.load(id).await, Err(SpoolError::Missing(_))), "nothing of it is left");
@@ -213,7 +213,7 @@ async fn a_release_that_dies_once_it_is_written_is_tried_all_the_same() {
     let queue = Queue::start(|_| Evidence::off()).await;
     queue.spool.panics_afterwards.store(true, Ordering::SeqCst);
     let refused = queue.order(Order::Release).await.expect_err("it died");
-    assert!(matches!(refused, Refused::Died), "{refused:?}");
+    assert!(matches!(refused, OrderRefused::Panicked), "{refused:?}");
     let tried = |state: &RecipientState| matches!(state, RecipientState::Pending { attempts: 2, .. });
     eventually("both domains are tried", async || queue.states().await.iter().all(tried)).await;
     queue.ends().await;
@@ -232,7 +232,7 @@ async fn a_message_on_its_way_to_the_scheduler_takes_no_order() {
     let id = entry.id;
     for order in [Order::Hold, Order::Remove, Order::Bounce, Order::Release] {
         let refused = queue.order_for(order, id).await.expect_err("it would be delivered nevertheless");
-        assert!(matches!(refused, Refused::Busy), "{order:?}: {refused:?}");
+        assert!(matches!(refused, OrderRefused::Busy), "{order:?}: {refused:?}");
     }
     let states = queue.states_of(id).await;
     assert!(matches!(states[..], [RecipientState::Pending { attempts: 0, .. }]), "{states:?}");

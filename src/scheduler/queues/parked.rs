@@ -3,13 +3,13 @@
 use std::time::{Duration, Instant};
 
 use super::Item;
-use super::lane::Millis;
+use super::queue::Millis;
 use crate::address::Host;
 use crate::envelope::QueueId;
 
 /// An [`Item`] that is not due, with its times in milliseconds since the queues were created.
 #[derive(Debug)]
-pub(super) struct Later<T> {
+pub(super) struct Parked<T> {
     pub(super) id: QueueId,
     host: Host,
     is_relaxed: bool,
@@ -18,15 +18,15 @@ pub(super) struct Later<T> {
     deadline: Millis,
     expires: Millis,
     expire: Millis,
-    cargo: T,
+    loaded: T,
 }
 
-impl<T> Later<T> {
+impl<T> Parked<T> {
     /// Packs an item that is due at `due`.
     pub(super) fn new(item: Item<T>, due: Millis, millis: impl Fn(Instant) -> Millis) -> Self {
-        let Item { id, host, is_relaxed, deadline, expires, expire, cargo } = item;
+        let Item { id, host, is_relaxed, deadline, expires, expire, loaded } = item;
         let expire = expire.as_millis().try_into().unwrap_or(Millis::MAX);
-        Self { id, host, is_relaxed, due, deadline: millis(deadline), expires: millis(expires), expire, cargo }
+        Self { id, host, is_relaxed, due, deadline: millis(deadline), expires: millis(expires), expire, loaded }
     }
 
     /// Returns the next time at which it needs a job.
@@ -36,8 +36,8 @@ impl<T> Later<T> {
 
     /// Returns the item and its due time.
     pub(super) fn item(self, instant: impl Fn(Millis) -> Instant) -> (Item<T>, Millis) {
-        let Self { id, host, is_relaxed, due, deadline, expires, expire, cargo } = self;
+        let Self { id, host, is_relaxed, due, deadline, expires, expire, loaded } = self;
         let (deadline, expires) = (instant(deadline), instant(expires));
-        (Item { id, host, is_relaxed, deadline, expires, expire: Duration::from_millis(expire), cargo }, due)
+        (Item { id, host, is_relaxed, deadline, expires, expire: Duration::from_millis(expire), loaded }, due)
     }
 }

@@ -32,7 +32,7 @@ impl Share {
 
     /// Returns its name in metrics and JSON.
     #[must_use]
-    pub fn word(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Self::Named => "named",
             Self::ByMx => "mx",
@@ -41,26 +41,26 @@ impl Share {
 
     /// Returns the size of the share, of `attempts` in all: two fifths for `Named`, the rest for `ByMx`. Half of a
     /// share are places, the other half is for slow attempts besides.
-    pub(super) fn size(self, attempts: u32) -> Size {
+    pub(super) fn size(self, attempts: u32) -> ShareSize {
         let named = attempts / 5 * 2;
         let all = match self {
             Self::Named => named,
             Self::ByMx => attempts.saturating_sub(named),
         };
-        Size { places: all.saturating_sub(all / 2), aside: all / 2 }
+        ShareSize { places: all.saturating_sub(all / 2), slow_extra: all / 2 }
     }
 }
 
 /// The size of a share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Size {
+pub(super) struct ShareSize {
     /// The most attempts that hold a place.
     pub(super) places: u32,
     /// The most slow attempts that hold no place.
-    pub(super) aside: u32,
+    pub(super) slow_extra: u32,
 }
 
-impl Size {
+impl ShareSize {
     /// Returns the places for destinations that already have a running attempt.
     fn for_further(self) -> u32 {
         self.places.saturating_sub(self.places / 4)
@@ -68,13 +68,13 @@ impl Size {
 
     /// Returns the most attempts of all slow destinations together with which one may start another.
     fn for_slow(self) -> u32 {
-        self.aside / 2
+        self.slow_extra / 2
     }
 }
 
 /// The counts of running attempts, of a share or of one destination.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Counts {
+pub(super) struct AttemptCounts {
     /// All running attempts.
     pub(super) running: u32,
     /// The slow attempts.
@@ -83,19 +83,19 @@ pub(super) struct Counts {
     pub(super) of_slow: u32,
 }
 
-impl Counts {
+impl AttemptCounts {
     /// Returns the counts of one destination.
     pub(super) fn of(running: u32, slow: u32) -> Self {
         Self { running, slow, of_slow: if slow > 0 { running } else { 0 } }
     }
 
     /// Returns the places in use. Slow attempts hold none, up to the limit.
-    pub(super) fn taken(self, size: Size) -> u32 {
-        self.running.saturating_sub(self.slow.min(size.aside))
+    pub(super) fn occupied(self, size: ShareSize) -> u32 {
+        self.running.saturating_sub(self.slow.min(size.slow_extra))
     }
 }
 
-impl Add for Counts {
+impl Add for AttemptCounts {
     type Output = Self;
 
     fn add(self, other: Self) -> Self {
@@ -107,7 +107,7 @@ impl Add for Counts {
     }
 }
 
-impl Sub for Counts {
+impl Sub for AttemptCounts {
     type Output = Self;
 
     fn sub(self, other: Self) -> Self {
@@ -119,9 +119,9 @@ impl Sub for Counts {
     }
 }
 
-/// The row in which a destination waits that may not start an attempt.
+/// The wait list in which a destination waits that may not start an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Row {
+pub(super) enum WaitList {
     /// Destinations without a running attempt.
     First,
     /// Destinations with running attempts, none of them slow.
@@ -130,31 +130,31 @@ pub(super) enum Row {
     Slow,
 }
 
-impl Row {
+impl WaitList {
     pub(super) const ALL: [Self; 3] = [Self::First, Self::Further, Self::Slow];
 }
 
 /// Decides if a destination may start an attempt now. `all` are the counts of its share, `own` its own counts.
 ///
 /// # Errors
-/// The row in which it waits otherwise.
-pub(super) fn decide(size: Size, all: Counts, own: Counts) -> Result<(), Row> {
-    let row = match own {
-        Counts { running: 0, .. } => Row::First,
-        Counts { slow: 0, .. } => Row::Further,
-        _ => Row::Slow,
+/// The wait list in which it waits otherwise.
+pub(super) fn decide(size: ShareSize, all: AttemptCounts, own: AttemptCounts) -> Result<(), WaitList> {
+    let wait_list = match own {
+        AttemptCounts { running: 0, .. } => WaitList::First,
+        AttemptCounts { slow: 0, .. } => WaitList::Further,
+        _ => WaitList::Slow,
     };
-    if free(size, all, row) > 0 { Ok(()) } else { Err(row) }
+    if free(size, all, wait_list) > 0 { Ok(()) } else { Err(wait_list) }
 }
 
-/// Returns the number of attempts that destinations of a row may start now.
-pub(super) fn free(size: Size, all: Counts, row: Row) -> u32 {
-    let taken = all.taken(size);
-    match row {
-        Row::First => size.places.saturating_sub(taken),
-        Row::Further => size.for_further().saturating_sub(taken),
-        Row::Slow => {
-            let places = size.for_further().saturating_sub(taken);
+/// Returns the number of attempts that destinations of a wait list may start now.
+pub(super) fn free(size: ShareSize, all: AttemptCounts, wait_list: WaitList) -> u32 {
+    let occupied = all.occupied(size);
+    match wait_list {
+        WaitList::First => size.places.saturating_sub(occupied),
+        WaitList::Further => size.for_further().saturating_sub(occupied),
+        WaitList::Slow => {
+            let places = size.for_further().saturating_sub(occupied);
             places.min(size.for_slow().saturating_sub(all.of_slow))
         }
     }
@@ -162,8 +162,8 @@ pub(super) fn free(size: Size, all: Counts, row: Row) -> u32 {
 
 /// Returns the number of slow attempts that must still end so that `waiting` destinations get a place; `ending` have
 /// been ordered to end already. Only slow attempts that hold a place count: the end of others frees none.
-pub(super) fn to_end(size: Size, all: Counts, waiting: u32, ending: u32) -> u32 {
-    let holding = all.slow.saturating_sub(size.aside);
+pub(super) fn to_end(size: ShareSize, all: AttemptCounts, waiting: u32, ending: u32) -> u32 {
+    let holding = all.slow.saturating_sub(size.slow_extra);
     waiting.min(holding).saturating_sub(ending)
 }
 
@@ -173,48 +173,52 @@ mod tests {
 
     #[test]
     fn two_fifths_of_the_attempts_are_for_named_destinations() {
-        assert_eq!(Share::Named.size(1000), Size { places: 200, aside: 200 });
-        assert_eq!(Share::ByMx.size(1000), Size { places: 300, aside: 300 });
+        assert_eq!(Share::Named.size(1000), ShareSize { places: 200, slow_extra: 200 });
+        assert_eq!(Share::ByMx.size(1000), ShareSize { places: 300, slow_extra: 300 });
         for attempts in 100..1100 {
             let all: u32 =
-                Share::ALL.iter().map(|share| share.size(attempts)).map(|size| size.places + size.aside).sum();
+                Share::ALL.iter().map(|share| share.size(attempts)).map(|size| size.places + size.slow_extra).sum();
             assert_eq!(all, attempts, "every attempt is in one share");
         }
     }
 
     #[test]
     fn a_place_is_given_by_the_counts_of_share_and_destination() {
-        let size = Size { places: 100, aside: 100 };
-        let all = |running, slow, of_slow| Counts { running, slow, of_slow };
+        let size = ShareSize { places: 100, slow_extra: 100 };
+        let all = |running, slow, of_slow| AttemptCounts { running, slow, of_slow };
         // The counts of the share; the destination's own attempts, and the slow ones among them; the decision.
         for (all, (running, slow), expected) in [
             (all(0, 0, 0), (0, 0), Ok(())),
             // The last quarter of the places is for first attempts.
             (all(74, 0, 0), (1, 0), Ok(())),
-            (all(75, 0, 0), (1, 0), Err(Row::Further)),
+            (all(75, 0, 0), (1, 0), Err(WaitList::Further)),
             (all(75, 0, 0), (0, 0), Ok(())),
             (all(99, 0, 0), (0, 0), Ok(())),
-            (all(100, 0, 0), (0, 0), Err(Row::First)),
+            (all(100, 0, 0), (0, 0), Err(WaitList::First)),
             // Slow attempts hold no place, up to the limit.
             (all(174, 100, 100), (5, 0), Ok(())),
             (all(199, 100, 100), (0, 0), Ok(())),
-            (all(200, 100, 100), (0, 0), Err(Row::First)),
-            (all(200, 150, 150), (0, 0), Err(Row::First)),
+            (all(200, 100, 100), (0, 0), Err(WaitList::First)),
+            (all(200, 150, 150), (0, 0), Err(WaitList::First)),
             // Slow destinations have half of that limit, with their other attempts, and no first place.
             (all(60, 1, 49), (20, 1), Ok(())),
-            (all(60, 1, 50), (20, 1), Err(Row::Slow)),
+            (all(60, 1, 50), (20, 1), Err(WaitList::Slow)),
             (all(124, 50, 49), (20, 20), Ok(())),
-            (all(125, 50, 49), (20, 20), Err(Row::Slow)),
+            (all(125, 50, 49), (20, 20), Err(WaitList::Slow)),
             (all(60, 50, 50), (20, 0), Ok(())),
             (all(60, 50, 50), (0, 0), Ok(())),
         ] {
-            assert_eq!(decide(size, all, Counts::of(running, slow)), expected, "{all:?}, {running} own, {slow} slow");
+            assert_eq!(
+                decide(size, all, AttemptCounts::of(running, slow)),
+                expected,
+                "{all:?}, {running} own, {slow} slow"
+            );
         }
     }
 
     #[test]
     fn slow_attempts_end_only_when_that_frees_a_place() {
-        let size = Size { places: 100, aside: 100 };
+        let size = ShareSize { places: 100, slow_extra: 100 };
         // Attempts, slow attempts, waiting destinations, attempts that end already; the number that must end besides.
         for (running, slow, waiting, ending, expected) in [
             (100, 0, 9, 0, 0),
@@ -225,7 +229,7 @@ mod tests {
             (200, 150, 9, 9, 0),
             (200, 150, 0, 0, 0),
         ] {
-            let all = Counts { running, slow, of_slow: slow };
+            let all = AttemptCounts { running, slow, of_slow: slow };
             assert_eq!(to_end(size, all, waiting, ending), expected, "{running}, {slow}, {waiting}, {ending}");
         }
     }

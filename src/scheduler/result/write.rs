@@ -5,77 +5,77 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{Before, Books, Left};
+use super::{PreviousState, Remaining, ResultWriter};
 use crate::dsn::{self, Action};
 use crate::envelope::{Envelope, QueueId, RecipientState, ReportForm};
-use crate::scheduler::notice::{self, Change, Room, Stored};
-use crate::scheduler::waits::wait;
-use crate::scheduler::{Context, Event, reporting, witness};
+use crate::scheduler::retry_schedule::wait;
+use crate::scheduler::sender_reports::{self, RateCheck, RecipientChange, StoreResult};
+use crate::scheduler::{Context, Event, evidence_records, reporting};
 use crate::spool::SpoolError;
 
 /// The wait before a result is written again.
 const WRITE_PAUSE: Duration = Duration::from_secs(5);
 
-impl Books<'_> {
+impl ResultWriter<'_> {
     /// Stores the reports that may be stored now, then the evidence, then the new state with the reports still owed.
-    pub(super) async fn close(mut self, context: &Arc<Context>, envelope: &mut Envelope) -> Left {
+    pub(super) async fn finish(mut self, context: &Arc<Context>, envelope: &mut Envelope) -> Remaining {
         let has_news = [&self.failed, &self.late, &self.held, &self.relayed].iter().any(|changes| !changes.is_empty());
-        let has_debt = has_news || self.before.iter().any(|before| before.owed.is_some());
+        let has_owed = has_news || self.before.iter().any(|before| before.owed.is_some());
         let id = self.attempt.entry.id;
-        if has_debt && !witness::evidence_flows(context).await {
-            return unwritten(id, self.before, envelope);
+        if has_owed && !evidence_records::wait_for_evidence(context).await {
+            return restore(id, self.before, envelope);
         }
-        let told = self.settle_failed(context, envelope).await;
-        self.owe_others(envelope);
-        if has_news && notice::is_confidential(self.settings, envelope, self.connector) {
+        let is_reported = self.mark_failed(context, envelope).await;
+        self.mark_owed(envelope);
+        if has_news && sender_reports::is_confidential(self.settings, envelope, self.connector) {
             envelope.confidential = true;
         }
-        let wait = if has_debt { self.store_reports(context, envelope).await } else { Duration::ZERO };
+        let wait = if has_owed { self.store_reports(context, envelope).await } else { Duration::ZERO };
         // Evidence of a recipient exists before the queue drops it.
-        if !self.witness.testify(&context.evidence, envelope, told).await {
-            return unwritten(id, self.before, envelope);
+        if !self.evidence.write(&context.evidence, envelope, is_reported).await {
+            return restore(id, self.before, envelope);
         }
         // The acceptance is recorded now, unless evidence is off.
         if context.evidence.is_kept() {
             envelope.arrival = None;
         }
-        match write_down(context, id, envelope).await {
-            Written::Yes => {
-                if has_debt {
-                    let debt = reporting::debt(envelope, self.attempt.entry.size, self.settings, wait);
+        match write_state(context, id, envelope).await {
+            StateWrite::Done => {
+                if has_owed {
+                    let owed = reporting::owed_reports(envelope, self.attempt.entry.size, self.settings, wait);
                     // The channel is closed only when the process ends; owed reports are in the spool.
-                    let _ = context.events.send(Event::Owes(id, debt));
+                    let _ = context.events.send(Event::ReportsOwed(id, owed));
                 }
-                self.left
+                self.remaining
             }
-            Written::No => Left::Unwritten,
+            StateWrite::Aborted => Remaining::NotStored,
         }
     }
 
     /// Marks the bounced recipients as failed and their reports as owed. A report of ours that was rejected for its
     /// content is stored again as plain text. Returns false when that fails; its recipients then stay as they were.
-    async fn settle_failed(&mut self, context: &Context, envelope: &mut Envelope) -> bool {
+    async fn mark_failed(&mut self, context: &Context, envelope: &mut Envelope) -> bool {
         let failed = std::mem::take(&mut self.failed);
-        let may_simplify =
+        let may_resend_as_text =
             envelope.report == Some(ReportForm::Full) && failed.iter().any(|change| change.is_of_content);
-        let mut is_told = false;
-        if may_simplify {
-            match notice::simplify(context, self.settings, &self.attempt.entry, envelope).await {
-                Ok(is_stored) => is_told = is_stored,
+        let mut is_sent_as_text = false;
+        if may_resend_as_text {
+            match sender_reports::resend_as_text(context, self.settings, &self.attempt.entry, envelope).await {
+                Ok(is_stored) => is_sent_as_text = is_stored,
                 Err(error) => {
                     tracing::error!(queue_id = %self.attempt.entry.id, %error, "cannot store plain-text report; retrying");
-                    self.keep(envelope, failed);
+                    self.keep_in_queue(envelope, failed);
                     return false;
                 }
             }
         }
         let Envelope { reverse_path, recipients, .. } = envelope;
         let postmaster = reporting::postmaster(self.settings);
-        for Change { recipient, last, .. } in failed {
+        for RecipientChange { recipient, last, .. } in failed {
             let Some(recipient) = recipients.get_mut(recipient) else { continue };
             recipient.state = RecipientState::Failed;
             recipient.owed = None;
-            if is_told || !dsn::is_requested(reverse_path, recipient, Action::Failed) {
+            if is_sent_as_text || !dsn::is_requested(reverse_path, recipient, Action::Failed) {
                 continue;
             }
             let (id, to) = (self.attempt.entry.id, &recipient.mailbox);
@@ -95,9 +95,9 @@ impl Books<'_> {
     }
 
     /// Keeps recipients that cannot bounce yet.
-    fn keep(&mut self, envelope: &mut Envelope, failed: Vec<Change>) {
+    fn keep_in_queue(&mut self, envelope: &mut Envelope, failed: Vec<RecipientChange>) {
         let all = envelope.recipients.len();
-        for Change { recipient, attempts, mut history, last, .. } in failed {
+        for RecipientChange { recipient, attempts, mut history, last, .. } in failed {
             let Some(recipient) = envelope.recipients.get_mut(recipient) else { continue };
             history.push(last, all);
             recipient.state = match recipient.state {
@@ -109,11 +109,11 @@ impl Books<'_> {
             };
         }
         let soon = self.now + wait(&self.settings.config.queue.retry, 1);
-        self.left = self.left.and(soon, self.expires.max(soon));
+        self.remaining = self.remaining.and(soon, self.expires.max(soon));
     }
 
     /// Marks the reports about delayed, held and relayed recipients as owed.
-    fn owe_others(&mut self, envelope: &mut Envelope) {
+    fn mark_owed(&mut self, envelope: &mut Envelope) {
         for change in self.late.drain(..).chain(self.held.drain(..)).chain(self.relayed.drain(..)) {
             let Some(recipient) = envelope.recipients.get_mut(change.recipient) else { continue };
             recipient.owed = Some(Box::new(change.last));
@@ -138,36 +138,36 @@ impl Books<'_> {
         }
         let until = Timestamp::now() + self.expires.saturating_duration_since(self.now);
         let entry = &self.attempt.entry;
-        match notice::store(context, self.settings, entry, envelope, until, Room::Wanted).await {
-            Stored::All | Stored::OverRate => Duration::ZERO,
-            Stored::Failed => wait(&queue.retry, 1),
+        match sender_reports::store(context, self.settings, entry, envelope, until, RateCheck::Needed).await {
+            StoreResult::All | StoreResult::OverRate => Duration::ZERO,
+            StoreResult::Failed => wait(&queue.retry, 1),
         }
     }
 }
 
 /// Restores the recipients after their result could not be stored because the process ends. The result of another
 /// destination may still be stored, and must not include this one.
-fn unwritten(id: QueueId, before: Vec<Before>, envelope: &mut Envelope) -> Left {
+fn restore(id: QueueId, before: Vec<PreviousState>, envelope: &mut Envelope) -> Remaining {
     tracing::error!(queue_id = %id, "attempt result not stored because its evidence cannot be written; the attempt may be repeated after the restart");
-    for Before { at, state, owed } in before {
+    for PreviousState { at, state, owed } in before {
         if let Some(recipient) = envelope.recipients.get_mut(at) {
             (recipient.state, recipient.owed) = (state, owed);
         }
     }
-    Left::Unwritten
+    Remaining::NotStored
 }
 
 /// The result of a write into the spool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::scheduler) enum Written {
-    Yes,
+pub(in crate::scheduler) enum StateWrite {
+    Done,
     /// The process is ending.
-    No,
+    Aborted,
 }
 
 /// Stores the new state of a message, or removes it when it is finished. It retries until it succeeds or the process
 /// ends: no other job may work on the message before that.
-pub(in crate::scheduler) async fn write_down(context: &Context, id: QueueId, envelope: &Envelope) -> Written {
+pub(in crate::scheduler) async fn write_state(context: &Context, id: QueueId, envelope: &Envelope) -> StateWrite {
     loop {
         let written = if envelope.is_open() {
             context.spool.record(id, envelope.clone()).await
@@ -176,12 +176,12 @@ pub(in crate::scheduler) async fn write_down(context: &Context, id: QueueId, env
         };
         match written {
             // An operator removed the message.
-            Ok(()) | Err(SpoolError::Missing(_)) => return Written::Yes,
-            Err(SpoolError::Closed) => return Written::No,
+            Ok(()) | Err(SpoolError::Missing(_)) => return StateWrite::Done,
+            Err(SpoolError::Closed) => return StateWrite::Aborted,
             Err(error) => {
                 if context.ending.is_cancelled() {
                     tracing::error!(queue_id = %id, %error, "attempt result not stored; the attempt may be repeated after the restart");
-                    return Written::No;
+                    return StateWrite::Aborted;
                 }
                 tracing::error!(queue_id = %id, %error, "cannot store attempt result; retrying");
                 let pause = tokio::time::timeout(WRITE_PAUSE, context.ending.cancelled());

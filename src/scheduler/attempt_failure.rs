@@ -12,7 +12,7 @@ use crate::smtp::reply::Status;
 const REASON_MAX: usize = 2000;
 
 /// Returns the stored form of a failure. Its text has the reasons of every hop that was tried, its own first.
-pub(super) fn trouble(failure: &Failure, trail: &[Arc<Failure>], ends_as: Persistence) -> AttemptFailure {
+pub(super) fn attempt_failure(failure: &Failure, trail: &[Arc<Failure>], ends_as: Persistence) -> AttemptFailure {
     let mut text = failure.to_string();
     for earlier in trail.iter().filter(|earlier| (&earlier.peer, &earlier.cause) != (&failure.peer, &failure.cause)) {
         if text.len() >= REASON_MAX {

@@ -16,9 +16,9 @@ mod counts;
 mod limit;
 
 use backlog::Backlog;
-pub(super) use counts::Counts;
+pub(super) use counts::ReportCounters;
 pub use counts::ReportCounts;
-pub(super) use limit::{Addressee, Limiter, Rates};
+pub(super) use limit::{Addressee, Limiter, ReportRates};
 
 /// The number of failed messages that makes a digest due at once.
 const DIGEST_FULL: usize = 100;
@@ -35,7 +35,7 @@ const BUSY_PAUSE: Duration = Duration::from_secs(1);
 
 /// The reports that are owed about a message.
 #[derive(Debug)]
-pub(super) enum Debt {
+pub(super) enum OwedReports {
     /// No report.
     Nothing,
     /// A report to its sender.
@@ -58,7 +58,7 @@ pub(super) enum Debt {
 
 /// The stage of a report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
+enum ReportStage {
     /// It waits for reports about other recipients.
     Gathering,
     /// It waits for the rate limit of its domain.
@@ -74,9 +74,9 @@ enum Stage {
 
 /// A message whose report waits.
 #[derive(Debug)]
-struct Waiting {
+struct WaitingReport {
     to: Addressee,
-    stage: Stage,
+    stage: ReportStage,
     /// The octets that it counts for in the backlog, if it counts there.
     kept: Option<u64>,
     /// Its key in `due`, unless it is being stored.
@@ -85,8 +85,8 @@ struct Waiting {
 
 /// The reports that wait to be stored.
 #[derive(Debug)]
-pub(super) struct Owed {
-    reports: HashMap<QueueId, Waiting>,
+pub(super) struct ReportQueue {
+    reports: HashMap<QueueId, WaitingReport>,
     due: BTreeSet<(Instant, QueueId)>,
     backlog: Backlog,
     /// The messages for the digest, each with its octets.
@@ -96,11 +96,11 @@ pub(super) struct Owed {
     /// No digest starts before this time.
     digest_pause: Instant,
     digest_under_way: bool,
-    counts: Counts,
+    counts: ReportCounters,
 }
 
-impl Owed {
-    pub(super) fn new(now: Instant, counts: Counts) -> Self {
+impl ReportQueue {
+    pub(super) fn new(now: Instant, counts: ReportCounters) -> Self {
         Self {
             reports: HashMap::new(),
             due: BTreeSet::new(),
@@ -115,18 +115,18 @@ impl Owed {
     }
 
     /// Updates the reports owed about a message. A report that already waits keeps its time and includes the new ones.
-    pub(super) fn note(&mut self, id: QueueId, debt: Debt, now: Instant) {
+    pub(super) fn update(&mut self, id: QueueId, debt: OwedReports, now: Instant) {
         match debt {
-            Debt::Nothing => {
+            OwedReports::Nothing => {
                 self.leave_digest(id);
-                if self.reports.get(&id).is_some_and(|waiting| !matches!(waiting.stage, Stage::UnderWay { .. })) {
+                if self.reports.get(&id).is_some_and(|waiting| !matches!(waiting.stage, ReportStage::UnderWay { .. })) {
                     self.forget(id);
                 }
             }
             // The digest will contain it.
-            Debt::Report { .. } if self.digest.contains_key(&id) => {}
-            Debt::Report { to, wait, kept } => match self.reports.get_mut(&id) {
-                Some(Waiting { stage: Stage::UnderWay { more }, .. }) => *more = true,
+            OwedReports::Report { .. } if self.digest.contains_key(&id) => {}
+            OwedReports::Report { to, wait, kept } => match self.reports.get_mut(&id) {
+                Some(WaitingReport { stage: ReportStage::UnderWay { more }, .. }) => *more = true,
                 Some(waiting) => {
                     let is_news = waiting.kept.is_none();
                     if let Some(octets) = kept.filter(|_| is_news) {
@@ -143,7 +143,7 @@ impl Owed {
                     kept => self.wait(id, to, kept, now + wait),
                 },
             },
-            Debt::Digest { wait, octets } => self.join_digest(id, octets, now + wait),
+            OwedReports::Digest { wait, octets } => self.join_digest(id, octets, now + wait),
         }
         self.count();
     }
@@ -168,11 +168,11 @@ impl Owed {
 
     fn wait(&mut self, id: QueueId, to: Addressee, kept: Option<u64>, due: Instant) {
         self.due.insert((due, id));
-        self.reports.insert(id, Waiting { to, stage: Stage::Gathering, kept, due });
+        self.reports.insert(id, WaitingReport { to, stage: ReportStage::Gathering, kept, due });
     }
 
     /// Removes the waiting report of a message.
-    fn forget(&mut self, id: QueueId) -> Option<Waiting> {
+    fn forget(&mut self, id: QueueId) -> Option<WaitingReport> {
         let waiting = self.reports.remove(&id)?;
         self.due.remove(&(waiting.due, id));
         if let Some(octets) = waiting.kept {
@@ -185,13 +185,13 @@ impl Owed {
         self.counts.waiting(self.reports.len(), self.digest.len());
     }
 
-    /// Returns the next message whose report is due. Call [`Owed::reported`] when its task ends. `is_busy` returns true
+    /// Returns the next message whose report is due. Call [`ReportQueue::reported`] when its task ends. `is_busy` returns true
     /// for a message with an operator's order in progress, which waits.
     pub(super) fn next_report(
         &mut self,
         now: Instant,
         limiter: &mut Limiter,
-        rates: Rates,
+        rates: ReportRates,
         is_busy: impl Fn(QueueId) -> bool,
     ) -> Option<QueueId> {
         while let Some((_, id)) = self.due.first().copied().filter(|(due, _)| *due <= now) {
@@ -199,19 +199,19 @@ impl Owed {
             let Some(waiting) = self.reports.get_mut(&id) else { continue };
             let before = waiting.stage;
             let mut at = now;
-            if waiting.stage == Stage::Gathering {
-                waiting.stage = Stage::Domain;
+            if waiting.stage == ReportStage::Gathering {
+                waiting.stage = ReportStage::Domain;
                 at = limiter.take_of_domain(&waiting.to, rates, now);
             }
-            if at <= now && waiting.stage == Stage::Domain {
-                waiting.stage = Stage::All;
+            if at <= now && waiting.stage == ReportStage::Domain {
+                waiting.stage = ReportStage::All;
                 at = limiter.take_of_all(&waiting.to, rates, now);
             }
-            if at > now && before == Stage::Gathering {
+            if at > now && before == ReportStage::Gathering {
                 self.counts.delayed();
             }
             if at <= now && !is_busy(id) {
-                waiting.stage = Stage::UnderWay { more: false };
+                waiting.stage = ReportStage::UnderWay { more: false };
                 return Some(id);
             }
             waiting.due = if at > now { at } else { now + BUSY_PAUSE };
@@ -222,8 +222,8 @@ impl Owed {
 
     /// Ends the task of a report. With `again`, a report is still owed and is retried after that time.
     pub(super) fn reported(&mut self, id: QueueId, again: Option<Duration>, now: Instant) {
-        let Some(Waiting { to, stage, kept, .. }) = self.forget(id) else { return };
-        let more = stage == Stage::UnderWay { more: true };
+        let Some(WaitingReport { to, stage, kept, .. }) = self.forget(id) else { return };
+        let more = stage == ReportStage::UnderWay { more: true };
         if let Some(wait) = again.or(more.then_some(Duration::ZERO)) {
             // Its place in the backlog was just given back.
             let kept = kept.filter(|octets| self.backlog.take(&to.host, *octets));
@@ -232,7 +232,7 @@ impl Owed {
         self.count();
     }
 
-    /// Returns the messages for a digest that is due. Call [`Owed::digested`] when its task ends. A message for which
+    /// Returns the messages for a digest that is due. Call [`ReportQueue::digested`] when its task ends. A message for which
     /// `is_busy` returns true stays for the next digest.
     pub(super) fn next_digest(&mut self, now: Instant, is_busy: impl Fn(QueueId) -> bool) -> Option<Vec<QueueId>> {
         if self.digest_wake().is_none_or(|at| at > now) {
@@ -256,19 +256,19 @@ impl Owed {
         self.digest_under_way.then_some(ids)
     }
 
-    /// Ends the task of a digest. The messages in `left` are not in it and go into the next one.
-    pub(super) fn digested(&mut self, left: Vec<QueueId>, now: Instant) {
+    /// Ends the task of a digest. The messages in `remaining` are not in it and go into the next one.
+    pub(super) fn digested(&mut self, remaining: Vec<QueueId>, now: Instant) {
         self.digest_under_way = false;
-        for id in left {
-            self.note(id, Debt::Digest { wait: Duration::ZERO, octets: 0 }, now);
+        for id in remaining {
+            self.update(id, OwedReports::Digest { wait: Duration::ZERO, octets: 0 }, now);
         }
     }
 
     /// Makes the report or digest of a message due now, within the rate limit, for an operator. Returns false when no
     /// report is owed about the message.
-    pub(super) fn hasten(&mut self, id: QueueId, now: Instant) -> bool {
+    pub(super) fn expedite(&mut self, id: QueueId, now: Instant) -> bool {
         if let Some(waiting) = self.reports.get_mut(&id) {
-            if waiting.stage == Stage::Gathering {
+            if waiting.stage == ReportStage::Gathering {
                 self.due.remove(&(waiting.due, id));
                 waiting.due = now;
                 self.due.insert((now, id));

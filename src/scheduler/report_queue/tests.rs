@@ -9,16 +9,16 @@ const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_hours(1);
 const GATHER: Duration = Duration::from_secs(30);
 
-struct Bench {
-    owed: Owed,
-    counts: Counts,
+struct ReportBench {
+    owed: ReportQueue,
+    counts: ReportCounters,
     limiter: Limiter,
-    rates: Rates,
+    rates: ReportRates,
     start: Instant,
     busy: Vec<QueueId>,
 }
 
-impl Bench {
+impl ReportBench {
     /// Creates a queue with these rates per minute, in all and for each domain.
     fn new(all: u32, domain: u32) -> Self {
         let text = format!(
@@ -26,9 +26,9 @@ impl Bench {
              dsn_per_minute_per_domain = {domain}\n[[listener]]\nname = \"mx\"\naddress = [\"127.0.0.1:0\"]\ntls = \"off\"\n"
         );
         let (config, _) = config::parse(&text, std::path::Path::new("gatepost.toml")).expect("good");
-        let (start, counts) = (Instant::now(), Counts::default());
-        let rates = Rates::of(&config.limits);
-        let owed = Owed::new(start, counts.clone());
+        let (start, counts) = (Instant::now(), ReportCounters::default());
+        let rates = ReportRates::of(&config.limits);
+        let owed = ReportQueue::new(start, counts.clone());
         Self { owed, counts, limiter: Limiter::new(start), rates, start, busy: Vec::new() }
     }
 
@@ -38,14 +38,14 @@ impl Bench {
 
     fn owes(&mut self, number: u64, domain: &str, second: u32, wait: Duration) {
         let to = Addressee { host: Host::Domain(Domain::parse(domain).expect("valid")), origin: ClientOrigin::Known };
-        self.owed.note(id(number), Debt::Report { to, wait, kept: None }, self.at(second));
+        self.owed.update(id(number), OwedReports::Report { to, wait, kept: None }, self.at(second));
     }
 
     /// Adds the report of a stranger's message of `kept` octets; `None` means that recipients of it are pending.
     fn comes_back(&mut self, number: u64, domain: &str, second: u32, kept: Option<u64>) {
         let to =
             Addressee { host: Host::Domain(Domain::parse(domain).expect("valid")), origin: ClientOrigin::Stranger };
-        self.owed.note(id(number), Debt::Report { to, wait: GATHER, kept }, self.at(second));
+        self.owed.update(id(number), OwedReports::Report { to, wait: GATHER, kept }, self.at(second));
     }
 
     fn lost(&mut self, number: u64, second: u32, wait: Duration) {
@@ -53,7 +53,7 @@ impl Bench {
     }
 
     fn lost_of(&mut self, number: u64, second: u32, wait: Duration, octets: u64) {
-        self.owed.note(id(number), Debt::Digest { wait, octets }, self.at(second));
+        self.owed.update(id(number), OwedReports::Digest { wait, octets }, self.at(second));
     }
 
     /// Returns the messages whose reports start at a second.
@@ -84,7 +84,7 @@ fn id(number: u64) -> QueueId {
 
 #[test]
 fn reports_about_one_message_are_merged() {
-    let mut bench = Bench::new(600, 60);
+    let mut bench = ReportBench::new(600, 60);
     for second in 0..30 {
         bench.owes(1, "a.example", second, GATHER);
         assert_eq!(bench.next(second), [0; 0], "others may join");
@@ -103,7 +103,7 @@ fn reports_about_one_message_are_merged() {
 
 #[test]
 fn a_report_over_the_rate_of_its_domain_waits_and_delays_no_other() {
-    let mut bench = Bench::new(600, 6);
+    let mut bench = ReportBench::new(600, 6);
     for number in 1..=9 {
         bench.owes(number, "a.example", 0, Duration::ZERO);
     }
@@ -119,7 +119,7 @@ fn a_report_over_the_rate_of_its_domain_waits_and_delays_no_other() {
 
 #[test]
 fn the_rate_of_all_reports_applies_after_that_of_the_domain() {
-    let mut bench = Bench::new(6, 2);
+    let mut bench = ReportBench::new(6, 2);
     for number in 1..=3 {
         bench.owes(number, "a.example", 0, Duration::ZERO);
     }
@@ -135,16 +135,16 @@ fn the_rate_of_all_reports_applies_after_that_of_the_domain() {
 
 #[test]
 fn a_report_that_was_not_stored_is_retried_and_a_cleared_one_is_removed() {
-    let mut bench = Bench::new(600, 60);
+    let mut bench = ReportBench::new(600, 60);
     bench.owes(1, "a.example", 0, Duration::ZERO);
     bench.owes(2, "a.example", 0, GATHER);
     assert_eq!(bench.next(0), [1]);
     bench.reported(1, Some(60 * SECOND), 1);
-    bench.owed.note(id(2), Debt::Nothing, bench.at(2));
+    bench.owed.update(id(2), OwedReports::Nothing, bench.at(2));
     assert_eq!(bench.counts.read().waiting, 1);
     assert_eq!((bench.next(60), bench.next(61)), (vec![], vec![1]));
     // For a report that is being stored, the end of its task decides.
-    bench.owed.note(id(1), Debt::Nothing, bench.at(61));
+    bench.owed.update(id(1), OwedReports::Nothing, bench.at(61));
     assert_eq!(bench.counts.read().waiting, 1);
     bench.reported(1, None, 62);
     assert_eq!((bench.counts.read().waiting, bench.owed.next_wake()), (0, None));
@@ -152,20 +152,20 @@ fn a_report_that_was_not_stored_is_retried_and_a_cleared_one_is_removed() {
 
 #[test]
 fn a_report_waits_for_an_order_and_an_operator_may_make_it_due() {
-    let mut bench = Bench::new(600, 60);
+    let mut bench = ReportBench::new(600, 60);
     bench.owes(1, "a.example", 0, Duration::ZERO);
     bench.busy = vec![id(1)];
     assert_eq!((bench.next(0), bench.next(1)), (vec![], vec![]));
     bench.busy.clear();
     assert_eq!((bench.next(2), bench.counts.read().delayed), (vec![1], 0));
     bench.owes(2, "a.example", 2, HOUR);
-    assert!(bench.owed.hasten(id(2), bench.at(3)) && !bench.owed.hasten(id(3), bench.at(3)));
+    assert!(bench.owed.expedite(id(2), bench.at(3)) && !bench.owed.expedite(id(3), bench.at(3)));
     assert_eq!(bench.next(3), [2]);
 }
 
 #[test]
 fn a_digest_is_due_after_its_interval() {
-    let mut bench = Bench::new(600, 60);
+    let mut bench = ReportBench::new(600, 60);
     bench.lost(1, 0, HOUR);
     bench.lost(2, 1800, HOUR);
     assert_eq!(bench.owed.next_wake(), Some(bench.at(3600)));
@@ -180,13 +180,13 @@ fn a_digest_is_due_after_its_interval() {
     bench.owed.digested(Vec::new(), now);
     // A message that is removed meanwhile does not get into the digest.
     bench.lost(4, 9001, HOUR);
-    bench.owed.note(id(4), Debt::Nothing, bench.at(9002));
+    bench.owed.update(id(4), OwedReports::Nothing, bench.at(9002));
     assert_eq!((bench.digest(20_000), bench.counts.read().for_digest), (0, 0));
 }
 
 #[test]
 fn a_full_digest_goes_at_once_but_at_most_one_a_minute() {
-    let mut bench = Bench::new(600, 60);
+    let mut bench = ReportBench::new(600, 60);
     for number in 0..99 {
         bench.lost(number, 0, HOUR);
     }
@@ -205,7 +205,7 @@ fn a_full_digest_goes_at_once_but_at_most_one_a_minute() {
 
 #[test]
 fn a_digest_that_was_not_stored_is_retried_after_a_minute() {
-    let mut bench = Bench::new(600, 60);
+    let mut bench = ReportBench::new(600, 60);
     bench.lost(1, 0, Duration::ZERO);
     bench.lost(2, 0, Duration::ZERO);
     bench.busy = vec![id(2)];
@@ -218,7 +218,7 @@ fn a_digest_that_was_not_stored_is_retried_after_a_minute() {
 
 #[test]
 fn the_octets_of_messages_also_make_a_digest_full() {
-    let mut bench = Bench::new(600, 60);
+    let mut bench = ReportBench::new(600, 60);
     bench.lost_of(1, 0, HOUR, DIGEST_OCTETS - 1);
     assert_eq!(bench.digest(0), 0);
     bench.lost_of(2, 0, HOUR, 1);
@@ -230,7 +230,7 @@ fn the_octets_of_messages_also_make_a_digest_full() {
 
 #[test]
 fn full_digests_follow_each_other_after_five_seconds() {
-    let mut bench = Bench::new(600, 60);
+    let mut bench = ReportBench::new(600, 60);
     for number in 0..1200 {
         bench.lost(number, 0, HOUR);
     }
@@ -243,7 +243,7 @@ fn full_digests_follow_each_other_after_five_seconds() {
 
 #[test]
 fn mail_of_strangers_over_the_backlog_limit_goes_into_the_digest() {
-    let mut bench = Bench::new(600, 60);
+    let mut bench = ReportBench::new(600, 60);
     let most = backlog::OF_DOMAIN_MAX as u64;
     for number in 0..most + 10 {
         bench.comes_back(number, "a.example", 0, Some(1000));
@@ -269,7 +269,7 @@ fn mail_of_strangers_over_the_backlog_limit_goes_into_the_digest() {
 
 #[test]
 fn a_message_counts_in_the_backlog_once_no_recipient_is_pending() {
-    let mut bench = Bench::new(600, 60);
+    let mut bench = ReportBench::new(600, 60);
     let most = backlog::OF_DOMAIN_MAX as u64;
     bench.comes_back(5000, "a.example", 0, None);
     for number in 0..most {
@@ -284,6 +284,6 @@ fn a_message_counts_in_the_backlog_once_no_recipient_is_pending() {
         (most, 1, 1),
         "it is reported once, in the digest"
     );
-    bench.owed.note(id(5000), Debt::Nothing, bench.at(3));
+    bench.owed.update(id(5000), OwedReports::Nothing, bench.at(3));
     assert_eq!((bench.digest(3600), bench.counts.read().for_digest), (0, 0));
 }

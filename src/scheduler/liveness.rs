@@ -7,7 +7,7 @@ const WAITING_MAX: usize = 4;
 
 /// The amount of work of the scheduler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Work {
+pub struct Workload {
     /// The waiting deliveries: one for each message and recipient domain.
     pub waiting: usize,
     /// The running jobs.
@@ -15,21 +15,21 @@ pub struct Work {
 }
 
 /// The channel for the answer to a probe.
-pub(super) type Feel = oneshot::Sender<Work>;
+pub(super) type ProbeReply = oneshot::Sender<Workload>;
 
 /// The handle that probes the scheduler.
 #[derive(Debug, Clone)]
-pub struct Pulse(mpsc::Sender<Feel>);
+pub struct SchedulerProbe(mpsc::Sender<ProbeReply>);
 
 /// Creates a probe and the queue of its requests.
-pub(super) fn channel() -> (Pulse, mpsc::Receiver<Feel>) {
+pub(super) fn channel() -> (SchedulerProbe, mpsc::Receiver<ProbeReply>) {
     let (sender, receiver) = mpsc::channel(WAITING_MAX);
-    (Pulse(sender), receiver)
+    (SchedulerProbe(sender), receiver)
 }
 
-impl Pulse {
+impl SchedulerProbe {
     /// Waits for an answer of the loop. Returns `None` when the loop has ended.
-    pub async fn feel(&self) -> Option<Work> {
+    pub async fn probe(&self) -> Option<Workload> {
         let (answer, answered) = oneshot::channel();
         self.0.send(answer).await.ok()?;
         answered.await.ok()
@@ -39,13 +39,13 @@ impl Pulse {
 impl super::Scheduler {
     /// Returns the liveness probe of this scheduler.
     #[must_use]
-    pub fn pulse(&self) -> Pulse {
-        self.pulse.clone()
+    pub fn liveness(&self) -> SchedulerProbe {
+        self.liveness.clone()
     }
 
     /// Answers a liveness probe.
-    pub(super) fn beat(&self, answer: Feel) {
+    pub(super) fn answer_probe(&self, answer: ProbeReply) {
         // The caller may have given up waiting.
-        let _ = answer.send(Work { waiting: self.lanes.len(), under_way: self.jobs });
+        let _ = answer.send(Workload { waiting: self.queues.len(), under_way: self.jobs });
     }
 }

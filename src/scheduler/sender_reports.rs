@@ -12,7 +12,7 @@ use crate::envelope::{AttemptFailure, Envelope, FailureHistory, QueueId, Recipie
 use crate::running_config::Snapshot;
 use crate::spool::{Body, Entry, SpoolError};
 
-use super::owed::{Addressee, Rates};
+use super::report_queue::{Addressee, ReportRates};
 use super::{Context, Event};
 
 /// The most octets of header fields that a report returns.
@@ -20,7 +20,7 @@ const HEADERS_MAX: usize = 64 * 1024;
 
 /// A recipient with a report to the sender.
 #[derive(Debug)]
-pub(super) struct Change {
+pub(super) struct RecipientChange {
     pub(super) recipient: usize,
     pub(super) attempts: u32,
     /// The earlier failures.
@@ -30,7 +30,7 @@ pub(super) struct Change {
     pub(super) is_of_content: bool,
 }
 
-impl Change {
+impl RecipientChange {
     /// Creates a report for a recipient that does not bounce.
     pub(super) fn notice(recipient: usize, last: AttemptFailure) -> Self {
         Self { recipient, attempts: 0, history: FailureHistory::default(), last, is_of_content: false }
@@ -39,16 +39,16 @@ impl Change {
 
 /// The state of the rate check for the first report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Room {
+pub(super) enum RateCheck {
     /// The rate limit is still to be checked.
-    Wanted,
+    Needed,
     /// The rate limit has already admitted it.
-    Taken,
+    Done,
 }
 
 /// The result of storing the owed reports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stored {
+pub(super) enum StoreResult {
     /// No report is owed any more.
     All,
     /// The rate limit does not admit a report now.
@@ -65,17 +65,17 @@ pub(super) async fn store(
     entry: &Entry,
     envelope: &mut Envelope,
     until: Timestamp,
-    mut room: Room,
-) -> Stored {
+    mut rate_check: RateCheck,
+) -> StoreResult {
     for action in [Action::Failed, Action::Delayed(Some(until)), Action::Delayed(None), Action::Relayed] {
         let owed = take_wanted(envelope, action, until);
         if owed.is_empty() {
             continue;
         }
-        if room == Room::Wanted && !take_room(context, settings, envelope) {
-            return Stored::OverRate;
+        if rate_check == RateCheck::Needed && !take_rate(context, settings, envelope) {
+            return StoreResult::OverRate;
         }
-        room = Room::Wanted;
+        rate_check = RateCheck::Needed;
         let stored = compose(context, settings, entry, envelope, action, &owed).await;
         let is_stored = stored.is_ok();
         if let Err(error) = stored {
@@ -95,10 +95,10 @@ pub(super) async fn store(
             }
         }
         if !is_stored {
-            return Stored::Failed;
+            return StoreResult::Failed;
         }
     }
-    Stored::All
+    StoreResult::All
 }
 
 /// Returns the time since a failure.
@@ -134,11 +134,11 @@ fn action_of(state: &RecipientState, until: Timestamp) -> Action {
 }
 
 /// Returns true when the rate limit admits a report to the sender of this message now, and counts it.
-fn take_room(context: &Context, settings: &Snapshot, envelope: &Envelope) -> bool {
+fn take_rate(context: &Context, settings: &Snapshot, envelope: &Envelope) -> bool {
     let Some(sender) = envelope.reverse_path.mailbox() else { return true };
     let to = Addressee { host: sender.host().clone(), origin: envelope.origin };
     let mut limiter = context.limiter.lock().unwrap_or_else(PoisonError::into_inner);
-    limiter.take(&to, Rates::of(&settings.config.limits), Instant::now())
+    limiter.take(&to, ReportRates::of(&settings.config.limits), Instant::now())
 }
 
 /// Writes, stores and queues one report.
@@ -153,17 +153,17 @@ async fn compose(
     // Failures of mail with the null sender go into the postmaster's digest.
     let Some(to) = envelope.reverse_path.mailbox() else { return Ok(()) };
     let config = &settings.config;
-    let told = owed.iter().filter_map(|at| {
+    let reported = owed.iter().filter_map(|at| {
         let recipient = envelope.recipients.get(*at)?;
         Some(ReportedRecipient { recipient, last: recipient.owed.as_deref()? })
     });
-    let told: Vec<ReportedRecipient<'_>> = told.collect();
+    let reported: Vec<ReportedRecipient<'_>> = reported.collect();
     // A sender on this host (root of cron, for example) has no mailbox here.
     let to = access::local_mailbox(RelayRules::new(config, &settings.connectors), to).unwrap_or_else(|| to.clone());
     let (returned, original) = match dsn::content_to_return(action, envelope, entry.size) {
         ReturnedContent::Nothing => (ReturnedContent::Nothing, Vec::new()),
-        ReturnedContent::Full => (ReturnedContent::Full, readable(entry, usize::MAX).await?),
-        ReturnedContent::Headers => (ReturnedContent::Headers, readable(entry, HEADERS_MAX).await?),
+        ReturnedContent::Full => (ReturnedContent::Full, read_front(entry, usize::MAX).await?),
+        ReturnedContent::Headers => (ReturnedContent::Headers, read_front(entry, HEADERS_MAX).await?),
     };
     // A report without the original is better than none.
     let returned = if original.is_empty() && entry.size > 0 { ReturnedContent::Nothing } else { returned };
@@ -177,21 +177,21 @@ async fn compose(
         original: &original,
     };
     let draft = context.spool.draft_report();
-    let report = dsn::write(&about, action, &told, &to, draft.id());
+    let report = dsn::write(&about, action, &reported, &to, draft.id());
     let report_id = enqueue(context, draft, report).await?;
-    context.reports.stored(told.len());
-    tracing::info!(queue_id = %entry.id, %report_id, %to, recipients = told.len(), "report to the sender queued");
+    context.reports.stored(reported.len());
+    tracing::info!(queue_id = %entry.id, %report_id, %to, recipients = reported.len(), "report to the sender queued");
     Ok(())
 }
 
 /// Stores a rejected report of ours again, as plain text. Returns false when the message is not such a report.
-pub(super) async fn simplify(
+pub(super) async fn resend_as_text(
     context: &Context,
     settings: &Snapshot,
     entry: &Entry,
     envelope: &Envelope,
 ) -> Result<bool, SpoolError> {
-    let report = readable(entry, usize::MAX).await?;
+    let report = read_front(entry, usize::MAX).await?;
     let rejected = RejectedReport { id: entry.id, envelope, content: &report };
     let draft = context.spool.draft_report();
     let written = dsn::write_text_only(&rejected, &settings.config.hostname, Timestamp::now(), draft.id());
@@ -224,7 +224,7 @@ pub(super) fn is_confidential(settings: &Snapshot, envelope: &Envelope, connecto
 }
 
 /// Returns at most `most` octets from the front of a message; none when its content is damaged.
-pub(super) async fn readable(entry: &Entry, most: usize) -> Result<Vec<u8>, SpoolError> {
+pub(super) async fn read_front(entry: &Entry, most: usize) -> Result<Vec<u8>, SpoolError> {
     match front(&entry.body, most).await {
         // The spool has quarantined it and logged it.
         Err(SpoolError::Damaged { .. } | SpoolError::Missing(_)) => Ok(Vec::new()),

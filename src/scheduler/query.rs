@@ -13,15 +13,15 @@ use super::orders::{Operator, Request};
 
 /// The status of several messages at one moment.
 #[derive(Debug)]
-pub struct Outlook {
+pub struct StatusReply {
     /// The `[queue] expire` in use.
     expire: Duration,
     clock_jumps: ClockJumps,
     /// The status of each message of the query, in the same order.
-    pub messages: Vec<Prospect>,
+    pub messages: Vec<MessageStatus>,
 }
 
-impl Outlook {
+impl StatusReply {
     /// Returns the time at which a message accepted at `accepted` expires.
     #[must_use]
     pub fn expires(&self, accepted: Timestamp) -> Timestamp {
@@ -31,25 +31,25 @@ impl Outlook {
 
 /// The status of one message.
 #[derive(Debug)]
-pub struct Prospect {
+pub struct MessageStatus {
     /// True while an attempt or an operator's order on it is running.
     pub busy: bool,
     /// The status of each recipient domain of the query, in the same order.
-    pub ways: Vec<Way>,
+    pub destinations: Vec<DestinationStatus>,
 }
 
 /// The status of the destination of one recipient domain.
 #[derive(Debug)]
-pub struct Way {
+pub struct DestinationStatus {
     /// The name of the connector for the domain.
     pub connector: String,
     /// The backoff, if the mail is in one now.
-    pub pause: Option<Pause>,
+    pub backoff: Option<BackoffStatus>,
 }
 
 /// The backoff of a destination, or of a part of its mail.
 #[derive(Debug)]
-pub struct Pause {
+pub struct BackoffStatus {
     /// The end of the backoff.
     pub until: Timestamp,
     /// The failure that caused it.
@@ -60,7 +60,7 @@ pub struct Pause {
 
 /// A query for one message, or for mail like it.
 #[derive(Debug)]
-pub struct Asked {
+pub struct StatusQuery {
     /// The id of the message; `None` for a message that does not exist yet.
     pub id: Option<QueueId>,
     /// The recipient domains.
@@ -71,42 +71,42 @@ pub struct Asked {
 
 /// A query with the channel for its answer.
 #[derive(Debug)]
-pub(super) struct Question {
-    messages: Vec<Asked>,
-    answer: oneshot::Sender<Outlook>,
+pub(super) struct StatusRequest {
+    messages: Vec<StatusQuery>,
+    answer: oneshot::Sender<StatusReply>,
 }
 
 impl Operator {
     /// Returns the status of messages, or `None` when the daemon is stopping.
-    pub async fn outlook(&self, messages: Vec<Asked>) -> Option<Outlook> {
+    pub async fn status(&self, messages: Vec<StatusQuery>) -> Option<StatusReply> {
         let (answer, answered) = oneshot::channel();
-        self.ask(Request::Outlook(Question { messages, answer })).await.ok()?;
+        self.ask(Request::Status(StatusRequest { messages, answer })).await.ok()?;
         answered.await.ok()
     }
 }
 
 impl super::Scheduler {
     /// Answers a query.
-    pub(super) fn tell(&self, question: Question) {
+    pub(super) fn answer_query(&self, request: StatusRequest) {
         let now = Instant::now();
-        let messages = question.messages.into_iter().map(|Asked { id, hosts, tls }| Prospect {
+        let messages = request.messages.into_iter().map(|StatusQuery { id, hosts, tls }| MessageStatus {
             busy: id.is_some_and(|id| self.active.contains_key(&id)),
-            ways: hosts.iter().map(|host| self.way(host, tls, now)).collect(),
+            destinations: hosts.iter().map(|host| self.destination_status(host, tls, now)).collect(),
         });
         let expire = self.context.running.load().config.queue.expire;
-        let outlook = Outlook { expire, clock_jumps: self.clock_jumps.clone(), messages: messages.collect() };
+        let reply = StatusReply { expire, clock_jumps: self.clock_jumps.clone(), messages: messages.collect() };
         // The caller may be gone.
-        let _ = question.answer.send(outlook);
+        let _ = request.answer.send(reply);
     }
 
-    fn way(&self, host: &Host, tls: TlsRequirement, now: Instant) -> Way {
+    fn destination_status(&self, host: &Host, tls: TlsRequirement, now: Instant) -> DestinationStatus {
         let connector = self.context.running.load().connectors.for_host(host).name.clone();
-        let down = self.lanes.down(&self.destination(host), host, tls == TlsRequirement::Relaxed, now);
-        let pause = down.map(|(until, wait)| Pause {
+        let backoff = self.queues.backoff(&self.destination(host), host, tls == TlsRequirement::Relaxed, now);
+        let backoff = backoff.map(|(until, wait)| BackoffStatus {
             until: Timestamp::now() + until.saturating_duration_since(now),
             last: wait.last.clone(),
             part: wait.part.map(ToString::to_string),
         });
-        Way { connector, pause }
+        DestinationStatus { connector, backoff }
     }
 }

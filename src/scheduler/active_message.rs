@@ -11,10 +11,10 @@ use crate::spool::Entry;
 use super::Context;
 
 /// The message of an item, if it is in memory.
-pub(super) type Cargo = Option<Arc<Live>>;
+pub(super) type LoadedMessage = Option<Arc<ActiveMessage>>;
 
 /// A message with running jobs, or in memory for its first attempt.
-pub(super) struct Live {
+pub(super) struct ActiveMessage {
     pub(super) id: QueueId,
     pub(super) entry: OnceCell<Arc<Entry>>,
     /// The current envelope, once a job has changed a recipient's state; until then the one in `entry` holds.
@@ -24,7 +24,7 @@ pub(super) struct Live {
     in_memory: Arc<AtomicU64>,
 }
 
-impl Live {
+impl ActiveMessage {
     /// Creates a shared message, loaded from the spool on first use unless `entry` is set. `held` octets of it count
     /// towards [`super::MEMORY_MAX`] until it is dropped.
     pub(super) fn new(id: QueueId, entry: OnceCell<Arc<Entry>>, held: u64, context: &Context) -> Self {
@@ -33,7 +33,7 @@ impl Live {
     }
 }
 
-impl Drop for Live {
+impl Drop for ActiveMessage {
     fn drop(&mut self) {
         self.in_memory.fetch_sub(self.held, Ordering::Relaxed);
     }

@@ -4,7 +4,7 @@
 //! recorded as owed in the same write. Evidence is stored before the queue has the result. A message is removed only
 //! when no recipient is open and no report is owed.
 
-mod close;
+mod write;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -20,24 +20,24 @@ use crate::outbound::{Attempt, AttemptResult, RecipientResult};
 use crate::running_config::Snapshot;
 use crate::smtp::reply::{EnhancedStatusCode, Status};
 
-use super::journal::Journal;
-use super::lanes::Item;
-use super::notice::Change;
-use super::trouble::{host, is_of_content, trouble};
-use super::waits::wait;
-use super::witness::Witness;
-use super::{Context, Live};
-pub(super) use close::write_down;
+use super::attempt_failure::{attempt_failure, host, is_of_content};
+use super::delivery_log::DeliveryLog;
+use super::evidence_records::EvidenceBatch;
+use super::queues::Item;
+use super::retry_schedule::wait;
+use super::sender_reports::RecipientChange;
+use super::{ActiveMessage, Context};
+pub(super) use write::write_state;
 
 /// The work that remains for the recipients of an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Left {
+pub(super) enum Remaining {
     /// No recipient is pending.
     Nothing,
     /// The process is ending and the result could not be stored. The next start continues from the earlier state.
-    Unwritten,
+    NotStored,
     /// Another attempt.
-    Until {
+    Retry {
         /// The time of the attempt.
         due: Instant,
         /// The next deadline: a report of delay, or the end of the message's time.
@@ -45,13 +45,13 @@ pub(super) enum Left {
     },
 }
 
-impl Left {
+impl Remaining {
     /// Adds an attempt at `due` with a deadline; the earlier times win.
     fn and(self, due: Instant, deadline: Instant) -> Self {
         match self {
-            Self::Nothing | Self::Unwritten => Self::Until { due, deadline },
-            Self::Until { due: earlier, deadline: sooner } => {
-                Self::Until { due: due.min(earlier), deadline: deadline.min(sooner) }
+            Self::Nothing | Self::NotStored => Self::Retry { due, deadline },
+            Self::Retry { due: earlier, deadline: sooner } => {
+                Self::Retry { due: due.min(earlier), deadline: deadline.min(sooner) }
             }
         }
     }
@@ -59,41 +59,41 @@ impl Left {
 
 /// Stores the result of an attempt. A write that fails is retried. If the process ends first, the message is delivered
 /// again: it may arrive twice, but is never lost.
-pub(super) async fn settle(
+pub(super) async fn store_result(
     context: &Arc<Context>,
-    live: &Live,
+    message: &ActiveMessage,
     attempt: &Attempt,
     report: &AttemptResult,
     expires: Instant,
-) -> Left {
+) -> Remaining {
     let settings = context.running.load();
-    let mut state = live.envelope.lock().await;
+    let mut state = message.envelope.lock().await;
     let envelope = state.get_or_insert_with(|| attempt.entry.envelope.clone());
-    let mut books = Books::open(&settings, attempt, Some(report), expires, envelope);
+    let mut writer = ResultWriter::new(&settings, attempt, Some(report), expires, envelope);
     for result in &report.results {
-        books.enter(envelope, result);
+        writer.add_result(envelope, result);
     }
-    books.close(context, envelope).await
+    writer.finish(context, envelope).await
 }
 
 /// Handles the deadline of a message that cannot be tried now: reports the delay to the sender, or bounces an expired
 /// message. `down` is the reason of the destination's backoff, if it is in one.
-pub(super) async fn age(
+pub(super) async fn store_deadline(
     context: &Arc<Context>,
-    live: &Live,
+    message: &ActiveMessage,
     attempt: &Attempt,
     down: Option<AttemptFailure>,
     due: Instant,
     expires: Instant,
-) -> Left {
+) -> Remaining {
     let settings = context.running.load();
-    let mut state = live.envelope.lock().await;
+    let mut state = message.envelope.lock().await;
     let envelope = state.get_or_insert_with(|| attempt.entry.envelope.clone());
-    let mut books = Books::open(&settings, attempt, None, expires, envelope);
+    let mut writer = ResultWriter::new(&settings, attempt, None, expires, envelope);
     for recipient in &attempt.recipients {
-        books.age(envelope, *recipient, down.as_ref(), due);
+        writer.add_deadline(envelope, *recipient, down.as_ref(), due);
     }
-    books.close(context, envelope).await
+    writer.finish(context, envelope).await
 }
 
 /// Returns the time of the report of delay for a message that expires at `expires`, if one is due before that.
@@ -109,7 +109,7 @@ pub(super) fn warn_at(settings: &Snapshot, expires: Instant) -> Option<Instant> 
 }
 
 /// Recomputes the deadlines of an item after `[queue] expire` changed. An item that is now expired gets a last attempt.
-pub(super) fn reckon<T>(settings: &Snapshot, item: &mut Item<T>) {
+pub(super) fn rebase_deadlines<T>(settings: &Snapshot, item: &mut Item<T>) {
     let (before, expire) = (item.expire, settings.config.queue.expire);
     let awaits_notice = item.deadline < item.expires;
     let later = item.expires + expire.saturating_sub(before);
@@ -119,8 +119,8 @@ pub(super) fn reckon<T>(settings: &Snapshot, item: &mut Item<T>) {
     item.deadline = warn_at(settings, item.expires).filter(|_| awaits_notice).unwrap_or(item.expires);
 }
 
-/// Collects the outcomes of one attempt and stores them (see [`Books::close`]).
-struct Books<'a> {
+/// Collects the outcomes of one attempt and stores them (see [`ResultWriter::finish`]).
+struct ResultWriter<'a> {
     settings: &'a Snapshot,
     attempt: &'a Attempt,
     /// The connector that the attempt used.
@@ -128,26 +128,26 @@ struct Books<'a> {
     now: Instant,
     expires: Instant,
     warn_at: Option<Instant>,
-    left: Left,
-    failed: Vec<Change>,
-    late: Vec<Change>,
-    held: Vec<Change>,
-    relayed: Vec<Change>,
-    witness: Witness<'a>,
+    remaining: Remaining,
+    failed: Vec<RecipientChange>,
+    late: Vec<RecipientChange>,
+    held: Vec<RecipientChange>,
+    relayed: Vec<RecipientChange>,
+    evidence: EvidenceBatch<'a>,
     /// The states before the attempt, to restore when the result cannot be stored.
-    before: Vec<Before>,
+    before: Vec<PreviousState>,
 }
 
 /// The state of a recipient before an attempt.
-struct Before {
+struct PreviousState {
     at: usize,
     state: RecipientState,
     owed: Option<Box<AttemptFailure>>,
 }
 
-impl<'a> Books<'a> {
+impl<'a> ResultWriter<'a> {
     /// Starts a result. `report` is `None` for a deadline without an attempt.
-    fn open(
+    fn new(
         settings: &'a Snapshot,
         attempt: &'a Attempt,
         report: Option<&'a AttemptResult>,
@@ -156,7 +156,7 @@ impl<'a> Books<'a> {
     ) -> Self {
         let before = envelope.recipients.iter().enumerate().filter_map(|(at, recipient)| {
             let is_concerned = recipient.owed.is_some() || attempt.recipients.contains(&at);
-            is_concerned.then(|| Before { at, state: recipient.state.clone(), owed: recipient.owed.clone() })
+            is_concerned.then(|| PreviousState { at, state: recipient.state.clone(), owed: recipient.owed.clone() })
         });
         let warn_at = warn_at(settings, expires);
         Self {
@@ -166,22 +166,22 @@ impl<'a> Books<'a> {
             now: Instant::now(),
             expires,
             warn_at,
-            left: Left::Nothing,
+            remaining: Remaining::Nothing,
             failed: Vec::new(),
             late: Vec::new(),
             held: Vec::new(),
             relayed: Vec::new(),
-            witness: Witness::new(settings, attempt, report),
+            evidence: EvidenceBatch::new(settings, attempt, report),
             before: before.collect(),
         }
     }
 
-    fn journal(&self) -> Journal<'a> {
-        Journal { attempt: self.attempt, connector: self.connector }
+    fn log(&self) -> DeliveryLog<'a> {
+        DeliveryLog { attempt: self.attempt, connector: self.connector }
     }
 
     /// Adds the outcome of one recipient.
-    fn enter(&mut self, envelope: &mut Envelope, result: &'a RecipientResult) {
+    fn add_result(&mut self, envelope: &mut Envelope, result: &'a RecipientResult) {
         let all = envelope.recipients.len();
         let Some(recipient) = envelope.recipients.get_mut(result.recipient) else { return };
         let (attempts, warned, mut history) = match &mut recipient.state {
@@ -193,55 +193,59 @@ impl<'a> Books<'a> {
         let attempts = attempts.saturating_add(1);
         match &result.outcome {
             RecipientOutcome::Delivered(reply) => {
-                self.journal().delivered(result, &recipient.mailbox, reply);
+                self.log().delivered(result, &recipient.mailbox, reply);
                 self.relay(result, recipient, reply);
-                self.witness.delivered(result, attempts, reply);
+                self.evidence.delivered(result, attempts, reply);
                 recipient.owed = None;
                 recipient.state = RecipientState::Delivered;
             }
             RecipientOutcome::Bounced(failure) => {
-                let last = trouble(failure, &result.trail, Persistence::Permanent);
-                self.witness.failed(result, attempts, evidence::RecordedOutcome::Bounced, &last);
+                let last = attempt_failure(failure, &result.trail, Persistence::Permanent);
+                self.evidence.failed(result, attempts, evidence::RecordedOutcome::Bounced, &last);
                 let is_of_content = is_of_content(failure) && result.via.is_some();
                 let at = result.recipient;
-                self.give_up(recipient, Some(result), Change { recipient: at, attempts, history, last, is_of_content });
+                self.give_up(
+                    recipient,
+                    Some(result),
+                    RecipientChange { recipient: at, attempts, history, last, is_of_content },
+                );
             }
             RecipientOutcome::Held(failure) => {
-                let last = trouble(failure, &result.trail, Persistence::Transient);
-                self.journal().held(result, &recipient.mailbox, &last);
-                self.witness.failed(result, attempts, evidence::RecordedOutcome::Held, &last);
+                let last = attempt_failure(failure, &result.trail, Persistence::Transient);
+                self.log().held(result, &recipient.mailbox, &last);
+                self.evidence.failed(result, attempts, evidence::RecordedOutcome::Held, &last);
                 // The time of an operator's decision is unknown, so the sender gets the report now.
                 if self.warn_at.is_some() && !warned && self.wants(recipient, Action::Delayed(None)) {
-                    self.held.push(Change::notice(result.recipient, last.clone()));
+                    self.held.push(RecipientChange::notice(result.recipient, last.clone()));
                 }
                 recipient.owed = None;
                 history.push(last, all);
                 recipient.state = RecipientState::Held { attempts, history };
             }
             RecipientOutcome::Deferred(failure) => {
-                let last = trouble(failure, &result.trail, Persistence::Transient);
+                let last = attempt_failure(failure, &result.trail, Persistence::Transient);
                 if self.now >= self.expires {
                     let last = self.expired(last);
-                    self.witness.failed(result, attempts, evidence::RecordedOutcome::Bounced, &last);
+                    self.evidence.failed(result, attempts, evidence::RecordedOutcome::Bounced, &last);
                     let at = result.recipient;
-                    let change = Change { recipient: at, attempts, history, last, is_of_content: false };
+                    let change = RecipientChange { recipient: at, attempts, history, last, is_of_content: false };
                     return self.give_up(recipient, Some(result), change);
                 }
                 let due = (self.now + wait(&self.settings.config.queue.retry, attempts)).min(self.expires);
                 let next = Timestamp::now() + due.saturating_duration_since(self.now);
-                self.journal().deferred(result, &recipient.mailbox, &last, next);
-                self.witness.failed(result, attempts, evidence::RecordedOutcome::Deferred, &last);
+                self.log().deferred(result, &recipient.mailbox, &last, next);
+                self.evidence.failed(result, attempts, evidence::RecordedOutcome::Deferred, &last);
                 self.check_delay(result.recipient, recipient, warned, last.clone());
                 history.push(last, all);
                 let apart = result.apart;
                 recipient.state = RecipientState::Pending { attempts, next: Some(next), history, warned, apart };
-                self.left = self.left.and(due, self.expires);
+                self.remaining = self.remaining.and(due, self.expires);
             }
         }
     }
 
     /// Adds a recipient whose deadline has passed.
-    fn age(&mut self, envelope: &mut Envelope, at: usize, down: Option<&AttemptFailure>, due: Instant) {
+    fn add_deadline(&mut self, envelope: &mut Envelope, at: usize, down: Option<&AttemptFailure>, due: Instant) {
         let Some(recipient) = envelope.recipients.get_mut(at) else { return };
         let RecipientState::Pending { attempts, history, warned, .. } = &recipient.state else { return };
         let (attempts, warned, history) = (*attempts, *warned, history.clone());
@@ -254,17 +258,17 @@ impl<'a> Books<'a> {
         });
         if self.now >= self.expires {
             let last = self.expired(last);
-            self.witness.too_old(at, &last);
-            let change = Change { recipient: at, attempts, history, last, is_of_content: false };
+            self.evidence.expired(at, &last);
+            let change = RecipientChange { recipient: at, attempts, history, last, is_of_content: false };
             return self.give_up(recipient, None, change);
         }
         self.check_delay(at, recipient, warned, last);
-        self.left = self.left.and(due, self.expires);
+        self.remaining = self.remaining.and(due, self.expires);
     }
 
     /// Adds a recipient that bounces.
-    fn give_up(&mut self, recipient: &Recipient, result: Option<&RecipientResult>, change: Change) {
-        self.journal().failed(result, &recipient.mailbox, &change.last);
+    fn give_up(&mut self, recipient: &Recipient, result: Option<&RecipientResult>, change: RecipientChange) {
+        self.log().failed(result, &recipient.mailbox, &change.last);
         self.failed.push(change);
     }
 
@@ -272,9 +276,9 @@ impl<'a> Books<'a> {
     fn check_delay(&mut self, at: usize, recipient: &Recipient, warned: bool, last: AttemptFailure) {
         let Some(warn_at) = self.warn_at.filter(|_| !warned) else { return };
         if self.now < warn_at {
-            self.left = self.left.and(self.expires, warn_at);
+            self.remaining = self.remaining.and(self.expires, warn_at);
         } else if self.wants(recipient, Action::Delayed(None)) {
-            self.late.push(Change::notice(at, last));
+            self.late.push(RecipientChange::notice(at, last));
         }
     }
 
@@ -289,7 +293,7 @@ impl<'a> Books<'a> {
                 host: Some(host(&via.peer)),
                 reply: Some(reply.clone()),
             };
-            self.relayed.push(Change::notice(result.recipient, last));
+            self.relayed.push(RecipientChange::notice(result.recipient, last));
         }
     }
 

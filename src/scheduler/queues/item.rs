@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::address::Host;
 use crate::envelope::{AttemptFailure, QueueId};
 
-use super::Ticket;
+use super::AttemptToken;
 use super::share::Share;
 
 /// A destination: the peers that share a connection limit and a backoff.
@@ -20,7 +20,7 @@ pub(in crate::scheduler) enum Destination {
 
 /// The destination of mail for a domain, with its limits.
 #[derive(Debug, Clone)]
-pub(in crate::scheduler) struct Place {
+pub(in crate::scheduler) struct Placement {
     pub(in crate::scheduler) destination: Destination,
     /// The most concurrent attempts (`connections` of the connector).
     pub(in crate::scheduler) limit: u32,
@@ -39,15 +39,15 @@ pub(in crate::scheduler) struct Item<T> {
     pub(in crate::scheduler) expires: Instant,
     /// The `[queue] expire` that `expires` was computed with.
     pub(in crate::scheduler) expire: Duration,
-    pub(in crate::scheduler) cargo: T,
+    pub(in crate::scheduler) loaded: T,
 }
 
 /// A job for an item.
 #[derive(Debug)]
 pub(in crate::scheduler) enum Job<T> {
-    /// Deliver it. Call [`super::Lanes::finished`] when the attempt ends.
-    Deliver(Ticket, Item<T>),
+    /// Deliver it. Call [`super::DestinationQueues::finished`] when the attempt ends.
+    Deliver(AttemptToken, Item<T>),
     /// Its deadline has passed and it cannot be tried now. The time is that of the next attempt; the failure is the
     /// reason of the destination's backoff, if it is in one.
-    Aged(Item<T>, Instant, Option<AttemptFailure>),
+    DeadlineReached(Item<T>, Instant, Option<AttemptFailure>),
 }

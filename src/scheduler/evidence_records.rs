@@ -1,6 +1,6 @@
 //! Converts the result of an attempt into records of [`crate::evidence`].
 //!
-//! It decides nothing: the outcome of each recipient comes from `settle`.
+//! It decides nothing: the outcome of each recipient comes from `result`.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -23,22 +23,22 @@ use crate::smtp::reply::{EnhancedStatusCode, Reply, Status};
 use crate::spool::{Entry, SpoolError};
 
 use super::Context;
-use super::orders::Refused;
+use super::orders::OrderRefused;
 
 /// The interval between two checks if evidence can be written again.
-const LOOK: Duration = Duration::from_secs(1);
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The evidence of one attempt, until it is written.
-pub(super) struct Witness<'a> {
+pub(super) struct EvidenceBatch<'a> {
     attempt: &'a Attempt,
     connector: &'a Arc<Connector>,
     config: &'a Arc<Config>,
     at: Timestamp,
-    said: Vec<Said<'a>>,
+    records: Vec<RecipientRecord<'a>>,
 }
 
 /// The evidence of one recipient.
-struct Said<'a> {
+struct RecipientRecord<'a> {
     recipient: usize,
     /// The result of the attempt; `None` without an attempt.
     result: Option<&'a RecipientResult>,
@@ -50,19 +50,19 @@ struct Said<'a> {
     reason: Option<String>,
 }
 
-impl<'a> Witness<'a> {
+impl<'a> EvidenceBatch<'a> {
     /// Starts the evidence of an attempt. `report` is `None` for a message that expired without an attempt.
     pub(super) fn new(settings: &'a Snapshot, attempt: &'a Attempt, report: Option<&'a AttemptResult>) -> Self {
         let (connector, config) = match report {
             Some(report) => (&report.connector, &report.snapshot.config),
             None => (settings.connectors.for_host(&attempt.host), &settings.config),
         };
-        Self { attempt, connector, config, at: Timestamp::now(), said: Vec::new() }
+        Self { attempt, connector, config, at: Timestamp::now(), records: Vec::new() }
     }
 
     /// Adds a delivery.
     pub(super) fn delivered(&mut self, result: &'a RecipientResult, attempts: u32, reply: &Reply) {
-        self.said.push(Said {
+        self.records.push(RecipientRecord {
             recipient: result.recipient,
             result: Some(result),
             attempts,
@@ -82,40 +82,50 @@ impl<'a> Witness<'a> {
         outcome: RecordedOutcome,
         last: &AttemptFailure,
     ) {
-        self.said.push(Said { result: Some(result), attempts, ..told(result.recipient, outcome, last) });
+        self.records.push(RecipientRecord {
+            result: Some(result),
+            attempts,
+            ..failure_record(result.recipient, outcome, last)
+        });
     }
 
     /// Adds a recipient that expired without an attempt.
-    pub(super) fn too_old(&mut self, recipient: usize, last: &AttemptFailure) {
-        self.said.push(told(recipient, RecordedOutcome::Bounced, last));
+    pub(super) fn expired(&mut self, recipient: usize, last: &AttemptFailure) {
+        self.records.push(failure_record(recipient, RecordedOutcome::Bounced, last));
     }
 
-    /// Stores the records. Returns false when that fails. Without `told` the report of a bounce could not be stored, so
+    /// Stores the records. Returns false when that fails. Without `is_reported` the report of a bounce could not be stored, so
     /// the recipients stay in the queue and are recorded as deferred.
-    pub(super) async fn testify(self, evidence: &Evidence, envelope: &Envelope, told: bool) -> bool {
+    pub(super) async fn write(self, evidence: &Evidence, envelope: &Envelope, is_reported: bool) -> bool {
         if !evidence.is_kept() {
             return true;
         }
-        let said = self.said.iter().filter_map(|said| self.statement(envelope, said, told));
-        let statements = acceptance(&self.attempt.entry, envelope).into_iter().chain(said.map(|said| (self.at, said)));
-        evidence.write_all(statements.collect()).await.is_ok()
+        let record = self.records.iter().filter_map(|record| self.evidence_record(envelope, record, is_reported));
+        let records =
+            acceptance(&self.attempt.entry, envelope).into_iter().chain(record.map(|record| (self.at, record)));
+        evidence.write_all(records.collect()).await.is_ok()
     }
 
     /// Builds the record of one recipient.
-    fn statement(&self, envelope: &Envelope, said: &Said<'_>, told: bool) -> Option<EvidenceRecord> {
+    fn evidence_record(
+        &self,
+        envelope: &Envelope,
+        record: &RecipientRecord<'_>,
+        is_reported: bool,
+    ) -> Option<EvidenceRecord> {
         let Attempt { entry, host, .. } = self.attempt;
-        let recipient = envelope.recipients.get(said.recipient)?;
-        let via = said.result.and_then(|result| result.via.as_deref());
-        let policy = said.result.and_then(|result| result.policy.as_deref());
-        let failure = said.result.and_then(failure);
+        let recipient = envelope.recipients.get(record.recipient)?;
+        let via = record.result.and_then(|result| result.via.as_deref());
+        let policy = record.result.and_then(|result| result.policy.as_deref());
+        let failure = record.result.and_then(failure);
         let unmet = failure.and_then(unmet);
         let standing = match (via, &unmet) {
             (_, Some(_)) => DemandOutcome::Refused,
             (Some(via), None) => DemandOutcome::of(policy, &via.clearance),
             (None, None) => DemandOutcome::Unreached,
         };
-        let outcome = match said.outcome {
-            RecordedOutcome::Bounced if !told => RecordedOutcome::Deferred,
+        let outcome = match record.outcome {
+            RecordedOutcome::Bounced if !is_reported => RecordedOutcome::Deferred,
             outcome => outcome,
         };
         Some(EvidenceRecord::Delivery(Box::new(DeliveryRecord {
@@ -124,13 +134,13 @@ impl<'a> Witness<'a> {
             from: envelope.reverse_path.mailbox().map(ToString::to_string).unwrap_or_default(),
             to: recipient.mailbox.to_string(),
             domain: name(host),
-            attempt: said.attempts,
+            attempt: record.attempts,
             connector: self.connector.name.clone(),
             configuration: self.config.source.digest.clone(),
             policy: policy.map(PolicyRecord::of),
             exception: exception(self.connector, self.at).map(ExceptionRecord::of),
-            host: via.map(|via| name(&via.host)).or_else(|| said.host.clone()),
-            address: via.map(|via| via.address).or_else(|| dialled(said.result)).map(|address| address.to_string()),
+            host: via.map(|via| name(&via.host)).or_else(|| record.host.clone()),
+            address: via.map(|via| via.address).or_else(|| dialled(record.result)).map(|address| address.to_string()),
             session: via
                 .map(|via| SessionRecord::of(via.clearance.session()))
                 .or_else(|| failure.and_then(without_mail)),
@@ -138,9 +148,9 @@ impl<'a> Witness<'a> {
             downgraded_from: via.and_then(|via| via.was).map(|was| was.as_str().to_owned()),
             standing,
             outcome,
-            status: said.status.to_string(),
-            reply: said.reply.clone(),
-            reason: said.reason.clone(),
+            status: record.status.to_string(),
+            reply: record.reply.clone(),
+            reason: record.reason.clone(),
         })))
     }
 }
@@ -153,8 +163,8 @@ fn acceptance(entry: &Entry, envelope: &Envelope) -> Option<(Timestamp, Evidence
 }
 
 /// Returns the evidence of a stored failure.
-fn told<'a>(recipient: usize, outcome: RecordedOutcome, last: &AttemptFailure) -> Said<'a> {
-    Said {
+fn failure_record<'a>(recipient: usize, outcome: RecordedOutcome, last: &AttemptFailure) -> RecipientRecord<'a> {
+    RecipientRecord {
         recipient,
         result: None,
         attempts: 0,
@@ -219,7 +229,7 @@ fn without_mail(failure: &Failure) -> Option<SessionRecord> {
 
 /// Stores the record of acceptance, if it is not written yet: evidence may have been off when the message was first
 /// tried. Returns false when that fails.
-pub(super) async fn put_on_record(context: &Context, entry: &Entry, envelope: &mut Envelope) -> bool {
+pub(super) async fn write_acceptance(context: &Context, entry: &Entry, envelope: &mut Envelope) -> bool {
     if !context.evidence.is_kept() {
         return true;
     }
@@ -233,20 +243,20 @@ pub(super) async fn put_on_record(context: &Context, entry: &Entry, envelope: &m
 }
 
 /// Stores evidence of the open recipients of a message that an operator removes.
-pub(super) async fn removed(context: &Context, id: QueueId) -> Result<(), Refused> {
+pub(super) async fn write_removal(context: &Context, id: QueueId) -> Result<(), OrderRefused> {
     if !context.evidence.is_kept() {
         return Ok(());
     }
     let entry = match context.spool.load(id).await {
         Ok(entry) => Arc::new(entry),
-        Err(SpoolError::Damaged { remaining: Some(left), .. }) => Arc::new(left.without_content()),
+        Err(SpoolError::Damaged { remaining: Some(remaining), .. }) => Arc::new(remaining.without_content()),
         // A message that cannot be read may be removed without a record.
         Err(SpoolError::Damaged { remaining: None, .. } | SpoolError::Missing(_)) => return Ok(()),
         Err(error) => return Err(error.into()),
     };
     let settings = context.running.load();
     let at = Timestamp::now();
-    let mut statements: Vec<_> = acceptance(&entry, &entry.envelope).into_iter().collect();
+    let mut records: Vec<_> = acceptance(&entry, &entry.envelope).into_iter().collect();
     for recipient in entry.envelope.recipients.iter().filter(|recipient| recipient.state.is_open()) {
         let host = recipient.mailbox.host();
         let removed = EvidenceRecord::Delivery(Box::new(DeliveryRecord {
@@ -271,19 +281,19 @@ pub(super) async fn removed(context: &Context, id: QueueId) -> Result<(), Refuse
             reply: None,
             reason: Some("removed by an operator".to_owned()),
         }));
-        statements.push((at, removed));
+        records.push((at, removed));
     }
-    context.evidence.write_all(statements).await.map_err(|_| Refused::Stopping)
+    context.evidence.write_all(records).await.map_err(|_| OrderRefused::Stopping)
 }
 
 /// Waits until evidence can be written. Returns false when the process ends first. A report stored before its evidence
 /// would be sent twice if the process ended in between.
-pub(super) async fn evidence_flows(context: &Context) -> bool {
+pub(super) async fn wait_for_evidence(context: &Context) -> bool {
     while context.evidence.is_stuck() {
         if context.ending.is_cancelled() {
             return false;
         }
-        let pause = tokio::time::timeout(LOOK, context.ending.cancelled());
+        let pause = tokio::time::timeout(CHECK_INTERVAL, context.ending.cancelled());
         // Either way, check again; at shutdown for the last time.
         let _ = pause.await;
     }

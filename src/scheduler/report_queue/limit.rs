@@ -27,12 +27,12 @@ pub(in crate::scheduler) struct Addressee {
 
 /// The configured rates of reports per minute.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::scheduler) struct Rates {
+pub(in crate::scheduler) struct ReportRates {
     all: u32,
     domain: u32,
 }
 
-impl Rates {
+impl ReportRates {
     pub(in crate::scheduler) fn of(limits: &Limits) -> Self {
         Self { all: limits.dsn_per_minute, domain: limits.dsn_per_minute_per_domain }
     }
@@ -135,7 +135,7 @@ impl Limiter {
     }
 
     /// Takes a token of the domain and one of all reports, if both are free now. Returns false otherwise.
-    pub(in crate::scheduler) fn take(&mut self, to: &Addressee, rates: Rates, now: Instant) -> bool {
+    pub(in crate::scheduler) fn take(&mut self, to: &Addressee, rates: ReportRates, now: Instant) -> bool {
         let buckets = self.of(to.origin);
         let in_all = buckets.all.room_at(now, rates.all) <= now;
         if !in_all || buckets.room_of_domain(&to.host, now, rates.domain) > now {
@@ -147,12 +147,12 @@ impl Limiter {
     }
 
     /// Reserves the next token of the domain and returns its time.
-    pub(super) fn take_of_domain(&mut self, to: &Addressee, rates: Rates, now: Instant) -> Instant {
+    pub(super) fn take_of_domain(&mut self, to: &Addressee, rates: ReportRates, now: Instant) -> Instant {
         self.of(to.origin).take_of_domain(&to.host, now, rates.domain)
     }
 
     /// Reserves the next token of all reports and returns its time. Call it at the time of the domain's token.
-    pub(super) fn take_of_all(&mut self, to: &Addressee, rates: Rates, now: Instant) -> Instant {
+    pub(super) fn take_of_all(&mut self, to: &Addressee, rates: ReportRates, now: Instant) -> Instant {
         self.of(to.origin).all.take(now, rates.all)
     }
 }
@@ -174,7 +174,7 @@ mod tests {
 
     #[test]
     fn a_minutes_reports_may_go_at_once_and_then_one_after_the_other() {
-        let (start, rates) = (Instant::now(), Rates { all: 1000, domain: 6 });
+        let (start, rates) = (Instant::now(), ReportRates { all: 1000, domain: 6 });
         let mut limiter = Limiter::new(start);
         for _ in 0..6 {
             assert!(limiter.take(&known("a.example"), rates, start));
@@ -194,7 +194,7 @@ mod tests {
 
     #[test]
     fn a_reserved_token_is_not_given_to_another_report() {
-        let (start, rates) = (Instant::now(), Rates { all: 1000, domain: 6 });
+        let (start, rates) = (Instant::now(), ReportRates { all: 1000, domain: 6 });
         let mut limiter = Limiter::new(start);
         let at: Vec<u64> =
             (0..9).map(|_| (limiter.take_of_domain(&known("a.example"), rates, start) - start).as_secs()).collect();
@@ -205,7 +205,7 @@ mod tests {
 
     #[test]
     fn all_reports_have_a_common_limit_and_strangers_do_not_use_up_ours() {
-        let (start, rates) = (Instant::now(), Rates { all: 60, domain: 1 });
+        let (start, rates) = (Instant::now(), ReportRates { all: 60, domain: 1 });
         let mut limiter = Limiter::new(start);
         let stranger = |number: u32| to(&format!("d{number}.example"), ClientOrigin::Stranger);
         for number in 0..60 {
@@ -219,7 +219,7 @@ mod tests {
 
     #[test]
     fn the_number_of_domains_with_a_bucket_is_limited() {
-        let (start, rates) = (Instant::now(), Rates { all: 1_000_000, domain: 1 });
+        let (start, rates) = (Instant::now(), ReportRates { all: 1_000_000, domain: 1 });
         let mut limiter = Limiter::new(start);
         let domain = |number: usize| known(&format!("d{number}.example"));
         for number in 0..DOMAINS_MAX {
@@ -235,7 +235,7 @@ mod tests {
 
     #[test]
     fn strangers_with_too_many_domains_do_not_delay_reports_about_our_mail() {
-        let (start, rates) = (Instant::now(), Rates { all: 1_000_000, domain: 1 });
+        let (start, rates) = (Instant::now(), ReportRates { all: 1_000_000, domain: 1 });
         let mut limiter = Limiter::new(start);
         for number in 0..DOMAINS_MAX + 100 {
             limiter.take_of_domain(&to(&format!("d{number}.example"), ClientOrigin::Stranger), rates, start);

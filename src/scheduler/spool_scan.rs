@@ -38,7 +38,7 @@ impl super::Scheduler {
 }
 
 /// A recipient domain with pending recipients.
-pub(super) struct Waiting {
+pub(super) struct PendingDomain {
     pub(super) host: Host,
     /// The earliest due time of its recipients.
     pub(super) next: Option<Timestamp>,
@@ -47,8 +47,8 @@ pub(super) struct Waiting {
 }
 
 /// Returns the recipient domains of a message that have pending recipients.
-pub(super) fn destinations(envelope: &Envelope) -> Vec<Waiting> {
-    let mut all: Vec<Waiting> = Vec::new();
+pub(super) fn pending_domains(envelope: &Envelope) -> Vec<PendingDomain> {
+    let mut all: Vec<PendingDomain> = Vec::new();
     for recipient in &envelope.recipients {
         let RecipientState::Pending { next, warned, .. } = &recipient.state else { continue };
         match all.iter_mut().find(|waiting| waiting.host == *recipient.mailbox.host()) {
@@ -56,7 +56,7 @@ pub(super) fn destinations(envelope: &Envelope) -> Vec<Waiting> {
                 waiting.next = waiting.next.min(*next);
                 waiting.warned &= warned;
             }
-            None => all.push(Waiting { host: recipient.mailbox.host().clone(), next: *next, warned: *warned }),
+            None => all.push(PendingDomain { host: recipient.mailbox.host().clone(), next: *next, warned: *warned }),
         }
     }
     all

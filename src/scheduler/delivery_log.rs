@@ -12,12 +12,12 @@ use crate::tls::{Clearance, TlsOutcome};
 
 /// Logs the outcomes of one attempt. `connector` is the connector that the attempt used.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Journal<'a> {
+pub(super) struct DeliveryLog<'a> {
     pub(super) attempt: &'a Attempt,
     pub(super) connector: &'a Connector,
 }
 
-impl Journal<'_> {
+impl DeliveryLog<'_> {
     /// Logs a delivery, with the demand and the TLS of the session.
     pub(super) fn delivered(&self, result: &RecipientResult, to: &Mailbox, reply: &Reply) {
         let Self { attempt, connector } = self;

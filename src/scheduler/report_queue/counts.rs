@@ -24,10 +24,10 @@ pub struct ReportCounts {
 
 /// The live counters behind [`ReportCounts`]. Every clone shares them.
 #[derive(Debug, Clone, Default)]
-pub(in crate::scheduler) struct Counts(Arc<Inner>);
+pub(in crate::scheduler) struct ReportCounters(Arc<ReportCells>);
 
 #[derive(Debug, Default)]
-struct Inner {
+struct ReportCells {
     waiting: AtomicU64,
     for_digest: AtomicU64,
     stored: AtomicU64,
@@ -37,7 +37,7 @@ struct Inner {
     diverted: AtomicU64,
 }
 
-impl Counts {
+impl ReportCounters {
     /// Sets the number of waiting messages.
     pub(super) fn waiting(&self, for_sender: usize, for_digest: usize) {
         self.0.waiting.store(for_sender as u64, Relaxed);
@@ -63,7 +63,7 @@ impl Counts {
     }
 
     pub(in crate::scheduler) fn read(&self) -> ReportCounts {
-        let Inner { waiting, for_digest, stored, delayed, merged, digests, diverted } = &*self.0;
+        let ReportCells { waiting, for_digest, stored, delayed, merged, digests, diverted } = &*self.0;
         ReportCounts {
             waiting: waiting.load(Relaxed),
             for_digest: for_digest.load(Relaxed),
