@@ -94,8 +94,8 @@ impl<'a> EvidenceBatch<'a> {
         self.records.push(failure_record(recipient, RecordedOutcome::Bounced, last));
     }
 
-    /// Stores the records. Returns false when that fails. Without `is_reported` the report of a bounce could not be stored, so
-    /// the recipients stay in the queue and are recorded as deferred.
+    /// Stores the records. Returns false when that fails. Without `is_reported`, the report of a bounce could not be
+    /// stored, so the recipients stay in the queue and are recorded as deferred.
     pub(super) async fn write(self, evidence: &Evidence, envelope: &Envelope, is_reported: bool) -> bool {
         if !evidence.is_kept() {
             return true;

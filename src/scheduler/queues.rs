@@ -67,8 +67,8 @@ pub(super) struct DestinationQueues<T> {
     delays: BTreeMap<DueKey, Millis>,
     /// The other due items, by the time at which they expire; the value is the due time.
     expiries: BTreeMap<DueKey, Millis>,
-    /// The queues that may have a job now: `called_first` ones waited for a place and go first, then `turn`.
-    called_first: VecDeque<DestinationId>,
+    /// The queues that may have a job now: first `first_turns`, which waited for a place, then `turn`.
+    first_turns: VecDeque<DestinationId>,
     turn: VecDeque<DestinationId>,
     /// The times at which queues may have a job next.
     wakes: BTreeSet<(Millis, DestinationId)>,
@@ -101,7 +101,7 @@ impl<T> DestinationQueues<T> {
             due: BTreeMap::new(),
             delays: BTreeMap::new(),
             expiries: BTreeMap::new(),
-            called_first: VecDeque::new(),
+            first_turns: VecDeque::new(),
             turn: VecDeque::new(),
             wakes: BTreeSet::new(),
             attempts: Attempts::new(attempts),
@@ -209,7 +209,7 @@ impl<T> DestinationQueues<T> {
             }
             self.take_turn(id);
         }
-        while let Some(id) = self.called_first.pop_front().or_else(|| self.turn.pop_front()) {
+        while let Some(id) = self.first_turns.pop_front().or_else(|| self.turn.pop_front()) {
             if let Some(job) = self.job(id, now) {
                 self.turn.push_back(id);
                 return Some(job);
@@ -243,7 +243,7 @@ impl<T> DestinationQueues<T> {
             let Some(queue) = self.all.get_mut(&id) else { continue };
             if !queue.in_turn {
                 queue.in_turn = true;
-                self.called_first.push_back(id);
+                self.first_turns.push_back(id);
             }
         }
     }

@@ -86,7 +86,7 @@ impl QueueBench {
         self.queues.finished(AttemptToken { attempt, ..token }, self.at(second), health, retry);
     }
 
-    /// Returns the numbers of the messages with a job at a second, each with its ticket. A deadline adds 1000.
+    /// Returns the numbers of the messages with a job at a second, each with its token. A deadline adds 1000.
     fn due_at(&mut self, second: u32) -> Vec<(u64, AttemptToken)> {
         let mut jobs = Vec::new();
         while let Some(job) = self.next(second) {
