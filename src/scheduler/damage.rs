@@ -10,7 +10,7 @@ use crate::outbound::Attempt;
 use crate::smtp::reply::Status;
 use crate::spool::StoredMessage;
 
-use super::result::Remaining;
+use super::result::RemainingWork;
 use super::{ActiveMessage, Context, orders};
 
 /// Bounces every open recipient of a damaged message. Returns no attempt, since nothing can be delivered.
@@ -21,12 +21,12 @@ pub(super) async fn give_up(
     context: &Arc<Context>,
     message: &ActiveMessage,
     remaining: StoredMessage,
-) -> Result<Option<Attempt>, Remaining> {
+) -> Result<Option<Attempt>, RemainingWork> {
     let entry = Arc::new(remaining.without_content());
     let text = "its content was damaged on the disk of the relay, and what is left of it was quarantined there";
     let failure = Failure::permanent(Scope::Message, Status(3, 0), text);
     match orders::give_up(context, message, &entry, &failure).await {
-        Remaining::Nothing => Ok(None),
+        RemainingWork::Nothing => Ok(None),
         remaining => Err(remaining),
     }
 }

@@ -11,7 +11,7 @@ use crate::spool::{Entry, SpoolError};
 use crate::tls::Layer;
 
 use super::queues::{AttemptToken, Health, Item, Job, Part};
-use super::result::{self, Remaining};
+use super::result::{self, RemainingWork};
 use super::{ActiveMessage, Context, Event, LoadedMessage, attempt_failure, damage, retry_schedule};
 
 /// The wait before a message is retried that could not be read from the spool.
@@ -59,13 +59,13 @@ impl JobGuard {
         Self { context: Arc::clone(context), item: Some(item) }
     }
 
-    fn finish(mut self, remaining: Remaining) {
+    fn finish(mut self, remaining: RemainingWork) {
         let Some(item) = self.item.take() else { return };
         let id = item.id;
         let remaining = match remaining {
             // After `Unwritten` the next start continues from the spool.
-            Remaining::Nothing | Remaining::NotStored => None,
-            Remaining::Retry { due, deadline } => Some((Item { deadline, ..item }, due)),
+            RemainingWork::Nothing | RemainingWork::NotStored => None,
+            RemainingWork::Retry { due, deadline } => Some((Item { deadline, ..item }, due)),
         };
         let _ = self.context.events.send(Event::Settled(id, remaining));
     }
@@ -97,7 +97,7 @@ pub(super) async fn work(
         }
         Job::DeadlineReached(item, due, down) => match prepare(&context, &message, &item).await {
             Ok(Some(attempt)) => result::store_deadline(&context, &message, &attempt, down, due, item.expires).await,
-            Ok(None) => Remaining::Nothing,
+            Ok(None) => RemainingWork::Nothing,
             Err(remaining) => remaining,
         },
     };
@@ -112,10 +112,10 @@ async fn deliver(
     item: &Item<LoadedMessage>,
     slot: AttemptSlot,
     limit: &AttemptLimit,
-) -> Remaining {
+) -> RemainingWork {
     let mut attempt = match prepare(context, message, item).await {
         Ok(Some(attempt)) => attempt,
-        Ok(None) => return Remaining::Nothing,
+        Ok(None) => return RemainingWork::Nothing,
         Err(remaining) => return remaining,
     };
     attempt.may_be_last = item.expires.saturating_duration_since(Instant::now()) < LAST;
@@ -133,7 +133,7 @@ async fn prepare(
     context: &Arc<Context>,
     message: &ActiveMessage,
     item: &Item<LoadedMessage>,
-) -> Result<Option<Attempt>, Remaining> {
+) -> Result<Option<Attempt>, RemainingWork> {
     let entry = match message.entry.get_or_try_init(|| load(context, message)).await {
         Ok(entry) => Arc::clone(entry),
         // The spool has quarantined the content and logged it.
@@ -145,7 +145,7 @@ async fn prepare(
         Err(error) => {
             tracing::error!(queue_id = %item.id, %error, "cannot read message from the spool; retrying in a minute");
             let due = Instant::now() + SPOOL_PAUSE;
-            return Err(Remaining::Retry { due, deadline: due.max(item.expires) });
+            return Err(RemainingWork::Retry { due, deadline: due.max(item.expires) });
         }
     };
     let state = message.envelope.lock().await;

@@ -367,10 +367,10 @@ async fn bounce(context: &Arc<Context>, id: QueueId) -> Result<Option<StoredMess
     let message = ActiveMessage::new(id, OnceCell::new_with(Some(Arc::clone(&entry))), 0, context);
     let failure = Failure::permanent(Scope::Message, Status(3, 0), "given up by the administrator of the relay");
     let is_left = match give_up(context, &message, &entry, &failure).await {
-        result::Remaining::Nothing => false,
-        result::Remaining::Retry { .. } => true,
+        result::RemainingWork::Nothing => false,
+        result::RemainingWork::Retry { .. } => true,
         // The next start resumes from the spool; the state in memory may be outdated.
-        result::Remaining::NotStored => return Err((OrderRefused::Stopping, AfterOrder::SameItems(Vec::new()))),
+        result::RemainingWork::NotStored => return Err((OrderRefused::Stopping, AfterOrder::SameItems(Vec::new()))),
     };
     let envelope = message
         .envelope
@@ -387,7 +387,7 @@ pub(super) async fn give_up(
     message: &ActiveMessage,
     entry: &Arc<Entry>,
     failure: &Failure,
-) -> result::Remaining {
+) -> result::RemainingWork {
     let mut hosts = Vec::new();
     let envelope = message.envelope.lock().await.clone().unwrap_or_else(|| entry.envelope.clone());
     for recipient in envelope.recipients.iter().filter(|recipient| recipient.state.is_open()) {
@@ -395,7 +395,7 @@ pub(super) async fn give_up(
             hosts.push(recipient.mailbox.host().clone());
         }
     }
-    let mut remaining = result::Remaining::Nothing;
+    let mut remaining = result::RemainingWork::Nothing;
     for host in hosts {
         let settings = context.running.load();
         let attempt = attempt_for(entry, &envelope, &host, RecipientState::is_open);
@@ -411,9 +411,9 @@ pub(super) async fn give_up(
         let connector = Arc::clone(settings.connectors.for_host(&host));
         let report = AttemptResult { results, trail: Vec::new(), connector, snapshot: settings };
         match result::store_result(context, message, &attempt, &report, Instant::now()).await {
-            result::Remaining::Nothing => {}
-            until @ result::Remaining::Retry { .. } => remaining = until,
-            result::Remaining::NotStored => return result::Remaining::NotStored,
+            result::RemainingWork::Nothing => {}
+            until @ result::RemainingWork::Retry { .. } => remaining = until,
+            result::RemainingWork::NotStored => return result::RemainingWork::NotStored,
         }
     }
     remaining

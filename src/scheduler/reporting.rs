@@ -43,7 +43,7 @@ pub(super) fn owed_reports(envelope: &Envelope, octets: u64, settings: &Snapshot
 }
 
 /// The subject of a running report task.
-enum ReportJob {
+enum ReportSubject {
     Report(QueueId),
     Digest(Vec<QueueId>),
 }
@@ -51,7 +51,7 @@ enum ReportJob {
 /// A guard of a running report task. If the task panics, the guard schedules it again.
 struct ReportGuard {
     context: Arc<Context>,
-    job: Option<ReportJob>,
+    job: Option<ReportSubject>,
 }
 
 impl ReportGuard {
@@ -69,8 +69,8 @@ impl Drop for ReportGuard {
         let Some(job) = self.job.take().filter(|_| std::thread::panicking()) else { return };
         tracing::error!("report task panicked, a bug in Gatepost; retrying later");
         let event = match job {
-            ReportJob::Report(id) => Event::Reported(id, Some(SPOOL_PAUSE)),
-            ReportJob::Digest(ids) => Event::Digested { ids: ids.clone(), remaining: ids },
+            ReportSubject::Report(id) => Event::Reported(id, Some(SPOOL_PAUSE)),
+            ReportSubject::Digest(ids) => Event::Digested { ids: ids.clone(), remaining: ids },
         };
         let _ = self.context.events.send(event);
     }
@@ -116,7 +116,7 @@ impl super::Scheduler {
 
 /// Stores the reports about one message.
 async fn report(context: Arc<Context>, message: Arc<ActiveMessage>) {
-    let guard = ReportGuard { context: Arc::clone(&context), job: Some(ReportJob::Report(message.id)) };
+    let guard = ReportGuard { context: Arc::clone(&context), job: Some(ReportSubject::Report(message.id)) };
     let id = message.id;
     let again = match message.entry.get_or_try_init(|| super::delivery::load(&context, &message)).await {
         Ok(entry) => store(&context, &message, entry).await,
@@ -164,7 +164,7 @@ async fn store(context: &Context, message: &ActiveMessage, entry: &Entry) -> Opt
 /// Stores the digest about some messages.
 async fn digest(context: Arc<Context>, messages: Vec<Arc<ActiveMessage>>) {
     let ids: Vec<_> = messages.iter().map(|message| message.id).collect();
-    let guard = ReportGuard { context: Arc::clone(&context), job: Some(ReportJob::Digest(ids.clone())) };
+    let guard = ReportGuard { context: Arc::clone(&context), job: Some(ReportSubject::Digest(ids.clone())) };
     let (mut lost, mut reported, mut remaining) = (Vec::new(), Vec::new(), Vec::new());
     for message in &messages {
         match digest_entry(&context, message).await {

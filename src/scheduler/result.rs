@@ -31,7 +31,7 @@ pub(super) use write::write_state;
 
 /// The work that remains for the recipients of an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Remaining {
+pub(super) enum RemainingWork {
     /// No recipient is pending.
     Nothing,
     /// The process is ending and the result could not be stored. The next start continues from the earlier state.
@@ -45,7 +45,7 @@ pub(super) enum Remaining {
     },
 }
 
-impl Remaining {
+impl RemainingWork {
     /// Adds an attempt at `due` with a deadline; the earlier times win.
     fn and(self, due: Instant, deadline: Instant) -> Self {
         match self {
@@ -65,7 +65,7 @@ pub(super) async fn store_result(
     attempt: &Attempt,
     report: &AttemptResult,
     expires: Instant,
-) -> Remaining {
+) -> RemainingWork {
     let settings = context.running.load();
     let mut state = message.envelope.lock().await;
     let envelope = state.get_or_insert_with(|| attempt.entry.envelope.clone());
@@ -85,7 +85,7 @@ pub(super) async fn store_deadline(
     down: Option<AttemptFailure>,
     due: Instant,
     expires: Instant,
-) -> Remaining {
+) -> RemainingWork {
     let settings = context.running.load();
     let mut state = message.envelope.lock().await;
     let envelope = state.get_or_insert_with(|| attempt.entry.envelope.clone());
@@ -128,7 +128,7 @@ struct ResultWriter<'a> {
     now: Instant,
     expires: Instant,
     warn_at: Option<Instant>,
-    remaining: Remaining,
+    remaining: RemainingWork,
     failed: Vec<RecipientChange>,
     late: Vec<RecipientChange>,
     held: Vec<RecipientChange>,
@@ -166,7 +166,7 @@ impl<'a> ResultWriter<'a> {
             now: Instant::now(),
             expires,
             warn_at,
-            remaining: Remaining::Nothing,
+            remaining: RemainingWork::Nothing,
             failed: Vec::new(),
             late: Vec::new(),
             held: Vec::new(),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{PreviousState, Remaining, ResultWriter};
+use super::{PreviousState, RemainingWork, ResultWriter};
 use crate::dsn::{self, Action};
 use crate::envelope::{Envelope, QueueId, RecipientState, ReportForm};
 use crate::scheduler::retry_schedule::wait;
@@ -18,7 +18,7 @@ const WRITE_PAUSE: Duration = Duration::from_secs(5);
 
 impl ResultWriter<'_> {
     /// Stores the reports that may be stored now, then the evidence, then the new state with the reports still owed.
-    pub(super) async fn finish(mut self, context: &Arc<Context>, envelope: &mut Envelope) -> Remaining {
+    pub(super) async fn finish(mut self, context: &Arc<Context>, envelope: &mut Envelope) -> RemainingWork {
         let has_news = [&self.failed, &self.late, &self.held, &self.relayed].iter().any(|changes| !changes.is_empty());
         let has_owed = has_news || self.before.iter().any(|before| before.owed.is_some());
         let id = self.attempt.entry.id;
@@ -48,7 +48,7 @@ impl ResultWriter<'_> {
                 }
                 self.remaining
             }
-            StateWrite::Aborted => Remaining::NotStored,
+            StateWrite::Aborted => RemainingWork::NotStored,
         }
     }
 
@@ -147,14 +147,14 @@ impl ResultWriter<'_> {
 
 /// Restores the recipients after their result could not be stored because the process ends. The result of another
 /// destination may still be stored, and must not include this one.
-fn restore(id: QueueId, before: Vec<PreviousState>, envelope: &mut Envelope) -> Remaining {
+fn restore(id: QueueId, before: Vec<PreviousState>, envelope: &mut Envelope) -> RemainingWork {
     tracing::error!(queue_id = %id, "attempt result not stored because its evidence cannot be written; the attempt may be repeated after the restart");
     for PreviousState { at, state, owed } in before {
         if let Some(recipient) = envelope.recipients.get_mut(at) {
             (recipient.state, recipient.owed) = (state, owed);
         }
     }
-    Remaining::NotStored
+    RemainingWork::NotStored
 }
 
 /// The result of a write into the spool.
