@@ -181,7 +181,7 @@ fn what_could_not_be_synced_at_the_end_is_not_left_for_the_next_start() {
     let port = silent.local_addr().expect("it is bound").port();
     assert!(within(ARRIVES, || is_called(port)), "nothing was begun");
     relay.signal("TERM");
-    relay.hears("waiting for deliveries in flight");
+    relay.hears("waiting for running deliveries");
     sink.serve(silent);
     relay.hears(REPEATED);
     relay.ends_by_itself().check().unwrap_or_else(|fault| panic!("{fault}"));

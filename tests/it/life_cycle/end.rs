@@ -59,7 +59,7 @@ async fn a_second_signal_ends_it_at_once() {
     Client::connect(relay.address).await.sends("b@a.example").await;
     until("it is under way", || sink.seen(|seen| (seen.peak == 1).then_some(()))).await;
     relay.signal("TERM");
-    relay.hears("waiting for deliveries in flight");
+    relay.hears("waiting for running deliveries");
     relay.signal("INT");
     let end = relay.ends_by_itself();
     assert_eq!(end.status.and_then(|status| status.code()), Some(1), "{}", end.log);
