@@ -1,7 +1,7 @@
 //! The scheduler starts delivery attempts, limits how many run at once, retries and expires messages.
 //!
 //! One task owns the queue in memory (`queues`). Each attempt is a task of its own (`delivery`), which sends an
-//! [`Event`] when it ends. Every message is in the spool before it is queued here, so a restart rebuilds the queue.
+//! `Event` when it ends. Every message is in the spool before it is queued here, so a restart rebuilds the queue.
 //! The scheduler opens no connection; of the policy it reads only the route and the limits of a connector.
 
 mod active_message;
