@@ -36,7 +36,7 @@ pub struct OutboundExplanation {
     pub problem: Option<HopProblem>,
     /// The consequences when no hop is left.
     pub no_hop_left: NoHopLeft,
-    /// True if mail could be delivered, as far as is known without dialling.
+    /// True if nothing that is known without dialling prevents delivery.
     pub can_go: bool,
 }
 

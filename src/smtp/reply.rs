@@ -27,7 +27,7 @@ pub enum Severity {
     Success,
     /// 3xx: the server waits for more input.
     Intermediate,
-    /// 4xx: the command failed for now.
+    /// 4xx: the command failed, and may succeed later.
     Transient,
     /// 5xx: the command failed for good.
     Permanent,

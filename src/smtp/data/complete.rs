@@ -20,7 +20,7 @@ enum HeaderPosition {
     Body,
 }
 
-/// The kind of a header line, as far as its octets show.
+/// The kind of a header line, judged by its octets alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum HeaderLine {
     /// Not decided yet.
