@@ -1,11 +1,12 @@
-//! Measures the time for which a well-behaved client waits while others make Gatepost search for certificate paths: 20
-//! connections show a certificate with 11 small CA certificates of one name above it, from a connector that requires a
-//! chain, and repeat MAIL FROM. Meanwhile a client sends a message every tenth of a second. Everything runs over
-//! loopback and STARTTLS, with the daemon built like the packages.
+//! Measures the time for which a well-behaved client waits while others make Gatepost search for
+//! certificate paths: 20 connections show a certificate with 11 small CA certificates of one name
+//! above it, from a connector that requires a chain, and repeat MAIL FROM. Meanwhile a client sends
+//! a message every tenth of a second. Everything runs over loopback and STARTTLS, with the daemon
+//! built like the packages.
 //!
-//! `cargo bench --bench chains` measures; the bar is 0.5 s for each message, from the TCP connection to the 250 after
-//! its content, and exit status 1 means that it was missed. `cargo bench --bench chains -- PROGRAM` measures another
-//! binary.
+//! `cargo bench --bench chains` measures; the bar is 0.5 s for each message, from the TCP
+//! connection to the 250 after its content, and exit status 1 means that it was missed. `cargo
+//! bench --bench chains -- PROGRAM` measures another binary.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -15,7 +16,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair,
+};
 use rustls::ClientConfig;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite, AsyncWriteExt as _, BufStream};
@@ -37,8 +40,10 @@ fn main() -> ExitCode {
         println!("run me with: cargo bench --bench chains");
         return ExitCode::SUCCESS;
     }
-    let program =
-        arguments.iter().find(|argument| *argument != "--bench").map_or(env!("CARGO_BIN_EXE_gatepost"), |path| path);
+    let program = arguments
+        .iter()
+        .find(|argument| *argument != "--bench")
+        .map_or(env!("CARGO_BIN_EXE_gatepost"), |path| path);
     match run(Path::new(program)) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
@@ -73,25 +78,37 @@ fn run(program: &Path) -> io::Result<bool> {
     let before = refused.load(Relaxed);
     let began = Instant::now();
     let busy = client.block_on(measure(&good, relay.address))?;
-    let rate =
-        (refused.load(Relaxed) - before) / usize::try_from(began.elapsed().as_secs()).unwrap_or(usize::MAX).max(1);
+    let rate = (refused.load(Relaxed) - before)
+        / usize::try_from(began.elapsed().as_secs())
+            .unwrap_or(usize::MAX)
+            .max(1);
     load.shutdown_background();
     println!("{MESSAGES} messages of a good client, milliseconds from connection to 250");
     println!("                                                  median   slowest");
-    for (what, times) in [("alone", &quiet), ("beside 20 connections with hostile chains", &busy)] {
+    for (what, times) in [
+        ("alone", &quiet),
+        ("beside 20 connections with hostile chains", &busy),
+    ] {
         let milliseconds = |at: usize| times[at].as_secs_f64() * 1000.0;
-        println!("{what:<50} {:>5.1} {:>9.1}", milliseconds(times.len() / 2), milliseconds(times.len() - 1));
+        println!(
+            "{what:<50} {:>5.1} {:>9.1}",
+            milliseconds(times.len() / 2),
+            milliseconds(times.len() - 1)
+        );
     }
     println!("MAIL FROM of the hostile connections refused meanwhile: {rate} a second");
     Ok(busy[busy.len() - 1] < BAR)
 }
 
 fn runtime() -> io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
 }
 
-/// Returns a host's certificate and key, under the name of an authority that eleven certificates share, each with
-/// another key.
+/// Returns a host's certificate and key, under the name of an authority that eleven certificates
+/// share, each with another key.
 fn hostile_chain() -> io::Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)> {
     let authority = || {
         let mut params = CertificateParams::default();
@@ -102,27 +119,47 @@ fn hostile_chain() -> io::Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'s
     };
     let key = || KeyPair::generate().map_err(io::Error::other);
     let (leaf_key, signer) = (key()?, key()?);
-    let leaf = CertificateParams::new(vec!["mail.partner.example".to_owned()]).map_err(io::Error::other)?;
-    let leaf = leaf.signed_by(&leaf_key, &Issuer::from_params(&authority(), &signer)).map_err(io::Error::other)?;
+    let leaf = CertificateParams::new(vec!["mail.partner.example".to_owned()])
+        .map_err(io::Error::other)?;
+    let leaf = leaf
+        .signed_by(&leaf_key, &Issuer::from_params(&authority(), &signer))
+        .map_err(io::Error::other)?;
     let mut chain = vec![leaf.der().clone()];
     for _ in 0..CERTIFICATES {
-        chain.push(authority().self_signed(&key()?).map_err(io::Error::other)?.der().clone());
+        chain.push(
+            authority()
+                .self_signed(&key()?)
+                .map_err(io::Error::other)?
+                .der()
+                .clone(),
+        );
     }
-    Ok((chain, PrivatePkcs8KeyDer::from(leaf_key.serialize_der()).into()))
+    Ok((
+        chain,
+        PrivatePkcs8KeyDer::from(leaf_key.serialize_der()).into(),
+    ))
 }
 
-fn connector(identity: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>) -> io::Result<TlsConnector> {
+fn connector(
+    identity: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
+) -> io::Result<TlsConnector> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut roots = rustls::RootCertStore::empty();
-    for root in rustls::pki_types::pem::PemObject::pem_file_iter(file("ca.pem")).map_err(io::Error::other)? {
-        roots.add(root.map_err(io::Error::other)?).map_err(io::Error::other)?;
+    for root in rustls::pki_types::pem::PemObject::pem_file_iter(file("ca.pem"))
+        .map_err(io::Error::other)?
+    {
+        roots
+            .add(root.map_err(io::Error::other)?)
+            .map_err(io::Error::other)?;
     }
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(io::Error::other)?
         .with_root_certificates(roots);
     let config = match identity {
-        Some((chain, key)) => builder.with_client_auth_cert(chain, key).map_err(io::Error::other)?,
+        Some((chain, key)) => builder
+            .with_client_auth_cert(chain, key)
+            .map_err(io::Error::other)?,
         None => builder.with_no_client_auth(),
     };
     Ok(TlsConnector::from(Arc::new(config)))
@@ -130,7 +167,9 @@ fn connector(identity: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'stat
 
 /// Returns the path of a file in `certs/`.
 fn file(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("certs").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("certs")
+        .join(name)
 }
 
 /// The relay; dropping this ends it.
@@ -188,8 +227,15 @@ verify = "name"
             ),
         )?;
         let mut command = Command::new(program);
-        command.args(["run", "--config"]).arg(&settings).stdin(Stdio::null()).stdout(Stdio::null());
-        Ok(Self { address, child: command.spawn()? })
+        command
+            .args(["run", "--config"])
+            .arg(&settings)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null());
+        Ok(Self {
+            address,
+            child: command.spawn()?,
+        })
     }
 }
 
@@ -226,7 +272,10 @@ async fn code<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut BufStream<S>) -> i
     }
 }
 
-async fn say<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut BufStream<S>, text: &str) -> io::Result<String> {
+async fn say<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: &mut BufStream<S>,
+    text: &str,
+) -> io::Result<String> {
     stream.write_all(text.as_bytes()).await?;
     stream.flush().await?;
     code(stream).await
@@ -252,7 +301,10 @@ async fn secure(
 async fn pester(tls: &TlsConnector, address: SocketAddr, refused: &AtomicUsize) -> io::Result<()> {
     let mut stream = secure(tls, address).await?;
     loop {
-        match say(&mut stream, "MAIL FROM:<someone@partner.example>\r\n").await?.as_str() {
+        match say(&mut stream, "MAIL FROM:<someone@partner.example>\r\n")
+            .await?
+            .as_str()
+        {
             "550" => refused.fetch_add(1, Relaxed),
             "421" => return Ok(()),
             other => return Err(io::Error::other(format!("MAIL was answered with {other}"))),
@@ -260,7 +312,8 @@ async fn pester(tls: &TlsConnector, address: SocketAddr, refused: &AtomicUsize) 
     }
 }
 
-/// Sends messages one after another, each on its own connection; returns their times, the shortest first.
+/// Sends messages one after another, each on its own connection; returns their times, the shortest
+/// first.
 async fn measure(tls: &TlsConnector, address: SocketAddr) -> io::Result<Vec<Duration>> {
     let mut times = Vec::new();
     for _ in 0..MESSAGES {
@@ -283,7 +336,9 @@ async fn message(tls: &TlsConnector, address: SocketAddr) -> io::Result<()> {
     ] {
         let code = say(&mut stream, text).await?;
         if code != wanted {
-            return Err(io::Error::other(format!("{text:?} was answered with {code}")));
+            return Err(io::Error::other(format!(
+                "{text:?} was answered with {code}"
+            )));
         }
     }
     Ok(())

@@ -1,14 +1,16 @@
-//! Measures the time for which healthy mail waits while other destinations hang: the daemon runs between clients and a
-//! small Internet on loopback, with its own name server. In each attack many destinations hang; meanwhile mail for our
-//! own mailbox server, for a partner with a connector, and for a new domain must arrive within 5 s. A run in which too
-//! few sessions hung fails, since it proves nothing.
+//! Measures the time for which healthy mail waits while other destinations hang: the daemon runs
+//! between clients and a small Internet on loopback, with its own name server. In each attack many
+//! destinations hang; meanwhile mail for our own mailbox server, for a partner with a connector,
+//! and for a new domain must arrive within 5 s. A run in which too few sessions hung fails, since
+//! it proves nothing.
 //!
-//! `cargo bench --bench fairness` runs every attack (a minute each, two and a half at most); `cargo bench --bench
-//! fairness -- bounces` runs those whose name begins so. `--profile dev` is sufficient. Exit status 1 means that a
-//! message was late or missing, or that too few sessions hung.
+//! `cargo bench --bench fairness` runs every attack (a minute each, two and a half at most); `cargo
+//! bench --bench fairness -- bounces` runs those whose name begins so. `--profile dev` is
+//! sufficient. Exit status 1 means that a message was late or missing, or that too few sessions
+//! hung.
 //!
-//! `internet` has the name server and the hosts, `relay` the daemon, `client` sends mail, and `attack` defines the
-//! attacks.
+//! `internet` has the name server and the hosts, `relay` the daemon, `client` sends mail, and
+//! `attack` defines the attacks.
 
 #[path = "fairness/attack.rs"]
 mod attack;
@@ -52,13 +54,21 @@ fn main() -> ExitCode {
         "{:<54} {:>13} {:>10} {:>10} {:>10}",
         "longest time to arrival", "hanging", "our own", "partner", "new domain"
     );
-    for attack in ATTACKS.iter().filter(|attack| wanted.is_none_or(|name| attack.name.starts_with(name.as_str()))) {
+    for attack in ATTACKS
+        .iter()
+        .filter(|attack| wanted.is_none_or(|name| attack.name.starts_with(name.as_str())))
+    {
         kept &= runtime.block_on(measure(attack));
     }
-    if kept { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if kept {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }
 
-/// Runs one attack and prints its line; returns whether every message arrived in time while enough sessions hung.
+/// Runs one attack and prints its line; returns whether every message arrived in time while enough
+/// sessions hung.
 async fn measure(attack: &Attack) -> bool {
     let internet = Internet::start().await;
     let relay = Relay::start(&internet).await;
@@ -67,11 +77,20 @@ async fn measure(attack: &Attack) -> bool {
     // The rounds in which enough sessions hung, and the smallest number of those sessions.
     let (mut under_attack, mut fewest) = (0, usize::MAX);
     for round in 0..ROUNDS_MAX {
-        let to =
-            [format!("own{round}@example.com"), format!("p{round}@partner.example"), format!("n@new{round}.example")];
+        let to = [
+            format!("own{round}@example.com"),
+            format!("p{round}@partner.example"),
+            format!("n@new{round}.example"),
+        ];
         internet.expect(&to);
         for recipient in &to {
-            client::send(relay.address, client::INSIDE, "somebody@example.com", recipient).await;
+            client::send(
+                relay.address,
+                client::INSIDE,
+                "somebody@example.com",
+                recipient,
+            )
+            .await;
         }
         tokio::time::sleep(PAUSE).await;
         let hanging = internet.hanging();
@@ -86,20 +105,41 @@ async fn measure(attack: &Attack) -> bool {
     attacking.abort();
     let longest = ["own", "p", "n"].map(|kind| longest(&times, kind));
     let cells = longest.map(|longest| match longest {
-        Some(longest) => format!("{:.2} s{}", longest.as_secs_f64(), if longest > BAR { " !" } else { "" }),
+        Some(longest) => format!(
+            "{:.2} s{}",
+            longest.as_secs_f64(),
+            if longest > BAR { " !" } else { "" }
+        ),
         None => "lost !".to_owned(),
     });
     let [own, partner, new] = cells;
     let (is_attack, peak) = (under_attack == ROUNDS, internet.peak());
-    let hanging = if is_attack { format!("{fewest} to {peak}") } else { format!("{peak} at most !") };
-    println!("{:<54} {hanging:>13} {own:>10} {partner:>10} {new:>10}", attack.what);
-    is_attack && longest.iter().all(|longest| longest.is_some_and(|longest| longest <= BAR))
+    let hanging = if is_attack {
+        format!("{fewest} to {peak}")
+    } else {
+        format!("{peak} at most !")
+    };
+    println!(
+        "{:<54} {hanging:>13} {own:>10} {partner:>10} {new:>10}",
+        attack.what
+    );
+    is_attack
+        && longest
+            .iter()
+            .all(|longest| longest.is_some_and(|longest| longest <= BAR))
 }
 
 /// Returns the longest time of a kind of message; `None` if one did not arrive.
 fn longest(times: &[(String, Option<Duration>)], kind: &str) -> Option<Duration> {
-    let is_of_kind =
-        |to: &str| to.trim_end_matches(|c| c != '@').trim_end_matches('@').trim_end_matches(char::is_numeric) == kind;
-    let of_kind = times.iter().filter(|(to, _)| is_of_kind(to)).map(|(_, time)| *time);
+    let is_of_kind = |to: &str| {
+        to.trim_end_matches(|c| c != '@')
+            .trim_end_matches('@')
+            .trim_end_matches(char::is_numeric)
+            == kind
+    };
+    let of_kind = times
+        .iter()
+        .filter(|(to, _)| is_of_kind(to))
+        .map(|(_, time)| *time);
     of_kind.collect::<Option<Vec<_>>>()?.into_iter().max()
 }

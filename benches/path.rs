@@ -1,18 +1,22 @@
-//! Measures the throughput and cost of a whole relay: Gatepost, built like the packages, between a client and a sink,
-//! over loopback, with its spool on disk. A Postfix between the same two, in the same run, gives the ratio. The
-//! messages are of 4 KiB, over 20 connections at once, with 50 messages and with 1 message on each. The use of
-//! connections to the sink is up to the relay and part of the measurement, except in a last case, in which each message
-//! has its own connection on both legs.
+//! Measures the throughput and cost of a whole relay: Gatepost, built like the packages, between a
+//! client and a sink, over loopback, with its spool on disk. A Postfix between the same two, in the
+//! same run, gives the ratio. The messages are of 4 KiB, over 20 connections at once, with 50
+//! messages and with 1 message on each. The use of connections to the sink is up to the relay and
+//! part of the measurement, except in a last case, in which each message has its own connection on
+//! both legs.
 //!
-//! `cargo bench --bench path` runs everything (as root, for Postfix; some minutes). `cargo bench --bench path --
-//! --help` lists the options for running parts of it. Exit status 1 means that Gatepost lost, duplicated or rejected a
-//! message, or missed a bar.
+//! `cargo bench --bench path` runs everything (as root, for Postfix; some minutes). `cargo bench
+//! --bench path -- --help` lists the options for running parts of it. Exit status 1 means that
+//! Gatepost lost, duplicated or rejected a message, or missed a bar.
 //!
-//! `client` and `sink` are the two ends, and `ledger` is where they record each message. `gatepost` and `postfix` start
-//! a `relay` between them, `processes` measures what it used, `trial` runs one from start to end, and `report` compares
-//! the trials.
+//! `client` and `sink` are the two ends, and `ledger` is where they record each message. `gatepost`
+//! and `postfix` start a `relay` between them, `processes` measures what it used, `trial` runs one
+//! from start to end, and `report` compares the trials.
 
-#![expect(clippy::cast_precision_loss, reason = "figures for people; none comes near 2^52")]
+#![expect(
+    clippy::cast_precision_loss,
+    reason = "figures for people; none comes near 2^52"
+)]
 
 #[path = "path/client.rs"]
 mod client;
@@ -50,7 +54,8 @@ use report::Row;
 use tls::KeyExchange;
 use trial::{Case, Make, Onward};
 
-/// A fast allocator for both ends of the benchmark, which share the cores with the relay and must use little of them.
+/// A fast allocator for both ends of the benchmark, which share the cores with the relay and must
+/// use little of them.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -71,13 +76,15 @@ struct Arguments {
     /// Only the cases without TLS
     #[arg(long)]
     plain: bool,
-    /// The bench's two ends prefer X25519MLKEM768, for relays that have it; else X25519 is all that they offer
+    /// The bench's two ends prefer X25519MLKEM768, for relays that have it; else X25519 is all that
+    /// they offer
     #[arg(long)]
     post_quantum: bool,
     /// Messages on each of the load's connections, instead of 50 and then 1
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     per_connection: Option<usize>,
-    /// Only the case where the relay's connections to the sink, too, carry no more messages than the load's
+    /// Only the case where the relay's connections to the sink, too, carry no more messages than
+    /// the load's
     #[arg(long)]
     both_legs: bool,
     /// Gatepost keeps no evidence of its deliveries
@@ -89,7 +96,10 @@ struct Arguments {
 }
 
 fn at_least_one(text: &str) -> Result<usize, String> {
-    text.parse().ok().filter(|&number| number > 0).ok_or_else(|| "a number of messages, 1 or more".to_owned())
+    text.parse()
+        .ok()
+        .filter(|&number| number > 0)
+        .ok_or_else(|| "a number of messages, 1 or more".to_owned())
 }
 
 impl Arguments {
@@ -102,15 +112,31 @@ impl Arguments {
         };
         let (key_exchange, evidence) = (self.key_exchange(), !self.no_evidence);
         let with = |(messages_per_connection, onward)| {
-            let case = move |tls| Case { tls, messages_per_connection, onward, evidence };
+            let case = move |tls| Case {
+                tls,
+                messages_per_connection,
+                onward,
+                evidence,
+            };
             [case(None), case(Some(key_exchange))]
         };
         let all = loads.into_iter().flat_map(with);
-        all.filter(|case| if case.tls.is_some() { !self.plain } else { !self.tls }).collect()
+        all.filter(|case| {
+            if case.tls.is_some() {
+                !self.plain
+            } else {
+                !self.tls
+            }
+        })
+        .collect()
     }
 
     fn key_exchange(&self) -> KeyExchange {
-        if self.post_quantum { KeyExchange::PostQuantum } else { KeyExchange::Classical }
+        if self.post_quantum {
+            KeyExchange::PostQuantum
+        } else {
+            KeyExchange::Classical
+        }
     }
 
     fn wants(&self, make: Make) -> bool {
@@ -138,8 +164,11 @@ fn main() -> ExitCode {
 /// Runs every requested trial; returns whether all bars are met and no message was lost.
 fn run(arguments: &Arguments) -> io::Result<bool> {
     let cancelled = cancelled_by_signals();
-    let postfix =
-        if arguments.wants(Make::Postfix) { postfix::version() } else { Err("Postfix was not asked for".into()) };
+    let postfix = if arguments.wants(Make::Postfix) {
+        postfix::version()
+    } else {
+        Err("Postfix was not asked for".into())
+    };
     if let (Err(reason), Some(Make::Postfix)) = (&postfix, arguments.only) {
         return Err(io::Error::other(reason.clone()));
     }
@@ -172,17 +201,24 @@ fn run(arguments: &Arguments) -> io::Result<bool> {
         };
         let gatepost = one(Make::Gatepost, arguments.wants(Make::Gatepost))?;
         let postfix = one(Make::Postfix, postfix.is_ok())?;
-        rows.push(Row { case, gatepost, postfix });
+        rows.push(Row {
+            case,
+            gatepost,
+            postfix,
+        });
     }
     Ok(report::print(&rows))
 }
 
-/// Returns a token that Ctrl-C and SIGTERM cancel, so that no relay keeps running: Postfix is no child of this process.
+/// Returns a token that Ctrl-C and SIGTERM cancel, so that no relay keeps running: Postfix is no
+/// child of this process.
 fn cancelled_by_signals() -> CancellationToken {
     let cancelled = CancellationToken::new();
     let cancel = cancelled.clone();
     thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
         runtime.block_on(async {
             let mut terminate = signal(SignalKind::terminate())?;
             tokio::select! {

@@ -1,10 +1,10 @@
-//! Measures the time until a message is durable in the spool, with the removal soon after, as deliveries do it. For
-//! comparison, in the same run on the same disk: an append-only file with one shared `fdatasync`, and one synced file
-//! per message.
+//! Measures the time until a message is durable in the spool, with the removal soon after, as
+//! deliveries do it. For comparison, in the same run on the same disk: an append-only file with one
+//! shared `fdatasync`, and one synced file per message.
 //!
-//! `cargo bench --bench spool` runs everything; `cargo bench --bench spool -- 20 4096` runs only 20 writers of 4,096
-//! octets. `SPOOL_BENCH_DIR` names a folder on the disk to measure; `SPOOL_BENCH_SECONDS` is the duration of each
-//! measurement (default 3).
+//! `cargo bench --bench spool` runs everything; `cargo bench --bench spool -- 20 4096` runs only 20
+//! writers of 4,096 octets. `SPOOL_BENCH_DIR` names a folder on the disk to measure;
+//! `SPOOL_BENCH_SECONDS` is the duration of each measurement (default 3).
 
 use std::fs::File;
 use std::io::Write as _;
@@ -14,9 +14,9 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use gatepost::address::{Mailbox, ReversePath};
-use gatepost::envelope::{Envelope, QueueId, Recipient};
-use gatepost::spool::{Spool as _, SqliteSpool};
+use gatepost::smtp::address::{Mailbox, ReversePath};
+use gatepost::smtp::envelope::{Envelope, QueueId, Recipient};
+use gatepost::storage::spool::{Spool as _, SqliteSpool};
 use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
 
@@ -30,12 +30,29 @@ fn main() {
         println!("run me with: cargo bench --bench spool");
         return;
     }
-    let wanted: Vec<usize> = arguments.iter().filter_map(|argument| argument.parse().ok()).collect();
-    let seconds = std::env::var("SPOOL_BENCH_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(3.0);
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
-    println!("writers     octets  what              messages/s   of bare   CPU µs/msg    p50 ms    p99 ms    max ms");
-    for writers in WRITERS.into_iter().filter(|writers| wanted.first().is_none_or(|only| only == writers)) {
-        for size in SIZES.into_iter().filter(|size| wanted.get(1).is_none_or(|only| only == size)) {
+    let wanted: Vec<usize> = arguments
+        .iter()
+        .filter_map(|argument| argument.parse().ok())
+        .collect();
+    let seconds = std::env::var("SPOOL_BENCH_SECONDS")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(3.0);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    println!(
+        "writers     octets  what              messages/s   of bare   CPU µs/msg    p50 ms    p99 ms    max ms"
+    );
+    for writers in WRITERS
+        .into_iter()
+        .filter(|writers| wanted.first().is_none_or(|only| only == writers))
+    {
+        for size in SIZES
+            .into_iter()
+            .filter(|size| wanted.get(1).is_none_or(|only| only == size))
+        {
             runtime.block_on(compare(writers, size, Duration::from_secs_f64(seconds)));
         }
     }
@@ -46,13 +63,16 @@ fn main() {
 
 fn place() -> tempfile::TempDir {
     let folder = std::env::var_os("SPOOL_BENCH_DIR");
-    tempfile::tempdir_in(folder.unwrap_or_else(|| env!("CARGO_TARGET_TMPDIR").into())).expect("a folder to measure in")
+    tempfile::tempdir_in(folder.unwrap_or_else(|| env!("CARGO_TARGET_TMPDIR").into()))
+        .expect("a folder to measure in")
 }
 
 /// Measures the time of a start with `messages` of 4 KiB in the queue.
 async fn start_up(messages: usize) {
     let folder = place();
-    let store = Arc::new(Store::Spool(Box::new(SqliteSpool::open(folder.path()).expect("a spool"))));
+    let store = Arc::new(Store::Spool(Box::new(
+        SqliteSpool::open(folder.path()).expect("a spool"),
+    )));
     let body = Bytes::from(vec![b'x'; 4 << 10]);
     let writers = (0..100).map(|_| {
         let (store, body) = (Arc::clone(&store), body.clone());
@@ -75,17 +95,38 @@ async fn start_up(messages: usize) {
         let Some(stored) = page.last() else { break };
         (last, found) = (Some(stored.id), found + page.len());
     }
-    println!("a queue of {found}: opened in {opened:.0?}, listed in {:.0?}", listing.elapsed());
+    println!(
+        "a queue of {found}: opened in {opened:.0?}, listed in {:.0?}",
+        listing.elapsed()
+    );
 }
 
 async fn compare(writers: usize, size: usize, time: Duration) {
     let folder = place();
-    let body = Bytes::from(b"0123456789abcdef012345\r\n".iter().copied().cycle().take(size).collect::<Vec<_>>());
+    let body = Bytes::from(
+        b"0123456789abcdef012345\r\n"
+            .iter()
+            .copied()
+            .cycle()
+            .take(size)
+            .collect::<Vec<_>>(),
+    );
     let mut bare = None;
     for (name, store) in [
-        ("bare append", Store::Log(Log::start(&folder.path().join("log")))),
-        ("file per message", Store::Files(Files::start(folder.path().join("files")))),
-        ("spool", Store::Spool(Box::new(SqliteSpool::open(&folder.path().join("spool")).expect("a spool")))),
+        (
+            "bare append",
+            Store::Log(Log::start(&folder.path().join("log"))),
+        ),
+        (
+            "file per message",
+            Store::Files(Files::start(folder.path().join("files"))),
+        ),
+        (
+            "spool",
+            Store::Spool(Box::new(
+                SqliteSpool::open(&folder.path().join("spool")).expect("a spool"),
+            )),
+        ),
     ] {
         let store = Arc::new(store);
         // The first run warms up: the steady state of a relay is measured.
@@ -125,7 +166,8 @@ impl Measured {
     }
 }
 
-/// Runs writers that accept a message and remove it, again and again. The latency is that of accepting.
+/// Runs writers that accept a message and remove it, again and again. The latency is that of
+/// accepting.
 async fn measure(store: &Arc<Store>, writers: usize, body: &Bytes, time: Duration) -> Measured {
     let (start, cpu) = (Instant::now(), cpu_time());
     let tasks: Vec<_> = (0..writers)
@@ -149,7 +191,11 @@ async fn measure(store: &Arc<Store>, writers: usize, body: &Bytes, time: Duratio
     }
     let (took, cpu) = (start.elapsed(), cpu_time().saturating_sub(cpu));
     latencies.sort_unstable();
-    Measured { took, cpu, latencies }
+    Measured {
+        took,
+        cpu,
+        latencies,
+    }
 }
 
 fn float(count: usize) -> f64 {
@@ -159,9 +205,15 @@ fn float(count: usize) -> f64 {
 /// Returns the processor time of this process so far, user and system, to a hundredth of a second.
 fn cpu_time() -> Duration {
     let stat = std::fs::read_to_string("/proc/self/stat").expect("Linux");
-    let fields: Vec<&str> = stat.rsplit(')').next().expect("fields").split_whitespace().collect();
+    let fields: Vec<&str> = stat
+        .rsplit(')')
+        .next()
+        .expect("fields")
+        .split_whitespace()
+        .collect();
     // Fields 14 and 15 of proc(5), counted from the third, in the ticks of USER_HZ, which is 100.
-    let ticks: u64 = fields[11].parse::<u64>().expect("utime") + fields[12].parse::<u64>().expect("stime");
+    let ticks: u64 =
+        fields[11].parse::<u64>().expect("utime") + fields[12].parse::<u64>().expect("stime");
     Duration::from_millis(ticks * 10)
 }
 
@@ -182,7 +234,13 @@ impl Store {
                 for chunk in body.chunks(16 << 10) {
                     draft.write(chunk).await.expect("written");
                 }
-                spool.commit(draft, envelope()).await.expect("durable").0.id().number()
+                spool
+                    .commit(draft, envelope())
+                    .await
+                    .expect("durable")
+                    .0
+                    .id()
+                    .number()
             }
         }
     }
@@ -191,18 +249,26 @@ impl Store {
         match self {
             Self::Log(log) => drop(log.append(Bytes::copy_from_slice(&id.to_le_bytes())).await),
             Self::Files(files) => files.remove(id).await,
-            Self::Spool(spool) => spool.remove(QueueId::from_number(id).expect("an id")).await.expect("removed"),
+            Self::Spool(spool) => spool
+                .remove(QueueId::from_number(id).expect("an id"))
+                .await
+                .expect("removed"),
         }
     }
 }
 
 fn envelope() -> Envelope {
     let sender = ReversePath::parse("somebody@example.org").expect("valid");
-    Envelope::new(sender, vec![Recipient::new(Mailbox::parse("somebody.else@example.net").expect("valid"))])
+    Envelope::new(
+        sender,
+        vec![Recipient::new(
+            Mailbox::parse("somebody.else@example.net").expect("valid"),
+        )],
+    )
 }
 
-/// One file with one writer and one sync for all waiting messages: the lowest cost of durability. It frees no space and
-/// cannot find a message again.
+/// One file with one writer and one sync for all waiting messages: the lowest cost of durability.
+/// It frees no space and cannot find a message again.
 struct Log {
     waiting: Arc<(Mutex<Waiting>, Condvar)>,
     writer: Option<std::thread::JoinHandle<()>>,
@@ -224,8 +290,10 @@ impl Log {
             let mut block = Vec::new();
             loop {
                 let guard = shared.0.lock().expect("no panic");
-                let mut guard =
-                    shared.1.wait_while(guard, |all| all.records.is_empty() && !all.ended).expect("no panic");
+                let mut guard = shared
+                    .1
+                    .wait_while(guard, |all| all.records.is_empty() && !all.ended)
+                    .expect("no panic");
                 let records = std::mem::take(&mut guard.records);
                 drop(guard);
                 if records.is_empty() {
@@ -242,12 +310,21 @@ impl Log {
                 }
             }
         });
-        Self { waiting, writer: Some(writer), next: AtomicU64::new(0) }
+        Self {
+            waiting,
+            writer: Some(writer),
+            next: AtomicU64::new(0),
+        }
     }
 
     async fn append(&self, record: Bytes) -> u64 {
         let (reply, answer) = oneshot::channel();
-        self.waiting.0.lock().expect("no panic").records.push((record, reply));
+        self.waiting
+            .0
+            .lock()
+            .expect("no panic")
+            .records
+            .push((record, reply));
         self.waiting.1.notify_one();
         answer.await.expect("synced");
         self.next.fetch_add(1, Ordering::Relaxed)
@@ -264,7 +341,8 @@ impl Drop for Log {
     }
 }
 
-/// One file per message: written, synced, renamed, and its folder synced. It is removed without a sync.
+/// One file per message: written, synced, renamed, and its folder synced. It is removed without a
+/// sync.
 struct Files {
     folder: PathBuf,
     next: AtomicU64,
@@ -273,7 +351,10 @@ struct Files {
 impl Files {
     fn start(folder: PathBuf) -> Self {
         std::fs::create_dir(&folder).expect("a folder");
-        Self { folder, next: AtomicU64::new(0) }
+        Self {
+            folder,
+            next: AtomicU64::new(0),
+        }
     }
 
     async fn accept(&self, body: Bytes) -> u64 {
@@ -293,6 +374,9 @@ impl Files {
 
     async fn remove(&self, id: u64) {
         let path = self.folder.join(id.to_string());
-        spawn_blocking(move || std::fs::remove_file(path)).await.expect("no panic").expect("removed");
+        spawn_blocking(move || std::fs::remove_file(path))
+            .await
+            .expect("no panic")
+            .expect("removed");
     }
 }

@@ -1,7 +1,8 @@
-//! The daemon: opens what the configuration names, wires the services together, and ends them in order.
+//! The daemon: opens what the configuration names, wires the services together, and ends them in
+//! order.
 //!
-//! It decides nothing about mail. The end comes in this order: listeners, then sessions and running deliveries, and
-//! the spool last.
+//! It decides nothing about mail. The end comes in this order: listeners, then sessions and running
+//! deliveries, and the spool last.
 
 mod exceptions;
 mod liveness;
@@ -23,15 +24,15 @@ use crate::config::{self, Config, EvidencePath, Fault};
 use crate::discovery::Discovery;
 use crate::discovery::history::{History, HistoryError};
 use crate::discovery::mta_sts::{MtaSts, PolicyStoreError};
-use crate::dns::{Dns, DnsError};
-use crate::evidence::{Evidence, EvidenceError};
-use crate::handshake::TlsMaterial;
-use crate::https;
-use crate::inbound::{self, Clients, Inbound};
-use crate::monitor::Monitor;
-use crate::scheduler::{Observer, Operator, Scheduler};
-use crate::spool::{self, SpoolError, SqliteSpool};
-use crate::tlsrpt::{ReportService, Reporter, Submitter};
+use crate::net::dns::{Dns, DnsError};
+use crate::net::https;
+use crate::net::tls_io::TlsMaterial;
+use crate::relay::inbound::{self, Clients, Inbound};
+use crate::relay::scheduler::{Observer, Operator, Scheduler};
+use crate::relay::tlsrpt::{ReportService, Reporter, Submitter};
+use crate::storage::evidence::{Evidence, EvidenceError};
+use crate::storage::spool::{self, SpoolError, SqliteSpool};
+use crate::telemetry::Monitor;
 use exceptions::AnnouncedExpiries;
 pub use liveness::{Liveness, LivenessProbe, Unresponsive};
 use reload::InForce;
@@ -39,9 +40,11 @@ pub use reload::needs_restart;
 use sockets::Bound;
 pub use sockets::SystemdSockets;
 
-/// The interval at which our certificate files are checked for changes, and exceptions for their expiry.
+/// The interval at which our certificate files are checked for changes, and exceptions for their
+/// expiry.
 const WATCH_INTERVAL: Duration = Duration::from_mins(1);
-/// The number of accepted messages that may wait for the scheduler. Further sessions wait before their final 250.
+/// The number of accepted messages that may wait for the scheduler. Further sessions wait before
+/// their final 250.
 const ACCEPTED_MAX: usize = 1024;
 
 /// The reasons why the daemon does not start.
@@ -50,8 +53,8 @@ pub enum StartError {
     /// The configuration names files or values that cannot be used. All of them are listed.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
     Faults(Vec<Fault>),
-    /// The system is not ready, which may be different at the next start: an address is in use, the admin socket
-    /// cannot be made, or there is no resolver.
+    /// The system is not ready, which may be different at the next start: an address is in use, the
+    /// admin socket cannot be made, or there is no resolver.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
     NotReady(Vec<Fault>),
     /// The spool cannot be opened.
@@ -125,8 +128,8 @@ impl RunningDaemon {
     /// Returns warnings.
     ///
     /// # Errors
-    /// All faults of the new configuration, and all changes that need a restart. The old configuration then stays in
-    /// use.
+    /// All faults of the new configuration, and all changes that need a restart. The old
+    /// configuration then stays in use.
     pub fn reload(&self, config: Config) -> Result<Vec<Fault>, Vec<Fault>> {
         self.in_force.replace(config)
     }
@@ -160,8 +163,8 @@ impl RunningDaemon {
     }
 }
 
-/// Settings that an administrator cannot change. The demo and tests use them to replace servers on the Internet by
-/// peers on this machine, which cannot use the same ports.
+/// Settings that an administrator cannot change. The demo and tests use them to replace servers on
+/// the Internet by peers on this machine, which cannot use the same ports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TestOverrides {
     /// The port of MTA-STS policy hosts: 443 (RFC 8461 §3.3).
@@ -170,7 +173,9 @@ pub struct TestOverrides {
 
 impl Default for TestOverrides {
     fn default() -> Self {
-        Self { policy_port: https::DEFAULT_PORT }
+        Self {
+            policy_port: https::DEFAULT_PORT,
+        }
     }
 }
 
@@ -179,7 +184,13 @@ impl Default for TestOverrides {
 /// # Errors
 /// [`StartError`]; nothing is left open or bound then.
 pub async fn start(config: Config, observer: Observer) -> Result<RunningDaemon, StartError> {
-    start_with(TestOverrides::default(), SystemdSockets::default(), config, observer).await
+    start_with(
+        TestOverrides::default(),
+        SystemdSockets::default(),
+        config,
+        observer,
+    )
+    .await
 }
 
 /// Starts a daemon with other settings than the defaults, and with the sockets that systemd passed.
@@ -192,68 +203,139 @@ pub async fn start_with(
     config: Config,
     observer: Observer,
 ) -> Result<RunningDaemon, StartError> {
-    let loaded = (TlsMaterial::load(&config), Dns::new(&config.dns), Submitter::load(&config.tlsrpt));
+    let loaded = (
+        TlsMaterial::load(&config),
+        Dns::new(&config.dns),
+        Submitter::load(&config.tlsrpt),
+    );
     let ((tls, warnings), dns, (submitter, more)) = match loaded {
         (Ok(tls), Ok(dns), Ok(submitter)) => (tls, dns, submitter),
         (tls, dns, submitter) => {
-            let faults = tls.err().into_iter().flatten().chain(submitter.err()).collect();
+            let faults = tls
+                .err()
+                .into_iter()
+                .flatten()
+                .chain(submitter.err())
+                .collect();
             return Err(unusable(faults, dns.err(), &config.dns));
         }
     };
     for warning in config::merge_warnings(warnings.into_iter().chain(more).collect()) {
         tracing::warn!(place = %warning.location, remedy = %warning.remedy, "{}", warning.message);
     }
-    // The spool is opened first, so that a second instance reports the first one, and not that its ports are in use.
-    let spool_error = |error| StartError::Spool { location: config.spool.location.clone(), error };
+    // The spool is opened first, so that a second instance reports the first one, and not that its
+    // ports are in use.
+    let spool_error = |error| StartError::Spool {
+        location: config.spool.location.clone(),
+        error,
+    };
     let monitor = Monitor::default();
-    let options = spool::Options { monitor: monitor.clone(), ..spool::Options::default() };
-    let spool = Arc::new(SqliteSpool::open_with(&config.spool.value, &options).map_err(spool_error)?);
+    let options = spool::Options {
+        monitor: monitor.clone(),
+        ..spool::Options::default()
+    };
+    let spool =
+        Arc::new(SqliteSpool::open_with(&config.spool.value, &options).map_err(spool_error)?);
     monitor.restore(&config.spool.value, jiff::Timestamp::now());
     dns.remember_in(&config.spool.value);
     let evidence = evidence(&config)?;
     let (reporter, desk) = tls_reports::open_service(&config);
-    let history_error = |error| StartError::History { location: config.spool.location.clone(), error };
-    let history = History::open(&config.spool.value, jiff::Timestamp::now()).map_err(history_error)?;
-    let policies_error = |error| StartError::Policies { location: config.spool.location.clone(), error };
+    let history_error = |error| StartError::History {
+        location: config.spool.location.clone(),
+        error,
+    };
+    let history =
+        History::open(&config.spool.value, jiff::Timestamp::now()).map_err(history_error)?;
+    let policies_error = |error| StartError::Policies {
+        location: config.spool.location.clone(),
+        error,
+    };
     let web = reload::web(&tls, &dns, test_overrides);
     let policies = MtaSts::open(&config.spool.value, web).map_err(policies_error)?;
     let discovery = Discovery::new(policies, history);
-    let sockets = sockets::bind(&config, passed).await.map_err(StartError::NotReady)?;
+    let sockets = sockets::bind(&config, passed)
+        .await
+        .map_err(StartError::NotReady)?;
     let addresses = sockets
         .iter()
-        .flat_map(|(name, sockets)| sockets.iter().filter_map(|socket| Some((name.clone(), socket.local_addr().ok()?))))
+        .flat_map(|(name, sockets)| {
+            sockets
+                .iter()
+                .filter_map(|socket| Some((name.clone(), socket.local_addr().ok()?)))
+        })
         .collect();
-    let unix_server =
-        UnixServer::open(&config.admin.socket).await.map_err(|fault| StartError::NotReady(vec![fault]))?;
-    let http_server = HttpServer::open(&config.admin.http).await.map_err(|fault| StartError::NotReady(vec![fault]))?;
+    let unix_server = UnixServer::open(&config.admin.socket)
+        .await
+        .map_err(|fault| StartError::NotReady(vec![fault]))?;
+    let http_server = HttpServer::open(&config.admin.http)
+        .await
+        .map_err(|fault| StartError::NotReady(vec![fault]))?;
     let http = http_server.as_ref().and_then(HttpServer::address);
     let config = Arc::new(config);
     let watched = (reporter.clone(), monitor);
-    let in_force = InForce::new(&config, tls, dns.clone(), discovery, watched, submitter, test_overrides);
-    let in_force = Arc::new(InForce { evidence, ..in_force });
+    let in_force = InForce::new(
+        &config,
+        tls,
+        dns.clone(),
+        discovery,
+        watched,
+        submitter,
+        test_overrides,
+    );
+    let in_force = Arc::new(InForce {
+        evidence,
+        ..in_force
+    });
     // A resolver without DNSSEC is reported now, and not with the first mail.
     tokio::spawn(async move { dns.probe_dnssec().await });
     let stop = CancellationToken::new();
     let (refused, observer) = liveness::count_refusals(observer);
     let (held, kept, ending) = (Arc::clone(&in_force), Arc::clone(&spool), stop.clone());
-    let services = Services { in_force: held, spool: kept, observer, stop: ending, clients: Clients::default() };
+    let services = Services {
+        in_force: held,
+        spool: kept,
+        observer,
+        stop: ending,
+        clients: Clients::default(),
+    };
     let scheduler = services.scheduler();
     let liveness = LivenessProbe::new(scheduler.liveness(), spool, refused);
     let task = tokio::spawn(services.run(scheduler, sockets, (unix_server, http_server), desk));
-    Ok(RunningDaemon { addresses, http, in_force, liveness, reporter, stop, task })
+    Ok(RunningDaemon {
+        addresses,
+        http,
+        in_force,
+        liveness,
+        reporter,
+        stop,
+        task,
+    })
 }
 
-/// Returns the error for a configuration that cannot be loaded. Another start makes sense only if the DNS error may
-/// be temporary and is the only fault.
-fn unusable(mut faults: Vec<Fault>, dns: Option<DnsError>, config: &config::DnsConfig) -> StartError {
+/// Returns the error for a configuration that cannot be loaded. Another start makes sense only if
+/// the DNS error may be temporary and is the only fault.
+fn unusable(
+    mut faults: Vec<Fault>,
+    dns: Option<DnsError>,
+    config: &config::DnsConfig,
+) -> StartError {
     let is_transient = faults.is_empty() && dns.as_ref().is_some_and(DnsError::is_transient);
     faults.extend(dns.map(|error| error.fault(config)));
-    if is_transient { StartError::NotReady(faults) } else { StartError::Faults(faults) }
+    if is_transient {
+        StartError::NotReady(faults)
+    } else {
+        StartError::Faults(faults)
+    }
 }
 
 fn evidence(config: &Config) -> Result<Evidence, StartError> {
-    let EvidencePath::Folder(folder) = &config.evidence.path.value else { return Ok(Evidence::off()) };
-    let failed = |error| StartError::Evidence { location: config.evidence.path.location.clone(), error };
+    let EvidencePath::Folder(folder) = &config.evidence.path.value else {
+        return Ok(Evidence::off());
+    };
+    let failed = |error| StartError::Evidence {
+        location: config.evidence.path.location.clone(),
+        error,
+    };
     Evidence::open(folder, config.evidence.keep).map_err(failed)
 }
 
@@ -277,7 +359,10 @@ impl Services {
         let (accepted, work) = mpsc::channel(ACCEPTED_MAX);
         let operator = scheduler.operator();
         let mut deliveries = tokio::spawn(scheduler.run(work, self.stop.clone()));
-        let reports_task = self.in_force.reports.start(desk, &self.spool, &accepted, &self.stop);
+        let reports_task = self
+            .in_force
+            .reports
+            .start(desk, &self.spool, &accepted, &self.stop);
         let mut listeners = self.listen(sockets, accepted);
         let admin = self.admin(operator);
         if let Some(unix_server) = unix_server {
@@ -288,7 +373,8 @@ impl Services {
         }
         let mut periodic_tasks = self.periodic_tasks();
         let end = tokio::select! {
-            // `biased`: on shutdown the other branches complete too. They must not be mistaken for failures.
+            // `biased`: on shutdown the other branches complete too. They must not be mistaken for
+            // failures.
             biased;
             () = self.stop.cancelled() => Ok(()),
             () = self.spool.closed() => Err(RunError::SpoolClosed),
@@ -301,9 +387,12 @@ impl Services {
         self.stop.cancel();
         self.in_force.evidence.stop_retrying();
         self.in_force.outbound.close();
-        // Sessions and deliveries end at the same time: a message that is still accepted waits in the spool.
+        // Sessions and deliveries end at the same time: a message that is still accepted waits in
+        // the spool.
         let drain = self.in_force.config().timeouts.drain;
-        let sessions = tokio::time::timeout(drain, async { while listeners.join_next().await.is_some() {} });
+        let sessions = tokio::time::timeout(drain, async {
+            while listeners.join_next().await.is_some() {}
+        });
         let deliveries = async {
             if !deliveries.is_finished() {
                 // The scheduler itself waits at most `drain`.
@@ -311,7 +400,9 @@ impl Services {
             }
         };
         if tokio::join!(sessions, deliveries).0.is_err() {
-            tracing::warn!("sessions were cut short; messages without a final reply are not in the spool");
+            tracing::warn!(
+                "sessions were cut short; messages without a final reply are not in the spool"
+            );
         }
         drop(listeners);
         // The sessions are over, so all of them can be counted.
@@ -325,14 +416,30 @@ impl Services {
     }
 
     fn scheduler(&self) -> Scheduler {
-        let InForce { outbound, running, evidence, .. } = &*self.in_force;
+        let InForce {
+            outbound,
+            running,
+            evidence,
+            ..
+        } = &*self.in_force;
         let (outbound, running) = (Arc::clone(outbound), running.clone());
         let observer = metrics::observer(self.in_force.monitor.clone(), Arc::clone(&self.observer));
-        Scheduler::new(Arc::clone(&self.spool) as _, evidence.clone(), outbound, running, observer)
+        Scheduler::new(
+            Arc::clone(&self.spool) as _,
+            evidence.clone(),
+            outbound,
+            running,
+            observer,
+        )
     }
 
     fn admin(&self, operator: Operator) -> admin::AdminState {
-        let InForce { outbound, running, monitor, .. } = &*self.in_force;
+        let InForce {
+            outbound,
+            running,
+            monitor,
+            ..
+        } = &*self.in_force;
         let (spool, running) = (Arc::clone(&self.spool) as _, running.clone());
         let (dns, since) = (running.load().router.dns().clone(), jiff::Timestamp::now());
         let known = (outbound.discovery(), outbound.hellos());
@@ -340,25 +447,39 @@ impl Services {
         admin::AdminState::new(spool, operator, known, dns, running, watched, since)
     }
 
-    /// Starts the tasks that run periodically. They never end by themselves: without them, certificates and policies
-    /// would become outdated unnoticed.
+    /// Starts the tasks that run periodically. They never end by themselves: without them,
+    /// certificates and policies would become outdated unnoticed.
     fn periodic_tasks(&self) -> JoinSet<()> {
         let mut periodic_tasks = JoinSet::new();
         periodic_tasks.spawn(watch_certificates(Arc::clone(&self.in_force)));
-        periodic_tasks.spawn(metrics::round(Arc::clone(&self.in_force), self.clients.clone()));
+        periodic_tasks.spawn(metrics::round(
+            Arc::clone(&self.in_force),
+            self.clients.clone(),
+        ));
         let policies = self.in_force.outbound.discovery().mta_sts().clone();
         periodic_tasks.spawn(async move { policies.keep_fresh().await });
         periodic_tasks
     }
 
-    fn listen(&self, sockets: Bound, accepted: mpsc::Sender<crate::spool::Entry>) -> JoinSet<()> {
+    fn listen(
+        &self,
+        sockets: Bound,
+        accepted: mpsc::Sender<crate::storage::spool::Entry>,
+    ) -> JoinSet<()> {
         let running = self.in_force.running.clone();
         let inbound = Inbound::new(running, Arc::clone(&self.spool) as _, accepted);
-        let inbound = inbound.with_monitor(self.in_force.monitor.clone()).with_clients(self.clients.clone());
+        let inbound = inbound
+            .with_monitor(self.in_force.monitor.clone())
+            .with_clients(self.clients.clone());
         let inbound = Arc::new(inbound);
         let mut listeners = JoinSet::new();
         for (name, sockets) in sockets {
-            listeners.spawn(inbound::serve(Arc::clone(&inbound), name, sockets, self.stop.clone()));
+            listeners.spawn(inbound::serve(
+                Arc::clone(&inbound),
+                name,
+                sockets,
+                self.stop.clone(),
+            ));
         }
         listeners
     }
@@ -372,7 +493,8 @@ fn scheduler_end(death: Result<Result<(), SpoolError>, tokio::task::JoinError>) 
     }
 }
 
-/// Loads renewed certificates, as ACME clients write them, without a restart, and logs exceptions that have expired.
+/// Loads renewed certificates, as ACME clients write them, without a restart, and logs exceptions
+/// that have expired.
 async fn watch_certificates(in_force: Arc<InForce>) {
     let mut expiries = AnnouncedExpiries::default();
     loop {
@@ -412,14 +534,24 @@ mod tests {
     fn a_start_is_retried_only_if_dns_is_the_only_fault() {
         let text = "hostname = \"relay.example.com\"\npostmaster = \"p@example.com\"\n\
                     [[listener]]\nname = \"mx\"\naddress = [\"127.0.0.1:0\"]\ntls = \"off\"\n";
-        let (config, _) = config::parse(text, std::path::Path::new("gatepost.toml")).expect("a good configuration");
+        let (config, _) = config::parse(text, std::path::Path::new("gatepost.toml"))
+            .expect("a good configuration");
         let system = || Some(DnsError::SystemConfiguration("no nameservers".to_owned()));
         let start = unusable(Vec::new(), system(), &config.dns);
-        assert!(matches!(&start, StartError::NotReady(faults) if faults.len() == 1), "{start}");
+        assert!(
+            matches!(&start, StartError::NotReady(faults) if faults.len() == 1),
+            "{start}"
+        );
         let fault = DnsError::Library("of ours".to_owned()).fault(&config.dns);
         let start = unusable(vec![fault], system(), &config.dns);
-        assert!(matches!(&start, StartError::Faults(faults) if faults.len() == 2), "{start}");
+        assert!(
+            matches!(&start, StartError::Faults(faults) if faults.len() == 2),
+            "{start}"
+        );
         let elsewhere = Some(DnsError::NotLoopback([192, 0, 2, 1].into()));
-        assert!(matches!(unusable(Vec::new(), elsewhere, &config.dns), StartError::Faults(_)));
+        assert!(matches!(
+            unusable(Vec::new(), elsewhere, &config.dns),
+            StartError::Faults(_)
+        ));
     }
 }

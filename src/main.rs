@@ -2,8 +2,8 @@
 
 use std::process::ExitCode;
 
-/// A session makes a few hundred small allocations, most of them in TLS. For these mimalloc is faster than the
-/// allocator of the C library.
+/// A session makes a few hundred small allocations, most of them in TLS. For these mimalloc is
+/// faster than the allocator of the C library.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -61,14 +61,16 @@ pub(crate) const ATTACKS: [Attack; 5] = [
     },
 ];
 
-/// Sends messages of strangers that our mailbox server rejects, so that bounces go to the addresses that the strangers
-/// chose.
+/// Sends messages of strangers that our mailbox server rejects, so that bounces go to the addresses
+/// that the strangers chose.
 async fn bounces(relay: SocketAddr) {
     let sessions = (0..24).map(|number| async move {
         let mut client = Client::connect(relay, stranger(number)).await;
         for message in 0..100 {
             let domain = (usize::from(number) * 100 + message) % TARPITS;
-            client.sends(&format!("x@tarpit{domain}.example"), "nobody@example.com").await;
+            client
+                .sends(&format!("x@tarpit{domain}.example"), "nobody@example.com")
+                .await;
         }
     });
     futures_util::future::join_all(sessions).await;
@@ -80,7 +82,12 @@ async fn to_each(relay: SocketAddr, name: &'static str, domains: usize, messages
         let mut client = Client::connect(relay, INSIDE).await;
         for message in 0..messages {
             for domain in (session..domains).step_by(10) {
-                client.sends("somebody@example.com", &format!("x{message}@{name}{domain}.example")).await;
+                client
+                    .sends(
+                        "somebody@example.com",
+                        &format!("x{message}@{name}{domain}.example"),
+                    )
+                    .await;
             }
         }
     });

@@ -19,15 +19,22 @@ pub(crate) struct Client(BufReader<TcpStream>);
 impl Client {
     pub(crate) async fn connect(relay: SocketAddr, from: Ipv4Addr) -> Self {
         let socket = TcpSocket::new_v4().expect("a socket");
-        socket.bind(SocketAddr::new(IpAddr::V4(from), 0)).expect("loopback");
-        let mut client = Self(BufReader::new(socket.connect(relay).await.expect("the relay listens")));
+        socket
+            .bind(SocketAddr::new(IpAddr::V4(from), 0))
+            .expect("loopback");
+        let mut client = Self(BufReader::new(
+            socket.connect(relay).await.expect("the relay listens"),
+        ));
         client.hears("220").await;
         client.says("EHLO client.example", "250").await;
         client
     }
 
     pub(crate) async fn says(&mut self, line: &str, expected: &str) {
-        self.0.write_all(format!("{line}\r\n").as_bytes()).await.expect("a connection");
+        self.0
+            .write_all(format!("{line}\r\n").as_bytes())
+            .await
+            .expect("a connection");
         self.hears(expected).await;
     }
 
@@ -35,7 +42,10 @@ impl Client {
         loop {
             let mut line = String::new();
             self.0.read_line(&mut line).await.expect("a reply");
-            assert!(line.starts_with(expected), "{expected} was wanted, and heard was {line:?}");
+            assert!(
+                line.starts_with(expected),
+                "{expected} was wanted, and heard was {line:?}"
+            );
             if line.as_bytes().get(3) == Some(&b' ') {
                 return;
             }

@@ -1,4 +1,5 @@
-//! A small Internet: a name server, our mailbox server, and hosts on loopback whose addresses encode their behaviour.
+//! A small Internet: a name server, our mailbox server, and hosts on loopback whose addresses
+//! encode their behaviour.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -17,7 +18,8 @@ use crate::dns::NameServer;
 pub(crate) const SILENT: usize = 3000;
 /// The number of domains that accept some messages and then hang: `tarpit0.example` and so on.
 pub(crate) const TARPITS: usize = 60;
-/// The number of domains that accept some messages and then give no final reply: `mute0.example` and so on.
+/// The number of domains that accept some messages and then give no final reply: `mute0.example`
+/// and so on.
 pub(crate) const MUTES: usize = 60;
 /// The number of messages that each of these accepts first.
 pub(crate) const TAKEN: usize = 20;
@@ -82,7 +84,12 @@ impl Internet {
                 }
             });
         }
-        Self { names, mailbox_server, port, seen }
+        Self {
+            names,
+            mailbox_server,
+            port,
+            seen,
+        }
     }
 
     /// Records that healthy mail is sent now.
@@ -98,8 +105,12 @@ impl Internet {
         loop {
             let times: Vec<_> = {
                 let expected = self.seen.expected.lock().expect("no panic");
-                let time = |(begun, come): &(Instant, Option<Instant>)| come.map(|come| come - *begun);
-                expected.iter().map(|(to, times)| (to.clone(), time(times))).collect()
+                let time =
+                    |(begun, come): &(Instant, Option<Instant>)| come.map(|come| come - *begun);
+                expected
+                    .iter()
+                    .map(|(to, times)| (to.clone(), time(times)))
+                    .collect()
             };
             if Instant::now() > deadline || times.iter().all(|(_, time)| time.is_some()) {
                 return times;
@@ -130,16 +141,31 @@ fn zone() -> String {
         let _ = writeln!(zone, "new{number}.example MX 10 host.example");
     }
     for number in 0..SILENT {
-        let _ = writeln!(zone, "silent{number}.example MX 10 mx.silent{number}.example");
+        let _ = writeln!(
+            zone,
+            "silent{number}.example MX 10 mx.silent{number}.example"
+        );
         for address in 0..10 {
             let at = number * 10 + address;
-            let _ = writeln!(zone, "mx.silent{number}.example A 127.2.{}.{}", at / 250, at % 250 + 1);
+            let _ = writeln!(
+                zone,
+                "mx.silent{number}.example A 127.2.{}.{}",
+                at / 250,
+                at % 250 + 1
+            );
         }
     }
     for (name, octet, count) in [("tarpit", 3, TARPITS), ("mute", 4, MUTES)] {
         for number in 0..count {
-            let _ = writeln!(zone, "{name}{number}.example MX 10 mx.{name}{number}.example");
-            let _ = writeln!(zone, "mx.{name}{number}.example A 127.{octet}.0.{}", number + 1);
+            let _ = writeln!(
+                zone,
+                "{name}{number}.example MX 10 mx.{name}{number}.example"
+            );
+            let _ = writeln!(
+                zone,
+                "mx.{name}{number}.example A 127.{octet}.0.{}",
+                number + 1
+            );
         }
     }
     zone
@@ -147,7 +173,9 @@ fn zone() -> String {
 
 /// Runs one session; errors of the client are ignored.
 async fn serve(stream: TcpStream, seen: Arc<Seen>) {
-    let Ok(SocketAddr::V4(here)) = stream.local_addr() else { return };
+    let Ok(SocketAddr::V4(here)) = stream.local_addr() else {
+        return;
+    };
     let (address, manner) = (*here.ip(), Manner::of(*here.ip()));
     let mut stream = BufReader::new(stream);
     let hangs = match manner {
@@ -214,7 +242,11 @@ async fn converse(
 }
 
 fn is_spent(seen: &Seen, address: Ipv4Addr) -> bool {
-    seen.taken.lock().expect("no panic").get(&address).is_some_and(|taken| *taken >= TAKEN)
+    seen.taken
+        .lock()
+        .expect("no panic")
+        .get(&address)
+        .is_some_and(|taken| *taken >= TAKEN)
 }
 
 /// Records a message; returns false if the host does not reply to it.

@@ -17,20 +17,29 @@ pub(crate) struct Relay {
 }
 
 impl Relay {
-    /// Starts the daemon, with the defaults for everything that an attack could use, except that reports are not
-    /// limited: otherwise there would be no attack by reports.
+    /// Starts the daemon, with the defaults for everything that an attack could use, except that
+    /// reports are not limited: otherwise there would be no attack by reports.
     pub(crate) async fn start(internet: &Internet) -> Self {
         let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
         let address = free_address();
         let config = folder.path().join("gatepost.toml");
         fs::write(&config, configuration(address, internet)).expect("the folder is ours");
         let mut command = Command::new(env!("CARGO_BIN_EXE_gatepost"));
-        command.args(["run", "--config"]).arg(config).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command
+            .args(["run", "--config"])
+            .arg(config)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
         let process = command.spawn().expect("the program starts");
         while TcpStream::connect(address).await.is_err() {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        Self { address, process, _folder: folder }
+        Self {
+            address,
+            process,
+            _folder: folder,
+        }
     }
 }
 
@@ -43,11 +52,18 @@ impl Drop for Relay {
 
 /// Returns a free address; nothing else uses it in the moment until the daemon does.
 fn free_address() -> SocketAddr {
-    std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("loopback")
+    std::net::TcpListener::bind("127.0.0.1:0")
+        .and_then(|listener| listener.local_addr())
+        .expect("loopback")
 }
 
 fn configuration(address: SocketAddr, internet: &Internet) -> String {
-    let Internet { names, mailbox_server, port, .. } = internet;
+    let Internet {
+        names,
+        mailbox_server,
+        port,
+        ..
+    } = internet;
     let names = names.address;
     format!(
         "hostname = \"relay.example.com\"\npostmaster = \"postmaster@example.com\"\n[spool]\npath = \"spool\"\n\

@@ -1,6 +1,6 @@
-//! The load: a number of connections at once, with a number of messages on each, then QUIT and a new connection. The
-//! client pipelines like a mail server (MAIL, RCPT and DATA in one write) and behaves the same to every relay. A
-//! rejected message is counted and not tried again.
+//! The load: a number of connections at once, with a number of messages on each, then QUIT and a
+//! new connection. The client pipelines like a mail server (MAIL, RCPT and DATA in one write) and
+//! behaves the same to every relay. A rejected message is counted and not tried again.
 
 use std::io;
 use std::net::SocketAddr;
@@ -31,7 +31,10 @@ pub(crate) struct Load {
 impl Load {
     /// Sends the messages with these numbers; returns when each is accepted or rejected.
     pub(crate) async fn send(self, numbers: Range<usize>) {
-        let counter = Arc::new(Counter { next: AtomicUsize::new(numbers.start), end: numbers.end });
+        let counter = Arc::new(Counter {
+            next: AtomicUsize::new(numbers.start),
+            end: numbers.end,
+        });
         let load = Arc::new(self);
         let mut connections = JoinSet::new();
         for _ in 0..load.connections {
@@ -51,9 +54,16 @@ impl Load {
     }
 
     /// Runs one connection with its messages, from this number on.
-    async fn carry(&self, number: &mut Option<usize>, counter: &Counter, message: &mut Message) -> io::Result<()> {
+    async fn carry(
+        &self,
+        number: &mut Option<usize>,
+        counter: &Counter,
+        message: &mut Message,
+    ) -> io::Result<()> {
         let mut wire = self.connect().await?;
-        let Some(tls) = &self.tls else { return self.messages(wire, number, counter, message).await };
+        let Some(tls) = &self.tls else {
+            return self.messages(wire, number, counter, message).await;
+        };
         wire.say(b"STARTTLS\r\n").await?;
         wire.expect("220").await?;
         let name = ServerName::try_from("localhost").map_err(io::Error::other)?;

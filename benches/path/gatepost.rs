@@ -80,7 +80,10 @@ connections = {connections}
         let _ = writeln!(text, "messages_per_connection = {messages}");
     }
     if task.tls {
-        let (certificate, key) = (quoted(&tls::file("relay.pem")), quoted(&tls::file("relay.key")));
+        let (certificate, key) = (
+            quoted(&tls::file("relay.pem")),
+            quoted(&tls::file("relay.key")),
+        );
         text += "tls = \"forced\"\nverify = \"none\"\n";
         let _ = write!(text, "\n[tls]\ncertificate = {certificate}\nkey = {key}\n");
     } else {

@@ -1,5 +1,5 @@
-//! A record of each message: the time of its 250, the time of its arrival, and the number of arrivals. It counts and
-//! does not judge.
+//! A record of each message: the time of its 250, the time of its arrival, and the number of
+//! arrivals. It counts and does not judge.
 
 use std::io;
 use std::ops::Range;
@@ -7,8 +7,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-/// One row for each message, written by client and sink in parallel. Relaxed ordering is sufficient: each time stamp is
-/// independent, and the rows are read when both are done.
+/// One row for each message, written by client and sink in parallel. Relaxed ordering is
+/// sufficient: each time stamp is independent, and the rows are read when both are done.
 pub(crate) struct Ledger {
     opened: Instant,
     /// The nanoseconds since `opened`; 0 until the event.
@@ -43,7 +43,9 @@ impl Ledger {
 
     /// Returns the nanoseconds since the ledger was opened; never 0.
     pub(crate) fn now(&self) -> u64 {
-        u64::try_from(self.opened.elapsed().as_nanos()).unwrap_or(u64::MAX).max(1)
+        u64::try_from(self.opened.elapsed().as_nanos())
+            .unwrap_or(u64::MAX)
+            .max(1)
     }
 
     /// Records that the relay accepted this message.
@@ -81,14 +83,20 @@ impl Ledger {
     /// Returns a number that grows with each event, and whether all accepted messages have arrived.
     pub(crate) fn progress(&self) -> (usize, bool) {
         let (accepted, arrived) = (self.acceptances.load(Relaxed), self.arrivals.load(Relaxed));
-        (accepted + arrived + self.refusals.load(Relaxed) + self.duplicates.load(Relaxed), arrived >= accepted)
+        (
+            accepted + arrived + self.refusals.load(Relaxed) + self.duplicates.load(Relaxed),
+            arrived >= accepted,
+        )
     }
 
-    /// Returns the results of these messages, which were sent from `began` (see [`Self::now`]) on. Lost, duplicated,
-    /// refused and foreign ones are counted over all messages.
+    /// Returns the results of these messages, which were sent from `began` (see [`Self::now`]) on.
+    /// Lost, duplicated, refused and foreign ones are counted over all messages.
     pub(crate) fn passage(&self, messages: Range<usize>, began: u64) -> Passage {
         let stamps = |column: &[AtomicU64]| -> Vec<u64> {
-            column[messages.clone()].iter().map(|stamp| stamp.load(Relaxed)).collect()
+            column[messages.clone()]
+                .iter()
+                .map(|stamp| stamp.load(Relaxed))
+                .collect()
         };
         let (accepted, arrived) = (stamps(&self.accepted), stamps(&self.arrived));
         let mut delays: Vec<Duration> = accepted
@@ -103,7 +111,9 @@ impl Ledger {
             .accepted
             .iter()
             .zip(&self.arrived)
-            .filter(|(accepted, arrived)| accepted.load(Relaxed) != 0 && arrived.load(Relaxed) == 0);
+            .filter(|(accepted, arrived)| {
+                accepted.load(Relaxed) != 0 && arrived.load(Relaxed) == 0
+            });
         Passage {
             accepted: Pace::of(&accepted, began),
             delivered: Pace::of(&arrived, began),
@@ -114,7 +124,11 @@ impl Ledger {
             refused: self.refusals.load(Relaxed),
             strangers: self.strangers.load(Relaxed),
             connections: self.connections.load(Relaxed),
-            first_refusal: self.first_refusal.lock().ok().and_then(|first| first.clone()),
+            first_refusal: self
+                .first_refusal
+                .lock()
+                .ok()
+                .and_then(|first| first.clone()),
         }
     }
 }
@@ -131,12 +145,19 @@ impl Pace {
     fn of(stamps: &[u64], began: u64) -> Self {
         let messages = stamps.iter().filter(|&&stamp| stamp != 0).count();
         let last = stamps.iter().copied().max().unwrap_or(0);
-        Self { messages, took: Duration::from_nanos(last.saturating_sub(began)) }
+        Self {
+            messages,
+            took: Duration::from_nanos(last.saturating_sub(began)),
+        }
     }
 
     /// Returns the messages per second; 0 if there were none.
     pub(crate) fn rate(self) -> f64 {
-        if self.took.is_zero() { 0.0 } else { self.messages as f64 / self.took.as_secs_f64() }
+        if self.took.is_zero() {
+            0.0
+        } else {
+            self.messages as f64 / self.took.as_secs_f64()
+        }
     }
 }
 
@@ -169,5 +190,8 @@ impl Passage {
 
 /// Returns the given percentile.
 fn percentile(sorted: &[Duration], percent: usize) -> Duration {
-    sorted.get((sorted.len() * percent).div_ceil(100).saturating_sub(1)).copied().unwrap_or_default()
+    sorted
+        .get((sorted.len() * percent).div_ceil(100).saturating_sub(1))
+        .copied()
+        .unwrap_or_default()
 }

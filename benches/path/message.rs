@@ -1,11 +1,12 @@
-//! The messages of the benchmark: 4 KiB each, with a number by which the sink identifies them. The number is in the
-//! last line, wherever a relay adds its fields.
+//! The messages of the benchmark: 4 KiB each, with a number by which the sink identifies them. The
+//! number is in the last line, wherever a relay adds its fields.
 
 /// The size of a message as the client sends it, header and body, in octets.
 pub(crate) const OCTETS: usize = 4096;
 
 /// The envelope of every message, as one pipelined group of commands.
-pub(crate) const ENVELOPE: &[u8] = b"MAIL FROM:<sender@bench.example>\r\nRCPT TO:<recipient@sink.example>\r\nDATA\r\n";
+pub(crate) const ENVELOPE: &[u8] =
+    b"MAIL FROM:<sender@bench.example>\r\nRCPT TO:<recipient@sink.example>\r\nDATA\r\n";
 
 /// The domain of the recipients: one for all, so that each relay sees one destination.
 pub(crate) const DESTINATION: &str = "sink.example";
@@ -41,14 +42,22 @@ impl Message {
         // The lines have 70 characters, and the last one is shorter.
         while octets.len() + tail < OCTETS {
             let line = (OCTETS - tail - octets.len()).min(72);
-            octets.extend(b"The quick brown fox jumps over the lazy dog. ".iter().cycle().take(line.max(2) - 2));
+            octets.extend(
+                b"The quick brown fox jumps over the lazy dog. "
+                    .iter()
+                    .cycle()
+                    .take(line.max(2) - 2),
+            );
             octets.extend_from_slice(b"\r\n");
         }
         octets.extend_from_slice(MARK.as_bytes());
         let last = octets.len();
         octets.extend_from_slice(&[b'0'; DIGITS]);
         octets.extend_from_slice(END);
-        Self { octets, places: [id, last] }
+        Self {
+            octets,
+            places: [id, last],
+        }
     }
 
     /// Returns the message with this number, and the dot that ends it.
@@ -64,8 +73,8 @@ impl Message {
     }
 }
 
-/// Returns the number of an arrived message, from its content without the last CRLF. `None` if the message is foreign,
-/// such as a bounce, or damaged.
+/// Returns the number of an arrived message, from its content without the last CRLF. `None` if the
+/// message is foreign, such as a bounce, or damaged.
 pub(crate) fn number_of(content: &[u8]) -> Option<usize> {
     // A relay only adds to a message, so a shorter one has lost something.
     if content.len() + 2 < OCTETS {

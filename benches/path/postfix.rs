@@ -1,6 +1,7 @@
-//! A Postfix for comparison, as the distribution packages it: an instance in the trial's folder, which does not touch a
-//! Postfix that is in use on this computer. It is set up to be fast: everything that relaying does not need is left
-//! out, its concurrency is that of the load from the first message on, and connections are reused where possible.
+//! A Postfix for comparison, as the distribution packages it: an instance in the trial's folder,
+//! which does not touch a Postfix that is in use on this computer. It is set up to be fast:
+//! everything that relaying does not need is left out, its concurrency is that of the load from the
+//! first message on, and connections are reused where possible.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -30,8 +31,14 @@ pub(crate) fn version() -> Result<String, String> {
 
 /// Returns the default of a Postfix setting.
 fn setting(name: &str) -> Option<String> {
-    let output = Command::new(sbin("postconf")).args(["-dh", name]).output().ok()?;
-    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    let output = Command::new(sbin("postconf"))
+        .args(["-dh", name])
+        .output()
+        .ok()?;
+    output
+        .status
+        .success()
+        .then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
 /// Returns the path of a Postfix program; its folder is not in every user's PATH.
@@ -50,7 +57,10 @@ pub(crate) fn start(task: &Task<'_>) -> io::Result<Relay> {
         fs::create_dir(task.folder.join(folder))?;
     }
     fs::write(settings.join("main.cf"), main_cf(task, &log))?;
-    fs::write(settings.join("master.cf"), MASTER_CF.replace("ADDRESS", &address.to_string()))?;
+    fs::write(
+        settings.join("master.cf"),
+        MASTER_CF.replace("ADDRESS", &address.to_string()),
+    )?;
     let command = |what: &str| {
         let mut command = Command::new(sbin("postfix"));
         command.arg("-c").arg(&settings).arg(what);
@@ -103,7 +113,12 @@ smtp_destination_concurrency_limit = {connections}
     }
     if task.tls {
         let (key, certificate) = (tls::file("relay.key"), tls::file("relay.pem"));
-        let _ = writeln!(text, "smtpd_tls_chain_files = {}, {}", key.display(), certificate.display());
+        let _ = writeln!(
+            text,
+            "smtpd_tls_chain_files = {}, {}",
+            key.display(),
+            certificate.display()
+        );
         text += "smtpd_tls_security_level = may\n";
         text += "smtp_tls_security_level = encrypt\n";
         if reuses {

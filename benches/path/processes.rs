@@ -1,12 +1,13 @@
-//! The resources that processes used, from /proc: of a process with all its descendants, since Postfix has many
-//! processes. Linux only.
+//! The resources that processes used, from /proc: of a process with all its descendants, since
+//! Postfix has many processes. Linux only.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{fs, io};
 
-/// The unit of the times in /proc/PID/stat. Linux shows them in hundredths of a second, whatever the kernel's own tick.
+/// The unit of the times in /proc/PID/stat. Linux shows them in hundredths of a second, whatever
+/// the kernel's own tick.
 const TICK: Duration = Duration::from_millis(10);
 
 /// The fields of /proc/PID/stat (see proc(5)).
@@ -23,8 +24,8 @@ struct Stat {
 
 fn stat(pid: u32) -> Option<Stat> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name is in parentheses and may contain any character; the fields are counted after it, where field 3 of
-    // proc(5) is the first.
+    // The name is in parentheses and may contain any character; the fields are counted after it,
+    // where field 3 of proc(5) is the first.
     let fields: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
     let number = |field: usize| fields.get(field - 3)?.parse::<u32>().ok();
     Some(Stat {
@@ -39,14 +40,21 @@ fn stat(pid: u32) -> Option<Stat> {
 /// Returns the run time of a thread in nanoseconds, from its folder in /proc.
 fn run_time(folder: &Path) -> Option<Duration> {
     let text = fs::read_to_string(folder.join("schedstat")).ok()?;
-    text.split(' ').next()?.parse().ok().map(Duration::from_nanos)
+    text.split(' ')
+        .next()?
+        .parse()
+        .ok()
+        .map(Duration::from_nanos)
 }
 
 /// Returns this process and all its living descendants.
 pub(crate) fn family(root: u32) -> Vec<u32> {
     let mut children: HashMap<u32, Vec<u32>> = HashMap::new();
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let pid = entry.file_name().to_str().and_then(|name| name.parse().ok());
+        let pid = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok());
         if let Some((pid, stat)) = pid.and_then(|pid| Some((pid, stat(pid)?))) {
             children.entry(stat.parent).or_default().push(pid);
         }
@@ -60,14 +68,18 @@ pub(crate) fn family(root: u32) -> Vec<u32> {
     family
 }
 
-/// Returns the processor time of a process and its descendants, living or ended. Exact if none of them ends meanwhile.
+/// Returns the processor time of a process and its descendants, living or ended. Exact if none of
+/// them ends meanwhile.
 pub(crate) fn cpu_time(root: u32) -> Duration {
     family(root)
         .into_iter()
         .filter_map(|pid| {
             let stat = stat(pid)?;
-            // Times of dozens of processes, each rounded down to hundredths, would be too low in sum.
-            let exact = (stat.threads == 1).then(|| run_time(Path::new(&format!("/proc/{pid}")))).flatten();
+            // Times of dozens of processes, each rounded down to hundredths, would be too low in
+            // sum.
+            let exact = (stat.threads == 1)
+                .then(|| run_time(Path::new(&format!("/proc/{pid}"))))
+                .flatten();
             Some(exact.unwrap_or(stat.own) + stat.reaped)
         })
         .sum()
@@ -77,7 +89,14 @@ pub(crate) fn cpu_time(root: u32) -> Duration {
 pub(crate) fn computer_time() -> Duration {
     let text = fs::read_to_string("/proc/stat").unwrap_or_default();
     // user nice system idle iowait irq softirq steal (see proc(5)); user already includes guests.
-    let fields = text.lines().next().unwrap_or_default().split_whitespace().skip(1).take(8).enumerate();
+    let fields = text
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .split_whitespace()
+        .skip(1)
+        .take(8)
+        .enumerate();
     let busy = fields.filter(|(place, _)| !matches!(place, 3 | 4));
     let ticks = busy.filter_map(|(_, field)| field.parse::<u32>().ok());
     ticks.map(|ticks| TICK * ticks).sum()
@@ -95,7 +114,9 @@ impl ThreadClock {
     /// An error if /proc cannot be read.
     pub(crate) fn here() -> io::Result<Self> {
         // This path is relative to /proc: PID/task/TID.
-        Ok(Self { folder: Path::new("/proc").join(fs::read_link("/proc/thread-self")?) })
+        Ok(Self {
+            folder: Path::new("/proc").join(fs::read_link("/proc/thread-self")?),
+        })
     }
 
     /// Returns the time of the thread so far; `None` once it has ended.
@@ -104,13 +125,16 @@ impl ThreadClock {
     }
 }
 
-/// Returns the sum of the peak memory of each living process (`VmHWM`), in octets; shared pages are counted once.
+/// Returns the sum of the peak memory of each living process (`VmHWM`), in octets; shared pages are
+/// counted once.
 pub(crate) fn peak_memory(root: u32) -> u64 {
     let peak = |pid: u32| -> Option<u64> {
         let high = kibibytes(&format!("/proc/{pid}/status"), "VmHWM:")?;
         let rollup = format!("/proc/{pid}/smaps_rollup");
         // Pss counts an nth of a page that n processes share.
-        let shared = kibibytes(&rollup, "Rss:").zip(kibibytes(&rollup, "Pss:")).map_or(0, |(rss, pss)| rss - pss);
+        let shared = kibibytes(&rollup, "Rss:")
+            .zip(kibibytes(&rollup, "Pss:"))
+            .map_or(0, |(rss, pss)| rss - pss);
         Some(high.saturating_sub(shared) * 1024)
     };
     family(root).into_iter().filter_map(peak).sum()
@@ -124,5 +148,7 @@ fn kibibytes(file: &str, field: &str) -> Option<u64> {
 
 /// Returns whether one of these processes still runs.
 pub(crate) fn any_lives(processes: &[u32]) -> bool {
-    processes.iter().any(|&pid| stat(pid).is_some_and(|stat| !stat.zombie))
+    processes
+        .iter()
+        .any(|&pid| stat(pid).is_some_and(|stat| !stat.zombie))
 }

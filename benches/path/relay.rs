@@ -51,8 +51,18 @@ impl Relay {
     ///
     /// # Errors
     /// An error with the end of the log, if it ends or does not greet in time.
-    pub(crate) fn greeted(address: SocketAddr, pid: u32, ending: Ending, log: &Path) -> io::Result<Self> {
-        let mut relay = Self { address, pid, ending, log: log.to_owned() };
+    pub(crate) fn greeted(
+        address: SocketAddr,
+        pid: u32,
+        ending: Ending,
+        log: &Path,
+    ) -> io::Result<Self> {
+        let mut relay = Self {
+            address,
+            pid,
+            ending,
+            log: log.to_owned(),
+        };
         let deadline = Instant::now() + START;
         loop {
             let ended = match &mut relay.ending {
@@ -94,7 +104,9 @@ impl Relay {
         match &mut self.ending {
             Ending::Ask(command) => command.status().map(drop),
             Ending::Terminate(child) => {
-                Command::new("kill").args(["-TERM", &child.id().to_string()]).status()?;
+                Command::new("kill")
+                    .args(["-TERM", &child.id().to_string()])
+                    .status()?;
                 let deadline = Instant::now() + STOP;
                 while child.try_wait()?.is_none() {
                     if Instant::now() > deadline {
@@ -115,7 +127,8 @@ impl Drop for Relay {
         if let Err(error) = self.end() {
             eprintln!("process {} could not be ended: {error}", self.pid);
         }
-        // Postfix's master does not wait for its children, and the next trial must not share the computer with them.
+        // Postfix's master does not wait for its children, and the next trial must not share the
+        // computer with them.
         let deadline = Instant::now() + STOP;
         while any_lives(&processes) && Instant::now() < deadline {
             thread::sleep(Duration::from_millis(20));
@@ -137,8 +150,16 @@ pub(crate) fn free_address() -> io::Result<SocketAddr> {
 /// An error with the end of the log, if it cannot be started or fails.
 pub(crate) fn run(command: &mut Command, log: &Path) -> io::Result<()> {
     let file = File::options().create(true).append(true).open(log)?;
-    let status = command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file).status()?;
-    if status.success() { Ok(()) } else { Err(with_log(&format!("{command:?} failed, {status}"), log)) }
+    let status = command
+        .stdin(Stdio::null())
+        .stdout(file.try_clone()?)
+        .stderr(file)
+        .status()?;
+    if status.success() {
+        Ok(())
+    } else {
+        Err(with_log(&format!("{command:?} failed, {status}"), log))
+    }
 }
 
 /// Returns the path of the relay's log.
@@ -150,7 +171,11 @@ fn with_log(what: &str, log: &Path) -> io::Error {
     let text = fs::read_to_string(log).unwrap_or_else(|error| error.to_string());
     let lines: Vec<&str> = text.lines().collect();
     let last = lines.len().saturating_sub(20);
-    io::Error::other(format!("{what}\nthe end of {}:\n{}", log.display(), lines[last..].join("\n")))
+    io::Error::other(format!(
+        "{what}\nthe end of {}:\n{}",
+        log.display(),
+        lines[last..].join("\n")
+    ))
 }
 
 fn greeting(address: SocketAddr) -> io::Result<()> {
@@ -159,5 +184,12 @@ fn greeting(address: SocketAddr) -> io::Result<()> {
     let mut code = [0; 3];
     stream.read_exact(&mut code)?;
     stream.write_all(b"QUIT\r\n")?;
-    if &code == b"220" { Ok(()) } else { Err(io::Error::other(format!("greeted with {}", code.escape_ascii()))) }
+    if &code == b"220" {
+        Ok(())
+    } else {
+        Err(io::Error::other(format!(
+            "greeted with {}",
+            code.escape_ascii()
+        )))
+    }
 }

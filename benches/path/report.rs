@@ -19,19 +19,26 @@ STARTTLS is used on both legs, or on neither. Reuse: how many messages a connect
 p50, p99: from the relay's 250 to the arrival at the sink. CPU: the relay's, in seconds for 1,000 messages. MiB: its
 peak of memory, all its processes together. Busy: the share of one core that either end of the bench took for itself.";
 
-/// The share of the computer from which other work makes the figures unreliable. The kernel's own work for the disk
-/// stays below it.
+/// The share of the computer from which other work makes the figures unreliable. The kernel's own
+/// work for the disk stays below it.
 const DISTURBED: f64 = 0.2;
 
 impl Case {
     /// The name in tables.
     pub(crate) fn name(self) -> String {
-        let how = if self.tls.is_some() { "STARTTLS" } else { "plain" };
+        let how = if self.tls.is_some() {
+            "STARTTLS"
+        } else {
+            "plain"
+        };
         let legs = match self.onward {
             Onward::AsItLikes => "",
             Onward::AsTheLoad => ", on both legs",
         };
-        format!("{how}, {} per connection{legs}", self.messages_per_connection)
+        format!(
+            "{how}, {} per connection{legs}",
+            self.messages_per_connection
+        )
     }
 
     /// The bars: the factors by which Gatepost must be faster and cheaper than Postfix.
@@ -44,22 +51,30 @@ impl Case {
     }
 }
 
-/// Prints everything; returns whether Gatepost lost, duplicated and refused nothing, and met every bar that was
-/// measured.
+/// Prints everything; returns whether Gatepost lost, duplicated and refused nothing, and met every
+/// bar that was measured.
 pub(crate) fn print(rows: &[Row]) -> bool {
     println!("\n{}", figures(rows));
     println!("{LEGEND}");
     for (name, figures) in rows.iter().flat_map(measured) {
         let passage = &figures.passage;
         if let Some(refusal) = &passage.first_refusal {
-            println!("{name}: {} messages were not accepted; the first: {refusal}", passage.refused);
+            println!(
+                "{name}: {} messages were not accepted; the first: {refusal}",
+                passage.refused
+            );
         }
         if passage.strangers > 0 {
-            println!("{name}: {} arrivals were not ours, or damaged", passage.strangers);
+            println!(
+                "{name}: {} arrivals were not ours, or damaged",
+                passage.strangers
+            );
         }
         if figures.others > DISTURBED {
             let share = figures.others * 100.0;
-            println!("{name}: {share:.0} % of the computer went to other things; measure again when it is idle");
+            println!(
+                "{name}: {share:.0} % of the computer went to other things; measure again when it is idle"
+            );
         }
         for (end, busy) in [("client", figures.client_busy), ("sink", figures.sink_busy)] {
             if busy > BUSY {
@@ -70,14 +85,24 @@ pub(crate) fn print(rows: &[Row]) -> bool {
             }
         }
     }
-    let clean = rows.iter().filter_map(|row| row.gatepost.as_ref()).all(|figures| figures.passage.is_clean());
+    let clean = rows
+        .iter()
+        .filter_map(|row| row.gatepost.as_ref())
+        .all(|figures| figures.passage.is_clean());
     clean & ratios(rows)
 }
 
 fn measured(row: &Row) -> impl Iterator<Item = (String, &Figures)> {
-    let both = [(Make::Gatepost, &row.gatepost), (Make::Postfix, &row.postfix)];
-    both.into_iter()
-        .filter_map(|(make, figures)| Some((format!("{}, {}", make.name(), row.case.name()), figures.as_ref()?)))
+    let both = [
+        (Make::Gatepost, &row.gatepost),
+        (Make::Postfix, &row.postfix),
+    ];
+    both.into_iter().filter_map(|(make, figures)| {
+        Some((
+            format!("{}, {}", make.name(), row.case.name()),
+            figures.as_ref()?,
+        ))
+    })
 }
 
 impl Make {
@@ -125,12 +150,23 @@ fn figures(rows: &[Row]) -> Table {
     table
 }
 
-/// Prints Gatepost's figures divided by Postfix's, if both were measured; returns whether all bars are met.
+/// Prints Gatepost's figures divided by Postfix's, if both were measured; returns whether all bars
+/// are met.
 fn ratios(rows: &[Row]) -> bool {
-    let mut table = table(["case", "delivered/s", "bar", "", "CPU per message", "bar", ""]);
+    let mut table = table([
+        "case",
+        "delivered/s",
+        "bar",
+        "",
+        "CPU per message",
+        "bar",
+        "",
+    ]);
     let mut all_met = true;
     for row in rows {
-        let (Some(gatepost), Some(postfix)) = (&row.gatepost, &row.postfix) else { continue };
+        let (Some(gatepost), Some(postfix)) = (&row.gatepost, &row.postfix) else {
+            continue;
+        };
         let faster = gatepost.passage.delivered.rate() / postfix.passage.delivered.rate();
         let cheaper = postfix.cpu / gatepost.cpu;
         let mut verdict = |ratio: f64| match row.case.bar() {
@@ -142,7 +178,11 @@ fn ratios(rows: &[Row]) -> bool {
             None => "",
         };
         let (fast_enough, cheap_enough) = (verdict(faster), verdict(cheaper));
-        let bar = |words: &str| row.case.bar().map_or_else(String::new, |bar| format!("{words}{bar}"));
+        let bar = |words: &str| {
+            row.case
+                .bar()
+                .map_or_else(String::new, |bar| format!("{words}{bar}"))
+        };
         table.add_row([
             row.case.name(),
             format!("{faster:.1} ×"),
@@ -161,7 +201,9 @@ fn ratios(rows: &[Row]) -> bool {
 
 fn table<const COLUMNS: usize>(header: [&str; COLUMNS]) -> Table {
     let mut table = Table::new();
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_header(header);
+    table
+        .load_style(presets::UTF8_HORIZONTAL_ONLY)
+        .set_header(header);
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
     }

@@ -1,5 +1,6 @@
-//! The destination of the mail: a server that offers PIPELINING, SIZE, 8BITMIME and, if it has a certificate, STARTTLS,
-//! and records the number of each message. It stores nothing, so that the benchmark measures only the relay's disk.
+//! The destination of the mail: a server that offers PIPELINING, SIZE, 8BITMIME and, if it has a
+//! certificate, STARTTLS, and records the number of each message. It stores nothing, so that the
+//! benchmark measures only the relay's disk.
 
 use std::io;
 use std::sync::Arc;
@@ -16,7 +17,11 @@ use crate::wire::{FOR_MESSAGES, Wire};
 ///
 /// # Errors
 /// Those of the listening socket.
-pub(crate) async fn serve(listener: TcpListener, tls: Option<TlsAcceptor>, ledger: Arc<Ledger>) -> io::Result<()> {
+pub(crate) async fn serve(
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    ledger: Arc<Ledger>,
+) -> io::Result<()> {
     loop {
         let (stream, _) = listener.accept().await?;
         ledger.connected();
@@ -32,7 +37,9 @@ async fn session(stream: TcpStream, tls: Option<TlsAcceptor>, ledger: &Ledger) -
     stream.set_nodelay(true)?;
     let mut wire = Wire::new(stream, FOR_MESSAGES);
     wire.say(b"220 sink.example ESMTP\r\n").await?;
-    let Some(tls) = tls else { return converse(&mut wire, false, ledger).await.map(drop) };
+    let Some(tls) = tls else {
+        return converse(&mut wire, false, ledger).await.map(drop);
+    };
     if let End::StartTls = converse(&mut wire, true, ledger).await? {
         let stream = tls.accept(wire.into_stream()?).await?;
         converse(&mut Wire::new(stream, FOR_MESSAGES), false, ledger).await?;
@@ -57,7 +64,9 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
         let mut end = None;
         while end.is_none() {
             if in_content {
-                let Some(content) = wire.content(&mut searched) else { break };
+                let Some(content) = wire.content(&mut searched) else {
+                    break;
+                };
                 ledger.arrived(number_of(content));
                 replies.extend_from_slice(b"250 2.0.0 taken\r\n");
                 in_content = false;
@@ -99,7 +108,10 @@ fn answer(line: &[u8], offers_tls: bool) -> (&'static [u8], What) {
     } else if is("EHLO") && offers_tls {
         (b"250-sink.example\r\n250-PIPELINING\r\n250-SIZE 52428800\r\n250-STARTTLS\r\n250 8BITMIME\r\n", What::On)
     } else if is("EHLO") {
-        (b"250-sink.example\r\n250-PIPELINING\r\n250-SIZE 52428800\r\n250 8BITMIME\r\n", What::On)
+        (
+            b"250-sink.example\r\n250-PIPELINING\r\n250-SIZE 52428800\r\n250 8BITMIME\r\n",
+            What::On,
+        )
     } else if is("HELO") {
         (b"250 sink.example\r\n", What::On)
     } else if is("STARTTLS") && offers_tls {

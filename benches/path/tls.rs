@@ -1,23 +1,29 @@
-//! TLS for both ends of the benchmark, with the development certificates of `certs/` (ECDSA on P-256). The relays bring
-//! their own TLS.
+//! TLS for both ends of the benchmark, with the development certificates of `certs/` (ECDSA on
+//! P-256). The relays bring their own TLS.
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use tokio_rustls::rustls::client::danger::{
+    HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier,
+};
 use tokio_rustls::rustls::crypto::aws_lc_rs::{Ticketer, default_provider, kx_group};
-use tokio_rustls::rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use tokio_rustls::rustls::crypto::{
+    CryptoProvider, verify_tls12_signature, verify_tls13_signature,
+};
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use tokio_rustls::rustls::{ClientConfig, DigitallySignedStruct, Error, ServerConfig, SignatureScheme};
+use tokio_rustls::rustls::{
+    ClientConfig, DigitallySignedStruct, Error, ServerConfig, SignatureScheme,
+};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 /// The key exchange that both ends of the benchmark offer.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum KeyExchange {
-    /// X25519 alone, which every relay has. An end that preferred X25519MLKEM768 would make handshakes more expensive
-    /// for a relay that has it than for one that does not.
+    /// X25519 alone, which every relay has. An end that preferred X25519MLKEM768 would make
+    /// handshakes more expensive for a relay that has it than for one that does not.
     Classical,
     /// X25519MLKEM768 if the relay has it, as rustls prefers.
     PostQuantum,
@@ -43,11 +49,13 @@ impl KeyExchange {
 
 /// Returns the path of a file in `certs/`.
 pub(crate) fn file(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("certs").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("certs")
+        .join(name)
 }
 
-/// Returns the configuration of the client. Like most mail servers it accepts any certificate whose key the relay
-/// proves to hold, and it resumes sessions if the relay permits it.
+/// Returns the configuration of the client. Like most mail servers it accepts any certificate whose
+/// key the relay proves to hold, and it resumes sessions if the relay permits it.
 ///
 /// # Errors
 /// An error if the provider does not support TLS.
@@ -62,7 +70,8 @@ pub(crate) fn connector(key_exchange: KeyExchange) -> io::Result<TlsConnector> {
     Ok(TlsConnector::from(Arc::new(config)))
 }
 
-/// A verifier that checks the server's proof of its key, and nothing else of the certificate (RFC 7435).
+/// A verifier that checks the server's proof of its key, and nothing else of the certificate (RFC
+/// 7435).
 #[derive(Debug)]
 struct Opportunistic(Arc<CryptoProvider>);
 
@@ -84,7 +93,12 @@ impl ServerCertVerifier for Opportunistic {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
+        verify_tls12_signature(
+            message,
+            certificate,
+            signed,
+            &self.0.signature_verification_algorithms,
+        )
     }
 
     fn verify_tls13_signature(
@@ -93,7 +107,12 @@ impl ServerCertVerifier for Opportunistic {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
+        verify_tls13_signature(
+            message,
+            certificate,
+            signed,
+            &self.0.signature_verification_algorithms,
+        )
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

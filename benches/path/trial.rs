@@ -1,5 +1,5 @@
-//! One trial: one relay and one case, with all its messages from the client to the sink. Relay, spool and sink are new
-//! for each trial.
+//! One trial: one relay and one case, with all its messages from the client to the sink. Relay,
+//! spool and sink are new for each trial.
 
 use std::fs::{self, Permissions};
 use std::io;
@@ -26,14 +26,16 @@ use crate::{gatepost, postfix, sink, tls};
 /// The number of parallel connections on either side of the relay.
 pub(crate) const CONNECTIONS: usize = 20;
 
-/// The number of messages before the measurement: processes are forked, pools filled, tickets issued.
+/// The number of messages before the measurement: processes are forked, pools filled, tickets
+/// issued.
 const WARM_UP: usize = 400;
 
-/// The time without progress after which missing messages count as lost. It is longer than either relay's retry
-/// interval, so that a retried message is late and not lost.
+/// The time without progress after which missing messages count as lost. It is longer than either
+/// relay's retry interval, so that a retried message is late and not lost.
 const PATIENCE: Duration = Duration::from_secs(90);
 
-/// The time for the relay to finish before its processor time is read, and for a duplicate to arrive.
+/// The time for the relay to finish before its processor time is read, and for a duplicate to
+/// arrive.
 const SETTLE: Duration = Duration::from_secs(1);
 
 /// The relay of a trial.
@@ -76,8 +78,8 @@ pub(crate) struct Figures {
     pub(crate) cpu: f64,
     /// The relay's peak memory, in octets.
     pub(crate) peak_memory: u64,
-    /// The share of one core that each end of the benchmark used during the measurement. Near 1, the benchmark itself
-    /// limited the figures.
+    /// The share of one core that each end of the benchmark used during the measurement. Near 1,
+    /// the benchmark itself limited the figures.
     pub(crate) client_busy: f64,
     pub(crate) sink_busy: f64,
     /// The share of the whole computer that neither the relay nor the benchmark used.
@@ -88,7 +90,12 @@ pub(crate) struct Figures {
 ///
 /// # Errors
 /// An error if a part of it does not start, or the trial is cancelled.
-pub(crate) fn run(make: Make, case: Case, messages: usize, cancelled: &CancellationToken) -> io::Result<Figures> {
+pub(crate) fn run(
+    make: Make,
+    case: Case,
+    messages: usize,
+    cancelled: &CancellationToken,
+) -> io::Result<Figures> {
     let folder = tempfile::Builder::new()
         .prefix("path-")
         // Postfix drops root and must still be able to enter the folder.
@@ -116,12 +123,21 @@ pub(crate) fn run(make: Make, case: Case, messages: usize, cancelled: &Cancellat
 
     let (relay_cpu, sink_cpu, began) = (relay.cpu_time(), sink.clock.used(), ledger.now());
     let (computer, start) = (computer_time(), Instant::now());
-    let client_cpu = carry(&relay, case, WARM_UP..WARM_UP + messages, &ledger, cancelled)?;
+    let client_cpu = carry(
+        &relay,
+        case,
+        WARM_UP..WARM_UP + messages,
+        &ledger,
+        cancelled,
+    )?;
     thread::sleep(SETTLE);
     let relay_cpu = relay.cpu_time().saturating_sub(relay_cpu);
     let sink_cpu = sink.clock.used().saturating_sub(sink_cpu);
-    let others = computer_time().saturating_sub(computer + relay_cpu + client_cpu + sink_cpu).as_secs_f64();
-    let others = others / start.elapsed().as_secs_f64() / thread::available_parallelism()?.get() as f64;
+    let others = computer_time()
+        .saturating_sub(computer + relay_cpu + client_cpu + sink_cpu)
+        .as_secs_f64();
+    let others =
+        others / start.elapsed().as_secs_f64() / thread::available_parallelism()?.get() as f64;
     let passage = ledger.passage(WARM_UP..WARM_UP + messages, began);
     let share = |cpu: Duration| cpu.as_secs_f64() / passage.delivered.took.as_secs_f64();
     let figures = Figures {
@@ -135,7 +151,10 @@ pub(crate) fn run(make: Make, case: Case, messages: usize, cancelled: &Cancellat
     };
     drop(relay);
     if !figures.passage.is_clean() {
-        eprintln!("not everything went as it should; log and spool are kept in {}", folder.keep().display());
+        eprintln!(
+            "not everything went as it should; log and spool are kept in {}",
+            folder.keep().display()
+        );
     }
     Ok(figures)
 }
@@ -147,16 +166,23 @@ pub(crate) fn run(make: Make, case: Case, messages: usize, cancelled: &Cancellat
 pub(crate) fn file_system() -> io::Result<String> {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
     fs::create_dir_all(folder)?;
-    let output = Command::new("stat").args(["--file-system", "--format=%T"]).arg(folder).output()?;
+    let output = Command::new("stat")
+        .args(["--file-system", "--format=%T"])
+        .arg(folder)
+        .output()?;
     let kind = String::from_utf8_lossy(&output.stdout).trim().to_owned();
     if kind == "tmpfs" || kind == "ramfs" {
-        let what = format!("{} is {kind}; set CARGO_TARGET_DIR to a folder on a disk", folder.display());
+        let what = format!(
+            "{} is {kind}; set CARGO_TARGET_DIR to a folder on a disk",
+            folder.display()
+        );
         return Err(io::Error::other(what));
     }
     Ok(kind)
 }
 
-/// Sends these messages and waits until all accepted ones have arrived. Returns the processor time of the client.
+/// Sends these messages and waits until all accepted ones have arrived. Returns the processor time
+/// of the client.
 fn carry(
     relay: &Relay,
     case: Case,
@@ -174,7 +200,9 @@ fn carry(
     let stop = cancelled.child_token();
     let stopped = stop.clone();
     let client = thread::spawn(move || {
-        let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+        let runtime = runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
         runtime.block_on(stopped.run_until_cancelled(load.send(numbers)));
         Ok(ThreadClock::here()?.used())
     });
@@ -198,7 +226,9 @@ fn carry(
         }
         thread::sleep(Duration::from_millis(5));
     }
-    client.join().map_err(|_| io::Error::other("the client panicked"))?
+    client
+        .join()
+        .map_err(|_| io::Error::other("the client panicked"))?
 }
 
 /// The sink in its own thread, beside the client's; many computers have only two cores.
@@ -217,13 +247,24 @@ impl Sink {
         let stopped = stop.clone();
         let (up, ready) = mpsc::channel();
         let thread = thread::spawn(move || {
-            let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+            let runtime = runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?;
             let listener = runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))?;
             let _ = up.send((listener.local_addr()?, ThreadClock::here()?));
-            runtime.block_on(stopped.run_until_cancelled(sink::serve(listener, tls, ledger))).unwrap_or(Ok(()))
+            runtime
+                .block_on(stopped.run_until_cancelled(sink::serve(listener, tls, ledger)))
+                .unwrap_or(Ok(()))
         });
-        let (address, clock) = ready.recv().map_err(|_| io::Error::other("the sink did not come up"))?;
-        Ok(Self { address, clock, stop, thread: Some(thread) })
+        let (address, clock) = ready
+            .recv()
+            .map_err(|_| io::Error::other("the sink did not come up"))?;
+        Ok(Self {
+            address,
+            clock,
+            stop,
+            thread: Some(thread),
+        })
     }
 }
 

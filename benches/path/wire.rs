@@ -1,5 +1,5 @@
-//! The input and output of a connection, without an allocation per line: both ends of the benchmark share two cores
-//! with the relay, which lacks what they use. It knows lines and no protocol.
+//! The input and output of a connection, without an allocation per line: both ends of the benchmark
+//! share two cores with the relay, which lacks what they use. It knows lines and no protocol.
 
 use std::io;
 
@@ -8,7 +8,8 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 use crate::message::END;
 
-/// The size of the input buffer: a message with all that a relay adds to it, and as much as one read returns.
+/// The size of the input buffer: a message with all that a relay adds to it, and as much as one
+/// read returns.
 pub(crate) const FOR_MESSAGES: usize = 32 << 10;
 /// The size of the buffer for replies.
 pub(crate) const FOR_REPLIES: usize = 2 << 10;
@@ -22,9 +23,15 @@ pub(crate) struct Wire<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
-    /// Creates the connection. `room` is the size in octets of the longest line or message with the input after it.
+    /// Creates the connection. `room` is the size in octets of the longest line or message with the
+    /// input after it.
     pub(crate) fn new(stream: S, room: usize) -> Self {
-        Self { stream, octets: vec![0; room].into_boxed_slice(), from: 0, to: 0 }
+        Self {
+            stream,
+            octets: vec![0; room].into_boxed_slice(),
+            from: 0,
+            to: 0,
+        }
     }
 
     /// Returns the connection itself, for the TLS handshake.
@@ -32,7 +39,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     /// # Errors
     /// An error if input is buffered: after STARTTLS that would be an injection.
     pub(crate) fn into_stream(self) -> io::Result<S> {
-        if self.from == self.to { Ok(self.stream) } else { Err(io::Error::other("octets in clear behind STARTTLS")) }
+        if self.from == self.to {
+            Ok(self.stream)
+        } else {
+            Err(io::Error::other("octets in clear behind STARTTLS"))
+        }
     }
 
     /// Returns one line without its CRLF, if a complete one is buffered.
@@ -44,8 +55,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         Some(line.strip_suffix(b"\r").unwrap_or(line))
     }
 
-    /// Returns the content of a message without the CRLF before the dot, if its end is buffered. `searched` is the
-    /// length that was searched before; it is updated.
+    /// Returns the content of a message without the CRLF before the dot, if its end is buffered.
+    /// `searched` is the length that was searched before; it is updated.
     pub(crate) fn content(&mut self, searched: &mut usize) -> Option<&[u8]> {
         let unread = &self.octets[self.from..self.to];
         let skip = searched.saturating_sub(END.len() - 1);
@@ -62,7 +73,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     /// Waits for more octets.
     ///
     /// # Errors
-    /// Those of the connection; its end; a line or message that is longer than any that is sent here.
+    /// Those of the connection; its end; a line or message that is longer than any that is sent
+    /// here.
     pub(crate) async fn fill(&mut self) -> io::Result<()> {
         self.octets.copy_within(self.from..self.to, 0);
         (self.from, self.to) = (0, self.to - self.from);
@@ -100,7 +112,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
                 if line.starts_with(code.as_bytes()) {
                     return Ok(());
                 }
-                return Err(io::Error::other(format!("{code} expected, got: {}", line.escape_ascii())));
+                return Err(io::Error::other(format!(
+                    "{code} expected, got: {}",
+                    line.escape_ascii()
+                )));
             }
             self.fill().await?;
         }

@@ -1,8 +1,8 @@
 //! Addresses: parsed, written and parsed again; nothing is accepted that the grammar forbids.
 
-use gatepost::address::{Domain, ForwardPath, Host, Mailbox, ReversePath};
-use gatepost::envelope::QueueId;
-use gatepost::tls::NamePattern;
+use gatepost::smtp::address::{Domain, ForwardPath, Host, Mailbox, ReversePath};
+use gatepost::smtp::envelope::QueueId;
+use gatepost::policy::tls::NamePattern;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 

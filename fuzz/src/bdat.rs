@@ -1,4 +1,5 @@
-//! BDAT: chunks of any size give the message that they are parts of, or none if its content is invalid.
+//! BDAT: chunks of any size give the message that they are parts of, or none if its content is
+//! invalid.
 
 use std::io::Write as _;
 

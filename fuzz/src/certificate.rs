@@ -1,12 +1,13 @@
-//! The certificates of a peer: nothing is trusted that no authority signed, and texts about certificates are short.
+//! The certificates of a peer: nothing is trusted that no authority signed, and texts about
+//! certificates are short.
 
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
-use gatepost::address::Domain;
+use gatepost::smtp::address::Domain;
 use gatepost::config::{self, Connector};
-use gatepost::handshake::{ChainChecks, TlsMaterial, PathChecks, Role, CompletedHandshake, SentCertificate};
-use gatepost::tls::{
+use gatepost::net::tls_io::{ChainChecks, TlsMaterial, PathChecks, Role, CompletedHandshake, SentCertificate};
+use gatepost::policy::tls::{
     CertificateFacts, DaneFacts, DaneScope, NamePattern, PeerCertificate, Tlsa, TlsaMatching, TlsaSelector, TlsaSet,
     TlsaUsage,
 };
@@ -14,7 +15,8 @@ use jiff::Timestamp;
 use rustls_pki_types::CertificateDer;
 use tokio::runtime::Runtime;
 
-/// The maximum numbers of certificates in one chain, of those that are reported, and of changes to one.
+/// The maximum numbers of certificates in one chain, of those that are reported, and of changes to
+/// one.
 const CHAIN_MAX: usize = 16;
 const TOLD_MAX: usize = 10;
 const CHANGES_MAX: usize = 8;
@@ -188,8 +190,8 @@ fn check_words(words: &str) {
     assert!(!words.chars().any(char::is_control), "a control character: {words:?}");
 }
 
-/// Reads a chain: one octet for each certificate. Most name a genuine one, with changes if the highest bit is set; 0x7f
-/// is followed by arbitrary octets.
+/// Reads a chain: one octet for each certificate. Most name a genuine one, with changes if the
+/// highest bit is set; 0x7f is followed by arbitrary octets.
 fn chain(mut input: &[u8]) -> Vec<CertificateDer<'static>> {
     let mut chain = Vec::new();
     while let Some((kind, rest)) = input.split_first()
@@ -213,7 +215,8 @@ fn chain(mut input: &[u8]) -> Vec<CertificateDer<'static>> {
     chain
 }
 
-/// Changes the octets of a certificate: the number of changes, then for each the position, the kind and a value.
+/// Changes the octets of a certificate: the number of changes, then for each the position, the kind
+/// and a value.
 fn change<'a>(der: &mut Vec<u8>, input: &'a [u8]) -> &'a [u8] {
     let Some((count, mut rest)) = input.split_first() else { return input };
     for _ in 0..usize::from(*count).min(CHANGES_MAX) {

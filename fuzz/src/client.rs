@@ -2,8 +2,8 @@
 
 use std::sync::LazyLock;
 
-use gatepost::address::{Domain, Mailbox, ReversePath};
-use gatepost::envelope::{Envelope, Notify, Recipient, Ret};
+use gatepost::smtp::address::{Domain, Mailbox, ReversePath};
+use gatepost::smtp::envelope::{Envelope, Notify, Recipient, Ret};
 use gatepost::smtp::client::{
     Extensions, Mail, Opening, OpeningStep, ProtocolViolation, RecipientStatus, RequireTlsUse, StarttlsUse,
     Transaction, TransactionEnd, TransactionStep,
@@ -17,7 +17,8 @@ use crate::talk;
 /// The maximum number of commands in one group.
 const GROUP_MAX: usize = 130;
 
-/// The maximum length in octets of a stored reply as it is shown: text, code, status and separators of lines.
+/// The maximum length in octets of a stored reply as it is shown: text, code, status and separators
+/// of lines.
 const SHOWN_MAX: usize = 1024 + 16 + 128 * 3;
 
 /// The envelopes: a plain one, and one with every parameter.
@@ -61,7 +62,8 @@ struct Peer<'a> {
 }
 
 impl Peer<'_> {
-    /// Processes input until the next step. `None` if the server breaks the protocol or its input ends.
+    /// Processes input until the next step. `None` if the server breaks the protocol or its input
+    /// ends.
     fn listen<S>(
         &mut self,
         mut receive: impl FnMut(&[u8], &mut Vec<u8>) -> Result<(usize, Option<S>), ProtocolViolation>,

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use gatepost::envelope::{BodyType, Notify, Ret};
+use gatepost::smtp::envelope::{BodyType, Notify, Ret};
 use gatepost::smtp::command::{Attribute, Command, CommandError, MailFrom, RcptTo, XClient};
 
 use crate::talk;
@@ -55,8 +55,8 @@ fn accepted(line: &[u8], command: &Command) {
     }
 }
 
-/// Returns the command that was parsed again, with the SMTPUTF8 mark of the first: a domain in U-labels is written in
-/// A-labels.
+/// Returns the command that was parsed again, with the SMTPUTF8 mark of the first: a domain in
+/// U-labels is written in A-labels.
 fn as_said(again: Command, command: &Command) -> Command {
     match (again, command) {
         (Command::Rcpt(again), Command::Rcpt(said)) => {
@@ -85,7 +85,7 @@ fn check_mail(text: &str, mail: &MailFrom) {
 fn check_rcpt(text: &str, rcpt: &RcptTo) {
     let path = rcpt.forward_path.to_string();
     assert!(path.len() <= PATH_MAX, "a path of {} octets", path.len());
-    if let gatepost::address::ForwardPath::Mailbox(mailbox) = &rcpt.forward_path {
+    if let gatepost::smtp::address::ForwardPath::Mailbox(mailbox) = &rcpt.forward_path {
         assert!(text.contains(mailbox.local_part()), "{text:?} names another recipient than {path:?}");
         assert!(rcpt.utf8 || mailbox.is_ascii(), "{text:?} is not marked as UTF-8");
     }
@@ -104,8 +104,8 @@ fn check_rcpt(text: &str, rcpt: &RcptTo) {
     assert!(success || failure || delay, "NOTIFY of nothing: {text:?}");
 }
 
-/// Checks that text is valid xtext (RFC 3461 §4): printable ASCII without "+" and "=", or "+" and two hexadecimal
-/// digits.
+/// Checks that text is valid xtext (RFC 3461 §4): printable ASCII without "+" and "=", or "+" and
+/// two hexadecimal digits.
 fn check_xtext(text: &str) {
     let mut octets = text.bytes();
     while let Some(octet) = octets.next() {

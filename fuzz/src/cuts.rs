@@ -8,7 +8,8 @@ const LENGTHS_MAX: usize = 15;
 pub(crate) struct Cuts<'a>(&'a [u8]);
 
 impl<'a> Cuts<'a> {
-    /// Reads the lengths from the front of an input: their number, then each. Returns them with the remaining input.
+    /// Reads the lengths from the front of an input: their number, then each. Returns them with the
+    /// remaining input.
     pub(crate) fn take(input: &'a [u8]) -> (Self, &'a [u8]) {
         let Some((count, rest)) = input.split_first() else { return (Self(&[]), input) };
         let count = usize::from(*count).min(LENGTHS_MAX).min(rest.len());
@@ -31,7 +32,8 @@ impl<'a> Cuts<'a> {
         pieces
     }
 
-    /// Cuts like [`Cuts::pieces`], and after each line end, so that no command arrives together with the next.
+    /// Cuts like [`Cuts::pieces`], and after each line end, so that no command arrives together
+    /// with the next.
     pub(crate) fn polite<'b>(self, whole: &'b [u8]) -> Vec<&'b [u8]> {
         let ends = |piece: &'b [u8]| piece.split_inclusive(|octet| *octet == b'\n').collect::<Vec<_>>();
         self.pieces(whole).into_iter().flat_map(ends).collect()

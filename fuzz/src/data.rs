@@ -1,6 +1,7 @@
-//! The content after DATA: octets in pieces give the same result as in one piece, and as a simpler implementation.
+//! The content after DATA: octets in pieces give the same result as in one piece, and as a simpler
+//! implementation.
 
-use gatepost::envelope::TlsRequirement;
+use gatepost::smtp::envelope::TlsRequirement;
 use gatepost::smtp::data::{ContentFacts, ContentFault, Decoded, Decoder, HeaderCompleter, Inspector, Stuffer};
 
 use crate::cuts::Cuts;
@@ -86,8 +87,8 @@ fn inspected<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Result<ContentFa
     inspector.finish()
 }
 
-/// Returns whether content is lines with CRLF ends, without NUL, that do not begin with a continuation of the field
-/// before.
+/// Returns whether content is lines with CRLF ends, without NUL, that do not begin with a
+/// continuation of the field before.
 pub(crate) fn is_sound(content: &[u8]) -> bool {
     let pairs = content.windows(2).filter(|two| *two == b"\r\n").count();
     let count = |wanted: u8| content.iter().filter(|octet| **octet == wanted).count();
@@ -104,7 +105,8 @@ pub(crate) fn is_loop(content: &[u8], most: u32) -> bool {
     received > most as usize
 }
 
-/// A header field: its name without blanks after it, whether there were such blanks, and its value without line ends.
+/// A header field: its name without blanks after it, whether there were such blanks, and its value
+/// without line ends.
 struct Field {
     name: Vec<u8>,
     is_old: bool,
@@ -112,7 +114,8 @@ struct Field {
     is_ended: bool,
 }
 
-/// Returns the header of a message with CRLF line ends: it ends with an empty line, or before a line that is no field.
+/// Returns the header of a message with CRLF line ends: it ends with an empty line, or before a
+/// line that is no field.
 fn header(content: &[u8]) -> Vec<Field> {
     let mut fields: Vec<Field> = Vec::new();
     for line in content.split_inclusive(|octet| *octet == b'\n') {
@@ -161,7 +164,8 @@ fn check_findings(content: &[u8], found: &ContentFacts) {
     assert!(!named(b"message-id").is_empty(), "a Message-ID out of nothing: {id:?}");
 }
 
-/// Checks that stuffing in pieces gives the same as in one piece, and that unstuffing gives the original.
+/// Checks that stuffing in pieces gives the same as in one piece, and that unstuffing gives the
+/// original.
 fn check_stuffed(content: &[u8], cuts: Cuts<'_>, is_good: bool) {
     let stuffed = |pieces: Vec<&[u8]>| {
         let (mut wire, mut stuffer) = (Vec::new(), Stuffer::new());

@@ -1,5 +1,6 @@
-//! Answers of a hostile name server, checked by the DNSSEC validator. The attacker has every genuine record of a signed
-//! world and can change them, but has none of the keys. The attacker also has a signed zone.
+//! Answers of a hostile name server, checked by the DNSSEC validator. The attacker has every
+//! genuine record of a signed world and can change them, but has none of the keys. The attacker
+//! also has a signed zone.
 
 mod attacker;
 mod forgery;
@@ -8,15 +9,16 @@ use std::fmt::Debug;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
 
-use gatepost::address::Domain;
+use gatepost::smtp::address::Domain;
 use gatepost::demo::zones::{Kind, Zones, full_name};
-use gatepost::dns::{AnswerRecords, Dns, DnsAnswer, LookupError, Security};
+use gatepost::net::dns::{AnswerRecords, Dns, DnsAnswer, LookupError, Security};
 use hickory_resolver::proto::op::{Message, MessageType, OpCode, Query};
 use hickory_resolver::proto::rr::{Name, RecordType};
 
 use forgery::Forgery;
 
-/// The maximum number of queries of one lookup: the budget, for two tries with two address families.
+/// The maximum number of queries of one lookup: the budget, for two tries with two address
+/// families.
 const QUESTIONS_MAX: usize = 410;
 
 const GOOD: &str = "good.test MX 10 mx.good.test\nmx.good.test A 192.0.2.1\nmx.good.test AAAA 2001:db8::1\n\
@@ -150,8 +152,8 @@ fn check_records(question: Question, told: &Told, truth: &Told) {
     assert!(is_part, "{question:?}: {told:?} is not {truth:?}");
 }
 
-/// Asks one question of a resolver with an empty cache; returns the answer and the number of queries at the name
-/// server.
+/// Asks one question of a resolver with an empty cache; returns the answer and the number of
+/// queries at the name server.
 fn ask(at: usize, forgeries: Arc<Vec<Forgery>>) -> (Outcome, usize) {
     let heard = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&heard);

@@ -1,13 +1,13 @@
-//! The stored form of envelopes: a stored envelope is read back unchanged, and a damaged one is rejected or is a valid
-//! envelope.
+//! The stored form of envelopes: a stored envelope is read back unchanged, and a damaged one is
+//! rejected or is a valid envelope.
 
-use gatepost::envelope::Envelope;
+use gatepost::smtp::envelope::Envelope;
 
 pub(crate) fn run(input: &[u8]) {
     let Ok(envelope) = serde_json::from_slice::<Envelope>(input) else { return };
     let text = check_stored(&envelope);
-    // Every field may be missing in the input, and is written; this is the most that is added for the envelope and each
-    // recipient.
+    // Every field may be missing in the input, and is written; this is the most that is added for
+    // the envelope and each recipient.
     let most = 6 * input.len() + 256 + 64 * envelope.recipients.len();
     assert!(text.len() <= most, "{} octets became {}", input.len(), text.len());
     let _ = envelope.is_open();

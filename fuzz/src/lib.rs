@@ -1,8 +1,9 @@
-//! Coverage-guided fuzzing of every parser that a stranger can reach. `docs/fuzzing.md` explains how to run it.
+//! Coverage-guided fuzzing of every parser that a stranger can reach. `docs/fuzzing.md` explains
+//! how to run it.
 //!
-//! Each target checks more than the absence of panics: accepted input is written out and parsed again, input in one
-//! piece and in many gives the same result, a second and simpler implementation agrees, and output and work are
-//! bounded.
+//! Each target checks more than the absence of panics: accepted input is written out and parsed
+//! again, input in one piece and in many gives the same result, a second and simpler implementation
+//! agrees, and output and work are bounded.
 #![forbid(unsafe_code)]
 
 mod address;

@@ -2,14 +2,15 @@
 
 use std::sync::LazyLock;
 
-use gatepost::address::Domain;
+use gatepost::smtp::address::Domain;
 use gatepost::discovery::mta_sts::{self, Listing, MtaStsMode, MtaStsPolicy, PolicyId};
-use gatepost::https::Url;
-use gatepost::tls::NamePattern;
-use gatepost::tlsrpt::record::{self, ReportDestination};
+use gatepost::net::https::Url;
+use gatepost::policy::tls::NamePattern;
+use gatepost::relay::tlsrpt::record::{self, ReportDestination};
 use jiff::Timestamp;
 
-/// The maximum length of a policy in octets, and the maximum time for which it is cached, in seconds.
+/// The maximum length of a policy in octets, and the maximum time for which it is cached, in
+/// seconds.
 const BODY_MAX: usize = 64 * 1024;
 const MAX_AGE_MAX: u64 = 31_557_600;
 /// The maximum length of an error text, in octets.

@@ -1,11 +1,13 @@
-//! The PROXY protocol header of a load balancer: read as proxy-protocol.txt specifies, to its end and no further.
+//! The PROXY protocol header of a load balancer: read as proxy-protocol.txt specifies, to its end
+//! and no further.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
 const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
-/// The maximum length in octets of a header of version 1, and of one of version 2 after its first sixteen octets.
+/// The maximum length in octets of a header of version 1, and of one of version 2 after its first
+/// sixteen octets.
 const LINE_MAX: usize = 107;
 const REST_MAX: usize = 4096;
 
@@ -13,7 +15,7 @@ const REST_MAX: usize = 4096;
 type Read<'a> = (Option<SocketAddr>, &'a [u8]);
 
 pub(crate) fn run(input: &[u8]) {
-    let reading = pin!(gatepost::inbound::proxy_header(input));
+    let reading = pin!(gatepost::relay::inbound::proxy_header(input));
     let Poll::Ready(read) = reading.poll(&mut Context::from_waker(Waker::noop())) else {
         panic!("a slice is never waited for");
     };

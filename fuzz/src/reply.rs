@@ -1,4 +1,5 @@
-//! Replies of a peer: the same in pieces as in one piece, bounded, and the same reply when written out again.
+//! Replies of a peer: the same in pieces as in one piece, bounded, and the same reply when written
+//! out again.
 
 use gatepost::smtp::client::Extensions;
 use gatepost::smtp::reply::{EnhancedStatusCode, Reply, ReplyError, ReplyParser};
@@ -8,7 +9,8 @@ use crate::cuts::Cuts;
 /// The maximum length of a line in octets, and the maximum number of lines of a reply.
 const LINE_MAX: usize = 4096;
 const LINES_MAX: usize = 128;
-/// The maximum length in octets of the text that is stored of a reply, and of the text that outlives its session.
+/// The maximum length in octets of the text that is stored of a reply, and of the text that
+/// outlives its session.
 const TEXT_MAX: usize = 8192;
 const BRIEF_MAX: usize = 1024;
 

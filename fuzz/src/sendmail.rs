@@ -1,4 +1,5 @@
-//! The completion of a message from a script: the header that is sent, and the recipients that it names.
+//! The completion of a message from a script: the header that is sent, and the recipients that it
+//! names.
 
 use gatepost::cli::sendmail_message;
 
@@ -32,7 +33,8 @@ pub(crate) fn run(input: &[u8]) {
     for name in NEEDED {
         assert!(has(name), "{} is missing: {shown}", name.escape_ascii());
     }
-    // Before all fields, an old "From : a@x.example" is read as the envelope of an mbox file, as Postfix does.
+    // Before all fields, an old "From : a@x.example" is read as the envelope of an mbox file, as
+    // Postfix does.
     if !content.starts_with(b"From ") && !content.starts_with(b">From ") {
         let (again, _) = sendmail_message(&content, false).expect("it is not much larger");
         assert_eq!(again.escape_ascii().to_string(), shown.to_string(), "a complete message is completed once more");
@@ -42,7 +44,8 @@ pub(crate) fn run(input: &[u8]) {
     }
 }
 
-/// Checks that the recipients are addresses of the message, and the same if they are written in strict form.
+/// Checks that the recipients are addresses of the message, and the same if they are written in
+/// strict form.
 fn check_recipients(text: &[u8], recipients: &[String]) {
     let commas = text.iter().filter(|octet| b",;:".contains(octet)).count();
     assert!(recipients.len() <= commas + 1, "{recipients:?} out of {}", text.escape_ascii());

@@ -1,7 +1,7 @@
 //! A complete session from the client's octets, for any input and any cuts by the network.
 
-use gatepost::address::{AddressError, Domain, ForwardPath, Mailbox, ReversePath};
-use gatepost::envelope::{Envelope, QueueId};
+use gatepost::smtp::address::{AddressError, Domain, ForwardPath, Mailbox, ReversePath};
+use gatepost::smtp::envelope::{Envelope, QueueId};
 use gatepost::smtp::command::{LINE_MAX, RcptTo};
 use gatepost::smtp::reply::{Reply, Severity, Status};
 use gatepost::smtp::server::{Channel, Durable, Profile, Server, ServerStep, XClientRights};
@@ -26,8 +26,8 @@ pub(crate) fn run(input: &[u8]) {
     cuts.polite(rest).into_iter().for_each(|piece| cut.feed(piece));
     rest.split_inclusive(|octet| *octet == b'\n').for_each(|line| by_line.feed(line));
     whole.feed(rest);
-    // The amount of rejected content that is read before the session is closed depends on the pieces, so it may differ
-    // by one of them.
+    // The amount of rejected content that is read before the session is closed depends on the
+    // pieces, so it may differ by one of them.
     if cut.gave_up || by_line.gave_up {
         return;
     }

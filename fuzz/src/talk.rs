@@ -17,7 +17,8 @@ pub(crate) fn check_reply(reply: &Reply) {
     assert_eq!((used, read.as_ref()), (wire.len(), Some(reply)), "a reply of ours is read as another");
 }
 
-/// Checks that text is complete lines with CRLF ends and no other control character; returns the lines.
+/// Checks that text is complete lines with CRLF ends and no other control character; returns the
+/// lines.
 pub(crate) fn lines(wire: &[u8]) -> Vec<&[u8]> {
     let Some(front) = wire.strip_suffix(b"\r\n") else {
         assert!(wire.is_empty(), "the last line has no end: {}", wire.escape_ascii());

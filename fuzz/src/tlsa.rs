@@ -1,11 +1,12 @@
-//! TLSA records: the usable ones of a hostile set, by a second implementation of RFC 7671 and RFC 7672.
+//! TLSA records: the usable ones of a hostile set, by a second implementation of RFC 7671 and RFC
+//! 7672.
 
 use std::sync::LazyLock;
 
-use gatepost::address::Domain;
+use gatepost::smtp::address::Domain;
 use gatepost::discovery::dane;
-use gatepost::dns::TlsaRecord;
-use gatepost::tls::{Tlsa, TlsaMatching, TlsaSelector, TlsaUsage};
+use gatepost::net::dns::TlsaRecord;
+use gatepost::policy::tls::{Tlsa, TlsaMatching, TlsaSelector, TlsaUsage};
 
 /// The maximum number of records in one input, and of records of one host that count.
 const RECORDS_MAX: usize = 100;

@@ -7,11 +7,11 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::address::{Mailbox, ReversePath};
 use crate::discovery::history::TlsLevel;
-use crate::envelope::{BodyType, Notify, QueueId, Ret, TlsRequirement};
-use crate::scheduler::Order;
-use crate::tls::Groups;
+use crate::policy::tls::Groups;
+use crate::relay::scheduler::Order;
+use crate::smtp::address::{Mailbox, ReversePath};
+use crate::smtp::envelope::{BodyType, Notify, QueueId, Ret, TlsRequirement};
 
 /// The most messages on a page, and the most ids in an order.
 pub const PAGE_MAX: usize = 1000;
@@ -68,7 +68,8 @@ pub struct EnvelopeParameters {
     pub ret: Option<Ret>,
     /// ENVID as the client wrote it.
     pub envid: Option<String>,
-    /// The TLS demand of the message: `ordinary`, `require` (REQUIRETLS) or `relaxed` (`TLS-Required: No`).
+    /// The TLS demand of the message: `ordinary`, `require` (REQUIRETLS) or `relaxed`
+    /// (`TLS-Required: No`).
     #[serde(default)]
     pub tls: TlsRequirement,
     /// True if the content has octets above 127.
@@ -102,7 +103,8 @@ pub struct QueuedRecipient {
     pub connector: String,
     /// Attempts so far.
     pub attempts: u32,
-    /// The time of the next attempt at the earliest. `null`: as soon as its destination has a free connection.
+    /// The time of the next attempt at the earliest. `null`: as soon as its destination has a free
+    /// connection.
     pub next: Option<Timestamp>,
     /// The reason why the last attempt failed.
     pub reason: Option<FailureReason>,
@@ -274,7 +276,8 @@ pub struct ForgottenDomain {
     pub hosts: usize,
 }
 
-/// `POST /v1/history/forget`: removes a domain from the history. The response is a [`ForgottenDomain`].
+/// `POST /v1/history/forget`: removes a domain from the history. The response is a
+/// [`ForgottenDomain`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ForgetRequest {
     /// The domain.
@@ -283,8 +286,8 @@ pub struct ForgetRequest {
     pub reason: String,
 }
 
-/// `POST /v1/dnssec/forget`: removes the memory that DNSSEC validation has worked. The response is a
-/// [`ForgottenDnssec`].
+/// `POST /v1/dnssec/forget`: removes the memory that DNSSEC validation has worked. The response is
+/// a [`ForgottenDnssec`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ForgetDnssecRequest {
     /// The reason, of 1 to [`REASON_MAX`] characters.
@@ -302,7 +305,8 @@ pub struct ForgottenDnssec {
     pub who: String,
 }
 
-/// `GET /v1/clients` returns an array of these: a client that a limit has held back within the last hour.
+/// `GET /v1/clients` returns an array of these: a client that a limit has held back within the last
+/// hour.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct HeldClient {
     /// The address, or the network that reached the limit.
@@ -317,7 +321,8 @@ pub struct HeldClient {
     pub times: u64,
 }
 
-/// `POST /v1/clients/release`: lifts the limits that hold clients back. The response is a [`ReleaseResponse`].
+/// `POST /v1/clients/release`: lifts the limits that hold clients back. The response is a
+/// [`ReleaseResponse`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ReleaseRequest {
     /// An address or a network. `null`: all clients.
@@ -331,8 +336,8 @@ pub struct ReleaseResponse {
     pub released: Vec<HeldClient>,
 }
 
-/// `GET /v1/policy?domain=D`: the MTA-STS policy that the daemon uses for a domain. `null` if it has none; the domain
-/// is not queried.
+/// `GET /v1/policy?domain=D`: the MTA-STS policy that the daemon uses for a domain. `null` if it
+/// has none; the domain is not queried.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct KnownPolicy {
     /// The id in the domain's TXT record when the policy was fetched.
@@ -343,7 +348,8 @@ pub struct KnownPolicy {
     pub fetched: Timestamp,
 }
 
-/// `GET /v1/client-hellos`: the hosts that did not accept the usual `ClientHello` within the last hour.
+/// `GET /v1/client-hellos`: the hosts that did not accept the usual `ClientHello` within the last
+/// hour.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct KnownHelloPage {
     /// The hosts, ordered by name.

@@ -7,8 +7,8 @@ use ipnet::IpNet;
 
 use super::api::{HeldClient, ReleaseRequest, ReleaseResponse};
 use super::{AdminState, ErrorResponse, PeerUid};
-use crate::inbound::HeldNetwork;
-use crate::networks::{self, network_text};
+use crate::policy::networks::{self, network_text};
+use crate::relay::inbound::HeldNetwork;
 
 pub(super) async fn list(State(admin): State<AdminState>) -> Json<Vec<HeldClient>> {
     Json(admin.clients.held().iter().map(held).collect())
@@ -29,14 +29,20 @@ pub(super) async fn release(
             "client released by an operator"
         );
     }
-    Ok(Json(ReleaseResponse { released: released.iter().map(held).collect() }))
+    Ok(Json(ReleaseResponse {
+        released: released.iter().map(held).collect(),
+    }))
 }
 
 /// Parses a network, or the address of a client, which stands for the client's network.
 fn parse_network(text: &str) -> Result<IpNet, ErrorResponse> {
     let client = text.parse().map(networks::client).ok();
     let network = client.or_else(|| text.parse().ok().map(|network: IpNet| network.trunc()));
-    network.ok_or_else(|| ErrorResponse::bad_request(format!("client: \"{text}\" is neither an address nor a network")))
+    network.ok_or_else(|| {
+        ErrorResponse::bad_request(format!(
+            "client: \"{text}\" is neither an address nor a network"
+        ))
+    })
 }
 
 pub(super) fn held(held: &HeldNetwork) -> HeldClient {

@@ -22,5 +22,9 @@ pub(super) async fn in_force(State(admin): State<AdminState>) -> Json<RunningCon
         // Writing into a String cannot fail.
         let _ = write!(sha256, "{octet:02x}");
     }
-    Json(RunningConfigText { file, sha256, text: written.text.to_string() })
+    Json(RunningConfigText {
+        file,
+        sha256,
+        text: written.text.to_string(),
+    })
 }

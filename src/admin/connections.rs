@@ -1,9 +1,10 @@
-//! The connections of an HTTP server: their number is limited, and if the limit is reached, some give way to new
-//! ones.
+//! The connections of an HTTP server: their number is limited, and if the limit is reached, some
+//! give way to new ones.
 //!
-//! A connection without a complete request costs its client nothing. It must not keep out clients that send requests,
-//! so it is closed if another client needs the slot. If the server is configured so, the same holds for a connection
-//! whose client has not read its response for a while.
+//! A connection without a complete request costs its client nothing. It must not keep out clients
+//! that send requests, so it is closed if another client needs the slot. If the server is
+//! configured so, the same holds for a connection whose client has not read its response for a
+//! while.
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
@@ -37,7 +38,8 @@ pub(super) struct HttpLimits {
     pub(super) head_time: Duration,
     /// The timeout of a connection.
     pub(super) time: Duration,
-    /// The time after which a client that is still reading its response may be closed. `None`: never.
+    /// The time after which a client that is still reading its response may be closed. `None`:
+    /// never.
     pub(super) reading: Option<Duration>,
 }
 
@@ -67,7 +69,11 @@ pub(super) struct HttpConnections {
 
 impl HttpConnections {
     pub(super) fn new(limits: HttpLimits) -> Self {
-        Self { limits, tasks: JoinSet::new(), open: HashMap::new() }
+        Self {
+            limits,
+            tasks: JoinSet::new(),
+            open: HashMap::new(),
+        }
     }
 
     /// Waits for a free slot. If none is free, closes a connection that has to give way.
@@ -89,13 +95,29 @@ impl HttpConnections {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let progress = Arc::<RequestProgress>::default();
-        let task = self.tasks.spawn(serve_connection(self.limits, stream, router, Arc::clone(&progress)));
-        self.open.insert(task.id(), HttpConnection { since: Instant::now(), progress, task });
+        let task = self.tasks.spawn(serve_connection(
+            self.limits,
+            stream,
+            router,
+            Arc::clone(&progress),
+        ));
+        self.open.insert(
+            task.id(),
+            HttpConnection {
+                since: Instant::now(),
+                progress,
+                task,
+            },
+        );
     }
 
     /// Waits at most `time` for running requests.
     pub(super) async fn finish(mut self, time: Duration) {
-        for place in self.open.values().filter(|place| place.progress.asked.get().is_none()) {
+        for place in self
+            .open
+            .values()
+            .filter(|place| place.progress.asked.get().is_none())
+        {
             place.task.abort();
         }
         let finished = async { while self.tasks.join_next().await.is_some() {} };
@@ -103,19 +125,31 @@ impl HttpConnections {
         let _ = timeout(time, finished).await;
     }
 
-    /// Closes the oldest connection without a complete request, or else the one that has been reading its response
-    /// for the longest time. Returns false if there is none.
+    /// Closes the oldest connection without a complete request, or else the one that has been
+    /// reading its response for the longest time. Returns false if there is none.
     fn evict(&mut self) -> bool {
         let waiting = |place: &HttpConnection| place.progress.asked.get().is_none();
-        let oldest = self.open.iter().filter(|(_, place)| waiting(place)).min_by_key(|(_, place)| place.since);
+        let oldest = self
+            .open
+            .iter()
+            .filter(|(_, place)| waiting(place))
+            .min_by_key(|(_, place)| place.since);
         let slow = self.limits.reading.and_then(|reading| {
             let answered = |place: &HttpConnection| place.progress.answered.get().copied();
-            let slow = self.open.iter().filter(|(_, place)| answered(place).is_some_and(|at| at.elapsed() >= reading));
+            let slow = self
+                .open
+                .iter()
+                .filter(|(_, place)| answered(place).is_some_and(|at| at.elapsed() >= reading));
             slow.min_by_key(|(_, place)| answered(place))
         });
-        let Some(id) = oldest.or(slow).map(|(id, _)| *id) else { return false };
+        let Some(id) = oldest.or(slow).map(|(id, _)| *id) else {
+            return false;
+        };
         if let Some(place) = self.open.remove(&id) {
-            debug!(server = self.limits.server, "connection closed to make a slot free");
+            debug!(
+                server = self.limits.server,
+                "connection closed to make a slot free"
+            );
             place.task.abort();
         }
         true
@@ -135,8 +169,12 @@ impl HttpConnections {
     }
 }
 
-async fn serve_connection<S>(limits: HttpLimits, stream: S, router: Router, progress: Arc<RequestProgress>)
-where
+async fn serve_connection<S>(
+    limits: HttpLimits,
+    stream: S,
+    router: Router,
+    progress: Arc<RequestProgress>,
+) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let answers = TowerToHyperService::new(router);
@@ -207,7 +245,10 @@ mod tests {
     /// Returns everything until the end of the connection, or `None` after the timeout.
     async fn read_to_end(client: &mut DuplexStream, time: Duration) -> Option<String> {
         let mut rest = Vec::new();
-        timeout(time, client.read_to_end(&mut rest)).await.ok()?.expect("no error");
+        timeout(time, client.read_to_end(&mut rest))
+            .await
+            .ok()?
+            .expect("no error");
         Some(String::from_utf8(rest).expect("text"))
     }
 
@@ -218,19 +259,42 @@ mod tests {
         let mut silent = connect(&mut connections, b"").await;
         let began = Instant::now();
         let mut whole = connect(&mut connections, REQUEST).await;
-        assert!(began.elapsed() < Duration::from_secs(5), "it waited for {:?}", began.elapsed());
-        assert_eq!(read_to_end(&mut half, SOON).await.as_deref(), Some(""), "the oldest was closed");
-        assert!(read_to_end(&mut whole, SOON).await.is_some_and(|answer| answer.ends_with("hello\n")));
-        assert_eq!(read_to_end(&mut silent, A_WHILE).await, None, "one place was enough");
+        assert!(
+            began.elapsed() < Duration::from_secs(5),
+            "it waited for {:?}",
+            began.elapsed()
+        );
+        assert_eq!(
+            read_to_end(&mut half, SOON).await.as_deref(),
+            Some(""),
+            "the oldest was closed"
+        );
+        assert!(
+            read_to_end(&mut whole, SOON)
+                .await
+                .is_some_and(|answer| answer.ends_with("hello\n"))
+        );
+        assert_eq!(
+            read_to_end(&mut silent, A_WHILE).await,
+            None,
+            "one place was enough"
+        );
         connections.finish(Duration::from_secs(5)).await;
     }
 
     #[tokio::test]
     async fn the_head_of_a_request_has_a_timeout() {
         for input in [&b""[..], b"GET / HTTP/1.1\r\nhost: "] {
-            let mut connections = HttpConnections::new(HttpLimits { head_time: A_WHILE, ..LIMITS });
+            let mut connections = HttpConnections::new(HttpLimits {
+                head_time: A_WHILE,
+                ..LIMITS
+            });
             let mut client = connect(&mut connections, input).await;
-            assert!(read_to_end(&mut client, SOON).await.is_some_and(|rest| !rest.contains("hello")));
+            assert!(
+                read_to_end(&mut client, SOON)
+                    .await
+                    .is_some_and(|rest| !rest.contains("hello"))
+            );
         }
     }
 
@@ -239,16 +303,36 @@ mod tests {
         let never = b"GET /never HTTP/1.1\r\nhost: a\r\n\r\n";
         let long = b"GET /long HTTP/1.1\r\nhost: a\r\n\r\n";
         let mut connections = HttpConnections::new(LIMITS);
-        let (mut working, _reading) = (connect(&mut connections, never).await, connect(&mut connections, long).await);
+        let (mut working, _reading) = (
+            connect(&mut connections, never).await,
+            connect(&mut connections, long).await,
+        );
         let began = Instant::now();
         let mut third = connect(&mut connections, REQUEST).await;
         let waited = began.elapsed();
-        assert!((Duration::from_millis(400)..Duration::from_secs(5)).contains(&waited), "it waited for {waited:?}");
-        assert!(read_to_end(&mut third, SOON).await.is_some_and(|answer| answer.ends_with("hello\n")));
-        assert_eq!(read_to_end(&mut working, A_WHILE).await, None, "its answer is still worked on");
+        assert!(
+            (Duration::from_millis(400)..Duration::from_secs(5)).contains(&waited),
+            "it waited for {waited:?}"
+        );
+        assert!(
+            read_to_end(&mut third, SOON)
+                .await
+                .is_some_and(|answer| answer.ends_with("hello\n"))
+        );
+        assert_eq!(
+            read_to_end(&mut working, A_WHILE).await,
+            None,
+            "its answer is still worked on"
+        );
         // If no connection has to give way, the next one waits.
-        let mut connections = HttpConnections::new(HttpLimits { reading: None, ..LIMITS });
-        let _open = (connect(&mut connections, never).await, connect(&mut connections, long).await);
+        let mut connections = HttpConnections::new(HttpLimits {
+            reading: None,
+            ..LIMITS
+        });
+        let _open = (
+            connect(&mut connections, never).await,
+            connect(&mut connections, long).await,
+        );
         let waited = timeout(Duration::from_secs(2), connections.wait_for_slot()).await;
         assert!(waited.is_err(), "both were under way");
     }

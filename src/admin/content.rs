@@ -10,7 +10,7 @@ use http_body_util::channel::Channel;
 use serde::Deserialize;
 
 use super::{AdminState, ErrorResponse, filter};
-use crate::spool::SpoolError;
+use crate::storage::spool::SpoolError;
 
 /// The chunks buffered between the spool and the client.
 const CHUNKS: usize = 2;
@@ -33,7 +33,8 @@ pub(super) async fn content(
     Path(id): Path<String>,
     query: Result<Query<ContentQuery>, QueryRejection>,
 ) -> Result<Response, ErrorResponse> {
-    let Query(ContentQuery { part }) = query.map_err(|rejection| ErrorResponse::bad_request(rejection.body_text()))?;
+    let Query(ContentQuery { part }) =
+        query.map_err(|rejection| ErrorResponse::bad_request(rejection.body_text()))?;
     let id = filter::parse_id(&id)?;
     let mut reader = admin.spool.load(id).await?.body.reader().await?;
     let (mut sender, body) = Channel::<Bytes, SpoolError>::new(CHUNKS);
@@ -56,11 +57,16 @@ pub(super) async fn content(
             }
         }
     });
-    Ok(([(CONTENT_TYPE, "application/octet-stream")], Body::new(body)).into_response())
+    Ok((
+        [(CONTENT_TYPE, "application/octet-stream")],
+        Body::new(body),
+    )
+        .into_response())
 }
 
-/// Extracts a part of a message, chunk by chunk. The parts are separated by the empty line after the header section
-/// (RFC 5322 §2.1). The spool stores CRLF line ends only, so a CR at the start of a line begins that empty line.
+/// Extracts a part of a message, chunk by chunk. The parts are separated by the empty line after
+/// the header section (RFC 5322 §2.1). The spool stores CRLF line ends only, so a CR at the start
+/// of a line begins that empty line.
 struct PartExtractor {
     part: Option<MessagePart>,
     place: CutPosition,
@@ -77,12 +83,16 @@ enum CutPosition {
 
 impl PartExtractor {
     fn new(part: Option<MessagePart>) -> Self {
-        Self { part, place: CutPosition::LineStart }
+        Self {
+            part,
+            place: CutPosition::LineStart,
+        }
     }
 
     /// Returns true if no more octets of the part can follow.
     fn is_done(&self) -> bool {
-        self.part == Some(MessagePart::Headers) && matches!(self.place, CutPosition::EmptyLine(_) | CutPosition::Body)
+        self.part == Some(MessagePart::Headers)
+            && matches!(self.place, CutPosition::EmptyLine(_) | CutPosition::Body)
     }
 
     /// Returns the octets of a chunk that belong to the part.
@@ -92,8 +102,11 @@ impl PartExtractor {
         if let CutPosition::EmptyLine(remaining) = self.place {
             let skipped = remaining.min(chunk.len());
             drop(chunk.split_to(skipped));
-            self.place =
-                if skipped == remaining { CutPosition::Body } else { CutPosition::EmptyLine(remaining - skipped) };
+            self.place = if skipped == remaining {
+                CutPosition::Body
+            } else {
+                CutPosition::EmptyLine(remaining - skipped)
+            };
         }
         match part {
             MessagePart::Headers => headers,
@@ -114,7 +127,11 @@ impl PartExtractor {
                 return at;
             }
         }
-        if matches!(self.place, CutPosition::EmptyLine(_) | CutPosition::Body) { 0 } else { chunk.len() }
+        if matches!(self.place, CutPosition::EmptyLine(_) | CutPosition::Body) {
+            0
+        } else {
+            chunk.len()
+        }
     }
 }
 
@@ -137,17 +154,32 @@ mod tests {
 
     #[test]
     fn the_empty_line_is_found_wherever_chunks_end() {
-        for (headers, body) in
-            [("A: 1\r\nB: 2\r\n c\r\n", "body\r\n\r\nmore\r\n"), ("A: 1\r\n", ""), ("", "body\r\n"), ("", "\r\n\r\n")]
-        {
+        for (headers, body) in [
+            ("A: 1\r\nB: 2\r\n c\r\n", "body\r\n\r\nmore\r\n"),
+            ("A: 1\r\n", ""),
+            ("", "body\r\n"),
+            ("", "\r\n\r\n"),
+        ] {
             let message = format!("{headers}\r\n{body}");
             for size in 1..=message.len() {
-                assert_eq!(cut(&message, Some(MessagePart::Headers), size), headers, "{message:?} by {size}");
-                assert_eq!(cut(&message, Some(MessagePart::Body), size), body, "{message:?} by {size}");
+                assert_eq!(
+                    cut(&message, Some(MessagePart::Headers), size),
+                    headers,
+                    "{message:?} by {size}"
+                );
+                assert_eq!(
+                    cut(&message, Some(MessagePart::Body), size),
+                    body,
+                    "{message:?} by {size}"
+                );
                 assert_eq!(cut(&message, None, size), message);
             }
         }
-        assert_eq!(cut("A: 1\r\n", Some(MessagePart::Headers), 3), "A: 1\r\n", "without an empty line");
+        assert_eq!(
+            cut("A: 1\r\n", Some(MessagePart::Headers), 3),
+            "A: 1\r\n",
+            "without an empty line"
+        );
         assert_eq!(cut("A: 1\r\n", Some(MessagePart::Body), 3), "");
     }
 }

@@ -7,10 +7,10 @@ use serde::Deserialize;
 
 use super::ErrorResponse;
 use super::api::PAGE_MAX;
-use crate::address::{Host, Mailbox, ReversePath};
-use crate::connector::Connectors;
-use crate::envelope::{QueueId, Recipient, RecipientState};
-use crate::spool::StoredMessage;
+use crate::policy::connector::Connectors;
+use crate::smtp::address::{Host, Mailbox, ReversePath};
+use crate::smtp::envelope::{QueueId, Recipient, RecipientState};
+use crate::storage::spool::StoredMessage;
 
 /// The default length of a page.
 const DEFAULT_LIMIT: usize = 200;
@@ -55,19 +55,30 @@ pub(super) struct Filter {
 
 /// Parses a queue id.
 pub(super) fn parse_id(text: &str) -> Result<QueueId, ErrorResponse> {
-    QueueId::parse(text).ok_or_else(|| ErrorResponse::bad_request(format!("\"{text}\" is not a queue id")))
+    QueueId::parse(text)
+        .ok_or_else(|| ErrorResponse::bad_request(format!("\"{text}\" is not a queue id")))
 }
 
 impl Filter {
     pub(super) fn parse(query: &QueueQuery) -> Result<Self, ErrorResponse> {
         let domain = query.domain.as_deref().map(Host::parse).transpose();
-        let sender = query.sender.as_deref().map(|text| ReversePath::parse(strip_brackets(text))).transpose();
+        let sender = query
+            .sender
+            .as_deref()
+            .map(|text| ReversePath::parse(strip_brackets(text)))
+            .transpose();
         let limit = query.limit.unwrap_or(DEFAULT_LIMIT);
         if limit == 0 || limit > PAGE_MAX {
-            return Err(ErrorResponse::bad_request(format!("limit must be from 1 to {PAGE_MAX}")));
+            return Err(ErrorResponse::bad_request(format!(
+                "limit must be from 1 to {PAGE_MAX}"
+            )));
         }
         let mut ids = match &query.ids {
-            Some(text) => Some(text.split(',').map(parse_id).collect::<Result<Vec<_>, _>>()?),
+            Some(text) => Some(
+                text.split(',')
+                    .map(parse_id)
+                    .collect::<Result<Vec<_>, _>>()?,
+            ),
             None => None,
         };
         if let Some(ids) = &mut ids {
@@ -75,8 +86,10 @@ impl Filter {
             ids.dedup();
         }
         Ok(Self {
-            domain: domain.map_err(|error| ErrorResponse::bad_request(format!("domain: {error}")))?,
-            sender: sender.map_err(|error| ErrorResponse::bad_request(format!("sender: {error}")))?,
+            domain: domain
+                .map_err(|error| ErrorResponse::bad_request(format!("domain: {error}")))?,
+            sender: sender
+                .map_err(|error| ErrorResponse::bad_request(format!("sender: {error}")))?,
             older_than: query.older_than.map(Duration::from_secs),
             state: query.state,
             connector: query.connector.clone(),
@@ -87,19 +100,32 @@ impl Filter {
     }
 
     /// Returns true if a message matches; `connectors` are those in use.
-    pub(super) fn matches(&self, message: &StoredMessage, connectors: &Connectors, now: Timestamp) -> bool {
+    pub(super) fn matches(
+        &self,
+        message: &StoredMessage,
+        connectors: &Connectors,
+        now: Timestamp,
+    ) -> bool {
         let age = || Duration::try_from(message.accepted.duration_until(now)).unwrap_or_default();
         self.older_than.is_none_or(|least| age() > least)
-            && self.sender.as_ref().is_none_or(|sender| is_sender(sender, &message.envelope.reverse_path))
+            && self
+                .sender
+                .as_ref()
+                .is_none_or(|sender| is_sender(sender, &message.envelope.reverse_path))
             && (!self.has_recipient_criteria()
-                || message.envelope.recipients.iter().any(|one| self.is_recipient(one, connectors)))
+                || message
+                    .envelope
+                    .recipients
+                    .iter()
+                    .any(|one| self.is_recipient(one, connectors)))
     }
 
     fn has_recipient_criteria(&self) -> bool {
         self.domain.is_some() || self.state.is_some() || self.connector.is_some()
     }
 
-    /// Returns true if a recipient is still open and matches. A delivered recipient is no longer in the queue.
+    /// Returns true if a recipient is still open and matches. A delivered recipient is no longer in
+    /// the queue.
     fn is_recipient(&self, recipient: &Recipient, connectors: &Connectors) -> bool {
         let host = recipient.mailbox.host();
         let state = match recipient.state {
@@ -109,20 +135,26 @@ impl Filter {
         };
         self.state.is_none_or(|wanted| wanted == state)
             && self.domain.as_ref().is_none_or(|domain| domain == host)
-            && self.connector.as_ref().is_none_or(|name| connectors.for_host(host).name == *name)
+            && self
+                .connector
+                .as_ref()
+                .is_none_or(|name| connectors.for_host(host).name == *name)
     }
 }
 
 /// Returns a path without its angle brackets.
 fn strip_brackets(text: &str) -> &str {
-    text.strip_prefix('<').and_then(|rest| rest.strip_suffix('>')).unwrap_or(text)
+    text.strip_prefix('<')
+        .and_then(|rest| rest.strip_suffix('>'))
+        .unwrap_or(text)
 }
 
-/// Compares senders. RFC 5321 §2.4 leaves it to the mailbox's host whether case counts in local parts; a search
-/// ignores it.
+/// Compares senders. RFC 5321 §2.4 leaves it to the mailbox's host whether case counts in local
+/// parts; a search ignores it.
 fn is_sender(wanted: &ReversePath, found: &ReversePath) -> bool {
     let same = |wanted: &Mailbox, found: &Mailbox| {
-        wanted.host() == found.host() && wanted.local_part().eq_ignore_ascii_case(found.local_part())
+        wanted.host() == found.host()
+            && wanted.local_part().eq_ignore_ascii_case(found.local_part())
     };
     match (wanted.mailbox(), found.mailbox()) {
         (None, None) => true,
@@ -135,32 +167,63 @@ fn is_sender(wanted: &ReversePath, found: &ReversePath) -> bool {
 mod tests {
     use super::*;
     use crate::config::{self, TrustSource};
-    use crate::envelope::{Envelope, FailureHistory};
+    use crate::smtp::envelope::{Envelope, FailureHistory};
 
     fn stored(sender: &str, recipients: &[&str], age: u64) -> StoredMessage {
         let recipient = |text: &&str| Recipient::new(Mailbox::parse(text).expect("valid"));
-        let envelope =
-            Envelope::new(ReversePath::parse(sender).expect("valid"), recipients.iter().map(recipient).collect());
+        let envelope = Envelope::new(
+            ReversePath::parse(sender).expect("valid"),
+            recipients.iter().map(recipient).collect(),
+        );
         let id = QueueId::from_number(7).expect("small");
-        StoredMessage { id, accepted: Timestamp::now() - Duration::from_secs(age), envelope, size: 1 }
+        StoredMessage {
+            id,
+            accepted: Timestamp::now() - Duration::from_secs(age),
+            envelope,
+            size: 1,
+        }
     }
 
     fn matches_query(query: &QueueQuery, message: &StoredMessage) -> bool {
-        let location = config::Location { file: std::path::Path::new("gatepost.toml").into(), line: 1, column: 1 };
-        let default = config::default_connector(&config::Located { value: TrustSource::Webpki, location });
+        let location = config::Location {
+            file: std::path::Path::new("gatepost.toml").into(),
+            line: 1,
+            column: 1,
+        };
+        let default = config::default_connector(&config::Located {
+            value: TrustSource::Webpki,
+            location,
+        });
         let connectors = Connectors::new(&[], default);
-        Filter::parse(query).expect("a good query").matches(message, &connectors, Timestamp::now())
+        Filter::parse(query)
+            .expect("a good query")
+            .matches(message, &connectors, Timestamp::now())
     }
 
     #[test]
     fn state_connector_and_domain_are_those_of_one_open_recipient() {
         let mut message = stored("a@example.org", &["b@example.net", "c@example.com"], 0);
-        message.envelope.recipients[0].state = RecipientState::Held { attempts: 1, history: FailureHistory::default() };
-        let asks = |state, connector: Option<&str>, domain: Option<&str>, message: &StoredMessage| {
-            let (connector, domain) = (connector.map(str::to_owned), domain.map(str::to_owned));
-            matches_query(&QueueQuery { domain, state, connector, ..QueueQuery::default() }, message)
+        message.envelope.recipients[0].state = RecipientState::Held {
+            attempts: 1,
+            history: FailureHistory::default(),
         };
-        let (held, waiting) = (Some(OpenRecipientState::Held), Some(OpenRecipientState::Waiting));
+        let asks =
+            |state, connector: Option<&str>, domain: Option<&str>, message: &StoredMessage| {
+                let (connector, domain) = (connector.map(str::to_owned), domain.map(str::to_owned));
+                matches_query(
+                    &QueueQuery {
+                        domain,
+                        state,
+                        connector,
+                        ..QueueQuery::default()
+                    },
+                    message,
+                )
+            };
+        let (held, waiting) = (
+            Some(OpenRecipientState::Held),
+            Some(OpenRecipientState::Waiting),
+        );
         for (state, connector, domain, expected) in [
             (held, None, None, true),
             (waiting, None, None, true),
@@ -170,7 +233,11 @@ mod tests {
             (None, Some("default"), None, true),
             (None, Some("other"), None, false),
         ] {
-            assert_eq!(asks(state, connector, domain, &message), expected, "{state:?} {connector:?} {domain:?}");
+            assert_eq!(
+                asks(state, connector, domain, &message),
+                expected,
+                "{state:?} {connector:?} {domain:?}"
+            );
         }
         message.envelope.recipients[0].state = RecipientState::Delivered;
         assert!(!asks(held, None, None, &message), "the other one waits");
@@ -180,9 +247,20 @@ mod tests {
     fn a_domain_is_that_of_any_open_recipient_in_either_spelling() {
         let mut message = stored("a@example.org", &["b@example.net", "c@bücher.example"], 0);
         let asks = |domain: &str, message: &StoredMessage| {
-            matches_query(&QueueQuery { domain: Some(domain.into()), ..QueueQuery::default() }, message)
+            matches_query(
+                &QueueQuery {
+                    domain: Some(domain.into()),
+                    ..QueueQuery::default()
+                },
+                message,
+            )
         };
-        for domain in ["example.net", "EXAMPLE.net", "bücher.example", "xn--bcher-kva.example"] {
+        for domain in [
+            "example.net",
+            "EXAMPLE.net",
+            "bücher.example",
+            "xn--bcher-kva.example",
+        ] {
             assert!(asks(domain, &message), "{domain}");
         }
         assert!(!asks("example.org", &message), "the sender's domain");
@@ -193,9 +271,18 @@ mod tests {
     #[test]
     fn a_sender_is_matched_as_a_complete_address() {
         let asks = |sender: &str, message: &StoredMessage| {
-            matches_query(&QueueQuery { sender: Some(sender.into()), ..QueueQuery::default() }, message)
+            matches_query(
+                &QueueQuery {
+                    sender: Some(sender.into()),
+                    ..QueueQuery::default()
+                },
+                message,
+            )
         };
-        let (null, alice) = (stored("", &["b@example.net"], 0), stored("Alice@example.org", &["b@example.net"], 0));
+        let (null, alice) = (
+            stored("", &["b@example.net"], 0),
+            stored("Alice@example.org", &["b@example.net"], 0),
+        );
         for sender in ["", "<>"] {
             assert!(asks(sender, &null) && !asks(sender, &alice), "{sender:?}");
         }
@@ -222,15 +309,33 @@ mod tests {
     fn invalid_parameters_are_rejected_with_a_sentence() {
         for (query, sentence) in [
             (
-                QueueQuery { ids: Some("0000000000005,nonsense".into()), ..QueueQuery::default() },
+                QueueQuery {
+                    ids: Some("0000000000005,nonsense".into()),
+                    ..QueueQuery::default()
+                },
                 "\"nonsense\" is not a queue id",
             ),
             (
-                QueueQuery { domain: Some("a b".into()), ..QueueQuery::default() },
+                QueueQuery {
+                    domain: Some("a b".into()),
+                    ..QueueQuery::default()
+                },
                 "domain: \"a b\" is not a domain name",
             ),
-            (QueueQuery { sender: Some("alice".into()), ..QueueQuery::default() }, "sender: there is no \"@domain\""),
-            (QueueQuery { limit: Some(0), ..QueueQuery::default() }, "limit must be from 1 to 1000"),
+            (
+                QueueQuery {
+                    sender: Some("alice".into()),
+                    ..QueueQuery::default()
+                },
+                "sender: there is no \"@domain\"",
+            ),
+            (
+                QueueQuery {
+                    limit: Some(0),
+                    ..QueueQuery::default()
+                },
+                "limit must be from 1 to 1000",
+            ),
         ] {
             assert_eq!(Filter::parse(&query).expect_err("bad").1, sentence);
         }

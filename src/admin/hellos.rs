@@ -1,5 +1,5 @@
-//! `/v1/client-hellos`: the hosts that did not accept the usual `ClientHello` lately, each with the smaller one that
-//! it accepted.
+//! `/v1/client-hellos`: the hosts that did not accept the usual `ClientHello` lately, each with the
+//! smaller one that it accepted.
 
 use axum::Json;
 use axum::extract::State;
@@ -11,7 +11,14 @@ pub(super) async fn list(State(admin): State<AdminState>) -> Json<KnownHelloPage
     let all = admin.hellos.all().into_iter();
     let items = all.map(|((host, port), hello)| {
         let (host, groups, sni) = (host.to_string(), hello.groups, hello.sni);
-        KnownHello { host, port, groups, sni }
+        KnownHello {
+            host,
+            port,
+            groups,
+            sni,
+        }
     });
-    Json(KnownHelloPage { items: items.collect() })
+    Json(KnownHelloPage {
+        items: items.collect(),
+    })
 }

@@ -1,4 +1,5 @@
-//! `/v1/history` and `/v1/dnssec`: the memory of the TLS that domains offered, and orders to forget.
+//! `/v1/history` and `/v1/dnssec`: the memory of the TLS that domains offered, and orders to
+//! forget.
 
 use axum::Json;
 use axum::extract::rejection::{JsonRejection, QueryRejection};
@@ -8,12 +9,12 @@ use jiff::Timestamp;
 use serde::Deserialize;
 
 use super::api::{
-    ActiveAlarm, ForgetDnssecRequest, ForgetRequest, ForgottenDnssec, ForgottenDomain, HistoryItem, HistoryPage,
-    PAGE_MAX, REASON_MAX, RememberedHost,
+    ActiveAlarm, ForgetDnssecRequest, ForgetRequest, ForgottenDnssec, ForgottenDomain, HistoryItem,
+    HistoryPage, PAGE_MAX, REASON_MAX, RememberedHost,
 };
 use super::{AdminState, ErrorResponse, PeerUid};
-use crate::address::Host;
 use crate::discovery::history::{Alarm, AlarmKind, ForgetEntry, HostHistory};
+use crate::smtp::address::Host;
 
 /// The default length of a page.
 const DEFAULT_LIMIT: usize = 500;
@@ -32,22 +33,48 @@ pub(super) async fn list(
     State(admin): State<AdminState>,
     query: Result<Query<HistoryQuery>, QueryRejection>,
 ) -> Result<Json<HistoryPage>, ErrorResponse> {
-    let Query(query) = query.map_err(|rejection| ErrorResponse::bad_request(rejection.body_text()))?;
+    let Query(query) =
+        query.map_err(|rejection| ErrorResponse::bad_request(rejection.body_text()))?;
     let limit = query.limit.unwrap_or(DEFAULT_LIMIT);
     if limit == 0 || limit > PAGE_MAX {
-        return Err(ErrorResponse::bad_request(format!("limit must be from 1 to {PAGE_MAX}")));
+        return Err(ErrorResponse::bad_request(format!(
+            "limit must be from 1 to {PAGE_MAX}"
+        )));
     }
-    let domain = query.domain.as_deref().map(|text| parse_host("domain", text)).transpose()?;
-    let after = query.after.as_deref().map(|text| parse_host("after", text)).transpose()?;
+    let domain = query
+        .domain
+        .as_deref()
+        .map(|text| parse_host("domain", text))
+        .transpose()?;
+    let after = query
+        .after
+        .as_deref()
+        .map(|text| parse_host("after", text))
+        .transpose()?;
     let now = Timestamp::now();
-    let page = admin.history.page(domain.as_ref(), after.as_ref(), limit, now);
+    let page = admin
+        .history
+        .page(domain.as_ref(), after.as_ref(), limit, now);
     let mut items = Vec::new();
     if domain.is_none() && after.is_none() {
-        items.extend(admin.history.alarms(now).into_iter().map(|one| HistoryItem::Alarm(alarm(one))));
+        items.extend(
+            admin
+                .history
+                .alarms(now)
+                .into_iter()
+                .map(|one| HistoryItem::Alarm(alarm(one))),
+        );
     }
     items.extend(page.remembered.into_iter().map(remembered));
-    items.extend(page.forgotten.into_iter().map(|one| HistoryItem::Forgotten(forgotten(one))));
-    Ok(Json(HistoryPage { items, next: page.next.map(|next| next.to_string()) }))
+    items.extend(
+        page.forgotten
+            .into_iter()
+            .map(|one| HistoryItem::Forgotten(forgotten(one))),
+    );
+    Ok(Json(HistoryPage {
+        items,
+        next: page.next.map(|next| next.to_string()),
+    }))
 }
 
 /// `POST /v1/history/forget`.
@@ -63,12 +90,24 @@ pub(super) async fn forget(
     let who = operator_name(uid);
     let at = Timestamp::now();
     match admin.history.forget(&domain, &reason, &who, at).await {
-        Ok(0) => Err(ErrorResponse(StatusCode::NOT_FOUND, format!("nothing is remembered of {domain}"))),
+        Ok(0) => Err(ErrorResponse(
+            StatusCode::NOT_FOUND,
+            format!("nothing is remembered of {domain}"),
+        )),
         Ok(hosts) => {
             admin.monitor.end_downgrades(&domain);
-            Ok(Json(forgotten(ForgetEntry { domain, at, reason, who, hosts })))
+            Ok(Json(forgotten(ForgetEntry {
+                domain,
+                at,
+                reason,
+                who,
+                hosts,
+            })))
         }
-        Err(error) => Err(ErrorResponse(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())),
+        Err(error) => Err(ErrorResponse(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            error.to_string(),
+        )),
     }
 }
 
@@ -87,9 +126,10 @@ pub(super) async fn forget_dnssec(
             tracing::warn!(who, reason, "an operator cleared the memory of DNSSEC");
             Ok(Json(ForgottenDnssec { at, reason, who }))
         }
-        Ok(false) => {
-            Err(ErrorResponse(StatusCode::NOT_FOUND, "DNSSEC validation has not worked here before".to_owned()))
-        }
+        Ok(false) => Err(ErrorResponse(
+            StatusCode::NOT_FOUND,
+            "DNSSEC validation has not worked here before".to_owned(),
+        )),
         Err(error) => {
             let sentence = format!("cannot remove dnssec.json in the spool's folder: {error}");
             Err(ErrorResponse(StatusCode::INTERNAL_SERVER_ERROR, sentence))
@@ -101,7 +141,9 @@ pub(super) async fn forget_dnssec(
 fn check_reason(reason: &str) -> Result<String, ErrorResponse> {
     let reason = reason.trim();
     if reason.is_empty() || reason.chars().count() > REASON_MAX {
-        return Err(ErrorResponse::bad_request(format!("a reason has 1 to {REASON_MAX} characters")));
+        return Err(ErrorResponse::bad_request(format!(
+            "a reason has 1 to {REASON_MAX} characters"
+        )));
     }
     Ok(reason.to_owned())
 }
@@ -130,8 +172,20 @@ fn remembered(one: HostHistory) -> HistoryItem {
 }
 
 fn forgotten(one: ForgetEntry) -> ForgottenDomain {
-    let ForgetEntry { domain, at, reason, who, hosts } = one;
-    ForgottenDomain { domain: domain.to_string(), at, reason, who, hosts }
+    let ForgetEntry {
+        domain,
+        at,
+        reason,
+        who,
+        hosts,
+    } = one;
+    ForgottenDomain {
+        domain: domain.to_string(),
+        at,
+        reason,
+        who,
+        hosts,
+    }
 }
 
 pub(super) fn alarm(one: Alarm) -> ActiveAlarm {

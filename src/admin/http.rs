@@ -1,8 +1,8 @@
 //! Monitoring over HTTP (`[admin] http`): metrics, health and the status page. RFC 9110, RFC 9112.
 //!
-//! The server is read-only and has four paths. The address decides who may reach it. It shows neither content of mail
-//! nor secrets, but names of hosts and domains. Therefore it shows the page only under the names of this host, so
-//! that a web page of a third party cannot read it.
+//! The server is read-only and has four paths. The address decides who may reach it. It shows
+//! neither content of mail nor secrets, but names of hosts and domains. Therefore it shows the page
+//! only under the names of this host, so that a web page of a third party cannot read it.
 
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -21,12 +21,13 @@ use tokio_util::sync::CancellationToken;
 use super::api::status::AttemptsStatus;
 use super::connections::{HttpConnections, HttpLimits};
 use super::{AdminState, ErrorResponse, limit_answer_time, page, status};
-use crate::address::Domain;
 use crate::config::{AdminHttp, Fault, Located};
-use crate::monitor::Format;
-use crate::scheduler::Share;
+use crate::relay::scheduler::Share;
+use crate::smtp::address::Domain;
+use crate::telemetry::Format;
 
-/// The limits of the HTTP server. A client that does not read its answer loses its connection to another client.
+/// The limits of the HTTP server. A client that does not read its answer loses its connection to
+/// another client.
 const LIMITS: HttpLimits = HttpLimits {
     server: "status and metrics",
     connections: 32,
@@ -103,13 +104,25 @@ fn router(admin: AdminState, stop: CancellationToken) -> Router {
         move || ready(admin.clone(), stop.clone())
     };
     Router::new()
-        .route("/", get(page::page).route_layer(middleware::from_fn_with_state(admin.clone(), require_our_name)))
+        .route(
+            "/",
+            get(page::page).route_layer(middleware::from_fn_with_state(
+                admin.clone(),
+                require_our_name,
+            )),
+        )
         .route("/metrics", get(metrics))
-        .route("/healthz", get(|| async { plain(StatusCode::OK, "alive\n") }))
+        .route(
+            "/healthz",
+            get(|| async { plain(StatusCode::OK, "alive\n") }),
+        )
         .route("/readyz", get(ready))
         .fallback(|| async { plain(StatusCode::NOT_FOUND, "no such path\n") })
         .method_not_allowed_fallback(|| async {
-            plain(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are allowed\n")
+            plain(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "only GET and HEAD are allowed\n",
+            )
         })
         .layer(middleware::from_fn(limit_answer_time))
         .with_state(admin)
@@ -125,14 +138,22 @@ fn plain(status: StatusCode, text: impl IntoResponse) -> Response {
     (status, headers, text).into_response()
 }
 
-/// Passes the request on if its Host is a name of this host. Otherwise a third party could point a name of its own at
-/// this address, and its scripts would read the page in a browser that can reach it (DNS rebinding). The browser
-/// sends the name that it was given. Metrics and health need no such check.
-async fn require_our_name(State(admin): State<AdminState>, request: Request, next: Next) -> Response {
+/// Passes the request on if its Host is a name of this host. Otherwise a third party could point a
+/// name of its own at this address, and its scripts would read the page in a browser that can reach
+/// it (DNS rebinding). The browser sends the name that it was given. Metrics and health need no
+/// such check.
+async fn require_our_name(
+    State(admin): State<AdminState>,
+    request: Request,
+    next: Next,
+) -> Response {
     let hostname = admin.running.load().config.hostname.clone();
     let asked = requested_authority(&request);
     match asked {
-        None => plain(StatusCode::BAD_REQUEST, "a request needs exactly one Host field\n"),
+        None => plain(
+            StatusCode::BAD_REQUEST,
+            "a request needs exactly one Host field\n",
+        ),
         Some(host) if is_our_name(host.host(), &hostname) => next.run(request).await,
         Some(_) => plain(
             StatusCode::MISDIRECTED_REQUEST,
@@ -150,12 +171,16 @@ fn requested_authority(request: &Request) -> Option<Authority> {
         return Some(authority.clone());
     }
     let mut hosts = request.headers().get_all(header::HOST).iter();
-    let (one, None) = (hosts.next()?, hosts.next()) else { return None };
+    let (one, None) = (hosts.next()?, hosts.next()) else {
+        return None;
+    };
     Authority::try_from(one.as_bytes()).ok()
 }
 
 fn is_our_name(host: &str, hostname: &Domain) -> bool {
-    let v6 = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let v6 = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'));
     let name = host.strip_suffix('.').unwrap_or(host);
     v6.is_some_and(|host| host.parse::<Ipv6Addr>().is_ok())
         || host.parse::<Ipv4Addr>().is_ok()
@@ -163,20 +188,30 @@ fn is_our_name(host: &str, hostname: &Domain) -> bool {
         || name.eq_ignore_ascii_case(hostname.as_str())
 }
 
-async fn metrics(State(admin): State<AdminState>, headers: HeaderMap) -> Result<Response, ErrorResponse> {
+async fn metrics(
+    State(admin): State<AdminState>,
+    headers: HeaderMap,
+) -> Result<Response, ErrorResponse> {
     let reading = status::reading(&admin).await?;
-    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+    let accept = headers
+        .get(header::ACCEPT)
+        .and_then(|accept| accept.to_str().ok())
+        .unwrap_or_default();
     let format = Format::requested(accept);
     let mut response = admin.monitor.text(&reading, format).into_response();
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(format.media_type()));
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static(format.media_type()),
+    );
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(response)
 }
 
-/// Reports whether mail is accepted and delivered: the queue has been read, the scheduler answers, the daemon is not
-/// stopping, and mail to destinations that connectors name goes out. Full use of the attempts for destinations by MX
-/// is only reported: strangers' servers that hang must not take the relay out of service.
+/// Reports whether mail is accepted and delivered: the queue has been read, the scheduler answers,
+/// the daemon is not stopping, and mail to destinations that connectors name goes out. Full use of
+/// the attempts for destinations by MX is only reported: strangers' servers that hang must not take
+/// the relay out of service.
 async fn ready(admin: AdminState, stop: CancellationToken) -> Response {
     if stop.is_cancelled() {
         return plain(StatusCode::SERVICE_UNAVAILABLE, "stopping\n");
@@ -187,9 +222,10 @@ async fn ready(admin: AdminState, stop: CancellationToken) -> Response {
             plain(status, text)
         }
         Ok(None) => plain(StatusCode::SERVICE_UNAVAILABLE, "stopping\n"),
-        Err(_) => {
-            plain(StatusCode::SERVICE_UNAVAILABLE, "the queue is still being read, or the scheduler does not answer\n")
-        }
+        Err(_) => plain(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the queue is still being read, or the scheduler does not answer\n",
+        ),
     }
 }
 
@@ -202,7 +238,10 @@ fn readiness(attempts: &[AttemptsStatus]) -> (StatusCode, String) {
         }
         let (destinations, waiting) = (share.destinations(), share.waiting);
         // Writing into a String cannot fail.
-        let _ = writeln!(text, "all delivery attempts for {destinations} are in use; {waiting} destinations wait");
+        let _ = writeln!(
+            text,
+            "all delivery attempts for {destinations} are in use; {waiting} destinations wait"
+        );
     }
     if status == StatusCode::OK {
         text.insert_str(0, "ready\n");
@@ -215,7 +254,14 @@ mod tests {
     use super::*;
 
     fn share(share: &str, waiting: u64, full_seconds: Option<u64>) -> AttemptsStatus {
-        AttemptsStatus { share: share.to_owned(), most: 800, running: 800, slow: 700, waiting, full_seconds }
+        AttemptsStatus {
+            share: share.to_owned(),
+            most: 800,
+            running: 800,
+            slow: 700,
+            waiting,
+            full_seconds,
+        }
     }
 
     #[test]
@@ -223,7 +269,11 @@ mod tests {
         let (named, by_mx) = (share("named", 2, Some(60)), share("mx", 9, Some(60)));
         for (shares, status, text) in [
             (vec![], 200, "ready\n"),
-            (vec![share("named", 0, None), share("mx", 5, Some(59))], 200, "ready\n"),
+            (
+                vec![share("named", 0, None), share("mx", 5, Some(59))],
+                200,
+                "ready\n",
+            ),
             (
                 vec![by_mx.clone()],
                 200,

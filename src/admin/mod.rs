@@ -1,11 +1,11 @@
-//! The admin API: HTTP and JSON over a unix socket (`[admin] socket`), for `gatepost queue`, `gatepost history` and
-//! any other program that may open the socket.
+//! The admin API: HTTP and JSON over a unix socket (`[admin] socket`), for `gatepost queue`,
+//! `gatepost history` and any other program that may open the socket.
 //!
-//! It reports the contents of the spool, the state of the scheduler, the downgrade memory, the MTA-STS policies and
-//! the configuration in use, and passes orders on to them. It changes nothing itself. Access is decided by the
-//! permissions of the socket alone: owner and group may do everything. RFC 9112 (HTTP/1.1), one request for each
-//! connection. A second server, for everybody who can reach its address (`[admin] http`), offers metrics, health and
-//! the status page.
+//! It reports the contents of the spool, the state of the scheduler, the downgrade memory, the
+//! MTA-STS policies and the configuration in use, and passes orders on to them. It changes nothing
+//! itself. Access is decided by the permissions of the socket alone: owner and group may do
+//! everything. RFC 9112 (HTTP/1.1), one request for each connection. A second server, for everybody
+//! who can reach its address (`[admin] http`), offers metrics, health and the status page.
 
 pub mod api;
 mod clients;
@@ -37,21 +37,21 @@ use tokio_util::sync::CancellationToken;
 use crate::discovery::Discovery;
 use crate::discovery::history::History;
 use crate::discovery::mta_sts::MtaSts;
-use crate::dns::Dns;
-use crate::handshake::KnownHellos;
-use crate::inbound::Clients;
-use crate::monitor::Monitor;
-use crate::running_config::RunningConfig;
-use crate::scheduler::Operator;
-use crate::spool::{Spool, SpoolError};
+use crate::net::dns::Dns;
+use crate::net::tls_io::KnownHellos;
+use crate::relay::inbound::Clients;
+use crate::relay::running_config::RunningConfig;
+use crate::relay::scheduler::Operator;
+use crate::storage::spool::{Spool, SpoolError};
+use crate::telemetry::Monitor;
 
 use connections::{HttpConnections, HttpLimits};
 pub use http::HttpServer;
 pub use socket::UnixServer;
 use status::QueueCounter;
 
-/// The limits of the operator's socket. The head has room for a thousand ids. A reader may pause over a long message,
-/// but not for ever.
+/// The limits of the operator's socket. The head has room for a thousand ids. A reader may pause
+/// over a long message, but not for ever.
 const LIMITS: HttpLimits = HttpLimits {
     server: "admin socket",
     connections: 32,
@@ -84,9 +84,9 @@ pub struct AdminState {
 }
 
 impl AdminState {
-    /// Gathers the sources of the API: the spool, the scheduler through its operator, the memories of domains and
-    /// hosts, a resolver that shares the memory of DNSSEC, the configuration in use, and the monitor with the table
-    /// of clients. The daemon was started at `since`.
+    /// Gathers the sources of the API: the spool, the scheduler through its operator, the memories
+    /// of domains and hosts, a resolver that shares the memory of DNSSEC, the configuration in use,
+    /// and the monitor with the table of clients. The daemon was started at `since`.
     #[must_use]
     pub fn new(
         spool: Arc<dyn Spool>,
@@ -97,9 +97,25 @@ impl AdminState {
         (monitor, clients): (Monitor, Clients),
         since: Timestamp,
     ) -> Self {
-        let (history, policies, hellos) = (discovery.history().clone(), discovery.mta_sts().clone(), hellos.clone());
+        let (history, policies, hellos) = (
+            discovery.history().clone(),
+            discovery.mta_sts().clone(),
+            hellos.clone(),
+        );
         let queue_counter = Arc::default();
-        Self { spool, operator, history, policies, dns, hellos, running, monitor, clients, queue_counter, since }
+        Self {
+            spool,
+            operator,
+            history,
+            policies,
+            dns,
+            hellos,
+            running,
+            monitor,
+            clients,
+            queue_counter,
+            since,
+        }
     }
 }
 
@@ -117,7 +133,10 @@ impl ErrorResponse {
     }
 
     fn stopping() -> Self {
-        Self(StatusCode::SERVICE_UNAVAILABLE, "the daemon is stopping".to_owned())
+        Self(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the daemon is stopping".to_owned(),
+        )
     }
 }
 
@@ -126,7 +145,9 @@ impl From<SpoolError> for ErrorResponse {
         let status = match &error {
             SpoolError::Missing(_) => StatusCode::NOT_FOUND,
             SpoolError::Closed => return Self::stopping(),
-            SpoolError::Full(_) | SpoolError::Damaged { .. } | SpoolError::Io(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            SpoolError::Full(_) | SpoolError::Damaged { .. } | SpoolError::Io(_) => {
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
         };
         Self(status, error.to_string())
     }
@@ -160,8 +181,8 @@ impl UnixServer {
                 }
                 Err(error) => {
                     tracing::error!(%error, "cannot accept connections on the admin socket; retrying");
-                    // Most likely the process has run out of file descriptors, so an immediate retry would fail
-                    // again.
+                    // Most likely the process has run out of file descriptors, so an immediate
+                    // retry would fail again.
                     tokio::time::sleep(Duration::from_secs(1)).await;
                 }
             }
@@ -189,7 +210,10 @@ fn router(admin: AdminState) -> Router {
         .route("/v1/dnssec/forget", post(history::forget_dnssec))
         .fallback(|| async { ErrorResponse(StatusCode::NOT_FOUND, "no such path".to_owned()) })
         .method_not_allowed_fallback(|| async {
-            ErrorResponse(StatusCode::METHOD_NOT_ALLOWED, "method not allowed on this path".to_owned())
+            ErrorResponse(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "method not allowed on this path".to_owned(),
+            )
         })
         .layer(DefaultBodyLimit::max(BODY_MAX))
         .layer(middleware::from_fn(limit_answer_time))

@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::api::KnownPolicy;
 use super::{AdminState, ErrorResponse};
-use crate::address::Domain;
+use crate::smtp::address::Domain;
 
 /// The parameters of the request.
 #[derive(Debug, Deserialize)]
@@ -21,11 +21,15 @@ pub(super) async fn known(
     State(admin): State<AdminState>,
     query: Result<Query<PolicyQuery>, QueryRejection>,
 ) -> Result<Json<Option<KnownPolicy>>, ErrorResponse> {
-    let Query(PolicyQuery { domain }) = query.map_err(|rejection| ErrorResponse::bad_request(rejection.body_text()))?;
-    let domain = Domain::parse(&domain).map_err(|error| ErrorResponse::bad_request(format!("domain: {error}")))?;
-    Ok(Json(admin.policies.cached(&domain).map(|policy| KnownPolicy {
-        id: policy.id().to_string(),
-        lines: policy.lines(),
-        fetched: policy.fetched(),
+    let Query(PolicyQuery { domain }) =
+        query.map_err(|rejection| ErrorResponse::bad_request(rejection.body_text()))?;
+    let domain = Domain::parse(&domain)
+        .map_err(|error| ErrorResponse::bad_request(format!("domain: {error}")))?;
+    Ok(Json(admin.policies.cached(&domain).map(|policy| {
+        KnownPolicy {
+            id: policy.id().to_string(),
+            lines: policy.lines(),
+            fetched: policy.fetched(),
+        }
     })))
 }

@@ -9,15 +9,17 @@ use axum::http::StatusCode;
 use jiff::Timestamp;
 
 use super::api::{
-    self, DestinationBackoff, EnvelopeParameters, FailureReason, OrderRequest, OrderResponse, OrderResult, OvertakenBy,
-    PAGE_MAX, PartBackoff, QueuePage, QueuedMessage, QueuedRecipient,
+    self, DestinationBackoff, EnvelopeParameters, FailureReason, OrderRequest, OrderResponse,
+    OrderResult, OvertakenBy, PAGE_MAX, PartBackoff, QueuePage, QueuedMessage, QueuedRecipient,
 };
 use super::filter::{self, Filter};
 use super::{AdminState, ErrorResponse, PeerUid};
-use crate::connector::Connectors;
-use crate::envelope::{self, AttemptFailure, QueueId, RecipientState};
-use crate::scheduler::{DestinationStatus, MessageStatus, OrderRefused, StatusQuery, StatusReply};
-use crate::spool::{Spool, SpoolError, StoredMessage};
+use crate::policy::connector::Connectors;
+use crate::relay::scheduler::{
+    DestinationStatus, MessageStatus, OrderRefused, StatusQuery, StatusReply,
+};
+use crate::smtp::envelope::{self, AttemptFailure, QueueId, RecipientState};
+use crate::storage::spool::{Spool, SpoolError, StoredMessage};
 
 /// Messages read from the spool at a time.
 const SCAN: usize = 100;
@@ -31,7 +33,8 @@ pub(super) async fn list(
     State(admin): State<AdminState>,
     query: Result<Query<filter::QueueQuery>, QueryRejection>,
 ) -> Result<Json<QueuePage>, ErrorResponse> {
-    let Query(query) = query.map_err(|rejection| ErrorResponse::bad_request(rejection.body_text()))?;
+    let Query(query) =
+        query.map_err(|rejection| ErrorResponse::bad_request(rejection.body_text()))?;
     let filter = Filter::parse(&query)?;
     let connectors = Arc::clone(&admin.running.load().connectors);
     let (stored, next) = match &filter.ids {
@@ -41,10 +44,19 @@ pub(super) async fn list(
     let reply = query_status(&admin, &stored).await?;
     let messages = stored.iter().zip(&reply.messages).map(|(stored, status)| {
         let mut message = message(stored, &reply, status);
-        message.recipients = stored.envelope.recipients.iter().zip(&status.destinations).map(recipient).collect();
+        message.recipients = stored
+            .envelope
+            .recipients
+            .iter()
+            .zip(&status.destinations)
+            .map(recipient)
+            .collect();
         message
     });
-    Ok(Json(QueuePage { messages: messages.collect(), next }))
+    Ok(Json(QueuePage {
+        messages: messages.collect(),
+        next,
+    }))
 }
 
 /// `GET /v1/queue/{id}`.
@@ -53,9 +65,13 @@ pub(super) async fn show(
     Path(id): Path<String>,
 ) -> Result<Json<QueuedMessage>, ErrorResponse> {
     let id = filter::parse_id(&id)?;
-    let stored = [find(&*admin.spool, id).await?.ok_or(SpoolError::Missing(id))?];
+    let stored = [find(&*admin.spool, id)
+        .await?
+        .ok_or(SpoolError::Missing(id))?];
     let reply = query_status(&admin, &stored).await?;
-    let ([stored], [status]) = (&stored, &reply.messages[..]) else { return Err(ErrorResponse::stopping()) };
+    let ([stored], [status]) = (&stored, &reply.messages[..]) else {
+        return Err(ErrorResponse::stopping());
+    };
     let mut message = message(stored, &reply, status);
     let envelope = &stored.envelope;
     message.parameters = Some(EnvelopeParameters {
@@ -67,7 +83,12 @@ pub(super) async fn show(
         eight_bit: envelope.needs.eight_bit,
         utf8_header: envelope.needs.utf8_header,
     });
-    message.recipients = envelope.recipients.iter().zip(&status.destinations).map(recipient_details).collect();
+    message.recipients = envelope
+        .recipients
+        .iter()
+        .zip(&status.destinations)
+        .map(recipient_details)
+        .collect();
     Ok(Json(message))
 }
 
@@ -94,7 +115,12 @@ pub(super) async fn order(
         }
     }
     // Logged before the order runs: if the client disconnects meanwhile, nothing below is reached.
-    tracing::info!(?order, uid, messages = found.len(), "an operator gave an order");
+    tracing::info!(
+        ?order,
+        uid,
+        messages = found.len(),
+        "an operator gave an order"
+    );
     for (id, result) in admin.operator.order(order, found).await {
         let result = match result {
             // Nothing of the message waits. Perhaps it has been delivered in the meantime.
@@ -104,13 +130,24 @@ pub(super) async fn order(
             result => result,
         };
         answers.push(match result {
-            Ok(()) => OrderResult { id, done: true, error: None, meanwhile: None },
+            Ok(()) => OrderResult {
+                id,
+                done: true,
+                error: None,
+                meanwhile: None,
+            },
             Err(refused) => refusal(id, &refused),
         });
     }
     answers.sort_by_key(|answer| answer.id);
     let done = answers.iter().filter(|answer| answer.done).count();
-    tracing::info!(?order, uid, done, refused = answers.len() - done, "an operator's order ended");
+    tracing::info!(
+        ?order,
+        uid,
+        done,
+        refused = answers.len() - done,
+        "an operator's order ended"
+    );
     Ok(Json(OrderResponse { answers }))
 }
 
@@ -125,13 +162,23 @@ fn refusal(id: QueueId, refused: &OrderRefused) -> OrderResult {
         | OrderRefused::Panicked
         | OrderRefused::Stopping => None,
     };
-    OrderResult { id, done: false, error: Some(refused.to_string()), meanwhile }
+    OrderResult {
+        id,
+        done: false,
+        error: Some(refused.to_string()),
+        meanwhile,
+    }
 }
 
 /// Loads one message without its content.
 async fn find(spool: &dyn Spool, id: QueueId) -> Result<Option<StoredMessage>, SpoolError> {
     let before = id.number().checked_sub(1).and_then(QueueId::from_number);
-    Ok(spool.scan(before, 1).await?.into_iter().next().filter(|stored| stored.id == id))
+    Ok(spool
+        .scan(before, 1)
+        .await?
+        .into_iter()
+        .next()
+        .filter(|stored| stored.id == id))
 }
 
 /// The matching messages, and the id after which the next page begins.
@@ -146,8 +193,13 @@ async fn load_by_id(
 ) -> Result<QueuePart, SpoolError> {
     let now = Timestamp::now();
     let mut page = PageBuilder::default();
-    for id in ids.iter().filter(|id| filter.after.is_none_or(|after| **id > after)) {
-        let Some(stored) = find(spool, *id).await? else { continue };
+    for id in ids
+        .iter()
+        .filter(|id| filter.after.is_none_or(|after| **id > after))
+    {
+        let Some(stored) = find(spool, *id).await? else {
+            continue;
+        };
         if filter.matches(&stored, connectors, now) && page.push(stored, filter.limit) {
             return Ok((page.messages, Some(*id)));
         }
@@ -156,7 +208,11 @@ async fn load_by_id(
 }
 
 /// Scans the queue for messages that match.
-async fn scan_matching(spool: &dyn Spool, filter: &Filter, connectors: &Connectors) -> Result<QueuePart, SpoolError> {
+async fn scan_matching(
+    spool: &dyn Spool,
+    filter: &Filter,
+    connectors: &Connectors,
+) -> Result<QueuePart, SpoolError> {
     let now = Timestamp::now();
     let mut page = PageBuilder::default();
     let mut after = filter.after;
@@ -191,7 +247,8 @@ impl PageBuilder {
     /// Adds a message, with only the last entry of each history. Returns true if the page is full.
     fn push(&mut self, mut stored: StoredMessage, limit: usize) -> bool {
         for recipient in &mut stored.envelope.recipients {
-            if let RecipientState::Pending { history, .. } | RecipientState::Held { history, .. } = &mut recipient.state
+            if let RecipientState::Pending { history, .. } | RecipientState::Held { history, .. } =
+                &mut recipient.state
             {
                 let last = history.last().cloned();
                 *history = envelope::FailureHistory::default();
@@ -207,14 +264,26 @@ impl PageBuilder {
 }
 
 /// Asks the scheduler for the next attempts of these messages.
-async fn query_status(admin: &AdminState, stored: &[StoredMessage]) -> Result<StatusReply, ErrorResponse> {
+async fn query_status(
+    admin: &AdminState,
+    stored: &[StoredMessage],
+) -> Result<StatusReply, ErrorResponse> {
     let questions = stored.iter().map(|stored| StatusQuery {
         id: Some(stored.id),
-        hosts: stored.envelope.recipients.iter().map(|recipient| recipient.mailbox.host().clone()).collect(),
+        hosts: stored
+            .envelope
+            .recipients
+            .iter()
+            .map(|recipient| recipient.mailbox.host().clone())
+            .collect(),
         tls: stored.envelope.tls,
     });
     let questions = questions.collect();
-    admin.operator.status(questions).await.ok_or_else(ErrorResponse::stopping)
+    admin
+        .operator
+        .status(questions)
+        .await
+        .ok_or_else(ErrorResponse::stopping)
 }
 
 /// Returns a message without its recipients.
@@ -231,7 +300,9 @@ fn message(stored: &StoredMessage, reply: &StatusReply, status: &MessageStatus) 
     }
 }
 
-fn recipient_details((recipient, destination): (&envelope::Recipient, &DestinationStatus)) -> QueuedRecipient {
+fn recipient_details(
+    (recipient, destination): (&envelope::Recipient, &DestinationStatus),
+) -> QueuedRecipient {
     let mut details = self::recipient((recipient, destination));
     details.notify = recipient.notify;
     details.orcpt.clone_from(&recipient.orcpt);
@@ -245,7 +316,9 @@ fn recipient_details((recipient, destination): (&envelope::Recipient, &Destinati
     details
 }
 
-fn recipient((recipient, destination): (&envelope::Recipient, &DestinationStatus)) -> QueuedRecipient {
+fn recipient(
+    (recipient, destination): (&envelope::Recipient, &DestinationStatus),
+) -> QueuedRecipient {
     let now = Timestamp::now();
     let mut details = QueuedRecipient {
         address: recipient.mailbox.clone(),
@@ -261,7 +334,12 @@ fn recipient((recipient, destination): (&envelope::Recipient, &DestinationStatus
         history: None,
     };
     match &recipient.state {
-        RecipientState::Pending { attempts, next, history, .. } => {
+        RecipientState::Pending {
+            attempts,
+            next,
+            history,
+            ..
+        } => {
             let until = destination.backoff.as_ref().map(|pause| pause.until);
             details.attempts = *attempts;
             details.reason = history.last().map(reason);
@@ -270,7 +348,13 @@ fn recipient((recipient, destination): (&envelope::Recipient, &DestinationStatus
                 let (until, reason) = (pause.until, reason(&pause.last));
                 match &pause.part {
                     None => details.destination_down = Some(DestinationBackoff { until, reason }),
-                    Some(part) => details.part_down = Some(PartBackoff { part: part.clone(), until, reason }),
+                    Some(part) => {
+                        details.part_down = Some(PartBackoff {
+                            part: part.clone(),
+                            until,
+                            reason,
+                        })
+                    }
                 }
             }
         }

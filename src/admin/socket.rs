@@ -1,10 +1,12 @@
-//! The unix socket of the admin API: it is made with the right permissions, replaces a socket on which no process
-//! listens any more, and is removed at the end.
+//! The unix socket of the admin API: it is made with the right permissions, replaces a socket on
+//! which no process listens any more, and is removed at the end.
 
 use std::fs;
 use std::io::{Error, ErrorKind};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::{
+    DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt as _,
+};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -19,7 +21,8 @@ const SOCKET_MODE: u32 = 0o660;
 const FOLDER_MODE: u32 = 0o750;
 /// The number of connections that may wait to be accepted.
 const BACKLOG: i32 = 64;
-/// The time in which another program must accept a connection; after it, the socket counts as in use.
+/// The time in which another program must accept a connection; after it, the socket counts as in
+/// use.
 const KNOCK: Duration = Duration::from_secs(1);
 
 /// The bound socket. Its file is removed on drop, unless it has been replaced by another one.
@@ -68,7 +71,10 @@ impl UnixServer {
         };
         Self::at(path).await.map(Some).map_err(|error| Fault {
             location: socket.location.clone(),
-            message: format!("the admin socket {} cannot be used: {error}", path.display()),
+            message: format!(
+                "the admin socket {} cannot be used: {error}",
+                path.display()
+            ),
             remedy: error.remedy(path),
         })
     }
@@ -77,40 +83,54 @@ impl UnixServer {
         make_folder(folder(path))?;
         clear(path).await?;
         let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-        // On Linux the file gets the mode of the descriptor, less the umask, so at no moment can others connect. The
-        // bits removed by the umask are restored below.
+        // On Linux the file gets the mode of the descriptor, less the umask, so at no moment can
+        // others connect. The bits removed by the umask are restored below.
         let _elsewhere = rustix::fs::fchmod(&socket, Mode::from_raw_mode(SOCKET_MODE));
         socket.bind(&SockAddr::unix(path)?)?;
         fs::set_permissions(path, fs::Permissions::from_mode(SOCKET_MODE))?;
         socket.listen(BACKLOG)?;
         socket.set_nonblocking(true)?;
-        let listener = UnixListener::from_std(std::os::unix::net::UnixListener::from(OwnedFd::from(socket)))?;
-        Ok(Self { listener, path: path.to_owned(), identity: identity(path) })
+        let listener = UnixListener::from_std(std::os::unix::net::UnixListener::from(
+            OwnedFd::from(socket),
+        ))?;
+        Ok(Self {
+            listener,
+            path: path.to_owned(),
+            identity: identity(path),
+        })
     }
 }
 
 impl Drop for UnixServer {
     fn drop(&mut self) {
         if self.identity.is_some() && self.identity == identity(&self.path) {
-            // A file that stays behind does no harm: the next start finds that no process accepts connections on it.
+            // A file that stays behind does no harm: the next start finds that no process accepts
+            // connections on it.
             let _ = fs::remove_file(&self.path);
         }
     }
 }
 
 fn folder(path: &Path) -> &Path {
-    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+    path.parent()
+        .filter(|folder| !folder.as_os_str().is_empty())
+        .unwrap_or(Path::new("."))
 }
 
 fn identity(path: &Path) -> Option<(u64, u64)> {
-    fs::symlink_metadata(path).ok().map(|found| (found.dev(), found.ino()))
+    fs::symlink_metadata(path)
+        .ok()
+        .map(|found| (found.dev(), found.ino()))
 }
 
 fn make_folder(folder: &Path) -> Result<(), Error> {
     if folder.is_dir() {
         return Ok(());
     }
-    fs::DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(folder)?;
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(FOLDER_MODE)
+        .create(folder)?;
     // Restores the bits that the umask removed.
     fs::set_permissions(folder, fs::Permissions::from_mode(FOLDER_MODE))
 }
@@ -124,7 +144,9 @@ async fn clear(path: &Path) -> Result<(), UnixServerError> {
         Err(error) => return Err(error.into()),
     }
     match tokio::time::timeout(KNOCK, UnixStream::connect(path)).await {
-        Ok(Err(error)) if error.kind() == ErrorKind::ConnectionRefused => Ok(fs::remove_file(path)?),
+        Ok(Err(error)) if error.kind() == ErrorKind::ConnectionRefused => {
+            Ok(fs::remove_file(path)?)
+        }
         Ok(Err(error)) if error.kind() == ErrorKind::NotFound => Ok(()),
         // A socket with a full backlog is in use.
         Ok(Err(error)) if error.kind() == ErrorKind::WouldBlock => Err(UnixServerError::InUse),

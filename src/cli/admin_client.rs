@@ -1,4 +1,5 @@
-//! The client of the admin socket. It makes one HTTP request for each connection, with limits on time and size.
+//! The client of the admin socket. It makes one HTTP request for each connection, with limits on
+//! time and size.
 
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::MetadataExt as _;
@@ -26,7 +27,8 @@ use crate::config::{self, AdminSocket};
 const CONNECT_TIME: Duration = Duration::from_secs(10);
 /// The time limit for each part of a response body after the first.
 const FRAME_TIME: Duration = Duration::from_mins(1);
-/// The time limit for a response. It is longer than the daemon's own limit, so that the daemon's error arrives.
+/// The time limit for a response. It is longer than the daemon's own limit, so that the daemon's
+/// error arrives.
 const RESPONSE_TIME: Duration = ANSWER_TIME.saturating_add(Duration::from_secs(10));
 /// The maximum size of a JSON response in octets, far more than the daemon sends.
 const RESPONSE_MAX: usize = 256 << 20;
@@ -81,8 +83,8 @@ impl AdminClient {
         Self { path }
     }
 
-    /// Returns a client for the socket that a configuration file names. `command` is the command that asks, for the
-    /// error message.
+    /// Returns a client for the socket that a configuration file names. `command` is the command
+    /// that asks, for the error message.
     ///
     /// # Errors
     /// Exit status 2, after the error has been printed.
@@ -120,19 +122,32 @@ impl AdminClient {
         target: &str,
         content: &impl Serialize,
     ) -> Result<T, SocketError> {
-        let content = serde_json::to_vec(content).map_err(|error| SocketError::Invalid(error.to_string()))?;
+        let content =
+            serde_json::to_vec(content).map_err(|error| SocketError::Invalid(error.to_string()))?;
         parse(self.request(Method::POST, target, content.into()).await?).await
     }
 
-    /// Sends a GET request and writes the body of the response to `output` as it arrives. An error in writing ends the
-    /// copy; [`finish_output`](super::finish_output) reports it.
+    /// Sends a GET request and writes the body of the response to `output` as it arrives. An error
+    /// in writing ends the copy; [`finish_output`](super::finish_output) reports it.
     ///
     /// # Errors
     /// [`SocketError`]; a part of the body may have been written by then.
-    pub(super) async fn copy(&self, target: &str, output: &mut impl Write) -> Result<(), SocketError> {
-        let mut body = self.request(Method::GET, target, Bytes::new()).await?.into_body();
-        while let Some(frame) = timeout(FRAME_TIME, body.frame()).await.map_err(|_| SocketError::Timeout)? {
-            let frame = frame.map_err(|_| SocketError::Invalid("it ends early; see the daemon's log".to_owned()))?;
+    pub(super) async fn copy(
+        &self,
+        target: &str,
+        output: &mut impl Write,
+    ) -> Result<(), SocketError> {
+        let mut body = self
+            .request(Method::GET, target, Bytes::new())
+            .await?
+            .into_body();
+        while let Some(frame) = timeout(FRAME_TIME, body.frame())
+            .await
+            .map_err(|_| SocketError::Timeout)?
+        {
+            let frame = frame.map_err(|_| {
+                SocketError::Invalid("it ends early; see the daemon's log".to_owned())
+            })?;
             if let Some(data) = frame.data_ref()
                 && let Err(error) = output.write_all(data)
             {
@@ -144,11 +159,20 @@ impl AdminClient {
         Ok(())
     }
 
-    async fn request(&self, method: Method, target: &str, content: Bytes) -> Result<Response<Incoming>, SocketError> {
+    async fn request(
+        &self,
+        method: Method,
+        target: &str,
+        content: Bytes,
+    ) -> Result<Response<Incoming>, SocketError> {
         let invalid = |error: &dyn std::error::Error| SocketError::Invalid(error.to_string());
         let connected = timeout(CONNECT_TIME, UnixStream::connect(&self.path)).await;
-        let stream = connected.map_err(|_| SocketError::Timeout)?.map_err(|error| self.connect_error(error))?;
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| invalid(&error))?;
+        let stream = connected
+            .map_err(|_| SocketError::Timeout)?
+            .map_err(|error| self.connect_error(error))?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| invalid(&error))?;
         // The task ends when the response has been read or dropped.
         tokio::spawn(connection);
         let request = Request::builder()
@@ -158,7 +182,9 @@ impl AdminClient {
             .header("content-type", "application/json")
             .body(Full::new(content))
             .map_err(|error| invalid(&error))?;
-        let answered = timeout(RESPONSE_TIME, sender.send_request(request)).await.map_err(|_| SocketError::Timeout)?;
+        let answered = timeout(RESPONSE_TIME, sender.send_request(request))
+            .await
+            .map_err(|_| SocketError::Timeout)?;
         let response = answered.map_err(|error| invalid(&error))?;
         if response.status() == StatusCode::OK {
             return Ok(response);
@@ -177,7 +203,11 @@ impl AdminClient {
         match error.kind() {
             ErrorKind::PermissionDenied => {
                 let (group, remedy) = permitted_group(&path);
-                SocketError::Denied { path, group, remedy }
+                SocketError::Denied {
+                    path,
+                    group,
+                    remedy,
+                }
             }
             _ => SocketError::NoDaemon { path, error },
         }
@@ -186,16 +216,25 @@ impl AdminClient {
 
 /// Reads the body of a response and parses it as JSON.
 async fn parse<T: DeserializeOwned>(response: Response<Incoming>) -> Result<T, SocketError> {
-    let collected = timeout(RESPONSE_TIME, Limited::new(response.into_body(), RESPONSE_MAX).collect()).await;
-    let content =
-        collected.map_err(|_| SocketError::Timeout)?.map_err(|error| SocketError::Invalid(error.to_string()))?;
-    serde_json::from_slice(&content.to_bytes()).map_err(|error| SocketError::Invalid(error.to_string()))
+    let collected = timeout(
+        RESPONSE_TIME,
+        Limited::new(response.into_body(), RESPONSE_MAX).collect(),
+    )
+    .await;
+    let content = collected
+        .map_err(|_| SocketError::Timeout)?
+        .map_err(|error| SocketError::Invalid(error.to_string()))?;
+    serde_json::from_slice(&content.to_bytes())
+        .map_err(|error| SocketError::Invalid(error.to_string()))
 }
 
-/// Returns the group that may use a socket, and a sentence that says how to get access. If the socket is hidden in a
-/// folder without access, the group is that of the folder.
+/// Returns the group that may use a socket, and a sentence that says how to get access. If the
+/// socket is hidden in a folder without access, the group is that of the folder.
 fn permitted_group(path: &Path) -> (String, String) {
-    let group = path.ancestors().find_map(|path| std::fs::metadata(path).ok()).map(|metadata| metadata.gid());
+    let group = path
+        .ancestors()
+        .find_map(|path| std::fs::metadata(path).ok())
+        .map(|metadata| metadata.gid());
     let Some(group) = group else {
         return ("its group".to_owned(), "Use sudo.".to_owned());
     };
@@ -203,11 +242,16 @@ fn permitted_group(path: &Path) -> (String, String) {
     match group_name(&names, group) {
         // No user should be added to root's group for this.
         Some(name) if group != 0 => {
-            let remedy = format!("Use sudo, or join the group (`usermod -aG {name} USER`) and log in again.");
+            let remedy = format!(
+                "Use sudo, or join the group (`usermod -aG {name} USER`) and log in again."
+            );
             (format!("the group \"{name}\""), remedy)
         }
         Some(_) => ("root".to_owned(), "Use sudo.".to_owned()),
-        None => (format!("the group {group}"), "Use sudo, or join the group and log in again.".to_owned()),
+        None => (
+            format!("the group {group}"),
+            "Use sudo, or join the group and log in again.".to_owned(),
+        ),
     }
 }
 
@@ -220,12 +264,15 @@ fn group_name(names: &str, number: u32) -> Option<&str> {
     })
 }
 
-/// Percent-encodes a text for use in a query: every octet except the unreserved characters of RFC 3986 §2.3.
+/// Percent-encodes a text for use in a query: every octet except the unreserved characters of RFC
+/// 3986 §2.3.
 pub(super) fn percent_encoded(text: &str) -> String {
     let mut encoded = String::new();
     for octet in text.bytes() {
         match octet {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => encoded.push(char::from(octet)),
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                encoded.push(char::from(octet))
+            }
             _ => {
                 for digit in [octet >> 4, octet & 15] {
                     encoded.push(char::from(b"0123456789ABCDEF"[usize::from(digit)]));
@@ -244,7 +291,10 @@ mod tests {
     #[test]
     fn all_but_unreserved_characters_are_percent_encoded() {
         assert_eq!(percent_encoded("a.b-c_d~9@e"), "a.b-c_d~9%40e");
-        assert_eq!(percent_encoded("a+b&c=\"ü\" #"), "a%2Bb%26c%3D%22%C3%BC%22%20%23");
+        assert_eq!(
+            percent_encoded("a+b&c=\"ü\" #"),
+            "a%2Bb%26c%3D%22%C3%BC%22%20%23"
+        );
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! `gatepost clients`: lists the clients that are held back by a limit, and releases them.
 //!
-//! It asks the running daemon over the admin socket. Exit status: 0; 1 if the named client is not held back or no daemon
-//! answers; 2 for unusable arguments or an unusable configuration.
+//! It asks the running daemon over the admin socket. Exit status: 0; 1 if the named client is not
+//! held back or no daemon answers; 2 for unusable arguments or an unusable configuration.
 
 use std::process::ExitCode;
 
@@ -18,9 +18,10 @@ use crate::admin::api::{HeldClient, ReleaseRequest, ReleaseResponse};
 
 /// List the clients that are held back by a limit, or release them
 ///
-/// For clients outside of [relay] networks, connections, messages, recipients and TLS handshakes per minute are limited,
-/// by address and by network ([limits] in the configuration). A client stays on the list until it has kept to the limit
-/// for an hour. The commands ask the running daemon over its admin socket.
+/// For clients outside of [relay] networks, connections, messages, recipients and TLS handshakes
+/// per minute are limited, by address and by network ([limits] in the configuration). A client
+/// stays on the list until it has kept to the limit for an hour. The commands ask the running
+/// daemon over its admin socket.
 #[derive(Debug, Args)]
 pub(super) struct ClientsArguments {
     #[command(subcommand)]
@@ -59,15 +60,24 @@ struct ClientsOptions {
 /// Checks an argument that must be an address or a network.
 fn client(text: &str) -> Result<String, String> {
     let is_client = text.parse::<std::net::IpAddr>().is_ok() || text.parse::<IpNet>().is_ok();
-    is_client.then(|| text.to_owned()).ok_or_else(|| "write an address or a network, such as 192.0.2.0/24".to_owned())
+    is_client
+        .then(|| text.to_owned())
+        .ok_or_else(|| "write an address or a network, such as 192.0.2.0/24".to_owned())
 }
 
 pub(super) fn run(arguments: &ClientsArguments) -> ExitCode {
-    let (ClientsCommand::List { options } | ClientsCommand::Release { options, .. }) = &arguments.command;
-    run_with_daemon("clients", &options.file.config, async |daemon| match &arguments.command {
-        ClientsCommand::List { options } => list(&daemon, options.json).await,
-        ClientsCommand::Release { client, options, .. } => release(&daemon, client.as_deref(), options.json).await,
-    })
+    let (ClientsCommand::List { options } | ClientsCommand::Release { options, .. }) =
+        &arguments.command;
+    run_with_daemon(
+        "clients",
+        &options.file.config,
+        async |daemon| match &arguments.command {
+            ClientsCommand::List { options } => list(&daemon, options.json).await,
+            ClientsCommand::Release {
+                client, options, ..
+            } => release(&daemon, client.as_deref(), options.json).await,
+        },
+    )
 }
 
 async fn list(daemon: &AdminClient, json: bool) -> Result<ExitCode, SocketError> {
@@ -77,8 +87,14 @@ async fn list(daemon: &AdminClient, json: bool) -> Result<ExitCode, SocketError>
 }
 
 /// Releases a client, or all of them if `client` is `None`.
-async fn release(daemon: &AdminClient, client: Option<&str>, json: bool) -> Result<ExitCode, SocketError> {
-    let order = ReleaseRequest { client: client.map(str::to_owned) };
+async fn release(
+    daemon: &AdminClient,
+    client: Option<&str>,
+    json: bool,
+) -> Result<ExitCode, SocketError> {
+    let order = ReleaseRequest {
+        client: client.map(str::to_owned),
+    };
     let ReleaseResponse { released } = daemon.post("/v1/clients/release", &order).await?;
     let if_none = match client {
         Some(client) => format!("{client} was not held back\n"),
@@ -88,11 +104,19 @@ async fn release(daemon: &AdminClient, client: Option<&str>, json: bool) -> Resu
         show_clients(&released, json, &if_none);
     } else {
         for held in &released {
-            show(&format!("released {} ({})\n", plain(&held.client), held.limit));
+            show(&format!(
+                "released {} ({})\n",
+                plain(&held.client),
+                held.limit
+            ));
         }
     }
     let not_found = client.is_some() && released.is_empty();
-    Ok(if not_found { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    Ok(if not_found {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
 }
 
 /// Prints clients as a table or as JSON. `if_none` is printed in place of an empty table.
@@ -113,9 +137,22 @@ fn show_clients(held: &[HeldClient], json: bool, if_none: &str) {
 /// Returns a table with a line for each client.
 fn table(held: &[HeldClient], now: Timestamp) -> String {
     let mut table = frameless_table(&["client", "limit", "since", "last", "times"]);
-    for HeldClient { client, limit, since, last, times } in held {
+    for HeldClient {
+        client,
+        limit,
+        since,
+        last,
+        times,
+    } in held
+    {
         let ago = |at| format!("{} ago", age(at, now));
-        table.add_row([plain(client), plain(limit), ago(*since), ago(*last), times.to_string()]);
+        table.add_row([
+            plain(client),
+            plain(limit),
+            ago(*since),
+            ago(*last),
+            times.to_string(),
+        ]);
     }
     table_lines(&table).collect()
 }

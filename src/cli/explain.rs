@@ -1,8 +1,9 @@
 //! `gatepost explain`: explains how mail to or from an address would be treated.
 //!
-//! [`crate::explain`] makes the explanation. If a daemon runs, this module asks it for the downgrade memory, for cached
-//! MTA-STS policies and for the `ClientHello`s that hosts accepted. Exit status: 0; 1 if mail could not be delivered at
-//! all; 2 for unusable arguments or an unusable configuration.
+//! [`crate::explain`] makes the explanation. If a daemon runs, this module asks it for the
+//! downgrade memory, for cached MTA-STS policies and for the `ClientHello`s that hosts accepted.
+//! Exit status: 0; 1 if mail could not be delivered at all; 2 for unusable arguments or an unusable
+//! configuration.
 
 mod text;
 
@@ -12,25 +13,26 @@ use clap::Args;
 
 use super::admin_client::{AdminClient, SocketError, percent_encoded};
 use super::{ConfigFile, json, runtime, show, show_faults};
-use crate::address::{Domain, Host};
 use crate::admin::api::{HistoryItem, HistoryPage, KnownHello, KnownHelloPage, KnownPolicy};
 use crate::config::{self, AdminSocket, Config};
-use crate::connector::MemoryFinding;
 use crate::discovery::history::TlsLevel;
 use crate::discovery::mta_sts::MtaStsPolicy;
-use crate::envelope::TlsRequirement;
 use crate::explain::{DaemonPolicies, Explainer, RememberedTls, Subject};
-use crate::handshake::KnownHellos;
-use crate::tls::Hello;
+use crate::net::tls_io::KnownHellos;
+use crate::policy::connector::MemoryFinding;
+use crate::policy::tls::Hello;
+use crate::smtp::address::{Domain, Host};
+use crate::smtp::envelope::TlsRequirement;
 
 /// The maximum number of hosts of a domain that the daemon is asked for.
 const PAGE: usize = 500;
 
-/// Show which TLS policy applies to mail for an address, which layer demands what and why, and what would happen
+/// Show which TLS policy applies to mail for an address, which layer demands what and why, and what
+/// would happen
 ///
-/// No mail host is dialled: the command sends only DNS queries, and fetches an MTA-STS policy. It works from the
-/// configuration file. If the daemon runs, the downgrade memory and the MTA-STS policy are those of the daemon. The exit
-/// status is 1 if mail could not be delivered at all.
+/// No mail host is dialled: the command sends only DNS queries, and fetches an MTA-STS policy. It
+/// works from the configuration file. If the daemon runs, the downgrade memory and the MTA-STS
+/// policy are those of the daemon. The exit status is 1 if mail could not be delivered at all.
 #[derive(Debug, Args)]
 pub(super) struct ExplainArguments {
     /// A recipient (with --sender: a sender), a domain, or an address literal such as [192.0.2.1]
@@ -69,11 +71,21 @@ pub(super) fn run(arguments: &ExplainArguments) -> ExitCode {
     };
     if arguments.sender {
         let explanation = explainer.inbound(&arguments.subject);
-        show(&if arguments.json { json::indented(&explanation) } else { text::inbound(&explanation) });
-        return if explanation.can_come { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+        show(&if arguments.json {
+            json::indented(&explanation)
+        } else {
+            text::inbound(&explanation)
+        });
+        return if explanation.can_come {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        };
     }
     let Some(recipient) = explainer.recipient(&arguments.subject) else {
-        eprintln!("gatepost explain: no mail goes to <>; with --sender it is the sender of reports");
+        eprintln!(
+            "gatepost explain: no mail goes to <>; with --sender it is the sender of reports"
+        );
         return ExitCode::from(2);
     };
     let runtime = match runtime::single_threaded() {
@@ -84,12 +96,28 @@ pub(super) fn run(arguments: &ExplainArguments) -> ExitCode {
         }
     };
     let explanation = runtime.block_on(async {
-        let (memory, policies) = ask_daemon(&config, &recipient, &explainer.policy_domains(&recipient)).await;
+        let (memory, policies) =
+            ask_daemon(&config, &recipient, &explainer.policy_domains(&recipient)).await;
         let explainer = explainer.knowing(policies, hellos(&config).await);
-        explainer.outbound(&arguments.subject, &recipient, requirement(&arguments.message), &memory).await
+        explainer
+            .outbound(
+                &arguments.subject,
+                &recipient,
+                requirement(&arguments.message),
+                &memory,
+            )
+            .await
     });
-    show(&if arguments.json { json::indented(&explanation) } else { text::outbound(&explanation) });
-    if explanation.can_go { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    show(&if arguments.json {
+        json::indented(&explanation)
+    } else {
+        text::outbound(&explanation)
+    });
+    if explanation.can_go {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }
 
 fn load(arguments: &ExplainArguments) -> Result<(Config, Explainer), Vec<config::Fault>> {
@@ -107,8 +135,13 @@ fn requirement(message: &MessageOptions) -> TlsRequirement {
     }
 }
 
-/// Returns the running daemon's downgrade memory of a domain, and its MTA-STS policies of some domains.
-pub(super) async fn ask_daemon(config: &Config, domain: &Host, policies: &[Domain]) -> (RememberedTls, DaemonPolicies) {
+/// Returns the running daemon's downgrade memory of a domain, and its MTA-STS policies of some
+/// domains.
+pub(super) async fn ask_daemon(
+    config: &Config,
+    domain: &Host,
+    policies: &[Domain],
+) -> (RememberedTls, DaemonPolicies) {
     let unavailable = |why: String| (RememberedTls::Unavailable(why), DaemonPolicies::default());
     let path = match &config.admin.socket.value {
         AdminSocket::Path(path) => path.clone(),
@@ -116,18 +149,33 @@ pub(super) async fn ask_daemon(config: &Config, domain: &Host, policies: &[Domai
     };
     let client = AdminClient::at(path.clone());
     match last_tls(&client, domain).await {
-        Ok(finding) => (RememberedTls::Known(finding), known_policies(&client, policies).await),
-        Err(SocketError::NoDaemon { .. }) => unavailable(format!("no running Gatepost answers on {}", path.display())),
+        Ok(finding) => (
+            RememberedTls::Known(finding),
+            known_policies(&client, policies).await,
+        ),
+        Err(SocketError::NoDaemon { .. }) => {
+            unavailable(format!("no running Gatepost answers on {}", path.display()))
+        }
         Err(error) => unavailable(error.to_string().replace('\n', " ")),
     }
 }
 
-/// Returns the `ClientHello`s that hosts accepted recently, as the daemon knows them; none if it does not answer.
+/// Returns the `ClientHello`s that hosts accepted recently, as the daemon knows them; none if it
+/// does not answer.
 async fn hellos(config: &Config) -> KnownHellos {
     let known = KnownHellos::default();
-    let AdminSocket::Path(path) = &config.admin.socket.value else { return known };
-    let page: Result<KnownHelloPage, _> = AdminClient::at(path.clone()).get("/v1/client-hellos").await;
-    for KnownHello { host, port, groups, sni } in page.map(|page| page.items).unwrap_or_default() {
+    let AdminSocket::Path(path) = &config.admin.socket.value else {
+        return known;
+    };
+    let page: Result<KnownHelloPage, _> =
+        AdminClient::at(path.clone()).get("/v1/client-hellos").await;
+    for KnownHello {
+        host,
+        port,
+        groups,
+        sni,
+    } in page.map(|page| page.items).unwrap_or_default()
+    {
         if let Ok(host) = Host::parse(&host) {
             known.learn(host, port, Hello { groups, sni });
         }
@@ -135,15 +183,20 @@ async fn hellos(config: &Config) -> KnownHellos {
     known
 }
 
-/// Returns the MTA-STS policies that the daemon uses. A policy that it does not have is looked up later, as the daemon
-/// itself would do.
+/// Returns the MTA-STS policies that the daemon uses. A policy that it does not have is looked up
+/// later, as the daemon itself would do.
 async fn known_policies(client: &AdminClient, domains: &[Domain]) -> DaemonPolicies {
     let mut policies = Vec::new();
     for domain in domains {
         let target = format!("/v1/policy?domain={}", percent_encoded(domain.as_str()));
         let answer: Result<Option<KnownPolicy>, _> = client.get(&target).await;
         if let Ok(Some(KnownPolicy { id, lines, fetched })) = answer {
-            policies.extend(MtaStsPolicy::from_parts(domain.clone(), &id, &lines.join("\n"), fetched));
+            policies.extend(MtaStsPolicy::from_parts(
+                domain.clone(),
+                &id,
+                &lines.join("\n"),
+                fetched,
+            ));
         }
     }
     policies.into_iter().collect()
@@ -151,12 +204,19 @@ async fn known_policies(client: &AdminClient, domains: &[Domain]) -> DaemonPolic
 
 /// Returns when a host of the domain last used TLS, from the first page of the daemon's list.
 async fn last_tls(client: &AdminClient, domain: &Host) -> Result<MemoryFinding, SocketError> {
-    let target = format!("/v1/history?limit={PAGE}&domain={}", percent_encoded(&domain.to_string()));
+    let target = format!(
+        "/v1/history?limit={PAGE}&domain={}",
+        percent_encoded(&domain.to_string())
+    );
     let page: HistoryPage = client.get(&target).await?;
     let last = page.items.iter().filter_map(|item| match item {
         HistoryItem::Host(host) if host.level > TlsLevel::Plain => Some(host.seen),
         HistoryItem::Host(host) if host.best > TlsLevel::Plain => Some(host.last),
         HistoryItem::Host(_) | HistoryItem::Alarm(_) | HistoryItem::Forgotten(_) => None,
     });
-    Ok(last.max().map_or(MemoryFinding::Nothing, |last| MemoryFinding::TookTls { last }))
+    Ok(last
+        .max()
+        .map_or(MemoryFinding::Nothing, |last| MemoryFinding::TookTls {
+            last,
+        }))
 }

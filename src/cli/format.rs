@@ -6,7 +6,7 @@ use std::time::Duration;
 use comfy_table::{Table, presets};
 use jiff::{SignedDuration, Timestamp};
 
-use crate::address::ReversePath;
+use crate::smtp::address::ReversePath;
 
 /// The maximum length of a text in a table, in characters.
 const SHORT_MAX: usize = 200;
@@ -56,10 +56,11 @@ pub(super) fn size(octets: u64) -> String {
     }
 }
 
-/// Puts a foreign text on one line and replaces the characters that a terminal would obey: control characters and
-/// overrides of the writing direction.
+/// Puts a foreign text on one line and replaces the characters that a terminal would obey: control
+/// characters and overrides of the writing direction.
 pub(super) fn plain(text: &str) -> String {
-    let is_obeyed = |c: char| c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let is_obeyed =
+        |c: char| c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     text.chars()
         .map(|c| match c {
             '\n' => ' ',
@@ -81,19 +82,30 @@ pub(super) fn short(text: &str) -> String {
 
 /// Returns a sender address; `<>` for the null sender.
 pub(super) fn sender(sender: &ReversePath) -> String {
-    sender.mailbox().map_or_else(|| "<>".to_owned(), |mailbox| plain(&mailbox.to_string()))
+    sender
+        .mailbox()
+        .map_or_else(|| "<>".to_owned(), |mailbox| plain(&mailbox.to_string()))
 }
 
 /// Returns an empty table without a frame.
 pub(super) fn frameless_table(header: &[&str]) -> Table {
     let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header(header.to_vec());
+    table
+        .load_style(presets::NOTHING)
+        .set_header(header.to_vec());
     table
 }
 
-/// Returns the lines of a table without a frame, the header first, without the blanks that stand in place of the frame.
+/// Returns the lines of a table without a frame, the header first, without the blanks that stand in
+/// place of the frame.
 pub(super) fn table_lines(table: &Table) -> impl Iterator<Item = String> {
-    table.lines().map(|line| line.strip_prefix(' ').unwrap_or(&line).trim_end().to_owned() + "\n")
+    table.lines().map(|line| {
+        line.strip_prefix(' ')
+            .unwrap_or(&line)
+            .trim_end()
+            .to_owned()
+            + "\n"
+    })
 }
 
 #[cfg(test)]
@@ -102,9 +114,15 @@ mod tests {
 
     #[test]
     fn durations_have_two_units() {
-        for (seconds, text) in
-            [(-5, "0s"), (59, "59s"), (60, "1m"), (3599, "59m"), (7500, "2h 5m"), (86400, "1d 0h"), (273_600, "3d 4h")]
-        {
+        for (seconds, text) in [
+            (-5, "0s"),
+            (59, "59s"),
+            (60, "1m"),
+            (3599, "59m"),
+            (7500, "2h 5m"),
+            (86400, "1d 0h"),
+            (273_600, "3d 4h"),
+        ] {
             assert_eq!(brief(SignedDuration::from_secs(seconds)), text);
         }
     }
@@ -125,7 +143,10 @@ mod tests {
 
     #[test]
     fn characters_that_a_terminal_obeys_are_replaced() {
-        assert_eq!(plain("a\u{1b}[31mb\r\nc\u{202e}d"), "a\u{fffd}[31mb\u{fffd} c\u{fffd}d");
+        assert_eq!(
+            plain("a\u{1b}[31mb\r\nc\u{202e}d"),
+            "a\u{fffd}[31mb\u{fffd} c\u{fffd}d"
+        );
         assert_eq!(short(&"ü".repeat(300)).chars().count(), 201);
     }
 }

@@ -1,8 +1,8 @@
-//! `gatepost history`: lists the downgrade memory, that is, the best TLS that each domain and host has shown, and removes
-//! domains from it.
+//! `gatepost history`: lists the downgrade memory, that is, the best TLS that each domain and host
+//! has shown, and removes domains from it.
 //!
-//! It asks the running daemon over the admin socket. Exit status: 0; 1 if the domain is not in the memory or no daemon
-//! answers; 2 for unusable arguments or an unusable configuration.
+//! It asks the running daemon over the admin socket. Exit status: 0; 1 if the domain is not in the
+//! memory or no daemon answers; 2 for unusable arguments or an unusable configuration.
 
 use std::process::ExitCode;
 
@@ -14,19 +14,20 @@ use super::format::{count, frameless_table, plain, short, table_lines};
 use super::json::{self, JsonArray};
 use super::runtime::run_with_daemon;
 use super::{ConfigFile, show};
-use crate::address::Host;
 use crate::admin::api::{
-    ActiveAlarm, ForgetDnssecRequest, ForgetRequest, ForgottenDnssec, ForgottenDomain, HistoryItem, HistoryPage,
-    REASON_MAX, RememberedHost,
+    ActiveAlarm, ForgetDnssecRequest, ForgetRequest, ForgottenDnssec, ForgottenDomain, HistoryItem,
+    HistoryPage, REASON_MAX, RememberedHost,
 };
+use crate::smtp::address::Host;
 
 /// The number of hosts in one request to the daemon.
 const PAGE: usize = 500;
 
 /// List the best TLS that domains have shown, or forget a domain
 ///
-/// For each recipient domain and host Gatepost remembers for 90 days the best TLS it has shown; a connector's
-/// `downgrade` says what happens when it gets worse. The commands ask the running daemon over its admin socket.
+/// For each recipient domain and host Gatepost remembers for 90 days the best TLS it has shown; a
+/// connector's `downgrade` says what happens when it gets worse. The commands ask the running
+/// daemon over its admin socket.
 #[derive(Debug, Args)]
 pub(super) struct HistoryArguments {
     #[command(subcommand)]
@@ -48,7 +49,8 @@ enum HistoryCommand {
         /// The domain
         #[arg(value_name = "DOMAIN", value_parser = domain, required_unless_present = "dnssec")]
         domain: Option<Host>,
-        /// Forget that DNSSEC validation has worked here: a resolver without DNSSEC is accepted again
+        /// Forget that DNSSEC validation has worked here: a resolver without DNSSEC is accepted
+        /// again
         #[arg(long, conflicts_with = "domain")]
         dnssec: bool,
         /// The reason; it is logged, stored and listed
@@ -76,30 +78,53 @@ fn domain(text: &str) -> Result<Host, String> {
 fn reason(text: &str) -> Result<String, String> {
     let text = text.trim();
     let is_valid = !text.is_empty() && text.chars().count() <= REASON_MAX;
-    is_valid.then(|| text.to_owned()).ok_or_else(|| format!("a reason has 1 to {REASON_MAX} characters"))
+    is_valid
+        .then(|| text.to_owned())
+        .ok_or_else(|| format!("a reason has 1 to {REASON_MAX} characters"))
 }
 
 pub(super) fn run(arguments: &HistoryArguments) -> ExitCode {
-    let (HistoryCommand::List { options, .. } | HistoryCommand::Forget { options, .. }) = &arguments.command;
-    run_with_daemon("history", &options.file.config, async |client| match &arguments.command {
-        HistoryCommand::List { domain, options } => list(&client, domain.as_ref(), options.json).await,
-        HistoryCommand::Forget { domain: Some(domain), reason, options, .. } => {
-            forget(&client, domain, reason, options.json).await
-        }
-        HistoryCommand::Forget { domain: None, reason, options, .. } => {
-            forget_dnssec(&client, reason, options.json).await
-        }
-    })
+    let (HistoryCommand::List { options, .. } | HistoryCommand::Forget { options, .. }) =
+        &arguments.command;
+    run_with_daemon(
+        "history",
+        &options.file.config,
+        async |client| match &arguments.command {
+            HistoryCommand::List { domain, options } => {
+                list(&client, domain.as_ref(), options.json).await
+            }
+            HistoryCommand::Forget {
+                domain: Some(domain),
+                reason,
+                options,
+                ..
+            } => forget(&client, domain, reason, options.json).await,
+            HistoryCommand::Forget {
+                domain: None,
+                reason,
+                options,
+                ..
+            } => forget_dnssec(&client, reason, options.json).await,
+        },
+    )
 }
 
-async fn list(client: &AdminClient, domain: Option<&Host>, json: bool) -> Result<ExitCode, SocketError> {
+async fn list(
+    client: &AdminClient,
+    domain: Option<&Host>,
+    json: bool,
+) -> Result<ExitCode, SocketError> {
     let mut array = JsonArray::begin(json);
     let mut totals = HistoryTotals::default();
     let mut forgotten = Vec::new();
-    let filter = domain.map(|domain| format!("&domain={}", percent_encoded(&domain.to_string()))).unwrap_or_default();
+    let filter = domain
+        .map(|domain| format!("&domain={}", percent_encoded(&domain.to_string())))
+        .unwrap_or_default();
     let mut query = filter.clone();
     loop {
-        let page: HistoryPage = client.get(&format!("/v1/history?limit={PAGE}{query}")).await?;
+        let page: HistoryPage = client
+            .get(&format!("/v1/history?limit={PAGE}{query}"))
+            .await?;
         let mut hosts = Vec::new();
         for item in page.items {
             array.add(&item);
@@ -125,22 +150,44 @@ async fn list(client: &AdminClient, domain: Option<&Host>, json: bool) -> Result
         show(&forgotten_lines(&forgotten));
     }
     let not_found = domain.is_some() && totals.hosts == 0 && forgotten.is_empty();
-    Ok(if not_found { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    Ok(if not_found {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
 }
 
-async fn forget(client: &AdminClient, domain: &Host, reason: &str, json: bool) -> Result<ExitCode, SocketError> {
-    let order = ForgetRequest { domain: domain.to_string(), reason: reason.to_owned() };
+async fn forget(
+    client: &AdminClient,
+    domain: &Host,
+    reason: &str,
+    json: bool,
+) -> Result<ExitCode, SocketError> {
+    let order = ForgetRequest {
+        domain: domain.to_string(),
+        reason: reason.to_owned(),
+    };
     let forgotten: ForgottenDomain = client.post("/v1/history/forget", &order).await?;
     if json {
         show(&json::line(&forgotten));
     } else {
-        show(&format!("{} forgotten, {}\n", forgotten.domain, count(forgotten.hosts, "host")));
+        show(&format!(
+            "{} forgotten, {}\n",
+            forgotten.domain,
+            count(forgotten.hosts, "host")
+        ));
     }
     Ok(ExitCode::SUCCESS)
 }
 
-async fn forget_dnssec(client: &AdminClient, reason: &str, json: bool) -> Result<ExitCode, SocketError> {
-    let order = ForgetDnssecRequest { reason: reason.to_owned() };
+async fn forget_dnssec(
+    client: &AdminClient,
+    reason: &str,
+    json: bool,
+) -> Result<ExitCode, SocketError> {
+    let order = ForgetDnssecRequest {
+        reason: reason.to_owned(),
+    };
     let forgotten: ForgottenDnssec = client.post("/v1/dnssec/forget", &order).await?;
     if json {
         show(&json::line(&forgotten));
@@ -186,7 +233,11 @@ fn date(at: Timestamp) -> String {
 fn table(hosts: &[RememberedHost]) -> String {
     let mut table = frameless_table(&["domain", "host", "best", "since", "last", "seen", "now"]);
     for host in hosts {
-        let now = if host.worse { format!("WORSE: {}", host.level) } else { "as good".to_owned() };
+        let now = if host.worse {
+            format!("WORSE: {}", host.level)
+        } else {
+            "as good".to_owned()
+        };
         table.add_row([
             plain(&host.domain),
             plain(&host.host),
@@ -213,7 +264,10 @@ fn forgotten_lines(forgotten: &[ForgottenDomain]) -> String {
 pub(super) fn alarm_line(alarm: &ActiveAlarm) -> String {
     let change = match &alarm.issuer {
         None => "that used TLS before no longer do".to_owned(),
-        Some(issuer) => format!("show certificates of an issuer that is new to them ({})", short(issuer)),
+        Some(issuer) => format!(
+            "show certificates of an issuer that is new to them ({})",
+            short(issuer)
+        ),
     };
     let at = alarm.since.strftime("%Y-%m-%d %H:%M UTC");
     let examples: Vec<_> = alarm.examples.iter().map(|domain| plain(domain)).collect();
@@ -239,7 +293,10 @@ mod tests {
             );
             serde_json::from_str(&text).expect("a host")
         };
-        let two = [host("a.example", "verified", false), host("b.example", "plain", true)];
+        let two = [
+            host("a.example", "verified", false),
+            host("b.example", "plain", true),
+        ];
         assert_eq!(
             table(&two),
             "domain     host          best                since       last        seen        now\n\
@@ -248,6 +305,9 @@ mod tests {
         );
         let mut totals = HistoryTotals::default();
         totals.add(&two);
-        assert_eq!(totals.line(None), "2 hosts of 2 domains, 1 worse than before\n");
+        assert_eq!(
+            totals.line(None),
+            "2 hosts of 2 domains, 1 worse than before\n"
+        );
     }
 }

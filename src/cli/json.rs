@@ -14,8 +14,8 @@ pub(super) fn indented(value: &impl Serialize) -> String {
     serde_json::to_string_pretty(value).unwrap_or_default() + "\n"
 }
 
-/// A JSON array that is printed element by element. If a command fails before the end, the closing bracket is missing,
-/// so that no program reads the output as complete.
+/// A JSON array that is printed element by element. If a command fails before the end, the closing
+/// bracket is missing, so that no program reads the output as complete.
 pub(super) struct JsonArray {
     is_wanted: bool,
     has_elements: bool,
@@ -24,7 +24,10 @@ pub(super) struct JsonArray {
 impl JsonArray {
     /// Starts an array. With `is_wanted` false, nothing is printed.
     pub(super) fn begin(is_wanted: bool) -> Self {
-        Self { is_wanted, has_elements: false }
+        Self {
+            is_wanted,
+            has_elements: false,
+        }
     }
 
     /// Prints an element.

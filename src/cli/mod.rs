@@ -1,8 +1,8 @@
-//! The commands of the `gatepost` program. Each has a module that reads its arguments, asks the modules below or the
-//! running daemon, prints the answer and returns an exit status.
+//! The commands of the `gatepost` program. Each has a module that reads its arguments, asks the
+//! modules below or the running daemon, prints the answer and returns an exit status.
 //!
-//! Exit status: 0; 1 for a negative answer, or one that could not be written; 2 for unusable arguments, which clap
-//! reports itself. `sendmail` has the exit statuses of sysexits.h.
+//! Exit status: 0; 1 for a negative answer, or one that could not be written; 2 for unusable
+//! arguments, which clap reports itself. `sendmail` has the exit statuses of sysexits.h.
 
 mod admin_client;
 mod check;
@@ -57,7 +57,8 @@ enum CliCommand {
     Sendmail(sendmail::SendmailArguments),
     #[command(hide = true)]
     Pages(pages::PagesArguments),
-    /// Play the scenarios of opportunistic and forced TLS with built-in peers, and show each outcome
+    /// Play the scenarios of opportunistic and forced TLS with built-in peers, and show each
+    /// outcome
     Demo {
         /// Leave relay and peers running afterwards, until Ctrl-C
         #[arg(long)]
@@ -98,19 +99,25 @@ impl Cli {
     }
 }
 
-/// Runs the program. The first argument is the name that the program was called by, which may be that of another
-/// program (`sendmail`, `mailq`, `newaliases`).
+/// Runs the program. The first argument is the name that the program was called by, which may be
+/// that of another program (`sendmail`, `mailq`, `newaliases`).
 #[must_use]
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let arguments: Vec<_> = arguments.into_iter().collect();
-    let name = arguments.first().and_then(|path| Path::new(path).file_name()).and_then(|name| name.to_str());
+    let name = arguments
+        .first()
+        .and_then(|path| Path::new(path).file_name())
+        .and_then(|name| name.to_str());
     let skip = |count| arguments.iter().skip(count).cloned().collect();
     if let Some(status) = name.and_then(|name| sendmail::run_by_name(name, skip(1))) {
         return finish_output(status);
     }
     // clap would drop the first "--", which sendmail must see.
-    let is_sendmail = arguments.get(1).is_some_and(|command| command == "sendmail");
-    let asks_for_help = matches!(&arguments[..], [_, _, option] if option == "--help" || option == "-h");
+    let is_sendmail = arguments
+        .get(1)
+        .is_some_and(|command| command == "sendmail");
+    let asks_for_help =
+        matches!(&arguments[..], [_, _, option] if option == "--help" || option == "-h");
     if is_sendmail && !asks_for_help {
         return finish_output(sendmail::run_raw(skip(2)));
     }
@@ -120,8 +127,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 /// The first error in writing to standard output.
 static WRITE_ERROR: OnceLock<io::Error> = OnceLock::new();
 
-/// Prints a text to standard output. An error is reported at the end by [`finish_output`], so that an operation that
-/// has begun is completed.
+/// Prints a text to standard output. An error is reported at the end by [`finish_output`], so that
+/// an operation that has begun is completed.
 fn show(text: &str) {
     record_write_error(io::stdout().write_all(text.as_bytes()));
 }
@@ -141,10 +148,13 @@ fn has_write_error() -> bool {
     WRITE_ERROR.get().is_some()
 }
 
-/// Flushes standard output and returns the exit status of the command, or failure if the output is incomplete.
+/// Flushes standard output and returns the exit status of the command, or failure if the output is
+/// incomplete.
 fn finish_output(status: ExitCode) -> ExitCode {
     record_write_error(io::stdout().flush());
-    let Some(error) = WRITE_ERROR.get() else { return status };
+    let Some(error) = WRITE_ERROR.get() else {
+        return status;
+    };
     eprintln!(
         "gatepost: cannot write the output, it is incomplete: {error}.\nFree some space or write it elsewhere, then run \
          the command again. A change that was ordered has been made."
@@ -154,7 +164,11 @@ fn finish_output(status: ExitCode) -> ExitCode {
 
 /// Prints the errors that make a configuration file unusable, and their number.
 fn show_faults(file: &Path, faults: &[Fault]) {
-    let count = if faults.len() == 1 { "1 error".to_owned() } else { format!("{} errors", faults.len()) };
+    let count = if faults.len() == 1 {
+        "1 error".to_owned()
+    } else {
+        format!("{} errors", faults.len())
+    };
     let mut stderr = std::io::stderr().lock();
     for fault in faults {
         let _ = writeln!(stderr, "{fault}");

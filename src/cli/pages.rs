@@ -1,6 +1,7 @@
 //! `gatepost pages`: writes the manual pages and shell completions of the commands.
 //!
-//! The command is hidden, since only packaging needs it. gatepost.toml(5) is written by hand, in `config/package/`.
+//! The command is hidden, since only packaging needs it. gatepost.toml(5) is written by hand, in
+//! `config/package/`.
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -23,10 +23,11 @@ use systemd::StatusNotifier;
 /// Replaces the log filter on a reload.
 type LogFilterHandle = tracing_subscriber::reload::Handle<EnvFilter, Registry>;
 
-/// Runs the daemon until SIGTERM or SIGINT; a second signal ends it at once. SIGHUP reloads the configuration.
+/// Runs the daemon until SIGTERM or SIGINT; a second signal ends it at once. SIGHUP reloads the
+/// configuration.
 ///
-/// Exit status: 0 after an orderly stop; 2 for an unusable configuration; 1 if the daemon failed, or could not start for
-/// another reason.
+/// Exit status: 0 after an orderly stop; 2 for an unusable configuration; 1 if the daemon failed,
+/// or could not start for another reason.
 #[must_use]
 pub(super) fn run(file: &Path) -> ExitCode {
     // This must happen before the first thread is started, since it changes the environment.
@@ -34,12 +35,20 @@ pub(super) fn run(file: &Path) -> ExitCode {
     let (config, warnings) = match config::read(file) {
         Ok(read) => read,
         Err(faults) => {
-            return config_error(&faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"));
+            return config_error(
+                &faults
+                    .iter()
+                    .map(ToString::to_string)
+                    .collect::<Vec<_>>()
+                    .join("\n"),
+            );
         }
     };
     let level = match start_logging(&config.log) {
         Ok(level) => level,
-        Err(error) => return start_error(&format!("{}: [log]: {error}", config.log.format.location)),
+        Err(error) => {
+            return start_error(&format!("{}: [log]: {error}", config.log.format.location));
+        }
     };
     for warning in warnings {
         tracing::warn!(place = %warning.location, remedy = %warning.remedy, "{}", warning.message);
@@ -55,12 +64,24 @@ pub(super) fn run(file: &Path) -> ExitCode {
 }
 
 /// Starts the daemon and handles signals until it has ended.
-async fn serve(config: config::Config, passed: SystemdSockets, file: &Path, level: &LogFilterHandle) -> ExitCode {
+async fn serve(
+    config: config::Config,
+    passed: SystemdSockets,
+    file: &Path,
+    level: &LogFilterHandle,
+) -> ExitCode {
     let mut signals = match Signals::new() {
         Ok(signals) => signals,
         Err(error) => return start_error(&format!("cannot receive signals: {error}")),
     };
-    let mut running = match daemon::start_with(TestOverrides::default(), passed, config, Arc::new(|_, _| ())).await {
+    let mut running = match daemon::start_with(
+        TestOverrides::default(),
+        passed,
+        config,
+        Arc::new(|_, _| ()),
+    )
+    .await
+    {
         Ok(running) => running,
         Err(error @ StartError::Faults(_)) => return config_error(&error.to_string()),
         Err(error) => return start_error(&error.to_string()),
@@ -105,7 +126,8 @@ async fn serve(config: config::Config, passed: SystemdSockets, file: &Path, leve
     }
 }
 
-/// Reads the configuration file again. If there is any error, the running configuration is unchanged.
+/// Reads the configuration file again. If there is any error, the running configuration is
+/// unchanged.
 fn reload(running: &RunningDaemon, file: &Path, level: &LogFilterHandle) {
     systemd::reloading();
     let reloaded = config::read(file).and_then(|(config, mut warnings)| {
@@ -131,20 +153,22 @@ fn reload(running: &RunningDaemon, file: &Path, level: &LogFilterHandle) {
                 tracing::error!(place = %fault.location, remedy = %fault.remedy, "{}", fault.message);
             }
             tracing::error!(file = %file.display(), "configuration not reloaded, the running one is unchanged");
-            systemd::reloaded("Configuration not reloaded, the running one is unchanged; see the log");
+            systemd::reloaded(
+                "Configuration not reloaded, the running one is unchanged; see the log",
+            );
         }
     }
 }
 
-/// Prints the errors of a configuration and returns exit status 2, after which systemd does not restart the daemon: it
-/// would fail again (`RestartPreventExitStatus=2`).
+/// Prints the errors of a configuration and returns exit status 2, after which systemd does not
+/// restart the daemon: it would fail again (`RestartPreventExitStatus=2`).
 fn config_error(message: &str) -> ExitCode {
     eprintln!("gatepost: not started\n{message}");
     ExitCode::from(2)
 }
 
-/// Prints another error and returns exit status 1, after which systemd restarts the daemon: a disk, an address or a
-/// resolver may be available again by then.
+/// Prints another error and returns exit status 1, after which systemd restarts the daemon: a disk,
+/// an address or a resolver may be available again by then.
 fn start_error(message: &str) -> ExitCode {
     eprintln!("gatepost: not started\n{message}");
     ExitCode::FAILURE
@@ -182,10 +206,12 @@ impl Signals {
     }
 }
 
-/// Parses a log filter. The resolver library is silent unless the filter names it, since it logs whole DNS messages,
-/// whose length a stranger can choose.
+/// Parses a log filter. The resolver library is silent unless the filter names it, since it logs
+/// whole DNS messages, whose length a stranger can choose.
 fn filter(level: &str) -> Result<EnvFilter, ParseError> {
-    EnvFilter::try_new(format!("hickory_net=off,hickory_proto=off,hickory_resolver=off,{level}"))
+    EnvFilter::try_new(format!(
+        "hickory_net=off,hickory_proto=off,hickory_resolver=off,{level}"
+    ))
 }
 
 /// Starts logging as `[log]` says.
@@ -193,21 +219,33 @@ fn filter(level: &str) -> Result<EnvFilter, ParseError> {
 /// # Errors
 /// A sentence about a filter that cannot be parsed or a journal that cannot be reached.
 fn start_logging(log: &LogConfig) -> Result<LogFilterHandle, String> {
-    let filter = filter(&log.level).map_err(|error| format!("level = \"{}\" is not a filter: {error}", log.level))?;
+    let filter = filter(&log.level)
+        .map_err(|error| format!("level = \"{}\" is not a filter: {error}", log.level))?;
     let (filter, handle) = tracing_subscriber::reload::Layer::new(filter);
     let under_systemd = std::env::var_os("JOURNAL_STREAM").is_some();
     let colour = std::io::stderr().is_terminal();
-    let text = || tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(colour).with_target(false);
+    let text = || {
+        tracing_subscriber::fmt::layer()
+            .with_writer(std::io::stderr)
+            .with_ansi(colour)
+            .with_target(false)
+    };
     let layer = match log.format.value {
         LogFormat::Text => text().boxed(),
         LogFormat::Auto if !under_systemd => text().boxed(),
-        LogFormat::Json => {
-            tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(std::io::stderr).boxed()
-        }
+        LogFormat::Json => tracing_subscriber::fmt::layer()
+            .json()
+            .flatten_event(true)
+            .with_writer(std::io::stderr)
+            .boxed(),
         LogFormat::Auto | LogFormat::Journald => JournaldLayer::open(Path::new(journald::SOCKET))
             .map_err(|error| format!("cannot reach the journal ({error}); set format = \"text\""))?
             .boxed(),
     };
-    tracing_subscriber::registry().with(filter).with(layer).try_init().map_err(|error| error.to_string())?;
+    tracing_subscriber::registry()
+        .with(filter)
+        .with(layer)
+        .try_init()
+        .map_err(|error| error.to_string())?;
     Ok(handle)
 }

@@ -34,8 +34,8 @@ pub(super) trait DaemonCommandError: Display {
 
 impl DaemonCommandError for SocketError {}
 
-/// Runs a command that asks the daemon of a configuration file, prints its error to standard error, and returns the
-/// exit status.
+/// Runs a command that asks the daemon of a configuration file, prints its error to standard error,
+/// and returns the exit status.
 pub(super) fn run_with_daemon<E: DaemonCommandError>(
     name: &str,
     config: &Path,

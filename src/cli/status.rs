@@ -1,7 +1,7 @@
 //! `gatepost status`: shows the state of the relay on one screen.
 //!
-//! It asks the running daemon over the admin socket. Exit status: 0; 1 if no daemon answers; 2 for unusable arguments or
-//! an unusable configuration.
+//! It asks the running daemon over the admin socket. Exit status: 0; 1 if no daemon answers; 2 for
+//! unusable arguments or an unusable configuration.
 
 use std::fmt::Write as _;
 use std::process::ExitCode;
@@ -15,8 +15,8 @@ use super::history::alarm_line;
 use super::runtime::run_with_daemon;
 use super::{ConfigFile, json, show};
 use crate::admin::api::status::{
-    AttemptsStatus, CertificateOwner, CertificateStatus, ClientsStatus, ExceptionStatus, FailingDestination,
-    RecentDowngrade, RecentRefusal, RelayStatus, ReportsStatus,
+    AttemptsStatus, CertificateOwner, CertificateStatus, ClientsStatus, ExceptionStatus,
+    FailingDestination, RecentDowngrade, RecentRefusal, RelayStatus, ReportsStatus,
 };
 
 /// The maximum number of lines of each list. JSON has all of them.
@@ -24,7 +24,8 @@ const LINES_MAX: usize = 5;
 
 /// Show the state of the relay: queue, destinations in trouble, certificates, exceptions, refusals
 ///
-/// The command asks the running daemon over its admin socket. The status page ([admin] http) shows the same.
+/// The command asks the running daemon over its admin socket. The status page ([admin] http) shows
+/// the same.
 #[derive(Debug, Args)]
 pub(super) struct StatusArguments {
     /// Print one JSON document, with everything that is known
@@ -37,7 +38,11 @@ pub(super) struct StatusArguments {
 pub(super) fn run(arguments: &StatusArguments) -> ExitCode {
     run_with_daemon("status", &arguments.file.config, async |client| {
         let status: RelayStatus = client.get("/v1/status").await?;
-        show(&if arguments.json { json::line(&status) } else { screen(&status) });
+        show(&if arguments.json {
+            json::line(&status)
+        } else {
+            screen(&status)
+        });
         Ok::<_, SocketError>(ExitCode::SUCCESS)
     })
 }
@@ -46,21 +51,60 @@ pub(super) fn run(arguments: &StatusArguments) -> ExitCode {
 fn screen(status: &RelayStatus) -> String {
     let now = status.at;
     let (version, since) = (plain(&status.version), time(status.since));
-    let mut text =
-        format!("{}, Gatepost {version}, up since {since} ({})\n", plain(&status.hostname), age(status.since, now));
-    status.alarms.iter().for_each(|alarm| text.push_str(&alarm_line(alarm)));
+    let mut text = format!(
+        "{}, Gatepost {version}, up since {since} ({})\n",
+        plain(&status.hostname),
+        age(status.since, now)
+    );
+    status
+        .alarms
+        .iter()
+        .for_each(|alarm| text.push_str(&alarm_line(alarm)));
     let queue = &status.queue;
-    let oldest = queue.oldest.map(|oldest| format!(", oldest {}", age(oldest, now))).unwrap_or_default();
+    let oldest = queue
+        .oldest
+        .map(|oldest| format!(", oldest {}", age(oldest, now)))
+        .unwrap_or_default();
     let (octets, waiting, held) = (size(queue.octets), queue.waiting, queue.held);
     let messages = count(queue.messages, "message");
     // Writing into a String cannot fail.
-    let _ = writeln!(text, "\nqueue: {messages} ({octets}), recipients: {waiting} waiting, {held} held{oldest}");
+    let _ = writeln!(
+        text,
+        "\nqueue: {messages} ({octets}), recipients: {waiting} waiting, {held} held{oldest}"
+    );
     text.push_str(&reports(&status.reports));
-    status.attempts.iter().for_each(|share| text.push_str(&attempts(share)));
-    list(&mut text, "destinations in trouble", &status.troubles, status.more_troubles, |item| destination(item, now));
-    list(&mut text, "certificates", &status.certificates, status.more_certificates, certificate);
-    list(&mut text, "exceptions in force", &status.exceptions, 0, exception);
-    list(&mut text, "downgrade warnings", &status.downgrades, 0, downgrade);
+    status
+        .attempts
+        .iter()
+        .for_each(|share| text.push_str(&attempts(share)));
+    list(
+        &mut text,
+        "destinations in trouble",
+        &status.troubles,
+        status.more_troubles,
+        |item| destination(item, now),
+    );
+    list(
+        &mut text,
+        "certificates",
+        &status.certificates,
+        status.more_certificates,
+        certificate,
+    );
+    list(
+        &mut text,
+        "exceptions in force",
+        &status.exceptions,
+        0,
+        exception,
+    );
+    list(
+        &mut text,
+        "downgrade warnings",
+        &status.downgrades,
+        0,
+        downgrade,
+    );
     text.push_str(&clients(&status.clients));
     list(&mut text, "last refusals", &status.refusals, 0, refusal);
     text
@@ -68,28 +112,51 @@ fn screen(status: &RelayStatus) -> String {
 
 /// Returns the line about reports that are not stored yet; empty if there are none.
 fn reports(reports: &ReportsStatus) -> String {
-    let ReportsStatus { waiting, for_digest, .. } = reports;
+    let ReportsStatus {
+        waiting,
+        for_digest,
+        ..
+    } = reports;
     if *waiting == 0 && *for_digest == 0 {
         return String::new();
     }
-    format!("reports to senders: {waiting} waiting; for the postmaster's next digest: {for_digest}\n")
+    format!(
+        "reports to senders: {waiting} waiting; for the postmaster's next digest: {for_digest}\n"
+    )
 }
 
 /// Returns the line about one share of the delivery attempts.
 fn attempts(share: &AttemptsStatus) -> String {
-    let AttemptsStatus { most, running, slow, waiting, .. } = share;
+    let AttemptsStatus {
+        most,
+        running,
+        slow,
+        waiting,
+        ..
+    } = share;
     let full = match share.full_seconds {
         Some(seconds) => format!(
             "; ALL IN USE for {}, {waiting} destinations wait",
-            brief(SignedDuration::from_secs(i64::try_from(seconds).unwrap_or(i64::MAX)))
+            brief(SignedDuration::from_secs(
+                i64::try_from(seconds).unwrap_or(i64::MAX)
+            ))
         ),
         None => String::new(),
     };
-    format!("delivery attempts for {}: {running} of {most}, {slow} slow{full}\n", share.destinations())
+    format!(
+        "delivery attempts for {}: {running} of {most}, {slow} slow{full}\n",
+        share.destinations()
+    )
 }
 
 /// Adds a heading and the first lines of a list. `more` counts the items that are not in `items`.
-fn list<T>(text: &mut String, heading: &str, items: &[T], more: usize, line: impl Fn(&T) -> String) {
+fn list<T>(
+    text: &mut String,
+    heading: &str,
+    items: &[T],
+    more: usize,
+    line: impl Fn(&T) -> String,
+) {
     // Writing into a String cannot fail.
     if items.is_empty() {
         let _ = writeln!(text, "\n{heading}: none");
@@ -106,7 +173,15 @@ fn list<T>(text: &mut String, heading: &str, items: &[T], more: usize, line: imp
 }
 
 fn destination(destination: &FailingDestination, now: Timestamp) -> String {
-    let FailingDestination { domain, connector, waiting, held, oldest, reason, next } = destination;
+    let FailingDestination {
+        domain,
+        connector,
+        waiting,
+        held,
+        oldest,
+        reason,
+        next,
+    } = destination;
     let next = match next {
         Some(next) => format!(", next attempt in {}", brief(now.duration_until(*next))),
         None if *waiting > 0 => ", next attempt as soon as a connection is free".to_owned(),
@@ -114,7 +189,9 @@ fn destination(destination: &FailingDestination, now: Timestamp) -> String {
     };
     let (domain, connector, since) = (plain(domain), plain(connector), age(*oldest, now));
     let (status, reason) = (plain(&reason.status), short(&reason.text));
-    format!("{domain} ({connector}): {waiting} waiting, {held} held, since {since}{next}\n    {status} {reason}")
+    format!(
+        "{domain} ({connector}): {waiting} waiting, {held} held, since {since}{next}\n    {status} {reason}"
+    )
 }
 
 fn certificate(certificate: &CertificateStatus) -> String {
@@ -127,29 +204,64 @@ fn certificate(certificate: &CertificateStatus) -> String {
         ..=-1 => "EXPIRED".to_owned(),
         days => format!("{} left", count(days, "day")),
     };
-    let refused = certificate.refused.as_ref().map(|why| format!("\n    REFUSED: {}", short(why))).unwrap_or_default();
-    format!("{name}: {left}, until {}{refused}", certificate.not_after.strftime("%Y-%m-%d"))
+    let refused = certificate
+        .refused
+        .as_ref()
+        .map(|why| format!("\n    REFUSED: {}", short(why)))
+        .unwrap_or_default();
+    format!(
+        "{name}: {left}, until {}{refused}",
+        certificate.not_after.strftime("%Y-%m-%d")
+    )
 }
 
 fn exception(exception: &ExceptionStatus) -> String {
-    let ExceptionStatus { connector, tls, until, reason } = exception;
-    format!("{}: {} until the end of {until}: {}", plain(connector), plain(tls), short(reason))
+    let ExceptionStatus {
+        connector,
+        tls,
+        until,
+        reason,
+    } = exception;
+    format!(
+        "{}: {} until the end of {until}: {}",
+        plain(connector),
+        plain(tls),
+        short(reason)
+    )
 }
 
 fn downgrade(downgrade: &RecentDowngrade) -> String {
-    let RecentDowngrade { connector, domain, host, was, got, .. } = downgrade;
-    let [domain, host, was, got, connector] = [domain, host, was, got, connector].map(|text| plain(text));
+    let RecentDowngrade {
+        connector,
+        domain,
+        host,
+        was,
+        got,
+        ..
+    } = downgrade;
+    let [domain, host, was, got, connector] =
+        [domain, host, was, got, connector].map(|text| plain(text));
     format!("{domain} ({connector}): {host} had {was} and now has {got}")
 }
 
 /// Returns the lines about sessions and about the clients that are held back.
 fn clients(clients: &ClientsStatus) -> String {
-    let ClientsStatus { sessions, sessions_max, strangers, strangers_max, .. } = clients;
+    let ClientsStatus {
+        sessions,
+        sessions_max,
+        strangers,
+        strangers_max,
+        ..
+    } = clients;
     let mut text = format!(
         "\nsessions: {sessions} of {sessions_max}, {strangers} of {strangers_max} by clients outside of [relay] networks\n"
     );
     // Writing into a String cannot fail.
-    let _ = writeln!(text, "  memory of transactions: {}", size(clients.transaction_memory));
+    let _ = writeln!(
+        text,
+        "  memory of transactions: {}",
+        size(clients.transaction_memory)
+    );
     for listener in &clients.short {
         let _ = writeln!(
             text,
@@ -157,18 +269,48 @@ fn clients(clients: &ClientsStatus) -> String {
             plain(listener)
         );
     }
-    list(&mut text, "clients held back", &clients.held, clients.more_held, |held| {
-        format!("{}: {}, {} times, last {}", plain(&held.client), plain(&held.limit), held.times, time(held.last))
-    });
+    list(
+        &mut text,
+        "clients held back",
+        &clients.held,
+        clients.more_held,
+        |held| {
+            format!(
+                "{}: {}, {} times, last {}",
+                plain(&held.client),
+                plain(&held.limit),
+                held.times,
+                time(held.last)
+            )
+        },
+    );
     text
 }
 
 fn refusal(refusal: &RecentRefusal) -> String {
-    let RecentRefusal { at, direction, connector, peer, reason, times } = refusal;
-    let times = if *times > 1 { format!(", {times} times") } else { String::new() };
-    let connector = if connector.is_empty() { String::new() } else { format!(" ({})", plain(connector)) };
+    let RecentRefusal {
+        at,
+        direction,
+        connector,
+        peer,
+        reason,
+        times,
+    } = refusal;
+    let times = if *times > 1 {
+        format!(", {times} times")
+    } else {
+        String::new()
+    };
+    let connector = if connector.is_empty() {
+        String::new()
+    } else {
+        format!(" ({})", plain(connector))
+    };
     let (at, direction, peer) = (time(*at), plain(direction), plain(peer));
-    format!("{at} {direction} {peer}{connector}{times}\n    {}", short(reason))
+    format!(
+        "{at} {direction} {peer}{connector}{times}\n    {}",
+        short(reason)
+    )
 }
 
 #[cfg(test)]

@@ -16,8 +16,8 @@ const RESERVED_PART: u32 = 10;
 const CONNECTIONS: u32 = 4000;
 const CONNECTIONS_PER_CLIENT: u32 = 100;
 
-/// The part of `[limits]` that concerns clients. A client is an address (IPv6: a /64); a network is a /24 (IPv6: a /56,
-/// and a /48). Clients in `[relay] networks` have no rate limits.
+/// The part of `[limits]` that concerns clients. A client is an address (IPv6: a /64); a network is
+/// a /24 (IPv6: a /56, and a /48). Clients in `[relay] networks` have no rate limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClientLimits {
     /// The most concurrent sessions.
@@ -62,7 +62,12 @@ pub enum Rate {
 
 impl Rate {
     /// All actions.
-    pub const ALL: [Self; 4] = [Self::Connections, Self::Messages, Self::Recipients, Self::Handshakes];
+    pub const ALL: [Self; 4] = [
+        Self::Connections,
+        Self::Messages,
+        Self::Recipients,
+        Self::Handshakes,
+    ];
 
     /// The key in `[limits]`.
     #[must_use]
@@ -111,13 +116,19 @@ impl ClientLimits {
 }
 
 impl Config {
-    /// The most concurrent sessions of strangers at a listener. The default is three quarters of the unreserved seats
-    /// if there are other listeners, so that none of them can use all seats.
+    /// The most concurrent sessions of strangers at a listener. The default is three quarters of
+    /// the unreserved seats if there are other listeners, so that none of them can use all seats.
     #[must_use]
     pub fn seats(&self, listener: &ListenerConfig) -> usize {
         let limits = &self.limits.clients;
-        let public = limits.connections.saturating_sub(limits.connections_reserved);
-        let default = if self.listeners.len() > 1 { (public * 3).div_ceil(4) } else { public };
+        let public = limits
+            .connections
+            .saturating_sub(limits.connections_reserved);
+        let default = if self.listeners.len() > 1 {
+            (public * 3).div_ceil(4)
+        } else {
+            public
+        };
         listener.connections.unwrap_or(default).min(public)
     }
 }
@@ -125,7 +136,11 @@ impl Config {
 /// Reads the keys that concern clients.
 pub(super) fn read(table: &mut TableReader<'_>, faults: &mut FaultList<'_>) -> ClientLimits {
     let mut number = |faults: &mut FaultList<'_>, key| {
-        table.read(faults, key, |value: &TomlValue<'_>, faults: &mut FaultList<'_>| count(value, faults, COUNT_MAX))
+        table.read(
+            faults,
+            key,
+            |value: &TomlValue<'_>, faults: &mut FaultList<'_>| count(value, faults, COUNT_MAX),
+        )
     };
     let all = number(faults, "connections").or(CONNECTIONS);
     let per_client = number(faults, "connections_per_client").or(CONNECTIONS_PER_CLIENT);
@@ -133,16 +148,39 @@ pub(super) fn read(table: &mut TableReader<'_>, faults: &mut FaultList<'_>) -> C
     let per_network = number(faults, "connections_per_network");
     let reserved = number(faults, "connections_reserved");
     let rates = Rate::ALL.map(|rate| number(faults, rate.key()).or(default.per_minute(rate)));
-    let [connections_per_minute, messages_per_minute, recipients_per_minute, handshakes_per_minute] = rates;
+    let [
+        connections_per_minute,
+        messages_per_minute,
+        recipients_per_minute,
+        handshakes_per_minute,
+    ] = rates;
     if let Some(reserved) = reserved.located().filter(|reserved| reserved.value >= all) {
-        let message = format!("connections_reserved leaves no connection for others: all together are {all}");
-        faults.add(&reserved.location, message, "Write less than connections; a tenth of it is the default.");
+        let message =
+            format!("connections_reserved leaves no connection for others: all together are {all}");
+        faults.add(
+            &reserved.location,
+            message,
+            "Write less than connections; a tenth of it is the default.",
+        );
     }
-    if let Some(network) = per_network.located().filter(|network| network.value < per_client) {
-        let message = format!("connections_per_network is less than connections_per_client, which is {per_client}");
-        faults.add(&network.location, message, "A network has many clients: write more here, or less there.");
+    if let Some(network) = per_network
+        .located()
+        .filter(|network| network.value < per_client)
+    {
+        let message = format!(
+            "connections_per_network is less than connections_per_client, which is {per_client}"
+        );
+        faults.add(
+            &network.location,
+            message,
+            "A network has many clients: write more here, or less there.",
+        );
     }
-    let or = |given: Field<u32>, default: usize| given.located().map_or(default, |given| given.value as usize);
+    let or = |given: Field<u32>, default: usize| {
+        given
+            .located()
+            .map_or(default, |given| given.value as usize)
+    };
     ClientLimits {
         connections_per_network: or(per_network, default.connections_per_network),
         connections_reserved: or(reserved, default.connections_reserved),

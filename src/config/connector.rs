@@ -8,8 +8,8 @@ use ipnet::IpNet;
 use jiff::civil::Date;
 
 use super::{DomainPattern, IdentityFiles, Located, Location, TrustSource};
-use crate::address::Host;
-use crate::tls::{NamePattern, Pin, Strength, TlsVersion};
+use crate::policy::tls::{NamePattern, Pin, Strength, TlsVersion};
+use crate::smtp::address::Host;
 
 /// A `[[connector]]` table: one partner, both directions.
 #[derive(Debug, Clone)]

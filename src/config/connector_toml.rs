@@ -1,4 +1,5 @@
-//! The `[[connector]]` tables as written, and their resolution. Rules between keys are in [`super::rules`].
+//! The `[[connector]]` tables as written, and their resolution. Rules between keys are in
+//! [`super::rules`].
 
 use std::sync::Arc;
 
@@ -9,12 +10,15 @@ use super::hosts::{domain_pattern, name_pattern, network, smart_host};
 use super::location::FaultList;
 use super::reader::{Field, TableReader, TomlValue, shorten};
 use super::tls_toml::identity;
-use super::values::{boolean, choice, count, full_list, label, list, pin, port, text, trust, version};
-use super::{
-    Connector, DomainPattern, IdentityFiles, InboundConfig, Located, Location, OnDowngrade, OnFailure, OutboundConfig,
-    Publication, Route, SmartHost, TlsConfig, TlsDemand, TrustSource, VerifyWanted, without_locations,
+use super::values::{
+    boolean, choice, count, full_list, label, list, pin, port, text, trust, version,
 };
-use crate::tls::{NamePattern, Pin, Strength, TlsVersion};
+use super::{
+    Connector, DomainPattern, IdentityFiles, InboundConfig, Located, Location, OnDowngrade,
+    OnFailure, OutboundConfig, Publication, Route, SmartHost, TlsConfig, TlsDemand, TrustSource,
+    VerifyWanted, without_locations,
+};
+use crate::policy::tls::{NamePattern, Pin, Strength, TlsVersion};
 
 /// The name of the built-in connector for all other domains.
 pub(super) const DEFAULT_NAME: &str = "default";
@@ -35,7 +39,10 @@ const VERIFY: [(&str, VerifyWanted); 4] = [
 ];
 
 /// The names of key exchange strengths.
-const STRENGTHS: [(&str, Strength); 2] = [("post-quantum", Strength::PostQuantum), ("classical", Strength::Classical)];
+const STRENGTHS: [(&str, Strength); 2] = [
+    ("post-quantum", Strength::PostQuantum),
+    ("classical", Strength::Classical),
+];
 
 /// `tls` of a direction, as written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,9 +100,19 @@ pub(super) struct InboundToml {
 impl ConnectorToml {
     pub(super) fn read(mut table: TableReader<'_>, faults: &mut FaultList<'_>) -> Self {
         let name = table.required(faults, "name", "name = \"partner\"", label);
-        let domains = table.required(faults, "domains", "domains = [\"example.org\"]", |value, faults| {
-            full_list(value, faults, "Write the domains that it covers; [\"*\"] for all others.", domain_pattern)
-        });
+        let domains = table.required(
+            faults,
+            "domains",
+            "domains = [\"example.org\"]",
+            |value, faults| {
+                full_list(
+                    value,
+                    faults,
+                    "Write the domains that it covers; [\"*\"] for all others.",
+                    domain_pattern,
+                )
+            },
+        );
         let names = table.read(faults, "names", |value, faults| {
             full_list(
                 value,
@@ -106,14 +123,27 @@ impl ConnectorToml {
         });
         let trust = table.read(faults, "trust", trust);
         let pins = table.read(faults, "pins", |value, faults| {
-            full_list(value, faults, "Write the partner's keys: [\"sha256:…\"]; or remove it.", pin)
+            full_list(
+                value,
+                faults,
+                "Write the partner's keys: [\"sha256:…\"]; or remove it.",
+                pin,
+            )
         });
         let outbound = table.table(faults, "outbound", "[connector.outbound]");
         let outbound = OutboundToml::read(outbound, faults);
         let inbound = table.table(faults, "inbound", "[connector.inbound]");
         let inbound = InboundToml::read(inbound, faults);
         table.finish(faults);
-        Self { name, domains, names, trust, pins, outbound, inbound }
+        Self {
+            name,
+            domains,
+            names,
+            trust,
+            pins,
+            outbound,
+            inbound,
+        }
     }
 
     pub(super) fn resolve(self, own: &TlsConfig) -> Arc<Connector> {
@@ -134,31 +164,53 @@ impl ConnectorToml {
 
 impl OutboundToml {
     fn read(mut table: TableReader<'_>, faults: &mut FaultList<'_>) -> Self {
-        let levels = [("off", TlsLevel::Off), ("opportunistic", TlsLevel::Opportunistic), ("forced", TlsLevel::Forced)];
+        let levels = [
+            ("off", TlsLevel::Off),
+            ("opportunistic", TlsLevel::Opportunistic),
+            ("forced", TlsLevel::Forced),
+        ];
         let written = Self {
             route: table.read(faults, "route", route),
             port: table.read(faults, "port", port),
-            tls: table.read(faults, "tls", |value, faults| choice(value, faults, &levels)),
+            tls: table.read(faults, "tls", |value, faults| {
+                choice(value, faults, &levels)
+            }),
             verify: table.read(faults, "verify", |value, faults| {
-                choice(value, faults, &[VERIFY.as_slice(), &[("dane", VerifyWanted::Dane)]].concat())
+                choice(
+                    value,
+                    faults,
+                    &[VERIFY.as_slice(), &[("dane", VerifyWanted::Dane)]].concat(),
+                )
             }),
             min_version: table.read(faults, "min_version", version),
             discover: table.read(faults, "discover", discover),
             downgrade: table.read(faults, "downgrade", |value, faults| {
-                let ways =
-                    [("allow", OnDowngrade::Allow), ("warn", OnDowngrade::Warn), ("refuse", OnDowngrade::Refuse)];
+                let ways = [
+                    ("allow", OnDowngrade::Allow),
+                    ("warn", OnDowngrade::Warn),
+                    ("refuse", OnDowngrade::Refuse),
+                ];
                 choice(value, faults, &ways)
             }),
             exception: ExceptionToml::read(&mut table, faults),
             on_failure: table.read(faults, "on_failure", |value, faults| {
-                let ways = [("defer", OnFailure::Defer), ("hold", OnFailure::Hold), ("bounce", OnFailure::Bounce)];
+                let ways = [
+                    ("defer", OnFailure::Defer),
+                    ("hold", OnFailure::Hold),
+                    ("bounce", OnFailure::Bounce),
+                ];
                 choice(value, faults, &ways)
             }),
             client_identity: identity(&mut table, faults, "client_certificate", "client_key"),
-            groups: table.read(faults, "groups", |value, faults| choice(value, faults, &STRENGTHS)),
-            min_strength: table.read(faults, "min_strength", |value, faults| choice(value, faults, &STRENGTHS)),
-            connections: table
-                .read_or(faults, "connections", CONNECTIONS, |value, faults| count(value, faults, COUNT_MAX)),
+            groups: table.read(faults, "groups", |value, faults| {
+                choice(value, faults, &STRENGTHS)
+            }),
+            min_strength: table.read(faults, "min_strength", |value, faults| {
+                choice(value, faults, &STRENGTHS)
+            }),
+            connections: table.read_or(faults, "connections", CONNECTIONS, |value, faults| {
+                count(value, faults, COUNT_MAX)
+            }),
             messages_per_connection: table.read_or(
                 faults,
                 "messages_per_connection",
@@ -173,18 +225,26 @@ impl OutboundToml {
     fn resolve(self, own: &TlsConfig) -> OutboundConfig {
         let min_version = self.min_version.or(own.min_version);
         let route = match self.route.or(RouteToml::Mx) {
-            RouteToml::Mx => Route::Mx { port: self.port.or(MX_PORT) },
+            RouteToml::Mx => Route::Mx {
+                port: self.port.or(MX_PORT),
+            },
             RouteToml::SmartHosts(hosts) => Route::SmartHosts(without_locations(hosts)),
         };
         let exception = match self.exception {
-            Field::Valid(exception) => Some(exception.value.resolve(min_version, exception.location)),
+            Field::Valid(exception) => {
+                Some(exception.value.resolve(min_version, exception.location))
+            }
             Field::Absent | Field::Invalid => None,
         };
         let tls = demand(self.tls, self.verify, min_version);
         OutboundConfig {
             route,
             tls,
-            discover: self.discover.or(if tls == TlsDemand::Off { Vec::new() } else { EVERYTHING.to_vec() }),
+            discover: self.discover.or(if tls == TlsDemand::Off {
+                Vec::new()
+            } else {
+                EVERYTHING.to_vec()
+            }),
             downgrade: self.downgrade.or(OnDowngrade::Warn),
             exception,
             on_failure: self.on_failure.or(OnFailure::Defer),
@@ -202,13 +262,21 @@ impl OutboundToml {
 
 impl InboundToml {
     fn read(mut table: TableReader<'_>, faults: &mut FaultList<'_>) -> Self {
-        let levels = [("opportunistic", TlsLevel::Opportunistic), ("forced", TlsLevel::Forced)];
+        let levels = [
+            ("opportunistic", TlsLevel::Opportunistic),
+            ("forced", TlsLevel::Forced),
+        ];
         let written = Self {
             location: table.location().clone(),
-            tls: table.read(faults, "tls", |value, faults| choice(value, faults, &levels)),
-            verify: table.read(faults, "verify", |value, faults| choice(value, faults, &VERIFY)),
+            tls: table.read(faults, "tls", |value, faults| {
+                choice(value, faults, &levels)
+            }),
+            verify: table.read(faults, "verify", |value, faults| {
+                choice(value, faults, &VERIFY)
+            }),
             networks: table.read(faults, "networks", |value, faults| {
-                let remedy = "Write the networks that their mail comes from, or remove it for anywhere.";
+                let remedy =
+                    "Write the networks that their mail comes from, or remove it for anywhere.";
                 full_list(value, faults, remedy, network).map(without_locations)
             }),
             relay: table.read(faults, "relay", boolean),
@@ -230,13 +298,19 @@ fn demand(tls: Field<TlsLevel>, verify: Field<VerifyWanted>, min_version: TlsVer
     match tls.or(TlsLevel::Opportunistic) {
         TlsLevel::Off => TlsDemand::Off,
         TlsLevel::Opportunistic => TlsDemand::Opportunistic,
-        TlsLevel::Forced => TlsDemand::Forced { min_version, verify: verify.or(VerifyWanted::None) },
+        TlsLevel::Forced => TlsDemand::Forced {
+            min_version,
+            verify: verify.or(VerifyWanted::None),
+        },
     }
 }
 
 /// Reads `discover`.
 fn discover(value: &TomlValue<'_>, faults: &mut FaultList<'_>) -> Option<Vec<Publication>> {
-    let ways = [("dane", Publication::Dane), ("mta-sts", Publication::MtaSts)];
+    let ways = [
+        ("dane", Publication::Dane),
+        ("mta-sts", Publication::MtaSts),
+    ];
     list(value, faults, |value, faults| choice(value, faults, &ways)).map(without_locations)
 }
 
@@ -250,9 +324,17 @@ fn route(value: &TomlValue<'_>, faults: &mut FaultList<'_>) -> Option<RouteToml>
     if word == "mx" {
         return Some(RouteToml::Mx);
     }
-    let example = if word.contains(':') { shorten(word) } else { "mx1.example.org:25".to_owned() };
+    let example = if word.contains(':') {
+        shorten(word)
+    } else {
+        "mx1.example.org:25".to_owned()
+    };
     let remedy = format!("Write \"mx\", or a list of smart hosts: [\"{example}\"].");
-    faults.add(&value.location, format!("route cannot be \"{}\"", shorten(word)), remedy);
+    faults.add(
+        &value.location,
+        format!("route cannot be \"{}\"", shorten(word)),
+        remedy,
+    );
     None
 }
 
@@ -287,6 +369,10 @@ pub fn default_connector(trust: &Located<TrustSource>) -> Arc<Connector> {
             connections: CONNECTIONS,
             messages_per_connection: MESSAGES_PER_CONNECTION,
         },
-        inbound: InboundConfig { tls: TlsDemand::Opportunistic, networks: Vec::new(), relay: false },
+        inbound: InboundConfig {
+            tls: TlsDemand::Opportunistic,
+            networks: Vec::new(),
+            relay: false,
+        },
     })
 }

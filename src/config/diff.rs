@@ -1,17 +1,19 @@
-//! Configurations as lists of keys and values, with every default filled in, for comparing two of them.
+//! Configurations as lists of keys and values, with every default filled in, for comparing two of
+//! them.
 //!
-//! The keys are those of the file. Differences without a meaning, such as the order of tables or the spelling of a
-//! size, disappear.
+//! The keys are those of the file. Differences without a meaning, such as the order of tables or
+//! the spelling of a size, disappear.
 
 use std::fmt::Display;
 use std::time::Duration;
 
 use super::{
-    AdminSocket, Config, Connector, DnsConfig, Dnssec, EvidencePath, IdentityFiles, InboundConfig, Limits,
-    ListenerConfig, ListenerTls, LogFormat, OnDowngrade, OnFailure, OutboundConfig, Publication, QueueConfig, Route,
-    SendReports, Timeouts, TlsConfig, TlsDemand, TlsrptConfig, TrustAnchor, TrustSource, VerifyWanted, WarnAfter,
+    AdminSocket, Config, Connector, DnsConfig, Dnssec, EvidencePath, IdentityFiles, InboundConfig,
+    Limits, ListenerConfig, ListenerTls, LogFormat, OnDowngrade, OnFailure, OutboundConfig,
+    Publication, QueueConfig, Route, SendReports, Timeouts, TlsConfig, TlsDemand, TlsrptConfig,
+    TrustAnchor, TrustSource, VerifyWanted, WarnAfter,
 };
-use crate::tls::TlsVersion;
+use crate::policy::tls::TlsVersion;
 
 /// A key and its value, as in the file.
 pub type KeyValue = (&'static str, String);
@@ -19,7 +21,8 @@ pub type KeyValue = (&'static str, String);
 /// A table of the file, or the keys before the first table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Section {
-    /// The title: `[queue]`, `[[listener]] mx`, `[[connector]] partner`; empty for the keys before the first table.
+    /// The title: `[queue]`, `[[listener]] mx`, `[[connector]] partner`; empty for the keys before
+    /// the first table.
     pub title: String,
     /// The pairs. Tables of one kind have the same keys in the same order.
     pub pairs: Vec<KeyValue>,
@@ -27,7 +30,10 @@ pub struct Section {
 
 impl Section {
     fn new(title: impl Into<String>, pairs: Vec<KeyValue>) -> Self {
-        Self { title: title.into(), pairs }
+        Self {
+            title: title.into(),
+            pairs,
+        }
     }
 }
 
@@ -62,18 +68,39 @@ pub fn sections(config: &Config) -> Vec<Section> {
         EvidencePath::Folder(path) => quoted(path.display()),
     };
     let mut all = vec![
-        Section::new("", vec![("hostname", quoted(hostname)), ("postmaster", quoted(postmaster))]),
+        Section::new(
+            "",
+            vec![
+                ("hostname", quoted(hostname)),
+                ("postmaster", quoted(postmaster)),
+            ],
+        ),
         tls_section(tls),
         Section::new("[spool]", vec![("path", quoted(spool.value.display()))]),
-        Section::new("[relay]", vec![("networks", list(&relay.networks)), ("domains", list(&relay.domains))]),
+        Section::new(
+            "[relay]",
+            vec![
+                ("networks", list(&relay.networks)),
+                ("domains", list(&relay.domains)),
+            ],
+        ),
         queue_section(queue),
         limits_section(limits),
         timeouts_section(timeouts),
         dns_section(dns),
-        Section::new("[evidence]", vec![("path", folder), ("keep", time(evidence.keep))]),
+        Section::new(
+            "[evidence]",
+            vec![("path", folder), ("keep", time(evidence.keep))],
+        ),
         Section::new("[admin]", vec![("socket", socket)]),
         tlsrpt_section(tlsrpt),
-        Section::new("[log]", vec![("format", quoted(format(log.format.value))), ("level", quoted(&log.level))]),
+        Section::new(
+            "[log]",
+            vec![
+                ("format", quoted(format(log.format.value))),
+                ("level", quoted(&log.level)),
+            ],
+        ),
     ];
     all.extend(listeners.iter().map(listener_section));
     all.extend(connectors.iter().map(|connector| {
@@ -89,7 +116,10 @@ pub fn sections(config: &Config) -> Vec<Section> {
 /// The settings of a connector that affect mail to its domains.
 #[must_use]
 pub fn outbound_settings(connector: &Connector) -> Vec<KeyValue> {
-    both_directions(connector).into_iter().chain(outbound(connector)).collect()
+    both_directions(connector)
+        .into_iter()
+        .chain(outbound(connector))
+        .collect()
 }
 
 fn quoted(value: impl Display) -> String {
@@ -97,7 +127,10 @@ fn quoted(value: impl Display) -> String {
 }
 
 fn list<T: Display>(items: &[T]) -> String {
-    format!("[{}]", items.iter().map(quoted).collect::<Vec<_>>().join(", "))
+    format!(
+        "[{}]",
+        items.iter().map(quoted).collect::<Vec<_>>().join(", ")
+    )
 }
 
 fn number(value: impl Display) -> String {
@@ -125,7 +158,9 @@ fn trust(value: &TrustSource) -> String {
 
 fn identity(files: Option<&IdentityFiles>) -> (String, String) {
     let path = |path: &std::path::Path| quoted(path.display());
-    files.map_or((unset(), unset()), |files| (path(&files.certificate.value), path(&files.key.value)))
+    files.map_or((unset(), unset()), |files| {
+        (path(&files.certificate.value), path(&files.key.value))
+    })
 }
 
 /// The value of a key that is not set.
@@ -137,7 +172,10 @@ fn tls_section(tls: &TlsConfig) -> Section {
     let (certificate, key) = identity(tls.identity.as_ref());
     let sni = tls.sni.iter().map(|sni| {
         let (certificate, key) = identity(Some(&sni.files));
-        format!("{{ names = {}, certificate = {certificate}, key = {key} }}", list(&sni.names))
+        format!(
+            "{{ names = {}, certificate = {certificate}, key = {key} }}",
+            list(&sni.names)
+        )
     });
     let sni: Vec<_> = sni.collect();
     let pairs = vec![
@@ -151,7 +189,11 @@ fn tls_section(tls: &TlsConfig) -> Section {
 }
 
 fn queue_section(queue: &QueueConfig) -> Section {
-    let retry: Vec<_> = queue.retry.iter().map(|wait| humantime::format_duration(*wait)).collect();
+    let retry: Vec<_> = queue
+        .retry
+        .iter()
+        .map(|wait| humantime::format_duration(*wait))
+        .collect();
     let warn_after = match queue.warn_after {
         WarnAfter::Never => quoted("never"),
         WarnAfter::Age(age) => time(age),
@@ -172,21 +214,42 @@ fn limits_section(limits: &Limits) -> Section {
         ("message_size", number(limits.message_size)),
         ("recipients", number(limits.recipients)),
         ("connections", number(clients.connections)),
-        ("connections_per_client", number(clients.connections_per_client)),
-        ("connections_per_network", number(clients.connections_per_network)),
+        (
+            "connections_per_client",
+            number(clients.connections_per_client),
+        ),
+        (
+            "connections_per_network",
+            number(clients.connections_per_network),
+        ),
         ("connections_reserved", number(clients.connections_reserved)),
-        ("connections_per_minute", number(clients.connections_per_minute)),
+        (
+            "connections_per_minute",
+            number(clients.connections_per_minute),
+        ),
         ("messages_per_minute", number(clients.messages_per_minute)),
-        ("recipients_per_minute", number(clients.recipients_per_minute)),
-        ("handshakes_per_minute", number(clients.handshakes_per_minute)),
+        (
+            "recipients_per_minute",
+            number(clients.recipients_per_minute),
+        ),
+        (
+            "handshakes_per_minute",
+            number(clients.handshakes_per_minute),
+        ),
         ("transaction_memory", number(limits.transaction_memory.all)),
-        ("transaction_memory_per_session", number(limits.transaction_memory.per_session)),
+        (
+            "transaction_memory_per_session",
+            number(limits.transaction_memory.per_session),
+        ),
         ("errors", number(limits.errors)),
         ("received", number(limits.received)),
         ("delivery_attempts", number(limits.delivery_attempts)),
         ("delivery_attempt_time", time(limits.delivery_attempt_time)),
         ("dsn_per_minute", number(limits.dsn_per_minute)),
-        ("dsn_per_minute_per_domain", number(limits.dsn_per_minute_per_domain)),
+        (
+            "dsn_per_minute_per_domain",
+            number(limits.dsn_per_minute_per_domain),
+        ),
     ];
     Section::new("[limits]", pairs)
 }
@@ -218,7 +281,14 @@ fn dns_section(dns: &DnsConfig) -> Section {
         TrustAnchor::BuiltIn => unset(),
         TrustAnchor::File(file) => quoted(file.value.display()),
     };
-    Section::new("[dns]", vec![("servers", list(&servers)), ("dnssec", quoted(dnssec)), ("trust_anchor", anchor)])
+    Section::new(
+        "[dns]",
+        vec![
+            ("servers", list(&servers)),
+            ("dnssec", quoted(dnssec)),
+            ("trust_anchor", anchor),
+        ],
+    )
 }
 
 fn tlsrpt_section(reports: &TlsrptConfig) -> Section {
@@ -231,9 +301,18 @@ fn tlsrpt_section(reports: &TlsrptConfig) -> Section {
         ("send", number(send)),
         ("organization", quoted(&reports.organization)),
         ("contact", quoted(&reports.contact)),
-        ("dkim_domain", dkim.map_or_else(unset, |dkim| quoted(&dkim.domain))),
-        ("dkim_selector", dkim.map_or_else(unset, |dkim| quoted(&dkim.selector))),
-        ("dkim_key", dkim.map_or_else(unset, |dkim| quoted(dkim.file.value.display()))),
+        (
+            "dkim_domain",
+            dkim.map_or_else(unset, |dkim| quoted(&dkim.domain)),
+        ),
+        (
+            "dkim_selector",
+            dkim.map_or_else(unset, |dkim| quoted(&dkim.selector)),
+        ),
+        (
+            "dkim_key",
+            dkim.map_or_else(unset, |dkim| quoted(dkim.file.value.display())),
+        ),
     ];
     Section::new("[tlsrpt]", pairs)
 }
@@ -248,7 +327,11 @@ fn format(format: LogFormat) -> &'static str {
 }
 
 fn listener_section(listener: &ListenerConfig) -> Section {
-    let addresses: Vec<_> = listener.addresses.iter().map(|address| &address.value).collect();
+    let addresses: Vec<_> = listener
+        .addresses
+        .iter()
+        .map(|address| &address.value)
+        .collect();
     let tls = match listener.tls {
         ListenerTls::Off => "off",
         ListenerTls::Opportunistic => "opportunistic",
@@ -258,17 +341,27 @@ fn listener_section(listener: &ListenerConfig) -> Section {
     let pairs = vec![
         ("address", list(&addresses)),
         ("tls", quoted(tls)),
-        ("request_client_certificate", number(listener.request_client_certificate)),
+        (
+            "request_client_certificate",
+            number(listener.request_client_certificate),
+        ),
         ("proxy_protocol", list(&listener.proxy_protocol)),
         ("xclient", list(&listener.xclient)),
-        ("connections", listener.connections.map_or_else(unset, number)),
+        (
+            "connections",
+            listener.connections.map_or_else(unset, number),
+        ),
     ];
     Section::new(format!("[[listener]] {}", listener.name), pairs)
 }
 
 /// The settings for both directions.
 fn both_directions(connector: &Connector) -> Vec<KeyValue> {
-    vec![("names", list(&connector.names)), ("trust", trust(&connector.trust.value)), ("pins", list(&connector.pins))]
+    vec![
+        ("names", list(&connector.names)),
+        ("trust", trust(&connector.trust.value)),
+        ("pins", list(&connector.pins)),
+    ]
 }
 
 /// The values of `tls`, `verify` and `min_version`.
@@ -276,7 +369,10 @@ fn demand_values(demand: TlsDemand) -> [String; 3] {
     match demand {
         TlsDemand::Off => [quoted("off"), unset(), unset()],
         TlsDemand::Opportunistic => [quoted("opportunistic"), unset(), unset()],
-        TlsDemand::Forced { min_version, verify } => {
+        TlsDemand::Forced {
+            min_version,
+            verify,
+        } => {
             let verify = match verify {
                 VerifyWanted::None => "none",
                 VerifyWanted::Chain => "chain",
@@ -315,7 +411,10 @@ fn outbound(connector: &Connector) -> Vec<KeyValue> {
     };
     let exception = exception.as_ref().map_or_else(unset, |exception| {
         let [tls, ..] = demand_values(exception.tls);
-        format!("{{ tls = {tls}, until = \"{}\", reason = \"{}\" }}", exception.until, exception.reason)
+        format!(
+            "{{ tls = {tls}, until = \"{}\", reason = \"{}\" }}",
+            exception.until, exception.reason
+        )
     });
     let downgrade = match downgrade {
         OnDowngrade::Allow => "allow",
@@ -333,7 +432,10 @@ fn outbound(connector: &Connector) -> Vec<KeyValue> {
         ("outbound.tls", tls),
         ("outbound.verify", verify),
         ("outbound.min_version", min_version),
-        ("outbound.discover", list(&discover.iter().map(publication_name).collect::<Vec<_>>())),
+        (
+            "outbound.discover",
+            list(&discover.iter().map(publication_name).collect::<Vec<_>>()),
+        ),
         ("outbound.downgrade", quoted(downgrade)),
         ("outbound.exception", exception),
         ("outbound.on_failure", quoted(on_failure)),
@@ -342,12 +444,19 @@ fn outbound(connector: &Connector) -> Vec<KeyValue> {
         ("outbound.groups", quoted(groups)),
         ("outbound.min_strength", quoted(min_strength)),
         ("outbound.connections", number(connections)),
-        ("outbound.messages_per_connection", number(messages_per_connection)),
+        (
+            "outbound.messages_per_connection",
+            number(messages_per_connection),
+        ),
     ]
 }
 
 fn inbound(connector: &Connector) -> Vec<KeyValue> {
-    let InboundConfig { tls, networks, relay } = &connector.inbound;
+    let InboundConfig {
+        tls,
+        networks,
+        relay,
+    } = &connector.inbound;
     let [tls, verify, min_version] = demand_values(*tls);
     vec![
         ("inbound.tls", tls),
@@ -373,5 +482,11 @@ pub struct ChangedKey {
 #[must_use]
 pub fn changed_keys(old: &[KeyValue], new: &[KeyValue]) -> Vec<ChangedKey> {
     let differs = old.iter().zip(new).filter(|(old, new)| old.1 != new.1);
-    differs.map(|(old, new)| ChangedKey { key: new.0.to_owned(), old: old.1.clone(), new: new.1.clone() }).collect()
+    differs
+        .map(|(old, new)| ChangedKey {
+            key: new.0.to_owned(),
+            old: old.1.clone(),
+            new: new.1.clone(),
+        })
+        .collect()
 }

@@ -10,7 +10,7 @@ use super::location::FaultList;
 use super::reader::{Field, TableReader, TomlValue, kind_name, shorten};
 use super::values::{choice, text};
 use super::{Located, Location, TlsDemand, TlsException, VerifyWanted};
-use crate::tls::TlsVersion;
+use crate::policy::tls::TlsVersion;
 
 /// The most characters of a reason. It appears in tables and in the record of each delivery.
 const REASON_MAX: usize = 200;
@@ -32,16 +32,30 @@ impl ExceptionToml {
             return Field::Absent;
         }
         let location = table.location().clone();
-        let levels = [("off", TlsLevel::Off), ("opportunistic", TlsLevel::Opportunistic), ("forced", TlsLevel::Forced)];
-        let tls =
-            table.required(faults, "tls", "tls = \"opportunistic\"", |value, faults| choice(value, faults, &levels));
+        let levels = [
+            ("off", TlsLevel::Off),
+            ("opportunistic", TlsLevel::Opportunistic),
+            ("forced", TlsLevel::Forced),
+        ];
+        let tls = table.required(faults, "tls", "tls = \"opportunistic\"", |value, faults| {
+            choice(value, faults, &levels)
+        });
         let until = table.required(faults, "until", "until = \"2027-01-31\"", date);
-        let reason = table.required(faults, "reason", "reason = \"their new gateway, ticket 4711\"", reason);
+        let reason = table.required(
+            faults,
+            "reason",
+            "reason = \"their new gateway, ticket 4711\"",
+            reason,
+        );
         table.finish(faults);
         match (tls, until, reason) {
             (Field::Valid(tls), Field::Valid(until), Field::Valid(reason)) => {
-                let value =
-                    Self { tls: tls.value, tls_location: tls.location, until: until.value, reason: reason.value };
+                let value = Self {
+                    tls: tls.value,
+                    tls_location: tls.location,
+                    until: until.value,
+                    reason: reason.value,
+                };
                 Field::Valid(Located { value, location })
             }
             _ => Field::Invalid,
@@ -52,9 +66,17 @@ impl ExceptionToml {
         let tls = match self.tls {
             TlsLevel::Off => TlsDemand::Off,
             TlsLevel::Opportunistic => TlsDemand::Opportunistic,
-            TlsLevel::Forced => TlsDemand::Forced { min_version, verify: VerifyWanted::None },
+            TlsLevel::Forced => TlsDemand::Forced {
+                min_version,
+                verify: VerifyWanted::None,
+            },
         };
-        TlsException { tls, until: self.until, reason: self.reason, location }
+        TlsException {
+            tls,
+            until: self.until,
+            reason: self.reason,
+            location,
+        }
     }
 }
 
@@ -67,19 +89,35 @@ fn date(value: &TomlValue<'_>, faults: &mut FaultList<'_>) -> Option<Date> {
     };
     // A day without a time of day.
     let plain = written.len() == "2027-01-31".len();
-    if let Some(date) = Some(&written).filter(|_| plain).and_then(|text| text.parse().ok()) {
+    if let Some(date) = Some(&written)
+        .filter(|_| plain)
+        .and_then(|text| text.parse().ok())
+    {
         return Some(date);
     }
     let message = format!("{}: \"{}\" is not a day", value.key, shorten(&written));
-    faults.add(&value.location, message, "Write the last day on which it holds, such as \"2027-01-31\".");
+    faults.add(
+        &value.location,
+        message,
+        "Write the last day on which it holds, such as \"2027-01-31\".",
+    );
     None
 }
 
 fn reason(value: &TomlValue<'_>, faults: &mut FaultList<'_>) -> Option<String> {
     let reason = text(value, faults)?;
-    if reason.trim().is_empty() || reason.contains(char::is_control) || reason.chars().count() > REASON_MAX {
-        let remedy = format!("Write on one line, in at most {REASON_MAX} characters, why and who decided it.");
-        faults.add(&value.location, format!("{}: \"{}\" is not a reason", value.key, shorten(reason)), remedy);
+    if reason.trim().is_empty()
+        || reason.contains(char::is_control)
+        || reason.chars().count() > REASON_MAX
+    {
+        let remedy = format!(
+            "Write on one line, in at most {REASON_MAX} characters, why and who decided it."
+        );
+        faults.add(
+            &value.location,
+            format!("{}: \"{}\" is not a reason", value.key, shorten(reason)),
+            remedy,
+        );
         return None;
     }
     Some(reason.to_owned())

@@ -8,8 +8,8 @@ use super::location::FaultList;
 use super::reader::{TomlValue, shorten};
 use super::values::text;
 use super::{DomainPattern, ListenAddress, SmartHost};
-use crate::address::{Domain, Host, Mailbox};
-use crate::tls::NamePattern;
+use crate::policy::tls::NamePattern;
+use crate::smtp::address::{Domain, Host, Mailbox};
 
 fn reject<T>(
     value: &TomlValue<'_>,
@@ -18,7 +18,11 @@ fn reject<T>(
     problem: &str,
     remedy: String,
 ) -> Option<T> {
-    faults.add(&value.location, format!("{}: \"{}\" {problem}", value.key, shorten(written)), remedy);
+    faults.add(
+        &value.location,
+        format!("{}: \"{}\" {problem}", value.key, shorten(written)),
+        remedy,
+    );
     None
 }
 
@@ -26,7 +30,13 @@ pub(super) fn domain(value: &TomlValue<'_>, faults: &mut FaultList<'_>) -> Optio
     let written = text(value, faults)?;
     Domain::parse(written).ok().or_else(|| {
         let remedy = "Write a host name, such as \"relay.example.com\", without a dot at the end.";
-        reject(value, faults, written, "is not a domain name", remedy.to_owned())
+        reject(
+            value,
+            faults,
+            written,
+            "is not a domain name",
+            remedy.to_owned(),
+        )
     })
 }
 
@@ -36,13 +46,22 @@ pub(super) fn mailbox(value: &TomlValue<'_>, faults: &mut FaultList<'_>) -> Opti
         Ok(mailbox) => Some(mailbox),
         Err(error) => {
             let problem = format!("is not a mail address: {error}");
-            reject(value, faults, written, &problem, "Write one such as \"postmaster@example.com\".".to_owned())
+            reject(
+                value,
+                faults,
+                written,
+                &problem,
+                "Write one such as \"postmaster@example.com\".".to_owned(),
+            )
         }
     }
 }
 
 /// Reads `example.org`, `*.example.org` or `*`.
-pub(super) fn domain_pattern(value: &TomlValue<'_>, faults: &mut FaultList<'_>) -> Option<DomainPattern> {
+pub(super) fn domain_pattern(
+    value: &TomlValue<'_>,
+    faults: &mut FaultList<'_>,
+) -> Option<DomainPattern> {
     let written = text(value, faults)?;
     if written == "*" {
         return Some(DomainPattern::Any);
@@ -54,10 +73,16 @@ pub(super) fn domain_pattern(value: &TomlValue<'_>, faults: &mut FaultList<'_>) 
     if let Ok(pattern) = parsed {
         return Some(pattern);
     }
-    let remedy = if let Some(base) = written.strip_prefix('.').filter(|base| Domain::parse(base).is_ok()) {
+    let remedy = if let Some(base) = written
+        .strip_prefix('.')
+        .filter(|base| Domain::parse(base).is_ok())
+    {
         format!("Every subdomain is written \"*.{base}\".")
     } else if let Some((_, domain)) = written.rsplit_once('@') {
-        format!("Connectors cover whole domains: write \"{}\".", shorten(domain))
+        format!(
+            "Connectors cover whole domains: write \"{}\".",
+            shorten(domain)
+        )
     } else if written.starts_with('[') || written.parse::<IpAddr>().is_ok() {
         "An address has no domain; only the pattern \"*\" covers mail to addresses.".to_owned()
     } else {
@@ -67,19 +92,34 @@ pub(super) fn domain_pattern(value: &TomlValue<'_>, faults: &mut FaultList<'_>) 
 }
 
 /// Reads a name in a certificate: `mail.example.org` or `*.example.org`.
-pub(super) fn name_pattern(value: &TomlValue<'_>, faults: &mut FaultList<'_>) -> Option<NamePattern> {
+pub(super) fn name_pattern(
+    value: &TomlValue<'_>,
+    faults: &mut FaultList<'_>,
+) -> Option<NamePattern> {
     let written = text(value, faults)?;
     if let Ok(pattern) = NamePattern::parse(written) {
         return Some(pattern);
     }
     let (problem, remedy) = if written == "*" {
-        ("names no host", "Write the names that the certificate carries; with verify = \"chain\" any will do.")
+        (
+            "names no host",
+            "Write the names that the certificate carries; with verify = \"chain\" any will do.",
+        )
     } else if written.contains('*') {
-        ("has a wildcard inside", "A wildcard can only be the whole left-most label: \"*.example.org\".")
+        (
+            "has a wildcard inside",
+            "A wildcard can only be the whole left-most label: \"*.example.org\".",
+        )
     } else if written.parse::<IpAddr>().is_ok() || written.starts_with('[') {
-        ("is an address", "Only DNS names in certificates count (RFC 9525): write the host's name.")
+        (
+            "is an address",
+            "Only DNS names in certificates count (RFC 9525): write the host's name.",
+        )
     } else {
-        ("is not a host name", "Write a name such as \"mail.example.org\" or \"*.example.org\".")
+        (
+            "is not a host name",
+            "Write a name such as \"mail.example.org\" or \"*.example.org\".",
+        )
     };
     reject(value, faults, written, problem, remedy.to_owned())
 }
@@ -88,7 +128,10 @@ pub(super) fn name_pattern(value: &TomlValue<'_>, faults: &mut FaultList<'_>) ->
 const SOCKET_NAME_MAX: usize = 255;
 
 /// Reads an address and a port, or the name of a socket that systemd passes.
-pub(super) fn listen_address(value: &TomlValue<'_>, faults: &mut FaultList<'_>) -> Option<ListenAddress> {
+pub(super) fn listen_address(
+    value: &TomlValue<'_>,
+    faults: &mut FaultList<'_>,
+) -> Option<ListenAddress> {
     let written = text(value, faults)?;
     if let Ok(address) = written.parse() {
         return Some(ListenAddress::Bind(address));
@@ -96,29 +139,63 @@ pub(super) fn listen_address(value: &TomlValue<'_>, faults: &mut FaultList<'_>) 
     if let Some(name) = written.strip_prefix("systemd:") {
         // The rules of systemd.socket(5) for FileDescriptorName=.
         let usable = !name.is_empty() && name.len() <= SOCKET_NAME_MAX;
-        if usable && name.bytes().all(|octet| octet.is_ascii_graphic() && octet != b':') {
+        if usable
+            && name
+                .bytes()
+                .all(|octet| octet.is_ascii_graphic() && octet != b':')
+        {
             return Some(ListenAddress::Systemd(name.to_owned()));
         }
         let remedy = "Write the FileDescriptorName= of the socket unit behind \"systemd:\", such as \"systemd:mx\".";
-        return reject(value, faults, written, "names no socket that systemd could pass", remedy.to_owned());
+        return reject(
+            value,
+            faults,
+            written,
+            "names no socket that systemd could pass",
+            remedy.to_owned(),
+        );
     }
     let remedy = match (written.parse::<IpAddr>(), bracketed_address(written)) {
         (Ok(address), _) | (_, Some(address)) => format!("Add the port: \"{}\".", SocketAddr::new(address, 25)),
         _ => "Write an address and a port: \"[::]:25\" for all, or one such as \"192.0.2.1:25\"; or \"systemd:NAME\" for a \
               socket that systemd passes.".to_owned(),
     };
-    reject(value, faults, written, "is not an address to listen on", remedy)
+    reject(
+        value,
+        faults,
+        written,
+        "is not an address to listen on",
+        remedy,
+    )
 }
 
 /// Reads the address of a DNS server; the default port is 53.
 pub(super) fn dns_server(value: &TomlValue<'_>, faults: &mut FaultList<'_>) -> Option<SocketAddr> {
     let written = text(value, faults)?;
-    let bare = || written.parse().ok().map(|address: IpAddr| SocketAddr::new(address, 53));
-    if let Some(server) = written.parse().ok().or_else(bare).filter(|server| server.port() != 0) {
+    let bare = || {
+        written
+            .parse()
+            .ok()
+            .map(|address: IpAddr| SocketAddr::new(address, 53))
+    };
+    if let Some(server) = written
+        .parse()
+        .ok()
+        .or_else(bare)
+        .filter(|server| server.port() != 0)
+    {
         return Some(server);
     }
-    let remedy = "Write an address, with or without a port: \"127.0.0.1:5353\", \"[2001:db8::53]:53\".".to_owned();
-    reject(value, faults, written, "is not the address of a DNS server", remedy)
+    let remedy =
+        "Write an address, with or without a port: \"127.0.0.1:5353\", \"[2001:db8::53]:53\"."
+            .to_owned();
+    reject(
+        value,
+        faults,
+        written,
+        "is not the address of a DNS server",
+        remedy,
+    )
 }
 
 /// The prefix length of IPv4-mapped addresses.
@@ -129,7 +206,9 @@ pub(super) fn network(value: &TomlValue<'_>, faults: &mut FaultList<'_>) -> Opti
     let written = text(value, faults)?;
     let one = written.parse().map(|address: IpAddr| IpNet::from(address));
     let Ok(network) = written.parse::<IpNet>().or(one) else {
-        let remedy = "Write an address and a prefix length, such as \"192.0.2.0/24\" or \"2001:db8::/32\".".to_owned();
+        let remedy =
+            "Write an address and a prefix length, such as \"192.0.2.0/24\" or \"2001:db8::/32\"."
+                .to_owned();
         return reject(value, faults, written, "is not a network", remedy);
     };
     if network != network.trunc() {
@@ -143,12 +222,18 @@ pub(super) fn network(value: &TomlValue<'_>, faults: &mut FaultList<'_>) -> Opti
     Some(canonical(network))
 }
 
-/// Converts an IPv4-mapped network to the IPv4 network (RFC 4291 §2.5.5.2), because clients' addresses are compared in
-/// that form.
+/// Converts an IPv4-mapped network to the IPv4 network (RFC 4291 §2.5.5.2), because clients'
+/// addresses are compared in that form.
 fn canonical(network: IpNet) -> IpNet {
-    let IpNet::V6(six) = network else { return network };
-    let four = six.addr().to_ipv4_mapped().zip(six.prefix_len().checked_sub(MAPPED_PREFIX));
-    four.and_then(|(address, prefix)| Ipv4Net::new(address, prefix).ok()).map_or(network, IpNet::V4)
+    let IpNet::V6(six) = network else {
+        return network;
+    };
+    let four = six
+        .addr()
+        .to_ipv4_mapped()
+        .zip(six.prefix_len().checked_sub(MAPPED_PREFIX));
+    four.and_then(|(address, prefix)| Ipv4Net::new(address, prefix).ok())
+        .map_or(network, IpNet::V4)
 }
 
 /// Returns true if these networks together cover all of IPv4 or all of IPv6.
@@ -156,16 +241,21 @@ fn canonical(network: IpNet) -> IpNet {
 /// IPv6 unicast is `2000::/3` (RFC 4291 §2.4); `::ffff:0:0/96` is all of IPv4 (§2.5.5.2).
 pub(super) fn covers_everything(networks: &[IpNet]) -> bool {
     let mapped = Ipv6Addr::new(0, 0, 0, 0, 0, 0xffff, 0, 0);
-    IpNet::aggregate(&networks.to_vec()).iter().any(|network| match network {
-        IpNet::V4(network) => network.prefix_len() == 0,
-        IpNet::V6(network) => {
-            let mapped = network.prefix_len() <= 96 && network.contains(&mapped);
-            mapped || (network.prefix_len() <= 3 && network.contains(&Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0)))
-        }
-    })
+    IpNet::aggregate(&networks.to_vec())
+        .iter()
+        .any(|network| match network {
+            IpNet::V4(network) => network.prefix_len() == 0,
+            IpNet::V6(network) => {
+                let mapped = network.prefix_len() <= 96 && network.contains(&mapped);
+                mapped
+                    || (network.prefix_len() <= 3
+                        && network.contains(&Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0)))
+            }
+        })
 }
 
-/// Reads `mx1.example.org:25`, `[192.0.2.7]:587`, `192.0.2.7:25`, `[2001:db8::1]:25` or `[IPv6:2001:db8::1]:25`.
+/// Reads `mx1.example.org:25`, `[192.0.2.7]:587`, `192.0.2.7:25`, `[2001:db8::1]:25` or
+/// `[IPv6:2001:db8::1]:25`.
 pub(super) fn smart_host(value: &TomlValue<'_>, faults: &mut FaultList<'_>) -> Option<SmartHost> {
     let written = text(value, faults)?;
     if let Some(smart_host) = parse_smart_host(written) {
@@ -178,7 +268,8 @@ pub(super) fn smart_host(value: &TomlValue<'_>, faults: &mut FaultList<'_>) -> O
     } else if parse_host(written).is_some() {
         format!("Add the port: \"{written}:25\".")
     } else {
-        "Write host and port: \"mx1.example.org:25\", \"[192.0.2.7]:587\" or \"[2001:db8::1]:25\".".to_owned()
+        "Write host and port: \"mx1.example.org:25\", \"[192.0.2.7]:587\" or \"[2001:db8::1]:25\"."
+            .to_owned()
     };
     reject(value, faults, written, "is not a smart host", remedy)
 }
@@ -186,8 +277,15 @@ pub(super) fn smart_host(value: &TomlValue<'_>, faults: &mut FaultList<'_>) -> O
 fn parse_smart_host(written: &str) -> Option<SmartHost> {
     let (host, port) = written.rsplit_once(':')?;
     // Rust would parse "+25" as a number.
-    let port = Some(port).filter(|port| port.bytes().all(|c| c.is_ascii_digit()))?.parse().ok()?;
-    Some(SmartHost { host: parse_host(host)?, port }).filter(|_| port != 0)
+    let port = Some(port)
+        .filter(|port| port.bytes().all(|c| c.is_ascii_digit()))?
+        .parse()
+        .ok()?;
+    Some(SmartHost {
+        host: parse_host(host)?,
+        port,
+    })
+    .filter(|_| port != 0)
 }
 
 fn parse_host(written: &str) -> Option<Host> {
@@ -222,9 +320,17 @@ mod tests {
         ] {
             assert_eq!(parse_smart_host(written).expect(written).to_string(), meant);
         }
-        for written in
-            ["mx1.example.org", "2001:db8::1", "2001:db8::1:25", ":25", "a:0", "a:65536", "a:+25", "a b:25", "[a]:25"]
-        {
+        for written in [
+            "mx1.example.org",
+            "2001:db8::1",
+            "2001:db8::1:25",
+            ":25",
+            "a:0",
+            "a:65536",
+            "a:+25",
+            "a b:25",
+            "[a]:25",
+        ] {
             assert_eq!(parse_smart_host(written), None, "{written}");
         }
     }
@@ -246,14 +352,28 @@ mod tests {
 
     #[test]
     fn networks_that_cover_everything_together_are_recognised() {
-        let networks =
-            |texts: &[&str]| texts.iter().map(|text| text.parse().expect("a network")).collect::<Vec<IpNet>>();
-        for texts in
-            [&["0.0.0.0/0"][..], &["::/0"], &["0.0.0.0/1", "128.0.0.0/1"], &["2000::/3"], &["::ffff:0:0/96"], &["::/1"]]
-        {
+        let networks = |texts: &[&str]| {
+            texts
+                .iter()
+                .map(|text| text.parse().expect("a network"))
+                .collect::<Vec<IpNet>>()
+        };
+        for texts in [
+            &["0.0.0.0/0"][..],
+            &["::/0"],
+            &["0.0.0.0/1", "128.0.0.0/1"],
+            &["2000::/3"],
+            &["::ffff:0:0/96"],
+            &["::/1"],
+        ] {
             assert!(covers_everything(&networks(texts)), "{texts:?}");
         }
-        for texts in [&[][..], &["10.0.0.0/8", "127.0.0.0/8"], &["fd00::/8", "::1/128"], &["2001:db8::/32"]] {
+        for texts in [
+            &[][..],
+            &["10.0.0.0/8", "127.0.0.0/8"],
+            &["fd00::/8", "::1/128"],
+            &["2001:db8::/32"],
+        ] {
             assert!(!covers_everything(&networks(texts)), "{texts:?}");
         }
     }

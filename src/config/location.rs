@@ -6,7 +6,8 @@ use std::sync::Arc;
 use super::unknown_keys::UnknownKeys;
 use super::{Fault, Location};
 
-/// The faults and warnings of a text that is being read, and the start of each line for their locations.
+/// The faults and warnings of a text that is being read, and the start of each line for their
+/// locations.
 pub(super) struct FaultList<'t> {
     text: &'t str,
     file: Arc<Path>,
@@ -22,7 +23,9 @@ pub(super) struct FaultList<'t> {
 
 impl<'t> FaultList<'t> {
     pub(super) fn new(text: &'t str, file: &Path) -> Self {
-        let lines = std::iter::once(0).chain(memchr::memchr_iter(b'\n', text.as_bytes()).map(|at| at + 1)).collect();
+        let lines = std::iter::once(0)
+            .chain(memchr::memchr_iter(b'\n', text.as_bytes()).map(|at| at + 1))
+            .collect();
         Self {
             text,
             file: Arc::from(file),
@@ -39,8 +42,16 @@ impl<'t> FaultList<'t> {
         // The first line starts at 0, so at least one line starts at or before any offset.
         let line = self.lines.partition_point(|start| *start <= offset);
         let start = self.lines[line - 1];
-        let column = self.text.get(start..offset).map_or(offset - start, |before| before.chars().count()) + 1;
-        Location { file: Arc::clone(&self.file), line: to_u32(line), column: to_u32(column) }
+        let column = self
+            .text
+            .get(start..offset)
+            .map_or(offset - start, |before| before.chars().count())
+            + 1;
+        Location {
+            file: Arc::clone(&self.file),
+            line: to_u32(line),
+            column: to_u32(column),
+        }
     }
 
     /// The folder from which relative paths start.
@@ -48,25 +59,44 @@ impl<'t> FaultList<'t> {
         self.file.parent().unwrap_or(Path::new(""))
     }
 
-    pub(super) fn add(&mut self, location: &Location, message: impl Into<String>, remedy: impl Into<String>) {
-        self.errors.push(Fault { location: location.clone(), message: message.into(), remedy: remedy.into() });
+    pub(super) fn add(
+        &mut self,
+        location: &Location,
+        message: impl Into<String>,
+        remedy: impl Into<String>,
+    ) {
+        self.errors.push(Fault {
+            location: location.clone(),
+            message: message.into(),
+            remedy: remedy.into(),
+        });
     }
 
-    pub(super) fn warn(&mut self, location: &Location, message: impl Into<String>, remedy: impl Into<String>) {
-        self.warnings.push(Fault { location: location.clone(), message: message.into(), remedy: remedy.into() });
+    pub(super) fn warn(
+        &mut self,
+        location: &Location,
+        message: impl Into<String>,
+        remedy: impl Into<String>,
+    ) {
+        self.warnings.push(Fault {
+            location: location.clone(),
+            message: message.into(),
+            remedy: remedy.into(),
+        });
     }
 }
 
-/// Sorts warnings and merges equal ones. A warning about a key file that several tables name is listed once, at the
-/// first location, and names the others.
+/// Sorts warnings and merges equal ones. A warning about a key file that several tables name is
+/// listed once, at the first location, and names the others.
 #[must_use]
 pub fn merge_warnings(mut warnings: Vec<Fault>) -> Vec<Fault> {
     warnings.sort();
     warnings.dedup();
     let mut merged: Vec<(Fault, Vec<Location>)> = Vec::new();
     for warning in warnings {
-        let same =
-            |(earlier, _): &&mut (Fault, _)| (&earlier.message, &earlier.remedy) == (&warning.message, &warning.remedy);
+        let same = |(earlier, _): &&mut (Fault, _)| {
+            (&earlier.message, &earlier.remedy) == (&warning.message, &warning.remedy)
+        };
         match merged.iter_mut().find(same) {
             Some((_, others)) => others.push(warning.location),
             None => merged.push((warning, Vec::new())),
@@ -74,8 +104,10 @@ pub fn merge_warnings(mut warnings: Vec<Fault>) -> Vec<Fault> {
     }
     let warnings = merged.into_iter().map(|(mut warning, others)| {
         if !others.is_empty() {
-            let others: Vec<_> =
-                others.iter().map(|location| format!("{}:{}", location.line, location.column)).collect();
+            let others: Vec<_> = others
+                .iter()
+                .map(|location| format!("{}:{}", location.line, location.column))
+                .collect();
             warning.message = format!("{} (also named at {})", warning.message, others.join(", "));
         }
         warning

@@ -1,8 +1,8 @@
 //! The configuration: valid values, which the rest of Gatepost trusts without further checks.
 //!
-//! [`parse`] turns a TOML text into a [`Config`], or into all its faults, each with location and remedy. It opens no
-//! certificate and binds no address: the modules that do report their errors as a [`Fault`] at the [`Location`] stored
-//! here.
+//! [`parse`] turns a TOML text into a [`Config`], or into all its faults, each with location and
+//! remedy. It opens no certificate and binds no address: the modules that do report their errors as
+//! a [`Fault`] at the [`Location`] stored here.
 
 mod client_limits;
 mod connector;
@@ -29,13 +29,13 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::address::{Domain, Mailbox};
-use crate::tls::{NamePattern, TlsVersion};
+use crate::policy::tls::{NamePattern, TlsVersion};
+use crate::smtp::address::{Domain, Mailbox};
 
 pub use client_limits::{ClientLimits, Rate, TransactionMemory};
 pub use connector::{
-    Connector, InboundConfig, OnDowngrade, OnFailure, OutboundConfig, Publication, Route, SmartHost, TlsDemand,
-    TlsException, VerifyWanted,
+    Connector, InboundConfig, OnDowngrade, OnFailure, OutboundConfig, Publication, Route,
+    SmartHost, TlsDemand, TlsException, VerifyWanted,
 };
 pub use connector_toml::default_connector;
 pub use diff::{ChangedKey, KeyValue, Section, changed_keys, outbound_settings, sections};
@@ -74,7 +74,11 @@ pub struct Fault {
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}\n    {}", self.location, self.message, self.remedy)
+        write!(
+            f,
+            "{}: {}\n    {}",
+            self.location, self.message, self.remedy
+        )
     }
 }
 

@@ -23,8 +23,16 @@ const SPOOL: &str = "/var/spool/gatepost";
 /// All faults of the file, or a single one if the file cannot be read.
 pub fn read(path: &Path) -> Result<(Config, Vec<Fault>), Vec<Fault>> {
     let single = |message: String, remedy: &str| {
-        let location = Location { file: Arc::from(path), line: 1, column: 1 };
-        vec![Fault { location, message, remedy: remedy.to_owned() }]
+        let location = Location {
+            file: Arc::from(path),
+            line: 1,
+            column: 1,
+        };
+        vec![Fault {
+            location,
+            message,
+            remedy: remedy.to_owned(),
+        }]
     };
     let octets = std::fs::read(path).map_err(|error| {
         let remedy = match error.kind() {
@@ -43,7 +51,11 @@ pub fn read(path: &Path) -> Result<(Config, Vec<Fault>), Vec<Fault>> {
 /// Reports the first octet that is not UTF-8 in each line.
 fn not_utf8(octets: &[u8], file: &Path) -> Vec<Fault> {
     let (mut text, mut bad) = (String::new(), Vec::new());
-    for chunk in octets.strip_prefix(b"\xef\xbb\xbf").unwrap_or(octets).utf8_chunks() {
+    for chunk in octets
+        .strip_prefix(b"\xef\xbb\xbf")
+        .unwrap_or(octets)
+        .utf8_chunks()
+    {
         text.push_str(chunk.valid());
         if let Some(octet) = chunk.invalid().first() {
             bad.push((text.len(), *octet));
@@ -53,18 +65,27 @@ fn not_utf8(octets: &[u8], file: &Path) -> Vec<Fault> {
     let mut faults = FaultList::new(&text, file);
     for (offset, octet) in bad {
         let location = faults.location(offset);
-        if !faults.errors.iter().any(|fault| fault.location.line == location.line) {
-            faults.add(&location, format!("the octet 0x{octet:02X} here is not UTF-8 text"), "Save the file as UTF-8.");
+        if !faults
+            .errors
+            .iter()
+            .any(|fault| fault.location.line == location.line)
+        {
+            faults.add(
+                &location,
+                format!("the octet 0x{octet:02X} here is not UTF-8 text"),
+                "Save the file as UTF-8.",
+            );
         }
     }
     faults.errors
 }
 
-/// Parses a configuration. Returns warnings with it. `file` is named in faults, and relative paths start from its
-/// folder.
+/// Parses a configuration. Returns warnings with it. `file` is named in faults, and relative paths
+/// start from its folder.
 ///
 /// # Errors
-/// All faults of the text, by location. If the text is not TOML, only its syntax errors are reported.
+/// All faults of the text, by location. If the text is not TOML, only its syntax errors are
+/// reported.
 pub fn parse(text: &str, file: &Path) -> Result<(Config, Vec<Fault>), Vec<Fault>> {
     let digest = digest(text);
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
@@ -79,8 +100,13 @@ pub fn parse(text: &str, file: &Path) -> Result<(Config, Vec<Fault>), Vec<Fault>
             continue;
         }
         is_toml = false;
-        // The parser reports one mistake several times; the first error on a line is the useful one.
-        if !faults.errors.iter().any(|fault| fault.location.line == location.line) {
+        // The parser reports one mistake several times; the first error on a line is the useful
+        // one.
+        if !faults
+            .errors
+            .iter()
+            .any(|fault| fault.location.line == location.line)
+        {
             let message = format!("this is not TOML: {}", error.message());
             faults.add(
                 &location,
@@ -89,9 +115,22 @@ pub fn parse(text: &str, file: &Path) -> Result<(Config, Vec<Fault>), Vec<Fault>
             );
         }
     }
-    let source = ConfigSource { file: Arc::from(file), text: Arc::from(text), digest };
-    let config = if is_toml { resolve_document(document.get_ref(), &mut faults, source) } else { None };
-    let FaultList { mut errors, mut warnings, unknown_keys, .. } = faults;
+    let source = ConfigSource {
+        file: Arc::from(file),
+        text: Arc::from(text),
+        digest,
+    };
+    let config = if is_toml {
+        resolve_document(document.get_ref(), &mut faults, source)
+    } else {
+        None
+    };
+    let FaultList {
+        mut errors,
+        mut warnings,
+        unknown_keys,
+        ..
+    } = faults;
     errors.extend(unknown_keys.faults());
     errors.sort();
     errors.dedup();
@@ -103,21 +142,45 @@ pub fn parse(text: &str, file: &Path) -> Result<(Config, Vec<Fault>), Vec<Fault>
 }
 
 /// Resolves the document into a configuration. `None` only if a fault has been reported.
-fn resolve_document(document: &DeTable<'_>, faults: &mut FaultList<'_>, source: ConfigSource) -> Option<Config> {
+fn resolve_document(
+    document: &DeTable<'_>,
+    faults: &mut FaultList<'_>,
+    source: ConfigSource,
+) -> Option<Config> {
     let mut root = TableReader::root(document, faults);
-    let hostname = root.required(faults, "hostname", "hostname = \"relay.example.com\"", domain);
-    let postmaster = root.required(faults, "postmaster", "postmaster = \"postmaster@example.com\"", mailbox);
+    let hostname = root.required(
+        faults,
+        "hostname",
+        "hostname = \"relay.example.com\"",
+        domain,
+    );
+    let postmaster = root.required(
+        faults,
+        "postmaster",
+        "postmaster = \"postmaster@example.com\"",
+        mailbox,
+    );
     let tls = root.table(faults, "tls", "[tls]");
     let tls = TlsToml::read(tls, faults);
     let spool = root.table(faults, "spool", "[spool]");
     let spool = spool_path(spool, faults);
     let listeners = root
         .tables(faults, "listener", "[[listener]]")
-        .map(|tables| tables.into_iter().map(|table| ListenerToml::read(table, faults)).collect::<Vec<_>>());
+        .map(|tables| {
+            tables
+                .into_iter()
+                .map(|table| ListenerToml::read(table, faults))
+                .collect::<Vec<_>>()
+        });
     let relay_table = root.table(faults, "relay", "[relay]");
     let relay = relay(relay_table, faults);
-    let connectors = root.tables(faults, "connector", "[[connector]]").unwrap_or_default();
-    let connectors: Vec<_> = connectors.into_iter().map(|table| ConnectorToml::read(table, faults)).collect();
+    let connectors = root
+        .tables(faults, "connector", "[[connector]]")
+        .unwrap_or_default();
+    let connectors: Vec<_> = connectors
+        .into_iter()
+        .map(|table| ConnectorToml::read(table, faults))
+        .collect();
     let queue = root.table(faults, "queue", "[queue]");
     let queue = tables::queue(queue, faults);
     let limits = root.table(faults, "limits", "[limits]");
@@ -136,13 +199,19 @@ fn resolve_document(document: &DeTable<'_>, faults: &mut FaultList<'_>, source: 
 
     rules::check_hostname(&hostname, faults);
     rules::check_tls_and_listeners(&tls, listeners.as_deref(), faults);
-    rules::warn_of_trusted_proxies(listeners.as_deref().unwrap_or_default(), &relay.networks, faults);
+    rules::warn_of_trusted_proxies(
+        listeners.as_deref().unwrap_or_default(),
+        &relay.networks,
+        faults,
+    );
     rules::check_connectors(&connectors, &tls, listeners.as_deref(), faults);
     unmeetable::check_dane(&connectors, &dns, faults);
     unmeetable::warn_of_old_peers(&tls, listeners.as_deref(), &connectors, faults);
     let reports = reports.resolve(&hostname, &postmaster, faults);
 
-    let (Field::Valid(hostname), Field::Valid(postmaster)) = (hostname, postmaster) else { return None };
+    let (Field::Valid(hostname), Field::Valid(postmaster)) = (hostname, postmaster) else {
+        return None;
+    };
     let tls = tls.resolve();
     Some(Config {
         hostname: hostname.value,
@@ -150,7 +219,10 @@ fn resolve_document(document: &DeTable<'_>, faults: &mut FaultList<'_>, source: 
         spool,
         listeners: listeners?.into_iter().map(ListenerToml::resolve).collect(),
         relay,
-        connectors: connectors.into_iter().map(|connector| connector.resolve(&tls)).collect(),
+        connectors: connectors
+            .into_iter()
+            .map(|connector| connector.resolve(&tls))
+            .collect(),
         tls,
         queue,
         limits,
@@ -167,19 +239,28 @@ fn resolve_document(document: &DeTable<'_>, faults: &mut FaultList<'_>, source: 
 /// The digest that distinguishes one text of a configuration from another.
 fn digest(text: &str) -> String {
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes());
-    digest.as_ref().iter().fold(String::new(), |mut text, octet| {
-        // Writing into a String cannot fail.
-        let _ = write!(text, "{octet:02x}");
-        text
-    })
+    digest
+        .as_ref()
+        .iter()
+        .fold(String::new(), |mut text, octet| {
+            // Writing into a String cannot fail.
+            let _ = write!(text, "{octet:02x}");
+            text
+        })
 }
 
-fn spool_path(mut table: TableReader<'_>, faults: &mut FaultList<'_>) -> Located<std::path::PathBuf> {
+fn spool_path(
+    mut table: TableReader<'_>,
+    faults: &mut FaultList<'_>,
+) -> Located<std::path::PathBuf> {
     let given = table.read(faults, "path", path);
     let location = table.location().clone();
     table.finish(faults);
     match given {
         Field::Valid(path) => path,
-        Field::Absent | Field::Invalid => Located { value: SPOOL.into(), location },
+        Field::Absent | Field::Invalid => Located {
+            value: SPOOL.into(),
+            location,
+        },
     }
 }

@@ -1,8 +1,8 @@
 //! Reads a table key by key. Keys that nobody has requested at the end are unknown.
 //!
-//! This module knows the types of TOML, but not the meaning of keys (see [`super::values`] and its neighbours). A table
-//! of the wrong type is reported once, and every key in it is then [`Field::Invalid`], so that one mistake gives one
-//! fault.
+//! This module knows the types of TOML, but not the meaning of keys (see [`super::values`] and its
+//! neighbours). A table of the wrong type is reported once, and every key in it is then
+//! [`Field::Invalid`], so that one mistake gives one fault.
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -38,7 +38,8 @@ impl<'d> TomlValue<'d> {
 pub(super) enum Field<T> {
     /// The key is not there.
     Absent,
-    /// The key is there, but its value is invalid and has been reported. Rules that depend on it are skipped.
+    /// The key is there, but its value is invalid and has been reported. Rules that depend on it
+    /// are skipped.
     Invalid,
     /// The key is there, with a valid value.
     Valid(Located<T>),
@@ -136,11 +137,22 @@ impl<'d> TableReader<'d> {
     ) -> Field<T> {
         self.value_keys.push(key);
         let Some(raw) = self.get(key) else {
-            return if matches!(self.content, TableContent::Invalid) { Field::Invalid } else { Field::Absent };
+            return if matches!(self.content, TableContent::Invalid) {
+                Field::Invalid
+            } else {
+                Field::Absent
+            };
         };
-        let value = TomlValue { key, location: faults.location(raw.span().start), raw: raw.get_ref() };
+        let value = TomlValue {
+            key,
+            location: faults.location(raw.span().start),
+            raw: raw.get_ref(),
+        };
         match read(&value, faults) {
-            Some(parsed) => Field::Valid(Located { value: parsed, location: value.location }),
+            Some(parsed) => Field::Valid(Located {
+                value: parsed,
+                location: value.location,
+            }),
             None => Field::Invalid,
         }
     }
@@ -168,8 +180,16 @@ impl<'d> TableReader<'d> {
         if !given.is_absent() {
             return given;
         }
-        let inside = if self.title.is_empty() { "at the top".to_owned() } else { format!("to {}", self.title) };
-        faults.add(&self.location, format!("{key} is missing{}", self.within()), format!("Add {inside}: {example}"));
+        let inside = if self.title.is_empty() {
+            "at the top".to_owned()
+        } else {
+            format!("to {}", self.title)
+        };
+        faults.add(
+            &self.location,
+            format!("{key} is missing{}", self.within()),
+            format!("Add {inside}: {example}"),
+        );
         Field::Invalid
     }
 
@@ -199,16 +219,30 @@ impl<'d> TableReader<'d> {
             DeValue::Table(table) => TableContent::Table(table),
             DeValue::Array(array) if array.iter().all(|item| item.get_ref().is_table()) => {
                 let message = format!("{key} can be used here only once");
-                faults.add(&location, message, format!("Write {title} with single brackets, once."));
+                faults.add(
+                    &location,
+                    message,
+                    format!("Write {title} with single brackets, once."),
+                );
                 TableContent::Invalid
             }
             other => {
                 let message = format!("{key} must be a table, not {}", kind_name(other));
-                faults.add(&location, message, format!("Write {title} on a line of its own and its keys below."));
+                faults.add(
+                    &location,
+                    message,
+                    format!("Write {title} on a line of its own and its keys below."),
+                );
                 TableContent::Invalid
             }
         };
-        TableReader { title, location, content, requested: Vec::new(), value_keys: Vec::new() }
+        TableReader {
+            title,
+            location,
+            content,
+            requested: Vec::new(),
+            value_keys: Vec::new(),
+        }
     }
 
     /// Reads an array of tables. `None` if it has the wrong type.
@@ -219,12 +253,23 @@ impl<'d> TableReader<'d> {
         title: &'static str,
     ) -> Option<Vec<TableReader<'d>>> {
         let Some(raw) = self.get(key) else {
-            return if matches!(self.content, TableContent::Invalid) { None } else { Some(Vec::new()) };
+            return if matches!(self.content, TableContent::Invalid) {
+                None
+            } else {
+                Some(Vec::new())
+            };
         };
         let DeValue::Array(array) = raw.get_ref() else {
             let location = faults.location(raw.span().start);
-            let message = format!("{key} must be a list of tables, not {}", kind_name(raw.get_ref()));
-            faults.add(&location, message, format!("Write {title}, with two brackets on each side, before its keys."));
+            let message = format!(
+                "{key} must be a list of tables, not {}",
+                kind_name(raw.get_ref())
+            );
+            faults.add(
+                &location,
+                message,
+                format!("Write {title}, with two brackets on each side, before its keys."),
+            );
             return None;
         };
         let mut tables = Vec::new();
@@ -233,20 +278,35 @@ impl<'d> TableReader<'d> {
             let content = if let DeValue::Table(table) = item.get_ref() {
                 TableContent::Table(table)
             } else {
-                let message = format!("{key} must be a list of tables, but this is {}", kind_name(item.get_ref()));
-                faults.add(&location, message, format!("Write {title} before the keys of each."));
+                let message = format!(
+                    "{key} must be a list of tables, but this is {}",
+                    kind_name(item.get_ref())
+                );
+                faults.add(
+                    &location,
+                    message,
+                    format!("Write {title} before the keys of each."),
+                );
                 TableContent::Invalid
             };
-            tables.push(TableReader { title, location, content, requested: Vec::new(), value_keys: Vec::new() });
+            tables.push(TableReader {
+                title,
+                location,
+                content,
+                requested: Vec::new(),
+                value_keys: Vec::new(),
+            });
         }
         Some(tables)
     }
 
-    /// Registers every key that was not requested. Its remedy is chosen after all tables have been read, because it may
-    /// belong to another one.
+    /// Registers every key that was not requested. Its remedy is chosen after all tables have been
+    /// read, because it may belong to another one.
     pub(super) fn finish(self, faults: &mut FaultList<'_>) {
         faults.unknown_keys.register(self.title, &self.value_keys);
-        let TableContent::Table(table) = self.content else { return };
+        let TableContent::Table(table) = self.content else {
+            return;
+        };
         for key in table.keys() {
             let name: &str = key.get_ref();
             if self.requested.contains(&name) {
@@ -263,7 +323,11 @@ impl<'d> TableReader<'d> {
     }
 
     fn within(&self) -> String {
-        if self.title.is_empty() { String::new() } else { format!(" in {}", self.title) }
+        if self.title.is_empty() {
+            String::new()
+        } else {
+            format!(" in {}", self.title)
+        }
     }
 }
 
@@ -282,7 +346,13 @@ pub(super) fn kind_name(value: &DeValue<'_>) -> &'static str {
 
 /// Makes a text fit for a message: one line, without control characters, at most 80 characters.
 pub(super) fn shorten(text: &str) -> String {
-    let plain = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    let plain = |c: char| {
+        if c.is_control() {
+            c.escape_default().to_string()
+        } else {
+            c.to_string()
+        }
+    };
     let mut line: String = text.chars().take(80).map(plain).collect();
     if text.chars().nth(80).is_some() {
         line.push('…');
@@ -290,8 +360,8 @@ pub(super) fn shorten(text: &str) -> String {
     line
 }
 
-/// Returns the candidate that was probably meant. About a third of its letters may differ; a short one must be close,
-/// so that "none" is not suggested for "dane".
+/// Returns the candidate that was probably meant. About a third of its letters may differ; a short
+/// one must be close, so that "none" is not suggested for "dane".
 pub(super) fn nearest_word<'c>(word: &str, candidates: &[&'c str]) -> Option<&'c str> {
     if word.len() > 80 || !word.contains(char::is_alphabetic) {
         return None;
@@ -309,7 +379,9 @@ fn edit_distance(a: &str, b: &str) -> usize {
         let mut row = vec![i];
         for j in 1..=b.len() {
             let changed = usize::from(a[i - 1] != b[j - 1]);
-            let mut best = (rows[i - 1][j] + 1).min(row[j - 1] + 1).min(rows[i - 1][j - 1] + changed);
+            let mut best = (rows[i - 1][j] + 1)
+                .min(row[j - 1] + 1)
+                .min(rows[i - 1][j - 1] + changed);
             if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
                 best = best.min(rows[i - 2][j - 2] + 1);
             }

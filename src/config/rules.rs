@@ -8,27 +8,35 @@ use std::net::SocketAddr;
 
 use ipnet::IpNet;
 
-use super::connector_toml::{ConnectorToml, DEFAULT_NAME, InboundToml, OutboundToml, RouteToml, TlsLevel};
+use super::connector_toml::{
+    ConnectorToml, DEFAULT_NAME, InboundToml, OutboundToml, RouteToml, TlsLevel,
+};
 use super::hosts::covers_everything;
 use super::location::FaultList;
 use super::reader::{Field, shorten};
 use super::tls_toml::{ListenerToml, TlsToml};
-use super::{ListenAddress, ListenerTls, Located, Location, Publication, TrustSource, VerifyWanted};
-use crate::address::{Domain, Host};
-use crate::tls::{NamePattern, Strength, TlsVersion};
+use super::{
+    ListenAddress, ListenerTls, Located, Location, Publication, TrustSource, VerifyWanted,
+};
+use crate::policy::tls::{NamePattern, Strength, TlsVersion};
+use crate::smtp::address::{Domain, Host};
 
 /// Warns of a host name that others cannot look up, or do not accept in EHLO.
 pub(super) fn check_hostname(hostname: &Field<Domain>, faults: &mut FaultList<'_>) {
-    let Some(hostname) = hostname.located() else { return };
+    let Some(hostname) = hostname.located() else {
+        return;
+    };
     let name = &hostname.value;
     let remedy = "Write the name that DNS knows this host by, such as \"relay.example.com\".";
     if name.parent().is_none() {
-        let message = format!("hostname \"{name}\" is not fully qualified; many servers refuse mail from it");
+        let message =
+            format!("hostname \"{name}\" is not fully qualified; many servers refuse mail from it");
         faults.warn(&hostname.location, message, remedy);
     }
     if name.as_str().contains('_') {
-        let message =
-            format!("hostname \"{name}\" has an underscore; some servers refuse it in EHLO (Exim by default)");
+        let message = format!(
+            "hostname \"{name}\" has an underscore; some servers refuse it in EHLO (Exim by default)"
+        );
         faults.warn(&hostname.location, message, remedy);
     }
 }
@@ -51,56 +59,110 @@ fn reject_duplicates<'a, T: Eq + Hash + 'a>(
 }
 
 /// Checks `[tls]` and the listeners.
-pub(super) fn check_tls_and_listeners(tls: &TlsToml, listeners: Option<&[ListenerToml]>, faults: &mut FaultList<'_>) {
+pub(super) fn check_tls_and_listeners(
+    tls: &TlsToml,
+    listeners: Option<&[ListenerToml]>,
+    faults: &mut FaultList<'_>,
+) {
     let sni = tls.sni.as_deref().unwrap_or_default();
     if let Some(first) = sni.first().filter(|_| tls.identity.is_absent()) {
         let remedy = "Add certificate and key to [tls]: clients that send no name, or another, are shown those.";
-        faults.add(&first.location, "[[tls.sni]] is set without a certificate in [tls]", remedy);
+        faults.add(
+            &first.location,
+            "[[tls.sni]] is set without a certificate in [tls]",
+            remedy,
+        );
     }
     let names = sni.iter().filter_map(|sni| sni.names.value()).flatten();
     let names = names.map(|name| (name.value.to_string(), &name.location));
     reject_duplicates(names, faults, |name| {
-        (format!("\"{name}\" is already listed"), "Remove it here or there.".to_owned())
+        (
+            format!("\"{name}\" is already listed"),
+            "Remove it here or there.".to_owned(),
+        )
     });
 
     let Some(listeners) = listeners else { return };
     if listeners.is_empty() {
         let remedy = "Add one: [[listener]] with name = \"mx\" and address = [\"[::]:25\"].";
         let top = faults.location(0);
-        faults.add(&top, "there is no [[listener]]: no mail can be received", remedy);
+        faults.add(
+            &top,
+            "there is no [[listener]]: no mail can be received",
+            remedy,
+        );
     }
-    let names = listeners.iter().filter_map(|listener| listener.name.located());
-    reject_duplicates(names.map(|name| (name.value.as_str(), &name.location)), faults, |name| {
-        (
-            format!("there is a listener \"{}\" already", shorten(name)),
-            "Give each listener a name of its own.".to_owned(),
-        )
-    });
-    let addresses = listeners.iter().filter_map(|listener| listener.addresses.value()).flatten();
+    let names = listeners
+        .iter()
+        .filter_map(|listener| listener.name.located());
+    reject_duplicates(
+        names.map(|name| (name.value.as_str(), &name.location)),
+        faults,
+        |name| {
+            (
+                format!("there is a listener \"{}\" already", shorten(name)),
+                "Give each listener a name of its own.".to_owned(),
+            )
+        },
+    );
+    let addresses = listeners
+        .iter()
+        .filter_map(|listener| listener.addresses.value())
+        .flatten();
     // Port 0 is a different port each time.
-    let addresses = addresses.filter(|address| bind_address(&address.value).is_none_or(|address| address.port() != 0));
-    reject_duplicates(addresses.map(|address| (&address.value, &address.location)), faults, |address| {
-        (format!("{address} already has a listener"), "Remove it here or there.".to_owned())
-    });
+    let addresses = addresses
+        .filter(|address| bind_address(&address.value).is_none_or(|address| address.port() != 0));
+    reject_duplicates(
+        addresses.map(|address| (&address.value, &address.location)),
+        faults,
+        |address| {
+            (
+                format!("{address} already has a listener"),
+                "Remove it here or there.".to_owned(),
+            )
+        },
+    );
     for listener in listeners {
         check_listener(listener, tls, faults);
     }
 }
 
-/// Warns of load balancers and proxies that are also clients in `[relay] networks`: a stranger who connects through one
-/// without a PROXY header or XCLIENT gets the same rights.
-pub(super) fn warn_of_trusted_proxies(listeners: &[ListenerToml], relay: &[IpNet], faults: &mut FaultList<'_>) {
+/// Warns of load balancers and proxies that are also clients in `[relay] networks`: a stranger who
+/// connects through one without a PROXY header or XCLIENT gets the same rights.
+pub(super) fn warn_of_trusted_proxies(
+    listeners: &[ListenerToml],
+    relay: &[IpNet],
+    faults: &mut FaultList<'_>,
+) {
     let overlap = |networks: &[IpNet]| {
-        let pairs = networks.iter().flat_map(|one| relay.iter().map(move |other| (*one, *other)));
-        pairs.into_iter().find(|(one, other)| one.contains(other) || other.contains(one))
+        let pairs = networks
+            .iter()
+            .flat_map(|one| relay.iter().map(move |other| (*one, *other)));
+        pairs
+            .into_iter()
+            .find(|(one, other)| one.contains(other) || other.contains(one))
     };
     for listener in listeners {
         for (key, field, route, kind) in [
-            ("proxy_protocol", &listener.proxy_protocol, "reaches another listener through that balancer", "balancer"),
-            ("xclient", &listener.xclient, "comes by that proxy without XCLIENT", "proxy"),
+            (
+                "proxy_protocol",
+                &listener.proxy_protocol,
+                "reaches another listener through that balancer",
+                "balancer",
+            ),
+            (
+                "xclient",
+                &listener.xclient,
+                "comes by that proxy without XCLIENT",
+                "proxy",
+            ),
         ] {
-            let Some(networks) = field.located() else { continue };
-            let Some((ours, network)) = overlap(&networks.value) else { continue };
+            let Some(networks) = field.located() else {
+                continue;
+            };
+            let Some((ours, network)) = overlap(&networks.value) else {
+                continue;
+            };
             let message = format!(
                 "{key} {ours} overlaps [relay] networks {network}: a client that {route} may send to any domain"
             );
@@ -114,15 +176,33 @@ pub(super) fn warn_of_trusted_proxies(listeners: &[ListenerToml], relay: &[IpNet
 }
 
 fn check_listener(listener: &ListenerToml, tls: &TlsToml, faults: &mut FaultList<'_>) {
-    let location = listener.tls.located().map_or(&listener.location, |tls| &tls.location);
-    if tls.identity.is_absent() && listener.offers_tls() && !matches!(listener.tls, Field::Invalid) {
+    let location = listener
+        .tls
+        .located()
+        .map_or(&listener.location, |tls| &tls.location);
+    if tls.identity.is_absent() && listener.offers_tls() && !matches!(listener.tls, Field::Invalid)
+    {
         let remedy = "Add certificate and key to [tls], or write tls = \"off\" here.";
-        faults.add(location, "this listener offers TLS, but [tls] has no certificate", remedy);
+        faults.add(
+            location,
+            "this listener offers TLS, but [tls] has no certificate",
+            remedy,
+        );
     }
-    let Some(request) = listener.request_client_certificate.located().filter(|request| request.value) else { return };
+    let Some(request) = listener
+        .request_client_certificate
+        .located()
+        .filter(|request| request.value)
+    else {
+        return;
+    };
     if listener.tls.value() == Some(&ListenerTls::Off) {
         let remedy = "Remove request_client_certificate, or let the listener offer TLS.";
-        faults.add(&request.location, "a client can show no certificate to a listener with tls = \"off\"", remedy);
+        faults.add(
+            &request.location,
+            "a client can show no certificate to a listener with tls = \"off\"",
+            remedy,
+        );
     }
 }
 
@@ -133,22 +213,44 @@ pub(super) fn check_connectors(
     listeners: Option<&[ListenerToml]>,
     faults: &mut FaultList<'_>,
 ) {
-    let names = connectors.iter().filter_map(|connector| connector.name.located());
-    reject_duplicates(names.clone().map(|name| (name.value.as_str(), &name.location)), faults, |name| {
-        (
-            format!("there is a connector \"{}\" already", shorten(name)),
-            "Give each connector a name of its own.".to_owned(),
-        )
-    });
+    let names = connectors
+        .iter()
+        .filter_map(|connector| connector.name.located());
+    reject_duplicates(
+        names
+            .clone()
+            .map(|name| (name.value.as_str(), &name.location)),
+        faults,
+        |name| {
+            (
+                format!("there is a connector \"{}\" already", shorten(name)),
+                "Give each connector a name of its own.".to_owned(),
+            )
+        },
+    );
     for name in names.filter(|name| name.value == DEFAULT_NAME) {
         let message = "\"default\" is the name of the built-in connector";
-        faults.add(&name.location, message, "Give this connector another name, such as \"internet\".");
+        faults.add(
+            &name.location,
+            message,
+            "Give this connector another name, such as \"internet\".",
+        );
     }
-    let patterns = connectors.iter().filter_map(|connector| connector.domains.value()).flatten();
-    reject_duplicates(patterns.map(|pattern| (&pattern.value, &pattern.location)), faults, |pattern| {
-        let remedy = "Remove the pattern here or there: only one connector can have it.";
-        (format!("a connector already covers \"{pattern}\""), remedy.to_owned())
-    });
+    let patterns = connectors
+        .iter()
+        .filter_map(|connector| connector.domains.value())
+        .flatten();
+    reject_duplicates(
+        patterns.map(|pattern| (&pattern.value, &pattern.location)),
+        faults,
+        |pattern| {
+            let remedy = "Remove the pattern here or there: only one connector can have it.";
+            (
+                format!("a connector already covers \"{pattern}\""),
+                remedy.to_owned(),
+            )
+        },
+    );
     for connector in connectors {
         check_identification(connector, faults);
         check_outbound(connector, tls, faults);
@@ -171,23 +273,53 @@ fn verifies(tls: &Field<TlsLevel>, verify: &Field<VerifyWanted>) -> Option<Verif
 fn check_identification(connector: &ConnectorToml, faults: &mut FaultList<'_>) {
     let outbound = verifies(&connector.outbound.tls, &connector.outbound.verify);
     let inbound = verifies(&connector.inbound.tls, &connector.inbound.verify);
-    let (Some(outbound), Some(inbound)) = (outbound, inbound) else { return };
-    if let Some(names) = connector.names.located().filter(|_| ![outbound, inbound].contains(&VerifyWanted::Name)) {
-        let remedy = "Write tls = \"forced\" and verify = \"name\" in a direction, or remove names.";
-        faults.add(&names.location, "names is used by neither direction of this connector", remedy);
+    let (Some(outbound), Some(inbound)) = (outbound, inbound) else {
+        return;
+    };
+    if let Some(names) = connector
+        .names
+        .located()
+        .filter(|_| ![outbound, inbound].contains(&VerifyWanted::Name))
+    {
+        let remedy =
+            "Write tls = \"forced\" and verify = \"name\" in a direction, or remove names.";
+        faults.add(
+            &names.location,
+            "names is used by neither direction of this connector",
+            remedy,
+        );
     }
     let follows = |verify| matches!(verify, VerifyWanted::Chain | VerifyWanted::Name);
-    if let Some(trust) = connector.trust.located().filter(|_| !follows(outbound) && !follows(inbound)) {
+    if let Some(trust) = connector
+        .trust
+        .located()
+        .filter(|_| !follows(outbound) && !follows(inbound))
+    {
         let remedy = "Write tls = \"forced\" and verify = \"name\" or \"chain\" in a direction, or remove trust.";
-        faults.add(&trust.location, "trust is used by neither direction of this connector", remedy);
+        faults.add(
+            &trust.location,
+            "trust is used by neither direction of this connector",
+            remedy,
+        );
     }
-    if let Some(pins) = connector.pins.located().filter(|_| ![outbound, inbound].contains(&VerifyWanted::Pin)) {
+    if let Some(pins) = connector
+        .pins
+        .located()
+        .filter(|_| ![outbound, inbound].contains(&VerifyWanted::Pin))
+    {
         let remedy = "Write tls = \"forced\" and verify = \"pin\" in a direction, or remove pins.";
-        faults.add(&pins.location, "pins is used by neither direction of this connector", remedy);
+        faults.add(
+            &pins.location,
+            "pins is used by neither direction of this connector",
+            remedy,
+        );
     }
     if connector.pins.is_absent() {
         for verify in [&connector.outbound.verify, &connector.inbound.verify] {
-            if let Some(verify) = verify.located().filter(|verify| verify.value == VerifyWanted::Pin) {
+            if let Some(verify) = verify
+                .located()
+                .filter(|verify| verify.value == VerifyWanted::Pin)
+            {
                 let remedy = "Add pins to the connector: [\"sha256:…\"]; `gatepost probe` prints that of a server.";
                 faults.add(&verify.location, "verify = \"pin\" needs pins", remedy);
             }
@@ -195,35 +327,69 @@ fn check_identification(connector: &ConnectorToml, faults: &mut FaultList<'_>) {
     }
     for pattern in connector.names.value().into_iter().flatten() {
         if matches!(&pattern.value, NamePattern::OneLabelUnder(base) if base.parent().is_none()) {
-            let message = format!("\"{}\" accepts the certificate of every domain under it", pattern.value);
-            faults.warn(&pattern.location, message, "Write the names that this partner's certificates carry.");
+            let message = format!(
+                "\"{}\" accepts the certificate of every domain under it",
+                pattern.value
+            );
+            faults.warn(
+                &pattern.location,
+                message,
+                "Write the names that this partner's certificates carry.",
+            );
         }
     }
 }
 
 /// Rejects a key that has an effect in a forced direction only.
-fn reject_unless_forced<T>(key: &str, given: &Field<T>, tls: &Field<TlsLevel>, faults: &mut FaultList<'_>) {
+fn reject_unless_forced<T>(
+    key: &str,
+    given: &Field<T>,
+    tls: &Field<TlsLevel>,
+    faults: &mut FaultList<'_>,
+) {
     let level = tls.resolve(TlsLevel::Opportunistic);
-    let (Some(given), Some(level @ (TlsLevel::Off | TlsLevel::Opportunistic))) = (given.located(), level) else {
+    let (Some(given), Some(level @ (TlsLevel::Off | TlsLevel::Opportunistic))) =
+        (given.located(), level)
+    else {
         return;
     };
-    let level = if level == TlsLevel::Off { "off" } else { "opportunistic" };
+    let level = if level == TlsLevel::Off {
+        "off"
+    } else {
+        "opportunistic"
+    };
     let message = format!("{key} demands something, but tls = \"{level}\" demands nothing");
-    faults.add(&given.location, message, format!("Write tls = \"forced\" in this direction, or remove {key}."));
+    faults.add(
+        &given.location,
+        message,
+        format!("Write tls = \"forced\" in this direction, or remove {key}."),
+    );
 }
 
 fn check_outbound(connector: &ConnectorToml, tls: &TlsToml, faults: &mut FaultList<'_>) {
     let outbound = &connector.outbound;
     reject_unless_forced("verify", &outbound.verify, &outbound.tls, faults);
     reject_unless_forced("min_version", &outbound.min_version, &outbound.tls, faults);
-    reject_unless_forced("min_strength", &outbound.min_strength, &outbound.tls, faults);
+    reject_unless_forced(
+        "min_strength",
+        &outbound.min_strength,
+        &outbound.tls,
+        faults,
+    );
     check_key_exchange(outbound, faults);
     check_published(outbound, faults);
     let newest = tls.min_version.value() == Some(&TlsVersion::V1_3);
-    if let Some(version) = outbound.min_version.located().filter(|version| newest && version.value == TlsVersion::V1_2)
+    if let Some(version) = outbound
+        .min_version
+        .located()
+        .filter(|version| newest && version.value == TlsVersion::V1_2)
     {
         let remedy = "Remove it here, or lower [tls] min_version.";
-        faults.add(&version.location, "min_version is older than that of [tls], which applies to all peers", remedy);
+        faults.add(
+            &version.location,
+            "min_version is older than that of [tls], which applies to all peers",
+            remedy,
+        );
     }
     let hosts = match outbound.route.value() {
         Some(RouteToml::SmartHosts(hosts)) => hosts.as_slice(),
@@ -231,17 +397,36 @@ fn check_outbound(connector: &ConnectorToml, tls: &TlsToml, faults: &mut FaultLi
     };
     if let Some(port) = outbound.port.located().filter(|_| !hosts.is_empty()) {
         let remedy = "Remove port: each smart host in route has its own.";
-        faults.add(&port.location, "port is that of MX hosts, but route names smart hosts", remedy);
+        faults.add(
+            &port.location,
+            "port is that of MX hosts, but route names smart hosts",
+            remedy,
+        );
     }
-    if let Some(files) = outbound.client_identity.located().filter(|_| outbound.tls.value() == Some(&TlsLevel::Off)) {
+    if let Some(files) = outbound
+        .client_identity
+        .located()
+        .filter(|_| outbound.tls.value() == Some(&TlsLevel::Off))
+    {
         let remedy = "Remove client_certificate and client_key, or write tls = \"opportunistic\" or \"forced\".";
-        faults.add(&files.location, "a client certificate is never shown with tls = \"off\"", remedy);
+        faults.add(
+            &files.location,
+            "a client certificate is never shown with tls = \"off\"",
+            remedy,
+        );
     }
     let wants_name = verifies(&outbound.tls, &outbound.verify) == Some(VerifyWanted::Name);
     if wants_name && connector.names.is_absent() {
-        for host in hosts.iter().filter(|host| matches!(host.value.host, Host::Literal(_))) {
-            let message = format!("verify = \"name\" needs names: {} is an address", host.value);
-            let remedy = "Add names to the connector: those that the smart host's certificate carries.";
+        for host in hosts
+            .iter()
+            .filter(|host| matches!(host.value.host, Host::Literal(_)))
+        {
+            let message = format!(
+                "verify = \"name\" needs names: {} is an address",
+                host.value
+            );
+            let remedy =
+                "Add names to the connector: those that the smart host's certificate carries.";
             faults.add(&host.location, message, remedy);
         }
     }
@@ -256,9 +441,13 @@ fn check_inbound(
     let inbound = &connector.inbound;
     reject_unless_forced("verify", &inbound.verify, &inbound.tls, faults);
     let verifies = verifies(&inbound.tls, &inbound.verify);
-    let demand = inbound.verify.located().map_or(&inbound.location, |verify| &verify.location);
+    let demand = inbound
+        .verify
+        .located()
+        .map_or(&inbound.location, |verify| &verify.location);
     if verifies == Some(VerifyWanted::Name) && connector.names.is_absent() {
-        let remedy = "Add names to the connector: those that the partner's client certificate carries.";
+        let remedy =
+            "Add names to the connector: those that the partner's client certificate carries.";
         faults.add(demand, "inbound verify = \"name\" needs names", remedy);
     }
     if let (Some(forced), Some(listeners)) = (inbound.tls.located(), listeners)
@@ -267,67 +456,123 @@ fn check_inbound(
     {
         if !listeners.iter().any(ListenerToml::offers_tls) {
             let remedy = "Let a listener offer TLS, or write tls = \"opportunistic\" here.";
-            faults.add(&forced.location, "tls = \"forced\" can never be met: no listener offers TLS", remedy);
-        } else if matches!(verifies, Some(VerifyWanted::Chain | VerifyWanted::Name | VerifyWanted::Pin))
-            && !listeners.iter().any(ListenerToml::asks_for_certificate)
+            faults.add(
+                &forced.location,
+                "tls = \"forced\" can never be met: no listener offers TLS",
+                remedy,
+            );
+        } else if matches!(
+            verifies,
+            Some(VerifyWanted::Chain | VerifyWanted::Name | VerifyWanted::Pin)
+        ) && !listeners.iter().any(ListenerToml::asks_for_certificate)
         {
             let remedy = "Write request_client_certificate = true in a listener that offers TLS.";
-            faults.add(demand, "verify can never be met: no listener asks clients for a certificate", remedy);
+            faults.add(
+                demand,
+                "verify can never be met: no listener asks clients for a certificate",
+                remedy,
+            );
         }
     }
     if let Some(relay) = inbound.relay.located().filter(|relay| relay.value) {
-        let trust = if connector.trust.is_absent() { &tls.trust } else { &connector.trust };
+        let trust = if connector.trust.is_absent() {
+            &tls.trust
+        } else {
+            &connector.trust
+        };
         reject_open_relay(relay, inbound, verifies, trust, faults);
     }
 }
 
 /// Checks `groups` and `min_strength`.
 fn check_key_exchange(outbound: &OutboundToml, faults: &mut FaultList<'_>) {
-    if let Some(groups) = outbound.groups.located().filter(|_| outbound.tls.value() == Some(&TlsLevel::Off)) {
+    if let Some(groups) = outbound
+        .groups
+        .located()
+        .filter(|_| outbound.tls.value() == Some(&TlsLevel::Off))
+    {
         let remedy = "Remove groups, or write tls = \"opportunistic\" or \"forced\".";
-        faults.add(&groups.location, "groups has no effect: with tls = \"off\" there is no handshake", remedy);
+        faults.add(
+            &groups.location,
+            "groups has no effect: with tls = \"off\" there is no handshake",
+            remedy,
+        );
     }
     let classical = outbound.groups.value() == Some(&Strength::Classical);
     let demanded = outbound.min_strength.located();
-    if let Some(demanded) = demanded.filter(|demanded| classical && demanded.value == Strength::PostQuantum) {
+    if let Some(demanded) =
+        demanded.filter(|demanded| classical && demanded.value == Strength::PostQuantum)
+    {
         let message = "min_strength = \"post-quantum\" can never be met: groups = \"classical\" does not offer it";
-        faults.add(&demanded.location, message, "Remove groups, or lower min_strength to \"classical\".");
+        faults.add(
+            &demanded.location,
+            message,
+            "Remove groups, or lower min_strength to \"classical\".",
+        );
     }
 }
 
 /// Checks `discover`, `downgrade` and `exception`.
 fn check_published(outbound: &OutboundToml, faults: &mut FaultList<'_>) {
     let off = outbound.tls.value() == Some(&TlsLevel::Off);
-    if let Some(discover) = outbound.discover.located().filter(|discover| off && !discover.value.is_empty()) {
+    if let Some(discover) = outbound
+        .discover
+        .located()
+        .filter(|discover| off && !discover.value.is_empty())
+    {
         let remedy = "Remove discover, or write tls = \"opportunistic\" or \"forced\".";
-        faults.add(&discover.location, "discover raises demands, but with tls = \"off\" TLS is not tried", remedy);
+        faults.add(
+            &discover.location,
+            "discover raises demands, but with tls = \"off\" TLS is not tried",
+            remedy,
+        );
     }
     if let Some(downgrade) = outbound.downgrade.located().filter(|_| off) {
         let remedy = "Remove downgrade, or write tls = \"opportunistic\" or \"forced\".";
-        faults.add(&downgrade.location, "downgrade has no effect: with tls = \"off\" TLS is not tried", remedy);
+        faults.add(
+            &downgrade.location,
+            "downgrade has no effect: with tls = \"off\" TLS is not tried",
+            remedy,
+        );
     }
-    let dane = outbound.verify.located().filter(|verify| verify.value == VerifyWanted::Dane);
+    let dane = outbound
+        .verify
+        .located()
+        .filter(|verify| verify.value == VerifyWanted::Dane);
     let looked_up = outbound.discover.resolve(vec![Publication::Dane]);
     if let (Some(verify), Some(looked_up)) = (dane, looked_up)
         && !looked_up.contains(&Publication::Dane)
     {
         let remedy = "Add \"dane\" to discover, or write another verify.";
-        faults.add(&verify.location, "verify = \"dane\" can never be met: discover does not include it", remedy);
+        faults.add(
+            &verify.location,
+            "verify = \"dane\" can never be met: discover does not include it",
+            remedy,
+        );
     }
-    let Some(exception) = outbound.exception.located() else { return };
-    let (Some(tls), Some(verify)) =
-        (outbound.tls.resolve(TlsLevel::Opportunistic), outbound.verify.resolve(VerifyWanted::None))
-    else {
+    let Some(exception) = outbound.exception.located() else {
+        return;
+    };
+    let (Some(tls), Some(verify)) = (
+        outbound.tls.resolve(TlsLevel::Opportunistic),
+        outbound.verify.resolve(VerifyWanted::None),
+    ) else {
         return;
     };
     let lowers = match (tls, exception.value.tls) {
         (TlsLevel::Forced, TlsLevel::Forced) => verify != VerifyWanted::None,
-        (TlsLevel::Forced, TlsLevel::Off | TlsLevel::Opportunistic) | (TlsLevel::Opportunistic, TlsLevel::Off) => true,
-        (TlsLevel::Opportunistic, TlsLevel::Opportunistic | TlsLevel::Forced) | (TlsLevel::Off, _) => false,
+        (TlsLevel::Forced, TlsLevel::Off | TlsLevel::Opportunistic)
+        | (TlsLevel::Opportunistic, TlsLevel::Off) => true,
+        (TlsLevel::Opportunistic, TlsLevel::Opportunistic | TlsLevel::Forced)
+        | (TlsLevel::Off, _) => false,
     };
     if !lowers {
         let remedy = "Remove the exception, or write a lower tls in it than the connector's.";
-        faults.add(&exception.value.tls_location, "the exception does not lower what the connector demands", remedy);
+        faults.add(
+            &exception.value.tls_location,
+            "the exception does not lower what the connector demands",
+            remedy,
+        );
     }
 }
 
@@ -344,32 +589,57 @@ fn reject_open_relay(
         Field::Absent => None,
         Field::Valid(networks) => Some(covers_everything(&networks.value)),
     };
-    let public = matches!(trust.resolve(TrustSource::Webpki), Some(TrustSource::Webpki | TrustSource::System));
+    let public = matches!(
+        trust.resolve(TrustSource::Webpki),
+        Some(TrustSource::Webpki | TrustSource::System)
+    );
     let why = match verifies {
         _ if networks == Some(false) => return,
         Some(VerifyWanted::None) if networks == Some(true) => "its networks are the whole Internet",
         Some(VerifyWanted::None) => "nothing here proves who the client is",
-        Some(VerifyWanted::Chain) if public => "anybody can have a certificate of a public authority",
+        Some(VerifyWanted::Chain) if public => {
+            "anybody can have a certificate of a public authority"
+        }
         // A server's TLSA records do not identify a client.
-        Some(VerifyWanted::Chain | VerifyWanted::Name | VerifyWanted::Pin | VerifyWanted::Dane) | None => return,
+        Some(VerifyWanted::Chain | VerifyWanted::Name | VerifyWanted::Pin | VerifyWanted::Dane)
+        | None => return,
     };
     let remedy = "Write tls = \"forced\" with verify = \"name\" (or \"chain\" with the partner's own authority as trust), \
                   or networks that are the partner's.";
-    faults.add(&relay.location, format!("relay = true is an open relay: {why}"), remedy);
+    faults.add(
+        &relay.location,
+        format!("relay = true is an open relay: {why}"),
+        remedy,
+    );
 }
 
-/// Rejects a smart host that is one of our own listeners, because each message would loop until its Received limit.
+/// Rejects a smart host that is one of our own listeners, because each message would loop until its
+/// Received limit.
 fn reject_loops(outbound: &OutboundToml, listeners: &[ListenerToml], faults: &mut FaultList<'_>) {
-    let Some(RouteToml::SmartHosts(hosts)) = outbound.route.value() else { return };
+    let Some(RouteToml::SmartHosts(hosts)) = outbound.route.value() else {
+        return;
+    };
     for host in hosts {
-        let Host::Literal(address) = &host.value.host else { continue };
+        let Host::Literal(address) = &host.value.host else {
+            continue;
+        };
         let target = SocketAddr::new(*address, host.value.port);
-        let addresses = listeners.iter().filter_map(|listener| listener.addresses.value()).flatten();
-        let is_target = |own: &ListenAddress| bind_address(own).is_some_and(|own| reaches(target, own));
+        let addresses = listeners
+            .iter()
+            .filter_map(|listener| listener.addresses.value())
+            .flatten();
+        let is_target =
+            |own: &ListenAddress| bind_address(own).is_some_and(|own| reaches(target, own));
         if let Some(own) = addresses.into_iter().find(|own| is_target(&own.value)) {
-            let message =
-                format!("{} is our own listener ({}): mail would go round in a loop", host.value, own.location);
-            faults.add(&host.location, message, "Write the address of the server that the mail is for.");
+            let message = format!(
+                "{} is our own listener ({}): mail would go round in a loop",
+                host.value, own.location
+            );
+            faults.add(
+                &host.location,
+                message,
+                "Write the address of the server that the mail is for.",
+            );
         }
     }
 }

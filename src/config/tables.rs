@@ -1,5 +1,5 @@
-//! The tables without rules between them, with their defaults: `[queue]`, `[limits]`, `[timeouts]`, `[dns]`,
-//! `[evidence]`, `[admin]` and `[log]`.
+//! The tables without rules between them, with their defaults: `[queue]`, `[limits]`, `[timeouts]`,
+//! `[dns]`, `[evidence]`, `[admin]` and `[log]`.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -13,8 +13,9 @@ use super::location::FaultList;
 use super::reader::{Field, TableReader, TomlValue, nearest_word, shorten};
 use super::values::{choice, count, duration, full_list, list, path, size, text};
 use super::{
-    AdminConfig, AdminHttp, AdminSocket, DnsConfig, Dnssec, EvidenceConfig, EvidencePath, Limits, Located, LogConfig,
-    LogFormat, QueueConfig, Timeouts, TransactionMemory, TrustAnchor, WarnAfter,
+    AdminConfig, AdminHttp, AdminSocket, DnsConfig, Dnssec, EvidenceConfig, EvidencePath, Limits,
+    Located, LogConfig, LogFormat, QueueConfig, Timeouts, TransactionMemory, TrustAnchor,
+    WarnAfter,
 };
 
 /// The default of `[admin] socket`.
@@ -41,27 +42,57 @@ pub(super) fn queue(mut table: TableReader<'_>, faults: &mut FaultList<'_>) -> Q
         )
     });
     let expire = table.read(faults, "expire", duration);
-    let steps = [MINUTE, 5 * MINUTE, 15 * MINUTE, 30 * MINUTE, HOUR, 2 * HOUR, 4 * HOUR];
+    let steps = [
+        MINUTE,
+        5 * MINUTE,
+        15 * MINUTE,
+        30 * MINUTE,
+        HOUR,
+        2 * HOUR,
+        4 * HOUR,
+    ];
     let default = || steps.map(Duration::from_secs).to_vec();
     let retry_meant = match retry {
         Field::Valid(located) => located.value.into_iter().map(|step| step.value).collect(),
         Field::Absent | Field::Invalid => default(),
     };
-    let expire_place = expire.located().map_or(table.location(), |located| &located.location).clone();
+    let expire_place = expire
+        .located()
+        .map_or(table.location(), |located| &located.location)
+        .clone();
     let expire = expire.or(Duration::from_secs(5 * DAY));
     if retry_meant.first().is_some_and(|first| expire < *first) {
-        let first = retry_meant.first().map(|first| humantime::format_duration(*first).to_string()).unwrap_or_default();
+        let first = retry_meant
+            .first()
+            .map(|first| humantime::format_duration(*first).to_string())
+            .unwrap_or_default();
         faults.warn(
             &expire_place,
             format!("mail expires before it is tried a second time: the first wait is {first}"),
             "Raise expire, or shorten the first wait in retry.",
         );
     }
-    let warn_after = table.read_or(faults, "warn_after", WarnAfter::Age(Duration::from_secs(4 * HOUR)), warn_after);
+    let warn_after = table.read_or(
+        faults,
+        "warn_after",
+        WarnAfter::Age(Duration::from_secs(4 * HOUR)),
+        warn_after,
+    );
     let dsn_gather = table.read_or(faults, "dsn_gather", Duration::from_secs(30), duration);
-    let postmaster_digest = table.read_or(faults, "postmaster_digest", Duration::from_secs(HOUR), duration);
+    let postmaster_digest = table.read_or(
+        faults,
+        "postmaster_digest",
+        Duration::from_secs(HOUR),
+        duration,
+    );
     table.finish(faults);
-    QueueConfig { retry: retry_meant, expire, warn_after, dsn_gather, postmaster_digest }
+    QueueConfig {
+        retry: retry_meant,
+        expire,
+        warn_after,
+        dsn_gather,
+        postmaster_digest,
+    }
 }
 
 fn warn_after(value: &TomlValue<'_>, faults: &mut FaultList<'_>) -> Option<WarnAfter> {
@@ -73,7 +104,11 @@ fn warn_after(value: &TomlValue<'_>, faults: &mut FaultList<'_>) -> Option<WarnA
 
 pub(super) fn limits(mut table: TableReader<'_>, faults: &mut FaultList<'_>) -> Limits {
     let mut number = |faults: &mut FaultList<'_>, key| {
-        table.read(faults, key, |value: &TomlValue<'_>, faults: &mut FaultList<'_>| count(value, faults, COUNT_MAX))
+        table.read(
+            faults,
+            key,
+            |value: &TomlValue<'_>, faults: &mut FaultList<'_>| count(value, faults, COUNT_MAX),
+        )
     };
     let recipients = number(faults, "recipients");
     let errors = number(faults, "errors").or(20);
@@ -82,30 +117,67 @@ pub(super) fn limits(mut table: TableReader<'_>, faults: &mut FaultList<'_>) -> 
     let dsn_per_minute = number(faults, "dsn_per_minute").or(600);
     let dsn_per_minute_per_domain = number(faults, "dsn_per_minute_per_domain").or(60);
     let message_size = table.read(faults, "message_size", size);
-    let delivery_attempt_time =
-        table.read_or(faults, "delivery_attempt_time", Duration::from_secs(30 * MINUTE), duration);
+    let delivery_attempt_time = table.read_or(
+        faults,
+        "delivery_attempt_time",
+        Duration::from_secs(30 * MINUTE),
+        duration,
+    );
     let clients = client_limits::read(&mut table, faults);
     let all = table.read_or(faults, "transaction_memory", 128 << 20, size);
     let per_session = table.read(faults, "transaction_memory_per_session", size);
     table.finish(faults);
-    if let Some(few) = delivery_attempts.located().filter(|given| given.value < ATTEMPTS_MIN) {
-        let message = format!("delivery_attempts = {} is too low: slow destinations would hold up all mail", few.value);
+    if let Some(few) = delivery_attempts
+        .located()
+        .filter(|given| given.value < ATTEMPTS_MIN)
+    {
+        let message = format!(
+            "delivery_attempts = {} is too low: slow destinations would hold up all mail",
+            few.value
+        );
         faults.add(
             &few.location,
             message,
             format!("Write {ATTEMPTS_MIN} or more, or remove it for the default of 2000."),
         );
     }
-    at_least(&recipients, 100, "recipients", "RFC 5321 4.5.3.1.8 wants at least 100", faults);
-    at_least(&received, 100, "received", "RFC 5321 6.3 wants at least 100", faults);
-    at_least(&message_size, 64 << 10, "message_size", "RFC 5321 4.5.3.1.7 wants at least 64KiB", faults);
+    at_least(
+        &recipients,
+        100,
+        "recipients",
+        "RFC 5321 4.5.3.1.8 wants at least 100",
+        faults,
+    );
+    at_least(
+        &received,
+        100,
+        "received",
+        "RFC 5321 6.3 wants at least 100",
+        faults,
+    );
+    at_least(
+        &message_size,
+        64 << 10,
+        "message_size",
+        "RFC 5321 4.5.3.1.7 wants at least 64KiB",
+        faults,
+    );
     let rule = "RFC 5321 4.5.3.1.8 wants room for 100 recipients, which may take 128KiB";
-    at_least(&per_session, 128 << 10, "transaction_memory_per_session", rule, faults);
+    at_least(
+        &per_session,
+        128 << 10,
+        "transaction_memory_per_session",
+        rule,
+        faults,
+    );
     Limits {
         message_size: message_size.or(50 << 20),
         recipients: recipients.or(1000) as usize,
         clients,
-        transaction_memory: TransactionMemory { all, per_session: per_session.or(512 << 10) },
+        transaction_memory: TransactionMemory {
+            all,
+            per_session: per_session.or(512 << 10),
+        },
         errors,
         received: received.or(100),
         delivery_attempts: delivery_attempts.or(2000),
@@ -116,17 +188,28 @@ pub(super) fn limits(mut table: TableReader<'_>, faults: &mut FaultList<'_>) -> 
 }
 
 /// Warns if a limit is below the minimum of a standard.
-fn at_least<T: Copy + Into<u64>>(given: &Field<T>, least: u64, key: &str, rule: &str, faults: &mut FaultList<'_>) {
-    let Some(low) = given.located().filter(|given| given.value.into() < least) else { return };
+fn at_least<T: Copy + Into<u64>>(
+    given: &Field<T>,
+    least: u64,
+    key: &str,
+    rule: &str,
+    faults: &mut FaultList<'_>,
+) {
+    let Some(low) = given.located().filter(|given| given.value.into() < least) else {
+        return;
+    };
     let message = format!("{key} = {} is low: {rule}", low.value.into());
     faults.warn(&low.location, message, "Raise it, unless this is a test.");
 }
 
 pub(super) fn timeouts(mut table: TableReader<'_>, faults: &mut FaultList<'_>) -> Timeouts {
     let mut time = |faults: &mut FaultList<'_>, key, seconds| {
-        table.read_or(faults, key, Duration::from_secs(seconds), |value: &TomlValue<'_>, faults: &mut FaultList<'_>| {
-            duration(value, faults)
-        })
+        table.read_or(
+            faults,
+            key,
+            Duration::from_secs(seconds),
+            |value: &TomlValue<'_>, faults: &mut FaultList<'_>| duration(value, faults),
+        )
     };
     let command = time(faults, "command", 5 * MINUTE);
     let data_block = time(faults, "data_block", 3 * MINUTE);
@@ -138,11 +221,23 @@ pub(super) fn timeouts(mut table: TableReader<'_>, faults: &mut FaultList<'_>) -
     let drain = time(faults, "drain", 30);
     let data_rate = table.read_or(faults, "data_rate", 1024, size);
     table.finish(faults);
-    Timeouts { command, data_block, data_rate, message, handshake, connect, reply, final_reply, drain }
+    Timeouts {
+        command,
+        data_block,
+        data_rate,
+        message,
+        handshake,
+        connect,
+        reply,
+        final_reply,
+        drain,
+    }
 }
 
 pub(super) fn dns(mut table: TableReader<'_>, faults: &mut FaultList<'_>) -> DnsConfig {
-    let servers = table.read_or(faults, "servers", Vec::new(), |value, faults| list(value, faults, dns_server));
+    let servers = table.read_or(faults, "servers", Vec::new(), |value, faults| {
+        list(value, faults, dns_server)
+    });
     let dnssec = table.read(faults, "dnssec", |value, faults| {
         let choices = [
             ("validate", Dnssec::Validate),
@@ -153,21 +248,38 @@ pub(super) fn dns(mut table: TableReader<'_>, faults: &mut FaultList<'_>) -> Dns
         choice(value, faults, &choices)
     });
     let anchor = table.read(faults, "trust_anchor", path);
-    let location = dnssec.located().map_or(table.location(), |located| &located.location).clone();
+    let location = dnssec
+        .located()
+        .map_or(table.location(), |located| &located.location)
+        .clone();
     table.finish(faults);
     let is_written = dnssec.located().is_some();
-    let dnssec = Located { value: dnssec.or(Dnssec::Validate), location };
+    let dnssec = Located {
+        value: dnssec.or(Dnssec::Validate),
+        location,
+    };
     if is_written
         && matches!(dnssec.value, Dnssec::TrustResolver | Dnssec::Off)
         && let Some(anchor) = anchor.located()
     {
         let message = "trust_anchor has no use: nothing is validated in this process";
-        faults.add(&anchor.location, message, "Remove it, or write dnssec = \"validate\".");
+        faults.add(
+            &anchor.location,
+            message,
+            "Remove it, or write dnssec = \"validate\".",
+        );
     }
     if dnssec.value == Dnssec::TrustResolver {
-        for server in servers.iter().filter(|server| !server.value.ip().to_canonical().is_loopback()) {
-            let message = format!("servers: {} is not on this machine, so its AD bit proves nothing", server.value);
-            let remedy = "Name a validating resolver on a loopback address, or write dnssec = \"validate\".";
+        for server in servers
+            .iter()
+            .filter(|server| !server.value.ip().to_canonical().is_loopback())
+        {
+            let message = format!(
+                "servers: {} is not on this machine, so its AD bit proves nothing",
+                server.value
+            );
+            let remedy =
+                "Name a validating resolver on a loopback address, or write dnssec = \"validate\".";
             faults.add(&server.location, message, remedy);
         }
     }
@@ -175,7 +287,11 @@ pub(super) fn dns(mut table: TableReader<'_>, faults: &mut FaultList<'_>) -> Dns
         Field::Valid(file) => TrustAnchor::File(file),
         Field::Absent | Field::Invalid => TrustAnchor::BuiltIn,
     };
-    DnsConfig { servers, dnssec, trust_anchor }
+    DnsConfig {
+        servers,
+        dnssec,
+        trust_anchor,
+    }
 }
 
 pub(super) fn evidence(mut table: TableReader<'_>, faults: &mut FaultList<'_>) -> EvidenceConfig {
@@ -183,13 +299,29 @@ pub(super) fn evidence(mut table: TableReader<'_>, faults: &mut FaultList<'_>) -
     let keep = table.read(faults, "keep", duration);
     let location = table.location().clone();
     table.finish(faults);
-    if let Some(short) = keep.located().filter(|keep| keep.value < Duration::from_secs(DAY)) {
-        let message = format!("keep = \"{}\" is less than a day", humantime::format_duration(short.value));
-        faults.add(&short.location, message, "A file of evidence holds a day: write at least \"1d\".");
+    if let Some(short) = keep
+        .located()
+        .filter(|keep| keep.value < Duration::from_secs(DAY))
+    {
+        let message = format!(
+            "keep = \"{}\" is less than a day",
+            humantime::format_duration(short.value)
+        );
+        faults.add(
+            &short.location,
+            message,
+            "A file of evidence holds a day: write at least \"1d\".",
+        );
     }
-    let default = || Located { value: EvidencePath::Folder(EVIDENCE.into()), location };
+    let default = || Located {
+        value: EvidencePath::Folder(EVIDENCE.into()),
+        location,
+    };
     let path = path.located().cloned().unwrap_or_else(default);
-    EvidenceConfig { path, keep: keep.or(Duration::from_secs(400 * DAY)) }
+    EvidenceConfig {
+        path,
+        keep: keep.or(Duration::from_secs(400 * DAY)),
+    }
 }
 
 fn evidence_path(value: &TomlValue<'_>, faults: &mut FaultList<'_>) -> Option<EvidencePath> {
@@ -204,18 +336,32 @@ pub(super) fn admin(mut table: TableReader<'_>, faults: &mut FaultList<'_>) -> A
     let http = table.read(faults, "http", http);
     let location = table.location().clone();
     table.finish(faults);
-    if let Some(Located { value: AdminHttp::Address(address), location }) = http.located()
+    if let Some(Located {
+        value: AdminHttp::Address(address),
+        location,
+    }) = http.located()
         && !address.ip().to_canonical().is_loopback()
     {
-        let message = format!("http = \"{address}\" shows status and metrics to whoever can reach it, unencrypted");
+        let message = format!(
+            "http = \"{address}\" shows status and metrics to whoever can reach it, unencrypted"
+        );
         let remedy = "Write an address of this machine alone, such as \"127.0.0.1:9025\", or see that a firewall lets \
                       only your monitoring in.";
         faults.warn(location, message, remedy);
     }
-    let default = || Located { value: AdminSocket::Path(SOCKET.into()), location: location.clone() };
+    let default = || Located {
+        value: AdminSocket::Path(SOCKET.into()),
+        location: location.clone(),
+    };
     let socket = socket.located().cloned().unwrap_or_else(default);
-    let default = || Located { value: AdminHttp::Address(SocketAddr::from(HTTP)), location: location.clone() };
-    AdminConfig { socket, http: http.located().cloned().unwrap_or_else(default) }
+    let default = || Located {
+        value: AdminHttp::Address(SocketAddr::from(HTTP)),
+        location: location.clone(),
+    };
+    AdminConfig {
+        socket,
+        http: http.located().cloned().unwrap_or_else(default),
+    }
 }
 
 fn http(value: &TomlValue<'_>, faults: &mut FaultList<'_>) -> Option<AdminHttp> {
@@ -226,7 +372,11 @@ fn http(value: &TomlValue<'_>, faults: &mut FaultList<'_>) -> Option<AdminHttp> 
     if let Ok(address) = written.parse() {
         return Some(AdminHttp::Address(address));
     }
-    let message = format!("{}: \"{}\" is not an address with a port", value.key, shorten(written));
+    let message = format!(
+        "{}: \"{}\" is not an address with a port",
+        value.key,
+        shorten(written)
+    );
     faults.add(
         &value.location,
         message,
@@ -242,8 +392,15 @@ fn socket(value: &TomlValue<'_>, faults: &mut FaultList<'_>) -> Option<AdminSock
             let path = path(value, faults)?;
             let length = path.as_os_str().len();
             if length > SOCKET_PATH_MAX {
-                let message = format!("{}: the path of a socket cannot have {length} octets", value.key);
-                faults.add(&value.location, message, format!("Choose one of {SOCKET_PATH_MAX} octets at most."));
+                let message = format!(
+                    "{}: the path of a socket cannot have {length} octets",
+                    value.key
+                );
+                faults.add(
+                    &value.location,
+                    message,
+                    format!("Choose one of {SOCKET_PATH_MAX} octets at most."),
+                );
                 return None;
             }
             Some(AdminSocket::Path(path))
@@ -261,28 +418,42 @@ pub(super) fn log(mut table: TableReader<'_>, faults: &mut FaultList<'_>) -> Log
         ];
         choice(value, faults, &formats)
     });
-    let location = format.located().map_or(table.location(), |located| &located.location).clone();
-    let format = Located { value: format.or(LogFormat::Auto), location };
+    let location = format
+        .located()
+        .map_or(table.location(), |located| &located.location)
+        .clone();
+    let format = Located {
+        value: format.or(LogFormat::Auto),
+        location,
+    };
     let level = table.read_or(faults, "level", "info".to_owned(), level);
     table.finish(faults);
     LogConfig { format, level }
 }
 
-/// Reads a filter for tracing. A single word must be a level: tracing takes any other word for the name of a module,
-/// and would then log almost nothing.
+/// Reads a filter for tracing. A single word must be a level: tracing takes any other word for the
+/// name of a module, and would then log almost nothing.
 fn level(value: &TomlValue<'_>, faults: &mut FaultList<'_>) -> Option<String> {
     const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
     let filter = text(value, faults)?;
     let is_word = |part: &str| !part.contains(['=', '[']);
-    let unknown = filter.split(',').find(|part| is_word(part) && !LEVELS.contains(&&*part.to_ascii_lowercase()));
+    let unknown = filter
+        .split(',')
+        .find(|part| is_word(part) && !LEVELS.contains(&&*part.to_ascii_lowercase()));
     if unknown.is_none() && EnvFilter::builder().parse(filter).is_ok() {
         return Some(filter.to_owned());
     }
     let levels = LEVELS.join(", ");
     let remedy = match unknown.and_then(|word| nearest_word(word, &LEVELS)) {
         Some(meant) => format!("Did you mean \"{meant}\"? The levels are {levels}."),
-        None => format!("Write one of {levels}, or a filter such as \"info,gatepost::outbound=debug\"."),
+        None => format!(
+            "Write one of {levels}, or a filter such as \"info,gatepost::relay::outbound=debug\"."
+        ),
     };
-    faults.add(&value.location, format!("{}: \"{}\" is not a log filter", value.key, shorten(filter)), remedy);
+    faults.add(
+        &value.location,
+        format!("{}: \"{}\" is not a log filter", value.key, shorten(filter)),
+        remedy,
+    );
     None
 }

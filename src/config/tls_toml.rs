@@ -11,10 +11,10 @@ use super::location::FaultList;
 use super::reader::{Field, TableReader};
 use super::values::{boolean, choice, count, full_list, label, list, path, trust, version};
 use super::{
-    DomainPattern, IdentityFiles, ListenAddress, ListenerConfig, ListenerTls, Located, Location, RelayConfig,
-    SniIdentity, TlsConfig, TrustSource, without_locations,
+    DomainPattern, IdentityFiles, ListenAddress, ListenerConfig, ListenerTls, Located, Location,
+    RelayConfig, SniIdentity, TlsConfig, TrustSource, without_locations,
 };
-use crate::tls::{NamePattern, TlsVersion};
+use crate::policy::tls::{NamePattern, TlsVersion};
 
 /// The `[tls]` table, as written.
 pub(super) struct TlsToml {
@@ -39,22 +39,40 @@ impl TlsToml {
         let trust = table.read(faults, "trust", trust);
         let min_version = table.read(faults, "min_version", version);
         let sni = table.tables(faults, "sni", "[[tls.sni]]");
-        let sni = sni.map(|sni| sni.into_iter().map(|table| SniToml::read(table, faults)).collect());
+        let sni = sni.map(|sni| {
+            sni.into_iter()
+                .map(|table| SniToml::read(table, faults))
+                .collect()
+        });
         let location = table.location().clone();
         table.finish(faults);
-        Self { location, identity, sni, trust, min_version }
+        Self {
+            location,
+            identity,
+            sni,
+            trust,
+            min_version,
+        }
     }
 
     pub(super) fn resolve(self) -> TlsConfig {
         let sni = self.sni.unwrap_or_default().into_iter().filter_map(|sni| {
-            let Field::Valid(files) = sni.identity else { return None };
-            Some(SniIdentity { names: without_locations(sni.names.or(Vec::new())), files: files.value })
+            let Field::Valid(files) = sni.identity else {
+                return None;
+            };
+            Some(SniIdentity {
+                names: without_locations(sni.names.or(Vec::new())),
+                files: files.value,
+            })
         });
         TlsConfig {
             sni: sni.collect(),
             trust: match self.trust {
                 Field::Valid(trust) => trust,
-                Field::Absent | Field::Invalid => Located { value: TrustSource::Webpki, location: self.location },
+                Field::Absent | Field::Invalid => Located {
+                    value: TrustSource::Webpki,
+                    location: self.location,
+                },
             },
             min_version: self.min_version.or(TlsVersion::V1_2),
             identity: match self.identity {
@@ -67,17 +85,35 @@ impl TlsToml {
 
 impl SniToml {
     fn read(mut table: TableReader<'_>, faults: &mut FaultList<'_>) -> Self {
-        let names = table.required(faults, "names", "names = [\"mx.example.net\"]", |value, faults| {
-            full_list(value, faults, "Write the host names for which this certificate is used.", name_pattern)
-        });
+        let names = table.required(
+            faults,
+            "names",
+            "names = [\"mx.example.net\"]",
+            |value, faults| {
+                full_list(
+                    value,
+                    faults,
+                    "Write the host names for which this certificate is used.",
+                    name_pattern,
+                )
+            },
+        );
         let identity = identity(&mut table, faults, "certificate", "key");
         let location = table.location().clone();
         if identity.is_absent() {
             let remedy = "Add certificate and key, the PEM files for these names.";
-            faults.add(&location, "certificate and key are missing in [[tls.sni]]", remedy);
+            faults.add(
+                &location,
+                "certificate and key are missing in [[tls.sni]]",
+                remedy,
+            );
         }
         table.finish(faults);
-        Self { names, identity, location }
+        Self {
+            names,
+            identity,
+            location,
+        }
     }
 }
 
@@ -94,9 +130,14 @@ pub(super) fn identity(
         (Field::Absent, Field::Absent) => return Field::Absent,
         (Field::Valid(certificate), Field::Valid(key)) => {
             let location = certificate.location.clone();
-            return Field::Valid(Located { value: IdentityFiles { certificate, key }, location });
+            return Field::Valid(Located {
+                value: IdentityFiles { certificate, key },
+                location,
+            });
         }
-        (Field::Valid(certificate), Field::Absent) => (certificate_key, key_key, certificate.location),
+        (Field::Valid(certificate), Field::Absent) => {
+            (certificate_key, key_key, certificate.location)
+        }
         (Field::Absent, Field::Valid(key)) => (key_key, certificate_key, key.location),
         (Field::Invalid, _) | (_, Field::Invalid) => return Field::Invalid,
     };
@@ -120,9 +161,19 @@ pub(super) struct ListenerToml {
 impl ListenerToml {
     pub(super) fn read(mut table: TableReader<'_>, faults: &mut FaultList<'_>) -> Self {
         let name = table.required(faults, "name", "name = \"mx\"", label);
-        let addresses = table.required(faults, "address", "address = [\"[::]:25\"]", |value, faults| {
-            full_list(value, faults, "Write where to listen, such as [\"[::]:25\"].", listen_address)
-        });
+        let addresses = table.required(
+            faults,
+            "address",
+            "address = [\"[::]:25\"]",
+            |value, faults| {
+                full_list(
+                    value,
+                    faults,
+                    "Write where to listen, such as [\"[::]:25\"].",
+                    listen_address,
+                )
+            },
+        );
         let tls = table.read(faults, "tls", |value, faults| {
             let words = [
                 ("off", ListenerTls::Off),
@@ -134,18 +185,38 @@ impl ListenerToml {
         });
         let request_client_certificate = table.read(faults, "request_client_certificate", boolean);
         let mut proxies = |key: &'static str| {
-            let networks = table.read(faults, key, |value, faults| list(value, faults, network).map(without_locations));
-            if let Some(open) = networks.located().filter(|networks| covers_everything(&networks.value)) {
+            let networks = table.read(faults, key, |value, faults| {
+                list(value, faults, network).map(without_locations)
+            });
+            if let Some(open) = networks
+                .located()
+                .filter(|networks| covers_everything(&networks.value))
+            {
                 let message = format!("{key} lets the whole Internet claim any client address");
-                faults.add(&open.location, message, "List the addresses of your own load balancers only.");
+                faults.add(
+                    &open.location,
+                    message,
+                    "List the addresses of your own load balancers only.",
+                );
             }
             networks
         };
         let (proxy_protocol, xclient) = (proxies("proxy_protocol"), proxies("xclient"));
-        let connections = table.read(faults, "connections", |value, faults| count(value, faults, COUNT_MAX));
+        let connections = table.read(faults, "connections", |value, faults| {
+            count(value, faults, COUNT_MAX)
+        });
         let location = table.location().clone();
         table.finish(faults);
-        Self { location, name, addresses, tls, request_client_certificate, proxy_protocol, xclient, connections }
+        Self {
+            location,
+            name,
+            addresses,
+            tls,
+            request_client_certificate,
+            proxy_protocol,
+            xclient,
+            connections,
+        }
     }
 
     /// Returns true if a session here can have TLS, or if that is not known.
@@ -166,27 +237,54 @@ impl ListenerToml {
             request_client_certificate: self.request_client_certificate.or(true),
             proxy_protocol: self.proxy_protocol.or(Vec::new()),
             xclient: self.xclient.or(Vec::new()),
-            connections: self.connections.value().map(|connections| *connections as usize),
+            connections: self
+                .connections
+                .value()
+                .map(|connections| *connections as usize),
         }
     }
 }
 
 /// Reads `[relay]`. Rejects what would make an open relay.
 pub(super) fn relay(mut table: TableReader<'_>, faults: &mut FaultList<'_>) -> RelayConfig {
-    let networks = table.read(faults, "networks", |value, faults| list(value, faults, network).map(without_locations));
-    let domains = table.read(faults, "domains", |value, faults| list(value, faults, domain_pattern));
-    if let Some(open) = networks.located().filter(|networks| covers_everything(&networks.value)) {
+    let networks = table.read(faults, "networks", |value, faults| {
+        list(value, faults, network).map(without_locations)
+    });
+    let domains = table.read(faults, "domains", |value, faults| {
+        list(value, faults, domain_pattern)
+    });
+    if let Some(open) = networks
+        .located()
+        .filter(|networks| covers_everything(&networks.value))
+    {
         let remedy = "List the networks of your own clients only. Mail to your own domains needs no entry here: \
                       that is what [relay] domains is for.";
-        faults.add(&open.location, "networks lets the whole Internet send to any domain: an open relay", remedy);
+        faults.add(
+            &open.location,
+            "networks lets the whole Internet send to any domain: an open relay",
+            remedy,
+        );
     }
-    for domain in domains.value().into_iter().flatten().filter(|domain| domain.value == DomainPattern::Any) {
+    for domain in domains
+        .value()
+        .into_iter()
+        .flatten()
+        .filter(|domain| domain.value == DomainPattern::Any)
+    {
         let remedy = "List the domains whose mailboxes are yours.";
-        faults.add(&domain.location, "domains = \"*\" lets anybody send to any domain: an open relay", remedy);
+        faults.add(
+            &domain.location,
+            "domains = \"*\" lets anybody send to any domain: an open relay",
+            remedy,
+        );
     }
     table.finish(faults);
-    let loopback =
-        || vec![Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8).into(), Ipv6Net::from(Ipv6Addr::LOCALHOST).into()];
+    let loopback = || {
+        vec![
+            Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8).into(),
+            Ipv6Net::from(Ipv6Addr::LOCALHOST).into(),
+        ]
+    };
     RelayConfig {
         networks: match networks {
             Field::Valid(networks) => networks.value,

@@ -1,7 +1,7 @@
 //! Unknown keys, and the tables to which they may belong.
 //!
-//! In TOML a key belongs to the header above it, so a key added at the end of a connector is often in
-//! `[connector.outbound]` by mistake.
+//! In TOML a key belongs to the header above it, so a key added at the end of a connector is often
+//! in `[connector.outbound]` by mistake.
 
 use std::collections::BTreeMap;
 
@@ -54,14 +54,20 @@ impl UnknownKeys {
 }
 
 fn within(title: &str) -> String {
-    if title.is_empty() { String::new() } else { format!(" in {title}") }
+    if title.is_empty() {
+        String::new()
+    } else {
+        format!(" in {title}")
+    }
 }
 
 fn remedy(unknown: &UnknownKey, known: &BTreeMap<&'static str, Vec<&'static str>>) -> String {
     let here = unknown.known.join(", ");
     let belongs = |(title, keys): (&&'static str, &Vec<&'static str>)| {
-        (*title != unknown.title && may_mean(unknown.title, title) && keys.contains(&unknown.name.as_str()))
-            .then_some(*title)
+        (*title != unknown.title
+            && may_mean(unknown.title, title)
+            && keys.contains(&unknown.name.as_str()))
+        .then_some(*title)
     };
     let tables: Vec<_> = known.iter().filter_map(belongs).collect();
     if let [""] = tables[..] {
@@ -73,8 +79,16 @@ fn remedy(unknown: &UnknownKey, known: &BTreeMap<&'static str, Vec<&'static str>
         return format!("It belongs to {parent}: move it above {}.", unknown.title);
     }
     if !tables.is_empty() && tables.len() <= NAMED_MAX {
-        let tables: Vec<_> =
-            tables.iter().map(|title| if title.is_empty() { "the top of the file" } else { title }).collect();
+        let tables: Vec<_> = tables
+            .iter()
+            .map(|title| {
+                if title.is_empty() {
+                    "the top of the file"
+                } else {
+                    title
+                }
+            })
+            .collect();
         return format!("It belongs to {}: move it there.", tables.join(" or "));
     }
     match nearest_word(&unknown.name, &unknown.known) {
@@ -83,15 +97,17 @@ fn remedy(unknown: &UnknownKey, known: &BTreeMap<&'static str, Vec<&'static str>
     }
 }
 
-/// Returns true if a key in one table may have been meant for the other: a table of the same family, or the top of the
-/// file, or from there any table.
+/// Returns true if a key in one table may have been meant for the other: a table of the same
+/// family, or the top of the file, or from there any table.
 fn may_mean(written_in: &str, other: &str) -> bool {
     written_in.is_empty() || other.is_empty() || top_table(written_in) == top_table(other)
 }
 
 fn is_parent(title: &str, child: &str) -> bool {
     let (title, child) = (bare(title), bare(child));
-    child.strip_prefix(title).is_some_and(|rest| rest.starts_with('.'))
+    child
+        .strip_prefix(title)
+        .is_some_and(|rest| rest.starts_with('.'))
 }
 
 /// The first part of a title.

@@ -1,22 +1,32 @@
-//! Demands that no host can satisfy under the rest of the configuration, and a minimum version that leaves
-//! opportunistic mail in the clear.
+//! Demands that no host can satisfy under the rest of the configuration, and a minimum version that
+//! leaves opportunistic mail in the clear.
 
 use super::connector_toml::{ConnectorToml, DEFAULT_NAME, RouteToml, TlsLevel};
 use super::location::FaultList;
 use super::reader::shorten;
 use super::tls_toml::{ListenerToml, TlsToml};
 use super::{DnsConfig, Dnssec, DomainPattern, ListenerTls, Publication, VerifyWanted};
-use crate::address::Host;
-use crate::tls::TlsVersion;
+use crate::policy::tls::TlsVersion;
+use crate::smtp::address::Host;
 
 /// Rejects mandatory DANE without DNSSEC, or to a smart host without a name.
-pub(super) fn check_dane(connectors: &[ConnectorToml], dns: &DnsConfig, faults: &mut FaultList<'_>) {
+pub(super) fn check_dane(
+    connectors: &[ConnectorToml],
+    dns: &DnsConfig,
+    faults: &mut FaultList<'_>,
+) {
     let is_off = dns.dnssec.value == Dnssec::Off;
     for connector in connectors {
         let outbound = &connector.outbound;
-        let dane = outbound.verify.located().filter(|verify| verify.value == VerifyWanted::Dane);
+        let dane = outbound
+            .verify
+            .located()
+            .filter(|verify| verify.value == VerifyWanted::Dane);
         let Some(verify) = dane.filter(|_| outbound.tls.value() == Some(&TlsLevel::Forced)) else {
-            let asked = outbound.discover.located().filter(|asked| asked.value.contains(&Publication::Dane));
+            let asked = outbound
+                .discover
+                .located()
+                .filter(|asked| asked.value.contains(&Publication::Dane));
             if let Some(asked) = asked.filter(|_| is_off) {
                 let message = "discover asks for DANE, but [dns] dnssec = \"off\": no TLSA record is ever used";
                 faults.warn(
@@ -28,26 +38,49 @@ pub(super) fn check_dane(connectors: &[ConnectorToml], dns: &DnsConfig, faults: 
             continue;
         };
         if is_off {
-            let message = "verify = \"dane\" can never be met: [dns] dnssec = \"off\" proves no TLSA record";
-            faults.add(&verify.location, message, "Write dnssec = \"validate\" in [dns], or another verify.");
-        }
-        let Some(RouteToml::SmartHosts(hosts)) = outbound.route.value() else { continue };
-        for host in hosts.iter().filter(|host| matches!(host.value.host, Host::Literal(_))) {
             let message =
-                format!("verify = \"dane\" can never be met: {} is an address, which has no TLSA records", host.value);
-            faults.add(&host.location, message, "Write the smart host by its name, or another verify.");
+                "verify = \"dane\" can never be met: [dns] dnssec = \"off\" proves no TLSA record";
+            faults.add(
+                &verify.location,
+                message,
+                "Write dnssec = \"validate\" in [dns], or another verify.",
+            );
+        }
+        let Some(RouteToml::SmartHosts(hosts)) = outbound.route.value() else {
+            continue;
+        };
+        for host in hosts
+            .iter()
+            .filter(|host| matches!(host.value.host, Host::Literal(_)))
+        {
+            let message = format!(
+                "verify = \"dane\" can never be met: {} is an address, which has no TLSA records",
+                host.value
+            );
+            faults.add(
+                &host.location,
+                message,
+                "Write the smart host by its name, or another verify.",
+            );
         }
     }
 }
 
-/// Warns that `[tls] min_version = "1.3"` leaves peers with TLS 1.2 in the clear, where TLS is opportunistic.
+/// Warns that `[tls] min_version = "1.3"` leaves peers with TLS 1.2 in the clear, where TLS is
+/// opportunistic.
 pub(super) fn warn_of_old_peers(
     tls: &TlsToml,
     listeners: Option<&[ListenerToml]>,
     connectors: &[ConnectorToml],
     faults: &mut FaultList<'_>,
 ) {
-    let Some(version) = tls.min_version.located().filter(|version| version.value == TlsVersion::V1_3) else { return };
+    let Some(version) = tls
+        .min_version
+        .located()
+        .filter(|version| version.value == TlsVersion::V1_3)
+    else {
+        return;
+    };
     let mut remedy = "Write min_version = \"1.2\" here, and min_version = \"1.3\" in the connectors that force TLS.";
     if let Some(name) = opportunistic(connectors) {
         let message = format!(
@@ -57,11 +90,16 @@ pub(super) fn warn_of_old_peers(
         faults.warn(&version.location, message, remedy);
         return;
     }
-    let clear =
-        |listener: &&ListenerToml| listener.tls.resolve(ListenerTls::Opportunistic) == Some(ListenerTls::Opportunistic);
+    let clear = |listener: &&ListenerToml| {
+        listener.tls.resolve(ListenerTls::Opportunistic) == Some(ListenerTls::Opportunistic)
+    };
     if let Some(listener) = listeners.unwrap_or_default().iter().find(clear) {
         remedy = "Write min_version = \"1.2\" here, or tls = \"forced\" in the listener.";
-        let name = listener.name.value().map(|name| shorten(name)).unwrap_or_default();
+        let name = listener
+            .name
+            .value()
+            .map(|name| shorten(name))
+            .unwrap_or_default();
         let message = format!(
             "min_version = \"1.3\": clients that have TLS 1.2 alone may send in the clear to the listener \"{name}\", for \
              its TLS is opportunistic"
@@ -70,8 +108,8 @@ pub(super) fn warn_of_old_peers(
     }
 }
 
-/// The first connector that sends with opportunistic TLS, in quotes; the built-in one if no connector covers all
-/// domains.
+/// The first connector that sends with opportunistic TLS, in quotes; the built-in one if no
+/// connector covers all domains.
 fn opportunistic(connectors: &[ConnectorToml]) -> Option<String> {
     let is_opportunistic = |connector: &&ConnectorToml| {
         let outbound = &connector.outbound;
@@ -79,9 +117,17 @@ fn opportunistic(connectors: &[ConnectorToml]) -> Option<String> {
         outbound.tls.resolve(TlsLevel::Opportunistic) == Some(TlsLevel::Opportunistic)
             || lowered == Some(TlsLevel::Opportunistic)
     };
-    let named = |connector: &ConnectorToml| connector.name.value().map(|name| format!("\"{}\"", shorten(name)));
+    let named = |connector: &ConnectorToml| {
+        connector
+            .name
+            .value()
+            .map(|name| format!("\"{}\"", shorten(name)))
+    };
     let covers_all = |connector: &ConnectorToml| {
-        connector.domains.value().is_none_or(|domains| domains.iter().any(|one| one.value == DomainPattern::Any))
+        connector
+            .domains
+            .value()
+            .is_none_or(|domains| domains.iter().any(|one| one.value == DomainPattern::Any))
     };
     if let Some(connector) = connectors.iter().find(is_opportunistic) {
         return named(connector);

@@ -1,6 +1,7 @@
 //! The simple types of values: text, choices, counts, durations, sizes, paths and lists.
 //!
-//! Each function returns a value or reports a fault, never both. Hosts, domains and networks are in [`super::hosts`].
+//! Each function returns a value or reports a fault, never both. Hosts, domains and networks are in
+//! [`super::hosts`].
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,11 +11,13 @@ use toml::de::DeValue;
 use super::location::FaultList;
 use super::reader::{TomlValue, kind_name, nearest_word, shorten};
 use super::{Located, TrustSource};
-use crate::tls::{Pin, TlsVersion};
+use crate::policy::tls::{Pin, TlsVersion};
 
-/// The longest duration. Anything longer is a mistake, and sums of durations stay far from an overflow.
+/// The longest duration. Anything longer is a mistake, and sums of durations stay far from an
+/// overflow.
 const LONGEST: Duration = Duration::from_hours(10 * 366 * 24);
-const DURATION_REMEDY: &str = "Write a number and a unit in quotes, such as \"30s\", \"5m\", \"4h\" or \"5d\".";
+const DURATION_REMEDY: &str =
+    "Write a number and a unit in quotes, such as \"30s\", \"5m\", \"4h\" or \"5d\".";
 const SIZE_REMEDY: &str = "Write \"64KiB\", \"50MiB\" or \"1GiB\", or a plain number of bytes.";
 
 /// The most characters in the name of a listener or connector, for logs and tables.
@@ -34,23 +37,47 @@ fn wrong_kind<T>(
     got: &DeValue<'_>,
     remedy: &str,
 ) -> Option<T> {
-    faults.add(&value.location, format!("{} must be {wanted}, not {}", value.key, kind_name(got)), remedy);
+    faults.add(
+        &value.location,
+        format!("{} must be {wanted}, not {}", value.key, kind_name(got)),
+        remedy,
+    );
     None
 }
 
 pub(super) fn boolean(value: &TomlValue<'_>, faults: &mut FaultList<'_>) -> Option<bool> {
     match value.raw {
         DeValue::Boolean(yes) => Some(*yes),
-        other => wrong_kind(value, faults, "true or false", other, "Write true or false, without quotes."),
+        other => wrong_kind(
+            value,
+            faults,
+            "true or false",
+            other,
+            "Write true or false, without quotes.",
+        ),
     }
 }
 
 /// Reads one of a few words.
-pub(super) fn choice<T: Copy>(value: &TomlValue<'_>, faults: &mut FaultList<'_>, options: &[(&str, T)]) -> Option<T> {
+pub(super) fn choice<T: Copy>(
+    value: &TomlValue<'_>,
+    faults: &mut FaultList<'_>,
+    options: &[(&str, T)],
+) -> Option<T> {
     let words: Vec<&str> = options.iter().map(|(word, _)| *word).collect();
-    let list = words.iter().map(|word| format!("\"{word}\"")).collect::<Vec<_>>().join(", ");
+    let list = words
+        .iter()
+        .map(|word| format!("\"{word}\""))
+        .collect::<Vec<_>>()
+        .join(", ");
     let DeValue::String(text) = value.raw else {
-        return wrong_kind(value, faults, &format!("one of {list}"), value.raw, "Write one of them, in double quotes.");
+        return wrong_kind(
+            value,
+            faults,
+            &format!("one of {list}"),
+            value.raw,
+            "Write one of them, in double quotes.",
+        );
     };
     if let Some((_, meant)) = options.iter().find(|(word, _)| word == text) {
         return Some(*meant);
@@ -59,19 +86,31 @@ pub(super) fn choice<T: Copy>(value: &TomlValue<'_>, faults: &mut FaultList<'_>,
         Some(meant) => format!("Did you mean \"{meant}\"? Possible are {list}."),
         None => format!("Write one of {list}."),
     };
-    faults.add(&value.location, format!("{} cannot be \"{}\"", value.key, shorten(text)), remedy);
+    faults.add(
+        &value.location,
+        format!("{} cannot be \"{}\"", value.key, shorten(text)),
+        remedy,
+    );
     None
 }
 
 pub(super) fn version(value: &TomlValue<'_>, faults: &mut FaultList<'_>) -> Option<TlsVersion> {
-    choice(value, faults, &[("1.2", TlsVersion::V1_2), ("1.3", TlsVersion::V1_3)])
+    choice(
+        value,
+        faults,
+        &[("1.2", TlsVersion::V1_2), ("1.3", TlsVersion::V1_3)],
+    )
 }
 
 /// Reads an integer that is not negative.
 fn integer(value: &TomlValue<'_>) -> Option<Result<u64, String>> {
-    let DeValue::Integer(number) = value.raw else { return None };
+    let DeValue::Integer(number) = value.raw else {
+        return None;
+    };
     // TOML guarantees integers up to that of i64.
-    let parsed = i64::from_str_radix(number.as_str(), number.radix()).ok().and_then(|n| u64::try_from(n).ok());
+    let parsed = i64::from_str_radix(number.as_str(), number.radix())
+        .ok()
+        .and_then(|n| u64::try_from(n).ok());
     Some(parsed.ok_or_else(|| shorten(&number.to_string())))
 }
 
@@ -83,7 +122,11 @@ pub(super) fn count(value: &TomlValue<'_>, faults: &mut FaultList<'_>, most: u32
         Some(Ok(number)) if number >= 1 && number <= u64::from(most) => u32::try_from(number).ok(),
         Some(number) => {
             let written = number.map_or_else(|text| text, |number| number.to_string());
-            faults.add(&value.location, format!("{} cannot be {written}", value.key), remedy);
+            faults.add(
+                &value.location,
+                format!("{} cannot be {written}", value.key),
+                remedy,
+            );
             None
         }
     }
@@ -99,12 +142,24 @@ pub(super) fn duration(value: &TomlValue<'_>, faults: &mut FaultList<'_>) -> Opt
         return wrong_kind(value, faults, "a duration", value.raw, DURATION_REMEDY);
     };
     let Some(duration) = parse_duration(text) else {
-        faults.add(&value.location, format!("{}: \"{}\" is not a duration", value.key, shorten(text)), DURATION_REMEDY);
+        faults.add(
+            &value.location,
+            format!("{}: \"{}\" is not a duration", value.key, shorten(text)),
+            DURATION_REMEDY,
+        );
         return None;
     };
     if duration.is_zero() || duration > LONGEST {
-        let why = if duration.is_zero() { "zero" } else { "over ten years" };
-        faults.add(&value.location, format!("{}: \"{}\" is {why}", value.key, shorten(text)), DURATION_REMEDY);
+        let why = if duration.is_zero() {
+            "zero"
+        } else {
+            "over ten years"
+        };
+        faults.add(
+            &value.location,
+            format!("{}: \"{}\" is {why}", value.key, shorten(text)),
+            DURATION_REMEDY,
+        );
         return None;
     }
     Some(duration)
@@ -113,8 +168,9 @@ pub(super) fn duration(value: &TomlValue<'_>, faults: &mut FaultList<'_>) -> Opt
 /// Parses a duration such as "30s", "5m", "4h" or "5d".
 #[must_use]
 pub fn parse_duration(text: &str) -> Option<Duration> {
-    // humantime reads "5M" as five months, which nobody means here. The length limit prevents an overflow in its sums:
-    // 24 characters cannot hold both the largest number of seconds and a carry.
+    // humantime reads "5M" as five months, which nobody means here. The length limit prevents an
+    // overflow in its sums: 24 characters cannot hold both the largest number of seconds and a
+    // carry.
     let plain = |c: char| c.is_ascii_digit() || c.is_ascii_lowercase() || c == '.' || c == ' ';
     if text.len() > 24 || !text.chars().all(plain) {
         return None;
@@ -127,7 +183,10 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
 pub fn write_duration(duration: Duration) -> String {
     const UNITS: [(u64, char); 3] = [(24 * 60 * 60, 'd'), (60 * 60, 'h'), (60, 'm')];
     let seconds = duration.as_secs();
-    match UNITS.iter().find(|(unit, _)| seconds > 0 && seconds.is_multiple_of(*unit)) {
+    match UNITS
+        .iter()
+        .find(|(unit, _)| seconds > 0 && seconds.is_multiple_of(*unit))
+    {
         _ if duration.subsec_nanos() > 0 => humantime::format_duration(duration).to_string(),
         Some((unit, letter)) => format!("{}{letter}", seconds / unit),
         None => format!("{seconds}s"),
@@ -137,25 +196,38 @@ pub fn write_duration(duration: Duration) -> String {
 /// Reads a number of octets, at least 1.
 pub(super) fn size(value: &TomlValue<'_>, faults: &mut FaultList<'_>) -> Option<u64> {
     let (size, written) = match (value.raw, integer(value)) {
-        (_, Some(number)) => (number.clone().ok(), number.map_or_else(|text| text, |number| number.to_string())),
+        (_, Some(number)) => (
+            number.clone().ok(),
+            number.map_or_else(|text| text, |number| number.to_string()),
+        ),
         (DeValue::String(text), None) => (parse_size(text), format!("\"{}\"", shorten(text))),
         (other, None) => return wrong_kind(value, faults, "a size", other, SIZE_REMEDY),
     };
     match size {
         Some(size) if size > 0 => Some(size),
         Some(_) => {
-            faults.add(&value.location, format!("{} cannot be zero", value.key), SIZE_REMEDY);
+            faults.add(
+                &value.location,
+                format!("{} cannot be zero", value.key),
+                SIZE_REMEDY,
+            );
             None
         }
         None => {
-            faults.add(&value.location, format!("{}: {written} is not a size", value.key), SIZE_REMEDY);
+            faults.add(
+                &value.location,
+                format!("{}: {written} is not a size", value.key),
+                SIZE_REMEDY,
+            );
             None
         }
     }
 }
 
 fn parse_size(text: &str) -> Option<u64> {
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let factor = match unit.trim_start() {
         "" | "B" => 1,
@@ -175,7 +247,11 @@ pub(super) fn path(value: &TomlValue<'_>, faults: &mut FaultList<'_>) -> Option<
     let path = text(value, faults)?;
     if path.is_empty() || path.contains('\0') {
         let message = format!("{}: \"{}\" is not a path", value.key, shorten(path));
-        faults.add(&value.location, message, "Write a path; a relative one starts from this file's folder.");
+        faults.add(
+            &value.location,
+            message,
+            "Write a path; a relative one starts from this file's folder.",
+        );
         return None;
     }
     Some(faults.folder().join(path))
@@ -194,7 +270,11 @@ pub(super) fn trust(value: &TomlValue<'_>, faults: &mut FaultList<'_>) -> Option
                     "Write \"webpki\", \"system\" or the path of a PEM file, such as \"partner-ca.pem\".".to_owned()
                 }
             };
-            faults.add(&value.location, format!("{} cannot be \"{}\"", value.key, shorten(word)), remedy);
+            faults.add(
+                &value.location,
+                format!("{} cannot be \"{}\"", value.key, shorten(word)),
+                remedy,
+            );
             None
         }
         _ => path(value, faults).map(TrustSource::File),
@@ -207,7 +287,11 @@ pub(super) fn pin(value: &TomlValue<'_>, faults: &mut FaultList<'_>) -> Option<P
     match Pin::parse(written) {
         Ok(pin) => Some(pin),
         Err(fault) => {
-            let message = format!("{}: \"{}\" is not a pin: {fault}", value.key, shorten(written));
+            let message = format!(
+                "{}: \"{}\" is not a pin: {fault}",
+                value.key,
+                shorten(written)
+            );
             let remedy = "Write \"sha256:\" and the SHA-256 of the public key (SPKI), in base64 or hexadecimal; \
                           `gatepost probe` prints it.";
             faults.add(&value.location, message, remedy);
@@ -221,8 +305,13 @@ pub(super) fn label(value: &TomlValue<'_>, faults: &mut FaultList<'_>) -> Option
     let name = text(value, faults)?;
     let bad = name.is_empty() || name.trim() != name || name.chars().count() > LABEL_MAX;
     if bad || name.contains(char::is_control) {
-        let remedy = format!("Write 1 to {LABEL_MAX} characters on one line, without spaces around them.");
-        faults.add(&value.location, format!("{}: \"{}\" is not a usable name", value.key, shorten(name)), remedy);
+        let remedy =
+            format!("Write 1 to {LABEL_MAX} characters on one line, without spaces around them.");
+        faults.add(
+            &value.location,
+            format!("{}: \"{}\" is not a usable name", value.key, shorten(name)),
+            remedy,
+        );
         return None;
     }
     Some(name.to_owned())
@@ -235,13 +324,22 @@ pub(super) fn list<'d, T>(
     mut item: impl FnMut(&TomlValue<'d>, &mut FaultList<'_>) -> Option<T>,
 ) -> Option<Vec<Located<T>>> {
     let Some(items) = value.items(faults) else {
-        return wrong_kind(value, faults, "a list", value.raw, "Put it in square brackets, even if it is only one.");
+        return wrong_kind(
+            value,
+            faults,
+            "a list",
+            value.raw,
+            "Put it in square brackets, even if it is only one.",
+        );
     };
     let written = items.len();
     let mut good = Vec::with_capacity(written);
     for value in items {
         if let Some(meant) = item(&value, faults) {
-            good.push(Located { value: meant, location: value.location });
+            good.push(Located {
+                value: meant,
+                location: value.location,
+            });
         }
     }
     (written == 0 || !good.is_empty()).then_some(good)
@@ -268,10 +366,29 @@ mod tests {
 
     #[test]
     fn durations_have_a_unit_that_means_one_thing() {
-        for (text, seconds) in [("30s", 30), ("5m", 300), ("4h", 14_400), ("5d", 432_000), ("1h 30m", 5_400)] {
-            assert_eq!(parse_duration(text), Some(Duration::from_secs(seconds)), "{text}");
+        for (text, seconds) in [
+            ("30s", 30),
+            ("5m", 300),
+            ("4h", 14_400),
+            ("5d", 432_000),
+            ("1h 30m", 5_400),
+        ] {
+            assert_eq!(
+                parse_duration(text),
+                Some(Duration::from_secs(seconds)),
+                "{text}"
+            );
         }
-        for text in ["", "5", "5 parsecs", "5M", "-5s", "5µs", "s", "18446744073709551615s1000000000ns"] {
+        for text in [
+            "",
+            "5",
+            "5 parsecs",
+            "5M",
+            "-5s",
+            "5µs",
+            "s",
+            "18446744073709551615s1000000000ns",
+        ] {
             assert_eq!(parse_duration(text), None, "{text}");
         }
     }
@@ -286,10 +403,24 @@ mod tests {
 
     #[test]
     fn sizes_are_powers_of_two_or_plain() {
-        for (text, size) in [("64KiB", 65_536), ("50MiB", 52_428_800), ("7", 7), ("1 GiB", 1 << 30)] {
+        for (text, size) in [
+            ("64KiB", 65_536),
+            ("50MiB", 52_428_800),
+            ("7", 7),
+            ("1 GiB", 1 << 30),
+        ] {
             assert_eq!(parse_size(text), Some(size), "{text}");
         }
-        for text in ["", "KiB", "50MB", "5 mib", "1.5MiB", "-1", "16777216TiB", "99999999999999999999"] {
+        for text in [
+            "",
+            "KiB",
+            "50MB",
+            "5 mib",
+            "1.5MiB",
+            "-1",
+            "16777216TiB",
+            "99999999999999999999",
+        ] {
             assert_eq!(parse_size(text), None, "{text}");
         }
     }

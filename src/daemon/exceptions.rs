@@ -1,4 +1,5 @@
-//! Exceptions that have expired: each is logged once, at the start, after a reload or when its last day is over.
+//! Exceptions that have expired: each is logged once, at the start, after a reload or when its last
+//! day is over.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -7,7 +8,7 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 
 use crate::config::{Connector, TlsException};
-use crate::connector::ended_exception;
+use crate::policy::connector::ended_exception;
 
 /// The expired exceptions that have been logged. Never more than the configuration has.
 #[derive(Debug, Default)]
@@ -15,21 +16,40 @@ pub(super) struct AnnouncedExpiries(BTreeSet<(String, Date)>);
 
 impl AnnouncedExpiries {
     /// Returns the exceptions that have expired and were not returned before.
-    fn take_new<'a>(&mut self, connectors: &'a [Arc<Connector>], now: Timestamp) -> Vec<(&'a str, &'a TlsException)> {
+    fn take_new<'a>(
+        &mut self,
+        connectors: &'a [Arc<Connector>],
+        now: Timestamp,
+    ) -> Vec<(&'a str, &'a TlsException)> {
         let ended: Vec<_> = connectors
             .iter()
-            .filter_map(|connector| Some((connector.name.as_str(), ended_exception(connector, now)?)))
+            .filter_map(|connector| {
+                Some((connector.name.as_str(), ended_exception(connector, now)?))
+            })
             .collect();
         let before = std::mem::take(&mut self.0);
-        self.0 = ended.iter().map(|(name, exception)| ((*name).to_owned(), exception.until)).collect();
-        let is_new =
-            |(name, exception): &(&str, &TlsException)| !before.contains(&((*name).to_owned(), exception.until));
+        self.0 = ended
+            .iter()
+            .map(|(name, exception)| ((*name).to_owned(), exception.until))
+            .collect();
+        let is_new = |(name, exception): &(&str, &TlsException)| {
+            !before.contains(&((*name).to_owned(), exception.until))
+        };
         ended.into_iter().filter(is_new).collect()
     }
 
     /// Logs the exceptions that have expired.
     pub(super) fn log_expired(&mut self, connectors: &[Arc<Connector>], now: Timestamp) {
-        for (connector, TlsException { until, reason, location, .. }) in self.take_new(connectors, now) {
+        for (
+            connector,
+            TlsException {
+                until,
+                reason,
+                location,
+                ..
+            },
+        ) in self.take_new(connectors, now)
+        {
             tracing::warn!(
                 connector, %until, ?reason, place = %location,
                 "the exception of a connector has expired: its own demand applies again; remove the exception from the file"
@@ -58,12 +78,21 @@ mod tests {
             )
             .expect("a string takes all");
         }
-        parse(&text, Path::new("gatepost.toml")).expect("a good configuration").0.connectors
+        parse(&text, Path::new("gatepost.toml"))
+            .expect("a good configuration")
+            .0
+            .connectors
     }
 
-    fn names(announced: &mut AnnouncedExpiries, connectors: &[Arc<Connector>], now: &str) -> Vec<String> {
+    fn names(
+        announced: &mut AnnouncedExpiries,
+        connectors: &[Arc<Connector>],
+        now: &str,
+    ) -> Vec<String> {
         let news = announced.take_new(connectors, now.parse().expect("a time"));
-        news.into_iter().map(|(name, exception)| format!("{name} {}", exception.until)).collect()
+        news.into_iter()
+            .map(|(name, exception)| format!("{name} {}", exception.until))
+            .collect()
     }
 
     #[test]
@@ -85,9 +114,18 @@ mod tests {
     fn expiries_before_the_start_are_logged_and_new_ones_after_a_reload() {
         let mut announced = AnnouncedExpiries::default();
         let now = "2026-06-01T00:00:00Z";
-        assert_eq!(names(&mut announced, &connectors(&[("a", "2026-01-31")]), now), ["a 2026-01-31"]);
+        assert_eq!(
+            names(&mut announced, &connectors(&[("a", "2026-01-31")]), now),
+            ["a 2026-01-31"]
+        );
         let longer = connectors(&[("a", "2026-03-31"), ("b", "2026-02-28")]);
-        assert_eq!(names(&mut announced, &longer, now), ["a 2026-03-31", "b 2026-02-28"]);
-        assert_eq!(names(&mut announced, &connectors(&[]), now), Vec::<String>::new());
+        assert_eq!(
+            names(&mut announced, &longer, now),
+            ["a 2026-03-31", "b 2026-02-28"]
+        );
+        assert_eq!(
+            names(&mut announced, &connectors(&[]), now),
+            Vec::<String>::new()
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! The metrics and checks of the daemon: the results of attempts, and a round of checks every minute.
+//! The metrics and checks of the daemon: the results of attempts, and a round of checks every
+//! minute.
 
 use std::sync::Arc;
 
@@ -6,13 +7,13 @@ use jiff::Timestamp;
 
 use super::reload::InForce;
 use crate::config::{Config, TlsDemand};
-use crate::failure::RecipientOutcome;
-use crate::inbound::Clients;
-use crate::monitor::certificates::OwnCertificate;
-use crate::monitor::labels::Direction;
-use crate::monitor::{DeliveryResult, Monitor, SAVE_INTERVAL};
-use crate::outbound::{Attempt, AttemptResult};
-use crate::scheduler::Observer;
+use crate::policy::failure::RecipientOutcome;
+use crate::relay::inbound::Clients;
+use crate::relay::outbound::{Attempt, AttemptResult};
+use crate::relay::scheduler::Observer;
+use crate::telemetry::certificates::OwnCertificate;
+use crate::telemetry::labels::Direction;
+use crate::telemetry::{DeliveryResult, Monitor, SAVE_INTERVAL};
 
 /// Returns an observer that counts every attempt and passes it on to `next`.
 pub(super) fn observer(monitor: Monitor, next: Observer) -> Observer {
@@ -40,12 +41,18 @@ fn count(monitor: &Monitor, attempt: &Attempt, report: &AttemptResult) {
         monitor.attempted(connector, result, clearance, 1);
     }
     if let Some(clearance) = delivered_with {
-        let age = attempt.entry.accepted.duration_until(Timestamp::now()).try_into().unwrap_or_default();
+        let age = attempt
+            .entry
+            .accepted
+            .duration_until(Timestamp::now())
+            .try_into()
+            .unwrap_or_default();
         monitor.delivered(connector, clearance, attempt.entry.size, recipients, age);
     }
 }
 
-/// Runs every minute: logs suppressed lines, checks certificates, and saves the state of the monitor.
+/// Runs every minute: logs suppressed lines, checks certificates, and saves the state of the
+/// monitor.
 pub(super) async fn round(in_force: Arc<InForce>, clients: Clients) {
     loop {
         check_certificates(&in_force);
@@ -58,14 +65,25 @@ pub(super) async fn round(in_force: Arc<InForce>, clients: Clients) {
 
 fn check_certificates(in_force: &InForce) {
     let own = in_force.tls().identities().into_iter();
-    let own: Vec<OwnCertificate> =
-        own.map(|own| OwnCertificate { file: own.file.display().to_string(), not_after: own.not_after }).collect();
+    let own: Vec<OwnCertificate> = own
+        .map(|own| OwnCertificate {
+            file: own.file.display().to_string(),
+            not_after: own.not_after,
+        })
+        .collect();
     let settings = in_force.running.load();
     let config = &settings.config;
     let any = std::iter::once(settings.connectors.catch_all());
     in_force.monitor.prepare(
-        config.listeners.iter().map(|listener| listener.name.as_str()),
-        config.connectors.iter().chain(any).map(|connector| connector.name.as_str()),
+        config
+            .listeners
+            .iter()
+            .map(|listener| listener.name.as_str()),
+        config
+            .connectors
+            .iter()
+            .chain(any)
+            .map(|connector| connector.name.as_str()),
     );
     in_force.monitor.certificates().warn_expiring(
         &own,
@@ -76,18 +94,25 @@ fn check_certificates(in_force: &InForce) {
 
 /// Returns true if a connector demands TLS. Demands that only a domain publishes do not count.
 fn is_forced(config: &Config, direction: Direction, name: &str) -> bool {
-    config.connectors.iter().filter(|connector| connector.name == name).any(|connector| {
-        let demand = match direction {
-            Direction::Inbound => &connector.inbound.tls,
-            Direction::Outbound => &connector.outbound.tls,
-        };
-        matches!(demand, TlsDemand::Forced { .. })
-    })
+    config
+        .connectors
+        .iter()
+        .filter(|connector| connector.name == name)
+        .any(|connector| {
+            let demand = match direction {
+                Direction::Inbound => &connector.inbound.tls,
+                Direction::Outbound => &connector.outbound.tls,
+            };
+            matches!(demand, TlsDemand::Forced { .. })
+        })
 }
 
 /// Saves the state of the monitor for the next run.
 pub(super) async fn save(in_force: &InForce) {
-    let (monitor, folder) = (in_force.monitor.clone(), in_force.config().spool.value.clone());
+    let (monitor, folder) = (
+        in_force.monitor.clone(),
+        in_force.config().spool.value.clone(),
+    );
     // Fails only while the runtime shuts down.
     let _ = tokio::task::spawn_blocking(move || monitor.save(&folder)).await;
 }

@@ -1,4 +1,5 @@
-//! The reload: the configuration in use and the parts that depend on it, replaced together or not at all.
+//! The reload: the configuration in use and the parts that depend on it, replaced together or not
+//! at all.
 
 use std::sync::Arc;
 
@@ -6,14 +7,14 @@ use super::TestOverrides;
 use crate::config::{Config, Fault, ListenAddress, ListenerConfig, Location, merge_warnings};
 use crate::discovery::Discovery;
 use crate::discovery::mta_sts::{POLICY_FETCH_TIMEOUT, WebSource};
-use crate::dns::Dns;
-use crate::evidence::Evidence;
-use crate::handshake::TlsMaterial;
-use crate::https::Https;
-use crate::monitor::Monitor;
-use crate::outbound::Outbound;
-use crate::running_config::{RunningConfig, Snapshot};
-use crate::tlsrpt::{Reporter, Submitter};
+use crate::net::dns::Dns;
+use crate::net::https::Https;
+use crate::net::tls_io::TlsMaterial;
+use crate::relay::outbound::Outbound;
+use crate::relay::running_config::{RunningConfig, Snapshot};
+use crate::relay::tlsrpt::{Reporter, Submitter};
+use crate::storage::evidence::Evidence;
+use crate::telemetry::Monitor;
 
 use super::tls_reports::Reports;
 
@@ -40,8 +41,16 @@ impl InForce {
     ) -> Self {
         let reports = Reports::new(submitter, &tls, dns.clone());
         let running = RunningConfig::new(Snapshot::new(Arc::clone(config), tls, dns));
-        let outbound = Outbound::new(running.clone(), discovery, reporter).monitored(monitor.clone());
-        Self { running, outbound: Arc::new(outbound), evidence: Evidence::off(), reports, monitor, test_overrides }
+        let outbound =
+            Outbound::new(running.clone(), discovery, reporter).monitored(monitor.clone());
+        Self {
+            running,
+            outbound: Arc::new(outbound),
+            evidence: Evidence::off(),
+            reports,
+            monitor,
+            test_overrides,
+        }
     }
 
     pub(super) fn config(&self) -> Arc<Config> {
@@ -55,20 +64,38 @@ impl InForce {
     /// Replaces the configuration; see [`super::RunningDaemon::reload`].
     pub(super) fn replace(&self, config: Config) -> Result<Vec<Fault>, Vec<Fault>> {
         let mut faults = needs_restart(&self.config(), &config);
-        let dns = self.running.load().router.dns().with_config(&config.dns).map_err(|error| error.fault(&config.dns));
+        let dns = self
+            .running
+            .load()
+            .router
+            .dns()
+            .with_config(&config.dns)
+            .map_err(|error| error.fault(&config.dns));
         let submitter = Submitter::load(&config.tlsrpt);
-        let ((tls, mut warnings), dns, (submitter, more)) = match (TlsMaterial::load(&config), dns, submitter) {
-            (Ok(tls), Ok(dns), Ok((submitter, more))) if faults.is_empty() => (tls, dns, (submitter, more)),
-            (tls, dns, submitter) => {
-                faults.extend(tls.err().into_iter().flatten().chain(dns.err()).chain(submitter.err()));
-                return Err(faults);
-            }
-        };
+        let ((tls, mut warnings), dns, (submitter, more)) =
+            match (TlsMaterial::load(&config), dns, submitter) {
+                (Ok(tls), Ok(dns), Ok((submitter, more))) if faults.is_empty() => {
+                    (tls, dns, (submitter, more))
+                }
+                (tls, dns, submitter) => {
+                    faults.extend(
+                        tls.err()
+                            .into_iter()
+                            .flatten()
+                            .chain(dns.err())
+                            .chain(submitter.err()),
+                    );
+                    return Err(faults);
+                }
+            };
         warnings.extend(more);
         let config = Arc::new(config);
         self.evidence.set_keep(config.evidence.keep);
         self.reports.replace(submitter, &tls, dns.clone());
-        self.outbound.discovery().mta_sts().replace(web(&tls, &dns, self.test_overrides));
+        self.outbound
+            .discovery()
+            .mta_sts()
+            .replace(web(&tls, &dns, self.test_overrides));
         self.running.replace(Snapshot::new(config, tls, dns));
         self.outbound.close_replaced();
         Ok(merge_warnings(warnings))
@@ -87,7 +114,9 @@ pub(super) fn web(tls: &TlsMaterial, dns: &Dns, test_overrides: TestOverrides) -
 pub fn needs_restart(old: &Config, new: &Config) -> Vec<Fault> {
     let mut faults = Vec::new();
     let mut fault = |location: &Location, what: &str| {
-        let remedy = "Restart the daemon for this; nothing of the new configuration is in force yet.".to_owned();
+        let remedy =
+            "Restart the daemon for this; nothing of the new configuration is in force yet."
+                .to_owned();
         faults.push(Fault {
             location: location.clone(),
             message: format!("{what} cannot change while the daemon runs"),
@@ -113,9 +142,15 @@ pub fn needs_restart(old: &Config, new: &Config) -> Vec<Fault> {
         fault(&new.admin.http.location, "[admin] http");
     }
     if bound(&old.listeners) != bound(&new.listeners) {
-        let location =
-            new.listeners.first().and_then(|listener| listener.addresses.first()).map(|first| &first.location);
-        fault(location.unwrap_or(&new.spool.location), "the names and addresses of the listeners");
+        let location = new
+            .listeners
+            .first()
+            .and_then(|listener| listener.addresses.first())
+            .map(|first| &first.location);
+        fault(
+            location.unwrap_or(&new.spool.location),
+            "the names and addresses of the listeners",
+        );
     }
     faults
 }
@@ -123,6 +158,15 @@ pub fn needs_restart(old: &Config, new: &Config) -> Vec<Fault> {
 fn bound(listeners: &[ListenerConfig]) -> Vec<(&str, Vec<&ListenAddress>)> {
     listeners
         .iter()
-        .map(|listener| (listener.name.as_str(), listener.addresses.iter().map(|address| &address.value).collect()))
+        .map(|listener| {
+            (
+                listener.name.as_str(),
+                listener
+                    .addresses
+                    .iter()
+                    .map(|address| &address.value)
+                    .collect(),
+            )
+        })
         .collect()
 }

@@ -1,7 +1,8 @@
-//! The sockets of the listeners: bound here, or bound by systemd and passed by name (`systemd:NAME`).
+//! The sockets of the listeners: bound here, or bound by systemd and passed by name
+//! (`systemd:NAME`).
 //!
-//! systemd passes sockets as in `sd_listen_fds(3)`. With them port 25 needs no privilege, and connections wait during
-//! a restart. This module accepts no connections.
+//! systemd passes sockets as in `sd_listen_fds(3)`. With them port 25 needs no privilege, and
+//! connections wait during a restart. This module accepts no connections.
 
 use std::net::{SocketAddr, TcpListener as StdListener};
 
@@ -21,10 +22,11 @@ pub struct SystemdSockets {
 }
 
 impl SystemdSockets {
-    /// Takes the sockets that the environment announces (`LISTEN_PID`, `LISTEN_FDS`, `LISTEN_FDNAMES`).
+    /// Takes the sockets that the environment announces (`LISTEN_PID`, `LISTEN_FDS`,
+    /// `LISTEN_FDNAMES`).
     ///
-    /// Call it once in a process, and before that has threads: it removes the variables, so that nothing else takes
-    /// the same sockets.
+    /// Call it once in a process, and before that has threads: it removes the variables, so that
+    /// nothing else takes the same sockets.
     #[must_use]
     pub fn from_environment() -> Self {
         // Without LISTEN_PID the variables may be meant for the parent process.
@@ -35,19 +37,30 @@ impl SystemdSockets {
         let mut names = names.split(':');
         let mut passed = ListenFd::from_env();
         let sockets = (0..passed.len()).map(|at| {
-            let name = names.next().filter(|name| !name.is_empty()).unwrap_or("unknown");
+            let name = names
+                .next()
+                .filter(|name| !name.is_empty())
+                .unwrap_or("unknown");
             (name.to_owned(), take_listener(&mut passed, at))
         });
-        Self { sockets: sockets.collect() }
+        Self {
+            sockets: sockets.collect(),
+        }
     }
 
     /// Takes the sockets of one name. A socket unit with several `ListenStream=` passes as many.
     fn take_named(&mut self, name: &str) -> Result<Vec<TcpListener>, String> {
-        let (mine, others) = std::mem::take(&mut self.sockets).into_iter().partition(|(other, _)| other == name);
+        let (mine, others) = std::mem::take(&mut self.sockets)
+            .into_iter()
+            .partition(|(other, _)| other == name);
         self.sockets = others;
         let mine: Vec<(String, _)> = mine;
         if mine.is_empty() {
-            let mut names: Vec<_> = self.sockets.iter().map(|(name, _)| format!("\"{name}\"")).collect();
+            let mut names: Vec<_> = self
+                .sockets
+                .iter()
+                .map(|(name, _)| format!("\"{name}\""))
+                .collect();
             names.dedup();
             return Err(if names.is_empty() {
                 "systemd passed no socket".to_owned()
@@ -59,7 +72,9 @@ impl SystemdSockets {
             socket.set_nonblocking(true)?;
             TcpListener::from_std(socket)
         };
-        mine.into_iter().map(|(_, socket)| listen(socket?).map_err(|error| error.to_string())).collect()
+        mine.into_iter()
+            .map(|(_, socket)| listen(socket?).map_err(|error| error.to_string()))
+            .collect()
     }
 
     /// Returns the names of the sockets that no listener has taken.
@@ -72,17 +87,21 @@ impl SystemdSockets {
 
 /// Takes one descriptor if it is a listening socket.
 fn take_listener(passed: &mut ListenFd, at: usize) -> Result<StdListener, String> {
-    let socket = passed.take_tcp_listener(at).map_err(|error| error.to_string())?;
+    let socket = passed
+        .take_tcp_listener(at)
+        .map_err(|error| error.to_string())?;
     let socket = socket.ok_or("another listener uses it already")?;
     match SockRef::from(&socket).is_listener() {
         Ok(true) => Ok(socket),
-        Ok(false) => Err("it is a connection, not a socket to accept them on; set Accept=no".to_owned()),
+        Ok(false) => {
+            Err("it is a connection, not a socket to accept them on; set Accept=no".to_owned())
+        }
         Err(error) => Err(error.to_string()),
     }
 }
 
-/// Binds every address of every listener and takes the passed sockets that they name. On a fault, nothing stays
-/// bound.
+/// Binds every address of every listener and takes the passed sockets that they name. On a fault,
+/// nothing stays bound.
 pub(super) async fn bind(config: &Config, mut passed: SystemdSockets) -> Result<Bound, Vec<Fault>> {
     let mut faults = Vec::new();
     let mut all = Vec::new();
@@ -92,7 +111,9 @@ pub(super) async fn bind(config: &Config, mut passed: SystemdSockets) -> Result<
             match &address.value {
                 ListenAddress::Bind(to) => match TcpListener::bind(to).await {
                     Ok(socket) => sockets.push(socket),
-                    Err(error) => faults.push(bind_fault(&listener.name, *to, &address.location, &error)),
+                    Err(error) => {
+                        faults.push(bind_fault(&listener.name, *to, &address.location, &error))
+                    }
                 },
                 ListenAddress::Systemd(name) => match passed.take_named(name) {
                     Ok(named) => sockets.extend(named),
@@ -108,7 +129,9 @@ pub(super) async fn bind(config: &Config, mut passed: SystemdSockets) -> Result<
     for name in passed.unused() {
         tracing::warn!(
             socket = name,
-            remedy = format!("write address = [\"systemd:{name}\"] in a listener, or disable the socket unit"),
+            remedy = format!(
+                "write address = [\"systemd:{name}\"] in a listener, or disable the socket unit"
+            ),
             "systemd passed a socket that no listener names; connections to it are never accepted"
         );
     }
@@ -121,10 +144,19 @@ fn passed_fault(listener: &str, name: &str, address: &Located<ListenAddress>, wh
         "Write FileDescriptorName={name} and Service=gatepost.service into a socket unit, and start that: `systemctl \
          enable --now gatepost.socket`. Or write an address and a port here."
     );
-    Fault { location: address.location.clone(), message, remedy }
+    Fault {
+        location: address.location.clone(),
+        message,
+        remedy,
+    }
 }
 
-fn bind_fault(listener: &str, address: SocketAddr, location: &Location, error: &std::io::Error) -> Fault {
+fn bind_fault(
+    listener: &str,
+    address: SocketAddr,
+    location: &Location,
+    error: &std::io::Error,
+) -> Fault {
     let port = address.port();
     let remedy = match error.kind() {
         std::io::ErrorKind::AddrInUse => format!(
@@ -141,5 +173,9 @@ fn bind_fault(listener: &str, address: SocketAddr, location: &Location, error: &
         _ => "Choose an address and port that this machine can listen on.".to_owned(),
     };
     let message = format!("listener \"{listener}\" cannot listen on {address}: {error}");
-    Fault { location: location.clone(), message, remedy }
+    Fault {
+        location: location.clone(),
+        message,
+        remedy,
+    }
 }

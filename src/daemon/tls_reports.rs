@@ -1,4 +1,5 @@
-//! The service for TLS reports (RFC 8460): its start, and the replacement of its settings on reload.
+//! The service for TLS reports (RFC 8460): its start, and the replacement of its settings on
+//! reload.
 
 use std::sync::Arc;
 
@@ -8,11 +9,13 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, SendReports};
-use crate::dns::Dns;
-use crate::handshake::TlsMaterial;
-use crate::https::Https;
-use crate::spool::{Entry, SqliteSpool};
-use crate::tlsrpt::{Bounds, CountStoreError, Internet, ReportSender, ReportService, Reporter, Schedule, Submitter};
+use crate::net::dns::Dns;
+use crate::net::https::Https;
+use crate::net::tls_io::TlsMaterial;
+use crate::relay::tlsrpt::{
+    Bounds, CountStoreError, Internet, ReportSender, ReportService, Reporter, Schedule, Submitter,
+};
+use crate::storage::spool::{Entry, SqliteSpool};
 
 /// The settings of the service. Both are replaced on reload.
 #[derive(Debug)]
@@ -24,7 +27,10 @@ pub(super) struct Reports {
 impl Reports {
     pub(super) fn new(submitter: Submitter, tls: &TlsMaterial, dns: Dns) -> Self {
         let https = Https::new(dns.clone(), tls.https().clone());
-        Self { submitter: Arc::new(ArcSwap::from_pointee(submitter)), internet: Arc::new(Internet::new(dns, https)) }
+        Self {
+            submitter: Arc::new(ArcSwap::from_pointee(submitter)),
+            internet: Arc::new(Internet::new(dns, https)),
+        }
     }
 
     pub(super) fn replace(&self, submitter: Submitter, tls: &TlsMaterial, dns: Dns) {
@@ -33,7 +39,8 @@ impl Reports {
         self.internet.replace(dns, https);
     }
 
-    /// Starts the service if there is one. It sends reports until `stop`, and counts until [`RunningReports::end`].
+    /// Starts the service if there is one. It sends reports until `stop`, and counts until
+    /// [`RunningReports::end`].
     pub(super) fn start(
         &self,
         desk: Option<ReportService>,
@@ -73,31 +80,33 @@ impl RunningReports {
     }
 }
 
-/// Opens the service if `[tlsrpt] send` asks for it. Mail does not depend on it: if the store cannot be opened, there
-/// are no TLS reports until the next start.
+/// Opens the service if `[tlsrpt] send` asks for it. Mail does not depend on it: if the store
+/// cannot be opened, there are no TLS reports until the next start.
 pub(super) fn open_service(config: &Config) -> (Reporter, Option<ReportService>) {
     let send = &config.tlsrpt.send;
     match send.value {
         SendReports::Off => (Reporter::off(), None),
-        SendReports::Daily => match ReportService::open(&config.spool.value, Bounds::default(), Schedule::default()) {
-            Ok((reporter, desk)) => (reporter, Some(desk)),
-            Err(error) => {
-                let remedy = match &error {
-                    CountStoreError::OtherVersion { .. } => {
-                        "Run the gatepost that wrote the file, or move it away with its -wal file and lose what is not \
+        SendReports::Daily => {
+            match ReportService::open(&config.spool.value, Bounds::default(), Schedule::default()) {
+                Ok((reporter, desk)) => (reporter, Some(desk)),
+                Err(error) => {
+                    let remedy = match &error {
+                        CountStoreError::OtherVersion { .. } => {
+                            "Run the gatepost that wrote the file, or move it away with its -wal file and lose what is not \
                          reported yet; or write [tlsrpt] send = false."
-                    }
-                    CountStoreError::Failed(_) => {
-                        "Let the user that Gatepost runs as write to [spool] path and see that its disk has room, then \
+                        }
+                        CountStoreError::Failed(_) => {
+                            "Let the user that Gatepost runs as write to [spool] path and see that its disk has room, then \
                          restart; or write [tlsrpt] send = false."
-                    }
-                };
-                tracing::error!(
-                    place = %send.location, %error, remedy,
-                    "TLS results are not counted and no TLS reports are sent until the next start; mail is not affected"
-                );
-                (Reporter::off(), None)
+                        }
+                    };
+                    tracing::error!(
+                        place = %send.location, %error, remedy,
+                        "TLS results are not counted and no TLS reports are sent until the next start; mail is not affected"
+                    );
+                    (Reporter::off(), None)
+                }
             }
-        },
+        }
     }
 }

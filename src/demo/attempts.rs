@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use crate::failure::{Cause, Failure, Persistence, RecipientOutcome};
-use crate::outbound::{Attempt, AttemptResult};
-use crate::tls::{Authentication, NoTls, TlsOutcome};
+use crate::policy::failure::{Cause, Failure, Persistence, RecipientOutcome};
+use crate::policy::tls::{Authentication, NoTls, TlsOutcome};
+use crate::relay::outbound::{Attempt, AttemptResult};
 
 use super::DemoError;
 
@@ -54,11 +54,20 @@ impl AttemptLog {
     /// Adds the results of an attempt.
     pub(super) fn add(&self, attempt: &Attempt, report: &AttemptResult) {
         let envelope = &attempt.entry.envelope;
-        let record = |result: &crate::outbound::RecipientResult| {
-            let to = envelope.recipients.get(result.recipient).map(|recipient| recipient.mailbox.to_string());
-            AttemptRecord { to: to.unwrap_or_default(), end: AttemptEnd::of(result) }
+        let record = |result: &crate::relay::outbound::RecipientResult| {
+            let to = envelope
+                .recipients
+                .get(result.recipient)
+                .map(|recipient| recipient.mailbox.to_string());
+            AttemptRecord {
+                to: to.unwrap_or_default(),
+                end: AttemptEnd::of(result),
+            }
         };
-        self.records.lock().unwrap_or_else(PoisonError::into_inner).extend(report.results.iter().map(record));
+        self.records
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .extend(report.results.iter().map(record));
         self.added.notify_waiters();
     }
 
@@ -66,21 +75,28 @@ impl AttemptLog {
     pub(super) async fn wait_for(&self, to: &str) -> Result<AttemptRecord, DemoError> {
         let found = async {
             loop {
-                // Created before the list is read, so that a record that is added in between is not missed.
+                // Created before the list is read, so that a record that is added in between is not
+                // missed.
                 let added = self.added.notified();
-                let records = self.records.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                let records = self
+                    .records
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .clone();
                 if let Some(record) = records.into_iter().find(|record| record.to == to) {
                     return record;
                 }
                 added.await;
             }
         };
-        tokio::time::timeout(WAIT_TIME, found).await.map_err(|_| DemoError::NoAttempt(to.to_owned()))
+        tokio::time::timeout(WAIT_TIME, found)
+            .await
+            .map_err(|_| DemoError::NoAttempt(to.to_owned()))
     }
 }
 
 impl AttemptEnd {
-    fn of(result: &crate::outbound::RecipientResult) -> Self {
+    fn of(result: &crate::relay::outbound::RecipientResult) -> Self {
         let why = |failure: &Failure| match &failure.cause {
             Cause::Policy(refusal) => refusal.unmet.to_string(),
             Cause::RequireTls(_)
@@ -98,15 +114,20 @@ impl AttemptEnd {
                     authentication: via.clearance.authentication().clone(),
                 },
             },
-            (RecipientOutcome::Delivered(reply), None) => {
-                Self::Bounced { status: "none".to_owned(), reason: format!("delivered without a session: {reply}") }
-            }
+            (RecipientOutcome::Delivered(reply), None) => Self::Bounced {
+                status: "none".to_owned(),
+                reason: format!("delivered without a session: {reply}"),
+            },
             (RecipientOutcome::Deferred(failure) | RecipientOutcome::Held(failure), _) => {
-                Self::Deferred { status: failure.enhanced(Persistence::Transient).to_string(), reason: why(failure) }
+                Self::Deferred {
+                    status: failure.enhanced(Persistence::Transient).to_string(),
+                    reason: why(failure),
+                }
             }
-            (RecipientOutcome::Bounced(failure), _) => {
-                Self::Bounced { status: failure.enhanced(Persistence::Permanent).to_string(), reason: why(failure) }
-            }
+            (RecipientOutcome::Bounced(failure), _) => Self::Bounced {
+                status: failure.enhanced(Persistence::Permanent).to_string(),
+                reason: why(failure),
+            },
         }
     }
 }

@@ -1,11 +1,12 @@
-//! A certificate authority that exists only while the demo runs, and that only the demo's relay and peers trust.
+//! A certificate authority that exists only while the demo runs, and that only the demo's relay and
+//! peers trust.
 
 use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, PublicKeyData as _,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyPair, KeyUsagePurpose, PublicKeyData as _,
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
@@ -43,10 +44,17 @@ impl Authority {
         let mut params = CertificateParams::new(Vec::new())?;
         params.distinguished_name = name("Gatepost demo authority");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
+        params.key_usages = vec![
+            KeyUsagePurpose::KeyCertSign,
+            KeyUsagePurpose::DigitalSignature,
+        ];
         let key = KeyPair::generate()?;
         let certificate = params.self_signed(&key)?;
-        Ok(Self { pem: certificate.pem(), der: certificate.der().clone(), issuer: Issuer::new(params, key) })
+        Ok(Self {
+            pem: certificate.pem(),
+            der: certificate.der().clone(),
+            issuer: Issuer::new(params, key),
+        })
     }
 
     /// Returns the certificate of the authority in PEM format.
@@ -60,11 +68,18 @@ impl Authority {
     }
 
     /// Issues a certificate for several hosts. Its subject is the first of them.
-    pub(super) fn issue_for(&self, hosts: Vec<String>, flaw: Flaw) -> Result<DemoIdentity, DemoError> {
+    pub(super) fn issue_for(
+        &self,
+        hosts: Vec<String>,
+        flaw: Flaw,
+    ) -> Result<DemoIdentity, DemoError> {
         let title = name(hosts.first().map_or("", String::as_str));
         let mut params = CertificateParams::new(hosts)?;
         params.distinguished_name = title;
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.extended_key_usages = vec![
+            ExtendedKeyUsagePurpose::ServerAuth,
+            ExtendedKeyUsagePurpose::ClientAuth,
+        ];
         if flaw == Flaw::Expired {
             params.not_before = rcgen::date_time_ymd(2000, 1, 1);
             params.not_after = rcgen::date_time_ymd(2001, 1, 1);
@@ -84,15 +99,21 @@ impl Authority {
         })
     }
 
-    /// Returns the TLS configuration of a client that trusts this authority, with or without a client certificate.
-    pub(super) fn client(&self, identity: Option<&DemoIdentity>) -> Result<Arc<ClientConfig>, DemoError> {
+    /// Returns the TLS configuration of a client that trusts this authority, with or without a
+    /// client certificate.
+    pub(super) fn client(
+        &self,
+        identity: Option<&DemoIdentity>,
+    ) -> Result<Arc<ClientConfig>, DemoError> {
         let mut roots = RootCertStore::empty();
         roots.add(self.der.clone())?;
         let builder = ClientConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()?
             .with_root_certificates(roots);
         Ok(Arc::new(match identity {
-            Some(identity) => builder.with_client_auth_cert(identity.chain.clone(), identity.key.clone_key())?,
+            Some(identity) => {
+                builder.with_client_auth_cert(identity.chain.clone(), identity.key.clone_key())?
+            }
             None => builder.with_no_client_auth(),
         }))
     }

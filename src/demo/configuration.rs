@@ -56,8 +56,8 @@ tls = "forced"
 verify = "name"
 "#;
 
-/// Returns the content of the file. Each domain that is found by DNS has its own port, since all hosts are on this
-/// machine.
+/// Returns the content of the file. Each domain that is found by DNS has its own port, since all
+/// hosts are on this machine.
 pub(super) fn configuration(
     peers: &[DemoPeer],
     [mailboxes, a, b, c]: [SocketAddr; 4],
@@ -81,13 +81,24 @@ pub(super) fn configuration(
         add_route_connector(&mut text, domain, address, names, policy);
     }
     for (case, peer) in OUTGOING.iter().zip(peers) {
-        let names = if case.policy.by_name() { format!("names = [\"{PARTNER}\"]") } else { String::new() };
-        add_route_connector(&mut text, case.domain, peer.address, &names, case.policy.toml());
+        let names = if case.policy.by_name() {
+            format!("names = [\"{PARTNER}\"]")
+        } else {
+            String::new()
+        };
+        add_route_connector(
+            &mut text,
+            case.domain,
+            peer.address,
+            &names,
+            case.policy.toml(),
+        );
     }
     for (case, peer) in PUBLISHERS.iter().zip(&publishers.peers) {
         add_mx_connector(&mut text, case.domain, peer.address, "");
     }
-    for ((domain, downgrade, _), (_, interceptor)) in DOWNGRADED.iter().zip(&publishers.downgraded) {
+    for ((domain, downgrade, _), (_, interceptor)) in DOWNGRADED.iter().zip(&publishers.downgraded)
+    {
         let policy = format!("downgrade = \"{downgrade}\"\nmessages_per_connection = 1\n");
         add_mx_connector(&mut text, domain, interceptor.address, &policy);
     }
@@ -105,7 +116,13 @@ fn add_mx_connector(text: &mut String, domain: &str, host: SocketAddr, policy: &
 }
 
 /// Adds a connector that sends to a smart host.
-fn add_route_connector(text: &mut String, domain: &str, route: SocketAddr, names: &str, policy: &str) {
+fn add_route_connector(
+    text: &mut String,
+    domain: &str,
+    route: SocketAddr,
+    names: &str,
+    policy: &str,
+) {
     // Writing into a String cannot fail.
     let _ = write!(
         text,

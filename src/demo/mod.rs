@@ -1,8 +1,8 @@
-//! The demo: a relay and its peers in one process, which play every scenario of opportunistic, forced, published and
-//! remembered TLS over TCP. It uses only loopback and a temporary folder.
+//! The demo: a relay and its peers in one process, which play every scenario of opportunistic,
+//! forced, published and remembered TLS over TCP. It uses only loopback and a temporary folder.
 //!
-//! The relay is the real one, started from a real configuration file. The results in the table are what the peers
-//! received and what the relay recorded, compared with what each policy promises.
+//! The relay is the real one, started from a real configuration file. The results in the table are
+//! what the peers received and what the relay recorded, compared with what each policy promises.
 
 mod attempts;
 mod authority;
@@ -62,7 +62,11 @@ pub enum DemoError {
 /// [`DemoError`] if the demo could not be completed.
 pub async fn play(keep: bool) -> Result<bool, DemoError> {
     let stage = DemoStage::start().await?;
-    println!("Gatepost {}: one relay on {}, and its peers. Playing …", env!("CARGO_PKG_VERSION"), stage.relay);
+    println!(
+        "Gatepost {}: one relay on {}, and its peers. Playing …",
+        env!("CARGO_PKG_VERSION"),
+        stage.relay
+    );
     let mut rows = scenarios::play_outgoing(&stage).await?;
     rows.extend(scenarios::play_incoming(&stage).await?);
     rows.extend(scenarios::play_mixture(&stage).await?);
@@ -70,7 +74,10 @@ pub async fn play(keep: bool) -> Result<bool, DemoError> {
     rows.extend(published::play_downgraded(&stage).await?);
     table::print(&rows, std::io::stdout().is_terminal());
     let kept = rows.iter().filter(|row| row.kept).count();
-    println!("\n{kept} of {} outcomes are what the policy promises.", rows.len());
+    println!(
+        "\n{kept} of {} outcomes are what the policy promises.",
+        rows.len()
+    );
     println!(
         "Deferred means that no session was begun, or that it ended before MAIL FROM; the message stays in the queue and is retried."
     );
@@ -85,29 +92,53 @@ pub async fn play(keep: bool) -> Result<bool, DemoError> {
 
 /// Prints the addresses of relay and peers, and a command to try.
 fn print_peers(stage: &DemoStage) {
-    println!("\nThe relay is at {}, its configuration in {}.", stage.relay, stage.config_file.display());
+    println!(
+        "\nThe relay is at {}, its configuration in {}.",
+        stage.relay,
+        stage.config_file.display()
+    );
     println!("Its peers:");
-    println!("  {}  our.example, the mailbox server, without TLS", stage.mailboxes.address);
+    println!(
+        "  {}  our.example, the mailbox server, without TLS",
+        stage.mailboxes.address
+    );
     println!("  {}  domain-a.com, without TLS", stage.domain_a.address);
     println!("  {}  domain-b.com, with TLS", stage.domain_b.address);
-    println!("  {}  domain-c.com, with TLS that is stripped on the way", stage.interceptor_of_c.address);
+    println!(
+        "  {}  domain-c.com, with TLS that is stripped on the way",
+        stage.interceptor_of_c.address
+    );
     for (case, peer) in scenarios::OUTGOING.iter().zip(&stage.peers) {
         println!("  {}  {}: {}", peer.address, case.domain, case.title);
     }
     for (case, peer) in published::PUBLISHERS.iter().zip(&stage.publishers.peers) {
         println!("  {}  {}: {}", peer.address, case.domain, case.title);
     }
-    for ((domain, downgrade, _), (_, interceptor)) in published::DOWNGRADED.iter().zip(&stage.publishers.downgraded) {
-        println!("  {}  {domain}, with TLS that was stripped on the way (downgrade {downgrade})", interceptor.address);
+    for ((domain, downgrade, _), (_, interceptor)) in published::DOWNGRADED
+        .iter()
+        .zip(&stage.publishers.downgraded)
+    {
+        println!(
+            "  {}  {domain}, with TLS that was stripped on the way (downgrade {downgrade})",
+            interceptor.address
+        );
     }
     println!("  {}  their DNS", stage.publishers.names);
-    println!("  127.0.0.1:{}  their MTA-STS policies", stage.publishers.policies.port);
+    println!(
+        "  127.0.0.1:{}  their MTA-STS policies",
+        stage.publishers.policies.port
+    );
     println!("Try:");
-    println!("  swaks --server {} --tls --from alice@our.example --to bob@domain-a.com,bob@domain-b.com", stage.relay);
+    println!(
+        "  swaks --server {} --tls --from alice@our.example --to bob@domain-a.com,bob@domain-b.com",
+        stage.relay
+    );
     println!("Ctrl-C ends everything.");
 }
 
 /// Returns the name of a cipher suite without its prefix.
 fn short_cipher(name: &str) -> String {
-    name.trim_start_matches("TLS13_").trim_start_matches("TLS_").to_owned()
+    name.trim_start_matches("TLS13_")
+        .trim_start_matches("TLS_")
+        .to_owned()
 }

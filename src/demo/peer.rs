@@ -1,7 +1,8 @@
-//! The peers of the relay: small SMTP servers with real TLS that record what they receive, and a client.
+//! The peers of the relay: small SMTP servers with real TLS that record what they receive, and a
+//! client.
 //!
-//! They do not use [`crate::smtp`] on purpose: their records are the evidence that the relay works, so they must not
-//! share a bug with it.
+//! They do not use [`crate::smtp`] on purpose: their records are the evidence that the relay works,
+//! so they must not share a bug with it.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -81,11 +82,16 @@ impl DemoPeer {
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 lock(&session_log).connections += 1;
-                // Errors are ignored: some scenarios break a session, whose record until then counts.
+                // Errors are ignored: some scenarios break a session, whose record until then
+                // counts.
                 tokio::spawn(serve(stream, behaviour.clone(), Arc::clone(&session_log)));
             }
         });
-        Ok(Self { address, log, task: task.abort_handle() })
+        Ok(Self {
+            address,
+            log,
+            task: task.abort_handle(),
+        })
     }
 
     /// Returns the record so far.
@@ -95,16 +101,25 @@ impl DemoPeer {
 }
 
 fn lock(log: &Mutex<PeerLog>) -> MutexGuard<'_, PeerLog> {
-    // The record is consistent even after a panic: each change under the lock is a single push or addition.
+    // The record is consistent even after a panic: each change under the lock is a single push or
+    // addition.
     log.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn serve(stream: TcpStream, behaviour: PeerBehaviour, log: Arc<Mutex<PeerLog>>) -> std::io::Result<()> {
+async fn serve(
+    stream: TcpStream,
+    behaviour: PeerBehaviour,
+    log: Arc<Mutex<PeerLog>>,
+) -> std::io::Result<()> {
     let mut connection: PeerConnection = BufReader::new(Box::new(stream));
     write_line(&mut connection, "220 peer.example ESMTP").await?;
     let mut encrypted = false;
     while let Some(line) = read_line(&mut connection).await? {
-        let verb = line.split([' ', ':']).next().unwrap_or("").to_ascii_uppercase();
+        let verb = line
+            .split([' ', ':'])
+            .next()
+            .unwrap_or("")
+            .to_ascii_uppercase();
         let answer = match (verb.as_str(), &behaviour) {
             ("EHLO", PeerBehaviour::BrokenTls) => "250-peer.example\r\n250 STARTTLS",
             ("EHLO", PeerBehaviour::Tls(_) | PeerBehaviour::DemandsTls(_)) if !encrypted => {
@@ -114,9 +129,13 @@ async fn serve(stream: TcpStream, behaviour: PeerBehaviour, log: Arc<Mutex<PeerL
             ("STARTTLS", PeerBehaviour::BrokenTls) => {
                 return write_line(&mut connection, "220 Go ahead\r\nThis is not TLS").await;
             }
-            ("STARTTLS", PeerBehaviour::Tls(config) | PeerBehaviour::DemandsTls(config)) if !encrypted => {
+            ("STARTTLS", PeerBehaviour::Tls(config) | PeerBehaviour::DemandsTls(config))
+                if !encrypted =>
+            {
                 write_line(&mut connection, "220 Go ahead").await?;
-                let stream = TlsAcceptor::from(Arc::clone(config)).accept(connection.into_inner()).await?;
+                let stream = TlsAcceptor::from(Arc::clone(config))
+                    .accept(connection.into_inner())
+                    .await?;
                 connection = BufReader::new(Box::new(stream));
                 encrypted = true;
                 continue;
@@ -124,7 +143,9 @@ async fn serve(stream: TcpStream, behaviour: PeerBehaviour, log: Arc<Mutex<PeerL
             ("MAIL", behaviour) => {
                 lock(&log).mail_from.push((line.clone(), encrypted));
                 match behaviour {
-                    PeerBehaviour::DemandsTls(_) if !encrypted => "530 5.7.0 Must issue a STARTTLS command first",
+                    PeerBehaviour::DemandsTls(_) if !encrypted => {
+                        "530 5.7.0 Must issue a STARTTLS command first"
+                    }
                     _ => "250 2.1.0 Ok",
                 }
             }
@@ -148,8 +169,11 @@ async fn serve(stream: TcpStream, behaviour: PeerBehaviour, log: Arc<Mutex<PeerL
 }
 
 async fn write_line(connection: &mut PeerConnection, line: &str) -> std::io::Result<()> {
-    // Line and line end are written at once: Nagle's algorithm would delay a line end that is written alone.
-    connection.write_all(format!("{line}\r\n").as_bytes()).await?;
+    // Line and line end are written at once: Nagle's algorithm would delay a line end that is
+    // written alone.
+    connection
+        .write_all(format!("{line}\r\n").as_bytes())
+        .await?;
     connection.flush().await
 }
 
@@ -204,12 +228,18 @@ impl Interceptor {
                     if strip {
                         strip_starttls(client, server).await
                     } else {
-                        tokio::io::copy_bidirectional(&mut client, &mut server).await.map(|_| ())
+                        tokio::io::copy_bidirectional(&mut client, &mut server)
+                            .await
+                            .map(|_| ())
                     }
                 });
             }
         });
-        Ok(Self { address, strips, task: task.abort_handle() })
+        Ok(Self {
+            address,
+            strips,
+            task: task.abort_handle(),
+        })
     }
 
     /// Strips STARTTLS from all later connections.
@@ -222,13 +252,19 @@ async fn strip_starttls(client: TcpStream, server: TcpStream) -> std::io::Result
     let (from_client, mut to_client) = client.into_split();
     let (from_server, mut to_server) = server.into_split();
     let mut from_client = BufReader::new(from_client);
-    let up = async { tokio::io::copy_buf(&mut from_client, &mut to_server).await.map(|_| ()) };
+    let up = async {
+        tokio::io::copy_buf(&mut from_client, &mut to_server)
+            .await
+            .map(|_| ())
+    };
     let down = async {
         let mut lines = BufReader::new(from_server).lines();
         while let Some(line) = lines.next_line().await? {
             // The replacement has the same length, as in known attacks.
             let line = line.replace("STARTTLS", "XXXXXXXA");
-            to_client.write_all(format!("{line}\r\n").as_bytes()).await?;
+            to_client
+                .write_all(format!("{line}\r\n").as_bytes())
+                .await?;
         }
         Ok(())
     };
@@ -263,17 +299,30 @@ pub(super) async fn submit(
     subject: &str,
 ) -> std::io::Result<Submission> {
     let mut connection: PeerConnection = BufReader::new(Box::new(TcpStream::connect(relay).await?));
-    let mut submission = Submission { offered: false, version: None, cipher: None, reply: String::new() };
+    let mut submission = Submission {
+        offered: false,
+        version: None,
+        cipher: None,
+        reply: String::new(),
+    };
     read_reply(&mut connection).await?;
-    submission.offered = send_command(&mut connection, "EHLO client.example").await?.contains("STARTTLS");
+    submission.offered = send_command(&mut connection, "EHLO client.example")
+        .await?
+        .contains("STARTTLS");
     if let Some(config) = tls {
         send_command(&mut connection, "STARTTLS").await?;
         let name = ServerName::try_from("relay.example").map_err(std::io::Error::other)?;
-        let stream = TlsConnector::from(config).connect(name, connection.into_inner()).await?;
+        let stream = TlsConnector::from(config)
+            .connect(name, connection.into_inner())
+            .await?;
         let session = stream.get_ref().1;
-        submission.version = session.protocol_version().map(|version| format!("{version:?}").replace('_', "."));
-        submission.cipher =
-            session.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str()).map(super::short_cipher);
+        submission.version = session
+            .protocol_version()
+            .map(|version| format!("{version:?}").replace('_', "."));
+        submission.cipher = session
+            .negotiated_cipher_suite()
+            .and_then(|suite| suite.suite().as_str())
+            .map(super::short_cipher);
         connection = BufReader::new(Box::new(stream));
         send_command(&mut connection, "EHLO client.example").await?;
     }
@@ -311,5 +360,8 @@ async fn read_reply(connection: &mut PeerConnection) -> std::io::Result<String> 
         }
         reply.push('\n');
     }
-    Err(std::io::Error::new(std::io::ErrorKind::UnexpectedEof, format!("the relay closed after {reply:?}")))
+    Err(std::io::Error::new(
+        std::io::ErrorKind::UnexpectedEof,
+        format!("the relay closed after {reply:?}"),
+    ))
 }

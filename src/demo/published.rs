@@ -1,8 +1,8 @@
-//! The scenarios of domains that publish a policy (DANE, MTA-STS), and of domains whose TLS is stripped after a first
-//! delivery.
+//! The scenarios of domains that publish a policy (DANE, MTA-STS), and of domains whose TLS is
+//! stripped after a first delivery.
 //!
-//! The relay finds them as it finds real domains: by DNS with MX records under a signed root, with policies over HTTPS.
-//! The configuration has only their ports.
+//! The relay finds them as it finds real domains: by DNS with MX records under a signed root, with
+//! policies over HTTPS. The configuration has only their ports.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -52,7 +52,13 @@ const fn publisher(
     shows: PeerTls,
     promise: ExpectedEnd,
 ) -> PublishingDomain {
-    PublishingDomain { title, domain, publishes, shows, promise }
+    PublishingDomain {
+        title,
+        domain,
+        publishes,
+        shows,
+        promise,
+    }
 }
 
 /// The domains that publish a policy. The connectors of all of them are opportunistic.
@@ -116,8 +122,10 @@ pub(super) const PUBLISHERS: &[PublishingDomain] = &[
 ];
 
 /// The domains whose STARTTLS is stripped after a first delivery, with the connector's `downgrade`.
-pub(super) const DOWNGRADED: [(&str, &str, ExpectedEnd); 2] =
-    [("w1.example", "warn", ExpectedEnd::Clear), ("w2.example", "refuse", ExpectedEnd::Refused("4.7.4"))];
+pub(super) const DOWNGRADED: [(&str, &str, ExpectedEnd); 2] = [
+    ("w1.example", "warn", ExpectedEnd::Clear),
+    ("w2.example", "refuse", ExpectedEnd::Refused("4.7.4")),
+];
 
 /// The hosts of all domains that are found by DNS, with name server and policy host.
 pub(super) struct PublishingHosts {
@@ -131,12 +139,17 @@ pub(super) struct PublishingHosts {
 }
 
 impl PublishingHosts {
-    /// Starts hosts, name server and policy host, and writes the root's key to `root.key` in the folder.
+    /// Starts hosts, name server and policy host, and writes the root's key to `root.key` in the
+    /// folder.
     pub(super) async fn start(authority: &Authority, folder: &Path) -> Result<Self, DemoError> {
         let mut written = vec![("example".to_owned(), Kind::Signed, String::new())];
         let (mut peers, mut downgraded) = (Vec::new(), Vec::new());
         for publisher in PUBLISHERS {
-            let (behaviour, identity) = behaviour(authority, publisher.shows, &format!("mx.{}", publisher.domain))?;
+            let (behaviour, identity) = behaviour(
+                authority,
+                publisher.shows,
+                &format!("mx.{}", publisher.domain),
+            )?;
             let peer = DemoPeer::start(behaviour).await?;
             written.extend(publisher.zones(peer.address.port(), authority, identity.as_ref())?);
             peers.push(peer);
@@ -152,13 +165,23 @@ impl PublishingHosts {
         std::fs::write(folder.join("root.key"), zones.anchor_dnskey())?;
         let (names, tasks) = zones::serve(Arc::new(DemoResolver(zones))).await?;
         let policies = policy_host(authority).await?;
-        Ok(Self { peers, downgraded, names, policies, _names: tasks })
+        Ok(Self {
+            peers,
+            downgraded,
+            names,
+            policies,
+            _names: tasks,
+        })
     }
 }
 
 async fn policy_host(authority: &Authority) -> Result<PolicyHost, DemoError> {
-    let hosts = PUBLISHERS.iter().filter(|publisher| publisher.policy().is_some());
-    let hosts = hosts.map(|publisher| format!("mta-sts.{}", publisher.domain)).collect();
+    let hosts = PUBLISHERS
+        .iter()
+        .filter(|publisher| publisher.policy().is_some());
+    let hosts = hosts
+        .map(|publisher| format!("mta-sts.{}", publisher.domain))
+        .collect();
     let host = PolicyHost::start(authority.issue_for(hosts, Flaw::None)?.server()?).await?;
     for publisher in PUBLISHERS {
         if let Some(policy) = publisher.policy() {
@@ -179,18 +202,25 @@ impl PublishingDomain {
             DomainRecords::Tlsa | DomainRecords::TlsaOfAnother | DomainRecords::TlsaBroken => {
                 "opportunistic, DANE".to_owned()
             }
-            DomainRecords::Sts(mode) | DomainRecords::StsOfAnother(mode) => format!("opportunistic, MTA-STS {mode}"),
+            DomainRecords::Sts(mode) | DomainRecords::StsOfAnother(mode) => {
+                format!("opportunistic, MTA-STS {mode}")
+            }
         }
     }
 
     /// Returns the domain's MTA-STS policy.
     fn policy(&self) -> Option<String> {
         let (mode, host) = match self.publishes {
-            DomainRecords::Tlsa | DomainRecords::TlsaOfAnother | DomainRecords::TlsaBroken => return None,
+            DomainRecords::Tlsa | DomainRecords::TlsaOfAnother | DomainRecords::TlsaBroken => {
+                return None;
+            }
             DomainRecords::Sts(mode) => (mode, "mx"),
             DomainRecords::StsOfAnother(mode) => (mode, "other"),
         };
-        Some(format!("version: STSv1\nmode: {mode}\nmx: {host}.{}\nmax_age: 86400\n", self.domain))
+        Some(format!(
+            "version: STSv1\nmode: {mode}\nmx: {host}.{}\nmax_age: 86400\n",
+            self.domain
+        ))
     }
 
     /// Returns the domain's zone. A TLSA record with an expired signature is in a zone of its own.
@@ -202,12 +232,18 @@ impl PublishingDomain {
     ) -> Result<Vec<(String, Kind, String)>, DemoError> {
         let domain = self.domain;
         let mut records = host_records(domain);
-        let tlsa_record = identity.map(|identity| tlsa(domain, port, identity)).unwrap_or_default();
+        let tlsa_record = identity
+            .map(|identity| tlsa(domain, port, identity))
+            .unwrap_or_default();
         Ok(match self.publishes {
             DomainRecords::Tlsa => vec![(domain.to_owned(), Kind::Signed, records + &tlsa_record)],
             DomainRecords::TlsaOfAnother => {
                 let other = authority.issue(&format!("mx.{domain}"), Flaw::None)?;
-                vec![(domain.to_owned(), Kind::Signed, records + &tlsa(domain, port, &other))]
+                vec![(
+                    domain.to_owned(),
+                    Kind::Signed,
+                    records + &tlsa(domain, port, &other),
+                )]
             }
             DomainRecords::TlsaBroken => {
                 vec![
@@ -216,7 +252,10 @@ impl PublishingDomain {
                 ]
             }
             DomainRecords::Sts(_) | DomainRecords::StsOfAnother(_) => {
-                let _ = write!(records, "_mta-sts.{domain} TXT v=STSv1; id=1;\nmta-sts.{domain} A 127.0.0.1\n");
+                let _ = write!(
+                    records,
+                    "_mta-sts.{domain} TXT v=STSv1; id=1;\nmta-sts.{domain} A 127.0.0.1\n"
+                );
                 vec![(domain.to_owned(), Kind::Unsigned, records)]
             }
         })
@@ -237,7 +276,13 @@ fn tlsa(domain: &str, port: u16, identity: &DemoIdentity) -> String {
 struct DemoResolver(Zones);
 
 impl zones::Resolver for DemoResolver {
-    fn fill(&self, reply: &mut Message, query: &Query, wants_dnssec: bool, _: DnsTransport) -> bool {
+    fn fill(
+        &self,
+        reply: &mut Message,
+        query: &Query,
+        wants_dnssec: bool,
+        _: DnsTransport,
+    ) -> bool {
         self.0.answer(reply, query, wants_dnssec, false).is_ok()
     }
 }
@@ -250,8 +295,15 @@ pub(super) async fn play_publishers(stage: &DemoStage) -> Result<Vec<DemoRow>, D
         submit(stage.relay, None, SENDER, &[&to], case.title).await?;
         let record = stage.attempts.wait_for(&to).await?;
         let fetched = stage.publishers.policies.requests(case.domain);
-        let kept = case.promise.is_kept(&record, &peer.log()) && fetched == usize::from(case.policy().is_some());
-        rows.push(DemoRow::of_record("Published policies", case.title, &case.policy_text(), &record, kept));
+        let kept = case.promise.is_kept(&record, &peer.log())
+            && fetched == usize::from(case.policy().is_some());
+        rows.push(DemoRow::of_record(
+            "Published policies",
+            case.title,
+            &case.policy_text(),
+            &record,
+            kept,
+        ));
     }
     Ok(rows)
 }
@@ -259,11 +311,14 @@ pub(super) async fn play_publishers(stage: &DemoStage) -> Result<Vec<DemoRow>, D
 /// Plays two deliveries to each domain, the second one with STARTTLS stripped.
 pub(super) async fn play_downgraded(stage: &DemoStage) -> Result<Vec<DemoRow>, DemoError> {
     let mut rows = Vec::new();
-    for ((domain, downgrade, promise), (peer, interceptor)) in DOWNGRADED.iter().zip(&stage.publishers.downgraded) {
+    for ((domain, downgrade, promise), (peer, interceptor)) in
+        DOWNGRADED.iter().zip(&stage.publishers.downgraded)
+    {
         let mut before = PeerLog::default();
-        for (to, title, promise) in
-            [("first", "offers TLS", ExpectedEnd::Tls), ("second", "STARTTLS is stripped", *promise)]
-        {
+        for (to, title, promise) in [
+            ("first", "offers TLS", ExpectedEnd::Tls),
+            ("second", "STARTTLS is stripped", *promise),
+        ] {
             if to == "second" {
                 interceptor.strip();
             }
@@ -274,7 +329,13 @@ pub(super) async fn play_downgraded(stage: &DemoStage) -> Result<Vec<DemoRow>, D
             let kept = promise.is_kept(&record, &log.since(&before));
             before = log;
             let policy = format!("opportunistic, downgrade {downgrade}");
-            rows.push(DemoRow::of_record("Downgrade memory", title, &policy, &record, kept));
+            rows.push(DemoRow::of_record(
+                "Downgrade memory",
+                title,
+                &policy,
+                &record,
+                kept,
+            ));
         }
     }
     Ok(rows)

@@ -1,6 +1,6 @@
 //! The scenarios of outgoing and incoming mail, and the outcome that each policy promises.
 
-use crate::tls::{Authentication, DaneScope, NoTls, Unmet};
+use crate::policy::tls::{Authentication, DaneScope, NoTls, Unmet};
 
 use super::DemoError;
 use super::attempts::{AttemptEnd, AttemptRecord};
@@ -83,13 +83,31 @@ const fn outgoing(
     shows: PeerTls,
     promise: ExpectedEnd,
 ) -> OutgoingCase {
-    OutgoingCase { title, domain, policy, shows, promise }
+    OutgoingCase {
+        title,
+        domain,
+        policy,
+        shows,
+        promise,
+    }
 }
 
 /// The scenarios of outgoing mail. Each has its own peer.
 pub(super) const OUTGOING: &[OutgoingCase] = &[
-    outgoing("offers TLS", "o1.example", DemoPolicy::Opportunistic, PeerTls::Good, ExpectedEnd::Tls),
-    outgoing("has no TLS", "o2.example", DemoPolicy::Opportunistic, PeerTls::NoTls, ExpectedEnd::Clear),
+    outgoing(
+        "offers TLS",
+        "o1.example",
+        DemoPolicy::Opportunistic,
+        PeerTls::Good,
+        ExpectedEnd::Tls,
+    ),
+    outgoing(
+        "has no TLS",
+        "o2.example",
+        DemoPolicy::Opportunistic,
+        PeerTls::NoTls,
+        ExpectedEnd::Clear,
+    ),
     outgoing(
         "its TLS is broken",
         "o3.example",
@@ -104,9 +122,27 @@ pub(super) const OUTGOING: &[OutgoingCase] = &[
         PeerTls::SelfSigned,
         ExpectedEnd::TlsUntrusted,
     ),
-    outgoing("has no TLS", "f1.example", DemoPolicy::Forced, PeerTls::NoTls, ExpectedEnd::Refused("4.7.4")),
-    outgoing("offers TLS", "f2.example", DemoPolicy::Forced, PeerTls::Good, ExpectedEnd::Tls),
-    outgoing("demands TLS itself", "f3.example", DemoPolicy::Forced, PeerTls::GoodAndDemandsTls, ExpectedEnd::Tls),
+    outgoing(
+        "has no TLS",
+        "f1.example",
+        DemoPolicy::Forced,
+        PeerTls::NoTls,
+        ExpectedEnd::Refused("4.7.4"),
+    ),
+    outgoing(
+        "offers TLS",
+        "f2.example",
+        DemoPolicy::Forced,
+        PeerTls::Good,
+        ExpectedEnd::Tls,
+    ),
+    outgoing(
+        "demands TLS itself",
+        "f3.example",
+        DemoPolicy::Forced,
+        PeerTls::GoodAndDemandsTls,
+        ExpectedEnd::Tls,
+    ),
     outgoing(
         "certificate of another name",
         "n1.example",
@@ -147,7 +183,13 @@ pub(super) async fn play_outgoing(stage: &DemoStage) -> Result<Vec<DemoRow>, Dem
         submit(stage.relay, None, SENDER, &[&to], case.title).await?;
         let record = stage.attempts.wait_for(&to).await?;
         let kept = case.promise.is_kept(&record, &peer.log());
-        rows.push(DemoRow::of_record("Outgoing", case.title, case.policy.text(), &record, kept));
+        rows.push(DemoRow::of_record(
+            "Outgoing",
+            case.title,
+            case.policy.text(),
+            &record,
+            kept,
+        ));
     }
     Ok(rows)
 }
@@ -157,26 +199,53 @@ impl ExpectedEnd {
     pub(super) fn is_kept(self, record: &AttemptRecord, log: &PeerLog) -> bool {
         let once = |encrypted: bool| {
             matches!(log.messages.as_slice(), [(_, over_tls)] if *over_tls == encrypted)
-                && log.mail_from.iter().all(|(_, over_tls)| *over_tls == encrypted)
+                && log
+                    .mail_from
+                    .iter()
+                    .all(|(_, over_tls)| *over_tls == encrypted)
                 && log.mail_from.len() == 1
         };
         let no_mail = log.mail_from.is_empty() && log.messages.is_empty();
         match (self, &record.end) {
-            (Self::Clear, AttemptEnd::Clear(NoTls::NotOffered)) => once(false) && log.connections == 1,
-            (Self::ClearOnFreshConnection, AttemptEnd::Clear(NoTls::SpokeBeforeHandshake | NoTls::Broken(_))) => {
-                once(false) && log.connections == 2
-            }
-            (Self::Tls, AttemptEnd::Tls { .. }) => once(true),
-            (Self::TlsUntrusted, AttemptEnd::Tls { authentication: Authentication::Untrusted(_), .. }) => once(true),
-            (Self::TlsVerified(wanted), AttemptEnd::Tls { authentication: Authentication::Verified(name), .. }) => {
-                once(true) && name.to_string() == wanted
+            (Self::Clear, AttemptEnd::Clear(NoTls::NotOffered)) => {
+                once(false) && log.connections == 1
             }
             (
-                Self::Dane,
-                AttemptEnd::Tls { authentication: Authentication::Dane { scope: DaneScope::Domain, .. }, .. },
+                Self::ClearOnFreshConnection,
+                AttemptEnd::Clear(NoTls::SpokeBeforeHandshake | NoTls::Broken(_)),
+            ) => once(false) && log.connections == 2,
+            (Self::Tls, AttemptEnd::Tls { .. }) => once(true),
+            (
+                Self::TlsUntrusted,
+                AttemptEnd::Tls {
+                    authentication: Authentication::Untrusted(_),
+                    ..
+                },
             ) => once(true),
-            (Self::NotDialled(wanted), AttemptEnd::Deferred { status, .. }) => status == wanted && log.connections == 0,
-            (Self::Refused(wanted), AttemptEnd::Deferred { status, .. }) => status == wanted && no_mail,
+            (
+                Self::TlsVerified(wanted),
+                AttemptEnd::Tls {
+                    authentication: Authentication::Verified(name),
+                    ..
+                },
+            ) => once(true) && name.to_string() == wanted,
+            (
+                Self::Dane,
+                AttemptEnd::Tls {
+                    authentication:
+                        Authentication::Dane {
+                            scope: DaneScope::Domain,
+                            ..
+                        },
+                    ..
+                },
+            ) => once(true),
+            (Self::NotDialled(wanted), AttemptEnd::Deferred { status, .. }) => {
+                status == wanted && log.connections == 0
+            }
+            (Self::Refused(wanted), AttemptEnd::Deferred { status, .. }) => {
+                status == wanted && no_mail
+            }
             _ => false,
         }
     }
@@ -187,10 +256,34 @@ pub(super) async fn play_incoming(stage: &DemoStage) -> Result<Vec<DemoRow>, Dem
     let stranger = stage.authority.issue("mail.stranger.example", Flaw::None)?;
     let plain = || stage.authority.client(None);
     let cases = [
-        ("client uses TLS", "opportunistic", "someone@else.example", Some(plain()?), "250"),
-        ("client does not use TLS", "opportunistic", "someone@else.example", None, "250"),
-        ("client does not use TLS", "forced", "carol@forced.example", None, "530"),
-        ("partner without a certificate", "forced, by name", "dave@partner.example", Some(plain()?), "550"),
+        (
+            "client uses TLS",
+            "opportunistic",
+            "someone@else.example",
+            Some(plain()?),
+            "250",
+        ),
+        (
+            "client does not use TLS",
+            "opportunistic",
+            "someone@else.example",
+            None,
+            "250",
+        ),
+        (
+            "client does not use TLS",
+            "forced",
+            "carol@forced.example",
+            None,
+            "530",
+        ),
+        (
+            "partner without a certificate",
+            "forced, by name",
+            "dave@partner.example",
+            Some(plain()?),
+            "550",
+        ),
         (
             "partner's certificate of another name",
             "forced, by name",
@@ -218,9 +311,17 @@ pub(super) async fn play_incoming(stage: &DemoStage) -> Result<Vec<DemoRow>, Dem
             stage.attempts.wait_for(&to).await?;
             let protocol = if encrypted { "ESMTPS" } else { "ESMTP" };
             // The Received field has the protocol after "with".
-            let has_protocol =
-                |text: &str| text.split_whitespace().skip_while(|word| *word != "with").nth(1) == Some(protocol);
-            kept &= received().iter().filter(|(text, _)| text.contains(&to) && has_protocol(text)).count() == 1;
+            let has_protocol = |text: &str| {
+                text.split_whitespace()
+                    .skip_while(|word| *word != "with")
+                    .nth(1)
+                    == Some(protocol)
+            };
+            kept &= received()
+                .iter()
+                .filter(|(text, _)| text.contains(&to) && has_protocol(text))
+                .count()
+                == 1;
         } else {
             kept &= !received().iter().any(|(text, _)| text.contains(&to));
         }
@@ -229,22 +330,28 @@ pub(super) async fn play_incoming(stage: &DemoStage) -> Result<Vec<DemoRow>, Dem
     Ok(rows)
 }
 
-/// Plays one message to three domains, twice: the second time with STARTTLS stripped before domain-c.com.
+/// Plays one message to three domains, twice: the second time with STARTTLS stripped before
+/// domain-c.com.
 pub(super) async fn play_mixture(stage: &DemoStage) -> Result<Vec<DemoRow>, DemoError> {
     let mut rows = Vec::new();
-    for (run, title) in
-        [("first", "One message to three domains"), ("second", "The same, STARTTLS stripped on the way to c")]
-    {
+    for (run, title) in [
+        ("first", "One message to three domains"),
+        ("second", "The same, STARTTLS stripped on the way to c"),
+    ] {
         let stripped = run == "second";
         if stripped {
             stage.interceptor_of_c.strip();
         }
-        let to = ["domain-a.com", "domain-b.com", "domain-c.com"].map(|domain| format!("{run}@{domain}"));
+        let to = ["domain-a.com", "domain-b.com", "domain-c.com"]
+            .map(|domain| format!("{run}@{domain}"));
         let all: Vec<&str> = to.iter().map(String::as_str).collect();
         submit(stage.relay, None, SENDER, &all, run).await?;
         let [a, b, c] = &to;
-        let (a, b, c) =
-            (stage.attempts.wait_for(a).await?, stage.attempts.wait_for(b).await?, stage.attempts.wait_for(c).await?);
+        let (a, b, c) = (
+            stage.attempts.wait_for(a).await?,
+            stage.attempts.wait_for(b).await?,
+            stage.attempts.wait_for(c).await?,
+        );
         let has_arrived = |log: PeerLog, encrypted: bool| {
             let is_expected = |(text, over_tls): &&(String, bool)| {
                 text.contains(&format!("Subject: {run}\n")) && *over_tls == encrypted
@@ -258,15 +365,44 @@ pub(super) async fn play_mixture(stage: &DemoStage) -> Result<Vec<DemoRow>, Demo
                 && log_c.messages.len() == 1
                 && log_c.mail_from.len() == 1
         } else {
-            matches!(&c.end, AttemptEnd::Tls { authentication: Authentication::Verified(_), .. })
-                && has_arrived(log_c, true)
+            matches!(
+                &c.end,
+                AttemptEnd::Tls {
+                    authentication: Authentication::Verified(_),
+                    ..
+                }
+            ) && has_arrived(log_c, true)
         };
-        let kept_a = matches!(a.end, AttemptEnd::Clear(NoTls::NotOffered)) && has_arrived(stage.domain_a.log(), false);
-        let kept_b = matches!(b.end, AttemptEnd::Tls { .. }) && has_arrived(stage.domain_b.log(), true);
-        rows.push(DemoRow::of_record(title, "domain-a.com: has no TLS", "opportunistic", &a, kept_a));
-        rows.push(DemoRow::of_record(title, "domain-b.com: offers TLS", "opportunistic", &b, kept_b));
-        let peer_c = if stripped { "domain-c.com: STARTTLS is missing" } else { "domain-c.com: offers TLS" };
-        rows.push(DemoRow::of_record(title, peer_c, "forced, by name", &c, kept_c));
+        let kept_a = matches!(a.end, AttemptEnd::Clear(NoTls::NotOffered))
+            && has_arrived(stage.domain_a.log(), false);
+        let kept_b =
+            matches!(b.end, AttemptEnd::Tls { .. }) && has_arrived(stage.domain_b.log(), true);
+        rows.push(DemoRow::of_record(
+            title,
+            "domain-a.com: has no TLS",
+            "opportunistic",
+            &a,
+            kept_a,
+        ));
+        rows.push(DemoRow::of_record(
+            title,
+            "domain-b.com: offers TLS",
+            "opportunistic",
+            &b,
+            kept_b,
+        ));
+        let peer_c = if stripped {
+            "domain-c.com: STARTTLS is missing"
+        } else {
+            "domain-c.com: offers TLS"
+        };
+        rows.push(DemoRow::of_record(
+            title,
+            peer_c,
+            "forced, by name",
+            &c,
+            kept_c,
+        ));
     }
     Ok(rows)
 }

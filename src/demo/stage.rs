@@ -1,4 +1,5 @@
-//! The set-up of the demo: peers, a configuration in a temporary folder, and a relay that runs with it.
+//! The set-up of the demo: peers, a configuration in a temporary folder, and a relay that runs with
+//! it.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -42,7 +43,9 @@ pub(super) struct DemoStage {
 impl DemoStage {
     /// Starts peers and relay.
     pub(super) async fn start() -> Result<Self, DemoError> {
-        let folder = tempfile::Builder::new().prefix("gatepost-demo-").tempdir()?;
+        let folder = tempfile::Builder::new()
+            .prefix("gatepost-demo-")
+            .tempdir()?;
         let authority = Authority::new()?;
         let partner = authority.issue(PARTNER, Flaw::None)?;
         let relay = authority.issue("relay.example", Flaw::None)?;
@@ -55,22 +58,38 @@ impl DemoStage {
         }
         let mailboxes = DemoPeer::start(PeerBehaviour::NoTls).await?;
         let domain_a = DemoPeer::start(PeerBehaviour::NoTls).await?;
-        let domain_b =
-            DemoPeer::start(PeerBehaviour::Tls(authority.issue("mail.domain-b.com", Flaw::None)?.server()?)).await?;
-        let domain_c =
-            DemoPeer::start(PeerBehaviour::Tls(authority.issue("mail.domain-c.com", Flaw::None)?.server()?)).await?;
+        let domain_b = DemoPeer::start(PeerBehaviour::Tls(
+            authority.issue("mail.domain-b.com", Flaw::None)?.server()?,
+        ))
+        .await?;
+        let domain_c = DemoPeer::start(PeerBehaviour::Tls(
+            authority.issue("mail.domain-c.com", Flaw::None)?.server()?,
+        ))
+        .await?;
         let interceptor_of_c = Interceptor::start(domain_c.address).await?;
         let publishers = PublishingHosts::start(&authority, folder.path()).await?;
-        let addresses = [mailboxes.address, domain_a.address, domain_b.address, interceptor_of_c.address];
+        let addresses = [
+            mailboxes.address,
+            domain_a.address,
+            domain_b.address,
+            interceptor_of_c.address,
+        ];
         let config_file = folder.path().join("gatepost.toml");
         std::fs::write(&config_file, configuration(&peers, addresses, &publishers))?;
         let (config, _) = crate::config::read(&config_file).map_err(DemoError::Faults)?;
         let attempts = Arc::new(AttemptLog::default());
         let log = Arc::clone(&attempts);
-        let test_overrides = TestOverrides { policy_port: publishers.policies.port };
+        let test_overrides = TestOverrides {
+            policy_port: publishers.policies.port,
+        };
         let observer = Arc::new(move |attempt: &_, report: &_| log.add(attempt, report));
-        let running = daemon::start_with(test_overrides, SystemdSockets::default(), config, observer).await?;
-        let relay = running.addresses.first().map(|(_, address)| *address).ok_or(DemoError::NoListener)?;
+        let running =
+            daemon::start_with(test_overrides, SystemdSockets::default(), config, observer).await?;
+        let relay = running
+            .addresses
+            .first()
+            .map(|(_, address)| *address)
+            .ok_or(DemoError::NoListener)?;
         Ok(Self {
             relay,
             attempts,
@@ -100,7 +119,12 @@ impl DemoStage {
 fn write_secret(path: &std::path::Path, text: &str) -> std::io::Result<()> {
     use std::io::Write as _;
     use std::os::unix::fs::OpenOptionsExt as _;
-    std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?.write_all(text.as_bytes())
+    std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)?
+        .write_all(text.as_bytes())
 }
 
 /// Returns the behaviour of a host named `name`, and its certificate if it has one.

@@ -1,8 +1,9 @@
 //! The TLS policies that domains publish, and the memory of the TLS that they have shown.
 //!
-//! TLSA records (RFC 7672) are in [`dane`], MTA-STS policies (RFC 8461) in [`mta_sts`], the downgrade memory in
-//! [`history`]. [`Discovery`] looks all of them up for one hop. [`crate::connector`] joins them into a demand, and
-//! the TLS judge ([`crate::tls`]) decides whether a session satisfies it.
+//! TLSA records (RFC 7672) are in [`dane`], MTA-STS policies (RFC 8461) in [`mta_sts`], the
+//! downgrade memory in [`history`]. [`Discovery`] looks all of them up for one hop.
+//! [`crate::policy::connector`] joins them into a demand, and the TLS judge
+//! ([`crate::policy::tls`]) decides whether a session satisfies it.
 
 pub mod dane;
 pub mod history;
@@ -12,13 +13,15 @@ use std::future::Future;
 
 use jiff::Timestamp;
 
-use crate::address::{Domain, Host};
 use crate::config::{Connector, Publication, TlsDemand};
-use crate::connector::{HopFacts, HostProof, MemoryFinding, MtaStsFinding, MtaStsListing, exception};
-use crate::dns::{Dns, Security};
-use crate::envelope::TlsRequirement;
-use crate::failure::Failure;
-use crate::route::{Addresses, Hop, HopOrigin, RouteBasis};
+use crate::net::dns::{Dns, Security};
+use crate::net::route::{Addresses, Hop, HopOrigin, RouteBasis};
+use crate::policy::connector::{
+    HopFacts, HostProof, MemoryFinding, MtaStsFinding, MtaStsListing, exception,
+};
+use crate::policy::failure::Failure;
+use crate::smtp::address::{Domain, Host};
+use crate::smtp::envelope::TlsRequirement;
 use crate::smtp::reply::Status;
 use history::History;
 use mta_sts::{Listing, MtaSts, MtaStsMode, NoPolicy, PublishedPolicy};
@@ -28,9 +31,11 @@ const OFF: &str = "the connector has switched TLS off";
 const TLS_REQUIRED_NO: &str = "the message overrides it (TLS-Required: No)";
 const ADDRESS: &str = "the host is named by its address";
 
-/// Looks up what is published and remembered about hops. There is one for the process; clones share its state.
+/// Looks up what is published and remembered about hops. There is one for the process; clones share
+/// its state.
 ///
-/// The daemon stores the results ([`PersistentPolicies`]). Commands that only inform use another source of policies.
+/// The daemon stores the results ([`PersistentPolicies`]). Commands that only inform use another
+/// source of policies.
 #[derive(Debug, Clone)]
 pub struct Discovery<K = PersistentPolicies> {
     known: K,
@@ -106,8 +111,8 @@ pub enum MtaStsLookup {
 pub enum DiscoveryError {
     /// The lookup of TLSA records failed (RFC 7672 §2.1.2).
     Tlsa(Failure),
-    /// The message requires a host that is proven to be the domain's (RFC 8689 §4.2.1), and the lookup of the proof
-    /// failed.
+    /// The message requires a host that is proven to be the domain's (RFC 8689 §4.2.1), and the
+    /// lookup of the proof failed.
     Proof(Failure),
 }
 
@@ -123,7 +128,9 @@ impl Discovery {
     /// Creates the daemon's discovery.
     #[must_use]
     pub fn new(mta_sts: MtaSts, history: History) -> Self {
-        Self { known: PersistentPolicies { mta_sts, history } }
+        Self {
+            known: PersistentPolicies { mta_sts, history },
+        }
     }
 
     /// Returns the MTA-STS policies.
@@ -146,14 +153,17 @@ impl<K: KnownPolicies> Discovery<K> {
         Self { known }
     }
 
-    /// Performs all lookups for one hop. Waits for those that are not cached, each for a bounded time.
+    /// Performs all lookups for one hop. Waits for those that are not cached, each for a bounded
+    /// time.
     ///
     /// # Errors
     /// [`DiscoveryError`].
     pub async fn look_up_hop(&self, query: &HopQuery<'_>) -> Result<HopLookup, DiscoveryError> {
         // A failed TLSA lookup ends the other lookup, since the hop cannot be used anyway.
-        let (dane, published) = tokio::try_join!(dane::look_up(query), async { Ok(self.published(query).await) })
-            .map_err(DiscoveryError::Tlsa)?;
+        let (dane, published) = tokio::try_join!(dane::look_up(query), async {
+            Ok(self.published(query).await)
+        })
+        .map_err(DiscoveryError::Tlsa)?;
         let host_proof = host_proof(query);
         if let Some(failure) = proof_unavailable(query, &host_proof, &published) {
             return Err(DiscoveryError::Proof(failure));
@@ -162,8 +172,16 @@ impl<K: KnownPolicies> Discovery<K> {
             MtaStsLookup::Skipped(why) => MtaStsFinding::NotLookedUp(why),
             MtaStsLookup::Done(published) => sts_finding(published, &query.hop.host),
         };
-        let findings = HopFacts { dane, mta_sts, host_proof, memory: self.memory(query) };
-        Ok(HopLookup { findings, published })
+        let findings = HopFacts {
+            dane,
+            mta_sts,
+            host_proof,
+            memory: self.memory(query),
+        };
+        Ok(HopLookup {
+            findings,
+            published,
+        })
     }
 
     async fn published(&self, query: &HopQuery<'_>) -> MtaStsLookup {
@@ -177,14 +195,16 @@ impl<K: KnownPolicies> Discovery<K> {
     }
 
     fn memory(&self, query: &HopQuery<'_>) -> MemoryFinding {
-        self.known.downgrade_memory(query.recipient, &query.hop.host, query.now)
+        self.known
+            .downgrade_memory(query.recipient, &query.hop.host, query.now)
     }
 }
 
 /// Returns the reason why a publication need not be looked up, if there is one.
 fn reason_to_skip(query: &HopQuery<'_>, publication: Publication) -> Option<&'static str> {
     let connector = query.connector;
-    let tls = exception(connector, query.now).map_or(connector.outbound.tls, |exception| exception.tls);
+    let tls =
+        exception(connector, query.now).map_or(connector.outbound.tls, |exception| exception.tls);
     if tls == TlsDemand::Off {
         Some(OFF)
     } else if !connector.outbound.discover.contains(&publication) {
@@ -196,8 +216,8 @@ fn reason_to_skip(query: &HopQuery<'_>, publication: Publication) -> Option<&'st
     }
 }
 
-/// Returns the domain whose MTA-STS policy applies: the recipient domain, or the smart host itself (RFC 8461 §3.4).
-/// Address literals have none.
+/// Returns the domain whose MTA-STS policy applies: the recipient domain, or the smart host itself
+/// (RFC 8461 §3.4). Address literals have none.
 #[must_use]
 pub fn policy_domain<'a>(recipient: &'a Host, hop: &'a Hop) -> Option<&'a Domain> {
     match hop.origin {
@@ -220,17 +240,28 @@ fn sts_finding(published: &PublishedPolicy, host: &Host) -> MtaStsFinding {
     match policy.mode() {
         MtaStsMode::Enforce => MtaStsFinding::Enforce(listing),
         MtaStsMode::Testing => MtaStsFinding::Testing(listing),
-        MtaStsMode::None => MtaStsFinding::None("the domain's MTA-STS policy has mode none".to_owned()),
+        MtaStsMode::None => {
+            MtaStsFinding::None("the domain's MTA-STS policy has mode none".to_owned())
+        }
     }
 }
 
-/// Returns the failure of a REQUIRETLS message whose host is not proven to be the domain's (RFC 8689 §4.2.1) while
-/// the MTA-STS policy, which might prove it, cannot be fetched. It is temporary, so that the message is retried.
-fn proof_unavailable(query: &HopQuery<'_>, host_proof: &HostProof, published: &MtaStsLookup) -> Option<Failure> {
-    let MtaStsLookup::Done(PublishedPolicy::None(absent @ NoPolicy::Failed(_))) = published else { return None };
-    let wanted = query.requirement == TlsRequirement::Require && matches!(host_proof, HostProof::Insecure(_));
-    let text =
-        format!("the message requires TLS with a host that is proven to be the domain's (REQUIRETLS), but {absent}");
+/// Returns the failure of a REQUIRETLS message whose host is not proven to be the domain's (RFC
+/// 8689 §4.2.1) while the MTA-STS policy, which might prove it, cannot be fetched. It is temporary,
+/// so that the message is retried.
+fn proof_unavailable(
+    query: &HopQuery<'_>,
+    host_proof: &HostProof,
+    published: &MtaStsLookup,
+) -> Option<Failure> {
+    let MtaStsLookup::Done(PublishedPolicy::None(absent @ NoPolicy::Failed(_))) = published else {
+        return None;
+    };
+    let wanted = query.requirement == TlsRequirement::Require
+        && matches!(host_proof, HostProof::Insecure(_));
+    let text = format!(
+        "the message requires TLS with a host that is proven to be the domain's (REQUIRETLS), but {absent}"
+    );
     wanted.then(|| Failure::discovery(Status(7, 5), text))
 }
 
@@ -239,15 +270,22 @@ fn host_proof(query: &HopQuery<'_>) -> HostProof {
         (HopOrigin::SmartHost, _) => HostProof::SmartHost,
         (HopOrigin::Literal, _) => HostProof::Literal,
         (HopOrigin::Mx { .. } | HopOrigin::ImplicitMx, RouteBasis::Configured) => HostProof::Secure,
-        (HopOrigin::Mx { .. } | HopOrigin::ImplicitMx, RouteBasis::NoMx(chain)) => match chain.security {
-            Security::Secure => HostProof::Secure,
-            Security::Insecure(why) => {
-                HostProof::OwnHost(format!("that {} has no MX records is {why}", query.recipient))
+        (HopOrigin::Mx { .. } | HopOrigin::ImplicitMx, RouteBasis::NoMx(chain)) => {
+            match chain.security {
+                Security::Secure => HostProof::Secure,
+                Security::Insecure(why) => HostProof::OwnHost(format!(
+                    "that {} has no MX records is {why}",
+                    query.recipient
+                )),
             }
-        },
-        (HopOrigin::Mx { .. } | HopOrigin::ImplicitMx, RouteBasis::Mx(chain)) => match chain.security {
-            Security::Secure => HostProof::Secure,
-            Security::Insecure(why) => HostProof::Insecure(format!("the MX records of {} are {why}", query.recipient)),
-        },
+        }
+        (HopOrigin::Mx { .. } | HopOrigin::ImplicitMx, RouteBasis::Mx(chain)) => {
+            match chain.security {
+                Security::Secure => HostProof::Secure,
+                Security::Insecure(why) => {
+                    HostProof::Insecure(format!("the MX records of {} are {why}", query.recipient))
+                }
+            }
+        }
     }
 }

@@ -1,5 +1,5 @@
-//! The differences between two configurations: tables, connectors of domains, and queued messages that would be treated
-//! differently.
+//! The differences between two configurations: tables, connectors of domains, and queued messages
+//! that would be treated differently.
 //!
 //! The comparison is of the meaning, with all defaults, and not of the text. It sends no query.
 
@@ -7,10 +7,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde::Serialize;
 
-use crate::address::Host;
-use crate::config::{ChangedKey, Config, DomainPattern, Section, changed_keys, outbound_settings, sections};
-use crate::connector::Connectors;
-use crate::envelope::QueueId;
+use crate::config::{
+    ChangedKey, Config, DomainPattern, Section, changed_keys, outbound_settings, sections,
+};
+use crate::policy::connector::Connectors;
+use crate::smtp::address::Host;
+use crate::smtp::envelope::QueueId;
 
 /// The maximum number of message ids that are listed for one domain.
 const IDS_MAX: usize = 10;
@@ -24,7 +26,8 @@ pub struct Difference {
     pub changes: Vec<SectionChange>,
     /// The domain patterns that have another connector.
     pub winners: Vec<ConnectorChange>,
-    /// The recipient domains in the queue whose mail would be treated differently, the most messages first.
+    /// The recipient domains in the queue whose mail would be treated differently, the most
+    /// messages first.
     pub queued: Vec<QueuedDomain>,
     /// The number of such domains that are not listed in `queued`.
     pub queued_more: usize,
@@ -120,10 +123,17 @@ impl Difference {
 
 fn changes(old: &[Section], new: &[Section]) -> Vec<SectionChange> {
     let by_title = |sections: &[Section]| -> HashMap<String, Vec<_>> {
-        sections.iter().map(|section| (section.title.clone(), section.pairs.clone())).collect()
+        sections
+            .iter()
+            .map(|section| (section.title.clone(), section.pairs.clone()))
+            .collect()
     };
     let (old_by_title, new_by_title) = (by_title(old), by_title(new));
-    let change = |table: &String, what, keys| SectionChange { table: table.clone(), what, keys };
+    let change = |table: &String, what, keys| SectionChange {
+        table: table.clone(),
+        what,
+        keys,
+    };
     let mut all = Vec::new();
     for Section { title, pairs } in old {
         match new_by_title.get(title).map(|new| changed_keys(pairs, new)) {
@@ -132,13 +142,15 @@ fn changes(old: &[Section], new: &[Section]) -> Vec<SectionChange> {
             Some(keys) => all.push(change(title, "changed", keys)),
         }
     }
-    let added = new.iter().filter(|section| !old_by_title.contains_key(&section.title));
+    let added = new
+        .iter()
+        .filter(|section| !old_by_title.contains_key(&section.title));
     all.extend(added.map(|section| change(&section.title, "added", Vec::new())));
     all
 }
 
-/// Returns the patterns that have another connector. It is enough to look at the patterns of both files: a domain that
-/// matches none of them has the built-in default in both.
+/// Returns the patterns that have another connector. It is enough to look at the patterns of both
+/// files: a domain that matches none of them has the built-in default in both.
 fn winners(
     old: &Config,
     new: &Config,
@@ -146,22 +158,40 @@ fn winners(
     new_connectors: &Connectors,
 ) -> Vec<ConnectorChange> {
     let patterns = |config: &Config| -> Vec<DomainPattern> {
-        config.connectors.iter().flat_map(|connector| connector.domains.clone()).collect()
+        config
+            .connectors
+            .iter()
+            .flat_map(|connector| connector.domains.clone())
+            .collect()
     };
-    let all: BTreeMap<String, DomainPattern> =
-        [patterns(old), patterns(new)].concat().into_iter().map(|pattern| (pattern.to_string(), pattern)).collect();
+    let all: BTreeMap<String, DomainPattern> = [patterns(old), patterns(new)]
+        .concat()
+        .into_iter()
+        .map(|pattern| (pattern.to_string(), pattern))
+        .collect();
     let winner = |(text, pattern): (String, DomainPattern)| {
         let old = old_connectors.for_pattern(&pattern).name.clone();
         let new = new_connectors.for_pattern(&pattern).name.clone();
-        (old != new).then_some(ConnectorChange { pattern: text, old, new })
+        (old != new).then_some(ConnectorChange {
+            pattern: text,
+            old,
+            new,
+        })
     };
     all.into_iter().filter_map(winner).collect()
 }
 
 /// Returns the queued domains whose connectors differ in at least one key, the most messages first.
-fn queued(old_connectors: &Connectors, new_connectors: &Connectors, waiting: &QueuedMessages) -> Vec<QueuedDomain> {
+fn queued(
+    old_connectors: &Connectors,
+    new_connectors: &Connectors,
+    waiting: &QueuedMessages,
+) -> Vec<QueuedDomain> {
     let different = |(domain, (messages, ids)): (&Host, &(usize, Vec<QueueId>))| {
-        let (old, new) = (old_connectors.for_host(domain), new_connectors.for_host(domain));
+        let (old, new) = (
+            old_connectors.for_host(domain),
+            new_connectors.for_host(domain),
+        );
         let keys = changed_keys(&outbound_settings(old), &outbound_settings(new));
         (!keys.is_empty()).then(|| QueuedDomain {
             domain: domain.to_string(),
@@ -173,7 +203,12 @@ fn queued(old_connectors: &Connectors, new_connectors: &Connectors, waiting: &Qu
         })
     };
     let mut all: Vec<_> = waiting.0.iter().filter_map(different).collect();
-    all.sort_by(|one, other| other.messages.cmp(&one.messages).then_with(|| one.domain.cmp(&other.domain)));
+    all.sort_by(|one, other| {
+        other
+            .messages
+            .cmp(&one.messages)
+            .then_with(|| one.domain.cmp(&other.domain))
+    });
     all
 }
 
@@ -185,23 +220,32 @@ mod tests {
     use crate::config::parse;
 
     const OWN: &str = "hostname = \"relay.example.com\"\npostmaster = \"postmaster@example.com\"\n";
-    const LISTENER: &str = "[[listener]]\nname = \"mx\"\naddress = [\"127.0.0.1:2525\"]\ntls = \"off\"\n";
+    const LISTENER: &str =
+        "[[listener]]\nname = \"mx\"\naddress = [\"127.0.0.1:2525\"]\ntls = \"off\"\n";
 
     fn config(rest: &str) -> Config {
-        match parse(&format!("{OWN}{LISTENER}{rest}"), Path::new("/etc/gatepost/gatepost.toml")) {
+        match parse(
+            &format!("{OWN}{LISTENER}{rest}"),
+            Path::new("/etc/gatepost/gatepost.toml"),
+        ) {
             Ok((config, _)) => config,
             Err(faults) => panic!("{faults:?}"),
         }
     }
 
     fn partner(name: &str, domains: &str, outbound: &str) -> String {
-        format!("[[connector]]\nname = \"{name}\"\ndomains = [{domains}]\n[connector.outbound]\n{outbound}\n")
+        format!(
+            "[[connector]]\nname = \"{name}\"\ndomains = [{domains}]\n[connector.outbound]\n{outbound}\n"
+        )
     }
 
     fn waiting(messages: &[&[&str]]) -> QueuedMessages {
         let mut all = QueuedMessages::default();
         for (number, domains) in (1..).zip(messages) {
-            let hosts: Vec<_> = domains.iter().map(|text| Host::parse(text).expect("a host")).collect();
+            let hosts: Vec<_> = domains
+                .iter()
+                .map(|text| Host::parse(text).expect("a host"))
+                .collect();
             all.add(QueueId::from_number(number).expect("small"), hosts.iter());
         }
         all
@@ -211,17 +255,32 @@ mod tests {
     fn differences(old: &str, new: &str, messages: &[&[&str]]) -> Vec<String> {
         let found = Difference::between(&config(old), &config(new), &waiting(messages));
         let keys = |keys: &[ChangedKey]| {
-            keys.iter().map(|key| format!(" {}: {} to {}", key.key, key.old, key.new)).collect::<Vec<_>>().concat()
+            keys.iter()
+                .map(|key| format!(" {}: {} to {}", key.key, key.old, key.new))
+                .collect::<Vec<_>>()
+                .concat()
         };
-        let mut all: Vec<_> =
-            found.changes.iter().map(|one| format!("{} {}{}", one.table, one.what, keys(&one.keys))).collect();
-        all.extend(found.winners.iter().map(|one| format!("{}: {} to {}", one.pattern, one.old, one.new)));
+        let mut all: Vec<_> = found
+            .changes
+            .iter()
+            .map(|one| format!("{} {}{}", one.table, one.what, keys(&one.keys)))
+            .collect();
         all.extend(
             found
-                .queued
+                .winners
                 .iter()
-                .map(|one| format!("{} {}: {} to {}{}", one.messages, one.domain, one.old, one.new, keys(&one.keys))),
+                .map(|one| format!("{}: {} to {}", one.pattern, one.old, one.new)),
         );
+        all.extend(found.queued.iter().map(|one| {
+            format!(
+                "{} {}: {} to {}{}",
+                one.messages,
+                one.domain,
+                one.old,
+                one.new,
+                keys(&one.keys)
+            )
+        }));
         all
     }
 
@@ -229,11 +288,17 @@ mod tests {
     fn another_spelling_of_the_same_meaning_is_no_difference() {
         let one = partner("a", "\"a.example\"", "tls = \"forced\"");
         let two = partner("b", "\"b.example\"", "");
-        let written_out =
-            partner("a", "\"A.example\"", "verify = \"none\"\ntls = \"forced\"\ndowngrade = \"warn\"\n# x");
+        let written_out = partner(
+            "a",
+            "\"A.example\"",
+            "verify = \"none\"\ntls = \"forced\"\ndowngrade = \"warn\"\n# x",
+        );
         let old = format!("{one}{two}[queue]\nexpire = \"5d\"\n");
         let new = format!("{two}{written_out}");
-        assert_eq!(differences(&old, &new, &[&["a.example", "b.example"]]), Vec::<String>::new());
+        assert_eq!(
+            differences(&old, &new, &[&["a.example", "b.example"]]),
+            Vec::<String>::new()
+        );
     }
 
     #[test]
@@ -243,15 +308,25 @@ mod tests {
         let keys = " outbound.tls: \"opportunistic\" to \"forced\" outbound.verify: - to \"none\" \
                     outbound.min_version: - to \"1.2\" outbound.connections: 20 to 3";
         assert_eq!(
-            differences(&old, &new, &[&["a.example", "c.example"], &["a.example"], &["b.example"]]),
-            [format!("[[connector]] a changed{keys}"), format!("2 a.example: a to a{keys}")]
+            differences(
+                &old,
+                &new,
+                &[&["a.example", "c.example"], &["a.example"], &["b.example"]]
+            ),
+            [
+                format!("[[connector]] a changed{keys}"),
+                format!("2 a.example: a to a{keys}")
+            ]
         );
     }
 
     #[test]
     fn added_and_removed_connectors_are_listed_with_the_domains_they_affect() {
         let any = partner("internet", "\"*\"", "");
-        let old = format!("{any}{}", partner("a", "\"a.example\", \"*.a.example\"", "tls = \"forced\""));
+        let old = format!(
+            "{any}{}",
+            partner("a", "\"a.example\", \"*.a.example\"", "tls = \"forced\"")
+        );
         let new = format!("{any}{}", partner("b", "\"a.example\"", "tls = \"forced\""));
         assert_eq!(
             differences(&old, &new, &[&["a.example"], &["x.a.example"]]),
@@ -286,12 +361,19 @@ mod tests {
 
     #[test]
     fn listed_domains_and_ids_are_limited() {
-        let domains: Vec<String> = (0..300).map(|number| format!("d{number}.example")).collect();
-        let messages: Vec<Vec<&str>> = (0..30).map(|_| domains.iter().map(String::as_str).collect()).collect();
+        let domains: Vec<String> = (0..300)
+            .map(|number| format!("d{number}.example"))
+            .collect();
+        let messages: Vec<Vec<&str>> = (0..30)
+            .map(|_| domains.iter().map(String::as_str).collect())
+            .collect();
         let messages: Vec<&[&str]> = messages.iter().map(Vec::as_slice).collect();
         let forced = config(&partner("any", "\"*\"", "tls = \"forced\""));
         let found = Difference::between(&config(""), &forced, &waiting(&messages));
         assert_eq!((found.queued.len(), found.queued_more), (200, 100));
-        assert_eq!((found.queued[0].messages, found.queued[0].ids.len()), (30, 10));
+        assert_eq!(
+            (found.queued[0].messages, found.queued[0].ids.len()),
+            (30, 10)
+        );
     }
 }

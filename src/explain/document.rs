@@ -1,5 +1,5 @@
-//! The content of an explanation. The field names are those of the JSON output: a released name keeps its meaning, and
-//! new ones may be added.
+//! The content of an explanation. The field names are those of the JSON output: a released name
+//! keeps its meaning, and new ones may be added.
 
 use std::fmt;
 
@@ -20,7 +20,7 @@ pub struct OutboundExplanation {
     /// The time of the explanation.
     pub at: Timestamp,
     /// The TLS requirement of the message: `ordinary`, `require` or `relaxed`.
-    pub requirement: crate::envelope::TlsRequirement,
+    pub requirement: crate::smtp::envelope::TlsRequirement,
     /// The connector of the domain, and the others that match.
     #[serde(flatten)]
     pub connectors: ConnectorMatch,
@@ -30,7 +30,8 @@ pub struct OutboundExplanation {
     pub memory: MemoryNote,
     /// The source of the hops, in a sentence; `None` if no hop was found.
     pub route: Option<String>,
-    /// The hops in the order in which they are tried. Hops of the same preference are in random order.
+    /// The hops in the order in which they are tried. Hops of the same preference are in random
+    /// order.
     pub hops: Vec<ExplainedHop>,
     /// The reason why no hop was found, or the problem of the last hop if none can be used.
     pub problem: Option<HopProblem>,
@@ -137,7 +138,8 @@ pub struct HelloNote {
     pub first: String,
     /// The one for a fresh connection after a broken handshake; `None` if it would be the same.
     pub second: Option<String>,
-    /// True if the first is smaller than usual because the daemon remembers that the hop accepted only this one.
+    /// True if the first is smaller than usual because the daemon remembers that the hop accepted
+    /// only this one.
     pub remembered: bool,
 }
 
@@ -168,11 +170,19 @@ pub enum PolicyFrom {
 
 impl fmt::Display for PolicyNote {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { domain, id, fetched, .. } = self;
+        let Self {
+            domain,
+            id,
+            fetched,
+            ..
+        } = self;
         let fetched = fetched.strftime("%Y-%m-%d %H:%M:%S UTC");
         match self.from {
             PolicyFrom::Daemon => {
-                write!(f, "the policy {id} of {domain} in the daemon's cache, fetched at {fetched}")
+                write!(
+                    f,
+                    "the policy {id} of {domain} in the daemon's cache, fetched at {fetched}"
+                )
             }
             PolicyFrom::Network => write!(f, "the policy {id} of {domain}, fetched now"),
         }
@@ -276,7 +286,8 @@ pub struct SessionForecast {
     pub shows: String,
     /// True if its mail is accepted.
     pub taken: bool,
-    /// The domains that it may send to: `any`, or `ours` (`[relay] domains`; any from `[relay] networks`).
+    /// The domains that it may send to: `any`, or `ours` (`[relay] domains`; any from `[relay]
+    /// networks`).
     pub may_send_to: Option<&'static str>,
     /// The authentication of the client, or the reply that rejects the mail.
     pub text: String,

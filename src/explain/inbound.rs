@@ -1,4 +1,5 @@
-//! The explanation of mail from a sender: the demand, and the reply to MAIL FROM for each kind of session.
+//! The explanation of mail from a sender: the demand, and the reply to MAIL FROM for each kind of
+//! session.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -8,30 +9,54 @@ use jiff::Timestamp;
 
 use super::document::{self, SessionForecast};
 use super::{Explainer, Subject};
-use crate::address::{Host, ReversePath};
 use crate::config::{Connector, ListenerConfig, ListenerTls};
-use crate::connector::inbound_policy;
-use crate::inbound::{connector_for, judge_sender};
-use crate::tls::{SamplePeer, TlsOutcome, TlsPolicy};
+use crate::policy::connector::inbound_policy;
+use crate::policy::tls::{SamplePeer, TlsOutcome, TlsPolicy};
+use crate::relay::inbound::{connector_for, judge_sender};
+use crate::smtp::address::{Host, ReversePath};
 
-/// Addresses for documentation (RFC 5737, RFC 3849). One of them stands for a client whose address does not matter.
+/// Addresses for documentation (RFC 5737, RFC 3849). One of them stands for a client whose address
+/// does not matter.
 const CLIENTS: [&str; 4] = ["192.0.2.1", "198.51.100.1", "203.0.113.1", "2001:db8::1"];
 
 /// Explains mail from a sender.
-pub(super) fn answer(explainer: &Explainer, subject: &Subject, now: Timestamp) -> document::InboundExplanation {
+pub(super) fn answer(
+    explainer: &Explainer,
+    subject: &Subject,
+    now: Timestamp,
+) -> document::InboundExplanation {
     let from = subject.reverse_path(&explainer.config.postmaster);
     let any_client = address_outside(&[]);
     let connector = connector_for(&explainer.connectors, &from, any_client);
     let networks = &connector.inbound.networks;
     let client = networks.first().map_or(any_client, first_host);
     let host = from.mailbox().map(|mailbox| mailbox.host().clone());
-    let judge = SessionJudge { connector, from: &from, client, policy: inbound_policy(connector), now };
-    let listeners: Vec<_> = explainer.config.listeners.iter().map(|listener| judge.listener(listener)).collect();
+    let judge = SessionJudge {
+        connector,
+        from: &from,
+        client,
+        policy: inbound_policy(connector),
+        now,
+    };
+    let listeners: Vec<_> = explainer
+        .config
+        .listeners
+        .iter()
+        .map(|listener| judge.listener(listener))
+        .collect();
     let foreign = if networks.is_empty() {
         None
     } else {
-        let outside = SessionJudge { client: address_outside(networks), policy: judge.policy.clone(), ..judge };
-        explainer.config.listeners.first().map(|listener| outside.session(listener, SamplePeer::Right).text)
+        let outside = SessionJudge {
+            client: address_outside(networks),
+            policy: judge.policy.clone(),
+            ..judge
+        };
+        explainer
+            .config
+            .listeners
+            .first()
+            .map(|listener| outside.session(listener, SamplePeer::Right).text)
     };
     document::InboundExplanation {
         direction: "inbound",
@@ -44,7 +69,9 @@ pub(super) fn answer(explainer: &Explainer, subject: &Subject, now: Timestamp) -
         networks: networks.iter().map(ToString::to_string).collect(),
         foreign,
         relay: connector.inbound.relay,
-        can_come: listeners.iter().any(|listener| listener.sessions.iter().any(|session| session.taken)),
+        can_come: listeners
+            .iter()
+            .any(|listener| listener.sessions.iter().any(|session| session.taken)),
         listeners,
     }
 }
@@ -60,12 +87,20 @@ fn asked(subject: &Subject, from: &ReversePath) -> String {
 
 /// Returns a remark about senders that are not an ordinary domain.
 fn note(subject: &Subject, from: &ReversePath) -> Option<String> {
-    match (subject, from.mailbox().map(crate::address::Mailbox::host)) {
-        (Subject::Null, _) => Some("reports have no domain: only \"*\" or the default connector applies".to_owned()),
-        (Subject::Postmaster, _) => Some("a sender needs a domain: this is that of our own postmaster".to_owned()),
-        (_, Some(Host::Literal(_))) => {
-            Some("an address literal is no domain: only \"*\" or the default connector applies".to_owned())
+    match (
+        subject,
+        from.mailbox().map(crate::smtp::address::Mailbox::host),
+    ) {
+        (Subject::Null, _) => {
+            Some("reports have no domain: only \"*\" or the default connector applies".to_owned())
         }
+        (Subject::Postmaster, _) => {
+            Some("a sender needs a domain: this is that of our own postmaster".to_owned())
+        }
+        (_, Some(Host::Literal(_))) => Some(
+            "an address literal is no domain: only \"*\" or the default connector applies"
+                .to_owned(),
+        ),
         (_, Some(Host::Domain(_)) | None) => None,
     }
 }
@@ -85,7 +120,13 @@ impl SessionJudge<'_> {
     fn session(&self, listener: &ListenerConfig, peer: SamplePeer) -> SessionForecast {
         let outcome = peer.outcome(&self.policy, &self.connector.names, self.now);
         let (kind, shows) = (peer.json_name().to_owned(), peer.to_string());
-        match judge_sender(self.connector, listener, self.from, Some(self.client), outcome) {
+        match judge_sender(
+            self.connector,
+            listener,
+            self.from,
+            Some(self.client),
+            outcome,
+        ) {
             Ok(standing) => SessionForecast {
                 peer: kind,
                 shows,
@@ -96,9 +137,13 @@ impl SessionJudge<'_> {
                     TlsOutcome::Tls(_) => standing.clearance.authentication().to_string(),
                 },
             },
-            Err(reply) => {
-                SessionForecast { peer: kind, shows, taken: false, may_send_to: None, text: reply.to_string() }
-            }
+            Err(reply) => SessionForecast {
+                peer: kind,
+                shows,
+                taken: false,
+                may_send_to: None,
+                text: reply.to_string(),
+            },
         }
     }
 
@@ -120,7 +165,11 @@ impl SessionJudge<'_> {
         let peers = SamplePeer::clients(&self.policy).into_iter().filter(can_be);
         document::ExplainedListener {
             name: listener.name.clone(),
-            addresses: listener.addresses.iter().map(|address| address.value.to_string()).collect(),
+            addresses: listener
+                .addresses
+                .iter()
+                .map(|address| address.value.to_string())
+                .collect(),
             tls,
             client_certificate,
             sessions: peers.map(|peer| self.session(listener, peer)).collect(),
@@ -128,11 +177,20 @@ impl SessionJudge<'_> {
     }
 }
 
-/// Returns an address of [`CLIENTS`] that is outside of the networks, or the first one if all are inside.
+/// Returns an address of [`CLIENTS`] that is outside of the networks, or the first one if all are
+/// inside.
 fn address_outside(networks: &[IpNet]) -> IpAddr {
-    let addresses: Vec<IpAddr> = CLIENTS.iter().filter_map(|text| text.parse().ok()).collect();
-    let outside = addresses.iter().find(|address| !networks.iter().any(|network| network.contains(*address)));
-    outside.or(addresses.first()).copied().unwrap_or(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED))
+    let addresses: Vec<IpAddr> = CLIENTS
+        .iter()
+        .filter_map(|text| text.parse().ok())
+        .collect();
+    let outside = addresses
+        .iter()
+        .find(|address| !networks.iter().any(|network| network.contains(*address)));
+    outside
+        .or(addresses.first())
+        .copied()
+        .unwrap_or(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED))
 }
 
 fn first_host(network: &IpNet) -> IpAddr {

@@ -5,13 +5,13 @@
 use jiff::Timestamp;
 
 use super::document::LayerNote;
-use crate::address::Host;
 use crate::config::{Connector, OnDowngrade};
-use crate::connector::{
+use crate::policy::connector::{
     DaneFinding, HopFacts, MemoryFinding, MtaStsFinding, MtaStsListing, ended_exception, exception,
 };
-use crate::envelope::TlsRequirement;
-use crate::tls::{Layer, TlsPolicy};
+use crate::policy::tls::{Layer, TlsPolicy};
+use crate::smtp::address::Host;
+use crate::smtp::envelope::TlsRequirement;
 
 use super::sources::RememberedTls;
 
@@ -32,9 +32,16 @@ impl HopLayers<'_> {
     /// Returns a note on every layer, in the order in which demands are joined.
     pub(super) fn layers(&self, policy: &TlsPolicy) -> Vec<LayerNote> {
         let note = |layer, name, why: Option<String>| {
-            let demands: Vec<_> =
-                policy.demands().filter(|demand| demand.layer == layer).map(ToString::to_string).collect();
-            LayerNote { layer: name, demands, why }
+            let demands: Vec<_> = policy
+                .demands()
+                .filter(|demand| demand.layer == layer)
+                .map(ToString::to_string)
+                .collect();
+            LayerNote {
+                layer: name,
+                demands,
+                why,
+            }
         };
         let off = *policy == TlsPolicy::Off;
         let or_off = |why: String| Some(if off { OFF.to_owned() } else { why });
@@ -44,7 +51,11 @@ impl HopLayers<'_> {
             note(Layer::Dane, "dane", or_off(self.dane())),
             note(Layer::MtaSts, "mta-sts", or_off(self.mta_sts())),
             note(Layer::RequireTls, "requiretls", or_off(self.requiretls())),
-            note(Layer::DowngradeMemory, "memory", or_off(self.memory(policy))),
+            note(
+                Layer::DowngradeMemory,
+                "memory",
+                or_off(self.memory(policy)),
+            ),
         ]
     }
 
@@ -52,9 +63,15 @@ impl HopLayers<'_> {
         if exception(self.connector, self.now).is_some() {
             return Some("its exception replaces its own demand".to_owned());
         }
-        let built_in =
-            if self.connector.is_built_in() { "default: no connector of the file matches the domain; " } else { "" };
-        let level = if policy.demands().any(|demand| demand.layer == Layer::Connector) {
+        let built_in = if self.connector.is_built_in() {
+            "default: no connector of the file matches the domain; "
+        } else {
+            ""
+        };
+        let level = if policy
+            .demands()
+            .any(|demand| demand.layer == Layer::Connector)
+        {
             return None;
         } else if *policy == TlsPolicy::Off {
             "TLS is switched off"
@@ -65,9 +82,15 @@ impl HopLayers<'_> {
     }
 
     fn exception(&self) -> String {
-        match (exception(self.connector, self.now), ended_exception(self.connector, self.now)) {
+        match (
+            exception(self.connector, self.now),
+            ended_exception(self.connector, self.now),
+        ) {
             (Some(holds), _) => format!("until {} ({})", holds.until, holds.reason),
-            (None, Some(ended)) => format!("ended on {} ({}): it no longer applies", ended.until, ended.reason),
+            (None, Some(ended)) => format!(
+                "ended on {} ({}): it no longer applies",
+                ended.until, ended.reason
+            ),
             (None, None) => "the connector has none".to_owned(),
         }
     }
@@ -76,12 +99,19 @@ impl HopLayers<'_> {
         match &self.findings.dane {
             DaneFinding::NotLookedUp(why) => (*why).to_owned(),
             DaneFinding::Absent(why) => why.clone(),
-            DaneFinding::Unusable(why) => format!("no usable TLSA record, so TLS without authentication: {why}"),
+            DaneFinding::Unusable(why) => {
+                format!("no usable TLSA record, so TLS without authentication: {why}")
+            }
             DaneFinding::Usable(_) if self.requirement == TlsRequirement::Relaxed => {
                 "the message overrides it (TLS-Required: No)".to_owned()
             }
             DaneFinding::Usable(set) => {
-                let records: Vec<_> = set.records.iter().take(5).map(|record| format!("\"{record}\"")).collect();
+                let records: Vec<_> = set
+                    .records
+                    .iter()
+                    .take(5)
+                    .map(|record| format!("\"{record}\""))
+                    .collect();
                 format!("TLSA records of {}: {}", set.base, records.join(", "))
             }
         }
@@ -96,22 +126,33 @@ impl HopLayers<'_> {
             (MtaStsFinding::NotLookedUp(why), _) => (*why).to_owned(),
             (MtaStsFinding::None(why), _) => why.clone(),
             (MtaStsFinding::Testing(listing), _) => {
-                format!("the policy is in testing mode, which demands nothing; it {}", listed(listing))
+                format!(
+                    "the policy is in testing mode, which demands nothing; it {}",
+                    listed(listing)
+                )
             }
             (MtaStsFinding::Enforce(_), DaneFinding::Usable(_)) => {
                 "the policy does not apply: DANE authenticates the host (RFC 8461 §2)".to_owned()
             }
             (MtaStsFinding::Enforce(listing), _) => {
-                let literal =
-                    if self.hop.domain().is_none() { "; the name of an address literal is not verified" } else { "" };
-                format!("the policy is in enforce mode, and {}{literal}", listed(listing))
+                let literal = if self.hop.domain().is_none() {
+                    "; the name of an address literal is not verified"
+                } else {
+                    ""
+                };
+                format!(
+                    "the policy is in enforce mode, and {}{literal}",
+                    listed(listing)
+                )
             }
         }
     }
 
     fn requiretls(&self) -> String {
         match self.requirement {
-            TlsRequirement::Ordinary => "an ordinary message does not ask for it (see --requiretls)".to_owned(),
+            TlsRequirement::Ordinary => {
+                "an ordinary message does not ask for it (see --requiretls)".to_owned()
+            }
             TlsRequirement::Relaxed => {
                 "the message says TLS-Required: No, which sets aside DANE and MTA-STS".to_owned()
             }
@@ -121,7 +162,9 @@ impl HopLayers<'_> {
 
     fn memory(&self, policy: &TlsPolicy) -> String {
         let downgrade = self.connector.outbound.downgrade;
-        let is_forced = policy.demands().any(|demand| demand.layer != Layer::DowngradeMemory);
+        let is_forced = policy
+            .demands()
+            .any(|demand| demand.layer != Layer::DowngradeMemory);
         if let RememberedTls::Unavailable(why) = self.memory {
             let matters = match downgrade {
                 OnDowngrade::Refuse if !is_forced => "; downgrade = \"refuse\" may demand TLS",
@@ -136,9 +179,15 @@ impl HopLayers<'_> {
                 let last = last.strftime("%Y-%m-%d");
                 let effect = match downgrade {
                     OnDowngrade::Refuse => "so TLS is required now (downgrade = \"refuse\")",
-                    OnDowngrade::Allow | OnDowngrade::Warn if is_forced => "another layer demands TLS",
-                    OnDowngrade::Allow => "mail goes without TLS all the same (downgrade = \"allow\")",
-                    OnDowngrade::Warn => "mail goes without TLS, which is logged (downgrade = \"warn\")",
+                    OnDowngrade::Allow | OnDowngrade::Warn if is_forced => {
+                        "another layer demands TLS"
+                    }
+                    OnDowngrade::Allow => {
+                        "mail goes without TLS all the same (downgrade = \"allow\")"
+                    }
+                    OnDowngrade::Warn => {
+                        "mail goes without TLS, which is logged (downgrade = \"warn\")"
+                    }
                 };
                 format!("the domain used TLS, last on {last}; {effect}")
             }

@@ -1,9 +1,9 @@
-//! Explanations of how mail would be treated: which connector applies and why, which layer demands what, which hops an
-//! attempt would use, and what the result would be for each kind of peer.
+//! Explanations of how mail would be treated: which connector applies and why, which layer demands
+//! what, which hops an attempt would use, and what the result would be for each kind of peer.
 //!
-//! This module decides nothing. It asks the same functions that deliveries and sessions use, and puts their answers
-//! together. It sends only DNS queries, fetches an MTA-STS policy if the running daemon has none, and reads no file of
-//! the running daemon.
+//! This module decides nothing. It asks the same functions that deliveries and sessions use, and
+//! puts their answers together. It sends only DNS queries, fetches an MTA-STS policy if the running
+//! daemon has none, and reads no file of the running daemon.
 
 pub mod difference;
 pub mod document;
@@ -17,17 +17,17 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::access::{self, RelayRules};
-use crate::address::{Domain, Host, Mailbox};
 use crate::config::{Config, Connector, Fault, TlsDemand};
-use crate::connector::{Connectors, PatternMatch, ended_exception, exception};
 use crate::discovery::mta_sts::WebSource;
-use crate::dns::Dns;
-use crate::envelope::TlsRequirement;
-use crate::failure::NextStep;
-use crate::handshake::{KnownHellos, TlsMaterial};
-use crate::https::Https;
-use crate::route::Router;
+use crate::net::dns::Dns;
+use crate::net::https::Https;
+use crate::net::route::Router;
+use crate::net::tls_io::{KnownHellos, TlsMaterial};
+use crate::policy::connector::{Connectors, PatternMatch, ended_exception, exception};
+use crate::policy::failure::NextStep;
+use crate::policy::relay_access::{self, RelayRules};
+use crate::smtp::address::{Domain, Host, Mailbox};
+use crate::smtp::envelope::TlsRequirement;
 
 pub use sources::{DaemonPolicies, RememberedTls, Sources, policy_domains};
 pub use subject::Subject;
@@ -44,28 +44,40 @@ pub struct Explainer {
 }
 
 impl Explainer {
-    /// Creates an explainer; no query is sent yet. Of the files that the configuration names, only `[tls] trust` and the
-    /// DNSSEC trust anchor are read, since the user may not be allowed to read the private keys.
+    /// Creates an explainer; no query is sent yet. Of the files that the configuration names, only
+    /// `[tls] trust` and the DNSSEC trust anchor are read, since the user may not be allowed to
+    /// read the private keys.
     ///
     /// # Errors
     /// The faults in these files.
     pub fn new(config: Config) -> Result<Self, Vec<Fault>> {
         let dns = Dns::new(&config.dns).map_err(|error| vec![error.fault(&config.dns)])?;
-        let web = WebSource::new(dns.clone(), Https::new(dns.clone(), TlsMaterial::load_https(&config.tls)?));
+        let web = WebSource::new(
+            dns.clone(),
+            Https::new(dns.clone(), TlsMaterial::load_https(&config.tls)?),
+        );
         let connectors = Connectors::of(&config);
         let router = Router::new(&config, dns);
-        Ok(Self { config, connectors, router, web, known: DaemonPolicies::default(), hellos: KnownHellos::default() })
+        Ok(Self {
+            config,
+            connectors,
+            router,
+            web,
+            known: DaemonPolicies::default(),
+            hellos: KnownHellos::default(),
+        })
     }
 
-    /// Sets the port of the MTA-STS policy hosts and the time limit for a fetch. Tests use it for policy hosts on
-    /// loopback.
+    /// Sets the port of the MTA-STS policy hosts and the time limit for a fetch. Tests use it for
+    /// policy hosts on loopback.
     #[must_use]
     pub fn policies_at(mut self, port: u16, limit: Duration) -> Self {
         self.web = self.web.with_port_and_timeout(port, limit);
         self
     }
 
-    /// Adds what a running daemon knows: its MTA-STS policies, and the `ClientHello`s that hosts accepted.
+    /// Adds what a running daemon knows: its MTA-STS policies, and the `ClientHello`s that hosts
+    /// accepted.
     #[must_use]
     pub fn knowing(mut self, policies: DaemonPolicies, hellos: KnownHellos) -> Self {
         self.known = policies;
@@ -76,33 +88,49 @@ impl Explainer {
     /// Returns the domains whose MTA-STS policies may apply to mail for a recipient domain.
     #[must_use]
     pub fn policy_domains(&self, recipient: &Host) -> Vec<Domain> {
-        policy_domains(recipient, &self.connectors.for_host(recipient).outbound.route)
+        policy_domains(
+            recipient,
+            &self.connectors.for_host(recipient).outbound.route,
+        )
     }
 
-    /// Returns the domain or address literal that mail for the subject goes to; `None` for `<>`, which cannot be a
-    /// recipient.
+    /// Returns the domain or address literal that mail for the subject goes to; `None` for `<>`,
+    /// which cannot be a recipient.
     #[must_use]
     pub fn recipient(&self, subject: &Subject) -> Option<Host> {
         match subject {
             Subject::Postmaster => Some(self.config.postmaster.host().clone()),
             Subject::Null => None,
-            Subject::Address(mailbox) => Some(self.local(subject).as_ref().unwrap_or(mailbox).host().clone()),
-            Subject::Host(host) => Some(self.local(subject).as_ref().map_or(host, Mailbox::host).clone()),
+            Subject::Address(mailbox) => Some(
+                self.local(subject)
+                    .as_ref()
+                    .unwrap_or(mailbox)
+                    .host()
+                    .clone(),
+            ),
+            Subject::Host(host) => Some(
+                self.local(subject)
+                    .as_ref()
+                    .map_or(host, Mailbox::host)
+                    .clone(),
+            ),
         }
     }
 
-    /// Returns the mailbox that mail of our own clients goes to, if the subject is on this host itself.
+    /// Returns the mailbox that mail of our own clients goes to, if the subject is on this host
+    /// itself.
     fn local(&self, subject: &Subject) -> Option<Mailbox> {
         let mailbox = match subject {
             Subject::Postmaster | Subject::Null => return None,
             Subject::Address(mailbox) => mailbox.clone(),
             Subject::Host(host) => self.config.postmaster.clone().with_host(host.clone()),
         };
-        access::local_mailbox(RelayRules::new(&self.config, &self.connectors), &mailbox)
+        relay_access::local_mailbox(RelayRules::new(&self.config, &self.connectors), &mailbox)
     }
 
-    /// Explains mail to a recipient domain. `subject` is the user's own form of it. The function sends DNS queries and
-    /// fetches MTA-STS policies, for all hops at once; each lookup has a time limit.
+    /// Explains mail to a recipient domain. `subject` is the user's own form of it. The function
+    /// sends DNS queries and fetches MTA-STS policies, for all hops at once; each lookup has a time
+    /// limit.
     pub async fn outbound(
         &self,
         subject: &Subject,
@@ -110,9 +138,16 @@ impl Explainer {
         requirement: TlsRequirement,
         memory: &RememberedTls,
     ) -> document::OutboundExplanation {
-        outbound::OutboundQuestion { explainer: self, subject, recipient, requirement, memory, now: Timestamp::now() }
-            .answer()
-            .await
+        outbound::OutboundQuestion {
+            explainer: self,
+            subject,
+            recipient,
+            requirement,
+            memory,
+            now: Timestamp::now(),
+        }
+        .answer()
+        .await
     }
 
     /// Explains mail from a sender. No query is sent.
@@ -133,7 +168,10 @@ impl Explainer {
         document::ConnectorMatch {
             connector: pattern(&matching.winner),
             others: others
-                .map(|(found, lost)| document::OtherConnector { candidate: pattern(found), why: lost.to_string() })
+                .map(|(found, lost)| document::OtherConnector {
+                    candidate: pattern(found),
+                    why: lost.to_string(),
+                })
                 .collect(),
         }
     }
@@ -142,16 +180,18 @@ impl Explainer {
 /// Returns the connector's exception, in force or ended.
 fn exception_note(connector: &Connector, now: Timestamp) -> Option<document::ExceptionNote> {
     let holds = exception(connector, now);
-    holds.or_else(|| ended_exception(connector, now)).map(|found| document::ExceptionNote {
-        tls: match found.tls {
-            TlsDemand::Off => "off",
-            TlsDemand::Opportunistic => "opportunistic",
-            TlsDemand::Forced { .. } => "forced",
-        },
-        until: found.until.to_string(),
-        reason: found.reason.clone(),
-        holds: holds.is_some(),
-    })
+    holds
+        .or_else(|| ended_exception(connector, now))
+        .map(|found| document::ExceptionNote {
+            tls: match found.tls {
+                TlsDemand::Off => "off",
+                TlsDemand::Opportunistic => "opportunistic",
+                TlsDemand::Forced { .. } => "forced",
+            },
+            until: found.until.to_string(),
+            reason: found.reason.clone(),
+            holds: holds.is_some(),
+        })
 }
 
 /// Returns the JSON name of a step.

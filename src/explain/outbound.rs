@@ -1,4 +1,5 @@
-//! The explanation of mail to a domain: its route, its hops, their layers and the result for each kind of peer.
+//! The explanation of mail to a domain: its route, its hops, their layers and the result for each
+//! kind of peer.
 
 use futures_util::future::join_all;
 use jiff::Timestamp;
@@ -7,16 +8,18 @@ use super::document::{self, HelloNote, HopProblem, MemoryNote, NoHopLeft, PeerFo
 use super::layers::HopLayers;
 use super::sources::{RememberedTls, Sources};
 use super::{Explainer, Subject, exception_note, step};
-use crate::address::Host;
 use crate::config::{Connector, OnFailure, write_duration};
 use crate::discovery::Discovery;
-use crate::dns::{CnameChain, Security};
-use crate::envelope::TlsRequirement;
-use crate::failure::{self, Cause, Failure, NextStep, Persistence, RequireTlsUnmet, Scope};
-use crate::outbound::{DeliveryForecast, HopPlan, MailContext, PeerOutcome, forecast, hellos, undialled_reason};
-use crate::route::{Hop, HopOrigin, Hops, RouteBasis};
+use crate::net::dns::{CnameChain, Security};
+use crate::net::route::{Hop, HopOrigin, Hops, RouteBasis};
+use crate::policy::failure::{self, Cause, Failure, NextStep, Persistence, RequireTlsUnmet, Scope};
+use crate::policy::tls::{Hellos, Layer, SamplePeer, TlsOutcome};
+use crate::relay::outbound::{
+    DeliveryForecast, HopPlan, MailContext, PeerOutcome, forecast, hellos, undialled_reason,
+};
+use crate::smtp::address::Host;
+use crate::smtp::envelope::TlsRequirement;
 use crate::smtp::reply::Status;
-use crate::tls::{Hellos, Layer, SamplePeer, TlsOutcome};
 
 /// The question that an [`OutboundExplanation`](document::OutboundExplanation) answers.
 pub(super) struct OutboundQuestion<'a> {
@@ -32,12 +35,20 @@ impl OutboundQuestion<'_> {
     /// Looks up the hops and explains them.
     pub(super) async fn answer(&self) -> document::OutboundExplanation {
         let connector = self.connector();
-        let found = self.explainer.router.hops(self.recipient, &connector.outbound.route).await;
+        let found = self
+            .explainer
+            .router
+            .hops(self.recipient, &connector.outbound.route)
+            .await;
         let (route, hops, problem) = match found {
             Ok(found) => {
                 let hops = self.hops(&found).await;
                 let none_usable = hops.iter().all(|hop| hop.problem.is_some());
-                let problem = if none_usable { hops.last().and_then(|hop| hop.problem.clone()) } else { None };
+                let problem = if none_usable {
+                    hops.last().and_then(|hop| hop.problem.clone())
+                } else {
+                    None
+                };
                 (Some(self.route(&found)), hops, problem)
             }
             Err(failure) => (None, Vec::new(), Some(problem(&failure, connector))),
@@ -50,13 +61,19 @@ impl OutboundQuestion<'_> {
         };
         let postmaster = &self.explainer.config.postmaster;
         let note = match self.subject {
-            Subject::Postmaster => {
-                Some(format!("mail to <postmaster> without a domain goes to {postmaster}, as the configuration says"))
-            }
+            Subject::Postmaster => Some(format!(
+                "mail to <postmaster> without a domain goes to {postmaster}, as the configuration says"
+            )),
             subject => self.explainer.local(subject).map(|to| {
                 let is_mailbox = to == *postmaster || matches!(subject, Subject::Address(_));
-                let to = if is_mailbox { to.to_string() } else { to.host().to_string() };
-                format!("{asked} is on this host itself: mail of our own clients for it goes to {to}")
+                let to = if is_mailbox {
+                    to.to_string()
+                } else {
+                    to.host().to_string()
+                };
+                format!(
+                    "{asked} is on this host itself: mail of our own clients for it goes to {to}"
+                )
             }),
         };
         document::OutboundExplanation {
@@ -82,13 +99,23 @@ impl OutboundQuestion<'_> {
     }
 
     fn context(&self) -> MailContext<'_> {
-        MailContext { recipient: self.recipient, connector: self.connector(), requirement: self.requirement }
+        MailContext {
+            recipient: self.recipient,
+            connector: self.connector(),
+            requirement: self.requirement,
+        }
     }
 
     fn memory_note(&self) -> MemoryNote {
         match self.memory {
-            RememberedTls::Known(_) => MemoryNote { asked: true, why: None },
-            RememberedTls::Unavailable(why) => MemoryNote { asked: false, why: Some(why.clone()) },
+            RememberedTls::Known(_) => MemoryNote {
+                asked: true,
+                why: None,
+            },
+            RememberedTls::Unavailable(why) => MemoryNote {
+                asked: false,
+                why: Some(why.clone()),
+            },
         }
     }
 
@@ -102,10 +129,15 @@ impl OutboundQuestion<'_> {
         match (&found.basis, found.hops.first().map(|hop| hop.origin)) {
             (RouteBasis::Mx(mx), _) => format!("the MX records of {domain} ({})", security(mx)),
             (RouteBasis::NoMx(denial), _) => {
-                format!("{domain} itself, which has no MX record (RFC 5321 §5.1; {})", security(denial))
+                format!(
+                    "{domain} itself, which has no MX record (RFC 5321 §5.1; {})",
+                    security(denial)
+                )
             }
             (RouteBasis::Configured, Some(HopOrigin::Literal)) => "the address itself".to_owned(),
-            (RouteBasis::Configured, _) => "the smart hosts of the connector's route, in their order".to_owned(),
+            (RouteBasis::Configured, _) => {
+                "the smart hosts of the connector's route, in their order".to_owned()
+            }
         }
     }
 
@@ -116,10 +148,21 @@ impl OutboundQuestion<'_> {
             self.memory,
             self.explainer.known.clone(),
         ));
-        join_all(found.hops.iter().map(|hop| self.hop(&discovery, hop, &found.basis))).await
+        join_all(
+            found
+                .hops
+                .iter()
+                .map(|hop| self.hop(&discovery, hop, &found.basis)),
+        )
+        .await
     }
 
-    async fn hop(&self, discovery: &Discovery<Sources>, hop: &Hop, basis: &RouteBasis) -> document::ExplainedHop {
+    async fn hop(
+        &self,
+        discovery: &Discovery<Sources>,
+        hop: &Hop,
+        basis: &RouteBasis,
+    ) -> document::ExplainedHop {
         let (origin, preference) = match hop.origin {
             HopOrigin::Mx { preference } => ("mx", Some(preference)),
             HopOrigin::ImplicitMx => ("implicit-mx", None),
@@ -139,14 +182,23 @@ impl OutboundQuestion<'_> {
             client_hello: None,
             peers: Vec::new(),
         };
-        match HopPlan::make(&self.explainer.router, discovery, self.context(), hop, basis).await {
+        match HopPlan::make(
+            &self.explainer.router,
+            discovery,
+            self.context(),
+            hop,
+            basis,
+        )
+        .await
+        {
             Ok(plan) => self.explain_plan(&plan, hop, &mut explained),
             Err(no_plan) => explained.problem = Some(problem(&no_plan.into(), self.connector())),
         }
         explained
     }
 
-    /// Adds what a plan says of its hop: addresses, demands, `ClientHello`s and the result for each kind of peer.
+    /// Adds what a plan says of its hop: addresses, demands, `ClientHello`s and the result for each
+    /// kind of peer.
     fn explain_plan(&self, plan: &HopPlan, hop: &Hop, explained: &mut document::ExplainedHop) {
         let (context, connector) = (self.context(), self.connector());
         let policy = plan.policy(context, hop);
@@ -158,16 +210,29 @@ impl OutboundQuestion<'_> {
             memory: self.memory,
             now: self.now,
         };
-        explained.addresses = plan.addresses.addresses.iter().map(ToString::to_string).collect();
+        explained.addresses = plan
+            .addresses
+            .addresses
+            .iter()
+            .map(ToString::to_string)
+            .collect();
         explained.layers = layers.layers(&policy);
         explained.mta_sts_policy = self.explainer.known.note(&plan.found.published);
         if let Some(failure) = undialled_reason(&policy, self.requirement) {
             explained.problem = Some(problem(&failure, connector));
         } else {
-            let hellos = hellos(&policy, context, hop, self.explainer.hellos.get(&hop.host, hop.port));
+            let hellos = hellos(
+                &policy,
+                context,
+                hop,
+                self.explainer.hellos.get(&hop.host, hop.port),
+            );
             let has_second_try = hellos.is_some_and(|hellos| hellos.second().is_some());
             let peers = forecast(&policy, context, hop, self.now);
-            explained.peers = peers.iter().map(|outcome| peer_forecast(outcome, has_second_try)).collect();
+            explained.peers = peers
+                .iter()
+                .map(|outcome| peer_forecast(outcome, has_second_try))
+                .collect();
             explained.client_hello = hellos.map(client_hello);
         }
         explained.policy = Some(policy.to_string());
@@ -205,7 +270,10 @@ impl OutboundQuestion<'_> {
                     write_duration(queue.expire)
                 )
             }
-            NextStep::Hold => "it is held until an operator decides (gatepost queue release, or bounce)".to_owned(),
+            NextStep::Hold => {
+                "it is held until an operator decides (gatepost queue release, or bounce)"
+                    .to_owned()
+            }
             NextStep::Bounce => "it bounces at once".to_owned(),
         }
     }
@@ -214,7 +282,11 @@ impl OutboundQuestion<'_> {
 /// Describes a failure of the last hop.
 fn problem(failure: &Failure, connector: &Connector) -> HopProblem {
     let last = failure::decide(failure, false, connector.outbound.on_failure);
-    HopProblem { status: status(failure, last), text: failure.to_string(), then: step(last) }
+    HopProblem {
+        status: status(failure, last),
+        text: failure.to_string(),
+        then: step(last),
+    }
 }
 
 /// Returns the enhanced status that a report has after this last step.
@@ -234,9 +306,13 @@ fn client_hello(hellos: Hellos) -> HelloNote {
     }
 }
 
-/// Describes the result for one kind of peer. `has_second_try` is true if a broken handshake is tried again.
+/// Describes the result for one kind of peer. `has_second_try` is true if a broken handshake is
+/// tried again.
 fn peer_forecast(outcome: &PeerOutcome, has_second_try: bool) -> PeerForecast {
-    let (mut peer, mut shows) = (outcome.peer.json_name().to_owned(), outcome.peer.to_string());
+    let (mut peer, mut shows) = (
+        outcome.peer.json_name().to_owned(),
+        outcome.peer.to_string(),
+    );
     if has_second_try && outcome.peer == SamplePeer::Breaks {
         shows.push_str(", and the second one");
     }
@@ -248,10 +324,20 @@ fn peer_forecast(outcome: &PeerOutcome, has_second_try: bool) -> PeerForecast {
         DeliveryForecast::Sent(clearance) | DeliveryForecast::SentAgain(clearance) => {
             let (result, text) = match (clearance.outcome(), &outcome.ending) {
                 (TlsOutcome::Tls(_), _) => ("tls", clearance.authentication().to_string()),
-                (TlsOutcome::Clear(reason), DeliveryForecast::SentAgain(_)) => ("clear-again", reason.to_string()),
+                (TlsOutcome::Clear(reason), DeliveryForecast::SentAgain(_)) => {
+                    ("clear-again", reason.to_string())
+                }
                 (TlsOutcome::Clear(reason), _) => ("clear", reason.to_string()),
             };
-            PeerForecast { peer, shows, result, status: None, by: None, text, then: None }
+            PeerForecast {
+                peer,
+                shows,
+                result,
+                status: None,
+                by: None,
+                text,
+                then: None,
+            }
         }
         DeliveryForecast::Refused { failure, last } => PeerForecast {
             peer,
@@ -271,7 +357,9 @@ fn layer(failure: &Failure) -> Option<String> {
         Cause::Policy(refusal) | Cause::RequireTls(RequireTlsUnmet::Session(refusal)) => {
             Some(refusal.demand.layer.to_string())
         }
-        Cause::RequireTls(RequireTlsUnmet::NotOffered | RequireTlsUnmet::Off) => Some(Layer::RequireTls.to_string()),
+        Cause::RequireTls(RequireTlsUnmet::NotOffered | RequireTlsUnmet::Off) => {
+            Some(Layer::RequireTls.to_string())
+        }
         Cause::Reply { .. } | Cause::Ourselves(_) | Cause::Discovery(_) | Cause::Other(_) => None,
     }
 }

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use crate::address::{Host, Mailbox, ReversePath};
+use crate::smtp::address::{Host, Mailbox, ReversePath};
 
 /// An address, or the domain or address literal of one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,7 +24,10 @@ impl Subject {
     /// A sentence about the error.
     pub fn parse(text: &str) -> Result<Self, String> {
         let text = text.trim();
-        let bare = text.strip_prefix('<').and_then(|rest| rest.strip_suffix('>')).unwrap_or(text);
+        let bare = text
+            .strip_prefix('<')
+            .and_then(|rest| rest.strip_suffix('>'))
+            .unwrap_or(text);
         if bare.is_empty() {
             return if text.is_empty() {
                 Err("neither an address nor a domain is given".to_owned())
@@ -36,32 +39,39 @@ impl Subject {
             return Ok(Self::Postmaster);
         }
         if bare.contains('@') {
-            return Mailbox::parse(bare).map(Self::Address).map_err(|error| format!("\"{bare}\": {error}"));
+            return Mailbox::parse(bare)
+                .map(Self::Address)
+                .map_err(|error| format!("\"{bare}\": {error}"));
         }
         match bare.parse() {
             Ok(IpAddr::V4(address)) => {
-                return Err(format!("{address} is an address without brackets: write [{address}]"));
+                return Err(format!(
+                    "{address} is an address without brackets: write [{address}]"
+                ));
             }
             Ok(IpAddr::V6(address)) => {
-                return Err(format!("{address} is an address without brackets: write [IPv6:{address}]"));
+                return Err(format!(
+                    "{address} is an address without brackets: write [IPv6:{address}]"
+                ));
             }
             Err(_) => {}
         }
         let name = bare.strip_suffix('.').unwrap_or(bare);
-        Host::parse(name).map(Self::Host).map_err(|error| error.to_string())
+        Host::parse(name)
+            .map(Self::Host)
+            .map_err(|error| error.to_string())
     }
 
-    /// Returns the subject as the sender in MAIL FROM. For a domain, that is its postmaster. `ours` is our own
-    /// postmaster.
+    /// Returns the subject as the sender in MAIL FROM. For a domain, that is its postmaster. `ours`
+    /// is our own postmaster.
     pub(super) fn reverse_path(&self, ours: &Mailbox) -> ReversePath {
         match self {
             Self::Null => ReversePath::Null,
             Self::Postmaster => ReversePath::Mailbox(ours.clone()),
             Self::Address(mailbox) => ReversePath::Mailbox(mailbox.clone()),
             // A local part before a valid host always makes a valid mailbox.
-            Self::Host(host) => {
-                Mailbox::parse(&format!("postmaster@{host}")).map_or(ReversePath::Null, ReversePath::Mailbox)
-            }
+            Self::Host(host) => Mailbox::parse(&format!("postmaster@{host}"))
+                .map_or(ReversePath::Null, ReversePath::Mailbox),
         }
     }
 }

@@ -1,9 +1,9 @@
 //! The client side of SMTP as two state machines without I/O (RFC 5321, RFC 3207).
 //!
-//! [`Opening`] leads from the greeting, with STARTTLS, to a session that is ready for mail. [`Transaction`] transfers
-//! one message. Both take the peer's bytes and write the bytes to send. Sockets, handshakes and timeouts belong to
-//! [`crate::outbound`], and so does the decision whether a session satisfies its TLS demand: it starts a
-//! [`Transaction`] only with a clearance.
+//! [`Opening`] leads from the greeting, with STARTTLS, to a session that is ready for mail.
+//! [`Transaction`] transfers one message. Both take the peer's bytes and write the bytes to send.
+//! Sockets, handshakes and timeouts belong to [`crate::relay::outbound`], and so does the decision
+//! whether a session satisfies its TLS demand: it starts a [`Transaction`] only with a clearance.
 
 mod extensions;
 mod opening;
@@ -15,7 +15,9 @@ use std::fmt;
 pub use extensions::{Extensions, SizeLimit};
 pub use opening::{NoStarttls, Opening, OpeningStep, StarttlsUse};
 pub use parameters::{Mail, Obstacle, RequireTlsUse};
-pub use transaction::{RecipientStatus, Transaction, TransactionEnd, TransactionResults, TransactionStep};
+pub use transaction::{
+    RecipientStatus, Transaction, TransactionEnd, TransactionResults, TransactionStep,
+};
 
 use crate::smtp::reply::ReplyError;
 
@@ -72,10 +74,12 @@ pub enum ProtocolViolation {
     /// The peer's bytes are not a reply.
     #[error(transparent)]
     Reply(#[from] ReplyError),
-    /// The peer sent a reply without a command. From here on, replies cannot be assigned to commands.
+    /// The peer sent a reply without a command. From here on, replies cannot be assigned to
+    /// commands.
     #[error("the peer sent more than the answer to {0}")]
     OutOfTurn(DialogueStage),
 }
 
-/// The reply code of a server that shuts down and closes the connection; it may come at any time (RFC 5321 §3.8).
+/// The reply code of a server that shuts down and closes the connection; it may come at any time
+/// (RFC 5321 §3.8).
 const CLOSING: u16 = 421;

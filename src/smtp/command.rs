@@ -1,9 +1,10 @@
 //! The commands of a client (RFC 5321 §4.1), parsed one line at a time.
 //!
-//! This module is grammar only: [`super::server`] decides whether a command is allowed now, [`crate::access`] who may
-//! send to whom. A line ends with CRLF and nothing else. A command is accepted as written or rejected, and never
-//! repaired: the next server could read a repaired command differently. DSN parameters: RFC 3461 §4; SIZE: RFC 1870;
-//! SMTPUTF8: RFC 6531 §3.4; REQUIRETLS: RFC 8689 §2; BDAT: RFC 3030 §2.
+//! This module is grammar only: [`super::server`] decides whether a command is allowed now,
+//! [`crate::policy::relay_access`] who may send to whom. A line ends with CRLF and nothing else. A
+//! command is accepted as written or rejected, and never repaired: the next server could read a
+//! repaired command differently. DSN parameters: RFC 3461 §4; SIZE: RFC 1870; SMTPUTF8: RFC 6531
+//! §3.4; REQUIRETLS: RFC 8689 §2; BDAT: RFC 3030 §2.
 
 mod params;
 #[cfg(test)]
@@ -15,15 +16,17 @@ use std::fmt;
 use memchr::{memchr2, memmem};
 
 use super::reply::{Reply, Status};
-use crate::address::{AddressError, ForwardPath, ReversePath};
-use crate::envelope::{BodyType, Notify, Ret};
+use crate::smtp::address::{AddressError, ForwardPath, ReversePath};
+use crate::smtp::envelope::{BodyType, Notify, Ret};
 pub use xclient::{Attribute, XClient};
 
-/// The longest command line in octets, with its CRLF. RFC 5321 §4.5.3.1.4 says 512, and extensions add to it.
+/// The longest command line in octets, with its CRLF. RFC 5321 §4.5.3.1.4 says 512, and extensions
+/// add to it.
 pub const LINE_MAX: usize = 2048;
 /// The methods of HTTP. A web page can make a browser send them to any port.
-const HTTP_METHODS: [&[u8]; 10] =
-    [b"GET", b"POST", b"PUT", b"HEAD", b"OPTIONS", b"DELETE", b"PATCH", b"TRACE", b"CONNECT", b"PRI"];
+const HTTP_METHODS: [&[u8]; 10] = [
+    b"GET", b"POST", b"PUT", b"HEAD", b"OPTIONS", b"DELETE", b"PATCH", b"TRACE", b"CONNECT", b"PRI",
+];
 /// The beginnings of PROXY headers of version 1 and version 2 (`HAProxy`'s proxy-protocol.txt).
 const PROXY_V1: &[u8] = b"PROXY ";
 const PROXY_V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
@@ -68,7 +71,8 @@ pub enum Command {
     XClient(Box<XClient>),
 }
 
-/// The name that a client gives in EHLO or HELO: printable, at most 255 octets. No decision depends on it.
+/// The name that a client gives in EHLO or HELO: printable, at most 255 octets. No decision depends
+/// on it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientName(Box<str>);
 
@@ -81,8 +85,8 @@ impl ClientName {
 }
 
 impl fmt::Display for ClientName {
-    /// Writes the name in a form that has no meaning in a header field: letters, digits and `.-_:[]` as they are,
-    /// every other octet as `%` and two hexadecimal digits.
+    /// Writes the name in a form that has no meaning in a header field: letters, digits and
+    /// `.-_:[]` as they are, every other octet as `%` and two hexadecimal digits.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for octet in self.0.bytes() {
             if octet.is_ascii_alphanumeric() || b".-_:[]".contains(&octet) {
@@ -123,7 +127,8 @@ pub struct RcptTo {
     pub notify: Option<Notify>,
     /// ORCPT as the client wrote it, `type;xtext`.
     pub orcpt: Option<String>,
-    /// True if the command contains characters outside ASCII, which need a transaction with SMTPUTF8.
+    /// True if the command contains characters outside ASCII, which need a transaction with
+    /// SMTPUTF8.
     pub utf8: bool,
 }
 
@@ -175,8 +180,8 @@ pub enum CommandError {
     /// The BDAT line is invalid, so the place of the next command is unknown.
     #[error("Syntax: BDAT size [LAST]; what follows cannot be told from commands")]
     ChunkSize,
-    /// The line belongs to HTTP, to TLS or to a message header. A web page can make a browser send SMTP commands
-    /// after such a line.
+    /// The line belongs to HTTP, to TLS or to a message header. A web page can make a browser send
+    /// SMTP commands after such a line.
     #[error("This is SMTP, and that is another protocol; closing the connection")]
     NotSmtp,
     /// The line is a PROXY header from an address that may not send one.
@@ -189,12 +194,16 @@ impl CommandError {
     #[must_use]
     pub fn reply(&self) -> Reply {
         let (code, status) = match self {
-            Self::LineTooLong | Self::BareCr | Self::BareLf | Self::Control | Self::NotUtf8 | Self::Unknown => {
-                (500, Status(5, 2))
-            }
-            Self::Syntax(_) | Self::DuplicateParameter(_) | Self::BadParameter(_) | Self::ChunkSize => {
-                (501, Status(5, 4))
-            }
+            Self::LineTooLong
+            | Self::BareCr
+            | Self::BareLf
+            | Self::Control
+            | Self::NotUtf8
+            | Self::Unknown => (500, Status(5, 2)),
+            Self::Syntax(_)
+            | Self::DuplicateParameter(_)
+            | Self::BadParameter(_)
+            | Self::ChunkSize => (501, Status(5, 4)),
             Self::Sender(_) => (501, Status(1, 7)),
             Self::Recipient(_) => (501, Status(1, 3)),
             Self::UnknownParameter(_) => (555, Status(5, 4)),
@@ -203,11 +212,16 @@ impl CommandError {
             Self::NotSmtp | Self::ProxyHeader => (554, Status(5, 1)),
         };
         // The text may quote the client. The reply is in ASCII.
-        let text: String = self.to_string().chars().map(|c| if c.is_ascii() { c } else { '?' }).collect();
+        let text: String = self
+            .to_string()
+            .chars()
+            .map(|c| if c.is_ascii() { c } else { '?' })
+            .collect();
         Reply::new(code, status, text)
     }
 
-    /// Returns true if the session must be closed, because the following octets could be mistaken for commands.
+    /// Returns true if the session must be closed, because the following octets could be mistaken
+    /// for commands.
     #[must_use]
     pub fn is_fatal(&self) -> bool {
         matches!(self, Self::ChunkSize | Self::NotSmtp | Self::ProxyHeader)
@@ -221,20 +235,22 @@ pub(super) enum CommandLine<'a> {
     Partial,
     /// A line without its CRLF, and the number of octets with it.
     Complete(&'a [u8], usize),
-    /// An invalid line. After this number of octets, the driver drops the remainder of the line with [`skip_line`].
+    /// An invalid line. After this number of octets, the driver drops the remainder of the line
+    /// with [`skip_line`].
     Invalid(CommandError, usize),
 }
 
 /// Takes one line from the front of `input`.
 ///
-/// A fault is reported once, as soon as it is seen. The line still ends only at CRLF: a server between the client and
-/// this one may have seen a single line here, so this one must not see two.
+/// A fault is reported once, as soon as it is seen. The line still ends only at CRLF: a server
+/// between the client and this one may have seen a single line here, so this one must not see two.
 pub(super) fn split_line(input: &[u8]) -> CommandLine<'_> {
     if input.starts_with(PROXY_V2) {
         return CommandLine::Invalid(CommandError::ProxyHeader, PROXY_V2.len());
     }
     match split_any_line(input) {
-        // Only the longest line is examined, so that the result does not depend on how much more has arrived.
+        // Only the longest line is examined, so that the result does not depend on how much more
+        // has arrived.
         CommandLine::Invalid(fault, used) => {
             CommandLine::Invalid(escalate(fault, &input[..input.len().min(LINE_MAX)]), used)
         }
@@ -261,10 +277,13 @@ fn split_any_line(input: &[u8]) -> CommandLine<'_> {
     }
 }
 
-/// Turns a fault into a fatal one if the following octets must not be read as commands: a chunk follows BDAT even if
-/// its line is invalid, and octets that a third party chose follow a line of another protocol.
+/// Turns a fault into a fatal one if the following octets must not be read as commands: a chunk
+/// follows BDAT even if its line is invalid, and octets that a third party chose follow a line of
+/// another protocol.
 fn escalate(fault: CommandError, line: &[u8]) -> CommandError {
-    let is_bdat = line.get(..4).is_some_and(|verb| verb.eq_ignore_ascii_case(b"BDAT"));
+    let is_bdat = line
+        .get(..4)
+        .is_some_and(|verb| verb.eq_ignore_ascii_case(b"BDAT"));
     match fault {
         _ if is_bdat => CommandError::ChunkSize,
         // The third line of a version 2 header is a NUL.
@@ -280,20 +299,35 @@ pub fn is_proxy_header(octets: &[u8]) -> bool {
     octets.starts_with(PROXY_V1) || octets.starts_with(PROXY_V2)
 }
 
-/// Returns true if an invalid line belongs to another protocol (Postfix `smtpd_forbidden_commands`): a method of
-/// HTTP, a header field, or anything that does not begin with a letter (TLS, or the body of a message).
+/// Returns true if an invalid line belongs to another protocol (Postfix
+/// `smtpd_forbidden_commands`): a method of HTTP, a header field, or anything that does not begin
+/// with a letter (TLS, or the body of a message).
 fn is_other_protocol(line: &[u8]) -> bool {
-    let line = line.split(|octet| matches!(octet, b'\r' | b'\n')).next().unwrap_or(line);
-    let Some(first) = line.first() else { return false };
+    let line = line
+        .split(|octet| matches!(octet, b'\r' | b'\n'))
+        .next()
+        .unwrap_or(line);
+    let Some(first) = line.first() else {
+        return false;
+    };
     let word = verb(line);
     let name = word.split(|octet| *octet == b':').next().unwrap_or(word);
-    let is_field = name.len() < word.len() && name.iter().all(|octet| octet.is_ascii_alphanumeric() || *octet == b'-');
-    let is_request = HTTP_METHODS.iter().any(|method| word.eq_ignore_ascii_case(method))
-        || line.rsplit(|octet| *octet == b' ').next().is_some_and(|last| last.starts_with(b"HTTP/"));
+    let is_field = name.len() < word.len()
+        && name
+            .iter()
+            .all(|octet| octet.is_ascii_alphanumeric() || *octet == b'-');
+    let is_request = HTTP_METHODS
+        .iter()
+        .any(|method| word.eq_ignore_ascii_case(method))
+        || line
+            .rsplit(|octet| *octet == b' ')
+            .next()
+            .is_some_and(|last| last.starts_with(b"HTTP/"));
     is_field || is_request || !(first.is_ascii_alphabetic() || matches!(first, b' ' | b'\t'))
 }
 
-/// Finds the end of an invalid line. Returns the number of octets to drop, and true if the end was found.
+/// Finds the end of an invalid line. Returns the number of octets to drop, and true if the end was
+/// found.
 pub(super) fn skip_line(input: &[u8]) -> (usize, bool) {
     match memmem::find(input, b"\r\n") {
         Some(at) => (at + 2, true),
@@ -304,12 +338,15 @@ pub(super) fn skip_line(input: &[u8]) -> (usize, bool) {
 
 /// Returns the verb of a line, which ends at the first blank.
 pub(super) fn verb(line: &[u8]) -> &[u8] {
-    line.split(|octet| matches!(octet, b' ' | b'\t')).next().unwrap_or(line)
+    line.split(|octet| matches!(octet, b' ' | b'\t'))
+        .next()
+        .unwrap_or(line)
 }
 
 impl Command {
-    /// Returns true if the command counts as junk (Postfix `smtpd_junk_command_limit`), however it is answered: it
-    /// brings no message forward. MAIL alone does not either, since RSET can undo it.
+    /// Returns true if the command counts as junk (Postfix `smtpd_junk_command_limit`), however it
+    /// is answered: it brings no message forward. MAIL alone does not either, since RSET can undo
+    /// it.
     pub(super) fn is_junk(&self) -> bool {
         match self {
             Self::Ehlo(_) | Self::Helo(_) | Self::Mail(_) | Self::Rset | Self::Noop => true,
@@ -360,17 +397,23 @@ impl Command {
             "VRFY" => any_argument(Self::Vrfy, "VRFY address"),
             "EXPN" => any_argument(Self::Expn, "EXPN list"),
             "HELP" => Ok(Self::Help),
-            "XCLIENT" => {
-                xclient::parse(arguments.unwrap_or_default()).map(|attributes| Self::XClient(Box::new(attributes)))
-            }
+            "XCLIENT" => xclient::parse(arguments.unwrap_or_default())
+                .map(|attributes| Self::XClient(Box::new(attributes))),
             _ => Err(CommandError::Unknown),
         }
     }
 }
 
-fn parse_client_name(argument: Option<&str>, syntax: &'static str) -> Result<ClientName, CommandError> {
+fn parse_client_name(
+    argument: Option<&str>,
+    syntax: &'static str,
+) -> Result<ClientName, CommandError> {
     let name = argument.unwrap_or_default().trim_start_matches(' ');
-    if (1..=NAME_MAX).contains(&name.len()) { Ok(ClientName(name.into())) } else { Err(CommandError::Syntax(syntax)) }
+    if (1..=NAME_MAX).contains(&name.len()) {
+        Ok(ClientName(name.into()))
+    } else {
+        Err(CommandError::Syntax(syntax))
+    }
 }
 
 fn parse_bdat(arguments: &str) -> Result<Command, CommandError> {

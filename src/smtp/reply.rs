@@ -1,23 +1,24 @@
 //! Replies of a server (RFC 5321 §4.2) and their enhanced status codes (RFC 2034, RFC 3463).
 //!
-//! Both codes of a [`Reply`] share one severity, so "451 5.x.x" cannot be written. [`ReplyParser`] reads the replies
-//! of a peer within limits, and accepts an enhanced status only if it agrees with the basic code. [`crate::failure`]
-//! decides what a reply means for a message.
+//! Both codes of a [`Reply`] share one severity, so "451 5.x.x" cannot be written. [`ReplyParser`]
+//! reads the replies of a peer within limits, and accepts an enhanced status only if it agrees with
+//! the basic code. [`crate::policy::failure`] decides what a reply means for a message.
 
 use std::borrow::Cow;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// The longest reply line in octets, with its line end. RFC 5321 §4.5.3.1.5 says 512, but some peers send more, and
-/// RFC 1869 allowed 1,000 and above.
+/// The longest reply line in octets, with its line end. RFC 5321 §4.5.3.1.5 says 512, but some
+/// peers send more, and RFC 1869 allowed 1,000 and above.
 const LINE_MAX: usize = 4096;
 /// The largest number of lines in one reply. EHLO answers have about twenty.
 const LINES_MAX: usize = 128;
-/// The octets of text that are kept of one reply of a peer. An EHLO answer has a tenth of that. Lines that do not fit
-/// are dropped.
+/// The octets of text that are kept of one reply of a peer. An EHLO answer has a tenth of that.
+/// Lines that do not fit are dropped.
 const TEXT_MAX: usize = 8 * 1024;
-/// The octets of a reply's text that are kept after the session, with each recipient it was for and in the log.
+/// The octets of a reply's text that are kept after the session, with each recipient it was for and
+/// in the log.
 const SHORTENED_MAX: usize = 1024;
 
 /// The class of a reply: the first digit of both of its codes.
@@ -102,19 +103,28 @@ impl EnhancedStatusCode {
     /// Returns the transient status `4.subject.detail`.
     #[must_use]
     pub const fn transient(status: Status) -> Self {
-        Self { severity: Severity::Transient, status }
+        Self {
+            severity: Severity::Transient,
+            status,
+        }
     }
 
     /// Returns the permanent status `5.subject.detail`.
     #[must_use]
     pub const fn permanent(status: Status) -> Self {
-        Self { severity: Severity::Permanent, status }
+        Self {
+            severity: Severity::Permanent,
+            status,
+        }
     }
 
     /// Returns the success status `2.subject.detail`.
     #[must_use]
     pub const fn success(status: Status) -> Self {
-        Self { severity: Severity::Success, status }
+        Self {
+            severity: Severity::Success,
+            status,
+        }
     }
 
     /// Returns the class.
@@ -129,15 +139,20 @@ impl EnhancedStatusCode {
         self.status
     }
 
-    /// Parses a text like `5.7.1`. `None` if it is not an enhanced status code (RFC 3463 §2: class 2, 4 or 5, then up
-    /// to three digits twice).
+    /// Parses a text like `5.7.1`. `None` if it is not an enhanced status code (RFC 3463 §2: class
+    /// 2, 4 or 5, then up to three digits twice).
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let mut parts = text.split('.');
         let mut number = |max_len: usize| {
             let part = parts.next()?;
-            let digits = (1..=max_len).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_digit());
-            if digits { part.parse::<u16>().ok() } else { None }
+            let digits =
+                (1..=max_len).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_digit());
+            if digits {
+                part.parse::<u16>().ok()
+            } else {
+                None
+            }
         };
         let severity = Severity::of_digit(number(1)?).filter(|s| *s != Severity::Intermediate)?;
         let status = Status(number(3)?, number(3)?);
@@ -147,7 +162,13 @@ impl EnhancedStatusCode {
 
 impl fmt::Display for EnhancedStatusCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}.{}", self.severity.digit(), self.status.0, self.status.1)
+        write!(
+            f,
+            "{}.{}.{}",
+            self.severity.digit(),
+            self.status.0,
+            self.status.1
+        )
     }
 }
 
@@ -156,25 +177,34 @@ impl fmt::Display for EnhancedStatusCode {
 pub struct Reply {
     code: ReplyCode,
     status: Option<Status>,
-    /// At least one line, without codes and line ends. No line has CR, LF or another control character.
+    /// At least one line, without codes and line ends. No line has CR, LF or another control
+    /// character.
     lines: Vec<Cow<'static, str>>,
 }
 
 impl Reply {
-    /// Makes a reply without an enhanced status: greeting, EHLO, HELP, 221 before EHLO, 354 and similar.
+    /// Makes a reply without an enhanced status: greeting, EHLO, HELP, 221 before EHLO, 354 and
+    /// similar.
     ///
     /// # Panics
     /// In debug builds, if `code` is not a reply code. Codes are literals in this program.
     #[must_use]
     pub fn bare(code: u16, text: impl Into<Cow<'static, str>>) -> Self {
         debug_assert!(ReplyCode::new(code).is_some(), "{code} is no reply code");
-        Self { code: ReplyCode(code), status: None, lines: vec![one_line(text.into())] }
+        Self {
+            code: ReplyCode(code),
+            status: None,
+            lines: vec![one_line(text.into())],
+        }
     }
 
     /// Makes a reply with an enhanced status, whose class follows from `code`.
     #[must_use]
     pub fn new(code: u16, status: Status, text: impl Into<Cow<'static, str>>) -> Self {
-        Self { status: Some(status), ..Self::bare(code, text) }
+        Self {
+            status: Some(status),
+            ..Self::bare(code, text)
+        }
     }
 
     /// Makes a reply of several lines. An empty list yields one empty line.
@@ -203,7 +233,9 @@ impl Reply {
     #[must_use]
     pub fn enhanced(&self) -> Option<EnhancedStatusCode> {
         let severity = self.severity();
-        self.status.filter(|_| severity != Severity::Intermediate).map(|status| EnhancedStatusCode { severity, status })
+        self.status
+            .filter(|_| severity != Severity::Intermediate)
+            .map(|status| EnhancedStatusCode { severity, status })
     }
 
     /// Returns the lines without codes.
@@ -234,8 +266,8 @@ impl Reply {
         self
     }
 
-    /// Appends the reply in its form on the wire (RFC 5321 §4.2.1), with the enhanced status on every line (RFC 2034
-    /// §4).
+    /// Appends the reply in its form on the wire (RFC 5321 §4.2.1), with the enhanced status on
+    /// every line (RFC 2034 §4).
     pub fn write_to(&self, out: &mut Vec<u8>) {
         use std::io::Write as _;
         let status = self.enhanced();
@@ -251,7 +283,8 @@ impl Reply {
 }
 
 impl fmt::Display for Reply {
-    /// Writes the reply in one line for people and logs: `550 5.1.1 no such user`, further lines after " / ".
+    /// Writes the reply in one line for people and logs: `550 5.1.1 no such user`, further lines
+    /// after " / ".
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.code)?;
         if let Some(status) = self.enhanced() {
@@ -268,7 +301,10 @@ impl fmt::Display for Reply {
 /// Replaces control characters, so that no text can end a reply or a log line early.
 fn one_line(text: Cow<'static, str>) -> Cow<'static, str> {
     if text.chars().any(char::is_control) {
-        text.chars().map(|c| if c.is_control() { '?' } else { c }).collect::<String>().into()
+        text.chars()
+            .map(|c| if c.is_control() { '?' } else { c })
+            .collect::<String>()
+            .into()
     } else {
         text
     }
@@ -298,8 +334,8 @@ pub enum ReplyError {
     TooLong,
 }
 
-/// Parses one reply at a time from the bytes of a peer. A bare LF is accepted as a line end too: unlike in a message,
-/// it cannot be used to smuggle anything.
+/// Parses one reply at a time from the bytes of a peer. A bare LF is accepted as a line end too:
+/// unlike in a message, it cannot be used to smuggle anything.
 #[derive(Debug, Default)]
 pub struct ReplyParser {
     partial: Option<PartialReply>,
@@ -315,8 +351,8 @@ struct PartialReply {
 }
 
 impl ReplyParser {
-    /// Takes complete lines from the front of `input` until a reply is complete. Returns the number of bytes used,
-    /// with the reply, or with `None` if more bytes are needed.
+    /// Takes complete lines from the front of `input` until a reply is complete. Returns the number
+    /// of bytes used, with the reply, or with `None` if more bytes are needed.
     ///
     /// # Errors
     /// [`ReplyError`]. The connection must then be closed.
@@ -325,7 +361,11 @@ impl ReplyParser {
         loop {
             let rest = &input[used..];
             let Some(end) = memchr::memchr(b'\n', rest) else {
-                return if rest.len() > LINE_MAX { Err(ReplyError::TooLong) } else { Ok((used, None)) };
+                return if rest.len() > LINE_MAX {
+                    Err(ReplyError::TooLong)
+                } else {
+                    Ok((used, None))
+                };
             };
             if end > LINE_MAX {
                 return Err(ReplyError::TooLong);
@@ -342,8 +382,13 @@ impl ReplyParser {
     fn parse_line(&mut self, line: &[u8]) -> Result<Option<Reply>, ReplyError> {
         let text = String::from_utf8_lossy(line);
         let not_a_reply = || ReplyError::NotAReply(text.chars().take(200).collect());
-        let digits = line.get(..3).filter(|digits| digits.iter().all(u8::is_ascii_digit)).ok_or_else(not_a_reply)?;
-        let number = digits.iter().fold(0, |sum, digit| sum * 10 + u16::from(digit - b'0'));
+        let digits = line
+            .get(..3)
+            .filter(|digits| digits.iter().all(u8::is_ascii_digit))
+            .ok_or_else(not_a_reply)?;
+        let number = digits
+            .iter()
+            .fold(0, |sum, digit| sum * 10 + u16::from(digit - b'0'));
         let code = ReplyCode::new(number).ok_or_else(not_a_reply)?;
         let last = match line.get(3) {
             None | Some(b' ') => true,
@@ -354,17 +399,32 @@ impl ReplyParser {
         let words = one_line(Cow::Owned(words.to_owned()));
         let partial = match self.partial.take() {
             None => {
-                let words = if words.len() > TEXT_MAX { cut(&words, TEXT_MAX) } else { words };
-                PartialReply { lines: 1, octets: words.len(), reply: Reply { code, status, lines: vec![words] } }
+                let words = if words.len() > TEXT_MAX {
+                    cut(&words, TEXT_MAX)
+                } else {
+                    words
+                };
+                PartialReply {
+                    lines: 1,
+                    octets: words.len(),
+                    reply: Reply {
+                        code,
+                        status,
+                        lines: vec![words],
+                    },
+                }
             }
             Some(PartialReply { reply: first, .. }) if first.code != code => {
-                return Err(ReplyError::CodeChanged { first: first.code.get(), then: code.get() });
+                return Err(ReplyError::CodeChanged {
+                    first: first.code.get(),
+                    then: code.get(),
+                });
             }
             Some(first) if first.lines >= LINES_MAX => return Err(ReplyError::TooLong),
             Some(mut first) => {
                 first.lines += 1;
-                // Only complete lines are kept: a cut one could have another meaning, such as SIZE 10 in place of
-                // SIZE 1000.
+                // Only complete lines are kept: a cut one could have another meaning, such as SIZE
+                // 10 in place of SIZE 1000.
                 if first.octets + words.len() <= TEXT_MAX {
                     first.octets += words.len();
                     first.reply.lines.push(words);

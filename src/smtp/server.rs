@@ -1,11 +1,12 @@
-//! The server side of an SMTP session as a state machine (RFC 5321 §4.1.4, §4.3). It takes the client's bytes and
-//! returns [`ServerStep`]s.
+//! The server side of an SMTP session as a state machine (RFC 5321 §4.1.4, §4.3). It takes the
+//! client's bytes and returns [`ServerStep`]s.
 //!
-//! The machine touches no socket, clock or disk. Its driver (`inbound::session`) reads and writes the bytes, decides
-//! at MAIL and RCPT whether the address is accepted, and stores the content, which is handed out as slices of the
-//! input. The final 250 needs a [`Durable`] proof. Pipelining (RFC 2920) needs no state of its own: the machine takes
-//! one command after the other from the input, and the driver writes the replies once no complete command is left.
-//! STARTTLS: RFC 3207. BDAT: RFC 3030. REQUIRETLS: RFC 8689.
+//! The machine touches no socket, clock or disk. Its driver (`inbound::session`) reads and writes
+//! the bytes, decides at MAIL and RCPT whether the address is accepted, and stores the content,
+//! which is handed out as slices of the input. The final 250 needs a [`Durable`] proof. Pipelining
+//! (RFC 2920) needs no state of its own: the machine takes one command after the other from the
+//! input, and the driver writes the replies once no complete command is left. STARTTLS: RFC 3207.
+//! BDAT: RFC 3030. REQUIRETLS: RFC 8689.
 
 mod incoming;
 mod message;
@@ -17,22 +18,25 @@ mod replies;
 use super::command::{self, ClientName, Command, CommandLine, MailFrom, RcptTo, XClient};
 use super::data::Inspector;
 use super::reply::{Reply, Severity};
-use crate::address::Mailbox;
-use crate::envelope::{Envelope, QueueId, Recipient};
+use crate::smtp::address::Mailbox;
+use crate::smtp::envelope::{Envelope, QueueId, Recipient};
 use incoming::{ContentFlow, Incoming};
 pub use profile::{Channel, Profile};
 pub use proxied::XClientRights;
 
-/// The highest number of junk commands since the last accepted message. Such commands cost a client nothing, and one
-/// every few minutes would occupy a connection for ever (Postfix `smtpd_junk_command_limit`).
+/// The highest number of junk commands since the last accepted message. Such commands cost a client
+/// nothing, and one every few minutes would occupy a connection for ever (Postfix
+/// `smtpd_junk_command_limit`).
 const JUNK_MAX: u32 = 100;
-/// The number of RCPT commands over the recipient limit, or rejected with 4xx, that a transaction may have before
-/// each further one counts as a junk command. A client that pipelines a long list gets 452 for the excess, and its
-/// message goes to the others (RFC 5321 §4.5.3.1.10; Postfix `smtpd_recipient_overshoot_limit`).
+/// The number of RCPT commands over the recipient limit, or rejected with 4xx, that a transaction
+/// may have before each further one counts as a junk command. A client that pipelines a long list
+/// gets 452 for the excess, and its message goes to the others (RFC 5321 §4.5.3.1.10; Postfix
+/// `smtpd_recipient_overshoot_limit`).
 const OVERSHOOT_MAX: u32 = 1000;
 
-/// The proof that a message and its envelope are durable. In Gatepost only [`crate::spool::Receipt`] implements it;
-/// tests of the dialogue have an implementation of their own.
+/// The proof that a message and its envelope are durable. In Gatepost only
+/// [`crate::storage::spool::Receipt`] implements it; tests of the dialogue have an implementation
+/// of their own.
 pub trait Durable {
     /// The id of the message in the queue.
     fn id(&self) -> QueueId;
@@ -50,7 +54,8 @@ pub struct ClientHelo {
 /// The next thing that the driver of the machine must do.
 #[derive(Debug)]
 pub enum ServerStep<'a> {
-    /// Write the replies, then call [`Server::step`] again with more bytes: no complete command is left.
+    /// Write the replies, then call [`Server::step`] again with more bytes: no complete command is
+    /// left.
     Read,
     /// Send this reply.
     Reply(Reply),
@@ -60,17 +65,18 @@ pub enum ServerStep<'a> {
     Rcpt(RcptTo),
     /// Store this part of the content. The first part begins the message.
     Content(&'a [u8]),
-    /// Make the message durable; its content may be empty. Then call [`Server::accepted`], or send a negative reply.
+    /// Make the message durable; its content may be empty. Then call [`Server::accepted`], or send
+    /// a negative reply.
     Commit(Box<Envelope>),
-    /// Send this reply and start the TLS handshake at once, without reading anything more in the clear. Then call
-    /// [`Server::continue_under_tls`].
+    /// Send this reply and start the TLS handshake at once, without reading anything more in the
+    /// clear. Then call [`Server::continue_under_tls`].
     StartTls(Reply),
     /// Send this reply and close the connection.
     Close(Reply),
     /// The same, for a PROXY header from an address that may not send one.
     ProxyHeader(Reply),
-    /// Decide on XCLIENT, which carries the session of the proxy's own client. Then call [`Server::apply_xclient`],
-    /// or close.
+    /// Decide on XCLIENT, which carries the session of the proxy's own client. Then call
+    /// [`Server::apply_xclient`], or close.
     XClient(Box<XClient>),
 }
 
@@ -140,14 +146,22 @@ impl Server {
     /// Starts a session.
     #[must_use]
     pub fn new(profile: Profile, channel: Channel) -> Self {
-        Self { profile, channel, helo: None, transaction: None, mode: InputMode::Command, errors: 0, junk: 0 }
+        Self {
+            profile,
+            channel,
+            helo: None,
+            transaction: None,
+            mode: InputMode::Command,
+            errors: 0,
+            junk: 0,
+        }
     }
 
     /// Returns the greeting.
     ///
     /// # Errors
-    /// The reply to a client that sent something before the greeting ("pregreet" in Postfix's log); it ends the
-    /// session.
+    /// The reply to a client that sent something before the greeting ("pregreet" in Postfix's log);
+    /// it ends the session.
     pub fn greet(&mut self, spoke_first: bool) -> Result<Reply, Reply> {
         if spoke_first {
             self.mode = InputMode::Closed;
@@ -169,7 +183,9 @@ impl Server {
             InputMode::Incoming(incoming) => incoming.transaction(),
             InputMode::Command | InputMode::Skip | InputMode::Closed => None,
         };
-        coming.or(self.transaction.as_ref()).map(|transaction| (&transaction.from, &*transaction.recipients))
+        coming
+            .or(self.transaction.as_ref())
+            .map(|transaction| (&transaction.from, &*transaction.recipients))
     }
 
     /// Returns true if the next bytes are content, stored or dropped, and not a command.
@@ -178,17 +194,19 @@ impl Server {
         matches!(self.mode, InputMode::Incoming(_))
     }
 
-    /// Returns true if the content handed out so far may still become a message. Otherwise the driver must discard
-    /// it.
+    /// Returns true if the content handed out so far may still become a message. Otherwise the
+    /// driver must discard it.
     #[must_use]
     pub fn is_storing(&self) -> bool {
-        let chunks = |transaction: &OpenTransaction| matches!(transaction.progress, ContentProgress::Chunks(_));
+        let chunks = |transaction: &OpenTransaction| {
+            matches!(transaction.progress, ContentProgress::Chunks(_))
+        };
         self.transaction.as_ref().is_some_and(chunks)
             || matches!(&self.mode, InputMode::Incoming(incoming) if incoming.is_storing())
     }
 
-    /// Takes the octets of one step from the front of `input` and returns their number with the step. Call it, with
-    /// an empty `input` too, until it returns [`ServerStep::Read`].
+    /// Takes the octets of one step from the front of `input` and returns their number with the
+    /// step. Call it, with an empty `input` too, until it returns [`ServerStep::Read`].
     pub fn step<'a>(&mut self, input: &'a [u8]) -> (usize, ServerStep<'a>) {
         let mut used = 0;
         loop {
@@ -229,7 +247,13 @@ impl Server {
         let reply = match answer {
             Ok(()) => {
                 let (recipients, progress) = (Vec::new(), ContentProgress::Envelope);
-                self.transaction = Some(OpenTransaction { from, recipients, has_rcpt: false, overshoot: 0, progress });
+                self.transaction = Some(OpenTransaction {
+                    from,
+                    recipients,
+                    has_rcpt: false,
+                    overshoot: 0,
+                    progress,
+                });
                 replies::sender_ok()
             }
             Err(refusal) => refusal,
@@ -237,12 +261,17 @@ impl Server {
         self.count_error(reply)
     }
 
-    /// Answers [`ServerStep::Rcpt`] with the mailbox of the path, or the rejection, and returns the reply to send.
+    /// Answers [`ServerStep::Rcpt`] with the mailbox of the path, or the rejection, and returns the
+    /// reply to send.
     pub fn rcpt(&mut self, rcpt: RcptTo, answer: Result<Mailbox, Reply>) -> Reply {
         let reply = match (answer, &mut self.transaction) {
             (Ok(mailbox), Some(transaction)) => {
                 let RcptTo { notify, orcpt, .. } = rcpt;
-                transaction.recipients.push(Recipient { notify, orcpt, ..Recipient::new(mailbox) });
+                transaction.recipients.push(Recipient {
+                    notify,
+                    orcpt,
+                    ..Recipient::new(mailbox)
+                });
                 replies::recipient_ok()
             }
             (Ok(_), None) => replies::out_of_order("MAIL first"),
@@ -255,14 +284,16 @@ impl Server {
         self.count_error(reply)
     }
 
-    /// Answers [`ServerStep::Commit`] once the message is durable. No other function makes this reply.
+    /// Answers [`ServerStep::Commit`] once the message is durable. No other function makes this
+    /// reply.
     pub fn accepted(&mut self, proof: &impl Durable) -> Reply {
         self.errors = 0;
         self.junk = 0;
         replies::queued(proof.id())
     }
 
-    /// Answers [`ServerStep::StartTls`] after the handshake. The session starts over (RFC 3207 §4.2).
+    /// Answers [`ServerStep::StartTls`] after the handshake. The session starts over (RFC 3207
+    /// §4.2).
     pub fn continue_under_tls(&mut self) {
         self.channel = Channel::Tls;
         self.helo = None;
@@ -279,12 +310,17 @@ impl Server {
     /// Reads one command line and executes it.
     fn read_command<'a>(&mut self, input: &'a [u8]) -> (usize, ServerStep<'a>) {
         if self.errors >= self.profile.errors.max(1) {
-            return (0, self.close(replies::too_many_errors(&self.profile.hostname)));
+            return (
+                0,
+                self.close(replies::too_many_errors(&self.profile.hostname)),
+            );
         }
         match command::split_line(input) {
             CommandLine::Partial => (0, ServerStep::Read),
             CommandLine::Complete(line, used) => (used, self.execute(line, &input[used..])),
-            CommandLine::Invalid(fault, used) if fault.is_fatal() => (used, self.close_with_fault(&fault)),
+            CommandLine::Invalid(fault, used) if fault.is_fatal() => {
+                (used, self.close_with_fault(&fault))
+            }
             CommandLine::Invalid(fault, used) => {
                 self.mode = InputMode::Skip;
                 (used, self.reply(fault.reply()))
@@ -298,9 +334,12 @@ impl Server {
         if self.violates_pipelining(&parsed, behind) {
             return self.close(replies::unauthorized_pipelining());
         }
-        if self.channel == Channel::Required && !replies::is_allowed_before_tls(command::verb(line)) {
+        if self.channel == Channel::Required && !replies::is_allowed_before_tls(command::verb(line))
+        {
             return match parsed {
-                Ok(Command::Bdat { size, last }) => self.drop_chunk(size, last, replies::starttls_first()),
+                Ok(Command::Bdat { size, last }) => {
+                    self.drop_chunk(size, last, replies::starttls_first())
+                }
                 Err(fault) if fault.is_fatal() => self.close_with_fault(&fault),
                 Ok(_) | Err(_) => self.reply(replies::starttls_first()),
             };
@@ -346,8 +385,11 @@ impl Server {
         match self.channel {
             Channel::Clear => self.reply(replies::not_implemented("STARTTLS")),
             Channel::Tls => self.reply(replies::out_of_order("TLS is active already")),
-            // An attacker who injects commands in the clear here would have them executed inside TLS (RFC 3207 §6).
-            Channel::Offered | Channel::Required if !behind.is_empty() => self.close(replies::input_after_starttls()),
+            // An attacker who injects commands in the clear here would have them executed inside
+            // TLS (RFC 3207 §6).
+            Channel::Offered | Channel::Required if !behind.is_empty() => {
+                self.close(replies::input_after_starttls())
+            }
             Channel::Offered | Channel::Required => {
                 self.mode = InputMode::Closed;
                 ServerStep::StartTls(replies::ready_for_tls())
@@ -360,12 +402,17 @@ impl Server {
             return self.reply(replies::out_of_order("EHLO or HELO first"));
         }
         if self.transaction.is_some() {
-            return self.reply(replies::out_of_order("A transaction is open already; RSET ends it"));
+            return self.reply(replies::out_of_order(
+                "A transaction is open already; RSET ends it",
+            ));
         }
         if from.require_tls && !self.offers_require_tls() {
             return self.reply(replies::require_tls_not_offered());
         }
-        if from.size.is_some_and(|size| size > self.profile.message_size) {
+        if from
+            .size
+            .is_some_and(|size| size > self.profile.message_size)
+        {
             return self.reply(replies::too_large(self.profile.message_size));
         }
         ServerStep::Mail(from)
@@ -377,10 +424,17 @@ impl Server {
     }
 
     fn rcpt_command<'a>(&mut self, rcpt: RcptTo) -> ServerStep<'a> {
-        let Some(OpenTransaction { progress: ContentProgress::Envelope, from, recipients, has_rcpt, overshoot }) =
-            &mut self.transaction
+        let Some(OpenTransaction {
+            progress: ContentProgress::Envelope,
+            from,
+            recipients,
+            has_rcpt,
+            overshoot,
+        }) = &mut self.transaction
         else {
-            return self.reply(replies::out_of_order("RCPT comes behind MAIL and before the message"));
+            return self.reply(replies::out_of_order(
+                "RCPT comes behind MAIL and before the message",
+            ));
         };
         *has_rcpt = true;
         if rcpt.utf8 && !from.smtputf8 {

@@ -1,22 +1,32 @@
 //! A bad world, by a seed: the tests that play `simulation`.
 //!
-//! `GATEPOST_SEED=7 cargo test --test it bad_world::` plays the world of that seed. Tests start in the order of their names,
-//! and this one takes longest and mostly waits: it must be among the first.
+//! `GATEPOST_SEED=7 cargo test --test it bad_world::` plays the world of that seed. Tests start in
+//! the order of their names, and this one takes longest and mostly waits: it must be among the
+//! first.
 
 use std::time::SystemTime;
 
 use crate::simulation::play::{Extent, play};
 use crate::simulation::seed::Seed;
 
-/// Seeds that have failed once in a world of this size, and what they found. The large worlds that `.ci/simulation` plays
-/// have found with seed 1 that a clock which jumps ahead made a message expire that had just come in.
+/// Seeds that have failed once in a world of this size, and what they found. The large worlds that
+/// `.ci/simulation` plays have found with seed 1 that a clock which jumps ahead made a message
+/// expire that had just come in.
 const FAILED: &[u64] = &[];
 
 /// The seeds that `GATEPOST_SEED` names; `today` stands for the number of the day.
 fn given() -> Option<Vec<u64>> {
     let text = std::env::var("GATEPOST_SEED").ok()?;
-    let today = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_secs() / 86400);
-    let read = |word: &str| if word == "today" { today } else { word.parse().expect("a number, or today") };
+    let today = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |time| time.as_secs() / 86400);
+    let read = |word: &str| {
+        if word == "today" {
+            today
+        } else {
+            word.parse().expect("a number, or today")
+        }
+    };
     Some(text.split_whitespace().map(read).collect())
 }
 

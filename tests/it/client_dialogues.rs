@@ -1,24 +1,26 @@
 //! Plays the dialogues of `tests/it/dialogues/client` against the client machines.
 //!
-//! A file has settings (`key: value`), an empty line and a transcript: `S:` is what the peer says, `C:`
-//! what must be said to it, `=` what is known afterwards. The peer's lines are fed in and the
-//! transcript that comes about is compared with the file, line by line: what is not there was not said.
-//! Each is played with the peer's lines in one piece and octet by octet (unless `pieces: whole`).
+//! A file has settings (`key: value`), an empty line and a transcript: `S:` is what the peer says,
+//! `C:` what must be said to it, `=` what is known afterwards. The peer's lines are fed in and the
+//! transcript that comes about is compared with the file, line by line: what is not there was not
+//! said. Each is played with the peer's lines in one piece and octet by octet (unless `pieces:
+//! whole`).
 //!
-//! Settings: `starttls: wanted|not wanted` plays the opening; without it, `extensions:` are what the
-//! peer offers. `from:`, `to:` (one or more, with `NOTIFY=`/`ORCPT=` behind), `size:`, `smtputf8:`,
-//! `8bit:`, `ret:`, `envid:`, `requiretls: needed|welcome|not asked` describe the message; without `from:` there is no transaction.
+//! Settings: `starttls: wanted|not wanted` plays the opening; without it, `extensions:` are what
+//! the peer offers. `from:`, `to:` (one or more, with `NOTIFY=`/`ORCPT=` behind), `size:`,
+//! `smtputf8:`, `8bit:`, `ret:`, `envid:`, `requiretls: needed|welcome|not asked` describe the
+//! message; without `from:` there is no transaction.
 
 use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::path::Path;
 
-use gatepost::address::{Domain, Mailbox, ReversePath};
-use gatepost::envelope::{BodyType, Envelope, Notify, Recipient, Ret};
+use gatepost::smtp::address::{Domain, Mailbox, ReversePath};
 use gatepost::smtp::client::{
-    Extensions, Mail, NoStarttls, Opening, OpeningStep, ProtocolViolation, RecipientStatus, RequireTlsUse, StarttlsUse,
-    Transaction, TransactionEnd, TransactionStep,
+    Extensions, Mail, NoStarttls, Opening, OpeningStep, ProtocolViolation, RecipientStatus,
+    RequireTlsUse, StarttlsUse, Transaction, TransactionEnd, TransactionStep,
 };
+use gatepost::smtp::envelope::{BodyType, Envelope, Notify, Recipient, Ret};
 use gatepost::smtp::reply::Reply;
 
 struct Script {
@@ -32,7 +34,9 @@ struct Script {
 }
 
 fn read(text: &str) -> Script {
-    let (head, transcript) = text.split_once("\n\n").expect("settings, an empty line, a transcript");
+    let (head, transcript) = text
+        .split_once("\n\n")
+        .expect("settings, an empty line, a transcript");
     let mut script = Script {
         starttls: None,
         extensions: Extensions::default(),
@@ -52,7 +56,13 @@ fn read(text: &str) -> Script {
                     envelope.needs.eight_bit = value == "yes";
                     envelope.body = BodyType::EightBitMime;
                 }
-                "ret" => envelope.ret = Some(if value == "FULL" { Ret::Full } else { Ret::Hdrs }),
+                "ret" => {
+                    envelope.ret = Some(if value == "FULL" {
+                        Ret::Full
+                    } else {
+                        Ret::Hdrs
+                    })
+                }
                 "envid" => envelope.envid = Some(value.to_owned()),
                 "requiretls" => {
                     script.promise = match value {
@@ -70,14 +80,25 @@ fn read(text: &str) -> Script {
         }
         match key {
             "starttls" => {
-                script.starttls = Some(if value == "wanted" { StarttlsUse::IfOffered } else { StarttlsUse::Never });
+                script.starttls = Some(if value == "wanted" {
+                    StarttlsUse::IfOffered
+                } else {
+                    StarttlsUse::Never
+                });
             }
             "extensions" => {
                 let lines = std::iter::once("peer").chain(value.split(", "));
-                script.extensions =
-                    Extensions::of(&Reply::multiline(250, lines.map(|l| l.to_owned().into()).collect()));
+                script.extensions = Extensions::of(&Reply::multiline(
+                    250,
+                    lines.map(|l| l.to_owned().into()).collect(),
+                ));
             }
-            "from" => script.envelope = Some(Envelope::new(ReversePath::parse(value.trim()).expect(value), Vec::new())),
+            "from" => {
+                script.envelope = Some(Envelope::new(
+                    ReversePath::parse(value.trim()).expect(value),
+                    Vec::new(),
+                ))
+            }
             "pieces" => script.whole = value == "whole",
             _ => panic!("unknown setting {key}"),
         }
@@ -87,7 +108,8 @@ fn read(text: &str) -> Script {
 
 fn recipient(value: &str) -> Recipient {
     let mut words = value.split(' ');
-    let mut recipient = Recipient::new(Mailbox::parse(words.next().expect("an address")).expect(value));
+    let mut recipient =
+        Recipient::new(Mailbox::parse(words.next().expect("an address")).expect(value));
     for word in words {
         if let Some(orcpt) = word.strip_prefix("ORCPT=") {
             recipient.orcpt = Some(orcpt.to_owned());
@@ -95,7 +117,11 @@ fn recipient(value: &str) -> Recipient {
             recipient.notify = Some(Notify::Never);
         } else {
             let on = |what| word.contains(what);
-            recipient.notify = Some(Notify::On { success: on("SUCCESS"), failure: on("FAILURE"), delay: on("DELAY") });
+            recipient.notify = Some(Notify::On {
+                success: on("SUCCESS"),
+                failure: on("FAILURE"),
+                delay: on("DELAY"),
+            });
         }
     }
     recipient
@@ -133,7 +159,13 @@ impl DialogueStage {
                 None => speaking = false,
             }
         }
-        Self { blocks, bytewise, input: Vec::new(), out: Vec::new(), transcript: String::new() }
+        Self {
+            blocks,
+            bytewise,
+            input: Vec::new(),
+            out: Vec::new(),
+            transcript: String::new(),
+        }
     }
 
     fn note(&mut self, line: &str) {
@@ -143,7 +175,10 @@ impl DialogueStage {
 
     fn flush(&mut self) {
         let said = String::from_utf8(std::mem::take(&mut self.out)).expect("UTF-8");
-        assert!(said.is_empty() || said.ends_with("\r\n"), "half a line was said: {said:?}");
+        assert!(
+            said.is_empty() || said.ends_with("\r\n"),
+            "half a line was said: {said:?}"
+        );
         for line in said.split_terminator("\r\n") {
             writeln!(self.transcript, "C: {line}").expect("a string");
         }
@@ -155,7 +190,9 @@ impl DialogueStage {
     ) -> End<S> {
         loop {
             self.flush();
-            let Some(block) = self.blocks.pop_front() else { return End::Lost };
+            let Some(block) = self.blocks.pop_front() else {
+                return End::Lost;
+            };
             for line in block.split_terminator("\r\n") {
                 writeln!(self.transcript, "S: {line}").expect("a string");
             }
@@ -201,13 +238,19 @@ fn open(stage: &mut DialogueStage, starttls: StarttlsUse) -> Option<Extensions> 
         let end = stage.run(|input, out| opening.receive(input, out));
         let line = match end {
             End::TransactionStep(OpeningStep::Handshake) => {
-                assert_eq!(opening.extensions(), Extensions::default(), "what was said in clear is forgotten");
+                assert_eq!(
+                    opening.extensions(),
+                    Extensions::default(),
+                    "what was said in clear is forgotten"
+                );
                 stage.note("handshake");
                 opening.continue_under_tls(&mut stage.out);
                 continue;
             }
             End::TransactionStep(OpeningStep::Secured) => "open under TLS".to_owned(),
-            End::TransactionStep(OpeningStep::InClear(NoStarttls::NotWanted)) => "open in clear: not wanted".to_owned(),
+            End::TransactionStep(OpeningStep::InClear(NoStarttls::NotWanted)) => {
+                "open in clear: not wanted".to_owned()
+            }
             End::TransactionStep(OpeningStep::InClear(NoStarttls::NotOffered)) => {
                 "open in clear: not offered".to_owned()
             }
@@ -236,10 +279,20 @@ fn open(stage: &mut DialogueStage, starttls: StarttlsUse) -> Option<Extensions> 
     }
 }
 
-fn hand_over(stage: &mut DialogueStage, envelope: &Envelope, script: &Script, extensions: Extensions) {
+fn hand_over(
+    stage: &mut DialogueStage,
+    envelope: &Envelope,
+    script: &Script,
+    extensions: Extensions,
+) {
     let mut recipients: Vec<usize> = (0..envelope.recipients.len()).collect();
     while !recipients.is_empty() {
-        let mail = Mail { envelope, size: script.size, recipients: &recipients, promise: script.promise };
+        let mail = Mail {
+            envelope,
+            size: script.size,
+            recipients: &recipients,
+            promise: script.promise,
+        };
         if let Err(obstacle) = mail.fits(extensions) {
             stage.note(&obstacle.to_string());
             return;
@@ -279,7 +332,14 @@ fn hand_over(stage: &mut DialogueStage, envelope: &Envelope, script: &Script, ex
             TransactionEnd::Closing { stage, reply } => format!("closing at {stage}: {reply}"),
             TransactionEnd::NoRecipient => "no recipient".to_owned(),
         };
-        stage.note(&format!("{ending}; {}", if results.reusable { "reusable" } else { "not reusable" }));
+        stage.note(&format!(
+            "{ending}; {}",
+            if results.reusable {
+                "reusable"
+            } else {
+                "not reusable"
+            }
+        ));
         recipients = if results.reusable && matches!(results.ending, TransactionEnd::Accepted(_)) {
             overflow
         } else {
@@ -296,7 +356,11 @@ fn every_dialogue_goes_as_written() {
     for file in std::fs::read_dir(folder).expect("the folder") {
         let path = file.expect("a file").path();
         let script = read(&std::fs::read_to_string(&path).expect("readable"));
-        let ways: &[bool] = if script.whole { &[false] } else { &[false, true] };
+        let ways: &[bool] = if script.whole {
+            &[false]
+        } else {
+            &[false, true]
+        };
         for bytewise in ways {
             let came_about = play(&script, *bytewise);
             if came_about != script.transcript {

@@ -1,8 +1,8 @@
 //! Invalid configurations, one behaviour in each file, with the exact messages.
 //!
-//! `tests/it/config_faults/NAME.toml` is parsed as a file in the current folder. `NAME.expected` holds its faults, or
-//! the warnings if it is valid. `UPDATE_EXPECTED=1` rewrites the expectations; read the difference before you commit
-//! it.
+//! `tests/it/config_faults/NAME.toml` is parsed as a file in the current folder. `NAME.expected`
+//! holds its faults, or the warnings if it is valid. `UPDATE_EXPECTED=1` rewrites the expectations;
+//! read the difference before you commit it.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -17,15 +17,24 @@ fn folder() -> PathBuf {
 }
 
 fn names(extension: &str) -> BTreeSet<String> {
-    let files =
-        fs::read_dir(folder()).expect("the folder of bad configurations").map(|file| file.expect("a file").path());
+    let files = fs::read_dir(folder())
+        .expect("the folder of bad configurations")
+        .map(|file| file.expect("a file").path());
     let wanted = files.filter(|file| file.extension().is_some_and(|found| found == extension));
-    wanted.map(|file| file.file_stem().expect("a name").to_string_lossy().into_owned()).collect()
+    wanted
+        .map(|file| {
+            file.file_stem()
+                .expect("a name")
+                .to_string_lossy()
+                .into_owned()
+        })
+        .collect()
 }
 
 /// The messages about a file.
 fn said(name: &str) -> String {
-    let text = fs::read_to_string(folder().join(format!("{name}.toml"))).expect("a bad configuration");
+    let text =
+        fs::read_to_string(folder().join(format!("{name}.toml"))).expect("a bad configuration");
     let mut said = String::new();
     match config::parse(&text, Path::new(&format!("{name}.toml"))) {
         Ok((_, warnings)) => {
@@ -54,7 +63,11 @@ fn each_fault_has_its_message_location_and_remedy() {
         }
         let expected = fs::read_to_string(&file).unwrap_or_default();
         if said != expected {
-            write!(wrong, "{name}: expected\n{expected}\n{name}: said\n{said}\n").expect("a string takes all");
+            write!(
+                wrong,
+                "{name}: expected\n{expected}\n{name}: said\n{said}\n"
+            )
+            .expect("a string takes all");
         }
     }
     assert!(wrong.is_empty(), "{wrong}");
@@ -68,9 +81,14 @@ fn each_expectation_has_its_configuration() {
 
 #[test]
 fn a_missing_file_is_one_fault_with_a_remedy() {
-    let faults = config::read(Path::new("/nonexistent/gatepost.toml")).expect_err("there is no such file");
+    let faults =
+        config::read(Path::new("/nonexistent/gatepost.toml")).expect_err("there is no such file");
     assert_eq!(faults.len(), 1);
-    assert!(faults[0].to_string().starts_with("/nonexistent/gatepost.toml:1:1: the configuration cannot be read"));
+    assert!(
+        faults[0]
+            .to_string()
+            .starts_with("/nonexistent/gatepost.toml:1:1: the configuration cannot be read")
+    );
     assert!(faults[0].remedy.contains("--config"));
 }
 
@@ -82,13 +100,22 @@ fn an_octet_that_is_not_utf_8_is_a_fault_at_its_location() {
         let faults = config::read(file.path()).expect_err("it is not UTF-8");
         faults
             .iter()
-            .map(|fault| (fault.location.line, fault.location.column, fault.message.clone()))
+            .map(|fault| {
+                (
+                    fault.location.line,
+                    fault.location.column,
+                    fault.message.clone(),
+                )
+            })
             .collect::<Vec<_>>()
     };
     let told = |octet: &str| format!("the octet {octet} here is not UTF-8 text");
     let text = b"hostname = \"relay.example.com\"\n# \xc3\xbc, and B\xfcro and B\xe4r\n\nname = \"\xdf\"\n";
     assert_eq!(read(text), [(2, 11, told("0xFC")), (4, 9, told("0xDF"))]);
-    assert_eq!(read(&[b"\xef\xbb\xbf", &text[..]].concat())[0], (2, 11, told("0xFC")));
+    assert_eq!(
+        read(&[b"\xef\xbb\xbf", &text[..]].concat())[0],
+        (2, 11, told("0xFC"))
+    );
     // A character that is cut off at the end of the file.
     assert_eq!(read(b"hostname = \"\xc3"), [(1, 13, told("0xC3"))]);
 }
@@ -118,7 +145,8 @@ const TABLES: &str = "[tls] [[tls.sni]] [[listener]] [[connector]] [connector.ou
 
 /// Keys and values in their right positions, with arbitrary values.
 fn lines() -> impl Strategy<Value = String> {
-    let one_of = |words: &'static str| prop::sample::select(words.split_whitespace().collect::<Vec<_>>());
+    let one_of =
+        |words: &'static str| prop::sample::select(words.split_whitespace().collect::<Vec<_>>());
     let word = || {
         prop_oneof![
             "[a-z0-9*.:/\\[\\]@ -]{0,16}".prop_map(|text| format!("\"{text}\"")),
@@ -130,7 +158,8 @@ fn lines() -> impl Strategy<Value = String> {
             any::<bool>().prop_map(|yes| yes.to_string()),
         ]
     };
-    let list = prop::collection::vec(word(), 0..4).prop_map(|items| format!("[{}]", items.join(", ")));
+    let list =
+        prop::collection::vec(word(), 0..4).prop_map(|items| format!("[{}]", items.join(", ")));
     let value = prop_oneof![3 => word(), 2 => list];
     let line = prop_oneof![
         3 => (one_of(KEYS), value).prop_map(|(key, value)| format!("{key} = {value}\n")),
@@ -147,9 +176,15 @@ fn is_answered(text: &str) {
             assert!(!faults.is_empty(), "refused without a reason: {text:?}");
             let lines = text.matches('\n').count() + 1;
             for fault in faults {
-                assert!(fault.location.line >= 1 && fault.location.column >= 1, "{fault}");
+                assert!(
+                    fault.location.line >= 1 && fault.location.column >= 1,
+                    "{fault}"
+                );
                 assert!(fault.location.line as usize <= lines, "{fault} in {text:?}");
-                assert!(!fault.message.contains('\n') && !fault.remedy.is_empty(), "{fault}");
+                assert!(
+                    !fault.message.contains('\n') && !fault.remedy.is_empty(),
+                    "{fault}"
+                );
             }
         }
     }

@@ -4,7 +4,11 @@ use assert_cmd::Command;
 
 #[test]
 fn every_outcome_is_what_the_policy_promises() {
-    let played = Command::new(env!("CARGO_BIN_EXE_gatepost")).arg("demo").env("COLUMNS", "300").assert().success();
+    let played = Command::new(env!("CARGO_BIN_EXE_gatepost"))
+        .arg("demo")
+        .env("COLUMNS", "300")
+        .assert()
+        .success();
     let shown = String::from_utf8_lossy(&played.get_output().stdout).into_owned();
     let outcomes = shown.lines().filter(|line| line.contains('✔')).count();
     assert_eq!(outcomes, 35, "{shown}");

@@ -1,19 +1,20 @@
-//! The resolver and DANE against BIND and Unbound, which `.ci/dnssec` sets up; nothing here is ours but what asks.
+//! The resolver and DANE against BIND and Unbound, which `.ci/dnssec` sets up; nothing here is ours
+//! but what asks.
 //!
-//! Three servers know the same zones: BIND as their authority, which follows no alias out of a zone; Unbound
-//! as a plain forwarder, which has the whole chain in one answer; and Unbound as a validator, whose AD bit is
-//! believed. `cargo test` leaves all this to `.ci/dnssec`.
+//! Three servers know the same zones: BIND as their authority, which follows no alias out of a
+//! zone; Unbound as a plain forwarder, which has the whole chain in one answer; and Unbound as a
+//! validator, whose AD bit is believed. `cargo test` leaves all this to `.ci/dnssec`.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use gatepost::address::{Domain, Host};
 use gatepost::config::Config;
-use gatepost::connector::DaneFinding;
 use gatepost::discovery::{HopQuery, dane};
-use gatepost::dns::{AnswerRecords, Dns, Exchange, InsecureReason, LookupError, Security};
-use gatepost::envelope::TlsRequirement;
-use gatepost::route::Router;
+use gatepost::net::dns::{AnswerRecords, Dns, Exchange, InsecureReason, LookupError, Security};
+use gatepost::net::route::Router;
+use gatepost::policy::connector::DaneFinding;
+use gatepost::smtp::address::{Domain, Host};
+use gatepost::smtp::envelope::TlsRequirement;
 
 use crate::support::config::ConfigBuilder;
 
@@ -32,7 +33,10 @@ fn server(variable: &str) -> SocketAddr {
 }
 
 fn config(server: SocketAddr, dns: &str) -> Config {
-    ConfigBuilder::new().table("dns", &format!("servers = [\"{server}\"]\n{dns}")).all_mail("").parse()
+    ConfigBuilder::new()
+        .table("dns", &format!("servers = [\"{server}\"]\n{dns}"))
+        .all_mail("")
+        .parse()
 }
 
 /// Validating resolvers of ours, by what they ask and what they start from.
@@ -41,7 +45,10 @@ fn validating() -> Vec<(String, Config)> {
     let mut all = Vec::new();
     for variable in ["DNSSEC_AUTHORITY", "DNSSEC_FORWARDER", "DNSSEC_VALIDATOR"] {
         for kind in ["root.dnskey", "root.ds"] {
-            let config = config(server(variable), &format!("trust_anchor = \"{}\"", anchor(kind).display()));
+            let config = config(
+                server(variable),
+                &format!("trust_anchor = \"{}\"", anchor(kind).display()),
+            );
             all.push((format!("{variable} {kind}"), config));
         }
     }
@@ -63,7 +70,8 @@ struct Wrong(Vec<String>);
 impl Wrong {
     fn check<T: std::fmt::Debug + PartialEq>(&mut self, what: &str, found: &T, wanted: &T) {
         if found != wanted {
-            self.0.push(format!("{what}: {found:?} instead of {wanted:?}"));
+            self.0
+                .push(format!("{what}: {found:?} instead of {wanted:?}"));
         }
     }
 }
@@ -71,7 +79,12 @@ impl Wrong {
 impl Drop for Wrong {
     fn drop(&mut self) {
         if !std::thread::panicking() {
-            assert!(self.0.is_empty(), "{} wrong\n{}", self.0.len(), self.0.join("\n"));
+            assert!(
+                self.0.is_empty(),
+                "{} wrong\n{}",
+                self.0.len(),
+                self.0.join("\n")
+            );
         }
     }
 }
@@ -84,8 +97,13 @@ async fn addresses(dns: &Dns, name: &str) -> Result<(usize, Security, String), L
 
 async fn answers_of(dns: &Dns, zone: &str, security: Security, who: &str, wrong: &mut Wrong) {
     let at = |label: &str| format!("{label}.{zone}");
-    // With opt-out, nothing proves that a name does not exist, nor that a wildcard stands for it (RFC 5155 §9.2).
-    let loose = if zone == "optout.test" { UNSIGNED } else { security };
+    // With opt-out, nothing proves that a name does not exist, nor that a wildcard stands for it
+    // (RFC 5155 §9.2).
+    let loose = if zone == "optout.test" {
+        UNSIGNED
+    } else {
+        security
+    };
     let mx = dns.mx(&domain(zone)).await.map(|answer| {
         let mut hosts: Vec<_> = answer
             .records()
@@ -118,14 +136,39 @@ async fn answers_of(dns: &Dns, zone: &str, security: Security, who: &str, wrong:
         ("no.where.at.all", 0, "no.where.at.all", loose),
     ] {
         let found = addresses(dns, &at(label)).await;
-        wrong.check(&format!("{who} {}", at(label)), &found, &Ok((count, security, at(target))));
+        wrong.check(
+            &format!("{who} {}", at(label)),
+            &found,
+            &Ok((count, security, at(target))),
+        );
     }
-    let wild = dns.mx(&domain(&at("x.wild"))).await.map(|answer| (answer.records().len(), answer.security));
-    wrong.check(&format!("{who} {} MX", at("x.wild")), &wild, &Ok((1, loose)));
-    let none = dns.mx(&domain(&at("mx"))).await.map(|answer| (answer.found, answer.security));
-    wrong.check(&format!("{who} {} MX", at("mx")), &none, &Ok((AnswerRecords::NoData, security)));
-    let text = dns.txt(&at("_mta-sts")).await.map(|answer| (answer.records().to_vec(), answer.security));
-    wrong.check(&format!("{who} {zone} TXT"), &text, &Ok((vec!["v=STSv1; id=1;".to_owned()], security)));
+    let wild = dns
+        .mx(&domain(&at("x.wild")))
+        .await
+        .map(|answer| (answer.records().len(), answer.security));
+    wrong.check(
+        &format!("{who} {} MX", at("x.wild")),
+        &wild,
+        &Ok((1, loose)),
+    );
+    let none = dns
+        .mx(&domain(&at("mx")))
+        .await
+        .map(|answer| (answer.found, answer.security));
+    wrong.check(
+        &format!("{who} {} MX", at("mx")),
+        &none,
+        &Ok((AnswerRecords::NoData, security)),
+    );
+    let text = dns
+        .txt(&at("_mta-sts"))
+        .await
+        .map(|answer| (answer.records().to_vec(), answer.security));
+    wrong.check(
+        &format!("{who} {zone} TXT"),
+        &text,
+        &Ok((vec!["v=STSv1; id=1;".to_owned()], security)),
+    );
     for (port, host, count, security) in [
         (25, "mx", 3, security),
         (443, "mx", 3, security),
@@ -133,8 +176,15 @@ async fn answers_of(dns: &Dns, zone: &str, security: Security, who: &str, wrong:
         (25, "nowhere", 0, loose),
         (25, "any.wild", 0, loose),
     ] {
-        let tlsa = dns.tlsa(port, &domain(&at(host))).await.map(|answer| (answer.records().len(), answer.security));
-        wrong.check(&format!("{who} {} TLSA {port}", at(host)), &tlsa, &Ok((count, security)));
+        let tlsa = dns
+            .tlsa(port, &domain(&at(host)))
+            .await
+            .map(|answer| (answer.records().len(), answer.security));
+        wrong.check(
+            &format!("{who} {} TLSA {port}", at(host)),
+            &tlsa,
+            &Ok((count, security)),
+        );
     }
 }
 
@@ -160,10 +210,16 @@ async fn bogus_zones_have_no_answers() {
     for (who, config) in validating() {
         let dns = resolver(&config);
         // Behind a validator, the same trouble comes as SERVFAIL.
-        let failed = |error: &LookupError| matches!(error, LookupError::Bogus(_)) || who.contains("VALIDATOR");
+        let failed = |error: &LookupError| {
+            matches!(error, LookupError::Bogus(_)) || who.contains("VALIDATOR")
+        };
         for zone in BOGUS_ZONES {
             let mx = dns.mx(&domain(zone)).await.map(|answer| answer.found);
-            wrong.check(&format!("{who} {zone} MX {mx:?}"), &mx.is_err_and(|error| failed(&error)), &true);
+            wrong.check(
+                &format!("{who} {zone} MX {mx:?}"),
+                &mx.is_err_and(|error| failed(&error)),
+                &true,
+            );
             for label in ["mx", "four", "any.wild"] {
                 let found = addresses(&dns, &format!("{label}.{zone}")).await;
                 wrong.check(
@@ -172,8 +228,15 @@ async fn bogus_zones_have_no_answers() {
                     &true,
                 );
             }
-            let tlsa = dns.tlsa(25, &domain(&format!("mx.{zone}"))).await.map(|answer| answer.found);
-            wrong.check(&format!("{who} {zone} TLSA {tlsa:?}"), &tlsa.is_err_and(|error| failed(&error)), &true);
+            let tlsa = dns
+                .tlsa(25, &domain(&format!("mx.{zone}")))
+                .await
+                .map(|answer| answer.found);
+            wrong.check(
+                &format!("{who} {zone} TLSA {tlsa:?}"),
+                &tlsa.is_err_and(|error| failed(&error)),
+                &true,
+            );
         }
     }
 }
@@ -186,7 +249,11 @@ async fn aliases_across_zones_are_as_secure_as_their_weakest_link() {
         let dns = resolver(&config);
         for _ in 0..2 {
             for zone in SIGNED_ZONES.into_iter().chain(UNSIGNED_ZONES) {
-                let own = if SIGNED_ZONES.contains(&zone) { SECURE } else { UNSIGNED };
+                let own = if SIGNED_ZONES.contains(&zone) {
+                    SECURE
+                } else {
+                    UNSIGNED
+                };
                 for (label, target, security) in [
                     ("to-nsec", "mx.nsec.test", own),
                     ("to-nsec3", "mx.nsec3.test", own),
@@ -195,12 +262,26 @@ async fn aliases_across_zones_are_as_secure_as_their_weakest_link() {
                 ] {
                     let name = format!("{label}.{zone}");
                     let answer = dns.addresses(&domain(&name)).await;
-                    let found =
-                        answer.map(|answer| (answer.records().len(), answer.security, answer.first_link, answer.name));
-                    wrong.check(&format!("{who} {name}"), &found, &Ok((2, security, own, target.to_owned())));
+                    let found = answer.map(|answer| {
+                        (
+                            answer.records().len(),
+                            answer.security,
+                            answer.first_link,
+                            answer.name,
+                        )
+                    });
+                    wrong.check(
+                        &format!("{who} {name}"),
+                        &found,
+                        &Ok((2, security, own, target.to_owned())),
+                    );
                 }
                 let bogus = addresses(&dns, &format!("to-bogus.{zone}")).await;
-                wrong.check(&format!("{who} to-bogus.{zone} {bogus:?}"), &bogus.is_err(), &true);
+                wrong.check(
+                    &format!("{who} to-bogus.{zone} {bogus:?}"),
+                    &bogus.is_err(),
+                    &true,
+                );
             }
         }
     }
@@ -210,28 +291,53 @@ async fn aliases_across_zones_are_as_secure_as_their_weakest_link() {
 #[ignore = "needs the name servers of .ci/dnssec"]
 async fn the_word_of_a_validator_on_this_machine_is_as_good() {
     let mut wrong = Wrong::default();
-    let dns = resolver(&config(server("DNSSEC_VALIDATOR"), "dnssec = \"trust-resolver\""));
+    let dns = resolver(&config(
+        server("DNSSEC_VALIDATOR"),
+        "dnssec = \"trust-resolver\"",
+    ));
     let unvouched = Security::Insecure(InsecureReason::NoAdBit);
     for (zones, own) in [(SIGNED_ZONES, SECURE), (UNSIGNED_ZONES, unvouched)] {
         for zone in zones {
-            let loose = if zone == "optout.test" { unvouched } else { own };
-            for (label, security) in
-                [("mx", own), ("four", own), ("any.wild", loose), ("to-nsec3", own), ("to-plain", unvouched)]
-            {
-                let found = addresses(&dns, &format!("{label}.{zone}")).await.map(|(_, security, _)| security);
+            let loose = if zone == "optout.test" {
+                unvouched
+            } else {
+                own
+            };
+            for (label, security) in [
+                ("mx", own),
+                ("four", own),
+                ("any.wild", loose),
+                ("to-nsec3", own),
+                ("to-plain", unvouched),
+            ] {
+                let found = addresses(&dns, &format!("{label}.{zone}"))
+                    .await
+                    .map(|(_, security, _)| security);
                 wrong.check(&format!("{label}.{zone}"), &found, &Ok(security));
             }
-            let tlsa = dns.tlsa(25, &domain(&format!("mx.{zone}"))).await.map(|answer| answer.security);
+            let tlsa = dns
+                .tlsa(25, &domain(&format!("mx.{zone}")))
+                .await
+                .map(|answer| answer.security);
             wrong.check(&format!("{zone} TLSA"), &tlsa, &Ok(own));
         }
     }
     for zone in BOGUS_ZONES {
         let found = addresses(&dns, &format!("mx.{zone}")).await;
-        wrong.check(&format!("{zone} {found:?}"), &matches!(found, Err(LookupError::Server(_))), &true);
+        wrong.check(
+            &format!("{zone} {found:?}"),
+            &matches!(found, Err(LookupError::Server(_))),
+            &true,
+        );
     }
     // A forwarder vouches for nothing.
-    let dns = resolver(&config(server("DNSSEC_FORWARDER"), "dnssec = \"trust-resolver\""));
-    let found = addresses(&dns, "mx.nsec.test").await.map(|(_, security, _)| security);
+    let dns = resolver(&config(
+        server("DNSSEC_FORWARDER"),
+        "dnssec = \"trust-resolver\"",
+    ));
+    let found = addresses(&dns, "mx.nsec.test")
+        .await
+        .map(|(_, security, _)| security);
     wrong.check("forwarder", &found, &Ok(unvouched));
 }
 
@@ -262,7 +368,11 @@ async fn finding(config: &Config, recipient: &str) -> String {
     };
     match dane::look_up(&query).await {
         Ok(DaneFinding::Usable(set)) => {
-            let records: Vec<_> = set.records.iter().map(|record| record.to_string()[..5].to_owned()).collect();
+            let records: Vec<_> = set
+                .records
+                .iter()
+                .map(|record| record.to_string()[..5].to_owned())
+                .collect();
             format!("{} {} {:?}", set.base, records.join(", "), set.scope)
         }
         Ok(DaneFinding::Unusable(_)) => "unusable".to_owned(),
@@ -278,28 +388,56 @@ async fn dane_finds_what_each_host_publishes() {
     let mut wrong = Wrong::default();
     for (who, config) in validating() {
         for zone in SIGNED_ZONES {
-            let loose = if zone == "optout.test" { "Host" } else { "Domain" };
+            let loose = if zone == "optout.test" {
+                "Host"
+            } else {
+                "Domain"
+            };
             for (recipient, wanted) in [
                 (zone.to_owned(), format!("mx.{zone} 3 1 2, 2 0 1 Domain")),
                 // No MX: implicit.
-                (format!("mx.{zone}"), format!("mx.{zone} 3 1 2, 2 0 1 Domain")),
-                (format!("alias.{zone}"), format!("mx.{zone} 3 1 2, 2 0 1 Domain")),
-                (format!("to-nsec3.{zone}"), "mx.nsec3.test 3 1 2, 2 0 1 Domain".to_owned()),
-                (format!("x.wild.{zone}"), format!("mx.{zone} 3 1 2, 2 0 1 {loose}")),
+                (
+                    format!("mx.{zone}"),
+                    format!("mx.{zone} 3 1 2, 2 0 1 Domain"),
+                ),
+                (
+                    format!("alias.{zone}"),
+                    format!("mx.{zone} 3 1 2, 2 0 1 Domain"),
+                ),
+                (
+                    format!("to-nsec3.{zone}"),
+                    "mx.nsec3.test 3 1 2, 2 0 1 Domain".to_owned(),
+                ),
+                (
+                    format!("x.wild.{zone}"),
+                    format!("mx.{zone} 3 1 2, 2 0 1 {loose}"),
+                ),
                 (format!("four.{zone}"), "unusable".to_owned()),
                 (format!("zz.{zone}"), format!("zz.{zone} 3 0 0 Domain")),
                 (format!("very.deep.below.{zone}"), "absent".to_owned()),
                 (format!("to-plain.{zone}"), "absent".to_owned()),
             ] {
-                wrong.check(&format!("{who} {recipient}"), &finding(&config, &recipient).await, &wanted);
+                wrong.check(
+                    &format!("{who} {recipient}"),
+                    &finding(&config, &recipient).await,
+                    &wanted,
+                );
             }
         }
         for zone in UNSIGNED_ZONES {
-            wrong.check(&format!("{who} {zone}"), &finding(&config, zone).await, &"absent".to_owned());
+            wrong.check(
+                &format!("{who} {zone}"),
+                &finding(&config, zone).await,
+                &"absent".to_owned(),
+            );
         }
         for zone in BOGUS_ZONES {
             let found = finding(&config, zone).await;
-            wrong.check(&format!("{who} {zone} {found}"), &found.starts_with("the domain fails: the MX lookup"), &true);
+            wrong.check(
+                &format!("{who} {zone} {found}"),
+                &found.starts_with("the domain fails: the MX lookup"),
+                &true,
+            );
         }
     }
 }

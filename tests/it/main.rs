@@ -1,7 +1,8 @@
-//! The integration tests, as one program: a module for each subject, and what they share in [`support`].
+//! The integration tests, as one program: a module for each subject, and what they share in
+//! [`support`].
 //!
-//! `cargo test --test it SUBJECT::` runs one subject. `durability` is a program of its own, because it kills and traces
-//! the relay.
+//! `cargo test --test it SUBJECT::` runs one subject. `durability` is a program of its own, because
+//! it kills and traces the relay.
 
 mod bad_world;
 mod check;

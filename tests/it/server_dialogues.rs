@@ -15,18 +15,18 @@
 //!
 //! A dialogue that begins with the client is one of a client that does not wait for the greeting.
 //!
-//! Every dialogue is played twice: as written, and with the client's bytes one by one. `# pieces: no`
-//! leaves the second out, where it matters what has come in one piece. At the end nothing may be
-//! unsaid on either side. Mail from `refused.example` and to `elsewhere.example` is refused.
+//! Every dialogue is played twice: as written, and with the client's bytes one by one. `# pieces:
+//! no` leaves the second out, where it matters what has come in one piece. At the end nothing may
+//! be unsaid on either side. Mail from `refused.example` and to `elsewhere.example` is refused.
 
 #![expect(clippy::unwrap_used, reason = "a test may fail")]
 
 use std::fmt::Write as _;
 use std::path::Path;
 
-use gatepost::address::{Domain, ForwardPath, Mailbox};
-use gatepost::envelope::{Envelope, QueueId};
+use gatepost::smtp::address::{Domain, ForwardPath, Mailbox};
 use gatepost::smtp::command::{Attribute, MailFrom, RcptTo};
+use gatepost::smtp::envelope::{Envelope, QueueId};
 use gatepost::smtp::reply::{Reply, Status};
 use gatepost::smtp::server::{Channel, Durable, Profile, Server, ServerStep, XClientRights};
 
@@ -58,9 +58,17 @@ impl Settings {
             completed: false,
             xclient: false,
         };
-        let mut settings = Self { channel: Channel::Offered, profile, full: false, pieces: true, never: Vec::new() };
+        let mut settings = Self {
+            channel: Channel::Offered,
+            profile,
+            full: false,
+            pieces: true,
+            never: Vec::new(),
+        };
         for line in text.lines().filter_map(|line| line.strip_prefix("# ")) {
-            let Some((key, value)) = line.split_once(": ") else { continue };
+            let Some((key, value)) = line.split_once(": ") else {
+                continue;
+            };
             match key {
                 "tls" => {
                     settings.channel = match value {
@@ -79,7 +87,9 @@ impl Settings {
                 "xclient" => settings.profile.xclient = value == "yes",
                 "spool" => settings.full = value == "full",
                 "pieces" => settings.pieces = value != "no",
-                "never" => settings.never.push(String::from_utf8(unescaped(value)).unwrap()),
+                "never" => settings
+                    .never
+                    .push(String::from_utf8(unescaped(value)).unwrap()),
                 other => panic!("no such setting: {other}"),
             }
         }
@@ -87,7 +97,10 @@ impl Settings {
     }
 }
 
-#[expect(clippy::struct_excessive_bools, reason = "what has happened so far, each by itself")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "what has happened so far, each by itself"
+)]
 struct Played {
     server: Server,
     full: bool,
@@ -142,7 +155,8 @@ impl Played {
         }
         loop {
             if (self.closed || self.wants_tls) && !buffer.is_empty() {
-                self.said.push("nothing: the session had ended before the client did".to_owned());
+                self.said
+                    .push("nothing: the session had ended before the client did".to_owned());
                 buffer.clear();
                 return;
             }
@@ -162,11 +176,16 @@ impl Played {
                     self.say(&reply);
                 }
                 ServerStep::Content(_) if self.full => {
-                    self.server.reject_content(Reply::new(452, Status(3, 1), "Insufficient system storage"));
+                    self.server.reject_content(Reply::new(
+                        452,
+                        Status(3, 1),
+                        "Insufficient system storage",
+                    ));
                 }
                 ServerStep::Content(octets) => self.content.extend_from_slice(octets),
                 ServerStep::Commit(envelope) => {
-                    self.stored.push((std::mem::take(&mut self.content), *envelope));
+                    self.stored
+                        .push((std::mem::take(&mut self.content), *envelope));
                     let reply = self.server.accepted(&Proof);
                     self.say(&reply);
                 }
@@ -178,7 +197,13 @@ impl Played {
                 // Who has another address now is no proxy.
                 ServerStep::XClient(said) => {
                     let xclient = said.address == Attribute::Absent;
-                    let reply = self.server.apply_xclient(*said, XClientRights { completed: false, xclient });
+                    let reply = self.server.apply_xclient(
+                        *said,
+                        XClientRights {
+                            completed: false,
+                            xclient,
+                        },
+                    );
                     self.say(&reply);
                 }
                 ServerStep::Close(reply) | ServerStep::ProxyHeader(reply) => {
@@ -201,7 +226,9 @@ impl Played {
 
 fn may_send(from: &MailFrom) -> Result<(), Reply> {
     match from.reverse_path.domain() {
-        Some(domain) if domain.as_str() == "refused.example" => Err(Reply::new(550, Status(7, 1), "Not from there")),
+        Some(domain) if domain.as_str() == "refused.example" => {
+            Err(Reply::new(550, Status(7, 1), "Not from there"))
+        }
         _ => Ok(()),
     }
 }
@@ -209,7 +236,11 @@ fn may_send(from: &MailFrom) -> Result<(), Reply> {
 fn may_receive(rcpt: &RcptTo) -> Result<Mailbox, Reply> {
     match &rcpt.forward_path {
         ForwardPath::Postmaster => Ok(Mailbox::parse("postmaster@example.com").unwrap()),
-        ForwardPath::Local(_) => Err(Reply::new(501, Status(1, 3), "Bad recipient address: there is no \"@domain\"")),
+        ForwardPath::Local(_) => Err(Reply::new(
+            501,
+            Status(1, 3),
+            "Bad recipient address: there is no \"@domain\"",
+        )),
         ForwardPath::Mailbox(mailbox) if mailbox.host().to_string() == "elsewhere.example" => {
             Err(Reply::new(550, Status(7, 1), "Relaying denied"))
         }
@@ -243,7 +274,9 @@ fn unescaped(text: &str) -> Vec<u8> {
 fn play(text: &str, settings: &Settings, piece: usize) -> Result<(), String> {
     let mut played = Played::new(settings);
     let begins_with = |speaker: &str| {
-        text.lines().find(|line| line.starts_with(['C', 'S'])).is_some_and(|line| line.starts_with(speaker))
+        text.lines()
+            .find(|line| line.starts_with(['C', 'S']))
+            .is_some_and(|line| line.starts_with(speaker))
     };
     let speaks_first = begins_with("C: ") || begins_with("C| ");
     played.greet(speaks_first);
@@ -259,15 +292,24 @@ fn play(text: &str, settings: &Settings, piece: usize) -> Result<(), String> {
             unsent.extend(unescaped(words));
             continue;
         }
-        for part in unsent.chunks(if piece == 0 { unsent.len().max(1) } else { piece }) {
+        for part in unsent.chunks(if piece == 0 {
+            unsent.len().max(1)
+        } else {
+            piece
+        }) {
             buffer.extend_from_slice(part);
             played.hear(&mut buffer);
         }
         unsent.clear();
         if let Some(words) = line.strip_prefix("S: ") {
-            let said = played.said.get(heard).ok_or_else(|| wrong("the server said nothing".into()))?;
+            let said = played
+                .said
+                .get(heard)
+                .ok_or_else(|| wrong("the server said nothing".into()))?;
             heard += 1;
-            let as_wanted = words.strip_suffix('…').map_or(said == words, |head| said.starts_with(head));
+            let as_wanted = words
+                .strip_suffix('…')
+                .map_or(said == words, |head| said.starts_with(head));
             if !as_wanted {
                 return Err(wrong(format!("the server said: {said}")));
             }
@@ -286,17 +328,26 @@ fn play(text: &str, settings: &Settings, piece: usize) -> Result<(), String> {
     }
     match played.said.get(heard) {
         Some(said) => return Err(format!("at the end the server also said: {said}")),
-        None if played.wants_tls => return Err("at the end the server waits for a handshake".into()),
+        None if played.wants_tls => {
+            return Err("at the end the server waits for a handshake".into());
+        }
         None => {}
     }
-    match settings.never.iter().find(|never| played.everything.contains(never.as_str())) {
+    match settings
+        .never
+        .iter()
+        .find(|never| played.everything.contains(never.as_str()))
+    {
         Some(never) => Err(format!("the server said {never:?}")),
         None => Ok(()),
     }
 }
 
 fn check(outcome: &str, played: &Played) -> Result<(), String> {
-    let last = played.stored.last().ok_or_else(|| "nothing was stored".to_owned());
+    let last = played
+        .stored
+        .last()
+        .ok_or_else(|| "nothing was stored".to_owned());
     let (kind, value) = outcome.split_once(' ').unwrap_or((outcome, ""));
     match kind {
         "nothing" => match last {
@@ -307,7 +358,11 @@ fn check(outcome: &str, played: &Played) -> Result<(), String> {
         "content" if last.clone()?.0 == unescaped(value) => Ok(()),
         "envelope" => {
             let envelope = serde_json::to_string(&last?.1).unwrap();
-            if envelope.contains(value) { Ok(()) } else { Err(envelope) }
+            if envelope.contains(value) {
+                Ok(())
+            } else {
+                Err(envelope)
+            }
         }
         "stored" | "content" => Err(format!("stored is {:?}", String::from_utf8_lossy(&last?.0))),
         other => Err(format!("no such outcome: {other}")),
@@ -317,13 +372,20 @@ fn check(outcome: &str, played: &Played) -> Result<(), String> {
 #[test]
 fn every_dialogue_goes_as_written() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/dialogues/server");
-    let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut files: Vec<_> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
     files.sort();
     assert!(files.len() >= 30, "dialogues are missing");
     let mut faults = String::new();
     for file in files {
         let text = std::fs::read_to_string(&file).unwrap();
-        assert!(text.contains("\n=> "), "{}: a dialogue tells its outcome", file.display());
+        assert!(
+            text.contains("\n=> "),
+            "{}: a dialogue tells its outcome",
+            file.display()
+        );
         let settings = Settings::read(&text);
         for piece in [0, 1, 3] {
             if piece > 0 && !settings.pieces {
@@ -344,7 +406,8 @@ const WELCOMED: &str = "S: 220 …\nC: EHLO client.example\nS: 250-…\nS: 250-P
                         S: 250-SMTPUTF8\nS: 250-ENHANCEDSTATUSCODES\nS: 250-CHUNKING\nS: 250-DSN\nS: 250-HELP\nS: 250 STARTTLS\n";
 const MESSAGE: &str = "C: MAIL FROM:<a@example.org>\nS: 250 2.1.0 …\nC: RCPT TO:<b@example.com>\nS: 250 2.1.5 …\n\
                        C: DATA\nS: 354 …\nC: a\nC: .\nS: 250 2.0.0 Ok: queued as …\n";
-const ENOUGH: &str = "S: 421 4.7.0 relay.example.com Too many commands without a message…\n== closed\n";
+const ENOUGH: &str =
+    "S: 421 4.7.0 relay.example.com Too many commands without a message…\n== closed\n";
 
 fn goes(settings: &str, text: &str) {
     let settings = Settings::read(settings);
@@ -364,16 +427,31 @@ fn commands_that_bring_no_mail_forward_have_an_end() {
     ] {
         // HELO was one; a message makes up for all.
         let idle = |count: usize| format!("C: {command}\nS: {answer}\n").repeat(count);
-        goes("", &format!("{GREETED}{}{MESSAGE}{}C: {command}\n{ENOUGH}", idle(98), idle(100)));
+        goes(
+            "",
+            &format!(
+                "{GREETED}{}{MESSAGE}{}C: {command}\n{ENOUGH}",
+                idle(98),
+                idle(100)
+            ),
+        );
     }
-    let taken_back =
-        "C: MAIL FROM:<a@example.org>\nS: 250 2.1.0 …\nC: RCPT TO:<b@example.com>\nS: 250 2.1.5 …\nC: RSET\nS: 250 …\n";
-    goes("", &format!("{GREETED}{}C: NOOP\nS: 250 …\nC: NOOP\n{ENOUGH}", taken_back.repeat(49)));
+    let taken_back = "C: MAIL FROM:<a@example.org>\nS: 250 2.1.0 …\nC: RCPT TO:<b@example.com>\nS: 250 2.1.5 …\nC: RSET\nS: 250 …\n";
+    goes(
+        "",
+        &format!(
+            "{GREETED}{}C: NOOP\nS: 250 …\nC: NOOP\n{ENOUGH}",
+            taken_back.repeat(49)
+        ),
+    );
     let empty = "C: BDAT 0\nS: 250 2.0.0 Ok: 0 octets received\n".repeat(98);
     let begun = "C: MAIL FROM:<a@example.org>\nS: 250 2.1.0 …\nC: RCPT TO:<b@example.com>\nS: 250 2.1.5 …\n";
     goes("", &format!("{GREETED}{begun}{empty}C: BDAT 0\n{ENOUGH}"));
     let idle = "C: NOOP\nS: 250 …\n".repeat(99);
-    goes("", &format!("{GREETED}{idle}C: QUIT\nS: 221 …\n== closed\n"));
+    goes(
+        "",
+        &format!("{GREETED}{idle}C: QUIT\nS: 221 …\n== closed\n"),
+    );
 }
 
 #[test]
@@ -383,15 +461,32 @@ fn recipients_chunks_and_messages_are_no_idle_commands() {
     let chunks = "C: BDAT 1\nC| a\nS: 250 …\n".repeat(150);
     goes(
         "# recipients: 150",
-        &format!("{GREETED}{begun}{}{chunks}C: BDAT 0 LAST\nS: 250 …\n=> stored 150\n", taken.repeat(150)),
+        &format!(
+            "{GREETED}{begun}{}{chunks}C: BDAT 0 LAST\nS: 250 …\n=> stored 150\n",
+            taken.repeat(150)
+        ),
     );
-    goes("", &format!("{GREETED}{}=> stored 3\n", MESSAGE.repeat(150)));
+    goes(
+        "",
+        &format!("{GREETED}{}=> stored 3\n", MESSAGE.repeat(150)),
+    );
     // A long list in one piece: the message goes to those that were taken. But a list ends.
     let (asked, over) = ("C: RCPT TO:<b@example.com>\n", "S: 452 4.5.3 …\n");
-    let long = format!("{WELCOMED}{begun}{taken}{}{}", asked.repeat(1000), over.repeat(1000));
-    goes("# recipients: 1", &format!("{long}C: DATA\nS: 354 …\nC: a\nC: .\nS: 250 …\n=> stored 3\n"));
+    let long = format!(
+        "{WELCOMED}{begun}{taken}{}{}",
+        asked.repeat(1000),
+        over.repeat(1000)
+    );
     goes(
         "# recipients: 1",
-        &format!("{long}{}{}C: RCPT TO:<b@example.com>\n{ENOUGH}", asked.repeat(98), over.repeat(98)),
+        &format!("{long}C: DATA\nS: 354 …\nC: a\nC: .\nS: 250 …\n=> stored 3\n"),
+    );
+    goes(
+        "# recipients: 1",
+        &format!(
+            "{long}{}{}C: RCPT TO:<b@example.com>\n{ENOUGH}",
+            asked.repeat(98),
+            over.repeat(98)
+        ),
     );
 }

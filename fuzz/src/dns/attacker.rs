@@ -1,5 +1,5 @@
-//! The attacker's own signed zone, `owned.test`: its parent vouches for its key, so the attacker can sign any record
-//! with it.
+//! The attacker's own signed zone, `owned.test`: its parent vouches for its key, so the attacker
+//! can sign any record with it.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -76,7 +76,8 @@ pub(super) fn keys() -> Vec<Record> {
     signed(name(ZONE), RData::DNSSEC(DNSSECRData::DNSKEY(ATTACKER.key.clone())), &name(ZONE), None)
 }
 
-/// Returns a record with its signature, as the arguments specify: owner, type of record, target, signer and labels.
+/// Returns a record with its signature, as the arguments specify: owner, type of record, target,
+/// signer and labels.
 pub(super) fn record(arguments: [u8; 5]) -> Vec<Record> {
     let [owner, kind, other, types, how] = arguments;
     let pick = |number: u8| name(NAMES[usize::from(number) % NAMES.len()]);

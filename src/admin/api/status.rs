@@ -1,12 +1,12 @@
-//! `GET /v1/status`: the state of the relay, for `gatepost status` and the status page. Lists have a limit, and
-//! entries over it are counted.
+//! `GET /v1/status`: the state of the relay, for `gatepost status` and the status page. Lists have
+//! a limit, and entries over it are counted.
 
 use jiff::Timestamp;
 use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 
 use super::{ActiveAlarm, FailureReason, HeldClient};
-use crate::monitor::coverage::Day;
+use crate::telemetry::coverage::Day;
 
 /// The state of the relay.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -35,7 +35,8 @@ pub struct RelayStatus {
     pub connectors: Vec<ConnectorStatus>,
     /// The number of further ones.
     pub more_connectors: usize,
-    /// Our own certificates, and those of partners whose connector verifies them. The next to expire comes first.
+    /// Our own certificates, and those of partners whose connector verifies them. The next to
+    /// expire comes first.
     pub certificates: Vec<CertificateStatus>,
     /// The number of further ones.
     pub more_certificates: usize,
@@ -114,7 +115,8 @@ pub struct ReportsStatus {
 /// One share of the delivery attempts.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct AttemptsStatus {
-    /// `named` for destinations that connectors name, `mx` for those that only their MX records name.
+    /// `named` for destinations that connectors name, `mx` for those that only their MX records
+    /// name.
     pub share: String,
     /// The limit of concurrent attempts.
     pub most: u32,
@@ -129,20 +131,25 @@ pub struct AttemptsStatus {
 }
 
 impl AttemptsStatus {
-    /// The number of seconds after which full use of the attempts is reported. A burst of mail causes it for a
-    /// moment.
+    /// The number of seconds after which full use of the attempts is reported. A burst of mail
+    /// causes it for a moment.
     pub const FULL: u64 = 60;
 
     /// Returns true if all attempts have been in use for longer than a burst of mail explains.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.full_seconds.is_some_and(|seconds| seconds >= Self::FULL)
+        self.full_seconds
+            .is_some_and(|seconds| seconds >= Self::FULL)
     }
 
     /// Returns the destinations of the share in words.
     #[must_use]
     pub fn destinations(&self) -> &'static str {
-        if self.share == "named" { "named connectors and smart hosts" } else { "destinations by MX" }
+        if self.share == "named" {
+            "named connectors and smart hosts"
+        } else {
+            "destinations by MX"
+        }
     }
 }
 

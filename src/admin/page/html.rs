@@ -13,8 +13,8 @@ impl Html {
         self
     }
 
-    /// Adds a value as text, also within a quoted attribute. Characters that could hide or reorder the surrounding
-    /// text are replaced.
+    /// Adds a value as text, also within a quoted attribute. Characters that could hide or reorder
+    /// the surrounding text are replaced.
     pub(super) fn text(&mut self, value: &str) -> &mut Self {
         for c in value.chars() {
             match c {
@@ -33,7 +33,9 @@ impl Html {
     /// Adds a time, for people and for programs.
     pub(super) fn time(&mut self, at: Timestamp) -> &mut Self {
         let shown = at.strftime("%Y-%m-%d %H:%M");
-        self.raw("<time datetime=\"").text(&at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()).raw("\">");
+        self.raw("<time datetime=\"")
+            .text(&at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
+            .raw("\">");
         self.text(&shown.to_string()).raw(" UTC</time>")
     }
 
@@ -103,7 +105,11 @@ mod tests {
     #[test]
     fn no_value_becomes_markup() {
         let mut html = Html::default();
-        html.raw("<p title=\"").text("\"'><script>&").raw("\">").text("a\u{202e}b\u{7}c\r\n").raw("</p>");
+        html.raw("<p title=\"")
+            .text("\"'><script>&")
+            .raw("\">")
+            .text("a\u{202e}b\u{7}c\r\n")
+            .raw("</p>");
         assert_eq!(
             html.into_string(),
             "<p title=\"&quot;&#39;&gt;&lt;script&gt;&amp;\">a\u{fffd}b\u{fffd}c\u{fffd}\u{fffd}</p>"
@@ -112,8 +118,14 @@ mod tests {
 
     #[test]
     fn numbers_and_spans_are_for_people() {
-        assert_eq!([number(0), number(999), number(1000), number(1_234_567)], ["0", "999", "1,000", "1,234,567"]);
-        assert_eq!([size(0), size(1023), size(1024), size(5 << 30)], ["0 B", "1023 B", "1 KiB", "5 GiB"]);
+        assert_eq!(
+            [number(0), number(999), number(1000), number(1_234_567)],
+            ["0", "999", "1,000", "1,234,567"]
+        );
+        assert_eq!(
+            [size(0), size(1023), size(1024), size(5 << 30)],
+            ["0 B", "1023 B", "1 KiB", "5 GiB"]
+        );
         let at = |seconds| Timestamp::from_second(seconds).expect("a time");
         assert_eq!(
             [

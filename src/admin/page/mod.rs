@@ -1,8 +1,8 @@
-//! The status page: one HTML page, rendered from [`RelayStatus`] alone, without scripts and without external
-//! resources.
+//! The status page: one HTML page, rendered from [`RelayStatus`] alone, without scripts and without
+//! external resources.
 //!
-//! Its Content-Security-Policy allows its own style sheet, by hash, and nothing more. Names, order and contrast
-//! follow WCAG 2.2.
+//! Its Content-Security-Policy allows its own style sheet, by hash, and nothing more. Names, order
+//! and contrast follow WCAG 2.2.
 
 mod chart;
 mod html;
@@ -34,7 +34,10 @@ pub(super) async fn page(State(admin): State<AdminState>) -> Result<Response, Er
 }
 
 fn content_security_policy() -> String {
-    let hash = STANDARD.encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, STYLE.as_bytes()));
+    let hash = STANDARD.encode(aws_lc_rs::digest::digest(
+        &aws_lc_rs::digest::SHA256,
+        STYLE.as_bytes(),
+    ));
     format!(
         "default-src 'none'; style-src 'sha256-{hash}'; img-src data:; base-uri 'none'; form-action 'none'; \
          frame-ancestors 'none'"
@@ -47,7 +50,12 @@ fn render(status: &RelayStatus) -> String {
     html.raw("<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">");
     // An empty icon, so that the browser requests none.
     html.raw("<link rel=\"icon\" href=\"data:,\">");
-    html.element("<title>", &format!("{} – Gatepost", status.hostname), "</title><style>").raw(STYLE);
+    html.element(
+        "<title>",
+        &format!("{} – Gatepost", status.hostname),
+        "</title><style>",
+    )
+    .raw(STYLE);
     html.raw("</style></head><body>\n");
     sections::header(&mut html, status);
     html.raw("<main>\n");
@@ -60,7 +68,9 @@ fn render(status: &RelayStatus) -> String {
     sections::exceptions(&mut html, status);
     sections::clients(&mut html, status);
     sections::refusals(&mut html, status);
-    html.raw("</main>\n<footer><p>As of ").time(status.at).raw(". For monitoring: <a href=\"/metrics\">metrics</a>, ");
+    html.raw("</main>\n<footer><p>As of ")
+        .time(status.at)
+        .raw(". For monitoring: <a href=\"/metrics\">metrics</a>, ");
     html.raw("<a href=\"/healthz\">health</a>, <a href=\"/readyz\">readiness</a>.</p></footer>\n</body></html>\n");
     html.into_string()
 }

@@ -4,8 +4,8 @@ use super::chart;
 use super::html::{Html, count, number, size, span};
 use crate::admin::api::HeldClient;
 use crate::admin::api::status::{
-    AttemptsStatus, CertificateOwner, CertificateStatus, ConnectorStatus, FailingDestination, RecentRefusal,
-    RelayStatus,
+    AttemptsStatus, CertificateOwner, CertificateStatus, ConnectorStatus, FailingDestination,
+    RecentRefusal, RelayStatus,
 };
 
 /// The days before the expiry of a certificate at which it is marked as a warning.
@@ -14,17 +14,30 @@ const SOON: i64 = 30;
 const VERY_SOON: i64 = 7;
 
 pub(super) fn header(html: &mut Html, status: &RelayStatus) {
-    html.element("<header><div><h1>", &status.hostname, "</h1><p class=\"meta\">Gatepost ").text(&status.version);
+    html.element(
+        "<header><div><h1>",
+        &status.hostname,
+        "</h1><p class=\"meta\">Gatepost ",
+    )
+    .text(&status.version);
     html.raw(", up since ").time(status.since);
     html.element(" (", &span(status.since, status.at), ")</p></div>");
     let (class, words) = verdict(status);
-    html.raw(&format!("<p class=\"state {class}\">")).text(&words).raw("</p></header>\n");
+    html.raw(&format!("<p class=\"state {class}\">"))
+        .text(&words)
+        .raw("</p></header>\n");
 }
 
 /// Returns the style class and the state of the relay in a few words.
 fn verdict(status: &RelayStatus) -> (&'static str, String) {
-    let ended = status.certificates.iter().any(|own| own.owner == CertificateOwner::Own && own.days_left < 0);
-    let soon = status.certificates.iter().any(|own| own.owner == CertificateOwner::Own && own.days_left < SOON);
+    let ended = status
+        .certificates
+        .iter()
+        .any(|own| own.owner == CertificateOwner::Own && own.days_left < 0);
+    let soon = status
+        .certificates
+        .iter()
+        .any(|own| own.owner == CertificateOwner::Own && own.days_left < SOON);
     let troubles = (status.troubles.len() + status.more_troubles) as u64;
     if !status.alarms.is_empty() {
         ("bad", "Alarm: check the network".to_owned())
@@ -33,7 +46,14 @@ fn verdict(status: &RelayStatus) -> (&'static str, String) {
     } else if status.attempts.iter().any(AttemptsStatus::is_full) {
         ("bad", "All delivery attempts are in use".to_owned())
     } else if troubles > 0 {
-        ("warn", count(troubles, "destination in trouble", "destinations in trouble"))
+        (
+            "warn",
+            count(
+                troubles,
+                "destination in trouble",
+                "destinations in trouble",
+            ),
+        )
     } else if !status.clients.short.is_empty() {
         ("warn", "Nearly all seats for clients are in use".to_owned())
     } else if status.queue.held > 0 {
@@ -49,11 +69,18 @@ pub(super) fn alarms(html: &mut Html, status: &RelayStatus) {
     for alarm in &status.alarms {
         let what = match &alarm.issuer {
             None => "that took TLS before no longer do".to_owned(),
-            Some(issuer) => format!("show certificates of an issuer that was new to them: {issuer}"),
+            Some(issuer) => {
+                format!("show certificates of an issuer that was new to them: {issuer}")
+            }
         };
         html.raw("<section class=\"bad\" role=\"alert\"><h2>Somebody may be between us and the Internet</h2><p>");
-        html.text(&format!("{} of {} unrelated domains {what}.", alarm.domains, alarm.of)).raw("</p><p>Since ");
-        html.time(alarm.since).element(", ", &alarm.examples.join(", "), " …</p>");
+        html.text(&format!(
+            "{} of {} unrelated domains {what}.",
+            alarm.domains, alarm.of
+        ))
+        .raw("</p><p>Since ");
+        html.time(alarm.since)
+            .element(", ", &alarm.examples.join(", "), " …</p>");
         html.raw("<p>Check the firewall and its mail inspection first, then the provider's line.</p></section>\n");
     }
 }
@@ -61,7 +88,9 @@ pub(super) fn alarms(html: &mut Html, status: &RelayStatus) {
 pub(super) fn queue(html: &mut Html, status: &RelayStatus) {
     let queue = &status.queue;
     html.raw("<section aria-labelledby=\"queue\"><h2 id=\"queue\">Queue</h2><dl class=\"tiles\">");
-    let oldest = queue.oldest.map_or_else(|| "–".to_owned(), |oldest| span(oldest, status.at));
+    let oldest = queue
+        .oldest
+        .map_or_else(|| "–".to_owned(), |oldest| span(oldest, status.at));
     for (name, value) in [
         ("messages", number(queue.messages)),
         ("recipients waiting", number(queue.waiting)),
@@ -69,21 +98,38 @@ pub(super) fn queue(html: &mut Html, status: &RelayStatus) {
         ("oldest message", oldest),
         ("total size", size(queue.octets)),
     ] {
-        html.element("<div><dt>", name, "</dt>").element("<dd>", &value, "</dd></div>");
+        html.element("<div><dt>", name, "</dt>")
+            .element("<dd>", &value, "</dd></div>");
     }
     html.raw("</dl>");
     let reports = &status.reports;
     if reports.waiting > 0 || reports.for_digest > 0 {
-        html.element("<p class=\"meta\">Reports to senders: ", &format!("{} waiting", number(reports.waiting)), "; ");
-        html.element("for the postmaster's next digest: ", &number(reports.for_digest), "</p>");
+        html.element(
+            "<p class=\"meta\">Reports to senders: ",
+            &format!("{} waiting", number(reports.waiting)),
+            "; ",
+        );
+        html.element(
+            "for the postmaster's next digest: ",
+            &number(reports.for_digest),
+            "</p>",
+        );
     }
     for share in &status.attempts {
-        html.element("<p class=\"meta\">Delivery attempts for ", share.destinations(), ": ");
+        html.element(
+            "<p class=\"meta\">Delivery attempts for ",
+            share.destinations(),
+            ": ",
+        );
         html.text(&format!("{} of {}", share.running, share.most));
         html.element(", ", &format!("{} slow", share.slow), "</p>");
         if share.waiting > 0 {
             let waits = count(share.waiting, "destination waits", "destinations wait");
-            html.element("<p><span class=\"state bad\">all in use</span> ", &waits, "</p>");
+            html.element(
+                "<p><span class=\"state bad\">all in use</span> ",
+                &waits,
+                "</p>",
+            );
         }
     }
     html.raw("</section>\n");
@@ -96,7 +142,9 @@ fn list_section<T>(
     items: &[T],
     each: impl Fn(&mut Html, &T),
 ) {
-    html.raw(&format!("<section aria-labelledby=\"{id}\"><h2 id=\"{id}\">{heading}</h2>"));
+    html.raw(&format!(
+        "<section aria-labelledby=\"{id}\"><h2 id=\"{id}\">{heading}</h2>"
+    ));
     if items.is_empty() {
         html.raw(&format!("<p class=\"meta\">{nothing}</p>"));
     } else {
@@ -118,34 +166,65 @@ fn end_section(html: &mut Html, more: usize) {
 }
 
 pub(super) fn troubles(html: &mut Html, status: &RelayStatus) {
-    let words = ("troubles", "Destinations in trouble", "None: all attempts have succeeded.");
-    list_section(html, words, &status.troubles, |html, one: &FailingDestination| {
-        html.element("<div class=\"row\"><h3>", &one.domain, "</h3><span class=\"meta\">");
-        let mut waits = Vec::new();
-        if one.waiting > 0 {
-            waits.push(format!("{} waiting", count(one.waiting, "recipient", "recipients")));
-        }
-        if one.held > 0 {
-            waits.push(format!("{} held", number(one.held)));
-        }
-        html.text(&waits.join(", ")).element(", since ", &span(one.oldest, status.at), "</span></div><p>");
-        html.text(&one.reason.text).raw("</p><p class=\"meta\">");
-        html.element("Connector ", &one.connector, "; ").element("status ", &one.reason.status, "; last tried ");
-        html.time(one.reason.at);
-        match one.next {
-            Some(next) => html.element("; next in ", &span(status.at, next), "</p>"),
-            None if one.waiting > 0 => html.raw("; next as soon as there is a connection</p>"),
-            None => html.raw("; waits for an operator</p>"),
-        };
-    });
+    let words = (
+        "troubles",
+        "Destinations in trouble",
+        "None: all attempts have succeeded.",
+    );
+    list_section(
+        html,
+        words,
+        &status.troubles,
+        |html, one: &FailingDestination| {
+            html.element(
+                "<div class=\"row\"><h3>",
+                &one.domain,
+                "</h3><span class=\"meta\">",
+            );
+            let mut waits = Vec::new();
+            if one.waiting > 0 {
+                waits.push(format!(
+                    "{} waiting",
+                    count(one.waiting, "recipient", "recipients")
+                ));
+            }
+            if one.held > 0 {
+                waits.push(format!("{} held", number(one.held)));
+            }
+            html.text(&waits.join(", ")).element(
+                ", since ",
+                &span(one.oldest, status.at),
+                "</span></div><p>",
+            );
+            html.text(&one.reason.text).raw("</p><p class=\"meta\">");
+            html.element("Connector ", &one.connector, "; ").element(
+                "status ",
+                &one.reason.status,
+                "; last tried ",
+            );
+            html.time(one.reason.at);
+            match one.next {
+                Some(next) => html.element("; next in ", &span(status.at, next), "</p>"),
+                None if one.waiting > 0 => html.raw("; next as soon as there is a connection</p>"),
+                None => html.raw("; waits for an operator</p>"),
+            };
+        },
+    );
     end_section(html, status.more_troubles);
 }
 
 pub(super) fn downgrades(html: &mut Html, status: &RelayStatus) {
     let words = ("downgrades", "Downgrade warnings", "None since the start.");
     list_section(html, words, &status.downgrades, |html, one| {
-        html.element("<div class=\"row\"><h3>", &one.domain, "</h3><span class=\"meta\">").time(one.at);
-        html.element("</span></div><p>", &one.host, " had ").text(&one.was).element(" and now has ", &one.got, "</p>");
+        html.element(
+            "<div class=\"row\"><h3>",
+            &one.domain,
+            "</h3><span class=\"meta\">",
+        )
+        .time(one.at);
+        html.element("</span></div><p>", &one.host, " had ")
+            .text(&one.was)
+            .element(" and now has ", &one.got, "</p>");
         html.element("<p class=\"meta\">Connector ", &one.connector, "</p>");
     });
     end_section(html, 0);
@@ -153,14 +232,24 @@ pub(super) fn downgrades(html: &mut Html, status: &RelayStatus) {
 
 pub(super) fn connectors(html: &mut Html, status: &RelayStatus) {
     let words = ("connectors", "Connectors", "None.");
-    list_section(html, words, &status.connectors, |html, one: &ConnectorStatus| {
-        html.element("<h3>", &one.name, "</h3><p class=\"meta\">").element("Sends with: ", &one.outbound, ". ");
-        html.element("Accepts with: ", &one.inbound, ".</p><div class=\"charts\"><div>");
-        chart::draw(html, "Sent", &one.sent, status.at);
-        html.raw("</div><div>");
-        chart::draw(html, "Received", &one.received, status.at);
-        html.raw("</div></div>");
-    });
+    list_section(
+        html,
+        words,
+        &status.connectors,
+        |html, one: &ConnectorStatus| {
+            html.element("<h3>", &one.name, "</h3><p class=\"meta\">")
+                .element("Sends with: ", &one.outbound, ". ");
+            html.element(
+                "Accepts with: ",
+                &one.inbound,
+                ".</p><div class=\"charts\"><div>",
+            );
+            chart::draw(html, "Sent", &one.sent, status.at);
+            html.raw("</div><div>");
+            chart::draw(html, "Received", &one.received, status.at);
+            html.raw("</div></div>");
+        },
+    );
     html.raw("<p class=\"meta legend\">");
     for (class, words) in [
         ("verified", "TLS, the peer proved who it is"),
@@ -169,73 +258,137 @@ pub(super) fn connectors(html: &mut Html, status: &RelayStatus) {
         ("none", "no mail"),
     ] {
         let square = "<svg aria-hidden=\"true\" viewBox=\"0 0 10 10\"><rect width=\"10\" height=\"10\" class=\"";
-        html.raw("<span>").raw(square).raw(class).element("\"></rect></svg>", words, "</span>");
+        html.raw("<span>")
+            .raw(square)
+            .raw(class)
+            .element("\"></rect></svg>", words, "</span>");
     }
     html.raw("</p>");
     end_section(html, status.more_connectors);
 }
 
 pub(super) fn certificates(html: &mut Html, status: &RelayStatus) {
-    let words =
-        ("certificates", "Certificates", "None: this relay has no certificate, and no partner has presented one.");
-    list_section(html, words, &status.certificates, |html, one: &CertificateStatus| {
-        let name = match &one.connector {
-            None => format!("Ours: {}", one.place),
-            Some(connector) => format!("{} ({connector})", one.place),
-        };
-        html.element("<div class=\"row\"><h3>", &name, "</h3>");
-        let (class, left) = match one.days_left {
-            ..0 => ("bad", "expired".to_owned()),
-            days @ 0..VERY_SOON => ("bad", count(days.unsigned_abs(), "day left", "days left")),
-            days @ VERY_SOON..SOON => ("warn", count(days.unsigned_abs(), "day left", "days left")),
-            days => ("good", count(days.unsigned_abs(), "day left", "days left")),
-        };
-        html.raw(&format!("<span class=\"state {class}\">")).text(&left).raw("</span></div><p class=\"meta\">");
-        html.text(&one.names.join(", ")).raw("; until ").time(one.not_after).raw("</p>");
-        if let Some(refused) = &one.refused {
-            html.element("<p><span class=\"state bad\">refused</span> ", refused, "</p>");
-        }
-    });
+    let words = (
+        "certificates",
+        "Certificates",
+        "None: this relay has no certificate, and no partner has presented one.",
+    );
+    list_section(
+        html,
+        words,
+        &status.certificates,
+        |html, one: &CertificateStatus| {
+            let name = match &one.connector {
+                None => format!("Ours: {}", one.place),
+                Some(connector) => format!("{} ({connector})", one.place),
+            };
+            html.element("<div class=\"row\"><h3>", &name, "</h3>");
+            let (class, left) = match one.days_left {
+                ..0 => ("bad", "expired".to_owned()),
+                days @ 0..VERY_SOON => ("bad", count(days.unsigned_abs(), "day left", "days left")),
+                days @ VERY_SOON..SOON => {
+                    ("warn", count(days.unsigned_abs(), "day left", "days left"))
+                }
+                days => ("good", count(days.unsigned_abs(), "day left", "days left")),
+            };
+            html.raw(&format!("<span class=\"state {class}\">"))
+                .text(&left)
+                .raw("</span></div><p class=\"meta\">");
+            html.text(&one.names.join(", "))
+                .raw("; until ")
+                .time(one.not_after)
+                .raw("</p>");
+            if let Some(refused) = &one.refused {
+                html.element(
+                    "<p><span class=\"state bad\">refused</span> ",
+                    refused,
+                    "</p>",
+                );
+            }
+        },
+    );
     end_section(html, status.more_certificates);
 }
 
 pub(super) fn exceptions(html: &mut Html, status: &RelayStatus) {
     let words = ("exceptions", "Exceptions in force", "None.");
     list_section(html, words, &status.exceptions, |html, one| {
-        html.element("<div class=\"row\"><h3>", &one.connector, "</h3><span class=\"meta\">until the end of ");
-        html.text(&one.until.to_string()).element(" UTC</span></div><p>", &one.tls, ": ").text(&one.reason).raw("</p>");
+        html.element(
+            "<div class=\"row\"><h3>",
+            &one.connector,
+            "</h3><span class=\"meta\">until the end of ",
+        );
+        html.text(&one.until.to_string())
+            .element(" UTC</span></div><p>", &one.tls, ": ")
+            .text(&one.reason)
+            .raw("</p>");
     });
     end_section(html, 0);
 }
 
 pub(super) fn clients(html: &mut Html, status: &RelayStatus) {
     let clients = &status.clients;
-    let words = ("clients", "Clients held back by a limit", "None in the last hour.");
+    let words = (
+        "clients",
+        "Clients held back by a limit",
+        "None in the last hour.",
+    );
     list_section(html, words, &clients.held, |html, one: &HeldClient| {
-        html.element("<div class=\"row\"><h3>", &one.client, "</h3><span class=\"meta\">last ").time(one.last);
-        html.element("</span></div><p>", &one.limit, ", ").text(&count(one.times, "time", "times")).raw(", since ");
+        html.element(
+            "<div class=\"row\"><h3>",
+            &one.client,
+            "</h3><span class=\"meta\">last ",
+        )
+        .time(one.last);
+        html.element("</span></div><p>", &one.limit, ", ")
+            .text(&count(one.times, "time", "times"))
+            .raw(", since ");
         html.time(one.since).raw("</p>");
     });
-    html.element("<p class=\"meta\">Sessions: ", &number(clients.sessions as u64), " of ");
-    html.text(&number(clients.sessions_max as u64)).raw("; by clients outside of [relay] networks: ");
-    html.element("", &number(clients.strangers as u64), " of ").text(&number(clients.strangers_max as u64));
-    html.element("; memory of transactions: ", &size(clients.transaction_memory), ".</p>");
+    html.element(
+        "<p class=\"meta\">Sessions: ",
+        &number(clients.sessions as u64),
+        " of ",
+    );
+    html.text(&number(clients.sessions_max as u64))
+        .raw("; by clients outside of [relay] networks: ");
+    html.element("", &number(clients.strangers as u64), " of ")
+        .text(&number(clients.strangers_max as u64));
+    html.element(
+        "; memory of transactions: ",
+        &size(clients.transaction_memory),
+        ".</p>",
+    );
     end_section(html, clients.more_held);
 }
 
 pub(super) fn refusals(html: &mut Html, status: &RelayStatus) {
     let words = ("refusals", "Last refusals", "None since the start.");
-    list_section(html, words, &status.refusals, |html, one: &RecentRefusal| {
-        html.element("<div class=\"row\"><h3>", &one.peer, "</h3><span class=\"meta\">").time(one.at);
-        if one.times > 1 {
-            html.element(", ", &number(one.times), " times");
-        }
-        html.element("</span></div><p>", &one.reason, "</p><p class=\"meta\">");
-        html.text(if one.direction == "inbound" { "Mail to us" } else { "Mail from us" });
-        if !one.connector.is_empty() {
-            html.element("; connector ", &one.connector, "");
-        }
-        html.raw("</p>");
-    });
+    list_section(
+        html,
+        words,
+        &status.refusals,
+        |html, one: &RecentRefusal| {
+            html.element(
+                "<div class=\"row\"><h3>",
+                &one.peer,
+                "</h3><span class=\"meta\">",
+            )
+            .time(one.at);
+            if one.times > 1 {
+                html.element(", ", &number(one.times), " times");
+            }
+            html.element("</span></div><p>", &one.reason, "</p><p class=\"meta\">");
+            html.text(if one.direction == "inbound" {
+                "Mail to us"
+            } else {
+                "Mail from us"
+            });
+            if !one.connector.is_empty() {
+                html.element("; connector ", &one.connector, "");
+            }
+            html.raw("</p>");
+        },
+    );
     end_section(html, 0);
 }

@@ -26,8 +26,16 @@ fn hostile() -> RelayStatus {
 fn text_of_peers_never_becomes_markup() {
     let page = render(&hostile());
     assert!(!page.contains("<script"), "{page}");
-    assert_eq!(page.matches("&lt;script&gt;alert(1)&lt;/script&gt;&quot;&#39;&amp;").count(), 23, "{page}");
-    assert!(page.contains("Alarm: check the network") && page.contains("and 3 more"), "{page}");
+    assert_eq!(
+        page.matches("&lt;script&gt;alert(1)&lt;/script&gt;&quot;&#39;&amp;")
+            .count(),
+        23,
+        "{page}"
+    );
+    assert!(
+        page.contains("Alarm: check the network") && page.contains("and 3 more"),
+        "{page}"
+    );
 }
 
 #[test]
@@ -40,28 +48,57 @@ fn full_use_of_the_attempts_for_a_minute_is_shown_at_the_top() {
         waiting: 7,
         full_seconds: Some(full),
     };
-    for (seconds, top) in [(59, "2 destinations in trouble"), (60, "All delivery attempts are in use")] {
-        let status = RelayStatus { alarms: Vec::new(), more_troubles: 1, attempts: vec![by_mx(seconds)], ..hostile() };
+    for (seconds, top) in [
+        (59, "2 destinations in trouble"),
+        (60, "All delivery attempts are in use"),
+    ] {
+        let status = RelayStatus {
+            alarms: Vec::new(),
+            more_troubles: 1,
+            attempts: vec![by_mx(seconds)],
+            ..hostile()
+        };
         let page = render(&status);
         assert!(page.contains(top), "{top} is not in {page}");
-        assert!(page.contains("Delivery attempts for destinations by MX: 1200 of 1200, 900 slow"), "{page}");
-        assert!(page.contains("all in use</span> 7 destinations wait"), "{page}");
+        assert!(
+            page.contains("Delivery attempts for destinations by MX: 1200 of 1200, 900 slow"),
+            "{page}"
+        );
+        assert!(
+            page.contains("all in use</span> 7 destinations wait"),
+            "{page}"
+        );
     }
 }
 
 #[test]
 fn waiting_reports_are_shown() {
     let line = "Reports to senders: 3 waiting; for the postmaster's next digest: 12";
-    let reports = ReportsStatus { waiting: 3, for_digest: 12, ..ReportsStatus::default() };
-    assert!(render(&RelayStatus { reports, ..hostile() }).contains(line));
+    let reports = ReportsStatus {
+        waiting: 3,
+        for_digest: 12,
+        ..ReportsStatus::default()
+    };
+    assert!(
+        render(&RelayStatus {
+            reports,
+            ..hostile()
+        })
+        .contains(line)
+    );
     assert!(!render(&hostile()).contains("Reports to senders"));
 }
 
 #[test]
 fn the_page_uses_no_external_resource() {
     let page = render(&hostile());
-    for elsewhere in ["http:", "https:", "//", "<script", "style=", " on", "@import", "url("] {
-        let markup = page.split_once("<style>").map(|(_, rest)| rest).unwrap_or_default();
+    for elsewhere in [
+        "http:", "https:", "//", "<script", "style=", " on", "@import", "url(",
+    ] {
+        let markup = page
+            .split_once("<style>")
+            .map(|(_, rest)| rest)
+            .unwrap_or_default();
         let found = markup.contains(elsewhere) && elsewhere != " on";
         assert!(!found, "{elsewhere} in {page}");
     }

@@ -1,5 +1,5 @@
-//! The state of the relay, from the spool, the scheduler, the monitor, the memories and the configuration in use. The
-//! status command, the status page and the metrics are made from it.
+//! The state of the relay, from the spool, the scheduler, the monitor, the memories and the
+//! configuration in use. The status command, the status page and the metrics are made from it.
 
 mod process;
 mod queue_stats;
@@ -12,21 +12,24 @@ use axum::extract::State;
 use jiff::{SignedDuration, Timestamp};
 
 use super::api::status::{
-    AttemptsStatus, CertificateOwner, CertificateStatus, ClientsStatus, ConnectorStatus, ExceptionStatus,
-    FailingDestination, QueueStatus, RecentDowngrade, RecentRefusal, RelayStatus, ReportsStatus,
+    AttemptsStatus, CertificateOwner, CertificateStatus, ClientsStatus, ConnectorStatus,
+    ExceptionStatus, FailingDestination, QueueStatus, RecentDowngrade, RecentRefusal, RelayStatus,
+    ReportsStatus,
 };
 use super::{AdminState, ErrorResponse, history, queue};
-use crate::address::Host;
 use crate::config::{self, Config, TlsDemand, VerifyWanted};
-use crate::connector::{Connectors, exception};
 use crate::discovery::history::AlarmKind;
-use crate::envelope::TlsRequirement;
-use crate::handshake::TlsMaterial;
-use crate::inbound::Occupancy;
-use crate::monitor::labels::Direction;
-use crate::monitor::{AttemptsReading, ClientReading, MetricsReading, QueueReading, ReportsReading};
-use crate::running_config::Snapshot;
-use crate::scheduler::{ReportCounts, ShareUsage, StatusQuery};
+use crate::net::tls_io::TlsMaterial;
+use crate::policy::connector::{Connectors, exception};
+use crate::relay::inbound::Occupancy;
+use crate::relay::running_config::Snapshot;
+use crate::relay::scheduler::{ReportCounts, ShareUsage, StatusQuery};
+use crate::smtp::address::Host;
+use crate::smtp::envelope::TlsRequirement;
+use crate::telemetry::labels::Direction;
+use crate::telemetry::{
+    AttemptsReading, ClientReading, MetricsReading, QueueReading, ReportsReading,
+};
 pub(in crate::admin) use queue_stats::QueueCounter;
 use queue_stats::{DomainStats, QueueStats};
 
@@ -36,7 +39,9 @@ const LIST_MAX: usize = 100;
 const SCHEDULER_TIME: Duration = Duration::from_secs(1);
 
 /// `GET /v1/status`.
-pub(super) async fn status(State(admin): State<AdminState>) -> Result<Json<RelayStatus>, ErrorResponse> {
+pub(super) async fn status(
+    State(admin): State<AdminState>,
+) -> Result<Json<RelayStatus>, ErrorResponse> {
     Ok(Json(collect(&admin).await?))
 }
 
@@ -47,12 +52,18 @@ pub(super) async fn status(State(admin): State<AdminState>) -> Result<Json<Relay
 pub(super) async fn collect(admin: &AdminState) -> Result<RelayStatus, ErrorResponse> {
     let stats = admin.queue_counter.stats(&*admin.spool).await?;
     let (settings, now) = (admin.running.load(), Timestamp::now());
-    let (mut troubles, more_troubles) = limit_list(failing_destinations(&stats, &settings.connectors, now));
+    let (mut troubles, more_troubles) =
+        limit_list(failing_destinations(&stats, &settings.connectors, now));
     add_backoff(admin, &mut troubles).await;
     let all = all_connectors(&settings);
     let (connectors, more_connectors) = limit_list(connectors(admin, &all, now));
     let (certificates, more_certificates) = limit_list(certificates(admin, &settings.tls, now));
-    let alarms = admin.history.alarms(now).into_iter().map(history::alarm).collect();
+    let alarms = admin
+        .history
+        .alarms(now)
+        .into_iter()
+        .map(history::alarm)
+        .collect();
     let recent = admin.monitor.recent_events();
     Ok(RelayStatus {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -77,14 +88,29 @@ pub(super) async fn collect(admin: &AdminState) -> Result<RelayStatus, ErrorResp
 }
 
 fn clients(admin: &AdminState, config: &Config) -> ClientsStatus {
-    let Occupancy { sessions, strangers, short, memory, .. } = admin.clients.occupancy();
-    let (held, more_held) = limit_list(admin.clients.held().iter().map(super::clients::held).collect());
+    let Occupancy {
+        sessions,
+        strangers,
+        short,
+        memory,
+        ..
+    } = admin.clients.occupancy();
+    let (held, more_held) = limit_list(
+        admin
+            .clients
+            .held()
+            .iter()
+            .map(super::clients::held)
+            .collect(),
+    );
     let limits = &config.limits.clients;
     ClientsStatus {
         sessions,
         sessions_max: limits.connections,
         strangers,
-        strangers_max: limits.connections.saturating_sub(limits.connections_reserved),
+        strangers_max: limits
+            .connections
+            .saturating_sub(limits.connections_reserved),
         transaction_memory: memory as u64,
         short: short.iter().map(ToString::to_string).collect(),
         held,
@@ -100,18 +126,32 @@ pub(super) async fn reading(admin: &AdminState) -> Result<MetricsReading, ErrorR
     let stats = admin.queue_counter.stats(&*admin.spool).await?;
     let (settings, now) = (admin.running.load(), Timestamp::now());
     let on = admin.history.alarms(now);
-    let lost = on.iter().any(|alarm| matches!(alarm.kind, AlarmKind::TlsLost));
-    let issuer = on.iter().any(|alarm| matches!(alarm.kind, AlarmKind::NewIssuer(_)));
+    let lost = on
+        .iter()
+        .any(|alarm| matches!(alarm.kind, AlarmKind::TlsLost));
+    let issuer = on
+        .iter()
+        .any(|alarm| matches!(alarm.kind, AlarmKind::NewIssuer(_)));
     Ok(MetricsReading {
         queue: queue_readings(&stats, &settings, now),
-        attempts: admin.operator.usage().iter().map(attempts_reading).collect(),
+        attempts: admin
+            .operator
+            .usage()
+            .iter()
+            .map(attempts_reading)
+            .collect(),
         reports: reports_reading(admin.operator.reports()),
-        troubled: stats.domain_stats().filter(|domain| domain.trouble.is_some()).count(),
+        troubled: stats
+            .domain_stats()
+            .filter(|domain| domain.trouble.is_some())
+            .count(),
         certificates: certificate_readings(certificates(admin, &settings.tls, now)),
         policies: admin.policies.count(),
         alarms: vec![("tls_lost", lost), ("new_issuer", issuer)],
         clients: client_reading(admin, &settings.config),
-        tasks: tokio::runtime::Handle::current().metrics().num_alive_tasks(),
+        tasks: tokio::runtime::Handle::current()
+            .metrics()
+            .num_alive_tasks(),
         process: process::read(),
     })
 }
@@ -120,10 +160,21 @@ fn client_reading(admin: &AdminState, config: &Config) -> ClientReading {
     let occupancy = admin.clients.occupancy();
     let limits = &config.limits.clients;
     let is_short = |name: &str| occupancy.short.iter().any(|short| **short == *name);
-    let listeners = config.listeners.iter().map(|listener| (listener.name.clone(), is_short(&listener.name)));
+    let listeners = config
+        .listeners
+        .iter()
+        .map(|listener| (listener.name.clone(), is_short(&listener.name)));
     ClientReading {
-        sessions: [occupancy.sessions - occupancy.strangers, occupancy.strangers],
-        seats: [limits.connections, limits.connections.saturating_sub(limits.connections_reserved)],
+        sessions: [
+            occupancy.sessions - occupancy.strangers,
+            occupancy.strangers,
+        ],
+        seats: [
+            limits.connections,
+            limits
+                .connections
+                .saturating_sub(limits.connections_reserved),
+        ],
         short: listeners.collect(),
         held: occupancy.held,
         transaction_memory: occupancy.memory,
@@ -151,14 +202,18 @@ fn queue(stats: &QueueStats) -> QueueStatus {
 
 /// Returns the two shares of the delivery attempts.
 pub(super) fn attempts(admin: &AdminState) -> Vec<AttemptsStatus> {
-    let entries = admin.operator.usage().into_iter().map(|usage| AttemptsStatus {
-        share: usage.share.name().to_owned(),
-        most: usage.most,
-        running: usage.running,
-        slow: usage.slow,
-        waiting: usage.waiting as u64,
-        full_seconds: usage.full_for.map(|time| time.as_secs()),
-    });
+    let entries = admin
+        .operator
+        .usage()
+        .into_iter()
+        .map(|usage| AttemptsStatus {
+            share: usage.share.name().to_owned(),
+            most: usage.most,
+            running: usage.running,
+            slow: usage.slow,
+            waiting: usage.waiting as u64,
+            full_seconds: usage.full_for.map(|time| time.as_secs()),
+        });
     entries.collect()
 }
 
@@ -173,17 +228,53 @@ fn attempts_reading(usage: &ShareUsage) -> AttemptsReading {
 }
 
 fn reports(admin: &AdminState) -> ReportsStatus {
-    let ReportCounts { waiting, for_digest, stored, delayed, merged, digests, diverted } = admin.operator.reports();
-    ReportsStatus { waiting, for_digest, stored, delayed, merged, digests, diverted }
+    let ReportCounts {
+        waiting,
+        for_digest,
+        stored,
+        delayed,
+        merged,
+        digests,
+        diverted,
+    } = admin.operator.reports();
+    ReportsStatus {
+        waiting,
+        for_digest,
+        stored,
+        delayed,
+        merged,
+        digests,
+        diverted,
+    }
 }
 
 fn reports_reading(counts: ReportCounts) -> ReportsReading {
-    let ReportCounts { waiting, for_digest, stored, delayed, merged, digests, diverted } = counts;
-    ReportsReading { waiting, for_digest, stored, delayed, merged, digests, diverted }
+    let ReportCounts {
+        waiting,
+        for_digest,
+        stored,
+        delayed,
+        merged,
+        digests,
+        diverted,
+    } = counts;
+    ReportsReading {
+        waiting,
+        for_digest,
+        stored,
+        delayed,
+        merged,
+        digests,
+        diverted,
+    }
 }
 
 /// Returns the destinations whose last attempt failed.
-fn failing_destinations(stats: &QueueStats, connectors: &Connectors, now: Timestamp) -> Vec<FailingDestination> {
+fn failing_destinations(
+    stats: &QueueStats,
+    connectors: &Connectors,
+    now: Timestamp,
+) -> Vec<FailingDestination> {
     let troubled = stats.domains.iter().filter_map(|(host, domain)| {
         Some(FailingDestination {
             domain: host.to_string(),
@@ -197,28 +288,47 @@ fn failing_destinations(stats: &QueueStats, connectors: &Connectors, now: Timest
     });
     let mut all: Vec<FailingDestination> = troubled.collect();
     all.sort_by(|one, other| {
-        (other.waiting + other.held).cmp(&(one.waiting + one.held)).then_with(|| one.domain.cmp(&other.domain))
+        (other.waiting + other.held)
+            .cmp(&(one.waiting + one.held))
+            .then_with(|| one.domain.cmp(&other.domain))
     });
     all
 }
 
-/// Moves the next attempts to the end of the destinations' backoff. If the scheduler does not answer in time, the
-/// times are those of the messages alone.
+/// Moves the next attempts to the end of the destinations' backoff. If the scheduler does not
+/// answer in time, the times are those of the messages alone.
 async fn add_backoff(admin: &AdminState, troubles: &mut [FailingDestination]) {
-    let hosts = troubles.iter().filter_map(|one| Host::parse(&one.domain).ok()).collect::<Vec<_>>();
+    let hosts = troubles
+        .iter()
+        .filter_map(|one| Host::parse(&one.domain).ok())
+        .collect::<Vec<_>>();
     if hosts.len() != troubles.len() || hosts.is_empty() {
         return;
     }
-    let question = vec![StatusQuery { id: None, hosts, tls: TlsRequirement::Ordinary }];
+    let question = vec![StatusQuery {
+        id: None,
+        hosts,
+        tls: TlsRequirement::Ordinary,
+    }];
     let answer = tokio::time::timeout(SCHEDULER_TIME, admin.operator.status(question)).await;
-    let Some(status) = answer.ok().flatten().and_then(|reply| reply.messages.into_iter().next()) else { return };
+    let Some(status) = answer
+        .ok()
+        .flatten()
+        .and_then(|reply| reply.messages.into_iter().next())
+    else {
+        return;
+    };
     for (one, destination) in troubles.iter_mut().zip(status.destinations) {
-        let until = destination.backoff.map(|pause| pause.until).filter(|_| one.waiting > 0);
+        let until = destination
+            .backoff
+            .map(|pause| pause.until)
+            .filter(|_| one.waiting > 0);
         one.next = one.next.max(until);
     }
 }
 
-/// Returns the connectors of the configuration, and the built-in default if none of them is for all domains.
+/// Returns the connectors of the configuration, and the built-in default if none of them is for all
+/// domains.
 fn all_connectors(settings: &Snapshot) -> Vec<std::sync::Arc<config::Connector>> {
     let mut all = settings.config.connectors.clone();
     let any = settings.connectors.catch_all();
@@ -228,11 +338,17 @@ fn all_connectors(settings: &Snapshot) -> Vec<std::sync::Arc<config::Connector>>
     all
 }
 
-fn connectors(admin: &AdminState, all: &[std::sync::Arc<config::Connector>], now: Timestamp) -> Vec<ConnectorStatus> {
+fn connectors(
+    admin: &AdminState,
+    all: &[std::sync::Arc<config::Connector>],
+    now: Timestamp,
+) -> Vec<ConnectorStatus> {
     let coverage = admin.monitor.coverage();
     let entries = all.iter().map(|connector| ConnectorStatus {
         name: connector.name.clone(),
-        outbound: describe_demand(exception(connector, now).map_or(connector.outbound.tls, |exception| exception.tls)),
+        outbound: describe_demand(
+            exception(connector, now).map_or(connector.outbound.tls, |exception| exception.tls),
+        ),
         inbound: describe_demand(connector.inbound.tls),
         sent: coverage.days(&connector.name, Direction::Outbound, now),
         received: coverage.days(&connector.name, Direction::Inbound, now),
@@ -286,16 +402,25 @@ fn certificates(admin: &AdminState, tls: &TlsMaterial, now: Timestamp) -> Vec<Ce
         })
         .collect();
     let watched = admin.monitor.certificates();
-    all.extend(watched.partners().map(|(_, connector, host, partner)| CertificateStatus {
-        owner: CertificateOwner::Partner,
-        place: host.to_owned(),
-        connector: Some(connector.to_owned()),
-        names: partner.shown.names.clone(),
-        not_after: partner.shown.not_after,
-        days_left: days_left(partner.shown.not_after, now),
-        refused: partner.refused.clone(),
-    }));
-    all.sort_by_key(|certificate| (certificate.owner != CertificateOwner::Own, certificate.not_after));
+    all.extend(
+        watched
+            .partners()
+            .map(|(_, connector, host, partner)| CertificateStatus {
+                owner: CertificateOwner::Partner,
+                place: host.to_owned(),
+                connector: Some(connector.to_owned()),
+                names: partner.shown.names.clone(),
+                not_after: partner.shown.not_after,
+                days_left: days_left(partner.shown.not_after, now),
+                refused: partner.refused.clone(),
+            }),
+    );
+    all.sort_by_key(|certificate| {
+        (
+            certificate.owner != CertificateOwner::Own,
+            certificate.not_after,
+        )
+    });
     all
 }
 
@@ -303,18 +428,26 @@ fn days_left(not_after: Timestamp, now: Timestamp) -> i64 {
     (not_after.as_second() - now.as_second()).div_euclid(86_400)
 }
 
-/// Returns the time of expiry of each of our files, and for each connector that of the first certificate to expire.
-fn certificate_readings(certificates: Vec<CertificateStatus>) -> Vec<(&'static str, String, Timestamp)> {
+/// Returns the time of expiry of each of our files, and for each connector that of the first
+/// certificate to expire.
+fn certificate_readings(
+    certificates: Vec<CertificateStatus>,
+) -> Vec<(&'static str, String, Timestamp)> {
     let mut first = BTreeMap::new();
     for certificate in certificates {
         let owner = match certificate.owner {
             CertificateOwner::Own => "own",
             CertificateOwner::Partner => "partner",
         };
-        let ends = first.entry((owner, certificate.connector.unwrap_or(certificate.place))).or_insert(Timestamp::MAX);
+        let ends = first
+            .entry((owner, certificate.connector.unwrap_or(certificate.place)))
+            .or_insert(Timestamp::MAX);
         *ends = certificate.not_after.min(*ends);
     }
-    first.into_iter().map(|((owner, which), ends)| (owner, which, ends)).collect()
+    first
+        .into_iter()
+        .map(|((owner, which), ends)| (owner, which, ends))
+        .collect()
 }
 
 /// Sums up the queue of each connector.
@@ -324,22 +457,37 @@ fn queue_readings(stats: &QueueStats, settings: &Snapshot, now: Timestamp) -> Ve
     for connector in all_connectors(settings) {
         by_connector.entry(connector.name.clone()).or_default();
     }
-    let named = stats.domains.iter().map(|(host, domain)| (settings.connectors.for_host(host), domain));
-    for (connector, domain) in named.chain(std::iter::once((settings.connectors.catch_all(), &stats.others))) {
+    let named = stats
+        .domains
+        .iter()
+        .map(|(host, domain)| (settings.connectors.for_host(host), domain));
+    for (connector, domain) in named.chain(std::iter::once((
+        settings.connectors.catch_all(),
+        &stats.others,
+    ))) {
         let sum = by_connector.entry(connector.name.clone()).or_default();
         sum.waiting += domain.waiting;
         sum.held += domain.held;
         sum.oldest = sum.oldest.into_iter().chain(domain.oldest).min();
     }
-    let age = |domain: &DomainStats| domain.oldest.map_or(SignedDuration::ZERO, |oldest| oldest.duration_until(now));
+    let age = |domain: &DomainStats| {
+        domain
+            .oldest
+            .map_or(SignedDuration::ZERO, |oldest| oldest.duration_until(now))
+    };
     let readings = by_connector.into_iter().map(|(connector, domain)| {
         let oldest = u64::try_from(age(&domain).as_secs()).unwrap_or(0);
-        QueueReading { connector, waiting: domain.waiting, held: domain.held, oldest }
+        QueueReading {
+            connector,
+            waiting: domain.waiting,
+            held: domain.held,
+            oldest,
+        }
     });
     readings.collect()
 }
 
-fn refusal(one: &crate::monitor::recent::ListedRefusal) -> RecentRefusal {
+fn refusal(one: &crate::telemetry::recent::ListedRefusal) -> RecentRefusal {
     RecentRefusal {
         at: one.at,
         direction: one.direction.as_str().to_owned(),
@@ -350,7 +498,7 @@ fn refusal(one: &crate::monitor::recent::ListedRefusal) -> RecentRefusal {
     }
 }
 
-fn downgrade(one: &crate::monitor::recent::ListedDowngrade) -> RecentDowngrade {
+fn downgrade(one: &crate::telemetry::recent::ListedDowngrade) -> RecentDowngrade {
     RecentDowngrade {
         at: one.at,
         connector: one.connector.clone(),

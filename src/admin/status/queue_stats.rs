@@ -1,7 +1,7 @@
 //! Statistics of the queue: the mail for each domain, its age, and the last failure.
 //!
-//! Counting reads every message in the spool, so its result is cached, the longer the more time it took. Only one
-//! count runs at a time.
+//! Counting reads every message in the spool, so its result is cached, the longer the more time it
+//! took. Only one count runs at a time.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,17 +10,18 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use tokio::sync::Mutex;
 
-use crate::address::Host;
-use crate::envelope::{AttemptFailure, RecipientState};
-use crate::spool::{Spool, SpoolError, StoredMessage};
+use crate::smtp::address::Host;
+use crate::smtp::envelope::{AttemptFailure, RecipientState};
+use crate::storage::spool::{Spool, SpoolError, StoredMessage};
 
 /// Messages read at a time.
 const PAGE: usize = 1000;
-/// A count is valid for a second at least, and for fifty times as long as it took. So counting takes at most a
-/// fiftieth of one processor.
+/// A count is valid for a second at least, and for fifty times as long as it took. So counting
+/// takes at most a fiftieth of one processor.
 const GOOD_FOR: Duration = Duration::from_secs(1);
 const SHARE: u32 = 50;
-/// The number of recipient domains with statistics of their own. Mail for further domains is counted together.
+/// The number of recipient domains with statistics of their own. Mail for further domains is
+/// counted together.
 const DOMAINS_MAX: usize = 20_000;
 
 /// The statistics of the queue.
@@ -80,24 +81,43 @@ impl QueueCounter {
         }
         let stats = Arc::new(stats);
         let good_until = Instant::now() + GOOD_FOR.max(began.elapsed() * SHARE);
-        *last = Some(CachedStats { stats: Arc::clone(&stats), good_until });
+        *last = Some(CachedStats {
+            stats: Arc::clone(&stats),
+            good_until,
+        });
         Ok(stats)
     }
 }
 
 impl QueueStats {
     fn new(at: Timestamp) -> Self {
-        Self { at, messages: 0, octets: 0, oldest: None, domains: HashMap::new(), others: DomainStats::default() }
+        Self {
+            at,
+            messages: 0,
+            octets: 0,
+            oldest: None,
+            domains: HashMap::new(),
+            others: DomainStats::default(),
+        }
     }
 
     fn add(&mut self, stored: &StoredMessage) {
         self.messages += 1;
         self.octets += stored.size;
         keep_earlier(&mut self.oldest, stored.accepted);
-        for recipient in stored.envelope.recipients.iter().filter(|recipient| recipient.state.is_open()) {
+        for recipient in stored
+            .envelope
+            .recipients
+            .iter()
+            .filter(|recipient| recipient.state.is_open())
+        {
             let host = recipient.mailbox.host();
             let is_full = self.domains.len() >= DOMAINS_MAX && !self.domains.contains_key(host);
-            let domain = if is_full { &mut self.others } else { self.domains.entry(host.clone()).or_default() };
+            let domain = if is_full {
+                &mut self.others
+            } else {
+                self.domains.entry(host.clone()).or_default()
+            };
             domain.add(&recipient.state, stored.accepted);
         }
     }
@@ -122,7 +142,9 @@ impl DomainStats {
             RecipientState::Delivered | RecipientState::Failed => return,
         };
         keep_earlier(&mut self.oldest, accepted);
-        let last = history.last().filter(|last| self.trouble.as_ref().is_none_or(|known| known.at < last.at));
+        let last = history
+            .last()
+            .filter(|last| self.trouble.as_ref().is_none_or(|known| known.at < last.at));
         if let Some(last) = last {
             self.trouble = Some(last.clone());
         }

@@ -1,7 +1,7 @@
 //! `gatepost check --against`: compares a configuration with the running one, or with another file.
 //!
-//! This module reads both configurations and the queue, and formats the result. [`crate::explain::difference`] makes the
-//! comparison.
+//! This module reads both configurations and the queue, and formats the result.
+//! [`crate::explain::difference`] makes the comparison.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,9 @@ use crate::cli::admin_client::{AdminClient, SocketError};
 use crate::cli::format::{count, plain, short};
 use crate::cli::runtime::{self, RuntimeError};
 use crate::config::{self, AdminSocket, ChangedKey, Config, Fault};
-use crate::explain::difference::{ConnectorChange, Difference, QueuedDomain, QueuedMessages, SectionChange};
+use crate::explain::difference::{
+    ConnectorChange, Difference, QueuedDomain, QueuedMessages, SectionChange,
+};
 
 /// The number of messages in one request to the daemon.
 const PAGE: usize = 1000;
@@ -80,28 +82,43 @@ pub(super) fn compare(new: &Config, old: &Baseline<'_>) -> Result<Comparison, Co
     let (old, running_sha256, waiting, queue_asked) = match old {
         Baseline::File(file) => {
             let file = std::path::absolute(file).unwrap_or_else(|_| file.to_path_buf());
-            let read =
-                config::read(&file).map_err(|faults| CompareError::Baseline { what: "the other file", faults })?;
+            let read = config::read(&file).map_err(|faults| CompareError::Baseline {
+                what: "the other file",
+                faults,
+            })?;
             (read.0, None, waiting, false)
         }
         Baseline::Running(socket) => {
             let client = client(new, *socket)?;
             let ((running, sha256), waiting) = runtime::single_threaded()?.block_on(async {
-                Ok::<_, CompareError>((running_config(&client).await?, queue(&client, waiting).await?))
+                Ok::<_, CompareError>((
+                    running_config(&client).await?,
+                    queue(&client, waiting).await?,
+                ))
             })?;
             (running, Some(sha256), waiting, true)
         }
     };
     let difference = Difference::between(&old, new, &waiting);
     let (new, old) = (new.source.file.to_path_buf(), old.source.file.to_path_buf());
-    Ok(Comparison { new, old, running_sha256, same: difference.is_none(), queue_asked, difference })
+    Ok(Comparison {
+        new,
+        old,
+        running_sha256,
+        same: difference.is_none(),
+        queue_asked,
+        difference,
+    })
 }
 
 /// Returns the configuration that the daemon runs with, and the SHA-256 of its text.
 pub(super) async fn running_config(client: &AdminClient) -> Result<(Config, String), CompareError> {
     let RunningConfigText { file, sha256, text } = client.get("/v1/config").await?;
     let read = config::parse(&text, &file);
-    let (config, _) = read.map_err(|faults| CompareError::Baseline { what: "the running configuration", faults })?;
+    let (config, _) = read.map_err(|faults| CompareError::Baseline {
+        what: "the running configuration",
+        faults,
+    })?;
     Ok((config, sha256))
 }
 
@@ -114,15 +131,23 @@ fn client(new: &Config, socket: Option<&Path>) -> Result<AdminClient, CompareErr
 }
 
 /// Reads the queue page by page and adds each message with its open recipients.
-async fn queue(client: &AdminClient, mut waiting: QueuedMessages) -> Result<QueuedMessages, SocketError> {
+async fn queue(
+    client: &AdminClient,
+    mut waiting: QueuedMessages,
+) -> Result<QueuedMessages, SocketError> {
     let mut after = String::new();
     loop {
-        let page: QueuePage = client.get(&format!("/v1/queue?limit={PAGE}{after}")).await?;
+        let page: QueuePage = client
+            .get(&format!("/v1/queue?limit={PAGE}{after}"))
+            .await?;
         for message in &page.messages {
-            let open = message.recipients.iter().filter(|recipient| match recipient.state {
-                DeliveryState::Waiting | DeliveryState::Held => true,
-                DeliveryState::Delivered | DeliveryState::Failed => false,
-            });
+            let open = message
+                .recipients
+                .iter()
+                .filter(|recipient| match recipient.state {
+                    DeliveryState::Waiting | DeliveryState::Held => true,
+                    DeliveryState::Delivered | DeliveryState::Failed => false,
+                });
             waiting.add(message.id, open.map(|recipient| recipient.address.host()));
         }
         match page.next {
@@ -139,7 +164,12 @@ pub(super) fn text(report: &Comparison) -> String {
         Some(_) => format!("{new} against the running configuration, read from {old}\n"),
         None => format!("{new} against {old}\n"),
     };
-    let Difference { changes, winners, queued, queued_more } = &report.difference;
+    let Difference {
+        changes,
+        winners,
+        queued,
+        queued_more,
+    } = &report.difference;
     if report.same {
         text.push_str("no difference: both mean the same\n");
     }
@@ -161,29 +191,59 @@ pub(super) fn text(report: &Comparison) -> String {
         queued_domain(&mut text, domain);
     }
     if *queued_more > 0 {
-        let _ = writeln!(text, "  and those for {}", count(*queued_more, "more domain"));
+        let _ = writeln!(
+            text,
+            "  and those for {}",
+            count(*queued_more, "more domain")
+        );
     }
     text
 }
 
 fn section(text: &mut String, change: &SectionChange) {
-    let table = if change.table.is_empty() { "before the first table" } else { &change.table };
+    let table = if change.table.is_empty() {
+        "before the first table"
+    } else {
+        &change.table
+    };
     let _ = writeln!(text, "\n{table}: {}", change.what);
     keys(text, 2, &change.keys);
 }
 
 fn keys(text: &mut String, indent: usize, keys: &[ChangedKey]) {
     for ChangedKey { key, old, new } in keys {
-        let _ = writeln!(text, "{:indent$}{key}: {} -> {}", "", short(old), short(new));
+        let _ = writeln!(
+            text,
+            "{:indent$}{key}: {} -> {}",
+            "",
+            short(old),
+            short(new)
+        );
     }
 }
 
 fn queued_domain(text: &mut String, queued: &QueuedDomain) {
-    let QueuedDomain { domain, old, new, keys: changed, messages, ids } = queued;
-    let by = if old == new { old.clone() } else { format!("{old} -> {new}") };
+    let QueuedDomain {
+        domain,
+        old,
+        new,
+        keys: changed,
+        messages,
+        ids,
+    } = queued;
+    let by = if old == new {
+        old.clone()
+    } else {
+        format!("{old} -> {new}")
+    };
     let ids_shown: Vec<_> = ids.iter().map(ToString::to_string).collect();
     let more = if *messages > ids.len() { " …" } else { "" };
     let messages = count(*messages, "message");
-    let _ = writeln!(text, "  {}: {messages} ({by}): {}{more}", plain(domain), ids_shown.join(" "));
+    let _ = writeln!(
+        text,
+        "  {}: {messages} ({by}): {}{more}",
+        plain(domain),
+        ids_shown.join(" ")
+    );
     keys(text, 4, changed);
 }

@@ -1,4 +1,5 @@
-//! `gatepost check --reload`: finds the changes that a running daemon rejects on a reload, since they need a restart.
+//! `gatepost check --reload`: finds the changes that a running daemon rejects on a reload, since
+//! they need a restart.
 
 use super::super::admin_client::{AdminClient, SocketError};
 use super::super::runtime;
@@ -6,10 +7,12 @@ use super::against::{CompareError, running_config};
 use crate::config::{AdminSocket, Config, Fault};
 use crate::daemon::needs_restart;
 
-/// Returns an error for each change that needs a restart. If the daemon's configuration cannot be read, the list is
-/// empty: the daemon itself rejects the reload then, and logs the same errors.
+/// Returns an error for each change that needs a restart. If the daemon's configuration cannot be
+/// read, the list is empty: the daemon itself rejects the reload then, and logs the same errors.
 pub(super) fn faults(new: &Config) -> Vec<Fault> {
-    let AdminSocket::Path(path) = &new.admin.socket.value else { return Vec::new() };
+    let AdminSocket::Path(path) = &new.admin.socket.value else {
+        return Vec::new();
+    };
     let runtime = runtime::single_threaded().map_err(CompareError::Runtime);
     match runtime.and_then(|runtime| runtime.block_on(running_config(&AdminClient::at(path.clone())))) {
         Ok((running, _)) => needs_restart(&running, new),

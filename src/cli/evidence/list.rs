@@ -7,11 +7,11 @@ use jiff::Timestamp;
 
 use super::super::format::{count, frameless_table, plain, short, table_lines};
 use super::{MailDirection, OutputForm, csv, has_damaged_lines, status};
-use crate::address::Host;
 use crate::cli::show;
-use crate::evidence::{
-    AcceptanceRecord, Assurance, CertificateRecord, DeliveryRecord, EvidenceError, Link, MailRecord, PolicyRecord,
-    SessionRecord, records,
+use crate::smtp::address::Host;
+use crate::storage::evidence::{
+    AcceptanceRecord, Assurance, CertificateRecord, DeliveryRecord, EvidenceError, Link,
+    MailRecord, PolicyRecord, SessionRecord, records,
 };
 
 /// The number of rows that are laid out as one table.
@@ -70,12 +70,20 @@ pub(super) struct RecordFilter<'a> {
 impl RecordFilter<'_> {
     fn matches(&self, record: &MailRecord) -> bool {
         let (direction, domain, queue_id) = match record {
-            MailRecord::Accepted(acceptance) => (MailDirection::In, &acceptance.domain, &acceptance.queue_id),
-            MailRecord::Delivery(delivery) => (MailDirection::Out, &delivery.domain, &delivery.queue_id),
+            MailRecord::Accepted(acceptance) => {
+                (MailDirection::In, &acceptance.domain, &acceptance.queue_id)
+            }
+            MailRecord::Delivery(delivery) => {
+                (MailDirection::Out, &delivery.domain, &delivery.queue_id)
+            }
         };
         self.direction.is_none_or(|wanted| wanted == direction)
-            && self.domain.is_none_or(|wanted| wanted.to_string() == *domain)
-            && self.queue_id.is_none_or(|id| id.eq_ignore_ascii_case(queue_id))
+            && self
+                .domain
+                .is_none_or(|wanted| wanted.to_string() == *domain)
+            && self
+                .queue_id
+                .is_none_or(|id| id.eq_ignore_ascii_case(queue_id))
     }
 }
 
@@ -96,7 +104,11 @@ pub(super) fn run(
             return true;
         }
         if form.json {
-            show(if accepted + delivered == 0 { "[\n" } else { ",\n" });
+            show(if accepted + delivered == 0 {
+                "[\n"
+            } else {
+                ",\n"
+            });
             show(line);
         } else if form.csv {
             show(&csv_line(link, &record));
@@ -129,7 +141,11 @@ pub(super) fn run(
 
 /// Returns the last line of a table.
 fn totals(accepted: u64, delivered: u64) -> String {
-    let deliveries = if delivered == 1 { "1 delivery".to_owned() } else { format!("{delivered} deliveries") };
+    let deliveries = if delivered == 1 {
+        "1 delivery".to_owned()
+    } else {
+        format!("{delivered} deliveries")
+    };
     match (accepted, delivered) {
         (0, 0) => "no record matches\n".to_owned(),
         (0, _) => deliveries + "\n",
@@ -143,29 +159,52 @@ fn time(link: &Link) -> String {
 }
 
 fn address(text: &str) -> String {
-    if text.is_empty() { "<>".to_owned() } else { plain(text) }
+    if text.is_empty() {
+        "<>".to_owned()
+    } else {
+        plain(text)
+    }
 }
 
 fn acceptance_row(link: &Link, acceptance: &AcceptanceRecord) -> [String; 9] {
     let by = &acceptance.by;
     let more = acceptance.to.len().saturating_sub(1) + acceptance.more_to;
-    let to = acceptance.to.first().map(|to| address(to)).unwrap_or_default();
-    let client = by.client.as_ref().or(by.via.as_ref()).map(|client| plain(client)).unwrap_or_default();
+    let to = acceptance
+        .to
+        .first()
+        .map(|to| address(to))
+        .unwrap_or_default();
+    let client = by
+        .client
+        .as_ref()
+        .or(by.via.as_ref())
+        .map(|client| plain(client))
+        .unwrap_or_default();
     [
         time(link),
         "in".to_owned(),
         plain(&acceptance.queue_id),
         address(&acceptance.from),
-        if more == 0 { to } else { format!("{to} and {more} more") },
+        if more == 0 {
+            to
+        } else {
+            format!("{to} and {more} more")
+        },
         plain(&by.connector),
         by.session.level.to_string(),
         by.standing.as_str().to_owned(),
-        short(&format!("accepted from {client} by {}", plain(&by.listener))),
+        short(&format!(
+            "accepted from {client} by {}",
+            plain(&by.listener)
+        )),
     ]
 }
 
 fn delivery_row(link: &Link, delivery: &DeliveryRecord) -> [String; 9] {
-    let level = delivery.session.as_ref().map_or_else(|| "no session".to_owned(), |session| session.level.to_string());
+    let level = delivery.session.as_ref().map_or_else(
+        || "no session".to_owned(),
+        |session| session.level.to_string(),
+    );
     [
         time(link),
         "out".to_owned(),
@@ -184,8 +223,14 @@ fn outcome(delivery: &DeliveryRecord) -> String {
     if !delivery.status.is_empty() {
         text = format!("{text} {}", delivery.status);
     }
-    let session = delivery.session.as_ref().filter(|session| session.level == Assurance::Clear);
-    match (&delivery.reason, session.and_then(|session| session.no_tls.as_ref())) {
+    let session = delivery
+        .session
+        .as_ref()
+        .filter(|session| session.level == Assurance::Clear);
+    match (
+        &delivery.reason,
+        session.and_then(|session| session.no_tls.as_ref()),
+    ) {
         (Some(reason), _) => format!("{text}: {reason}"),
         (None, Some(no_tls)) => format!("{text} ({no_tls})"),
         (None, None) => text,
@@ -193,8 +238,17 @@ fn outcome(delivery: &DeliveryRecord) -> String {
 }
 
 fn table(rows: &[[String; 9]]) -> String {
-    let mut table =
-        frameless_table(&["time (UTC)", "way", "id", "from", "to", "connector", "TLS", "demand", "outcome"]);
+    let mut table = frameless_table(&[
+        "time (UTC)",
+        "way",
+        "id",
+        "from",
+        "to",
+        "connector",
+        "TLS",
+        "demand",
+        "outcome",
+    ]);
     for row in rows {
         table.add_row(row);
     }
@@ -203,7 +257,11 @@ fn table(rows: &[[String; 9]]) -> String {
 
 fn names(certificate: &CertificateRecord) -> String {
     let all = certificate.names.join(" ");
-    if certificate.more_names == 0 { all } else { format!("{all} and {} more", certificate.more_names) }
+    if certificate.more_names == 0 {
+        all
+    } else {
+        format!("{all} and {} more", certificate.more_names)
+    }
 }
 
 /// A line of CSV with a cell for each of [`COLUMNS`]. A cell that is not set is empty.
@@ -228,7 +286,10 @@ impl CsvRow {
 
     fn set_policy(&mut self, policy: &PolicyRecord) {
         self.set("policy", &policy.tls);
-        let demands = policy.demands.iter().map(|demand| format!("{}: {}", demand.layer, demand.wanted));
+        let demands = policy
+            .demands
+            .iter()
+            .map(|demand| format!("{}: {}", demand.layer, demand.wanted));
         self.set("demands", demands.collect::<Vec<_>>().join("; "));
     }
 
@@ -302,7 +363,10 @@ fn set_delivery(row: &mut CsvRow, delivery: &DeliveryRecord) {
         row.set_policy(policy);
     }
     if let Some(exception) = &delivery.exception {
-        row.set("exception", format!("until {}: {}", exception.until, exception.reason));
+        row.set(
+            "exception",
+            format!("until {}: {}", exception.until, exception.reason),
+        );
     }
     row.set_optional("host", delivery.host.as_ref());
     row.set_optional("address", delivery.address.as_ref());
@@ -311,7 +375,10 @@ fn set_delivery(row: &mut CsvRow, delivery: &DeliveryRecord) {
     }
     row.set("standing", delivery.standing.as_str());
     if let Some(unmet) = &delivery.unmet {
-        row.set("unmet", format!("{}: {}, but {}", unmet.layer, unmet.wanted, unmet.got));
+        row.set(
+            "unmet",
+            format!("{}: {}, but {}", unmet.layer, unmet.wanted, unmet.got),
+        );
     }
     row.set("outcome", delivery.outcome.as_str());
     row.set("status", &delivery.status);

@@ -1,8 +1,8 @@
-//! `gatepost evidence`: lists and counts the records of accepted messages and of delivery attempts, and verifies that
-//! the chain of records is whole.
+//! `gatepost evidence`: lists and counts the records of accepted messages and of delivery attempts,
+//! and verifies that the chain of records is whole.
 //!
-//! It reads the files and needs no daemon. Exit status: 0; 1 if the chain is not whole, a record cannot be read, or no
-//! record matches; 2 for unusable arguments or an unusable configuration.
+//! It reads the files and needs no daemon. Exit status: 0; 1 if the chain is not whole, a record
+//! cannot be read, or no record matches; 2 for unusable arguments or an unusable configuration.
 
 mod csv;
 mod list;
@@ -17,15 +17,15 @@ use jiff::Timestamp;
 
 use super::format::count;
 use super::{ConfigFile, show_faults};
-use crate::address::Host;
 use crate::config::{self, EvidencePath};
-use crate::evidence::{ReadResult, RecordHash};
+use crate::smtp::address::Host;
+use crate::storage::evidence::{ReadResult, RecordHash};
 
 /// List how mail was accepted and delivered, with its TLS, and verify the records
 ///
-/// Gatepost writes a record of each accepted message and of each recipient in each attempt, each with the hash of the
-/// record before it, in the folder that `[evidence] path` names. The commands read that folder or a copy of it, and need
-/// no daemon.
+/// Gatepost writes a record of each accepted message and of each recipient in each attempt, each
+/// with the hash of the record before it, in the folder that `[evidence] path` names. The commands
+/// read that folder or a copy of it, and need no daemon.
 #[derive(Debug, Args)]
 pub(super) struct EvidenceArguments {
     #[command(subcommand)]
@@ -34,7 +34,8 @@ pub(super) struct EvidenceArguments {
 
 #[derive(Debug, Subcommand)]
 enum EvidenceCommand {
-    /// List accepted messages, a line for each message, and deliveries, a line for each recipient and attempt
+    /// List accepted messages, a line for each message, and deliveries, a line for each recipient
+    /// and attempt
     List {
         /// Only accepted messages (in), or only deliveries (out)
         #[arg(long, value_name = "DIRECTION")]
@@ -73,8 +74,9 @@ enum EvidenceCommand {
     },
     /// Verify the whole chain, and name every record that was edited, moved or removed
     ///
-    /// That the end was not cut off can be proven only with a head that is stored elsewhere: store the output of --head
-    /// where nobody who can write the files can change it, and pass it later with --expect-head.
+    /// That the end was not cut off can be proven only with a head that is stored elsewhere: store
+    /// the output of --head where nobody who can write the files can change it, and pass it later
+    /// with --expect-head.
     Verify {
         /// Print only the hash of the last record, if the chain is whole
         #[arg(long)]
@@ -165,15 +167,34 @@ pub(super) fn run(arguments: &EvidenceArguments) -> ExitCode {
         Err(status) => return status,
     };
     let result = match &arguments.command {
-        EvidenceCommand::List { direction, domain, queue_id, since, form, .. } => {
-            let filter =
-                list::RecordFilter { direction: *direction, domain: domain.as_ref(), queue_id: queue_id.as_deref() };
+        EvidenceCommand::List {
+            direction,
+            domain,
+            queue_id,
+            since,
+            form,
+            ..
+        } => {
+            let filter = list::RecordFilter {
+                direction: *direction,
+                domain: domain.as_ref(),
+                queue_id: queue_id.as_deref(),
+            };
             list::run(&folder, &filter, since.map(ago), *form)
         }
-        EvidenceCommand::Summary { direction, domain, since, form, .. } => {
-            summary::run(&folder, *direction, domain.as_ref(), ago(*since), *form)
-        }
-        EvidenceCommand::Verify { head, expect_head, json, .. } => verify::run(&folder, *head, expect_head, *json),
+        EvidenceCommand::Summary {
+            direction,
+            domain,
+            since,
+            form,
+            ..
+        } => summary::run(&folder, *direction, domain.as_ref(), ago(*since), *form),
+        EvidenceCommand::Verify {
+            head,
+            expect_head,
+            json,
+            ..
+        } => verify::run(&folder, *head, expect_head, *json),
     };
     result.unwrap_or_else(|error| {
         eprintln!("gatepost evidence: {error}");
@@ -186,7 +207,8 @@ fn ago(age: std::time::Duration) -> Timestamp {
     Timestamp::now().checked_sub(age).unwrap_or(Timestamp::MIN)
 }
 
-/// Prints an error if damaged lines were left out. Returns true in that case: the output is incomplete then.
+/// Prints an error if damaged lines were left out. Returns true in that case: the output is
+/// incomplete then.
 fn has_damaged_lines(reading: ReadResult, folder: &Path) -> bool {
     if reading.bad > 0 {
         eprintln!(
@@ -199,5 +221,9 @@ fn has_damaged_lines(reading: ReadResult, folder: &Path) -> bool {
 }
 
 fn status(is_success: bool) -> ExitCode {
-    if is_success { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if is_success {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }

@@ -9,11 +9,11 @@ use serde::Serialize;
 
 use super::super::format::{frameless_table, plain, short, table_lines};
 use super::{MailDirection, OutputForm, csv, has_damaged_lines, status};
-use crate::address::Host;
 use crate::cli::{json, show};
-use crate::evidence::{
-    AcceptedCounts, AssuranceCounts, ClearDeliveries, DeliveryCounts, EvidenceError, ExceptionRecord, MailRecord,
-    Summary, records,
+use crate::smtp::address::Host;
+use crate::storage::evidence::{
+    AcceptedCounts, AssuranceCounts, ClearDeliveries, DeliveryCounts, EvidenceError,
+    ExceptionRecord, MailRecord, Summary, records,
 };
 
 /// The CSV columns of deliveries.
@@ -37,8 +37,17 @@ const COLUMNS: [&str; 16] = [
 ];
 
 /// The CSV columns of accepted messages.
-const COLUMNS_IN: [&str; 9] =
-    ["connector", "listener", "messages", "clear", "tls", "trusted", "verified", "pinned", "dane"];
+const COLUMNS_IN: [&str; 9] = [
+    "connector",
+    "listener",
+    "messages",
+    "clear",
+    "tls",
+    "trusted",
+    "verified",
+    "pinned",
+    "dane",
+];
 
 /// Counts the records since a time and prints the result.
 pub(super) fn run(
@@ -58,7 +67,9 @@ pub(super) fn run(
             {
                 summary.count_in(&acceptance);
             }
-            MailRecord::Delivery(delivery) if direction != Some(MailDirection::In) && is_selected(&delivery.domain) => {
+            MailRecord::Delivery(delivery)
+                if direction != Some(MailDirection::In) && is_selected(&delivery.domain) =>
+            {
                 summary.count(link.time, &delivery);
             }
             MailRecord::Accepted(_) | MailRecord::Delivery(_) => {}
@@ -71,7 +82,9 @@ pub(super) fn run(
         (OutputForm { csv: true, .. }, _) => delivery_csv(&summary),
         (OutputForm { .. }, Some(MailDirection::In)) => accepted_text(&summary, since),
         (OutputForm { .. }, Some(MailDirection::Out)) => delivery_text(&summary, since),
-        (OutputForm { .. }, None) => delivery_text(&summary, since) + &accepted_text(&summary, since),
+        (OutputForm { .. }, None) => {
+            delivery_text(&summary, since) + &accepted_text(&summary, since)
+        }
     });
     let has_records = summary.rows().next().is_some() || summary.came_in().next().is_some();
     Ok(status(!has_damaged_lines(reading, folder) && has_records))
@@ -80,10 +93,20 @@ pub(super) fn run(
 /// Returns the counts of a row in the order of [`COLUMNS`].
 fn counts(row: &DeliveryCounts) -> [u64; 14] {
     let [clear, tls, trusted, verified, pinned, dane] = row.levels.all();
-    let DeliveryCounts { delivered, exceeded, fallback, refused, deferred, held, bounced, removed, levels: _ } = *row;
-    [
-        delivered, clear, tls, trusted, verified, pinned, dane, exceeded, fallback, refused, deferred, held, bounced,
+    let DeliveryCounts {
+        delivered,
+        exceeded,
+        fallback,
+        refused,
+        deferred,
+        held,
+        bounced,
         removed,
+        levels: _,
+    } = *row;
+    [
+        delivered, clear, tls, trusted, verified, pinned, dane, exceeded, fallback, refused,
+        deferred, held, bounced, removed,
     ]
 }
 
@@ -123,19 +146,48 @@ struct ClearEntry<'a> {
 }
 
 fn document(summary: &Summary, since: Timestamp) -> String {
-    let rows = summary.rows().map(|(connector, domain, row)| DeliveryEntry { connector, domain, row }).collect();
-    let entry = |(connector, domain, clear)| ClearEntry { connector, domain, clear };
-    let (in_clear, in_clear_before) =
-        (summary.in_clear().map(entry).collect(), summary.in_clear_before().map(entry).collect());
-    let accepted = summary.came_in().map(|(connector, listener, counts)| AcceptedEntry { connector, listener, counts });
-    json::indented(&SummaryDocument { since, rows, in_clear, in_clear_before, accepted: accepted.collect() })
+    let rows = summary
+        .rows()
+        .map(|(connector, domain, row)| DeliveryEntry {
+            connector,
+            domain,
+            row,
+        })
+        .collect();
+    let entry = |(connector, domain, clear)| ClearEntry {
+        connector,
+        domain,
+        clear,
+    };
+    let (in_clear, in_clear_before) = (
+        summary.in_clear().map(entry).collect(),
+        summary.in_clear_before().map(entry).collect(),
+    );
+    let accepted = summary
+        .came_in()
+        .map(|(connector, listener, counts)| AcceptedEntry {
+            connector,
+            listener,
+            counts,
+        });
+    json::indented(&SummaryDocument {
+        since,
+        rows,
+        in_clear,
+        in_clear_before,
+        accepted: accepted.collect(),
+    })
 }
 
 fn delivery_csv(summary: &Summary) -> String {
     let mut text = csv::line(COLUMNS);
     for (connector, domain, row) in summary.rows() {
         let counts = counts(row).map(|count| count.to_string());
-        text.push_str(&csv::line([connector, domain].into_iter().chain(counts.iter().map(String::as_str))));
+        text.push_str(&csv::line(
+            [connector, domain]
+                .into_iter()
+                .chain(counts.iter().map(String::as_str)),
+        ));
     }
     text
 }
@@ -150,14 +202,28 @@ fn accepted_csv(summary: &Summary) -> String {
     let mut text = csv::line(COLUMNS_IN);
     for (connector, listener, counts) in summary.came_in() {
         let cells = accepted_counts(counts.messages, counts.levels);
-        text.push_str(&csv::line([connector, listener].into_iter().chain(cells.iter().map(String::as_str))));
+        text.push_str(&csv::line(
+            [connector, listener]
+                .into_iter()
+                .chain(cells.iter().map(String::as_str)),
+        ));
     }
     text
 }
 
 fn accepted_text(summary: &Summary, since: Timestamp) -> String {
     let since = since.strftime("%Y-%m-%d %H:%M UTC");
-    let header = ["connector", "listener", "accepted", "clear", "TLS", "trusted", "verified", "pinned", "DANE"];
+    let header = [
+        "connector",
+        "listener",
+        "accepted",
+        "clear",
+        "TLS",
+        "trusted",
+        "verified",
+        "pinned",
+        "DANE",
+    ];
     let mut table = frameless_table(&header);
     for (connector, listener, counts) in summary.came_in() {
         let cells = accepted_counts(counts.messages, counts.levels);
@@ -190,7 +256,11 @@ fn delivery_text(summary: &Summary, since: Timestamp) -> String {
     ]);
     for (connector, domain, row) in summary.rows() {
         let [counts @ .., _removed] = counts(row);
-        table.add_row([plain(connector), plain(domain)].into_iter().chain(counts.map(|count| count.to_string())));
+        table.add_row(
+            [plain(connector), plain(domain)]
+                .into_iter()
+                .chain(counts.map(|count| count.to_string())),
+        );
     }
     if table.is_empty() {
         return format!("no record of a delivery since {since}\n");
@@ -198,9 +268,16 @@ fn delivery_text(summary: &Summary, since: Timestamp) -> String {
     let mut out: String = table_lines(&table).collect();
     // Writing into a String cannot fail.
     let _ = writeln!(out, "recipients of all attempts since {since}");
-    let (still, before): (Vec<_>, Vec<_>) = (summary.in_clear().collect(), summary.in_clear_before().collect());
+    let (still, before): (Vec<_>, Vec<_>) = (
+        summary.in_clear().collect(),
+        summary.in_clear_before().collect(),
+    );
     if still.is_empty() {
-        let none = if before.is_empty() { "no domain was" } else { "no domain is still" };
+        let none = if before.is_empty() {
+            "no domain was"
+        } else {
+            "no domain is still"
+        };
         let _ = writeln!(out, "{none} served in the clear");
     } else {
         out.push_str("still served in the clear:\n");
@@ -216,11 +293,27 @@ fn delivery_text(summary: &Summary, since: Timestamp) -> String {
 /// Returns a line for a domain that is or was served in the clear.
 fn clear_domain_line((connector, domain, clear): (&str, &str, &ClearDeliveries)) -> String {
     let time = |at: &Timestamp| at.strftime("%Y-%m-%d %H:%M").to_string();
-    let ClearDeliveries { delivered, last, reason, exception, tls_since, .. } = clear;
+    let ClearDeliveries {
+        delivered,
+        last,
+        reason,
+        exception,
+        tls_since,
+        ..
+    } = clear;
     let (connector, domain) = (plain(connector), plain(domain));
-    let mut line = format!("    {domain} ({connector}): {delivered}, last {}: {}", time(last), short(reason));
+    let mut line = format!(
+        "    {domain} ({connector}): {delivered}, last {}: {}",
+        time(last),
+        short(reason)
+    );
     if let Some(ExceptionRecord { until, reason }) = exception {
-        let _ = write!(line, "; allowed by the exception until {} ({})", plain(until), short(reason));
+        let _ = write!(
+            line,
+            "; allowed by the exception until {} ({})",
+            plain(until),
+            short(reason)
+        );
     }
     if let Some(since) = tls_since {
         let _ = write!(line, "; TLS since {}", time(since));

@@ -7,11 +7,16 @@ use std::process::ExitCode;
 use super::super::format::{count, plain, time};
 use super::status;
 use crate::cli::{json, show};
-use crate::evidence::{ChainStart, EvidenceError, Link, RecordHash, Verification, verify};
+use crate::storage::evidence::{ChainStart, EvidenceError, Link, RecordHash, Verification, verify};
 
-/// Verifies the chain and prints the result. With `head`, only the hash of the last record is printed. `heads` are
-/// hashes that must be in the chain.
-pub(super) fn run(folder: &Path, head: bool, heads: &[RecordHash], json: bool) -> Result<ExitCode, EvidenceError> {
+/// Verifies the chain and prints the result. With `head`, only the hash of the last record is
+/// printed. `heads` are hashes that must be in the chain.
+pub(super) fn run(
+    folder: &Path,
+    head: bool,
+    heads: &[RecordHash],
+    json: bool,
+) -> Result<ExitCode, EvidenceError> {
     let verified = verify(folder, heads)?;
     let is_whole = verified.findings.is_empty() && verified.last.is_some();
     if json {
@@ -37,7 +42,12 @@ fn text(verified: &Verification, last: &Link, heads: &[RecordHash], is_whole: bo
     let Verification { files, records, .. } = verified;
     let verdict = if is_whole { "whole" } else { "NOT WHOLE" };
     let first = verified.first.as_ref().map_or(0, |first| first.seq);
-    let since = time(verified.first.as_ref().map_or(last.time, |first| first.time));
+    let since = time(
+        verified
+            .first
+            .as_ref()
+            .map_or(last.time, |first| first.time),
+    );
     let (last_seq, until) = (last.seq, time(last.time));
     let (records, files) = (count(*records, "record"), count(*files, "file"));
     let mut out = format!(
@@ -48,7 +58,10 @@ fn text(verified: &Verification, last: &Link, heads: &[RecordHash], is_whole: bo
         ChainStart::Empty | ChainStart::First | ChainStart::Unexplained => {}
         ChainStart::Expired { dropped } => {
             let before = count(dropped, "older record");
-            let _ = writeln!(out, "{before} expired and were dropped, as a record of it says");
+            let _ = writeln!(
+                out,
+                "{before} expired and were dropped, as a record of it says"
+            );
         }
     }
     if verified.is_growing {
@@ -62,9 +75,15 @@ fn text(verified: &Verification, last: &Link, heads: &[RecordHash], is_whole: bo
         );
     } else if is_whole {
         if let Some(hash) = verified.dropped_head {
-            let _ = writeln!(out, "{hash} is the last record that expired and was dropped: the chain continues it");
+            let _ = writeln!(
+                out,
+                "{hash} is the last record that expired and was dropped: the chain continues it"
+            );
         }
-        if heads.iter().any(|head| Some(*head) != verified.dropped_head) {
+        if heads
+            .iter()
+            .any(|head| Some(*head) != verified.dropped_head)
+        {
             out.push_str(
                 "the expected heads are in the chain: up to the last of them nothing was cut off or rewritten\n",
             );

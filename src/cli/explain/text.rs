@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use crate::cli::format::plain;
 use crate::explain::document::{
-    ConnectorMatch, ExplainedHop, ExplainedListener, InboundExplanation, LayerNote, MatchingPattern,
-    OutboundExplanation, PeerForecast, SessionForecast,
+    ConnectorMatch, ExplainedHop, ExplainedListener, InboundExplanation, LayerNote,
+    MatchingPattern, OutboundExplanation, PeerForecast, SessionForecast,
 };
 
 /// A text that is built line by line.
@@ -33,12 +33,19 @@ pub(super) fn outbound(answer: &OutboundExplanation) -> String {
     }
     connector(&mut text, &answer.connectors, &answer.domain);
     if let Some(exception) = &answer.exception {
-        let state = if exception.holds { "EXCEPTION" } else { "exception, ended:" };
+        let state = if exception.holds {
+            "EXCEPTION"
+        } else {
+            "exception, ended:"
+        };
         text.pair(
             2,
             10,
             "",
-            &format!("{state} TLS {} until {} ({})", exception.tls, exception.until, exception.reason),
+            &format!(
+                "{state} TLS {} until {} ({})",
+                exception.tls, exception.until, exception.reason
+            ),
         );
     }
     if let Some(route) = &answer.route {
@@ -54,13 +61,31 @@ pub(super) fn outbound(answer: &OutboundExplanation) -> String {
 }
 
 fn connector(text: &mut Text, connectors: &ConnectorMatch, domain: &str) {
-    let MatchingPattern { name, pattern, built_in } = &connectors.connector;
+    let MatchingPattern {
+        name,
+        pattern,
+        built_in,
+    } = &connectors.connector;
     let built_in = if *built_in { " (built in)" } else { "" };
-    text.pair(2, 10, "connector", &format!("{name}{built_in}: its pattern \"{pattern}\" matches {domain}"));
+    text.pair(
+        2,
+        10,
+        "connector",
+        &format!("{name}{built_in}: its pattern \"{pattern}\" matches {domain}"),
+    );
     // Other patterns of the same connector need no explanation.
-    for other in connectors.others.iter().filter(|other| other.candidate.name != *name) {
+    for other in connectors
+        .others
+        .iter()
+        .filter(|other| other.candidate.name != *name)
+    {
         let MatchingPattern { name, pattern, .. } = &other.candidate;
-        text.pair(2, 10, "", &format!("not {name}: its pattern \"{pattern}\" {}", other.why));
+        text.pair(
+            2,
+            10,
+            "",
+            &format!("not {name}: its pattern \"{pattern}\" {}", other.why),
+        );
     }
 }
 
@@ -71,7 +96,12 @@ fn hop_lines(text: &mut Text, at: usize, hop: &ExplainedHop, before: &[Explained
         ("literal", None) => "as the address says".to_owned(),
         (_, None) => "smart host".to_owned(),
     };
-    text.line(&format!("Hop {}: {}:{}, {origin}", at + 1, hop.host, hop.port));
+    text.line(&format!(
+        "Hop {}: {}:{}, {origin}",
+        at + 1,
+        hop.host,
+        hop.port
+    ));
     if !hop.addresses.is_empty() {
         text.pair(2, 10, "addresses", &hop.addresses.join(", "));
     }
@@ -80,12 +110,20 @@ fn hop_lines(text: &mut Text, at: usize, hop: &ExplainedHop, before: &[Explained
     }
     for layer in &hop.layers {
         layer_line(text, layer);
-        if let Some(policy) = hop.mta_sts_policy.as_ref().filter(|_| layer.layer == "mta-sts") {
+        if let Some(policy) = hop
+            .mta_sts_policy
+            .as_ref()
+            .filter(|_| layer.layer == "mta-sts")
+        {
             text.pair(4, 10, "", &policy.to_string());
         }
     }
     if let Some(hello) = &hop.client_hello {
-        let why = if hello.remembered { " (the daemon remembers that the host accepts no other)" } else { "" };
+        let why = if hello.remembered {
+            " (the daemon remembers that the host accepts no other)"
+        } else {
+            ""
+        };
         text.pair(2, 10, "offered", &format!("{}{why}", hello.first));
         if let Some(second) = &hello.second {
             let line = format!("if the handshake breaks, again on a fresh connection: {second}");
@@ -93,17 +131,30 @@ fn hop_lines(text: &mut Text, at: usize, hop: &ExplainedHop, before: &[Explained
         }
     }
     if let Some(problem) = &hop.problem {
-        text.pair(2, 10, "NOT USED", &format!("{} ({})", problem.text, problem.status));
+        text.pair(
+            2,
+            10,
+            "NOT USED",
+            &format!("{} ({})", problem.text, problem.status),
+        );
     }
     if hop.peers.is_empty() {
         return;
     }
     if let Some(same) = before.iter().position(|other| ends(other) == ends(hop)) {
-        text.line(&format!("  The result for each kind of peer is the same as at hop {}.", same + 1));
+        text.line(&format!(
+            "  The result for each kind of peer is the same as at hop {}.",
+            same + 1
+        ));
         return;
     }
     text.line("  If the peer does this, the mail …");
-    let width = hop.peers.iter().map(|row| row.shows.chars().count()).max().unwrap_or_default();
+    let width = hop
+        .peers
+        .iter()
+        .map(|row| row.shows.chars().count())
+        .max()
+        .unwrap_or_default();
     for row in &hop.peers {
         text.pair(4, width, &row.shows, &result(row));
     }
@@ -111,7 +162,17 @@ fn hop_lines(text: &mut Text, at: usize, hop: &ExplainedHop, before: &[Explained
 
 /// Returns the results of a hop without their texts, to compare them with those of another hop.
 fn ends(hop: &ExplainedHop) -> Vec<(&str, &str, Option<&str>, Option<&str>)> {
-    hop.peers.iter().map(|row| (row.shows.as_str(), row.result, row.status.as_deref(), row.by.as_deref())).collect()
+    hop.peers
+        .iter()
+        .map(|row| {
+            (
+                row.shows.as_str(),
+                row.result,
+                row.status.as_deref(),
+                row.by.as_deref(),
+            )
+        })
+        .collect()
 }
 
 fn layer_line(text: &mut Text, note: &LayerNote) {
@@ -136,7 +197,11 @@ fn result(row: &PeerForecast) -> String {
         ("clear", _) => "goes in the clear".to_owned(),
         ("clear-again", _) => "goes in the clear, at once, on a fresh connection".to_owned(),
         (_, status) => {
-            let by = row.by.as_deref().map(|by| format!(" ({by})")).unwrap_or_default();
+            let by = row
+                .by
+                .as_deref()
+                .map(|by| format!(" ({by})"))
+                .unwrap_or_default();
             format!("is refused, {}{by}", status.as_deref().unwrap_or_default())
         }
     }
@@ -149,13 +214,28 @@ fn end(text: &mut Text, answer: &OutboundExplanation) {
             "hold" => "it is held until an operator decides",
             _ => &answer.no_hop_left.unreachable,
         };
-        let verdict = if answer.hops.is_empty() { "Mail cannot go" } else { "Mail cannot go: no hop can be used" };
-        text.line(&format!("{verdict}: {} ({}); {then}.", problem.text, problem.status));
+        let verdict = if answer.hops.is_empty() {
+            "Mail cannot go"
+        } else {
+            "Mail cannot go: no hop can be used"
+        };
+        text.line(&format!(
+            "{verdict}: {} ({}); {then}.",
+            problem.text, problem.status
+        ));
         return;
     }
     text.line("When no hop is left");
     let left = &answer.no_hop_left;
-    text.pair(2, 20, "policy not met", &format!("{} (on_failure = \"{}\")", left.policy_not_met, left.on_failure));
+    text.pair(
+        2,
+        20,
+        "policy not met",
+        &format!(
+            "{} (on_failure = \"{}\")",
+            left.policy_not_met, left.on_failure
+        ),
+    );
     if let Some(required) = &left.requirement_not_met {
         text.pair(2, 20, "REQUIRETLS not met", required);
     }
@@ -169,7 +249,11 @@ pub(super) fn inbound(answer: &InboundExplanation) -> String {
     if let Some(note) = &answer.note {
         text.line(&format!("  {note}"));
     }
-    connector(&mut text, &answer.connectors, answer.domain.as_deref().unwrap_or("it"));
+    connector(
+        &mut text,
+        &answer.connectors,
+        answer.domain.as_deref().unwrap_or("it"),
+    );
     text.pair(2, 10, "demand", &answer.policy);
     match (answer.networks.is_empty(), &answer.foreign) {
         (true, _) => text.pair(2, 10, "networks", "from anywhere"),
@@ -184,7 +268,11 @@ pub(super) fn inbound(answer: &InboundExplanation) -> String {
         2,
         10,
         "relay",
-        if answer.relay { "set: a session that meets all of this may send to any domain" } else { "not set" },
+        if answer.relay {
+            "set: a session that meets all of this may send to any domain"
+        } else {
+            "not set"
+        },
     );
     for (at, listener) in answer.listeners.iter().enumerate() {
         text.line("");
@@ -204,13 +292,24 @@ fn listener_lines(text: &mut Text, listener: &ExplainedListener, before: &[Expla
         (_, false) => ", client certificate not requested",
     };
     let addresses = listener.addresses.join(", ");
-    text.line(&format!("At listener {} ({addresses}; TLS {}{certificate})", listener.name, listener.tls));
-    if let Some(same) = before.iter().find(|other| other.sessions == listener.sessions) {
+    text.line(&format!(
+        "At listener {} ({addresses}; TLS {}{certificate})",
+        listener.name, listener.tls
+    ));
+    if let Some(same) = before
+        .iter()
+        .find(|other| other.sessions == listener.sessions)
+    {
         text.line(&format!("  the same as at {}", same.name));
         return;
     }
     text.line("  If the client does this, the reply to MAIL FROM is …");
-    let width = listener.sessions.iter().map(|session| session.shows.chars().count()).max().unwrap_or_default();
+    let width = listener
+        .sessions
+        .iter()
+        .map(|session| session.shows.chars().count())
+        .max()
+        .unwrap_or_default();
     for session in &listener.sessions {
         text.pair(4, width, &session.shows, &reply(session));
     }
@@ -219,7 +318,10 @@ fn listener_lines(text: &mut Text, listener: &ExplainedListener, before: &[Expla
 fn reply(session: &SessionForecast) -> String {
     match session.may_send_to {
         Some("any") => format!("250, to any domain ({})", session.text),
-        Some(_) => format!("250, to [relay] domains, and from [relay] networks to any ({})", session.text),
+        Some(_) => format!(
+            "250, to [relay] domains, and from [relay] networks to any ({})",
+            session.text
+        ),
         None => session.text.clone(),
     }
 }

@@ -1,4 +1,5 @@
-//! `gatepost probe --all`: probes the domains of every connector that forces TLS, several at a time.
+//! `gatepost probe --all`: probes the domains of every connector that forces TLS, several at a
+//! time.
 
 use std::fmt::Write as _;
 use std::process::ExitCode;
@@ -11,8 +12,8 @@ use super::context::ProbeContext;
 use super::expiry::{self, UpcomingExpiry};
 use super::text::{brief, quoted};
 use super::{AfterException, DomainProbe, json, probe_domain};
-use crate::address::Host;
 use crate::config::{Connector, DomainPattern, Route, TlsDemand};
+use crate::smtp::address::Host;
 
 /// The number of domains that are probed concurrently.
 const CONCURRENCY: usize = 8;
@@ -32,24 +33,41 @@ struct WildcardPattern {
 /// Probes the domains and prints the results.
 pub(super) async fn run(context: &ProbeContext, json: bool) -> ExitCode {
     let (targets, wildcards) = targets(&context.snapshot.config.connectors);
-    let probes = targets.into_iter().map(|target| probe_domain(context, target.recipient, target.connector));
+    let probes = targets
+        .into_iter()
+        .map(|target| probe_domain(context, target.recipient, target.connector));
     let results: Vec<DomainProbe> = stream::iter(probes).buffered(CONCURRENCY).collect().await;
-    let expiries: Vec<Vec<UpcomingExpiry>> = results.iter().map(|result| expiry::upcoming(result, context)).collect();
+    let expiries: Vec<Vec<UpcomingExpiry>> = results
+        .iter()
+        .map(|result| expiry::upcoming(result, context))
+        .collect();
     if json {
         let pairs = results.iter().zip(&expiries);
-        let documents: Vec<_> = pairs.map(|(result, expiries)| json::document(result, expiries)).collect();
+        let documents: Vec<_> = pairs
+            .map(|(result, expiries)| json::document(result, expiries))
+            .collect();
         show(&crate::cli::json::indented(&documents));
     } else {
         show(&table(&results));
         show(&wildcards.iter().map(wildcard_line).collect::<String>());
-        show(&expiries.iter().map(|expiries| expiry::lines(expiries)).collect::<String>());
+        show(
+            &expiries
+                .iter()
+                .map(|expiries| expiry::lines(expiries))
+                .collect::<String>(),
+        );
         show(&totals(&results));
     }
-    if results.iter().any(DomainProbe::fails) { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    if results.iter().any(DomainProbe::fails) {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    }
 }
 
-/// Returns the domains to probe, and the patterns with a wildcard. The smart hosts of a connector are the same for all
-/// of its domains: they are probed once, with its first domain or, if it has only wildcards, with their own name.
+/// Returns the domains to probe, and the patterns with a wildcard. The smart hosts of a connector
+/// are the same for all of its domains: they are probed once, with its first domain or, if it has
+/// only wildcards, with their own name.
 fn targets(connectors: &[Arc<Connector>]) -> (Vec<ProbeTarget>, Vec<WildcardPattern>) {
     let (mut targets, mut wildcards) = (Vec::new(), Vec::new());
     for connector in connectors {
@@ -57,11 +75,17 @@ fn targets(connectors: &[Arc<Connector>]) -> (Vec<ProbeTarget>, Vec<WildcardPatt
             TlsDemand::Forced { .. } => {}
             TlsDemand::Off | TlsDemand::Opportunistic => continue,
         }
-        let exact = connector.domains.iter().filter_map(|pattern| match pattern {
-            DomainPattern::Exactly(domain) => Some(Host::Domain(domain.clone())),
-            DomainPattern::Any | DomainPattern::Below(_) => None,
-        });
-        let target = |recipient| ProbeTarget { recipient, connector: Arc::clone(connector) };
+        let exact = connector
+            .domains
+            .iter()
+            .filter_map(|pattern| match pattern {
+                DomainPattern::Exactly(domain) => Some(Host::Domain(domain.clone())),
+                DomainPattern::Any | DomainPattern::Below(_) => None,
+            });
+        let target = |recipient| ProbeTarget {
+            recipient,
+            connector: Arc::clone(connector),
+        };
         match &connector.outbound.route {
             Route::SmartHosts(hosts) => {
                 let own_name = hosts.first().map(|host| host.host.clone());
@@ -69,10 +93,14 @@ fn targets(connectors: &[Arc<Connector>]) -> (Vec<ProbeTarget>, Vec<WildcardPatt
             }
             Route::Mx { .. } => {
                 targets.extend(exact.map(target));
-                let patterns = connector.domains.iter().filter(|pattern| !matches!(pattern, DomainPattern::Exactly(_)));
-                wildcards.extend(
-                    patterns.cloned().map(|pattern| WildcardPattern { connector: Arc::clone(connector), pattern }),
-                );
+                let patterns = connector
+                    .domains
+                    .iter()
+                    .filter(|pattern| !matches!(pattern, DomainPattern::Exactly(_)));
+                wildcards.extend(patterns.cloned().map(|pattern| WildcardPattern {
+                    connector: Arc::clone(connector),
+                    pattern,
+                }));
             }
         }
     }
@@ -82,14 +110,21 @@ fn targets(connectors: &[Arc<Connector>]) -> (Vec<ProbeTarget>, Vec<WildcardPatt
 /// Returns a line for each domain, and a second one if an exception is in force.
 fn table(results: &[DomainProbe]) -> String {
     let max = |widths: &mut dyn Iterator<Item = usize>| widths.max().unwrap_or_default();
-    let domain_width = max(&mut results.iter().map(|result| result.recipient.to_string().chars().count()));
-    let connector_width = max(&mut results.iter().map(|result| quoted(&result.connector.name).chars().count()));
+    let domain_width = max(&mut results
+        .iter()
+        .map(|result| result.recipient.to_string().chars().count()));
+    let connector_width = max(&mut results
+        .iter()
+        .map(|result| quoted(&result.connector.name).chars().count()));
     let mut table = String::new();
     for result in results {
         let (domain, connector) = (result.recipient.to_string(), quoted(&result.connector.name));
         let mut add_line = |outcome, reason| {
             // Writing into a String cannot fail.
-            let _ = writeln!(table, "{outcome:<10}{domain:<domain_width$}  {connector:<connector_width$}  {reason}");
+            let _ = writeln!(
+                table,
+                "{outcome:<10}{domain:<domain_width$}  {connector:<connector_width$}  {reason}"
+            );
         };
         let (outcome, reason) = brief(&result.probe.prospect);
         let Some(AfterException { until, probe }) = &result.after else {
@@ -98,7 +133,10 @@ fn table(results: &[DomainProbe]) -> String {
         };
         add_line(outcome, format!("{reason} (exception until {until})"));
         let (outcome, reason) = brief(&probe.prospect);
-        add_line("LATER", format!("after the exception has ended on {until}: {outcome}: {reason}"));
+        add_line(
+            "LATER",
+            format!("after the exception has ended on {until}: {outcome}: {reason}"),
+        );
     }
     table
 }
@@ -116,11 +154,20 @@ fn totals(results: &[DomainProbe]) -> String {
     if results.is_empty() {
         return "no connector forces TLS for a domain that could be probed\n".to_owned();
     }
-    let count = |is_counted: fn(&DomainProbe) -> bool| results.iter().filter(|result| is_counted(result)).count();
-    let mut text = format!("{} probed, {} would fail today", results.len(), count(DomainProbe::fails));
+    let count = |is_counted: fn(&DomainProbe) -> bool| {
+        results.iter().filter(|result| is_counted(result)).count()
+    };
+    let mut text = format!(
+        "{} probed, {} would fail today",
+        results.len(),
+        count(DomainProbe::fails)
+    );
     for (number, property) in [
         (count(DomainProbe::is_clear), "in the clear today"),
-        (count(DomainProbe::fails_later), "would fail after exceptions have ended"),
+        (
+            count(DomainProbe::fails_later),
+            "would fail after exceptions have ended",
+        ),
     ] {
         if number > 0 {
             let _ = write!(text, ", {number} {property}");

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use super::super::show_faults;
 use crate::config::Config;
 use crate::discovery::mta_sts::WebSource;
-use crate::dns::Dns;
-use crate::handshake::{IdentitySummary, TlsMaterial};
-use crate::https::Https;
-use crate::running_config::Snapshot;
+use crate::net::dns::Dns;
+use crate::net::https::Https;
+use crate::net::tls_io::{IdentitySummary, TlsMaterial};
+use crate::relay::running_config::Snapshot;
 
 /// The settings of deliveries, and the lookups that they use.
 pub(super) struct ProbeContext {
@@ -21,7 +21,8 @@ pub(super) struct ProbeContext {
 }
 
 impl ProbeContext {
-    /// Loads the files that a configuration names, with the keys of client certificates, as the daemon does.
+    /// Loads the files that a configuration names, with the keys of client certificates, as the
+    /// daemon does.
     ///
     /// # Errors
     /// Exit status 2, after the errors have been printed.
@@ -30,13 +31,22 @@ impl ProbeContext {
         let ((tls, _), dns) = match (TlsMaterial::load(config), dns) {
             (Ok(loaded), Ok(dns)) => (loaded, dns),
             (material, dns) => {
-                let faults: Vec<_> = material.err().into_iter().flatten().chain(dns.err()).collect();
+                let faults: Vec<_> = material
+                    .err()
+                    .into_iter()
+                    .flatten()
+                    .chain(dns.err())
+                    .collect();
                 show_faults(&config.source.file, &faults);
                 return Err(ExitCode::from(2));
             }
         };
         let web = WebSource::new(dns.clone(), Https::new(dns.clone(), tls.https().clone()));
         let identities = tls.identities();
-        Ok(Self { snapshot: Snapshot::new(Arc::clone(config), tls, dns), web, identities })
+        Ok(Self {
+            snapshot: Snapshot::new(Arc::clone(config), tls, dns),
+            web,
+            identities,
+        })
     }
 }

@@ -6,9 +6,9 @@ use jiff::{SignedDuration, Timestamp};
 use super::super::format::{count, plain};
 use super::DomainProbe;
 use super::context::ProbeContext;
-use crate::address::Host;
 use crate::config::TlsDemand;
-use crate::connector::exception;
+use crate::policy::connector::exception;
+use crate::smtp::address::Host;
 
 /// The time before an end from which it is reported.
 const NOTICE_PERIOD: SignedDuration = SignedDuration::from_hours(30 * 24);
@@ -40,7 +40,8 @@ pub(super) enum ExpiringItem {
     },
     /// The exception that is in force; TLS is forced again after it.
     Exception {
-        /// The domain whose mail would not be delivered after the end, judged by the hosts as they are today.
+        /// The domain whose mail would not be delivered after the end, judged by the hosts as they
+        /// are today.
         stops: Option<Host>,
     },
 }
@@ -49,9 +50,15 @@ pub(super) enum ExpiringItem {
 pub(super) fn upcoming(result: &DomainProbe, context: &ProbeContext) -> Vec<UpcomingExpiry> {
     let now = Timestamp::now();
     let connector = &result.connector;
-    let expiry = |item, at| UpcomingExpiry { connector: connector.name.clone(), item, at };
+    let expiry = |item, at| UpcomingExpiry {
+        connector: connector.name.clone(),
+        item,
+        at,
+    };
     let hops = result.probe.hops.iter().flatten();
-    let addresses = hops.filter_map(|hop| hop.findings.as_ref().ok()).flat_map(|seen| &seen.addresses);
+    let addresses = hops
+        .filter_map(|hop| hop.findings.as_ref().ok())
+        .flat_map(|seen| &seen.addresses);
     let of_peers = addresses.filter_map(|address| {
         let (at, subject) = address.breaks_at(now)?;
         let (peer, subject) = (address.peer.clone(), subject.to_owned());
@@ -74,8 +81,13 @@ pub(super) fn upcoming(result: &DomainProbe, context: &ProbeContext) -> Vec<Upco
     });
     let stops = result.fails_later().then(|| result.recipient.clone());
     let of_exception = exception_end.map(|at| expiry(ExpiringItem::Exception { stops }, at));
-    let is_near = |expiry: &UpcomingExpiry| expiry.at > now && now.duration_until(expiry.at) < NOTICE_PERIOD;
-    of_peers.chain(own).chain(of_exception).filter(is_near).collect()
+    let is_near =
+        |expiry: &UpcomingExpiry| expiry.at > now && now.duration_until(expiry.at) < NOTICE_PERIOD;
+    of_peers
+        .chain(own)
+        .chain(of_exception)
+        .filter(is_near)
+        .collect()
 }
 
 /// Returns a line for each item.
@@ -84,7 +96,9 @@ pub(super) fn lines(expiries: &[UpcomingExpiry]) -> String {
         let (connector, at) = (&expiry.connector, date_and_days(expiry.at));
         let text = match &expiry.item {
             ExpiringItem::PeerCertificate { peer, subject } => {
-                format!("{peer} must show a valid certificate (connector \"{connector}\"), and {subject} expires {at}")
+                format!(
+                    "{peer} must show a valid certificate (connector \"{connector}\"), and {subject} expires {at}"
+                )
             }
             ExpiringItem::OwnCertificate { file } => {
                 format!("our client certificate (connector \"{connector}\"), {file}, expires {at}")
@@ -94,7 +108,9 @@ pub(super) fn lines(expiries: &[UpcomingExpiry]) -> String {
                     format!(", and mail for {domain} would not be delivered to its hosts as they are today")
                 });
                 let stops = stops.unwrap_or_default();
-                format!("the exception of connector \"{connector}\" ends {at}: TLS is forced again then{stops}")
+                format!(
+                    "the exception of connector \"{connector}\" ends {at}: TLS is forced again then{stops}"
+                )
             }
         };
         format!("SOON: {}\n", plain(&text))
@@ -104,7 +120,9 @@ pub(super) fn lines(expiries: &[UpcomingExpiry]) -> String {
 
 /// Returns the number of full days from now, negative for the past.
 pub(super) fn days_left(at: Timestamp) -> i64 {
-    at.duration_since(Timestamp::now()).as_hours().div_euclid(24)
+    at.duration_since(Timestamp::now())
+        .as_hours()
+        .div_euclid(24)
 }
 
 /// Returns a date with the days until then: `2027-01-31, in 20 days`.

@@ -6,14 +6,14 @@ use serde::Serialize;
 
 use super::expiry::{ExpiringItem, UpcomingExpiry, days_left};
 use super::{DomainProbe, PredictedOutcome};
-use crate::connector::MemoryFinding;
 use crate::explain::document::PolicyNote;
 use crate::explain::{DaemonPolicies, RememberedTls};
-use crate::failure::{Failure, Persistence};
-use crate::handshake::SentCertificate;
-use crate::outbound::probe::{AddressFindings, ProbedHop, chain_verdict};
+use crate::net::tls_io::SentCertificate;
+use crate::policy::connector::MemoryFinding;
+use crate::policy::failure::{Failure, Persistence};
+use crate::policy::tls::TlsOutcome;
+use crate::relay::outbound::probe::{AddressFindings, ProbedHop, chain_verdict};
 use crate::smtp::client::{Extensions, SizeLimit};
-use crate::tls::TlsOutcome;
 
 /// The maximum number of names of a certificate.
 const NAMES_MAX: usize = 100;
@@ -52,13 +52,32 @@ impl OutcomeDocument {
         let (outcome, failure) = match prospect {
             PredictedOutcome::Sent { peer, clearance } => {
                 let under_tls = Some(matches!(clearance.outcome(), TlsOutcome::Tls(_)));
-                return Self { outcome: "goes_on", fails: false, peer: Some(peer.clone()), under_tls, failure: None };
+                return Self {
+                    outcome: "goes_on",
+                    fails: false,
+                    peer: Some(peer.clone()),
+                    under_tls,
+                    failure: None,
+                };
             }
-            PredictedOutcome::Deferred(failure) => ("deferred", failure_document(failure, Persistence::Transient)),
-            PredictedOutcome::Held(failure) => ("held", failure_document(failure, Persistence::Transient)),
-            PredictedOutcome::Bounced(failure) => ("bounced", failure_document(failure, Persistence::Permanent)),
+            PredictedOutcome::Deferred(failure) => (
+                "deferred",
+                failure_document(failure, Persistence::Transient),
+            ),
+            PredictedOutcome::Held(failure) => {
+                ("held", failure_document(failure, Persistence::Transient))
+            }
+            PredictedOutcome::Bounced(failure) => {
+                ("bounced", failure_document(failure, Persistence::Permanent))
+            }
         };
-        Self { outcome, fails: true, peer: None, under_tls: None, failure: Some(failure) }
+        Self {
+            outcome,
+            fails: true,
+            peer: None,
+            under_tls: None,
+            failure: Some(failure),
+        }
     }
 }
 
@@ -149,7 +168,10 @@ struct CertificateFields {
 }
 
 #[derive(Serialize)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a keyword of the EHLO reply, independent of the others")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a keyword of the EHLO reply, independent of the others"
+)]
 struct ExtensionsDocument {
     /// True if SIZE is offered.
     size: bool,
@@ -178,30 +200,52 @@ pub(super) fn document(result: &DomainProbe, expiries: &[UpcomingExpiry]) -> Pro
         connector: result.connector.name.clone(),
         memory: match &result.remembered {
             RememberedTls::Known(MemoryFinding::Nothing) => MemoryDocument::Nothing,
-            RememberedTls::Known(MemoryFinding::TookTls { last }) => MemoryDocument::TookTls { last: *last },
+            RememberedTls::Known(MemoryFinding::TookTls { last }) => {
+                MemoryDocument::TookTls { last: *last }
+            }
             RememberedTls::Unavailable(why) => MemoryDocument::Unknown { why: why.clone() },
         },
-        hops: result.probe.hops.iter().flatten().map(|probed| hop(probed, &result.known)).collect(),
+        hops: result
+            .probe
+            .hops
+            .iter()
+            .flatten()
+            .map(|probed| hop(probed, &result.known))
+            .collect(),
         end: OutcomeDocument::of(&result.probe.prospect),
         exception_until: result.after.as_ref().map(|after| after.until),
-        after_exception: result.after.as_ref().map(|after| OutcomeDocument::of(&after.probe.prospect)),
+        after_exception: result
+            .after
+            .as_ref()
+            .map(|after| OutcomeDocument::of(&after.probe.prospect)),
         breaks_soon: expiries.iter().map(expiry).collect(),
     }
 }
 
 fn failure_document(failure: &Failure, ends_as: Persistence) -> FailureDocument {
-    FailureDocument { status: failure.enhanced(ends_as).to_string(), text: failure.to_string() }
+    FailureDocument {
+        status: failure.enhanced(ends_as).to_string(),
+        text: failure.to_string(),
+    }
 }
 
 fn expiry(expiry: &UpcomingExpiry) -> ExpiryDocument {
     let (what, peer, certificate) = match &expiry.item {
-        ExpiringItem::PeerCertificate { peer, subject } => {
-            ("their_certificate", Some(peer.clone()), Some(subject.clone()))
-        }
+        ExpiringItem::PeerCertificate { peer, subject } => (
+            "their_certificate",
+            Some(peer.clone()),
+            Some(subject.clone()),
+        ),
         ExpiringItem::OwnCertificate { file } => ("our_certificate", None, Some(file.clone())),
         ExpiringItem::Exception { .. } => ("exception", None, None),
     };
-    ExpiryDocument { what, peer, certificate, at: expiry.at, days_left: days_left(expiry.at) }
+    ExpiryDocument {
+        what,
+        peer,
+        certificate,
+        at: expiry.at,
+        days_left: days_left(expiry.at),
+    }
 }
 
 fn hop(probed: &ProbedHop, known: &DaemonPolicies) -> HopDocument {
@@ -217,7 +261,11 @@ fn hop(probed: &ProbedHop, known: &DaemonPolicies) -> HopDocument {
         host: probed.hop.host.to_string(),
         port: probed.hop.port,
         wanted,
-        mta_sts_policy: probed.findings.as_ref().ok().and_then(|findings| known.note(&findings.found.published)),
+        mta_sts_policy: probed
+            .findings
+            .as_ref()
+            .ok()
+            .and_then(|findings| known.note(&findings.found.published)),
         failure: failure.map(|failure| failure_document(failure, failure.persistence)),
         addresses,
     }
@@ -226,8 +274,16 @@ fn hop(probed: &ProbedHop, known: &DaemonPolicies) -> HopDocument {
 fn address(findings: &AddressFindings) -> AddressDocument {
     let (tls, no_tls) = match &findings.outcome {
         Some(TlsOutcome::Tls(facts)) => {
-            let (version, cipher, key_exchange) = (facts.version.to_string(), facts.cipher, facts.key_exchange);
-            (Some(TlsDocument { version, cipher, key_exchange }), None)
+            let (version, cipher, key_exchange) =
+                (facts.version.to_string(), facts.cipher, facts.key_exchange);
+            (
+                Some(TlsDocument {
+                    version,
+                    cipher,
+                    key_exchange,
+                }),
+                None,
+            )
         }
         Some(TlsOutcome::Clear(reason)) => (None, Some(reason.to_string())),
         None => (None, None),
@@ -249,31 +305,50 @@ fn address(findings: &AddressFindings) -> AddressDocument {
                 layer: demand.layer.to_string(),
                 demand: demand.to_string(),
                 met: verdict.is_ok(),
-                why: verdict.as_ref().map_or_else(ToString::to_string, ToString::to_string),
+                why: verdict
+                    .as_ref()
+                    .map_or_else(ToString::to_string, ToString::to_string),
             })
             .collect(),
         chain: findings.chain.iter().map(certificate).collect(),
         trusted: trusted.map(Result::is_ok),
-        not_trusted: trusted.and_then(|trusted| trusted.as_ref().err()).map(ToString::to_string),
+        not_trusted: trusted
+            .and_then(|trusted| trusted.as_ref().err())
+            .map(ToString::to_string),
         extensions: findings.extensions.map(offers),
         cleared: findings.end.is_ok(),
-        authentication: findings.end.as_ref().ok().map(|clearance| clearance.authentication().to_string()),
-        failure: findings.end.as_ref().err().map(|failure| failure_document(failure, failure.persistence)),
+        authentication: findings
+            .end
+            .as_ref()
+            .ok()
+            .map(|clearance| clearance.authentication().to_string()),
+        failure: findings
+            .end
+            .as_ref()
+            .err()
+            .map(|failure| failure_document(failure, failure.persistence)),
     }
 }
 
 fn certificate(sent: &SentCertificate) -> CertificateDocument {
     match sent {
         SentCertificate::Malformed => CertificateDocument::Malformed { malformed: true },
-        SentCertificate::Readable(certificate) => CertificateDocument::Readable(Box::new(CertificateFields {
-            subject: certificate.subject.clone(),
-            issuer: certificate.issuer.clone(),
-            names: certificate.names.iter().take(NAMES_MAX).map(ToString::to_string).collect(),
-            not_before: certificate.not_before,
-            not_after: certificate.not_after,
-            days_left: days_left(certificate.not_after),
-            pin: certificate.key.to_string(),
-        })),
+        SentCertificate::Readable(certificate) => {
+            CertificateDocument::Readable(Box::new(CertificateFields {
+                subject: certificate.subject.clone(),
+                issuer: certificate.issuer.clone(),
+                names: certificate
+                    .names
+                    .iter()
+                    .take(NAMES_MAX)
+                    .map(ToString::to_string)
+                    .collect(),
+                not_before: certificate.not_before,
+                not_after: certificate.not_after,
+                days_left: days_left(certificate.not_after),
+                pin: certificate.key.to_string(),
+            }))
+        }
     }
 }
 

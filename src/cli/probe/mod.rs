@@ -1,8 +1,8 @@
-//! `gatepost probe`: dials the hosts that accept a domain's mail and judges their TLS as a delivery would. No mail is
-//! sent.
+//! `gatepost probe`: dials the hosts that accept a domain's mail and judges their TLS as a delivery
+//! would. No mail is sent.
 //!
-//! Exit status: 0 if mail would be delivered today; 1 if not; 2 for unusable arguments or an unusable configuration. The
-//! command works without a running daemon and writes no file of it.
+//! Exit status: 0 if mail would be delivered today; 1 if not; 2 for unusable arguments or an
+//! unusable configuration. The command works without a running daemon and writes no file of it.
 
 mod all;
 mod context;
@@ -19,21 +19,22 @@ use jiff::civil::Date;
 
 use super::explain::ask_daemon;
 use super::{ConfigFile, runtime, show, show_faults};
-use crate::address::{Host, Mailbox};
 use crate::config::{self, Connector, OutboundConfig, default_connector};
-use crate::connector::exception;
 use crate::discovery::Discovery;
 use crate::explain::{DaemonPolicies, RememberedTls, Sources, policy_domains};
-use crate::outbound::probe::{PredictedOutcome, Probe, ProbeQuery, probe};
-use crate::tls::TlsOutcome;
+use crate::policy::connector::exception;
+use crate::policy::tls::TlsOutcome;
+use crate::relay::outbound::probe::{PredictedOutcome, Probe, ProbeQuery, probe};
+use crate::smtp::address::{Host, Mailbox};
 use context::ProbeContext;
 
 /// Dial the hosts that accept a domain's mail, and judge them as a delivery would; no mail is sent
 ///
-/// The command sends EHLO, STARTTLS, EHLO and QUIT to each address of each host. It shows every demand with its verdict,
-/// the certificates with their expiry and pins ready to paste, and the result that mail would have today. If an exception
-/// of the connector is in force, it also shows the result after the exception has ended. The exit status is 1 if mail
-/// would not be delivered today.
+/// The command sends EHLO, STARTTLS, EHLO and QUIT to each address of each host. It shows every
+/// demand with its verdict, the certificates with their expiry and pins ready to paste, and the
+/// result that mail would have today. If an exception of the connector is in force, it also shows
+/// the result after the exception has ended. The exit status is 1 if mail would not be delivered
+/// today.
 #[derive(Debug, Args)]
 pub(super) struct ProbeArguments {
     /// The recipient domain, or an address at it
@@ -55,7 +56,9 @@ pub(super) struct ProbeArguments {
 /// Parses a domain or address literal, alone or after the "@" of an address.
 fn host(text: &str) -> Result<Host, String> {
     if text.contains('@') {
-        return Mailbox::parse(text).map(|mailbox| mailbox.host().clone()).map_err(|error| error.to_string());
+        return Mailbox::parse(text)
+            .map(|mailbox| mailbox.host().clone())
+            .map_err(|error| error.to_string());
     }
     Host::parse(text).map_err(|error| error.to_string())
 }
@@ -88,21 +91,29 @@ impl DomainProbe {
     /// Returns true if mail would be delivered in the clear today.
     fn is_clear(&self) -> bool {
         match &self.probe.prospect {
-            PredictedOutcome::Sent { clearance, .. } => matches!(clearance.outcome(), TlsOutcome::Clear(_)),
-            PredictedOutcome::Deferred(_) | PredictedOutcome::Held(_) | PredictedOutcome::Bounced(_) => false,
+            PredictedOutcome::Sent { clearance, .. } => {
+                matches!(clearance.outcome(), TlsOutcome::Clear(_))
+            }
+            PredictedOutcome::Deferred(_)
+            | PredictedOutcome::Held(_)
+            | PredictedOutcome::Bounced(_) => false,
         }
     }
 
     /// Returns true if mail would not be delivered after the exception has ended.
     fn fails_later(&self) -> bool {
-        self.after.as_ref().is_some_and(|after| fails(&after.probe.prospect))
+        self.after
+            .as_ref()
+            .is_some_and(|after| fails(&after.probe.prospect))
     }
 }
 
 fn fails(prospect: &PredictedOutcome) -> bool {
     match prospect {
         PredictedOutcome::Sent { .. } => false,
-        PredictedOutcome::Deferred(_) | PredictedOutcome::Held(_) | PredictedOutcome::Bounced(_) => true,
+        PredictedOutcome::Deferred(_)
+        | PredictedOutcome::Held(_)
+        | PredictedOutcome::Bounced(_) => true,
     }
 }
 
@@ -114,7 +125,12 @@ pub(super) fn run(arguments: &ProbeArguments) -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let connector = match arguments.connector.as_deref().map(|name| connector_by_name(&config, name)).transpose() {
+    let connector = match arguments
+        .connector
+        .as_deref()
+        .map(|name| connector_by_name(&config, name))
+        .transpose()
+    {
         Ok(connector) => connector,
         Err(text) => {
             eprintln!("gatepost probe: {text}");
@@ -150,13 +166,27 @@ fn connector_by_name(config: &config::Config, name: &str) -> Result<Arc<Connecto
     if let Some(connector) = all.find(|connector| connector.name == name) {
         return Ok(Arc::clone(connector));
     }
-    let names: Vec<_> = config.connectors.iter().chain([&built_in]).map(|connector| connector.name.as_str()).collect();
-    Err(format!("there is no connector \"{name}\"; there are: {}", names.join(", ")))
+    let names: Vec<_> = config
+        .connectors
+        .iter()
+        .chain([&built_in])
+        .map(|connector| connector.name.as_str())
+        .collect();
+    Err(format!(
+        "there is no connector \"{name}\"; there are: {}",
+        names.join(", ")
+    ))
 }
 
 /// Probes one domain and prints the result.
-async fn run_one(context: &ProbeContext, recipient: &Host, connector: Option<Arc<Connector>>, json: bool) -> ExitCode {
-    let connector = connector.unwrap_or_else(|| Arc::clone(context.snapshot.connectors.for_host(recipient)));
+async fn run_one(
+    context: &ProbeContext,
+    recipient: &Host,
+    connector: Option<Arc<Connector>>,
+    json: bool,
+) -> ExitCode {
+    let connector =
+        connector.unwrap_or_else(|| Arc::clone(context.snapshot.connectors.for_host(recipient)));
     let result = probe_domain(context, recipient.clone(), connector).await;
     let expiries = expiry::upcoming(&result, context);
     if json {
@@ -165,28 +195,62 @@ async fn run_one(context: &ProbeContext, recipient: &Host, connector: Option<Arc
         show(&text::report(&result, &context.snapshot.config));
         show(&expiry::lines(&expiries));
     }
-    if result.fails() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    if result.fails() {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    }
 }
 
 /// Probes one domain.
-async fn probe_domain(context: &ProbeContext, recipient: Host, connector: Arc<Connector>) -> DomainProbe {
+async fn probe_domain(
+    context: &ProbeContext,
+    recipient: Host,
+    connector: Arc<Connector>,
+) -> DomainProbe {
     let policies = policy_domains(&recipient, &connector.outbound.route);
     let (remembered, known) = ask_daemon(&context.snapshot.config, &recipient, &policies).await;
-    let discovery = Discovery::with_policies(Sources::new(context.web.clone(), &remembered, known.clone()));
+    let discovery = Discovery::with_policies(Sources::new(
+        context.web.clone(),
+        &remembered,
+        known.clone(),
+    ));
     let ask = async |connector: &Connector| {
-        probe(&context.snapshot, &discovery, ProbeQuery { recipient: &recipient, connector }).await
+        probe(
+            &context.snapshot,
+            &discovery,
+            ProbeQuery {
+                recipient: &recipient,
+                connector,
+            },
+        )
+        .await
     };
     let probe = ask(&connector).await;
     let after = match exception(&connector, Timestamp::now()) {
-        Some(exception) => {
-            Some(AfterException { until: exception.until, probe: ask(&without_exception(&connector)).await })
-        }
+        Some(exception) => Some(AfterException {
+            until: exception.until,
+            probe: ask(&without_exception(&connector)).await,
+        }),
         None => None,
     };
-    DomainProbe { recipient, connector, remembered, known, probe, after }
+    DomainProbe {
+        recipient,
+        connector,
+        remembered,
+        known,
+        probe,
+        after,
+    }
 }
 
 fn without_exception(connector: &Connector) -> Connector {
-    let outbound = OutboundConfig { exception: None, ..connector.outbound.clone() };
-    Connector { outbound, ..connector.clone() }
+    let outbound = OutboundConfig {
+        exception: None,
+        ..connector.outbound.clone()
+    };
+    Connector {
+        outbound,
+        ..connector.clone()
+    }
 }

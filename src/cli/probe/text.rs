@@ -9,16 +9,20 @@ use jiff::tz::TimeZone;
 use super::super::format::plain;
 use super::expiry::date_and_days;
 use super::{AfterException, DomainProbe, PredictedOutcome};
-use crate::address::Host;
 use crate::config::{Config, WarnAfter, write_duration};
-use crate::connector::{DaneFinding, MemoryFinding, MtaStsFinding, MtaStsListing, exception};
 use crate::explain::{DaemonPolicies, RememberedTls};
-use crate::failure::{Failure, Persistence};
-use crate::handshake::SentCertificate;
-use crate::outbound::probe::{AddressFindings, FirstTry, HopFindings, ProbedHop, chain_verdict};
-use crate::route::HopOrigin;
+use crate::net::route::HopOrigin;
+use crate::net::tls_io::SentCertificate;
+use crate::policy::connector::{
+    DaneFinding, MemoryFinding, MtaStsFinding, MtaStsListing, exception,
+};
+use crate::policy::failure::{Failure, Persistence};
+use crate::policy::tls::{Authentication, NamePattern, TlsOutcome};
+use crate::relay::outbound::probe::{
+    AddressFindings, FirstTry, HopFindings, ProbedHop, chain_verdict,
+};
+use crate::smtp::address::Host;
 use crate::smtp::client::{Extensions, SizeLimit};
-use crate::tls::{Authentication, NamePattern, TlsOutcome};
 
 /// The maximum number of names of a certificate, which may have hundreds.
 const NAMES_MAX: usize = 8;
@@ -27,7 +31,10 @@ const NAMES_MAX: usize = 8;
 
 /// Returns everything that the probe saw, and the result that mail would have.
 pub(super) fn report(result: &DomainProbe, config: &Config) -> String {
-    let mut out = format!("{}, by connector \"{}\"\n", result.recipient, result.connector.name);
+    let mut out = format!(
+        "{}, by connector \"{}\"\n",
+        result.recipient, result.connector.name
+    );
     let _ = writeln!(out, "remembered  {}", remembered(&result.remembered));
     match &result.probe.hops {
         Ok(hops) => {
@@ -36,12 +43,28 @@ pub(super) fn report(result: &DomainProbe, config: &Config) -> String {
             }
         }
         Err(failure) => {
-            let _ = writeln!(out, "\nno hosts    {}", failure_text(failure, failure.persistence));
+            let _ = writeln!(
+                out,
+                "\nno hosts    {}",
+                failure_text(failure, failure.persistence)
+            );
         }
     }
-    let _ = write!(out, "\n{}", prospect(&result.recipient, &result.probe.prospect, config));
-    if let (Some(exception), true) = (exception(&result.connector, Timestamp::now()), result.is_clear()) {
-        let _ = writeln!(out, "The exception until {} allows that ({}).", exception.until, plain(&exception.reason));
+    let _ = write!(
+        out,
+        "\n{}",
+        prospect(&result.recipient, &result.probe.prospect, config)
+    );
+    if let (Some(exception), true) = (
+        exception(&result.connector, Timestamp::now()),
+        result.is_clear(),
+    ) {
+        let _ = writeln!(
+            out,
+            "The exception until {} allows that ({}).",
+            exception.until,
+            plain(&exception.reason)
+        );
     }
     if let Some(AfterException { until, probe }) = &result.after {
         let then = prospect(&result.recipient, &probe.prospect, config);
@@ -52,9 +75,14 @@ pub(super) fn report(result: &DomainProbe, config: &Config) -> String {
 
 fn remembered(remembered: &RememberedTls) -> String {
     match remembered {
-        RememberedTls::Known(MemoryFinding::Nothing) => "no TLS of this domain is remembered".to_owned(),
+        RememberedTls::Known(MemoryFinding::Nothing) => {
+            "no TLS of this domain is remembered".to_owned()
+        }
         RememberedTls::Known(MemoryFinding::TookTls { last }) => {
-            format!("the domain used TLS, last on {}", last.to_zoned_datetime(TimeZone::UTC).date())
+            format!(
+                "the domain used TLS, last on {}",
+                last.to_zoned_datetime(TimeZone::UTC).date()
+            )
         }
         RememberedTls::Unavailable(why) => format!("not available: {}", plain(why)),
     }
@@ -71,11 +99,20 @@ fn hop(out: &mut String, probed: &ProbedHop, known: &DaemonPolicies) {
     let findings = match &probed.findings {
         Ok(findings) => findings,
         Err(failure) => {
-            let _ = writeln!(out, "  NOT USABLE  {}", failure_text(failure, failure.persistence));
+            let _ = writeln!(
+                out,
+                "  NOT USABLE  {}",
+                failure_text(failure, failure.persistence)
+            );
             return;
         }
     };
-    let HopFindings { policy, found, unmeetable, addresses } = findings;
+    let HopFindings {
+        policy,
+        found,
+        unmeetable,
+        addresses,
+    } = findings;
     line(out, "policy", &plain(&policy.to_string()));
     line(out, "DANE", &plain(&dane(&found.findings.dane)));
     line(out, "MTA-STS", &plain(&mta_sts(&found.findings.mta_sts)));
@@ -84,7 +121,11 @@ fn hop(out: &mut String, probed: &ProbedHop, known: &DaemonPolicies) {
     }
     if let Some(failure) = unmeetable {
         let failure = failure_text(failure, failure.persistence);
-        line(out, "REFUSED", &format!("{failure}; a delivery does not dial it"));
+        line(
+            out,
+            "REFUSED",
+            &format!("{failure}; a delivery does not dial it"),
+        );
     }
     for findings in addresses {
         address(out, findings);
@@ -101,7 +142,12 @@ fn dane(found: &DaneFinding) -> String {
         DaneFinding::Absent(why) => format!("no demand: {why}"),
         DaneFinding::Unusable(why) => format!("TLS, unauthenticated: {why}"),
         DaneFinding::Usable(set) => {
-            let records: Vec<_> = set.records.iter().take(NAMES_MAX).map(ToString::to_string).collect();
+            let records: Vec<_> = set
+                .records
+                .iter()
+                .take(NAMES_MAX)
+                .map(ToString::to_string)
+                .collect();
             format!("{} at {}", records.join(", "), set.base)
         }
     }
@@ -110,7 +156,9 @@ fn dane(found: &DaneFinding) -> String {
 fn mta_sts(found: &MtaStsFinding) -> String {
     let listing = |listing: &MtaStsListing| match listing {
         MtaStsListing::Listed => "the policy lists this host".to_owned(),
-        MtaStsListing::NotListed(listed) => format!("the policy does NOT list this host, but {}", names(listed)),
+        MtaStsListing::NotListed(listed) => {
+            format!("the policy does NOT list this host, but {}", names(listed))
+        }
     };
     match found {
         MtaStsFinding::NotLookedUp(why) => format!("not looked up: {why}"),
@@ -129,14 +177,25 @@ fn address(out: &mut String, findings: &AddressFindings) {
     match &findings.outcome {
         Some(TlsOutcome::Tls(facts)) => {
             let key_exchange = facts.key_exchange.unwrap_or("none");
-            line(out, "TLS", &format!("{}, {}, key exchange {key_exchange}", facts.version, facts.cipher));
+            line(
+                out,
+                "TLS",
+                &format!(
+                    "{}, {}, key exchange {key_exchange}",
+                    facts.version, facts.cipher
+                ),
+            );
         }
         Some(TlsOutcome::Clear(reason)) => line(out, "no TLS", &plain(&reason.to_string())),
         // The verdict below has the reason.
         None => {}
     }
     for (demand, verdict) in &findings.verdicts {
-        line(out, "demand", &plain(&format!("{}: {demand}", demand.layer)));
+        line(
+            out,
+            "demand",
+            &plain(&format!("{}: {demand}", demand.layer)),
+        );
         match verdict {
             Ok(authentication) => line(out, "", &plain(&format!("met{}", known(authentication)))),
             Err(lack) => line(out, "", &plain(&format!("NOT MET: {lack}"))),
@@ -159,17 +218,31 @@ fn address(out: &mut String, findings: &AddressFindings) {
                 TlsOutcome::Tls(_) => format!("under TLS{}", known(clearance.authentication())),
                 TlsOutcome::Clear(_) => "IN THE CLEAR".to_owned(),
             };
-            line(out, "verdict", &plain(&format!("mail may be sent {outcome}")));
+            line(
+                out,
+                "verdict",
+                &plain(&format!("mail may be sent {outcome}")),
+            );
         }
         Err(failure) => {
-            let without_peer = Failure { peer: None, ..failure.clone() };
-            line(out, "verdict", &format!("FAILS: {}", failure_text(&without_peer, failure.persistence)));
+            let without_peer = Failure {
+                peer: None,
+                ..failure.clone()
+            };
+            line(
+                out,
+                "verdict",
+                &format!(
+                    "FAILS: {}",
+                    failure_text(&without_peer, failure.persistence)
+                ),
+            );
         }
     }
 }
 
-/// Returns the authentication of the peer. If the certificate is not trusted, which no layer demanded, the reason is
-/// added.
+/// Returns the authentication of the peer. If the certificate is not trusted, which no layer
+/// demanded, the reason is added.
 fn known(authentication: &Authentication) -> String {
     match authentication {
         Authentication::Untrusted(lack) => format!(", though {lack}"),
@@ -191,15 +264,28 @@ fn certificate(out: &mut String, number: usize, sent: &SentCertificate) {
             if !certificate.names.is_empty() {
                 line(out, "", &format!("for {}", names(&certificate.names)));
             }
-            line(out, "", &plain(&format!("issued by {}", certificate.issuer)));
-            line(out, "", &format!("expires {}", date_and_days(certificate.not_after)));
+            line(
+                out,
+                "",
+                &plain(&format!("issued by {}", certificate.issuer)),
+            );
+            line(
+                out,
+                "",
+                &format!("expires {}", date_and_days(certificate.not_after)),
+            );
             line(out, "", &format!("pins = [\"{}\"]", certificate.key));
         }
     }
 }
 
 fn names(names: &[NamePattern]) -> String {
-    let mut text = names.iter().take(NAMES_MAX).map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let mut text = names
+        .iter()
+        .take(NAMES_MAX)
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(", ");
     if let Some(more) = names.len().checked_sub(NAMES_MAX).filter(|more| *more > 0) {
         let _ = write!(text, " and {more} more");
     }
@@ -212,14 +298,23 @@ fn offers(extensions: Extensions) -> String {
         SizeLimit::NoLimit => "SIZE without a limit".to_owned(),
         SizeLimit::Limit(octets) => format!("SIZE {octets}"),
     };
-    let flag = |has: bool, keyword: &str| if has { keyword.to_owned() } else { format!("no {keyword}") };
+    let flag = |has: bool, keyword: &str| {
+        if has {
+            keyword.to_owned()
+        } else {
+            format!("no {keyword}")
+        }
+    };
     let flags = [
         (extensions.eight_bit_mime, "8BITMIME"),
         (extensions.smtputf8, "SMTPUTF8"),
         (extensions.dsn, "DSN"),
         (extensions.require_tls, "REQUIRETLS"),
     ];
-    std::iter::once(size).chain(flags.map(|(has, keyword)| flag(has, keyword))).collect::<Vec<_>>().join(", ")
+    std::iter::once(size)
+        .chain(flags.map(|(has, keyword)| flag(has, keyword)))
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 /// Returns a failure with its enhanced status, as in a report to the sender.
@@ -233,7 +328,10 @@ fn prospect(domain: &Host, prospect: &PredictedOutcome, config: &Config) -> Stri
         PredictedOutcome::Sent { peer, clearance } => match clearance.outcome() {
             TlsOutcome::Tls(_) => format!("Mail for {domain} would go to {peer} under TLS.\n"),
             TlsOutcome::Clear(reason) => {
-                format!("Mail for {domain} would go to {peer} IN THE CLEAR: {}.\n", plain(&reason.to_string()))
+                format!(
+                    "Mail for {domain} would go to {peer} IN THE CLEAR: {}.\n",
+                    plain(&reason.to_string())
+                )
             }
         },
         PredictedOutcome::Deferred(failure) => {
@@ -241,7 +339,10 @@ fn prospect(domain: &Host, prospect: &PredictedOutcome, config: &Config) -> Stri
             let expire = write_duration(config.queue.expire);
             let delay_report = match config.queue.warn_after {
                 WarnAfter::Never => String::new(),
-                WarnAfter::Age(age) => format!("after {} its sender gets a delay report; ", write_duration(age)),
+                WarnAfter::Age(age) => format!(
+                    "after {} its sender gets a delay report; ",
+                    write_duration(age)
+                ),
             };
             format!(
                 "Mail for {domain} would be DEFERRED:\n  {why}\n{delay_report}after {expire} it bounces:\n  5.4.7 not \
@@ -264,7 +365,10 @@ pub(super) fn brief(prospect: &PredictedOutcome) -> (&'static str, String) {
     let (outcome, failure, ends_as) = match prospect {
         PredictedOutcome::Sent { peer, clearance } => {
             return match clearance.outcome() {
-                TlsOutcome::Tls(_) => ("ok", plain(&format!("{peer}{}", known(clearance.authentication())))),
+                TlsOutcome::Tls(_) => (
+                    "ok",
+                    plain(&format!("{peer}{}", known(clearance.authentication()))),
+                ),
                 TlsOutcome::Clear(reason) => ("CLEAR", plain(&format!("{peer}: {reason}"))),
             };
         }

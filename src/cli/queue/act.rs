@@ -5,12 +5,14 @@ use std::process::ExitCode;
 
 use super::select::{MissingIds, Selection};
 use super::{AdminClient, QueueError, SelectedMessages};
-use crate::admin::api::{DeliveryState, OrderRequest, OrderResponse, OrderResult, OvertakenBy, QueuedMessage};
+use crate::admin::api::{
+    DeliveryState, OrderRequest, OrderResponse, OrderResult, OvertakenBy, QueuedMessage,
+};
 use crate::cli::format::count;
 use crate::cli::json::JsonArray;
 use crate::cli::show;
-use crate::envelope::QueueId;
-use crate::scheduler::Order;
+use crate::relay::scheduler::Order;
+use crate::smtp::envelope::QueueId;
 
 /// The maximum number of messages in one request, small enough for an answer within a few seconds.
 const BATCH: usize = 500;
@@ -42,7 +44,8 @@ pub(super) async fn run(
 
 /// Retries all messages and prints only errors. An empty queue is a success.
 pub(super) async fn flush(client: &AdminClient) -> Result<ExitCode, QueueError> {
-    let (report, error) = apply(client, &Selection::everything(), false, Order::Retry, true).await?;
+    let (report, error) =
+        apply(client, &Selection::everything(), false, Order::Retry, true).await?;
     match error {
         Some(error) => Err(error),
         None if report.refused > 0 => Ok(ExitCode::FAILURE),
@@ -50,8 +53,8 @@ pub(super) async fn flush(client: &AdminClient) -> Result<ExitCode, QueueError> 
     }
 }
 
-/// Applies an order to the selected messages in batches. If a batch fails, the results of those before it are returned
-/// with the error.
+/// Applies an order to the selected messages in batches. If a batch fails, the results of those
+/// before it are returned with the error.
 async fn apply(
     client: &AdminClient,
     selection: &Selection,
@@ -70,18 +73,32 @@ async fn apply(
     let (verb, _) = verb_forms(order);
     if ask && !io::stdin().is_terminal() {
         let verb = verb.to_lowercase();
-        return Err(QueueError::Usage(format!("cannot ask without a terminal; add --yes to {verb} them.")));
+        return Err(QueueError::Usage(format!(
+            "cannot ask without a terminal; add --yes to {verb} them."
+        )));
     }
-    let Targets { ids, missing, already_trying } = find_targets(client, selection, order).await?;
+    let Targets {
+        ids,
+        missing,
+        already_trying,
+    } = find_targets(client, selection, order).await?;
     if ask && !ids.is_empty() && !confirm(verb, ids.len()) {
         return Err(QueueError::Failed("nothing was done.".to_owned()));
     }
     let mut report = OrderReport::begin(order, json, !selection.ids.is_empty(), already_trying);
     for id in &missing.ids {
-        report.add(OrderResult { id: *id, done: false, error: Some(missing.reason().to_owned()), meanwhile: None });
+        report.add(OrderResult {
+            id: *id,
+            done: false,
+            error: Some(missing.reason().to_owned()),
+            meanwhile: None,
+        });
     }
     for batch in ids.chunks(BATCH) {
-        let orders = OrderRequest { order, ids: batch.to_vec() };
+        let orders = OrderRequest {
+            order,
+            ids: batch.to_vec(),
+        };
         let OrderResponse { answers } = match client.post("/v1/queue/orders", &orders).await {
             Ok(answers) => answers,
             Err(error) => return Ok((report, Some(error.into()))),
@@ -101,9 +118,14 @@ struct Targets {
     already_trying: usize,
 }
 
-/// Finds the selected messages. Messages that are selected by options are left out if the order does not apply to them.
-/// A message that is named by its id is always included, so that the daemon's error for it is printed.
-async fn find_targets(client: &AdminClient, selection: &Selection, order: Order) -> Result<Targets, QueueError> {
+/// Finds the selected messages. Messages that are selected by options are left out if the order
+/// does not apply to them. A message that is named by its id is always included, so that the
+/// daemon's error for it is printed.
+async fn find_targets(
+    client: &AdminClient,
+    selection: &Selection,
+    order: Order,
+) -> Result<Targets, QueueError> {
     let named = !selection.ids.is_empty();
     let (mut ids, mut already_trying) = (Vec::new(), 0);
     let add_page = |page: Vec<QueuedMessage>| {
@@ -116,12 +138,21 @@ async fn find_targets(client: &AdminClient, selection: &Selection, order: Order)
         }
     };
     let missing = selection.each_page(client, add_page).await?;
-    Ok(Targets { ids, missing, already_trying })
+    Ok(Targets {
+        ids,
+        missing,
+        already_trying,
+    })
 }
 
 /// Returns true if an order changes anything for a message.
 fn applies_to(order: Order, message: &QueuedMessage) -> bool {
-    let has_state = |state: DeliveryState| message.recipients.iter().any(|recipient| recipient.state == state);
+    let has_state = |state: DeliveryState| {
+        message
+            .recipients
+            .iter()
+            .any(|recipient| recipient.state == state)
+    };
     match order {
         Order::Retry => has_state(DeliveryState::Waiting) && !message.busy,
         Order::Hold => has_state(DeliveryState::Waiting),
@@ -157,12 +188,20 @@ struct OrderReport {
 
 impl OrderReport {
     fn begin(order: Order, json: bool, named: bool, already_trying: usize) -> Self {
-        Self { order, array: JsonArray::begin(json), json, named, already_trying, done: 0, refused: 0 }
+        Self {
+            order,
+            array: JsonArray::begin(json),
+            json,
+            named,
+            already_trying,
+            done: 0,
+            refused: 0,
+        }
     }
 
     fn add(&mut self, answer: OrderResult) {
-        // The queue changes between the list and the order. Messages that were not named and have left the queue, or
-        // are being delivered by now, are not failures.
+        // The queue changes between the list and the order. Messages that were not named and have
+        // left the queue, or are being delivered by now, are not failures.
         match answer.meanwhile {
             Some(OvertakenBy::Gone) if !self.named => return,
             Some(OvertakenBy::Busy) if !self.named && self.order == Order::Retry => {
@@ -190,14 +229,21 @@ impl OrderReport {
             let done = count(self.done, "message");
             show(&match (self.done, self.refused) {
                 (0, 0) if self.already_trying > 0 => {
-                    format!("{} being delivered already, nothing to do\n", count(self.already_trying, "message"))
+                    format!(
+                        "{} being delivered already, nothing to do\n",
+                        count(self.already_trying, "message")
+                    )
                 }
                 (0, 0) => "no message matches\n".to_owned(),
                 (_, 0) => format!("{done} {participle}\n"),
                 (_, refused) => format!("{done} {participle}, {refused} not\n"),
             });
         }
-        if self.done > 0 && self.refused == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        if self.done > 0 && self.refused == 0 {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        }
     }
 }
 
@@ -209,8 +255,17 @@ mod tests {
     fn counts(named: bool, order: Order) -> (usize, usize, usize) {
         let mut report = OrderReport::begin(order, false, named, 0);
         let id = QueueId::from_number(5).expect("small");
-        let answer = |meanwhile| OrderResult { id, done: false, error: Some("no".to_owned()), meanwhile };
-        report.add(OrderResult { done: true, error: None, ..answer(None) });
+        let answer = |meanwhile| OrderResult {
+            id,
+            done: false,
+            error: Some("no".to_owned()),
+            meanwhile,
+        };
+        report.add(OrderResult {
+            done: true,
+            error: None,
+            ..answer(None)
+        });
         for meanwhile in [None, Some(OvertakenBy::Gone), Some(OvertakenBy::Busy)] {
             report.add(answer(meanwhile));
         }

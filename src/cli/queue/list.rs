@@ -6,7 +6,9 @@ use jiff::Timestamp;
 
 use super::{AdminClient, QueueError, Selection};
 use crate::admin::api::{DeliveryState, QueuedMessage, QueuedRecipient};
-use crate::cli::format::{age, brief, count, frameless_table, plain, sender, short, size, table_lines};
+use crate::cli::format::{
+    age, brief, count, frameless_table, plain, sender, short, size, table_lines,
+};
 use crate::cli::json::JsonArray;
 use crate::cli::show;
 
@@ -14,7 +16,11 @@ use crate::cli::show;
 const RECIPIENTS_MAX: usize = 5;
 
 /// Prints the selected messages page by page, and their total.
-pub(super) async fn run(client: &AdminClient, selection: &Selection, json: bool) -> Result<ExitCode, QueueError> {
+pub(super) async fn run(
+    client: &AdminClient,
+    selection: &Selection,
+    json: bool,
+) -> Result<ExitCode, QueueError> {
     let (mut messages, mut octets) = (0_usize, 0_u64);
     let mut array = JsonArray::begin(json);
     let missing = selection
@@ -41,18 +47,27 @@ pub(super) async fn run(client: &AdminClient, selection: &Selection, json: bool)
         });
     }
     let not_found = !missing.ids.is_empty() || (is_empty && selection.is_filtered());
-    Ok(if not_found { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    Ok(if not_found {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
 }
 
-/// Returns a line for each recipient, and below it the reason for its state, as Postfix does. A reason that adjacent
-/// recipients of a message share is printed once, below the last of them.
+/// Returns a line for each recipient, and below it the reason for its state, as Postfix does. A
+/// reason that adjacent recipients of a message share is printed once, below the last of them.
 fn lines(messages: &[QueuedMessage], now: Timestamp) -> String {
     let mut table = frameless_table(&["id", "age", "size", "from", "to", "state"]);
     let mut reasons = Vec::new();
     for message in messages {
         for (index, row) in rows(message, now).into_iter().enumerate() {
             let message_cells = if index == 0 {
-                [message.id.to_string(), age(message.accepted, now), size(message.size), sender(&message.sender)]
+                [
+                    message.id.to_string(),
+                    age(message.accepted, now),
+                    size(message.size),
+                    sender(&message.sender),
+                ]
             } else {
                 // The last reason is that of the recipient before, in the same message.
                 if reasons.last() == Some(&row.reason) {
@@ -87,8 +102,8 @@ struct RecipientRow {
     reason: String,
 }
 
-/// Returns the open recipients of a message. A bounced recipient counts as open, and has a reason, until the report to
-/// its sender is stored.
+/// Returns the open recipients of a message. A bounced recipient counts as open, and has a reason,
+/// until the report to its sender is stored.
 fn rows(message: &QueuedMessage, now: Timestamp) -> Vec<RecipientRow> {
     let is_open = |recipient: &&QueuedRecipient| match recipient.state {
         DeliveryState::Waiting | DeliveryState::Held => true,
@@ -107,11 +122,19 @@ fn rows(message: &QueuedMessage, now: Timestamp) -> Vec<RecipientRow> {
         .collect();
     let more = open.count() - rows.len();
     if more > 0 {
-        rows.push(RecipientRow { to: format!("and {more} more"), state: String::new(), reason: String::new() });
+        rows.push(RecipientRow {
+            to: format!("and {more} more"),
+            state: String::new(),
+            reason: String::new(),
+        });
     }
     // Without open recipients the message is about to leave the queue.
     if rows.is_empty() {
-        rows.push(RecipientRow { to: String::new(), state: "done".to_owned(), reason: String::new() });
+        rows.push(RecipientRow {
+            to: String::new(),
+            state: "done".to_owned(),
+            reason: String::new(),
+        });
     }
     rows
 }
@@ -119,21 +142,28 @@ fn rows(message: &QueuedMessage, now: Timestamp) -> Vec<RecipientRow> {
 fn state(recipient: &QueuedRecipient, busy: bool, now: Timestamp) -> String {
     match (recipient.state, recipient.next) {
         (DeliveryState::Held, _) => "held".to_owned(),
-        (DeliveryState::Waiting, Some(next)) => format!("next attempt in {}", brief(now.duration_until(next))),
+        (DeliveryState::Waiting, Some(next)) => {
+            format!("next attempt in {}", brief(now.duration_until(next)))
+        }
         (DeliveryState::Waiting, None) if busy => "being delivered".to_owned(),
         (DeliveryState::Waiting, None) => "due".to_owned(),
         (DeliveryState::Delivered, _) => "delivered".to_owned(),
-        (DeliveryState::Failed, _) if recipient.reason.is_some() => "bounced, report pending".to_owned(),
+        (DeliveryState::Failed, _) if recipient.reason.is_some() => {
+            "bounced, report pending".to_owned()
+        }
         (DeliveryState::Failed, _) => "bounced".to_owned(),
     }
 }
 
-/// Returns the reason for the backoff of the recipient's destination or of its part, or else for its last failure.
+/// Returns the reason for the backoff of the recipient's destination or of its part, or else for
+/// its last failure.
 fn reason(recipient: &QueuedRecipient) -> String {
     let destination = recipient.destination_down.as_ref().map(|down| &down.reason);
     let part = recipient.part_down.as_ref().map(|down| &down.reason);
     let reason = destination.or(part).or(recipient.reason.as_ref());
-    reason.map(|reason| short(&format!("{} {}", reason.status, reason.text))).unwrap_or_default()
+    reason
+        .map(|reason| short(&format!("{} {}", reason.status, reason.text)))
+        .unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -152,7 +182,9 @@ mod tests {
                 "reason":{{"at":"2026-11-23T00:00:00Z","status":"4.4.1","text":"{text}","host":null,"reply":null}}}}"#
             )
         };
-        let many: Vec<_> = (0..7).map(|at| recipient(&format!("r{at}@a.example"), "waiting", "down")).collect();
+        let many: Vec<_> = (0..7)
+            .map(|at| recipient(&format!("r{at}@a.example"), "waiting", "down"))
+            .collect();
         let of = |recipients: &[String]| {
             message(&format!(
                 r#"{{"id":"0000000000005","accepted":"2026-11-23T00:00:00Z","expires":"2026-11-28T00:00:00Z","size":9,

@@ -1,7 +1,8 @@
 //! `gatepost queue`: lists the messages in the queue, and changes them on an operator's order.
 //!
-//! It asks the running daemon over the admin socket. Exit status: 0; 1 if no message matches, an order is refused, no
-//! daemon answers or the output cannot be written; 2 for unusable arguments or an unusable configuration.
+//! It asks the running daemon over the admin socket. Exit status: 0; 1 if no message matches, an
+//! order is refused, no daemon answers or the output cannot be written; 2 for unusable arguments or
+//! an unusable configuration.
 
 mod act;
 mod list;
@@ -16,13 +17,14 @@ use super::ConfigFile;
 use super::admin_client::{AdminClient, SocketError};
 use super::runtime::{self, DaemonCommandError, run_with_daemon};
 use crate::config::{AdminSocket, Config};
-use crate::scheduler::Order;
+use crate::relay::scheduler::Order;
 use select::Selection;
 
 /// List the messages in the queue; retry, hold, release, remove or bounce them
 ///
-/// The commands ask the running daemon over its admin socket. Messages are named by their ids, or selected by --domain,
-/// --sender, --older-than, --state and --connector, all of which must match; --all selects every message.
+/// The commands ask the running daemon over its admin socket. Messages are named by their ids, or
+/// selected by --domain, --sender, --older-than, --state and --connector, all of which must match;
+/// --all selects every message.
 #[derive(Debug, Args)]
 pub(super) struct QueueArguments {
     #[command(subcommand)]
@@ -33,7 +35,8 @@ pub(super) struct QueueArguments {
 enum QueueCommand {
     /// List all messages, or those that are selected
     List(SelectedMessages),
-    /// Show messages: envelope, the state of each recipient, every attempt with its reason, and the next one
+    /// Show messages: envelope, the state of each recipient, every attempt with its reason, and the
+    /// next one
     Show {
         #[command(flatten)]
         chosen: SelectedMessages,
@@ -110,10 +113,19 @@ pub(super) fn run(arguments: &QueueArguments) -> ExitCode {
         QueueCommand::Remove(change) => (&change.chosen, Some((Order::Remove, change.yes))),
         QueueCommand::Bounce(change) => (&change.chosen, Some((Order::Bounce, change.yes))),
     };
-    run_with_daemon("queue", &chosen.file.config, async |client| match (&arguments.command, order) {
-        (QueueCommand::Show { chosen, headers, body }, _) => show::run(&client, chosen, *headers, *body).await,
-        (_, Some((order, yes))) => act::run(&client, chosen, order, yes).await,
-        (_, None) => list::run(&client, &chosen.selection, chosen.json).await,
+    run_with_daemon("queue", &chosen.file.config, async |client| {
+        match (&arguments.command, order) {
+            (
+                QueueCommand::Show {
+                    chosen,
+                    headers,
+                    body,
+                },
+                _,
+            ) => show::run(&client, chosen, *headers, *body).await,
+            (_, Some((order, yes))) => act::run(&client, chosen, order, yes).await,
+            (_, None) => list::run(&client, &chosen.selection, chosen.json).await,
+        }
     })
 }
 
@@ -130,10 +142,16 @@ pub(super) enum SendmailQueueCommand {
 ///
 /// # Errors
 /// [`SendmailQueueError`].
-pub(super) fn run_for_sendmail(config: &Config, command: SendmailQueueCommand) -> Result<ExitCode, SendmailQueueError> {
-    let AdminSocket::Path(path) = &config.admin.socket.value else { return Err(SendmailQueueError::NoSocket) };
+pub(super) fn run_for_sendmail(
+    config: &Config,
+    command: SendmailQueueCommand,
+) -> Result<ExitCode, SendmailQueueError> {
+    let AdminSocket::Path(path) = &config.admin.socket.value else {
+        return Err(SendmailQueueError::NoSocket);
+    };
     let client = AdminClient::at(path.clone());
-    let runtime = runtime::single_threaded().map_err(|error| SendmailQueueError::Other(error.to_string()))?;
+    let runtime =
+        runtime::single_threaded().map_err(|error| SendmailQueueError::Other(error.to_string()))?;
     let result = runtime.block_on(async {
         match command {
             SendmailQueueCommand::List => list::run(&client, &Selection::default(), false).await,

@@ -6,11 +6,11 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use super::QueueError;
-use crate::address::{Host, ReversePath};
 use crate::admin::api::{QueuePage, QueuedMessage};
 use crate::cli::admin_client::{AdminClient, percent_encoded};
 use crate::config;
-use crate::envelope::QueueId;
+use crate::smtp::address::{Host, ReversePath};
+use crate::smtp::envelope::QueueId;
 
 /// The number of messages in one request to the daemon.
 const PAGE: usize = 500;
@@ -30,7 +30,8 @@ pub(super) struct Selection {
     /// Messages that were accepted longer ago than this: 30m, 2h, 3d
     #[arg(long, value_name = "TIME", value_parser = age)]
     older_than: Option<Duration>,
-    /// Messages with an open recipient in this state; with --domain or --connector, the same recipient must match those
+    /// Messages with an open recipient in this state; with --domain or --connector, the same
+    /// recipient must match those
     #[arg(long, value_name = "STATE")]
     state: Option<OpenStateFilter>,
     /// Messages with an open recipient whose domain has this connector
@@ -60,7 +61,9 @@ impl OpenStateFilter {
 }
 
 fn id(text: &str) -> Result<QueueId, String> {
-    QueueId::parse(text).ok_or_else(|| "an id has 13 letters and digits, as `gatepost queue list` shows it".to_owned())
+    QueueId::parse(text).ok_or_else(|| {
+        "an id has 13 letters and digits, as `gatepost queue list` shows it".to_owned()
+    })
 }
 
 fn domain(text: &str) -> Result<Host, String> {
@@ -68,18 +71,25 @@ fn domain(text: &str) -> Result<Host, String> {
 }
 
 fn sender(text: &str) -> Result<ReversePath, String> {
-    let bare = text.strip_prefix('<').and_then(|rest| rest.strip_suffix('>')).unwrap_or(text);
+    let bare = text
+        .strip_prefix('<')
+        .and_then(|rest| rest.strip_suffix('>'))
+        .unwrap_or(text);
     ReversePath::parse(bare).map_err(|error| error.to_string())
 }
 
 fn age(text: &str) -> Result<Duration, String> {
-    config::parse_duration(text).ok_or_else(|| "write a number and a unit, such as 30m, 2h or 3d".to_owned())
+    config::parse_duration(text)
+        .ok_or_else(|| "write a number and a unit, such as 30m, 2h or 3d".to_owned())
 }
 
 impl Selection {
     /// Returns the selection of every message.
     pub(super) fn everything() -> Self {
-        Self { all: true, ..Self::default() }
+        Self {
+            all: true,
+            ..Self::default()
+        }
     }
 
     /// Returns true if no option was given.
@@ -101,8 +111,8 @@ impl Selection {
             || self.connector.is_some()
     }
 
-    /// Requests the selected messages from the daemon and calls `handle_page` with each page. Returns the ids that were
-    /// named and not found.
+    /// Requests the selected messages from the daemon and calls `handle_page` with each page.
+    /// Returns the ids that were named and not found.
     ///
     /// # Errors
     /// The daemon cannot be asked.
@@ -114,7 +124,10 @@ impl Selection {
         let mut ids = self.ids.clone();
         ids.sort_unstable();
         ids.dedup();
-        let mut missing = MissingIds { ids: Vec::new(), has_filter_options: self.has_filter_options() };
+        let mut missing = MissingIds {
+            ids: Vec::new(),
+            has_filter_options: self.has_filter_options(),
+        };
         for group in ids.chunks(PAGE) {
             let mut unseen = group.to_vec();
             self.pages(client, group, |messages| {
@@ -140,7 +153,9 @@ impl Selection {
         let mut after: Option<QueueId> = None;
         loop {
             let from = after.map(|id| format!("&after={id}")).unwrap_or_default();
-            let page: QueuePage = client.get(&format!("/v1/queue?limit={PAGE}{filter}{from}")).await?;
+            let page: QueuePage = client
+                .get(&format!("/v1/queue?limit={PAGE}{filter}{from}"))
+                .await?;
             if !page.messages.is_empty() {
                 handle_page(page.messages);
             }
@@ -174,7 +189,13 @@ impl Selection {
             add("connector", connector.clone());
         }
         if !ids.is_empty() {
-            add("ids", ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(","));
+            add(
+                "ids",
+                ids.iter()
+                    .map(ToString::to_string)
+                    .collect::<Vec<_>>()
+                    .join(","),
+            );
         }
         query
     }
@@ -219,12 +240,20 @@ mod tests {
 
     fn read(arguments: &[&str]) -> Result<Selection, String> {
         let line = TestCommand::try_parse_from(std::iter::once(&"queue").chain(arguments));
-        line.map(|line| line.selection).map_err(|error| error.to_string())
+        line.map(|line| line.selection)
+            .map_err(|error| error.to_string())
     }
 
     #[test]
     fn options_become_query_parameters() {
-        let all = ["--domain", "bücher.example", "--sender", "<a+b@example.org>", "--older-than", "2h"];
+        let all = [
+            "--domain",
+            "bücher.example",
+            "--sender",
+            "<a+b@example.org>",
+            "--older-than",
+            "2h",
+        ];
         let selection = read(&all).expect("good");
         let query = "&domain=xn--bcher-kva.example&sender=a%2Bb%40example.org&older_than=7200";
         assert_eq!(selection.query(&[]), query);
@@ -256,7 +285,10 @@ mod tests {
             (&["--older-than", "5M"], "a number and a unit"),
             (&["--all", "--domain", "example.org"], "cannot be used with"),
             (&["--all", "--state", "held"], "cannot be used with"),
-            (&["--state", "delivered"], "[possible values: waiting, held]"),
+            (
+                &["--state", "delivered"],
+                "[possible values: waiting, held]",
+            ),
             (&["--all", "0000000000005"], "cannot be used with"),
         ] {
             let error = read(arguments).expect_err("bad");

@@ -8,12 +8,14 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::{AdminClient, QueueError, SelectedMessages};
-use crate::admin::api::{DeliveryState, EnvelopeParameters, FailureReason, QueuedMessage, QueuedRecipient};
+use crate::admin::api::{
+    DeliveryState, EnvelopeParameters, FailureReason, QueuedMessage, QueuedRecipient,
+};
 use crate::cli::admin_client::SocketError;
 use crate::cli::format::{age, plain, sender, size, time, time_and_wait};
 use crate::cli::json::JsonArray;
 use crate::cli::{has_write_error, show};
-use crate::envelope::{BodyType, Notify, QueueId, Ret, TlsRequirement};
+use crate::smtp::envelope::{BodyType, Notify, QueueId, Ret, TlsRequirement};
 
 /// A part of a message's content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,7 +49,11 @@ pub(super) async fn run(
         return Err(QueueError::Usage(message.to_owned()));
     }
     let mut ids = Vec::new();
-    let mut missing = selection.each_page(client, |page| ids.extend(page.iter().map(|message| message.id))).await?;
+    let mut missing = selection
+        .each_page(client, |page| {
+            ids.extend(page.iter().map(|message| message.id))
+        })
+        .await?;
     // A single id gives one JSON object; every other selection gives an array, whatever is found.
     let is_single = selection.ids.len() == 1;
     let mut array = JsonArray::begin(chosen.json && !is_single);
@@ -60,17 +66,26 @@ pub(super) async fn run(
                 }
                 array.add(&message);
             }),
-            (false, false, false) => client.get(&format!("/v1/queue/{id}")).await.map(|message: QueuedMessage| {
-                let gap = if shown == 0 { "" } else { "\n" };
-                show(&format!("{gap}{}", message_text(&message, Timestamp::now())));
-            }),
+            (false, false, false) => {
+                client
+                    .get(&format!("/v1/queue/{id}"))
+                    .await
+                    .map(|message: QueuedMessage| {
+                        let gap = if shown == 0 { "" } else { "\n" };
+                        show(&format!(
+                            "{gap}{}",
+                            message_text(&message, Timestamp::now())
+                        ));
+                    })
+            }
             (false, true, false) => write_content(client, id, ContentPart::Headers).await,
             (false, false, true) => write_content(client, id, ContentPart::Body).await,
             (false, true, true) => write_content(client, id, ContentPart::Whole).await,
         };
         match result {
             Ok(()) => shown += 1,
-            // The message has left the queue since it was listed. That is an error only if it was named.
+            // The message has left the queue since it was listed. That is an error only if it was
+            // named.
             Err(SocketError::Missing(_)) if selection.ids.is_empty() => {}
             Err(SocketError::Missing(_)) => missing.ids.push(id),
             Err(error) => return Err(error.into()),
@@ -84,24 +99,49 @@ pub(super) async fn run(
     if shown == 0 && missing.ids.is_empty() {
         eprintln!("no message matches");
     }
-    Ok(if shown == 0 || !missing.ids.is_empty() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    Ok(if shown == 0 || !missing.ids.is_empty() {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
 }
 
 /// Writes content to standard output: on a terminal as safe text, otherwise octet for octet.
-async fn write_content(client: &AdminClient, id: QueueId, part: ContentPart) -> Result<(), SocketError> {
+async fn write_content(
+    client: &AdminClient,
+    id: QueueId,
+    part: ContentPart,
+) -> Result<(), SocketError> {
     let mut stdout = io::stdout().lock();
     let target = part.target(id);
     if stdout.is_terminal() {
-        client.copy(&target, &mut TerminalWriter { terminal: stdout, pending: Vec::new() }).await
+        client
+            .copy(
+                &target,
+                &mut TerminalWriter {
+                    terminal: stdout,
+                    pending: Vec::new(),
+                },
+            )
+            .await
     } else {
         client.copy(&target, &mut stdout).await
     }
 }
 
-/// Returns a message as JSON, with its header and body if these are wanted. Octets that are not UTF-8 are replaced.
-async fn json(client: &AdminClient, id: QueueId, headers: bool, body: bool) -> Result<Value, SocketError> {
+/// Returns a message as JSON, with its header and body if these are wanted. Octets that are not
+/// UTF-8 are replaced.
+async fn json(
+    client: &AdminClient,
+    id: QueueId,
+    headers: bool,
+    body: bool,
+) -> Result<Value, SocketError> {
     let mut message: Value = client.get(&format!("/v1/queue/{id}")).await?;
-    for (wanted, part, key) in [(headers, ContentPart::Headers, "headers"), (body, ContentPart::Body, "body")] {
+    for (wanted, part, key) in [
+        (headers, ContentPart::Headers, "headers"),
+        (body, ContentPart::Body, "body"),
+    ] {
         if wanted {
             let mut content = Vec::new();
             client.copy(&part.target(id), &mut content).await?;
@@ -121,7 +161,9 @@ struct TerminalWriter<W> {
 impl<W: Write> Write for TerminalWriter<W> {
     fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
         self.pending.extend_from_slice(octets);
-        let incomplete = self.pending.split_off(self.pending.len() - incomplete_tail(&self.pending));
+        let incomplete = self
+            .pending
+            .split_off(self.pending.len() - incomplete_tail(&self.pending));
         self.write_pending()?;
         self.pending = incomplete;
         Ok(octets.len())
@@ -137,12 +179,16 @@ impl<W: Write> Write for TerminalWriter<W> {
 impl<W: Write> TerminalWriter<W> {
     fn write_pending(&mut self) -> io::Result<()> {
         let text = String::from_utf8_lossy(&self.pending).replace("\r\n", "\n");
-        let lines: Vec<_> = text.split('\n').map(|line| plain(&line.replace('\t', "    "))).collect();
+        let lines: Vec<_> = text
+            .split('\n')
+            .map(|line| plain(&line.replace('\t', "    ")))
+            .collect();
         self.terminal.write_all(lines.join("\n").as_bytes())
     }
 }
 
-/// Returns the number of octets at the end that begin a CR LF or a UTF-8 character without completing it.
+/// Returns the number of octets at the end that begin a CR LF or a UTF-8 character without
+/// completing it.
 fn incomplete_tail(octets: &[u8]) -> usize {
     for (back, octet) in (1..=3).zip(octets.iter().rev()) {
         let length = match octet {
@@ -167,17 +213,39 @@ fn message_text(message: &QueuedMessage, now: Timestamp) -> String {
     };
     line("message", &message.id.to_string());
     line("from", &sender(&message.sender));
-    line("accepted", &format!("{}, {} ago", time(message.accepted), age(message.accepted, now)));
+    line(
+        "accepted",
+        &format!(
+            "{}, {} ago",
+            time(message.accepted),
+            age(message.accepted, now)
+        ),
+    );
     line("expires", &time_and_wait(message.expires, now));
     line("size", &size(message.size));
-    if let Some(parameters) = message.parameters.as_ref().map(parameters).filter(|text| !text.is_empty()) {
+    if let Some(parameters) = message
+        .parameters
+        .as_ref()
+        .map(parameters)
+        .filter(|text| !text.is_empty())
+    {
         line("parameters", &parameters);
     }
-    if message.parameters.as_ref().is_some_and(|parameters| parameters.tls == TlsRequirement::Relaxed) {
-        line("header", "TLS-Required: No (DANE and MTA-STS of the recipients' domains do not apply)");
+    if message
+        .parameters
+        .as_ref()
+        .is_some_and(|parameters| parameters.tls == TlsRequirement::Relaxed)
+    {
+        line(
+            "header",
+            "TLS-Required: No (DANE and MTA-STS of the recipients' domains do not apply)",
+        );
     }
     if message.busy {
-        line("now", "busy (being delivered, or another command is running)");
+        line(
+            "now",
+            "busy (being delivered, or another command is running)",
+        );
     }
     for recipient in &message.recipients {
         text.push('\n');
@@ -213,7 +281,14 @@ fn recipient_text(text: &mut String, recipient: &QueuedRecipient, busy: bool, no
     let mut line = |name: &str, value: &str| {
         let _ = writeln!(text, "{name:<10} {value}");
     };
-    line("to", &format!("{} (connector {})", plain(&recipient.address.to_string()), plain(&recipient.connector)));
+    line(
+        "to",
+        &format!(
+            "{} (connector {})",
+            plain(&recipient.address.to_string()),
+            plain(&recipient.connector)
+        ),
+    );
     line(
         "state",
         match recipient.state {
@@ -232,18 +307,35 @@ fn recipient_text(text: &mut String, recipient: &QueuedRecipient, busy: bool, no
     }
     if let Some(down) = &recipient.destination_down {
         let reason = reason(&down.reason);
-        line("", &format!("its destination is in backoff until {}: {reason}", time_and_wait(down.until, now)));
+        line(
+            "",
+            &format!(
+                "its destination is in backoff until {}: {reason}",
+                time_and_wait(down.until, now)
+            ),
+        );
     }
     if let Some(down) = &recipient.part_down {
-        let (part, until, reason) = (plain(&down.part), time_and_wait(down.until, now), reason(&down.reason));
-        line("", &format!("{part} is in backoff until {until}, other mail for its destination is not: {reason}"));
+        let (part, until, reason) = (
+            plain(&down.part),
+            time_and_wait(down.until, now),
+            reason(&down.reason),
+        );
+        line(
+            "",
+            &format!(
+                "{part} is in backoff until {until}, other mail for its destination is not: {reason}"
+            ),
+        );
     }
     let history = recipient.history.as_deref().unwrap_or_default();
     let attempts = usize::try_from(recipient.attempts).unwrap_or(usize::MAX);
     match (attempts, history.len()) {
         (0, 0) if recipient.state == DeliveryState::Waiting => line("attempts", "none yet"),
         (_, 0) => {}
-        (attempts, kept) if attempts > kept => line("attempts", &format!("{attempts}, {kept} of them listed")),
+        (attempts, kept) if attempts > kept => {
+            line("attempts", &format!("{attempts}, {kept} of them listed"))
+        }
         (attempts, _) => line("attempts", &attempts.to_string()),
     }
     for failure in history {
@@ -260,9 +352,21 @@ fn recipient_text(text: &mut String, recipient: &QueuedRecipient, busy: bool, no
 
 /// Returns the value of the NOTIFY parameter (RFC 3461 §4.1).
 fn notify_keywords(notify: Notify) -> String {
-    let Notify::On { success, failure, delay } = notify else { return "NEVER".to_owned() };
+    let Notify::On {
+        success,
+        failure,
+        delay,
+    } = notify
+    else {
+        return "NEVER".to_owned();
+    };
     let keywords = [(success, "SUCCESS"), (failure, "FAILURE"), (delay, "DELAY")];
-    keywords.into_iter().filter(|(on, _)| *on).map(|(_, keyword)| keyword).collect::<Vec<_>>().join(",")
+    keywords
+        .into_iter()
+        .filter(|(on, _)| *on)
+        .map(|(_, keyword)| keyword)
+        .collect::<Vec<_>>()
+        .join(",")
 }
 
 fn reason(reason: &FailureReason) -> String {
@@ -272,7 +376,7 @@ fn reason(reason: &FailureReason) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::envelope::TlsRequirement::{Ordinary, Relaxed, Require};
+    use crate::smtp::envelope::TlsRequirement::{Ordinary, Relaxed, Require};
 
     #[test]
     fn requiretls_is_shown_as_a_parameter() {
@@ -281,7 +385,10 @@ mod tests {
                 "body": "7BIT", "smtputf8": false, "ret": null, "envid": null, "tls": tls, "eight_bit": false,
                 "utf8_header": false
             });
-            assert_eq!(parameters(&serde_json::from_value(json).expect("parameters")), text);
+            assert_eq!(
+                parameters(&serde_json::from_value(json).expect("parameters")),
+                text
+            );
         }
     }
 
@@ -289,9 +396,14 @@ mod tests {
     fn terminal_output_is_safe_in_chunks_of_every_size() {
         let content = "A: ü\u{1b}[2J\r\n\tb €\r\n".as_bytes();
         for size in 1..=content.len() {
-            let mut writer = TerminalWriter { terminal: Vec::new(), pending: Vec::new() };
+            let mut writer = TerminalWriter {
+                terminal: Vec::new(),
+                pending: Vec::new(),
+            };
             for chunk in content.chunks(size) {
-                writer.write_all(chunk).expect("writing into a Vec cannot fail");
+                writer
+                    .write_all(chunk)
+                    .expect("writing into a Vec cannot fail");
             }
             let shown = String::from_utf8(writer.terminal).expect("text");
             assert_eq!(shown, "A: ü\u{fffd}[2J\n    b €\n", "by {size}");

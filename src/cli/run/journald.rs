@@ -1,11 +1,12 @@
-//! Log lines in the native protocol of the systemd journal (<https://systemd.io/JOURNAL_NATIVE_PROTOCOL/>).
+//! Log lines in the native protocol of the systemd journal
+//! (<https://systemd.io/JOURNAL_NATIVE_PROTOCOL/>).
 //!
-//! `MESSAGE` is the whole line as in the text format, with all fields, so that `journalctl` prints them. Each field is
-//! also sent on its own, as `GATEPOST_QUEUE_ID` and so on, for filters; `GATEPOST_MESSAGE` is the sentence without the
-//! fields.
+//! `MESSAGE` is the whole line as in the text format, with all fields, so that `journalctl` prints
+//! them. Each field is also sent on its own, as `GATEPOST_QUEUE_ID` and so on, for filters;
+//! `GATEPOST_MESSAGE` is the sentence without the fields.
 //!
-//! Spans are not sent, since Gatepost opens none. A line that is too long for one datagram (200 KiB) goes to stderr; that
-//! is rare, since texts of strangers are cut before they are logged.
+//! Spans are not sent, since Gatepost opens none. A line that is too long for one datagram (200
+//! KiB) goes to stderr; that is rare, since texts of strangers are cut before they are logged.
 
 use std::fmt;
 use std::io::{self, Write as _};
@@ -35,13 +36,17 @@ impl JournaldLayer {
     /// # Errors
     /// No process listens on the socket.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
-        let journal = Self { socket: UnixDatagram::unbound()?, path: path.to_owned() };
+        let journal = Self {
+            socket: UnixDatagram::unbound()?,
+            path: path.to_owned(),
+        };
         // An empty entry shows that journald is there, which drops it.
         journal.send(&[])?;
         Ok(journal)
     }
 
-    /// Sends an entry. The socket is not connected: each entry goes to the path, so that journald may be restarted.
+    /// Sends an entry. The socket is not connected: each entry goes to the path, so that journald
+    /// may be restarted.
     fn send(&self, entry: &[u8]) -> io::Result<()> {
         self.socket.send_to(entry, &self.path).map(drop)
     }
@@ -50,7 +55,8 @@ impl JournaldLayer {
 impl<S: Subscriber> Layer<S> for JournaldLayer {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let mut line = String::new();
-        // Writing into a String cannot fail. If a value's own formatting fails, the line ends there.
+        // Writing into a String cannot fail. If a value's own formatting fails, the line ends
+        // there.
         let _ = DefaultFields::new().format_fields(Writer::new(&mut line), event);
         let metadata = event.metadata();
         let priority = priority(*metadata.level());
@@ -65,7 +71,8 @@ impl<S: Subscriber> Layer<S> for JournaldLayer {
         }
         event.record(&mut FieldWriter(&mut entry));
         if self.send(&entry).is_err() {
-            // Under systemd, stderr goes to the journal too. If that fails as well, the line is lost.
+            // Under systemd, stderr goes to the journal too. If that fails as well, the line is
+            // lost.
             let _ = writeln!(io::stderr(), "<{priority}>{line}");
         }
     }
@@ -81,7 +88,8 @@ fn priority(level: Level) -> &'static str {
     }
 }
 
-/// Appends a field in the binary form, with its length, so that a line end in a value cannot start another field.
+/// Appends a field in the binary form, with its length, so that a line end in a value cannot start
+/// another field.
 fn append_field(entry: &mut Vec<u8>, name: &str, value: &str) {
     entry.extend_from_slice(name.as_bytes());
     entry.push(b'\n');
@@ -96,8 +104,17 @@ struct FieldWriter<'a>(&'a mut Vec<u8>);
 impl Visit for FieldWriter<'_> {
     fn record_str(&mut self, field: &Field, value: &str) {
         // journald drops fields whose names have other characters than A-Z, 0-9 and "_".
-        let allowed = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' };
-        let name: String = "GATEPOST_".chars().chain(field.name().chars().map(allowed)).collect();
+        let allowed = |c: char| {
+            if c.is_ascii_alphanumeric() {
+                c.to_ascii_uppercase()
+            } else {
+                '_'
+            }
+        };
+        let name: String = "GATEPOST_"
+            .chars()
+            .chain(field.name().chars().map(allowed))
+            .collect();
         append_field(self.0, &name, value);
     }
 
@@ -128,7 +145,10 @@ mod tests {
         let mut rest = &entry[..length];
         let mut fields = Vec::new();
         while !rest.is_empty() {
-            let name = rest.iter().position(|&byte| byte == b'\n').expect("a name, and its end");
+            let name = rest
+                .iter()
+                .position(|&byte| byte == b'\n')
+                .expect("a name, and its end");
             let (size, value) = rest[name + 1..].split_first_chunk().expect("a length");
             let size = usize::try_from(u64::from_le_bytes(*size)).expect("it fits");
             assert_eq!(value[size], b'\n', "the end of a value");
@@ -140,13 +160,18 @@ mod tests {
     }
 
     fn values<'a>(entry: &'a [(String, String)], name: &str) -> Vec<&'a str> {
-        entry.iter().filter(|(other, _)| other == name).map(|(_, value)| value.as_str()).collect()
+        entry
+            .iter()
+            .filter(|(other, _)| other == name)
+            .map(|(_, value)| value.as_str())
+            .collect()
     }
 
     #[test]
     fn fields_are_sent_in_the_message_and_one_by_one() {
         let (_folder, path, socket) = journald();
-        let log = tracing_subscriber::registry().with(JournaldLayer::open(&path).expect("it listens"));
+        let log =
+            tracing_subscriber::registry().with(JournaldLayer::open(&path).expect("it listens"));
         assert!(next(&socket).is_empty());
         tracing::subscriber::with_default(log, || {
             tracing::warn!(queue_id = %"0sb", to = "b@c.example", tls.wanted = "forced", delay_ms = 7, "delivery deferred");
@@ -154,7 +179,8 @@ mod tests {
         });
 
         let entry = next(&socket);
-        let line = r#"delivery deferred queue_id=0sb to="b@c.example" tls.wanted="forced" delay_ms=7"#;
+        let line =
+            r#"delivery deferred queue_id=0sb to="b@c.example" tls.wanted="forced" delay_ms=7"#;
         assert_eq!(values(&entry, "MESSAGE"), [line]);
         for (name, value) in [
             ("PRIORITY", "4"),
@@ -170,13 +196,17 @@ mod tests {
             assert_eq!(values(&entry, name), [value], "{name}");
         }
         let entry = next(&socket);
-        assert_eq!((values(&entry, "MESSAGE"), values(&entry, "PRIORITY")), (vec!["stopped"], vec!["6"]));
+        assert_eq!(
+            (values(&entry, "MESSAGE"), values(&entry, "PRIORITY")),
+            (vec!["stopped"], vec!["6"])
+        );
     }
 
     #[test]
     fn a_value_with_line_ends_stays_one_field() {
         let (_folder, path, socket) = journald();
-        let log = tracing_subscriber::registry().with(JournaldLayer::open(&path).expect("it listens"));
+        let log =
+            tracing_subscriber::registry().with(JournaldLayer::open(&path).expect("it listens"));
         next(&socket);
         let reply = "250 ok\nPRIORITY=0\n_UID=0";
         tracing::subscriber::with_default(log, || tracing::info!(reply, "message delivered"));
@@ -189,7 +219,8 @@ mod tests {
     #[test]
     fn a_restart_of_journald_is_survived_and_its_absence_is_an_error() {
         let (_folder, path, socket) = journald();
-        let log = tracing_subscriber::registry().with(JournaldLayer::open(&path).expect("it listens"));
+        let log =
+            tracing_subscriber::registry().with(JournaldLayer::open(&path).expect("it listens"));
         drop(socket);
         std::fs::remove_file(&path).expect("our own file");
         assert!(JournaldLayer::open(&path).is_err(), "nobody listens");

@@ -1,7 +1,8 @@
-//! Notifications to systemd (`sd_notify(3)`): ready, reloading, stopping, the status line, and the watchdog.
+//! Notifications to systemd (`sd_notify(3)`): ready, reloading, stopping, the status line, and the
+//! watchdog.
 //!
-//! Without systemd (no `NOTIFY_SOCKET`) nothing is sent. The sockets that systemd passes to the daemon are in
-//! [`crate::daemon::SystemdSockets`].
+//! Without systemd (no `NOTIFY_SOCKET`) nothing is sent. The sockets that systemd passes to the
+//! daemon are in [`crate::daemon::SystemdSockets`].
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,7 +25,9 @@ pub(super) fn reloading() {
     match NotifyState::monotonic_usec_now() {
         // `Type=notify-reload` requires the time in the same message.
         Ok(now) => notify(&[NotifyState::Reloading, now]),
-        Err(error) => tracing::warn!(%error, "cannot read the monotonic clock; the reload is not reported to systemd"),
+        Err(error) => {
+            tracing::warn!(%error, "cannot read the monotonic clock; the reload is not reported to systemd")
+        }
     }
 }
 
@@ -41,7 +44,8 @@ pub(super) struct StatusNotifier {
 }
 
 impl StatusNotifier {
-    /// Starts the task. It probes the services at half the watchdog's interval, or every 30 seconds without a watchdog.
+    /// Starts the task. It probes the services at half the watchdog's interval, or every 30 seconds
+    /// without a watchdog.
     pub(super) fn start(probe: LivenessProbe) -> Self {
         let is_stopping = Arc::new(AtomicBool::new(false));
         let flag = Arc::clone(&is_stopping);
@@ -55,11 +59,15 @@ impl StatusNotifier {
         Self { is_stopping, task }
     }
 
-    /// Reports that the daemon stops. From now on the watchdog is fed without probing, since the services end one after
-    /// another; `[timeouts] drain` and the systemd unit limit the time for that.
+    /// Reports that the daemon stops. From now on the watchdog is fed without probing, since the
+    /// services end one after another; `[timeouts] drain` and the systemd unit limit the time for
+    /// that.
     pub(super) fn stopping(&self) {
         self.is_stopping.store(true, Ordering::Relaxed);
-        notify(&[NotifyState::Stopping, NotifyState::Status("Stopping: running deliveries may finish")]);
+        notify(&[
+            NotifyState::Stopping,
+            NotifyState::Status("Stopping: running deliveries may finish"),
+        ]);
     }
 }
 
@@ -71,7 +79,9 @@ impl Drop for StatusNotifier {
 
 /// Probes the services at each interval and notifies systemd of the result.
 async fn run_notifier(probe: &LivenessProbe, watchdog: Option<Duration>, is_stopping: &AtomicBool) {
-    let period = watchdog.map_or(STATUS_INTERVAL, |interval| (interval / 2).min(STATUS_INTERVAL));
+    let period = watchdog.map_or(STATUS_INTERVAL, |interval| {
+        (interval / 2).min(STATUS_INTERVAL)
+    });
     let mut interval = tokio::time::interval(period);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut unresponsive = None;
@@ -100,13 +110,17 @@ async fn run_notifier(probe: &LivenessProbe, watchdog: Option<Duration>, is_stop
 /// Sends the status line, and feeds the watchdog if the unit has one.
 fn notify_alive(watchdog: Option<Duration>, status: Option<&str>) {
     let alive = watchdog.map(|_| NotifyState::Watchdog);
-    let messages: Vec<_> = alive.into_iter().chain(status.map(NotifyState::Status)).collect();
+    let messages: Vec<_> = alive
+        .into_iter()
+        .chain(status.map(NotifyState::Status))
+        .collect();
     if !messages.is_empty() {
         notify(&messages);
     }
 }
 
-/// Reports a service that does not answer. The watchdog is not fed: if that continues, systemd restarts the daemon.
+/// Reports a service that does not answer. The watchdog is not fed: if that continues, systemd
+/// restarts the daemon.
 fn report_unresponsive(service: Unresponsive, unresponsive: &mut Option<Unresponsive>) {
     if unresponsive.replace(service) != Some(service) {
         tracing::error!(error = %service, "a service does not answer; systemd's watchdog is not fed");
@@ -116,7 +130,11 @@ fn report_unresponsive(service: Unresponsive, unresponsive: &mut Option<Unrespon
 
 /// Returns the status line.
 fn status(now: Liveness) -> String {
-    let Liveness { waiting, under_way, refused } = now;
+    let Liveness {
+        waiting,
+        under_way,
+        refused,
+    } = now;
     let refused = match refused {
         0 => "none was refused for its TLS policy".to_owned(),
         1 => "1 attempt was refused for its TLS policy".to_owned(),
@@ -138,10 +156,21 @@ mod tests {
 
     #[test]
     fn the_status_line_counts_queue_and_refusals() {
-        let liveness = Liveness { waiting: 12, under_way: 3, refused: 0 };
-        let calm = "Queue: 12 waiting, 3 under way; since the start none was refused for its TLS policy";
+        let liveness = Liveness {
+            waiting: 12,
+            under_way: 3,
+            refused: 0,
+        };
+        let calm =
+            "Queue: 12 waiting, 3 under way; since the start none was refused for its TLS policy";
         assert_eq!(status(liveness), calm);
-        let refused = status(Liveness { refused: 2, ..liveness });
-        assert!(refused.ends_with("since the start 2 attempts were refused for their TLS policy"), "{refused}");
+        let refused = status(Liveness {
+            refused: 2,
+            ..liveness
+        });
+        assert!(
+            refused.ends_with("since the start 2 attempts were refused for their TLS policy"),
+            "{refused}"
+        );
     }
 }

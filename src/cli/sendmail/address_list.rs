@@ -1,8 +1,9 @@
-//! The parser of address lists in header fields and arguments (RFC 5322 §3.4), with display names, comments and groups.
+//! The parser of address lists in header fields and arguments (RFC 5322 §3.4), with display names,
+//! comments and groups.
 //!
-//! A list with any error is rejected as a whole. If the parser skipped an address, the sender would believe that its
-//! recipient gets the message; if it joined two words to one address, the message would go to a stranger.
-//! [`crate::address`] checks the mailboxes themselves.
+//! A list with any error is rejected as a whole. If the parser skipped an address, the sender would
+//! believe that its recipient gets the message; if it joined two words to one address, the message
+//! would go to a stranger. [`crate::smtp::address`] checks the mailboxes themselves.
 
 /// The maximum length of quoted input in an error, in characters.
 const QUOTE_MAX: usize = 60;
@@ -28,7 +29,9 @@ pub(super) enum ListFault {
     #[error("a \"{0}\" closes nothing")]
     Unopened(char),
     /// Several words stand in place of one address.
-    #[error("\"{0}\" is not one address: put a comma between two addresses, and angle brackets around one with a name")]
+    #[error(
+        "\"{0}\" is not one address: put a comma between two addresses, and angle brackets around one with a name"
+    )]
     NotOne(String),
     /// A group has no name.
     #[error("an address is empty")]
@@ -55,7 +58,10 @@ pub(super) fn addresses(text: &[u8]) -> Result<Vec<ListedAddress>, ListFault> {
                 item.angle = Some(tokens.until_closed()?);
             }
             Some(b'>') => return Err(ListFault::Unopened('>')),
-            Some(b':') if item.angle.is_some() || item.words.iter().any(|word| word.mark == Some(b'@')) => {
+            Some(b':')
+                if item.angle.is_some()
+                    || item.words.iter().any(|word| word.mark == Some(b'@')) =>
+            {
                 return Err(item.not_one(text, token.end));
             }
             // The words before a colon are the name of a group.
@@ -89,9 +95,14 @@ struct ListItem {
 }
 
 impl ListItem {
-    /// Returns the error for an item that is not one address. `end` is the end of the offending token.
+    /// Returns the error for an item that is not one address. `end` is the end of the offending
+    /// token.
     fn not_one(&self, text: &[u8], end: usize) -> ListFault {
-        let start = self.words.first().map(|word| word.start).or(self.angle.as_ref().map(|(start, _)| *start));
+        let start = self
+            .words
+            .first()
+            .map(|word| word.start)
+            .or(self.angle.as_ref().map(|(start, _)| *start));
         ListFault::NotOne(quoted(text, start.unwrap_or(end), end))
     }
 
@@ -106,18 +117,33 @@ impl ListItem {
     }
 }
 
-/// Joins the tokens of one address. Blanks and comments are allowed around dots and the at sign (RFC 5322 §4.4), but not
-/// between two words.
+/// Joins the tokens of one address. Blanks and comments are allowed around dots and the at sign
+/// (RFC 5322 §4.4), but not between two words.
 fn address(text: &[u8], words: &[Token]) -> Result<ListedAddress, ListFault> {
-    let (start, end) = (words.first().map_or(0, |word| word.start), words.last().map_or(0, |word| word.end));
+    let (start, end) = (
+        words.first().map_or(0, |word| word.start),
+        words.last().map_or(0, |word| word.end),
+    );
     let are_both_words = |pair: &[Token]| pair[0].mark.is_none() && pair[1].mark.is_none();
     if words.windows(2).any(are_both_words) {
         return Err(ListFault::NotOne(quoted(text, start, end)));
     }
-    let octets: Vec<u8> = words.iter().flat_map(|word| &text[word.start..word.end]).copied().collect();
-    let address = String::from_utf8(octets).ok().filter(|address| !address.contains('\u{fffd}'));
-    let Some(address) = address else { return Err(ListFault::NotUtf8(quoted(text, start, end))) };
-    Ok(ListedAddress { address, has_domain: words.iter().any(|word| word.mark == Some(b'@')), end })
+    let octets: Vec<u8> = words
+        .iter()
+        .flat_map(|word| &text[word.start..word.end])
+        .copied()
+        .collect();
+    let address = String::from_utf8(octets)
+        .ok()
+        .filter(|address| !address.contains('\u{fffd}'));
+    let Some(address) = address else {
+        return Err(ListFault::NotUtf8(quoted(text, start, end)));
+    };
+    Ok(ListedAddress {
+        address,
+        has_domain: words.iter().any(|word| word.mark == Some(b'@')),
+        end,
+    })
 }
 
 /// Returns a part of a list for an error message: on one line, without control characters, and cut.
@@ -166,13 +192,17 @@ impl Tokens<'_> {
                     None
                 }
             };
-            return Ok(Some(Token { start, end: self.at, mark }));
+            return Ok(Some(Token {
+                start,
+                end: self.at,
+                mark,
+            }));
         }
         Ok(None)
     }
 
-    /// Reads the tokens in angle brackets, up to the closing one. Colons are allowed there, for source routes. Returns the
-    /// offset of the opening bracket as well.
+    /// Reads the tokens in angle brackets, up to the closing one. Colons are allowed there, for
+    /// source routes. Returns the offset of the opening bracket as well.
     fn until_closed(&mut self) -> Result<(usize, Vec<Token>), ListFault> {
         let (open, mut inside) = (self.at - 1, Vec::new());
         while let Some(token) = self.next()? {
@@ -230,22 +260,40 @@ mod tests {
     fn names_comments_and_groups_are_parsed() {
         for (text, wanted) in [
             ("a@x.example", &["a@x.example"][..]),
-            ("a@x.example, b@x.example,\r\n\tc@x.example", &["a@x.example", "b@x.example", "c@x.example"]),
-            ("Bob <b@x.example>, \"Last, First\" <l@x.example>", &["b@x.example", "l@x.example"]),
-            ("b@x.example (Bob, at home (really)), c@x.example", &["b@x.example", "c@x.example"]),
-            ("Friends: a@x.example, B <b@x.example>;, c@x.example", &["a@x.example", "b@x.example", "c@x.example"]),
+            (
+                "a@x.example, b@x.example,\r\n\tc@x.example",
+                &["a@x.example", "b@x.example", "c@x.example"],
+            ),
+            (
+                "Bob <b@x.example>, \"Last, First\" <l@x.example>",
+                &["b@x.example", "l@x.example"],
+            ),
+            (
+                "b@x.example (Bob, at home (really)), c@x.example",
+                &["b@x.example", "c@x.example"],
+            ),
+            (
+                "Friends: a@x.example, B <b@x.example>;, c@x.example",
+                &["a@x.example", "b@x.example", "c@x.example"],
+            ),
             ("undisclosed-recipients:;", &[]),
             ("\"odd, local\"@x.example", &["\"odd, local\"@x.example"]),
             ("\"a\\\"b\"@x.example", &["\"a\\\"b\"@x.example"]),
             ("\"a\\\" b\"@x.example", &["\"a\\\" b\"@x.example"]),
             ("\"a \\\\\" @ x.example", &["\"a \\\\\"@x.example"]),
             ("B <\"a\\\" b\" @x.example>", &["\"a\\\" b\"@x.example"]),
-            ("<@relay.example:a@x.example>", &["@relay.example:a@x.example"]),
+            (
+                "<@relay.example:a@x.example>",
+                &["@relay.example:a@x.example"],
+            ),
             ("a@[IPv6:2001:db8::1]", &["a@[IPv6:2001:db8::1]"]),
             ("root", &["root"]),
             ("a . b @ x.example", &["a.b@x.example"]),
             ("a (one) @ (two) x.example (three)", &["a@x.example"]),
-            ("name.@x.example, a..b@x.example", &["name.@x.example", "a..b@x.example"]),
+            (
+                "name.@x.example, a..b@x.example",
+                &["name.@x.example", "a..b@x.example"],
+            ),
             ("Dr. J. [Ext] Doe <d@x.example> (at work)", &["d@x.example"]),
             ("b@x.example <b@x.example>", &["b@x.example"]),
             ("a@x.example; b@x.example", &["a@x.example", "b@x.example"]),
@@ -261,32 +309,67 @@ mod tests {
     #[test]
     fn a_list_with_an_error_is_rejected_as_a_whole() {
         for (text, fault) in [
-            ("Bob <bob@x.example, Alice <alice@x.example>", "a \"<\" is not closed"),
+            (
+                "Bob <bob@x.example, Alice <alice@x.example>",
+                "a \"<\" is not closed",
+            ),
             ("<open@x.example", "a \"<\" is not closed"),
-            ("a@x.example (never closed, b@x.example", "a comment is not closed"),
+            (
+                "a@x.example (never closed, b@x.example",
+                "a comment is not closed",
+            ),
             ("a@x.example, (a (b)", "a comment is not closed"),
-            ("\"Bob <bob@x.example>, alice@x.example", "a quoted string is not closed"),
+            (
+                "\"Bob <bob@x.example>, alice@x.example",
+                "a quoted string is not closed",
+            ),
             ("a@[192.0.2.1, b@x.example", "a \"[\" is not closed"),
             ("a@x.example, b@x.example>", "a \">\" closes nothing"),
             ("a@x.example), b@x.example", "a \")\" closes nothing"),
-            ("Alice Smith alice@x.example", "\"Alice Smith alice@x.example\" is not one address"),
-            ("a@x.example b@x.example", "\"a@x.example b@x.example\" is not one address"),
-            ("a@x.example, Alice Smith", "\"Alice Smith\" is not one address"),
+            (
+                "Alice Smith alice@x.example",
+                "\"Alice Smith alice@x.example\" is not one address",
+            ),
+            (
+                "a@x.example b@x.example",
+                "\"a@x.example b@x.example\" is not one address",
+            ),
+            (
+                "a@x.example, Alice Smith",
+                "\"Alice Smith\" is not one address",
+            ),
             ("alice(comment)smith@x.example", "is not one address"),
             ("\"a\"b@x.example", "is not one address"),
-            ("Bob <b@x.example> c@x.example, d@x.example", "\"Bob <b@x.example> c\" is not one address"),
+            (
+                "Bob <b@x.example> c@x.example, d@x.example",
+                "\"Bob <b@x.example> c\" is not one address",
+            ),
             ("<b@x.example> <c@x.example>", "is not one address"),
-            ("Bob <bob smith@x.example>", "\"bob smith@x.example\" is not one address"),
-            ("bob@x.example: alice@x.example", "\"bob@x.example:\" is not one address"),
+            (
+                "Bob <bob smith@x.example>",
+                "\"bob smith@x.example\" is not one address",
+            ),
+            (
+                "bob@x.example: alice@x.example",
+                "\"bob@x.example:\" is not one address",
+            ),
             (": alice@x.example", "an address is empty"),
             ("j\u{fffd}rgen@x.example", "is not UTF-8"),
         ] {
             let message = addresses(text.as_bytes()).expect_err(text).to_string();
             assert!(message.contains(fault), "{text}: {message}");
         }
-        assert!(addresses(b"j\xfcrgen@x.example").is_err(), "an address was made up");
-        assert_eq!(texts(&format!("{} <a@x.example>", "x ".repeat(200))), ["a@x.example"]);
-        let long = addresses("x ".repeat(200).as_bytes()).expect_err("no address").to_string();
+        assert!(
+            addresses(b"j\xfcrgen@x.example").is_err(),
+            "an address was made up"
+        );
+        assert_eq!(
+            texts(&format!("{} <a@x.example>", "x ".repeat(200))),
+            ["a@x.example"]
+        );
+        let long = addresses("x ".repeat(200).as_bytes())
+            .expect_err("no address")
+            .to_string();
         assert!(long.len() < 250, "{long}");
     }
 
@@ -294,7 +377,10 @@ mod tests {
     fn the_end_of_each_address_is_known() {
         let text = "root (Cron), Bob <bob>, \"a b\", c@x.example";
         let found = addresses(text.as_bytes()).expect("a list");
-        let ends: Vec<_> = found.iter().map(|found| (&text[..found.end], found.has_domain)).collect();
+        let ends: Vec<_> = found
+            .iter()
+            .map(|found| (&text[..found.end], found.has_domain))
+            .collect();
         let wanted = [
             ("root", false),
             ("root (Cron), Bob <bob", false),

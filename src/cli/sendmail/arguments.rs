@@ -1,12 +1,12 @@
 //! The arguments of `sendmail`, as Postfix and Exim read them.
 //!
-//! Old programs pass many flags that have no effect here. These are ignored, together with their values. A flag whose
-//! effect cannot be provided is an error.
+//! Old programs pass many flags that have no effect here. These are ignored, together with their
+//! values. A flag whose effect cannot be provided is an error.
 
 use std::path::PathBuf;
 
 use super::exit::{SendmailError, Sysexit};
-use crate::envelope::{Notify, Ret};
+use crate::smtp::envelope::{Notify, Ret};
 
 /// The task that the arguments request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,7 +68,11 @@ impl SendmailOptions {
     ///
     /// # Errors
     /// The arguments are unusable (exit status 64).
-    pub(super) fn parse(mode: SendmailMode, config: PathBuf, arguments: &[String]) -> Result<Self, SendmailError> {
+    pub(super) fn parse(
+        mode: SendmailMode,
+        config: PathBuf,
+        arguments: &[String],
+    ) -> Result<Self, SendmailError> {
         let mut options = Self {
             mode,
             config,
@@ -89,14 +93,20 @@ impl SendmailOptions {
                 }
                 // This is the only long flag, and Gatepost's own.
                 Some("-config") => {
-                    let file = arguments.next().ok_or_else(|| usage("--config needs a file"))?;
+                    let file = arguments
+                        .next()
+                        .ok_or_else(|| usage("--config needs a file"))?;
                     options.config = PathBuf::from(file);
                 }
                 Some(long) if long.starts_with("-config=") => {
                     options.config = PathBuf::from(long.trim_start_matches("-config="));
                 }
-                Some(long) if long.starts_with('-') => return Err(usage(format!("unknown flag {argument}"))),
-                Some(flags) if !flags.is_empty() => options.set_flags(argument, flags, &mut arguments)?,
+                Some(long) if long.starts_with('-') => {
+                    return Err(usage(format!("unknown flag {argument}")));
+                }
+                Some(flags) if !flags.is_empty() => {
+                    options.set_flags(argument, flags, &mut arguments)?
+                }
                 _ => options.recipients.push(argument.clone()),
             }
         }
@@ -117,7 +127,9 @@ impl SendmailOptions {
             }
             if WITH_VALUE.contains(flag) {
                 let value = match attached {
-                    "" => arguments.next().ok_or_else(|| usage(format!("-{flag} needs a value")))?,
+                    "" => arguments
+                        .next()
+                        .ok_or_else(|| usage(format!("-{flag} needs a value")))?,
                     attached => attached,
                 };
                 return self.set_value(flag, value);
@@ -168,8 +180,12 @@ fn mode(value: &str) -> Result<SendmailMode, SendmailError> {
         "s" => Ok(SendmailMode::Smtp),
         "p" => Ok(SendmailMode::List),
         "i" => Ok(SendmailMode::Aliases),
-        "d" | "D" => Err(usage("-bd: the daemon is started with `gatepost run` or `systemctl start gatepost`")),
-        _ => Err(usage(format!("-b{value} is not supported: -bm, -bs, -bp and -bi are"))),
+        "d" | "D" => Err(usage(
+            "-bd: the daemon is started with `gatepost run` or `systemctl start gatepost`",
+        )),
+        _ => Err(usage(format!(
+            "-b{value} is not supported: -bm, -bs, -bp and -bi are"
+        ))),
     }
 }
 
@@ -184,10 +200,18 @@ fn notify(value: &str) -> Result<Notify, SendmailError> {
             "success" => success = true,
             "failure" => failure = true,
             "delay" => delay = true,
-            _ => return Err(usage(format!("-N {value}: write never, or some of success, failure and delay"))),
+            _ => {
+                return Err(usage(format!(
+                    "-N {value}: write never, or some of success, failure and delay"
+                )));
+            }
         }
     }
-    Ok(Notify::On { success, failure, delay })
+    Ok(Notify::On {
+        success,
+        failure,
+        delay,
+    })
 }
 
 /// Encodes a text as xtext (RFC 3461 §4).
@@ -231,16 +255,30 @@ mod tests {
         let cron = good("-i -FCronDaemon -B8BITMIME -oem root");
         assert_eq!(
             (cron.dots, cron.recipients, cron.full_name),
-            (LoneDot::Content, vec!["root".into()], Some("CronDaemon".into()))
+            (
+                LoneDot::Content,
+                vec!["root".into()],
+                Some("CronDaemon".into())
+            )
         );
         let php = good("-t -i");
         assert!(php.from_header && php.dots == LoneDot::Content);
         assert!(good("-ti").from_header && good("-oi -t").from_header);
         let git = good("-f me@a.example -i b@a.example c@a.example");
-        assert_eq!((git.sender.as_deref(), git.recipients.len()), (Some("me@a.example"), 2));
+        assert_eq!(
+            (git.sender.as_deref(), git.recipients.len()),
+            (Some("me@a.example"), 2)
+        );
         let mutt = good("-oem -oi -fme@a.example -N failure,delay -R hdrs -- -odd@a.example");
         assert_eq!(mutt.recipients, ["-odd@a.example"]);
-        assert_eq!(mutt.notify, Some(Notify::On { success: false, failure: true, delay: true }));
+        assert_eq!(
+            mutt.notify,
+            Some(Notify::On {
+                success: false,
+                failure: true,
+                delay: true
+            })
+        );
         assert_eq!((mutt.ret, mutt.dots), (Some(Ret::Hdrs), LoneDot::Content));
     }
 
@@ -250,7 +288,10 @@ mod tests {
             "-v -G -U -n -m -d8.100 -O DeliveryMode=b -oA/etc/aliases -o em -X log -L tag -h 5 -p SMTP b@a.example",
         );
         assert_eq!(wanted.recipients, ["b@a.example"]);
-        assert_eq!((wanted.mode, wanted.dots), (SendmailMode::Message, LoneDot::End));
+        assert_eq!(
+            (wanted.mode, wanted.dots),
+            (SendmailMode::Message, LoneDot::End)
+        );
         assert_eq!(good("-bs").mode, SendmailMode::Smtp);
         assert_eq!(good("-b p").mode, SendmailMode::List);
         assert_eq!(good("-q30m").mode, SendmailMode::Flush);
@@ -261,12 +302,19 @@ mod tests {
 
     #[test]
     fn flags_after_recipients_count() {
-        let wanted = good("b@a.example -t -f me@a.example c@a.example -i --config other.toml -N never");
+        let wanted =
+            good("b@a.example -t -f me@a.example c@a.example -i --config other.toml -N never");
         assert_eq!(wanted.recipients, ["b@a.example", "c@a.example"]);
         assert!(wanted.from_header && wanted.dots == LoneDot::Content);
-        assert_eq!((wanted.sender.as_deref(), wanted.notify), (Some("me@a.example"), Some(Notify::Never)));
+        assert_eq!(
+            (wanted.sender.as_deref(), wanted.notify),
+            (Some("me@a.example"), Some(Notify::Never))
+        );
         assert_eq!(wanted.config, PathBuf::from("other.toml"));
-        assert_eq!(good("b@a.example --config=x.toml -- --config").config, PathBuf::from("x.toml"));
+        assert_eq!(
+            good("b@a.example --config=x.toml -- --config").config,
+            PathBuf::from("x.toml")
+        );
         assert_eq!(good("b@a.example -bp").mode, SendmailMode::List);
     }
 

@@ -32,6 +32,9 @@ pub(super) struct SendmailError {
 
 impl SendmailError {
     pub(super) fn new(status: Sysexit, message: impl Into<String>) -> Self {
-        Self { status, message: message.into() }
+        Self {
+            status,
+            message: message.into(),
+        }
     }
 }

@@ -1,8 +1,9 @@
-//! The connection of `sendmail` to the relay: SMTP to one of its listeners, over loopback if possible, for one message or
-//! one session.
+//! The connection of `sendmail` to the relay: SMTP to one of its listeners, over loopback if
+//! possible, for one message or one session.
 //!
-//! The server must greet with the relay's hostname, so that another server on that port gets no mail. The session is in
-//! the clear, since it does not leave the machine, and every step has a time limit.
+//! The server must greet with the relay's hostname, so that another server on that port gets no
+//! mail. The session is in the clear, since it does not leave the machine, and every step has a
+//! time limit.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
@@ -11,18 +12,19 @@ use std::time::Duration;
 use super::exit::{SendmailError, Sysexit};
 use super::session;
 use crate::config::{Config, ListenAddress, ListenerTls};
-use crate::envelope::Envelope;
+use crate::policy::tls::{Clearance, NoTls, TlsOutcome, TlsPolicy, Verdict, judge};
 use crate::smtp::client::{
-    Extensions, Mail, Opening, OpeningStep, ProtocolViolation, RecipientStatus, RequireTlsUse, StarttlsUse,
-    Transaction, TransactionEnd, TransactionResults, TransactionStep,
+    Extensions, Mail, Opening, OpeningStep, ProtocolViolation, RecipientStatus, RequireTlsUse,
+    StarttlsUse, Transaction, TransactionEnd, TransactionResults, TransactionStep,
 };
 use crate::smtp::data::Stuffer;
+use crate::smtp::envelope::Envelope;
 use crate::smtp::reply::{Reply, Severity};
-use crate::tls::{Clearance, NoTls, TlsOutcome, TlsPolicy, Verdict, judge};
 
 /// The time limit for connecting.
 const CONNECT_TIME: Duration = Duration::from_secs(10);
-/// The assumed port of a listener whose socket systemd passes: the configuration does not have its address.
+/// The assumed port of a listener whose socket systemd passes: the configuration does not have its
+/// address.
 const SMTP_PORT: u16 = 25;
 /// The ports that are suggested for a local listener if [`SMTP_PORT`] is in use.
 const LOCAL_PORTS: std::ops::RangeInclusive<u16> = 10_025..=10_099;
@@ -46,7 +48,13 @@ impl<'a> RelayConnection<'a> {
         let mut first_error = None;
         for address in addresses {
             match TcpStream::connect_timeout(&address, CONNECT_TIME) {
-                Ok(stream) => return Ok(Self { config, stream, address }),
+                Ok(stream) => {
+                    return Ok(Self {
+                        config,
+                        stream,
+                        address,
+                    });
+                }
                 Err(error) => first_error = first_error.or(Some((address, error))),
             }
         }
@@ -63,9 +71,14 @@ impl<'a> RelayConnection<'a> {
     ///
     /// # Errors
     /// The message was not accepted for any recipient.
-    pub(super) fn submit(mut self, envelope: &Envelope, content: &[u8]) -> Result<(), SendmailError> {
+    pub(super) fn submit(
+        mut self,
+        envelope: &Envelope,
+        content: &[u8],
+    ) -> Result<(), SendmailError> {
         let extensions = self.open()?;
-        // The session does not leave the machine, so its policy is "off". The TLS judge makes the clearance, as always.
+        // The session does not leave the machine, so its policy is "off". The TLS judge makes the
+        // clearance, as always.
         let outcome = TlsOutcome::Clear(NoTls::NotWanted);
         let clearance = match judge(&TlsPolicy::Off, outcome, &[]) {
             Verdict::Cleared(clearance) => clearance,
@@ -83,11 +96,15 @@ impl<'a> RelayConnection<'a> {
         let limit = self.config.timeouts.reply;
         match self.run_until_step(limit, |input, out| opening.receive(input, out))? {
             OpeningStep::InClear(_) if opening.is_ourselves() => Ok(opening.extensions()),
-            OpeningStep::Failed { reply, .. } => Err(temporary(format!("the relay accepts no mail now: {reply}"))),
-            OpeningStep::InClear(_) | OpeningStep::Secured | OpeningStep::Handshake => Err(temporary(format!(
-                "the server on {} is not {}, it greets with another name; message not sent",
-                self.address, self.config.hostname
-            ))),
+            OpeningStep::Failed { reply, .. } => {
+                Err(temporary(format!("the relay accepts no mail now: {reply}")))
+            }
+            OpeningStep::InClear(_) | OpeningStep::Secured | OpeningStep::Handshake => {
+                Err(temporary(format!(
+                    "the server on {} is not {}, it greets with another name; message not sent",
+                    self.address, self.config.hostname
+                )))
+            }
         }
     }
 
@@ -101,16 +118,28 @@ impl<'a> RelayConnection<'a> {
     ) -> Result<TransactionResults, SendmailError> {
         let recipients: Vec<usize> = (0..envelope.recipients.len()).collect();
         let size = content.len() as u64;
-        let mail = Mail { envelope, size, recipients: &recipients, promise: RequireTlsUse::Never };
-        mail.fits(extensions).map_err(|obstacle| SendmailError::new(Sysexit::Unavailable, obstacle.to_string()))?;
+        let mail = Mail {
+            envelope,
+            size,
+            recipients: &recipients,
+            promise: RequireTlsUse::Never,
+        };
+        mail.fits(extensions)
+            .map_err(|obstacle| SendmailError::new(Sysexit::Unavailable, obstacle.to_string()))?;
         let mut out = Vec::new();
         let mut transaction = Transaction::start(mail, extensions, &mut out);
         self.send(&out)?;
         let limit = self.config.timeouts.reply;
-        if self.run_until_step(limit, |input, out| transaction.receive(input, out))? == TransactionStep::Over {
+        if self.run_until_step(limit, |input, out| transaction.receive(input, out))?
+            == TransactionStep::Over
+        {
             return Ok(transaction.into_results());
         }
-        if transaction.recipients().iter().any(|status| *status != RecipientStatus::Accepted) {
+        if transaction
+            .recipients()
+            .iter()
+            .any(|status| *status != RecipientStatus::Accepted)
+        {
             // The content is not sent, so that the accepted recipients get no message either.
             let results = transaction.into_results();
             check(envelope, &results)?;
@@ -131,15 +160,17 @@ impl<'a> RelayConnection<'a> {
         Ok(transaction.into_results())
     }
 
-    /// Passes input to a dialogue and sends its output, until the dialogue returns a step. `limit` is the time limit for
-    /// each read.
+    /// Passes input to a dialogue and sends its output, until the dialogue returns a step. `limit`
+    /// is the time limit for each read.
     fn run_until_step<S>(
         &mut self,
         limit: Duration,
         mut receive: impl FnMut(&[u8], &mut Vec<u8>) -> Result<(usize, Option<S>), ProtocolViolation>,
     ) -> Result<S, SendmailError> {
         let (mut input, mut out, mut block) = (Vec::new(), Vec::new(), [0; 2048]);
-        self.stream.set_read_timeout(Some(limit)).map_err(|error| self.broken(&error))?;
+        self.stream
+            .set_read_timeout(Some(limit))
+            .map_err(|error| self.broken(&error))?;
         loop {
             let length = match self.stream.read(&mut block) {
                 Ok(0) => return Err(self.broken(&io::Error::from(io::ErrorKind::UnexpectedEof))),
@@ -149,7 +180,8 @@ impl<'a> RelayConnection<'a> {
             };
             input.extend_from_slice(&block[..length]);
             while !input.is_empty() {
-                let (used, step) = receive(&input, &mut out).map_err(|violation| temporary(violation.to_string()))?;
+                let (used, step) = receive(&input, &mut out)
+                    .map_err(|violation| temporary(violation.to_string()))?;
                 input.drain(..used);
                 self.send(&out)?;
                 out.clear();
@@ -165,7 +197,10 @@ impl<'a> RelayConnection<'a> {
 
     fn send(&mut self, octets: &[u8]) -> Result<(), SendmailError> {
         let limit = self.config.timeouts.data_block;
-        let sent = self.stream.set_write_timeout(Some(limit)).and_then(|()| self.stream.write_all(octets));
+        let sent = self
+            .stream
+            .set_write_timeout(Some(limit))
+            .and_then(|()| self.stream.write_all(octets));
         sent.map_err(|error| self.broken(&error))
     }
 
@@ -176,8 +211,8 @@ impl<'a> RelayConnection<'a> {
         ))
     }
 
-    /// Passes an SMTP session on standard input to the relay, and its replies back, until the relay closes the
-    /// connection.
+    /// Passes an SMTP session on standard input to the relay, and its replies back, until the relay
+    /// closes the connection.
     ///
     /// # Errors
     /// Exit status 75 if the connection breaks.
@@ -186,29 +221,43 @@ impl<'a> RelayConnection<'a> {
     }
 }
 
-/// Returns an error unless the relay has accepted the message for every recipient. If one of several rejections is
-/// temporary, the exit status is temporary.
+/// Returns an error unless the relay has accepted the message for every recipient. If one of
+/// several rejections is temporary, the exit status is temporary.
 fn check(envelope: &Envelope, results: &TransactionResults) -> Result<(), SendmailError> {
     let mut rejected = Vec::new();
     let mut status = None;
     for (recipient, result) in envelope.recipients.iter().zip(&results.recipients) {
         let (reason, own_status) = match result {
-            RecipientStatus::Rejected(reply) => (reply.to_string(), exit_status(reply, Sysexit::NoUser)),
-            RecipientStatus::Overflow => ("too many recipients".to_owned(), Sysexit::TemporaryFailure),
+            RecipientStatus::Rejected(reply) => {
+                (reply.to_string(), exit_status(reply, Sysexit::NoUser))
+            }
+            RecipientStatus::Overflow => {
+                ("too many recipients".to_owned(), Sysexit::TemporaryFailure)
+            }
             RecipientStatus::Pending | RecipientStatus::Accepted => continue,
         };
         rejected.push(format!("{}: {reason}", recipient.mailbox));
-        status = Some(if status == Some(Sysexit::TemporaryFailure) { Sysexit::TemporaryFailure } else { own_status });
+        status = Some(if status == Some(Sysexit::TemporaryFailure) {
+            Sysexit::TemporaryFailure
+        } else {
+            own_status
+        });
     }
     if let Some(status) = status {
-        let message = format!("message not sent; the relay rejects\n{}", rejected.join("\n"));
+        let message = format!(
+            "message not sent; the relay rejects\n{}",
+            rejected.join("\n")
+        );
         return Err(SendmailError::new(status, message));
     }
     match &results.ending {
         TransactionEnd::Accepted(_) => Ok(()),
         TransactionEnd::Rejected { stage, reply } | TransactionEnd::Closing { stage, reply } => {
             let message = format!("the relay rejects the message after {stage}: {reply}");
-            Err(SendmailError::new(exit_status(reply, Sysexit::Unavailable), message))
+            Err(SendmailError::new(
+                exit_status(reply, Sysexit::Unavailable),
+                message,
+            ))
         }
         TransactionEnd::Unfinished | TransactionEnd::NoRecipient => {
             Err(temporary("the relay accepted no recipient".to_owned()))
@@ -224,23 +273,33 @@ fn temporary(message: String) -> SendmailError {
 fn exit_status(reply: &Reply, permanent: Sysexit) -> Sysexit {
     match reply.severity() {
         Severity::Permanent => permanent,
-        Severity::Transient | Severity::Intermediate | Severity::Success => Sysexit::TemporaryFailure,
+        Severity::Transient | Severity::Intermediate | Severity::Success => {
+            Sysexit::TemporaryFailure
+        }
     }
 }
 
-/// Returns the addresses of the listeners that accept mail in the clear. Loopback comes first, since by default clients
-/// on loopback may send to any domain.
+/// Returns the addresses of the listeners that accept mail in the clear. Loopback comes first,
+/// since by default clients on loopback may send to any domain.
 fn addresses(config: &Config) -> Vec<SocketAddr> {
-    let listeners = config.listeners.iter().filter(|listener| match listener.tls {
-        ListenerTls::Off | ListenerTls::Opportunistic => true,
-        ListenerTls::Forced | ListenerTls::Implicit => false,
-    });
-    let (v4, v6) = (IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST));
+    let listeners = config
+        .listeners
+        .iter()
+        .filter(|listener| match listener.tls {
+            ListenerTls::Off | ListenerTls::Opportunistic => true,
+            ListenerTls::Forced | ListenerTls::Implicit => false,
+        });
+    let (v4, v6) = (
+        IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(Ipv6Addr::LOCALHOST),
+    );
     let mut all: Vec<SocketAddr> = Vec::new();
     for address in listeners.flat_map(|listener| &listener.addresses) {
         let (ips, port) = match &address.value {
             ListenAddress::Systemd(_) => (vec![v4, v6], SMTP_PORT),
-            ListenAddress::Bind(own) if own.ip().is_unspecified() && own.is_ipv6() => (vec![v4, v6], own.port()),
+            ListenAddress::Bind(own) if own.ip().is_unspecified() && own.is_ipv6() => {
+                (vec![v4, v6], own.port())
+            }
             ListenAddress::Bind(own) if own.ip().is_unspecified() => (vec![v4], own.port()),
             ListenAddress::Bind(own) => (vec![own.ip()], own.port()),
         };
@@ -250,19 +309,29 @@ fn addresses(config: &Config) -> Vec<SocketAddr> {
     all
 }
 
-/// Returns the error for a configuration in which every listener requires TLS, which `sendmail` does not use. It suggests
-/// a listener on a port of loopback that no other listener has.
+/// Returns the error for a configuration in which every listener requires TLS, which `sendmail`
+/// does not use. It suggests a listener on a port of loopback that no other listener has.
 fn no_listener_message(config: &Config) -> String {
-    let names: Vec<_> = config.listeners.iter().map(|listener| format!("\"{}\"", listener.name)).collect();
+    let names: Vec<_> = config
+        .listeners
+        .iter()
+        .map(|listener| format!("\"{}\"", listener.name))
+        .collect();
     let is_used = |port: u16| {
-        let addresses = config.listeners.iter().flat_map(|listener| &listener.addresses);
+        let addresses = config
+            .listeners
+            .iter()
+            .flat_map(|listener| &listener.addresses);
         addresses.into_iter().any(|address| match &address.value {
             ListenAddress::Bind(own) => own.port() == port,
             ListenAddress::Systemd(_) => port == SMTP_PORT,
         })
     };
     let ports = [SMTP_PORT].into_iter().chain(LOCAL_PORTS);
-    let port = ports.into_iter().find(|port| !is_used(*port)).unwrap_or(SMTP_PORT);
+    let port = ports
+        .into_iter()
+        .find(|port| !is_used(*port))
+        .unwrap_or(SMTP_PORT);
     format!(
         "every listener ({}) requires TLS, which sendmail does not use; message not sent.\nAdd a listener for this \
          machine alone to the configuration, then run `systemctl restart gatepost`:\n\n[[listener]]\nname = \
@@ -283,9 +352,19 @@ mod tests {
                     key = \"k\"\n[[listener]]\nname = \"a\"\naddress = [\"192.0.2.1:25\", \"[::]:26\"]\n[[listener]]\n\
                     name = \"b\"\naddress = [\"127.0.0.1:2526\"]\ntls = \"forced\"\n[[listener]]\nname = \"c\"\n\
                     address = [\"systemd:mx\"]\ntls = \"off\"\n";
-        let (config, _) = crate::config::parse(text, Path::new("gatepost.toml")).expect("it is good");
+        let (config, _) =
+            crate::config::parse(text, Path::new("gatepost.toml")).expect("it is good");
         let addresses: Vec<_> = addresses(&config).iter().map(ToString::to_string).collect();
-        assert_eq!(addresses, ["127.0.0.1:26", "[::1]:26", "127.0.0.1:25", "[::1]:25", "192.0.2.1:25"]);
+        assert_eq!(
+            addresses,
+            [
+                "127.0.0.1:26",
+                "[::1]:26",
+                "127.0.0.1:25",
+                "[::1]:25",
+                "192.0.2.1:25"
+            ]
+        );
     }
 
     /// Returns a configuration in which every listener requires TLS, with the lines of `more`.
@@ -295,20 +374,30 @@ mod tests {
              [[listener]]\nname = \"mx\"\naddress = [\"[::]:25\"]\ntls = \"forced\"\n[[listener]]\nname = \"tls\"\n\
              address = [\"[::]:465\", \"127.0.0.1:10025\"]\ntls = \"implicit\"\n{more}\n"
         );
-        crate::config::parse(&text, Path::new("gatepost.toml")).expect("it is good").0
+        crate::config::parse(&text, Path::new("gatepost.toml"))
+            .expect("it is good")
+            .0
     }
 
     #[test]
     fn if_every_listener_requires_tls_the_error_suggests_one_that_works() {
         let config = config_with_tls_only("");
-        let Err(error) = RelayConnection::connect(&config) else { panic!("every listener requires TLS") };
+        let Err(error) = RelayConnection::connect(&config) else {
+            panic!("every listener requires TLS")
+        };
         assert_eq!(error.status, Sysexit::Config);
         let message = error.to_string();
-        assert!(message.contains("every listener (\"mx\", \"tls\") requires TLS"), "{message}");
+        assert!(
+            message.contains("every listener (\"mx\", \"tls\") requires TLS"),
+            "{message}"
+        );
         let (_, lines) = message.split_once("\n\n").expect("lines to copy");
         // The configuration with the suggested lines is valid and has a usable listener.
         let with_suggestion = config_with_tls_only(lines);
-        let usable: Vec<_> = addresses(&with_suggestion).iter().map(ToString::to_string).collect();
+        let usable: Vec<_> = addresses(&with_suggestion)
+            .iter()
+            .map(ToString::to_string)
+            .collect();
         assert_eq!(usable, ["127.0.0.1:10026"]);
     }
 }

@@ -10,11 +10,14 @@ pub(super) struct User {
 }
 
 impl User {
-    /// Returns the user that this process runs as. Environment variables such as `USER` are not used, since the caller
-    /// can set them.
+    /// Returns the user that this process runs as. Environment variables such as `USER` are not
+    /// used, since the caller can set them.
     pub(super) fn caller() -> Option<Self> {
         let accounts = std::fs::read("/etc/passwd").unwrap_or_default();
-        Self::find(&String::from_utf8_lossy(&accounts), rustix::process::getuid().as_raw())
+        Self::find(
+            &String::from_utf8_lossy(&accounts),
+            rustix::process::getuid().as_raw(),
+        )
     }
 
     fn find(accounts: &str, uid: u32) -> Option<Self> {
@@ -25,9 +28,15 @@ impl User {
                 return None;
             }
             // The full name is the first part of the field; `&` stands for the login name.
-            let full_name = fields.nth(1).and_then(|gecos| gecos.split(',').next()).unwrap_or_default();
+            let full_name = fields
+                .nth(1)
+                .and_then(|gecos| gecos.split(',').next())
+                .unwrap_or_default();
             let full_name = full_name.replace('&', name);
-            Some(Self { name: name.to_owned(), full_name: Some(full_name).filter(|name| !name.trim().is_empty()) })
+            Some(Self {
+                name: name.to_owned(),
+                full_name: Some(full_name).filter(|name| !name.trim().is_empty()),
+            })
         })
     }
 }
@@ -40,9 +49,15 @@ mod tests {
     fn the_account_is_found_by_its_number() {
         let accounts = "root:x:0:0:root:/root:/bin/sh\nbroken\nalice:x:1000:1000:Alice Doe,Room 1,,:/home/alice:/bin/sh\n\
                         eric:x:1001:1001::/home/eric:/bin/sh\n";
-        let alice = User { name: "alice".into(), full_name: Some("Alice Doe".into()) };
+        let alice = User {
+            name: "alice".into(),
+            full_name: Some("Alice Doe".into()),
+        };
         assert_eq!(User::find(accounts, 1000), Some(alice));
-        assert_eq!(User::find(accounts, 1001).map(|user| user.full_name), Some(None));
+        assert_eq!(
+            User::find(accounts, 1001).map(|user| user.full_name),
+            Some(None)
+        );
         assert_eq!(User::find(accounts, 7), None);
     }
 }

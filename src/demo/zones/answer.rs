@@ -24,7 +24,9 @@ pub(super) fn fill(
         visited.push(name.clone());
         let zone = zone_of(zones, &name, query.query_type);
         good &= chain(zones, &zone.origin).all(|zone| zone.kind.is_good());
-        bogus |= !good && chain(zones, &zone.origin).all(|zone| !matches!(zone.kind, Kind::Unsigned | Kind::Island));
+        bogus |= !good
+            && chain(zones, &zone.origin)
+                .all(|zone| !matches!(zone.kind, Kind::Unsigned | Kind::Island));
         let answer = lookup(zone, &name, query.query_type)?;
         answers.extend(answer.answers);
         authorities.extend(answer.authorities);
@@ -34,7 +36,8 @@ pub(super) fn fill(
             None => break,
         }
     }
-    let is_proof = |record: &Record| matches!(record.record_type(), RecordType::RRSIG | RecordType::NSEC);
+    let is_proof =
+        |record: &Record| matches!(record.record_type(), RecordType::RRSIG | RecordType::NSEC);
     if !dnssec {
         answers.retain(|record| !is_proof(record));
         authorities.retain(|record| !is_proof(record));
@@ -58,10 +61,17 @@ struct ZoneAnswer {
     next: Option<Name>,
 }
 
-/// Returns the zone that answers for a name. For DS records, that is the parent of the zone with this name.
+/// Returns the zone that answers for a name. For DS records, that is the parent of the zone with
+/// this name.
 fn zone_of<'a>(zones: &'a [SignedZone], name: &Name, kind: RecordType) -> &'a SignedZone {
-    let above = |zone: &&SignedZone| zone.origin.zone_of(name) && (kind != RecordType::DS || zone.origin != *name);
-    zones.iter().filter(above).max_by_key(|zone| zone.origin.num_labels()).unwrap_or(&zones[0])
+    let above = |zone: &&SignedZone| {
+        zone.origin.zone_of(name) && (kind != RecordType::DS || zone.origin != *name)
+    };
+    zones
+        .iter()
+        .filter(above)
+        .max_by_key(|zone| zone.origin.num_labels())
+        .unwrap_or(&zones[0])
 }
 
 /// Returns the zones from the root to the one with this origin.
@@ -90,14 +100,33 @@ fn lookup(zone: &SignedZone, name: &Name, kind: RecordType) -> Result<ZoneAnswer
             authorities.push(record);
         }
     }
-    Ok(ZoneAnswer { answers: Vec::new(), authorities, code: ResponseCode::NXDomain, next: None })
+    Ok(ZoneAnswer {
+        answers: Vec::new(),
+        authorities,
+        code: ResponseCode::NXDomain,
+        next: None,
+    })
 }
 
-/// Returns the answer for a name that exists. `asked` is the name of the question, which differs from `name` if that is a
-/// wildcard.
-fn answer_at(zone: &SignedZone, name: &Name, kind: RecordType, asked: &Name, proof: Vec<Record>) -> ZoneAnswer {
-    let answer = |answers, authorities, next| ZoneAnswer { answers, authorities, code: ResponseCode::NoError, next };
-    if let Some(answers) = zone.set(name, kind, asked).filter(|_| kind == RecordType::DS || !zone.is_cut(name)) {
+/// Returns the answer for a name that exists. `asked` is the name of the question, which differs
+/// from `name` if that is a wildcard.
+fn answer_at(
+    zone: &SignedZone,
+    name: &Name,
+    kind: RecordType,
+    asked: &Name,
+    proof: Vec<Record>,
+) -> ZoneAnswer {
+    let answer = |answers, authorities, next| ZoneAnswer {
+        answers,
+        authorities,
+        code: ResponseCode::NoError,
+        next,
+    };
+    if let Some(answers) = zone
+        .set(name, kind, asked)
+        .filter(|_| kind == RecordType::DS || !zone.is_cut(name))
+    {
         return answer(answers, proof, None);
     }
     if let Some(answers) = zone.set(name, RecordType::CNAME, asked) {
@@ -118,5 +147,6 @@ fn answer_at(zone: &SignedZone, name: &Name, kind: RecordType, asked: &Name, pro
 }
 
 fn soa(zone: &SignedZone) -> Vec<Record> {
-    zone.set(&zone.origin, RecordType::SOA, &zone.origin).unwrap_or_default()
+    zone.set(&zone.origin, RecordType::SOA, &zone.origin)
+        .unwrap_or_default()
 }

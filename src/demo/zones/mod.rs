@@ -1,8 +1,8 @@
 //! DNS zones under a signed root of their own, and a server that answers like a recursive resolver.
 //!
-//! The parent of each zone delegates to it, with a DS record as the zone's [`Kind`] says. Proofs of absence are NSEC
-//! records, with wildcards and empty non-terminals as in RFC 4035 §3.1.3. The server is meant for the demo and for tests:
-//! the zones are small and do not change.
+//! The parent of each zone delegates to it, with a DS record as the zone's [`Kind`] says. Proofs of
+//! absence are NSEC records, with wildcards and empty non-terminals as in RFC 4035 §3.1.3. The
+//! server is meant for the demo and for tests: the zones are small and do not change.
 
 mod answer;
 mod record;
@@ -68,18 +68,23 @@ pub struct Zones {
 
 impl std::fmt::Debug for Zones {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Zones").field("count", &self.zones.len()).finish_non_exhaustive()
+        f.debug_struct("Zones")
+            .field("count", &self.zones.len())
+            .finish_non_exhaustive()
     }
 }
 
 impl Zones {
-    /// Builds and signs zones from their origins and records. Records stand one a line with complete names, for example
-    /// `example.test MX 10 mx.example.test`; A, AAAA, MX, CNAME, TXT, TLSA and DS are supported.
+    /// Builds and signs zones from their origins and records. Records stand one a line with
+    /// complete names, for example `example.test MX 10 mx.example.test`; A, AAAA, MX, CNAME, TXT,
+    /// TLSA and DS are supported.
     ///
     /// # Errors
     /// [`ZoneError`].
     pub fn new<T: AsRef<str>>(written: &[(T, Kind, T)]) -> Result<Self, ZoneError> {
-        Ok(Self { zones: sign::build_zones(written)? })
+        Ok(Self {
+            zones: sign::build_zones(written)?,
+        })
     }
 
     /// Returns the root's key as a line of a trust anchor file, in the form of a DNSKEY record.
@@ -96,12 +101,18 @@ impl Zones {
         self.zones[0].anchor_ds()
     }
 
-    /// Fills a reply. With `dnssec`, it includes signatures and proofs. With `validates`, secure answers have the AD bit,
-    /// and bogus ones become SERVFAIL.
+    /// Fills a reply. With `dnssec`, it includes signatures and proofs. With `validates`, secure
+    /// answers have the AD bit, and bogus ones become SERVFAIL.
     ///
     /// # Errors
     /// [`ZoneError::Dns`] if the name is so long that no wildcard name can be formed beside it.
-    pub fn answer(&self, reply: &mut Message, query: &Query, dnssec: bool, validates: bool) -> Result<(), ZoneError> {
+    pub fn answer(
+        &self,
+        reply: &mut Message,
+        query: &Query,
+        dnssec: bool,
+        validates: bool,
+    ) -> Result<(), ZoneError> {
         answer::fill(reply, &self.zones, query, dnssec, validates)
     }
 }

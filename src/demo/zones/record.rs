@@ -29,9 +29,14 @@ pub(super) fn parse(line: &str, ttl: u32) -> Result<Record, ZoneError> {
     let data = match *rest {
         ["A", address] => RData::A(A(address.parse::<Ipv4Addr>().map_err(|_| fault())?)),
         ["AAAA", address] => RData::AAAA(AAAA(address.parse::<Ipv6Addr>().map_err(|_| fault())?)),
-        ["MX", preference, host] => RData::MX(MX::new(preference.parse().map_err(|_| fault())?, full_name(host)?)),
+        ["MX", preference, host] => RData::MX(MX::new(
+            preference.parse().map_err(|_| fault())?,
+            full_name(host)?,
+        )),
         ["CNAME", target] => RData::CNAME(CNAME(full_name(target)?)),
-        ["TXT", ref strings @ ..] => RData::TXT(TXT::new(strings.iter().map(|&text| text.to_owned()).collect())),
+        ["TXT", ref strings @ ..] => RData::TXT(TXT::new(
+            strings.iter().map(|&text| text.to_owned()).collect(),
+        )),
         ["TLSA", usage, selector, matching, hex] => RData::TLSA(TLSA::new(
             octet(usage)?.into(),
             octet(selector)?.into(),
@@ -53,6 +58,9 @@ fn octets(hex: &str) -> Option<Vec<u8>> {
     let digits: Option<Vec<u32>> = hex.chars().map(|digit| digit.to_digit(16)).collect();
     let pairs = digits?;
     let (pairs, rest) = pairs.as_chunks::<2>();
-    let octets = pairs.iter().map(|[high, low]| u8::try_from(high << 4 | low).ok()).collect();
+    let octets = pairs
+        .iter()
+        .map(|[high, low]| u8::try_from(high << 4 | low).ok())
+        .collect();
     if rest.is_empty() { octets } else { None }
 }

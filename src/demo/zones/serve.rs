@@ -25,8 +25,15 @@ pub enum DnsTransport {
 
 /// The source of the replies.
 pub trait Resolver: Send + Sync + 'static {
-    /// Fills the reply to a question. `wants_dnssec` is the DO bit of the question. Returns false if no reply is to be sent.
-    fn fill(&self, reply: &mut Message, query: &Query, wants_dnssec: bool, over: DnsTransport) -> bool;
+    /// Fills the reply to a question. `wants_dnssec` is the DO bit of the question. Returns false
+    /// if no reply is to be sent.
+    fn fill(
+        &self,
+        reply: &mut Message,
+        query: &Query,
+        wants_dnssec: bool,
+        over: DnsTransport,
+    ) -> bool;
 }
 
 /// Serves until the returned tasks are dropped.
@@ -42,7 +49,8 @@ pub async fn serve(resolver: Arc<dyn Resolver>) -> std::io::Result<(SocketAddr, 
     Ok((address, tasks))
 }
 
-/// Returns the reply to a message; `None` if the message is not a question, or if no reply is to be sent.
+/// Returns the reply to a message; `None` if the message is not a question, or if no reply is to be
+/// sent.
 fn reply(resolver: &dyn Resolver, octets: &[u8], over: DnsTransport) -> Option<Vec<u8>> {
     let request = Message::from_bytes(octets).ok()?;
     let query = request.queries.first()?.clone();
@@ -50,7 +58,10 @@ fn reply(resolver: &dyn Resolver, octets: &[u8], over: DnsTransport) -> Option<V
     reply.metadata.recursion_desired = true;
     reply.metadata.recursion_available = true;
     reply.add_query(query.clone());
-    let wants_dnssec = request.edns.as_ref().is_some_and(|edns| edns.flags().dnssec_ok);
+    let wants_dnssec = request
+        .edns
+        .as_ref()
+        .is_some_and(|edns| edns.flags().dnssec_ok);
     if !resolver.fill(&mut reply, &query, wants_dnssec, over) {
         return None;
     }
@@ -91,8 +102,12 @@ async fn serve_stream(resolver: Arc<dyn Resolver>, mut stream: TcpStream) {
         if stream.read_exact(&mut question).await.is_err() {
             return;
         }
-        let Some(reply) = reply(&*resolver, &question, DnsTransport::Tcp) else { continue };
-        let Ok(length) = u16::try_from(reply.len()) else { return };
+        let Some(reply) = reply(&*resolver, &question, DnsTransport::Tcp) else {
+            continue;
+        };
+        let Ok(length) = u16::try_from(reply.len()) else {
+            return;
+        };
         let framed = [length.to_be_bytes().as_slice(), &reply].concat();
         if stream.write_all(&framed).await.is_err() {
             return;

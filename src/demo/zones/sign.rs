@@ -7,7 +7,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use base64::Engine as _;
 use hickory_resolver::proto::dnssec::crypto::EcdsaSigningKey;
 use hickory_resolver::proto::dnssec::rdata::{DNSKEY, DNSSECRData, DS, NSEC, RRSIG, SigInput};
-use hickory_resolver::proto::dnssec::{Algorithm, DigestType, DnssecSigner, PublicKey as _, SigningKey as _, TBS};
+use hickory_resolver::proto::dnssec::{
+    Algorithm, DigestType, DnssecSigner, PublicKey as _, SigningKey as _, TBS,
+};
 use hickory_resolver::proto::rr::rdata::{NS, SOA};
 use hickory_resolver::proto::rr::{DNSClass, Name, RData, Record, RecordType, SerialNumber};
 
@@ -35,16 +37,26 @@ pub(super) struct SignedZone {
 }
 
 /// Builds the root and all zones below it.
-pub(super) fn build_zones<T: AsRef<str>>(written: &[(T, Kind, T)]) -> Result<Vec<SignedZone>, ZoneError> {
+pub(super) fn build_zones<T: AsRef<str>>(
+    written: &[(T, Kind, T)],
+) -> Result<Vec<SignedZone>, ZoneError> {
     let mut zones = vec![SignedZone::new(Name::root(), Kind::Signed, "")?];
     for (origin, kind, records) in written {
-        zones.push(SignedZone::new(full_name(origin.as_ref())?, *kind, records.as_ref())?);
+        zones.push(SignedZone::new(
+            full_name(origin.as_ref())?,
+            *kind,
+            records.as_ref(),
+        )?);
     }
     for child in 1..zones.len() {
         let delegation = zones[child].delegation()?;
         let origin = zones[child].origin.clone();
-        let parents = zones.iter_mut().filter(|zone| zone.origin != origin && zone.origin.zone_of(&origin));
-        let Some(parent) = parents.max_by_key(|zone| zone.origin.num_labels()) else { continue };
+        let parents = zones
+            .iter_mut()
+            .filter(|zone| zone.origin != origin && zone.origin.zone_of(&origin));
+        let Some(parent) = parents.max_by_key(|zone| zone.origin.num_labels()) else {
+            continue;
+        };
         for record in delegation {
             parent.add(record)?;
         }
@@ -60,7 +72,12 @@ fn new_key(origin: &Name) -> Result<(DNSKEY, DnssecSigner), ZoneError> {
     let pkcs8 = EcdsaSigningKey::generate_pkcs8(algorithm)?;
     let key = EcdsaSigningKey::from_pkcs8(&pkcs8, algorithm)?;
     let public = DNSKEY::with_flags(257, key.to_public_key()?);
-    let signer = DnssecSigner::new(public.clone(), Box::new(key), origin.clone(), std::time::Duration::ZERO);
+    let signer = DnssecSigner::new(
+        public.clone(),
+        Box::new(key),
+        origin.clone(),
+        std::time::Duration::ZERO,
+    );
     Ok((public, signer))
 }
 
@@ -68,16 +85,44 @@ impl SignedZone {
     fn new(origin: Name, kind: Kind, records: &str) -> Result<Self, ZoneError> {
         let (key, signer) = new_key(&origin)?;
         let (sets, signatures, names) = Default::default();
-        let mut zone = Self { origin, kind, sets, signatures, names, key, signer };
-        let soa = SOA::new(full_name("ns.invalid")?, full_name("root.invalid")?, 1, 60, 60, 60, NEGATIVE_TTL);
+        let mut zone = Self {
+            origin,
+            kind,
+            sets,
+            signatures,
+            names,
+            key,
+            signer,
+        };
+        let soa = SOA::new(
+            full_name("ns.invalid")?,
+            full_name("root.invalid")?,
+            1,
+            60,
+            60,
+            60,
+            NEGATIVE_TTL,
+        );
         let apex = zone.origin.clone();
-        zone.add(Record::from_rdata(apex.clone(), NEGATIVE_TTL, RData::SOA(soa)))?;
-        zone.add(Record::from_rdata(apex.clone(), TTL, RData::NS(NS(full_name("ns.invalid")?))))?;
+        zone.add(Record::from_rdata(
+            apex.clone(),
+            NEGATIVE_TTL,
+            RData::SOA(soa),
+        ))?;
+        zone.add(Record::from_rdata(
+            apex.clone(),
+            TTL,
+            RData::NS(NS(full_name("ns.invalid")?)),
+        ))?;
         if !matches!(kind, Kind::Unsigned) {
             let key = RData::DNSSEC(DNSSECRData::DNSKEY(zone.key.clone()));
             zone.add(Record::from_rdata(apex, TTL, key))?;
         }
-        for line in records.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        for line in records
+            .lines()
+            .map(str::trim)
+            .filter(|line| !line.is_empty())
+        {
             zone.add(parse(line, TTL)?)?;
         }
         Ok(zone)
@@ -93,17 +138,26 @@ impl SignedZone {
             name = name.base_name();
         }
         self.names.insert(name);
-        self.sets.entry((record.name.clone(), record.record_type())).or_default().push(record);
+        self.sets
+            .entry((record.name.clone(), record.record_type()))
+            .or_default()
+            .push(record);
         Ok(())
     }
 
     /// Returns the records of the delegation in the parent zone: NS, and DS as the kind says.
     fn delegation(&self) -> Result<Vec<Record>, ZoneError> {
-        let mut records = vec![Record::from_rdata(self.origin.clone(), TTL, RData::NS(NS(full_name("ns.invalid")?)))];
+        let mut records = vec![Record::from_rdata(
+            self.origin.clone(),
+            TTL,
+            RData::NS(NS(full_name("ns.invalid")?)),
+        )];
         let signing_key = match self.kind {
             Kind::Unsigned | Kind::Island => None,
             Kind::WrongKey => Some(new_key(&self.origin)?.0),
-            Kind::Signed | Kind::SignedFor(_) | Kind::Expired | Kind::SignaturesLost => Some(self.key.clone()),
+            Kind::Signed | Kind::SignedFor(_) | Kind::Expired | Kind::SignaturesLost => {
+                Some(self.key.clone())
+            }
         };
         if let Some(key) = signing_key {
             let ds = RData::DNSSEC(DNSSECRData::DS(digest(&self.origin, &key)?));
@@ -114,7 +168,8 @@ impl SignedZone {
 
     /// Returns the zone's key as a trust anchor, in the form of a DNSKEY record.
     pub(super) fn anchor_dnskey(&self) -> String {
-        let key = base64::engine::general_purpose::STANDARD.encode(self.key.public_key().public_bytes());
+        let key =
+            base64::engine::general_purpose::STANDARD.encode(self.key.public_key().public_bytes());
         format!(". IN DNSKEY 257 3 13 {key}\n")
     }
 
@@ -134,15 +189,20 @@ impl SignedZone {
         *name != self.origin && self.sets.contains_key(&(name.clone(), RecordType::NS))
     }
 
-    /// Adds the NSEC chain and the signatures. NS records of a delegation are not signed (RFC 4035 §2.2).
+    /// Adds the NSEC chain and the signatures. NS records of a delegation are not signed (RFC 4035
+    /// §2.2).
     fn sign(&mut self) -> Result<(), ZoneError> {
         if matches!(self.kind, Kind::Unsigned | Kind::SignaturesLost) {
             return Ok(());
         }
         self.add_nsec_chain();
-        let sets = self.sets.iter().filter(|((name, kind), _)| !(self.is_cut(name) && *kind == RecordType::NS));
-        let signed =
-            sets.map(|((name, kind), records)| Ok(((name.clone(), *kind), self.signature(name, *kind, records)?)));
+        let sets = self
+            .sets
+            .iter()
+            .filter(|((name, kind), _)| !(self.is_cut(name) && *kind == RecordType::NS));
+        let signed = sets.map(|((name, kind), records)| {
+            Ok(((name.clone(), *kind), self.signature(name, *kind, records)?))
+        });
         self.signatures = signed.collect::<Result<_, ZoneError>>()?;
         Ok(())
     }
@@ -153,17 +213,29 @@ impl SignedZone {
         let owners: Vec<Name> = owners.into_iter().collect();
         for (at, owner) in owners.iter().enumerate() {
             let next = owners.get(at + 1).unwrap_or(&self.origin).clone();
-            let mut kinds: Vec<RecordType> =
-                self.sets.keys().filter(|(name, _)| name == owner).map(|(_, kind)| *kind).collect();
+            let mut kinds: Vec<RecordType> = self
+                .sets
+                .keys()
+                .filter(|(name, _)| name == owner)
+                .map(|(_, kind)| *kind)
+                .collect();
             kinds.extend([RecordType::RRSIG, RecordType::NSEC]);
             let nsec = RData::DNSSEC(DNSSECRData::NSEC(NSEC::new(next, kinds)));
             let record = Record::from_rdata(owner.clone(), NEGATIVE_TTL, nsec);
-            self.sets.insert((owner.clone(), RecordType::NSEC), vec![record]);
+            self.sets
+                .insert((owner.clone(), RecordType::NSEC), vec![record]);
         }
     }
 
-    fn signature(&self, name: &Name, kind: RecordType, records: &[Record]) -> Result<Record, ZoneError> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_err(|_| ZoneError::Clock)?;
+    fn signature(
+        &self,
+        name: &Name,
+        kind: RecordType,
+        records: &[Record],
+    ) -> Result<Record, ZoneError> {
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_err(|_| ZoneError::Clock)?;
         let now = u32::try_from(now.as_secs()).map_err(|_| ZoneError::Clock)?;
         let expiration = match self.kind {
             Kind::Expired => now - 60,
@@ -190,8 +262,8 @@ impl SignedZone {
         self.names.contains(name)
     }
 
-    /// Returns the records of a name and type with their signature. Their owner is set to `asked`, the name of the
-    /// question, since a wildcard answers for many names.
+    /// Returns the records of a name and type with their signature. Their owner is set to `asked`,
+    /// the name of the question, since a wildcard answers for many names.
     pub(super) fn set(&self, name: &Name, kind: RecordType, asked: &Name) -> Option<Vec<Record>> {
         let key = (name.clone(), kind);
         let set = self.sets.get(&key)?.iter().chain(self.signatures.get(&key));
@@ -204,14 +276,25 @@ impl SignedZone {
 
     /// Returns the NSEC record of a name, or the one that covers it.
     pub(super) fn nsec(&self, name: &Name) -> Vec<Record> {
-        let owners = self.sets.keys().filter(|(_, kind)| *kind == RecordType::NSEC).map(|(owner, _)| owner);
+        let owners = self
+            .sets
+            .keys()
+            .filter(|(_, kind)| *kind == RecordType::NSEC)
+            .map(|(owner, _)| owner);
         let owner = owners.filter(|owner| *owner <= name).max();
-        owner.and_then(|owner| self.set(owner, RecordType::NSEC, owner)).unwrap_or_default()
+        owner
+            .and_then(|owner| self.set(owner, RecordType::NSEC, owner))
+            .unwrap_or_default()
     }
 }
 
 fn digest(origin: &Name, key: &DNSKEY) -> Result<DS, ZoneError> {
     let digest = key.to_digest(origin, DigestType::SHA256)?;
     let tag = key.calculate_key_tag()?;
-    Ok(DS::new(tag, Algorithm::ECDSAP256SHA256, DigestType::SHA256, digest.as_ref().to_vec()))
+    Ok(DS::new(
+        tag,
+        Algorithm::ECDSAP256SHA256,
+        DigestType::SHA256,
+        digest.as_ref().to_vec(),
+    ))
 }

@@ -1,9 +1,10 @@
-//! The alarm about an interception of our connections. It is raised if many unrelated domains change in the same way
-//! within an hour.
+//! The alarm about an interception of our connections. It is raised if many unrelated domains
+//! change in the same way within an hour.
 //!
-//! Two changes count: domains that took TLS no longer do, and certificates have an issuer that nobody had before. A
-//! change of a single domain is the matter of the memory. No I/O and no clock: callers pass sessions with their time
-//! and receive events. The sessions of the last hour are kept, in limited number.
+//! Two changes count: domains that took TLS no longer do, and certificates have an issuer that
+//! nobody had before. A change of a single domain is the matter of the memory. No I/O and no clock:
+//! callers pass sessions with their time and receive events. The sessions of the last hour are
+//! kept, in limited number.
 
 #[cfg(test)]
 mod tests;
@@ -14,17 +15,19 @@ use std::sync::Arc;
 use super::memory::timestamp;
 use super::registrable::{count_groups, registrable_domain};
 use super::{Alarm, AlarmKind, TlsLevel};
-use crate::address::Host;
+use crate::smtp::address::Host;
 
 /// The time within which changes are attributed to one cause, in seconds.
 const WINDOW: i64 = 60 * 60;
-/// The minimum number of unrelated domains. Two or three break on any day; five in an hour are no coincidence.
+/// The minimum number of unrelated domains. Two or three break on any day; five in an hour are no
+/// coincidence.
 const DOMAINS_MIN: usize = 5;
-/// The divisor of the minimum share: one in five of the domains that could be affected must be. In a relay with
-/// thousands of domains an hour, five failures are normal; an attacker on the network affects all or most.
+/// The divisor of the minimum share: one in five of the domains that could be affected must be. In
+/// a relay with thousands of domains an hour, five failures are normal; an attacker on the network
+/// affects all or most.
 const SHARE_MIN: usize = 5;
-/// The number of domains below which the alarm ends. It is less than [`DOMAINS_MIN`], so that the alarm does not
-/// flap.
+/// The number of domains below which the alarm ends. It is less than [`DOMAINS_MIN`], so that the
+/// alarm does not flap.
 const DOMAINS_END: usize = 3;
 /// The interval at which an active alarm is logged again, in seconds.
 const LOG_INTERVAL: i64 = 60 * 60;
@@ -32,8 +35,8 @@ const LOG_INTERVAL: i64 = 60 * 60;
 const EVALUATE_INTERVAL: i64 = 60;
 /// The maximum number of pairs of domain and host in the window.
 const CONTACTS_MAX: usize = 5_000;
-/// The maximum number of known issuers. Each self-signed certificate has its own; public authorities have a few
-/// hundred.
+/// The maximum number of known issuers. Each self-signed certificate has its own; public
+/// authorities have a few hundred.
 const ISSUERS_MAX: usize = 50_000;
 /// The number of domains named in an alarm.
 const EXAMPLES: usize = 5;
@@ -125,18 +128,31 @@ impl AlarmWatch {
 
     /// Records a session, and evaluates the window if it may change an alarm.
     pub(super) fn observe(&mut self, seen: ObservedHost<'_>) -> Vec<AlarmEvent> {
-        let key = (registrable_domain(seen.domain), registrable_domain(seen.host));
+        let key = (
+            registrable_domain(seen.domain),
+            registrable_domain(seen.host),
+        );
         let before = self.contacts.get(&key).map(|contact| contact.state.clone());
         let state = self.state(&seen, before.as_ref());
-        let has_changed_state =
-            before.as_ref() != Some(&state) && !matches!(state, ContactState::Plain | ContactState::Certificate);
+        let has_changed_state = before.as_ref() != Some(&state)
+            && !matches!(state, ContactState::Plain | ContactState::Certificate);
         if before.is_none() && self.contacts.len() >= CONTACTS_MAX {
             self.evict(seen.at);
         }
-        let contact = Contact { at: seen.at, domain: seen.domain.clone(), took_tls: seen.took_tls, state };
+        let contact = Contact {
+            at: seen.at,
+            domain: seen.domain.clone(),
+            took_tls: seen.took_tls,
+            state,
+        };
         self.contacts.insert(key, contact);
-        let is_due = !self.active.is_empty() && (seen.at - self.evaluated_at).abs() >= EVALUATE_INTERVAL;
-        if has_changed_state || is_due { self.evaluate(seen.at) } else { Vec::new() }
+        let is_due =
+            !self.active.is_empty() && (seen.at - self.evaluated_at).abs() >= EVALUATE_INTERVAL;
+        if has_changed_state || is_due {
+            self.evaluate(seen.at)
+        } else {
+            Vec::new()
+        }
     }
 
     /// Evaluates the window, and removes sessions that have left it.
@@ -144,19 +160,31 @@ impl AlarmWatch {
         self.evaluated_at = now;
         self.contacts.retain(|_, contact| contact.at > now - WINDOW);
         // Active alarms are evaluated even if no domain is affected any more.
-        let mut affected: BTreeMap<_, Vec<_>> =
-            self.active.iter().map(|on| (on.alarm.kind.clone(), Vec::new())).collect();
+        let mut affected: BTreeMap<_, Vec<_>> = self
+            .active
+            .iter()
+            .map(|on| (on.alarm.kind.clone(), Vec::new()))
+            .collect();
         for (pair, contact) in &self.contacts {
             if let Some(kind) = contact.state.alarm_kind() {
                 affected.entry(kind).or_default().push((pair, contact));
             }
         }
         let count = |predicate: fn(&Contact) -> bool| {
-            count_groups(self.contacts.iter().filter(|(_, contact)| predicate(contact)).map(|(pair, _)| pair))
+            count_groups(
+                self.contacts
+                    .iter()
+                    .filter(|(_, contact)| predicate(contact))
+                    .map(|(pair, _)| pair),
+            )
         };
         let took_tls = count(|contact| contact.took_tls);
-        let certificates =
-            count(|contact| matches!(contact.state, ContactState::NewIssuer(_) | ContactState::Certificate));
+        let certificates = count(|contact| {
+            matches!(
+                contact.state,
+                ContactState::NewIssuer(_) | ContactState::Certificate
+            )
+        });
         let seen = affected.into_iter().map(|(kind, contacts)| {
             let of = match kind {
                 AlarmKind::TlsLost => took_tls,
@@ -165,7 +193,9 @@ impl AlarmWatch {
             alarm(kind, contacts, of, now)
         });
         let seen: Vec<_> = seen.collect();
-        seen.into_iter().filter_map(|seen| self.update_alarm(seen, now)).collect()
+        seen.into_iter()
+            .filter_map(|seen| self.update_alarm(seen, now))
+            .collect()
     }
 
     /// Returns the alarms that were active at the last evaluation.
@@ -182,7 +212,10 @@ impl AlarmWatch {
         let is_bad = seen.domains >= DOMAINS_MIN && seen.domains * SHARE_MIN >= seen.of;
         match place {
             None if is_bad => {
-                self.active.push(RaisedAlarm { alarm: seen.clone(), logged_at: now });
+                self.active.push(RaisedAlarm {
+                    alarm: seen.clone(),
+                    logged_at: now,
+                });
                 Some(AlarmEvent::Raised(seen))
             }
             None => None,
@@ -204,9 +237,15 @@ impl AlarmWatch {
 
     fn state(&mut self, seen: &ObservedHost<'_>, before: Option<&ContactState>) -> ContactState {
         if seen.level == TlsLevel::Plain {
-            return if seen.took_tls { ContactState::Lost } else { ContactState::Plain };
+            return if seen.took_tls {
+                ContactState::Lost
+            } else {
+                ContactState::Plain
+            };
         }
-        let Some(issuer) = seen.issuer else { return ContactState::Certificate };
+        let Some(issuer) = seen.issuer else {
+            return ContactState::Certificate;
+        };
         let known = issuer_key(seen.level, issuer);
         let first = self.record_issuer(known, seen.at);
         // DNSSEC authenticates the certificate, so no attacker on the network can have made it.
@@ -214,9 +253,13 @@ impl AlarmWatch {
             return ContactState::Certificate;
         }
         let is_new = first > seen.at - WINDOW;
-        let has_changed = seen.issuer_before.is_some_and(|before| issuer_key(seen.level, before) != known);
+        let has_changed = seen
+            .issuer_before
+            .is_some_and(|before| issuer_key(seen.level, before) != known);
         match before {
-            Some(ContactState::NewIssuer(one)) if **one == *known => ContactState::NewIssuer(Arc::clone(one)),
+            Some(ContactState::NewIssuer(one)) if **one == *known => {
+                ContactState::NewIssuer(Arc::clone(one))
+            }
             _ if is_new && has_changed => ContactState::NewIssuer(Arc::from(known)),
             _ => ContactState::Certificate,
         }
@@ -225,7 +268,10 @@ impl AlarmWatch {
     /// Records an issuer and returns the time at which it was first seen.
     fn record_issuer(&mut self, issuer: &str, at: i64) -> i64 {
         if let Some(span) = self.issuers.get_mut(issuer) {
-            *span = Span { first: span.first.min(at), last: span.last.max(at) };
+            *span = Span {
+                first: span.first.min(at),
+                last: span.last.max(at),
+            };
             return span.first;
         }
         if self.issuers.len() >= ISSUERS_MAX {
@@ -240,7 +286,13 @@ impl AlarmWatch {
                 !remove
             });
         }
-        self.issuers.insert(Arc::from(issuer), Span { first: at, last: at });
+        self.issuers.insert(
+            Arc::from(issuer),
+            Span {
+                first: at,
+                last: at,
+            },
+        );
         at
     }
 
@@ -262,8 +314,14 @@ impl AlarmWatch {
     }
 }
 
-/// Creates an alarm of a kind from the affected sessions and the number of domains that could be affected.
-fn alarm(kind: AlarmKind, mut affected: Vec<(&(String, String), &Contact)>, of: usize, now: i64) -> Alarm {
+/// Creates an alarm of a kind from the affected sessions and the number of domains that could be
+/// affected.
+fn alarm(
+    kind: AlarmKind,
+    mut affected: Vec<(&(String, String), &Contact)>,
+    of: usize,
+    now: i64,
+) -> Alarm {
     affected.sort_by_key(|(_, contact)| (contact.at, &contact.domain));
     let mut examples: Vec<Host> = Vec::new();
     for (_, contact) in &affected {
@@ -272,11 +330,18 @@ fn alarm(kind: AlarmKind, mut affected: Vec<(&(String, String), &Contact)>, of: 
         }
     }
     let domains = count_groups(affected.into_iter().map(|(pair, _)| pair));
-    Alarm { kind, since: timestamp(now), domains, of, examples }
+    Alarm {
+        kind,
+        since: timestamp(now),
+        domains,
+        of,
+        examples,
+    }
 }
 
-/// Returns the key of an issuer. Under a trusted authority it is the organization, since authorities replace their
-/// intermediates every few months under new common names. Without one it is the whole name, which may say anything.
+/// Returns the key of an issuer. Under a trusted authority it is the organization, since
+/// authorities replace their intermediates every few months under new common names. Without one it
+/// is the whole name, which may say anything.
 fn issuer_key(level: TlsLevel, issuer: &str) -> &str {
     match level {
         TlsLevel::Trusted | TlsLevel::Verified => organization(issuer).unwrap_or(issuer),
@@ -286,10 +351,9 @@ fn issuer_key(level: TlsLevel, issuer: &str) -> &str {
 
 /// Returns the organization in a name of RFC 4514 form.
 fn organization(name: &str) -> Option<&str> {
-    let at = name
-        .match_indices("O=")
-        .map(|(at, _)| at)
-        .find(|at| name[..*at].trim_end().is_empty() || name[..*at].trim_end().ends_with([',', '+']))?;
+    let at = name.match_indices("O=").map(|(at, _)| at).find(|at| {
+        name[..*at].trim_end().is_empty() || name[..*at].trim_end().ends_with([',', '+'])
+    })?;
     let value = &name[at..];
     let mut escaped = false;
     let end = value.char_indices().find_map(|(at, c)| {

@@ -1,8 +1,8 @@
 //! `history.db` in the spool folder. Administrators may read it with `sqlite3`.
 //!
-//! The memory is an aid: a damaged database is moved to `aside/` and replaced by an empty one. A database of a newer
-//! version of Gatepost is sound; it stays as it is and the daemon does not start. Everything here blocks, on a thread
-//! of its own or before the daemon starts.
+//! The memory is an aid: a damaged database is moved to `aside/` and replaced by an empty one. A
+//! database of a newer version of Gatepost is sound; it stays as it is and the daemon does not
+//! start. Everything here blocks, on a thread of its own or before the daemon starts.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, Row as Columns, params};
 
 use super::memory::{HostRecord, Period, WriteBatch, timestamp};
 use super::{ForgetEntry, HistoryError, TlsLevel};
-use crate::address::Host;
+use crate::smtp::address::Host;
 
 /// The SQLite application id, "GPSH", which identifies this database.
 const APPLICATION_ID: i32 = 0x4750_5348;
@@ -63,8 +63,8 @@ pub(super) struct Disk {
 }
 
 impl Disk {
-    /// Opens or creates the database in `folder` and reads it. A damaged database is moved to `aside/` and replaced.
-    /// A database of another version is an error and stays as it is.
+    /// Opens or creates the database in `folder` and reads it. A damaged database is moved to
+    /// `aside/` and replaced. A database of another version is an error and stays as it is.
     pub(super) fn open(folder: &Path, now: i64) -> Result<(Self, StoredHistory), HistoryError> {
         let file = folder.join("history.db");
         match read(&file) {
@@ -97,7 +97,8 @@ impl Disk {
             if let Some(row) = row {
                 put(&transaction, domain, row)?;
             } else {
-                let mut delete = transaction.prepare_cached("DELETE FROM host WHERE domain = ?1 AND host = ?2")?;
+                let mut delete = transaction
+                    .prepare_cached("DELETE FROM host WHERE domain = ?1 AND host = ?2")?;
                 delete.execute([domain.to_string(), host.to_string()])?;
             }
         }
@@ -107,7 +108,10 @@ impl Disk {
                 let sql = "INSERT INTO forgotten (at, domain, hosts, reason, who) VALUES (?1, ?2, ?3, ?4, ?5)";
                 let hosts = i64::try_from(one.hosts).unwrap_or(i64::MAX);
                 let domain = one.domain.to_string();
-                transaction.execute(sql, params![one.at.as_second(), domain, hosts, one.reason, one.who])?;
+                transaction.execute(
+                    sql,
+                    params![one.at.as_second(), domain, hosts, one.reason, one.who],
+                )?;
             }
         }
         transaction.commit()
@@ -120,16 +124,24 @@ impl Disk {
 
 /// Returns true if the error means that the file is damaged.
 pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
-    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
+    matches!(
+        error.sqlite_error_code(),
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
+    )
 }
 
 fn put(connection: &Connection, domain: &Host, row: &HostRecord) -> rusqlite::Result<()> {
     let mut statement = connection.prepare_cached(
         "INSERT OR REPLACE INTO host VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
     )?;
-    let (issuer, since) = row.issuer.as_ref().map(|(issuer, since)| (&**issuer, *since)).unzip();
-    let [plain, tls, trusted, verified, dane] =
-        row.periods.map(|period| (period.map(|one| one.first), period.map(|one| one.last)));
+    let (issuer, since) = row
+        .issuer
+        .as_ref()
+        .map(|(issuer, since)| (&**issuer, *since))
+        .unzip();
+    let [plain, tls, trusted, verified, dane] = row
+        .periods
+        .map(|period| (period.map(|one| one.first), period.map(|one| one.last)));
     statement.execute(params![
         domain.to_string(),
         row.host.to_string(),
@@ -165,7 +177,9 @@ impl Unreadable {
     fn error(self, what: &str, file: &Path) -> HistoryError {
         match self {
             Self::Failed(error) => HistoryError::new(what, file, &error),
-            Self::Damaged(fault) => HistoryError(format!("cannot {what} {}: {fault}", file.display())),
+            Self::Damaged(fault) => {
+                HistoryError(format!("cannot {what} {}: {fault}", file.display()))
+            }
             Self::OtherVersion(version) => HistoryError(format!(
                 "{} has version {version} and this gatepost knows version {VERSION}; it was left as it is: run the \
                  gatepost that wrote it, or move it away with its -wal file and lose what it remembers of each domain",
@@ -177,21 +191,37 @@ impl Unreadable {
 
 impl From<rusqlite::Error> for Unreadable {
     fn from(error: rusqlite::Error) -> Self {
-        if is_damage(&error) { Self::Damaged(error.to_string()) } else { Self::Failed(error) }
+        if is_damage(&error) {
+            Self::Damaged(error.to_string())
+        } else {
+            Self::Failed(error)
+        }
     }
 }
 
 fn read(file: &Path) -> Result<(Connection, StoredHistory), Unreadable> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+        | OpenFlags::SQLITE_OPEN_CREATE
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(file, flags)?;
     connection.busy_timeout(BUSY)?;
-    let number = |pragma: &str| connection.query_row(&format!("PRAGMA {pragma}"), [], |row| row.get::<_, i32>(0));
-    let (owner, version, changes) = (number("application_id")?, number("user_version")?, number("schema_version")?);
+    let number = |pragma: &str| {
+        connection.query_row(&format!("PRAGMA {pragma}"), [], |row| row.get::<_, i32>(0))
+    };
+    let (owner, version, changes) = (
+        number("application_id")?,
+        number("user_version")?,
+        number("schema_version")?,
+    );
     let is_new = match (owner, version) {
         (APPLICATION_ID, VERSION) => false,
         (0, 0) if changes == 0 => true,
         (APPLICATION_ID, other) => return Err(Unreadable::OtherVersion(other)),
-        _ => return Err(Unreadable::Damaged("it is the database of another program".to_owned())),
+        _ => {
+            return Err(Unreadable::Damaged(
+                "it is the database of another program".to_owned(),
+            ));
+        }
     };
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
@@ -206,7 +236,10 @@ fn read(file: &Path) -> Result<(Connection, StoredHistory), Unreadable> {
     if sound != "ok" {
         return Err(Unreadable::Damaged(sound));
     }
-    let stored = StoredHistory { rows: rows(&connection)?, forgotten: forgotten(&connection)? };
+    let stored = StoredHistory {
+        rows: rows(&connection)?,
+        forgotten: forgotten(&connection)?,
+    };
     Ok((connection, stored))
 }
 
@@ -218,7 +251,8 @@ fn rows(connection: &Connection) -> Result<Vec<(Host, HostRecord)>, Unreadable> 
     let mut found = Vec::new();
     let mut rows = statement.query([])?;
     while let Some(columns) = rows.next()? {
-        let row = row(columns).map_err(|error| Unreadable::Damaged(format!("a row cannot be read: {error}")))?;
+        let row = row(columns)
+            .map_err(|error| Unreadable::Damaged(format!("a row cannot be read: {error}")))?;
         found.push(row);
     }
     Ok(found)
@@ -235,15 +269,29 @@ fn row(columns: &Columns<'_>) -> Result<(Host, HostRecord), Box<dyn std::error::
         let last: Option<i64> = columns.get(&*format!("{}_last", level.as_str()))?;
         *place = first.zip(last).map(|(first, last)| Period { first, last });
     }
-    let (issuer, since): (Option<String>, Option<i64>) = (columns.get("issuer")?, columns.get("issuer_since")?);
-    let issuer = issuer.zip(since).map(|(issuer, since)| (Arc::from(issuer), since));
+    let (issuer, since): (Option<String>, Option<i64>) =
+        (columns.get("issuer")?, columns.get("issuer_since")?);
+    let issuer = issuer
+        .zip(since)
+        .map(|(issuer, since)| (Arc::from(issuer), since));
     let seen = columns.get("seen")?;
-    Ok((domain, HostRecord { host, periods, seen, level, issuer, written: seen, expired_rounds: 0 }))
+    Ok((
+        domain,
+        HostRecord {
+            host,
+            periods,
+            seen,
+            level,
+            issuer,
+            written: seen,
+            expired_rounds: 0,
+        },
+    ))
 }
 
 fn forgotten(connection: &Connection) -> Result<Vec<ForgetEntry>, Unreadable> {
-    let mut statement =
-        connection.prepare("SELECT at, domain, hosts, reason, who FROM forgotten ORDER BY at, rowid")?;
+    let mut statement = connection
+        .prepare("SELECT at, domain, hosts, reason, who FROM forgotten ORDER BY at, rowid")?;
     let mut found = Vec::new();
     let mut rows = statement.query([])?;
     while let Some(columns) = rows.next()? {
@@ -251,7 +299,13 @@ fn forgotten(connection: &Connection) -> Result<Vec<ForgetEntry>, Unreadable> {
             .map_err(|error| Unreadable::Damaged(format!("a row cannot be read: {error}")))?;
         let hosts = usize::try_from(columns.get::<_, i64>(2)?).unwrap_or(0);
         let (reason, who) = (columns.get(3)?, columns.get(4)?);
-        found.push(ForgetEntry { domain, at: timestamp(columns.get(0)?), reason, who, hosts });
+        found.push(ForgetEntry {
+            domain,
+            at: timestamp(columns.get(0)?),
+            reason,
+            who,
+            hosts,
+        });
     }
     Ok(found)
 }
@@ -260,16 +314,22 @@ fn forgotten(connection: &Connection) -> Result<Vec<ForgetEntry>, Unreadable> {
 fn quarantine(file: &Path, now: i64, fault: &str) -> Result<(), HistoryError> {
     let folder = file.parent().unwrap_or(Path::new(".")).join("aside");
     let failed = |what: &str, error: &std::io::Error| HistoryError::new(what, file, error);
-    std::fs::create_dir_all(&folder).map_err(|error| failed("create the folder aside/ for", &error))?;
+    std::fs::create_dir_all(&folder)
+        .map_err(|error| failed("create the folder aside/ for", &error))?;
     let aside = folder.join(format!("history-{now}.db"));
     std::fs::rename(file, &aside).map_err(|error| failed("move to aside/", &error))?;
     for (part, keep) in [("-wal", true), ("-journal", true), ("-shm", false)] {
         let beside = |path: &Path| PathBuf::from(format!("{}{part}", path.display()));
         // Usually the file does not exist. If it stayed, SQLite would apply it to the new database.
-        let moved =
-            if keep { std::fs::rename(beside(file), beside(&aside)) } else { std::fs::remove_file(beside(file)) };
+        let moved = if keep {
+            std::fs::rename(beside(file), beside(&aside))
+        } else {
+            std::fs::remove_file(beside(file))
+        };
         match moved {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed("move to aside/", &error)),
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(failed("move to aside/", &error));
+            }
             Ok(()) | Err(_) => {}
         }
     }

@@ -1,12 +1,15 @@
 //! The TLS levels of sessions, in order.
 //!
-//! The TLS judge ([`crate::tls`]) decides what a handshake proves; this module only maps its results to levels.
+//! The TLS judge ([`crate::policy::tls`]) decides what a handshake proves; this module only maps
+//! its results to levels.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::tls::{Authentication, Clearance, DaneScope, NoTls, PeerCertificate, TlsOutcome, Unmet};
+use crate::policy::tls::{
+    Authentication, Clearance, DaneScope, NoTls, PeerCertificate, TlsOutcome, Unmet,
+};
 
 /// The level of TLS of a session; greater is better.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -26,10 +29,16 @@ pub enum TlsLevel {
 
 impl TlsLevel {
     /// All levels, lowest first.
-    pub const ALL: [Self; 5] = [Self::Plain, Self::Tls, Self::Trusted, Self::Verified, Self::Dane];
+    pub const ALL: [Self; 5] = [
+        Self::Plain,
+        Self::Tls,
+        Self::Trusted,
+        Self::Verified,
+        Self::Dane,
+    ];
 
-    /// Returns the level of a session that may carry mail; `None` if we did not ask for TLS, which proves nothing
-    /// about the host.
+    /// Returns the level of a session that may carry mail; `None` if we did not ask for TLS, which
+    /// proves nothing about the host.
     #[must_use]
     pub fn of_clearance(clearance: &Clearance) -> Option<Self> {
         match clearance.outcome() {
@@ -39,15 +48,21 @@ impl TlsLevel {
                 Authentication::Untrusted(unmet) => return Self::of_refusal(unmet),
                 Authentication::Trusted => Self::Trusted,
                 Authentication::Verified(_) | Authentication::Pinned(_) => Self::Verified,
-                Authentication::Dane { scope: DaneScope::Domain, .. } => Self::Dane,
+                Authentication::Dane {
+                    scope: DaneScope::Domain,
+                    ..
+                } => Self::Dane,
                 // The records authenticate the host but not the domain (RFC 7672 §2.2.1).
-                Authentication::Dane { scope: DaneScope::Host, .. } => Self::Verified,
+                Authentication::Dane {
+                    scope: DaneScope::Host,
+                    ..
+                } => Self::Verified,
             }),
         }
     }
 
-    /// Returns the level of a session from what it lacks. Hosts under a forced policy can lose STARTTLS too, and the
-    /// memory and the alarm must notice.
+    /// Returns the level of a session from what it lacks. Hosts under a forced policy can lose
+    /// STARTTLS too, and the memory and the alarm must notice.
     #[must_use]
     pub fn of_refusal(unmet: &Unmet) -> Option<Self> {
         match unmet {
@@ -69,9 +84,10 @@ impl TlsLevel {
     fn without_tls(reason: &NoTls) -> Option<Self> {
         match reason {
             NoTls::NotWanted | NoTls::NotUsed => None,
-            NoTls::NotOffered | NoTls::Rejected(_) | NoTls::SpokeBeforeHandshake | NoTls::Broken(_) => {
-                Some(Self::Plain)
-            }
+            NoTls::NotOffered
+            | NoTls::Rejected(_)
+            | NoTls::SpokeBeforeHandshake
+            | NoTls::Broken(_) => Some(Self::Plain),
         }
     }
 
@@ -123,11 +139,11 @@ mod tests {
     use jiff::Timestamp;
 
     use super::*;
-    use crate::smtp::reply::Reply;
-    use crate::tls::{
-        CertificateFacts, ChainFault, DaneFacts, DaneFault, Handshake, NamePattern, Pin, TlsFacts, TlsPolicy,
-        TlsVersion, Unmeetable, Verdict, judge,
+    use crate::policy::tls::{
+        CertificateFacts, ChainFault, DaneFacts, DaneFault, Handshake, NamePattern, Pin, TlsFacts,
+        TlsPolicy, TlsVersion, Unmeetable, Verdict, judge,
     };
+    use crate::smtp::reply::Reply;
 
     /// Returns a session with a certificate for mail.example.org.
     fn shown(chain: Result<(), ChainFault>) -> TlsOutcome {
@@ -171,17 +187,45 @@ mod tests {
             (clear(NoTls::NotWanted), "", None),
             (clear(NoTls::NotUsed), "", None),
             (clear(NoTls::NotOffered), "", Some(TlsLevel::Plain)),
-            (clear(NoTls::Rejected(Reply::bare(454, "not now"))), "", Some(TlsLevel::Plain)),
-            (clear(NoTls::SpokeBeforeHandshake), "", Some(TlsLevel::Plain)),
-            (clear(NoTls::Broken("cut".to_owned())), "", Some(TlsLevel::Plain)),
-            (with(PeerCertificate::Nothing), "mail.example.org", Some(TlsLevel::Tls)),
-            (shown(Err(ChainFault::SelfSigned)), "mail.example.org", Some(TlsLevel::Tls)),
-            (shown(Err(ChainFault::Expired(Timestamp::UNIX_EPOCH))), "mail.example.org", Some(TlsLevel::Tls)),
+            (
+                clear(NoTls::Rejected(Reply::bare(454, "not now"))),
+                "",
+                Some(TlsLevel::Plain),
+            ),
+            (
+                clear(NoTls::SpokeBeforeHandshake),
+                "",
+                Some(TlsLevel::Plain),
+            ),
+            (
+                clear(NoTls::Broken("cut".to_owned())),
+                "",
+                Some(TlsLevel::Plain),
+            ),
+            (
+                with(PeerCertificate::Nothing),
+                "mail.example.org",
+                Some(TlsLevel::Tls),
+            ),
+            (
+                shown(Err(ChainFault::SelfSigned)),
+                "mail.example.org",
+                Some(TlsLevel::Tls),
+            ),
+            (
+                shown(Err(ChainFault::Expired(Timestamp::UNIX_EPOCH))),
+                "mail.example.org",
+                Some(TlsLevel::Tls),
+            ),
             (shown(Ok(())), "", Some(TlsLevel::Trusted)),
             (shown(Ok(())), "mx.example.net", Some(TlsLevel::Trusted)),
             (shown(Ok(())), "mail.example.org", Some(TlsLevel::Verified)),
         ] {
-            assert_eq!(level(outcome.clone(), reference), expected, "{outcome:?} for {reference:?}");
+            assert_eq!(
+                level(outcome.clone(), reference),
+                expected,
+                "{outcome:?} for {reference:?}"
+            );
         }
     }
 
@@ -190,9 +234,21 @@ mod tests {
         for (unmet, expected) in [
             (Unmet::NoTls(NoTls::NotOffered), Some(TlsLevel::Plain)),
             (Unmet::Version(TlsVersion::V1_2), Some(TlsLevel::Tls)),
-            (Unmet::Dane(DaneFault::NoMatch { records: 1 }), Some(TlsLevel::Tls)),
-            (Unmet::Name { wanted: Vec::new(), presented: Vec::new() }, Some(TlsLevel::Trusted)),
-            (Unmet::Unmeetable(Unmeetable::NoTlsa("the zone is not signed".to_owned())), None),
+            (
+                Unmet::Dane(DaneFault::NoMatch { records: 1 }),
+                Some(TlsLevel::Tls),
+            ),
+            (
+                Unmet::Name {
+                    wanted: Vec::new(),
+                    presented: Vec::new(),
+                },
+                Some(TlsLevel::Trusted),
+            ),
+            (
+                Unmet::Unmeetable(Unmeetable::NoTlsa("the zone is not signed".to_owned())),
+                None,
+            ),
         ] {
             assert_eq!(TlsLevel::of_refusal(&unmet), expected, "{unmet}");
         }

@@ -1,7 +1,8 @@
-//! The levels that the hosts of each domain have shown, and the comparison of new sessions with them.
+//! The levels that the hosts of each domain have shown, and the comparison of new sessions with
+//! them.
 //!
-//! No I/O and no clock: callers pass the time, and [`super::disk`] collects what must be written. Times are seconds
-//! since 1970, which take less memory than a `Timestamp`.
+//! No I/O and no clock: callers pass the time, and [`super::disk`] collects what must be written.
+//! Times are seconds since 1970, which take less memory than a `Timestamp`.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
@@ -10,16 +11,18 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::{Baseline, BestLevel, ForgetEntry, HostHistory, LevelChange, MemoryPage, TlsLevel};
-use crate::address::Host;
+use crate::smtp::address::Host;
 
 pub(super) const DAY: i64 = 24 * 60 * 60;
 /// The time without a session at a level after which that level no longer counts.
 const MEMORY_PERIOD: i64 = 90 * DAY;
-/// The number of rounds, a day apart, in which a host must be found expired before it is removed. If the clock is
-/// ahead for a while, as at a start without a network, hosts survive until it is corrected.
+/// The number of rounds, a day apart, in which a host must be found expired before it is removed.
+/// If the clock is ahead for a while, as at a start without a network, hosts survive until it is
+/// corrected.
 const EXPIRED_ROUNDS: u8 = 3;
-/// The age up to which a host is new. A new host in the clear is compared with its domain, since its MX record may be
-/// forged. An older host counts by itself: a domain may have hosts with and without TLS.
+/// The age up to which a host is new. A new host in the clear is compared with its domain, since
+/// its MX record may be forged. An older host counts by itself: a domain may have hosts with and
+/// without TLS.
 const NEW_HOST_PERIOD: i64 = 7 * DAY;
 /// The age at which a time on disk is updated, so that not every delivery causes a write.
 const STALE_AFTER: i64 = 10 * 60;
@@ -55,21 +58,36 @@ pub(super) struct HostRecord {
 
 impl HostRecord {
     fn best(&self, now: i64) -> Option<BestLevel> {
-        TlsLevel::ALL.into_iter().zip(self.periods).rev().find_map(|(level, period)| {
-            let period = period.filter(|period| period.last > now - MEMORY_PERIOD)?;
-            Some(BestLevel { level, first: timestamp(period.first), last: timestamp(period.last) })
-        })
+        TlsLevel::ALL
+            .into_iter()
+            .zip(self.periods)
+            .rev()
+            .find_map(|(level, period)| {
+                let period = period.filter(|period| period.last > now - MEMORY_PERIOD)?;
+                Some(BestLevel {
+                    level,
+                    first: timestamp(period.first),
+                    last: timestamp(period.last),
+                })
+            })
     }
 
     /// Returns true if the host ever took TLS.
     fn took_tls(&self) -> bool {
-        let with_tls = |(level, period): (TlsLevel, Option<Period>)| level > TlsLevel::Plain && period.is_some();
+        let with_tls = |(level, period): (TlsLevel, Option<Period>)| {
+            level > TlsLevel::Plain && period.is_some()
+        };
         TlsLevel::ALL.into_iter().zip(self.periods).any(with_tls)
     }
 
     /// Returns the time of the first session.
     fn first(&self) -> i64 {
-        self.periods.iter().flatten().map(|period| period.first).min().unwrap_or(self.seen)
+        self.periods
+            .iter()
+            .flatten()
+            .map(|period| period.first)
+            .min()
+            .unwrap_or(self.seen)
     }
 
     fn remembered(&self, domain: &Host, now: i64) -> Option<HostHistory> {
@@ -84,7 +102,8 @@ impl HostRecord {
     }
 }
 
-/// Converts seconds to a timestamp. An impossible time can only come from a damaged disk and becomes the epoch.
+/// Converts seconds to a timestamp. An impossible time can only come from a damaged disk and
+/// becomes the epoch.
 pub(super) fn timestamp(seconds: i64) -> Timestamp {
     Timestamp::from_second(seconds).unwrap_or(Timestamp::UNIX_EPOCH)
 }
@@ -150,7 +169,12 @@ impl DowngradeMemory {
     }
 
     /// Loads the content of the disk.
-    pub(super) fn restore(&mut self, rows: Vec<(Host, HostRecord)>, forgotten: Vec<ForgetEntry>, now: i64) {
+    pub(super) fn restore(
+        &mut self,
+        rows: Vec<(Host, HostRecord)>,
+        forgotten: Vec<ForgetEntry>,
+        now: i64,
+    ) {
         for (domain, row) in rows {
             self.domains.entry(domain).or_default().rows.push(row);
             self.rows += 1;
@@ -160,15 +184,22 @@ impl DowngradeMemory {
         self.enforce_limit();
     }
 
-    /// Returns every issuer with the level of the host's last session and the time since which it is the issuer.
+    /// Returns every issuer with the level of the host's last session and the time since which it
+    /// is the issuer.
     pub(super) fn issuers(&self) -> impl Iterator<Item = (TlsLevel, &str, i64)> {
         let rows = self.domains.values().flat_map(|entry| &entry.rows);
-        rows.filter_map(|row| row.issuer.as_ref().map(|(issuer, since)| (row.level, &**issuer, *since)))
+        rows.filter_map(|row| {
+            row.issuer
+                .as_ref()
+                .map(|(issuer, since)| (row.level, &**issuer, *since))
+        })
     }
 
     pub(super) fn get(&self, domain: &Host, host: &Host, now: i64) -> Option<HostHistory> {
         let rows = &self.domains.get(domain)?.rows;
-        rows.iter().find(|row| row.host == *host)?.remembered(domain, now)
+        rows.iter()
+            .find(|row| row.host == *host)?
+            .remembered(domain, now)
     }
 
     /// Returns the domain's host with the best level; among equals the one seen last.
@@ -189,8 +220,15 @@ impl DowngradeMemory {
     /// Returns the time of the last session with TLS of any host of a domain.
     fn took_tls(&self, domain: &Host, now: i64) -> Option<Timestamp> {
         let rows = &self.domains.get(domain)?.rows;
-        let with_tls = rows.iter().flat_map(|row| &row.periods[TlsLevel::Tls as usize..]).flatten();
-        with_tls.map(|period| period.last).filter(|last| *last > now - MEMORY_PERIOD).max().map(timestamp)
+        let with_tls = rows
+            .iter()
+            .flat_map(|row| &row.periods[TlsLevel::Tls as usize..])
+            .flatten();
+        with_tls
+            .map(|period| period.last)
+            .filter(|last| *last > now - MEMORY_PERIOD)
+            .max()
+            .map(timestamp)
     }
 
     pub(super) fn record(
@@ -206,25 +244,32 @@ impl DowngradeMemory {
         }
         let before = self.baseline(domain, host, at);
         let entry = self.domains.entry(domain.clone()).or_default();
-        let place = entry.rows.iter().position(|row| row.host == *host).unwrap_or_else(|| {
-            self.rows += 1;
-            let periods = [None; 5];
-            // The earliest possible time forces the first write.
-            entry.rows.push(HostRecord {
-                host: host.clone(),
-                periods,
-                seen: at,
-                level,
-                issuer: None,
-                written: i64::MIN,
-                expired_rounds: 0,
+        let place = entry
+            .rows
+            .iter()
+            .position(|row| row.host == *host)
+            .unwrap_or_else(|| {
+                self.rows += 1;
+                let periods = [None; 5];
+                // The earliest possible time forces the first write.
+                entry.rows.push(HostRecord {
+                    host: host.clone(),
+                    periods,
+                    seen: at,
+                    level,
+                    issuer: None,
+                    written: i64::MIN,
+                    expired_rounds: 0,
+                });
+                entry.rows.len() - 1
             });
-            entry.rows.len() - 1
-        });
         let row = &mut entry.rows[place];
         let issuer_before = row.issuer.as_ref().map(|(issuer, _)| Arc::clone(issuer));
         let mut changed = record_level(row, level, at);
-        if let Some(issuer) = issuer.map(truncate_issuer).filter(|issuer| issuer_before.as_deref() != Some(issuer)) {
+        if let Some(issuer) = issuer
+            .map(truncate_issuer)
+            .filter(|issuer| issuer_before.as_deref() != Some(issuer))
+        {
             row.issuer = Some((Arc::from(issuer), at));
             changed = true;
         }
@@ -242,14 +287,25 @@ impl DowngradeMemory {
         }
         self.enforce_limit();
         let took_tls = before.host.is_some_and(|best| best.level > TlsLevel::Plain)
-            || (is_new && before.domain.is_some_and(|best| best.level > TlsLevel::Plain));
-        Observed { change: compare(&before, level, is_new), took_tls, issuer_before }
+            || (is_new
+                && before
+                    .domain
+                    .is_some_and(|best| best.level > TlsLevel::Plain));
+        Observed {
+            change: compare(&before, level, is_new),
+            took_tls,
+            issuer_before,
+        }
     }
 
     /// Returns true if a warning about a domain is due: at most one a day.
     pub(super) fn should_warn(&mut self, domain: &Host, at: i64) -> bool {
-        let Some(entry) = self.domains.get_mut(domain) else { return true };
-        let due = entry.warned.is_none_or(|warned| at - warned >= DAY || at < warned);
+        let Some(entry) = self.domains.get_mut(domain) else {
+            return true;
+        };
+        let due = entry
+            .warned
+            .is_none_or(|warned| at - warned >= DAY || at < warned);
         if due {
             entry.warned = Some(at);
         }
@@ -258,14 +314,21 @@ impl DowngradeMemory {
 
     /// Forgets all hosts of a domain and returns their number.
     pub(super) fn forget(&mut self, domain: &Host, reason: &str, who: &str, at: i64) -> usize {
-        let Some(entry) = self.domains.remove(domain) else { return 0 };
+        let Some(entry) = self.domains.remove(domain) else {
+            return 0;
+        };
         let hosts = entry.rows.len();
         self.rows -= hosts;
         for row in entry.rows {
             self.mark_dirty(domain.clone(), row.host);
         }
-        let forgotten =
-            ForgetEntry { domain: domain.clone(), at: timestamp(at), reason: reason.into(), who: who.into(), hosts };
+        let forgotten = ForgetEntry {
+            domain: domain.clone(),
+            at: timestamp(at),
+            reason: reason.into(),
+            who: who.into(),
+            hosts,
+        };
         self.forgotten.push_back(forgotten);
         while self.forgotten.len() > FORGOTTEN_MAX {
             self.forgotten.pop_front();
@@ -275,10 +338,27 @@ impl DowngradeMemory {
     }
 
     /// Returns whole domains in order until the page has `limit` hosts.
-    pub(super) fn page(&self, domain: Option<&Host>, after: Option<&Host>, limit: usize, now: i64) -> MemoryPage {
-        let forgotten = self.forgotten.iter().filter(|one| domain.is_none_or(|domain| one.domain == *domain));
-        let forgotten = if after.is_none() { forgotten.cloned().collect() } else { Vec::new() };
-        let mut page = MemoryPage { remembered: Vec::new(), next: None, forgotten };
+    pub(super) fn page(
+        &self,
+        domain: Option<&Host>,
+        after: Option<&Host>,
+        limit: usize,
+        now: i64,
+    ) -> MemoryPage {
+        let forgotten = self
+            .forgotten
+            .iter()
+            .filter(|one| domain.is_none_or(|domain| one.domain == *domain));
+        let forgotten = if after.is_none() {
+            forgotten.cloned().collect()
+        } else {
+            Vec::new()
+        };
+        let mut page = MemoryPage {
+            remembered: Vec::new(),
+            next: None,
+            forgotten,
+        };
         let from = match (domain, after) {
             (Some(domain), _) => (Bound::Included(domain), Bound::Included(domain)),
             (None, Some(after)) => (Bound::Excluded(after), Bound::Unbounded),
@@ -289,7 +369,11 @@ impl DowngradeMemory {
                 page.next = page.remembered.last().map(|last| last.domain.clone());
                 return page;
             }
-            let mut rows: Vec<_> = entry.rows.iter().filter_map(|row| row.remembered(domain, now)).collect();
+            let mut rows: Vec<_> = entry
+                .rows
+                .iter()
+                .filter_map(|row| row.remembered(domain, now))
+                .collect();
             rows.sort_by(|a, b| a.host.cmp(&b.host));
             page.remembered.extend(rows);
         }
@@ -303,22 +387,40 @@ impl DowngradeMemory {
     /// Returns all unwritten changes and counts them as written.
     pub(super) fn take_batch(&mut self) -> WriteBatch {
         let dirty = std::mem::replace(&mut self.dirty, Unwritten::Rows(BTreeSet::new()));
-        let forgotten = std::mem::take(&mut self.forgotten_dirty).then(|| self.forgotten.iter().cloned().collect());
-        let find =
-            |domain: &Host, host: &Host| self.domains.get(domain)?.rows.iter().find(|row| row.host == *host).cloned();
+        let forgotten = std::mem::take(&mut self.forgotten_dirty)
+            .then(|| self.forgotten.iter().cloned().collect());
+        let find = |domain: &Host, host: &Host| {
+            self.domains
+                .get(domain)?
+                .rows
+                .iter()
+                .find(|row| row.host == *host)
+                .cloned()
+        };
         match dirty {
             Unwritten::Rows(keys) => {
                 let rows = keys.into_iter().map(|(domain, host)| {
                     let row = find(&domain, &host);
                     (domain, host, row)
                 });
-                WriteBatch { all: false, rows: rows.collect(), forgotten }
+                WriteBatch {
+                    all: false,
+                    rows: rows.collect(),
+                    forgotten,
+                }
             }
             Unwritten::All => {
                 let rows = self.domains.iter().flat_map(|(domain, entry)| {
-                    entry.rows.iter().map(|row| (domain.clone(), row.host.clone(), Some(row.clone())))
+                    entry
+                        .rows
+                        .iter()
+                        .map(|row| (domain.clone(), row.host.clone(), Some(row.clone())))
                 });
-                WriteBatch { all: true, rows: rows.collect(), forgotten }
+                WriteBatch {
+                    all: true,
+                    rows: rows.collect(),
+                    forgotten,
+                }
             }
         }
     }
@@ -341,7 +443,9 @@ impl DowngradeMemory {
     }
 
     fn mark_dirty(&mut self, domain: Host, host: Host) {
-        let Unwritten::Rows(keys) = &mut self.dirty else { return };
+        let Unwritten::Rows(keys) = &mut self.dirty else {
+            return;
+        };
         keys.insert((domain, host));
         // While the disk fails, removed hosts must not make the list grow without limit.
         if keys.len() > self.max.saturating_mul(2) {
@@ -353,20 +457,27 @@ impl DowngradeMemory {
     fn expire(&mut self, now: i64) {
         self.expired_at = now;
         for row in self.domains.values_mut().flat_map(|entry| &mut entry.rows) {
-            row.expired_rounds = if row.best(now).is_none() { row.expired_rounds + 1 } else { 0 };
+            row.expired_rounds = if row.best(now).is_none() {
+                row.expired_rounds + 1
+            } else {
+                0
+            };
         }
         self.drop_rows(|row| row.expired_rounds >= EXPIRED_ROUNDS);
     }
 
-    /// Removes the hosts not seen for the longest time if there are too many. Removes 1 % more than needed, so that
-    /// this runs rarely.
+    /// Removes the hosts not seen for the longest time if there are too many. Removes 1 % more than
+    /// needed, so that this runs rarely.
     fn enforce_limit(&mut self) {
         if self.rows <= self.max {
             return;
         }
         let excess = self.rows - self.max + self.max / 100;
-        let mut seen: Vec<i64> =
-            self.domains.values().flat_map(|entry| entry.rows.iter().map(|row| row.seen)).collect();
+        let mut seen: Vec<i64> = self
+            .domains
+            .values()
+            .flat_map(|entry| entry.rows.iter().map(|row| row.seen))
+            .collect();
         let (_, last, _) = seen.select_nth_unstable(excess.saturating_sub(1));
         let last = *last;
         let mut remaining = excess;
@@ -379,10 +490,17 @@ impl DowngradeMemory {
 
     fn drop_oldest_host(&mut self, domain: &Host) {
         let rows = self.domains.get(domain).map(|entry| entry.rows.iter());
-        // Hosts that never took TLS are removed first: hosts invented by an attacker must not displace one that did.
+        // Hosts that never took TLS are removed first: hosts invented by an attacker must not
+        // displace one that did.
         let order = |row: &&HostRecord| (row.took_tls(), row.seen);
-        let oldest = rows.into_iter().flatten().min_by_key(order).map(|row| row.host.clone());
-        let Some((host, entry)) = oldest.zip(self.domains.get_mut(domain)) else { return };
+        let oldest = rows
+            .into_iter()
+            .flatten()
+            .min_by_key(order)
+            .map(|row| row.host.clone());
+        let Some((host, entry)) = oldest.zip(self.domains.get_mut(domain)) else {
+            return;
+        };
         entry.rows.retain(|row| row.host != host);
         self.rows -= 1;
         self.mark_dirty(domain.clone(), host);
@@ -413,8 +531,14 @@ fn record_level(row: &mut HostRecord, level: TlsLevel, at: i64) -> bool {
     let continues = period.is_some_and(|period| period.last > at - MEMORY_PERIOD);
     // A clock that was set back does not shorten the period.
     *period = match *period {
-        Some(Period { first, last }) if continues => Some(Period { first: first.min(at), last: last.max(at) }),
-        _ => Some(Period { first: at, last: at }),
+        Some(Period { first, last }) if continues => Some(Period {
+            first: first.min(at),
+            last: last.max(at),
+        }),
+        _ => Some(Period {
+            first: at,
+            last: at,
+        }),
     };
     let changed = !continues || row.level != level;
     row.level = level;
@@ -425,7 +549,9 @@ fn record_level(row: &mut HostRecord, level: TlsLevel, at: i64) -> bool {
 /// Compares a session with the memory.
 fn compare(before: &Baseline, level: TlsLevel, is_new: bool) -> LevelChange {
     // A new host in the clear, of a domain that takes TLS.
-    let foreign = before.domain.filter(|best| is_new && level == TlsLevel::Plain && best.level > TlsLevel::Plain);
+    let foreign = before
+        .domain
+        .filter(|best| is_new && level == TlsLevel::Plain && best.level > TlsLevel::Plain);
     match (before.host, foreign) {
         (Some(own), _) if level < own.level => LevelChange::Worse { was: own },
         (_, Some(was)) => LevelChange::Worse { was },
@@ -437,5 +563,8 @@ fn compare(before: &Baseline, level: TlsLevel, is_new: bool) -> LevelChange {
 
 /// Truncates an issuer's name to the maximum length.
 fn truncate_issuer(issuer: &str) -> &str {
-    issuer.char_indices().nth(ISSUER_MAX).map_or(issuer, |(end, _)| &issuer[..end])
+    issuer
+        .char_indices()
+        .nth(ISSUER_MAX)
+        .map_or(issuer, |(end, _)| &issuer[..end])
 }

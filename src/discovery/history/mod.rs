@@ -1,13 +1,14 @@
-//! The downgrade memory: the best TLS level that each host of a domain has shown, and the comparison of new sessions
-//! with it.
+//! The downgrade memory: the best TLS level that each host of a domain has shown, and the
+//! comparison of new sessions with it.
 //!
-//! Opportunistic TLS accepts a session in the clear, so an attacker on the network can remove TLS unnoticed (RFC 7435
-//! §1.2). A relay that remembers notices. The connector's `downgrade` decides what follows: `allow`, `warn` or
-//! `refuse`.
+//! Opportunistic TLS accepts a session in the clear, so an attacker on the network can remove TLS
+//! unnoticed (RFC 7435 §1.2). A relay that remembers notices. The connector's `downgrade` decides
+//! what follows: `allow`, `warn` or `refuse`.
 //!
-//! - [`level`] orders the TLS levels. `memory` keeps and compares them. `alarm` detects downgrades of many domains at
-//!   once, and counts related domains (`registrable`) as one. These do no I/O.
-//! - `writer` is the thread that writes to the database, and `disk` is the database. Reads never access it.
+//! - [`level`] orders the TLS levels. `memory` keeps and compares them. `alarm` detects downgrades
+//!   of many domains at once, and counts related domains (`registrable`) as one. These do no I/O.
+//! - `writer` is the thread that writes to the database, and `disk` is the database. Reads never
+//!   access it.
 //!
 //! Nothing here judges TLS or refuses a session.
 
@@ -27,8 +28,8 @@ use std::thread::JoinHandle;
 use jiff::Timestamp;
 use tokio::sync::oneshot;
 
-use crate::address::Host;
-use crate::connector::MemoryFinding;
+use crate::policy::connector::MemoryFinding;
+use crate::smtp::address::Host;
 use alarm::{AlarmEvent, AlarmWatch, ObservedHost};
 use disk::Disk;
 use memory::DowngradeMemory;
@@ -36,8 +37,8 @@ use writer::Shared;
 
 pub use level::{TlsLevel, issuer};
 
-/// The maximum number of pairs of domain and host. Above it those that were not seen for the longest time are
-/// removed. A full memory takes about 60 MB.
+/// The maximum number of pairs of domain and host. Above it those that were not seen for the
+/// longest time are removed. A full memory takes about 60 MB.
 const ROWS_MAX: usize = 200_000;
 
 /// The reason why the memory cannot be used.
@@ -48,7 +49,10 @@ pub struct HistoryError(String);
 impl HistoryError {
     fn new(what: &str, file: &Path, error: &dyn std::error::Error) -> Self {
         let folder = file.parent().unwrap_or(Path::new(".")).display();
-        Self(format!("cannot {what} {}: {error}; check owner, permissions and free space of {folder}", file.display()))
+        Self(format!(
+            "cannot {what} {}: {error}; check owner, permissions and free space of {folder}",
+            file.display()
+        ))
     }
 }
 
@@ -92,11 +96,14 @@ pub struct Baseline {
 }
 
 impl Baseline {
-    /// Returns the finding for the demand. If any host of a domain took TLS, all must take it, new ones too: an
-    /// attacker who forges MX records uses new host names (RFC 7672 §1.3.2).
+    /// Returns the finding for the demand. If any host of a domain took TLS, all must take it, new
+    /// ones too: an attacker who forges MX records uses new host names (RFC 7672 §1.3.2).
     #[must_use]
     pub fn finding(&self) -> MemoryFinding {
-        self.took_tls.map_or(MemoryFinding::Nothing, |last| MemoryFinding::TookTls { last })
+        self.took_tls
+            .map_or(MemoryFinding::Nothing, |last| MemoryFinding::TookTls {
+                last,
+            })
     }
 }
 
@@ -112,7 +119,8 @@ pub enum LevelChange {
         /// The best level until now.
         was: BestLevel,
     },
-    /// The level is worse than the best one; or a new host without TLS belongs to a domain with TLS.
+    /// The level is worse than the best one; or a new host without TLS belongs to a domain with
+    /// TLS.
     Worse {
         /// The remembered level.
         was: BestLevel,
@@ -145,7 +153,8 @@ pub struct MemoryPage {
     pub forgotten: Vec<ForgetEntry>,
 }
 
-/// An alarm: many unrelated domains are affected at once, so somebody may intercept our connections.
+/// An alarm: many unrelated domains are affected at once, so somebody may intercept our
+/// connections.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Alarm {
     /// The kind of interception.
@@ -165,8 +174,8 @@ pub struct Alarm {
 pub enum AlarmKind {
     /// The domains took TLS before and no longer do.
     TlsLost,
-    /// Their certificates have this issuer, which none of them had before. It is the whole issuer name, or the
-    /// organization alone if a trusted authority issued the certificate.
+    /// Their certificates have this issuer, which none of them had before. It is the whole issuer
+    /// name, or the organization alone if a trusted authority issued the certificate.
     NewIssuer(Arc<str>),
 }
 
@@ -187,8 +196,8 @@ pub struct DowngradeEvent<'a> {
 
 /// The downgrade memory. Clones share it.
 ///
-/// Queries are answered from main memory. A recorded session reaches the disk within a second or two;
-/// [`History::close`], or dropping the last clone, waits for it.
+/// Queries are answered from main memory. A recorded session reaches the disk within a second or
+/// two; [`History::close`], or dropping the last clone, waits for it.
 #[derive(Debug, Clone)]
 pub struct History(Arc<HistoryInner>);
 
@@ -206,7 +215,10 @@ impl Drop for HistoryInner {
 
 impl HistoryInner {
     fn take_writer(&self) -> Option<JoinHandle<()>> {
-        self.writer.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.writer
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
     }
 }
 
@@ -219,12 +231,12 @@ fn finish(shared: &Shared, writer: Option<JoinHandle<()>>) {
 }
 
 impl History {
-    /// Opens or creates `history.db` in an existing folder and reads it. A damaged file is moved to `aside/`, with an
-    /// error in the log. Blocks on file access.
+    /// Opens or creates `history.db` in an existing folder and reads it. A damaged file is moved to
+    /// `aside/`, with an error in the log. Blocks on file access.
     ///
     /// # Errors
-    /// The file can be neither used nor moved, or was written by another version of Gatepost, in which case it stays
-    /// as it is.
+    /// The file can be neither used nor moved, or was written by another version of Gatepost, in
+    /// which case it stays as it is.
     pub fn open(folder: &Path, now: Timestamp) -> Result<Self, HistoryError> {
         Self::open_bounded(folder, now, ROWS_MAX)
     }
@@ -240,7 +252,10 @@ impl History {
         let shared = Arc::new(Shared::new(memory, watch));
         let writer = writer::start(Arc::clone(&shared), disk)
             .map_err(|error| HistoryError(format!("cannot start a thread: {error}")))?;
-        Ok(Self(Arc::new(HistoryInner { shared, writer: Mutex::new(Some(writer)) })))
+        Ok(Self(Arc::new(HistoryInner {
+            shared,
+            writer: Mutex::new(Some(writer)),
+        })))
     }
 
     /// Returns the memory of one host of a domain.
@@ -261,8 +276,9 @@ impl History {
         self.state().memory.baseline(domain, host, now.as_second())
     }
 
-    /// Records the level of a session, cleared or refused, and compares it with the memory. `issuer` is the issuer of
-    /// the certificate in RFC 4514 form. If many domains are affected at once, the alarm is raised in the log.
+    /// Records the level of a session, cleared or refused, and compares it with the memory.
+    /// `issuer` is the issuer of the certificate in RFC 4514 form. If many domains are affected at
+    /// once, the alarm is raised in the log.
     #[must_use]
     pub fn record(
         &self,
@@ -293,12 +309,23 @@ impl History {
         observed.change
     }
 
-    /// Logs a warning about a downgrade that the connector allows, at most once a day for each domain.
+    /// Logs a warning about a downgrade that the connector allows, at most once a day for each
+    /// domain.
     pub fn warn(&self, downgrade: &DowngradeEvent<'_>, at: Timestamp) {
-        if !self.state().memory.should_warn(downgrade.domain, at.as_second()) {
+        if !self
+            .state()
+            .memory
+            .should_warn(downgrade.domain, at.as_second())
+        {
             return;
         }
-        let DowngradeEvent { connector, domain, host, was, got } = downgrade;
+        let DowngradeEvent {
+            connector,
+            domain,
+            host,
+            was,
+            got,
+        } = downgrade;
         let (was, since, last) = (was.level, was.first, was.last);
         if *got == TlsLevel::Plain {
             tracing::warn!(
@@ -313,12 +340,19 @@ impl History {
         }
     }
 
-    /// Forgets a domain permanently. The command is logged and stored with its reason. Returns the number of hosts
-    /// that were forgotten; if there were none, nothing is stored.
+    /// Forgets a domain permanently. The command is logged and stored with its reason. Returns the
+    /// number of hosts that were forgotten; if there were none, nothing is stored.
     ///
     /// # Errors
-    /// The change cannot be written to disk. Writing is tried again, but a restart before that restores the domain.
-    pub async fn forget(&self, domain: &Host, reason: &str, who: &str, at: Timestamp) -> Result<usize, HistoryError> {
+    /// The change cannot be written to disk. Writing is tried again, but a restart before that
+    /// restores the domain.
+    pub async fn forget(
+        &self,
+        domain: &Host,
+        reason: &str,
+        who: &str,
+        at: Timestamp,
+    ) -> Result<usize, HistoryError> {
         let (sender, written) = oneshot::channel();
         let hosts = {
             let mut state = self.state();
@@ -342,8 +376,16 @@ impl History {
 
     /// Returns whole domains after `after` until the page has `limit` hosts.
     #[must_use]
-    pub fn page(&self, domain: Option<&Host>, after: Option<&Host>, limit: usize, now: Timestamp) -> MemoryPage {
-        self.state().memory.page(domain, after, limit, now.as_second())
+    pub fn page(
+        &self,
+        domain: Option<&Host>,
+        after: Option<&Host>,
+        limit: usize,
+        now: Timestamp,
+    ) -> MemoryPage {
+        self.state()
+            .memory
+            .page(domain, after, limit, now.as_second())
     }
 
     /// Returns the active alarms.
@@ -373,13 +415,25 @@ impl History {
 fn log_alarm_events(events: Vec<AlarmEvent>) {
     for one in events {
         match one {
-            AlarmEvent::Raised(Alarm { kind: AlarmKind::TlsLost, since, domains, of, examples }) => tracing::error!(
+            AlarmEvent::Raised(Alarm {
+                kind: AlarmKind::TlsLost,
+                since,
+                domains,
+                of,
+                examples,
+            }) => tracing::error!(
                 domains, of, examples = listed(&examples), %since,
                 "many unrelated domains lost TLS within an hour: most likely something between us and the Internet \
                  removes STARTTLS. Check the firewall and its mail inspection (\"SMTP fixup\", antivirus), then the \
                  provider's line; until then mail without a forced policy goes in the clear"
             ),
-            AlarmEvent::Raised(Alarm { kind: AlarmKind::NewIssuer(issuer), since, domains, of, examples }) => {
+            AlarmEvent::Raised(Alarm {
+                kind: AlarmKind::NewIssuer(issuer),
+                since,
+                domains,
+                of,
+                examples,
+            }) => {
                 tracing::error!(
                     domains, of, examples = listed(&examples), ?issuer, %since,
                     "many unrelated domains have certificates of one new issuer within an hour: most likely something \
@@ -387,16 +441,32 @@ fn log_alarm_events(events: Vec<AlarmEvent>) {
                      then the provider's line; until then mail can be read unless a forced policy verifies the host"
                 );
             }
-            AlarmEvent::Ended(Alarm { kind: AlarmKind::TlsLost, domains, .. }) => {
+            AlarmEvent::Ended(Alarm {
+                kind: AlarmKind::TlsLost,
+                domains,
+                ..
+            }) => {
                 tracing::warn!(domains, "alarm ended: many domains lost TLS");
             }
-            AlarmEvent::Ended(Alarm { kind: AlarmKind::NewIssuer(issuer), domains, .. }) => {
-                tracing::warn!(domains, ?issuer, "alarm ended: many domains have certificates of one new issuer");
+            AlarmEvent::Ended(Alarm {
+                kind: AlarmKind::NewIssuer(issuer),
+                domains,
+                ..
+            }) => {
+                tracing::warn!(
+                    domains,
+                    ?issuer,
+                    "alarm ended: many domains have certificates of one new issuer"
+                );
             }
         }
     }
 }
 
 fn listed(domains: &[Host]) -> String {
-    domains.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+    domains
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(", ")
 }

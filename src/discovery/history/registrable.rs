@@ -1,19 +1,23 @@
 //! Groups of related domains and hosts, so that the trouble of one provider counts once.
 //!
-//! Names are grouped by their registrable domain, estimated without the public suffix list. Errors lead to too few
-//! groups, which is the safe side for an alarm.
+//! Names are grouped by their registrable domain, estimated without the public suffix list. Errors
+//! lead to too few groups, which is the safe side for an alarm.
 
 use std::collections::HashMap;
 
-use crate::address::Host;
+use crate::smtp::address::Host;
 
 /// The second-level labels of country-code domains below which others register.
-const REGISTRIES: [&str; 16] =
-    ["co", "com", "net", "org", "gov", "edu", "ac", "or", "ne", "go", "mil", "gob", "gouv", "nom", "gv", "ltd"];
+const REGISTRIES: [&str; 16] = [
+    "co", "com", "net", "org", "gov", "edu", "ac", "or", "ne", "go", "mil", "gob", "gouv", "nom",
+    "gv", "ltd",
+];
 
 /// Returns the estimated registrable domain of a host name; an address literal as it is.
 pub(super) fn registrable_domain(host: &Host) -> String {
-    let Host::Domain(domain) = host else { return host.to_string() };
+    let Host::Domain(domain) = host else {
+        return host.to_string();
+    };
     let labels: Vec<&str> = domain.as_str().split('.').collect();
     let is_registry = match labels[..] {
         [.., second, first] => first.len() == 2 && REGISTRIES.contains(&second),
@@ -23,7 +27,8 @@ pub(super) fn registrable_domain(host: &Host) -> String {
     labels[labels.len().saturating_sub(kept)..].join(".")
 }
 
-/// Returns the number of groups among pairs of names. Pairs that share a name belong to the same group.
+/// Returns the number of groups among pairs of names. Pairs that share a name belong to the same
+/// group.
 pub(super) fn count_groups<'a>(pairs: impl Iterator<Item = &'a (String, String)>) -> usize {
     let mut places: HashMap<&str, usize> = HashMap::new();
     let mut parents: Vec<usize> = Vec::new();
@@ -37,7 +42,11 @@ pub(super) fn count_groups<'a>(pairs: impl Iterator<Item = &'a (String, String)>
         });
         parents[one] = other;
     }
-    parents.iter().enumerate().filter(|(place, parent)| place == *parent).count()
+    parents
+        .iter()
+        .enumerate()
+        .filter(|(place, parent)| place == *parent)
+        .count()
 }
 
 /// Returns the root of a tree, and shortens the path to it.
@@ -64,7 +73,10 @@ mod tests {
             ("localhost", "localhost"),
             ("[192.0.2.1]", "[192.0.2.1]"),
         ] {
-            assert_eq!(registrable_domain(&Host::parse(name).expect(name)), expected);
+            assert_eq!(
+                registrable_domain(&Host::parse(name).expect(name)),
+                expected
+            );
         }
     }
 

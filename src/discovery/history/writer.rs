@@ -1,7 +1,7 @@
 //! The thread that writes the memory to disk. Changes within a second become one transaction.
 //!
-//! While the disk fails, changes stay in memory and the write is tried again. Recording and reading never wait for
-//! the disk.
+//! While the disk fails, changes stay in memory and the write is tried again. Recording and reading
+//! never wait for the disk.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -45,8 +45,16 @@ impl HistoryState {
 
 impl Shared {
     pub(super) fn new(memory: DowngradeMemory, watch: AlarmWatch) -> Self {
-        let state = HistoryState { memory, watch, waiters: Vec::new(), closing: false };
-        Self { state: Mutex::new(state), work: Condvar::new() }
+        let state = HistoryState {
+            memory,
+            watch,
+            waiters: Vec::new(),
+            closing: false,
+        };
+        Self {
+            state: Mutex::new(state),
+            work: Condvar::new(),
+        }
     }
 
     /// After a panic with this lock held, at worst one session was not recorded.
@@ -63,26 +71,42 @@ impl Shared {
         self.wake();
     }
 
-    /// Waits for a change, and then for `period` for more, unless a caller waits or the memory is closing.
+    /// Waits for a change, and then for `period` for more, unless a caller waits or the memory is
+    /// closing.
     fn wait_for_batch(&self, period: Duration) -> (WriteBatch, Vec<WriteWaiter>, bool) {
         let state = self.state();
         let idle = |state: &mut HistoryState| !state.is_urgent() && !state.memory.is_dirty();
-        let state = self.work.wait_while(state, idle).unwrap_or_else(PoisonError::into_inner);
-        let gathering = self.work.wait_timeout_while(state, period, |state| !state.is_urgent());
+        let state = self
+            .work
+            .wait_while(state, idle)
+            .unwrap_or_else(PoisonError::into_inner);
+        let gathering = self
+            .work
+            .wait_timeout_while(state, period, |state| !state.is_urgent());
         let (mut state, _) = gathering.unwrap_or_else(PoisonError::into_inner);
-        let (batch, waiters) = (state.memory.take_batch(), std::mem::take(&mut state.waiters));
+        let (batch, waiters) = (
+            state.memory.take_batch(),
+            std::mem::take(&mut state.waiters),
+        );
         (batch, waiters, state.closing)
     }
 }
 
 /// Starts the thread. It ends when the memory is closed.
 pub(super) fn start(shared: Arc<Shared>, disk: Disk) -> std::io::Result<JoinHandle<()>> {
-    let mut writer = HistoryWriter { shared, disk: Some(disk), is_failing: false, has_recreated: false };
-    std::thread::Builder::new().name("history".into()).spawn(move || {
-        while writer.write_next_batch() {}
-        // Waiting callers receive an error.
-        writer.shared.state().waiters.clear();
-    })
+    let mut writer = HistoryWriter {
+        shared,
+        disk: Some(disk),
+        is_failing: false,
+        has_recreated: false,
+    };
+    std::thread::Builder::new()
+        .name("history".into())
+        .spawn(move || {
+            while writer.write_next_batch() {}
+            // Waiting callers receive an error.
+            writer.shared.state().waiters.clear();
+        })
 }
 
 struct HistoryWriter {
@@ -90,15 +114,19 @@ struct HistoryWriter {
     /// The database; `None` if a damaged one could not be replaced.
     disk: Option<Disk>,
     is_failing: bool,
-    /// True once a damaged database was replaced. It happens once in a run, since a failing disk would fill `aside/`.
+    /// True once a damaged database was replaced. It happens once in a run, since a failing disk
+    /// would fill `aside/`.
     has_recreated: bool,
 }
 
 impl HistoryWriter {
     /// Writes one batch. Returns false once the memory is closed.
     fn write_next_batch(&mut self) -> bool {
-        let (batch, waiters, closing) =
-            self.shared.wait_for_batch(if self.is_failing { RETRY_AFTER } else { GATHER_PERIOD });
+        let (batch, waiters, closing) = self.shared.wait_for_batch(if self.is_failing {
+            RETRY_AFTER
+        } else {
+            GATHER_PERIOD
+        });
         let mut result = self.write(&batch);
         if result.is_err() {
             self.shared.state().memory.mark_unwritten(batch);
@@ -121,11 +149,17 @@ impl HistoryWriter {
     }
 
     fn write(&mut self, batch: &WriteBatch) -> Result<(), WriteFault> {
-        let missing = || WriteFault { text: "there is no database to write to".to_owned(), is_damage: false };
+        let missing = || WriteFault {
+            text: "there is no database to write to".to_owned(),
+            is_damage: false,
+        };
         let disk = self.disk.as_mut().ok_or_else(missing)?;
         disk.write(batch).map_err(|error| {
             let text = format!("cannot write to {}: {error}", disk.file().display());
-            WriteFault { text, is_damage: is_damage(&error) }
+            WriteFault {
+                text,
+                is_damage: is_damage(&error),
+            }
         })
     }
 
@@ -136,7 +170,9 @@ impl HistoryWriter {
             return false;
         }
         self.has_recreated = true;
-        let Some(disk) = self.disk.take() else { return false };
+        let Some(disk) = self.disk.take() else {
+            return false;
+        };
         match disk.recreate(Timestamp::now().as_second(), &fault.text) {
             Ok(disk) => self.disk = Some(disk),
             Err(error) => {
@@ -151,7 +187,10 @@ impl HistoryWriter {
         match result {
             Ok(()) if self.is_failing => tracing::info!("the downgrade memory is written again"),
             Err(fault) if closing => {
-                tracing::error!(error = fault.text, "recent changes of the downgrade memory are lost");
+                tracing::error!(
+                    error = fault.text,
+                    "recent changes of the downgrade memory are lost"
+                );
             }
             Err(fault) if !self.is_failing => tracing::error!(
                 error = fault.text,

@@ -1,4 +1,5 @@
-//! The cache of policies and of failed fetches, in memory. No I/O and no clock: callers pass the time.
+//! The cache of policies and of failed fetches, in memory. No I/O and no clock: callers pass the
+//! time.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
@@ -8,12 +9,12 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::failure::MtaStsFailure;
 use super::policy::{MtaStsMode, MtaStsPolicy};
-use crate::address::Domain;
+use crate::smtp::address::Domain;
 
 /// The maximum number of policies.
 const POLICIES_MAX: usize = 10_000;
-/// The approximate maximum memory of all policies in octets. A policy normally takes some hundred octets; the largest
-/// are removed first, since only a hostile one is large.
+/// The approximate maximum memory of all policies in octets. A policy normally takes some hundred
+/// octets; the largest are removed first, since only a hostile one is large.
 const WEIGHT_MAX: usize = 32 << 20;
 /// The maximum number of failures.
 const FAILURES_MAX: usize = 10_000;
@@ -28,11 +29,12 @@ const REFRESH_MIN_AGE: SignedDuration = SignedDuration::from_hours(1);
 const UNUSED_AFTER: SignedDuration = SignedDuration::from_hours(30 * 24);
 /// The lifetime of a failed fetch (RFC 8461 §3.3 suggests five minutes).
 const FETCH_RETRY: SignedDuration = SignedDuration::from_mins(5);
-/// The lifetime of a failed DNS lookup. It is shorter, since DNS recovers sooner and mail goes without the policy
-/// meanwhile.
+/// The lifetime of a failed DNS lookup. It is shorter, since DNS recovers sooner and mail goes
+/// without the policy meanwhile.
 const LOOKUP_RETRY: SignedDuration = SignedDuration::from_secs(30);
-/// The number of rounds, of a minute each, in which a policy must be found expired before it is removed. If the clock
-/// is ahead for a while, as at a start without a network, policies survive until it is corrected.
+/// The number of rounds, of a minute each, in which a policy must be found expired before it is
+/// removed. If the clock is ahead for a while, as at a start without a network, policies survive
+/// until it is corrected.
 const EXPIRED_ROUNDS: u32 = 24 * 60;
 /// The maximum pause between failed fetches while a policy is in force.
 const RETRY_MAX: SignedDuration = SignedDuration::from_hours(1);
@@ -65,7 +67,10 @@ struct CachedFailure {
 #[derive(Debug)]
 pub(super) enum CacheLookup {
     /// An unexpired policy. With `check`, its record is due to be checked.
-    Policy { policy: Arc<MtaStsPolicy>, check: bool },
+    Policy {
+        policy: Arc<MtaStsPolicy>,
+        check: bool,
+    },
     /// No policy, and a failure that still counts.
     Failed(Arc<MtaStsFailure>),
     /// Neither a policy nor a failure: a fetch is needed.
@@ -78,7 +83,8 @@ pub(super) struct PolicyCache {
     policies: HashMap<Domain, CachedPolicy>,
     failures: HashMap<Domain, CachedFailure>,
     weight: usize,
-    /// The seed that spreads refreshes, so that policies fetched together are not refreshed together.
+    /// The seed that spreads refreshes, so that policies fetched together are not refreshed
+    /// together.
     spread: RandomState,
 }
 
@@ -89,12 +95,16 @@ impl PolicyCache {
         if let Some(entry) = self.policies.get_mut(domain) {
             (entry.used, entry.unsaved) = (now, true);
             if now < entry.policy.expires() {
-                let check = failed.is_none() && now.duration_since(entry.checked).abs() >= CHECK_INTERVAL;
+                let check =
+                    failed.is_none() && now.duration_since(entry.checked).abs() >= CHECK_INTERVAL;
                 if check {
                     // Later callers do not start the same check.
                     entry.checked = now;
                 }
-                return CacheLookup::Policy { policy: Arc::clone(&entry.policy), check };
+                return CacheLookup::Policy {
+                    policy: Arc::clone(&entry.policy),
+                    check,
+                };
             }
         }
         failed.map_or(CacheLookup::Miss, CacheLookup::Failed)
@@ -107,7 +117,10 @@ impl PolicyCache {
 
     /// Returns the unexpired policy of a domain without recording a use.
     pub(super) fn policy(&self, domain: &Domain, now: Timestamp) -> Option<&Arc<MtaStsPolicy>> {
-        self.policies.get(domain).map(|entry| &entry.policy).filter(|policy| now < policy.expires())
+        self.policies
+            .get(domain)
+            .map(|entry| &entry.policy)
+            .filter(|policy| now < policy.expires())
     }
 
     /// Returns the time of the last use of a domain's policy, expired or not.
@@ -117,9 +130,15 @@ impl PolicyCache {
 
     /// Returns the last failure of a domain while it counts.
     pub(super) fn failure(&self, domain: &Domain, now: Timestamp) -> Option<&Arc<MtaStsFailure>> {
-        // A failure recorded while the clock was ahead must not count until the clock gets there again.
-        let counts = |failure: &&CachedFailure| now < failure.until && failure.until.duration_since(now) <= RETRY_MAX;
-        self.failures.get(domain).filter(counts).map(|failure| &failure.failure)
+        // A failure recorded while the clock was ahead must not count until the clock gets there
+        // again.
+        let counts = |failure: &&CachedFailure| {
+            now < failure.until && failure.until.duration_since(now) <= RETRY_MAX
+        };
+        self.failures
+            .get(domain)
+            .filter(counts)
+            .map(|failure| &failure.failure)
     }
 
     /// Inserts a policy. Returns the domains whose policies were removed to make space for it.
@@ -129,7 +148,14 @@ impl PolicyCache {
         let refresh = self.refresh_time(&policy);
         self.weight += policy.weight();
         let checked = policy.fetched();
-        let entry = CachedPolicy { policy, used, checked, refresh, unsaved: false, expired_rounds: 0 };
+        let entry = CachedPolicy {
+            policy,
+            used,
+            checked,
+            refresh,
+            unsaved: false,
+            expired_rounds: 0,
+        };
         if let Some(old) = self.policies.insert(domain, entry) {
             self.weight -= old.policy.weight();
         }
@@ -143,7 +169,8 @@ impl PolicyCache {
         }
         let span = life.min(REFRESH_INTERVAL).as_secs();
         // The refresh happens at a random point between 75 % and 95 % of the interval.
-        let offset = i64::try_from(self.spread.hash_one((policy.domain(), policy.fetched())) % 200).unwrap_or(0);
+        let offset = i64::try_from(self.spread.hash_one((policy.domain(), policy.fetched())) % 200)
+            .unwrap_or(0);
         let wait = SignedDuration::from_secs(span / 1000 * (750 + offset));
         policy.fetched().checked_add(wait).unwrap_or(Timestamp::MAX)
     }
@@ -156,10 +183,16 @@ impl PolicyCache {
                 all.max_by_key(|(_, entry)| entry.policy.weight())
             } else {
                 all.min_by_key(|(_, entry)| {
-                    (entry.expired_rounds == 0, entry.policy.mode() != MtaStsMode::None, entry.used)
+                    (
+                        entry.expired_rounds == 0,
+                        entry.policy.mode() != MtaStsMode::None,
+                        entry.used,
+                    )
                 })
             };
-            let Some(domain) = last.map(|(domain, _)| domain.clone()) else { break };
+            let Some(domain) = last.map(|(domain, _)| domain.clone()) else {
+                break;
+            };
             self.remove(&domain);
             removed.push(domain);
         }
@@ -178,17 +211,27 @@ impl PolicyCache {
         if let Some(entry) = self.policies.get_mut(domain) {
             entry.checked = now;
             if entry.refresh <= now {
-                // The policy host was not asked. The policy is due again in an hour, before it expires if possible.
+                // The policy host was not asked. The policy is due again in an hour, before it
+                // expires if possible.
                 entry.refresh = now.checked_add(RETRY_MAX).unwrap_or(Timestamp::MAX);
             }
         }
     }
 
-    /// Records a failed fetch. The pause before the next fetch doubles with each failure while a policy is in force.
-    /// Returns the mode of that policy.
-    pub(super) fn fail(&mut self, domain: &Domain, failure: &Arc<MtaStsFailure>, now: Timestamp) -> Option<MtaStsMode> {
+    /// Records a failed fetch. The pause before the next fetch doubles with each failure while a
+    /// policy is in force. Returns the mode of that policy.
+    pub(super) fn fail(
+        &mut self,
+        domain: &Domain,
+        failure: &Arc<MtaStsFailure>,
+        now: Timestamp,
+    ) -> Option<MtaStsMode> {
         let mode = self.policy(domain, now).map(|policy| policy.mode());
-        let times = self.failures.get(domain).map_or(0, |failure| failure.times).saturating_add(1);
+        let times = self
+            .failures
+            .get(domain)
+            .map_or(0, |failure| failure.times)
+            .saturating_add(1);
         let first = match **failure {
             MtaStsFailure::Lookup(_) | MtaStsFailure::CutShort => LOOKUP_RETRY,
             MtaStsFailure::Fetch(_)
@@ -204,24 +247,37 @@ impl PolicyCache {
         if self.failures.len() >= FAILURES_MAX && !self.failures.contains_key(domain) {
             self.evict_failure(now);
         }
-        self.failures.insert(domain.clone(), CachedFailure { failure: Arc::clone(failure), until, times });
+        self.failures.insert(
+            domain.clone(),
+            CachedFailure {
+                failure: Arc::clone(failure),
+                until,
+                times,
+            },
+        );
         mode
     }
 
     fn evict_failure(&mut self, now: Timestamp) {
         self.failures.retain(|_, failure| now < failure.until);
         if self.failures.len() >= FAILURES_MAX {
-            let soonest = self.failures.iter().min_by_key(|(_, failure)| failure.until);
+            let soonest = self
+                .failures
+                .iter()
+                .min_by_key(|(_, failure)| failure.until);
             if let Some(domain) = soonest.map(|(domain, _)| domain.clone()) {
                 self.failures.remove(&domain);
             }
         }
     }
 
-    /// Returns the domains whose policies are due to be fetched again; those that expire first come first.
+    /// Returns the domains whose policies are due to be fetched again; those that expire first come
+    /// first.
     pub(super) fn due(&self, now: Timestamp) -> Vec<Domain> {
         let is_due = |entry: &CachedPolicy| {
-            entry.refresh <= now && now < entry.policy.expires() && now.duration_since(entry.used) < UNUSED_AFTER
+            entry.refresh <= now
+                && now < entry.policy.expires()
+                && now.duration_since(entry.used) < UNUSED_AFTER
         };
         let mut due: Vec<_> = self
             .policies
@@ -236,7 +292,11 @@ impl PolicyCache {
     /// Removes policies that expired long ago and returns their domains. Called once a round.
     pub(super) fn expire(&mut self, now: Timestamp) -> Vec<Domain> {
         let count_round = |(domain, entry): (&Domain, &mut CachedPolicy)| {
-            entry.expired_rounds = if entry.policy.expires() <= now { entry.expired_rounds + 1 } else { 0 };
+            entry.expired_rounds = if entry.policy.expires() <= now {
+                entry.expired_rounds + 1
+            } else {
+                0
+            };
             (entry.expired_rounds >= EXPIRED_ROUNDS).then(|| domain.clone())
         };
         let removed: Vec<_> = self.policies.iter_mut().filter_map(count_round).collect();
@@ -259,7 +319,10 @@ impl PolicyCache {
 
     /// Returns all policies with their last use, to write them to a new file.
     pub(super) fn all(&self) -> Vec<(Arc<MtaStsPolicy>, Timestamp)> {
-        self.policies.values().map(|entry| (Arc::clone(&entry.policy), entry.used)).collect()
+        self.policies
+            .values()
+            .map(|entry| (Arc::clone(&entry.policy), entry.used))
+            .collect()
     }
 }
 

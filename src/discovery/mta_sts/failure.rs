@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use super::policy::PolicyFault;
 use super::record::RecordFault;
-use crate::https::HttpsError;
+use crate::net::https::HttpsError;
 
-/// The reason why no policy is in force. Mail is delivered as if the domain published none (RFC 8461 §3.3).
+/// The reason why no policy is in force. Mail is delivered as if the domain published none (RFC
+/// 8461 §3.3).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NoPolicy {
     /// The domain has no MTA-STS record.
@@ -20,7 +21,8 @@ pub enum NoPolicy {
 }
 
 impl NoPolicy {
-    /// Returns the result type for a TLS report (RFC 8460 §4.3.2.2); `None` if the domain publishes nothing.
+    /// Returns the result type for a TLS report (RFC 8460 §4.3.2.2); `None` if the domain publishes
+    /// nothing.
     #[must_use]
     pub fn kind(&self) -> Option<MtaStsFailureKind> {
         match self {
@@ -35,8 +37,13 @@ impl fmt::Display for NoPolicy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoRecord => f.write_str("the domain publishes no MTA-STS policy"),
-            Self::Unusable(fault) => write!(f, "the domain publishes no usable MTA-STS policy: {fault}"),
-            Self::Failed(failure) => write!(f, "the domain's MTA-STS policy cannot be fetched: {failure}"),
+            Self::Unusable(fault) => {
+                write!(f, "the domain publishes no usable MTA-STS policy: {fault}")
+            }
+            Self::Failed(failure) => write!(
+                f,
+                "the domain's MTA-STS policy cannot be fetched: {failure}"
+            ),
         }
     }
 }
@@ -63,8 +70,12 @@ impl MtaStsFailure {
     #[must_use]
     pub fn kind(&self) -> MtaStsFailureKind {
         match self {
-            Self::Fetch(error) if error.fault.is_certificate_fault() => MtaStsFailureKind::WebPkiInvalid,
-            Self::Lookup(_) | Self::Fetch(_) | Self::Overrun(_) | Self::CutShort => MtaStsFailureKind::FetchError,
+            Self::Fetch(error) if error.fault.is_certificate_fault() => {
+                MtaStsFailureKind::WebPkiInvalid
+            }
+            Self::Lookup(_) | Self::Fetch(_) | Self::Overrun(_) | Self::CutShort => {
+                MtaStsFailureKind::FetchError
+            }
             Self::ContentType(_) | Self::Invalid(_) => MtaStsFailureKind::Invalid,
         }
     }
@@ -75,9 +86,14 @@ impl fmt::Display for MtaStsFailure {
         match self {
             Self::Lookup(fault) => write!(f, "the lookup of its TXT record failed: {fault}"),
             Self::Fetch(error) => error.fmt(f),
-            Self::ContentType(None) => f.write_str("the policy host sends no Content-Type; it must be text/plain"),
+            Self::ContentType(None) => {
+                f.write_str("the policy host sends no Content-Type; it must be text/plain")
+            }
             Self::ContentType(Some(kind)) => {
-                write!(f, "the policy host sends Content-Type {kind:?}; it must be text/plain")
+                write!(
+                    f,
+                    "the policy host sends Content-Type {kind:?}; it must be text/plain"
+                )
             }
             Self::Invalid(fault) => write!(f, "the policy is invalid: {fault}"),
             Self::Overrun(limit) => write!(f, "no result within {limit:?}"),

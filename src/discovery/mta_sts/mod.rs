@@ -1,13 +1,13 @@
-//! MTA-STS (RFC 8461): the policies in which domains name their MX hosts and require TLS with a valid certificate for
-//! the host name.
+//! MTA-STS (RFC 8461): the policies in which domains name their MX hosts and require TLS with a
+//! valid certificate for the host name.
 //!
-//! [`MtaSts`] fetches policies and caches them in memory and on disk. [`evaluate`] compares an MX host with a policy.
-//! The combination with DANE and the connector is decided elsewhere.
+//! [`MtaSts`] fetches policies and caches them in memory and on disk. [`evaluate`] compares an MX
+//! host with a policy. The combination with DANE and the connector is decided elsewhere.
 //!
-//! The policy domain is the recipient domain itself, never a parent; for a smart host it is the smart host's name
-//! (§3.4). An address literal has no policy. Policies are trusted on first use: if the first fetch fails, the domain
-//! counts as having none (§3.3). A fetched policy stays in force until it expires, even if its record or host
-//! disappears (§5.1).
+//! The policy domain is the recipient domain itself, never a parent; for a smart host it is the
+//! smart host's name (§3.4). An address literal has no policy. Policies are trusted on first use:
+//! if the first fetch fails, the domain counts as having none (§3.3). A fetched policy stays in
+//! force until it expires, even if its record or host disappears (§5.1).
 
 mod cache;
 mod failure;
@@ -29,7 +29,7 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use crate::address::Domain;
+use crate::smtp::address::Domain;
 use cache::{CacheLookup, PolicyCache};
 pub use failure::{MtaStsFailure, MtaStsFailureKind, NoPolicy};
 pub use policy::{Listing, MtaStsMode, MtaStsPolicy, PolicyFault, evaluate};
@@ -41,7 +41,8 @@ use store::{PolicyChange, PolicyStore};
 #[cfg(fuzzing)]
 pub use {policy::fuzzed as policy_body, record::fuzzed as record_id};
 
-/// The time limit of the record lookup and the fetch together, and so the longest wait of a message at first contact.
+/// The time limit of the record lookup and the fetch together, and so the longest wait of a message
+/// at first contact.
 const LOOKUP_TIMEOUT: Duration = Duration::from_mins(1);
 /// The age below which a policy with an unchanged id is not fetched again.
 const RECENTLY_FETCHED: SignedDuration = SignedDuration::from_mins(5);
@@ -96,7 +97,9 @@ struct MtaStsInner {
 
 impl fmt::Debug for MtaSts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MtaSts").field("store", &self.0.store).finish_non_exhaustive()
+        f.debug_struct("MtaSts")
+            .field("store", &self.0.store)
+            .finish_non_exhaustive()
     }
 }
 
@@ -131,8 +134,9 @@ enum SourceReply {
 impl MtaSts {
     /// Opens `policies.db` in the spool folder. Blocks on file access.
     ///
-    /// A damaged file is moved to `aside/` and replaced by a new one. If the file cannot be opened at all, this is
-    /// logged and policies are cached in memory until it can: mail does not wait for a cache.
+    /// A damaged file is moved to `aside/` and replaced by a new one. If the file cannot be opened
+    /// at all, this is logged and policies are cached in memory until it can: mail does not wait
+    /// for a cache.
     ///
     /// # Errors
     /// The file was written by another version of Gatepost. It is left as it is.
@@ -144,7 +148,11 @@ impl MtaSts {
     ///
     /// # Errors
     /// As [`open`](Self::open).
-    pub fn open_at(folder: &Path, web: WebSource, clock: TimeSource) -> Result<Self, PolicyStoreError> {
+    pub fn open_at(
+        folder: &Path,
+        web: WebSource,
+        clock: TimeSource,
+    ) -> Result<Self, PolicyStoreError> {
         Self::from_source(folder, Box::new(web), clock, LOOKUP_TIMEOUT)
     }
 
@@ -165,7 +173,8 @@ impl MtaSts {
             Vec::new()
         }) {
             if policy.fetched > now {
-                // The clock was or is wrong. Counting from now keeps the policy no longer than its max_age.
+                // The clock was or is wrong. Counting from now keeps the policy no longer than its
+                // max_age.
                 Arc::make_mut(&mut policy).fetched = now;
             }
             removed.extend(cache.put(policy, used.min(now)).into_iter().map(PolicyChange::Remove));
@@ -200,10 +209,11 @@ impl MtaSts {
 
     /// Returns the policy of a domain for a delivery.
     ///
-    /// A cached policy is returned at once. In intervals its id is compared with the domain's record in the
-    /// background, and the policy is fetched again if the id has changed. At first contact the caller waits for at
-    /// most about a minute; other domains do not wait. A failed fetch is remembered for five minutes, a failed DNS
-    /// lookup for half a minute. A fetch continues when its caller stops waiting.
+    /// A cached policy is returned at once. In intervals its id is compared with the domain's
+    /// record in the background, and the policy is fetched again if the id has changed. At first
+    /// contact the caller waits for at most about a minute; other domains do not wait. A failed
+    /// fetch is remembered for five minutes, a failed DNS lookup for half a minute. A fetch
+    /// continues when its caller stops waiting.
     ///
     /// Requires a tokio runtime.
     pub async fn policy(&self, domain: &Domain) -> PublishedPolicy {
@@ -229,9 +239,9 @@ impl MtaSts {
         self.0.cache().policy(domain, (self.0.clock)()).cloned()
     }
 
-    /// Checks for a newer version of `policy` before a delivery fails permanently under it (RFC 8461 §5.1). Looks up
-    /// the record, and fetches the policy unless it was fetched minutes ago and its id is unchanged. Takes at most
-    /// about a minute.
+    /// Checks for a newer version of `policy` before a delivery fails permanently under it (RFC
+    /// 8461 §5.1). Looks up the record, and fetches the policy unless it was fetched minutes ago
+    /// and its id is unchanged. Takes at most about a minute.
     pub async fn recheck(&self, policy: &MtaStsPolicy) -> Recheck {
         let (domain, now) = (policy.domain(), (self.0.clock)());
         let purpose = {
@@ -240,7 +250,9 @@ impl MtaSts {
                 return Recheck::Unknown(Arc::clone(failure));
             }
             match known.policy(domain, now) {
-                Some(policy) if now.duration_since(policy.fetched()) < RECENTLY_FETCHED => FetchPurpose::Check,
+                Some(policy) if now.duration_since(policy.fetched()) < RECENTLY_FETCHED => {
+                    FetchPurpose::Check
+                }
                 Some(_) | None => FetchPurpose::Refetch,
             }
         };
@@ -253,16 +265,25 @@ impl MtaSts {
             FetchResult::Failed(failure) => return Recheck::Unknown(failure),
             result => self.policy_in_force(domain, result),
         };
-        if published.terms() == Some(&policy.terms) { Recheck::Confirmed } else { Recheck::Changed(published) }
+        if published.terms() == Some(&policy.terms) {
+            Recheck::Confirmed
+        } else {
+            Recheck::Changed(published)
+        }
     }
 
     /// Returns the policy in force after a fetch.
     fn policy_in_force(&self, domain: &Domain, result: FetchResult) -> PublishedPolicy {
         match (self.cached(domain), result) {
-            // A policy with a max_age of 0 is not cached, but counts for the deliveries that waited for it.
-            (_, FetchResult::Fetched(policy)) | (Some(policy), _) => PublishedPolicy::Policy(policy),
+            // A policy with a max_age of 0 is not cached, but counts for the deliveries that waited
+            // for it.
+            (_, FetchResult::Fetched(policy)) | (Some(policy), _) => {
+                PublishedPolicy::Policy(policy)
+            }
             (None, FetchResult::NoPolicy(absent)) => PublishedPolicy::None(absent),
-            (None, FetchResult::Failed(failure)) => PublishedPolicy::None(NoPolicy::Failed(failure)),
+            (None, FetchResult::Failed(failure)) => {
+                PublishedPolicy::None(NoPolicy::Failed(failure))
+            }
             // The policy expired during the fetch. The next message fetches it again.
             (None, FetchResult::Unchanged) => {
                 PublishedPolicy::None(NoPolicy::Failed(Arc::new(MtaStsFailure::CutShort)))
@@ -272,26 +293,38 @@ impl MtaSts {
 
     async fn fetch(&self, domain: &Domain, purpose: FetchPurpose) -> FetchResult {
         let mut fetch = self.start_fetch(domain, purpose);
-        match fetch.wait_for(Option::is_some).await.map(|result| result.clone()) {
+        match fetch
+            .wait_for(Option::is_some)
+            .await
+            .map(|result| result.clone())
+        {
             Ok(Some(result)) => result,
             Ok(None) | Err(_) => FetchResult::Failed(Arc::new(MtaStsFailure::CutShort)),
         }
     }
 
-    /// Starts a fetch, or joins the one that is running: there is at most one for each domain. It is a task of its
-    /// own, so that it completes even if nobody waits for it any more. The number of deliveries limits the number of
-    /// tasks.
-    fn start_fetch(&self, domain: &Domain, purpose: FetchPurpose) -> watch::Receiver<Option<FetchResult>> {
+    /// Starts a fetch, or joins the one that is running: there is at most one for each domain. It
+    /// is a task of its own, so that it completes even if nobody waits for it any more. The number
+    /// of deliveries limits the number of tasks.
+    fn start_fetch(
+        &self,
+        domain: &Domain,
+        purpose: FetchPurpose,
+    ) -> watch::Receiver<Option<FetchResult>> {
         let mut running = self.0.running();
         if let Some(fetch) = running.get(domain) {
             return fetch.clone();
         }
         let (sender, receiver) = watch::channel(None);
         running.insert(domain.clone(), receiver.clone());
-        let fetch = RunningFetch { inner: Arc::clone(&self.0), domain: domain.clone() };
+        let fetch = RunningFetch {
+            inner: Arc::clone(&self.0),
+            domain: domain.clone(),
+        };
         tokio::spawn(async move {
             let result = fetch.inner.run_fetch(&fetch.domain, purpose).await;
-            // The fetch is removed from the list before its result is sent, so that later callers start a new one.
+            // The fetch is removed from the list before its result is sent, so that later callers
+            // start a new one.
             drop(fetch);
             sender.send_replace(Some(result));
         });
@@ -328,7 +361,9 @@ impl MtaStsInner {
             match (purpose, all.policy(domain, now), all.failure(domain, now)) {
                 // Another fetch completed since the caller looked into the cache.
                 (FetchPurpose::FirstContact, Some(_), _) => return FetchResult::Unchanged,
-                (FetchPurpose::FirstContact, None, Some(failure)) => return FetchResult::Failed(Arc::clone(failure)),
+                (FetchPurpose::FirstContact, None, Some(failure)) => {
+                    return FetchResult::Failed(Arc::clone(failure));
+                }
                 (FetchPurpose::FirstContact, None, None) | (FetchPurpose::Refetch, _, _) => None,
                 (FetchPurpose::Check, known, _) => known.map(|policy| policy.id().clone()),
             }
@@ -339,7 +374,13 @@ impl MtaStsInner {
             Ok(SourceReply::Policy(id, terms)) => {
                 let fetched = (self.clock)();
                 FetchResult::Fetched(
-                    self.store_policy(MtaStsPolicy { domain: domain.clone(), id, terms, fetched }).await,
+                    self.store_policy(MtaStsPolicy {
+                        domain: domain.clone(),
+                        id,
+                        terms,
+                        fetched,
+                    })
+                    .await,
                 )
             }
             Ok(SourceReply::Unchanged) => {
@@ -393,7 +434,9 @@ impl MtaStsInner {
                 fault = %failure,
                 "cannot refresh MTA-STS policy; the cached one applies until it expires: inform the domain's postmaster"
             ),
-            Some(MtaStsMode::None) => tracing::debug!(%domain, fault = %failure, "cannot refresh MTA-STS policy"),
+            Some(MtaStsMode::None) => {
+                tracing::debug!(%domain, fault = %failure, "cannot refresh MTA-STS policy")
+            }
             None => tracing::info!(
                 %domain,
                 fault = %failure,

@@ -1,4 +1,5 @@
-//! The policy body (RFC 8461 §3.2) and the comparison of an MX host with it (§4.1). No clock, no I/O.
+//! The policy body (RFC 8461 §3.2) and the comparison of an MX host with it (§4.1). No clock, no
+//! I/O.
 
 use std::fmt;
 use std::time::Duration;
@@ -6,8 +7,8 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 
 use super::record::{PolicyId, is_name};
-use crate::address::Domain;
-use crate::tls::NamePattern;
+use crate::policy::tls::NamePattern;
+use crate::smtp::address::Domain;
 
 /// The maximum size of a policy in octets (RFC 8461 §3.3).
 pub(super) const BODY_MAX: usize = 64 * 1024;
@@ -39,7 +40,9 @@ impl MtaStsMode {
     }
 
     fn parse(text: &str) -> Option<Self> {
-        [Self::Enforce, Self::Testing, Self::None].into_iter().find(|mode| mode.as_str() == text)
+        [Self::Enforce, Self::Testing, Self::None]
+            .into_iter()
+            .find(|mode| mode.as_str() == text)
     }
 }
 
@@ -94,8 +97,8 @@ pub(super) struct PolicyTerms {
 pub(super) enum MxLine {
     /// A host name, or "*." and a domain name.
     Pattern(NamePattern),
-    /// An invalid value, such as an address, a name with a final dot or a U-label. It matches no host; the other
-    /// lines still count.
+    /// An invalid value, such as an address, a name with a final dot or a U-label. It matches no
+    /// host; the other lines still count.
     Unusable(String),
 }
 
@@ -133,8 +136,9 @@ impl fmt::Display for MxLine {
 }
 
 impl PolicyTerms {
-    /// Parses a policy body. Lines end with LF or CRLF, and empty lines are skipped, since some hosts send them. Of a
-    /// repeated field other than `mx` the first counts. Unknown fields are ignored.
+    /// Parses a policy body. Lines end with LF or CRLF, and empty lines are skipped, since some
+    /// hosts send them. Of a repeated field other than `mx` the first counts. Unknown fields are
+    /// ignored.
     pub(super) fn parse(body: &[u8]) -> Result<Self, PolicyFault> {
         if body.len() > BODY_MAX {
             return Err(PolicyFault::TooLong);
@@ -142,22 +146,38 @@ impl PolicyTerms {
         let text = std::str::from_utf8(body).map_err(|_| PolicyFault::NotUtf8)?;
         let (mut version, mut mode, mut max_age, mut mx) = (None, None, None, Vec::new());
         for (line, text) in (1..).zip(text.split('\n')) {
-            let text = text.strip_suffix('\r').unwrap_or(text).trim_end_matches([' ', '\t']);
+            let text = text
+                .strip_suffix('\r')
+                .unwrap_or(text)
+                .trim_end_matches([' ', '\t']);
             if text.is_empty() {
                 continue;
             }
-            let malformed = || PolicyFault::Line { line, text: quoted(text) };
+            let malformed = || PolicyFault::Line {
+                line,
+                text: quoted(text),
+            };
             let (name, value) = text.split_once(':').ok_or_else(malformed)?;
             if !is_name(name) || value.chars().any(|c| c.is_control() && c != '\t') {
                 return Err(malformed());
             }
             let value = value.trim_matches([' ', '\t']);
-            let bad = |field| PolicyFault::Value { line, field, value: quoted(value) };
+            let bad = |field| PolicyFault::Value {
+                line,
+                field,
+                value: quoted(value),
+            };
             match name {
                 "version" if version.is_none() => {
-                    version = Some(Some(value).filter(|value| *value == "STSv1").ok_or_else(|| bad("version"))?);
+                    version = Some(
+                        Some(value)
+                            .filter(|value| *value == "STSv1")
+                            .ok_or_else(|| bad("version"))?,
+                    );
                 }
-                "mode" if mode.is_none() => mode = Some(MtaStsMode::parse(value).ok_or_else(|| bad("mode"))?),
+                "mode" if mode.is_none() => {
+                    mode = Some(MtaStsMode::parse(value).ok_or_else(|| bad("mode"))?)
+                }
                 "max_age" if max_age.is_none() => {
                     max_age = Some(parse_max_age(value).ok_or_else(|| bad("max_age"))?);
                 }
@@ -171,7 +191,9 @@ impl PolicyTerms {
         let max_age = max_age.ok_or(missing("max_age"))?;
         match mode {
             MtaStsMode::Enforce | MtaStsMode::Testing if mx.is_empty() => Err(missing("mx")),
-            MtaStsMode::Enforce | MtaStsMode::Testing | MtaStsMode::None => Ok(Self { mode, mx, max_age }),
+            MtaStsMode::Enforce | MtaStsMode::Testing | MtaStsMode::None => {
+                Ok(Self { mode, mx, max_age })
+            }
         }
     }
 
@@ -185,9 +207,13 @@ impl PolicyTerms {
 }
 
 fn parse_max_age(value: &str) -> Option<u32> {
-    let digits = (1..=10).contains(&value.len()) && value.bytes().all(|octet| octet.is_ascii_digit());
+    let digits =
+        (1..=10).contains(&value.len()) && value.bytes().all(|octet| octet.is_ascii_digit());
     // A larger value is invalid. RFC 8461 does not allow replacing it by the maximum.
-    value.parse().ok().filter(|age| digits && *age <= MAX_AGE_MAX)
+    value
+        .parse()
+        .ok()
+        .filter(|age| digits && *age <= MAX_AGE_MAX)
 }
 
 fn quoted(text: &str) -> String {
@@ -204,13 +230,20 @@ pub struct MtaStsPolicy {
 }
 
 impl MtaStsPolicy {
-    /// Creates a policy from stored [`lines`](Self::lines), id and time of fetching; `None` if they are invalid.
+    /// Creates a policy from stored [`lines`](Self::lines), id and time of fetching; `None` if they
+    /// are invalid.
     #[must_use]
     pub fn from_parts(domain: Domain, id: &str, lines: &str, fetched: Timestamp) -> Option<Self> {
-        Some(Self { domain, id: PolicyId::parse(id)?, terms: PolicyTerms::parse(lines.as_bytes()).ok()?, fetched })
+        Some(Self {
+            domain,
+            id: PolicyId::parse(id)?,
+            terms: PolicyTerms::parse(lines.as_bytes()).ok()?,
+            fetched,
+        })
     }
 
-    /// Returns the policy domain: the recipient domain, or the smart host's own name (RFC 8461 §3.4).
+    /// Returns the policy domain: the recipient domain, or the smart host's own name (RFC 8461
+    /// §3.4).
     #[must_use]
     pub fn domain(&self) -> &Domain {
         &self.domain
@@ -254,10 +287,13 @@ impl MtaStsPolicy {
     /// Returns the time at which the policy expires.
     #[must_use]
     pub fn expires(&self) -> Timestamp {
-        self.fetched.checked_add(SignedDuration::from_secs(self.terms.max_age.into())).unwrap_or(Timestamp::MAX)
+        self.fetched
+            .checked_add(SignedDuration::from_secs(self.terms.max_age.into()))
+            .unwrap_or(Timestamp::MAX)
     }
 
-    /// Returns the lines that have a meaning here, for `policy-string` of a TLS report (RFC 8460 §4.2).
+    /// Returns the lines that have a meaning here, for `policy-string` of a TLS report (RFC 8460
+    /// §4.2).
     #[must_use]
     pub fn lines(&self) -> Vec<String> {
         self.terms.lines()
@@ -275,25 +311,36 @@ impl MtaStsPolicy {
 /// [`PolicyFault`].
 #[cfg(fuzzing)]
 pub fn fuzzed(domain: Domain, id: PolicyId, body: &[u8]) -> Result<MtaStsPolicy, PolicyFault> {
-    Ok(MtaStsPolicy { domain, id, terms: PolicyTerms::parse(body)?, fetched: Timestamp::UNIX_EPOCH })
+    Ok(MtaStsPolicy {
+        domain,
+        id,
+        terms: PolicyTerms::parse(body)?,
+        fetched: Timestamp::UNIX_EPOCH,
+    })
 }
 
 /// The result of comparing a host with a policy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Listing {
-    /// A pattern of the policy matches the host. Mail may go there under TLS with a trusted certificate for its name.
+    /// A pattern of the policy matches the host. Mail may go there under TLS with a trusted
+    /// certificate for its name.
     Listed,
     /// No pattern matches the host.
     NotListed,
 }
 
-/// Compares an MX host with the patterns of a policy (RFC 8461 §4.1). "*" stands for exactly one label.
+/// Compares an MX host with the patterns of a policy (RFC 8461 §4.1). "*" stands for exactly one
+/// label.
 ///
 /// The consequence depends on [`MtaStsPolicy::mode`].
 #[must_use]
 pub fn evaluate(policy: &MtaStsPolicy, mx: &Domain) -> Listing {
     let host = NamePattern::Exact(mx.clone());
-    if policy.mx().any(|pattern| pattern.accepts(&host)) { Listing::Listed } else { Listing::NotListed }
+    if policy.mx().any(|pattern| pattern.accepts(&host)) {
+        Listing::Listed
+    } else {
+        Listing::NotListed
+    }
 }
 
 #[cfg(test)]

@@ -16,7 +16,8 @@ pub struct PolicyId(Box<str>);
 impl PolicyId {
     /// Parses an id of 1 to 32 letters and digits.
     pub(super) fn parse(text: &str) -> Option<Self> {
-        let fits = (1..=ID_MAX).contains(&text.len()) && text.bytes().all(|octet| octet.is_ascii_alphanumeric());
+        let fits = (1..=ID_MAX).contains(&text.len())
+            && text.bytes().all(|octet| octet.is_ascii_alphanumeric());
         fits.then(|| Self(text.into()))
     }
 
@@ -45,8 +46,13 @@ pub enum RecordFault {
 }
 
 /// Returns the id in a domain's TXT records; `None` if none of them is an MTA-STS record.
-pub(super) fn id<'a>(records: impl IntoIterator<Item = &'a str>) -> Result<Option<PolicyId>, RecordFault> {
-    let ours: Vec<&str> = records.into_iter().filter_map(|record| record.strip_prefix(BEGIN)).collect();
+pub(super) fn id<'a>(
+    records: impl IntoIterator<Item = &'a str>,
+) -> Result<Option<PolicyId>, RecordFault> {
+    let ours: Vec<&str> = records
+        .into_iter()
+        .filter_map(|record| record.strip_prefix(BEGIN))
+        .collect();
     match ours[..] {
         [] => Ok(None),
         [fields] => fields_id(fields).map(Some).map_err(RecordFault::Malformed),
@@ -66,7 +72,10 @@ pub fn fuzzed(records: &[&str]) -> Result<Option<PolicyId>, RecordFault> {
 /// Parses the fields after the version and returns the id.
 fn fields_id(fields: &str) -> Result<PolicyId, &'static str> {
     let mut found = None;
-    let mut fields = fields.split(';').map(|field| field.trim_matches([' ', '\t'])).peekable();
+    let mut fields = fields
+        .split(';')
+        .map(|field| field.trim_matches([' ', '\t']))
+        .peekable();
     while let Some(field) = fields.next() {
         // One ";" may end the record. An empty field elsewhere is an error.
         if field.is_empty() && fields.peek().is_none() {
@@ -89,11 +98,16 @@ fn fields_id(fields: &str) -> Result<PolicyId, &'static str> {
 pub(super) fn is_name(name: &str) -> bool {
     name.len() <= NAME_MAX
         && name.starts_with(|first: char| first.is_ascii_alphanumeric())
-        && name.bytes().all(|octet| octet.is_ascii_alphanumeric() || b"_-.".contains(&octet))
+        && name
+            .bytes()
+            .all(|octet| octet.is_ascii_alphanumeric() || b"_-.".contains(&octet))
 }
 
 fn is_value(value: &str) -> bool {
-    !value.is_empty() && value.bytes().all(|octet| octet.is_ascii_graphic() && octet != b'=')
+    !value.is_empty()
+        && value
+            .bytes()
+            .all(|octet| octet.is_ascii_graphic() && octet != b'=')
 }
 
 #[cfg(test)]
@@ -120,19 +134,35 @@ mod tests {
 
     #[test]
     fn other_records_do_not_count() {
-        for other in
-            ["v=spf1 -all", "v=STSv1", "v=STSv1 ; id=1", "V=STSv1; id=1", "v=STSv2; id=1", " v=STSv1; id=1", ""]
-        {
+        for other in [
+            "v=spf1 -all",
+            "v=STSv1",
+            "v=STSv1 ; id=1",
+            "V=STSv1; id=1",
+            "v=STSv2; id=1",
+            " v=STSv1; id=1",
+            "",
+        ] {
             assert_eq!(of(&[other]), Ok(None), "{other}");
-            assert_eq!(of(&[other, "v=STSv1; id=2;", other]), Ok(Some("2".to_owned())), "{other}");
+            assert_eq!(
+                of(&[other, "v=STSv1; id=2;", other]),
+                Ok(Some("2".to_owned())),
+                "{other}"
+            );
         }
         assert_eq!(of(&[]), Ok(None));
     }
 
     #[test]
     fn several_records_are_none() {
-        assert_eq!(of(&["v=STSv1; id=1;", "v=STSv1; id=1;"]), Err(RecordFault::Several(2)));
-        assert_eq!(of(&["v=STSv1; id=1;", "v=STSv1; nonsense"]), Err(RecordFault::Several(2)));
+        assert_eq!(
+            of(&["v=STSv1; id=1;", "v=STSv1; id=1;"]),
+            Err(RecordFault::Several(2))
+        );
+        assert_eq!(
+            of(&["v=STSv1; id=1;", "v=STSv1; nonsense"]),
+            Err(RecordFault::Several(2))
+        );
     }
 
     #[test]
@@ -155,7 +185,11 @@ mod tests {
             "v=STSv1; id=1; -x=a",
             &too_long,
         ] {
-            assert!(matches!(of(&[record]), Err(RecordFault::Malformed(_))), "{record}: {:?}", of(&[record]));
+            assert!(
+                matches!(of(&[record]), Err(RecordFault::Malformed(_))),
+                "{record}: {:?}",
+                of(&[record])
+            );
         }
     }
 }

@@ -1,5 +1,5 @@
-//! The task that refreshes policies (RFC 8461 §3.3): fetches them again daily and before they expire, removes expired
-//! ones, and saves the times of use.
+//! The task that refreshes policies (RFC 8461 §3.3): fetches them again daily and before they
+//! expire, removes expired ones, and saves the times of use.
 
 use std::time::Duration;
 
@@ -15,10 +15,12 @@ const ROUND: Duration = Duration::from_mins(1);
 const AT_ONCE: usize = 8;
 
 impl MtaSts {
-    /// Refreshes policies for as long as the future is polled. One task is enough; a second one is harmless.
+    /// Refreshes policies for as long as the future is polled. One task is enough; a second one is
+    /// harmless.
     ///
-    /// Policies unused for 30 days are left to expire. A failed refresh is retried after 5 minutes, then after a
-    /// pause that grows to an hour. Each failure is logged as a warning, unless the policy's mode is none.
+    /// Policies unused for 30 days are left to expire. A failed refresh is retried after 5 minutes,
+    /// then after a pause that grows to an hour. Each failure is logged as a warning, unless the
+    /// policy's mode is none.
     pub async fn keep_fresh(&self) {
         let mut rounds = interval(ROUND);
         rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -31,8 +33,17 @@ impl MtaSts {
     pub(super) async fn run_round(&self) {
         let (changes, due) = {
             let (mut known, now) = (self.0.cache(), (self.0.clock)());
-            let mut changes: Vec<_> = known.expire(now).into_iter().map(PolicyChange::Remove).collect();
-            changes.extend(known.take_unsaved().into_iter().map(|(domain, at)| PolicyChange::Used(domain, at)));
+            let mut changes: Vec<_> = known
+                .expire(now)
+                .into_iter()
+                .map(PolicyChange::Remove)
+                .collect();
+            changes.extend(
+                known
+                    .take_unsaved()
+                    .into_iter()
+                    .map(|(domain, at)| PolicyChange::Used(domain, at)),
+            );
             (changes, known.due(now))
         };
         self.0.save(changes).await;

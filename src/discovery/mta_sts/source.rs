@@ -1,5 +1,5 @@
-//! The source of policies: the TXT record `_mta-sts.DOMAIN` and `https://mta-sts.DOMAIN/.well-known/mta-sts.txt` (RFC
-//! 8461 §3.1, §3.3).
+//! The source of policies: the TXT record `_mta-sts.DOMAIN` and
+//! `https://mta-sts.DOMAIN/.well-known/mta-sts.txt` (RFC 8461 §3.1, §3.3).
 
 use std::future::Future;
 use std::pin::Pin;
@@ -11,9 +11,9 @@ use jiff::Timestamp;
 use super::failure::{MtaStsFailure, NoPolicy};
 use super::policy::{BODY_MAX, MtaStsPolicy, PolicyTerms};
 use super::record::{self, PolicyId, RecordFault};
-use crate::address::Domain;
-use crate::dns::Dns;
-use crate::https::{self, Https, HttpsError, HttpsFault, HttpsResponse, Url};
+use crate::net::dns::Dns;
+use crate::net::https::{self, Https, HttpsError, HttpsFault, HttpsResponse, Url};
+use crate::smtp::address::Domain;
 
 /// The time limit of an HTTPS fetch: what DNS leaves of the minute that RFC 8461 §3.3 suggests.
 pub const POLICY_FETCH_TIMEOUT: Duration = Duration::from_secs(55);
@@ -28,7 +28,8 @@ pub(super) enum MtaStsRecord {
     Unusable(RecordFault),
 }
 
-pub(super) type BoxedLookup<'a, T> = Pin<Box<dyn Future<Output = Result<T, MtaStsFailure>> + Send + 'a>>;
+pub(super) type BoxedLookup<'a, T> =
+    Pin<Box<dyn Future<Output = Result<T, MtaStsFailure>> + Send + 'a>>;
 
 /// A source of records and policies; a script in tests.
 pub(super) trait PolicySource: Send + Sync {
@@ -48,7 +49,9 @@ pub struct WebSource {
 
 impl std::fmt::Debug for WebSource {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("WebSource").field("port", &self.port).finish_non_exhaustive()
+        f.debug_struct("WebSource")
+            .field("port", &self.port)
+            .finish_non_exhaustive()
     }
 }
 
@@ -56,7 +59,11 @@ impl WebSource {
     /// Creates a source that fetches from port 443, within 55 seconds.
     #[must_use]
     pub fn new(dns: Dns, https: Https) -> Self {
-        Self { dns, https: https.with_timeout(POLICY_FETCH_TIMEOUT), port: https::DEFAULT_PORT }
+        Self {
+            dns,
+            https: https.with_timeout(POLICY_FETCH_TIMEOUT),
+            port: https::DEFAULT_PORT,
+        }
     }
 
     /// Sets another port and time limit, for policy hosts that are simulated on this machine.
@@ -71,7 +78,11 @@ impl WebSource {
     ///
     /// # Errors
     /// [`NoPolicy`].
-    pub async fn look_up_uncached(&self, domain: &Domain, now: Timestamp) -> Result<MtaStsPolicy, NoPolicy> {
+    pub async fn look_up_uncached(
+        &self,
+        domain: &Domain,
+        now: Timestamp,
+    ) -> Result<MtaStsPolicy, NoPolicy> {
         let failed = |failure| NoPolicy::Failed(Arc::new(failure));
         let id = match self.record(domain).await.map_err(failed)? {
             MtaStsRecord::Id(id) => id,
@@ -79,28 +90,40 @@ impl WebSource {
             MtaStsRecord::Unusable(fault) => return Err(NoPolicy::Unusable(fault)),
         };
         let terms = self.terms(domain).await.map_err(failed)?;
-        Ok(MtaStsPolicy { domain: domain.clone(), id, terms, fetched: now })
+        Ok(MtaStsPolicy {
+            domain: domain.clone(),
+            id,
+            terms,
+            fetched: now,
+        })
     }
 
     async fn look_up_record(&self, domain: &Domain) -> Result<MtaStsRecord, MtaStsFailure> {
         let answer = self.dns.txt(&format!("_mta-sts.{domain}")).await;
         let answer = answer.map_err(|error| MtaStsFailure::Lookup(error.to_string()))?;
-        Ok(match record::id(answer.records().iter().map(String::as_str)) {
-            Ok(Some(id)) => MtaStsRecord::Id(id),
-            Ok(None) => MtaStsRecord::None,
-            Err(fault) => MtaStsRecord::Unusable(fault),
-        })
+        Ok(
+            match record::id(answer.records().iter().map(String::as_str)) {
+                Ok(Some(id)) => MtaStsRecord::Id(id),
+                Ok(None) => MtaStsRecord::None,
+                Err(fault) => MtaStsRecord::Unusable(fault),
+            },
+        )
     }
 
     async fn fetch_policy(&self, domain: &Domain) -> Result<PolicyTerms, MtaStsFailure> {
         // If the domain is so long that "mta-sts." does not fit before it, it has no policy host.
-        let host = Domain::parse(&format!("mta-sts.{domain}"))
-            .map_err(|_| MtaStsFailure::Lookup(format!("mta-sts.{domain} cannot be the name of a host")))?;
-        let url = Url::new(host, self.port, PATH)
-            .map_err(|error| MtaStsFailure::Lookup(format!("its policy host cannot be queried: {error}")))?;
+        let host = Domain::parse(&format!("mta-sts.{domain}")).map_err(|_| {
+            MtaStsFailure::Lookup(format!("mta-sts.{domain} cannot be the name of a host"))
+        })?;
+        let url = Url::new(host, self.port, PATH).map_err(|error| {
+            MtaStsFailure::Lookup(format!("its policy host cannot be queried: {error}"))
+        })?;
         let answer = match self.https.get(&url, BODY_MAX).await {
             Ok(answer) => answer,
-            Err(HttpsError { fault: HttpsFault::TooLarge(_), .. }) => {
+            Err(HttpsError {
+                fault: HttpsFault::TooLarge(_),
+                ..
+            }) => {
                 return Err(MtaStsFailure::Invalid(super::PolicyFault::TooLong));
             }
             Err(error) => return Err(MtaStsFailure::Fetch(Box::new(error))),
@@ -122,11 +145,14 @@ impl PolicySource for WebSource {
     }
 }
 
-/// Returns true if the Content-Type of a response is text/plain, with any parameters. Without this check, a page or
-/// picture that a user has uploaded to the host could become its policy (RFC 8461 §3.2).
+/// Returns true if the Content-Type of a response is text/plain, with any parameters. Without this
+/// check, a page or picture that a user has uploaded to the host could become its policy (RFC 8461
+/// §3.2).
 fn is_plain_text(answer: &HttpsResponse) -> bool {
     let kind = answer.content_type.as_deref().unwrap_or_default();
-    kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("text/plain"))
+    kind.split(';')
+        .next()
+        .is_some_and(|kind| kind.trim().eq_ignore_ascii_case("text/plain"))
 }
 
 #[cfg(test)]
@@ -145,8 +171,11 @@ mod tests {
             (Some(""), false),
             (None, false),
         ] {
-            let answer =
-                HttpsResponse { status: 200, content_type: kind.map(str::to_owned), body: bytes::Bytes::new() };
+            let answer = HttpsResponse {
+                status: 200,
+                content_type: kind.map(str::to_owned),
+                body: bytes::Bytes::new(),
+            };
             assert_eq!(is_plain_text(&answer), plain, "{kind:?}");
         }
     }

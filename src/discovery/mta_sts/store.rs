@@ -1,8 +1,9 @@
 //! The policies on disk: `policies.db` in the spool folder, with a row for each domain.
 //!
-//! The loss of the file costs protection until the policies are fetched again, but no mail. A damaged file is
-//! therefore moved to `aside/`, logged and replaced by a new one. A file of another version of Gatepost is sound and
-//! stays as it is. Everything here blocks. Administrators may read the file with `sqlite3`.
+//! The loss of the file costs protection until the policies are fetched again, but no mail. A
+//! damaged file is therefore moved to `aside/`, logged and replaced by a new one. A file of another
+//! version of Gatepost is sound and stays as it is. Everything here blocks. Administrators may read
+//! the file with `sqlite3`.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,7 +14,7 @@ use jiff::Timestamp;
 use rusqlite::{Connection, ErrorCode, OpenFlags, params};
 
 use super::policy::MtaStsPolicy;
-use crate::address::Domain;
+use crate::smtp::address::Domain;
 
 /// The SQLite application id, "GPSP", which identifies this database.
 const APPLICATION_ID: i32 = 0x4750_5350;
@@ -92,8 +93,9 @@ pub(super) struct PolicyStore {
 }
 
 impl PolicyStore {
-    /// Opens or creates the file in a folder and reads it. A damaged file is moved to `aside/` and replaced by a new
-    /// one. If the file cannot be opened, the store is returned nevertheless, and each write tries again.
+    /// Opens or creates the file in a folder and reads it. A damaged file is moved to `aside/` and
+    /// replaced by a new one. If the file cannot be opened, the store is returned nevertheless, and
+    /// each write tries again.
     pub(super) fn open(folder: &Path) -> (Self, Result<Vec<StoredPolicy>, PolicyStoreError>) {
         let file = folder.join("policies.db");
         let opened = open(&file).and_then(|connection| {
@@ -110,7 +112,13 @@ impl PolicyStore {
             Ok((connection, rows)) => (Some(connection), Ok(rows)),
             Err(error) => (None, Err(error)),
         };
-        (Self { file, connection: Arc::new(Mutex::new(connection)) }, rows)
+        (
+            Self {
+                file,
+                connection: Arc::new(Mutex::new(connection)),
+            },
+            rows,
+        )
     }
 
     /// Writes changes in one transaction.
@@ -124,37 +132,62 @@ impl PolicyStore {
     }
 
     /// Replaces a file that turned out to be damaged in use by a new one with these rows.
-    pub(super) fn recreate(&self, fault: &str, rows: Vec<StoredPolicy>) -> Result<(), PolicyStoreError> {
+    pub(super) fn recreate(
+        &self,
+        fault: &str,
+        rows: Vec<StoredPolicy>,
+    ) -> Result<(), PolicyStoreError> {
         let mut slot = self.slot();
         // The database must be closed before its file is moved.
         *slot = None;
         let connection = slot.insert(quarantine_and_create(&self.file, fault)?);
-        let rows: Vec<_> = rows.into_iter().map(|(policy, used)| PolicyChange::Put(policy, used)).collect();
+        let rows: Vec<_> = rows
+            .into_iter()
+            .map(|(policy, used)| PolicyChange::Put(policy, used))
+            .collect();
         write(connection, &rows).map_err(|error| sqlite_error("write", &self.file, &error))
     }
 
     /// A panic while the lock is held leaves only a transaction that SQLite rolls back.
     fn slot(&self) -> MutexGuard<'_, Option<Connection>> {
-        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+        self.connection
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 fn open(file: &Path) -> Result<Connection, PolicyStoreError> {
-    let failed = |what: &'static str| move |error: rusqlite::Error| sqlite_error(what, file, &error);
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let failed =
+        |what: &'static str| move |error: rusqlite::Error| sqlite_error(what, file, &error);
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+        | OpenFlags::SQLITE_OPEN_CREATE
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(file, flags).map_err(failed("open"))?;
     connection.busy_timeout(BUSY).map_err(failed("set up"))?;
     let number = |pragma: &str| {
-        let read = connection.query_row(&format!("PRAGMA {pragma}"), [], |row| row.get::<_, i32>(0));
+        let read =
+            connection.query_row(&format!("PRAGMA {pragma}"), [], |row| row.get::<_, i32>(0));
         read.map_err(failed("read"))
     };
-    let is_new = match (number("application_id")?, number("user_version")?, number("schema_version")?) {
+    let is_new = match (
+        number("application_id")?,
+        number("user_version")?,
+        number("schema_version")?,
+    ) {
         (APPLICATION_ID, VERSION, _) => false,
         (0, 0, 0) => true,
         (APPLICATION_ID, version, _) => {
-            return Err(PolicyStoreError::OtherVersion { file: file.to_owned(), version });
+            return Err(PolicyStoreError::OtherVersion {
+                file: file.to_owned(),
+                version,
+            });
         }
-        _ => return Err(damaged(file, "it is the database of another program".to_owned())),
+        _ => {
+            return Err(damaged(
+                file,
+                "it is the database of another program".to_owned(),
+            ));
+        }
     };
     let settings = |name, value: &dyn rusqlite::ToSql| connection.pragma_update(None, name, value);
     settings("journal_mode", &"WAL")
@@ -178,13 +211,16 @@ fn open(file: &Path) -> Result<Connection, PolicyStoreError> {
 /// Reads every row. Invalid rows are skipped; the domain's next policy overwrites them.
 fn load(connection: &Connection, file: &Path) -> Result<Vec<StoredPolicy>, PolicyStoreError> {
     let read = || -> rusqlite::Result<(Vec<StoredPolicy>, usize)> {
-        let mut statement = connection.prepare("SELECT domain, id, terms, fetched, used FROM policy")?;
+        let mut statement =
+            connection.prepare("SELECT domain, id, terms, fetched, used FROM policy")?;
         let mut rows = statement.query([])?;
         let (mut sound, mut bad) = (Vec::new(), 0);
         while let Some(row) = rows.next()? {
             let texts = (row.get(0), row.get(1), row.get(2));
             let read = match texts {
-                (Ok(domain), Ok(id), Ok(terms)) => parse(&[domain, id, terms], row.get(3)?, row.get(4)?),
+                (Ok(domain), Ok(id), Ok(terms)) => {
+                    parse(&[domain, id, terms], row.get(3)?, row.get(4)?)
+                }
                 _ => None,
             };
             match read {
@@ -202,7 +238,10 @@ fn load(connection: &Connection, file: &Path) -> Result<Vec<StoredPolicy>, Polic
 }
 
 fn parse([domain, id, terms]: &[String; 3], fetched: i64, used: i64) -> Option<StoredPolicy> {
-    let (domain, fetched) = (Domain::parse(domain).ok()?, Timestamp::from_second(fetched).ok()?);
+    let (domain, fetched) = (
+        Domain::parse(domain).ok()?,
+        Timestamp::from_second(fetched).ok()?,
+    );
     let policy = MtaStsPolicy::from_parts(domain, id, terms, fetched)?;
     Some((Arc::new(policy), Timestamp::from_second(used).ok()?))
 }
@@ -236,20 +275,29 @@ fn write(connection: &mut Connection, changes: &[PolicyChange]) -> rusqlite::Res
 /// Moves the file to `aside/`, where it replaces an earlier one, and creates a new file.
 fn quarantine_and_create(file: &Path, fault: &str) -> Result<Connection, PolicyStoreError> {
     let failed = |what: &'static str| {
-        move |error: io::Error| PolicyStoreError::Io { what, file: file.to_owned(), fault: error.to_string() }
+        move |error: io::Error| PolicyStoreError::Io {
+            what,
+            file: file.to_owned(),
+            fault: error.to_string(),
+        }
     };
     let aside = file.with_file_name("aside");
     std::fs::create_dir_all(&aside).map_err(failed("create the folder aside/ for"))?;
     for end in ["db", "db-wal", "db-shm"] {
-        let (from, to) = (file.with_extension(end), aside.join("policies").with_extension(end));
+        let (from, to) = (
+            file.with_extension(end),
+            aside.join("policies").with_extension(end),
+        );
         match std::fs::rename(&from, &to) {
             Ok(()) => {}
             // A log of an earlier file in `aside/` would be applied to this one, so it is deleted.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => match std::fs::remove_file(&to) {
-                Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(failed("move to aside/")(error)),
-            },
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                match std::fs::remove_file(&to) {
+                    Ok(()) => {}
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    Err(error) => return Err(failed("move to aside/")(error)),
+                }
+            }
             Err(error) => return Err(failed("move to aside/")(error)),
         }
     }
@@ -263,14 +311,23 @@ fn quarantine_and_create(file: &Path, fault: &str) -> Result<Connection, PolicyS
 }
 
 fn damaged(file: &Path, fault: String) -> PolicyStoreError {
-    PolicyStoreError::Damaged { file: file.to_owned(), fault }
+    PolicyStoreError::Damaged {
+        file: file.to_owned(),
+        fault,
+    }
 }
 
 fn sqlite_error(what: &'static str, file: &Path, error: &rusqlite::Error) -> PolicyStoreError {
     match error.sqlite_error_code() {
-        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => damaged(file, error.to_string()),
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+            damaged(file, error.to_string())
+        }
         // A missing table or column, or a value of the wrong type: the file does not have our form.
         Some(ErrorCode::Unknown) | None => damaged(file, error.to_string()),
-        Some(_) => PolicyStoreError::Io { what, file: file.to_owned(), fault: error.to_string() },
+        Some(_) => PolicyStoreError::Io {
+            what,
+            file: file.to_owned(),
+            fault: error.to_string(),
+        },
     }
 }

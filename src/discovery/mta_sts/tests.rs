@@ -1,5 +1,5 @@
-//! Tests of fetching and caching with a scripted source in place of DNS and HTTPS. One table has the cases of RFC
-//! 8461 §3.3 and §5.
+//! Tests of fetching and caching with a scripted source in place of DNS and HTTPS. One table has
+//! the cases of RFC 8461 §3.3 and §5.
 
 mod disk;
 
@@ -50,7 +50,10 @@ impl ScriptedSource {
 
     /// Returns the numbers of record lookups and of policy fetches.
     fn requests(&self) -> (usize, usize) {
-        (self.lookups.load(Ordering::Relaxed), self.fetches.load(Ordering::Relaxed))
+        (
+            self.lookups.load(Ordering::Relaxed),
+            self.fetches.load(Ordering::Relaxed),
+        )
     }
 }
 
@@ -88,7 +91,11 @@ impl PolicyBench {
             gate: Semaphore::new(0),
         };
         let folder = tempfile::tempdir().expect("a folder");
-        Self { folder, script: Arc::new(script), now: Arc::new(AtomicI64::new(1_800_000_000)) }
+        Self {
+            folder,
+            script: Arc::new(script),
+            now: Arc::new(AtomicI64::new(1_800_000_000)),
+        }
     }
 
     fn open(&self) -> MtaSts {
@@ -97,9 +104,15 @@ impl PolicyBench {
 
     fn open_with(&self, timeout: Duration) -> MtaSts {
         let now = Arc::clone(&self.now);
-        let clock = Arc::new(move || Timestamp::from_second(now.load(Ordering::Relaxed)).expect("a time"));
-        MtaSts::from_source(self.folder.path(), Box::new(Arc::clone(&self.script)), clock, timeout)
-            .expect("our own version")
+        let clock =
+            Arc::new(move || Timestamp::from_second(now.load(Ordering::Relaxed)).expect("a time"));
+        MtaSts::from_source(
+            self.folder.path(),
+            Box::new(Arc::clone(&self.script)),
+            clock,
+            timeout,
+        )
+        .expect("our own version")
     }
 
     fn pass(&self, seconds: i64) {
@@ -149,9 +162,10 @@ async fn a_policy_is_fetched_once_and_then_cached() {
 async fn without_a_record_no_policy_is_fetched() {
     let bench = PolicyBench::new();
     let policies = bench.open();
-    for (record, described) in
-        [(MtaStsRecord::None, "no record"), (MtaStsRecord::Unusable(RecordFault::Several(2)), "unusable")]
-    {
+    for (record, described) in [
+        (MtaStsRecord::None, "no record"),
+        (MtaStsRecord::Unusable(RecordFault::Several(2)), "unusable"),
+    ] {
         bench.script.set_record(Ok(record));
         assert_eq!(policy(&policies).await, described);
     }
@@ -178,7 +192,11 @@ async fn concurrent_deliveries_share_a_fetch_and_other_domains_do_not_wait() {
     for waiting in waiting {
         assert_eq!(describe(&waiting.await.expect("it ends")), EXAMPLE);
     }
-    assert_eq!(bench.script.requests(), (2, 2), "the abandoned fetch served all");
+    assert_eq!(
+        bench.script.requests(),
+        (2, 2),
+        "the abandoned fetch served all"
+    );
     wait_for_fetches(&policies).await;
 }
 
@@ -188,8 +206,13 @@ async fn a_fetch_that_hangs_ends_at_its_time_limit() {
     let policies = bench.open_with(Duration::from_millis(20));
     bench.script.publish("1", EXAMPLE);
     for _ in 0..2 {
-        let PublishedPolicy::None(absent) = policies.policy(&domain("slow.example")).await else { panic!("no policy") };
-        assert_eq!(absent, NoPolicy::Failed(Arc::new(MtaStsFailure::Overrun(Duration::from_millis(20)))));
+        let PublishedPolicy::None(absent) = policies.policy(&domain("slow.example")).await else {
+            panic!("no policy")
+        };
+        assert_eq!(
+            absent,
+            NoPolicy::Failed(Arc::new(MtaStsFailure::Overrun(Duration::from_millis(20))))
+        );
         assert_eq!(bench.script.requests(), (1, 1));
     }
 }
@@ -220,7 +243,11 @@ async fn a_changed_id_is_fetched_in_the_background() {
     bench.pass(300);
     assert_eq!(policy(&policies).await, EXAMPLE);
     wait_for_fetches(&policies).await;
-    assert_eq!(bench.script.requests(), (2, 1), "the same id, so nothing is fetched");
+    assert_eq!(
+        bench.script.requests(),
+        (2, 1),
+        "the same id, so nothing is fetched"
+    );
     let new = EXAMPLE.replace("enforce", "testing");
     bench.script.publish("2", &new);
     bench.pass(300);
@@ -242,7 +269,8 @@ async fn a_policy_with_max_age_zero_counts_for_the_deliveries_that_waited() {
     }
 }
 
-/// RFC 8461 §3.3 and §5.1: the content of the cache and the result of a fetch decide which policy applies.
+/// RFC 8461 §3.3 and §5.1: the content of the cache and the result of a fetch decide which policy
+/// applies.
 #[tokio::test]
 async fn cache_and_fetch_decide_which_policy_applies() {
     let (old, new) = (EXAMPLE, EXAMPLE.replace("enforce", "testing"));
@@ -284,7 +312,11 @@ async fn cache_and_fetch_decide_which_policy_applies() {
         bench.script.set_terms(fetched);
         bench.pass(if cache == "expired" { 86_400 } else { 3_600 });
         let first = policy(&policies).await;
-        assert_eq!(first, if cache == "unexpired" { old } else { wanted }, "{row}");
+        assert_eq!(
+            first,
+            if cache == "unexpired" { old } else { wanted },
+            "{row}"
+        );
         wait_for_fetches(&policies).await;
         assert_eq!(policy(&policies).await, wanted, "{row}");
     }
@@ -296,8 +328,8 @@ async fn a_recheck_looks_for_a_newer_policy() {
     let new = || terms(&EXAMPLE.replace("mx.example.org", "*.example.org"));
     let id = |id| Ok(MtaStsRecord::Id(PolicyId::parse(id).expect("an id")));
     let rows = [
-        // With an unchanged id the policy is still fetched after five minutes, in case the domain forgot to change
-        // the id.
+        // With an unchanged id the policy is still fetched after five minutes, in case the domain
+        // forgot to change the id.
         (60, id("1"), Ok(new()), "confirmed", 0),
         (300, id("1"), Ok(new()), "changed", 1),
         (300, id("1"), Ok(terms(EXAMPLE)), "confirmed", 1),
@@ -305,7 +337,13 @@ async fn a_recheck_looks_for_a_newer_policy() {
         (60, id("2"), Ok(terms(EXAMPLE)), "confirmed", 1),
         (60, id("2"), Err(fetch_failed()), "unknown", 1),
         (300, Ok(MtaStsRecord::None), Ok(new()), "confirmed", 0),
-        (60, Err(MtaStsFailure::Lookup("SERVFAIL".to_owned())), Ok(new()), "unknown", 0),
+        (
+            60,
+            Err(MtaStsFailure::Lookup("SERVFAIL".to_owned())),
+            Ok(new()),
+            "unknown",
+            0,
+        ),
         (86_400, id("1"), Ok(terms(EXAMPLE)), "confirmed", 1),
         (86_400, Ok(MtaStsRecord::None), Ok(new()), "changed", 0),
     ];
@@ -313,7 +351,8 @@ async fn a_recheck_looks_for_a_newer_policy() {
         let bench = PolicyBench::new();
         let policies = bench.open();
         bench.script.publish("1", EXAMPLE);
-        let PublishedPolicy::Policy(failed_under) = policies.policy(&domain("example.org")).await else {
+        let PublishedPolicy::Policy(failed_under) = policies.policy(&domain("example.org")).await
+        else {
             panic!("a policy")
         };
         let row = format!("{later} s, {record:?}, {fetched:?}");
@@ -328,7 +367,11 @@ async fn a_recheck_looks_for_a_newer_policy() {
             }
             Recheck::Unknown(_) => "unknown",
         };
-        assert_eq!((described, bench.script.requests().1 - 1), (wanted, fetches), "{row}");
+        assert_eq!(
+            (described, bench.script.requests().1 - 1),
+            (wanted, fetches),
+            "{row}"
+        );
     }
 }
 
@@ -337,11 +380,16 @@ async fn a_recheck_does_not_repeat_a_failed_fetch() {
     let bench = PolicyBench::new();
     let policies = bench.open();
     bench.script.publish("1", EXAMPLE);
-    let PublishedPolicy::Policy(known) = policies.policy(&domain("example.org")).await else { panic!("a policy") };
+    let PublishedPolicy::Policy(known) = policies.policy(&domain("example.org")).await else {
+        panic!("a policy")
+    };
     bench.pass(600);
     bench.script.set_terms(Err(fetch_failed()));
     for _ in 0..3 {
-        assert!(matches!(policies.recheck(&known).await, Recheck::Unknown(_)));
+        assert!(matches!(
+            policies.recheck(&known).await,
+            Recheck::Unknown(_)
+        ));
     }
     assert_eq!(bench.script.requests(), (2, 2));
     assert_eq!(policy(&policies).await, EXAMPLE);

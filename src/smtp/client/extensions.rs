@@ -4,7 +4,10 @@ use crate::smtp::reply::Reply;
 
 /// The extensions that Gatepost uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a keyword of the EHLO answer, independent of the others")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a keyword of the EHLO answer, independent of the others"
+)]
 pub struct Extensions {
     /// STARTTLS (RFC 3207).
     pub starttls: bool,
@@ -39,14 +42,16 @@ pub enum SizeLimit {
 }
 
 impl Extensions {
-    /// Reads the answer to EHLO. Its first line has the peer's name. Keywords are accepted in any case; unknown ones
-    /// are ignored.
+    /// Reads the answer to EHLO. Its first line has the peer's name. Keywords are accepted in any
+    /// case; unknown ones are ignored.
     #[must_use]
     pub fn of(reply: &Reply) -> Self {
         let mut all = Self::default();
         for line in reply.lines().iter().skip(1) {
             let mut words = line.split_ascii_whitespace();
-            let Some(keyword) = words.next() else { continue };
+            let Some(keyword) = words.next() else {
+                continue;
+            };
             match keyword.to_ascii_uppercase().as_str() {
                 "STARTTLS" => all.starttls = true,
                 "PIPELINING" => all.pipelining = true,
@@ -69,9 +74,13 @@ impl Extensions {
         all
     }
 
-    /// Returns the extensions that count in the clear: REQUIRETLS is offered only under TLS (RFC 8689 §2).
+    /// Returns the extensions that count in the clear: REQUIRETLS is offered only under TLS (RFC
+    /// 8689 §2).
     #[must_use]
     pub fn in_clear(self) -> Self {
-        Self { require_tls: false, ..self }
+        Self {
+            require_tls: false,
+            ..self
+        }
     }
 }

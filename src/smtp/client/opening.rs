@@ -1,6 +1,6 @@
 //! The opening of a session: greeting, EHLO, STARTTLS and EHLO again.
 
-use crate::address::Domain;
+use crate::smtp::address::Domain;
 use crate::smtp::reply::{Reply, ReplyParser, Severity};
 
 use super::{DialogueStage, Extensions, ProtocolViolation};
@@ -41,8 +41,8 @@ pub enum NoStarttls {
     NotOffered,
     /// The peer rejected STARTTLS. The session can continue, unless the reply is a 421.
     Rejected(Reply),
-    /// Octets in the clear came after the peer's 220 to STARTTLS (RFC 3207 §6). The session cannot be used: an
-    /// attacker who injected them could inject more.
+    /// Octets in the clear came after the peer's 220 to STARTTLS (RFC 3207 §6). The session cannot
+    /// be used: an attacker who injected them could inject more.
     SpokeBeforeHandshake,
 }
 
@@ -75,8 +75,8 @@ impl<'a> Opening<'a> {
         }
     }
 
-    /// Returns the peer's extensions. None are known before the session is open, and from the 220 to STARTTLS until
-    /// the answer to EHLO under TLS (RFC 3207 §4.2).
+    /// Returns the peer's extensions. None are known before the session is open, and from the 220
+    /// to STARTTLS until the answer to EHLO under TLS (RFC 3207 §4.2).
     #[must_use]
     pub fn extensions(&self) -> Extensions {
         self.extensions
@@ -88,7 +88,8 @@ impl<'a> Opening<'a> {
         self.awaited
     }
 
-    /// Returns true if the peer's greeting has the name of this host: mail sent to it would come back.
+    /// Returns true if the peer's greeting has the name of this host: mail sent to it would come
+    /// back.
     #[must_use]
     pub fn is_ourselves(&self) -> bool {
         self.is_ourselves
@@ -107,8 +108,8 @@ impl<'a> Opening<'a> {
         self.send_hello(DialogueStage::Ehlo, out);
     }
 
-    /// Takes the peer's bytes and returns the number used. If the step is `None`, send `out` and call again with more
-    /// bytes.
+    /// Takes the peer's bytes and returns the number used. If the step is `None`, send `out` and
+    /// call again with more bytes.
     ///
     /// # Errors
     /// [`ProtocolViolation`].
@@ -118,7 +119,9 @@ impl<'a> Opening<'a> {
         out: &mut Vec<u8>,
     ) -> Result<(usize, Option<OpeningStep>), ProtocolViolation> {
         let (used, reply) = self.parser.parse(input)?;
-        let Some(reply) = reply else { return Ok((used, None)) };
+        let Some(reply) = reply else {
+            return Ok((used, None));
+        };
         self.replies += 1;
         let stage = self.awaited;
         let step = self.process_reply(reply, out);
@@ -126,9 +129,10 @@ impl<'a> Opening<'a> {
             return Ok((used, step));
         }
         match step {
-            Some(OpeningStep::Handshake) => {
-                Ok((input.len(), Some(OpeningStep::InClear(NoStarttls::SpokeBeforeHandshake))))
-            }
+            Some(OpeningStep::Handshake) => Ok((
+                input.len(),
+                Some(OpeningStep::InClear(NoStarttls::SpokeBeforeHandshake)),
+            )),
             // The session has failed, so further octets do not matter.
             Some(OpeningStep::Failed { .. }) => Ok((used, step)),
             _ => Err(ProtocolViolation::OutOfTurn(stage)),
@@ -140,14 +144,22 @@ impl<'a> Opening<'a> {
         match (stage, reply.severity()) {
             (DialogueStage::Greeting, Severity::Success) => {
                 // RFC 5321 §4.2: the greeting begins with the server's name.
-                let name = reply.lines().first().and_then(|line| line.split_whitespace().next());
-                self.is_ourselves = name.is_some_and(|name| name.eq_ignore_ascii_case(self.hostname.as_str()));
+                let name = reply
+                    .lines()
+                    .first()
+                    .and_then(|line| line.split_whitespace().next());
+                self.is_ourselves =
+                    name.is_some_and(|name| name.eq_ignore_ascii_case(self.hostname.as_str()));
                 self.send_hello(DialogueStage::Ehlo, out);
                 None
             }
             (DialogueStage::Ehlo, Severity::Success) => {
                 let offered = Extensions::of(&reply);
-                self.extensions = if self.under_tls { offered } else { offered.in_clear() };
+                self.extensions = if self.under_tls {
+                    offered
+                } else {
+                    offered.in_clear()
+                };
                 self.after_hello(out)
             }
             // RFC 5321 §3.2: a server that does not know EHLO may know HELO.
@@ -160,7 +172,9 @@ impl<'a> Opening<'a> {
                 self.extensions = Extensions::default();
                 Some(OpeningStep::Handshake)
             }
-            (DialogueStage::StartTls, _) => Some(OpeningStep::InClear(NoStarttls::Rejected(reply.shortened()))),
+            (DialogueStage::StartTls, _) => Some(OpeningStep::InClear(NoStarttls::Rejected(
+                reply.shortened(),
+            ))),
             _ => Some(OpeningStep::Failed { stage, reply }),
         }
     }
@@ -172,7 +186,9 @@ impl<'a> Opening<'a> {
         }
         match self.starttls {
             StarttlsUse::Never => Some(OpeningStep::InClear(NoStarttls::NotWanted)),
-            StarttlsUse::IfOffered if !self.extensions.starttls => Some(OpeningStep::InClear(NoStarttls::NotOffered)),
+            StarttlsUse::IfOffered if !self.extensions.starttls => {
+                Some(OpeningStep::InClear(NoStarttls::NotOffered))
+            }
             StarttlsUse::IfOffered => {
                 self.awaited = DialogueStage::StartTls;
                 out.extend_from_slice(b"STARTTLS\r\n");
@@ -184,7 +200,11 @@ impl<'a> Opening<'a> {
     fn send_hello(&mut self, stage: DialogueStage, out: &mut Vec<u8>) {
         self.awaited = stage;
         self.extensions = Extensions::default();
-        out.extend_from_slice(if stage == DialogueStage::Helo { b"HELO " } else { b"EHLO " });
+        out.extend_from_slice(if stage == DialogueStage::Helo {
+            b"HELO "
+        } else {
+            b"EHLO "
+        });
         out.extend_from_slice(self.hostname.as_str().as_bytes());
         out.extend_from_slice(b"\r\n");
     }

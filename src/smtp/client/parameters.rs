@@ -1,5 +1,5 @@
-//! MAIL and RCPT with their parameters, as far as the peer offers them: SIZE (RFC 1870), BODY (RFC 6152), SMTPUTF8
-//! (RFC 6531), RET, ENVID, NOTIFY and ORCPT (RFC 3461), REQUIRETLS (RFC 8689).
+//! MAIL and RCPT with their parameters, as far as the peer offers them: SIZE (RFC 1870), BODY (RFC
+//! 6152), SMTPUTF8 (RFC 6531), RET, ENVID, NOTIFY and ORCPT (RFC 3461), REQUIRETLS (RFC 8689).
 //!
 //! A message that the peer cannot accept is recognised here, before MAIL is sent.
 
@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::fmt::{self, Write as _};
 use std::io::Write as _;
 
-use crate::envelope::{BodyType, Envelope, Notify, Recipient, Ret};
+use crate::smtp::envelope::{BodyType, Envelope, Notify, Recipient, Ret};
 
 use super::Extensions;
 use super::extensions::SizeLimit;
@@ -28,16 +28,18 @@ pub struct Mail<'a> {
     pub promise: RequireTlsUse,
 }
 
-/// The use of the REQUIRETLS parameter (RFC 8689 §2), by which the peer promises to relay the message under TLS or to
-/// return it. The caller must make sure that the session itself satisfies RFC 8689 §2.
+/// The use of the REQUIRETLS parameter (RFC 8689 §2), by which the peer promises to relay the
+/// message under TLS or to return it. The caller must make sure that the session itself satisfies
+/// RFC 8689 §2.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RequireTlsUse {
     /// The parameter is not sent.
     Never,
-    /// The parameter is sent if the peer offers it, and the message goes without it otherwise (RFC 8689 §5: a report
-    /// must not be lost because of it).
+    /// The parameter is sent if the peer offers it, and the message goes without it otherwise (RFC
+    /// 8689 §5: a report must not be lost because of it).
     IfOffered,
-    /// The parameter is sent, and a peer that does not offer it does not get the message (RFC 8689 §4.2.1).
+    /// The parameter is sent, and a peer that does not offer it does not get the message (RFC 8689
+    /// §4.2.1).
     Always,
 }
 
@@ -51,12 +53,14 @@ pub enum Obstacle {
         /// The peer's limit in octets.
         limit: u64,
     },
-    /// The message has addresses or header fields in UTF-8, and the peer does not offer SMTPUTF8 (RFC 6531 §3.2).
+    /// The message has addresses or header fields in UTF-8, and the peer does not offer SMTPUTF8
+    /// (RFC 6531 §3.2).
     NeedsSmtputf8,
-    /// The message has octets above 127, and the peer does not offer 8BITMIME (RFC 6152 §3). It is not re-encoded,
-    /// since that would break its signatures.
+    /// The message has octets above 127, and the peer does not offer 8BITMIME (RFC 6152 §3). It is
+    /// not re-encoded, since that would break its signatures.
     NeedsEightBitMime,
-    /// The message requires TLS on its whole way, and the peer does not offer REQUIRETLS (RFC 8689 §4.2.1).
+    /// The message requires TLS on its whole way, and the peer does not offer REQUIRETLS (RFC 8689
+    /// §4.2.1).
     NeedsRequireTls,
 }
 
@@ -80,8 +84,8 @@ impl fmt::Display for Obstacle {
 }
 
 impl Mail<'_> {
-    /// Checks that a peer with these extensions can accept the message as such. For recipients that need SMTPUTF8 see
-    /// [`Mail::recipient_fits`].
+    /// Checks that a peer with these extensions can accept the message as such. For recipients that
+    /// need SMTPUTF8 see [`Mail::recipient_fits`].
     ///
     /// # Errors
     /// The first [`Obstacle`].
@@ -92,7 +96,10 @@ impl Mail<'_> {
         if let SizeLimit::Limit(limit) = extensions.size
             && self.size > limit
         {
-            return Err(Obstacle::TooLarge { size: self.size, limit });
+            return Err(Obstacle::TooLarge {
+                size: self.size,
+                limit,
+            });
         }
         let utf8 = self.envelope.needs.utf8_header || !self.envelope.reverse_path.is_ascii();
         if utf8 && !extensions.smtputf8 {
@@ -109,7 +116,11 @@ impl Mail<'_> {
     /// # Errors
     /// [`Obstacle::NeedsSmtputf8`].
     pub fn recipient_fits(recipient: &Recipient, extensions: Extensions) -> Result<(), Obstacle> {
-        if recipient.mailbox.is_ascii() || extensions.smtputf8 { Ok(()) } else { Err(Obstacle::NeedsSmtputf8) }
+        if recipient.mailbox.is_ascii() || extensions.smtputf8 {
+            Ok(())
+        } else {
+            Err(Obstacle::NeedsSmtputf8)
+        }
     }
 
     /// Appends the MAIL command.
@@ -120,7 +131,9 @@ impl Mail<'_> {
         if extensions.size != SizeLimit::NotOffered {
             let _ = write!(out, " SIZE={}", self.size);
         }
-        if extensions.eight_bit_mime && (envelope.needs.eight_bit || envelope.body == BodyType::EightBitMime) {
+        if extensions.eight_bit_mime
+            && (envelope.needs.eight_bit || envelope.body == BodyType::EightBitMime)
+        {
             out.extend_from_slice(b" BODY=8BITMIME");
         }
         if extensions.smtputf8 && self.uses_utf8() {
@@ -140,7 +153,9 @@ impl Mail<'_> {
         match self.promise {
             RequireTlsUse::Never => {}
             RequireTlsUse::IfOffered | RequireTlsUse::Always if !extensions.require_tls => {}
-            RequireTlsUse::IfOffered | RequireTlsUse::Always => out.extend_from_slice(b" REQUIRETLS"),
+            RequireTlsUse::IfOffered | RequireTlsUse::Always => {
+                out.extend_from_slice(b" REQUIRETLS")
+            }
         }
         out.extend_from_slice(b"\r\n");
     }
@@ -152,18 +167,27 @@ impl Mail<'_> {
         if extensions.dsn {
             match recipient.notify {
                 Some(Notify::Never) => out.extend_from_slice(b" NOTIFY=NEVER"),
-                Some(Notify::On { success, failure, delay }) => write_notify(success, failure, delay, out),
+                Some(Notify::On {
+                    success,
+                    failure,
+                    delay,
+                }) => write_notify(success, failure, delay, out),
                 None => {}
             }
-            if let Some(orcpt) = recipient.orcpt.as_deref().and_then(|orcpt| self.orcpt(orcpt, extensions)) {
+            if let Some(orcpt) = recipient
+                .orcpt
+                .as_deref()
+                .and_then(|orcpt| self.orcpt(orcpt, extensions))
+            {
                 let _ = write!(out, " ORCPT={orcpt}");
             }
         }
         out.extend_from_slice(b"\r\n");
     }
 
-    /// Returns ORCPT in the form that may be sent. Without SMTPUTF8, characters outside ASCII are written as their
-    /// numbers (`utf-8-addr-xtext`, RFC 6533 §3). `None` if that is longer than the parameter may be.
+    /// Returns ORCPT in the form that may be sent. Without SMTPUTF8, characters outside ASCII are
+    /// written as their numbers (`utf-8-addr-xtext`, RFC 6533 §3). `None` if that is longer than
+    /// the parameter may be.
     fn orcpt<'a>(&self, orcpt: &'a str, extensions: Extensions) -> Option<Cow<'a, str>> {
         if orcpt.is_ascii() || (extensions.smtputf8 && self.uses_utf8()) {
             return Some(orcpt.into());

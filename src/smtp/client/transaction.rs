@@ -1,12 +1,12 @@
-//! One mail transaction: MAIL, RCPT for each recipient, DATA, the content and the final dot (RFC 5321 §3.3). Commands
-//! are sent in groups if the peer offers PIPELINING (RFC 2920).
+//! One mail transaction: MAIL, RCPT for each recipient, DATA, the content and the final dot (RFC
+//! 5321 §3.3). Commands are sent in groups if the peer offers PIPELINING (RFC 2920).
 
 use crate::smtp::reply::{Reply, ReplyParser, Severity, Status};
 
 use super::{CLOSING, DialogueStage, Extensions, Mail, ProtocolViolation};
 
-/// The largest number of commands in one group. With more, a peer that replies while it reads could fill both
-/// directions, and each side would wait for the other (RFC 2920 §3.1).
+/// The largest number of commands in one group. With more, a peer that replies while it reads could
+/// fill both directions, and each side would wait for the other (RFC 2920 §3.1).
 const GROUP_MAX: usize = 128;
 
 /// The next thing that the driver of the dialogue must do.
@@ -27,7 +27,8 @@ pub enum RecipientStatus {
     Accepted,
     /// RCPT was rejected with this reply.
     Rejected(Reply),
-    /// The recipient is too many for one transaction (RFC 5321 §4.5.3.1.10) and goes into a further one.
+    /// The recipient is too many for one transaction (RFC 5321 §4.5.3.1.10) and goes into a further
+    /// one.
     Overflow,
 }
 
@@ -65,8 +66,8 @@ pub struct TransactionResults {
     pub ending: TransactionEnd,
     /// True if the session is as it was before MAIL, so that another transaction can follow.
     pub reusable: bool,
-    /// The index in [`Mail::recipients`] of the recipient whose reply ended the session, or was awaited when the
-    /// connection broke.
+    /// The index in [`Mail::recipients`] of the recipient whose reply ended the session, or was
+    /// awaited when the connection broke.
     pub last_named: Option<usize>,
 }
 
@@ -92,7 +93,8 @@ pub struct Transaction<'a> {
     mail_accepted: bool,
     full: bool,
     data_sent: bool,
-    /// True if the content is sent. Otherwise a final dot ends an empty message that has no recipient.
+    /// True if the content is sent. Otherwise a final dot ends an empty message that has no
+    /// recipient.
     sends_content: bool,
     /// Commands written and not answered.
     outstanding: usize,
@@ -103,8 +105,8 @@ pub struct Transaction<'a> {
 }
 
 impl<'a> Transaction<'a> {
-    /// Starts the transaction of a message that fits ([`Mail::fits`], [`Mail::recipient_fits`]) and has at least one
-    /// recipient. Writes the first commands.
+    /// Starts the transaction of a message that fits ([`Mail::fits`], [`Mail::recipient_fits`]) and
+    /// has at least one recipient. Writes the first commands.
     #[must_use]
     pub fn start(mail: Mail<'a>, extensions: Extensions, out: &mut Vec<u8>) -> Self {
         let mut transaction = Self {
@@ -151,8 +153,8 @@ impl<'a> Transaction<'a> {
         self.replies
     }
 
-    /// Takes the peer's bytes and returns the number used. If the step is `None`, send `out` and call again with more
-    /// bytes.
+    /// Takes the peer's bytes and returns the number used. If the step is `None`, send `out` and
+    /// call again with more bytes.
     ///
     /// # Errors
     /// [`ProtocolViolation`].
@@ -165,8 +167,11 @@ impl<'a> Transaction<'a> {
         loop {
             let (octets, reply) = self.parser.parse(&input[used..])?;
             used += octets;
-            // Each recipient may keep a reply, and the results outlive the session, so the text is shortened.
-            let Some(reply) = reply.map(Reply::shortened) else { return Ok((used, None)) };
+            // Each recipient may keep a reply, and the results outlive the session, so the text is
+            // shortened.
+            let Some(reply) = reply.map(Reply::shortened) else {
+                return Ok((used, None));
+            };
             self.replies += 1;
             self.outstanding = self.outstanding.saturating_sub(1);
             let more = used < input.len();
@@ -180,7 +185,8 @@ impl<'a> Transaction<'a> {
                 self.reusable &= !more;
                 return Ok((used, Some(TransactionStep::Over)));
             }
-            // These octets came before the command that is written now, so they cannot be its reply.
+            // These octets came before the command that is written now, so they cannot be its
+            // reply.
             if more && (content || out.len() > written) {
                 return Err(ProtocolViolation::OutOfTurn(stage));
             }
@@ -199,8 +205,12 @@ impl<'a> Transaction<'a> {
     /// Returns the results, after the end of the transaction or of the connection.
     #[must_use]
     pub fn into_results(self) -> TransactionResults {
-        let is_awaiting_rcpt = self.awaited == DialogueStage::Rcpt && self.mail_accepted && self.answered < self.sent;
-        let ended = matches!(self.ending, TransactionEnd::Closing { .. } | TransactionEnd::Unfinished);
+        let is_awaiting_rcpt =
+            self.awaited == DialogueStage::Rcpt && self.mail_accepted && self.answered < self.sent;
+        let ended = matches!(
+            self.ending,
+            TransactionEnd::Closing { .. } | TransactionEnd::Unfinished
+        );
         TransactionResults {
             last_named: (is_awaiting_rcpt && ended).then_some(self.answered),
             recipients: self.recipients,
@@ -238,7 +248,10 @@ impl<'a> Transaction<'a> {
         self.reusable = false;
         // A result that is known already does not change.
         if self.ending == TransactionEnd::Unfinished {
-            self.ending = TransactionEnd::Closing { stage: self.awaited, reply };
+            self.ending = TransactionEnd::Closing {
+                stage: self.awaited,
+                reply,
+            };
         }
     }
 
@@ -246,7 +259,10 @@ impl<'a> Transaction<'a> {
         if reply.severity() == Severity::Success {
             self.mail_accepted = true;
         } else {
-            self.ending = TransactionEnd::Rejected { stage: DialogueStage::Mail, reply };
+            self.ending = TransactionEnd::Rejected {
+                stage: DialogueStage::Mail,
+                reply,
+            };
         }
         self.await_next();
     }
@@ -291,7 +307,12 @@ impl<'a> Transaction<'a> {
                 self.content_sent();
                 return false;
             }
-            (_, true) => self.ending = TransactionEnd::Rejected { stage: DialogueStage::Data, reply },
+            (_, true) => {
+                self.ending = TransactionEnd::Rejected {
+                    stage: DialogueStage::Data,
+                    reply,
+                }
+            }
             (_, false) => {}
         }
         self.give_up(out);
@@ -308,7 +329,10 @@ impl<'a> Transaction<'a> {
         self.ending = match reply.severity() {
             Severity::Success => TransactionEnd::Accepted(reply),
             Severity::Intermediate | Severity::Transient | Severity::Permanent => {
-                TransactionEnd::Rejected { stage: DialogueStage::Dot, reply }
+                TransactionEnd::Rejected {
+                    stage: DialogueStage::Dot,
+                    reply,
+                }
             }
         };
     }
@@ -326,7 +350,11 @@ impl<'a> Transaction<'a> {
 
     /// Writes the commands that may be sent now: a group, or a single one without PIPELINING.
     fn write_group(&mut self, out: &mut Vec<u8>) {
-        let group_max = if self.extensions.pipelining { GROUP_MAX } else { 1 };
+        let group_max = if self.extensions.pipelining {
+            GROUP_MAX
+        } else {
+            1
+        };
         while self.outstanding < group_max && self.sent < self.recipients.len() && !self.full {
             self.mail.write_rcpt(self.sent, self.extensions, out);
             self.sent += 1;
@@ -344,7 +372,8 @@ impl<'a> Transaction<'a> {
         }
     }
 
-    /// Ends the transaction without a message. RSET discards the transaction at a peer that has accepted MAIL.
+    /// Ends the transaction without a message. RSET discards the transaction at a peer that has
+    /// accepted MAIL.
     fn give_up(&mut self, out: &mut Vec<u8>) {
         self.record_no_recipient();
         if self.mail_accepted {
@@ -364,9 +393,9 @@ impl<'a> Transaction<'a> {
     }
 }
 
-/// Returns true if a recipient was rejected only because the transaction has too many: 452, or 552 from servers that
-/// follow RFC 821 (RFC 5321 §4.5.3.1.10), or any 4.5.3. A 452 with another enhanced status, as for a full mailbox,
-/// does not count.
+/// Returns true if a recipient was rejected only because the transaction has too many: 452, or 552
+/// from servers that follow RFC 821 (RFC 5321 §4.5.3.1.10), or any 4.5.3. A 452 with another
+/// enhanced status, as for a full mailbox, does not count.
 fn is_over_recipient_limit(reply: &Reply) -> bool {
     const TOO_MANY: Status = Status(5, 3);
     match (reply.code().get(), reply.enhanced()) {

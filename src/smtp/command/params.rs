@@ -1,8 +1,8 @@
 //! MAIL and RCPT: the path and its parameters (RFC 5321 §4.1.1.2, §4.1.1.3, §4.1.2).
 
 use super::{CommandError, MailFrom, RcptTo};
-use crate::address::{ForwardPath, ReversePath};
-use crate::envelope::{BodyType, Notify, Ret};
+use crate::smtp::address::{ForwardPath, ReversePath};
+use crate::smtp::envelope::{BodyType, Notify, Ret};
 
 /// The longest ENVID in characters (RFC 3461 §4.4).
 const ENVID_MAX: usize = 100;
@@ -20,18 +20,40 @@ pub(super) fn parse_mail(arguments: &str) -> Result<MailFrom, CommandError> {
     let mut require_tls = None;
     for (keyword, value) in split_parameters(parameters) {
         match keyword.to_ascii_uppercase().as_str() {
-            "SIZE" => set_once(&mut size, "SIZE", value.map(parse_size).ok_or(CommandError::BadParameter("SIZE"))??)?,
+            "SIZE" => set_once(
+                &mut size,
+                "SIZE",
+                value
+                    .map(parse_size)
+                    .ok_or(CommandError::BadParameter("SIZE"))??,
+            )?,
             "BODY" => {
-                set_once(&mut body, "BODY", value.and_then(parse_body).ok_or(CommandError::BadParameter("BODY"))?)?;
+                set_once(
+                    &mut body,
+                    "BODY",
+                    value
+                        .and_then(parse_body)
+                        .ok_or(CommandError::BadParameter("BODY"))?,
+                )?;
             }
             "SMTPUTF8" if value.is_none() => set_once(&mut smtputf8, "SMTPUTF8", ())?,
             "SMTPUTF8" => return Err(CommandError::BadParameter("SMTPUTF8")),
             "REQUIRETLS" if value.is_none() => set_once(&mut require_tls, "REQUIRETLS", ())?,
             "REQUIRETLS" => return Err(CommandError::BadParameter("REQUIRETLS")),
-            "RET" => set_once(&mut ret, "RET", value.and_then(parse_ret).ok_or(CommandError::BadParameter("RET"))?)?,
+            "RET" => set_once(
+                &mut ret,
+                "RET",
+                value
+                    .and_then(parse_ret)
+                    .ok_or(CommandError::BadParameter("RET"))?,
+            )?,
             "ENVID" => {
                 let value = value.filter(|value| value.len() <= ENVID_MAX && is_xtext(value));
-                set_once(&mut envid, "ENVID", value.ok_or(CommandError::BadParameter("ENVID"))?.to_owned())?;
+                set_once(
+                    &mut envid,
+                    "ENVID",
+                    value.ok_or(CommandError::BadParameter("ENVID"))?.to_owned(),
+                )?;
             }
             _ => return Err(unknown_parameter(keyword)),
         }
@@ -61,24 +83,38 @@ pub(super) fn parse_rcpt(arguments: &str) -> Result<RcptTo, CommandError> {
                 set_once(
                     &mut notify,
                     "NOTIFY",
-                    value.and_then(parse_notify).ok_or(CommandError::BadParameter("NOTIFY"))?,
+                    value
+                        .and_then(parse_notify)
+                        .ok_or(CommandError::BadParameter("NOTIFY"))?,
                 )?;
             }
             "ORCPT" => {
                 let value = value.filter(|value| value.len() <= ORCPT_MAX && is_orcpt(value));
-                set_once(&mut orcpt, "ORCPT", value.ok_or(CommandError::BadParameter("ORCPT"))?.to_owned())?;
+                set_once(
+                    &mut orcpt,
+                    "ORCPT",
+                    value.ok_or(CommandError::BadParameter("ORCPT"))?.to_owned(),
+                )?;
             }
             _ => return Err(unknown_parameter(keyword)),
         }
     }
-    Ok(RcptTo { forward_path, notify, orcpt, utf8: !arguments.is_ascii() })
+    Ok(RcptTo {
+        forward_path,
+        notify,
+        orcpt,
+        utf8: !arguments.is_ascii(),
+    })
 }
 
-/// Splits `FROM:<path> parameters`. RFC 5321 has no spaces before the path, and no address without angle brackets,
-/// but devices send both and Postfix and Exchange accept them. They have only one possible meaning.
+/// Splits `FROM:<path> parameters`. RFC 5321 has no spaces before the path, and no address without
+/// angle brackets, but devices send both and Postfix and Exchange accept them. They have only one
+/// possible meaning.
 fn split_path<'a>(arguments: &'a str, prefix: &str) -> Option<(&'a str, &'a str)> {
     let arguments = arguments.trim_start_matches(' ');
-    let head = arguments.get(..prefix.len()).filter(|head| head.eq_ignore_ascii_case(prefix))?;
+    let head = arguments
+        .get(..prefix.len())
+        .filter(|head| head.eq_ignore_ascii_case(prefix))?;
     let rest = arguments[head.len()..].trim_start_matches(' ');
     let Some(rest) = rest.strip_prefix('<') else {
         let end = end_of_path(rest, b' ').unwrap_or(rest.len());
@@ -87,7 +123,9 @@ fn split_path<'a>(arguments: &'a str, prefix: &str) -> Option<(&'a str, &'a str)
     let end = end_of_path(rest, b'>')?;
     match &rest[end + 1..] {
         "" => Some((&rest[..end], "")),
-        more => more.strip_prefix(' ').map(|parameters| (&rest[..end], parameters)),
+        more => more
+            .strip_prefix(' ')
+            .map(|parameters| (&rest[..end], parameters)),
     }
 }
 
@@ -106,10 +144,14 @@ fn end_of_path(text: &str, end: u8) -> Option<usize> {
     })
 }
 
-/// Returns each parameter with its keyword and optional value. They may be separated by more than one space.
+/// Returns each parameter with its keyword and optional value. They may be separated by more than
+/// one space.
 fn split_parameters(parameters: &str) -> impl Iterator<Item = (&str, Option<&str>)> {
     let words = parameters.split(' ').filter(|word| !word.is_empty());
-    words.map(|word| word.split_once('=').map_or((word, None), |(keyword, value)| (keyword, Some(value))))
+    words.map(|word| {
+        word.split_once('=')
+            .map_or((word, None), |(keyword, value)| (keyword, Some(value)))
+    })
 }
 
 /// Stores the value of a parameter, which may occur only once.
@@ -127,7 +169,11 @@ fn unknown_parameter(keyword: &str) -> CommandError {
 
 /// Parses a number that consists of digits alone; `parse` would accept a "+" too.
 pub(super) fn parse_number(text: &str) -> Option<u64> {
-    if text.bytes().all(|octet| octet.is_ascii_digit()) { text.parse().ok() } else { None }
+    if text.bytes().all(|octet| octet.is_ascii_digit()) {
+        text.parse().ok()
+    } else {
+        None
+    }
 }
 
 /// Parses the value of SIZE.
@@ -169,11 +215,15 @@ fn parse_notify(value: &str) -> Option<Notify> {
             _ => return None,
         }
     }
-    Some(Notify::On { success, failure, delay })
+    Some(Notify::On {
+        success,
+        failure,
+        delay,
+    })
 }
 
-/// Returns true for xtext that is not empty and decodes to printable ASCII (RFC 3461 §4). A "+0D+0A" would end a line
-/// in a report.
+/// Returns true for xtext that is not empty and decodes to printable ASCII (RFC 3461 §4). A
+/// "+0D+0A" would end a line in a report.
 fn is_xtext(value: &str) -> bool {
     let octets = value.as_bytes();
     let mut at = 0;
@@ -191,8 +241,8 @@ fn is_xtext(value: &str) -> bool {
     !value.is_empty()
 }
 
-/// Parses the two hexadecimal digits of an xtext escape. RFC 3461 §4 has upper-case letters only, but some clients
-/// send lower-case ones.
+/// Parses the two hexadecimal digits of an xtext escape. RFC 3461 §4 has upper-case letters only,
+/// but some clients send lower-case ones.
 pub(super) fn parse_hex(digits: &[u8]) -> Option<u8> {
     digits.iter().try_fold(0_u8, |sum, digit| {
         let value = match digit {
@@ -205,13 +255,21 @@ pub(super) fn parse_hex(digits: &[u8]) -> Option<u8> {
     })
 }
 
-/// Returns true for `rfc822;xtext` and similar (RFC 3461 §4.2). With `utf-8;`, characters outside ASCII are allowed
-/// too (RFC 6533 §3).
+/// Returns true for `rfc822;xtext` and similar (RFC 3461 §4.2). With `utf-8;`, characters outside
+/// ASCII are allowed too (RFC 6533 §3).
 fn is_orcpt(value: &str) -> bool {
-    let Some((kind, address)) = value.split_once(';') else { return false };
-    let is_atom = !kind.is_empty() && kind.bytes().all(|octet| octet.is_ascii_alphanumeric() || octet == b'-');
+    let Some((kind, address)) = value.split_once(';') else {
+        return false;
+    };
+    let is_atom = !kind.is_empty()
+        && kind
+            .bytes()
+            .all(|octet| octet.is_ascii_alphanumeric() || octet == b'-');
     if kind.eq_ignore_ascii_case("utf-8") {
-        let ascii: String = address.chars().map(|c| if c.is_ascii() { c } else { 'x' }).collect();
+        let ascii: String = address
+            .chars()
+            .map(|c| if c.is_ascii() { c } else { 'x' })
+            .collect();
         return is_xtext(&ascii);
     }
     is_atom && is_xtext(address)

@@ -1,10 +1,10 @@
-//! XCLIENT, the command by which a proxy describes its own client (Postfix's `XCLIENT_README`; nginx's mail module
-//! sends it by default).
+//! XCLIENT, the command by which a proxy describes its own client (Postfix's `XCLIENT_README`;
+//! nginx's mail module sends it by default).
 
 use std::net::IpAddr;
 
 use super::{ClientName, CommandError, parse_client_name};
-use crate::address::Domain;
+use crate::smtp::address::Domain;
 
 const SYNTAX: CommandError = CommandError::Syntax("XCLIENT attribute=value [attribute=value ...]");
 
@@ -43,10 +43,14 @@ pub(super) fn parse(arguments: &str) -> Result<XClient, CommandError> {
         let (keyword, value) = word.split_once('=').ok_or(SYNTAX)?;
         let value = decode(value).ok_or(SYNTAX)?;
         let keyword = match keyword.to_ascii_uppercase().as_str() {
-            "NAME" => set(&mut attributes.name, "NAME", &value, |value| Domain::parse(value).ok())?,
+            "NAME" => set(&mut attributes.name, "NAME", &value, |value| {
+                Domain::parse(value).ok()
+            })?,
             "ADDR" => set(&mut attributes.address, "ADDR", &value, address)?,
             "PORT" => set(&mut attributes.port, "PORT", &value, port)?,
-            "HELO" => set(&mut attributes.hello, "HELO", &value, |value| parse_client_name(Some(value), "").ok())?,
+            "HELO" => set(&mut attributes.hello, "HELO", &value, |value| {
+                parse_client_name(Some(value), "").ok()
+            })?,
             "PROTO" => set(&mut attributes.esmtp, "PROTO", &value, protocol)?,
             // A login at the proxy gives no rights here.
             "LOGIN" => "LOGIN",
@@ -57,7 +61,11 @@ pub(super) fn parse(arguments: &str) -> Result<XClient, CommandError> {
         }
         seen.push(keyword);
     }
-    if seen.is_empty() { Err(SYNTAX) } else { Ok(attributes) }
+    if seen.is_empty() {
+        Err(SYNTAX)
+    } else {
+        Ok(attributes)
+    }
 }
 
 /// Stores the value of an attribute and returns its keyword.
@@ -67,7 +75,9 @@ fn set<T>(
     value: &str,
     read: impl Fn(&str) -> Option<T>,
 ) -> Result<&'static str, CommandError> {
-    let is_unavailable = ["[UNAVAILABLE]", "[TEMPUNAVAIL]"].iter().any(|word| value.eq_ignore_ascii_case(word));
+    let is_unavailable = ["[UNAVAILABLE]", "[TEMPUNAVAIL]"]
+        .iter()
+        .any(|word| value.eq_ignore_ascii_case(word));
     *slot = if is_unavailable {
         Attribute::Unavailable
     } else {
@@ -90,13 +100,20 @@ fn decode(value: &str) -> Option<String> {
             rest = after;
         }
     }
-    String::from_utf8(octets).ok().filter(|text| !text.chars().any(char::is_control))
+    String::from_utf8(octets)
+        .ok()
+        .filter(|text| !text.chars().any(char::is_control))
 }
 
 /// Parses `192.0.2.1` or `IPV6:2001:db8::1`, also in brackets as in RFC 5321 §4.1.3.
 fn address(value: &str) -> Option<IpAddr> {
-    let bare = value.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(value);
-    let prefix = bare.get(..5).filter(|prefix| prefix.eq_ignore_ascii_case("IPV6:"));
+    let bare = value
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'))
+        .unwrap_or(value);
+    let prefix = bare
+        .get(..5)
+        .filter(|prefix| prefix.eq_ignore_ascii_case("IPV6:"));
     match prefix {
         Some(prefix) => bare[prefix.len()..].parse().ok().map(IpAddr::V6),
         None => bare.parse().ok(),
@@ -127,20 +144,54 @@ mod tests {
     #[test]
     fn the_forms_of_nginx_and_postfix_are_parsed() {
         let nginx = read("ADDR=192.0.2.1 LOGIN=alice NAME=client.example").expect("nginx");
-        assert_eq!(nginx.address, Attribute::Is("192.0.2.1".parse().expect("an address")));
-        assert_eq!(nginx.name, Attribute::Is(Domain::parse("client.example").expect("a name")));
-        assert_eq!((nginx.port, nginx.esmtp), (Attribute::Absent, Attribute::Absent));
-        let all = read("proto=ESMTP helo=[192.0.2.7] port=4711 name=[tempunavail] addr=IPV6:2001:db8::1").expect("all");
-        assert_eq!((all.port, all.esmtp, all.name), (Attribute::Is(4711), Attribute::Is(true), Attribute::Unavailable));
-        assert_eq!(all.address, Attribute::Is("2001:db8::1".parse().expect("an address")));
+        assert_eq!(
+            nginx.address,
+            Attribute::Is("192.0.2.1".parse().expect("an address"))
+        );
+        assert_eq!(
+            nginx.name,
+            Attribute::Is(Domain::parse("client.example").expect("a name"))
+        );
+        assert_eq!(
+            (nginx.port, nginx.esmtp),
+            (Attribute::Absent, Attribute::Absent)
+        );
+        let all =
+            read("proto=ESMTP helo=[192.0.2.7] port=4711 name=[tempunavail] addr=IPV6:2001:db8::1")
+                .expect("all");
+        assert_eq!(
+            (all.port, all.esmtp, all.name),
+            (
+                Attribute::Is(4711),
+                Attribute::Is(true),
+                Attribute::Unavailable
+            )
+        );
+        assert_eq!(
+            all.address,
+            Attribute::Is("2001:db8::1".parse().expect("an address"))
+        );
         assert!(matches!(all.hello, Attribute::Is(name) if name.as_str() == "[192.0.2.7]"));
         for (value, address) in [
-            ("[IPv6:2001:db8::1]", Attribute::Is("2001:db8::1".parse().expect("an address"))),
-            ("ipv6:::1", Attribute::Is("::1".parse().expect("an address"))),
-            ("192+2E0.2.1", Attribute::Is("192.0.2.1".parse().expect("an address"))),
+            (
+                "[IPv6:2001:db8::1]",
+                Attribute::Is("2001:db8::1".parse().expect("an address")),
+            ),
+            (
+                "ipv6:::1",
+                Attribute::Is("::1".parse().expect("an address")),
+            ),
+            (
+                "192+2E0.2.1",
+                Attribute::Is("192.0.2.1".parse().expect("an address")),
+            ),
             ("[UnAvailable]", Attribute::Unavailable),
         ] {
-            assert_eq!(read(&format!("ADDR={value}")).expect(value).address, address, "{value}");
+            assert_eq!(
+                read(&format!("ADDR={value}")).expect(value).address,
+                address,
+                "{value}"
+            );
         }
     }
 

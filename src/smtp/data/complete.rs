@@ -1,8 +1,8 @@
-//! The completion of messages of our own clients: Date and Message-ID are added if missing (RFC 6409 §8.2, §8.3), and
-//! after them an empty line if the message has no header.
+//! The completion of messages of our own clients: Date and Message-ID are added if missing (RFC
+//! 6409 §8.2, §8.3), and after them an empty line if the message has no header.
 //!
-//! The fields are added at the end of the header. Content is never changed, and copied only within the header. The
-//! beginning of a line is held back until it is known to be a field.
+//! The fields are added at the end of the header. Content is never changed, and copied only within
+//! the header. The beginning of a line is held back until it is known to be a field.
 
 use memchr::memchr;
 
@@ -52,11 +52,19 @@ impl HeaderCompleter {
     /// Starts a message. `date` and `id` become its Date and Message-ID if it has none.
     #[must_use]
     pub fn new(date: String, id: String) -> Self {
-        Self { at: HeaderPosition::Line, line: Vec::new(), has_fields: false, has_date: false, has_id: false, date, id }
+        Self {
+            at: HeaderPosition::Line,
+            line: Vec::new(),
+            has_fields: false,
+            has_date: false,
+            has_id: false,
+            date,
+            id,
+        }
     }
 
-    /// Takes the next content, with CRLF line ends. Returns the octets to store in its place: a copied part with the
-    /// added fields, followed by the remainder of `content`.
+    /// Takes the next content, with CRLF line ends. Returns the octets to store in its place: a
+    /// copied part with the added fields, followed by the remainder of `content`.
     pub fn push<'a>(&mut self, content: &'a [u8]) -> (Vec<u8>, &'a [u8]) {
         let (mut made, mut rest) = (Vec::new(), content);
         while let [octet, more @ ..] = rest {
@@ -92,7 +100,9 @@ impl HeaderCompleter {
                 }
                 self.add_fields(&mut made);
             }
-            HeaderPosition::Line if self.has_fields && self.line.is_empty() => self.add_fields(&mut made),
+            HeaderPosition::Line if self.has_fields && self.line.is_empty() => {
+                self.add_fields(&mut made)
+            }
             HeaderPosition::Line => self.end_header(&mut made),
         }
         (made, Some(self.id).filter(|_| !self.has_id))
@@ -133,7 +143,9 @@ impl HeaderCompleter {
                 }
             }
             [_, .., b':'] => HeaderLine::Field,
-            [name @ .., b'!'..=b'9' | b';'..=b'~'] if name.len() < NAME_MAX && !name.last().is_some_and(is_blank) => {
+            [name @ .., b'!'..=b'9' | b';'..=b'~']
+                if name.len() < NAME_MAX && !name.last().is_some_and(is_blank) =>
+            {
                 HeaderLine::Open
             }
             // Old mail may have blanks before the colon (RFC 5322 §4.5).
@@ -152,7 +164,10 @@ impl HeaderCompleter {
 
     /// Appends the missing fields.
     fn add_fields(&self, made: &mut Vec<u8>) {
-        for (is_there, name, value) in [(self.has_date, "Date", &self.date), (self.has_id, "Message-ID", &self.id)] {
+        for (is_there, name, value) in [
+            (self.has_date, "Date", &self.date),
+            (self.has_id, "Message-ID", &self.id),
+        ] {
             if !is_there {
                 made.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());
             }
@@ -171,7 +186,10 @@ mod tests {
     const ID: &str = "Message-ID: <a@b>\r\n";
 
     fn completed<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> (String, bool) {
-        let (mut completer, mut output) = (HeaderCompleter::new("now".to_owned(), "<a@b>".to_owned()), Vec::new());
+        let (mut completer, mut output) = (
+            HeaderCompleter::new("now".to_owned(), "<a@b>".to_owned()),
+            Vec::new(),
+        );
         for chunk in chunks {
             let (made, rest) = completer.push(chunk);
             output.extend_from_slice(&made);
@@ -189,9 +207,18 @@ mod tests {
     #[test]
     fn fields_are_added_at_the_end_of_the_header() {
         for (content, wanted) in [
-            ("Subject: a\r\n\r\nb\r\n", format!("Subject: a\r\n{DATE}{ID}\r\nb\r\n")),
-            ("date : x\r\nSubject: a\r\n folded\r\n\r\n", format!("date : x\r\nSubject: a\r\n folded\r\n{ID}\r\n")),
-            ("MESSAGE-ID: x\r\n\r\nDate: b\r\n", format!("MESSAGE-ID: x\r\n{DATE}\r\nDate: b\r\n")),
+            (
+                "Subject: a\r\n\r\nb\r\n",
+                format!("Subject: a\r\n{DATE}{ID}\r\nb\r\n"),
+            ),
+            (
+                "date : x\r\nSubject: a\r\n folded\r\n\r\n",
+                format!("date : x\r\nSubject: a\r\n folded\r\n{ID}\r\n"),
+            ),
+            (
+                "MESSAGE-ID: x\r\n\r\nDate: b\r\n",
+                format!("MESSAGE-ID: x\r\n{DATE}\r\nDate: b\r\n"),
+            ),
             (
                 "X-Date: x\r\n Date: y\r\nDates: z\r\n\r\n",
                 format!("X-Date: x\r\n Date: y\r\nDates: z\r\n{DATE}{ID}\r\n"),
@@ -216,13 +243,23 @@ mod tests {
             "\u{fc}: x\r\n",
             "hello\r\nSubject: a\r\n\r\nb\r\n",
         ] {
-            assert_eq!(completed_text(content), format!("{DATE}{ID}\r\n{content}"), "{content:?}");
+            assert_eq!(
+                completed_text(content),
+                format!("{DATE}{ID}\r\n{content}"),
+                "{content:?}"
+            );
         }
         // This message has its empty line.
         assert_eq!(completed_text("\r\nb\r\n"), format!("{DATE}{ID}\r\nb\r\n"));
-        assert_eq!(completed_text("Subject: a\r\nhello\r\n"), format!("Subject: a\r\n{DATE}{ID}\r\nhello\r\n"));
+        assert_eq!(
+            completed_text("Subject: a\r\nhello\r\n"),
+            format!("Subject: a\r\n{DATE}{ID}\r\nhello\r\n")
+        );
         let long = "x".repeat(2 * NAME_MAX);
-        assert_eq!(completed_text(&format!("{long}: a\r\n")), format!("{DATE}{ID}\r\n{long}: a\r\n"));
+        assert_eq!(
+            completed_text(&format!("{long}: a\r\n")),
+            format!("{DATE}{ID}\r\n{long}: a\r\n")
+        );
     }
 
     #[test]
@@ -232,7 +269,11 @@ mod tests {
             "message-id:\r\n y\r\nDATE\t: x\r\n\r\n",
             "Date:\r\nMessage-ID:\r\n",
         ] {
-            assert_eq!(completed([content.as_bytes()]), (content.to_owned(), false), "{content:?}");
+            assert_eq!(
+                completed([content.as_bytes()]),
+                (content.to_owned(), false),
+                "{content:?}"
+            );
         }
         assert!(completed([&b"Date: x\r\n\r\n"[..]]).1);
     }

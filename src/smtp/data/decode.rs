@@ -30,8 +30,8 @@ enum DecoderState {
 
 /// Decodes the octets that follow DATA into content and its end.
 ///
-/// Only CRLF, dot, CRLF ends a message, and only a dot after CRLF is stuffed. A bare CR or LF is content here;
-/// [`super::Inspector`] rejects it.
+/// Only CRLF, dot, CRLF ends a message, and only a dot after CRLF is stuffed. A bare CR or LF is
+/// content here; [`super::Inspector`] rejects it.
 #[derive(Debug)]
 pub struct Decoder {
     at: DecoderState,
@@ -41,11 +41,13 @@ impl Decoder {
     /// Starts after the CRLF of the DATA command, which counts as a line end (RFC 5321 §4.1.1.4).
     #[must_use]
     pub fn new() -> Self {
-        Self { at: DecoderState::LineStart }
+        Self {
+            at: DecoderState::LineStart,
+        }
     }
 
-    /// Takes octets of one kind from the front of `input`. Returns their number and meaning. Content is never empty,
-    /// and a slice of `input` wherever possible.
+    /// Takes octets of one kind from the front of `input`. Returns their number and meaning.
+    /// Content is never empty, and a slice of `input` wherever possible.
     pub fn decode<'a>(&mut self, input: &'a [u8]) -> (usize, Decoded<'a>) {
         let mut used = 0;
         while let Some(first) = input.get(used) {
@@ -61,7 +63,13 @@ impl Decoder {
                     self.at = DecoderState::LineStart;
                     return (used + 1, Decoded::Content(&input[used..=used]));
                 }
-                (DecoderState::LineStart | DecoderState::Dot | DecoderState::Cr | DecoderState::Middle, _) => {
+                (
+                    DecoderState::LineStart
+                    | DecoderState::Dot
+                    | DecoderState::Cr
+                    | DecoderState::Middle,
+                    _,
+                ) => {
                     let content = self.content(&input[used..]);
                     return (used + content.len(), Decoded::Content(content));
                 }
@@ -101,7 +109,8 @@ mod tests {
 
     /// Returns the content and the octets after its end, or `None` if it does not end.
     fn decoded<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> Option<(Vec<u8>, Vec<u8>)> {
-        let (mut decoder, mut content, mut rest, mut ended) = (Decoder::new(), Vec::new(), Vec::new(), false);
+        let (mut decoder, mut content, mut rest, mut ended) =
+            (Decoder::new(), Vec::new(), Vec::new(), false);
         for mut chunk in chunks {
             while !ended {
                 let (used, what) = decoder.decode(chunk);
@@ -126,8 +135,14 @@ mod tests {
 
     #[test]
     fn only_crlf_dot_crlf_ends_a_message() {
-        assert_eq!(decoded_text(".\r\nQUIT\r\n"), Some((String::new(), "QUIT\r\n".into())));
-        assert_eq!(decoded_text("a\r\n.\r\n"), Some(("a\r\n".into(), String::new())));
+        assert_eq!(
+            decoded_text(".\r\nQUIT\r\n"),
+            Some((String::new(), "QUIT\r\n".into()))
+        );
+        assert_eq!(
+            decoded_text("a\r\n.\r\n"),
+            Some(("a\r\n".into(), String::new()))
+        );
         for open in [
             "a\n.\n",
             "a\n.\r\n",
@@ -148,9 +163,18 @@ mod tests {
 
     #[test]
     fn input_after_a_false_end_is_content() {
-        assert_eq!(decoded_text("a\n.\nb\r\n.\r\n"), Some(("a\n.\nb\r\n".into(), String::new())));
-        assert_eq!(decoded_text("a\r\n.\r\r\n.\r\n"), Some(("a\r\n\r\r\n".into(), String::new())));
-        assert_eq!(decoded_text("a\r\n.\nb\r\n.\r\n"), Some(("a\r\n\nb\r\n".into(), String::new())));
+        assert_eq!(
+            decoded_text("a\n.\nb\r\n.\r\n"),
+            Some(("a\n.\nb\r\n".into(), String::new()))
+        );
+        assert_eq!(
+            decoded_text("a\r\n.\r\r\n.\r\n"),
+            Some(("a\r\n\r\r\n".into(), String::new()))
+        );
+        assert_eq!(
+            decoded_text("a\r\n.\nb\r\n.\r\n"),
+            Some(("a\r\n\nb\r\n".into(), String::new()))
+        );
     }
 
     #[test]
@@ -162,7 +186,10 @@ mod tests {
     }
 
     fn octets() -> impl Strategy<Value = Vec<u8>> {
-        proptest::collection::vec(prop_oneof![Just(b'\r'), Just(b'\n'), Just(b'.'), Just(b'a')], 0..40)
+        proptest::collection::vec(
+            prop_oneof![Just(b'\r'), Just(b'\n'), Just(b'.'), Just(b'a')],
+            0..40,
+        )
     }
 
     proptest! {

@@ -4,8 +4,9 @@ use memchr::memmem;
 
 /// Encodes content as the client side of DATA must send it.
 ///
-/// The input is content as the spool stores it, with CRLF line ends and without dot-stuffing. A dot is doubled after
-/// *any* LF: even content that broke this rule could not end the message early at a careless server.
+/// The input is content as the spool stores it, with CRLF line ends and without dot-stuffing. A dot
+/// is doubled after *any* LF: even content that broke this rule could not end the message early at
+/// a careless server.
 #[derive(Debug)]
 pub struct Stuffer {
     /// The last two octets pushed. They start as a line end, since the content begins a line.
@@ -73,7 +74,10 @@ mod tests {
 
     #[test]
     fn every_line_that_begins_with_a_dot_gets_another() {
-        assert_eq!(stuffed(&[b".a\r\nb.\r\n.\r\n..\r\n"]), "..a\r\nb.\r\n..\r\n...\r\n.\r\n");
+        assert_eq!(
+            stuffed(&[b".a\r\nb.\r\n.\r\n..\r\n"]),
+            "..a\r\nb.\r\n..\r\n...\r\n.\r\n"
+        );
     }
 
     #[test]
@@ -82,7 +86,8 @@ mod tests {
         assert_eq!(stuffed(&[b"a"]), "a\r\n.\r\n");
         assert_eq!(stuffed(&[b"a\r\n", b""]), "a\r\n.\r\n");
         assert_eq!(stuffed(&[b"a\r"]), "a\r\n.\r\n");
-        // A bare LF ends no line. The dot after it would end no message, and the server would wait for ever.
+        // A bare LF ends no line. The dot after it would end no message, and the server would wait
+        // for ever.
         assert_eq!(stuffed(&[b"a\n"]), "a\n\r\n.\r\n");
         assert_eq!(stuffed(&[b"a\r", b"\n"]), "a\r\n.\r\n");
         assert_eq!(stuffed(&[b"a", b"\n"]), "a\n\r\n.\r\n");
@@ -93,7 +98,11 @@ mod tests {
         let content = b".\r\n..\r\na.b\r\n\r\n.\r\n.x";
         let whole = stuffed(&[content]);
         for cut in 0..=content.len() {
-            assert_eq!(stuffed(&[&content[..cut], &content[cut..]]), whole, "cut at {cut}");
+            assert_eq!(
+                stuffed(&[&content[..cut], &content[cut..]]),
+                whole,
+                "cut at {cut}"
+            );
         }
         let single: Vec<&[u8]> = content.chunks(1).collect();
         assert_eq!(stuffed(&single), whole);

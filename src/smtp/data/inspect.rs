@@ -1,11 +1,11 @@
-//! The inspection of content as it arrives: its line ends and size, the servers it has passed, and its demands on the
-//! next hop.
+//! The inspection of content as it arrives: its line ends and size, the servers it has passed, and
+//! its demands on the next hop.
 
 use memchr::memchr3;
 
 use super::message_id::MessageId;
 use super::tls_required::TlsRequired;
-use crate::envelope::{ContentNeeds, TlsRequirement};
+use crate::smtp::envelope::{ContentNeeds, TlsRequirement};
 use crate::smtp::reply::{Reply, Status};
 
 /// The faults for which content is rejected.
@@ -17,13 +17,17 @@ pub enum ContentFault {
     /// A LF without its CR (RFC 5321 §2.3.8).
     #[error("The message has a bare LF; lines end with CR LF, and LF stands nowhere else")]
     BareLf,
-    /// A NUL (RFC 5322 §2.2, §2.3). Some servers cut the text there, and would see another message than was checked.
+    /// A NUL (RFC 5322 §2.2, §2.3). Some servers cut the text there, and would see another message
+    /// than was checked.
     #[error("The message has a NUL octet; encode binary content as base64")]
     Nul,
-    /// A blank at the start of the first line. The line would continue the Received field that is put before it, with
-    /// text of the client. Postfix inserts an empty line, which moves the client's header into the body: that is not
-    /// the message that was sent. Gatepost rejects such content and does not repair it.
-    #[error("The first line begins with a blank, and would continue the field that is put before it")]
+    /// A blank at the start of the first line. The line would continue the Received field that is
+    /// put before it, with text of the client. Postfix inserts an empty line, which moves the
+    /// client's header into the body: that is not the message that was sent. Gatepost rejects such
+    /// content and does not repair it.
+    #[error(
+        "The first line begins with a blank, and would continue the field that is put before it"
+    )]
     BlankStart,
     /// The content is larger than this number of octets.
     #[error("The message is larger than {0} octets, which is the limit")]
@@ -51,7 +55,8 @@ impl ContentFault {
 pub struct ContentFacts {
     /// The demands of the content on the next hop.
     pub needs: ContentNeeds,
-    /// The TLS demand of the header: [`TlsRequirement::Relaxed`] or none. REQUIRETLS is a matter of the envelope.
+    /// The TLS demand of the header: [`TlsRequirement::Relaxed`] or none. REQUIRETLS is a matter of
+    /// the envelope.
     pub tls: TlsRequirement,
     /// The Message-ID, cut to 255 octets.
     pub message_id: Option<Box<str>>,
@@ -79,8 +84,8 @@ impl KnownField {
     }
 }
 
-/// A field name so far: the known field that it may become, and the number of matching octets. `None` if it matches
-/// no known field.
+/// A field name so far: the known field that it may become, and the number of matching octets.
+/// `None` if it matches no known field.
 type FieldMatch = Option<(KnownField, u8)>;
 
 /// The place in the message at which the octets so far have ended.
@@ -141,8 +146,8 @@ impl Inspector {
         }
     }
 
-    /// Allows a first line that begins with a blank, for a message without header that a [`super::HeaderCompleter`]
-    /// completes.
+    /// Allows a first line that begins with a blank, for a message without header that a
+    /// [`super::HeaderCompleter`] completes.
     #[must_use]
     pub fn with_completion(self, completed: bool) -> Self {
         Self { completed, ..self }
@@ -157,12 +162,18 @@ impl Inspector {
     /// Inspects the next octets, after dot-unstuffing.
     ///
     /// # Errors
-    /// The first [`ContentFault`], independent of how the content is cut. After a fault, no further call is allowed.
+    /// The first [`ContentFault`], independent of how the content is cut. After a fault, no further
+    /// call is allowed.
     pub fn push(&mut self, content: &[u8]) -> Result<(), ContentFault> {
-        let fits = usize::try_from(self.remaining).map_or(content.len(), |remaining| remaining.min(content.len()));
+        let fits = usize::try_from(self.remaining)
+            .map_or(content.len(), |remaining| remaining.min(content.len()));
         self.inspect_lines(&content[..fits])?;
         self.remaining -= fits as u64;
-        if fits < content.len() { Err(ContentFault::TooLarge(self.limit)) } else { Ok(()) }
+        if fits < content.len() {
+            Err(ContentFault::TooLarge(self.limit))
+        } else {
+            Ok(())
+        }
     }
 
     /// Ends the message and returns the facts found.
@@ -178,7 +189,11 @@ impl Inspector {
             self.tls_required.end();
         }
         let message_id = self.message_id.value();
-        Ok(ContentFacts { needs: self.needs, tls: self.tls_required.requirement(), message_id })
+        Ok(ContentFacts {
+            needs: self.needs,
+            tls: self.tls_required.requirement(),
+            message_id,
+        })
     }
 
     fn inspect_lines(&mut self, mut rest: &[u8]) -> Result<(), ContentFault> {
@@ -209,7 +224,9 @@ impl Inspector {
     /// Moves on to the next line.
     fn end_line(&mut self) {
         self.at = match self.at {
-            HeaderState::Value | HeaderState::TlsRequired | HeaderState::MessageId => HeaderState::Line,
+            HeaderState::Value | HeaderState::TlsRequired | HeaderState::MessageId => {
+                HeaderState::Line
+            }
             // An empty line ends the header, and so does a line that is not a field.
             HeaderState::Start
             | HeaderState::Line
@@ -234,18 +251,29 @@ impl Inspector {
                 (HeaderState::MessageId, _) => self.add_message_id(*octet),
                 (HeaderState::Start, b' ' | b'\t') if self.completed => HeaderState::Body,
                 (HeaderState::Start, b' ' | b'\t') => return Err(ContentFault::BlankStart),
-                (HeaderState::Line, b' ' | b'\t') if self.tls_required.is_open() => self.add_tls_required(*octet),
-                (HeaderState::Line, b' ' | b'\t') if self.message_id.is_open() => self.add_message_id(*octet),
+                (HeaderState::Line, b' ' | b'\t') if self.tls_required.is_open() => {
+                    self.add_tls_required(*octet)
+                }
+                (HeaderState::Line, b' ' | b'\t') if self.message_id.is_open() => {
+                    self.add_message_id(*octet)
+                }
                 (HeaderState::Line, b' ' | b'\t') => HeaderState::Value,
                 (HeaderState::FieldMatch(name), b':') => self.begin_value(name, true)?,
                 (HeaderState::Gap(name), b':') => self.begin_value(name, false)?,
-                (HeaderState::FieldMatch(name) | HeaderState::Gap(name), b' ' | b'\t') => HeaderState::Gap(name),
-                (HeaderState::FieldMatch(name), b'!'..=b'~') => HeaderState::FieldMatch(match_next(name, *octet)),
+                (HeaderState::FieldMatch(name) | HeaderState::Gap(name), b' ' | b'\t') => {
+                    HeaderState::Gap(name)
+                }
+                (HeaderState::FieldMatch(name), b'!'..=b'~') => {
+                    HeaderState::FieldMatch(match_next(name, *octet))
+                }
                 (HeaderState::Start | HeaderState::Line, _) => self.begin_line(*octet),
                 (HeaderState::FieldMatch(_) | HeaderState::Gap(_), _) => HeaderState::Body,
             };
         }
-        if matches!(self.at, HeaderState::Value | HeaderState::TlsRequired | HeaderState::MessageId) && !text.is_ascii()
+        if matches!(
+            self.at,
+            HeaderState::Value | HeaderState::TlsRequired | HeaderState::MessageId
+        ) && !text.is_ascii()
         {
             self.needs.utf8_header = true;
         }
@@ -263,7 +291,11 @@ impl Inspector {
     }
 
     /// Handles the colon after a field name. `as_written` is true if it follows the name at once.
-    fn begin_value(&mut self, name: FieldMatch, as_written: bool) -> Result<HeaderState, ContentFault> {
+    fn begin_value(
+        &mut self,
+        name: FieldMatch,
+        as_written: bool,
+    ) -> Result<HeaderState, ContentFault> {
         match name.filter(|(known, matched)| usize::from(*matched) == known.name().len()) {
             Some((KnownField::Received, _)) => {
                 self.received += 1;
@@ -303,18 +335,29 @@ impl Inspector {
 
 /// Returns the known field whose name begins with this octet.
 fn match_first(octet: u8) -> FieldMatch {
-    let begins = |known: &KnownField| known.name().first().is_some_and(|first| first.eq_ignore_ascii_case(&octet));
-    [KnownField::Received, KnownField::TlsRequired, KnownField::MessageId]
-        .into_iter()
-        .find(begins)
-        .map(|known| (known, 1))
+    let begins = |known: &KnownField| {
+        known
+            .name()
+            .first()
+            .is_some_and(|first| first.eq_ignore_ascii_case(&octet))
+    };
+    [
+        KnownField::Received,
+        KnownField::TlsRequired,
+        KnownField::MessageId,
+    ]
+    .into_iter()
+    .find(begins)
+    .map(|known| (known, 1))
 }
 
 /// Extends a field name by one octet.
 fn match_next(name: FieldMatch, octet: u8) -> FieldMatch {
     let (known, matched) = name?;
     let wanted = known.name().get(usize::from(matched))?;
-    octet.eq_ignore_ascii_case(wanted).then_some((known, matched + 1))
+    octet
+        .eq_ignore_ascii_case(wanted)
+        .then_some((known, matched + 1))
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The header field `Message-ID` (RFC 5322 §3.6.4), read from a header octet by octet.
 //!
-//! It identifies the message in records, and no decision depends on it. The first such field counts; blanks and
-//! control characters are removed, and its length is limited.
+//! It identifies the message in records, and no decision depends on it. The first such field
+//! counts; blanks and control characters are removed, and its length is limited.
 
 /// The longest stored value in octets.
 const MAX: usize = 255;
@@ -41,6 +41,11 @@ impl MessageId {
     /// Returns the value.
     pub(super) fn value(&self) -> Option<Box<str>> {
         let text = String::from_utf8_lossy(&self.kept);
-        (!text.is_empty()).then(|| text.chars().filter(|c| !c.is_control()).collect::<String>().into())
+        (!text.is_empty()).then(|| {
+            text.chars()
+                .filter(|c| !c.is_control())
+                .collect::<String>()
+                .into()
+        })
     }
 }

@@ -1,8 +1,9 @@
-//! The content of a message on the wire: its encoding for DATA, the decoding, and its inspection (RFC 5321 §4.5.2).
+//! The content of a message on the wire: its encoding for DATA, the decoding, and its inspection
+//! (RFC 5321 §4.5.2).
 //!
-//! Nothing is stored here, except for the Message-ID. Every part accepts content in pieces of any size, with the same
-//! result, and copies no content octet by octet. BDAT has no encoding (RFC 3030 §2), so its chunks go to the
-//! [`Inspector`] as they are.
+//! Nothing is stored here, except for the Message-ID. Every part accepts content in pieces of any
+//! size, with the same result, and copies no content octet by octet. BDAT has no encoding (RFC 3030
+//! §2), so its chunks go to the [`Inspector`] as they are.
 
 mod complete;
 mod decode;

@@ -1,9 +1,10 @@
 //! The header field `TLS-Required: No` (RFC 8689 §3), read from a header octet by octet.
 //!
-//! The field lowers the protection of a message, so it counts only exactly as the RFC writes it: one field, blanks,
-//! "No" in any case, and neither a comment nor a blank after it. In a message with two such fields, none counts.
+//! The field lowers the protection of a message, so it counts only exactly as the RFC writes it:
+//! one field, blanks, "No" in any case, and neither a comment nor a blank after it. In a message
+//! with two such fields, none counts.
 
-use crate::envelope::TlsRequirement;
+use crate::smtp::envelope::TlsRequirement;
 
 /// The reader of the field.
 #[derive(Debug, Default)]
@@ -27,7 +28,11 @@ impl TlsRequired {
     /// Begins a field, after its colon. `as_written` is true if the colon follows the name at once.
     pub(super) fn begin(&mut self, as_written: bool) {
         self.fields = self.fields.saturating_add(1);
-        self.open = Some(if as_written { TlsRequiredValue::Blank } else { TlsRequiredValue::Other });
+        self.open = Some(if as_written {
+            TlsRequiredValue::Blank
+        } else {
+            TlsRequiredValue::Other
+        });
     }
 
     /// Returns true within a field, and at the end of a line that may be continued.
@@ -42,9 +47,13 @@ impl TlsRequired {
             (TlsRequiredValue::Blank, b' ' | b'\t') => TlsRequiredValue::Blank,
             (TlsRequiredValue::Blank, b'N' | b'n') => TlsRequiredValue::N,
             (TlsRequiredValue::N, b'O' | b'o') => TlsRequiredValue::No,
-            (TlsRequiredValue::Blank | TlsRequiredValue::N | TlsRequiredValue::No | TlsRequiredValue::Other, _) => {
-                TlsRequiredValue::Other
-            }
+            (
+                TlsRequiredValue::Blank
+                | TlsRequiredValue::N
+                | TlsRequiredValue::No
+                | TlsRequiredValue::Other,
+                _,
+            ) => TlsRequiredValue::Other,
         };
     }
 
@@ -57,6 +66,10 @@ impl TlsRequired {
 
     /// Returns the TLS requirement of the header.
     pub(super) fn requirement(&self) -> TlsRequirement {
-        if self.fields == 1 && self.says_no { TlsRequirement::Relaxed } else { TlsRequirement::Ordinary }
+        if self.fields == 1 && self.says_no {
+            TlsRequirement::Relaxed
+        } else {
+            TlsRequirement::Ordinary
+        }
     }
 }

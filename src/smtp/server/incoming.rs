@@ -1,11 +1,12 @@
-//! The content of one message or chunk while it arrives: its end, and the decision to store or drop it.
+//! The content of one message or chunk while it arrives: its end, and the decision to store or drop
+//! it.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
 use super::{OpenTransaction, replies};
-use crate::envelope::{Envelope, Notify, Recipient, TlsRequirement};
 use crate::smtp::data::{ContentFacts, Decoded, Decoder, Inspector};
+use crate::smtp::envelope::{Envelope, Notify, Recipient, TlsRequirement};
 use crate::smtp::reply::Reply;
 
 /// The content between the command that announces it and its end.
@@ -13,8 +14,8 @@ use crate::smtp::reply::Reply;
 pub(super) struct Incoming {
     pub(super) framing: Framing,
     pub(super) target: ContentTarget,
-    /// Octets that may still be dropped. The client of a rejected message shall see the reply, but must not occupy
-    /// the session without end.
+    /// Octets that may still be dropped. The client of a rejected message shall see the reply, but
+    /// must not occupy the session without end.
     pub(super) drop_allowance: u64,
     /// The last octets as they arrived, dots included.
     pub(super) tail: Vec<u8>,
@@ -29,14 +30,21 @@ pub(super) enum Framing {
     /// DATA: the end is CRLF, dot, CRLF.
     Data(Decoder),
     /// BDAT: the content has `size` octets, of which `remaining` are still to come.
-    Chunk { remaining: u64, size: u64, last: bool },
+    Chunk {
+        remaining: u64,
+        size: u64,
+        last: bool,
+    },
 }
 
 /// The use that is made of the content.
 #[derive(Debug)]
 pub(super) enum ContentTarget {
     /// The content is stored until a fault is found. From then on, `content` holds the reply.
-    Store { transaction: OpenTransaction, content: Result<Box<Inspector>, Reply> },
+    Store {
+        transaction: OpenTransaction,
+        content: Result<Box<Inspector>, Reply>,
+    },
     /// The content is read and dropped. The reply is sent at its end.
     Drop(Reply),
 }
@@ -60,13 +68,19 @@ impl Framing {
     }
 
     pub(super) fn chunk(size: u64, last: bool) -> Self {
-        Self::Chunk { remaining: size, size, last }
+        Self::Chunk {
+            remaining: size,
+            size,
+            last,
+        }
     }
 
     /// Returns the size of this chunk if more chunks must follow.
     pub(super) fn chunk_size_if_more(&self) -> Option<u64> {
         match self {
-            Self::Chunk { size, last: false, .. } => Some(*size),
+            Self::Chunk {
+                size, last: false, ..
+            } => Some(*size),
             Self::Chunk { last: true, .. } | Self::Data(_) => None,
         }
     }
@@ -78,7 +92,8 @@ impl Framing {
             Self::Chunk { remaining: 0, .. } => (0, Decoded::End),
             Self::Chunk { .. } if input.is_empty() => (0, Decoded::More),
             Self::Chunk { remaining, .. } => {
-                let size = usize::try_from(*remaining).map_or(input.len(), |remaining| remaining.min(input.len()));
+                let size = usize::try_from(*remaining)
+                    .map_or(input.len(), |remaining| remaining.min(input.len()));
                 *remaining -= size as u64;
                 (size, Decoded::Content(&input[..size]))
             }
@@ -106,12 +121,14 @@ impl Incoming {
         }
     }
 
-    /// Returns true if rejected content seems to have ended with a dot between bare LFs, which is not the end in
-    /// SMTP.
+    /// Returns true if rejected content seems to have ended with a dot between bare LFs, which is
+    /// not the end in SMTP.
     pub(super) fn seems_ended(&self) -> bool {
         let is_data = matches!(self.framing, Framing::Data(_));
         // With CR LF on both sides of the dot, the decoder would have found the end.
-        is_data && self.refusal().is_some() && (self.tail.ends_with(b"\n.\n") || self.tail.ends_with(b"\n.\r\n"))
+        is_data
+            && self.refusal().is_some()
+            && (self.tail.ends_with(b"\n.\n") || self.tail.ends_with(b"\n.\r\n"))
     }
 
     pub(super) fn reject(&mut self, reply: Reply) {
@@ -120,11 +137,14 @@ impl Incoming {
         }
     }
 
-    /// Takes octets from the front of `input`. Returns those to store and drops those of rejected content.
+    /// Takes octets from the front of `input`. Returns those to store and drops those of rejected
+    /// content.
     pub(super) fn advance<'a>(&mut self, input: &'a [u8]) -> (usize, ContentFlow<'a>) {
         let (used, flow) = self.flow(input);
-        self.tail.extend_from_slice(&input[used.saturating_sub(LONE_DOT_MAX)..used]);
-        self.tail.drain(..self.tail.len().saturating_sub(LONE_DOT_MAX));
+        self.tail
+            .extend_from_slice(&input[used.saturating_sub(LONE_DOT_MAX)..used]);
+        self.tail
+            .drain(..self.tail.len().saturating_sub(LONE_DOT_MAX));
         (used, flow)
     }
 
@@ -136,16 +156,24 @@ impl Incoming {
             match (decoded, &mut self.target) {
                 (Decoded::More, _) => return (used, ContentFlow::NeedMore),
                 (Decoded::End, _) => return (used, ContentFlow::End),
-                (Decoded::Content(octets), ContentTarget::Store { content: content @ Ok(_), .. }) => {
-                    match content.as_mut().map(|inspector| inspector.push(octets)) {
-                        Ok(Ok(())) => return (used, ContentFlow::Content(octets)),
-                        Ok(Err(fault)) => *content = Err(fault.reply()),
-                        Err(_) => {}
-                    }
-                }
                 (
                     Decoded::Content(octets),
-                    ContentTarget::Store { content: Err(refusal), .. } | ContentTarget::Drop(refusal),
+                    ContentTarget::Store {
+                        content: content @ Ok(_),
+                        ..
+                    },
+                ) => match content.as_mut().map(|inspector| inspector.push(octets)) {
+                    Ok(Ok(())) => return (used, ContentFlow::Content(octets)),
+                    Ok(Err(fault)) => *content = Err(fault.reply()),
+                    Err(_) => {}
+                },
+                (
+                    Decoded::Content(octets),
+                    ContentTarget::Store {
+                        content: Err(refusal),
+                        ..
+                    }
+                    | ContentTarget::Drop(refusal),
                 ) => match self.drop_allowance.checked_sub(octets.len() as u64) {
                     Some(remaining) => self.drop_allowance = remaining,
                     None => return (used, ContentFlow::TooMuchDropped(refusal.clone())),
@@ -167,13 +195,21 @@ impl OpenTransaction {
 
     /// Returns the envelope of the message.
     pub(super) fn envelope(self, facts: ContentFacts) -> Envelope {
-        let ContentFacts { mut needs, tls, message_id } = facts;
-        // Octets above 127 in the header of mail without SMTPUTF8 are common and no reason to require SMTPUTF8 from
-        // the next hop: all MTAs pass them on unchanged.
+        let ContentFacts {
+            mut needs,
+            tls,
+            message_id,
+        } = facts;
+        // Octets above 127 in the header of mail without SMTPUTF8 are common and no reason to
+        // require SMTPUTF8 from the next hop: all MTAs pass them on unchanged.
         needs.utf8_header &= self.from.smtputf8;
         let from = self.from;
         // RFC 8689 §4.1: REQUIRETLS overrides the header field TLS-Required.
-        let tls = if from.require_tls { TlsRequirement::Require } else { tls };
+        let tls = if from.require_tls {
+            TlsRequirement::Require
+        } else {
+            tls
+        };
         Envelope {
             tls,
             body: from.body,
@@ -187,8 +223,8 @@ impl OpenTransaction {
     }
 }
 
-/// Merges recipients that were named more than once: they get one copy, and every report that was asked for. The
-/// first ORCPT counts.
+/// Merges recipients that were named more than once: they get one copy, and every report that was
+/// asked for. The first ORCPT counts.
 fn merge_duplicates(recipients: Vec<Recipient>) -> Vec<Recipient> {
     let mut once: Vec<Recipient> = Vec::with_capacity(recipients.len());
     let mut indexes = HashMap::with_capacity(recipients.len());

@@ -5,12 +5,14 @@ use super::{ContentProgress, InputMode, OpenTransaction, Server, ServerStep, rep
 use crate::smtp::data::Inspector;
 use crate::smtp::reply::Reply;
 
-/// The most octets of rejected content that are read, as a multiple of the largest message. The client must see the
-/// reply, and closing the connection while it still sends would make TCP discard that reply.
+/// The most octets of rejected content that are read, as a multiple of the largest message. The
+/// client must see the reply, and closing the connection while it still sends would make TCP
+/// discard that reply.
 const DROP_FACTOR: u64 = 4;
 
 impl Server {
-    /// Rejects the content that is arriving. What follows of it is dropped, and `reply` is sent at its end.
+    /// Rejects the content that is arriving. What follows of it is dropped, and `reply` is sent at
+    /// its end.
     pub fn reject_content(&mut self, reply: Reply) {
         if let InputMode::Incoming(incoming) = &mut self.mode {
             incoming.reject(reply);
@@ -26,42 +28,49 @@ impl Server {
         }
     }
 
-    /// Returns true if rejected content seems to have ended, though not by the rules of SMTP: the client then waits
-    /// for the reply while the server waits for the end.
+    /// Returns true if rejected content seems to have ended, though not by the rules of SMTP: the
+    /// client then waits for the reply while the server waits for the end.
     #[must_use]
     pub fn seems_ended(&self) -> bool {
         matches!(&self.mode, InputMode::Incoming(incoming) if incoming.seems_ended())
     }
 
     pub(super) fn data_command<'a>(&mut self, behind: &[u8]) -> ServerStep<'a> {
-        // A client that does not wait for the answer to DATA sends content that could be read as commands (RFC 2920
-        // §3.1: DATA is the last command of its group).
+        // A client that does not wait for the answer to DATA sends content that could be read as
+        // commands (RFC 2920 §3.1: DATA is the last command of its group).
         if !behind.is_empty() {
             return self.close(replies::input_after_data());
         }
         match self.transaction.take() {
-            Some(transaction) if matches!(transaction.progress, ContentProgress::Envelope) => match transaction.fault()
-            {
-                None => {
-                    self.begin_content(
-                        Framing::data(),
-                        ContentTarget::Store { transaction, content: Ok(Box::new(self.new_inspector())) },
-                    );
-                    ServerStep::Reply(replies::go_ahead())
+            Some(transaction) if matches!(transaction.progress, ContentProgress::Envelope) => {
+                match transaction.fault() {
+                    None => {
+                        self.begin_content(
+                            Framing::data(),
+                            ContentTarget::Store {
+                                transaction,
+                                content: Ok(Box::new(self.new_inspector())),
+                            },
+                        );
+                        ServerStep::Reply(replies::go_ahead())
+                    }
+                    Some(fault) => {
+                        self.transaction = Some(transaction);
+                        self.reply(fault)
+                    }
                 }
-                Some(fault) => {
-                    self.transaction = Some(transaction);
-                    self.reply(fault)
-                }
-            },
+            }
             transaction => {
                 self.transaction = transaction;
-                self.reply(replies::out_of_order("DATA comes behind RCPT, and never in one transaction with BDAT"))
+                self.reply(replies::out_of_order(
+                    "DATA comes behind RCPT, and never in one transaction with BDAT",
+                ))
             }
         }
     }
 
-    /// Begins a chunk. The chunk follows its command even if that is rejected, so it is always read (RFC 3030 §2).
+    /// Begins a chunk. The chunk follows its command even if that is rejected, so it is always read
+    /// (RFC 3030 §2).
     pub(super) fn bdat_command<'a>(&mut self, size: u64, last: bool) -> ServerStep<'a> {
         let Some(mut transaction) = self.transaction.take() else {
             return self.drop_chunk(size, last, replies::out_of_order("BDAT comes behind RCPT"));
@@ -69,7 +78,8 @@ impl Server {
         if let Some(fault) = transaction.fault() {
             return self.reject_chunk(transaction, size, last, fault);
         }
-        let inspector = match std::mem::replace(&mut transaction.progress, ContentProgress::Failed) {
+        let inspector = match std::mem::replace(&mut transaction.progress, ContentProgress::Failed)
+        {
             ContentProgress::Envelope => Box::new(self.new_inspector()),
             ContentProgress::Chunks(inspector) => inspector,
             ContentProgress::Failed => {
@@ -82,7 +92,13 @@ impl Server {
         } else {
             Ok(inspector)
         };
-        self.begin_content(Framing::chunk(size, last), ContentTarget::Store { transaction, content })
+        self.begin_content(
+            Framing::chunk(size, last),
+            ContentTarget::Store {
+                transaction,
+                content,
+            },
+        )
     }
 
     /// Rejects a chunk and with it the transaction: the later chunks are not the complete message.
@@ -100,13 +116,23 @@ impl Server {
     }
 
     /// Reads and drops a chunk, then answers with `answer`.
-    pub(super) fn drop_chunk<'a>(&mut self, size: u64, last: bool, answer: Reply) -> ServerStep<'a> {
+    pub(super) fn drop_chunk<'a>(
+        &mut self,
+        size: u64,
+        last: bool,
+        answer: Reply,
+    ) -> ServerStep<'a> {
         self.begin_content(Framing::chunk(size, last), ContentTarget::Drop(answer))
     }
 
     fn begin_content<'a>(&mut self, framing: Framing, target: ContentTarget) -> ServerStep<'a> {
         let drop_allowance = self.profile.message_size.saturating_mul(DROP_FACTOR);
-        self.mode = InputMode::Incoming(Box::new(Incoming { framing, target, drop_allowance, tail: Vec::new() }));
+        self.mode = InputMode::Incoming(Box::new(Incoming {
+            framing,
+            target,
+            drop_allowance,
+            tail: Vec::new(),
+        }));
         // An empty chunk ends at once.
         let (_, step) = self.advance(&[]);
         step
@@ -114,13 +140,19 @@ impl Server {
 
     /// Ends the message or the chunk.
     pub(super) fn end_content<'a>(&mut self) -> ServerStep<'a> {
-        let InputMode::Incoming(incoming) = std::mem::replace(&mut self.mode, InputMode::Command) else {
+        let InputMode::Incoming(incoming) = std::mem::replace(&mut self.mode, InputMode::Command)
+        else {
             return ServerStep::Read;
         };
-        let Incoming { framing, target, .. } = *incoming;
+        let Incoming {
+            framing, target, ..
+        } = *incoming;
         let (mut transaction, content) = match target {
             ContentTarget::Drop(answer) => return self.reply(answer),
-            ContentTarget::Store { transaction, content } => (transaction, content),
+            ContentTarget::Store {
+                transaction,
+                content,
+            } => (transaction, content),
         };
         match (content, framing.chunk_size_if_more()) {
             (Ok(inspector), Some(size)) => {
@@ -142,6 +174,7 @@ impl Server {
     }
 
     fn new_inspector(&self) -> Inspector {
-        Inspector::new(self.profile.message_size, self.profile.received).with_completion(self.profile.completed)
+        Inspector::new(self.profile.message_size, self.profile.received)
+            .with_completion(self.profile.completed)
     }
 }

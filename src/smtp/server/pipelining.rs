@@ -4,10 +4,15 @@ use super::Server;
 use crate::smtp::command::{Command, CommandError};
 
 impl Server {
-    /// Returns true if more octets came after a command whose reply the client must await: EHLO and HELO are the last
-    /// of their group (RFC 2920 §3.1), and before a reply to EHLO has offered PIPELINING, so is every command. Octets
-    /// sent blindly may belong to another protocol (Postfix `smtpd_forbid_unauth_pipelining`).
-    pub(super) fn violates_pipelining(&self, parsed: &Result<Command, CommandError>, behind: &[u8]) -> bool {
+    /// Returns true if more octets came after a command whose reply the client must await: EHLO and
+    /// HELO are the last of their group (RFC 2920 §3.1), and before a reply to EHLO has offered
+    /// PIPELINING, so is every command. Octets sent blindly may belong to another protocol (Postfix
+    /// `smtpd_forbid_unauth_pipelining`).
+    pub(super) fn violates_pipelining(
+        &self,
+        parsed: &Result<Command, CommandError>,
+        behind: &[u8],
+    ) -> bool {
         let is_offered = self.helo.as_ref().is_some_and(|helo| helo.esmtp);
         match parsed {
             // These faults have replies of their own.

@@ -1,6 +1,6 @@
 //! The rules of a session and its transport.
 
-use crate::address::Domain;
+use crate::smtp::address::Domain;
 
 /// The rules of a session.
 #[derive(Debug, Clone)]
@@ -15,8 +15,8 @@ pub struct Profile {
     pub errors: u32,
     /// The largest number of Received fields; a message with more of them is in a loop.
     pub received: u32,
-    /// True if missing header fields are added to messages ([`crate::smtp::data::HeaderCompleter`]). Only for clients
-    /// of ours.
+    /// True if missing header fields are added to messages
+    /// ([`crate::smtp::data::HeaderCompleter`]). Only for clients of ours.
     pub completed: bool,
     /// True if XCLIENT is offered.
     pub xclient: bool,

@@ -16,7 +16,9 @@ pub struct XClientRights {
 impl Server {
     pub(super) fn xclient_command<'a>(&mut self, attributes: Box<XClient>) -> ServerStep<'a> {
         if self.transaction.is_some() {
-            return self.reply(replies::out_of_order("XCLIENT may not come within a transaction; RSET ends it"));
+            return self.reply(replies::out_of_order(
+                "XCLIENT may not come within a transaction; RSET ends it",
+            ));
         }
         if !self.profile.xclient {
             return self.reply(replies::xclient_denied());
@@ -33,15 +35,18 @@ impl Server {
         }
     }
 
-    /// Answers [`ServerStep::XClient`]: the session starts over for the client that the proxy names. HELO and PROTO
-    /// replace its EHLO or HELO. Returns the greeting.
+    /// Answers [`ServerStep::XClient`]: the session starts over for the client that the proxy
+    /// names. HELO and PROTO replace its EHLO or HELO. Returns the greeting.
     pub fn apply_xclient(&mut self, attributes: XClient, rights: XClientRights) -> Reply {
         self.profile.completed = rights.completed;
         self.profile.xclient = rights.xclient;
         self.transaction = None;
         self.mode = InputMode::Command;
         self.helo = match attributes.hello {
-            Attribute::Is(name) => Some(ClientHelo { name, esmtp: attributes.esmtp == Attribute::Is(true) }),
+            Attribute::Is(name) => Some(ClientHelo {
+                name,
+                esmtp: attributes.esmtp == Attribute::Is(true),
+            }),
             Attribute::Absent | Attribute::Unavailable => None,
         };
         replies::greeting(&self.profile.hostname)

@@ -1,9 +1,9 @@
 //! The replies of the server.
 
 use super::{Channel, CloseReason, Profile};
-use crate::address::Domain;
-use crate::envelope::QueueId;
+use crate::smtp::address::Domain;
 use crate::smtp::data::ContentFault;
+use crate::smtp::envelope::QueueId;
 use crate::smtp::reply::{Reply, Status};
 
 /// Enhanced status codes: RFC 3463 §3 and RFC 2034 §4.
@@ -11,10 +11,12 @@ const OTHER: Status = Status(0, 0);
 const PROTOCOL: Status = Status(5, 0);
 const BAD_COMMAND: Status = Status(5, 1);
 
-/// Returns true if the command is accepted in the clear although TLS is required: those of RFC 3207 §4, and HELO and
-/// RSET, which reveal nothing either.
+/// Returns true if the command is accepted in the clear although TLS is required: those of RFC 3207
+/// §4, and HELO and RSET, which reveal nothing either.
 pub(super) fn is_allowed_before_tls(verb: &[u8]) -> bool {
-    ["NOOP", "EHLO", "HELO", "STARTTLS", "RSET", "QUIT"].iter().any(|free| verb.eq_ignore_ascii_case(free.as_bytes()))
+    ["NOOP", "EHLO", "HELO", "STARTTLS", "RSET", "QUIT"]
+        .iter()
+        .any(|free| verb.eq_ignore_ascii_case(free.as_bytes()))
 }
 
 pub(super) fn ehlo(profile: &Profile, channel: Channel) -> Reply {
@@ -83,11 +85,19 @@ pub(super) fn ready_for_tls() -> Reply {
 }
 
 pub(super) fn cannot_verify() -> Reply {
-    Reply::new(252, OTHER, "Cannot verify an address; send mail and its sender will know")
+    Reply::new(
+        252,
+        OTHER,
+        "Cannot verify an address; send mail and its sender will know",
+    )
 }
 
 pub(super) fn help() -> Reply {
-    Reply::new(214, OTHER, "EHLO HELO STARTTLS MAIL RCPT DATA BDAT RSET NOOP VRFY HELP QUIT (RFC 5321)")
+    Reply::new(
+        214,
+        OTHER,
+        "EHLO HELO STARTTLS MAIL RCPT DATA BDAT RSET NOOP VRFY HELP QUIT (RFC 5321)",
+    )
 }
 
 pub(super) fn out_of_order(what: &'static str) -> Reply {
@@ -103,7 +113,11 @@ pub(super) fn no_valid_recipients() -> Reply {
 }
 
 pub(super) fn too_many_recipients() -> Reply {
-    Reply::new(452, Status(5, 3), "Too many recipients; send the others in another transaction")
+    Reply::new(
+        452,
+        Status(5, 3),
+        "Too many recipients; send the others in another transaction",
+    )
 }
 
 pub(super) fn too_large(limit: u64) -> Reply {
@@ -112,7 +126,11 @@ pub(super) fn too_large(limit: u64) -> Reply {
 
 /// A parameter that was not offered is treated as unknown (RFC 5321 §4.1.1.11).
 pub(super) fn require_tls_not_offered() -> Reply {
-    Reply::new(555, Status(5, 4), "REQUIRETLS is offered under TLS alone, in the answer to EHLO")
+    Reply::new(
+        555,
+        Status(5, 4),
+        "REQUIRETLS is offered under TLS alone, in the answer to EHLO",
+    )
 }
 
 pub(super) fn starttls_first() -> Reply {
@@ -128,34 +146,57 @@ pub(super) fn input_after_data() -> Reply {
 }
 
 pub(super) fn pregreet() -> Reply {
-    Reply::new(554, PROTOCOL, "The server speaks first; wait for its greeting")
+    Reply::new(
+        554,
+        PROTOCOL,
+        "The server speaks first; wait for its greeting",
+    )
 }
 
 pub(super) fn unauthorized_pipelining() -> Reply {
-    Reply::new(554, PROTOCOL, "Wait for the answer to EHLO, which offers PIPELINING, before the next command")
+    Reply::new(
+        554,
+        PROTOCOL,
+        "Wait for the answer to EHLO, which offers PIPELINING, before the next command",
+    )
 }
 
 pub(super) fn too_many_errors(hostname: &Domain) -> Reply {
-    Reply::new(421, Status(7, 0), format!("{hostname} Too many errors, closing the connection"))
+    Reply::new(
+        421,
+        Status(7, 0),
+        format!("{hostname} Too many errors, closing the connection"),
+    )
 }
 
 pub(super) fn too_many_junk_commands(hostname: &Domain) -> Reply {
-    let text =
-        format!("{hostname} Too many commands without a message (RSET, NOOP and the like), closing the connection");
+    let text = format!(
+        "{hostname} Too many commands without a message (RSET, NOOP and the like), closing the connection"
+    );
     Reply::new(421, Status(7, 0), text)
 }
 
 pub(super) fn closing(hostname: &Domain, reason: CloseReason) -> Reply {
     match reason {
-        CloseReason::Timeout => {
-            Reply::new(421, Status(4, 2), format!("{hostname} Waited too long, closing the connection"))
-        }
-        CloseReason::NoMessage => {
-            Reply::new(421, Status(4, 2), format!("{hostname} No message for too long, closing the connection"))
-        }
-        CloseReason::Crowded => {
-            Reply::new(421, Status(3, 2), format!("{hostname} Too busy, other clients are waiting; try again later"))
-        }
-        CloseReason::Shutdown => Reply::new(421, Status(3, 2), format!("{hostname} Service is shutting down")),
+        CloseReason::Timeout => Reply::new(
+            421,
+            Status(4, 2),
+            format!("{hostname} Waited too long, closing the connection"),
+        ),
+        CloseReason::NoMessage => Reply::new(
+            421,
+            Status(4, 2),
+            format!("{hostname} No message for too long, closing the connection"),
+        ),
+        CloseReason::Crowded => Reply::new(
+            421,
+            Status(3, 2),
+            format!("{hostname} Too busy, other clients are waiting; try again later"),
+        ),
+        CloseReason::Shutdown => Reply::new(
+            421,
+            Status(3, 2),
+            format!("{hostname} Service is shutting down"),
+        ),
     }
 }

@@ -5,9 +5,9 @@ mod forged;
 mod ground;
 mod security;
 
-use gatepost::address::Domain;
 use gatepost::config;
-use gatepost::dns::{Dns, InsecureReason, LookupError, Security};
+use gatepost::net::dns::{Dns, InsecureReason, LookupError, Security};
+use gatepost::smtp::address::Domain;
 
 use crate::support::config::ConfigBuilder;
 use crate::support::zones::Server;
@@ -31,11 +31,19 @@ pub(crate) fn with_anchor(server: &Server, kind: &str) -> Dns {
 
 pub(crate) fn of_server(server: &Server, kind: &str) -> config::DnsConfig {
     let anchor = server.anchor(kind);
-    config(&format!("servers = [\"{}\"]\ntrust_anchor = \"{}\"", server.address, anchor.display()))
+    config(&format!(
+        "servers = [\"{}\"]\ntrust_anchor = \"{}\"",
+        server.address,
+        anchor.display()
+    ))
 }
 
 pub(crate) fn mode(server: &Server, dnssec: &str) -> Dns {
-    Dns::new(&config(&format!("servers = [\"{}\"]\ndnssec = \"{dnssec}\"", server.address))).expect("a resolver")
+    Dns::new(&config(&format!(
+        "servers = [\"{}\"]\ndnssec = \"{dnssec}\"",
+        server.address
+    )))
+    .expect("a resolver")
 }
 
 pub(crate) fn domain(name: &str) -> Domain {

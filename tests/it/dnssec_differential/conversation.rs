@@ -67,7 +67,8 @@ struct Outcome {
 
 impl Theatre {
     pub(crate) async fn open() -> Self {
-        let folder = std::env::var("DNSSEC_ZONES").expect("DNSSEC_ZONES is not set: run .ci/dnssec");
+        let folder =
+            std::env::var("DNSSEC_ZONES").expect("DNSSEC_ZONES is not set: run .ci/dnssec");
         let folder = std::path::Path::new(&folder);
         let questions = question::all(&zones(folder));
         let wire: Vec<(Name, u16)> = questions.iter().flat_map(Question::wire).collect();
@@ -89,7 +90,10 @@ impl Theatre {
         let alone = conversations.len() == 1;
         let (places, mut tasks) = (Arc::new(Semaphore::new(AT_ONCE)), JoinSet::new());
         for conversation in conversations {
-            let place = Arc::clone(&places).acquire_owned().await.expect("never closed");
+            let place = Arc::clone(&places)
+                .acquire_owned()
+                .await
+                .expect("never closed");
             let theatre = self.clone();
             tasks.spawn(async move {
                 let outcome = theatre.outcome(conversation, alone).await;
@@ -105,26 +109,33 @@ impl Theatre {
         let plan = Plan::new(&self.0.world, script.clone(), question.wire());
         let (ours, theirs) = self.ask_both(&plan, question).await;
         let truth = match script {
-            Script::Genuine { .. } => {
-                Arc::new(Truth { verdicts: theirs.clone(), first: ours.first, is_unsigned: false })
-            }
+            Script::Genuine { .. } => Arc::new(Truth {
+                verdicts: theirs.clone(),
+                first: ours.first,
+                is_unsigned: false,
+            }),
             Script::Random { .. } | Script::Attack { .. } => self.truth(question).await,
         };
         let theirs = together(&ours.verdict, question.kind, theirs);
         let true_verdict = together(&ours.verdict, question.kind, truth.verdicts.clone());
         let laxity = laxity(&ours.verdict, &theirs);
         let is_of_unsigned = truth.is_unsigned && matches!(ours.verdict, Verdict::Insecure(_));
-        let is_tolerant = laxity.is_some() && (is_of_unsigned || is_true(&ours.verdict, &true_verdict));
+        let is_tolerant =
+            laxity.is_some() && (is_of_unsigned || is_true(&ours.verdict, &true_verdict));
         let laxity = laxity.filter(|_| !is_tolerant);
-        let mut laxities: Vec<String> = laxity.map(|laxity| format!("than Unbound: {laxity}")).into_iter().collect();
+        let mut laxities: Vec<String> = laxity
+            .map(|laxity| format!("than Unbound: {laxity}"))
+            .into_iter()
+            .collect();
         // What the attacker signs in his own zone is true, a delegation of his making too.
-        let of_attacker = question
-            .wire()
-            .iter()
-            .any(|(name, _)| crate::dnssec_differential::wire::is_in(name, &self.0.world.attacker.zone));
+        let of_attacker = question.wire().iter().any(|(name, _)| {
+            crate::dnssec_differential::wire::is_in(name, &self.0.world.attacker.zone)
+        });
         if of_attacker {
             laxities.retain(|_| ours.verdict == Verdict::Endless);
-        } else if let Some(falsehood) = falsehood(&ours, &true_verdict, truth.first, truth.is_unsigned) {
+        } else if let Some(falsehood) =
+            falsehood(&ours, &true_verdict, truth.first, truth.is_unsigned)
+        {
             laxities.push(format!("than the truth: {falsehood}"));
         }
         let log = plan.log.lock().expect("no panic");
@@ -132,11 +143,23 @@ impl Theatre {
             .iter()
             .filter(|(_, (done, _))| in_full || (!done.is_empty() && !laxities.is_empty()))
             .map(|((name, kind), (done, message))| {
-                let record = if in_full { message.in_words() } else { String::new() };
+                let record = if in_full {
+                    message.in_words()
+                } else {
+                    String::new()
+                };
                 format!("{} {kind}: {} {record}", text(name), done.join(", "))
             })
             .collect();
-        Outcome { ours, theirs, truth: true_verdict, laxities, is_tolerant, log, conversation }
+        Outcome {
+            ours,
+            theirs,
+            truth: true_verdict,
+            laxities,
+            is_tolerant,
+            log,
+            conversation,
+        }
     }
 
     async fn ask_both(&self, plan: &Arc<Plan>, question: &Question) -> (Ours, Vec<Verdict>) {
@@ -144,21 +167,34 @@ impl Theatre {
         let ours = self.ask_gatepost(served.address, question).await;
         let (theatre, wire, address) = (self.clone(), question.wire(), served.address);
         let theirs = tokio::task::spawn_blocking(move || {
-            wire.iter().map(|(name, kind)| theatre.0.unbound.ask(address, name, *kind)).collect()
+            wire.iter()
+                .map(|(name, kind)| theatre.0.unbound.ask(address, name, *kind))
+                .collect()
         });
         (ours, theirs.await.expect("no panic"))
     }
 
     /// Asks Gatepost in a thread of its own: a lookup that never ends must not end the run.
     async fn ask_gatepost(&self, server: SocketAddr, question: &Question) -> Ours {
-        let (theatre, question, (tell, told)) = (self.clone(), question.clone(), tokio::sync::oneshot::channel());
+        let (theatre, question, (tell, told)) = (
+            self.clone(),
+            question.clone(),
+            tokio::sync::oneshot::channel(),
+        );
         std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .expect("a runtime");
             let _ = tell.send(runtime.block_on(theatre.0.gatepost.ask(server, &question)));
         });
         match tokio::time::timeout(ENDLESS, told).await {
             Ok(ours) => ours.expect("no panic"),
-            Err(_) => Ours { verdict: Verdict::Endless, first: None, holds: Duration::ZERO },
+            Err(_) => Ours {
+                verdict: Verdict::Endless,
+                first: None,
+                holds: Duration::ZERO,
+            },
         }
     }
 
@@ -166,15 +202,29 @@ impl Theatre {
         if let Some(known) = self.0.truths.lock().expect("no panic").get(question) {
             return Arc::clone(known);
         }
-        let plan = Plan::new(&self.0.world, Script::Genuine { whole: true }, question.wire());
+        let plan = Plan::new(
+            &self.0.world,
+            Script::Genuine { whole: true },
+            question.wire(),
+        );
         let (ours, verdicts) = self.ask_both(&plan, question).await;
         let apex = self.0.world.zone_of(&question.wire()[0].0).clone();
         let served = Served::start(&plan).await;
         let theatre = self.clone();
-        let of_zone = tokio::task::spawn_blocking(move || theatre.0.unbound.ask(served.address, &apex, kind::SOA));
+        let of_zone = tokio::task::spawn_blocking(move || {
+            theatre.0.unbound.ask(served.address, &apex, kind::SOA)
+        });
         let is_unsigned = matches!(of_zone.await.expect("no panic"), Verdict::Insecure(_));
-        let truth = Arc::new(Truth { verdicts, first: ours.first, is_unsigned });
-        self.0.truths.lock().expect("no panic").insert(question.clone(), Arc::clone(&truth));
+        let truth = Arc::new(Truth {
+            verdicts,
+            first: ours.first,
+            is_unsigned,
+        });
+        self.0
+            .truths
+            .lock()
+            .expect("no panic")
+            .insert(question.clone(), Arc::clone(&truth));
         truth
     }
 }
@@ -184,9 +234,18 @@ impl fmt::Display for Outcome {
         match &self.conversation.script {
             Script::Genuine { whole } => write!(f, "aliases followed: {whole} ")?,
             Script::Random { seed } => write!(f, "DNSSEC_SEED={seed} ")?,
-            Script::Attack { seed, attack, victim } => write!(f, "{attack:?} on {}, variant {seed} ", text(victim))?,
+            Script::Attack {
+                seed,
+                attack,
+                victim,
+            } => write!(f, "{attack:?} on {}, variant {seed} ", text(victim))?,
         }
-        writeln!(f, "{}: {}", self.conversation.question, self.laxities.join("; "))?;
+        writeln!(
+            f,
+            "{}: {}",
+            self.conversation.question,
+            self.laxities.join("; ")
+        )?;
         writeln!(
             f,
             "  Gatepost: {:?}, first secure: {:?}, for {:?}",
@@ -210,7 +269,9 @@ impl fmt::Display for Report {
         let mut pairs: BTreeMap<(&str, &str), usize> = BTreeMap::new();
         let mut kinds: BTreeMap<&str, usize> = BTreeMap::new();
         for outcome in &self.0 {
-            *pairs.entry((outcome.ours.verdict.word(), outcome.theirs.word())).or_default() += 1;
+            *pairs
+                .entry((outcome.ours.verdict.word(), outcome.theirs.word()))
+                .or_default() += 1;
             for laxity in &outcome.laxities {
                 *kinds.entry(laxity).or_default() += 1;
             }
@@ -221,8 +282,16 @@ impl fmt::Display for Report {
         for (kind, count) in kinds {
             writeln!(f, "  {count:6}  laxer {kind}")?;
         }
-        writeln!(f, "  {:6}  true all the same: Unbound refuses over another record", self.tolerant())?;
-        write!(f, "  {:6}  stricter: Unbound secure, Gatepost without an answer", self.stricter())
+        writeln!(
+            f,
+            "  {:6}  true all the same: Unbound refuses over another record",
+            self.tolerant()
+        )?;
+        write!(
+            f,
+            "  {:6}  stricter: Unbound secure, Gatepost without an answer",
+            self.stricter()
+        )
     }
 }
 
@@ -234,7 +303,8 @@ impl Report {
     /// Conversations in which Unbound says secure, and Gatepost nothing.
     pub(crate) fn stricter(&self) -> usize {
         let stricter = |outcome: &&Outcome| {
-            matches!(outcome.theirs, Verdict::Secure(_)) && !matches!(outcome.ours.verdict, Verdict::Secure(_))
+            matches!(outcome.theirs, Verdict::Secure(_))
+                && !matches!(outcome.ours.verdict, Verdict::Secure(_))
         };
         self.0.iter().filter(stricter).count()
     }
@@ -246,7 +316,10 @@ impl Report {
 
     /// Conversations with a verdict of Unbound's.
     pub(crate) fn unbound(&self, word: &str) -> usize {
-        self.0.iter().filter(|outcome| outcome.theirs.word() == word).count()
+        self.0
+            .iter()
+            .filter(|outcome| outcome.theirs.word() == word)
+            .count()
     }
 
     pub(crate) fn everything(&self) -> String {
@@ -255,23 +328,41 @@ impl Report {
 
     pub(crate) fn assert_never_laxer(&self) {
         let mut shown: BTreeMap<&str, usize> = BTreeMap::new();
-        let lax: Vec<&Outcome> = self.0.iter().filter(|outcome| !outcome.laxities.is_empty()).collect();
+        let lax: Vec<&Outcome> = self
+            .0
+            .iter()
+            .filter(|outcome| !outcome.laxities.is_empty())
+            .collect();
         let words = lax.iter().filter(|outcome| {
             let count = shown.entry(&outcome.laxities[0]).or_default();
             *count += 1;
             *count <= SHOWN
         });
         let words: String = words.map(ToString::to_string).collect();
-        assert!(lax.is_empty(), "{} conversations in which Gatepost is laxer; of each kind a few:\n{words}", lax.len());
+        assert!(
+            lax.is_empty(),
+            "{} conversations in which Gatepost is laxer; of each kind a few:\n{words}",
+            lax.len()
+        );
     }
 
     pub(crate) fn assert_all_agree(&self) {
         let differ: Vec<&Outcome> = self
             .0
             .iter()
-            .filter(|outcome| outcome.ours.verdict.word() != outcome.theirs.word() || !outcome.laxities.is_empty())
+            .filter(|outcome| {
+                outcome.ours.verdict.word() != outcome.theirs.word() || !outcome.laxities.is_empty()
+            })
             .collect();
-        let words: String = differ.iter().take(10 * SHOWN).map(ToString::to_string).collect();
-        assert!(differ.is_empty(), "{} conversations without one verdict:\n{words}", differ.len());
+        let words: String = differ
+            .iter()
+            .take(10 * SHOWN)
+            .map(ToString::to_string)
+            .collect();
+        assert!(
+            differ.is_empty(),
+            "{} conversations without one verdict:\n{words}",
+            differ.len()
+        );
     }
 }

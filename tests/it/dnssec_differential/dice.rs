@@ -8,9 +8,14 @@ impl Dice {
     /// Numbers for one question of a conversation; the same whoever asks, and in whatever order.
     pub(crate) fn new(seed: u64, name: &[u8], kind: u16) -> Self {
         // FNV-1a.
-        let octets = seed.to_be_bytes().into_iter().chain(kind.to_be_bytes()).chain(name.iter().copied());
-        let mixed = octets
-            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, octet| (hash ^ u64::from(octet)).wrapping_mul(0x0100_0000_01b3));
+        let octets = seed
+            .to_be_bytes()
+            .into_iter()
+            .chain(kind.to_be_bytes())
+            .chain(name.iter().copied());
+        let mixed = octets.fold(0xcbf2_9ce4_8422_2325_u64, |hash, octet| {
+            (hash ^ u64::from(octet)).wrapping_mul(0x0100_0000_01b3)
+        });
         Self(mixed)
     }
 
@@ -38,7 +43,11 @@ impl Dice {
     }
 
     pub(crate) fn pick<'a, T>(&mut self, from: &'a [T]) -> Option<&'a T> {
-        if from.is_empty() { None } else { from.get(self.below(from.len())) }
+        if from.is_empty() {
+            None
+        } else {
+            from.get(self.below(from.len()))
+        }
     }
 
     pub(crate) fn shuffle<T>(&mut self, items: &mut [T]) {

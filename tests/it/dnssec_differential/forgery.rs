@@ -64,23 +64,37 @@ fn digest(stage: &mut Stage<'_>) {
         _ => child("x", &stage.name),
     };
     let above = stage.names_above();
-    let meant =
-        if stage.dice.happens(70) { stage.name.clone() } else { stage.dice.pick(&above).cloned().unwrap_or_default() };
+    let meant = if stage.dice.happens(70) {
+        stage.name.clone()
+    } else {
+        stage.dice.pick(&above).cloned().unwrap_or_default()
+    };
     let (algorithm, digest_type) = match stage.dice.below(6) {
         0..3 => (Attacker::algorithm(), 2),
         3 | 4 => (UNKNOWN, 2),
         _ => (Attacker::algorithm(), UNKNOWN),
     };
-    let signer = if stage.dice.happens(80) { attacker.zone.clone() } else { signer(stage) };
+    let signer = if stage.dice.happens(80) {
+        attacker.zone.clone()
+    } else {
+        signer(stage)
+    };
     let attacker = &stage.world.attacker;
-    let records = attacker.signed(vec![attacker.ds(&owner, &meant, algorithm, digest_type)], &signer);
+    let records = attacker.signed(
+        vec![attacker.ds(&owner, &meant, algorithm, digest_type)],
+        &signer,
+    );
     put(stage, records);
 }
 
 /// His key among the keys of another, or in their place.
 fn key(stage: &mut Stage<'_>) {
     let attacker = &stage.world.attacker;
-    let owner = if stage.dice.happens(70) { stage.name.clone() } else { child("x", &attacker.zone) };
+    let owner = if stage.dice.happens(70) {
+        stage.name.clone()
+    } else {
+        child("x", &attacker.zone)
+    };
     let key = attacker.key_of(&owner);
     let records = match stage.dice.below(4) {
         0 => vec![key],
@@ -107,8 +121,14 @@ fn data(stage: &mut Stage<'_>) {
 fn nsec(stage: &mut Stage<'_>) {
     let zone = stage.world.zone_of(&stage.name).clone();
     let evil = stage.world.attacker.zone.clone();
-    let owners =
-        [evil.clone(), child("a", &evil), parent(&stage.name), stage.name.clone(), zone.clone(), child("!", &evil)];
+    let owners = [
+        evil.clone(),
+        child("a", &evil),
+        parent(&stage.name),
+        stage.name.clone(),
+        zone.clone(),
+        child("!", &evil),
+    ];
     let nexts = [
         evil.clone(),
         name("zzz.test."),
@@ -126,8 +146,15 @@ fn nsec(stage: &mut Stage<'_>) {
         1 => &[0, 6, 0x60, 0, 0, 0, 0, 3],
         _ => &[0, 6, 0, 0, 0, 0, 0, 3],
     });
-    let signer = if stage.dice.happens(75) { evil } else { signer(stage) };
-    let records = stage.world.attacker.signed(vec![Record::new(&owner, kind::NSEC, data)], &signer);
+    let signer = if stage.dice.happens(75) {
+        evil
+    } else {
+        signer(stage)
+    };
+    let records = stage
+        .world
+        .attacker
+        .signed(vec![Record::new(&owner, kind::NSEC, data)], &signer);
     denied_by(stage, records);
 }
 
@@ -153,10 +180,21 @@ fn nsec3(stage: &mut Stage<'_>) {
     data.extend(iterations.to_be_bytes());
     data.extend([0, 20]);
     data.extend(&to);
-    data.extend(if stage.dice.happens(50) { [0, 1, 0x20].as_slice() } else { &[] });
+    data.extend(if stage.dice.happens(50) {
+        [0, 1, 0x20].as_slice()
+    } else {
+        &[]
+    });
     let owner = child(&base32(&from), &apex);
-    let signer = if stage.dice.happens(75) { evil } else { signer(stage) };
-    let records = stage.world.attacker.signed(vec![Record::new(&owner, kind::NSEC3, data)], &signer);
+    let signer = if stage.dice.happens(75) {
+        evil
+    } else {
+        signer(stage)
+    };
+    let records = stage
+        .world
+        .attacker
+        .signed(vec![Record::new(&owner, kind::NSEC3, data)], &signer);
     denied_by(stage, records);
 }
 

@@ -64,13 +64,17 @@ fn section<'a>(stage: &'a mut Stage<'_>) -> &'a mut Vec<Record> {
 fn some_record<'a>(stage: &'a mut Stage<'_>, fits: fn(&Record) -> bool) -> Option<&'a mut Record> {
     let mut dice = stage.dice.fork();
     let records = section(stage);
-    let fitting: Vec<usize> = (0..records.len()).filter(|at| fits(&records[*at])).collect();
+    let fitting: Vec<usize> = (0..records.len())
+        .filter(|at| fits(&records[*at]))
+        .collect();
     let at = *dice.pick(&fitting)?;
     records.get_mut(at)
 }
 
 fn drop_set(stage: &mut Stage<'_>) {
-    let Some((owner, set)) = some_record(stage, |_| true).map(|record| (record.owner.clone(), record.set())) else {
+    let Some((owner, set)) =
+        some_record(stage, |_| true).map(|record| (record.owner.clone(), record.set()))
+    else {
         return;
     };
     let keep = |record: &Record| record.owner != owner || record.set() != set;
@@ -80,10 +84,14 @@ fn drop_set(stage: &mut Stage<'_>) {
 
 fn drop_signatures(stage: &mut Stage<'_>) {
     let signature = |record: &Record| record.kind == kind::RRSIG;
-    let Some((owner, set)) = some_record(stage, signature).map(|record| (record.owner.clone(), record.set())) else {
+    let Some((owner, set)) =
+        some_record(stage, signature).map(|record| (record.owner.clone(), record.set()))
+    else {
         return;
     };
-    let keep = |record: &Record| record.kind != kind::RRSIG || record.owner != owner || record.set() != set;
+    let keep = |record: &Record| {
+        record.kind != kind::RRSIG || record.owner != owner || record.set() != set
+    };
     stage.message.answers.retain(keep);
     stage.message.authorities.retain(keep);
 }
@@ -95,8 +103,10 @@ fn drop_section(stage: &mut Stage<'_>) {
 fn strip(stage: &mut Stage<'_>) {
     let asked = stage.kind;
     let keep = |record: &Record| {
-        !matches!(record.kind, kind::RRSIG | kind::NSEC | kind::NSEC3 | kind::DS | kind::DNSKEY)
-            || record.kind == asked && asked == kind::DNSKEY
+        !matches!(
+            record.kind,
+            kind::RRSIG | kind::NSEC | kind::NSEC3 | kind::DS | kind::DNSKEY
+        ) || record.kind == asked && asked == kind::DNSKEY
     };
     stage.message.answers.retain(keep);
     stage.message.authorities.retain(keep);
@@ -112,20 +122,32 @@ fn add_set(stage: &mut Stage<'_>) {
         }
     }
     let first = stage.dice.happens(50);
-    let section = if stage.dice.happens(55) { &mut stage.message.answers } else { &mut stage.message.authorities };
+    let section = if stage.dice.happens(55) {
+        &mut stage.message.answers
+    } else {
+        &mut stage.message.authorities
+    };
     let at = if first { 0 } else { section.len() };
     section.splice(at..at, records);
 }
 
 fn add_authority(stage: &mut Stage<'_>) {
     let other = stage.some_message();
-    let records = if stage.dice.happens(70) { other.authorities } else { other.answers };
+    let records = if stage.dice.happens(70) {
+        other.authorities
+    } else {
+        other.answers
+    };
     stage.message.authorities.extend(records);
 }
 
 fn replace(stage: &mut Stage<'_>) {
     let other = stage.some_message();
-    stage.message = Message { name: stage.name.clone(), kind: stage.kind, ..other };
+    stage.message = Message {
+        name: stage.name.clone(),
+        kind: stage.kind,
+        ..other
+    };
 }
 
 fn rename(stage: &mut Stage<'_>) {
@@ -138,7 +160,11 @@ fn rename(stage: &mut Stage<'_>) {
     if stage.dice.happens(40) {
         other.authorities.clone_from(&stage.message.authorities);
     }
-    stage.message = Message { name: stage.name.clone(), kind: stage.kind, ..other };
+    stage.message = Message {
+        name: stage.name.clone(),
+        kind: stage.kind,
+        ..other
+    };
 }
 
 fn cross(stage: &mut Stage<'_>) {
@@ -150,7 +176,11 @@ fn cross(stage: &mut Stage<'_>) {
 }
 
 fn deny(stage: &mut Stage<'_>) {
-    let mut other = if stage.dice.happens(40) { Message::clone(&stage.denial) } else { stage.some_message() };
+    let mut other = if stage.dice.happens(40) {
+        Message::clone(&stage.denial)
+    } else {
+        stage.some_message()
+    };
     for _ in 0..3 {
         if other.answers.is_empty() {
             break;
@@ -159,7 +189,11 @@ fn deny(stage: &mut Stage<'_>) {
     }
     stage.message.answers.clear();
     stage.message.authorities = other.authorities;
-    let code = if stage.dice.happens(50) { other.flags & 15 } else { code::NXDOMAIN };
+    let code = if stage.dice.happens(50) {
+        other.flags & 15
+    } else {
+        code::NXDOMAIN
+    };
     stage.message.set_code(code);
 }
 
@@ -169,7 +203,9 @@ fn unsigned_alias(stage: &mut Stage<'_>) {
         1 => name("mx.plain.test."),
         2 => name("nowhere.evil.test."),
         3 => crate::dnssec_differential::wire::child("x", &stage.name),
-        _ => stage.some_set().map_or_else(|| name("mx.nsec.test."), |set| set.owner().clone()),
+        _ => stage
+            .some_set()
+            .map_or_else(|| name("mx.nsec.test."), |set| set.owner().clone()),
     };
     let owner = match stage.dice.below(8) {
         0 => parent(&stage.name),
@@ -197,14 +233,23 @@ fn change_owner(stage: &mut Stage<'_>) {
         1 => crate::dnssec_differential::wire::child("x", &stage.name),
         2 => stage.name.clone(),
         3 => crate::dnssec_differential::wire::child("*", &parent(&stage.name)),
-        _ => stage.some_set().map_or_else(|| vec![0], |set| set.owner().clone()),
+        _ => stage
+            .some_set()
+            .map_or_else(|| vec![0], |set| set.owner().clone()),
     };
     let whole = stage.dice.happens(60);
-    let Some((owner, set)) = some_record(stage, |_| true).map(|record| (record.owner.clone(), record.set())) else {
+    let Some((owner, set)) =
+        some_record(stage, |_| true).map(|record| (record.owner.clone(), record.set()))
+    else {
         return;
     };
     let mut once = true;
-    for record in stage.message.answers.iter_mut().chain(&mut stage.message.authorities) {
+    for record in stage
+        .message
+        .answers
+        .iter_mut()
+        .chain(&mut stage.message.authorities)
+    {
         if record.owner == owner && record.set() == set && (whole || once) {
             record.owner.clone_from(&other);
             once = false;
@@ -214,10 +259,24 @@ fn change_owner(stage: &mut Stage<'_>) {
 
 fn change_type(stage: &mut Stage<'_>) {
     let class = stage.dice.happens(40);
-    let kinds = [kind::A, kind::CNAME, kind::MX, kind::TXT, kind::TLSA, kind::DS, kind::NSEC, kind::NS, 65280];
+    let kinds = [
+        kind::A,
+        kind::CNAME,
+        kind::MX,
+        kind::TXT,
+        kind::TLSA,
+        kind::DS,
+        kind::NSEC,
+        kind::NS,
+        65280,
+    ];
     let other = stage.dice.pick(&kinds).copied().unwrap_or(kind::A);
     if let Some(record) = some_record(stage, |_| true) {
-        if class { record.class = 3 } else { record.kind = other }
+        if class {
+            record.class = 3
+        } else {
+            record.kind = other
+        }
     }
 }
 
@@ -236,7 +295,9 @@ fn change_ttl(stage: &mut Stage<'_>) {
 
 fn change_data(stage: &mut Stage<'_>) {
     let mut dice = stage.dice.fork();
-    if let Some(record) = some_record(stage, |record| !record.data.is_empty() && record.kind != kind::SOA) {
+    if let Some(record) = some_record(stage, |record| {
+        !record.data.is_empty() && record.kind != kind::SOA
+    }) {
         // Names keep their form: what cannot be read is no test of a validator.
         let fixed = match record.kind {
             kind::CNAME | kind::NS | kind::DNAME | kind::NSEC => 1..2,
@@ -257,7 +318,9 @@ fn change_signature(stage: &mut Stage<'_>) {
     let asked = stage.name.clone();
     let zone = stage.world.zone_of(&asked).clone();
     let all = dice.happens(50);
-    let change = |data: &mut Vec<u8>, dice: &mut crate::dnssec_differential::dice::Dice| match dice.below(9) {
+    let change = |data: &mut Vec<u8>, dice: &mut crate::dnssec_differential::dice::Dice| match dice
+        .below(9)
+    {
         0 => data[3] = data[3].wrapping_sub(1),
         1 => data[3] = data[3].wrapping_add(1),
         2 => data[3] = dice.below(4).try_into().unwrap_or(0),
@@ -267,7 +330,14 @@ fn change_signature(stage: &mut Stage<'_>) {
         6 => data[17] ^= 1,
         7 => data[0..2].copy_from_slice(&[0, u8::try_from(dice.below(53)).unwrap_or(1)]),
         _ => {
-            let signers = [name("evil.test."), parent(&zone), asked.clone(), name("test."), vec![0], zone.clone()];
+            let signers = [
+                name("evil.test."),
+                parent(&zone),
+                asked.clone(),
+                name("test."),
+                vec![0],
+                zone.clone(),
+            ];
             let end = 18 + data[18..].iter().position(|octet| *octet == 0).unwrap_or(0);
             if let Some(signer) = dice.pick(&signers) {
                 data.splice(18..=end, signer.iter().copied());
@@ -276,10 +346,15 @@ fn change_signature(stage: &mut Stage<'_>) {
     };
     if all {
         let repeat = dice.fork();
-        for record in section(stage).iter_mut().filter(|record| record.kind == kind::RRSIG && record.data.len() > 20) {
+        for record in section(stage)
+            .iter_mut()
+            .filter(|record| record.kind == kind::RRSIG && record.data.len() > 20)
+        {
             change(&mut record.data, &mut repeat.clone());
         }
-    } else if let Some(record) = some_record(stage, |record| record.kind == kind::RRSIG && record.data.len() > 20) {
+    } else if let Some(record) = some_record(stage, |record| {
+        record.kind == kind::RRSIG && record.data.len() > 20
+    }) {
         change(&mut record.data, &mut dice);
     }
 }
@@ -306,7 +381,14 @@ fn move_records(stage: &mut Stage<'_>) {
 
 fn change_code(stage: &mut Stage<'_>) {
     let now = stage.message.code();
-    let codes = [code::NOERROR, code::NXDOMAIN, code::NOERROR, code::NXDOMAIN, code::SERVFAIL, code::REFUSED];
+    let codes = [
+        code::NOERROR,
+        code::NXDOMAIN,
+        code::NOERROR,
+        code::NXDOMAIN,
+        code::SERVFAIL,
+        code::REFUSED,
+    ];
     let other: Vec<u16> = codes.into_iter().filter(|code| *code != now).collect();
     let other = stage.dice.pick(&other).copied().unwrap_or(code::SERVFAIL);
     stage.message.set_code(other);
@@ -320,15 +402,20 @@ fn set_flags(stage: &mut Stage<'_>) {
     }
 }
 
-/// Denials that are genuine, and have to do with the name: whether they prove anything is another question.
+/// Denials that are genuine, and have to do with the name: whether they prove anything is another
+/// question.
 fn touching_denials(stage: &mut Stage<'_>) {
     let mut dice = stage.dice.fork();
     let touching = stage.denials_that_touch();
-    let picked: Vec<Record> =
-        (0..=dice.below(3)).filter_map(|_| dice.pick(&touching)).flat_map(|set| set.all()).collect();
+    let picked: Vec<Record> = (0..=dice.below(3))
+        .filter_map(|_| dice.pick(&touching))
+        .flat_map(|set| set.all())
+        .collect();
     let message = &mut stage.message;
     if dice.happens(60) {
-        message.authorities.retain(|record| record.set() == kind::SOA && is_in(&stage.name, &record.owner));
+        message
+            .authorities
+            .retain(|record| record.set() == kind::SOA && is_in(&stage.name, &record.owner));
     }
     message.authorities.extend(picked);
     match dice.below(3) {
@@ -341,11 +428,14 @@ fn touching_denials(stage: &mut Stage<'_>) {
     }
     if dice.happens(25) && message.answers.is_empty() {
         // Something below what is said not to be signed.
-        message.answers = crate::dnssec_differential::forgery::records(&stage.name, stage.kind, &mut dice);
+        message.answers =
+            crate::dnssec_differential::forgery::records(&stage.name, stage.kind, &mut dice);
         message.set_code(code::NOERROR);
     }
-    message.authorities =
-        sets(&message.authorities).iter().flat_map(crate::dnssec_differential::world::Set::all).collect();
+    message.authorities = sets(&message.authorities)
+        .iter()
+        .flat_map(crate::dnssec_differential::world::Set::all)
+        .collect();
 }
 
 fn capitals(stage: &mut Stage<'_>) {

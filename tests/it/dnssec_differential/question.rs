@@ -89,10 +89,21 @@ const NAMES: [(&str, &[Kind]); 33] = [
 /// All questions about these zones.
 pub(crate) fn all(zones: &[String]) -> Vec<Question> {
     let mut questions = Vec::new();
-    for zone in zones.iter().map(|zone| zone.strip_suffix('.').unwrap_or(zone)).filter(|zone| !zone.is_empty()) {
+    for zone in zones
+        .iter()
+        .map(|zone| zone.strip_suffix('.').unwrap_or(zone))
+        .filter(|zone| !zone.is_empty())
+    {
         for (label, kinds) in NAMES {
-            let name = if label.is_empty() { zone.to_owned() } else { format!("{label}.{zone}") };
-            questions.extend(kinds.iter().map(|kind| Question { name: name.clone(), kind: *kind }));
+            let name = if label.is_empty() {
+                zone.to_owned()
+            } else {
+                format!("{label}.{zone}")
+            };
+            questions.extend(kinds.iter().map(|kind| Question {
+                name: name.clone(),
+                kind: *kind,
+            }));
         }
     }
     questions

@@ -8,9 +8,9 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Mutex;
 use std::time::Instant;
 
-use gatepost::address::Domain;
 use gatepost::config;
-use gatepost::dns::{AnswerRecords, Dns, DnsAnswer, Exchange, LookupError};
+use gatepost::net::dns::{AnswerRecords, Dns, DnsAnswer, Exchange, LookupError};
+use gatepost::smtp::address::Domain;
 
 use super::question::{Kind, Question};
 use super::verdict::{Finding, Found, Ours, Verdict};
@@ -23,8 +23,10 @@ pub(crate) struct Gatepost(config::DnsConfig);
 impl Gatepost {
     pub(crate) fn new(folder: &Path) -> Self {
         let anchor = folder.join("root.dnskey");
-        let dns =
-            format!("servers = [\"127.0.0.1:53\"]\ndnssec = \"require\"\ntrust_anchor = \"{}\"", anchor.display());
+        let dns = format!(
+            "servers = [\"127.0.0.1:53\"]\ndnssec = \"require\"\ntrust_anchor = \"{}\"",
+            anchor.display()
+        );
         Self(ConfigBuilder::new().table("dns", &dns).parse().dns)
     }
 
@@ -42,7 +44,13 @@ impl Gatepost {
             Kind::Addresses => ours(dns.addresses(&domain()).await, ToString::to_string),
             Kind::Txt => ours(dns.txt(&question.name).await, Clone::clone),
             Kind::Tlsa(port) => ours(dns.tlsa(port, &domain()).await, |tlsa| {
-                format!("{} {} {} {}", tlsa.usage, tlsa.selector, tlsa.matching, hex(&tlsa.data))
+                format!(
+                    "{} {} {} {}",
+                    tlsa.usage,
+                    tlsa.selector,
+                    tlsa.matching,
+                    hex(&tlsa.data)
+                )
             }),
         }
     }
@@ -53,22 +61,38 @@ fn ours<T>(outcome: Result<DnsAnswer<T>, LookupError>, show: impl Fn(&T) -> Stri
     match outcome {
         Ok(answer) => {
             let found = match &answer.found {
-                AnswerRecords::Records(records) => Found::Records(records.iter().map(show).collect()),
+                AnswerRecords::Records(records) => {
+                    Found::Records(records.iter().map(show).collect())
+                }
                 AnswerRecords::NoData => Found::NoData,
                 AnswerRecords::NoDomain => Found::NoDomain,
             };
-            let finding = Finding { found, end: answer.name.clone() };
-            let verdict =
-                if answer.security.is_secure() { Verdict::Secure(finding) } else { Verdict::Insecure(finding) };
+            let finding = Finding {
+                found,
+                end: answer.name.clone(),
+            };
+            let verdict = if answer.security.is_secure() {
+                Verdict::Secure(finding)
+            } else {
+                Verdict::Insecure(finding)
+            };
             let holds = answer.expires.saturating_duration_since(now);
-            Ours { verdict, first: Some(answer.first_link.is_secure()), holds }
+            Ours {
+                verdict,
+                first: Some(answer.first_link.is_secure()),
+                holds,
+            }
         }
         Err(fault) => {
             let verdict = match &fault {
                 LookupError::Bogus(why) => Verdict::Bogus(why.clone()),
                 LookupError::Server(_) | LookupError::Timeout => Verdict::None(fault.to_string()),
             };
-            Ours { verdict, first: None, holds: std::time::Duration::ZERO }
+            Ours {
+                verdict,
+                first: None,
+                holds: std::time::Duration::ZERO,
+            }
         }
     }
 }
@@ -108,18 +132,33 @@ impl Unbound {
             folder.display()
         );
         std::fs::write(&configuration, lines).expect("written");
-        let helpers = (0..count).map(|_| Mutex::new(Helper::start(&configuration))).collect();
-        Self { helpers, _folder: own }
+        let helpers = (0..count)
+            .map(|_| Mutex::new(Helper::start(&configuration)))
+            .collect();
+        Self {
+            helpers,
+            _folder: own,
+        }
     }
 
     /// Asks one question of a server; it blocks.
     pub(crate) fn ask(&self, server: SocketAddr, name: &Name, kind: u16) -> Verdict {
-        let free = self.helpers.iter().find_map(|helper| helper.try_lock().ok());
-        let mut helper = free
-            .unwrap_or_else(|| self.helpers[usize::from(server.port()) % self.helpers.len()].lock().expect("no panic"));
-        writeln!(helper.input, "{} {} {kind}", server.port(), text(name)).expect("cold_cache.py reads");
+        let free = self
+            .helpers
+            .iter()
+            .find_map(|helper| helper.try_lock().ok());
+        let mut helper = free.unwrap_or_else(|| {
+            self.helpers[usize::from(server.port()) % self.helpers.len()]
+                .lock()
+                .expect("no panic")
+        });
+        writeln!(helper.input, "{} {} {kind}", server.port(), text(name))
+            .expect("cold_cache.py reads");
         let mut line = String::new();
-        helper.output.read_line(&mut line).expect("cold_cache.py writes");
+        helper
+            .output
+            .read_line(&mut line)
+            .expect("cold_cache.py writes");
         drop(helper);
         verdict(&line, kind)
     }
@@ -127,7 +166,8 @@ impl Unbound {
 
 impl Helper {
     fn start(configuration: &Path) -> Self {
-        let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/it/dnssec_differential/cold_cache.py");
+        let script = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+            .join("tests/it/dnssec_differential/cold_cache.py");
         let mut process = Command::new("/usr/bin/python3")
             .arg(script)
             .arg(configuration)
@@ -138,21 +178,33 @@ impl Helper {
             .expect("Debian's Python with python3-unbound");
         let input = process.stdin.take().expect("piped");
         let output = BufReader::new(process.stdout.take().expect("piped"));
-        Self { process, input, output }
+        Self {
+            process,
+            input,
+            output,
+        }
     }
 }
 
 fn verdict(line: &str, kind: u16) -> Verdict {
     let words: Vec<&str> = line.trim_end_matches('\n').split('\t').collect();
-    let [word, code, end, data, why] = words[..] else { panic!("cold_cache.py says {line:?}") };
-    let records: BTreeSet<String> =
-        data.split(',').filter(|data| *data != "-").map(|data| record(&unhex(data), kind)).collect();
+    let [word, code, end, data, why] = words[..] else {
+        panic!("cold_cache.py says {line:?}")
+    };
+    let records: BTreeSet<String> = data
+        .split(',')
+        .filter(|data| *data != "-")
+        .map(|data| record(&unhex(data), kind))
+        .collect();
     let found = match (records.is_empty(), code) {
         (false, _) => Found::Records(records),
         (true, "3") => Found::NoDomain,
         (true, _) => Found::NoData,
     };
-    let finding = Finding { found, end: end.trim_end_matches('.').to_lowercase() };
+    let finding = Finding {
+        found,
+        end: end.trim_end_matches('.').to_lowercase(),
+    };
     match word {
         "secure" => Verdict::Secure(finding),
         "insecure" => Verdict::Insecure(finding),
@@ -165,20 +217,30 @@ fn verdict(line: &str, kind: u16) -> Verdict {
 fn record(data: &[u8], of: u16) -> String {
     match (of, data) {
         (kind::A, [a, b, c, d]) => Ipv4Addr::new(*a, *b, *c, *d).to_string(),
-        (kind::AAAA, _) => {
-            <[u8; 16]>::try_from(data).map(|octets| Ipv6Addr::from(octets).to_string()).unwrap_or_default()
-        }
+        (kind::AAAA, _) => <[u8; 16]>::try_from(data)
+            .map(|octets| Ipv6Addr::from(octets).to_string())
+            .unwrap_or_default(),
         (kind::MX, [high, low, host @ ..]) => {
             let host = text(host);
-            let host = if host == "." { "." } else { host.trim_end_matches('.') };
-            format!("{} {}", u16::from_be_bytes([*high, *low]), host.to_lowercase())
+            let host = if host == "." {
+                "."
+            } else {
+                host.trim_end_matches('.')
+            };
+            format!(
+                "{} {}",
+                u16::from_be_bytes([*high, *low]),
+                host.to_lowercase()
+            )
         }
         // Character-strings have the form of labels.
         (kind::TXT, _) => {
             let strings = [data, &[0]].concat();
             String::from_utf8_lossy(&labels(&strings).concat()).into_owned()
         }
-        (kind::TLSA, [usage, selector, matching, rest @ ..]) => format!("{usage} {selector} {matching} {}", hex(rest)),
+        (kind::TLSA, [usage, selector, matching, rest @ ..]) => {
+            format!("{usage} {selector} {matching} {}", hex(rest))
+        }
         _ => hex(data),
     }
 }

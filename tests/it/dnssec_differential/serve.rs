@@ -17,11 +17,13 @@ use super::world::World;
 
 /// CNAMEs that one answer follows, at most.
 const ALIASES_MAX: usize = 10;
-/// Percent of the answers that are changed: of the question's own, of the chain of trust, and of others.
+/// Percent of the answers that are changed: of the question's own, of the chain of trust, and of
+/// others.
 const OWN: usize = 50;
 const CHAIN: usize = 6;
 const OTHER: usize = 25;
-/// Percent of the conversations that are an attack, and of its answers that are changed at random as well.
+/// Percent of the conversations that are an attack, and of its answers that are changed at random
+/// as well.
 const ATTACKED: usize = 25;
 const BESIDES: usize = 10;
 
@@ -33,7 +35,11 @@ pub(crate) enum Script {
     /// Whatever the seed says.
     Random { seed: u64 },
     /// One attack on a zone.
-    Attack { seed: u64, attack: Attack, victim: Name },
+    Attack {
+        seed: u64,
+        attack: Attack,
+        victim: Name,
+    },
 }
 
 /// What was done to an answer, and what it became.
@@ -51,14 +57,24 @@ pub(crate) struct Plan {
 
 impl Plan {
     pub(crate) fn new(world: &Arc<World>, script: Script, asked: Vec<(Name, u16)>) -> Arc<Self> {
-        Arc::new(Self { world: Arc::clone(world), script, asked, log: Mutex::default() })
+        Arc::new(Self {
+            world: Arc::clone(world),
+            script,
+            asked,
+            log: Mutex::default(),
+        })
     }
 
-    /// The answer to a question: always the same. Where aliases are followed, every part of it is the answer that a
-    /// question for that part alone would have had: one resolver takes them at once, the other asks for each.
+    /// The answer to a question: always the same. Where aliases are followed, every part of it is
+    /// the answer that a question for that part alone would have had: one resolver takes them at
+    /// once, the other asks for each.
     async fn answer(&self, name: &Name, kind: u16) -> Message {
         let message = self.part(name, kind).await;
-        if self.follows() { self.follow(message).await } else { message }
+        if self.follows() {
+            self.follow(message).await
+        } else {
+            message
+        }
     }
 
     /// Follows the aliases of an answer, as a recursive resolver does.
@@ -69,21 +85,40 @@ impl Plan {
         }
         for _ in 0..ALIASES_MAX {
             let of_name = |record: &&Record| lower(&record.owner) == at;
-            let alias = message.answers.iter().filter(of_name).find(|record| record.kind == kind::CNAME);
-            let is_over = message.answers.iter().filter(of_name).any(|record| record.kind == kind);
-            let Some(target) = alias.filter(|alias| !is_over && is_name(&alias.data)).map(|alias| lower(&alias.data))
+            let alias = message
+                .answers
+                .iter()
+                .filter(of_name)
+                .find(|record| record.kind == kind::CNAME);
+            let is_over = message
+                .answers
+                .iter()
+                .filter(of_name)
+                .any(|record| record.kind == kind);
+            let Some(target) = alias
+                .filter(|alias| !is_over && is_name(&alias.data))
+                .map(|alias| lower(&alias.data))
             else {
                 break;
             };
             at = target;
-            let is_answered =
-                message.answers.iter().any(|record| lower(&record.owner) == at && record.set() != kind::NSEC);
-            if is_answered || message.authorities.iter().any(|record| record.kind == kind::SOA) {
+            let is_answered = message
+                .answers
+                .iter()
+                .any(|record| lower(&record.owner) == at && record.set() != kind::NSEC);
+            if is_answered
+                || message
+                    .authorities
+                    .iter()
+                    .any(|record| record.kind == kind::SOA)
+            {
                 continue;
             }
             let next = self.part(&at, kind).await;
             message.answers.extend(next.answers);
-            message.authorities.retain(|record| record.set() != kind::NS);
+            message
+                .authorities
+                .retain(|record| record.set() != kind::NS);
             message.authorities.extend(next.authorities);
             message.flags = message.flags & !15 | next.flags & 15;
         }
@@ -93,30 +128,54 @@ impl Plan {
     fn follows(&self) -> bool {
         match self.script {
             Script::Genuine { whole } => whole,
-            Script::Random { seed } | Script::Attack { seed, .. } => Dice::new(seed, b"whole", 0).happens(50),
+            Script::Random { seed } | Script::Attack { seed, .. } => {
+                Dice::new(seed, b"whole", 0).happens(50)
+            }
         }
     }
 
     async fn part(&self, name: &Name, kind: u16) -> Message {
-        let known = self.log.lock().expect("no panic").get(&(name.clone(), kind)).map(|(_, message)| message.clone());
+        let known = self
+            .log
+            .lock()
+            .expect("no panic")
+            .get(&(name.clone(), kind))
+            .map(|(_, message)| message.clone());
         if let Some(known) = known {
             return known;
         }
         let (done, message) = match &self.script {
-            Script::Genuine { .. } => (Vec::new(), Message::clone(&*self.world.genuine(name, kind).await)),
+            Script::Genuine { .. } => (
+                Vec::new(),
+                Message::clone(&*self.world.genuine(name, kind).await),
+            ),
             Script::Random { seed } => self.random(*seed, name, kind).await,
-            Script::Attack { seed, attack, victim } => {
+            Script::Attack {
+                seed,
+                attack,
+                victim,
+            } => {
                 let mut stage = self.stage(*seed, name, kind).await;
-                let done = attack.play(&mut stage, victim, self.is_asked(name, kind)).await;
-                (done.then(|| format!("{attack:?}")).into_iter().collect(), stage.message)
+                let done = attack
+                    .play(&mut stage, victim, self.is_asked(name, kind))
+                    .await;
+                (
+                    done.then(|| format!("{attack:?}")).into_iter().collect(),
+                    stage.message,
+                )
             }
         };
-        self.log.lock().expect("no panic").insert((name.clone(), kind), (done, message.clone()));
+        self.log
+            .lock()
+            .expect("no panic")
+            .insert((name.clone(), kind), (done, message.clone()));
         message
     }
 
     fn is_asked(&self, name: &Name, kind: u16) -> bool {
-        self.asked.iter().any(|(asked, of_kind)| asked == name && *of_kind == kind)
+        self.asked
+            .iter()
+            .any(|(asked, of_kind)| asked == name && *of_kind == kind)
     }
 
     async fn stage(&self, seed: u64, name: &Name, kind: u16) -> Stage<'_> {
@@ -145,10 +204,19 @@ impl Plan {
             let attack = *dice.pick(&ATTACKS).expect("there are some");
             let mut victim = self.world.zone_of(&self.asked[0].0).clone();
             if dice.happens(20) {
-                victim = self.world.zone_of(&crate::dnssec_differential::wire::parent(&victim)).clone();
+                victim = self
+                    .world
+                    .zone_of(&crate::dnssec_differential::wire::parent(&victim))
+                    .clone();
             }
-            if attack.play(&mut stage, &victim, self.is_asked(name, kind)).await {
-                done.push(format!("{attack:?} on {}", crate::dnssec_differential::wire::text(&victim)));
+            if attack
+                .play(&mut stage, &victim, self.is_asked(name, kind))
+                .await
+            {
+                done.push(format!(
+                    "{attack:?} on {}",
+                    crate::dnssec_differential::wire::text(&victim)
+                ));
             }
         }
         if stage.dice.happens(percent) {
@@ -163,7 +231,8 @@ impl Plan {
         let query = Message::parse(octets)?;
         let mut reply = self.answer(&query.name, query.kind).await;
         if !query.dnssec {
-            let plain = |record: &Record| !matches!(record.kind, kind::RRSIG | kind::NSEC | kind::NSEC3);
+            let plain =
+                |record: &Record| !matches!(record.kind, kind::RRSIG | kind::NSEC | kind::NSEC3);
             reply.answers.retain(plain);
             reply.authorities.retain(plain);
         }
@@ -194,7 +263,10 @@ impl Served {
         let mut tasks = JoinSet::new();
         tasks.spawn(datagrams(Arc::clone(plan), udp));
         tasks.spawn(streams(Arc::clone(plan), tcp));
-        Self { address, _tasks: tasks }
+        Self {
+            address,
+            _tasks: tasks,
+        }
     }
 }
 
@@ -202,7 +274,9 @@ async fn datagrams(plan: Arc<Plan>, socket: UdpSocket) {
     let mut buffer = [0; 4096];
     loop {
         // An error is what comes back from a port that nobody listens on any more.
-        let Ok((length, from)) = socket.recv_from(&mut buffer).await else { continue };
+        let Ok((length, from)) = socket.recv_from(&mut buffer).await else {
+            continue;
+        };
         if let Some(reply) = plan.reply(&buffer[..length], true).await {
             let _ = socket.send_to(&reply, from).await;
         }
@@ -222,9 +296,17 @@ async fn stream_of(plan: Arc<Plan>, mut stream: TcpStream) {
         if stream.read_exact(&mut question).await.is_err() {
             return;
         }
-        let Some(reply) = plan.reply(&question, false).await else { continue };
-        let Ok(length) = u16::try_from(reply.len()) else { return };
-        if stream.write_all(&[length.to_be_bytes().as_slice(), &reply].concat()).await.is_err() {
+        let Some(reply) = plan.reply(&question, false).await else {
+            continue;
+        };
+        let Ok(length) = u16::try_from(reply.len()) else {
+            return;
+        };
+        if stream
+            .write_all(&[length.to_be_bytes().as_slice(), &reply].concat())
+            .await
+            .is_err()
+        {
             return;
         }
     }
@@ -232,7 +314,9 @@ async fn stream_of(plan: Arc<Plan>, mut stream: TcpStream) {
 
 async fn one_port() -> (UdpSocket, TcpListener) {
     for _ in 0..100 {
-        let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("loopback");
+        let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+            .await
+            .expect("loopback");
         if let Ok(udp) = UdpSocket::bind(tcp.local_addr().expect("bound")).await {
             return (udp, tcp);
         }

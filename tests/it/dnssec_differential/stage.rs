@@ -26,7 +26,11 @@ impl<'a> Stage<'a> {
         let world = self.world;
         let own = world.zone_of(&self.name);
         let all: Vec<&Name> = world.loot.keys().collect();
-        let below: Vec<&Name> = all.iter().copied().filter(|zone| *zone != own && is_in(zone, own)).collect();
+        let below: Vec<&Name> = all
+            .iter()
+            .copied()
+            .filter(|zone| *zone != own && is_in(zone, own))
+            .collect();
         let evil: Vec<&Name> = all.iter().copied().filter(|zone| is_evil(zone)).collect();
         let zone = match self.dice.below(100) {
             0..40 => own,
@@ -44,9 +48,14 @@ impl<'a> Stage<'a> {
         let kind = self.kind;
         let mut dice = self.dice.fork();
         let loot = self.some_zone();
-        let alike: Vec<&Arc<Message>> =
-            loot.messages.iter().filter(|message| !same_kind || message.kind == kind).collect();
-        let picked = dice.pick(&alike).map_or_else(|| self.denial.clone(), |message| Arc::clone(message));
+        let alike: Vec<&Arc<Message>> = loot
+            .messages
+            .iter()
+            .filter(|message| !same_kind || message.kind == kind)
+            .collect();
+        let picked = dice
+            .pick(&alike)
+            .map_or_else(|| self.denial.clone(), |message| Arc::clone(message));
         Message::clone(&picked)
     }
 
@@ -56,7 +65,11 @@ impl<'a> Stage<'a> {
         let kind = self.kind;
         let mut dice = self.dice.fork();
         let loot = self.some_zone();
-        let alike: Vec<&Set> = loot.sets.iter().filter(|set| !same_kind || set.kind() == kind).collect();
+        let alike: Vec<&Set> = loot
+            .sets
+            .iter()
+            .filter(|set| !same_kind || set.kind() == kind)
+            .collect();
         dice.pick(&alike).map(|set| (*set).clone())
     }
 
@@ -70,10 +83,15 @@ impl<'a> Stage<'a> {
         names
     }
 
-    /// Genuine denials of the zones above, and of the attacker's, that match or cover one of the names above.
+    /// Genuine denials of the zones above, and of the attacker's, that match or cover one of the
+    /// names above.
     pub(crate) fn denials_that_touch(&self) -> Vec<&Set> {
         let names = self.names_above();
-        let zones = self.world.loot.iter().filter(|(zone, _)| is_in(&self.name, zone) || is_evil(zone));
+        let zones = self
+            .world
+            .loot
+            .iter()
+            .filter(|(zone, _)| is_in(&self.name, zone) || is_evil(zone));
         zones
             .flat_map(|(zone, loot)| loot.sets.iter().map(move |set| (zone, set)))
             .filter(|(zone, set)| names.iter().any(|name| touches(zone, set, name)))
@@ -84,7 +102,9 @@ impl<'a> Stage<'a> {
 
 /// Whether a zone is the attacker's.
 fn is_evil(zone: &[u8]) -> bool {
-    labels(zone).first().is_some_and(|label| label.starts_with(b"evil"))
+    labels(zone)
+        .first()
+        .is_some_and(|label| label.starts_with(b"evil"))
 }
 
 /// Whether an NSEC or NSEC3 record matches or covers a name.
@@ -93,7 +113,10 @@ fn touches(zone: &[u8], set: &Set, name: &[u8]) -> bool {
     match set.kind() {
         kind::NSEC => {
             let owner = canonical(set.owner(), name);
-            let next = &data[..=labels(data).iter().map(|label| label.len() + 1).sum::<usize>()];
+            let next = &data[..=labels(data)
+                .iter()
+                .map(|label| label.len() + 1)
+                .sum::<usize>()];
             owner.is_le() && (canonical(name, next).is_lt() || next == zone)
         }
         kind::NSEC3 => {

@@ -26,7 +26,9 @@ impl fmt::Debug for Finding {
         write!(f, "{}: ", self.end)?;
         match &self.found {
             Found::Records(records) => {
-                let short = records.iter().map(|record| record.chars().take(24).collect::<String>());
+                let short = records
+                    .iter()
+                    .map(|record| record.chars().take(24).collect::<String>());
                 f.write_str(&short.collect::<Vec<_>>().join(", "))
             }
             none => write!(f, "{none:?}"),
@@ -71,12 +73,16 @@ pub(crate) struct Ours {
 /// Nothing in the zones may be believed for longer, whatever an answer says: their TTL is an hour.
 const HOLDS_MAX: Duration = Duration::from_hours(1);
 
-/// The verdicts on the questions of one lookup as one. Of a lookup of addresses, the family counts that Gatepost shows.
+/// The verdicts on the questions of one lookup as one. Of a lookup of addresses, the family counts
+/// that Gatepost shows.
 pub(crate) fn together(ours: &Verdict, kind: Kind, mut theirs: Vec<Verdict>) -> Verdict {
     if let (Kind::Addresses, Verdict::Secure(finding) | Verdict::Insecure(finding)) = (kind, ours)
         && let Found::Records(records) = &finding.found
     {
-        let shown = [records.iter().any(|one| one.contains(':')), records.iter().any(|one| !one.contains(':'))];
+        let shown = [
+            records.iter().any(|one| one.contains(':')),
+            records.iter().any(|one| !one.contains(':')),
+        ];
         let mut at = 0;
         theirs.retain(|_| {
             at += 1;
@@ -94,11 +100,18 @@ pub(crate) fn together(ours: &Verdict, kind: Kind, mut theirs: Vec<Verdict>) -> 
         Verdict::Bogus(_) | Verdict::None(_) | Verdict::Endless => None,
     });
     let finding = finding.reduce(|one, other| match (&one.found, &other.found) {
-        (Found::Records(some), Found::Records(more)) => Finding { found: Found::Records(some | more), end: other.end },
+        (Found::Records(some), Found::Records(more)) => Finding {
+            found: Found::Records(some | more),
+            end: other.end,
+        },
         (Found::Records(_), _) => one,
         _ => other,
     });
-    let worst = theirs.iter().min_by_key(|verdict| worst(verdict)).expect("a lookup has questions").clone();
+    let worst = theirs
+        .iter()
+        .min_by_key(|verdict| worst(verdict))
+        .expect("a lookup has questions")
+        .clone();
     match (worst, finding) {
         (Verdict::Secure(_), Some(finding)) => Verdict::Secure(finding),
         (Verdict::Insecure(_), Some(finding)) => Verdict::Insecure(finding),
@@ -106,7 +119,8 @@ pub(crate) fn together(ours: &Verdict, kind: Kind, mut theirs: Vec<Verdict>) -> 
     }
 }
 
-/// In which way our verdict is laxer than the other; `None` where it is not, or the other is no verdict.
+/// In which way our verdict is laxer than the other; `None` where it is not, or the other is no
+/// verdict.
 pub(crate) fn laxity(ours: &Verdict, theirs: &Verdict) -> Option<&'static str> {
     match (ours, theirs) {
         (Verdict::Endless, _) => Some("without an end"),
@@ -114,13 +128,15 @@ pub(crate) fn laxity(ours: &Verdict, theirs: &Verdict) -> Option<&'static str> {
         (Verdict::Secure(_), Verdict::Insecure(_)) => Some("secure where it is insecure"),
         (Verdict::Insecure(_), Verdict::Secure(_)) => Some("insecure where it is secure"),
         (Verdict::Insecure(_), Verdict::Bogus(_)) => Some("insecure where it is bogus"),
-        (Verdict::Secure(ours), Verdict::Secure(theirs)) if ours != theirs => Some("both secure, with other data"),
+        (Verdict::Secure(ours), Verdict::Secure(theirs)) if ours != theirs => {
+            Some("both secure, with other data")
+        }
         _ => None,
     }
 }
 
-/// Whether our verdict is what is true of the zones: secure with their own data, or insecure where they are. Nobody is
-/// deceived by that, whatever else was added to the answers or lost.
+/// Whether our verdict is what is true of the zones: secure with their own data, or insecure where
+/// they are. Nobody is deceived by that, whatever else was added to the answers or lost.
 pub(crate) fn is_true(ours: &Verdict, truth: &Verdict) -> bool {
     match (ours, truth) {
         (Verdict::Secure(ours), Verdict::Secure(truth)) => ours == truth,
@@ -128,9 +144,20 @@ pub(crate) fn is_true(ours: &Verdict, truth: &Verdict) -> bool {
     }
 }
 
-/// In which way our verdict is laxer than what is true of the zones, whatever happened to the answers.
-pub(crate) fn falsehood(ours: &Ours, truth: &Verdict, first: Option<bool>, unsigned: bool) -> Option<&'static str> {
-    if unsigned && matches!((&ours.verdict, truth), (Verdict::Insecure(_), Verdict::Bogus(_))) {
+/// In which way our verdict is laxer than what is true of the zones, whatever happened to the
+/// answers.
+pub(crate) fn falsehood(
+    ours: &Ours,
+    truth: &Verdict,
+    first: Option<bool>,
+    unsigned: bool,
+) -> Option<&'static str> {
+    if unsigned
+        && matches!(
+            (&ours.verdict, truth),
+            (Verdict::Insecure(_), Verdict::Bogus(_))
+        )
+    {
         return None;
     }
     if let Some(laxity) = laxity(&ours.verdict, truth) {

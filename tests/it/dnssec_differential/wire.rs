@@ -1,5 +1,5 @@
-//! DNS messages as octets and back (RFC 1035 §4), with a codec of its own: a fault of the library under test
-//! must not hide itself.
+//! DNS messages as octets and back (RFC 1035 §4), with a codec of its own: a fault of the library
+//! under test must not hide itself.
 
 use std::fmt::Write as _;
 
@@ -60,7 +60,13 @@ pub(crate) struct Record {
 
 impl Record {
     pub(crate) fn new(owner: &[u8], kind: u16, data: Vec<u8>) -> Self {
-        Self { owner: owner.to_vec(), kind, class: IN, ttl: 3600, data }
+        Self {
+            owner: owner.to_vec(),
+            kind,
+            class: IN,
+            ttl: 3600,
+            data,
+        }
     }
 
     /// The type of the RRset that the record belongs to or signs.
@@ -89,7 +95,15 @@ pub(crate) struct Message {
 
 impl Message {
     pub(crate) fn query(id: u16, name: &[u8], kind: u16) -> Self {
-        Self { id, flags: flag::CD, name: name.to_vec(), kind, dnssec: true, payload: 4096, ..Self::default() }
+        Self {
+            id,
+            flags: flag::CD,
+            name: name.to_vec(),
+            kind,
+            dnssec: true,
+            payload: 4096,
+            ..Self::default()
+        }
     }
 
     pub(crate) fn code(&self) -> u16 {
@@ -102,7 +116,12 @@ impl Message {
 
     pub(crate) fn parse(octets: &[u8]) -> Option<Self> {
         let mut reader = Reader { octets, at: 0 };
-        let mut message = Self { id: reader.u16()?, flags: reader.u16()?, payload: 512, ..Self::default() };
+        let mut message = Self {
+            id: reader.u16()?,
+            flags: reader.u16()?,
+            payload: 512,
+            ..Self::default()
+        };
         let counts = [reader.u16()?, reader.u16()?, reader.u16()?, reader.u16()?];
         for _ in 0..counts[0] {
             message.name = lower(&reader.name()?);
@@ -129,7 +148,14 @@ impl Message {
     pub(crate) fn octets(&self) -> Vec<u8> {
         let count = |records: &[Record]| u16::try_from(records.len()).unwrap_or(u16::MAX);
         let mut out = Vec::with_capacity(512);
-        for word in [self.id, self.flags, 1, count(&self.answers), count(&self.authorities), 1] {
+        for word in [
+            self.id,
+            self.flags,
+            1,
+            count(&self.answers),
+            count(&self.authorities),
+            1,
+        ] {
             out.extend(word.to_be_bytes());
         }
         out.extend(&self.name);
@@ -139,13 +165,28 @@ impl Message {
             write(&mut out, record);
         }
         let (class, ttl) = (4096, if self.dnssec { 0x8000 } else { 0 });
-        write(&mut out, &Record { owner: vec![0], kind: kind::OPT, class, ttl, data: Vec::new() });
+        write(
+            &mut out,
+            &Record {
+                owner: vec![0],
+                kind: kind::OPT,
+                class,
+                ttl,
+                data: Vec::new(),
+            },
+        );
         out
     }
 
     /// The message in a few short lines, for whoever looks at a conversation that went wrong.
     pub(crate) fn in_words(&self) -> String {
-        let mut out = format!("{} {}: code {}, flags {:04x}\n", text(&self.name), self.kind, self.code(), self.flags);
+        let mut out = format!(
+            "{} {}: code {}, flags {:04x}\n",
+            text(&self.name),
+            self.kind,
+            self.code(),
+            self.flags
+        );
         for (section, records) in [("answer", &self.answers), ("authority", &self.authorities)] {
             for record in records {
                 let _ = writeln!(out, "    {section:9} {}", record.in_words());
@@ -157,8 +198,22 @@ impl Message {
 
 impl Record {
     fn in_words(&self) -> String {
-        let mut out = format!("{} {} class {} type {} ", text(&self.owner), self.ttl, self.class, self.kind);
-        let name_at = |at: usize| self.data.get(at..).and_then(|rest| Reader { octets: rest, at: 0 }.name());
+        let mut out = format!(
+            "{} {} class {} type {} ",
+            text(&self.owner),
+            self.ttl,
+            self.class,
+            self.kind
+        );
+        let name_at = |at: usize| {
+            self.data.get(at..).and_then(|rest| {
+                Reader {
+                    octets: rest,
+                    at: 0,
+                }
+                .name()
+            })
+        };
         let _ = match self.kind {
             kind::RRSIG if self.data.len() > 18 => write!(
                 out,
@@ -170,7 +225,11 @@ impl Record {
                 name_at(18).map_or_else(String::new, |name| text(&name))
             ),
             kind::CNAME | kind::DNAME | kind::NSEC | kind::NS => {
-                write!(out, "{}", name_at(0).map_or_else(String::new, |name| text(&name)))
+                write!(
+                    out,
+                    "{}",
+                    name_at(0).map_or_else(String::new, |name| text(&name))
+                )
             }
             _ => write!(out, "{}", hex(&self.data[..self.data.len().min(24)])),
         };
@@ -200,7 +259,8 @@ impl Reader<'_> {
     }
 
     fn u16(&mut self) -> Option<u16> {
-        self.take(2).map(|octets| u16::from_be_bytes([octets[0], octets[1]]))
+        self.take(2)
+            .map(|octets| u16::from_be_bytes([octets[0], octets[1]]))
     }
 
     fn u32(&mut self) -> Option<u32> {
@@ -244,7 +304,13 @@ impl Reader<'_> {
             _ => {}
         }
         data.extend(self.take(end.checked_sub(self.at)?)?);
-        Some(Record { owner, kind, class, ttl, data })
+        Some(Record {
+            owner,
+            kind,
+            class,
+            ttl,
+            data,
+        })
     }
 }
 
@@ -262,7 +328,9 @@ pub(crate) fn name(text: &str) -> Name {
 pub(crate) fn labels(name: &[u8]) -> Vec<&[u8]> {
     let (mut labels, mut at) = (Vec::new(), 0);
     while let Some(&length) = name.get(at).filter(|length| **length > 0) {
-        let Some(label) = name.get(at + 1..=at + usize::from(length)) else { break };
+        let Some(label) = name.get(at + 1..=at + usize::from(length)) else {
+            break;
+        };
         labels.push(label);
         at += usize::from(length) + 1;
     }
@@ -271,7 +339,13 @@ pub(crate) fn labels(name: &[u8]) -> Vec<&[u8]> {
 
 /// Whether octets are a name: data that was changed need not be.
 pub(crate) fn is_name(octets: &[u8]) -> bool {
-    labels(octets).iter().map(|label| label.len() + 1).sum::<usize>() + 1 == octets.len() && octets.len() < 256
+    labels(octets)
+        .iter()
+        .map(|label| label.len() + 1)
+        .sum::<usize>()
+        + 1
+        == octets.len()
+        && octets.len() < 256
 }
 
 pub(crate) fn text(name: &[u8]) -> String {
@@ -280,7 +354,11 @@ pub(crate) fn text(name: &[u8]) -> String {
         text.push_str(&String::from_utf8_lossy(label));
         text.push('.');
     }
-    if text.is_empty() { ".".to_owned() } else { text }
+    if text.is_empty() {
+        ".".to_owned()
+    } else {
+        text
+    }
 }
 
 pub(crate) fn lower(name: &[u8]) -> Name {
@@ -290,7 +368,10 @@ pub(crate) fn lower(name: &[u8]) -> Name {
 
 /// The name without its first label; the root's parent is the root.
 pub(crate) fn parent(name: &[u8]) -> Name {
-    name.get(usize::from(name[0]) + 1..).filter(|rest| !rest.is_empty()).unwrap_or(&[0]).to_vec()
+    name.get(usize::from(name[0]) + 1..)
+        .filter(|rest| !rest.is_empty())
+        .unwrap_or(&[0])
+        .to_vec()
 }
 
 pub(crate) fn child(label: &str, name: &[u8]) -> Name {
@@ -309,7 +390,10 @@ pub(crate) fn is_in(name: &[u8], zone: &[u8]) -> bool {
 /// The order of names in a zone (RFC 4034 §6.1).
 pub(crate) fn canonical(one: &[u8], other: &[u8]) -> std::cmp::Ordering {
     let (one, other) = (lower(one), lower(other));
-    labels(&one).into_iter().rev().cmp(labels(&other).into_iter().rev())
+    labels(&one)
+        .into_iter()
+        .rev()
+        .cmp(labels(&other).into_iter().rev())
 }
 
 pub(crate) fn hex(octets: &[u8]) -> String {
@@ -320,7 +404,15 @@ pub(crate) fn hex(octets: &[u8]) -> String {
 }
 
 pub(crate) fn unhex(text: &str) -> Vec<u8> {
-    let digits: Vec<u8> =
-        text.chars().filter_map(|digit| digit.to_digit(16)).filter_map(|digit| digit.try_into().ok()).collect();
-    digits.as_chunks::<2>().0.iter().map(|[high, low]| high << 4 | low).collect()
+    let digits: Vec<u8> = text
+        .chars()
+        .filter_map(|digit| digit.to_digit(16))
+        .filter_map(|digit| digit.try_into().ok())
+        .collect();
+    digits
+        .as_chunks::<2>()
+        .0
+        .iter()
+        .map(|[high, low]| high << 4 | low)
+        .collect()
 }

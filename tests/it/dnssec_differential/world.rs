@@ -54,7 +54,9 @@ pub(crate) struct World {
 impl World {
     /// Reads what `.ci/dnssec` has set up, and asks for everything once.
     pub(crate) async fn load(questions: &[(Name, u16)]) -> Self {
-        let variable = |name: &str| std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run .ci/dnssec"));
+        let variable = |name: &str| {
+            std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run .ci/dnssec"))
+        };
         let folder = PathBuf::from(variable("DNSSEC_ZONES"));
         let mut world = Self {
             zones: zones(&folder).iter().map(|zone| name(zone)).collect(),
@@ -71,18 +73,26 @@ impl World {
     /// The zone that has a name.
     pub(crate) fn zone_of(&self, name: &[u8]) -> &Name {
         let above = self.zones.iter().filter(|zone| is_in(name, zone));
-        above.max_by_key(|zone| zone.len()).expect("the root is a zone")
+        above
+            .max_by_key(|zone| zone.len())
+            .expect("the root is a zone")
     }
 
     /// The genuine answer; of an alias, the alias alone.
     pub(crate) async fn genuine(&self, name: &[u8], kind: u16) -> Arc<Message> {
         let message = self.whole(name, kind).await;
-        let is_alias = message.answers.iter().any(|record| record.kind == kind::CNAME && record.owner == name);
+        let is_alias = message
+            .answers
+            .iter()
+            .any(|record| record.kind == kind::CNAME && record.owner == name);
         if kind == kind::CNAME || !is_alias {
             return message;
         }
         let alias = self.whole(name, kind::CNAME).await;
-        Arc::new(Message { kind, ..Message::clone(&alias) })
+        Arc::new(Message {
+            kind,
+            ..Message::clone(&alias)
+        })
     }
 
     /// The genuine answer, aliases within a zone followed.
@@ -98,7 +108,10 @@ impl World {
         message.answers = in_order(&message.answers);
         message.authorities = in_order(&message.authorities);
         let message = Arc::new(message);
-        self.known.lock().expect("no panic").insert(key, Arc::clone(&message));
+        self.known
+            .lock()
+            .expect("no panic")
+            .insert(key, Arc::clone(&message));
         message
     }
 
@@ -106,7 +119,8 @@ impl World {
         let mut connection = self.connection.lock().await;
         for _ in 0..3 {
             if let Some(stream) = connection.as_mut()
-                && let Ok(Ok(answer)) = tokio::time::timeout(Duration::from_secs(5), ask(stream, question)).await
+                && let Ok(Ok(answer)) =
+                    tokio::time::timeout(Duration::from_secs(5), ask(stream, question)).await
             {
                 return answer;
             }
@@ -129,7 +143,10 @@ impl World {
         let mut seen = BTreeSet::new();
         for (name, kind) in all {
             let message = self.genuine(&name, kind).await;
-            for set in sets(&message.answers).into_iter().chain(sets(&message.authorities)) {
+            for set in sets(&message.answers)
+                .into_iter()
+                .chain(sets(&message.authorities))
+            {
                 if seen.insert((set.records.clone(), set.signatures.clone())) {
                     let zone = self.said_by(&set);
                     loot.entry(zone).or_default().sets.push(set);
@@ -143,10 +160,17 @@ impl World {
 
     /// The zone that signed an RRset, or else that has its name.
     fn said_by(&self, set: &Set) -> Name {
-        match set.signatures.first().map(|signature| crate::dnssec_differential::wire::lower(&signature.data[18..])) {
-            Some(signed) => {
-                self.zones.iter().filter(|zone| signed.starts_with(zone)).max_by_key(|zone| zone.len()).cloned()
-            }
+        match set
+            .signatures
+            .first()
+            .map(|signature| crate::dnssec_differential::wire::lower(&signature.data[18..]))
+        {
+            Some(signed) => self
+                .zones
+                .iter()
+                .filter(|zone| signed.starts_with(zone))
+                .max_by_key(|zone| zone.len())
+                .cloned(),
             None => None,
         }
         .unwrap_or_else(|| self.zone_of(set.owner()).clone())
@@ -157,8 +181,21 @@ impl World {
 pub(crate) fn zones(folder: &std::path::Path) -> Vec<String> {
     let files = std::fs::read_dir(folder).expect("the folder of the zones");
     let mut zones: Vec<String> = files
-        .filter_map(|file| file.ok()?.file_name().into_string().ok()?.strip_suffix("zone.signed").map(str::to_owned))
-        .map(|zone| if zone == "root." { ".".to_owned() } else { zone })
+        .filter_map(|file| {
+            file.ok()?
+                .file_name()
+                .into_string()
+                .ok()?
+                .strip_suffix("zone.signed")
+                .map(str::to_owned)
+        })
+        .map(|zone| {
+            if zone == "root." {
+                ".".to_owned()
+            } else {
+                zone
+            }
+        })
         .collect();
     zones.sort();
     zones
@@ -166,7 +203,9 @@ pub(crate) fn zones(folder: &std::path::Path) -> Vec<String> {
 
 async fn ask(stream: &mut TcpStream, question: &[u8]) -> std::io::Result<Vec<u8>> {
     let length = u16::try_from(question.len()).expect("a short question");
-    stream.write_all(&[&length.to_be_bytes(), question].concat()).await?;
+    stream
+        .write_all(&[&length.to_be_bytes(), question].concat())
+        .await?;
     let mut answer = vec![0; stream.read_u16().await?.into()];
     stream.read_exact(&mut answer).await?;
     Ok(answer)
@@ -176,13 +215,21 @@ async fn ask(stream: &mut TcpStream, question: &[u8]) -> std::io::Result<Vec<u8>
 pub(crate) fn sets(section: &[Record]) -> Vec<Set> {
     let mut sets: Vec<Set> = Vec::new();
     for record in section.iter().filter(|record| record.kind != kind::RRSIG) {
-        match sets.iter_mut().find(|set| *set.owner() == record.owner && set.kind() == record.kind) {
+        match sets
+            .iter_mut()
+            .find(|set| *set.owner() == record.owner && set.kind() == record.kind)
+        {
             Some(set) => set.records.push(record.clone()),
-            None => sets.push(Set { records: vec![record.clone()], signatures: Vec::new() }),
+            None => sets.push(Set {
+                records: vec![record.clone()],
+                signatures: Vec::new(),
+            }),
         }
     }
     for signature in section.iter().filter(|record| record.kind == kind::RRSIG) {
-        let signed = sets.iter_mut().find(|set| *set.owner() == signature.owner && set.kind() == signature.set());
+        let signed = sets
+            .iter_mut()
+            .find(|set| *set.owner() == signature.owner && set.kind() == signature.set());
         if let Some(set) = signed {
             set.signatures.push(signature.clone());
         }

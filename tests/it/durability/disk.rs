@@ -1,7 +1,8 @@
-//! A replay of a trace: the files of a relay as the system has them after each call, and as a disk would.
+//! A replay of a trace: the files of a relay as the system has them after each call, and as a disk
+//! would.
 //!
-//! The disk is the meanest that POSIX allows: a write counts when its file was synced after it, a name
-//! when its folder was. Folders themselves are always there.
+//! The disk is the meanest that POSIX allows: a write counts when its file was synced after it, a
+//! name when its folder was. Folders themselves are always there.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
@@ -63,7 +64,12 @@ pub(crate) fn events<'a>(calls: &'a [Call], folder: &Path) -> Vec<Event<'a>> {
         .filter(ours)
         .enumerate()
         .flat_map(|(number, call)| {
-            [(call.began, false), (call.ended, true)].map(|(line, ends)| Event { line, ends, number, call })
+            [(call.began, false), (call.ended, true)].map(|(line, ends)| Event {
+                line,
+                ends,
+                number,
+                call,
+            })
         })
         .collect();
     events.sort_by_key(|event| (event.line, event.ends));
@@ -73,11 +79,14 @@ pub(crate) fn events<'a>(calls: &'a [Call], folder: &Path) -> Vec<Event<'a>> {
 /// A path as traces write it.
 fn hex(path: &Path) -> String {
     use std::fmt::Write as _;
-    path.display().to_string().bytes().fold(String::new(), |mut text, octet| {
-        // Writing to a String cannot fail.
-        let _ = write!(text, "\\x{octet:02x}");
-        text
-    })
+    path.display()
+        .to_string()
+        .bytes()
+        .fold(String::new(), |mut text, octet| {
+            // Writing to a String cannot fail.
+            let _ = write!(text, "\\x{octet:02x}");
+            text
+        })
 }
 
 impl Disk {
@@ -90,20 +99,39 @@ impl Disk {
     }
 
     fn begin(&mut self, number: usize, call: &Call) {
-        let Some(target) = call.target().filter(|_| call.is_sync()).map(PathBuf::from) else { return };
-        let changes = self.names.get(&target).map_or(0, |file| self.files[*file].changes.len());
-        let names = self.names.iter().filter(|(name, _)| name.parent() == Some(&target));
-        self.syncs.insert(number, (changes, names.map(|(name, file)| (name.clone(), *file)).collect()));
+        let Some(target) = call.target().filter(|_| call.is_sync()).map(PathBuf::from) else {
+            return;
+        };
+        let changes = self
+            .names
+            .get(&target)
+            .map_or(0, |file| self.files[*file].changes.len());
+        let names = self
+            .names
+            .iter()
+            .filter(|(name, _)| name.parent() == Some(&target));
+        self.syncs.insert(
+            number,
+            (
+                changes,
+                names.map(|(name, file)| (name.clone(), *file)).collect(),
+            ),
+        );
     }
 
     fn end(&mut self, number: usize, call: &Call) {
         let sync = self.syncs.remove(&number);
         let Some(result) = call.result else { return };
-        let paths: Vec<PathBuf> =
-            call.strings().iter().map(|path| PathBuf::from(String::from_utf8_lossy(path).as_ref())).collect();
+        let paths: Vec<PathBuf> = call
+            .strings()
+            .iter()
+            .map(|path| PathBuf::from(String::from_utf8_lossy(path).as_ref()))
+            .collect();
         let target = call.target().map(PathBuf::from).unwrap_or_default();
         match call.name.as_str() {
-            "openat" if call.args.contains("O_CREAT") => self.create(&paths[0], call.args.contains("O_TRUNC")),
+            "openat" if call.args.contains("O_CREAT") => {
+                self.create(&paths[0], call.args.contains("O_TRUNC"))
+            }
             "rename" => {
                 if let Some(file) = self.names.remove(&paths[0]) {
                     self.names.insert(paths[1].clone(), file);
@@ -113,9 +141,13 @@ impl Disk {
             "unlinkat" => drop(paths.first().and_then(|path| self.names.remove(path))),
             "fsync" | "fdatasync" => self.sync(&target, sync),
             _ => {
-                let Some(file) = self.names.get(&target).map(|file| &mut self.files[*file]) else { return };
+                let Some(file) = self.names.get(&target).map(|file| &mut self.files[*file]) else {
+                    return;
+                };
                 let length = usize::try_from(result).expect("it fits the memory it came from");
-                let number = call.last_number().and_then(|number| usize::try_from(number).ok());
+                let number = call
+                    .last_number()
+                    .and_then(|number| usize::try_from(number).ok());
                 match call.name.as_str() {
                     "ftruncate" => file.cut(number.expect("a length")),
                     "pwrite64" => file.write(number.expect("an offset"), &call.data()[..length]),
@@ -137,11 +169,14 @@ impl Disk {
     }
 
     fn sync(&mut self, target: &Path, begun: Option<(usize, Names)>) {
-        let Some((changes, names)) = begun else { return };
+        let Some((changes, names)) = begun else {
+            return;
+        };
         if let Some(file) = self.names.get(target) {
             self.files[*file].durable = self.files[*file].durable.max(changes);
         } else {
-            self.durable_names.retain(|name, _| name.parent() != Some(target));
+            self.durable_names
+                .retain(|name, _| name.parent() != Some(target));
             self.durable_names.extend(names);
         }
     }
@@ -149,18 +184,31 @@ impl Disk {
     /// What the system has, synced or not.
     pub(crate) fn now(&self) -> Image {
         let name = |(name, file): (&PathBuf, &usize)| (name.clone(), self.files[*file].written());
-        self.names.iter().filter(|(name, _)| lasts(name)).map(name).collect()
+        self.names
+            .iter()
+            .filter(|(name, _)| lasts(name))
+            .map(name)
+            .collect()
     }
 
-    /// What is found after the power came back. With dice, some of what was never synced is there too.
+    /// What is found after the power came back. With dice, some of what was never synced is there
+    /// too.
     pub(crate) fn image(&self, mut dice: Option<Dice>) -> Image {
         let mut coin = |sides| dice.as_mut().is_some_and(|dice| dice.below(sides) == 0);
         let mut names = self.durable_names.clone();
-        let folders: BTreeSet<_> = self.names.keys().chain(names.keys()).filter_map(|name| name.parent()).collect();
+        let folders: BTreeSet<_> = self
+            .names
+            .keys()
+            .chain(names.keys())
+            .filter_map(|name| name.parent())
+            .collect();
         for folder in folders.into_iter().map(Path::to_owned).collect::<Vec<_>>() {
             if coin(2) {
                 names.retain(|name, _| name.parent() != Some(&folder));
-                let now = self.names.iter().filter(|(name, _)| name.parent() == Some(&folder));
+                let now = self
+                    .names
+                    .iter()
+                    .filter(|(name, _)| name.parent() == Some(&folder));
                 names.extend(now.map(|(name, file)| (name.clone(), *file)));
             }
         }
@@ -182,12 +230,18 @@ impl Disk {
             }
             (name, octets)
         };
-        names.into_iter().filter(|(name, _)| lasts(name)).map(content).collect()
+        names
+            .into_iter()
+            .filter(|(name, _)| lasts(name))
+            .map(content)
+            .collect()
     }
 }
 
 fn lasts(name: &Path) -> bool {
-    !name.file_name().is_some_and(|name| FLEETING.iter().any(|one| name == *one))
+    !name
+        .file_name()
+        .is_some_and(|name| FLEETING.iter().any(|one| name == *one))
 }
 
 fn put(octets: &mut Vec<u8>, at: usize, data: &[u8]) {
@@ -207,12 +261,17 @@ impl Change {
 impl File {
     fn written(&self) -> Vec<u8> {
         let mut octets = Vec::new();
-        self.changes.iter().for_each(|change| change.make(&mut octets));
+        self.changes
+            .iter()
+            .for_each(|change| change.make(&mut octets));
         octets
     }
 
     fn write(&mut self, at: usize, data: &[u8]) {
-        self.changes.push(Change::Write { at, data: data.to_vec() });
+        self.changes.push(Change::Write {
+            at,
+            data: data.to_vec(),
+        });
         self.end = at + data.len();
     }
 

@@ -1,19 +1,23 @@
-//! Delivered is recorded: what became of a recipient is on record, durably, before the queue forgets it.
+//! Delivered is recorded: what became of a recipient is on record, durably, before the queue
+//! forgets it.
 //!
-//! First in the trace of an undisturbed exchange: the record written, the record synced, and only then the
-//! queue's log, in which the recipient is not waiting any more. When that is so is asked of `SQLite`, on the
-//! files as they were after each write. Then with each call on the files of the evidence failed, or made the
-//! relay's last: what the queue has forgotten in that moment is on record, and in the end everything that
-//! has arrived. A message may arrive twice, where the relay could not tell any more that it had arrived.
+//! First in the trace of an undisturbed exchange: the record written, the record synced, and only
+//! then the queue's log, in which the recipient is not waiting any more. When that is so is asked
+//! of `SQLite`, on the files as they were after each write. Then with each call on the files of the
+//! evidence failed, or made the relay's last: what the queue has forgotten in that moment is on
+//! record, and in the end everything that has arrived. A message may arrive twice, where the relay
+//! could not tell any more that it had arrived.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-use gatepost::envelope::Envelope;
+use gatepost::smtp::envelope::Envelope;
 
 use super::disk::{Disk, events};
-use super::faults::{self, Before, Case, Kind, Ran, Struck, afterwards, all, make_used, settle, under};
+use super::faults::{
+    self, Before, Case, Kind, Ran, Struck, afterwards, all, make_used, settle, under,
+};
 use super::home::Home;
 use super::order::traced;
 use super::servers::ClosedPort;
@@ -34,7 +38,12 @@ fn each_delivery_is_on_record_before_the_queue_forgets_it() {
     let folder = place();
     let (sink, closed) = (Sink::start(), ClosedPort::take());
     let spool = folder.path().join("spool");
-    let home = Home { folder: folder.path().to_owned(), spool, sink: sink.address, down: closed.address };
+    let home = Home {
+        folder: folder.path().to_owned(),
+        spool,
+        sink: sink.address,
+        down: closed.address,
+    };
     let trace = folder.path().join("trace");
     // A disk that is slow for the evidence alone: whoever does not wait for it is far ahead.
     let slow = ["-e", "inject=fdatasync:delay_enter=20000"];
@@ -42,9 +51,13 @@ fn each_delivery_is_on_record_before_the_queue_forgets_it() {
     let calls = strace::read(&trace);
     let forgotten = forgotten(&calls, &home).unwrap_or_else(|fault| panic!("{fault}"));
     for (message, verdict) in messages.iter().zip(&verdicts) {
-        let Verdict::Accepted(id) = verdict else { panic!("{}: {verdict:?}", message.name) };
+        let Verdict::Accepted(id) = verdict else {
+            panic!("{}: {verdict:?}", message.name)
+        };
         for to in &message.recipients {
-            let forgot = forgotten.get(to).unwrap_or_else(|| panic!("{to} is in the queue for ever"));
+            let forgot = forgotten
+                .get(to)
+                .unwrap_or_else(|| panic!("{to} is in the queue for ever"));
             println!("{id} {to}: {}", proof(&calls, &home, (id, to), forgot));
         }
     }
@@ -53,13 +66,24 @@ fn each_delivery_is_on_record_before_the_queue_forgets_it() {
 /// Shows that a delivery was on record before the queue forgot it, by the lines of the trace.
 fn proof(calls: &[Call], home: &Home, (id, to): (&str, &str), forgot: &Call) -> String {
     let evidence = home.evidence();
-    let is_page = |file: &Path| file.parent() == Some(&evidence) && file.extension().is_some_and(|end| end == "jsonl");
+    let is_page = |file: &Path| {
+        file.parent() == Some(&evidence) && file.extension().is_some_and(|end| end == "jsonl")
+    };
     let on_page = |call: &Call| call.target().is_some_and(|file| is_page(Path::new(&file)));
-    let mut pages = calls.iter().filter(|call| on_page(call) && call.result.is_some());
-    let record = pages.clone().find(|call| call.is_write() && tells(call, id, to));
+    let mut pages = calls
+        .iter()
+        .filter(|call| on_page(call) && call.result.is_some());
+    let record = pages
+        .clone()
+        .find(|call| call.is_write() && tells(call, id, to));
     let record = record.unwrap_or_else(|| panic!("{to}: its delivery is not on record"));
     let synced = pages.find(|call| call.is_sync() && call.began > record.ended);
-    let synced = synced.unwrap_or_else(|| panic!("{to}: its record in line {} is never synced", record.ended + 1));
+    let synced = synced.unwrap_or_else(|| {
+        panic!(
+            "{to}: its record in line {} is never synced",
+            record.ended + 1
+        )
+    });
     assert!(
         synced.ended < forgot.began,
         "{to}: its record is written in line {} and synced in {}, and the queue has forgotten it in {} already",
@@ -68,8 +92,12 @@ fn proof(calls: &[Call], home: &Home, (id, to): (&str, &str), forgot: &Call) -> 
         forgot.began + 1,
     );
     let log = home.spool.join("queue.db-wal").display().to_string();
-    let mut later = calls.iter().filter(|call| call.is_sync() && call.began > forgot.ended && call.result.is_some());
-    let last = later.find(|call| call.target().as_ref() == Some(&log)).map_or(0, |call| call.ended + 1);
+    let mut later = calls
+        .iter()
+        .filter(|call| call.is_sync() && call.began > forgot.ended && call.result.is_some());
+    let last = later
+        .find(|call| call.target().as_ref() == Some(&log))
+        .map_or(0, |call| call.ended + 1);
     let lines = [record.ended, synced.ended, forgot.ended].map(|line| line + 1);
     let [written, synced, forgot] = lines;
     format!(
@@ -80,9 +108,16 @@ fn proof(calls: &[Call], home: &Home, (id, to): (&str, &str), forgot: &Call) -> 
 /// Whether a write has the record of this delivery in it.
 fn tells(call: &Call, id: &str, to: &str) -> bool {
     let data = call.data();
-    let records = data.split(|octet| *octet == b'\n').filter_map(|line| serde_json::from_slice(line).ok());
+    let records = data
+        .split(|octet| *octet == b'\n')
+        .filter_map(|line| serde_json::from_slice(line).ok());
     let mut records = records.map(|record: serde_json::Value| {
-        ["queue_id", "to", "outcome"].map(|name| record.get(name).and_then(|value| value.as_str()).map(str::to_owned))
+        ["queue_id", "to", "outcome"].map(|name| {
+            record
+                .get(name)
+                .and_then(|value| value.as_str())
+                .map(str::to_owned)
+        })
     });
     let wanted = [id, to, "delivered"];
     records.any(|record| record.iter().map(Option::as_deref).eq(wanted.map(Some)))
@@ -98,7 +133,9 @@ fn forgotten<'a>(calls: &'a [Call], home: &Home) -> Result<BTreeMap<String, &'a 
             continue;
         }
         let files = disk.now();
-        let files = files.iter().filter(|(name, _)| name.parent() == Some(&home.spool));
+        let files = files
+            .iter()
+            .filter(|(name, _)| name.parent() == Some(&home.spool));
         let now = waiting(files.map(|(name, octets)| (name.as_path(), octets.as_slice())))?;
         for to in before.difference(&now) {
             forgotten.entry(String::clone(to)).or_insert(event.call);
@@ -108,9 +145,11 @@ fn forgotten<'a>(calls: &'a [Call], home: &Home) -> Result<BTreeMap<String, &'a 
     Ok(forgotten)
 }
 
-/// The recipients that wait in a queue, by the files of its folder. They are copied: who opens a database
-/// that was left in a hurry clears up, and that is the relay's to do.
-fn waiting<'a>(files: impl Iterator<Item = (&'a Path, &'a [u8])>) -> Result<BTreeSet<String>, String> {
+/// The recipients that wait in a queue, by the files of its folder. They are copied: who opens a
+/// database that was left in a hurry clears up, and that is the relay's to do.
+fn waiting<'a>(
+    files: impl Iterator<Item = (&'a Path, &'a [u8])>,
+) -> Result<BTreeSet<String>, String> {
     let folder = place();
     for (file, octets) in files {
         let name = file.file_name().ok_or("a file has a name")?;
@@ -119,24 +158,36 @@ fn waiting<'a>(files: impl Iterator<Item = (&'a Path, &'a [u8])>) -> Result<BTre
     let failed = |error: rusqlite::Error| format!("the queue cannot be read: {error}");
     let queue = rusqlite::Connection::open(folder.path().join("queue.db")).map_err(failed)?;
     let tables: i64 = queue
-        .query_row("SELECT count(*) FROM sqlite_schema WHERE name = 'queue'", [], |row| row.get(0))
+        .query_row(
+            "SELECT count(*) FROM sqlite_schema WHERE name = 'queue'",
+            [],
+            |row| row.get(0),
+        )
         .map_err(failed)?;
     if tables == 0 {
         return Ok(BTreeSet::new());
     }
-    let mut rows = queue.prepare("SELECT envelope FROM queue").map_err(failed)?;
-    let rows = rows.query_map([], |row| row.get::<_, String>(0)).map_err(failed)?;
+    let mut rows = queue
+        .prepare("SELECT envelope FROM queue")
+        .map_err(failed)?;
+    let rows = rows
+        .query_map([], |row| row.get::<_, String>(0))
+        .map_err(failed)?;
     let mut waiting = BTreeSet::new();
     for row in rows {
-        let envelope: Envelope = serde_json::from_str(&row.map_err(failed)?).map_err(|error| error.to_string())?;
-        let open = envelope.recipients.into_iter().filter(|recipient| recipient.state.is_open());
+        let envelope: Envelope =
+            serde_json::from_str(&row.map_err(failed)?).map_err(|error| error.to_string())?;
+        let open = envelope
+            .recipients
+            .into_iter()
+            .filter(|recipient| recipient.state.is_open());
         waiting.extend(open.map(|recipient| recipient.mailbox.to_string()));
     }
     Ok(waiting)
 }
 
-/// The process before may have been killed between write and sync, and that of the next record is on another
-/// file where the day has turned.
+/// The process before may have been killed between write and sync, and that of the next record is
+/// on another file where the day has turned.
 #[test]
 #[ignore = "needs strace: .ci/durability"]
 fn a_start_syncs_the_record_that_it_goes_on_from() {
@@ -146,21 +197,43 @@ fn a_start_syncs_the_record_that_it_goes_on_from() {
     let (sink, closed) = (Sink::start(), ClosedPort::take());
     let kind = &kinds()[0];
     let folder = shared.path().join("home");
-    let home = fs::create_dir(&folder).and_then(|()| settle(kind, &used, &folder, &sink, &closed)).expect("ours");
-    let written = fs::read_dir(home.evidence()).expect("a folder").flatten().next().expect("a page").path();
+    let home = fs::create_dir(&folder)
+        .and_then(|()| settle(kind, &used, &folder, &sink, &closed))
+        .expect("ours");
+    let written = fs::read_dir(home.evidence())
+        .expect("a folder")
+        .flatten()
+        .next()
+        .expect("a page")
+        .path();
     let before = written.with_file_name("2026-01-01.jsonl");
     fs::rename(&written, &before).expect("it is ours");
-    let case =
-        Case { kind: Kind { files: vec!["evidence/2026-01-01.jsonl".to_owned()], ..kind.clone() }, faults: vec![] };
-    let struck = case.strike(&home, &sink).unwrap_or_else(|fault| panic!("{fault}"));
-    home.expect_chain().unwrap_or_else(|fault| panic!("{fault}"));
-    assert!(written.exists(), "the chain goes on in another file: {}", struck.log);
+    let case = Case {
+        kind: Kind {
+            files: vec!["evidence/2026-01-01.jsonl".to_owned()],
+            ..kind.clone()
+        },
+        faults: vec![],
+    };
+    let struck = case
+        .strike(&home, &sink)
+        .unwrap_or_else(|fault| panic!("{fault}"));
+    home.expect_chain()
+        .unwrap_or_else(|fault| panic!("{fault}"));
+    assert!(
+        written.exists(),
+        "the chain goes on in another file: {}",
+        struck.log
+    );
     let calls = strace::read(&home.folder.join("trace"));
-    let synced = calls.iter().any(|call| call.is_sync() && call.result.is_some());
+    let synced = calls
+        .iter()
+        .any(|call| call.is_sync() && call.result.is_some());
     assert!(synced, "{} is never synced", before.display());
 }
 
-/// The end has one try, and the next process reads from the system's memory what is not on the disk.
+/// The end has one try, and the next process reads from the system's memory what is not on the
+/// disk.
 #[test]
 #[ignore = "needs strace: .ci/durability"]
 fn what_could_not_be_synced_at_the_end_is_not_left_for_the_next_start() {
@@ -170,26 +243,42 @@ fn what_could_not_be_synced_at_the_end_is_not_left_for_the_next_start() {
     let (sink, closed) = (Sink::start(), ClosedPort::take());
     let folder = shared.path().join("home");
     let kind = &kinds()[0];
-    let home = fs::create_dir(&folder).and_then(|()| settle(kind, &used, &folder, &sink, &closed)).expect("ours");
+    let home = fs::create_dir(&folder)
+        .and_then(|()| settle(kind, &used, &folder, &sink, &closed))
+        .expect("ours");
     // It connects, and nobody greets.
     let silent = closed.open();
     let struck = under(&home, kind, &["fdatasync:error=EIO:when=1+".to_owned()]);
-    let mut relay = Relay::start(&home, "struck.example", &struck).unwrap_or_else(|end| panic!("{}", end.log));
+    let mut relay =
+        Relay::start(&home, "struck.example", &struck).unwrap_or_else(|end| panic!("{}", end.log));
     let message = Message::new("late", &["down.example"], 500);
     let verdicts = send_all(relay.address, std::slice::from_ref(&message));
-    assert!(matches!(verdicts[..], [Verdict::Accepted(_)]), "{verdicts:?}");
+    assert!(
+        matches!(verdicts[..], [Verdict::Accepted(_)]),
+        "{verdicts:?}"
+    );
     let port = silent.local_addr().expect("it is bound").port();
     assert!(within(ARRIVES, || is_called(port)), "nothing was begun");
     relay.signal("TERM");
     relay.hears("waiting for running deliveries");
     sink.serve(silent);
     relay.hears(REPEATED);
-    relay.ends_by_itself().check().unwrap_or_else(|fault| panic!("{fault}"));
+    relay
+        .ends_by_itself()
+        .check()
+        .unwrap_or_else(|fault| panic!("{fault}"));
     assert_eq!(home.recorded(), Ok(BTreeMap::new()));
-    let relay = Relay::start(&home, "afterwards.example", &[]).unwrap_or_else(|end| panic!("{}", end.log));
-    home.expect_clean(relay).unwrap_or_else(|fault| panic!("{fault}"));
-    home.expect_recorded(&message.recipients, &sink.times()).unwrap_or_else(|fault| panic!("{fault}"));
-    assert_eq!(sink.times().into_values().collect::<Vec<_>>(), [2], "once more, for the first is not on record");
+    let relay =
+        Relay::start(&home, "afterwards.example", &[]).unwrap_or_else(|end| panic!("{}", end.log));
+    home.expect_clean(relay)
+        .unwrap_or_else(|fault| panic!("{fault}"));
+    home.expect_recorded(&message.recipients, &sink.times())
+        .unwrap_or_else(|fault| panic!("{fault}"));
+    assert_eq!(
+        sink.times().into_values().collect::<Vec<_>>(),
+        [2],
+        "once more, for the first is not on record"
+    );
 }
 
 /// Whether somebody on this machine is connected to a port of it.
@@ -198,7 +287,10 @@ fn is_called(port: u16) -> bool {
     sockets.lines().any(|line| {
         let columns: Vec<_> = line.split_whitespace().collect();
         // The other end's address, and 01 for a connection that stands.
-        columns.get(2).is_some_and(|far| far.ends_with(&format!(":{port:04X}"))) && columns.get(3) == Some(&"01")
+        columns
+            .get(2)
+            .is_some_and(|far| far.ends_with(&format!(":{port:04X}")))
+            && columns.get(3) == Some(&"01")
     })
 }
 
@@ -212,13 +304,28 @@ fn every_call_on_the_evidence_may_fail_or_be_the_last() {
 }
 
 fn kinds() -> Vec<Kind> {
-    let today = jiff::Timestamp::now().to_zoned_datetime(jiff::tz::TimeZone::UTC).date();
-    let days = [today, today.tomorrow().expect("no test runs in the year 9999")];
-    let pages: Vec<_> = days.iter().map(|day| format!("evidence/{day}.jsonl")).collect();
-    let others: Vec<_> = ["", "evidence", "evidence/lock", "evidence/reserve"].map(str::to_owned).into();
+    let today = jiff::Timestamp::now()
+        .to_zoned_datetime(jiff::tz::TimeZone::UTC)
+        .date();
+    let days = [
+        today,
+        today.tomorrow().expect("no test runs in the year 9999"),
+    ];
+    let pages: Vec<_> = days
+        .iter()
+        .map(|day| format!("evidence/{day}.jsonl"))
+        .collect();
+    let others: Vec<_> = ["", "evidence", "evidence/lock", "evidence/reserve"]
+        .map(str::to_owned)
+        .into();
     let kind = |name, files: &[&[String]], before| {
         let calls = format!("{CHANGES},openat,mkdir,copy_file_range,sendfile");
-        Kind { name, files: files.concat(), calls, before }
+        Kind {
+            name,
+            files: files.concat(),
+            calls,
+            before,
+        }
     };
     vec![
         kind(EVIDENCE, &[&pages, &others[3..]], Before::Used),
@@ -232,11 +339,15 @@ fn kinds() -> Vec<Kind> {
 /// The file that is appended to, and the reserve that is given up for it.
 const EVIDENCE: &str = "evidence";
 
-/// What may happen to the `number`th call, and what may happen while the relay is setting that right.
+/// What may happen to the `number`th call, and what may happen while the relay is setting that
+/// right.
 fn faults(kind: &Kind, call: &str, number: usize) -> Vec<Vec<String>> {
     let mut faults = faults::faults(kind, call, number);
     let mut both = |first: &str, then: &str| {
-        faults.push(vec![format!("{call}:error={first}:when={number}"), then.to_owned()]);
+        faults.push(vec![
+            format!("{call}:error={first}:when={number}"),
+            then.to_owned(),
+        ]);
     };
     if matches!(call, "write" | "fdatasync") {
         both("EIO", "ftruncate:signal=SIGKILL");
@@ -251,25 +362,35 @@ fn faults(kind: &Kind, call: &str, number: usize) -> Vec<Vec<String>> {
 
 /// Whether from the first record on none could be written.
 fn is_stuck(case: &Case) -> bool {
-    let none = |call: &str| case.faults.iter().any(|fault| fault.starts_with(call) && fault.ends_with(":when=1+"));
+    let none = |call: &str| {
+        case.faults
+            .iter()
+            .any(|fault| fault.starts_with(call) && fault.ends_with(":when=1+"))
+    };
     case.kind.name == EVIDENCE && (none("write:error") || none("fdatasync:error"))
 }
 
 fn run(case: &Case, used: &Path) -> Result<Ran, String> {
     let folder = place();
     let (sink, closed) = (Sink::start(), ClosedPort::take());
-    let home = settle(&case.kind, used, folder.path(), &sink, &closed).map_err(|error| error.to_string())?;
+    let home = settle(&case.kind, used, folder.path(), &sink, &closed)
+        .map_err(|error| error.to_string())?;
     let struck = case.strike(&home, &sink)?;
     look(case, &home, &sink, &struck)?;
     let ran = afterwards(&home, &sink, closed, &struck)?;
     for (to, relays) in sink.tally()? {
         let lives: BTreeSet<_> = relays.iter().collect();
         if lives.len() < relays.len() {
-            return Err(format!("{to} had one message twice from one start: {relays:?}"));
+            return Err(format!(
+                "{to} had one message twice from one start: {relays:?}"
+            ));
         }
     }
     if ran.copies > 0 && !struck.killed && !struck.log.contains(REPEATED) {
-        return Err(format!("{} copies too many, and nobody said why; the relay said:\n{}", ran.copies, struck.log));
+        return Err(format!(
+            "{} copies too many, and nobody said why; the relay said:\n{}",
+            ran.copies, struck.log
+        ));
     }
     Ok(ran)
 }
@@ -280,30 +401,57 @@ fn look(case: &Case, home: &Home, sink: &Sink, struck: &Struck) -> Result<(), St
         return Ok(());
     }
     let mut files = Vec::new();
-    for entry in fs::read_dir(&home.spool).map_err(|error| error.to_string())?.flatten() {
+    for entry in fs::read_dir(&home.spool)
+        .map_err(|error| error.to_string())?
+        .flatten()
+    {
         let path = entry.path();
         if path.is_file() && !path.ends_with("queue.db-shm") && !path.ends_with("reserve") {
             files.push((fs::read(&path).map_err(|error| error.to_string())?, path));
         }
     }
-    let waiting = waiting(files.iter().map(|(octets, path)| (path.as_path(), octets.as_slice())))?;
-    let recorded = if home.evidence().exists() { home.recorded()? } else { BTreeMap::new() };
+    let waiting = waiting(
+        files
+            .iter()
+            .map(|(octets, path)| (path.as_path(), octets.as_slice())),
+    )?;
+    let recorded = if home.evidence().exists() {
+        home.recorded()?
+    } else {
+        BTreeMap::new()
+    };
     let messages = script();
-    let mut known: BTreeSet<_> = owed(&messages, &struck.verdicts).into_iter().map(str::to_owned).collect();
+    let mut known: BTreeSet<_> = owed(&messages, &struck.verdicts)
+        .into_iter()
+        .map(str::to_owned)
+        .collect();
     let gone: Vec<_> = known.iter().filter(|to| !waiting.contains(*to)).collect();
     if is_stuck(case) && known.is_empty() {
-        return Err(format!("nothing was accepted, so this proves nothing; the relay said:\n{}", struck.log));
+        return Err(format!(
+            "nothing was accepted, so this proves nothing; the relay said:\n{}",
+            struck.log
+        ));
     }
     if is_stuck(case) && !gone.is_empty() {
-        return Err(format!("nothing could be put on record, and the queue has forgotten {gone:?}"));
+        return Err(format!(
+            "nothing could be put on record, and the queue has forgotten {gone:?}"
+        ));
     }
     if is_stuck(case) && !recorded.is_empty() {
-        return Err(format!("left for the next start, though never synced: {recorded:?}"));
+        return Err(format!(
+            "left for the next start, though never synced: {recorded:?}"
+        ));
     }
     known.extend(sink.times().into_keys());
-    let lost: Vec<_> = known.iter().filter(|to| !waiting.contains(*to) && !recorded.contains_key(*to)).collect();
+    let lost: Vec<_> = known
+        .iter()
+        .filter(|to| !waiting.contains(*to) && !recorded.contains_key(*to))
+        .collect();
     if !lost.is_empty() {
-        return Err(format!("neither in the queue nor on record: {lost:?}; the relay said:\n{}", struck.log));
+        return Err(format!(
+            "neither in the queue nor on record: {lost:?}; the relay said:\n{}",
+            struck.log
+        ));
     }
     Ok(())
 }

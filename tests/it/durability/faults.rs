@@ -1,11 +1,13 @@
-//! Each write, sync, rename and unlink of the daemon on its spool fails, or is the last thing it does.
+//! Each write, sync, rename and unlink of the daemon on its spool fails, or is the last thing it
+//! does.
 //!
-//! strace counts calls for each thread apart, so the files of the spool are taken one kind at a time: a
-//! kind has mostly one thread that works on it. How many calls there are is counted first, undisturbed.
-//! A fault with the number N then strikes the Nth call of each thread, on files of that kind only.
+//! strace counts calls for each thread apart, so the files of the spool are taken one kind at a
+//! time: a kind has mostly one thread that works on it. How many calls there are is counted first,
+//! undisturbed. A fault with the number N then strikes the Nth call of each thread, on files of
+//! that kind only.
 //!
-//! Body files are named after queue ids, and strace wants whole paths. Ids are never below the time of
-//! the spool's last change, so a database that was changed in the future foretells them.
+//! Body files are named after queue ids, and strace wants whole paths. Ids are never below the time
+//! of the spool's last change, so a database that was changed in the future foretells them.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
@@ -13,7 +15,7 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use gatepost::envelope::QueueId;
+use gatepost::smtp::envelope::QueueId;
 
 use super::home::Home;
 use super::servers::ClosedPort;
@@ -63,42 +65,91 @@ pub(crate) enum Before {
 impl Kind {
     /// Files of the spool.
     fn new(name: &'static str, files: &[&str], before: Before) -> Self {
-        let files = files.iter().map(|file| if *file == ".." { String::new() } else { format!("spool/{file}") });
-        Self { name, files: files.collect(), calls: CHANGES.to_owned(), before }
+        let files = files.iter().map(|file| {
+            if *file == ".." {
+                String::new()
+            } else {
+                format!("spool/{file}")
+            }
+        });
+        Self {
+            name,
+            files: files.collect(),
+            calls: CHANGES.to_owned(),
+            before,
+        }
     }
 
     /// The file of one body, under both of its names.
     fn body(name: &'static str, id: QueueId) -> Self {
-        Self::new(name, &[&format!("bodies/{id}.part"), &format!("bodies/{id}")], Before::Used)
+        Self::new(
+            name,
+            &[&format!("bodies/{id}.part"), &format!("bodies/{id}")],
+            Before::Used,
+        )
     }
 }
 
 fn kinds(used: &Path) -> Result<Vec<Kind>, String> {
     let bodies = body_ids(used)?;
-    let &[first, second] = &bodies[..] else { return Err(format!("two messages should have a body file: {bodies:?}")) };
+    let &[first, second] = &bodies[..] else {
+        return Err(format!("two messages should have a body file: {bodies:?}"));
+    };
     Ok(vec![
         Kind::new(LOG, &["queue.db-wal"], Before::Used),
         Kind::new("database", &["queue.db", "queue.db-journal"], Before::Used),
         Kind::body("first body", first),
         Kind::body("second body", second),
         Kind::new("folders", &["", "bodies", "aside"], Before::Used),
-        Kind::new("index, lock and reserve", &["queue.db-shm", "lock", "reserve"], Before::Used),
+        Kind::new(
+            "index, lock and reserve",
+            &["queue.db-shm", "lock", "reserve"],
+            Before::Used,
+        ),
         Kind::new("new log", &["queue.db-wal"], Before::Nothing),
-        Kind::new("new database", &["queue.db", "queue.db-journal"], Before::Nothing),
-        Kind::new("new folders", &["", "bodies", "aside", ".."], Before::Nothing),
-        Kind::new("new index, lock and reserve", &["queue.db-shm", "lock", "reserve"], Before::Nothing),
+        Kind::new(
+            "new database",
+            &["queue.db", "queue.db-journal"],
+            Before::Nothing,
+        ),
+        Kind::new(
+            "new folders",
+            &["", "bodies", "aside", ".."],
+            Before::Nothing,
+        ),
+        Kind::new(
+            "new index, lock and reserve",
+            &["queue.db-shm", "lock", "reserve"],
+            Before::Nothing,
+        ),
     ])
 }
 
-/// The ids that messages with a body file will have: which of the next few they are depends on who else
-/// draws one.
+/// The ids that messages with a body file will have: which of the next few they are depends on who
+/// else draws one.
 fn body_ids(used: &Path) -> Result<Vec<QueueId>, String> {
-    let next: Vec<_> = (0..32).filter_map(|number| QueueId::from_number(FIRST_ID + number)).collect();
-    let files = next.iter().flat_map(|id| Kind::body("", *id).files).collect();
-    let calls = undisturbed(&Kind { files, ..Kind::new("any body", &[], Before::Used) }, used)?;
-    let names: HashSet<_> =
-        calls.iter().filter_map(|call| call.target()?.rsplit('/').next().map(str::to_owned)).collect();
-    Ok(next.into_iter().filter(|id| names.contains(&format!("{id}.part"))).collect())
+    let next: Vec<_> = (0..32)
+        .filter_map(|number| QueueId::from_number(FIRST_ID + number))
+        .collect();
+    let files = next
+        .iter()
+        .flat_map(|id| Kind::body("", *id).files)
+        .collect();
+    let calls = undisturbed(
+        &Kind {
+            files,
+            ..Kind::new("any body", &[], Before::Used)
+        },
+        used,
+    )?;
+    let names: HashSet<_> = calls
+        .iter()
+        .filter_map(|call| call.target()?.rsplit('/').next().map(str::to_owned))
+        .collect();
+    Ok(next
+        .into_iter()
+        .filter(|id| names.contains(&format!("{id}.part")))
+        .collect())
 }
 
 /// One run.
@@ -136,23 +187,41 @@ fn a_folder_that_cannot_be_opened_for_a_moment_ends_nothing() {
     make_used(&used);
     let (sink, closed) = (Sink::start(), ClosedPort::take());
     let folder = shared.path().join("home");
-    let kind = Kind { calls: "openat".to_owned(), ..Kind::new("bodies", &["bodies"], Before::Used) };
-    let home = fs::create_dir(&folder).and_then(|()| settle(&kind, &used, &folder, &sink, &closed)).expect("ours");
+    let kind = Kind {
+        calls: "openat".to_owned(),
+        ..Kind::new("bodies", &["bodies"], Before::Used)
+    };
+    let home = fs::create_dir(&folder)
+        .and_then(|()| settle(&kind, &used, &folder, &sink, &closed))
+        .expect("ours");
     let struck = under(&home, &kind, &["openat:error=EMFILE:when=2".to_owned()]);
-    let relay = Relay::start(&home, "struck.example", &struck).unwrap_or_else(|end| panic!("{}", end.log));
-    // Each has a body file, and the folder is opened for each; who of the threads does that differs.
-    let messages: Vec<_> = (0..20).map(|at| Message::new(&format!("m{at}"), &["a.example"], 200_000)).collect();
+    let relay =
+        Relay::start(&home, "struck.example", &struck).unwrap_or_else(|end| panic!("{}", end.log));
+    // Each has a body file, and the folder is opened for each; who of the threads does that
+    // differs.
+    let messages: Vec<_> = (0..20)
+        .map(|at| Message::new(&format!("m{at}"), &["a.example"], 200_000))
+        .collect();
     let verdicts = send_all(relay.address, &messages);
     let refused = |verdict: &Verdict| matches!(verdict, Verdict::Refused(reply) if reply.starts_with("451 4.3.0 "));
-    assert!(verdicts.iter().any(refused), "none was struck: {verdicts:?}");
-    assert!(verdicts.iter().all(|verdict| refused(verdict) || matches!(verdict, Verdict::Accepted(_))), "{verdicts:?}");
+    assert!(
+        verdicts.iter().any(refused),
+        "none was struck: {verdicts:?}"
+    );
+    assert!(
+        verdicts
+            .iter()
+            .all(|verdict| refused(verdict) || matches!(verdict, Verdict::Accepted(_))),
+        "{verdicts:?}"
+    );
     let owed = owed(&messages, &verdicts);
     assert_eq!(sink.wait_for(&owed, ARRIVES), Vec::<&str>::new());
-    home.expect_clean(relay).unwrap_or_else(|fault| panic!("{fault}"));
+    home.expect_clean(relay)
+        .unwrap_or_else(|fault| panic!("{fault}"));
 }
 
-/// `SQLite` tells a quota from a disk that fails by nothing: mail is refused, what is in the queue stays there, and
-/// nothing ends.
+/// `SQLite` tells a quota from a disk that fails by nothing: mail is refused, what is in the queue
+/// stays there, and nothing ends.
 #[test]
 #[ignore = "needs strace: .ci/durability"]
 fn a_quota_that_is_used_up_refuses_mail_and_ends_nothing() {
@@ -162,25 +231,46 @@ fn a_quota_that_is_used_up_refuses_mail_and_ends_nothing() {
     let (sink, closed) = (Sink::start(), ClosedPort::take());
     let folder = shared.path().join("home");
     let files = ["queue.db-wal", "quota-probe"];
-    let kind = Kind { calls: "write,pwrite64".to_owned(), ..Kind::new("quota", &files, Before::Used) };
-    let home = fs::create_dir(&folder).and_then(|()| settle(&kind, &used, &folder, &sink, &closed)).expect("ours");
+    let kind = Kind {
+        calls: "write,pwrite64".to_owned(),
+        ..Kind::new("quota", &files, Before::Used)
+    };
+    let home = fs::create_dir(&folder)
+        .and_then(|()| settle(&kind, &used, &folder, &sink, &closed))
+        .expect("ours");
     // The writer's own, from its hundredth on.
-    let faults = ["pwrite64:error=EDQUOT:when=100+".to_owned(), "write:error=EDQUOT".to_owned()];
+    let faults = [
+        "pwrite64:error=EDQUOT:when=100+".to_owned(),
+        "write:error=EDQUOT".to_owned(),
+    ];
     let struck = under(&home, &kind, &faults);
-    let mut relay = Relay::start(&home, "struck.example", &struck).unwrap_or_else(|end| panic!("{}", end.log));
-    let messages: Vec<_> = (0..40).map(|at| Message::new(&format!("m{at}"), &["down.example"], 3000)).collect();
+    let mut relay =
+        Relay::start(&home, "struck.example", &struck).unwrap_or_else(|end| panic!("{}", end.log));
+    let messages: Vec<_> = (0..40)
+        .map(|at| Message::new(&format!("m{at}"), &["down.example"], 3000))
+        .collect();
     let verdicts = send_all(relay.address, &messages);
     let refused = |verdict: &Verdict| matches!(verdict, Verdict::Refused(reply) if reply.starts_with("452 4.3.1 "));
-    assert!(verdicts.iter().any(refused), "none was struck: {verdicts:?}");
-    assert!(verdicts.iter().all(|verdict| refused(verdict) || matches!(verdict, Verdict::Accepted(_))), "{verdicts:?}");
+    assert!(
+        verdicts.iter().any(refused),
+        "none was struck: {verdicts:?}"
+    );
+    assert!(
+        verdicts
+            .iter()
+            .all(|verdict| refused(verdict) || matches!(verdict, Verdict::Accepted(_))),
+        "{verdicts:?}"
+    );
     assert!(!relay.has_ended(), "a full disk is no reason to end");
     relay.kill();
     sink.serve(closed.open());
-    let relay = Relay::start(&home, "afterwards.example", &[]).unwrap_or_else(|end| panic!("{}", end.log));
+    let relay =
+        Relay::start(&home, "afterwards.example", &[]).unwrap_or_else(|end| panic!("{}", end.log));
     let owed = owed(&messages, &verdicts);
     assert!(!owed.is_empty(), "none was accepted before");
     assert_eq!(sink.wait_for(&owed, ARRIVES), Vec::<&str>::new());
-    home.expect_clean(relay).unwrap_or_else(|fault| panic!("{fault}"));
+    home.expect_clean(relay)
+        .unwrap_or_else(|fault| panic!("{fault}"));
 }
 
 /// Counts the calls on files of each kind, and runs what `faults` makes of each of them.
@@ -191,14 +281,24 @@ pub(crate) fn all(
     run: impl Fn(Case) -> Result<Ran, String> + Sync,
 ) {
     let mut cases = Vec::new();
-    for (kind, calls) in kinds.iter().zip(side_by_side(kinds.to_vec(), |kind| undisturbed(&kind, used))) {
-        let counted = most(calls.unwrap_or_else(|fault| panic!("{}, undisturbed: {fault}", kind.name)));
+    for (kind, calls) in kinds.iter().zip(side_by_side(kinds.to_vec(), |kind| {
+        undisturbed(&kind, used)
+    })) {
+        let counted =
+            most(calls.unwrap_or_else(|fault| panic!("{}, undisturbed: {fault}", kind.name)));
         println!("{:28} {counted:?}", kind.name);
-        assert!(!counted.is_empty(), "nothing was ever done to {:?}: this proves nothing", kind.files);
+        assert!(
+            !counted.is_empty(),
+            "nothing was ever done to {:?}: this proves nothing",
+            kind.files
+        );
         for (call, most) in counted {
             for number in 1..=most {
                 let faults = faults(kind, &call, number).into_iter();
-                cases.extend(faults.map(|faults| Case { kind: kind.clone(), faults }));
+                cases.extend(faults.map(|faults| Case {
+                    kind: kind.clone(),
+                    faults,
+                }));
             }
         }
     }
@@ -223,24 +323,42 @@ pub(crate) fn all(
     for fault in &faults {
         println!("FAULT {}", fault.lines().next().unwrap_or_default());
     }
-    assert!(faults.is_empty(), "{} faults, the first:\n{}", faults.len(), faults[0]);
+    assert!(
+        faults.is_empty(),
+        "{} faults, the first:\n{}",
+        faults.len(),
+        faults[0]
+    );
     // How the threads share the work differs a little from run to run.
-    assert!(struck * 10 >= all * 8, "only {struck} of {all} runs were struck: this proves little");
+    assert!(
+        struck * 10 >= all * 8,
+        "only {struck} of {all} runs were struck: this proves little"
+    );
 }
 
-/// What may happen to the `number`th call, in strace's words. With `+` it happens to all later ones of
-/// that thread as well: a disk that dies, or is full for good.
+/// What may happen to the `number`th call, in strace's words. With `+` it happens to all later ones
+/// of that thread as well: a disk that dies, or is full for good.
 pub(crate) fn faults(kind: &Kind, call: &str, number: usize) -> Vec<Vec<String>> {
     let fault = |what: &str, on: &str| format!("{call}:{what}:when={number}{on}");
-    let mut faults =
-        vec![vec![fault("signal=SIGKILL", "")], vec![fault("error=EIO", "")], vec![fault("error=EIO", "+")]];
+    let mut faults = vec![
+        vec![fault("signal=SIGKILL", "")],
+        vec![fault("error=EIO", "")],
+        vec![fault("error=EIO", "+")],
+    ];
     // Removing needs no room.
     if !call.starts_with("unlink") {
-        faults.extend([vec![fault("error=ENOSPC", "")], vec![fault("error=ENOSPC", "+")]]);
+        faults.extend([
+            vec![fault("error=ENOSPC", "")],
+            vec![fault("error=ENOSPC", "+")],
+        ]);
     }
-    // What failed is still in the system's memory. Where the end is not orderly either, the next start reads it.
+    // What failed is still in the system's memory. Where the end is not orderly either, the next
+    // start reads it.
     if kind.name == LOG && matches!(call, "fsync" | "pwrite64") {
-        faults.push(vec![fault("error=EIO", "+"), "ftruncate,unlink:signal=SIGKILL".to_owned()]);
+        faults.push(vec![
+            fault("error=EIO", "+"),
+            "ftruncate,unlink:signal=SIGKILL".to_owned(),
+        ]);
     }
     faults
 }
@@ -250,9 +368,16 @@ pub(crate) fn make_used(folder: &Path) {
     fs::create_dir(folder).expect("a folder");
     let nobody = ClosedPort::take();
     let spool = folder.join("spool");
-    let home = Home { folder: folder.to_owned(), spool, sink: nobody.address, down: nobody.address };
-    let relay = Relay::start(&home, "first.example", &[]).unwrap_or_else(|end| panic!("{}", end.log));
-    home.expect_clean(relay).unwrap_or_else(|fault| panic!("{fault}"));
+    let home = Home {
+        folder: folder.to_owned(),
+        spool,
+        sink: nobody.address,
+        down: nobody.address,
+    };
+    let relay =
+        Relay::start(&home, "first.example", &[]).unwrap_or_else(|end| panic!("{}", end.log));
+    home.expect_clean(relay)
+        .unwrap_or_else(|fault| panic!("{fault}"));
 }
 
 /// A place for one run. Reserves are not there: each start makes them anew.
@@ -264,7 +389,12 @@ pub(crate) fn settle(
     closed: &ClosedPort,
 ) -> std::io::Result<Home> {
     let spool = folder.join("spool");
-    let home = Home { folder: folder.to_owned(), spool, sink: sink.address, down: closed.address };
+    let home = Home {
+        folder: folder.to_owned(),
+        spool,
+        sink: sink.address,
+        down: closed.address,
+    };
     if kind.before == Before::Nothing {
         return Ok(home);
     }
@@ -274,11 +404,17 @@ pub(crate) fn settle(
     let database = home.spool.join("queue.db");
     fs::copy(used.join("spool/queue.db"), &database)?;
     let future = SystemTime::UNIX_EPOCH + Duration::from_secs(FUTURE);
-    fs::File::options().write(true).open(database)?.set_modified(future)?;
+    fs::File::options()
+        .write(true)
+        .open(database)?
+        .set_modified(future)?;
     fs::create_dir(home.evidence())?;
     for entry in fs::read_dir(used.join("evidence"))? {
         let page = entry?.path();
-        let Some(name) = page.file_name().filter(|_| page.extension().is_some_and(|ending| ending == "jsonl")) else {
+        let Some(name) = page
+            .file_name()
+            .filter(|_| page.extension().is_some_and(|ending| ending == "jsonl"))
+        else {
             continue;
         };
         let mut records = fs::read(&page)?;
@@ -298,20 +434,35 @@ pub(crate) fn under(home: &Home, kind: &Kind, faults: &[String]) -> Vec<String> 
         let path: PathBuf = home.folder.join(file).components().collect();
         options.extend(["-P".into(), path.display().to_string()]);
     }
-    options.extend(faults.iter().flat_map(|fault| ["-e".into(), format!("inject={fault}")]));
-    strace::command(&home.folder.join("trace"), &options.iter().map(String::as_str).collect::<Vec<_>>())
+    options.extend(
+        faults
+            .iter()
+            .flat_map(|fault| ["-e".into(), format!("inject={fault}")]),
+    );
+    strace::command(
+        &home.folder.join("trace"),
+        &options.iter().map(String::as_str).collect::<Vec<_>>(),
+    )
 }
 
 /// The names under which half a record is set aside, by the second in which that is done.
 fn torn(home: &Home, kind: &Kind) -> Vec<String> {
     let mut names = Vec::new();
     if kind.before == Before::Torn {
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |now| now.as_secs());
-        for page in fs::read_dir(home.evidence()).into_iter().flatten().flatten() {
+        let now = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .map_or(0, |now| now.as_secs());
+        for page in fs::read_dir(home.evidence())
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
             let page = page.path();
             let day = page.file_stem().unwrap_or_default().display();
             let name = |second| format!("evidence/torn-{day}-{second}");
-            names.extend((now..now + STARTS).flat_map(|second| [name(second), name(second) + ".untold"]));
+            names.extend(
+                (now..now + STARTS).flat_map(|second| [name(second), name(second) + ".untold"]),
+            );
         }
     }
     names
@@ -321,7 +472,8 @@ fn torn(home: &Home, kind: &Kind) -> Vec<String> {
 fn undisturbed(kind: &Kind, used: &Path) -> Result<Vec<Call>, String> {
     let folder = place();
     let (sink, closed) = (Sink::start(), ClosedPort::take());
-    let home = settle(kind, used, folder.path(), &sink, &closed).map_err(|error| error.to_string())?;
+    let home =
+        settle(kind, used, folder.path(), &sink, &closed).map_err(|error| error.to_string())?;
     let under = under(&home, kind, &[]);
     let relay = Relay::start(&home, "struck.example", &under).map_err(|end| end.log)?;
     let verdicts = send_all(relay.address, &script());
@@ -346,7 +498,11 @@ fn most(calls: Vec<Call>) -> BTreeMap<String, usize> {
 
 /// Those whose destination is not down.
 fn reachable<'a>(recipients: &[&'a str]) -> Vec<&'a str> {
-    recipients.iter().copied().filter(|to| !to.ends_with("@down.example")).collect()
+    recipients
+        .iter()
+        .copied()
+        .filter(|to| !to.ends_with("@down.example"))
+        .collect()
 }
 
 /// What a relay that was struck came to.
@@ -368,11 +524,17 @@ impl Case {
     /// Sends the script to a relay that is struck, and ends it.
     pub(crate) fn strike(&self, home: &Home, sink: &Sink) -> Result<Struck, String> {
         let messages = script();
-        let (verdicts, end) = match Relay::start(home, "struck.example", &under(home, &self.kind, &self.faults)) {
+        let (verdicts, end) = match Relay::start(
+            home,
+            "struck.example",
+            &under(home, &self.kind, &self.faults),
+        ) {
             Ok(mut relay) => {
                 let verdicts = send_all(relay.address, &messages);
                 let awaited = reachable(&owed(&messages, &verdicts));
-                within(STRUCK, || relay.has_ended() || sink.wait_for(&awaited, Duration::ZERO).is_empty());
+                within(STRUCK, || {
+                    relay.has_ended() || sink.wait_for(&awaited, Duration::ZERO).is_empty()
+                });
                 (verdicts, relay.terminate())
             }
             Err(end) => (Vec::new(), end),
@@ -389,37 +551,56 @@ impl Case {
             }
         }
         let killed = end.status.and_then(|status| status.signal()) == Some(9);
-        let trace = fs::read_to_string(home.folder.join("trace")).map_err(|error| error.to_string())?;
-        Ok(Struck { verdicts, killed, noticed: killed || trace.contains("(INJECTED)"), log: end.log })
+        let trace =
+            fs::read_to_string(home.folder.join("trace")).map_err(|error| error.to_string())?;
+        Ok(Struck {
+            verdicts,
+            killed,
+            noticed: killed || trace.contains("(INJECTED)"),
+            log: end.log,
+        })
     }
 
     fn run(&self, used: &Path) -> Result<Ran, String> {
         let folder = place();
         let (sink, closed) = (Sink::start(), ClosedPort::take());
-        let home = settle(&self.kind, used, folder.path(), &sink, &closed).map_err(|error| error.to_string())?;
+        let home = settle(&self.kind, used, folder.path(), &sink, &closed)
+            .map_err(|error| error.to_string())?;
         let struck = self.strike(&home, &sink)?;
         afterwards(&home, &sink, closed, &struck)
     }
 }
 
-/// Starts a relay where another was struck: everything that was accepted arrives, and all that has arrived
-/// is on record.
-pub(crate) fn afterwards(home: &Home, sink: &Sink, closed: ClosedPort, struck: &Struck) -> Result<Ran, String> {
+/// Starts a relay where another was struck: everything that was accepted arrives, and all that has
+/// arrived is on record.
+pub(crate) fn afterwards(
+    home: &Home,
+    sink: &Sink,
+    closed: ClosedPort,
+    struck: &Struck,
+) -> Result<Ran, String> {
     let messages = script();
     let owed = owed(&messages, &struck.verdicts);
     sink.serve(closed.open());
-    let relay = Relay::start(home, "afterwards.example", &[]).map_err(|end| format!("no second start: {}", end.log))?;
+    let relay = Relay::start(home, "afterwards.example", &[])
+        .map_err(|end| format!("no second start: {}", end.log))?;
     let missing = sink.wait_for(&owed, ARRIVES);
     let clean = home.expect_clean(relay);
     if !missing.is_empty() {
-        return Err(format!("accepted, but never arrived: {missing:?}; {clean:?}"));
+        return Err(format!(
+            "accepted, but never arrived: {missing:?}; {clean:?}"
+        ));
     }
     clean?;
     let tally = sink.tally()?;
     home.expect_recorded(tally.keys(), &sink.times())?;
     Ok(Ran {
         struck: struck.noticed,
-        accepted: struck.verdicts.iter().filter(|verdict| matches!(verdict, Verdict::Accepted(_))).count(),
+        accepted: struck
+            .verdicts
+            .iter()
+            .filter(|verdict| matches!(verdict, Verdict::Accepted(_)))
+            .count(),
         copies: tally.values().map(|relays| relays.len() - 1).sum(),
     })
 }

@@ -1,7 +1,8 @@
 //! The disk fills up: 452 4.3.1 before a message and in the middle of one, the queue is worked off
 //! without an octet to spare, and mail is taken again when there is room. Nobody lends a hand.
 //!
-//! The spool gets a small file system of its own, which takes root; once with the evidence, once without.
+//! The spool gets a small file system of its own, which takes root; once with the evidence, once
+//! without.
 
 use std::fs;
 use std::io::Write as _;
@@ -21,11 +22,12 @@ use crate::support::{place, within};
 
 /// A disk for the spool alone.
 const SMALL: u64 = 64 << 20;
-/// One for the evidence as well, which keeps [`EVIDENCE`] in reserve where there is ten times as much. What
-/// is kept for the queue must be more than that, or mail is taken when it is given up.
+/// One for the evidence as well, which keeps [`EVIDENCE`] in reserve where there is ten times as
+/// much. What is kept for the queue must be more than that, or mail is taken when it is given up.
 const LARGE: u64 = 400 << 20;
 const EVIDENCE: u64 = 16 << 20;
-/// Of such disks a twentieth is kept for working the queue off, and a fiftieth is the spool's reserve.
+/// Of such disks a twentieth is kept for working the queue off, and a fiftieth is the spool's
+/// reserve.
 const fn kept(disk: u64) -> u64 {
     disk / 20
 }
@@ -63,38 +65,65 @@ fn a_disk_that_is_full_takes_the_evidence_of_what_is_worked_off() {
 
 fn fill_up(disk: &Path, size: u64, home: impl Fn(&Sink, &ClosedPort) -> Home) {
     fs::create_dir(disk).expect("a folder");
-    let Some(mounted) = Mounted::on(disk.to_owned(), size) else { return };
+    let Some(mounted) = Mounted::on(disk.to_owned(), size) else {
+        return;
+    };
     let (sink, closed) = (Sink::start(), ClosedPort::take());
     let home = home(&sink, &closed);
-    let relay = Relay::start(&home, "full.example", &[]).unwrap_or_else(|end| panic!("{}", end.log));
+    let relay =
+        Relay::start(&home, "full.example", &[]).unwrap_or_else(|end| panic!("{}", end.log));
     let reserve = home.evidence().join("reserve");
     let octets = |file: &Path| fs::metadata(file).map_or(0, |file| file.len());
     let of_the_spool = home.spool.join("reserve");
-    assert_eq!((octets(&reserve), octets(&of_the_spool) > 0), (EVIDENCE, true));
+    assert_eq!(
+        (octets(&reserve), octets(&of_the_spool) > 0),
+        (EVIDENCE, true)
+    );
     let ballast = Ballast::at(home.spool.join("bodies/ballast"));
     let mut owed = fill(relay.address, &ballast, kept(size));
     sink.serve(closed.open());
     let missing = sink.wait_for(&owed, Duration::from_mins(1));
-    assert!(missing.is_empty(), "the queue is not worked off on a full disk: {missing:?}");
-    assert!(within(Duration::from_secs(20), || matches!(home.queued(), Ok(0))), "{:?} entries are left", home.queued());
-    // On the full disk either reserve may be the one that makes room, the spool's or this: one of them it was.
+    assert!(
+        missing.is_empty(),
+        "the queue is not worked off on a full disk: {missing:?}"
+    );
+    assert!(
+        within(Duration::from_secs(20), || matches!(home.queued(), Ok(0))),
+        "{:?} entries are left",
+        home.queued()
+    );
+    // On the full disk either reserve may be the one that makes room, the spool's or this: one of
+    // them it was.
     let made_room = octets(&reserve) < EVIDENCE || octets(&of_the_spool) == 0;
-    assert!(made_room, "nothing was given up, so the disk was never full");
-    assert!(reserve.exists() || reserve.starts_with(disk), "it is given up, and its own disk was never full");
+    assert!(
+        made_room,
+        "nothing was given up, so the disk was never full"
+    );
+    assert!(
+        reserve.exists() || reserve.starts_with(disk),
+        "it is given up, and its own disk was never full"
+    );
 
     ballast.drop_all();
     let after = Message::new("after", &["a.example"], 300_000);
     let mut client = Client::connect(relay.address).expect("it still listens");
-    let taken = within(Duration::from_secs(10), || matches!(client.send(&after), Verdict::Accepted(_)));
+    let taken = within(Duration::from_secs(10), || {
+        matches!(client.send(&after), Verdict::Accepted(_))
+    });
     assert!(taken, "there is room again, and no mail is taken");
     owed.extend(after.recipients);
     let missing = sink.wait_for(&owed, Duration::from_secs(20));
     assert!(missing.is_empty(), "{missing:?}");
-    home.expect_clean(relay).unwrap_or_else(|fault| panic!("{fault}"));
-    home.expect_recorded(&owed, &sink.times()).unwrap_or_else(|fault| panic!("{fault}"));
+    home.expect_clean(relay)
+        .unwrap_or_else(|fault| panic!("{fault}"));
+    home.expect_recorded(&owed, &sink.times())
+        .unwrap_or_else(|fault| panic!("{fault}"));
     let tally = sink.tally().unwrap_or_else(|fault| panic!("{fault}"));
     assert_eq!(tally.len(), owed.len(), "what was refused must not arrive");
-    assert!(tally.values().all(|relays| relays.len() == 1), "each arrives once: {tally:?}");
+    assert!(
+        tally.values().all(|relays| relays.len() == 1),
+        "each arrives once: {tally:?}"
+    );
     drop(mounted);
 }
 
@@ -113,46 +142,109 @@ fn cramped(disk: &Path) -> Option<Cramped> {
     fs::create_dir(disk).expect("a folder");
     let mounted = Mounted::on(disk.to_owned(), SMALL)?;
     let (sink, closed) = (Sink::start(), ClosedPort::take());
-    let home = Home { folder: disk.to_owned(), spool: disk.join("spool"), sink: sink.address, down: closed.address };
-    let relay = Relay::start(&home, "before.example", &[]).unwrap_or_else(|end| panic!("{}", end.log));
+    let home = Home {
+        folder: disk.to_owned(),
+        spool: disk.join("spool"),
+        sink: sink.address,
+        down: closed.address,
+    };
+    let relay =
+        Relay::start(&home, "before.example", &[]).unwrap_or_else(|end| panic!("{}", end.log));
     let ballast = Ballast::at(home.spool.join("bodies/ballast"));
-    let messages: Vec<_> =
-        (0..20_usize).map(|at| Message::new(&format!("m{at}"), &["down.example"], 3000 + at % 4 * 60_000)).collect();
+    let messages: Vec<_> = (0..20_usize)
+        .map(|at| Message::new(&format!("m{at}"), &["down.example"], 3000 + at % 4 * 60_000))
+        .collect();
     let verdicts = send_all(relay.address, &messages);
-    assert!(verdicts.iter().all(|verdict| matches!(verdict, Verdict::Accepted(_))), "{verdicts:?}");
-    let owed = messages.into_iter().flat_map(|message| message.recipients).collect();
-    Some(Cramped { mounted, home, ballast, sink, closed, relay, owed })
+    assert!(
+        verdicts
+            .iter()
+            .all(|verdict| matches!(verdict, Verdict::Accepted(_))),
+        "{verdicts:?}"
+    );
+    let owed = messages
+        .into_iter()
+        .flat_map(|message| message.recipients)
+        .collect();
+    Some(Cramped {
+        mounted,
+        home,
+        ballast,
+        sink,
+        closed,
+        relay,
+        owed,
+    })
 }
 
 /// The file that evidence is written to.
 fn page(home: &Home) -> PathBuf {
-    let files = fs::read_dir(home.evidence()).expect("it is kept").flatten().map(|entry| entry.path());
-    files.filter(|file| file.extension().is_some_and(|end| end == "jsonl")).max().expect("a page")
+    let files = fs::read_dir(home.evidence())
+        .expect("it is kept")
+        .flatten()
+        .map(|entry| entry.path());
+    files
+        .filter(|file| file.extension().is_some_and(|end| end == "jsonl"))
+        .max()
+        .expect("a page")
 }
 
 #[test]
 #[ignore = "needs root: .ci/durability"]
 fn a_relay_starts_on_a_full_disk_and_works_its_queue_off() {
     let folder = place();
-    let Some(cramped) = cramped(&folder.path().join("disk")) else { return };
-    let Cramped { mounted, home, ballast, sink, closed, relay, owed } = cramped;
+    let Some(cramped) = cramped(&folder.path().join("disk")) else {
+        return;
+    };
+    let Cramped {
+        mounted,
+        home,
+        ballast,
+        sink,
+        closed,
+        relay,
+        owed,
+    } = cramped;
     // An orderly end takes the log and its index away, and the next start makes them anew.
-    relay.terminate().check().unwrap_or_else(|fault| panic!("{fault}"));
+    relay
+        .terminate()
+        .check()
+        .unwrap_or_else(|fault| panic!("{fault}"));
     let page = page(&home);
-    let torn = fs::read(&page).map(|records| records[..200].to_vec()).expect("a record");
-    fs::File::options().append(true).open(page).and_then(|mut page| page.write_all(&torn)).expect("half a record");
+    let torn = fs::read(&page)
+        .map(|records| records[..200].to_vec())
+        .expect("a record");
+    fs::File::options()
+        .append(true)
+        .open(page)
+        .and_then(|mut page| page.write_all(&torn))
+        .expect("half a record");
     ballast.leave(0);
 
-    let relay = Relay::start(&home, "after.example", &[]).unwrap_or_else(|end| panic!("{}", end.log));
-    let verdict = Client::connect(relay.address).expect("it listens").send(&Message::new("no", &["a.example"], 500));
-    assert!(matches!(&verdict, Verdict::Refused(reply) if reply.starts_with("452 4.3.1 ")), "{verdict:?}");
+    let relay =
+        Relay::start(&home, "after.example", &[]).unwrap_or_else(|end| panic!("{}", end.log));
+    let verdict = Client::connect(relay.address)
+        .expect("it listens")
+        .send(&Message::new("no", &["a.example"], 500));
+    assert!(
+        matches!(&verdict, Verdict::Refused(reply) if reply.starts_with("452 4.3.1 ")),
+        "{verdict:?}"
+    );
     sink.serve(closed.open());
     let missing = sink.wait_for(&owed, Duration::from_mins(1));
-    assert!(missing.is_empty(), "the queue is not worked off: {missing:?}");
-    assert!(within(Duration::from_secs(20), || matches!(home.queued(), Ok(0))), "{:?} entries are left", home.queued());
+    assert!(
+        missing.is_empty(),
+        "the queue is not worked off: {missing:?}"
+    );
+    assert!(
+        within(Duration::from_secs(20), || matches!(home.queued(), Ok(0))),
+        "{:?} entries are left",
+        home.queued()
+    );
     ballast.drop_all();
-    home.expect_clean(relay).unwrap_or_else(|fault| panic!("{fault}"));
-    home.expect_recorded(&owed, &sink.times()).unwrap_or_else(|fault| panic!("{fault}"));
+    home.expect_clean(relay)
+        .unwrap_or_else(|fault| panic!("{fault}"));
+    home.expect_recorded(&owed, &sink.times())
+        .unwrap_or_else(|fault| panic!("{fault}"));
     drop(mounted);
 }
 
@@ -160,8 +252,18 @@ fn a_relay_starts_on_a_full_disk_and_works_its_queue_off() {
 #[ignore = "needs root: .ci/durability"]
 fn a_kill_while_evidence_waits_for_room_tears_no_record() {
     let folder = place();
-    let Some(cramped) = cramped(&folder.path().join("disk")) else { return };
-    let Cramped { mounted, home, ballast, sink, closed, mut relay, owed } = cramped;
+    let Some(cramped) = cramped(&folder.path().join("disk")) else {
+        return;
+    };
+    let Cramped {
+        mounted,
+        home,
+        ballast,
+        sink,
+        closed,
+        mut relay,
+        owed,
+    } = cramped;
     for reserve in [home.evidence().join("reserve"), home.spool.join("reserve")] {
         fs::remove_file(reserve).expect("there is one");
     }
@@ -173,11 +275,14 @@ fn a_kill_while_evidence_waits_for_room_tears_no_record() {
     assert!(records.ends_with(b"}\n"), "half a record was left behind");
 
     ballast.drop_all();
-    let relay = Relay::start(&home, "after.example", &[]).unwrap_or_else(|end| panic!("{}", end.log));
+    let relay =
+        Relay::start(&home, "after.example", &[]).unwrap_or_else(|end| panic!("{}", end.log));
     let missing = sink.wait_for(&owed, Duration::from_mins(1));
     assert!(missing.is_empty(), "{missing:?}");
-    home.expect_clean(relay).unwrap_or_else(|fault| panic!("{fault}"));
-    home.expect_recorded(&owed, &sink.times()).unwrap_or_else(|fault| panic!("{fault}"));
+    home.expect_clean(relay)
+        .unwrap_or_else(|fault| panic!("{fault}"));
+    home.expect_recorded(&owed, &sink.times())
+        .unwrap_or_else(|fault| panic!("{fault}"));
     drop(mounted);
 }
 
@@ -188,11 +293,18 @@ fn fill(relay: SocketAddr, ballast: &Ballast, kept: u64) -> Vec<String> {
     let mut accept = |client: &mut Client, name: &str, size| {
         let message = Message::new(name, &["down.example"], size);
         let verdict = client.send(&message);
-        assert!(matches!(verdict, Verdict::Accepted(_)), "{name}: {verdict:?}");
+        assert!(
+            matches!(verdict, Verdict::Accepted(_)),
+            "{name}: {verdict:?}"
+        );
         owed.extend(message.recipients);
     };
     for count in 0..20 {
-        accept(&mut client, &format!("early{count}"), if count % 4 == 0 { 200_000 } else { 3000 });
+        accept(
+            &mut client,
+            &format!("early{count}"),
+            if count % 4 == 0 { 200_000 } else { 3000 },
+        );
     }
     // Room for small ones, not for a large one that does not say how large it is.
     ballast.leave(kept + (2 << 20));
@@ -200,7 +312,10 @@ fn fill(relay: SocketAddr, ballast: &Ballast, kept: u64) -> Vec<String> {
     accept(&mut client, "still", 3000);
     let large = Message::new("too-large", &["a.example"], 5 << 20);
     let verdict = client.send(&large);
-    assert!(matches!(&verdict, Verdict::Refused(reply) if reply.starts_with("452 4.3.1 ")), "during DATA: {verdict:?}");
+    assert!(
+        matches!(&verdict, Verdict::Refused(reply) if reply.starts_with("452 4.3.1 ")),
+        "during DATA: {verdict:?}"
+    );
     accept(&mut client, "in-the-same-session", 3000);
 
     // No room at all: nothing is begun that could not be finished.
@@ -208,33 +323,57 @@ fn fill(relay: SocketAddr, ballast: &Ballast, kept: u64) -> Vec<String> {
     std::thread::sleep(NOTICED);
     let small = Message::new("too-late", &["a.example"], 500);
     let verdict = client.send(&small);
-    assert!(matches!(&verdict, Verdict::Refused(reply) if reply.starts_with("452 4.3.1 ")), "before DATA: {verdict:?}");
+    assert!(
+        matches!(&verdict, Verdict::Refused(reply) if reply.starts_with("452 4.3.1 ")),
+        "before DATA: {verdict:?}"
+    );
     owed
 }
 
 impl Ballast {
     /// Grows it until `left` octets are free.
     pub(crate) fn leave(&self, left: u64) {
-        let file = fs::File::options().create(true).truncate(false).write(true).open(&self.0).expect("the ballast");
+        let file = fs::File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&self.0)
+            .expect("the ballast");
         let grow = || {
             let length = file.metadata().expect("it is open").len();
             let free = free(&self.0);
             assert!(free >= left, "{free} octets are free and {left} should be");
             let length = (length + free - left).to_string();
-            let grown =
-                Command::new("fallocate").args(["--length", &length]).arg(&self.0).stderr(Stdio::null()).status();
+            let grown = Command::new("fallocate")
+                .args(["--length", &length])
+                .arg(&self.0)
+                .stderr(Stdio::null())
+                .status();
             grown.is_ok_and(|grown| grown.success())
         };
         // The relay may take some in between.
-        assert!(within(Duration::from_secs(5), grow), "{} was not made larger", self.0.display());
+        assert!(
+            within(Duration::from_secs(5), grow),
+            "{} was not made larger",
+            self.0.display()
+        );
     }
 }
 
 /// Octets that are free where a file is.
 fn free(file: &Path) -> u64 {
-    let told = Command::new("stat").args(["--file-system", "--format", "%a %S"]).arg(file).output().expect("stat");
+    let told = Command::new("stat")
+        .args(["--file-system", "--format", "%a %S"])
+        .arg(file)
+        .output()
+        .expect("stat");
     let told = String::from_utf8_lossy(&told.stdout).into_owned();
-    let numbers: Vec<u64> = told.split_whitespace().filter_map(|number| number.parse().ok()).collect();
-    let [blocks, size] = numbers[..] else { panic!("stat said {told:?}") };
+    let numbers: Vec<u64> = told
+        .split_whitespace()
+        .filter_map(|number| number.parse().ok())
+        .collect();
+    let [blocks, size] = numbers[..] else {
+        panic!("stat said {told:?}")
+    };
     blocks * size
 }

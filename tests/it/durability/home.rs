@@ -1,4 +1,5 @@
-//! The place of a relay: its configuration, its spool and its evidence, and what must be left of them.
+//! The place of a relay: its configuration, its spool and its evidence, and what must be left of
+//! them.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -6,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use gatepost::evidence::{RecordedOutcome, deliveries};
+use gatepost::storage::evidence::{RecordedOutcome, deliveries};
 
 use crate::support::relay::{End, PATIENCE, Relay, program};
 use crate::support::within;
@@ -86,7 +87,8 @@ format = "text"
 
     /// Entries in the queue, as the database tells; while the relay runs, too.
     pub(crate) fn queued(&self) -> Result<u64, rusqlite::Error> {
-        self.ask("SELECT count(*) FROM queue").map(|count: i64| u64::try_from(count).unwrap_or(u64::MAX))
+        self.ask("SELECT count(*) FROM queue")
+            .map(|count: i64| u64::try_from(count).unwrap_or(u64::MAX))
     }
 
     fn ask<T: rusqlite::types::FromSql>(&self, question: &str) -> Result<T, rusqlite::Error> {
@@ -96,8 +98,8 @@ format = "text"
         database.query_row(question, [], |row| row.get(0))
     }
 
-    /// Waits until the queue is empty, ends the relay, and looks at what is left: nothing may be, but for the
-    /// evidence, which must be whole.
+    /// Waits until the queue is empty, ends the relay, and looks at what is left: nothing may be,
+    /// but for the evidence, which must be whole.
     pub(crate) fn expect_clean(&self, relay: Relay) -> Result<(), String> {
         let empty = within(PATIENCE, || matches!(self.queued(), Ok(0)));
         let left = self.queued();
@@ -106,7 +108,9 @@ format = "text"
         let End { status, log } = end;
         let fault = |text: String| Err(format!("{text}; the relay said:\n{log}"));
         if !empty {
-            return fault(format!("the queue was not worked off, {left:?} entries are left"));
+            return fault(format!(
+                "the queue was not worked off, {left:?} entries are left"
+            ));
         }
         if !status.is_some_and(|status| status.success()) {
             return fault(format!("the relay ended with {status:?}"));
@@ -135,17 +139,22 @@ format = "text"
     /// What it said.
     pub(crate) fn expect_chain(&self) -> Result<(), String> {
         let mut verify = Command::new(program());
-        verify.args(["evidence", "verify", "--config"]).arg(self.configuration());
+        verify
+            .args(["evidence", "verify", "--config"])
+            .arg(self.configuration());
         let output = verify.output().map_err(|error| error.to_string())?;
         if output.status.success() {
             return Ok(());
         }
         let said = [output.stdout, output.stderr].concat();
-        Err(format!("the evidence is not whole: {}", String::from_utf8_lossy(&said)))
+        Err(format!(
+            "the evidence is not whole: {}",
+            String::from_utf8_lossy(&said)
+        ))
     }
 
-    /// How often each recipient is on record as one to whom was delivered. What a crash has left half
-    /// written is not there.
+    /// How often each recipient is on record as one to whom was delivered. What a crash has left
+    /// half written is not there.
     ///
     /// # Errors
     /// Lines that are no records.
@@ -163,8 +172,8 @@ format = "text"
         }
     }
 
-    /// Delivered is recorded: each of `owed` is on record. And the other way round: nobody is there more
-    /// often than something `arrived` for him.
+    /// Delivered is recorded: each of `owed` is on record. And the other way round: nobody is there
+    /// more often than something `arrived` for him.
     ///
     /// # Errors
     /// Who is not, or too often.
@@ -180,9 +189,14 @@ format = "text"
             return Err(format!("delivered, and not on record: {unrecorded:?}"));
         }
         let times = |to: &String| arrived.get(to).copied().unwrap_or_default();
-        let invented: Vec<_> = recorded.iter().filter(|(to, count)| **count > times(to)).collect();
+        let invented: Vec<_> = recorded
+            .iter()
+            .filter(|(to, count)| **count > times(to))
+            .collect();
         if !invented.is_empty() {
-            return Err(format!("on record more often than it arrived: {invented:?}"));
+            return Err(format!(
+                "on record more often than it arrived: {invented:?}"
+            ));
         }
         Ok(())
     }
@@ -200,6 +214,10 @@ impl Relay {
 
 /// The names in a folder.
 fn names(folder: &Path) -> Vec<String> {
-    let entries = std::fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
-    entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+    let entries =
+        std::fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    entries
+        .flatten()
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect()
 }

@@ -1,10 +1,11 @@
-//! kill -9 at any moment loses nothing: eight clients send, the daemon is killed ten times and started
-//! again, and in the end every message that was answered with 250 is at the sink, whole, and on record.
+//! kill -9 at any moment loses nothing: eight clients send, the daemon is killed ten times and
+//! started again, and in the end every message that was answered with 250 is at the sink, whole,
+//! and on record.
 //!
-//! Clients never send a message twice, so one that arrives twice was repeated by the relay. It may do
-//! that for one reason only: it was killed between the sink's 250 and its own record of it. Each start
-//! of the relay has a name of its own, and the sink remembers it: two copies from one start have no
-//! such excuse, and fail the test.
+//! Clients never send a message twice, so one that arrives twice was repeated by the relay. It may
+//! do that for one reason only: it was killed between the sink's 250 and its own record of it. Each
+//! start of the relay has a name of its own, and the sink remembers it: two copies from one start
+//! have no such excuse, and fail the test.
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -47,16 +48,32 @@ struct Known {
 
 #[test]
 fn nothing_acknowledged_is_lost_by_kill_9() {
-    let given = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok());
-    let now = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(1, |time| time.as_secs());
+    let given = std::env::var("SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok());
+    let now = || {
+        SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .map_or(1, |time| time.as_secs())
+    };
     let seed: u64 = given.unwrap_or_else(now);
-    println!("seed {seed}; with SEED={seed} in the environment the clients and the kills are the same again");
+    println!(
+        "seed {seed}; with SEED={seed} in the environment the clients and the kills are the same again"
+    );
     let began = Instant::now();
     let folder = place();
     let (sink, closed) = (Sink::start(), ClosedPort::take());
     let spool = folder.path().join("spool");
-    let home = Home { folder: folder.path().to_owned(), spool, sink: sink.address, down: closed.address };
-    let crowd = Crowd { relay: Mutex::new(None), over: AtomicBool::new(false) };
+    let home = Home {
+        folder: folder.path().to_owned(),
+        spool,
+        sink: sink.address,
+        down: closed.address,
+    };
+    let crowd = Crowd {
+        relay: Mutex::new(None),
+        over: AtomicBool::new(false),
+    };
     let known = std::thread::scope(|scope| {
         let start = |number| {
             scope.spawn({
@@ -65,9 +82,12 @@ fn nothing_acknowledged_is_lost_by_kill_9() {
             })
         };
         let clients: Vec<_> = (0..CLIENTS).map(start).collect();
-        let lived: Result<(), String> = (0..KILLS).try_for_each(|life| crowd.live_and_die(&home, seed, life));
+        let lived: Result<(), String> =
+            (0..KILLS).try_for_each(|life| crowd.live_and_die(&home, seed, life));
         crowd.over.store(true, Ordering::Relaxed);
-        let all = clients.into_iter().map(|client| client.join().expect("a client does not panic"));
+        let all = clients
+            .into_iter()
+            .map(|client| client.join().expect("a client does not panic"));
         let known = all.fold(Known::default(), Known::and);
         lived.map(|()| known)
     });
@@ -99,10 +119,14 @@ impl Crowd {
         let relay = relay.map_err(|end| format!("life {life} did not begin:\n{}", end.log))?;
         self.at(Some(relay.address));
         // What the kill before has torn is set aside and told of by now.
-        home.expect_chain().map_err(|fault| format!("life {life}: {fault}"))?;
+        home.expect_chain()
+            .map_err(|fault| format!("life {life}: {fault}"))?;
         std::thread::sleep(Duration::from_millis(dice.below(LONGEST_LIFE)));
         self.at(None);
-        relay.kill().check().map_err(|fault| format!("life {life}: {fault}"))
+        relay
+            .kill()
+            .check()
+            .map_err(|fault| format!("life {life}: {fault}"))
     }
 
     /// One client: message after message, over a connection as long as it holds.
@@ -138,7 +162,8 @@ impl Crowd {
     }
 }
 
-/// A message: most are small, some have a body file; some go to two places, some to one that is down.
+/// A message: most are small, some have a body file; some go to two places, some to one that is
+/// down.
 fn draw(dice: &mut Dice, name: &str) -> Message {
     let size = match dice.below(10) {
         0 => 130_000 + dice.below(300_000),
@@ -155,23 +180,44 @@ fn draw(dice: &mut Dice, name: &str) -> Message {
 
 /// The last start: everything that was accepted comes out, and nothing is left.
 fn finish(home: &Home, sink: &Sink, known: &Known) {
-    let relay = Relay::start(home, "last.example", &[]).unwrap_or_else(|end| panic!("no last start:\n{}", end.log));
+    let relay = Relay::start(home, "last.example", &[])
+        .unwrap_or_else(|end| panic!("no last start:\n{}", end.log));
     let missing = sink.wait_for(&known.owed, Duration::from_secs(40));
     let clean = home.expect_clean(relay);
-    assert!(missing.is_empty(), "accepted, but never arrived: {missing:?}");
+    assert!(
+        missing.is_empty(),
+        "accepted, but never arrived: {missing:?}"
+    );
     clean.unwrap_or_else(|fault| panic!("{fault}"));
-    assert!(known.refused.is_empty(), "nothing was wrong with these messages: {:?}", known.refused);
-    assert!(known.accepted > 100, "only {} messages were accepted: this proves nothing", known.accepted);
+    assert!(
+        known.refused.is_empty(),
+        "nothing was wrong with these messages: {:?}",
+        known.refused
+    );
+    assert!(
+        known.accepted > 100,
+        "only {} messages were accepted: this proves nothing",
+        known.accepted
+    );
 
     let tally = sink.tally().unwrap_or_else(|fault| panic!("{fault}"));
     home.expect_recorded(known.owed.iter().chain(tally.keys()), &sink.times())
         .unwrap_or_else(|fault| panic!("{fault}"));
     let owed: HashSet<&str> = known.owed.iter().map(String::as_str).collect();
-    let unasked = tally.keys().filter(|recipient| !owed.contains(recipient.as_str())).count();
-    let again: Vec<_> = tally.iter().filter(|(_, relays)| relays.len() > 1).collect();
+    let unasked = tally
+        .keys()
+        .filter(|recipient| !owed.contains(recipient.as_str()))
+        .count();
+    let again: Vec<_> = tally
+        .iter()
+        .filter(|(_, relays)| relays.len() > 1)
+        .collect();
     for (recipient, relays) in &again {
         let lives: HashSet<&String> = relays.iter().collect();
-        assert!(lives.len() == relays.len(), "{recipient} had one message twice from one start: {relays:?}");
+        assert!(
+            lives.len() == relays.len(),
+            "{recipient} had one message twice from one start: {relays:?}"
+        );
     }
     println!(
         "{} messages accepted for {} recipients: all arrived. {} sent without an answer, of which {unasked} copies arrived: \

@@ -1,19 +1,21 @@
 //! 250 means on disk, and delivered means on record: proofs with the real daemon.
 //!
 //! - [`kill9`]: eight clients send while it is killed at random, again and again.
-//! - [`order`]: in the trace of an undisturbed exchange, what a message consists of is synced between its
-//!   last octet and its 250.
-//! - [`evidence`]: in such a trace, each delivery is on record, synced, before the queue forgets it; and it is
-//!   so with each call on the evidence failed, or made the daemon's last.
-//! - [`power`]: that trace is replayed up to a moment, what was not synced by then is forgotten, and a
-//!   relay is started on what a disk would still have had.
-//! - [`faults`]: each write, sync, rename and unlink in the spool in turn fails, or is the last thing the daemon does.
+//! - [`order`]: in the trace of an undisturbed exchange, what a message consists of is synced
+//!   between its last octet and its 250.
+//! - [`evidence`]: in such a trace, each delivery is on record, synced, before the queue forgets
+//!   it; and it is so with each call on the evidence failed, or made the daemon's last.
+//! - [`power`]: that trace is replayed up to a moment, what was not synced by then is forgotten,
+//!   and a relay is started on what a disk would still have had.
+//! - [`faults`]: each write, sync, rename and unlink in the spool in turn fails, or is the last
+//!   thing the daemon does.
 //! - [`full_disk`]: a disk that fills up, and has room again.
 //!
-//! In all of them evidence is kept, and in the end everything that has arrived is on record, no more often than it
-//! arrived, and `gatepost evidence verify` finds nothing wrong.
+//! In all of them evidence is kept, and in the end everything that has arrived is on record, no
+//! more often than it arrived, and `gatepost evidence verify` finds nothing wrong.
 //!
-//! All but the first need strace, or root, and minutes: `cargo test` leaves them to `.ci/durability`.
+//! All but the first need strace, or root, and minutes: `cargo test` leaves them to
+//! `.ci/durability`.
 
 mod disk;
 mod evidence;
@@ -32,22 +34,32 @@ use std::time::Duration;
 use crate::support::client::Verdict;
 use crate::support::message::Message;
 
-/// The scripted exchange: small ones and such with a body file, to one domain and to several, and to a
-/// destination that is down, so that states are recorded as well as messages removed.
+/// The scripted exchange: small ones and such with a body file, to one domain and to several, and
+/// to a destination that is down, so that states are recorded as well as messages removed.
 fn script() -> Vec<Message> {
     vec![
-        // First, so that the queue's log has no other entry yet, and its calls have the same numbers each time.
+        // First, so that the queue's log has no other entry yet, and its calls have the same
+        // numbers each time.
         Message::new("large", &["a.example"], 300_000),
         Message::new("small", &["a.example"], 700),
-        Message::new("small-to-three", &["a.example", "b.example", "down.example"], 800),
+        Message::new(
+            "small-to-three",
+            &["a.example", "b.example", "down.example"],
+            800,
+        ),
         Message::new("large-to-two", &["a.example", "down.example"], 200_000),
     ]
 }
 
 /// The recipients of those that were accepted.
 fn owed<'a>(messages: &'a [Message], verdicts: &[Verdict]) -> Vec<&'a str> {
-    let accepted = messages.iter().zip(verdicts).filter(|(_, verdict)| matches!(verdict, Verdict::Accepted(_)));
-    accepted.flat_map(|(message, _)| message.recipients.iter().map(String::as_str)).collect()
+    let accepted = messages
+        .iter()
+        .zip(verdicts)
+        .filter(|(_, verdict)| matches!(verdict, Verdict::Accepted(_)));
+    accepted
+        .flat_map(|(message, _)| message.recipients.iter().map(String::as_str))
+        .collect()
 }
 
 /// How long a message may take to its destination; many times what it does take.
@@ -67,16 +79,28 @@ fn side_by_side<T: Send, R: Send>(
     let done = Mutex::new(Vec::new());
     let next = || {
         let done = done.lock().unwrap_or_else(PoisonError::into_inner);
-        let faults = done.iter().filter(|(_, result): &&(usize, Result<R, String>)| result.is_err()).count();
+        let faults = done
+            .iter()
+            .filter(|(_, result): &&(usize, Result<R, String>)| result.is_err())
+            .count();
         drop(done);
-        (faults < ENOUGH_FAULTS).then(|| waiting.lock().unwrap_or_else(PoisonError::into_inner).next()).flatten()
+        (faults < ENOUGH_FAULTS)
+            .then(|| {
+                waiting
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .next()
+            })
+            .flatten()
     };
     std::thread::scope(|scope| {
         for _ in 0..AT_ONCE {
             scope.spawn(|| {
                 while let Some((at, item)) = next() {
                     let result = work(item);
-                    done.lock().unwrap_or_else(PoisonError::into_inner).push((at, result));
+                    done.lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .push((at, result));
                 }
             });
         }

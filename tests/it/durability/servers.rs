@@ -25,10 +25,17 @@ pub(crate) struct ClosedPort {
 
 impl ClosedPort {
     pub(crate) fn take() -> Self {
-        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)
+            .expect("a socket");
         // Bound, but not listening.
-        socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).expect("loopback has a free port");
-        let address = socket.local_addr().ok().and_then(|address| address.as_socket()).expect("it is bound");
+        socket
+            .bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())
+            .expect("loopback has a free port");
+        let address = socket
+            .local_addr()
+            .ok()
+            .and_then(|address| address.as_socket())
+            .expect("it is bound");
         Self { address, socket }
     }
 

@@ -5,17 +5,21 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 /// Everything that changes a file or a folder, or makes a change durable.
-pub(crate) const CHANGES: &str =
-    "write,pwrite64,writev,fsync,fdatasync,ftruncate,fallocate,rename,renameat,renameat2,unlink,unlinkat";
+pub(crate) const CHANGES: &str = "write,pwrite64,writev,fsync,fdatasync,ftruncate,fallocate,rename,renameat,renameat2,unlink,unlinkat";
 /// What else a replay must know: who opened what, and what was said on sockets.
 pub(crate) const TALK: &str = "openat,mkdir,read,recvfrom,sendto";
 
-/// The words that start a program under strace: its trace goes to `file`. Not with --seccomp-bpf, for all
-/// its speed: strace 6.1 then forgets the signals that it should inject.
+/// The words that start a program under strace: its trace goes to `file`. Not with --seccomp-bpf,
+/// for all its speed: strace 6.1 then forgets the signals that it should inject.
 pub(crate) fn command(file: &Path, options: &[&str]) -> Vec<String> {
     let fixed = ["strace", "-f", "-qq", "-yy", "-xx", "-ttt", "-o"];
-    let words = fixed.iter().map(ToString::to_string).chain([file.display().to_string()]);
-    words.chain(options.iter().map(ToString::to_string)).collect()
+    let words = fixed
+        .iter()
+        .map(ToString::to_string)
+        .chain([file.display().to_string()]);
+    words
+        .chain(options.iter().map(ToString::to_string))
+        .collect()
 }
 
 /// A system call.
@@ -37,7 +41,10 @@ impl Call {
     /// The file or the socket behind the first descriptor.
     pub(crate) fn target(&self) -> Option<String> {
         let rest = self.args.split_once('<')?.1;
-        let end = rest.match_indices('>').map(|(at, _)| at).find(|at| !rest[..*at].ends_with('-'))?;
+        let end = rest
+            .match_indices('>')
+            .map(|(at, _)| at)
+            .find(|at| !rest[..*at].ends_with('-'))?;
         Some(String::from_utf8_lossy(&unhex(&rest[..end])).into_owned())
     }
 
@@ -74,7 +81,9 @@ fn unhex(text: &str) -> Vec<u8> {
     let mut octets = Vec::with_capacity(text.len() / 4);
     let mut rest = text.as_bytes();
     while let Some((first, after)) = rest.split_first() {
-        let escaped = rest.strip_prefix(b"\\x").and_then(|hex| hex.split_at_checked(2));
+        let escaped = rest
+            .strip_prefix(b"\\x")
+            .and_then(|hex| hex.split_at_checked(2));
         let octet = escaped.and_then(|(hex, after)| {
             let digits = std::str::from_utf8(hex).ok()?;
             Some((u8::from_str_radix(digits, 16).ok()?, after))
@@ -88,24 +97,45 @@ fn unhex(text: &str) -> Vec<u8> {
 
 /// Reads a trace: the calls in the order of their ends.
 pub(crate) fn read(file: &Path) -> Vec<Call> {
-    let text = std::fs::read_to_string(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+    let text =
+        std::fs::read_to_string(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
     let mut open: HashMap<u32, (usize, String)> = HashMap::new();
     let mut calls = Vec::new();
     for (number, line) in text.lines().enumerate() {
-        let Some((thread, time, words)) = head(line) else { continue };
+        let Some((thread, time, words)) = head(line) else {
+            continue;
+        };
         let (began, whole) = if let Some(rest) = words.strip_prefix("<... ") {
-            let Some((began, start)) = open.remove(&thread) else { continue };
-            (began, start + rest.split_once("resumed>").map_or("", |(_, rest)| rest))
+            let Some((began, start)) = open.remove(&thread) else {
+                continue;
+            };
+            (
+                began,
+                start + rest.split_once("resumed>").map_or("", |(_, rest)| rest),
+            )
         } else if let Some(start) = words.strip_suffix("<unfinished ...>") {
             open.insert(thread, (number, start.to_owned()));
             continue;
         } else {
             (number, words.to_owned())
         };
-        let Some((name, args, result)) = parts(&whole) else { continue };
-        let result = result.split_whitespace().next().and_then(|result| result.split('<').next()?.parse().ok());
+        let Some((name, args, result)) = parts(&whole) else {
+            continue;
+        };
+        let result = result
+            .split_whitespace()
+            .next()
+            .and_then(|result| result.split('<').next()?.parse().ok());
         let (name, args) = (name.to_owned(), args.to_owned());
-        calls.push(Call { thread, name, args, result, began, ended: number, at: time });
+        calls.push(Call {
+            thread,
+            name,
+            args,
+            result,
+            began,
+            ended: number,
+            at: time,
+        });
     }
     calls
 }
@@ -114,7 +144,8 @@ fn head(line: &str) -> Option<(u32, SystemTime, &str)> {
     let (thread, rest) = line.split_once(' ')?;
     let (time, words) = rest.trim_start().split_once(' ')?;
     let (seconds, micros) = time.split_once('.')?;
-    let since = Duration::from_secs(seconds.parse().ok()?) + Duration::from_micros(micros.parse().ok()?);
+    let since =
+        Duration::from_secs(seconds.parse().ok()?) + Duration::from_micros(micros.parse().ok()?);
     Some((thread.parse().ok()?, SystemTime::UNIX_EPOCH + since, words))
 }
 
@@ -122,6 +153,7 @@ fn head(line: &str) -> Option<(u32, SystemTime, &str)> {
 fn parts(call: &str) -> Option<(&str, &str, &str)> {
     let (name, rest) = call.split_once('(')?;
     let mut closes = rest.match_indices(')').map(|(at, _)| at);
-    let (at, result) = closes.find_map(|at| Some((at, rest[at + 1..].trim_start().strip_prefix("= ")?)))?;
+    let (at, result) =
+        closes.find_map(|at| Some((at, rest[at + 1..].trim_start().strip_prefix("= ")?)))?;
     Some((name, &rest[..at], result))
 }

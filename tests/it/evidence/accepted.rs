@@ -1,4 +1,5 @@
-//! Mail that comes in is on record too: once for each message, in the same chain, and before the queue forgets it.
+//! Mail that comes in is on record too: once for each message, in the same chain, and before the
+//! queue forgets it.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -6,7 +7,9 @@ use std::path::Path;
 use std::process::{Command, Output};
 use std::time::Duration;
 
-use gatepost::evidence::{AcceptanceRecord, Assurance, DemandOutcome, MailRecord, RecordedOutcome, records};
+use gatepost::storage::evidence::{
+    AcceptanceRecord, Assurance, DemandOutcome, MailRecord, RecordedOutcome, records,
+};
 
 use super::daemon::{PATIENCE, configure, evidence, is_whole, out, queued, start, to};
 use super::world::folder;
@@ -52,40 +55,96 @@ fn a_message_that_comes_in_is_on_record_once_before_its_deliveries() {
     let sink = Sink::start();
     let file = configure(folder.path(), "path = \"evidence\"", &to(&sink));
     let relay = start(&file);
-    let id = send(relay.address, &Message::new("m", &["a.example", "b.example"], 500));
+    let id = send(
+        relay.address,
+        &Message::new("m", &["a.example", "b.example"], 500),
+    );
     assert!(within(PATIENCE, || queued(folder.path()) == Some(0)));
-    assert!(relay.terminate().status.is_some_and(|status| status.success()));
+    assert!(
+        relay
+            .terminate()
+            .status
+            .is_some_and(|status| status.success())
+    );
     is_whole(folder.path());
 
     let all = on_record(folder.path());
-    let [MailRecord::Accepted(one), MailRecord::Delivery(_), MailRecord::Delivery(_)] = &all[..] else {
+    let [
+        MailRecord::Accepted(one),
+        MailRecord::Delivery(_),
+        MailRecord::Delivery(_),
+    ] = &all[..]
+    else {
         panic!("one in, two out: {all:?}")
     };
-    assert_eq!((one.queue_id.as_str(), one.from.as_str(), one.domain.as_str()), (&*id, SENDER, "sender.example"));
-    assert_eq!((&one.to[..], one.more_to), (&["m@a.example".to_owned(), "m@b.example".to_owned()][..], 0));
+    assert_eq!(
+        (
+            one.queue_id.as_str(),
+            one.from.as_str(),
+            one.domain.as_str()
+        ),
+        (&*id, SENDER, "sender.example")
+    );
+    assert_eq!(
+        (&one.to[..], one.more_to),
+        (&["m@a.example".to_owned(), "m@b.example".to_owned()][..], 0)
+    );
     assert_eq!(one.message_id.as_deref(), Some("<m@sender.example>"));
     let by = &one.by;
     assert_eq!(
-        (by.listener.as_str(), by.connector.as_str(), by.hello.as_deref()),
+        (
+            by.listener.as_str(),
+            by.connector.as_str(),
+            by.hello.as_deref()
+        ),
         ("mx", "all", Some("client.example"))
     );
-    assert!(by.client.as_deref().is_some_and(|client| client.starts_with("127.0.0.1:")) && by.via.is_none());
+    assert!(
+        by.client
+            .as_deref()
+            .is_some_and(|client| client.starts_with("127.0.0.1:"))
+            && by.via.is_none()
+    );
     assert_eq!(
         (by.session.level, by.standing, by.policy.tls.as_str()),
         (Assurance::Clear, DemandOutcome::Met, "opportunistic")
     );
-    assert!(by.session.no_tls.is_some() && by.configuration.len() == 64, "{by:?}");
+    assert!(
+        by.session.no_tls.is_some() && by.configuration.len() == 64,
+        "{by:?}"
+    );
 
     let list = out(&evidence(&file, &["list"]));
-    assert!(list.contains("  in   ") && list.ends_with("1 message accepted, 2 deliveries\n"), "{list}");
+    assert!(
+        list.contains("  in   ") && list.ends_with("1 message accepted, 2 deliveries\n"),
+        "{list}"
+    );
     let list = out(&evidence(&file, &["list", "--direction", "in"]));
-    assert!(list.contains("m@a.example and 1 more") && list.ends_with("\n1 message accepted\n"), "{list}");
+    assert!(
+        list.contains("m@a.example and 1 more") && list.ends_with("\n1 message accepted\n"),
+        "{list}"
+    );
     let list = out(&evidence(&file, &["list", "--direction", "out"]));
-    assert!(!list.contains("  in   ") && list.ends_with("\n2 deliveries\n"), "{list}");
-    let csv = out(&evidence(&file, &["list", "--csv", "--domain", "sender.example"]));
-    assert!(csv.lines().count() == 2 && csv.contains(",in,mx,client.example,"), "{csv}");
-    let json: serde_json::Value = serde_json::from_str(&out(&evidence(&file, &["list", "--json"]))).expect("JSON");
-    let kinds: Vec<_> = json.as_array().expect("an array").iter().map(|record| record["kind"].clone()).collect();
+    assert!(
+        !list.contains("  in   ") && list.ends_with("\n2 deliveries\n"),
+        "{list}"
+    );
+    let csv = out(&evidence(
+        &file,
+        &["list", "--csv", "--domain", "sender.example"],
+    ));
+    assert!(
+        csv.lines().count() == 2 && csv.contains(",in,mx,client.example,"),
+        "{csv}"
+    );
+    let json: serde_json::Value =
+        serde_json::from_str(&out(&evidence(&file, &["list", "--json"]))).expect("JSON");
+    let kinds: Vec<_> = json
+        .as_array()
+        .expect("an array")
+        .iter()
+        .map(|record| record["kind"].clone())
+        .collect();
     assert_eq!(kinds, ["accepted", "delivery", "delivery"]);
 }
 
@@ -101,11 +160,24 @@ fn the_summary_counts_what_came_in_apart_from_deliveries() {
     assert!(within(PATIENCE, || queued(folder.path()) == Some(0)));
     drop(relay);
     let csv = out(&evidence(&file, &["summary", "--csv"]));
-    assert_eq!(csv.lines().skip(1).collect::<Vec<_>>(), ["all,a.example,3,3,0,0,0,0,0,0,0,0,0,0,0,0"]);
+    assert_eq!(
+        csv.lines().skip(1).collect::<Vec<_>>(),
+        ["all,a.example,3,3,0,0,0,0,0,0,0,0,0,0,0,0"]
+    );
     let csv = out(&evidence(&file, &["summary", "--csv", "--direction", "in"]));
-    assert_eq!(csv.lines().skip(1).collect::<Vec<_>>(), ["all,mx,3,3,0,0,0,0,0"]);
-    let json: serde_json::Value = serde_json::from_str(&out(&evidence(&file, &["summary", "--json"]))).expect("JSON");
-    assert_eq!((&json["accepted"][0]["messages"], &json["rows"][0]["delivered"]), (&3.into(), &3.into()));
+    assert_eq!(
+        csv.lines().skip(1).collect::<Vec<_>>(),
+        ["all,mx,3,3,0,0,0,0,0"]
+    );
+    let json: serde_json::Value =
+        serde_json::from_str(&out(&evidence(&file, &["summary", "--json"]))).expect("JSON");
+    assert_eq!(
+        (
+            &json["accepted"][0]["messages"],
+            &json["rows"][0]["delivered"]
+        ),
+        (&3.into(), &3.into())
+    );
     let text = out(&evidence(&file, &["summary"]));
     assert!(text.contains("accepted messages since "), "{text}");
 }
@@ -117,22 +189,44 @@ fn a_message_that_an_operator_removes_before_any_attempt_is_on_record_as_it_came
     let connectors = "[[connector]]\nname = \"down\"\ndomains = [\"*\"]\n[connector.outbound]\nroute = [\"127.0.0.1:1\"]\ntls = \"off\"\n";
     let file = configure(folder.path(), "path = \"evidence\"", connectors);
     let text = fs::read_to_string(&file).expect("ours");
-    fs::write(&file, text.replace("socket = \"\"", "socket = \"admin.sock\"")).expect("ours");
+    fs::write(
+        &file,
+        text.replace("socket = \"\"", "socket = \"admin.sock\""),
+    )
+    .expect("ours");
     let mut relay = start(&file);
     let first = send(relay.address, &Message::new("first", &["a.example"], 500));
     relay.hears("delivery deferred");
     let second = send(relay.address, &Message::new("second", &["a.example"], 500));
-    let ids = || accepted(folder.path()).into_iter().map(|one| one.queue_id).collect::<Vec<_>>();
+    let ids = || {
+        accepted(folder.path())
+            .into_iter()
+            .map(|one| one.queue_id)
+            .collect::<Vec<_>>()
+    };
     assert!(within(PATIENCE, || ids() == [first.clone()]), "{:?}", ids());
     let remove = || -> Output {
         let mut command = Command::new(program());
-        command.args(["queue", "remove", "--yes", &second, "--config"]).arg(&file).output().expect("gatepost runs")
+        command
+            .args(["queue", "remove", "--yes", &second, "--config"])
+            .arg(&file)
+            .output()
+            .expect("gatepost runs")
     };
     // It may only just have come in.
-    assert!(within(PATIENCE, || remove().status.success()), "{:?}", remove());
+    assert!(
+        within(PATIENCE, || remove().status.success()),
+        "{:?}",
+        remove()
+    );
     let all = on_record(folder.path());
-    let [.., MailRecord::Accepted(came), MailRecord::Delivery(went)] = &all[..] else { panic!("{all:?}") };
-    assert_eq!((&came.queue_id, &went.queue_id, went.outcome), (&second, &second, RecordedOutcome::Removed));
+    let [.., MailRecord::Accepted(came), MailRecord::Delivery(went)] = &all[..] else {
+        panic!("{all:?}")
+    };
+    assert_eq!(
+        (&came.queue_id, &went.queue_id, went.outcome),
+        (&second, &second, RecordedOutcome::Removed)
+    );
     drop(relay);
     is_whole(folder.path());
 }
@@ -150,37 +244,68 @@ fn kill_9_at_any_moment_leaves_no_accepted_message_without_its_record() {
         let senders: Vec<_> = (0..4)
             .map(|sender| {
                 std::thread::spawn(move || {
-                    let message =
-                        |at| Message::new(&format!("l{life}-s{sender}-{at}"), &["a.example", "b.example"], 600);
+                    let message = |at| {
+                        Message::new(
+                            &format!("l{life}-s{sender}-{at}"),
+                            &["a.example", "b.example"],
+                            600,
+                        )
+                    };
                     let messages: Vec<_> = (0..60).map(message).collect();
-                    let accepted = send_all(address, &messages).into_iter().filter_map(|verdict| match verdict {
-                        Verdict::Accepted(id) => Some(id),
-                        Verdict::Refused(_) | Verdict::Lost => None,
-                    });
+                    let accepted = send_all(address, &messages)
+                        .into_iter()
+                        .filter_map(|verdict| match verdict {
+                            Verdict::Accepted(id) => Some(id),
+                            Verdict::Refused(_) | Verdict::Lost => None,
+                        });
                     accepted.collect::<Vec<_>>()
                 })
             })
             .collect();
         std::thread::sleep(Duration::from_millis(30 + dice.below(300)));
-        relay.kill().check().unwrap_or_else(|fault| panic!("{fault}"));
-        let accepted = senders.into_iter().flat_map(|sender| sender.join().expect("no panic"));
+        relay
+            .kill()
+            .check()
+            .unwrap_or_else(|fault| panic!("{fault}"));
+        let accepted = senders
+            .into_iter()
+            .flat_map(|sender| sender.join().expect("no panic"));
         ids.extend(accepted.map(|id| (id, life)));
     }
-    assert!(ids.len() > 20, "only {} messages were accepted: this proves nothing", ids.len());
+    assert!(
+        ids.len() > 20,
+        "only {} messages were accepted: this proves nothing",
+        ids.len()
+    );
     let relay = start(&file);
-    assert!(within(PATIENCE, || queued(folder.path()) == Some(0)), "{:?}", queued(folder.path()));
-    assert!(relay.terminate().status.is_some_and(|status| status.success()));
+    assert!(
+        within(PATIENCE, || queued(folder.path()) == Some(0)),
+        "{:?}",
+        queued(folder.path())
+    );
+    assert!(
+        relay
+            .terminate()
+            .status
+            .is_some_and(|status| status.success())
+    );
     is_whole(folder.path());
     let mut times: BTreeMap<String, usize> = BTreeMap::new();
     for one in accepted(folder.path()) {
         *times.entry(one.queue_id).or_default() += 1;
     }
     let missing: Vec<_> = ids.keys().filter(|id| !times.contains_key(*id)).collect();
-    assert!(missing.is_empty(), "accepted, and not on record: {missing:?}");
+    assert!(
+        missing.is_empty(),
+        "accepted, and not on record: {missing:?}"
+    );
     // Each kill between a record and the state that goes with it brings the record once more.
     for (id, times) in &times {
         let kills = LIVES - ids.get(id).copied().unwrap_or(0);
-        assert!(*times <= 1 + kills, "{id} is on record {times} times, after {kills} kills");
+        assert!(
+            *times <= 1 + kills,
+            "{id} is on record {times} times, after {kills} kills"
+        );
     }
     assert!(
         times.values().filter(|times| **times > 1).count() * 2 < times.len(),
@@ -198,9 +323,12 @@ fn without_evidence_nothing_of_it_is_kept_with_the_message() {
         send(relay.address, &Message::new("first", &["a.example"], 500));
         relay.hears("delivery deferred");
         let id = send(relay.address, &Message::new("second", &["a.example"], 500));
-        let database = rusqlite::Connection::open(folder.path().join("spool/queue.db")).expect("a database");
+        let database =
+            rusqlite::Connection::open(folder.path().join("spool/queue.db")).expect("a database");
         let of = "SELECT envelope FROM queue WHERE name = ?1";
-        let envelope: String = database.query_row(of, [&id], |row| row.get(0)).expect("it waits");
+        let envelope: String = database
+            .query_row(of, [&id], |row| row.get(0))
+            .expect("it waits");
         assert_eq!(envelope.contains("arrival"), is_kept, "{envelope}");
         drop(relay);
     }
@@ -214,7 +342,10 @@ fn untried(folder: &Path) -> String {
     send(relay.address, &Message::new("first", &["a.example"], 500));
     relay.hears("delivery deferred");
     let id = send(relay.address, &Message::new("second", &["a.example"], 500));
-    relay.kill().check().unwrap_or_else(|fault| panic!("{fault}"));
+    relay
+        .kill()
+        .check()
+        .unwrap_or_else(|fault| panic!("{fault}"));
     id
 }
 
@@ -223,16 +354,28 @@ fn what_is_known_of_a_message_that_came_in_waits_while_no_evidence_is_kept() {
     let folder = folder();
     let id = untried(folder.path());
     let keeps = || {
-        let database = rusqlite::Connection::open(folder.path().join("spool/queue.db")).expect("a database");
+        let database =
+            rusqlite::Connection::open(folder.path().join("spool/queue.db")).expect("a database");
         let of = "SELECT envelope FROM queue WHERE name = ?1";
-        let envelope: String = database.query_row(of, [&id], |row| row.get(0)).expect("it waits");
-        (envelope.contains("\"attempts\":1"), envelope.contains("arrival"))
+        let envelope: String = database
+            .query_row(of, [&id], |row| row.get(0))
+            .expect("it waits");
+        (
+            envelope.contains("\"attempts\":1"),
+            envelope.contains("arrival"),
+        )
     };
     assert_eq!(keeps(), (false, true));
     let relay = start(&configure(folder.path(), "path = \"\"", DOWN));
-    assert!(within(PATIENCE, || keeps().0), "it is tried, and no evidence kept");
+    assert!(
+        within(PATIENCE, || keeps().0),
+        "it is tried, and no evidence kept"
+    );
     assert!(keeps().1);
-    relay.kill().check().unwrap_or_else(|fault| panic!("{fault}"));
+    relay
+        .kill()
+        .check()
+        .unwrap_or_else(|fault| panic!("{fault}"));
     assert!(accepted(folder.path()).iter().all(|one| one.queue_id != id));
 
     // Evidence is kept again, and the message is tried again.
@@ -243,7 +386,13 @@ fn what_is_known_of_a_message_that_came_in_waits_while_no_evidence_is_kept() {
     let relay = start(&file);
     assert!(within(PATIENCE, || queued(folder.path()) == Some(0)));
     drop(relay);
-    assert_eq!(accepted(folder.path()).iter().filter(|one| one.queue_id == id).count(), 1);
+    assert_eq!(
+        accepted(folder.path())
+            .iter()
+            .filter(|one| one.queue_id == id)
+            .count(),
+        1
+    );
     is_whole(folder.path());
 }
 
@@ -252,7 +401,8 @@ fn what_is_known_of_a_message_that_came_in_waits_while_no_evidence_is_kept() {
 fn a_message_that_is_set_aside_before_any_attempt_is_on_record_as_it_came_in() {
     let folder = folder();
     let id = untried(folder.path());
-    let database = rusqlite::Connection::open(folder.path().join("spool/queue.db")).expect("a database");
+    let database =
+        rusqlite::Connection::open(folder.path().join("spool/queue.db")).expect("a database");
     let sql = "UPDATE body SET data = x'00' WHERE id = (SELECT id FROM queue WHERE name = ?1)";
     assert_eq!(database.execute(sql, [&id]).expect("a row"), 1);
     drop(database);
@@ -268,10 +418,18 @@ fn a_message_that_is_set_aside_before_any_attempt_is_on_record_as_it_came_in() {
         all
     };
     assert!(within(PATIENCE, || of_it().len() == 2), "{:?}", of_it());
-    relay.kill().check().unwrap_or_else(|fault| panic!("{fault}"));
+    relay
+        .kill()
+        .check()
+        .unwrap_or_else(|fault| panic!("{fault}"));
     let all = of_it();
-    let [MailRecord::Accepted(_), MailRecord::Delivery(went)] = &all[..] else { panic!("{all:?}") };
-    assert_eq!((went.outcome, went.status.as_str()), (RecordedOutcome::Bounced, "5.3.0"));
+    let [MailRecord::Accepted(_), MailRecord::Delivery(went)] = &all[..] else {
+        panic!("{all:?}")
+    };
+    assert_eq!(
+        (went.outcome, went.status.as_str()),
+        (RecordedOutcome::Bounced, "5.3.0")
+    );
     is_whole(folder.path());
 }
 
@@ -289,10 +447,12 @@ fn a_message_that_owes_a_report_alone_is_on_record_before_it_is_forgotten() {
     let id = untried(folder.path());
     // It has no sender, and failed while no evidence was kept.
     let sound = |change: &dyn Fn(&mut serde_json::Value)| {
-        let database = rusqlite::Connection::open(folder.path().join("spool/queue.db")).expect("a database");
+        let database =
+            rusqlite::Connection::open(folder.path().join("spool/queue.db")).expect("a database");
         let of = "SELECT id, envelope FROM queue WHERE name = ?1";
-        let (row, text): (i64, String) =
-            database.query_row(of, [&id], |row| Ok((row.get(0)?, row.get(1)?))).expect("it waits");
+        let (row, text): (i64, String) = database
+            .query_row(of, [&id], |row| Ok((row.get(0)?, row.get(1)?)))
+            .expect("it waits");
         let mut envelope = serde_json::from_str(&text).expect("JSON");
         change(&mut envelope);
         let text = envelope.to_string();

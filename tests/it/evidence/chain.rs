@@ -3,7 +3,9 @@
 use std::fs;
 use std::io::Write as _;
 
-use gatepost::evidence::{ChainStart, Defect, Evidence, RecordHash, Verification, deliveries, verify};
+use gatepost::storage::evidence::{
+    ChainStart, Defect, Evidence, RecordHash, Verification, deliveries, verify,
+};
 use jiff::Timestamp;
 
 use super::world::{KEEP, files, folder, lines, name, one, put, write};
@@ -11,30 +13,50 @@ use super::world::{KEEP, files, folder, lines, name, one, put, write};
 /// A chain of six records, spoilt, and what is found: line and finding.
 fn spoilt(spoil: impl FnOnce(&mut Vec<String>)) -> (Vec<(u64, Defect)>, Verification) {
     let folder = folder();
-    tokio::runtime::Runtime::new().expect("threads").block_on(write(folder.path(), 5));
-    let [file] = &files(folder.path())[..] else { panic!("a day has one file") };
+    tokio::runtime::Runtime::new()
+        .expect("threads")
+        .block_on(write(folder.path(), 5));
+    let [file] = &files(folder.path())[..] else {
+        panic!("a day has one file")
+    };
     let mut all = lines(file);
     assert_eq!(all.len(), 6);
     spoil(&mut all);
     put(file, &all);
     let verified = verify(folder.path(), &[]).expect("readable");
-    (verified.findings.iter().map(|finding| (finding.line, finding.found.clone())).collect(), verified)
+    (
+        verified
+            .findings
+            .iter()
+            .map(|finding| (finding.line, finding.found.clone()))
+            .collect(),
+        verified,
+    )
 }
 
-/// The same record with another text and the hash of that, as somebody who knows how it is done would write it.
+/// The same record with another text and the hash of that, as somebody who knows how it is done
+/// would write it.
 fn resealed(line: &str, from: &str, to: &str) -> String {
     let changed = line.replacen(from, to, 1);
     assert_ne!(changed, line);
     let covered = &changed[..changed.len() - 75];
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, covered.as_bytes());
-    let hash = digest.as_ref().iter().map(|octet| format!("{octet:02x}")).collect::<Vec<_>>().concat();
+    let hash = digest
+        .as_ref()
+        .iter()
+        .map(|octet| format!("{octet:02x}"))
+        .collect::<Vec<_>>()
+        .concat();
     format!("{covered},\"hash\":\"{hash}\"}}")
 }
 
 #[test]
 fn a_chain_that_nobody_touched_is_whole() {
     let (found, verified) = spoilt(|_| ());
-    assert_eq!((found, verified.records, verified.beginning), (vec![], 6, ChainStart::First));
+    assert_eq!(
+        (found, verified.records, verified.beginning),
+        (vec![], 6, ChainStart::First)
+    );
     assert_eq!(verified.last.expect("a last one").seq, 6);
 }
 
@@ -43,16 +65,36 @@ fn every_spoilt_record_is_named() {
     type Spoil = fn(&mut Vec<String>);
     type Case = (&'static str, Spoil, Vec<(u64, Defect)>);
     let cases: [Case; 13] = [
-        ("edited", |all| all[2] = all[2].replace("d1.example", "d7.example"), vec![(3, Defect::Edited { seq: 3 })]),
-        ("the last edited", |all| all[5] = all[5].replace("met", "exceeded"), vec![(6, Defect::Edited { seq: 6 })]),
+        (
+            "edited",
+            |all| all[2] = all[2].replace("d1.example", "d7.example"),
+            vec![(3, Defect::Edited { seq: 3 })],
+        ),
+        (
+            "the last edited",
+            |all| all[5] = all[5].replace("met", "exceeded"),
+            vec![(6, Defect::Edited { seq: 6 })],
+        ),
         (
             "edited and sealed anew",
             |all| all[2] = resealed(&all[2], "d1.example", "d7.example"),
             vec![(3, Defect::Replaced { seq: 3 })],
         ),
-        ("cut out", |all| drop(all.remove(2)), vec![(3, Defect::Missing { from: 3, to: 3 })]),
-        ("several cut out", |all| drop(all.drain(2..5)), vec![(3, Defect::Missing { from: 3, to: 5 })]),
-        ("moved up", |all| all.swap(2, 3), vec![(4, Defect::Misplaced { seq: 3, behind: 4 })]),
+        (
+            "cut out",
+            |all| drop(all.remove(2)),
+            vec![(3, Defect::Missing { from: 3, to: 3 })],
+        ),
+        (
+            "several cut out",
+            |all| drop(all.drain(2..5)),
+            vec![(3, Defect::Missing { from: 3, to: 5 })],
+        ),
+        (
+            "moved up",
+            |all| all.swap(2, 3),
+            vec![(4, Defect::Misplaced { seq: 3, behind: 4 })],
+        ),
         (
             "moved to the end",
             |all| {
@@ -61,9 +103,21 @@ fn every_spoilt_record_is_named() {
             },
             vec![(6, Defect::Misplaced { seq: 3, behind: 6 })],
         ),
-        ("doubled", |all| all.insert(3, all[2].clone()), vec![(4, Defect::Repeated { seq: 3 })]),
-        ("the first cut off", |all| drop(all.remove(0)), vec![(1, Defect::NoBeginning { to: 1 })]),
-        ("the beginning cut off", |all| drop(all.drain(..3)), vec![(1, Defect::NoBeginning { to: 3 })]),
+        (
+            "doubled",
+            |all| all.insert(3, all[2].clone()),
+            vec![(4, Defect::Repeated { seq: 3 })],
+        ),
+        (
+            "the first cut off",
+            |all| drop(all.remove(0)),
+            vec![(1, Defect::NoBeginning { to: 1 })],
+        ),
+        (
+            "the beginning cut off",
+            |all| drop(all.drain(..3)),
+            vec![(1, Defect::NoBeginning { to: 3 })],
+        ),
         (
             "moved over a gap",
             |all| {
@@ -71,7 +125,10 @@ fn every_spoilt_record_is_named() {
                 let line = all.remove(1);
                 all.push(line);
             },
-            vec![(2, Defect::Missing { from: 2, to: 2 }), (5, Defect::Misplaced { seq: 3, behind: 6 })],
+            vec![
+                (2, Defect::Missing { from: 2, to: 2 }),
+                (5, Defect::Misplaced { seq: 3, behind: 6 }),
+            ],
         ),
         (
             "one edited and one cut out",
@@ -79,14 +136,24 @@ fn every_spoilt_record_is_named() {
                 all[4] = all[4].replace("d3.example", "d7.example");
                 all.remove(1);
             },
-            vec![(2, Defect::Missing { from: 2, to: 2 }), (4, Defect::Edited { seq: 5 })],
+            vec![
+                (2, Defect::Missing { from: 2, to: 2 }),
+                (4, Defect::Edited { seq: 5 }),
+            ],
         ),
-        ("nothing but spaces behind", |all| all.push(String::new()), vec![]),
+        (
+            "nothing but spaces behind",
+            |all| all.push(String::new()),
+            vec![],
+        ),
     ];
     for (what, spoil, wanted) in cases {
         let (found, _) = spoilt(spoil);
         if what == "nothing but spaces behind" {
-            assert!(matches!(&found[..], [(7, Defect::NotARecord { seq: None, .. })]), "{what}: {found:?}");
+            assert!(
+                matches!(&found[..], [(7, Defect::NotARecord { seq: None, .. })]),
+                "{what}: {found:?}"
+            );
         } else {
             assert_eq!(found, wanted, "{what}");
         }
@@ -98,28 +165,52 @@ fn a_destroyed_record_is_named_by_its_neighbours() {
     for at in [0, 2] {
         let (found, _) = spoilt(|all| all[at] = "{}".to_owned());
         let seq = Some(at as u64 + 1);
-        assert!(matches!(&found[..], [(_, Defect::NotARecord { seq: named, .. })] if *named == seq), "{found:?}");
+        assert!(
+            matches!(&found[..], [(_, Defect::NotARecord { seq: named, .. })] if *named == seq),
+            "{found:?}"
+        );
     }
     let (found, _) = spoilt(|all| all.insert(2, "a line of my own".to_owned()));
-    assert!(matches!(&found[..], [(3, Defect::NotARecord { seq: None, .. })]), "{found:?}");
+    assert!(
+        matches!(&found[..], [(3, Defect::NotARecord { seq: None, .. })]),
+        "{found:?}"
+    );
 }
 
 #[test]
 fn what_the_first_record_hangs_on_is_no_record() {
     let folder = folder();
-    tokio::runtime::Runtime::new().expect("threads").block_on(write(folder.path(), 5));
+    tokio::runtime::Runtime::new()
+        .expect("threads")
+        .block_on(write(folder.path(), 5));
     let zeros = RecordHash::ZERO;
     let verified = verify(folder.path(), &[zeros]).expect("readable");
-    let found: Vec<_> = verified.findings.into_iter().map(|finding| finding.found).collect();
-    assert_eq!((found, verified.dropped_head), (vec![Defect::HeadMissing(zeros)], None));
+    let found: Vec<_> = verified
+        .findings
+        .into_iter()
+        .map(|finding| finding.found)
+        .collect();
+    assert_eq!(
+        (found, verified.dropped_head),
+        (vec![Defect::HeadMissing(zeros)], None)
+    );
 }
 
 #[test]
 fn a_cut_end_is_found_by_a_head_that_was_kept() {
     let folder = folder();
-    tokio::runtime::Runtime::new().expect("threads").block_on(write(folder.path(), 5));
-    let head = verify(folder.path(), &[]).expect("readable").last.expect("a last one").hash;
-    assert_eq!(verify(folder.path(), &[head]).expect("readable").findings, []);
+    tokio::runtime::Runtime::new()
+        .expect("threads")
+        .block_on(write(folder.path(), 5));
+    let head = verify(folder.path(), &[])
+        .expect("readable")
+        .last
+        .expect("a last one")
+        .hash;
+    assert_eq!(
+        verify(folder.path(), &[head]).expect("readable").findings,
+        []
+    );
     let file = &files(folder.path())[0];
     let mut all = lines(file);
     all.truncate(4);
@@ -127,7 +218,13 @@ fn a_cut_end_is_found_by_a_head_that_was_kept() {
     // Nothing in the chain itself tells.
     assert_eq!(verify(folder.path(), &[]).expect("readable").findings, []);
     let found = verify(folder.path(), &[head]).expect("readable").findings;
-    assert_eq!(found.into_iter().map(|finding| finding.found).collect::<Vec<_>>(), [Defect::HeadMissing(head)]);
+    assert_eq!(
+        found
+            .into_iter()
+            .map(|finding| finding.found)
+            .collect::<Vec<_>>(),
+        [Defect::HeadMissing(head)]
+    );
     // All of it written anew from some record on: each hash is good, and the kept one is gone.
     assert_ne!(head, RecordHash::ZERO);
 }
@@ -135,7 +232,9 @@ fn a_cut_end_is_found_by_a_head_that_was_kept() {
 #[test]
 fn files_are_one_chain_and_a_missing_one_is_named() {
     let folder = folder();
-    tokio::runtime::Runtime::new().expect("threads").block_on(write(folder.path(), 5));
+    tokio::runtime::Runtime::new()
+        .expect("threads")
+        .block_on(write(folder.path(), 5));
     let file = files(folder.path()).remove(0);
     let all = lines(&file);
     for (days_ago, part) in [(2, &all[..2]), (1, &all[2..4]), (0, &all[4..])] {
@@ -145,11 +244,19 @@ fn files_are_one_chain_and_a_missing_one_is_named() {
     assert_eq!((verified.files, verified.findings.len()), (3, 0));
     std::fs::remove_file(folder.path().join(name(1))).expect("it is ours");
     let found = verify(folder.path(), &[]).expect("readable").findings;
-    let [finding] = &found[..] else { panic!("{found:?}") };
-    assert_eq!((finding.line, &finding.found), (1, &Defect::Missing { from: 3, to: 4 }));
+    let [finding] = &found[..] else {
+        panic!("{found:?}")
+    };
+    assert_eq!(
+        (finding.line, &finding.found),
+        (1, &Defect::Missing { from: 3, to: 4 })
+    );
     assert_eq!(finding.file, folder.path().join(name(0)));
     let said = finding.to_string();
-    assert!(said.ends_with(":1: records 3 to 4 are missing before this line"), "{said}");
+    assert!(
+        said.ends_with(":1: records 3 to 4 are missing before this line"),
+        "{said}"
+    );
 }
 
 /// A reader may see half a line, and the other half when it looks again.
@@ -157,8 +264,13 @@ fn files_are_one_chain_and_a_missing_one_is_named() {
 async fn a_chain_that_grows_while_it_is_read_is_whole() {
     let (source, folder) = (folder(), folder());
     let evidence = Evidence::open(source.path(), KEEP).expect("the folder is ours");
-    let many = (0..1000).flat_map(|at| one(&format!("d{at}.example"))).collect();
-    evidence.write(Timestamp::now(), many).await.expect("it is written");
+    let many = (0..1000)
+        .flat_map(|at| one(&format!("d{at}.example")))
+        .collect();
+    evidence
+        .write(Timestamp::now(), many)
+        .await
+        .expect("it is written");
     let octets = fs::read(&files(source.path())[0]).expect("ours");
     // As the daemon holds it.
     let lock = fs::File::create(folder.path().join("lock")).expect("ours");
@@ -176,9 +288,14 @@ async fn a_chain_that_grows_while_it_is_read_is_whole() {
             let verified = verify(folder.path(), &[]).expect("readable");
             assert_eq!(verified.findings, []);
             growing += u64::from(verified.is_growing);
-            bad += deliveries(folder.path(), None, |_, _, _| true).expect("readable").bad;
+            bad += deliveries(folder.path(), None, |_, _, _| true)
+                .expect("readable")
+                .bad;
         }
     });
     assert_eq!(bad, 0, "no line is bad because it is not there yet");
-    assert!(growing > 0, "it was never seen half written: this proves nothing");
+    assert!(
+        growing > 0,
+        "it was never seen half written: this proves nothing"
+    );
 }

@@ -1,6 +1,7 @@
-//! A partner that answers with the wrong certificate: on record is what it showed, and that it was refused.
+//! A partner that answers with the wrong certificate: on record is what it showed, and that it was
+//! refused.
 
-use gatepost::evidence::{Assurance, DeliveryRecord, DemandOutcome, RecordedOutcome};
+use gatepost::storage::evidence::{Assurance, DeliveryRecord, DemandOutcome, RecordedOutcome};
 
 use super::daemon::{CERTS, PATIENCE, configure, evidence, is_whole, out, partner, start, told};
 use super::world::folder;
@@ -24,37 +25,96 @@ async fn a_certificate_with_the_wrong_name_is_on_record_with_its_tls_and_refused
     let (mut all, commands) = tokio::task::spawn_blocking(move || {
         let relay = start(&file);
         let message = Message::new("m", &["wrong.example"], 500);
-        assert!(matches!(Client::connect(relay.address).expect("it listens").send(&message), Verdict::Accepted(_)));
+        assert!(matches!(
+            Client::connect(relay.address)
+                .expect("it listens")
+                .send(&message),
+            Verdict::Accepted(_)
+        ));
         assert!(within(PATIENCE, || !told(&path).is_empty()));
-        assert!(relay.terminate().status.is_some_and(|status| status.success()));
+        assert!(
+            relay
+                .terminate()
+                .status
+                .is_some_and(|status| status.success())
+        );
         is_whole(&path);
         let commands = [&["list"][..], &["list", "--csv"], &["summary", "--csv"]];
-        (told(&path), commands.map(|arguments| out(&evidence(&file, arguments))))
+        (
+            told(&path),
+            commands.map(|arguments| out(&evidence(&file, arguments))),
+        )
     })
     .await
     .expect("no panic");
-    assert!(!peer.heard().iter().any(|heard| heard.has("MAIL")), "it never heard of the message");
+    assert!(
+        !peer.heard().iter().any(|heard| heard.has("MAIL")),
+        "it never heard of the message"
+    );
 
-    let Some(DeliveryRecord { session: Some(session), unmet: Some(unmet), standing, outcome, .. }) = all.pop() else {
+    let Some(DeliveryRecord {
+        session: Some(session),
+        unmet: Some(unmet),
+        standing,
+        outcome,
+        ..
+    }) = all.pop()
+    else {
         panic!("neither session nor demand: {all:?}")
     };
-    assert_eq!((standing, outcome, all.len()), (DemandOutcome::Refused, RecordedOutcome::Deferred, 0));
-    assert_eq!(unmet.got, "the certificate is for mail.domain-c.com, not for mail.wrong.example");
+    assert_eq!(
+        (standing, outcome, all.len()),
+        (DemandOutcome::Refused, RecordedOutcome::Deferred, 0)
+    );
+    assert_eq!(
+        unmet.got,
+        "the certificate is for mail.domain-c.com, not for mail.wrong.example"
+    );
     assert_eq!((session.level, session.no_tls), (Assurance::Trusted, None));
     let tls = session.tls.expect("TLS");
-    assert_eq!((tls.version.as_str(), tls.authentication.as_str(), tls.matched_name), ("TLSv1.3", "trusted", None));
-    assert!(tls.cipher.starts_with("TLS") && tls.key_exchange.is_some(), "{:?}", tls.cipher);
+    assert_eq!(
+        (
+            tls.version.as_str(),
+            tls.authentication.as_str(),
+            tls.matched_name
+        ),
+        ("TLSv1.3", "trusted", None)
+    );
+    assert!(
+        tls.cipher.starts_with("TLS") && tls.key_exchange.is_some(),
+        "{:?}",
+        tls.cipher
+    );
     let shown = tls.certificate.expect("a certificate");
-    assert_eq!((&shown.names[..], shown.more_names), (&["mail.domain-c.com".to_owned()][..], 0));
-    assert!(shown.spki.starts_with("sha256:") && !shown.issuer.is_empty(), "{shown:?}");
+    assert_eq!(
+        (&shown.names[..], shown.more_names),
+        (&["mail.domain-c.com".to_owned()][..], 0)
+    );
+    assert!(
+        shown.spki.starts_with("sha256:") && !shown.issuer.is_empty(),
+        "{shown:?}"
+    );
 
     let [list, csv, summary] = commands;
-    assert!(list.contains(" TLS, trusted ") && list.contains(" refused "), "{list}");
-    for cell in [&tls.cipher, &shown.spki, "mail.domain-c.com", &shown.issuer, "refused"] {
+    assert!(
+        list.contains(" TLS, trusted ") && list.contains(" refused "),
+        "{list}"
+    );
+    for cell in [
+        &tls.cipher,
+        &shown.spki,
+        "mail.domain-c.com",
+        &shown.issuer,
+        "refused",
+    ] {
         assert!(csv.contains(cell), "{cell} is missing from {csv}");
     }
     let counted = summary.lines().nth(1);
-    assert_eq!(counted, Some("wrong,wrong.example,0,0,0,0,0,0,0,0,0,1,1,0,0,0"), "refused, and under no level");
+    assert_eq!(
+        counted,
+        Some("wrong,wrong.example,0,0,0,0,0,0,0,0,0,1,1,0,0,0"),
+        "refused, and under no level"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -74,22 +134,45 @@ async fn an_ehlo_that_is_refused_under_tls_is_on_record_with_its_tls() {
     let mut all = tokio::task::spawn_blocking(move || {
         let relay = start(&file);
         let message = Message::new("m", &["named.example"], 500);
-        assert!(matches!(Client::connect(relay.address).expect("it listens").send(&message), Verdict::Accepted(_)));
+        assert!(matches!(
+            Client::connect(relay.address)
+                .expect("it listens")
+                .send(&message),
+            Verdict::Accepted(_)
+        ));
         assert!(within(PATIENCE, || !told(&path).is_empty()));
         drop(relay);
         told(&path)
     })
     .await
     .expect("no panic");
-    assert!(!peer.heard().iter().any(|heard| heard.has("MAIL")), "it never heard of the message");
-    let Some(DeliveryRecord { session: Some(session), unmet: None, standing, outcome, reply, .. }) = all.pop() else {
+    assert!(
+        !peer.heard().iter().any(|heard| heard.has("MAIL")),
+        "it never heard of the message"
+    );
+    let Some(DeliveryRecord {
+        session: Some(session),
+        unmet: None,
+        standing,
+        outcome,
+        reply,
+        ..
+    }) = all.pop()
+    else {
         panic!("no session: {all:?}")
     };
     assert_eq!(
         (standing, outcome, reply.as_deref()),
-        (DemandOutcome::Unreached, RecordedOutcome::Deferred, Some("421 4.7.0 not from you"))
+        (
+            DemandOutcome::Unreached,
+            RecordedOutcome::Deferred,
+            Some("421 4.7.0 not from you")
+        )
     );
     assert_eq!((session.level, session.no_tls), (Assurance::Verified, None));
     let tls = session.tls.expect("TLS");
-    assert_eq!((tls.version.as_str(), tls.matched_name.as_deref()), ("TLSv1.3", Some("mail.domain-c.com")));
+    assert_eq!(
+        (tls.version.as_str(), tls.matched_name.as_deref()),
+        ("TLSv1.3", Some("mail.domain-c.com"))
+    );
 }

@@ -1,5 +1,5 @@
-//! While evidence cannot be written nothing new is begun: it could not be finished, and would be done again. Nor
-//! is anything forgotten, whatever else is finished meanwhile.
+//! While evidence cannot be written nothing new is begun: it could not be finished, and would be
+//! done again. Nor is anything forgotten, whatever else is finished meanwhile.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -22,28 +22,55 @@ fn nothing_is_begun_while_evidence_cannot_be_written_and_all_of_it_once_it_can()
     let mut relay = start(&configure(folder.path(), "path = \"evidence\"", &to(&sink)));
     let page = files(&folder.path().join("evidence")).remove(0);
     let elsewhere = folder.path().join("elsewhere");
-    fs::rename(&page, &elsewhere).and_then(|()| fs::create_dir(&page)).expect("ours");
+    fs::rename(&page, &elsewhere)
+        .and_then(|()| fs::create_dir(&page))
+        .expect("ours");
     let mut client = Client::connect(relay.address).expect("it listens");
     let first = Message::new("first", &["a.example"], 500);
     assert!(matches!(client.send(&first), Verdict::Accepted(_)));
     relay.hears("cannot write evidence, deliveries wait");
-    let waiting: Vec<_> =
-        (0..5).map(|at| Message::new(&format!("later{at}"), &["a.example", "b.example"], 500)).collect();
+    let waiting: Vec<_> = (0..5)
+        .map(|at| Message::new(&format!("later{at}"), &["a.example", "b.example"], 500))
+        .collect();
     for message in &waiting {
-        assert!(matches!(client.send(message), Verdict::Accepted(_)), "mail is taken all the same");
+        assert!(
+            matches!(client.send(message), Verdict::Accepted(_)),
+            "mail is taken all the same"
+        );
     }
     // Many times what a delivery takes, and the writer tries again in between.
     std::thread::sleep(Duration::from_secs(3));
-    let arrived: Vec<_> = sink.arrivals().into_iter().map(|arrival| arrival.recipient).collect();
-    assert_eq!((arrived, queued(folder.path())), (first.recipients.clone(), Some(6)));
-    fs::remove_dir(&page).and_then(|()| fs::rename(&elsewhere, &page)).expect("ours");
+    let arrived: Vec<_> = sink
+        .arrivals()
+        .into_iter()
+        .map(|arrival| arrival.recipient)
+        .collect();
+    assert_eq!(
+        (arrived, queued(folder.path())),
+        (first.recipients.clone(), Some(6))
+    );
+    fs::remove_dir(&page)
+        .and_then(|()| fs::rename(&elsewhere, &page))
+        .expect("ours");
     // Nobody lends a hand: no signal, no message that is new.
-    assert!(within(PATIENCE, || queued(folder.path()) == Some(0)), "{:?}", queued(folder.path()));
-    assert!(relay.terminate().status.is_some_and(|status| status.success()));
+    assert!(
+        within(PATIENCE, || queued(folder.path()) == Some(0)),
+        "{:?}",
+        queued(folder.path())
+    );
+    assert!(
+        relay
+            .terminate()
+            .status
+            .is_some_and(|status| status.success())
+    );
     is_whole(folder.path());
     let tally = sink.tally().unwrap_or_else(|fault| panic!("{fault}"));
     assert_eq!((tally.len(), told(folder.path()).len()), (11, 11));
-    assert!(tally.values().all(|relays| relays.len() == 1), "each arrives once: {tally:?}");
+    assert!(
+        tally.values().all(|relays| relays.len() == 1),
+        "each arrives once: {tally:?}"
+    );
 }
 
 /// A configuration by which mail for slow.example goes to `slow`, and all other to the sink.
@@ -80,25 +107,53 @@ fn a_sender_is_not_told_before_it_is_on_record_and_is_told_once() {
     let file = beside(&sink, &slow, folder.path());
     let mut relay = start(&file);
     let mut client = Client::connect(relay.address).expect("it listens");
-    assert!(matches!(client.send(&Message::new("refused", &["slow.example"], 500)), Verdict::Accepted(_)));
+    assert!(matches!(
+        client.send(&Message::new("refused", &["slow.example"], 500)),
+        Verdict::Accepted(_)
+    ));
     let (called, _) = slow.accept().expect("it calls");
     let page = files(&folder.path().join("evidence")).remove(0);
     let elsewhere = folder.path().join("elsewhere");
-    fs::rename(&page, &elsewhere).and_then(|()| fs::create_dir(&page)).expect("ours");
-    assert!(matches!(client.send(&Message::new("stuck", &["a.example"], 500)), Verdict::Accepted(_)));
+    fs::rename(&page, &elsewhere)
+        .and_then(|()| fs::create_dir(&page))
+        .expect("ours");
+    assert!(matches!(
+        client.send(&Message::new("stuck", &["a.example"], 500)),
+        Verdict::Accepted(_)
+    ));
     relay.hears("cannot write evidence, deliveries wait");
     refuse(&called);
     relay.signal("TERM");
     relay.hears("attempt result not stored because its evidence cannot be written");
-    assert!(relay.ends_by_itself().status.is_some_and(|status| status.success()));
+    assert!(
+        relay
+            .ends_by_itself()
+            .status
+            .is_some_and(|status| status.success())
+    );
     assert_eq!(queued(folder.path()), Some(2), "a report would be one more");
 
-    fs::remove_dir(&page).and_then(|()| fs::rename(&elsewhere, &page)).expect("ours");
+    fs::remove_dir(&page)
+        .and_then(|()| fs::rename(&elsewhere, &page))
+        .expect("ours");
     let relay = start(&file);
     refuse(&slow.accept().expect("it calls again").0);
-    assert!(within(PATIENCE, || queued(folder.path()) == Some(0)), "{:?}", queued(folder.path()));
-    assert!(relay.terminate().status.is_some_and(|status| status.success()));
-    let told = sink.arrivals().into_iter().filter(|arrival| arrival.recipient == SENDER).count();
+    assert!(
+        within(PATIENCE, || queued(folder.path()) == Some(0)),
+        "{:?}",
+        queued(folder.path())
+    );
+    assert!(
+        relay
+            .terminate()
+            .status
+            .is_some_and(|status| status.success())
+    );
+    let told = sink
+        .arrivals()
+        .into_iter()
+        .filter(|arrival| arrival.recipient == SENDER)
+        .count();
     assert_eq!(told, 1);
     is_whole(folder.path());
 }
@@ -114,25 +169,65 @@ fn a_delivery_that_is_not_on_record_is_not_forgotten_with_another_that_is() {
     let mut relay = start(&file);
     let page = files(&folder.path().join("evidence")).remove(0);
     let elsewhere = folder.path().join("elsewhere");
-    fs::rename(&page, &elsewhere).and_then(|()| fs::create_dir(&page)).expect("ours");
+    fs::rename(&page, &elsewhere)
+        .and_then(|()| fs::create_dir(&page))
+        .expect("ours");
     let message = Message::new("m", &["a.example", "slow.example"], 500);
-    let verdict = Client::connect(relay.address).expect("it listens").send(&message);
+    let verdict = Client::connect(relay.address)
+        .expect("it listens")
+        .send(&message);
     assert!(matches!(verdict, Verdict::Accepted(_)), "{verdict:?}");
     relay.hears("cannot write evidence, deliveries wait");
     relay.signal("TERM");
     relay.hears("attempt result not stored because its evidence cannot be written");
-    fs::remove_dir(&page).and_then(|()| fs::rename(&elsewhere, &page)).expect("ours");
+    fs::remove_dir(&page)
+        .and_then(|()| fs::rename(&elsewhere, &page))
+        .expect("ours");
     // The other one is still in flight, and can be put on record.
     sink.serve(slow);
-    assert!(relay.ends_by_itself().status.is_some_and(|status| status.success()));
-    assert_eq!(sink.wait_for(&message.recipients, PATIENCE), Vec::<&str>::new());
-    assert_eq!(told(folder.path()).into_iter().map(|delivery| delivery.to).collect::<Vec<_>>(), ["m@slow.example"]);
-    assert_eq!(queued(folder.path()), Some(1), "m@a.example is not on record, and must not be forgotten");
+    assert!(
+        relay
+            .ends_by_itself()
+            .status
+            .is_some_and(|status| status.success())
+    );
+    assert_eq!(
+        sink.wait_for(&message.recipients, PATIENCE),
+        Vec::<&str>::new()
+    );
+    assert_eq!(
+        told(folder.path())
+            .into_iter()
+            .map(|delivery| delivery.to)
+            .collect::<Vec<_>>(),
+        ["m@slow.example"]
+    );
+    assert_eq!(
+        queued(folder.path()),
+        Some(1),
+        "m@a.example is not on record, and must not be forgotten"
+    );
     let relay = start(&file);
-    assert!(within(PATIENCE, || queued(folder.path()) == Some(0)), "{:?}", queued(folder.path()));
-    assert!(relay.terminate().status.is_some_and(|status| status.success()));
-    let told: Vec<_> = told(folder.path()).into_iter().map(|delivery| delivery.to).collect();
+    assert!(
+        within(PATIENCE, || queued(folder.path()) == Some(0)),
+        "{:?}",
+        queued(folder.path())
+    );
+    assert!(
+        relay
+            .terminate()
+            .status
+            .is_some_and(|status| status.success())
+    );
+    let told: Vec<_> = told(folder.path())
+        .into_iter()
+        .map(|delivery| delivery.to)
+        .collect();
     assert_eq!(told, ["m@slow.example", "m@a.example"]);
-    assert_eq!(accepted(folder.path()).len(), 1, "that it came in is on record with the first of them alone");
+    assert_eq!(
+        accepted(folder.path()).len(),
+        1,
+        "that it came in is on record with the first of them alone"
+    );
     is_whole(folder.path());
 }

@@ -4,8 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use gatepost::evidence::{
-    Assurance, DeliveryRecord, DemandOutcome, Evidence, EvidenceRecord, RecordedOutcome, SessionRecord,
+use gatepost::storage::evidence::{
+    Assurance, DeliveryRecord, DemandOutcome, Evidence, EvidenceRecord, RecordedOutcome,
+    SessionRecord,
 };
 use jiff::Timestamp;
 use tempfile::TempDir;
@@ -50,35 +51,57 @@ pub(crate) fn one(to: &str) -> Vec<EvidenceRecord> {
     vec![EvidenceRecord::Delivery(Box::new(delivery(to, "internet")))]
 }
 
-/// Writes so many records, one by one, behind what is there; the very first is that the chain begins.
+/// Writes so many records, one by one, behind what is there; the very first is that the chain
+/// begins.
 pub(crate) async fn write(folder: &Path, count: usize) {
     let evidence = Evidence::open(folder, KEEP).expect("the folder is ours");
     for at in 0..count {
-        evidence.write(Timestamp::now(), one(&format!("d{at}.example"))).await.expect("it is written");
+        evidence
+            .write(Timestamp::now(), one(&format!("d{at}.example")))
+            .await
+            .expect("it is written");
     }
     evidence.close().await;
 }
 
 /// The files with records, the oldest first.
 pub(crate) fn files(folder: &Path) -> Vec<PathBuf> {
-    let mut files: Vec<_> =
-        fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path()).collect();
-    files.retain(|path| path.extension().is_some_and(|extension| extension == "jsonl"));
+    let mut files: Vec<_> = fs::read_dir(folder)
+        .expect("a folder")
+        .map(|entry| entry.expect("an entry").path())
+        .collect();
+    files.retain(|path| {
+        path.extension()
+            .is_some_and(|extension| extension == "jsonl")
+    });
     files.sort();
     files
 }
 
 pub(crate) fn lines(file: &Path) -> Vec<String> {
-    fs::read_to_string(file).expect("text").lines().map(str::to_owned).collect()
+    fs::read_to_string(file)
+        .expect("text")
+        .lines()
+        .map(str::to_owned)
+        .collect()
 }
 
 pub(crate) fn put(file: &Path, lines: &[String]) {
-    fs::write(file, lines.iter().map(|line| format!("{line}\n")).collect::<Vec<_>>().concat())
-        .expect("the folder is ours");
+    fs::write(
+        file,
+        lines
+            .iter()
+            .map(|line| format!("{line}\n"))
+            .collect::<Vec<_>>()
+            .concat(),
+    )
+    .expect("the folder is ours");
 }
 
 /// The day of which the file is, that many days ago.
 pub(crate) fn name(days_ago: i64) -> String {
-    let at = Timestamp::now().checked_sub(Duration::from_hours(24 * days_ago.unsigned_abs())).expect("in range");
+    let at = Timestamp::now()
+        .checked_sub(Duration::from_hours(24 * days_ago.unsigned_abs()))
+        .expect("in range");
     format!("{}.jsonl", at.strftime("%Y-%m-%d"))
 }

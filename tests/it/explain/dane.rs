@@ -18,7 +18,11 @@ async fn names() -> Server {
     let server = Zones::new()
         .zone("test", Kind::Signed, "")
         .zone("good.test", Kind::Signed, &good)
-        .zone("plain.test", Kind::Unsigned, "plain.test MX 10 mx.good.test")
+        .zone(
+            "plain.test",
+            Kind::Unsigned,
+            "plain.test MX 10 mx.good.test",
+        )
         .start(Resolver::default())
         .await;
     server.fail("_25._tcp.mx2.good.test", None, Fault::ServFail);
@@ -32,11 +36,24 @@ fn explain(names: &Server, arguments: &[&str]) -> Output {
 fn explain_by(names: &Server, connectors: &str, arguments: &[&str]) -> Output {
     let folder = tempfile::tempdir().expect("a folder");
     let anchor = names.anchor("dnskey");
-    let dns = format!("servers = [\"{}\"]\ntrust_anchor = \"{}\"", names.address, anchor.display());
-    let config = ConfigBuilder::new().table("admin", "socket = \"s\"").table("dns", &dns).with(connectors);
+    let dns = format!(
+        "servers = [\"{}\"]\ntrust_anchor = \"{}\"",
+        names.address,
+        anchor.display()
+    );
+    let config = ConfigBuilder::new()
+        .table("admin", "socket = \"s\"")
+        .table("dns", &dns)
+        .with(connectors);
     let file = config.write(folder.path());
     let mut command = Command::new(env!("CARGO_BIN_EXE_gatepost"));
-    command.arg("explain").args(arguments).arg("--config").arg(&file).output().expect("gatepost runs")
+    command
+        .arg("explain")
+        .args(arguments)
+        .arg("--config")
+        .arg(&file)
+        .output()
+        .expect("gatepost runs")
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -61,10 +78,25 @@ async fn secure_records_demand_and_their_rows_tell_the_key_apart() {
     // The host proves to be itself, and nothing proves that it is the domain's.
     let told: Value = json(&explain(&names, &["plain.test", "--json"]));
     assert_eq!(row(&told["hops"][0], "other-key")["by"], "DANE");
-    assert!(told["route"].as_str().expect("a way").contains("not signed with DNSSEC"), "{told:#}");
-    let relaxed: Value = json(&explain(&names, &["good.test", "--tls-not-required", "--json"]));
+    assert!(
+        told["route"]
+            .as_str()
+            .expect("a way")
+            .contains("not signed with DNSSEC"),
+        "{told:#}"
+    );
+    let relaxed: Value = json(&explain(
+        &names,
+        &["good.test", "--tls-not-required", "--json"],
+    ));
     let dane = layer(&relaxed["hops"][0], "dane");
-    assert_eq!((&dane["demands"], &dane["why"]), (&json!([]), &json!("the message overrides it (TLS-Required: No)")));
+    assert_eq!(
+        (&dane["demands"], &dane["why"]),
+        (
+            &json!([]),
+            &json!("the message overrides it (TLS-Required: No)")
+        )
+    );
 }
 
 /// Mandatory DANE means the domain.
@@ -93,6 +125,11 @@ async fn a_host_whose_records_cannot_be_had_is_not_used() {
     assert_eq!(code(&output), 1, "{}{}", out(&output), err(&output));
     in_order(
         &out(&output),
-        &["NOT USED    ", "_25._tcp.mx2.good.test", "(4.7.5)\n", "Mail cannot go: no hop can be used: "],
+        &[
+            "NOT USED    ",
+            "_25._tcp.mx2.good.test",
+            "(4.7.5)\n",
+            "Mail cannot go: no hop can be used: ",
+        ],
     );
 }

@@ -17,23 +17,43 @@ use crate::support::picky::{Does, Over, Picky};
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_host_that_takes_no_large_client_hello_is_told_as_the_daemon_knows_it() {
     let world = World::new().await;
-    let config = server_config(&Authority::root("The Test Authority").issue(&["mx1.partner.example"]), BOTH);
-    let picky = Picky { over: Over::Large, does: Does::Resets };
+    let config = server_config(
+        &Authority::root("The Test Authority").issue(&["mx1.partner.example"]),
+        BOTH,
+    );
+    let picky = Picky {
+        over: Over::Large,
+        does: Does::Resets,
+    };
     let peer = Peer::start(Manner::new(Starttls::Picky(picky, config.into()))).await;
     let port = peer.address.port();
-    let text =
-        world.config("", &connector("all", &["*"], &format!("port = {port}\ndiscover = []"))).replace(":2525", ":0");
-    let (config, _) = parse(&text, &world.folder.path().join("gatepost.toml")).expect("a good configuration");
+    let text = world
+        .config(
+            "",
+            &connector("all", &["*"], &format!("port = {port}\ndiscover = []")),
+        )
+        .replace(":2525", ":0");
+    let (config, _) =
+        parse(&text, &world.folder.path().join("gatepost.toml")).expect("a good configuration");
     leave_mail(&world).await;
-    let daemon =
-        daemon::start_with(TestOverrides::default(), SystemdSockets::default(), config, Arc::new(|_, _| ())).await;
+    let daemon = daemon::start_with(
+        TestOverrides::default(),
+        SystemdSockets::default(),
+        config,
+        Arc::new(|_, _| ()),
+    )
+    .await;
     let mut daemon = daemon.expect("it starts");
 
     let socket = world.folder.path().join("admin.sock");
-    let known = || raw(&socket, "GET /v1/client-hellos HTTP/1.1\r\nHost: x\r\n\r\n").1["items"].clone();
+    let known =
+        || raw(&socket, "GET /v1/client-hellos HTTP/1.1\r\nHost: x\r\n\r\n").1["items"].clone();
     let deadline = std::time::Instant::now() + Duration::from_secs(20);
     while known() == json!([]) {
-        assert!(std::time::Instant::now() < deadline, "the daemon delivers, and learns it");
+        assert!(
+            std::time::Instant::now() < deadline,
+            "the daemon delivers, and learns it"
+        );
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert_eq!(
@@ -56,5 +76,8 @@ async fn a_host_that_takes_no_large_client_hello_is_told_as_the_daemon_knows_it(
     assert_eq!(told(&["sts.example", "--json"])["remembered"], true);
     daemon.stop();
     daemon.ended().await.expect("an orderly end");
-    assert_eq!(told(&["sts.example", "--json"])["first"], "post-quantum key exchange first");
+    assert_eq!(
+        told(&["sts.example", "--json"])["first"],
+        "post-quantum key exchange first"
+    );
 }

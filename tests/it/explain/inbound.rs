@@ -16,7 +16,13 @@ const PARTNER: &str = "[[connector]]\nname = \"partner\"\ndomains = [\"partner.e
 fn config(world: &World) -> String {
     for file in ["relay.pem", "relay.key"] {
         let copy = world.folder.path().join(file);
-        fs::copy(Path::new(env!("CARGO_MANIFEST_DIR")).join("certs").join(file), &copy).expect("a certificate");
+        fs::copy(
+            Path::new(env!("CARGO_MANIFEST_DIR"))
+                .join("certs")
+                .join(file),
+            &copy,
+        )
+        .expect("a certificate");
         // Who asks may have no right to our keys.
         fs::set_permissions(&copy, fs::Permissions::from_mode(0o000)).expect("our own file");
     }
@@ -46,13 +52,20 @@ async fn each_kind_of_session_has_the_reply_of_the_daemon() {
             "250, to any domain (verified as mail.partner.example)\n",
         ],
     );
-    let told = json(&world.explain_file(&config(&world), &["--sender", "partner.example", "--json"]));
+    let told =
+        json(&world.explain_file(&config(&world), &["--sender", "partner.example", "--json"]));
     assert_eq!(
         (&told["direction"], &told["asked"], &told["can_come"]),
         (&json!("inbound"), &json!("partner.example"), &json!(true))
     );
-    let sessions = told["listeners"][0]["sessions"].as_array().expect("sessions");
-    let taken: Vec<_> = sessions.iter().filter(|one| one["taken"] == true).map(|one| &one["peer"]).collect();
+    let sessions = told["listeners"][0]["sessions"]
+        .as_array()
+        .expect("sessions");
+    let taken: Vec<_> = sessions
+        .iter()
+        .filter(|one| one["taken"] == true)
+        .map(|one| &one["peer"])
+        .collect();
     assert_eq!(taken, ["right"]);
 }
 
@@ -72,11 +85,17 @@ async fn a_sender_without_a_domain_has_the_connector_of_everyone() {
         ),
         (
             "bob@[192.0.2.1]",
-            &["an address literal is no domain", "default (built in): its pattern \"*\" matches [192.0.2.1]\n"],
+            &[
+                "an address literal is no domain",
+                "default (built in): its pattern \"*\" matches [192.0.2.1]\n",
+            ],
         ),
         (
             "other.example",
-            &["default (built in): its pattern \"*\" matches other.example\n", "networks    from anywhere\n"],
+            &[
+                "default (built in): its pattern \"*\" matches other.example\n",
+                "networks    from anywhere\n",
+            ],
         ),
     ] {
         let output = world.explain_file(&config(&world), &["--sender", sender]);

@@ -1,5 +1,5 @@
-//! `gatepost explain` and `gatepost check --against` as an administrator runs them: the real program, a real name
-//! server, a real policy host, and a real daemon where one is needed.
+//! `gatepost explain` and `gatepost check --against` as an administrator runs them: the real
+//! program, a real name server, a real policy host, and a real daemon where one is needed.
 
 mod against;
 mod dane;

@@ -6,14 +6,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use gatepost::address::{Mailbox, ReversePath};
 use gatepost::config::parse;
-use gatepost::connector::MemoryFinding;
 use gatepost::daemon::{self, SystemdSockets, TestOverrides};
-use gatepost::envelope::{Envelope, Recipient, TlsRequirement};
 use gatepost::explain::document::{ExplainedHop, OutboundExplanation, PolicyFrom};
 use gatepost::explain::{Explainer, RememberedTls, Subject};
-use gatepost::spool::{Spool as _, SqliteSpool};
+use gatepost::policy::connector::MemoryFinding;
+use gatepost::smtp::address::{Mailbox, ReversePath};
+use gatepost::smtp::envelope::{Envelope, Recipient, TlsRequirement};
+use gatepost::storage::spool::{Spool as _, SqliteSpool};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
@@ -23,16 +23,23 @@ use crate::support::certificates::{Authority, BOTH, server_config};
 use crate::support::operated::{code, json, out, raw};
 
 /// Serves a policy at every path, and counts how often.
-async fn policy_host(authority: &Authority, policy: &'static str) -> (SocketAddr, Arc<AtomicUsize>) {
+async fn policy_host(
+    authority: &Authority,
+    policy: &'static str,
+) -> (SocketAddr, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
     let address = listener.local_addr().expect("bound");
-    let acceptor =
-        tokio_rustls::TlsAcceptor::from(Arc::new(server_config(&authority.issue(&["mta-sts.sts.example"]), BOTH)));
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(server_config(
+        &authority.issue(&["mta-sts.sts.example"]),
+        BOTH,
+    )));
     let asked = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&asked);
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+            let Ok(mut stream) = acceptor.accept(stream).await else {
+                continue;
+            };
             let mut head = vec![0; 4096];
             if stream.read(&mut head).await.is_err() {
                 continue;
@@ -49,25 +56,41 @@ async fn policy_host(authority: &Authority, policy: &'static str) -> (SocketAddr
     (address, asked)
 }
 
-async fn explain(policy: &'static str, connectors: &str, requirement: TlsRequirement) -> (OutboundExplanation, usize) {
+async fn explain(
+    policy: &'static str,
+    connectors: &str,
+    requirement: TlsRequirement,
+) -> (OutboundExplanation, usize) {
     let world = World::new().await;
     let authority = Authority::root("The Test Authority");
-    std::fs::write(world.folder.path().join("ca.pem"), authority.pem()).expect("the folder is ours");
+    std::fs::write(world.folder.path().join("ca.pem"), authority.pem())
+        .expect("the folder is ours");
     let (address, asked) = policy_host(&authority, policy).await;
     let text = world.config("trust = \"ca.pem\"", connectors);
     let file: &Path = &world.folder.path().join("gatepost.toml");
     let (config, _) = parse(&text, file).expect("a good configuration");
-    let explainer =
-        Explainer::new(config).expect("it can be used").policies_at(address.port(), Duration::from_secs(10));
+    let explainer = Explainer::new(config)
+        .expect("it can be used")
+        .policies_at(address.port(), Duration::from_secs(10));
     let subject = Subject::parse("bob@sts.example").expect("an address");
     let recipient = explainer.recipient(&subject).expect("it has a domain");
-    let answer =
-        explainer.outbound(&subject, &recipient, requirement, &RememberedTls::Known(MemoryFinding::Nothing)).await;
+    let answer = explainer
+        .outbound(
+            &subject,
+            &recipient,
+            requirement,
+            &RememberedTls::Known(MemoryFinding::Nothing),
+        )
+        .await;
     (answer, asked.load(Ordering::SeqCst))
 }
 
 fn layer<'a>(hop: &'a ExplainedHop, layer: &str) -> (&'a [String], &'a str) {
-    let note = hop.layers.iter().find(|note| note.layer == layer).expect("every layer is told");
+    let note = hop
+        .layers
+        .iter()
+        .find(|note| note.layer == layer)
+        .expect("every layer is told");
     (&note.demands, note.why.as_deref().unwrap_or_default())
 }
 
@@ -77,14 +100,30 @@ async fn an_enforced_policy_demands_the_hosts_own_name() {
     let (answer, asked) = explain(policy, "", TlsRequirement::Ordinary).await;
     let demand = "TLS with a publicly trusted certificate for mx1.partner.example".to_owned();
     let (demands, why) = layer(&answer.hops[0], "mta-sts");
-    assert_eq!((demands, why), (&[demand][..], "the policy is in enforce mode, and lists the host"));
-    let row = answer.hops[0].peers.iter().find(|row| row.peer == "no-starttls").expect("a row");
-    assert_eq!((row.result, row.status.as_deref(), row.by.as_deref()), ("refused", Some("4.7.4"), Some("MTA-STS")));
+    assert_eq!(
+        (demands, why),
+        (
+            &[demand][..],
+            "the policy is in enforce mode, and lists the host"
+        )
+    );
+    let row = answer.hops[0]
+        .peers
+        .iter()
+        .find(|row| row.peer == "no-starttls")
+        .expect("a row");
+    assert_eq!(
+        (row.result, row.status.as_deref(), row.by.as_deref()),
+        ("refused", Some("4.7.4"), Some("MTA-STS"))
+    );
     assert_eq!((answer.can_go, asked), (true, 1));
     let note = answer.hops[0].mta_sts_policy.as_ref().expect("a policy");
     assert_eq!(
         (note.from, note.to_string().as_str()),
-        (PolicyFrom::Network, "the policy 20261126 of sts.example, fetched now")
+        (
+            PolicyFrom::Network,
+            "the policy 20261126 of sts.example, fetched now"
+        )
     );
     // It proves whose the host is, too.
     let (answer, _) = explain(policy, "", TlsRequirement::Require).await;
@@ -101,10 +140,15 @@ async fn a_host_that_is_not_listed_is_not_used_and_testing_demands_nothing() {
     .await;
     let problem = answer.problem.expect("no hop is left");
     assert!(
-        problem.text.contains("mx1.partner.example is not among the hosts listed: mx9.partner.example"),
+        problem
+            .text
+            .contains("mx1.partner.example is not among the hosts listed: mx9.partner.example"),
         "{problem:?}"
     );
-    assert_eq!((answer.can_go, problem.status.as_str(), problem.then), (false, "4.7.5", "defer"));
+    assert_eq!(
+        (answer.can_go, problem.status.as_str(), problem.then),
+        (false, "4.7.5", "defer")
+    );
     let (answer, _) = explain(
         "version: STSv1\nmode: testing\nmx: mx9.partner.example\nmax_age: 86400\n",
         "",
@@ -112,7 +156,12 @@ async fn a_host_that_is_not_listed_is_not_used_and_testing_demands_nothing() {
     )
     .await;
     let (demands, why) = layer(&answer.hops[0], "mta-sts");
-    assert!(demands.is_empty() && why.contains("testing mode") && why.contains("does not list the host"), "{why}");
+    assert!(
+        demands.is_empty()
+            && why.contains("testing mode")
+            && why.contains("does not list the host"),
+        "{why}"
+    );
     assert!(answer.can_go);
 }
 
@@ -120,10 +169,16 @@ async fn a_host_that_is_not_listed_is_not_used_and_testing_demands_nothing() {
 async fn a_policy_that_nobody_wants_is_not_fetched_and_one_that_cannot_be_had_is_told() {
     let off = connector("quiet", &["sts.example"], "discover = []");
     let (answer, asked) = explain("x", &off, TlsRequirement::Ordinary).await;
-    assert_eq!((layer(&answer.hops[0], "mta-sts").1, asked), ("the connector's discover does not name it", 0));
+    assert_eq!(
+        (layer(&answer.hops[0], "mta-sts").1, asked),
+        ("the connector's discover does not name it", 0)
+    );
     let (answer, asked) = explain("nonsense", "", TlsRequirement::Ordinary).await;
     let why = layer(&answer.hops[0], "mta-sts").1;
-    assert!(why.starts_with("the domain's MTA-STS policy cannot be fetched: ") && asked == 1, "{why}");
+    assert!(
+        why.starts_with("the domain's MTA-STS policy cannot be fetched: ") && asked == 1,
+        "{why}"
+    );
 }
 
 /// A message that waits in the spool for whoever starts there.
@@ -132,8 +187,14 @@ pub(crate) async fn leave_mail(world: &World) {
     let recipient = Recipient::new(Mailbox::parse("bob@sts.example").expect("an address"));
     let sender = ReversePath::parse("alice@example.com").expect("an address");
     let mut draft = spool.draft();
-    draft.write(b"Subject: test\r\n\r\nbody\r\n").await.expect("room");
-    spool.commit(draft, Envelope::new(sender, vec![recipient])).await.expect("stored");
+    draft
+        .write(b"Subject: test\r\n\r\nbody\r\n")
+        .await
+        .expect("room");
+    spool
+        .commit(draft, Envelope::new(sender, vec![recipient]))
+        .await
+        .expect("stored");
     spool.close().await.expect("all is written");
 }
 
@@ -141,32 +202,58 @@ pub(crate) async fn leave_mail(world: &World) {
 async fn a_policy_that_the_daemon_goes_by_counts_though_its_host_is_silent() {
     let world = World::new().await;
     let authority = Authority::root("The Test Authority");
-    std::fs::write(world.folder.path().join("ca.pem"), authority.pem()).expect("the folder is ours");
+    std::fs::write(world.folder.path().join("ca.pem"), authority.pem())
+        .expect("the folder is ours");
     let policy = "version: STSv1\nmode: enforce\nmx: *.partner.example\nmax_age: 86400\n";
     let (address, _) = policy_host(&authority, policy).await;
     // Only the daemon asks at its port. Where the commands ask, nobody is.
-    let text = world.config("trust = \"ca.pem\"", &connector("all", &["*"], "port = 1")).replace(":2525", ":0");
-    let (config, _) = parse(&text, &world.folder.path().join("gatepost.toml")).expect("a good configuration");
+    let text = world
+        .config("trust = \"ca.pem\"", &connector("all", &["*"], "port = 1"))
+        .replace(":2525", ":0");
+    let (config, _) =
+        parse(&text, &world.folder.path().join("gatepost.toml")).expect("a good configuration");
     leave_mail(&world).await;
-    let test_overrides = TestOverrides { policy_port: address.port() };
-    let daemon = daemon::start_with(test_overrides, SystemdSockets::default(), config, Arc::new(|_, _| ())).await;
+    let test_overrides = TestOverrides {
+        policy_port: address.port(),
+    };
+    let daemon = daemon::start_with(
+        test_overrides,
+        SystemdSockets::default(),
+        config,
+        Arc::new(|_, _| ()),
+    )
+    .await;
     let mut daemon = daemon.expect("it starts");
 
     let socket = world.folder.path().join("admin.sock");
-    let ask = |domain: &str| raw(&socket, &format!("GET /v1/policy?domain={domain} HTTP/1.1\r\nHost: x\r\n\r\n"));
+    let ask = |domain: &str| {
+        raw(
+            &socket,
+            &format!("GET /v1/policy?domain={domain} HTTP/1.1\r\nHost: x\r\n\r\n"),
+        )
+    };
     let deadline = std::time::Instant::now() + Duration::from_secs(20);
     let known = loop {
         let (_, known) = ask("sts.example");
         if known != Value::Null {
             break known;
         }
-        assert!(std::time::Instant::now() < deadline, "the daemon delivers, and needs the policy for that");
+        assert!(
+            std::time::Instant::now() < deadline,
+            "the daemon delivers, and needs the policy for that"
+        );
         tokio::time::sleep(Duration::from_millis(20)).await;
     };
-    assert_eq!((known["id"].as_str(), known["lines"][1].as_str()), (Some("20261126"), Some("mode: enforce")));
+    assert_eq!(
+        (known["id"].as_str(), known["lines"][1].as_str()),
+        (Some("20261126"), Some("mode: enforce"))
+    );
     assert_eq!(ask("other.example").1, Value::Null);
     let (line, said) = ask("a%20b");
-    assert!(line.contains(" 400 ") && said["error"].to_string().contains("is not a domain name"), "{line}: {said}");
+    assert!(
+        line.contains(" 400 ") && said["error"].to_string().contains("is not a domain name"),
+        "{line}: {said}"
+    );
 
     let output = world.explain_file(&text, &["bob@sts.example"]);
     assert_eq!(code(&output), 0);
@@ -184,8 +271,15 @@ async fn a_policy_that_the_daemon_goes_by_counts_though_its_host_is_silent() {
         (&"daemon".into(), &"enforce".into(), &known["fetched"])
     );
     let probed = probe(&world, &["sts.example"]);
-    in_order(&probed, &["MTA-STS   enforce: the policy lists this host", "in the daemon's cache, fetched at 20"]);
-    let probed: Value = serde_json::from_str(&probe(&world, &["sts.example", "--json"])).expect("a document");
+    in_order(
+        &probed,
+        &[
+            "MTA-STS   enforce: the policy lists this host",
+            "in the daemon's cache, fetched at 20",
+        ],
+    );
+    let probed: Value =
+        serde_json::from_str(&probe(&world, &["sts.example", "--json"])).expect("a document");
     assert_eq!(probed["hops"][0]["mta_sts_policy"]["from"], "daemon");
 
     daemon.stop();
@@ -193,12 +287,22 @@ async fn a_policy_that_the_daemon_goes_by_counts_though_its_host_is_silent() {
     let told = json(&world.explain_file(&text, &["sts.example", "--json"]));
     assert_eq!(told["hops"][0]["mta_sts_policy"], Value::Null);
     let why = crate::explain::world::layer(&told["hops"][0], "mta-sts")["why"].to_string();
-    assert!(why.contains("the domain's MTA-STS policy cannot be fetched"), "{why}");
+    assert!(
+        why.contains("the domain's MTA-STS policy cannot be fetched"),
+        "{why}"
+    );
 }
 
 /// What `gatepost probe` says, whatever it comes to.
 fn probe(world: &World, arguments: &[&str]) -> String {
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_gatepost"));
-    command.arg("probe").args(arguments).arg("--config").arg(world.folder.path().join("gatepost.toml"));
-    out(&command.stdin(std::process::Stdio::null()).output().expect("gatepost runs"))
+    command
+        .arg("probe")
+        .args(arguments)
+        .arg("--config")
+        .arg(world.folder.path().join("gatepost.toml"));
+    out(&command
+        .stdin(std::process::Stdio::null())
+        .output()
+        .expect("gatepost runs"))
 }

@@ -2,8 +2,8 @@
 
 use std::net::TcpListener;
 
-use gatepost::address::Host;
 use gatepost::discovery::history::{History, TlsLevel};
+use gatepost::smtp::address::Host;
 use jiff::Timestamp;
 use serde_json::json;
 
@@ -61,7 +61,10 @@ async fn a_forced_partner_is_explained_from_connector_to_bounce_and_nobody_is_di
             "hosts unreachable     it is deferred, retried first after 1m, and bounces after 5d\n",
         ],
     );
-    assert_eq!(host.accept().expect_err("nobody dialled").kind(), std::io::ErrorKind::WouldBlock);
+    assert_eq!(
+        host.accept().expect_err("nobody dialled").kind(),
+        std::io::ErrorKind::WouldBlock
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -74,9 +77,16 @@ async fn the_document_has_the_rows_of_the_policy_table() {
         (&told["direction"], &told["domain"], &told["can_go"]),
         (&json!("outbound"), &json!("alone.example"), &json!(true))
     );
-    assert_eq!(told["connector"], json!({"name": "default", "pattern": "*", "built_in": true}));
     assert_eq!(
-        (&told["others"], &told["requirement"], &told["memory"]["asked"]),
+        told["connector"],
+        json!({"name": "default", "pattern": "*", "built_in": true})
+    );
+    assert_eq!(
+        (
+            &told["others"],
+            &told["requirement"],
+            &told["memory"]["asked"]
+        ),
         (&json!([]), &json!("ordinary"), &json!(false))
     );
     let hop = &told["hops"][0];
@@ -86,7 +96,11 @@ async fn the_document_has_the_rows_of_the_policy_table() {
     );
     assert_eq!(
         (&hop["addresses"], &hop["problem"], &hop["policy"]),
-        (&json!(["127.0.0.3:25"]), &json!(null), &json!("TLS if offered"))
+        (
+            &json!(["127.0.0.3:25"]),
+            &json!(null),
+            &json!("TLS if offered")
+        )
     );
     assert_eq!(
         hop["client_hello"],
@@ -102,8 +116,17 @@ async fn the_document_has_the_rows_of_the_policy_table() {
     ] {
         assert_eq!(row(hop, peer)["result"], result, "{peer}");
     }
-    assert!(layer(hop, "connector")["why"].as_str().expect("words").starts_with("default: no connector"), "{hop:#}");
-    let off = json(&world.explain(&connector("off", &["*"], "tls = \"off\""), &["alone.example", "--json"]));
+    assert!(
+        layer(hop, "connector")["why"]
+            .as_str()
+            .expect("words")
+            .starts_with("default: no connector"),
+        "{hop:#}"
+    );
+    let off = json(&world.explain(
+        &connector("off", &["*"], "tls = \"off\""),
+        &["alone.example", "--json"],
+    ));
     assert_eq!(off["hops"][0]["peers"].as_array().map(Vec::len), Some(1));
     assert_eq!(row(&off["hops"][0], "not-asked")["result"], "clear");
     assert_eq!(
@@ -120,10 +143,22 @@ async fn where_mail_cannot_go_that_is_said_and_why() {
             "null.example",
             "Mail cannot go: null.example accepts no mail (it publishes a null MX record, RFC 7505) (5.1.10); it bounces at once.\n",
         ),
-        ("missing.example", "Mail cannot go: the domain missing.example does not exist (5.1.2); it bounces at once.\n"),
-        ("elsewhere.test", "Mail cannot go: the MX lookup for elsewhere.test failed: "),
-        ("elsewhere.test", "(4.4.3); it is deferred, retried first after 1m"),
-        ("nowhere.example", "  NOT USED    the host missing.example has no address (4.4.4)\n"),
+        (
+            "missing.example",
+            "Mail cannot go: the domain missing.example does not exist (5.1.2); it bounces at once.\n",
+        ),
+        (
+            "elsewhere.test",
+            "Mail cannot go: the MX lookup for elsewhere.test failed: ",
+        ),
+        (
+            "elsewhere.test",
+            "(4.4.3); it is deferred, retried first after 1m",
+        ),
+        (
+            "nowhere.example",
+            "  NOT USED    the host missing.example has no address (4.4.4)\n",
+        ),
         (
             "nowhere.example",
             "Mail cannot go: no hop can be used: the host missing.example has no address (4.4.4); it is deferred",
@@ -133,10 +168,19 @@ async fn where_mail_cannot_go_that_is_said_and_why() {
         assert!(text.contains(said), "{said:?} is not in\n{text}");
     }
     // One host of two is enough.
-    in_order(&world.said("", &["half.example"], 0), &["NOT USED", "Hop 2: mx1.partner.example:25"]);
+    in_order(
+        &world.said("", &["half.example"], 0),
+        &["NOT USED", "Hop 2: mx1.partner.example:25"],
+    );
     let told = json(&world.explain("", &["null.example", "--json"]));
-    assert_eq!((&told["can_go"], &told["hops"], &told["route"]), (&json!(false), &json!([]), &json!(null)));
-    assert_eq!((&told["problem"]["status"], &told["problem"]["then"]), (&json!("5.1.10"), &json!("bounce")));
+    assert_eq!(
+        (&told["can_go"], &told["hops"], &told["route"]),
+        (&json!(false), &json!([]), &json!(null))
+    );
+    assert_eq!(
+        (&told["problem"]["status"], &told["problem"]["then"]),
+        (&json!("5.1.10"), &json!("bounce"))
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -158,7 +202,10 @@ async fn every_spelling_of_a_destination_is_understood() {
                 "MTA-STS     nothing: the host is named by its address\n",
             ][..],
         ),
-        ("bob@[IPv6:2001:db8::1]", &["addresses   [2001:db8::1]:25\n"]),
+        (
+            "bob@[IPv6:2001:db8::1]",
+            &["addresses   [2001:db8::1]:25\n"],
+        ),
         (
             "postmaster",
             &[
@@ -175,8 +222,21 @@ async fn every_spelling_of_a_destination_is_understood() {
                 "matches partner.example\n",
             ],
         ),
-        ("localhost", &["Mail to localhost\n", "goes to postmaster@partner.example\n", "matches partner.example\n"]),
-        ("B\u{fc}cher.example.", &["Mail to xn--bcher-kva.example\n", "Hop 1: mx1.partner.example:25"]),
+        (
+            "localhost",
+            &[
+                "Mail to localhost\n",
+                "goes to postmaster@partner.example\n",
+                "matches partner.example\n",
+            ],
+        ),
+        (
+            "B\u{fc}cher.example.",
+            &[
+                "Mail to xn--bcher-kva.example\n",
+                "Hop 1: mx1.partner.example:25",
+            ],
+        ),
         (
             "bob@smart.example",
             &[
@@ -193,11 +253,22 @@ async fn every_spelling_of_a_destination_is_understood() {
         (&["192.0.2.1"][..], "write [192.0.2.1]"),
         (&["a b"], "is not a domain name"),
         (&["<>"], "no mail goes to <>"),
-        (&["partner.example", "--requiretls", "--tls-not-required"], "cannot be used with"),
+        (
+            &["partner.example", "--requiretls", "--tls-not-required"],
+            "cannot be used with",
+        ),
     ] {
         let output = world.explain(&smart, arguments);
-        assert_eq!((code(&output), out(&output).as_str()), (2, ""), "{arguments:?}");
-        assert!(err(&output).contains(said), "{arguments:?}: {}", err(&output));
+        assert_eq!(
+            (code(&output), out(&output).as_str()),
+            (2, ""),
+            "{arguments:?}"
+        );
+        assert!(
+            err(&output).contains(said),
+            "{arguments:?}: {}",
+            err(&output)
+        );
     }
     let output = world.explain_file("hostname = 7", &["partner.example"]);
     assert_eq!(code(&output), 2);
@@ -218,7 +289,10 @@ async fn what_the_message_asks_counts() {
             "it bounces at once.\n",
         ],
     );
-    assert!(!refused.contains("If the peer does this"), "no handshake helps:\n{refused}");
+    assert!(
+        !refused.contains("If the peer does this"),
+        "no handshake helps:\n{refused}"
+    );
     let smart = connector("smart", &["*"], "route = [\"smart.partner.example:25\"]");
     in_order(
         &world.said(&smart, &["partner.example", "--requiretls"], 0),
@@ -232,9 +306,15 @@ async fn what_the_message_asks_counts() {
     );
     let off = connector("off", &["*"], "tls = \"off\"");
     let said = world.said(&off, &["partner.example", "--requiretls"], 1);
-    assert!(said.contains("and the connector has it switched off (5.7.10); it bounces at once.\n"), "{said}");
+    assert!(
+        said.contains("and the connector has it switched off (5.7.10); it bounces at once.\n"),
+        "{said}"
+    );
     let relaxed = world.said("", &["partner.example", "--tls-not-required"], 0);
-    in_order(&relaxed, &["MTA-STS     nothing: the message overrides it (TLS-Required: No)\n"]);
+    in_order(
+        &relaxed,
+        &["MTA-STS     nothing: the message overrides it (TLS-Required: No)\n"],
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -271,11 +351,16 @@ async fn an_exception_is_told_with_its_date_and_reason_while_it_holds_and_after(
 async fn a_running_daemon_tells_what_the_domain_did_before() {
     let world = World::new().await;
     let refuse = connector("partner", &["partner.example"], "downgrade = \"refuse\"");
-    let more = format!("[dns]\nservers = [\"{}\"]\ndnssec = \"off\"\n{refuse}", world.names.address);
+    let more = format!(
+        "[dns]\nservers = [\"{}\"]\ndnssec = \"off\"\n{refuse}",
+        world.names.address
+    );
     let mut relay = Relay::start(&more);
     relay.stop();
-    let memory = History::open(&relay.folder.path().join("spool"), Timestamp::now()).expect("a memory");
-    let [domain, host] = ["partner.example", "mx9.partner.example"].map(|name| Host::parse(name).expect("a host"));
+    let memory =
+        History::open(&relay.folder.path().join("spool"), Timestamp::now()).expect("a memory");
+    let [domain, host] =
+        ["partner.example", "mx9.partner.example"].map(|name| Host::parse(name).expect("a host"));
     let _ = memory.record(&domain, &host, TlsLevel::Trusted, None, Timestamp::now());
     drop(memory);
     relay.start_again();
@@ -283,7 +368,11 @@ async fn a_running_daemon_tells_what_the_domain_did_before() {
     let config = relay.config();
     let explain = || {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_gatepost"));
-        command.args(["explain", "partner.example", "--config"]).arg(&config).output().expect("gatepost runs")
+        command
+            .args(["explain", "partner.example", "--config"])
+            .arg(&config)
+            .output()
+            .expect("gatepost runs")
     };
     let today = Timestamp::now().strftime("%Y-%m-%d").to_string();
     let output = explain();
@@ -301,20 +390,35 @@ async fn a_running_daemon_tells_what_the_domain_did_before() {
     assert_eq!(code(&output), 0, "{}{text}", err(&output));
     // The same memory under other connectors: it is said what becomes of mail without TLS.
     for (outbound, words) in [
-        ("downgrade = \"warn\"", "mail goes without TLS, which is logged (downgrade = \"warn\")"),
+        (
+            "downgrade = \"warn\"",
+            "mail goes without TLS, which is logged (downgrade = \"warn\")",
+        ),
         ("tls = \"forced\"", "another layer demands TLS"),
-        ("tls = \"forced\"\ndowngrade = \"allow\"", "another layer demands TLS"),
+        (
+            "tls = \"forced\"\ndowngrade = \"allow\"",
+            "another layer demands TLS",
+        ),
     ] {
         let other = relay.folder.path().join("other.toml");
         let connector = connector("partner", &["partner.example"], outbound);
         std::fs::write(&other, text.replace(&refuse, &connector)).expect("the folder is ours");
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_gatepost"));
-        command.args(["explain", "partner.example", "--config"]).arg(&other);
-        in_order(&out(&command.output().expect("gatepost runs")), &["the domain used TLS, last on ", words]);
+        command
+            .args(["explain", "partner.example", "--config"])
+            .arg(&other);
+        in_order(
+            &out(&command.output().expect("gatepost runs")),
+            &["the domain used TLS, last on ", words],
+        );
     }
     relay.stop();
     in_order(
         &out(&explain()),
-        &["demand      TLS if offered\n", "not available: no running Gatepost answers on ", "may demand TLS\n"],
+        &[
+            "demand      TLS if offered\n",
+            "not available: no running Gatepost answers on ",
+            "may demand TLS\n",
+        ],
     );
 }

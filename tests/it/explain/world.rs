@@ -36,7 +36,10 @@ pub(crate) struct World {
 impl World {
     pub(crate) async fn new() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        Self { folder, names: NameServer::start(&[("example", ZONE)]).await }
+        Self {
+            folder,
+            names: NameServer::start(&[("example", ZONE)]).await,
+        }
     }
 
     /// A configuration with these connectors; nobody listens on its admin socket.
@@ -46,7 +49,11 @@ impl World {
              [tls]\n{tls}\n[spool]\npath = \"spool\"\n[evidence]\npath = \"\"\n[admin]\nsocket = \"admin.sock\"\nhttp = \"\"\n\
              [[listener]]\nname = \"mx\"\naddress = [\"127.0.0.1:2525\"]\n{}\
              [dns]\nservers = [\"{}\"]\ndnssec = \"off\"\n{connectors}",
-            if tls.contains("certificate") { "" } else { "tls = \"off\"\n" },
+            if tls.contains("certificate") {
+                ""
+            } else {
+                "tls = \"off\"\n"
+            },
             self.names.address
         )
     }
@@ -60,28 +67,45 @@ impl World {
         let file = self.folder.path().join("gatepost.toml");
         fs::write(&file, text).expect("the folder is ours");
         let mut command = Command::new(env!("CARGO_BIN_EXE_gatepost"));
-        command.arg("explain").args(arguments).arg("--config").arg(file);
-        command.stdin(Stdio::null()).output().expect("gatepost runs")
+        command
+            .arg("explain")
+            .args(arguments)
+            .arg("--config")
+            .arg(file);
+        command
+            .stdin(Stdio::null())
+            .output()
+            .expect("gatepost runs")
     }
 
     /// The text of an explanation with this exit status.
     pub(crate) fn said(&self, connectors: &str, arguments: &[&str], status: i32) -> String {
         let output = self.explain(connectors, arguments);
-        assert_eq!(code(&output), status, "{arguments:?}: {}{}", out(&output), err(&output));
+        assert_eq!(
+            code(&output),
+            status,
+            "{arguments:?}: {}{}",
+            out(&output),
+            err(&output)
+        );
         out(&output)
     }
 }
 
 /// A connector as TOML, with `more` lines in `[connector.outbound]`.
 pub(crate) fn connector(name: &str, domains: &[&str], more: &str) -> String {
-    format!("[[connector]]\nname = \"{name}\"\ndomains = {domains:?}\n[connector.outbound]\n{more}\n")
+    format!(
+        "[[connector]]\nname = \"{name}\"\ndomains = {domains:?}\n[connector.outbound]\n{more}\n"
+    )
 }
 
 /// Each of these stands in the text, in this order.
 pub(crate) fn in_order(text: &str, pieces: &[&str]) {
     let mut rest = text;
     for piece in pieces {
-        let at = rest.find(piece).unwrap_or_else(|| panic!("{piece:?} does not follow in\n{text}"));
+        let at = rest
+            .find(piece)
+            .unwrap_or_else(|| panic!("{piece:?} does not follow in\n{text}"));
         rest = &rest[at + piece.len()..];
     }
 }
@@ -89,11 +113,16 @@ pub(crate) fn in_order(text: &str, pieces: &[&str]) {
 /// The row of a hop for a kind of peer.
 pub(crate) fn row<'a>(hop: &'a Value, peer: &str) -> &'a Value {
     let rows = hop["peers"].as_array().expect("rows");
-    rows.iter().find(|row| row["peer"] == peer).unwrap_or_else(|| panic!("{peer}: {hop:#}"))
+    rows.iter()
+        .find(|row| row["peer"] == peer)
+        .unwrap_or_else(|| panic!("{peer}: {hop:#}"))
 }
 
 /// The note of a hop for a layer.
 pub(crate) fn layer<'a>(hop: &'a Value, layer: &str) -> &'a Value {
     let layers = hop["layers"].as_array().expect("layers");
-    layers.iter().find(|note| note["layer"] == layer).unwrap_or_else(|| panic!("{layer}: {hop:#}"))
+    layers
+        .iter()
+        .find(|note| note["layer"] == layer)
+        .unwrap_or_else(|| panic!("{layer}: {hop:#}"))
 }

@@ -51,23 +51,50 @@ const ROOTS: [&str; 4] = ["crate", "gatepost", "super", "self"];
 pub(crate) fn faults(source: &Source) -> Vec<String> {
     let tokens = source.tokens();
     let mut faults = Vec::new();
-    let mut complain = |line: usize, what: String| faults.push(format!("src/{}:{line}: {what}", source.path));
+    let mut complain =
+        |line: usize, what: String| faults.push(format!("src/{}:{line}: {what}", source.path));
     if floor(source.room()).is_none() {
-        complain(1, format!("`{}` has no floor; give it one in {}", source.room(), file!()));
+        complain(
+            1,
+            format!(
+                "`{}` has no floor; give it one in {}",
+                source.room(),
+                file!()
+            ),
+        );
     }
-    for token in tokens.windows(3).filter(|at| at[0].text == "#" && at[1].text == "[" && at[2].text == "path") {
-        complain(token[0].line, "`#[path]` hides which room a module belongs to".to_owned());
+    for token in tokens
+        .windows(3)
+        .filter(|at| at[0].text == "#" && at[1].text == "[" && at[2].text == "path")
+    {
+        complain(
+            token[0].line,
+            "`#[path]` hides which room a module belongs to".to_owned(),
+        );
     }
     if source.path == "lib.rs" {
         for token in tokens.iter().filter(|token| token.text == "use") {
-            complain(token.line, "lib.rs names the rooms and imports nothing".to_owned());
+            complain(
+                token.line,
+                "lib.rs names the rooms and imports nothing".to_owned(),
+            );
         }
-        for at in tokens.windows(2).filter(|at| at[0].text == "mod" && floor(at[1].text).is_none()) {
-            complain(at[1].line, format!("`{}` has no floor; give it one in {}", at[1].text, file!()));
+        for at in tokens
+            .windows(2)
+            .filter(|at| at[0].text == "mod" && floor(at[1].text).is_none())
+        {
+            complain(
+                at[1].line,
+                format!("`{}` has no floor; give it one in {}", at[1].text, file!()),
+            );
         }
     }
     let module = source.module();
-    let from = if module.is_empty() { source.room().to_owned() } else { room(&module) };
+    let from = if module.is_empty() {
+        source.room().to_owned()
+    } else {
+        room(&module)
+    };
     for path in paths(&tokens, module.len()) {
         if let Some(fault) = fault_of(&from, &module, &path) {
             complain(path.line, fault);
@@ -79,7 +106,11 @@ pub(crate) fn faults(source: &Source) -> Vec<String> {
 /// The room that a module or a path from the root leads to: the part of a room where that has a floor.
 fn room(words: &[&str]) -> String {
     let part = words[..words.len().min(2)].join("::");
-    if floor(&part).is_some() { part } else { words[0].to_owned() }
+    if floor(&part).is_some() {
+        part
+    } else {
+        words[0].to_owned()
+    }
 }
 
 /// One path that begins at a crate's root, at a parent or at the module itself.
@@ -98,13 +129,20 @@ fn fault_of(from: &str, module: &[&str], path: &Path<'_>) -> Option<String> {
     let written = path.words.join("::");
     let to = match path.words[..] {
         ["crate" | "gatepost", ref to @ ..] if !to.is_empty() => room(to),
-        ["crate" | "gatepost"] => return Some(format!("`{written}` takes in the whole house; name a room")),
+        ["crate" | "gatepost"] => {
+            return Some(format!("`{written}` takes in the whole house; name a room"));
+        }
         _ => {
             let climbed = path.words.iter().filter(|&&word| word == "super").count();
             if climbed > 0 && climbed >= path.depth {
-                return Some(format!("`{written}` climbs out of its room; write `crate::`"));
+                return Some(format!(
+                    "`{written}` climbs out of its room; write `crate::`"
+                ));
             }
-            let below = path.words.iter().filter(|word| !matches!(**word, "self" | "super"));
+            let below = path
+                .words
+                .iter()
+                .filter(|word| !matches!(**word, "self" | "super"));
             let around = module.iter().take(path.depth - climbed);
             room(&around.chain(below).copied().collect::<Vec<_>>())
         }
@@ -160,7 +198,12 @@ fn begins_path(tokens: &[Token<'_>], at: usize) -> bool {
 }
 
 /// Follows a path from `at`, through groups, and returns where it ends.
-fn follow<'a>(tokens: &[Token<'a>], mut at: usize, before: &[&'a str], found: &mut Vec<Path<'a>>) -> usize {
+fn follow<'a>(
+    tokens: &[Token<'a>],
+    mut at: usize,
+    before: &[&'a str],
+    found: &mut Vec<Path<'a>>,
+) -> usize {
     let mut words = before.to_vec();
     let line = tokens[at].line;
     loop {
@@ -169,7 +212,11 @@ fn follow<'a>(tokens: &[Token<'a>], mut at: usize, before: &[&'a str], found: &m
                 at += 1;
                 while !matches!(text(tokens, at), "}" | "") {
                     let comma = text(tokens, at) == ",";
-                    at = if comma { at + 1 } else { follow(tokens, at, &words, found) };
+                    at = if comma {
+                        at + 1
+                    } else {
+                        follow(tokens, at, &words, found)
+                    };
                 }
                 return at + 1;
             }
@@ -181,7 +228,11 @@ fn follow<'a>(tokens: &[Token<'a>], mut at: usize, before: &[&'a str], found: &m
             _ => at += usize::from(words.len() == before.len()),
         }
         if text(tokens, at) != "::" || text(tokens, at + 1) == "<" {
-            found.push(Path { line, depth: 0, words });
+            found.push(Path {
+                line,
+                depth: 0,
+                words,
+            });
             return if text(tokens, at) == "as" { at + 2 } else { at };
         }
         at += 1;

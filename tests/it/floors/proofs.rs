@@ -16,8 +16,14 @@ pub(crate) fn faults(sources: &[Source]) -> Vec<String> {
         for (at, pair) in tokens.windows(2).enumerate() {
             let place = format!("src/{}:{}", source.path, pair[0].line);
             match PROOFS.iter().find(|(proof, _)| *proof == pair[0].text) {
-                Some((proof, room)) if pair[1].text == "{" && source.room() != *room && !names_type(&tokens, at) => {
-                    faults.push(format!("{place}: `{proof} {{ … }}` is for {room} alone to make"));
+                Some((proof, room))
+                    if pair[1].text == "{"
+                        && source.room() != *room
+                        && !names_type(&tokens, at) =>
+                {
+                    faults.push(format!(
+                        "{place}: `{proof} {{ … }}` is for {room} alone to make"
+                    ));
                 }
                 _ => {}
             }
@@ -30,7 +36,10 @@ pub(crate) fn faults(sources: &[Source]) -> Vec<String> {
         }
     }
     if sworn.len() > 1 {
-        faults.push(format!("`impl {FINAL_REPLY} for` more than once: {}", sworn.join(", ")));
+        faults.push(format!(
+            "`impl {FINAL_REPLY} for` more than once: {}",
+            sworn.join(", ")
+        ));
     }
     faults
 }
@@ -41,7 +50,10 @@ fn names_type(tokens: &[Token<'_>], mut at: usize) -> bool {
         at -= 2;
     }
     let before = at.checked_sub(1).map_or("", |before| text(tokens, before));
-    matches!(before, "impl" | "for" | "struct" | "enum" | "trait" | "union" | "mod" | ">" | "&")
+    matches!(
+        before,
+        "impl" | "for" | "struct" | "enum" | "trait" | "union" | "mod" | ">" | "&"
+    )
 }
 
 /// The tokens that are not under `#[cfg(test)]`.
@@ -61,7 +73,11 @@ fn without_tests<'a>(tokens: &[Token<'a>]) -> Vec<Token<'a>> {
 /// Where the item begins that a `#[cfg(test)]` at `at` marks, behind its other attributes.
 fn test_item(tokens: &[Token<'_>], at: usize) -> Option<usize> {
     let attribute = ["#", "[", "cfg", "(", "test", ")", "]"];
-    if !attribute.iter().enumerate().all(|(offset, word)| text(tokens, at + offset) == *word) {
+    if !attribute
+        .iter()
+        .enumerate()
+        .all(|(offset, word)| text(tokens, at + offset) == *word)
+    {
         return None;
     }
     let mut item = at + attribute.len();

@@ -25,7 +25,10 @@ pub(crate) struct Source {
 impl Source {
     /// A file, by its path from `src/` and its text.
     pub(crate) fn new(path: &str, text: &str) -> Self {
-        Self { path: path.to_owned(), text: text.to_owned() }
+        Self {
+            path: path.to_owned(),
+            text: text.to_owned(),
+        }
     }
 
     /// Its place among the modules: `spool/engine.rs` is `["spool", "engine"]`. The roots of the two
@@ -33,12 +36,19 @@ impl Source {
     pub(crate) fn module(&self) -> Vec<&str> {
         let path = self.path.strip_suffix(".rs").unwrap_or(&self.path);
         let path = path.strip_suffix("/mod").unwrap_or(path);
-        if path == "lib" || path == "main" { Vec::new() } else { path.split('/').collect() }
+        if path == "lib" || path == "main" {
+            Vec::new()
+        } else {
+            path.split('/').collect()
+        }
     }
 
     /// The room it belongs to: the first part of its path.
     pub(crate) fn room(&self) -> &str {
-        self.module().first().copied().unwrap_or_else(|| self.path.trim_end_matches(".rs"))
+        self.module()
+            .first()
+            .copied()
+            .unwrap_or_else(|| self.path.trim_end_matches(".rs"))
     }
 
     /// Its words and punctuation.
@@ -178,7 +188,9 @@ fn character(rest: &str) -> Option<usize> {
     if first == '\\' {
         return Some(before + until_unescaped('\'', body));
     }
-    body[first.len_utf8()..].starts_with('\'').then_some(before + first.len_utf8() + 1)
+    body[first.len_utf8()..]
+        .starts_with('\'')
+        .then_some(before + first.len_utf8() + 1)
 }
 
 /// The length of `body` up to and with the first `end` that has no backslash before it.

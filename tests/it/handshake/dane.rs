@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, SHA512, digest};
-use gatepost::address::Domain;
 use gatepost::config::TrustSource;
-use gatepost::handshake::Role;
-use gatepost::tls::{
-    ChainFault, DaneFacts, DaneFault, DaneScope, NamePattern, PeerCertificate, Pin, Tlsa, TlsaMatching, TlsaSelector,
-    TlsaSet, TlsaUsage,
+use gatepost::net::tls_io::Role;
+use gatepost::policy::tls::{
+    ChainFault, DaneFacts, DaneFault, DaneScope, NamePattern, PeerCertificate, Pin, Tlsa,
+    TlsaMatching, TlsaSelector, TlsaSet, TlsaUsage,
 };
+use gatepost::smtp::address::Domain;
 use jiff::Timestamp;
 use rcgen::{BasicConstraints, ExtendedKeyUsagePurpose, IsCa, date_time_ymd};
 use rustls::pki_types::CertificateDer;
@@ -45,7 +45,12 @@ pub(crate) fn record(
         Sha256 => digest(&SHA256, &octets).as_ref().to_vec(),
         Sha512 => digest(&SHA512, &octets).as_ref().to_vec(),
     };
-    Tlsa { usage, selector, matching, data }
+    Tlsa {
+        usage,
+        selector,
+        matching,
+        data,
+    }
 }
 
 /// The record for another certificate or key of the same kind.
@@ -56,15 +61,21 @@ pub(crate) fn another(record: &Tlsa) -> Tlsa {
 }
 
 fn patterns(names: &[&str]) -> Vec<NamePattern> {
-    names.iter().map(|name| NamePattern::parse(name).expect(name)).collect()
+    names
+        .iter()
+        .map(|name| NamePattern::parse(name).expect(name))
+        .collect()
 }
 
-/// Presents a chain in a handshake, and compares it with records. The connector's authorities did not issue it.
+/// Presents a chain in a handshake, and compares it with records. The connector's authorities did
+/// not issue it.
 pub(crate) async fn held(pair: &Pair, records: &[Tlsa]) -> Result<Tlsa, DaneFault> {
     let connector = connector("partner", TrustSource::Webpki, None);
     let material = load(&config(None, vec![connector.clone()]));
     let (address, server) = serve(server_config(pair, BOTH), 1).await;
-    let seen = connect(&material, &connector, address, NAME).await.expect("a handshake");
+    let seen = connect(&material, &connector, address, NAME)
+        .await
+        .expect("a handshake");
     server.await.expect("no panic");
     let set = Arc::new(TlsaSet {
         base: Domain::parse(NAME).expect("a domain"),
@@ -72,11 +83,25 @@ pub(crate) async fn held(pair: &Pair, records: &[Tlsa]) -> Result<Tlsa, DaneFaul
         names: patterns(&[NAME]),
         scope: DaneScope::Domain,
     });
-    let facts = seen.facts(material.client(&connector).checks(Some(&set)), Role::Server, Timestamp::now()).await;
-    let PeerCertificate::Certificate(certificate) = facts.certificate else { panic!("a certificate was shown") };
-    assert!(certificate.chain.is_err(), "no authority of the connector's vouches for it");
+    let facts = seen
+        .facts(
+            material.client(&connector).checks(Some(&set)),
+            Role::Server,
+            Timestamp::now(),
+        )
+        .await;
+    let PeerCertificate::Certificate(certificate) = facts.certificate else {
+        panic!("a certificate was shown")
+    };
+    assert!(
+        certificate.chain.is_err(),
+        "no authority of the connector's vouches for it"
+    );
     match certificate.dane {
-        DaneFacts::Checked { records: against, result: found } => {
+        DaneFacts::Checked {
+            records: against,
+            result: found,
+        } => {
             assert_eq!(against, set);
             found
         }
@@ -101,8 +126,16 @@ async fn an_end_entity_is_matched_by_every_selector_and_matching() {
         for matching in MATCHINGS {
             let right = record(EndEntity, selector, matching, &pair.chain[0]);
             let wrong = another(&right);
-            assert_eq!(held(&pair, std::slice::from_ref(&right)).await, Ok(right.clone()), "{right}");
-            assert_eq!(held(&pair, &[wrong]).await, Err(DaneFault::NoMatch { records: 1 }), "not {right}");
+            assert_eq!(
+                held(&pair, std::slice::from_ref(&right)).await,
+                Ok(right.clone()),
+                "{right}"
+            );
+            assert_eq!(
+                held(&pair, &[wrong]).await,
+                Err(DaneFault::NoMatch { records: 1 }),
+                "not {right}"
+            );
         }
     }
 }
@@ -121,7 +154,11 @@ async fn an_authority_that_was_sent_is_matched_by_every_selector_and_matching() 
     for selector in SELECTORS {
         for matching in MATCHINGS {
             let right = record(TrustAnchor, selector, matching, &root.certificate);
-            assert_eq!(held(&pair, std::slice::from_ref(&right)).await, Ok(right.clone()), "{right}");
+            assert_eq!(
+                held(&pair, std::slice::from_ref(&right)).await,
+                Ok(right.clone()),
+                "{right}"
+            );
         }
     }
 }
@@ -136,8 +173,12 @@ async fn an_authority_of_another_key_is_no_match() {
             let wrong = record(TrustAnchor, selector, matching, &namesake.certificate);
             let found = held(&pair, std::slice::from_ref(&wrong)).await;
             match (selector, matching) {
-                // The record contains the authority in full, but this authority did not sign the chain.
-                (Certificate, Full) => assert!(matches!(found, Err(DaneFault::Path(_))), "{wrong}: {found:?}"),
+                // The record contains the authority in full, but this authority did not sign the
+                // chain.
+                (Certificate, Full) => assert!(
+                    matches!(found, Err(DaneFault::Path(_))),
+                    "{wrong}: {found:?}"
+                ),
                 _ => assert_eq!(found, Err(DaneFault::NoMatch { records: 1 }), "{wrong}"),
             }
         }
@@ -150,26 +191,49 @@ async fn dane_ta_and_dane_ee_are_distinguished() {
     let pair = with_root(&root, root.issue(&[NAME]));
     // DANE-EE concerns the leaf alone, whatever else was sent.
     let authority = record(EndEntity, PublicKey, Sha256, &root.certificate);
-    assert_eq!(held(&pair, &[authority]).await, Err(DaneFault::NoMatch { records: 1 }));
+    assert_eq!(
+        held(&pair, &[authority]).await,
+        Err(DaneFault::NoMatch { records: 1 })
+    );
     // DANE-TA concerns the issuers: a leaf that did not issue itself is no authority.
     let leaf = record(TrustAnchor, PublicKey, Sha256, &pair.chain[0]);
     let found = held(&pair, &[leaf]).await;
-    assert!(matches!(found, Err(DaneFault::Path(ChainFault::UnknownIssuer(_)))), "{found:?}");
+    assert!(
+        matches!(found, Err(DaneFault::Path(ChainFault::UnknownIssuer(_)))),
+        "{found:?}"
+    );
 }
 
 #[tokio::test]
 async fn a_dane_ee_record_ignores_name_dates_and_issuer() {
     let root = Authority::root("Partner CA");
     let mut all = vec![
-        ("expired", root.issue_as(&[NAME], |params| params.not_after = date_time_ymd(2021, 2, 3))),
-        ("not yet valid", root.issue_as(&[NAME], |params| params.not_before = date_time_ymd(2090, 2, 3))),
+        (
+            "expired",
+            root.issue_as(&[NAME], |params| {
+                params.not_after = date_time_ymd(2021, 2, 3)
+            }),
+        ),
+        (
+            "not yet valid",
+            root.issue_as(&[NAME], |params| {
+                params.not_before = date_time_ymd(2090, 2, 3)
+            }),
+        ),
         ("another name", root.issue(&["other.example"])),
         ("no name", root.issue(&[])),
         ("self-signed", self_signed(&[NAME], |_| {})),
-        ("an authority's", root.issue_as(&[NAME], |params| params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained))),
+        (
+            "an authority's",
+            root.issue_as(&[NAME], |params| {
+                params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained)
+            }),
+        ),
         (
             "for clients",
-            root.issue_as(&[NAME], |params| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth]),
+            root.issue_as(&[NAME], |params| {
+                params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth]
+            }),
         ),
         ("version 1", version_1()),
     ];
@@ -179,18 +243,28 @@ async fn a_dane_ee_record_ignores_name_dates_and_issuer() {
     for (what, pair) in all {
         for selector in SELECTORS {
             let right = record(EndEntity, selector, Sha256, &pair.chain[0]);
-            assert_eq!(held(&pair, std::slice::from_ref(&right)).await, Ok(right.clone()), "{what}, {right}");
+            assert_eq!(
+                held(&pair, std::slice::from_ref(&right)).await,
+                Ok(right.clone()),
+                "{what}, {right}"
+            );
         }
     }
 }
 
 #[tokio::test]
 async fn an_intermediate_is_an_authority_and_its_root_need_not_be_sent() {
-    let pair = Authority::root("Partner CA").intermediate("Partner CA 2").issue(&[NAME]);
+    let pair = Authority::root("Partner CA")
+        .intermediate("Partner CA 2")
+        .issue(&[NAME]);
     assert_eq!(pair.chain.len(), 2, "leaf and intermediate");
     for selector in SELECTORS {
         let right = record(TrustAnchor, selector, Sha256, &pair.chain[1]);
-        assert_eq!(held(&pair, std::slice::from_ref(&right)).await, Ok(right.clone()), "{right}");
+        assert_eq!(
+            held(&pair, std::slice::from_ref(&right)).await,
+            Ok(right.clone()),
+            "{right}"
+        );
     }
 }
 
@@ -203,7 +277,10 @@ async fn an_authority_that_is_not_sent_must_be_in_the_record_in_full() {
     for selector in SELECTORS {
         for matching in [Sha256, Sha512] {
             let hash = record(TrustAnchor, selector, matching, &root.certificate);
-            assert_eq!(held(&pair, &[hash]).await, Err(DaneFault::NoMatch { records: 1 }));
+            assert_eq!(
+                held(&pair, &[hash]).await,
+                Err(DaneFault::NoMatch { records: 1 })
+            );
         }
     }
 }
@@ -213,7 +290,11 @@ async fn no_path_uses_an_intermediate_that_was_not_sent() {
     let root = Authority::root("Partner CA");
     let mut pair = root.intermediate("Partner CA 2").issue(&[NAME]);
     pair.chain = vec![pair.chain[0].clone(), root.certificate.clone()];
-    let unknown = || Err(DaneFault::Path(ChainFault::UnknownIssuer("CN=Partner CA 2".to_owned())));
+    let unknown = || {
+        Err(DaneFault::Path(ChainFault::UnknownIssuer(
+            "CN=Partner CA 2".to_owned(),
+        )))
+    };
     for record in [
         record(TrustAnchor, PublicKey, Sha256, &root.certificate),
         record(TrustAnchor, Certificate, Full, &root.certificate),
@@ -226,15 +307,23 @@ async fn no_path_uses_an_intermediate_that_was_not_sent() {
 async fn under_dane_ta_the_dates_are_checked() {
     let root = Authority::root("Partner CA");
     let anchor = record(TrustAnchor, PublicKey, Sha256, &root.certificate);
-    let ended = root.issue_as(&[NAME], |params| params.not_after = date_time_ymd(2021, 2, 3));
+    let ended = root.issue_as(&[NAME], |params| {
+        params.not_after = date_time_ymd(2021, 2, 3)
+    });
     assert_eq!(
         held(&with_root(&root, ended), std::slice::from_ref(&anchor)).await,
-        Err(DaneFault::Path(ChainFault::Expired(time("2021-02-03T00:00:00Z"))))
+        Err(DaneFault::Path(ChainFault::Expired(time(
+            "2021-02-03T00:00:00Z"
+        ))))
     );
-    let begins = root.issue_as(&[NAME], |params| params.not_before = date_time_ymd(2090, 2, 3));
+    let begins = root.issue_as(&[NAME], |params| {
+        params.not_before = date_time_ymd(2090, 2, 3)
+    });
     assert_eq!(
         held(&with_root(&root, begins), &[anchor]).await,
-        Err(DaneFault::Path(ChainFault::NotYetValid(time("2090-02-03T00:00:00Z"))))
+        Err(DaneFault::Path(ChainFault::NotYetValid(time(
+            "2090-02-03T00:00:00Z"
+        ))))
     );
 }
 
@@ -251,11 +340,18 @@ async fn under_dane_ta_the_names_are_checked() {
         (&["*.mail.partner.example"], false),
         (&[], false),
     ] {
-        let found = held(&with_root(&root, root.issue(names)), std::slice::from_ref(&anchor)).await;
+        let found = held(
+            &with_root(&root, root.issue(names)),
+            std::slice::from_ref(&anchor),
+        )
+        .await;
         let expected = if carries {
             Ok(anchor.clone())
         } else {
-            Err(DaneFault::Name { wanted: patterns(&[NAME]), presented: patterns(names) })
+            Err(DaneFault::Name {
+                wanted: patterns(&[NAME]),
+                presented: patterns(names),
+            })
         };
         assert_eq!(found, expected, "{names:?}");
     }
@@ -267,15 +363,34 @@ async fn a_certificate_that_issued_itself_may_be_its_own_authority() {
     for selector in SELECTORS {
         for matching in MATCHINGS {
             let right = record(TrustAnchor, selector, matching, &good.chain[0]);
-            assert_eq!(held(&good, std::slice::from_ref(&right)).await, Ok(right.clone()), "{right}");
+            assert_eq!(
+                held(&good, std::slice::from_ref(&right)).await,
+                Ok(right.clone()),
+                "{right}"
+            );
         }
     }
     // The same rules apply under this authority as under any other.
-    let ended = self_signed(&[NAME], |params| params.not_after = date_time_ymd(2021, 2, 3));
-    let found = held(&ended, &[record(TrustAnchor, PublicKey, Sha256, &ended.chain[0])]).await;
-    assert_eq!(found, Err(DaneFault::Path(ChainFault::Expired(time("2021-02-03T00:00:00Z")))));
+    let ended = self_signed(&[NAME], |params| {
+        params.not_after = date_time_ymd(2021, 2, 3)
+    });
+    let found = held(
+        &ended,
+        &[record(TrustAnchor, PublicKey, Sha256, &ended.chain[0])],
+    )
+    .await;
+    assert_eq!(
+        found,
+        Err(DaneFault::Path(ChainFault::Expired(time(
+            "2021-02-03T00:00:00Z"
+        ))))
+    );
     let stranger = self_signed(&["other.example"], |_| {});
-    let found = held(&stranger, &[record(TrustAnchor, PublicKey, Sha256, &stranger.chain[0])]).await;
+    let found = held(
+        &stranger,
+        &[record(TrustAnchor, PublicKey, Sha256, &stranger.chain[0])],
+    )
+    .await;
     assert!(matches!(found, Err(DaneFault::Name { .. })), "{found:?}");
 }
 
@@ -287,11 +402,20 @@ async fn one_record_of_several_is_enough() {
     let anchor = record(TrustAnchor, PublicKey, Sha256, &root.certificate);
     let (no_leaf, no_anchor) = (another(&leaf), another(&anchor));
     for (records, found) in [
-        (vec![no_leaf.clone(), no_anchor.clone(), leaf.clone()], Ok(leaf.clone())),
-        (vec![no_leaf.clone(), anchor.clone(), no_anchor.clone()], Ok(anchor.clone())),
+        (
+            vec![no_leaf.clone(), no_anchor.clone(), leaf.clone()],
+            Ok(leaf.clone()),
+        ),
+        (
+            vec![no_leaf.clone(), anchor.clone(), no_anchor.clone()],
+            Ok(anchor.clone()),
+        ),
         // Both match; the record that needs no path is reported.
         (vec![anchor.clone(), leaf.clone()], Ok(leaf.clone())),
-        (vec![no_leaf.clone(), no_anchor.clone()], Err(DaneFault::NoMatch { records: 2 })),
+        (
+            vec![no_leaf.clone(), no_anchor.clone()],
+            Err(DaneFault::NoMatch { records: 2 }),
+        ),
     ] {
         assert_eq!(held(&pair, &records).await, found);
     }
@@ -300,8 +424,12 @@ async fn one_record_of_several_is_enough() {
 #[tokio::test]
 async fn an_end_entity_record_helps_where_the_authority_of_another_does_not() {
     let root = Authority::root("Partner CA");
-    let pair =
-        with_root(&root, root.issue_as(&["other.example"], |params| params.not_after = date_time_ymd(2021, 2, 3)));
+    let pair = with_root(
+        &root,
+        root.issue_as(&["other.example"], |params| {
+            params.not_after = date_time_ymd(2021, 2, 3)
+        }),
+    );
     let leaf = record(EndEntity, Certificate, Sha512, &pair.chain[0]);
     let anchor = record(TrustAnchor, PublicKey, Sha256, &root.certificate);
     assert_eq!(held(&pair, &[anchor, leaf.clone()]).await, Ok(leaf));
@@ -312,7 +440,12 @@ async fn of_two_faults_the_later_one_is_reported() {
     let root = Authority::root("Partner CA");
     let pair = with_root(&root, root.issue(&["other.example"]));
     let anchor = record(TrustAnchor, PublicKey, Sha256, &root.certificate);
-    let foreign = record(TrustAnchor, Certificate, Full, &Authority::root("Stranger CA").certificate);
+    let foreign = record(
+        TrustAnchor,
+        Certificate,
+        Full,
+        &Authority::root("Stranger CA").certificate,
+    );
     for records in [vec![anchor.clone(), foreign.clone()], vec![foreign, anchor]] {
         let found = held(&pair, &records).await;
         assert!(matches!(found, Err(DaneFault::Name { .. })), "{found:?}");
@@ -323,10 +456,23 @@ async fn of_two_faults_the_later_one_is_reported() {
 async fn a_malformed_record_names_no_authority() {
     let root = Authority::root("Partner CA");
     let pair = with_root(&root, root.issue(&[NAME]));
-    for data in [Vec::new(), vec![0], vec![0x30, 0x82, 0xff, 0xff], vec![0xff; 70_000]] {
+    for data in [
+        Vec::new(),
+        vec![0],
+        vec![0x30, 0x82, 0xff, 0xff],
+        vec![0xff; 70_000],
+    ] {
         for usage in [EndEntity, TrustAnchor] {
-            let garbage = Tlsa { usage, selector: Certificate, matching: Full, data: data.clone() };
-            assert_eq!(held(&pair, &[garbage]).await, Err(DaneFault::NoMatch { records: 1 }));
+            let garbage = Tlsa {
+                usage,
+                selector: Certificate,
+                matching: Full,
+                data: data.clone(),
+            };
+            assert_eq!(
+                held(&pair, &[garbage]).await,
+                Err(DaneFault::NoMatch { records: 1 })
+            );
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use gatepost::config::{Fault, TrustSource};
-use gatepost::handshake::TlsMaterial;
+use gatepost::net::tls_io::TlsMaterial;
 use rcgen::{CertificateParams, KeyUsagePurpose, date_time_ymd};
 
 use super::dane::NAME;
@@ -16,7 +16,9 @@ struct Desk {
 
 impl Desk {
     fn new() -> Self {
-        Self { folder: tempfile::tempdir().expect("a folder") }
+        Self {
+            folder: tempfile::tempdir().expect("a folder"),
+        }
     }
 
     fn file(&self, content: impl AsRef<[u8]>) -> PathBuf {
@@ -27,7 +29,10 @@ impl Desk {
 
     fn told(&self, faults: &[Fault]) -> Vec<String> {
         let folder = format!("{}/", self.folder.path().display());
-        faults.iter().map(|fault| fault.message.replace(&folder, "")).collect()
+        faults
+            .iter()
+            .map(|fault| fault.message.replace(&folder, ""))
+            .collect()
     }
 
     /// The warnings about a file, or its faults.
@@ -49,8 +54,12 @@ const NOTHING: Vec<String> = Vec::new();
 #[test]
 fn a_root_that_may_not_issue_is_always_an_error() {
     let desk = Desk::new();
-    let crippled = Authority::root_as("Old CA", |params| params.key_usages = vec![KeyUsagePurpose::DigitalSignature]);
-    let good = Authority::root_as("Partner CA", |params| params.key_usages = vec![KeyUsagePurpose::KeyCertSign]);
+    let crippled = Authority::root_as("Old CA", |params| {
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature]
+    });
+    let good = Authority::root_as("Partner CA", |params| {
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign]
+    });
     let words = |number: usize| {
         one(&format!(
             "certificate {number} of trust.pem (CN=Old CA) cannot be a trust anchor: its key usage lacks keyCertSign, so \
@@ -74,24 +83,37 @@ async fn an_unusable_root_is_an_error_only_if_nothing_else_is_usable() {
             "(CN=weak-root) cannot be a trust anchor: its key is RSA of 1024 bits, and only 2048 to 8192 are accepted",
         ),
         (malformed.clone(), "is malformed"),
-        (unreadable_extension().pem(), "(CN=Odd CA) cannot be a trust anchor: it is not encoded as RFC 5280 says"),
+        (
+            unreadable_extension().pem(),
+            "(CN=Odd CA) cannot be a trust anchor: it is not encoded as RFC 5280 says",
+        ),
     ] {
         let told = |number: usize| format!("certificate {number} of trust.pem {words}");
         assert_eq!(desk.load(&bad), Err(one(&told(1))));
         assert_eq!(desk.load(bad.clone() + &bad), Err(vec![told(1), told(2)]));
         assert_eq!(desk.load(good.pem() + &bad), Ok(one(&told(2))));
-        assert_eq!(path_under(&desk.file(bad + &good.pem()), &good.issue(&[NAME])).await, Ok(()));
+        assert_eq!(
+            path_under(&desk.file(bad + &good.pem()), &good.issue(&[NAME])).await,
+            Ok(())
+        );
     }
     // A host's certificate is usable by itself.
     let host = self_signed(&[NAME], |_| {});
-    let with_host = desk.load(malformed + &pem("CERTIFICATE", &host.chain[0])).expect("one is of use");
+    let with_host = desk
+        .load(malformed + &pem("CERTIFICATE", &host.chain[0]))
+        .expect("one is of use");
     assert_eq!(with_host.len(), 2, "{with_host:?}");
 }
 
 /// A root whose name constraints are malformed: x509-parser ignores that, rustls-webpki does not.
 fn unreadable_extension() -> Authority {
     Authority::root_as("Odd CA", |params| {
-        params.custom_extensions.push(rcgen::CustomExtension::from_oid_content(&[2, 5, 29, 30], vec![5, 0]));
+        params
+            .custom_extensions
+            .push(rcgen::CustomExtension::from_oid_content(
+                &[2, 5, 29, 30],
+                vec![5, 0],
+            ));
     })
 }
 
@@ -100,7 +122,8 @@ fn expired_and_future_dates_are_warnings() {
     let desk = Desk::new();
     let dates = |begins: i32, ends: i32| {
         move |params: &mut CertificateParams| {
-            (params.not_before, params.not_after) = (date_time_ymd(begins, 1, 2), date_time_ymd(ends, 1, 2));
+            (params.not_before, params.not_after) =
+                (date_time_ymd(begins, 1, 2), date_time_ymd(ends, 1, 2));
         }
     };
     for (begins, ends, words) in [
@@ -109,25 +132,36 @@ fn expired_and_future_dates_are_warnings() {
         (2080, 2090, Some("is not valid before 2080-01-02T00:00:00Z")),
     ] {
         let told = |effect: &str| {
-            let told = words.map(|words| format!("certificate 1 of trust.pem (CN=Partner CA) {words}; {effect}"));
+            let told = words.map(|words| {
+                format!("certificate 1 of trust.pem (CN=Partner CA) {words}; {effect}")
+            });
             told.into_iter().collect::<Vec<_>>()
         };
         let root = Authority::root_as("Partner CA", dates(begins, ends));
-        assert_eq!(desk.load(root.pem()), Ok(told("certificates that it issued are still trusted")));
+        assert_eq!(
+            desk.load(root.pem()),
+            Ok(told("certificates that it issued are still trusted"))
+        );
         let host = self_signed(&[NAME], |params| {
             dates(begins, ends)(params);
             params.distinguished_name = common_name("Partner CA");
         });
-        let warnings = desk.load(pem("CERTIFICATE", &host.chain[0])).expect("it is of use");
-        let warnings: Vec<_> =
-            warnings.into_iter().filter(|warning| !warning.contains("is not a CA certificate")).collect();
+        let warnings = desk
+            .load(pem("CERTIFICATE", &host.chain[0]))
+            .expect("it is of use");
+        let warnings: Vec<_> = warnings
+            .into_iter()
+            .filter(|warning| !warning.contains("is not a CA certificate"))
+            .collect();
         assert_eq!(warnings, told("the host that shows it is not trusted"));
     }
 }
 
 #[tokio::test]
 async fn an_expired_root_is_still_trusted() {
-    let root = Authority::root_as("Partner CA", |params| params.not_after = date_time_ymd(2020, 1, 2));
+    let root = Authority::root_as("Partner CA", |params| {
+        params.not_after = date_time_ymd(2020, 1, 2)
+    });
     assert_eq!(path_of(&root, &root.issue(&[NAME])).await, Ok(()));
 }
 
@@ -145,7 +179,11 @@ async fn certificates_are_read_with_byte_order_marks_and_under_their_old_label()
     ] {
         assert_eq!(desk.load(&content), Ok(NOTHING), "{content}");
         for authority in [&one, &two] {
-            assert_eq!(path_under(&desk.file(&content), &authority.issue(&[NAME])).await, Ok(()), "{content}");
+            assert_eq!(
+                path_under(&desk.file(&content), &authority.issue(&[NAME])).await,
+                Ok(()),
+                "{content}"
+            );
         }
     }
 }
@@ -153,7 +191,9 @@ async fn certificates_are_read_with_byte_order_marks_and_under_their_old_label()
 #[test]
 fn our_own_files_are_read_with_byte_order_marks() {
     let folder = tempfile::tempdir().expect("a folder");
-    let files = Authority::root("Relay CA").issue(&["relay.example.com"]).write(folder.path(), "relay");
+    let files = Authority::root("Relay CA")
+        .issue(&["relay.example.com"])
+        .write(folder.path(), "relay");
     for file in [&files.certificate.value, &files.key.value] {
         let text = std::fs::read_to_string(file).expect("just written");
         std::fs::write(file, format!("\u{feff}{text}")).expect("the folder is ours");
@@ -173,11 +213,17 @@ fn unsupported_formats_are_named() {
     let openssl = "trust.pem has an unsupported section: a certificate with trust settings in OpenSSL's own form \
                    (TRUSTED CERTIFICATE)";
     let pkcs7 = "trust.pem has an unsupported section: certificates in PKCS#7";
-    for (form, words) in [(odd("trusted-form.pem"), openssl), (odd("pkcs7.pem"), pkcs7)] {
+    for (form, words) in [
+        (odd("trusted-form.pem"), openssl),
+        (odd("pkcs7.pem"), pkcs7),
+    ] {
         assert_eq!(desk.load(&form), Err(one(words)));
         assert_eq!(desk.load(form + &good), Ok(one(words)), "beside a good one");
     }
-    assert_eq!(desk.load(utf16(&good)), Err(one("trust.pem is text in UTF-16")));
+    assert_eq!(
+        desk.load(utf16(&good)),
+        Err(one("trust.pem is text in UTF-16"))
+    );
     let hidden = "trust.pem has a certificate that does not begin at the start of a line";
     assert_eq!(desk.load(good.clone() + " " + &good), Ok(one(hidden)));
     assert_eq!(desk.load(format!(" {good}")), Err(one(hidden)));
@@ -187,11 +233,23 @@ fn unsupported_formats_are_named() {
 #[test]
 fn a_chain_with_a_gap_is_an_error() {
     let folder = tempfile::tempdir().expect("a folder");
-    let files = Authority::root("Relay CA").issue(&["relay.example.com"]).write(folder.path(), "relay");
+    let files = Authority::root("Relay CA")
+        .issue(&["relay.example.com"])
+        .write(folder.path(), "relay");
     let chain = std::fs::read_to_string(&files.certificate.value).expect("just written");
     let form = std::fs::read_to_string(odd("trusted-form.pem")).expect("it is there");
     std::fs::write(&files.certificate.value, chain + &form).expect("the folder is ours");
-    let faults = TlsMaterial::load(&config(Some(files), Vec::new())).map(|_| ()).expect_err("a gap");
-    assert!(faults[0].message.ends_with("in OpenSSL's own form (TRUSTED CERTIFICATE)"), "{faults:?}");
-    assert!(faults[0].remedy.starts_with("openssl x509 -in "), "{faults:?}");
+    let faults = TlsMaterial::load(&config(Some(files), Vec::new()))
+        .map(|_| ())
+        .expect_err("a gap");
+    assert!(
+        faults[0]
+            .message
+            .ends_with("in OpenSSL's own form (TRUSTED CERTIFICATE)"),
+        "{faults:?}"
+    );
+    assert!(
+        faults[0].remedy.starts_with("openssl x509 -in "),
+        "{faults:?}"
+    );
 }

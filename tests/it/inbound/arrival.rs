@@ -1,12 +1,14 @@
 //! The session that brought a message travels with it, for the evidence.
 
-use gatepost::evidence::{AcceptanceRecord, Assurance, DemandOutcome, InboundSession};
-use gatepost::spool::Entry;
+use gatepost::storage::evidence::{AcceptanceRecord, Assurance, DemandOutcome, InboundSession};
+use gatepost::storage::spool::Entry;
 
 use super::relay::{Relay, Wanted};
 
 fn by(entry: &Entry) -> InboundSession {
-    AcceptanceRecord::pending(entry.id, entry.size, &entry.envelope).expect("it travels with the message").by
+    AcceptanceRecord::pending(entry.id, entry.size, &entry.envelope)
+        .expect("it travels with the message")
+        .by
 }
 
 #[tokio::test]
@@ -18,16 +20,39 @@ async fn a_partner_is_on_record_with_its_tls_its_name_and_the_demand() {
     client.hears("250 2.0.0").await;
     let by = by(&relay.entry().await);
     assert_eq!(
-        (by.listener.as_str(), by.connector.as_str(), by.hello.as_deref()),
+        (
+            by.listener.as_str(),
+            by.connector.as_str(),
+            by.hello.as_deref()
+        ),
         ("test", "domain-c", Some("client.example"))
     );
-    assert_eq!((by.session.level, by.standing), (Assurance::Verified, DemandOutcome::Met));
+    assert_eq!(
+        (by.session.level, by.standing),
+        (Assurance::Verified, DemandOutcome::Met)
+    );
     let tls = by.session.tls.expect("TLS");
-    assert_eq!((tls.version.as_str(), tls.matched_name.as_deref()), ("TLSv1.3", Some("mail.domain-c.com")));
-    assert!(tls.cipher.starts_with("TLS") && tls.key_exchange.is_some(), "{tls:?}");
-    assert!(tls.certificate.is_some_and(|shown| shown.spki.starts_with("sha256:")));
+    assert_eq!(
+        (tls.version.as_str(), tls.matched_name.as_deref()),
+        ("TLSv1.3", Some("mail.domain-c.com"))
+    );
+    assert!(
+        tls.cipher.starts_with("TLS") && tls.key_exchange.is_some(),
+        "{tls:?}"
+    );
+    assert!(
+        tls.certificate
+            .is_some_and(|shown| shown.spki.starts_with("sha256:"))
+    );
     let demands = &by.policy.demands;
-    assert_eq!((by.policy.tls.as_str(), demands.len(), demands[0].layer.as_str()), ("forced", 1, "connector"));
+    assert_eq!(
+        (
+            by.policy.tls.as_str(),
+            demands.len(),
+            demands[0].layer.as_str()
+        ),
+        ("forced", 1, "connector")
+    );
     assert_eq!(demands[0].level, Assurance::Verified);
     relay.ends().await;
 }
@@ -44,16 +69,29 @@ async fn who_shows_no_certificate_is_on_record_with_its_tls() {
         (by.session.level, by.standing, by.policy.tls.as_str()),
         (Assurance::Tls, DemandOutcome::Exceeded, "opportunistic")
     );
-    assert!(by.session.tls.is_some_and(|tls| tls.certificate.is_none() && tls.matched_name.is_none()));
+    assert!(
+        by.session
+            .tls
+            .is_some_and(|tls| tls.certificate.is_none() && tls.matched_name.is_none())
+    );
     relay.ends().await;
 }
 
 #[tokio::test]
 async fn behind_a_balancer_the_client_is_the_one_that_it_names() {
-    let mut relay = Relay::start(Wanted { balancers: "127.0.0.1/32", ..Wanted::default() }).await;
-    for (header, client, balancer) in
-        [("PROXY TCP4 192.0.2.77 10.0.0.1 40000 25", Some("192.0.2.77:40000"), false), ("PROXY UNKNOWN", None, true)]
-    {
+    let mut relay = Relay::start(Wanted {
+        balancers: "127.0.0.1/32",
+        ..Wanted::default()
+    })
+    .await;
+    for (header, client, balancer) in [
+        (
+            "PROXY TCP4 192.0.2.77 10.0.0.1 40000 25",
+            Some("192.0.2.77:40000"),
+            false,
+        ),
+        ("PROXY UNKNOWN", None, true),
+    ] {
         let mut session = relay.silent().await;
         session.says(header).await;
         session.hears("220").await;
@@ -61,7 +99,11 @@ async fn behind_a_balancer_the_client_is_the_one_that_it_names() {
         session.says("a\n.").await;
         session.hears("250 2.0.0").await;
         let by = by(&relay.entry().await);
-        assert_eq!((by.client.as_deref(), by.via.is_some()), (client, balancer), "{header}");
+        assert_eq!(
+            (by.client.as_deref(), by.via.is_some()),
+            (client, balancer),
+            "{header}"
+        );
     }
     relay.ends().await;
 }

@@ -1,5 +1,5 @@
-//! Limits on clients: seats, rates and patience, as clients hear of them. Who is counted how stands in tables beside the
-//! code.
+//! Limits on clients: seats, rates and patience, as clients hear of them. Who is counted how stands
+//! in tables beside the code.
 
 use std::time::{Duration, Instant};
 
@@ -10,23 +10,39 @@ const OURS: &str = "\"127.0.0.9/32\"";
 #[tokio::test]
 async fn a_stranger_has_so_many_messages_and_recipients_a_minute() {
     let more = "[limits]\nmessages_per_minute = 2\nrecipients_per_minute = 3";
-    let relay = Relay::start(Wanted { more, networks: OURS, ..Wanted::default() }).await;
+    let relay = Relay::start(Wanted {
+        more,
+        networks: OURS,
+        ..Wanted::default()
+    })
+    .await;
     let mut client = relay.client().await;
     client.says("EHLO client.example").await;
     client.hears("250-").await;
     let recipient = "RCPT TO:<b@example.com>";
-    client.says(&format!("MAIL FROM:<a@example.org>{}", format!("\n{recipient}").repeat(4))).await;
+    client
+        .says(&format!(
+            "MAIL FROM:<a@example.org>{}",
+            format!("\n{recipient}").repeat(4)
+        ))
+        .await;
     for words in ["250 2.1.0", "250 2.1.5", "250 2.1.5", "250 2.1.5"] {
         client.hears(words).await;
     }
-    client.hears("450 4.7.1 Too many recipients a minute from 127.0.0.1; try again in").await;
+    client
+        .hears("450 4.7.1 Too many recipients a minute from 127.0.0.1; try again in")
+        .await;
     client.says("DATA").await;
     client.hears("354").await;
-    client.says("a\n.\nMAIL FROM:<a@example.org>\nRSET\nMAIL FROM:<a@example.org>").await;
+    client
+        .says("a\n.\nMAIL FROM:<a@example.org>\nRSET\nMAIL FROM:<a@example.org>")
+        .await;
     for words in ["250 2.0.0 Ok: queued", "250 2.1.0", "250 2.0.0"] {
         client.hears(words).await;
     }
-    client.hears("450 4.7.1 Too many messages a minute from 127.0.0.1; try again in").await;
+    client
+        .hears("450 4.7.1 Too many messages a minute from 127.0.0.1; try again in")
+        .await;
     // Another session of the same client is no way around it, and others are served.
     let mut again = relay.client().await;
     again.says("EHLO client.example").await;
@@ -38,7 +54,10 @@ async fn a_stranger_has_so_many_messages_and_recipients_a_minute() {
     ours.says("EHLO client.example").await;
     ours.hears("250-").await;
     for _ in 0..5 {
-        ours.says(&format!("MAIL FROM:<a@example.org>\n{recipient}\n{recipient}\nRSET")).await;
+        ours.says(&format!(
+            "MAIL FROM:<a@example.org>\n{recipient}\n{recipient}\nRSET"
+        ))
+        .await;
         for words in ["250 2.1.0", "250 2.1.5", "250 2.1.5", "250 2.0.0"] {
             ours.hears(words).await;
         }
@@ -49,7 +68,12 @@ async fn a_stranger_has_so_many_messages_and_recipients_a_minute() {
 #[tokio::test]
 async fn a_stranger_has_so_many_connections_and_handshakes_a_minute() {
     let more = "[limits]\nconnections_per_minute = 3\nhandshakes_per_minute = 1";
-    let relay = Relay::start(Wanted { more, networks: OURS, ..Wanted::default() }).await;
+    let relay = Relay::start(Wanted {
+        more,
+        networks: OURS,
+        ..Wanted::default()
+    })
+    .await;
     drop(relay.secured(false).await);
     let mut second = relay.client().await;
     second.says("STARTTLS").await;
@@ -70,7 +94,13 @@ async fn a_stranger_has_so_many_connections_and_handshakes_a_minute() {
 #[tokio::test]
 async fn where_tls_comes_first_a_handshake_too_many_is_not_answered() {
     let more = "[limits]\nhandshakes_per_minute = 1";
-    let relay = Relay::start(Wanted { tls: "implicit", more, networks: OURS, ..Wanted::default() }).await;
+    let relay = Relay::start(Wanted {
+        tls: "implicit",
+        more,
+        networks: OURS,
+        ..Wanted::default()
+    })
+    .await;
     let first = relay.silent().await;
     relay.shaken(first, false).await.hears("220").await;
     relay.silent().await.hears_the_end().await;
@@ -80,13 +110,24 @@ async fn where_tls_comes_first_a_handshake_too_many_is_not_answered() {
 #[tokio::test]
 async fn a_network_has_its_share_of_seats() {
     let more = "[limits]\nconnections_per_client = 1\nconnections_per_network = 2";
-    let relay = Relay::start(Wanted { more, networks: OURS, ..Wanted::default() }).await;
+    let relay = Relay::start(Wanted {
+        more,
+        networks: OURS,
+        ..Wanted::default()
+    })
+    .await;
     let mut open = Vec::new();
     for (address, words) in [
         ("127.0.0.1", "220"),
-        ("127.0.0.1", "421 4.7.0 relay.example.com Too many connections from your address"),
+        (
+            "127.0.0.1",
+            "421 4.7.0 relay.example.com Too many connections from your address",
+        ),
         ("127.0.0.2", "220"),
-        ("127.0.0.3", "421 4.7.0 relay.example.com Too many connections from your network 127.0.0.0/24"),
+        (
+            "127.0.0.3",
+            "421 4.7.0 relay.example.com Too many connections from your network 127.0.0.0/24",
+        ),
         ("127.0.1.3", "220"),
         ("127.0.0.9", "220"),
     ] {
@@ -100,7 +141,12 @@ async fn a_network_has_its_share_of_seats() {
 #[tokio::test]
 async fn a_stranger_makes_room_for_a_client_of_ours() {
     let more = "[limits]\nconnections = 3\nconnections_reserved = 1";
-    let relay = Relay::start(Wanted { more, networks: "\"127.0.1.0/24\"", ..Wanted::default() }).await;
+    let relay = Relay::start(Wanted {
+        more,
+        networks: "\"127.0.1.0/24\"",
+        ..Wanted::default()
+    })
+    .await;
     let (mut first, mut second) = (relay.client().await, relay.from("127.0.0.2").await);
     second.hears("220").await;
     // Strangers have not been here for long: another of them has to wait.
@@ -112,7 +158,9 @@ async fn a_stranger_makes_room_for_a_client_of_ours() {
         client.hears("220").await;
         ours.push(client);
     }
-    first.hears("421 4.3.2 relay.example.com Too busy, other clients are waiting; try again later").await;
+    first
+        .hears("421 4.3.2 relay.example.com Too busy, other clients are waiting; try again later")
+        .await;
     first.hears_the_end().await;
     second.says("NOOP").await;
     second.hears("250 2.0.0").await;
@@ -124,7 +172,12 @@ async fn a_stranger_makes_room_for_a_client_of_ours() {
 async fn a_listener_has_its_own_seats() {
     let more = "[[listener]]\nname = \"other\"\naddress = [\"127.0.0.1:2526\"]\n[limits]\nconnections = 9\n\
                 connections_reserved = 1";
-    let relay = Relay::start(Wanted { more, networks: OURS, ..Wanted::default() }).await;
+    let relay = Relay::start(Wanted {
+        more,
+        networks: OURS,
+        ..Wanted::default()
+    })
+    .await;
     // Eight are not reserved, and one listener of two has three quarters of them.
     let mut open = Vec::new();
     for client in 1..=6 {
@@ -137,7 +190,9 @@ async fn a_listener_has_its_own_seats() {
     relay.from("127.0.0.9").await.hears("220").await;
     // A client that has a seat does not wait for another.
     let mut again = relay.from("127.0.0.11").await;
-    again.hears("421 4.3.2 relay.example.com Too many connections, try again later").await;
+    again
+        .hears("421 4.3.2 relay.example.com Too many connections, try again later")
+        .await;
     again.hears_the_end().await;
     open.pop();
     next.hears("220").await;
@@ -147,7 +202,11 @@ async fn a_listener_has_its_own_seats() {
 #[tokio::test]
 async fn a_session_that_brings_no_message_comes_to_an_end() {
     let more = "[timeouts]\nmessage = \"1s\"";
-    let relay = Relay::start(Wanted { more, ..Wanted::default() }).await;
+    let relay = Relay::start(Wanted {
+        more,
+        ..Wanted::default()
+    })
+    .await;
     for keeps_busy in ["NOOP", "MAIL FROM:<a@example.org>\nRSET"] {
         let mut client = relay.client().await;
         client.says("EHLO client.example").await;
@@ -171,18 +230,25 @@ async fn a_session_that_brings_no_message_comes_to_an_end() {
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         };
-        assert!(end.starts_with("421 4.4.2 relay.example.com No message for too long"), "{end}");
+        assert!(
+            end.starts_with("421 4.4.2 relay.example.com No message for too long"),
+            "{end}"
+        );
         client.hears_the_end().await;
     }
     relay.ends().await;
 }
 
 /// Says RCPT with long addresses until one is refused; how many were taken, and the refusal.
-async fn fill(client: &mut crate::inbound::relay::Client<tokio::net::TcpStream>) -> (usize, String) {
+async fn fill(
+    client: &mut crate::inbound::relay::Client<tokio::net::TcpStream>,
+) -> (usize, String) {
     client.says("MAIL FROM:<a@example.org>").await;
     client.hears("250 2.1.0").await;
     for taken in 0.. {
-        client.says(&format!("RCPT TO:<{}{taken}@example.com>", "x".repeat(200))).await;
+        client
+            .says(&format!("RCPT TO:<{}{taken}@example.com>", "x".repeat(200)))
+            .await;
         let reply = client.reply().await;
         if !reply.starts_with("250 2.1.5") {
             return (taken, reply);
@@ -194,21 +260,33 @@ async fn fill(client: &mut crate::inbound::relay::Client<tokio::net::TcpStream>)
 #[tokio::test]
 async fn the_recipients_of_a_transaction_have_so_much_memory() {
     let more = "[limits]\ntransaction_memory_per_session = \"4KiB\"";
-    let mut relay = Relay::start(Wanted { more, ..Wanted::default() }).await;
+    let mut relay = Relay::start(Wanted {
+        more,
+        ..Wanted::default()
+    })
+    .await;
     let mut client = relay.client().await;
     client.says("EHLO client.example").await;
     client.hears("250-").await;
     let (first, refusal) = fill(&mut client).await;
-    assert_eq!(refusal, "452 4.5.3 Too many long recipients; send the others in another transaction");
+    assert_eq!(
+        refusal,
+        "452 4.5.3 Too many long recipients; send the others in another transaction"
+    );
     assert!((4..20).contains(&first), "{first} recipients");
-    // Those that were taken have their message. Whatever ends the transaction gives its memory back.
+    // Those that were taken have their message. Whatever ends the transaction gives its memory
+    // back.
     client.says("DATA").await;
     client.hears("354").await;
     client.says("a\n.").await;
     client.hears("250 2.0.0 Ok: queued").await;
     assert_eq!(relay.entry().await.envelope.recipients.len(), first);
     for end in ["RSET", "EHLO client.example", "DATA", "QUIT"] {
-        assert_eq!(fill(&mut client).await, (first, refusal.clone()), "before {end}");
+        assert_eq!(
+            fill(&mut client).await,
+            (first, refusal.clone()),
+            "before {end}"
+        );
         client.says(end).await;
         match end {
             "DATA" => {
@@ -225,8 +303,14 @@ async fn the_recipients_of_a_transaction_have_so_much_memory() {
 
 #[tokio::test]
 async fn long_lists_share_memory_and_usual_mail_waits_for_nobody() {
-    let more = "[limits]\ntransaction_memory = \"64KiB\"\ntransaction_memory_per_session = \"256KiB\"";
-    let relay = Relay::start(Wanted { more, networks: OURS, ..Wanted::default() }).await;
+    let more =
+        "[limits]\ntransaction_memory = \"64KiB\"\ntransaction_memory_per_session = \"256KiB\"";
+    let relay = Relay::start(Wanted {
+        more,
+        networks: OURS,
+        ..Wanted::default()
+    })
+    .await;
     let mut open = Vec::new();
     let mut taken = Vec::new();
     for address in ["127.0.0.1", "127.0.0.2", "127.0.0.9"] {
@@ -235,13 +319,22 @@ async fn long_lists_share_memory_and_usual_mail_waits_for_nobody() {
         client.says("EHLO client.example").await;
         client.hears("250-").await;
         let (count, refusal) = fill(&mut client).await;
-        assert_eq!(refusal, "452 4.5.3 Too many recipients for the memory that is left; send the others later");
+        assert_eq!(
+            refusal,
+            "452 4.5.3 Too many recipients for the memory that is left; send the others later"
+        );
         taken.push(count);
         open.push(client);
     }
-    // 80 KiB for the first, which has all that strangers may share; 32 for the second; 48 for our own client.
-    let [first, second, ours] = taken[..] else { panic!("{taken:?}") };
-    assert!(second > 50 && first > 2 * second && second < ours && ours < first, "{taken:?}");
+    // 80 KiB for the first, which has all that strangers may share; 32 for the second; 48 for our
+    // own client.
+    let [first, second, ours] = taken[..] else {
+        panic!("{taken:?}")
+    };
+    assert!(
+        second > 50 && first > 2 * second && second < ours && ours < first,
+        "{taken:?}"
+    );
     // A session that is over has given its share back, a moment later.
     drop(open.remove(0));
     let mut again = relay.from("127.0.0.3").await;

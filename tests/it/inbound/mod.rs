@@ -11,26 +11,38 @@ mod seats;
 
 use std::time::{Duration, Instant};
 
-use gatepost::envelope::TlsRequirement;
-use gatepost::spool::Spool as _;
+use gatepost::smtp::envelope::TlsRequirement;
+use gatepost::storage::spool::Spool as _;
 use relay::{Relay, Wanted, content};
 
 #[tokio::test]
 async fn a_message_is_durable_before_its_250() {
-    let mut relay = Relay::start(Wanted { at_once: false, ..Wanted::default() }).await;
+    let mut relay = Relay::start(Wanted {
+        at_once: false,
+        ..Wanted::default()
+    })
+    .await;
     let mut client = relay.client().await;
     client.begins("a@example.org", "b@example.com").await;
     client.says("Subject: a\n\n..b\n.").await;
     client.hears_nothing().await;
-    assert!(relay.stored().await.is_empty(), "the spool has not been let");
+    assert!(
+        relay.stored().await.is_empty(),
+        "the spool has not been let"
+    );
     relay.spool.leave.add_permits(1);
     let reply = client.reply().await;
     let entry = relay.entry().await;
     assert_eq!(reply, format!("250 2.0.0 Ok: queued as {}", entry.id));
-    assert_eq!(relay.spool.load(entry.id).await.expect("stored").envelope, entry.envelope);
+    assert_eq!(
+        relay.spool.load(entry.id).await.expect("stored").envelope,
+        entry.envelope
+    );
     let (received, rest) = content(&entry).await;
-    let begin =
-        format!("Received: from client.example ([127.0.0.1]) by relay.example.com with ESMTP id {} for", entry.id);
+    let begin = format!(
+        "Received: from client.example ([127.0.0.1]) by relay.example.com with ESMTP id {} for",
+        entry.id
+    );
     assert!(received.starts_with(&begin), "{received}");
     assert_eq!(rest, "Subject: a\r\n\r\n.b\r\n");
     client.says("QUIT").await;
@@ -43,7 +55,10 @@ async fn a_message_is_durable_before_its_250() {
 async fn a_reload_in_the_middle_of_a_session_changes_nothing_of_it() {
     let relay = Relay::start(Wanted::default()).await;
     let mut before = relay.client().await;
-    relay.reload(&Wanted { networks: "\"127.0.0.0/8\"", ..Wanted::default() });
+    relay.reload(&Wanted {
+        networks: "\"127.0.0.0/8\"",
+        ..Wanted::default()
+    });
     let mut after = relay.client().await;
     for (client, answer) in [(&mut before, "550 5.7.1"), (&mut after, "250 2.1.5")] {
         client.says("EHLO client.example").await;
@@ -59,28 +74,61 @@ async fn a_reload_in_the_middle_of_a_session_changes_nothing_of_it() {
 
 #[tokio::test]
 async fn mail_of_our_own_clients_for_this_host_goes_to_the_postmaster() {
-    let mut relay = Relay::start(Wanted { networks: "\"127.0.0.0/8\"", ..Wanted::default() }).await;
+    let mut relay = Relay::start(Wanted {
+        networks: "\"127.0.0.0/8\"",
+        ..Wanted::default()
+    })
+    .await;
     let mut client = relay.client().await;
-    for to in ["root@relay.example.com", "root@localhost", "root@[127.0.0.1]", "b@example.net"] {
+    for to in [
+        "root@relay.example.com",
+        "root@localhost",
+        "root@[127.0.0.1]",
+        "b@example.net",
+    ] {
         client.begins("a@example.org", to).await;
         client.says("Subject: a\n\nb\n.").await;
         client.hears("250 2.0.0 Ok: queued as").await;
-        let wanted = if to == "b@example.net" { to } else { "admin@example.com" };
-        assert_eq!(relay.entry().await.envelope.recipients[0].mailbox.to_string(), wanted);
+        let wanted = if to == "b@example.net" {
+            to
+        } else {
+            "admin@example.com"
+        };
+        assert_eq!(
+            relay.entry().await.envelope.recipients[0]
+                .mailbox
+                .to_string(),
+            wanted
+        );
     }
     relay.ends().await;
 }
 
-/// Content without a header, with half of one, and with all of it; from our own clients, and from others.
+/// Content without a header, with half of one, and with all of it; from our own clients, and from
+/// others.
 #[tokio::test]
 async fn what_a_message_lacks_is_added_for_our_own_clients_alone() {
     for (networks, is_ours) in [("\"127.0.0.0/8\"", true), ("", false)] {
-        let mut relay = Relay::start(Wanted { networks, ..Wanted::default() }).await;
+        let mut relay = Relay::start(Wanted {
+            networks,
+            ..Wanted::default()
+        })
+        .await;
         let mut client = relay.client().await;
         for (sent, before, behind, lacks_date) in [
-            ("Subject: a\n\nDate: b\n", "Subject: a\r\n", "\r\nDate: b\r\n", true),
+            (
+                "Subject: a\n\nDate: b\n",
+                "Subject: a\r\n",
+                "\r\nDate: b\r\n",
+                true,
+            ),
             ("Scan ready\n", "", "\r\nScan ready\r\n", true),
-            ("DATE: x\nmessage-id: <x@y>\n\nb\n", "DATE: x\r\nmessage-id: <x@y>\r\n\r\nb\r\n", "", false),
+            (
+                "DATE: x\nmessage-id: <x@y>\n\nb\n",
+                "DATE: x\r\nmessage-id: <x@y>\r\n\r\nb\r\n",
+                "",
+                false,
+            ),
             ("", "", "\r\n", true),
         ] {
             client.begins("a@example.org", "b@example.com").await;
@@ -90,8 +138,15 @@ async fn what_a_message_lacks_is_added_for_our_own_clients_alone() {
             let (_, content) = content(&entry).await;
             let id = format!("<{}@relay.example.com>", entry.id);
             if is_ours && lacks_date {
-                let added = content.strip_prefix(before).and_then(|rest| rest.strip_suffix(behind)).expect(&content);
-                let date = added.strip_prefix("Date: ").and_then(|rest| rest.split_once("\r\n")).expect(&content).0;
+                let added = content
+                    .strip_prefix(before)
+                    .and_then(|rest| rest.strip_suffix(behind))
+                    .expect(&content);
+                let date = added
+                    .strip_prefix("Date: ")
+                    .and_then(|rest| rest.split_once("\r\n"))
+                    .expect(&content)
+                    .0;
                 assert!(jiff::fmt::rfc2822::parse(date).is_ok(), "{date}");
                 assert_eq!(added, format!("Date: {date}\r\nMessage-ID: {id}\r\n"));
                 assert_eq!(entry.envelope.message_id.as_deref(), Some(id.as_str()));
@@ -106,18 +161,35 @@ async fn what_a_message_lacks_is_added_for_our_own_clients_alone() {
 
 #[tokio::test]
 async fn text_that_begins_with_a_blank_is_a_body_for_our_own_clients() {
-    let mut relay = Relay::start(Wanted { networks: "\"127.0.0.0/8\"", ..Wanted::default() }).await;
+    let mut relay = Relay::start(Wanted {
+        networks: "\"127.0.0.0/8\"",
+        ..Wanted::default()
+    })
+    .await;
     let mut client = relay.client().await;
     client.says("EHLO x").await;
     client.hears("250-relay").await;
-    client.says("MAIL FROM:<a@example.org>\nRCPT TO:<b@example.com>\nBDAT 9\n  hello\nBDAT 8 LAST").await;
+    client
+        .says("MAIL FROM:<a@example.org>\nRCPT TO:<b@example.com>\nBDAT 9\n  hello\nBDAT 8 LAST")
+        .await;
     client.sends(b" there\r\n").await;
-    for words in ["250 2.1.0", "250 2.1.5", "250 2.0.0 Ok: 9", "250 2.0.0 Ok: queued"] {
+    for words in [
+        "250 2.1.0",
+        "250 2.1.5",
+        "250 2.0.0 Ok: 9",
+        "250 2.0.0 Ok: queued",
+    ] {
         client.hears(words).await;
     }
     let (received, content) = content(&relay.entry().await).await;
-    assert!(!received.contains("hello") && content.starts_with("Date: "), "{received}{content}");
-    assert!(content.ends_with(">\r\n\r\n  hello\r\n there\r\n"), "{content}");
+    assert!(
+        !received.contains("hello") && content.starts_with("Date: "),
+        "{received}{content}"
+    );
+    assert!(
+        content.ends_with(">\r\n\r\n  hello\r\n there\r\n"),
+        "{content}"
+    );
     relay.ends().await;
 }
 
@@ -127,7 +199,9 @@ async fn a_message_that_ends_with_bare_lfs_is_refused_with_that_reason() {
     for end in ["\n.\n", "\n.\r\n", "\r\n.\n"] {
         let mut client = relay.client().await;
         client.begins("a@example.org", "b@example.com").await;
-        client.sends(format!("Subject: a\n\nb{end}").as_bytes()).await;
+        client
+            .sends(format!("Subject: a\n\nb{end}").as_bytes())
+            .await;
         client.hears("550 5.6.0 The message has a bare LF").await;
         client.hears_the_end().await;
     }
@@ -138,7 +212,11 @@ async fn a_message_that_ends_with_bare_lfs_is_refused_with_that_reason() {
 #[tokio::test]
 async fn a_client_that_stops_in_refused_content_hears_the_reason() {
     let more = "[timeouts]\ndata_block = \"1s\"";
-    let relay = Relay::start(Wanted { more, ..Wanted::default() }).await;
+    let relay = Relay::start(Wanted {
+        more,
+        ..Wanted::default()
+    })
+    .await;
     let mut client = relay.client().await;
     client.begins("a@example.org", "b@example.com").await;
     client.sends(b"Subject: a\rb\r\n").await;
@@ -149,7 +227,11 @@ async fn a_client_that_stops_in_refused_content_hears_the_reason() {
 
 #[tokio::test]
 async fn a_full_spool_is_our_trouble() {
-    let relay = Relay::start(Wanted { full: true, ..Wanted::default() }).await;
+    let relay = Relay::start(Wanted {
+        full: true,
+        ..Wanted::default()
+    })
+    .await;
     let mut client = relay.client().await;
     client.begins("a@example.org", "b@example.com").await;
     client.says("a\n.").await;
@@ -197,18 +279,39 @@ async fn large_content_comes_through_whole() {
     client.begins("a@example.org", "b@example.com").await;
     let line = format!(".{}\r\n", "x".repeat(97));
     let text = line.repeat(20_000);
-    client.sends(text.replace("\r\n.", "\r\n..").replacen('.', "..", 1).as_bytes()).await;
+    client
+        .sends(
+            text.replace("\r\n.", "\r\n..")
+                .replacen('.', "..", 1)
+                .as_bytes(),
+        )
+        .await;
     client.sends(b".\r\n").await;
     client.hears("250 2.0.0").await;
     let (_, rest) = content(&relay.entry().await).await;
-    assert!(rest == text, "{} octets were sent, and {} have come", text.len(), rest.len());
-    client.says("MAIL FROM:<>\nRCPT TO:<postmaster>\nBDAT 3").await;
+    assert!(
+        rest == text,
+        "{} octets were sent, and {} have come",
+        text.len(),
+        rest.len()
+    );
+    client
+        .says("MAIL FROM:<>\nRCPT TO:<postmaster>\nBDAT 3")
+        .await;
     client.sends(b"a\r\nBDAT 3 LAST\r\n.\r\n").await;
-    for words in ["250 2.1.0", "250 2.1.5", "250 2.0.0 Ok: 3 octets", "250 2.0.0 Ok: queued as"] {
+    for words in [
+        "250 2.1.0",
+        "250 2.1.5",
+        "250 2.0.0 Ok: 3 octets",
+        "250 2.0.0 Ok: queued as",
+    ] {
         client.hears(words).await;
     }
     let entry = relay.entry().await;
-    assert_eq!(entry.envelope.recipients[0].mailbox.to_string(), "admin@example.com");
+    assert_eq!(
+        entry.envelope.recipients[0].mailbox.to_string(),
+        "admin@example.com"
+    );
     assert_eq!(content(&entry).await.1, "a\r\n.\r\n");
     relay.ends().await;
 }
@@ -237,14 +340,22 @@ async fn requiretls_is_offered_under_tls_alone_and_is_kept_with_the_message() {
     let mut clear = relay.client().await;
     clear.says("EHLO client.example").await;
     let offered = clear.reply().await;
-    assert!(offered.contains("STARTTLS") && !offered.contains("REQUIRETLS"), "{offered}");
+    assert!(
+        offered.contains("STARTTLS") && !offered.contains("REQUIRETLS"),
+        "{offered}"
+    );
     clear.says("MAIL FROM:<a@example.org> REQUIRETLS").await;
     clear.hears("555 5.5.4").await;
     let mut client = relay.secured(false).await;
     client.says("EHLO client.example").await;
     let offered = client.reply().await;
-    assert!(!offered.contains("STARTTLS") && offered.ends_with("250 REQUIRETLS"), "{offered}");
-    client.says("MAIL FROM:<a@example.org> REQUIRETLS\nRCPT TO:<b@example.com>\nDATA").await;
+    assert!(
+        !offered.contains("STARTTLS") && offered.ends_with("250 REQUIRETLS"),
+        "{offered}"
+    );
+    client
+        .says("MAIL FROM:<a@example.org> REQUIRETLS\nRCPT TO:<b@example.com>\nDATA")
+        .await;
     for words in ["250 2.1.0", "250 2.1.5", "354"] {
         client.hears(words).await;
     }
@@ -252,14 +363,21 @@ async fn requiretls_is_offered_under_tls_alone_and_is_kept_with_the_message() {
     client.hears("250 2.0.0").await;
     let entry = relay.entry().await;
     assert_eq!(entry.envelope.tls, TlsRequirement::Require);
-    assert_eq!(relay.spool.load(entry.id).await.expect("stored").envelope, entry.envelope);
+    assert_eq!(
+        relay.spool.load(entry.id).await.expect("stored").envelope,
+        entry.envelope
+    );
     assert_eq!(content(&entry).await.1, "TLS-Required: No\r\n\r\na\r\n");
     relay.ends().await;
 }
 
 #[tokio::test]
 async fn implicit_tls_comes_before_the_greeting() {
-    let mut relay = Relay::start(Wanted { tls: "implicit", ..Wanted::default() }).await;
+    let mut relay = Relay::start(Wanted {
+        tls: "implicit",
+        ..Wanted::default()
+    })
+    .await;
     let mut silent = relay.silent().await;
     silent.hears_nothing().await;
     let mut client = relay.shaken(silent, false).await;
@@ -275,7 +393,9 @@ async fn implicit_tls_comes_before_the_greeting() {
 async fn clear_text_behind_starttls_ends_the_session() {
     let relay = Relay::start(Wanted::default()).await;
     let mut client = relay.client().await;
-    client.sends(b"STARTTLS\r\nMAIL FROM:<evil@example.org>\r\n").await;
+    client
+        .sends(b"STARTTLS\r\nMAIL FROM:<evil@example.org>\r\n")
+        .await;
     client.hears("501 5.5.0").await;
     client.hears_the_end().await;
     // Later, it is no handshake, and nothing is said to it.
@@ -295,7 +415,9 @@ async fn a_partner_is_held_to_its_connector() {
     clear.says("EHLO client.example").await;
     clear.hears("250-").await;
     clear.says(mail).await;
-    clear.hears("530 5.7.0 Must issue a STARTTLS command first").await;
+    clear
+        .hears("530 5.7.0 Must issue a STARTTLS command first")
+        .await;
     let mut bare = relay.secured(false).await;
     bare.says("EHLO client.example").await;
     bare.hears("250-").await;
@@ -310,8 +432,13 @@ async fn a_partner_is_held_to_its_connector() {
     partner.says("a\n.").await;
     partner.hears("250 2.0.0").await;
     let (received, _) = content(&relay.entry().await).await;
-    assert!(received.contains("client certificate: verified as mail.domain-c.com)"), "{received}");
-    partner.says("MAIL FROM:<a@example.org>\nRCPT TO:<b@anywhere.example>").await;
+    assert!(
+        received.contains("client certificate: verified as mail.domain-c.com)"),
+        "{received}"
+    );
+    partner
+        .says("MAIL FROM:<a@example.org>\nRCPT TO:<b@anywhere.example>")
+        .await;
     partner.hears("250 2.1.0").await;
     partner.hears("550 5.7.1 Relaying denied").await;
     relay.ends().await;
@@ -326,19 +453,29 @@ async fn a_certificate_that_no_connector_asks_for_is_not_checked() {
     partner.says("a\n.").await;
     partner.hears("250 2.0.0").await;
     let (received, _) = content(&relay.entry().await).await;
-    assert!(received.contains("client certificate: not checked)"), "{received}");
+    assert!(
+        received.contains("client certificate: not checked)"),
+        "{received}"
+    );
     // For the next sender of the same session it is asked for.
     partner.begins("a@domain-c.com", "b@example.com").await;
     partner.says("a\n.").await;
     partner.hears("250 2.0.0").await;
     let (received, _) = content(&relay.entry().await).await;
-    assert!(received.contains("client certificate: verified as mail.domain-c.com)"), "{received}");
+    assert!(
+        received.contains("client certificate: verified as mail.domain-c.com)"),
+        "{received}"
+    );
     relay.ends().await;
 }
 
 #[tokio::test]
 async fn strangers_do_not_relay() {
-    let relay = Relay::start(Wanted { networks: "\"127.0.0.1/32\"", ..Wanted::default() }).await;
+    let relay = Relay::start(Wanted {
+        networks: "\"127.0.0.1/32\"",
+        ..Wanted::default()
+    })
+    .await;
     let mut known = relay.client().await;
     known.begins("a@example.org", "b@anywhere.example").await;
     drop(known);
@@ -346,12 +483,19 @@ async fn strangers_do_not_relay() {
     stranger.hears("220").await;
     stranger.says("EHLO client.example").await;
     stranger.hears("250-").await;
-    stranger.says("MAIL FROM:<a@elsewhere.example>\nMAIL FROM:<a@example.org>").await;
-    stranger.hears("550 5.7.1 Mail from elsewhere.example is not taken from 127.0.0.2").await;
+    stranger
+        .says("MAIL FROM:<a@elsewhere.example>\nMAIL FROM:<a@example.org>")
+        .await;
+    stranger
+        .hears("550 5.7.1 Mail from elsewhere.example is not taken from 127.0.0.2")
+        .await;
     stranger.hears("250 2.1.0").await;
-    for path in
-        ["b@anywhere.example", "b%anywhere.example@example.com", "\"b@anywhere.example\"@example.com", "b@[127.0.0.9]"]
-    {
+    for path in [
+        "b@anywhere.example",
+        "b%anywhere.example@example.com",
+        "\"b@anywhere.example\"@example.com",
+        "b@[127.0.0.9]",
+    ] {
         stranger.says(&format!("RCPT TO:<{path}>")).await;
         stranger.hears("550 5.7.1 Relaying denied").await;
     }
@@ -364,7 +508,11 @@ async fn strangers_do_not_relay() {
 #[tokio::test]
 async fn sessions_are_counted() {
     let more = "[limits]\nconnections = 3\nconnections_per_client = 2";
-    let relay = Relay::start(Wanted { more, ..Wanted::default() }).await;
+    let relay = Relay::start(Wanted {
+        more,
+        ..Wanted::default()
+    })
+    .await;
     let (mut first, _second) = (relay.client().await, relay.client().await);
     let mut third = relay.silent().await;
     third.hears("421 4.7.0").await;
@@ -391,7 +539,11 @@ async fn sessions_are_counted() {
 #[tokio::test]
 async fn a_command_must_come_whole_in_time() {
     let more = "[timeouts]\ncommand = \"1s\"";
-    let relay = Relay::start(Wanted { more, ..Wanted::default() }).await;
+    let relay = Relay::start(Wanted {
+        more,
+        ..Wanted::default()
+    })
+    .await;
     let mut client = relay.client().await;
     let began = Instant::now();
     // One octet after another is no reason to wait longer.
@@ -403,7 +555,11 @@ async fn a_command_must_come_whole_in_time() {
         }
     }
     client.hears("421 4.4.2").await;
-    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    assert!(
+        began.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        began.elapsed()
+    );
     client.hears_the_end().await;
     relay.ends().await;
 }
@@ -411,7 +567,11 @@ async fn a_command_must_come_whole_in_time() {
 #[tokio::test]
 async fn a_message_must_keep_up() {
     let more = "[timeouts]\ndata_block = \"1s\"\ndata_rate = \"1KiB\"";
-    let relay = Relay::start(Wanted { more, ..Wanted::default() }).await;
+    let relay = Relay::start(Wanted {
+        more,
+        ..Wanted::default()
+    })
+    .await;
     let (mut silent, mut slow) = (relay.client().await, relay.client().await);
     silent.begins("a@example.org", "b@example.com").await;
     slow.begins("a@example.org", "b@example.com").await;
@@ -424,7 +584,11 @@ async fn a_message_must_keep_up() {
         slow.hears("421 4.4.2").await;
     };
     tokio::join!(trickle, silent.hears("421 4.4.2"));
-    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    assert!(
+        began.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        began.elapsed()
+    );
     assert!(relay.stored().await.is_empty());
     relay.ends().await;
 }
@@ -432,7 +596,12 @@ async fn a_message_must_keep_up() {
 #[tokio::test]
 async fn a_handshake_must_end_in_time() {
     let more = "[timeouts]\nhandshake = \"1s\"";
-    let relay = Relay::start(Wanted { tls: "implicit", more, ..Wanted::default() }).await;
+    let relay = Relay::start(Wanted {
+        tls: "implicit",
+        more,
+        ..Wanted::default()
+    })
+    .await;
     relay.silent().await.hears_the_end().await;
     relay.ends().await;
 }

@@ -6,16 +6,20 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use gatepost::address::Host;
 use gatepost::config::{self, Config};
-use gatepost::dns::Dns;
-use gatepost::envelope::{Envelope, QueueId};
-use gatepost::handshake::TlsMaterial;
-use gatepost::inbound::{Inbound, serve};
-use gatepost::running_config::{RunningConfig, Snapshot};
-use gatepost::spool::{Draft, Entry, Receipt, Spool, SpoolError, SpoolFuture, SqliteSpool, StoredMessage};
-use gatepost::tls::{Groups, Handshake, Hello};
-use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader};
+use gatepost::net::dns::Dns;
+use gatepost::net::tls_io::TlsMaterial;
+use gatepost::policy::tls::{Groups, Handshake, Hello};
+use gatepost::relay::inbound::{Inbound, serve};
+use gatepost::relay::running_config::{RunningConfig, Snapshot};
+use gatepost::smtp::address::Host;
+use gatepost::smtp::envelope::{Envelope, QueueId};
+use gatepost::storage::spool::{
+    Draft, Entry, Receipt, Spool, SpoolError, SpoolFuture, SqliteSpool, StoredMessage,
+};
+use tokio::io::{
+    AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader,
+};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
@@ -89,14 +93,35 @@ pub(crate) struct Wanted<'a> {
 
 impl Default for Wanted<'_> {
     fn default() -> Self {
-        Self { tls: "opportunistic", more: "", balancers: "", proxies: "", networks: "", at_once: true, full: false }
+        Self {
+            tls: "opportunistic",
+            more: "",
+            balancers: "",
+            proxies: "",
+            networks: "",
+            at_once: true,
+            full: false,
+        }
     }
 }
 
 fn configured(wanted: &Wanted<'_>, spool: &Path) -> Config {
     let certs = Path::new(env!("CARGO_MANIFEST_DIR")).join("certs");
-    let Wanted { tls, more, balancers, proxies, networks, .. } = wanted;
-    let quoted = |network: &str| if network.is_empty() { String::new() } else { format!("\"{network}\"") };
+    let Wanted {
+        tls,
+        more,
+        balancers,
+        proxies,
+        networks,
+        ..
+    } = wanted;
+    let quoted = |network: &str| {
+        if network.is_empty() {
+            String::new()
+        } else {
+            format!("\"{network}\"")
+        }
+    };
     let (balancers, proxies) = (quoted(balancers), quoted(proxies));
     let (certs, spool) = (certs.display(), spool.display());
     let text = format!(
@@ -154,24 +179,48 @@ impl Relay {
         let config = configured(&wanted, folder.path());
         let (tls, _) = TlsMaterial::load(&config).expect("the development certificates");
         let dns = Dns::new(&config.dns).expect("a resolver");
-        let running = RunningConfig::new(Snapshot::new(Arc::new(config.clone()), Arc::clone(&tls), dns));
+        let running = RunningConfig::new(Snapshot::new(
+            Arc::new(config.clone()),
+            Arc::clone(&tls),
+            dns,
+        ));
         let spool = SqliteSpool::open(&folder.path().join("spool")).expect("a spool");
         let leave = Arc::new(Semaphore::new(if wanted.at_once { 1000 } else { 0 }));
-        let spool = Arc::new(Slow { spool, leave, full: wanted.full });
+        let spool = Arc::new(Slow {
+            spool,
+            leave,
+            full: wanted.full,
+        });
         let (sender, accepted) = mpsc::channel(10);
         let inbound = Inbound::new(running.clone(), Arc::clone(&spool) as _, sender);
         let socket = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = socket.local_addr().expect("bound");
         let stop = CancellationToken::new();
-        let serving = tokio::spawn(serve(Arc::new(inbound), "test".into(), vec![socket], stop.clone()));
-        Self { address, accepted, stop, serving, spool, tls, running, partner: config, folder }
+        let serving = tokio::spawn(serve(
+            Arc::new(inbound),
+            "test".into(),
+            vec![socket],
+            stop.clone(),
+        ));
+        Self {
+            address,
+            accepted,
+            stop,
+            serving,
+            spool,
+            tls,
+            running,
+            partner: config,
+            folder,
+        }
     }
 
     /// Replaces the configuration, as a reload does.
     pub(crate) fn reload(&self, wanted: &Wanted<'_>) {
         let config = configured(wanted, self.folder.path());
         let dns = Dns::new(&config.dns).expect("a resolver");
-        self.running.replace(Snapshot::new(Arc::new(config), Arc::clone(&self.tls), dns));
+        self.running
+            .replace(Snapshot::new(Arc::new(config), Arc::clone(&self.tls), dns));
     }
 
     /// Connects, and hears the greeting.
@@ -183,19 +232,28 @@ impl Relay {
 
     /// Connects, and hears nothing yet.
     pub(crate) async fn silent(&self) -> Client<TcpStream> {
-        Client::new(TcpStream::connect(self.address).await.expect("a connection"))
+        Client::new(
+            TcpStream::connect(self.address)
+                .await
+                .expect("a connection"),
+        )
     }
 
     /// Connects from another address of loopback's network.
     pub(crate) async fn from(&self, address: &str) -> Client<TcpStream> {
         let socket = TcpSocket::new_v4().expect("a socket");
         let address: IpAddr = address.parse().expect("an address");
-        socket.bind(SocketAddr::new(address, 0)).expect("all of 127/8 is ours");
+        socket
+            .bind(SocketAddr::new(address, 0))
+            .expect("all of 127/8 is ours");
         Client::new(socket.connect(self.address).await.expect("a connection"))
     }
 
     /// Says STARTTLS, and shakes hands; with the partner's certificate or without.
-    pub(crate) async fn secured(&self, with_certificate: bool) -> Client<impl AsyncRead + AsyncWrite + Unpin + use<>> {
+    pub(crate) async fn secured(
+        &self,
+        with_certificate: bool,
+    ) -> Client<impl AsyncRead + AsyncWrite + Unpin + use<>> {
         let mut client = self.client().await;
         client.says("STARTTLS").await;
         client.hears("220 2.0.0 Ready to start TLS").await;
@@ -208,11 +266,22 @@ impl Relay {
         client: Client<TcpStream>,
         with_certificate: bool,
     ) -> Client<impl AsyncRead + AsyncWrite + Unpin + use<>> {
-        self.shaken_as(client, if with_certificate { "domain-c" } else { "elsewhere" }).await
+        self.shaken_as(
+            client,
+            if with_certificate {
+                "domain-c"
+            } else {
+                "elsewhere"
+            },
+        )
+        .await
     }
 
     /// Says STARTTLS, and shakes hands with the client certificate of a connector.
-    pub(crate) async fn secured_as(&self, which: &str) -> Client<impl AsyncRead + AsyncWrite + Unpin + use<>> {
+    pub(crate) async fn secured_as(
+        &self,
+        which: &str,
+    ) -> Client<impl AsyncRead + AsyncWrite + Unpin + use<>> {
         let mut client = self.client().await;
         client.says("STARTTLS").await;
         client.hears("220 2.0.0 Ready to start TLS").await;
@@ -230,7 +299,12 @@ impl Relay {
         let name = rustls::pki_types::ServerName::try_from("relay.example.com").expect("a name");
         let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
         let shaking = connector.connect(name, client.stream.into_inner());
-        Client::new(timeout(PATIENCE, shaking).await.expect("in time").expect("a handshake"))
+        Client::new(
+            timeout(PATIENCE, shaking)
+                .await
+                .expect("in time")
+                .expect("a handshake"),
+        )
     }
 
     async fn shaken_as(
@@ -238,18 +312,41 @@ impl Relay {
         client: Client<TcpStream>,
         which: &str,
     ) -> Client<impl AsyncRead + AsyncWrite + Unpin + use<>> {
-        let connector = self.partner.connectors.iter().find(|connector| connector.name == which).expect("configured");
-        assert!(client.stream.buffer().is_empty(), "the relay spoke before the handshake");
+        let connector = self
+            .partner
+            .connectors
+            .iter()
+            .find(|connector| connector.name == which)
+            .expect("configured");
+        assert!(
+            client.stream.buffer().is_empty(),
+            "the relay spoke before the handshake"
+        );
         let name = Host::parse("relay.example.com").expect("a name");
-        let (stream, hello) = (client.stream.into_inner(), Hello { groups: Groups::PostQuantumFirst, sni: true });
-        let shaking = self.tls.client(connector).connect(stream, &name, hello, Handshake::Full);
-        let (stream, _) = timeout(PATIENCE, shaking).await.expect("in time").expect("a handshake");
+        let (stream, hello) = (
+            client.stream.into_inner(),
+            Hello {
+                groups: Groups::PostQuantumFirst,
+                sni: true,
+            },
+        );
+        let shaking = self
+            .tls
+            .client(connector)
+            .connect(stream, &name, hello, Handshake::Full);
+        let (stream, _) = timeout(PATIENCE, shaking)
+            .await
+            .expect("in time")
+            .expect("a handshake");
         Client::new(stream)
     }
 
     /// The next message that was accepted.
     pub(crate) async fn entry(&mut self) -> Entry {
-        timeout(PATIENCE, self.accepted.recv()).await.expect("in time").expect("open")
+        timeout(PATIENCE, self.accepted.recv())
+            .await
+            .expect("in time")
+            .expect("open")
     }
 
     /// Everything that is in the spool.
@@ -260,7 +357,10 @@ impl Relay {
     /// Stops the relay; its sessions have ended then.
     pub(crate) async fn ends(self) {
         self.stop.cancel();
-        timeout(PATIENCE, self.serving).await.expect("in time").expect("no panic");
+        timeout(PATIENCE, self.serving)
+            .await
+            .expect("in time")
+            .expect("no panic");
     }
 }
 
@@ -275,8 +375,14 @@ pub(crate) async fn content(entry: &Entry) -> (String, String) {
     let all = String::from_utf8(all).expect("test content");
     // The field ends at the first line end that no tab follows.
     let lines: Vec<_> = all.split_inclusive("\r\n").collect();
-    let folded = 1 + lines[1..].iter().take_while(|line| line.starts_with('\t')).count();
-    (lines[..folded].concat().replace("\r\n\t", " "), lines[folded..].concat())
+    let folded = 1 + lines[1..]
+        .iter()
+        .take_while(|line| line.starts_with('\t'))
+        .count();
+    (
+        lines[..folded].concat().replace("\r\n\t", " "),
+        lines[folded..].concat(),
+    )
 }
 
 pub(crate) struct Client<S> {
@@ -285,16 +391,22 @@ pub(crate) struct Client<S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     pub(crate) fn new(stream: S) -> Self {
-        Self { stream: BufReader::new(stream) }
+        Self {
+            stream: BufReader::new(stream),
+        }
     }
 
     /// Says lines, in one piece.
     pub(crate) async fn says(&mut self, lines: &str) {
-        self.sends(format!("{}\r\n", lines.replace('\n', "\r\n")).as_bytes()).await;
+        self.sends(format!("{}\r\n", lines.replace('\n', "\r\n")).as_bytes())
+            .await;
     }
 
     pub(crate) async fn sends(&mut self, octets: &[u8]) {
-        timeout(PATIENCE, self.stream.write_all(octets)).await.expect("in time").expect("a connection");
+        timeout(PATIENCE, self.stream.write_all(octets))
+            .await
+            .expect("in time")
+            .expect("a connection");
         self.stream.flush().await.expect("a connection");
     }
 
@@ -303,8 +415,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         let mut reply = String::new();
         loop {
             let mut line = String::new();
-            let octets = timeout(PATIENCE, self.stream.read_line(&mut line)).await.expect("in time").expect("text");
-            assert!(octets > 0, "the relay has closed the connection, after {reply:?}");
+            let octets = timeout(PATIENCE, self.stream.read_line(&mut line))
+                .await
+                .expect("in time")
+                .expect("text");
+            assert!(
+                octets > 0,
+                "the relay has closed the connection, after {reply:?}"
+            );
             reply.push_str(&line);
             if line.as_bytes().get(3) == Some(&b' ') {
                 return reply.trim_end().to_owned();
@@ -315,7 +433,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     /// The next reply begins so.
     pub(crate) async fn hears(&mut self, words: &str) {
         let reply = self.reply().await;
-        assert!(reply.starts_with(words), "{words:?} was wanted, and heard was {reply:?}");
+        assert!(
+            reply.starts_with(words),
+            "{words:?} was wanted, and heard was {reply:?}"
+        );
     }
 
     /// Nothing is said, in a time in which something would have been.
@@ -327,7 +448,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     /// The relay closes the connection, and says nothing more.
     pub(crate) async fn hears_the_end(mut self) {
         let mut rest = String::new();
-        let read = timeout(PATIENCE, self.stream.read_to_string(&mut rest)).await.expect("in time");
+        let read = timeout(PATIENCE, self.stream.read_to_string(&mut rest))
+            .await
+            .expect("in time");
         assert!(rest.is_empty(), "the relay also said {rest:?}");
         read.expect("closed in order");
     }
@@ -336,16 +459,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     pub(crate) async fn hears_no_reply(mut self) {
         let mut rest = Vec::new();
         // Whether it is closed or reset is all the same.
-        let _ = timeout(PATIENCE, self.stream.read_to_end(&mut rest)).await.expect("in time");
+        let _ = timeout(PATIENCE, self.stream.read_to_end(&mut rest))
+            .await
+            .expect("in time");
         let code = |octets: &[u8]| octets.iter().all(u8::is_ascii_digit);
-        assert!(!rest.windows(3).any(code), "the relay said {:?}", String::from_utf8_lossy(&rest));
+        assert!(
+            !rest.windows(3).any(code),
+            "the relay said {:?}",
+            String::from_utf8_lossy(&rest)
+        );
     }
 
     /// EHLO, MAIL, RCPT and DATA, all taken.
     pub(crate) async fn begins(&mut self, from: &str, to: &str) {
         self.says("EHLO client.example").await;
         self.hears("250-relay.example.com").await;
-        self.says(&format!("MAIL FROM:<{from}>\nRCPT TO:<{to}>\nDATA")).await;
+        self.says(&format!("MAIL FROM:<{from}>\nRCPT TO:<{to}>\nDATA"))
+            .await;
         self.hears("250 2.1.0").await;
         self.hears("250 2.1.5").await;
         self.hears("354").await;

@@ -10,7 +10,12 @@ const OURS: &str = "\"127.0.1.0/24\"";
 
 #[tokio::test]
 async fn refused_content_keeps_no_seat() {
-    let relay = Relay::start(Wanted { more: THREE, networks: OURS, ..Wanted::default() }).await;
+    let relay = Relay::start(Wanted {
+        more: THREE,
+        networks: OURS,
+        ..Wanted::default()
+    })
+    .await;
     let mut refused = relay.client().await;
     refused.begins("a@example.org", "b@example.com").await;
     refused.sends(b"\0\r\n").await;
@@ -25,7 +30,11 @@ async fn refused_content_keeps_no_seat() {
         refused.sends(&b"0123456789\r\n".repeat(8 << 10)).await;
     }
     newcomer.hears("220").await;
-    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    assert!(
+        began.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        began.elapsed()
+    );
     // It hears what is wrong, and has no reason to send all of it again.
     refused.hears("550 5.6.0").await;
     refused.hears_the_end().await;
@@ -37,7 +46,12 @@ async fn refused_content_keeps_no_seat() {
 
 #[tokio::test]
 async fn content_that_is_accepted_keeps_the_seat() {
-    let relay = Relay::start(Wanted { more: THREE, networks: OURS, ..Wanted::default() }).await;
+    let relay = Relay::start(Wanted {
+        more: THREE,
+        networks: OURS,
+        ..Wanted::default()
+    })
+    .await;
     let mut busy = relay.client().await;
     busy.begins("a@example.org", "b@example.com").await;
     let mut idle = relay.from("127.0.0.2").await;
@@ -46,7 +60,8 @@ async fn content_that_is_accepted_keeps_the_seat() {
     newcomer.hears_nothing().await;
     busy.sends(&b"0123456789\r\n".repeat(8 << 10)).await;
     newcomer.hears("220").await;
-    idle.hears("421 4.3.2 relay.example.com Too busy, other clients are waiting; try again later").await;
+    idle.hears("421 4.3.2 relay.example.com Too busy, other clients are waiting; try again later")
+        .await;
     idle.hears_the_end().await;
     busy.says(".").await;
     busy.hears("250 2.0.0 Ok: queued").await;
@@ -55,7 +70,13 @@ async fn content_that_is_accepted_keeps_the_seat() {
 
 #[tokio::test]
 async fn a_session_that_loses_its_seat_while_its_message_is_stored_hears_250() {
-    let mut relay = Relay::start(Wanted { more: THREE, networks: OURS, at_once: false, ..Wanted::default() }).await;
+    let mut relay = Relay::start(Wanted {
+        more: THREE,
+        networks: OURS,
+        at_once: false,
+        ..Wanted::default()
+    })
+    .await;
     let mut first = relay.client().await;
     let mut second = relay.from("127.0.0.2").await;
     second.hears("220").await;
@@ -82,7 +103,13 @@ async fn a_session_that_loses_its_seat_while_its_message_is_stored_hears_250() {
 #[tokio::test]
 async fn the_check_of_a_balancer_is_answered_when_all_seats_are_in_use() {
     let balancers = "127.0.0.9/32";
-    let relay = Relay::start(Wanted { more: THREE, networks: OURS, balancers, ..Wanted::default() }).await;
+    let relay = Relay::start(Wanted {
+        more: THREE,
+        networks: OURS,
+        balancers,
+        ..Wanted::default()
+    })
+    .await;
     let (mut first, mut second) = (relay.client().await, relay.from("127.0.0.2").await);
     second.hears("220").await;
     let mut ours = relay.from("127.0.1.1").await;
@@ -112,7 +139,13 @@ async fn the_check_of_a_balancer_is_answered_when_all_seats_are_in_use() {
 #[tokio::test]
 async fn a_proxy_takes_nobodys_seat_before_it_has_named_its_client() {
     let proxies = "127.0.0.9/32";
-    let relay = Relay::start(Wanted { more: THREE, networks: OURS, proxies, ..Wanted::default() }).await;
+    let relay = Relay::start(Wanted {
+        more: THREE,
+        networks: OURS,
+        proxies,
+        ..Wanted::default()
+    })
+    .await;
     let (mut first, mut second) = (relay.client().await, relay.from("127.0.0.2").await);
     second.hears("220").await;
     let mut third = relay.from("127.0.1.1").await;
@@ -137,7 +170,9 @@ async fn a_proxy_takes_nobodys_seat_before_it_has_named_its_client() {
     }
     ours.says("XCLIENT ADDR=127.0.1.2").await;
     ours.hears("220").await;
-    first.hears("421 4.3.2 relay.example.com Too busy, other clients are waiting; try again later").await;
+    first
+        .hears("421 4.3.2 relay.example.com Too busy, other clients are waiting; try again later")
+        .await;
     // A seat that is free goes to the site that had none before.
     drop(second);
     drop(third);

@@ -32,11 +32,27 @@ impl Wanted<'_> {
     fn mail_to(route: SocketAddr) -> Self {
         let log = "format = \"text\"";
         let queue = "retry = [\"1h\"]";
-        Self { hostname: "relay.example.com", listener: "127.0.0.1:0", route, outbound: "", log, queue, more: "" }
+        Self {
+            hostname: "relay.example.com",
+            listener: "127.0.0.1:0",
+            route,
+            outbound: "",
+            log,
+            queue,
+            more: "",
+        }
     }
 
     fn write(&self, folder: &Path) -> PathBuf {
-        let Self { hostname, listener, route, outbound, log, queue, more } = self;
+        let Self {
+            hostname,
+            listener,
+            route,
+            outbound,
+            log,
+            queue,
+            more,
+        } = self;
         ConfigBuilder::running()
             .hostname(hostname)
             .listener(listener)
@@ -52,7 +68,8 @@ impl Wanted<'_> {
 
     fn start(&self) -> (TempDir, Relay) {
         let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
-        let relay = Relay::run(&self.write(folder.path()), &[]).unwrap_or_else(|end| panic!("{}", end.log));
+        let relay =
+            Relay::run(&self.write(folder.path()), &[]).unwrap_or_else(|end| panic!("{}", end.log));
         (folder, relay)
     }
 }

@@ -1,4 +1,5 @@
-//! SIGHUP: a good configuration is in force at once for what begins then, a bad one changes nothing.
+//! SIGHUP: a good configuration is in force at once for what begins then, a bad one changes
+//! nothing.
 
 use super::Wanted;
 use crate::support::client::Client;
@@ -19,7 +20,12 @@ async fn new_sessions_have_the_new_one_and_old_ones_keep_theirs() {
     let mut old = Client::connect(relay.address).expect("a session");
     assert_eq!(name(&mut old), "relay.example.com");
     let log = "format = \"text\"\nlevel = \"debug\"";
-    Wanted { hostname: "other.example.com", log, ..Wanted::mail_to(sink.address) }.write(folder.path());
+    Wanted {
+        hostname: "other.example.com",
+        log,
+        ..Wanted::mail_to(sink.address)
+    }
+    .write(folder.path());
     relay.signal("HUP");
     relay.hears("configuration reloaded");
     let mut new = Client::connect(relay.address).expect("a session");
@@ -30,7 +36,12 @@ async fn new_sessions_have_the_new_one_and_old_ones_keep_theirs() {
         client.send(&Message::new("test", &["a.example"], 500));
     }
     until("both can still send", || (sink.taken() == 2).then_some(())).await;
-    assert!(relay.terminate().status.is_some_and(|status| status.success()));
+    assert!(
+        relay
+            .terminate()
+            .status
+            .is_some_and(|status| status.success())
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -40,46 +51,109 @@ async fn a_bad_one_changes_nothing_and_says_why() {
     let (folder, mut relay) = good().start();
     let restart = "Restart the daemon for this";
     for (bad, place, words) in [
-        (Wanted { more: "unknown = 1", ..good() }, "18:1", "unknown"),
-        (Wanted { more: "[tls]\ntrust = \"missing.pem\"", ..good() }, "19:9", "missing.pem"),
-        (Wanted { listener: "127.0.0.1:1", ..good() }, "5:12", restart),
-        (Wanted { log: "format = \"json\"", ..good() }, "15:10", restart),
+        (
+            Wanted {
+                more: "unknown = 1",
+                ..good()
+            },
+            "18:1",
+            "unknown",
+        ),
+        (
+            Wanted {
+                more: "[tls]\ntrust = \"missing.pem\"",
+                ..good()
+            },
+            "19:9",
+            "missing.pem",
+        ),
+        (
+            Wanted {
+                listener: "127.0.0.1:1",
+                ..good()
+            },
+            "5:12",
+            restart,
+        ),
+        (
+            Wanted {
+                log: "format = \"json\"",
+                ..good()
+            },
+            "15:10",
+            restart,
+        ),
     ] {
-        let bad = Wanted { hostname: "other.example.com", ..bad };
+        let bad = Wanted {
+            hostname: "other.example.com",
+            ..bad
+        };
         let file = bad.write(folder.path());
         relay.signal("HUP");
         let fault = relay.hears(&format!("{}:{place}", file.display()));
         assert!(fault.contains(words), "{words:?} is missing from {fault}");
         relay.hears("configuration not reloaded, the running one is unchanged");
-        assert_eq!(name(&mut Client::connect(relay.address).expect("a session")), "relay.example.com");
+        assert_eq!(
+            name(&mut Client::connect(relay.address).expect("a session")),
+            "relay.example.com"
+        );
     }
     std::fs::remove_file(folder.path().join("gatepost.toml")).expect("it is ours");
     relay.signal("HUP");
     relay.hears("configuration not reloaded, the running one is unchanged");
-    assert!(!relay.said().contains("configuration reloaded"), "{}", relay.said());
+    assert!(
+        !relay.said().contains("configuration reloaded"),
+        "{}",
+        relay.said()
+    );
     let mut client = Client::connect(relay.address).expect("a session");
     client.send(&Message::new("test", &["a.example"], 500));
     until("it works on", || (sink.taken() == 1).then_some(())).await;
-    assert!(relay.terminate().status.is_some_and(|status| status.success()));
+    assert!(
+        relay
+            .terminate()
+            .status
+            .is_some_and(|status| status.success())
+    );
 }
 
-/// Whoever mends a route does not want to wait until the old one's back-off is over, and whoever lowers a
-/// limit means the mail that waits, too.
+/// Whoever mends a route does not want to wait until the old one's back-off is over, and whoever
+/// lowers a limit means the mail that waits, too.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn mail_that_waits_goes_the_new_way_within_the_new_limits() {
-    let (sink, nobody) = (Sink::start(100).await, crate::support::peer::Nobody::at([127, 0, 0, 1]));
+    let (sink, nobody) = (
+        Sink::start(100).await,
+        crate::support::peer::Nobody::at([127, 0, 0, 1]),
+    );
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
-    fill(&folder.path().join("spool"), (0..20).map(|number| format!("b{number}@a.example")), |_| ()).await;
+    fill(
+        &folder.path().join("spool"),
+        (0..20).map(|number| format!("b{number}@a.example")),
+        |_| (),
+    )
+    .await;
     let file = Wanted::mail_to(nobody.address).write(folder.path());
     let mut relay = super::Relay::run(&file, &[]).unwrap_or_else(|end| panic!("{}", end.log));
     relay.hears("delivery deferred");
-    Wanted { outbound: "connections = 1", ..Wanted::mail_to(sink.address) }.write(folder.path());
+    Wanted {
+        outbound: "connections = 1",
+        ..Wanted::mail_to(sink.address)
+    }
+    .write(folder.path());
     relay.signal("HUP");
     relay.hears("configuration reloaded");
     // Five were tried, and wait for an hour of their own.
-    until("the others have gone", || (sink.taken() >= 15).then_some(())).await;
+    until("the others have gone", || {
+        (sink.taken() >= 15).then_some(())
+    })
+    .await;
     sink.seen(|seen| assert_eq!(seen.peak, 1));
-    assert!(relay.terminate().status.is_some_and(|status| status.success()));
+    assert!(
+        relay
+            .terminate()
+            .status
+            .is_some_and(|status| status.success())
+    );
 }
 
 /// Whoever shortens the life of mail means the mail that is there.
@@ -91,9 +165,18 @@ async fn mail_that_waits_has_the_new_age() {
     client.send(&Message::new("test", &["a.example"], 500));
     relay.hears("delivery deferred");
     let queue = "retry = [\"100ms\"]\nexpire = \"200ms\"";
-    Wanted { queue, ..Wanted::mail_to(nobody.address) }.write(folder.path());
+    Wanted {
+        queue,
+        ..Wanted::mail_to(nobody.address)
+    }
+    .write(folder.path());
     relay.signal("HUP");
     relay.hears("configuration reloaded");
     relay.hears("not delivered within 200ms");
-    assert!(relay.terminate().status.is_some_and(|status| status.success()));
+    assert!(
+        relay
+            .terminate()
+            .status
+            .is_some_and(|status| status.success())
+    );
 }

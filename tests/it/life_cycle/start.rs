@@ -12,10 +12,15 @@ use crate::support::relay::program;
 /// Starts the program where it must not start; what it says.
 fn refused(configuration: &Path) -> String {
     let mut command = Command::new(program());
-    command.args(["run", "--config"]).arg(configuration).stdin(Stdio::null()).env("NO_COLOR", "1");
+    command
+        .args(["run", "--config"])
+        .arg(configuration)
+        .stdin(Stdio::null())
+        .env("NO_COLOR", "1");
     let output = command.output().expect("it ends by itself");
     let said = String::from_utf8(output.stderr).expect("UTF-8");
-    // Not 2, which says that the configuration is wrong: what is in the way may be gone at the next try.
+    // Not 2, which says that the configuration is wrong: what is in the way may be gone at the next
+    // try.
     assert_eq!(output.status.code(), Some(1), "{said}");
     said
 }
@@ -25,33 +30,64 @@ async fn a_second_instance_on_one_spool_is_refused() {
     let sink = Sink::start(1).await;
     let (folder, relay) = Wanted::mail_to(sink.address).start();
     let listener = relay.address.to_string();
-    // Whether it would listen elsewhere or in the same place: what matters to people is the other instance.
+    // Whether it would listen elsewhere or in the same place: what matters to people is the other
+    // instance.
     for listener in ["127.0.0.1:0", &listener] {
-        let said = refused(&Wanted { listener, ..Wanted::mail_to(sink.address) }.write(folder.path()));
+        let said = refused(
+            &Wanted {
+                listener,
+                ..Wanted::mail_to(sink.address)
+            }
+            .write(folder.path()),
+        );
         let spool = folder.path().join("spool").display().to_string();
-        for words in
-            [&*spool, "in use by another gatepost (process ", "stop it, or give this one a [spool] path", ":8:8"]
-        {
+        for words in [
+            &*spool,
+            "in use by another gatepost (process ",
+            "stop it, or give this one a [spool] path",
+            ":8:8",
+        ] {
             assert!(said.contains(words), "{words:?} is missing from\n{said}");
         }
     }
-    Client::connect(relay.address).await.sends("b@a.example").await;
-    until("the first one works on", || (sink.taken() == 1).then_some(())).await;
-    assert!(relay.terminate().status.is_some_and(|status| status.success()));
+    Client::connect(relay.address)
+        .await
+        .sends("b@a.example")
+        .await;
+    until("the first one works on", || {
+        (sink.taken() == 1).then_some(())
+    })
+    .await;
+    assert!(
+        relay
+            .terminate()
+            .status
+            .is_some_and(|status| status.success())
+    );
 }
 
 /// As a rollback meets them. Only TLS report counts are not worth a start.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn databases_of_a_newer_version_are_left_alone_and_named_with_the_remedy() {
     let sink = Sink::start(1).await;
-    let wanted = Wanted { more: "[tlsrpt]\nsend = true", ..Wanted::mail_to(sink.address) };
+    let wanted = Wanted {
+        more: "[tlsrpt]\nsend = true",
+        ..Wanted::mail_to(sink.address)
+    };
     let (folder, relay) = wanted.start();
     let file = folder.path().join("gatepost.toml");
-    assert!(relay.terminate().status.is_some_and(|status| status.success()));
+    assert!(
+        relay
+            .terminate()
+            .status
+            .is_some_and(|status| status.success())
+    );
     let spool = folder.path().join("spool");
     let set_version = |database: &str, version: i32| {
         let other = rusqlite::Connection::open(spool.join(database)).expect("it was made");
-        other.pragma_update(None, "user_version", version).expect("changed");
+        other
+            .pragma_update(None, "user_version", version)
+            .expect("changed");
     };
     for database in ["queue.db", "history.db", "policies.db"] {
         set_version(database, 2);
@@ -60,17 +96,39 @@ async fn databases_of_a_newer_version_are_left_alone_and_named_with_the_remedy()
         for words in [database, "run the gatepost that", ":8:8"] {
             assert!(said.contains(words), "{words:?} is missing from\n{said}");
         }
-        assert_eq!(std::fs::read(spool.join(database)).expect("still there"), octets, "{database}");
+        assert_eq!(
+            std::fs::read(spool.join(database)).expect("still there"),
+            octets,
+            "{database}"
+        );
         set_version(database, 1);
     }
     set_version("tlsrpt.db", 2);
     let octets = std::fs::read(spool.join("tlsrpt.db")).expect("a file");
-    let end = super::Relay::run(&file, &[]).unwrap_or_else(|end| panic!("{}", end.log)).terminate();
-    for words in ["TLS results are not counted", "tlsrpt.db has version 2", "Run the gatepost that wrote the file"] {
-        assert!(end.log.contains(words), "{words:?} is missing from\n{}", end.log);
+    let end = super::Relay::run(&file, &[])
+        .unwrap_or_else(|end| panic!("{}", end.log))
+        .terminate();
+    for words in [
+        "TLS results are not counted",
+        "tlsrpt.db has version 2",
+        "Run the gatepost that wrote the file",
+    ] {
+        assert!(
+            end.log.contains(words),
+            "{words:?} is missing from\n{}",
+            end.log
+        );
     }
-    assert_eq!(std::fs::read(spool.join("tlsrpt.db")).expect("still there"), octets);
-    assert_eq!(std::fs::read_dir(spool.join("aside")).expect("made at the first start").count(), 0);
+    assert_eq!(
+        std::fs::read(spool.join("tlsrpt.db")).expect("still there"),
+        octets
+    );
+    assert_eq!(
+        std::fs::read_dir(spool.join("aside"))
+            .expect("made at the first start")
+            .count(),
+        0
+    );
 }
 
 #[tokio::test]
@@ -80,17 +138,30 @@ async fn an_address_in_use_is_named_with_its_place_and_remedy() {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
     let listener = address.to_string();
     let elsewhere = crate::support::peer::Nobody::at([127, 0, 0, 1]);
-    let file = Wanted { listener: &listener, ..Wanted::mail_to(elsewhere.address) }.write(folder.path());
+    let file = Wanted {
+        listener: &listener,
+        ..Wanted::mail_to(elsewhere.address)
+    }
+    .write(folder.path());
     let said = refused(&file);
     let location = format!("{}:5:12: ", file.display());
     let remedy = format!("find it with `ss -ltnp 'sport = :{}'`", address.port());
-    for words in [&*location, &format!("listener \"mx\" cannot listen on {address}"), &remedy] {
+    for words in [
+        &*location,
+        &format!("listener \"mx\" cannot listen on {address}"),
+        &remedy,
+    ] {
         assert!(said.contains(words), "{words:?} is missing from\n{said}");
     }
     drop(taken);
     // Nothing is left behind that would be in the way.
     let relay = super::Relay::run(&file, &[]).unwrap_or_else(|end| panic!("{}", end.log));
-    assert!(relay.terminate().status.is_some_and(|status| status.success()));
+    assert!(
+        relay
+            .terminate()
+            .status
+            .is_some_and(|status| status.success())
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -98,14 +169,32 @@ async fn counts_that_cannot_be_kept_do_not_keep_mail_from_going() {
     let sink = Sink::start(1).await;
     let more = "[tlsrpt]\nsend = true";
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
-    let file = Wanted { more, ..Wanted::mail_to(sink.address) }.write(folder.path());
-    std::fs::create_dir_all(folder.path().join("spool/tlsrpt.db/in the way")).expect("the folder is ours");
+    let file = Wanted {
+        more,
+        ..Wanted::mail_to(sink.address)
+    }
+    .write(folder.path());
+    std::fs::create_dir_all(folder.path().join("spool/tlsrpt.db/in the way"))
+        .expect("the folder is ours");
     let relay = super::Relay::run(&file, &[]).unwrap_or_else(|end| panic!("{}", end.log));
-    Client::connect(relay.address).await.sends("b@a.example").await;
+    Client::connect(relay.address)
+        .await
+        .sends("b@a.example")
+        .await;
     until("it is delivered", || (sink.taken() == 1).then_some(())).await;
     let end = relay.terminate();
-    for words in ["TLS results are not counted", "tlsrpt.db", "[spool] path", "send = false", "gatepost.toml:"] {
-        assert!(end.log.contains(words), "{words:?} is missing from\n{}", end.log);
+    for words in [
+        "TLS results are not counted",
+        "tlsrpt.db",
+        "[spool] path",
+        "send = false",
+        "gatepost.toml:",
+    ] {
+        assert!(
+            end.log.contains(words),
+            "{words:?} is missing from\n{}",
+            end.log
+        );
     }
     assert!(end.status.is_some_and(|status| status.success()));
 }

@@ -29,8 +29,8 @@ impl Drop for Manager {
 }
 
 impl Manager {
-    /// Starts the program with these variables. Up to two sockets are passed as systemd does: from the
-    /// descriptor 3 on, and `LISTEN_PID` is that of the program itself.
+    /// Starts the program with these variables. Up to two sockets are passed as systemd does: from
+    /// the descriptor 3 on, and `LISTEN_PID` is that of the program itself.
     fn start(configuration: &Path, sockets: Vec<TcpListener>, variables: &[(&str, &str)]) -> Self {
         let path = configuration.with_extension("notify");
         // An earlier start on the same configuration leaves its socket.
@@ -43,13 +43,25 @@ impl Manager {
             1 => "LISTEN_PID=$$; export LISTEN_PID; exec \"$@\" 3<&0 0</dev/null",
             _ => "LISTEN_PID=$$; export LISTEN_PID; exec \"$@\" 3<&0 4<&1 0</dev/null 1>&2",
         };
-        command.args(["-c", script, "sh"]).arg(program()).arg("run").arg("--config").arg(configuration);
+        command
+            .args(["-c", script, "sh"])
+            .arg(program())
+            .arg("run")
+            .arg("--config")
+            .arg(configuration);
         command.env("LISTEN_FDS", sockets.len().to_string());
-        let mut sockets = sockets.into_iter().map(|socket| Stdio::from(OwnedFd::from(socket)));
+        let mut sockets = sockets
+            .into_iter()
+            .map(|socket| Stdio::from(OwnedFd::from(socket)));
         command.stdin(sockets.next().unwrap_or_else(Stdio::null));
         command.stdout(sockets.next().unwrap_or_else(Stdio::null));
-        command.stderr(std::fs::File::create(configuration.with_extension("log")).expect("a file for the log"));
-        command.env("NOTIFY_SOCKET", &path).env("NO_COLOR", "1").env_remove("JOURNAL_STREAM");
+        command.stderr(
+            std::fs::File::create(configuration.with_extension("log")).expect("a file for the log"),
+        );
+        command
+            .env("NOTIFY_SOCKET", &path)
+            .env("NO_COLOR", "1")
+            .env_remove("JOURNAL_STREAM");
         command.envs(variables.iter().copied());
         let child = command.spawn().expect("a shell");
         Self { socket, child }
@@ -75,7 +87,8 @@ impl Manager {
     }
 
     fn signal(&self, signal: rustix::process::Signal) {
-        rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), signal).expect("our own child");
+        rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), signal)
+            .expect("our own child");
     }
 
     fn ends(&mut self) -> Option<i32> {
@@ -107,19 +120,31 @@ async fn systemd_hears_of_start_reload_and_end() {
     let mut manager = Manager::start(&file, Vec::new(), &[]);
     assert_eq!(manager.told(), "READY=1\n");
     let status = manager.told();
-    assert!(status.starts_with("STATUS=Queue: 0 waiting, 0 under way; since the start none was refused"), "{status}");
+    assert!(
+        status
+            .starts_with("STATUS=Queue: 0 waiting, 0 under way; since the start none was refused"),
+        "{status}"
+    );
 
     manager.signal(rustix::process::Signal::HUP);
     let reloading = manager.told();
-    let stamp = reloading.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").expect("a stamp beside it");
-    assert!(stamp.trim_end().parse::<u64>().is_ok_and(|stamp| stamp > 0), "{reloading}");
+    let stamp = reloading
+        .strip_prefix("RELOADING=1\nMONOTONIC_USEC=")
+        .expect("a stamp beside it");
+    assert!(
+        stamp.trim_end().parse::<u64>().is_ok_and(|stamp| stamp > 0),
+        "{reloading}"
+    );
     assert_eq!(manager.told(), "READY=1\nSTATUS=Configuration reloaded\n");
 
     std::fs::write(&file, "hostname = 7").expect("our own file");
     manager.signal(rustix::process::Signal::HUP);
     manager.hears("RELOADING=1");
     let refused = manager.told();
-    assert!(refused.starts_with("READY=1\nSTATUS=Configuration not reloaded"), "{refused}");
+    assert!(
+        refused.starts_with("READY=1\nSTATUS=Configuration not reloaded"),
+        "{refused}"
+    );
 
     manager.signal(rustix::process::Signal::TERM);
     assert!(manager.told().starts_with("STOPPING=1\n"));
@@ -136,28 +161,47 @@ async fn the_watchdog_is_fed_while_the_spool_is_written_and_not_otherwise() {
     manager.hears("WATCHDOG=1\n");
 
     // Somebody else holds the database: the writer cannot come round.
-    let database = rusqlite::Connection::open(folder.path().join("spool/queue.db")).expect("the spool's database");
-    database.execute_batch("BEGIN IMMEDIATE").expect("nobody writes at the moment");
+    let database = rusqlite::Connection::open(folder.path().join("spool/queue.db"))
+        .expect("the spool's database");
+    database
+        .execute_batch("BEGIN IMMEDIATE")
+        .expect("nobody writes at the moment");
     manager.hears("STATUS=In trouble: the spool's writer does not respond");
     for _ in 0..3 {
         assert!(!manager.told().contains("WATCHDOG"), "it must not be fed");
     }
     database.execute_batch("ROLLBACK").expect("ours to end");
     manager.hears("WATCHDOG=1\n");
-    assert_eq!(log(&file).matches("watchdog is not fed").count(), 1, "once, not with every beat");
+    assert_eq!(
+        log(&file).matches("watchdog is not fed").count(),
+        1,
+        "once, not with every beat"
+    );
 }
 
 #[tokio::test]
 async fn listeners_take_the_sockets_that_systemd_passes_by_name() {
     let sink = Sink::start(1).await;
-    let more = "[[listener]]\nname = \"submission\"\naddress = [\"systemd:submission\"]\ntls = \"off\"";
-    let (_folder, file) = place(&Wanted { listener: "systemd:mx", more, ..Wanted::mail_to(sink.address) });
+    let more =
+        "[[listener]]\nname = \"submission\"\naddress = [\"systemd:submission\"]\ntls = \"off\"";
+    let (_folder, file) = place(&Wanted {
+        listener: "systemd:mx",
+        more,
+        ..Wanted::mail_to(sink.address)
+    });
     let ((first, submission), (second, mx)) = (loopback(), loopback());
     // Against their order in the configuration: the names count.
-    let manager = Manager::start(&file, vec![first, second], &[("LISTEN_FDNAMES", "submission:mx")]);
+    let manager = Manager::start(
+        &file,
+        vec![first, second],
+        &[("LISTEN_FDNAMES", "submission:mx")],
+    );
     assert_eq!(manager.told(), "READY=1\n");
     let log = log(&file);
-    for line in [format!("listener=\"mx\" address={mx}"), format!("listener=\"submission\" address={submission}")] {
+    for line in [
+        format!("listener=\"mx\" address={mx}"),
+        format!("listener=\"submission\" address={submission}"),
+    ] {
         assert!(log.contains(&line), "{line} is missing from\n{log}");
     }
     Client::connect(mx).await.sends("b@a.example").await;
@@ -167,17 +211,32 @@ async fn listeners_take_the_sockets_that_systemd_passes_by_name() {
 #[test]
 fn a_socket_that_is_not_passed_is_named_with_its_place_and_remedy() {
     let nobody = crate::support::peer::Nobody::at([127, 0, 0, 1]);
-    let (_folder, file) = place(&Wanted { listener: "systemd:mx", ..Wanted::mail_to(nobody.address) });
-    let place = format!("{}:5:12: listener \"mx\" has no socket \"mx\" from systemd", file.display());
+    let (_folder, file) = place(&Wanted {
+        listener: "systemd:mx",
+        ..Wanted::mail_to(nobody.address)
+    });
+    let place = format!(
+        "{}:5:12: listener \"mx\" has no socket \"mx\" from systemd",
+        file.display()
+    );
     let mut manager = Manager::start(&file, vec![loopback().0], &[("LISTEN_FDNAMES", "other")]);
     assert_eq!(manager.ends(), Some(1));
     let said = log(&file);
-    for words in [&*place, "systemd passed \"other\" only", "FileDescriptorName=mx", "gatepost.socket"] {
+    for words in [
+        &*place,
+        "systemd passed \"other\" only",
+        "FileDescriptorName=mx",
+        "gatepost.socket",
+    ] {
         assert!(said.contains(words), "{words:?} is missing from\n{said}");
     }
     let mut manager = Manager::start(&file, Vec::new(), &[]);
     assert_eq!(manager.ends(), Some(1));
-    assert!(log(&file).contains("systemd passed no socket"), "{}", log(&file));
+    assert!(
+        log(&file).contains("systemd passed no socket"),
+        "{}",
+        log(&file)
+    );
 }
 
 #[tokio::test]
@@ -187,6 +246,9 @@ async fn a_socket_that_no_listener_names_is_warned_of() {
     let manager = Manager::start(&file, vec![loopback().0], &[("LISTEN_FDNAMES", "stray")]);
     assert_eq!(manager.told(), "READY=1\n");
     let said = log(&file);
-    assert!(said.contains("systemd passed a socket that no listener names"), "{said}");
+    assert!(
+        said.contains("systemd passed a socket that no listener names"),
+        "{said}"
+    );
     assert!(said.contains("socket=\"stray\""), "{said}");
 }

@@ -1,10 +1,10 @@
 //! What becomes of recipients: answers, splits, lost connections, peers that cannot take a message.
 
 use bytes::Bytes;
-use gatepost::address::Mailbox;
-use gatepost::envelope::BodyType;
-use gatepost::failure::RecipientOutcome;
-use gatepost::spool::{Body, Spool as _, SqliteSpool};
+use gatepost::policy::failure::RecipientOutcome;
+use gatepost::smtp::address::Mailbox;
+use gatepost::smtp::envelope::BodyType;
+use gatepost::storage::spool::{Body, Spool as _, SqliteSpool};
 
 use crate::support::certificates::{BOTH, server_config};
 use crate::support::deliveries::{World, connector, deliver, failure, message, outcome, result};
@@ -15,8 +15,15 @@ fn plain() -> Manner {
 }
 
 fn smart_hosts(peers: &[&Peer]) -> String {
-    let hosts: Vec<String> = peers.iter().map(|peer| format!("mx.partner.example:{}", peer.address.port())).collect();
-    connector("partner", &["partner.example"], &format!("route = {hosts:?}\ntls = \"opportunistic\""))
+    let hosts: Vec<String> = peers
+        .iter()
+        .map(|peer| format!("mx.partner.example:{}", peer.address.port()))
+        .collect();
+    connector(
+        "partner",
+        &["partner.example"],
+        &format!("route = {hosts:?}\ntls = \"opportunistic\""),
+    )
 }
 
 #[tokio::test]
@@ -28,13 +35,26 @@ async fn each_recipient_has_its_own_result() {
         .answer(".", "250 2.0.0 queued as 42");
     let peer = Peer::start(manner).await;
     let outbound = world.outbound(&smart_hosts(&[&peer]));
-    let report =
-        deliver(&outbound, message(&["gone@partner.example", "b@partner.example", "later@partner.example"])).await;
+    let report = deliver(
+        &outbound,
+        message(&[
+            "gone@partner.example",
+            "b@partner.example",
+            "later@partner.example",
+        ]),
+    )
+    .await;
     let outcomes: Vec<String> = (0..3).map(|at| outcome(&report, at)).collect();
     assert_eq!(outcomes, ["bounced 5.1.1", "delivered", "deferred 4.2.1"]);
     let peer_name = format!("mx.partner.example [127.0.0.1]:{}", peer.address.port());
-    assert_eq!(failure(&report, 0).to_string(), format!("{peer_name}: answered RCPT TO with: 550 5.1.1 no such user"));
-    assert_eq!(result(&report, 1).via.as_ref().map(|via| via.peer.clone()), Some(peer_name));
+    assert_eq!(
+        failure(&report, 0).to_string(),
+        format!("{peer_name}: answered RCPT TO with: 550 5.1.1 no such user")
+    );
+    assert_eq!(
+        result(&report, 1).via.as_ref().map(|via| via.peer.clone()),
+        Some(peer_name)
+    );
 }
 
 /// A thousand recipients may each have an answer, and the queue keeps them for days.
@@ -42,20 +62,53 @@ async fn each_recipient_has_its_own_result() {
 async fn the_beginning_of_an_answer_is_kept_however_long_it_is() {
     let world = World::new().await;
     let long = |code: &str| -> &'static str {
-        format!("{}{code} end", format!("{code}-{}\r\n", "x".repeat(4000)).repeat(20)).leak()
+        format!(
+            "{}{code} end",
+            format!("{code}-{}\r\n", "x".repeat(4000)).repeat(20)
+        )
+        .leak()
     };
-    let peer = Peer::start(plain().answer("RCPT TO:<gone@", long("550")).answer(".", long("250"))).await;
+    let peer = Peer::start(
+        plain()
+            .answer("RCPT TO:<gone@", long("550"))
+            .answer(".", long("250")),
+    )
+    .await;
     let outbound = world.outbound(&smart_hosts(&[&peer]));
-    let report = deliver(&outbound, message(&["gone@partner.example", "b@partner.example"])).await;
-    assert_eq!([outcome(&report, 0), outcome(&report, 1)], ["bounced 5.0.0", "delivered"]);
-    let RecipientOutcome::Delivered(taken) = &result(&report, 1).outcome else { panic!("it was delivered") };
+    let report = deliver(
+        &outbound,
+        message(&["gone@partner.example", "b@partner.example"]),
+    )
+    .await;
+    assert_eq!(
+        [outcome(&report, 0), outcome(&report, 1)],
+        ["bounced 5.0.0", "delivered"]
+    );
+    let RecipientOutcome::Delivered(taken) = &result(&report, 1).outcome else {
+        panic!("it was delivered")
+    };
     for reply in [failure(&report, 0).peer_reply().expect("a reply"), taken] {
         let lengths: Vec<usize> = reply.lines().iter().map(|line| line.len()).collect();
         assert_eq!(lengths, [1024]);
     }
-    let greeted = Peer::start(Manner { greeting: long("554"), ..plain() }).await;
-    let report = deliver(&world.outbound(&smart_hosts(&[&greeted])), message(&["b@partner.example"])).await;
-    assert_eq!(failure(&report, 0).peer_reply().expect("a reply").lines().len(), 1);
+    let greeted = Peer::start(Manner {
+        greeting: long("554"),
+        ..plain()
+    })
+    .await;
+    let report = deliver(
+        &world.outbound(&smart_hosts(&[&greeted])),
+        message(&["b@partner.example"]),
+    )
+    .await;
+    assert_eq!(
+        failure(&report, 0)
+            .peer_reply()
+            .expect("a reply")
+            .lines()
+            .len(),
+        1
+    );
 }
 
 #[tokio::test]
@@ -64,34 +117,72 @@ async fn who_may_do_better_elsewhere_is_tried_elsewhere() {
     let first = Peer::start(plain().answer("RCPT TO:<later@", "450 4.2.1 later")).await;
     let second = Peer::start(plain()).await;
     let outbound = world.outbound(&smart_hosts(&[&first, &second]));
-    let report = deliver(&outbound, message(&["b@partner.example", "later@partner.example"])).await;
-    assert_eq!([outcome(&report, 0), outcome(&report, 1)], ["delivered", "delivered"]);
+    let report = deliver(
+        &outbound,
+        message(&["b@partner.example", "later@partner.example"]),
+    )
+    .await;
+    assert_eq!(
+        [outcome(&report, 0), outcome(&report, 1)],
+        ["delivered", "delivered"]
+    );
     outbound.close();
     let heard = second.heard_to_the_end().await;
-    assert!(heard[0].has("RCPT TO:<later@partner.example>") && !heard[0].has("RCPT TO:<b@"), "{heard:?}");
+    assert!(
+        heard[0].has("RCPT TO:<later@partner.example>") && !heard[0].has("RCPT TO:<b@"),
+        "{heard:?}"
+    );
     assert_eq!((first.messages().len(), second.messages().len()), (1, 1));
 }
 
 #[tokio::test]
 async fn what_failed_on_the_way_is_told_of_those_for_whom_it_did() {
     let world = World::new().await;
-    let first = plain().answer("RCPT TO:<b@", "450 4.2.1 b is away").answer("RCPT TO:<c@", "450 4.2.1 c is away");
-    let second = plain().answer("RCPT TO:<c@", "550 5.1.1 c is gone").answer(".", "451 4.3.0 not now");
+    let first = plain()
+        .answer("RCPT TO:<b@", "450 4.2.1 b is away")
+        .answer("RCPT TO:<c@", "450 4.2.1 c is away");
+    let second = plain()
+        .answer("RCPT TO:<c@", "550 5.1.1 c is gone")
+        .answer(".", "451 4.3.0 not now");
     let (first, second) = (Peer::start(first).await, Peer::start(second).await);
     let outbound = world.outbound(&smart_hosts(&[&first, &second]));
-    let report = deliver(&outbound, message(&["b@partner.example", "c@partner.example"])).await;
-    let told = |at| result(&report, at).trail.iter().map(ToString::to_string).collect::<Vec<_>>();
-    let ends = |told: &[String], ends: [&str; 2]| told.len() == 2 && (0..2).all(|at| told[at].ends_with(ends[at]));
-    assert!(ends(&told(0), ["450 4.2.1 b is away", "451 4.3.0 not now"]), "{:?}", told(0));
-    assert!(ends(&told(1), ["450 4.2.1 c is away", "550 5.1.1 c is gone"]), "{:?}", told(1));
+    let report = deliver(
+        &outbound,
+        message(&["b@partner.example", "c@partner.example"]),
+    )
+    .await;
+    let told = |at| {
+        result(&report, at)
+            .trail
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+    };
+    let ends = |told: &[String], ends: [&str; 2]| {
+        told.len() == 2 && (0..2).all(|at| told[at].ends_with(ends[at]))
+    };
+    assert!(
+        ends(&told(0), ["450 4.2.1 b is away", "451 4.3.0 not now"]),
+        "{:?}",
+        told(0)
+    );
+    assert!(
+        ends(&told(1), ["450 4.2.1 c is away", "550 5.1.1 c is gone"]),
+        "{:?}",
+        told(1)
+    );
     assert_eq!(report.trail.len(), 4, "{:?}", report.trail);
 }
 
 fn heard_of(peer: &Peer, command: &str) -> usize {
-    peer.heard().iter().filter(|heard| heard.has(command)).count()
+    peer.heard()
+        .iter()
+        .filter(|heard| heard.has(command))
+        .count()
 }
 
-/// A message that greylisting, or a full disk behind all hosts, puts off is not sent to each of them.
+/// A message that greylisting, or a full disk behind all hosts, puts off is not sent to each of
+/// them.
 #[tokio::test]
 async fn what_is_put_off_twice_is_not_tried_at_every_other_host() {
     let world = World::new().await;
@@ -102,7 +193,11 @@ async fn what_is_put_off_twice_is_not_tried_at_every_other_host() {
             let outbound = world.outbound(&smart_hosts(&peers.each_ref()));
             let report = deliver(&outbound, message(&["b@partner.example"])).await;
             assert_eq!(outcome(&report, 0), "deferred 4.7.1", "{answer} to {at}");
-            assert_eq!(peers.map(|peer| heard_of(&peer, at)), [1, 1, 0, 0], "{answer} to {at}");
+            assert_eq!(
+                peers.map(|peer| heard_of(&peer, at)),
+                [1, 1, 0, 0],
+                "{answer} to {at}"
+            );
         }
     }
 }
@@ -115,17 +210,34 @@ async fn who_was_not_answered_goes_on_however_many_others_were() {
     let nobody = Nobody::at([127, 0, 0, 1]);
     let lost = Peer::start(plain().answer("MAIL", "")).await;
     let narrow = [Peer::start(later()).await, Peer::start(later()).await];
-    let wide = Manner { keywords: &["PIPELINING", "SMTPUTF8", "8BITMIME"], ..plain() };
+    let wide = Manner {
+        keywords: &["PIPELINING", "SMTPUTF8", "8BITMIME"],
+        ..plain()
+    };
     let wide = Peer::start(wide).await;
-    let addresses = [nobody.address, lost.address, narrow[0].address, narrow[1].address, wide.address];
+    let addresses = [
+        nobody.address,
+        lost.address,
+        narrow[0].address,
+        narrow[1].address,
+        wide.address,
+    ];
     let hosts = addresses.map(|address| format!("mx.partner.example:{}", address.port()));
     let route = format!("route = {hosts:?}\ntls = \"opportunistic\"");
     let outbound = world.outbound(&connector("partner", &["partner.example"], &route));
     let mut entry = message(&["later@partner.example", "u@partner.example"]);
-    entry.envelope.recipients[1].mailbox = Mailbox::parse("jürgen@partner.example").expect("a mailbox");
+    entry.envelope.recipients[1].mailbox =
+        Mailbox::parse("jürgen@partner.example").expect("a mailbox");
     let report = deliver(&outbound, entry).await;
-    assert_eq!([outcome(&report, 0), outcome(&report, 1)], ["deferred 4.2.1", "delivered"], "{report:?}");
-    assert_eq!(narrow.map(|peer| heard_of(&peer, "RCPT TO:<later@")), [1, 1]);
+    assert_eq!(
+        [outcome(&report, 0), outcome(&report, 1)],
+        ["deferred 4.2.1", "delivered"],
+        "{report:?}"
+    );
+    assert_eq!(
+        narrow.map(|peer| heard_of(&peer, "RCPT TO:<later@")),
+        [1, 1]
+    );
     assert!(heard_of(&wide, "RCPT TO:<jürgen@") == 1 && heard_of(&wide, "RCPT TO:<later@") == 0);
 }
 
@@ -139,37 +251,76 @@ async fn sessions_that_put_nobody_off_do_not_count() {
         .answer_after(2, "RCPT TO:<c@", "450 4.2.1 later")
         .answer("RCPT TO:<c@", "452 4.5.3 too many");
     let (first, second) = (Peer::start(first).await, Peer::start(plain()).await);
-    let outbound = world.outbound(&format!("{}\nmessages_per_connection = 1", smart_hosts(&[&first, &second])));
-    let to = ["a@partner.example", "b@partner.example", "c@partner.example"];
+    let outbound = world.outbound(&format!(
+        "{}\nmessages_per_connection = 1",
+        smart_hosts(&[&first, &second])
+    ));
+    let to = [
+        "a@partner.example",
+        "b@partner.example",
+        "c@partner.example",
+    ];
     let report = deliver(&outbound, message(&to)).await;
-    assert_eq!([0, 1, 2].map(|at| outcome(&report, at)), ["delivered", "delivered", "delivered"], "{report:?}");
+    assert_eq!(
+        [0, 1, 2].map(|at| outcome(&report, at)),
+        ["delivered", "delivered", "delivered"],
+        "{report:?}"
+    );
     assert_eq!((first.messages().len(), second.messages().len()), (2, 1));
 }
 
 #[tokio::test]
 async fn a_session_has_ended_before_the_next_host_is_dialled() {
     let world = World::new().await;
-    let small = Manner { keywords: &["SIZE 10"], ..plain() };
-    for manner in [plain().answer("RCPT", "450 4.2.1 later"), plain().answer(".", "450 4.2.1 later"), small] {
+    let small = Manner {
+        keywords: &["SIZE 10"],
+        ..plain()
+    };
+    for manner in [
+        plain().answer("RCPT", "450 4.2.1 later"),
+        plain().answer(".", "450 4.2.1 later"),
+        small,
+    ] {
         let (first, second) = (Peer::start(manner).await, Peer::start(plain()).await);
         let outbound = world.outbound(&smart_hosts(&[&first, &second]));
-        assert_eq!(outcome(&deliver(&outbound, message(&["b@partner.example"])).await, 0), "delivered");
+        assert_eq!(
+            outcome(
+                &deliver(&outbound, message(&["b@partner.example"])).await,
+                0
+            ),
+            "delivered"
+        );
         let heard = first.heard();
-        assert_eq!(heard[0].commands.last().map(String::as_str), Some("QUIT"), "{heard:?}");
-        assert!(!second.heard()[0].has("QUIT"), "it waits for the next message");
+        assert_eq!(
+            heard[0].commands.last().map(String::as_str),
+            Some("QUIT"),
+            "{heard:?}"
+        );
+        assert!(
+            !second.heard()[0].has("QUIT"),
+            "it waits for the next message"
+        );
     }
 }
 
 #[tokio::test]
 async fn a_permanent_answer_is_final_whatever_hops_are_left() {
     let world = World::new().await;
-    for (stage, words) in [("MAIL", "MAIL FROM"), ("DATA", "DATA"), (".", "the end of the message")] {
+    for (stage, words) in [
+        ("MAIL", "MAIL FROM"),
+        ("DATA", "DATA"),
+        (".", "the end of the message"),
+    ] {
         let first = Peer::start(plain().answer(stage, "554 5.7.1 no")).await;
         let second = Peer::start(plain()).await;
         let outbound = world.outbound(&smart_hosts(&[&first, &second]));
         let report = deliver(&outbound, message(&["b@partner.example"])).await;
         assert_eq!(outcome(&report, 0), "bounced 5.7.1");
-        assert!(failure(&report, 0).to_string().contains(&format!("answered {words} with: 554 5.7.1 no")));
+        assert!(
+            failure(&report, 0)
+                .to_string()
+                .contains(&format!("answered {words} with: 554 5.7.1 no"))
+        );
         assert!(second.heard().is_empty());
     }
 }
@@ -177,7 +328,11 @@ async fn a_permanent_answer_is_final_whatever_hops_are_left() {
 #[tokio::test]
 async fn a_host_that_takes_no_mail_at_all_bounces_nothing() {
     let world = World::new().await;
-    let peer = Peer::start(Manner { greeting: "554 5.3.2 no service", ..plain() }).await;
+    let peer = Peer::start(Manner {
+        greeting: "554 5.3.2 no service",
+        ..plain()
+    })
+    .await;
     let outbound = world.outbound(&smart_hosts(&[&peer]));
     let report = deliver(&outbound, message(&["b@partner.example"])).await;
     assert_eq!(outcome(&report, 0), "deferred 4.3.2");
@@ -186,11 +341,20 @@ async fn a_host_that_takes_no_mail_at_all_bounces_nothing() {
 #[tokio::test]
 async fn too_many_recipients_go_in_further_transactions_on_one_connection() {
     let world = World::new().await;
-    let manner = plain().answer_after(1, "RCPT TO:<c@", "250 ok").answer("RCPT TO:<c@", "452 4.5.3 too many");
+    let manner = plain()
+        .answer_after(1, "RCPT TO:<c@", "250 ok")
+        .answer("RCPT TO:<c@", "452 4.5.3 too many");
     let peer = Peer::start(manner).await;
     let outbound = world.outbound(&smart_hosts(&[&peer]));
-    let report = deliver(&outbound, message(&["b@partner.example", "c@partner.example"])).await;
-    assert_eq!([outcome(&report, 0), outcome(&report, 1)], ["delivered", "delivered"]);
+    let report = deliver(
+        &outbound,
+        message(&["b@partner.example", "c@partner.example"]),
+    )
+    .await;
+    assert_eq!(
+        [outcome(&report, 0), outcome(&report, 1)],
+        ["delivered", "delivered"]
+    );
     outbound.close();
     let heard = peer.heard_to_the_end().await;
     assert_eq!((heard.len(), heard[0].messages.len()), (1, 2));
@@ -200,18 +364,46 @@ async fn too_many_recipients_go_in_further_transactions_on_one_connection() {
 async fn no_connection_carries_more_transactions_than_messages_are_allowed_on_it() {
     let world = World::new().await;
     // Takes one recipient at a time.
-    let one = |manner: Manner, name| manner.answer_after(1, name, "250 ok").answer(name, "452 4.5.3 too many");
+    let one = |manner: Manner, name| {
+        manner
+            .answer_after(1, name, "250 ok")
+            .answer(name, "452 4.5.3 too many")
+    };
     let manner = one(plain(), "RCPT TO:<c@").answer_after(2, "RCPT TO:<d@", "250 ok");
     let peer = Peer::start(manner.answer("RCPT TO:<d@", "452 4.5.3 too many")).await;
-    let outbound = world.outbound(&format!("{}\nmessages_per_connection = 2", smart_hosts(&[&peer])));
-    let to = ["a@partner.example", "b@partner.example", "c@partner.example", "d@partner.example"];
-    assert_eq!(outcome(&deliver(&outbound, message(&to[..1])).await, 0), "delivered");
+    let outbound = world.outbound(&format!(
+        "{}\nmessages_per_connection = 2",
+        smart_hosts(&[&peer])
+    ));
+    let to = [
+        "a@partner.example",
+        "b@partner.example",
+        "c@partner.example",
+        "d@partner.example",
+    ];
+    assert_eq!(
+        outcome(&deliver(&outbound, message(&to[..1])).await, 0),
+        "delivered"
+    );
     let report = deliver(&outbound, message(&to[1..])).await;
-    assert_eq!([0, 1, 2].map(|at| outcome(&report, at)), ["delivered", "delivered", "delivered"], "{report:?}");
+    assert_eq!(
+        [0, 1, 2].map(|at| outcome(&report, at)),
+        ["delivered", "delivered", "delivered"],
+        "{report:?}"
+    );
     assert_eq!(report.trail.len(), 0, "{:?}", report.trail);
     outbound.close();
-    let messages: Vec<usize> = peer.heard_to_the_end().await.iter().map(|heard| heard.messages.len()).collect();
-    assert_eq!(messages, [2, 2], "the first message, and the second in three transactions");
+    let messages: Vec<usize> = peer
+        .heard_to_the_end()
+        .await
+        .iter()
+        .map(|heard| heard.messages.len())
+        .collect();
+    assert_eq!(
+        messages,
+        [2, 2],
+        "the first message, and the second in three transactions"
+    );
 }
 
 #[tokio::test]
@@ -222,25 +414,51 @@ async fn a_connection_in_the_place_of_a_spent_one_is_for_the_rest_alone() {
         .answer_after(1, "RCPT TO:<c@", "250 ok")
         .answer("RCPT TO:<c@", "452 4.5.3 too many");
     let (first, second) = (Peer::start(first).await, Peer::start(plain()).await);
-    let outbound = world.outbound(&format!("{}\nmessages_per_connection = 1", smart_hosts(&[&first, &second])));
-    let to = ["later@partner.example", "b@partner.example", "c@partner.example"];
+    let outbound = world.outbound(&format!(
+        "{}\nmessages_per_connection = 1",
+        smart_hosts(&[&first, &second])
+    ));
+    let to = [
+        "later@partner.example",
+        "b@partner.example",
+        "c@partner.example",
+    ];
     let report = deliver(&outbound, message(&to)).await;
-    assert_eq!([0, 1, 2].map(|at| outcome(&report, at)), ["delivered", "delivered", "delivered"], "{report:?}");
+    assert_eq!(
+        [0, 1, 2].map(|at| outcome(&report, at)),
+        ["delivered", "delivered", "delivered"],
+        "{report:?}"
+    );
     assert_eq!((first.messages().len(), second.messages().len()), (2, 1));
-    assert_eq!(heard_of(&first, "RCPT TO:<later@"), 1, "it was asked again what it had answered");
+    assert_eq!(
+        heard_of(&first, "RCPT TO:<later@"),
+        1,
+        "it was asked again what it had answered"
+    );
 }
 
 #[tokio::test]
 async fn who_could_not_be_named_any_more_is_not_forgotten() {
     let world = World::new().await;
     for (farewell, words) in [
-        ("", "the peer closed the connection instead of replying to MAIL FROM"),
+        (
+            "",
+            "the peer closed the connection instead of replying to MAIL FROM",
+        ),
         ("421 4.3.2 bye", "MAIL FROM with: 421 4.3.2 bye"),
     ] {
         let manner = plain().answer("RCPT TO:<c@", "452 4.5.3 too many");
-        let peer = Peer::start(Manner { farewell: Some(farewell), ..manner }).await;
+        let peer = Peer::start(Manner {
+            farewell: Some(farewell),
+            ..manner
+        })
+        .await;
         let outbound = world.outbound(&smart_hosts(&[&peer]));
-        let report = deliver(&outbound, message(&["b@partner.example", "c@partner.example"])).await;
+        let report = deliver(
+            &outbound,
+            message(&["b@partner.example", "c@partner.example"]),
+        )
+        .await;
         assert_eq!(outcome(&report, 0), "delivered");
         let reason = failure(&report, 1).to_string();
         // The farewell may come along with the answer to the dot.
@@ -255,8 +473,14 @@ async fn a_thousand_recipients_go_in_one_transaction() {
     let world = World::new().await;
     let peer = Peer::start(plain()).await;
     let outbound = world.outbound(&smart_hosts(&[&peer]));
-    let recipients: Vec<String> = (0..1000).map(|at| format!("u{at}@partner.example")).collect();
-    let report = deliver(&outbound, message(&recipients.iter().map(String::as_str).collect::<Vec<_>>())).await;
+    let recipients: Vec<String> = (0..1000)
+        .map(|at| format!("u{at}@partner.example"))
+        .collect();
+    let report = deliver(
+        &outbound,
+        message(&recipients.iter().map(String::as_str).collect::<Vec<_>>()),
+    )
+    .await;
     assert!((0..1000).all(|at| outcome(&report, at) == "delivered"));
     assert_eq!(peer.messages().len(), 1);
 }
@@ -269,7 +493,13 @@ async fn without_an_answer_to_the_dot_no_other_hop_is_tried() {
     let outbound = world.outbound(&smart_hosts(&[&first, &second]));
     let report = deliver(&outbound, message(&["b@partner.example"])).await;
     assert_eq!(outcome(&report, 0), "deferred 4.4.2");
-    assert!(failure(&report, 0).to_string().contains("may be delivered again"), "{}", failure(&report, 0));
+    assert!(
+        failure(&report, 0)
+            .to_string()
+            .contains("may be delivered again"),
+        "{}",
+        failure(&report, 0)
+    );
     assert!(second.heard().is_empty(), "a second copy was sent");
 }
 
@@ -281,7 +511,11 @@ async fn a_connection_lost_before_the_dot_leads_to_the_next_hop() {
         let second = Peer::start(plain()).await;
         let outbound = world.outbound(&smart_hosts(&[&first, &second]));
         let report = deliver(&outbound, message(&["b@partner.example"])).await;
-        assert_eq!((outcome(&report, 0).as_str(), report.trail.len()), ("delivered", 1), "lost at {at}");
+        assert_eq!(
+            (outcome(&report, 0).as_str(), report.trail.len()),
+            ("delivered", 1),
+            "lost at {at}"
+        );
         assert_eq!(second.messages().len(), 1, "lost at {at}");
     }
 }
@@ -289,12 +523,21 @@ async fn a_connection_lost_before_the_dot_leads_to_the_next_hop() {
 #[tokio::test]
 async fn a_peer_that_says_nothing_is_left_after_the_time_limit() {
     let world = World::new().await;
-    let mute = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("loopback");
-    let route = format!("route = [\"[127.0.0.1]:{}\"]", mute.local_addr().expect("bound").port());
+    let mute = tokio::net::TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("loopback");
+    let route = format!(
+        "route = [\"[127.0.0.1]:{}\"]",
+        mute.local_addr().expect("bound").port()
+    );
     let outbound = world.outbound(&connector("partner", &["partner.example"], &route));
     let report = deliver(&outbound, message(&["b@partner.example"])).await;
     assert_eq!(outcome(&report, 0), "deferred 4.4.2");
-    assert!(failure(&report, 0).to_string().ends_with("no reply to the connection within 2 s"));
+    assert!(
+        failure(&report, 0)
+            .to_string()
+            .ends_with("no reply to the connection within 2 s")
+    );
 }
 
 #[tokio::test]
@@ -306,17 +549,33 @@ async fn nobody_there_is_told_as_such() {
     let outbound = world.outbound(&connector("partner", &["partner.example"], &policy));
     let report = deliver(&outbound, message(&["b@partner.example"])).await;
     assert_eq!(outcome(&report, 0), "deferred 4.4.1");
-    assert_eq!(report.trail.len(), 2, "one for each MX host: {:?}", report.trail);
+    assert_eq!(
+        report.trail.len(),
+        2,
+        "one for each MX host: {:?}",
+        report.trail
+    );
     let text = report.trail[0].to_string();
-    assert!(text.starts_with(&format!("mx1.partner.example [127.0.0.1]:{port}: cannot connect: ")), "{text}");
+    assert!(
+        text.starts_with(&format!(
+            "mx1.partner.example [127.0.0.1]:{port}: cannot connect: "
+        )),
+        "{text}"
+    );
 }
 
 #[tokio::test]
 async fn a_domain_without_mail_bounces_at_once() {
     let world = World::new().await;
     let outbound = world.outbound("");
-    for (recipient, ends) in [("b@null.example", "bounced 5.1.10"), ("b@absent.example", "bounced 5.1.2")] {
-        assert_eq!(outcome(&deliver(&outbound, message(&[recipient])).await, 0), ends);
+    for (recipient, ends) in [
+        ("b@null.example", "bounced 5.1.10"),
+        ("b@absent.example", "bounced 5.1.2"),
+    ] {
+        assert_eq!(
+            outcome(&deliver(&outbound, message(&[recipient])).await, 0),
+            ends
+        );
     }
 }
 
@@ -324,16 +583,25 @@ async fn a_domain_without_mail_bounces_at_once() {
 async fn the_second_mx_host_takes_what_the_first_cannot() {
     let world = World::new().await;
     let (_nobody, backup) = Nobody::before(plain).await;
-    let outbound =
-        world.outbound(&connector("partner", &["partner.example"], &format!("port = {}", backup.address.port())));
+    let outbound = world.outbound(&connector(
+        "partner",
+        &["partner.example"],
+        &format!("port = {}", backup.address.port()),
+    ));
     let report = deliver(&outbound, message(&["b@partner.example"])).await;
-    assert_eq!((outcome(&report, 0).as_str(), report.trail.len()), ("delivered", 1));
+    assert_eq!(
+        (outcome(&report, 0).as_str(), report.trail.len()),
+        ("delivered", 1)
+    );
 }
 
 #[tokio::test]
 async fn what_a_peer_cannot_take_is_tried_elsewhere_and_then_bounced() {
     let world = World::new().await;
-    let small = || Manner { keywords: &["PIPELINING", "SIZE 10"], ..plain() };
+    let small = || Manner {
+        keywords: &["PIPELINING", "SIZE 10"],
+        ..plain()
+    };
     let mut eight_bit = message(&["b@partner.example"]);
     eight_bit.envelope.needs.eight_bit = true;
     eight_bit.envelope.body = BodyType::EightBitMime;
@@ -341,19 +609,39 @@ async fn what_a_peer_cannot_take_is_tried_elsewhere_and_then_bounced() {
     utf8.envelope.needs.utf8_header = true;
     for (entry, manner, ends) in [
         (message(&["b@partner.example"]), small(), "bounced 5.3.4"),
-        (eight_bit, Manner { keywords: &["PIPELINING"], ..plain() }, "bounced 5.6.3"),
+        (
+            eight_bit,
+            Manner {
+                keywords: &["PIPELINING"],
+                ..plain()
+            },
+            "bounced 5.6.3",
+        ),
         (utf8, plain(), "bounced 5.6.7"),
     ] {
-        let able = Manner { keywords: &["SIZE", "SMTPUTF8", "8BITMIME"], ..plain() };
+        let able = Manner {
+            keywords: &["SIZE", "SMTPUTF8", "8BITMIME"],
+            ..plain()
+        };
         let (first, second) = (Peer::start(manner).await, Peer::start(able).await);
         let alone = world.outbound(&smart_hosts(&[&first]));
         assert_eq!(outcome(&deliver(&alone, entry.clone()).await, 0), ends);
         let both = world.outbound(&smart_hosts(&[&first, &second]));
         let report = deliver(&both, entry).await;
-        assert_eq!((outcome(&report, 0).as_str(), report.trail.len()), ("delivered", 1));
+        assert_eq!(
+            (outcome(&report, 0).as_str(), report.trail.len()),
+            ("delivered", 1)
+        );
         alone.close();
         both.close();
-        assert!(first.heard_to_the_end().await.iter().all(|heard| !heard.has("MAIL")), "MAIL was said for nothing");
+        assert!(
+            first
+                .heard_to_the_end()
+                .await
+                .iter()
+                .all(|heard| !heard.has("MAIL")),
+            "MAIL was said for nothing"
+        );
     }
 }
 
@@ -361,16 +649,34 @@ async fn what_a_peer_cannot_take_is_tried_elsewhere_and_then_bounced() {
 #[tokio::test]
 async fn what_a_peer_cannot_take_waits_for_the_host_that_could_not_be_asked() {
     let world = World::new().await;
-    let small = || Manner { keywords: &["PIPELINING", "SIZE 10"], ..plain() };
+    let small = || Manner {
+        keywords: &["PIPELINING", "SIZE 10"],
+        ..plain()
+    };
     let nobody = Nobody::at([127, 0, 0, 1]);
     let busy = Peer::start(plain().answer("RCPT", "450 4.2.1 later")).await;
     let (first, second) = (Peer::start(small()).await, Peer::start(small()).await);
     for (hosts, ends) in [
-        ([nobody.address, first.address, second.address], "deferred 4.3.4"),
-        ([first.address, nobody.address, second.address], "deferred 4.3.4"),
-        ([first.address, second.address, nobody.address], "deferred 4.3.4"),
-        ([busy.address, first.address, second.address], "deferred 4.3.4"),
-        ([first.address, second.address, first.address], "bounced 5.3.4"),
+        (
+            [nobody.address, first.address, second.address],
+            "deferred 4.3.4",
+        ),
+        (
+            [first.address, nobody.address, second.address],
+            "deferred 4.3.4",
+        ),
+        (
+            [first.address, second.address, nobody.address],
+            "deferred 4.3.4",
+        ),
+        (
+            [busy.address, first.address, second.address],
+            "deferred 4.3.4",
+        ),
+        (
+            [first.address, second.address, first.address],
+            "bounced 5.3.4",
+        ),
     ] {
         let route = hosts.map(|address| format!("mx.partner.example:{}", address.port()));
         let policy = format!("route = {route:?}\ntls = \"opportunistic\"");
@@ -380,21 +686,34 @@ async fn what_a_peer_cannot_take_waits_for_the_host_that_could_not_be_asked() {
     }
 }
 
-/// The host that could take it does not meet the policy: what becomes of that is the administrator's to say.
+/// The host that could take it does not meet the policy: what becomes of that is the
+/// administrator's to say.
 #[tokio::test]
 async fn what_a_peer_cannot_take_leaves_a_policy_that_is_not_met_to_on_failure() {
     let world = World::new().await;
     let pair = world.authority.issue(&["mx.partner.example"]);
     let small = Manner::new(Starttls::Tls(server_config(&pair, BOTH).into()));
-    let small = Peer::start(Manner { keywords: &["SIZE 10"], ..small }).await;
+    let small = Peer::start(Manner {
+        keywords: &["SIZE 10"],
+        ..small
+    })
+    .await;
     let clear = Peer::start(plain()).await;
-    for (on_failure, ends) in [("defer", "deferred 4.7.4"), ("hold", "held 4.7.4"), ("bounce", "bounced 5.7.4")] {
+    for (on_failure, ends) in [
+        ("defer", "deferred 4.7.4"),
+        ("hold", "held 4.7.4"),
+        ("bounce", "bounced 5.7.4"),
+    ] {
         for peers in [[&small, &clear], [&clear, &small]] {
             let more = format!("verify = \"none\"\non_failure = \"{on_failure}\"");
-            let forced = smart_hosts(&peers).replace("opportunistic\"", &format!("forced\"\n{more}"));
+            let forced =
+                smart_hosts(&peers).replace("opportunistic\"", &format!("forced\"\n{more}"));
             let report = deliver(&world.outbound(&forced), message(&["b@partner.example"])).await;
             assert_eq!(outcome(&report, 0), ends, "{report:?}");
-            assert!(report.trail.len() == 2 && clear.heard().iter().all(|heard| !heard.has("MAIL")), "{report:?}");
+            assert!(
+                report.trail.len() == 2 && clear.heard().iter().all(|heard| !heard.has("MAIL")),
+                "{report:?}"
+            );
         }
     }
 }
@@ -403,7 +722,10 @@ async fn what_a_peer_cannot_take_leaves_a_policy_that_is_not_met_to_on_failure()
 #[tokio::test]
 async fn what_a_host_cannot_take_is_final_though_another_address_of_it_is_dead() {
     let world = World::new().await;
-    let small = || Manner { keywords: &["PIPELINING", "SIZE 10"], ..plain() };
+    let small = || Manner {
+        keywords: &["PIPELINING", "SIZE 10"],
+        ..plain()
+    };
     let first = Peer::start(small()).await;
     let (_nobody, second) = Nobody::before(small).await;
     for port in [first.address.port(), second.address.port()] {
@@ -422,9 +744,14 @@ async fn what_no_host_can_take_bounces_whatever_becomes_of_others() {
     let (first, second) = (Peer::start(later()).await, Peer::start(later()).await);
     let outbound = world.outbound(&smart_hosts(&[&first, &second]));
     let mut entry = message(&["later@partner.example", "u@partner.example"]);
-    entry.envelope.recipients[1].mailbox = Mailbox::parse("jürgen@partner.example").expect("a mailbox");
+    entry.envelope.recipients[1].mailbox =
+        Mailbox::parse("jürgen@partner.example").expect("a mailbox");
     let report = deliver(&outbound, entry).await;
-    assert_eq!([outcome(&report, 0), outcome(&report, 1)], ["deferred 4.2.1", "bounced 5.6.7"], "{report:?}");
+    assert_eq!(
+        [outcome(&report, 0), outcome(&report, 1)],
+        ["deferred 4.2.1", "bounced 5.6.7"],
+        "{report:?}"
+    );
 }
 
 #[tokio::test]
@@ -433,9 +760,13 @@ async fn only_the_recipient_that_needs_smtputf8_fails_without_it() {
     let peer = Peer::start(plain()).await;
     let outbound = world.outbound(&smart_hosts(&[&peer]));
     let mut entry = message(&["b@partner.example", "c@partner.example"]);
-    entry.envelope.recipients[1].mailbox = Mailbox::parse("jürgen@partner.example").expect("a mailbox");
+    entry.envelope.recipients[1].mailbox =
+        Mailbox::parse("jürgen@partner.example").expect("a mailbox");
     let report = deliver(&outbound, entry).await;
-    assert_eq!([outcome(&report, 0), outcome(&report, 1)], ["delivered", "bounced 5.6.7"]);
+    assert_eq!(
+        [outcome(&report, 0), outcome(&report, 1)],
+        ["delivered", "bounced 5.6.7"]
+    );
 }
 
 #[tokio::test]
@@ -443,13 +774,19 @@ async fn a_large_message_arrives_as_it_is() {
     let world = World::new().await;
     let peer = Peer::start(plain()).await;
     let outbound = world.outbound(&smart_hosts(&[&peer]));
-    let content: Vec<u8> =
-        b"Subject: large\r\n\r\n".iter().copied().chain(b"..dots\r\n.\r\n..\r\nx\r\n".repeat(100_000)).collect();
+    let content: Vec<u8> = b"Subject: large\r\n\r\n"
+        .iter()
+        .copied()
+        .chain(b"..dots\r\n.\r\n..\r\nx\r\n".repeat(100_000))
+        .collect();
     let mut entry = message(&["b@partner.example"]);
     entry.size = content.len() as u64;
     entry.body = Body::Memory(Bytes::from(content.clone()));
     assert_eq!(outcome(&deliver(&outbound, entry).await, 0), "delivered");
-    assert!(peer.messages() == [content], "the content was changed on the way");
+    assert!(
+        peer.messages() == [content],
+        "the content was changed on the way"
+    );
 }
 
 /// The fault shows only when the last chunk is read: by then most of the message has been sent.
@@ -461,9 +798,17 @@ async fn half_a_message_never_passes_for_a_whole_one() {
     let folder = tempfile::tempdir().expect("a folder");
     let spool = SqliteSpool::open(folder.path()).expect("a spool");
     let mut draft = spool.draft();
-    draft.write(&b"a line of the message\r\n".repeat(20_000)).await.expect("written");
-    let (_, entry) = spool.commit(draft, message(&["b@partner.example"]).envelope).await.expect("durable");
-    let Body::File(file) = &entry.body else { panic!("a large message has a file of its own") };
+    draft
+        .write(&b"a line of the message\r\n".repeat(20_000))
+        .await
+        .expect("written");
+    let (_, entry) = spool
+        .commit(draft, message(&["b@partner.example"]).envelope)
+        .await
+        .expect("durable");
+    let Body::File(file) = &entry.body else {
+        panic!("a large message has a file of its own")
+    };
     let mut stored = std::fs::read(file.path()).expect("readable");
     *stored.last_mut().expect("not empty") ^= 1;
     std::fs::write(file.path(), stored).expect("writable");
@@ -471,6 +816,10 @@ async fn half_a_message_never_passes_for_a_whole_one() {
     let report = deliver(&outbound, entry).await;
     assert_eq!(outcome(&report, 0), "deferred 4.3.0");
     let heard = first.heard_to_the_end().await;
-    assert_eq!(heard[0].commands.last().map(String::as_str), Some("(half a message)"), "{heard:?}");
+    assert_eq!(
+        heard[0].commands.last().map(String::as_str),
+        Some("(half a message)"),
+        "{heard:?}"
+    );
     assert!(heard[0].messages.is_empty() && second.heard().is_empty());
 }

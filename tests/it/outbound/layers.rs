@@ -1,8 +1,8 @@
 //! Layers that meet: what a message asks beside what its domain publishes, exceptions beside the
 //! connector's demand, and connections that were cleared under another policy.
 
-use gatepost::envelope::TlsRequirement;
-use gatepost::spool::Entry;
+use gatepost::smtp::envelope::TlsRequirement;
+use gatepost::storage::spool::Entry;
 use hickory_resolver::proto::rr::RecordType;
 
 use crate::support::certificates::{Authority, Pair, self_signed};
@@ -32,14 +32,33 @@ fn own(name: &str) -> Pair {
 #[tokio::test]
 async fn tls_required_no_sets_dane_and_mta_sts_aside_and_asks_for_neither() {
     let published = own(HOST);
-    for (kind, peer) in [(Kind::Signed, in_clear().await), (Kind::Unsigned, in_clear().await)] {
+    for (kind, peer) in [
+        (Kind::Signed, in_clear().await),
+        (Kind::Unsigned, in_clear().await),
+    ] {
         let records = one_host(DOMAIN) + &sts(DOMAIN, "1") + &tlsa(HOST, &peer, &published);
-        let internet = Internet::new(Authority::root("Test"), &[(DOMAIN, kind, records)], &[DOMAIN]).await;
-        internet.policies.publish(DOMAIN, &policy("enforce", &[HOST]));
+        let internet = Internet::new(
+            Authority::root("Test"),
+            &[(DOMAIN, kind, records)],
+            &[DOMAIN],
+        )
+        .await;
+        internet
+            .policies
+            .publish(DOMAIN, &policy("enforce", &[HOST]));
         let outbound = internet.outbound(&peer, "");
-        assert_eq!(outcome(&deliver(&outbound, asking(TlsRequirement::Relaxed)).await, 0), "delivered");
+        assert_eq!(
+            outcome(
+                &deliver(&outbound, asking(TlsRequirement::Relaxed)).await,
+                0
+            ),
+            "delivered"
+        );
         let tlsa = format!("_{}._tcp.{HOST}", peer.address.port());
-        assert_eq!(internet.names.asked(&tlsa, RecordType::TLSA) + internet.policies.requests(DOMAIN), 0);
+        assert_eq!(
+            internet.names.asked(&tlsa, RecordType::TLSA) + internet.policies.requests(DOMAIN),
+            0
+        );
         // Any other message is held to it.
         let report = deliver(&outbound, asking(TlsRequirement::Ordinary)).await;
         assert_eq!(outcome(&report, 0), "deferred 4.7.4", "{report:?}");
@@ -50,13 +69,29 @@ async fn tls_required_no_sets_dane_and_mta_sts_aside_and_asks_for_neither() {
 #[tokio::test]
 async fn tls_required_no_never_sets_the_connectors_own_demand_aside() {
     let (pair, other) = (own(HOST), own(HOST));
-    for demand in ["verify = \"none\"", "verify = \"name\"", "verify = \"dane\""] {
-        let peer = if demand.contains("none") { in_clear().await } else { shows(&other).await };
+    for demand in [
+        "verify = \"none\"",
+        "verify = \"name\"",
+        "verify = \"dane\"",
+    ] {
+        let peer = if demand.contains("none") {
+            in_clear().await
+        } else {
+            shows(&other).await
+        };
         let records = one_host(DOMAIN) + &tlsa(HOST, &peer, &pair);
-        let internet = Internet::new(Authority::root("Test"), &[(DOMAIN, Kind::Signed, records)], &[]).await;
+        let internet = Internet::new(
+            Authority::root("Test"),
+            &[(DOMAIN, Kind::Signed, records)],
+            &[],
+        )
+        .await;
         let outbound = internet.outbound(&peer, &format!("tls = \"forced\"\n{demand}"));
         let report = deliver(&outbound, asking(TlsRequirement::Relaxed)).await;
-        assert!(outcome(&report, 0).starts_with("deferred 4.7."), "{demand} {report:?}");
+        assert!(
+            outcome(&report, 0).starts_with("deferred 4.7."),
+            "{demand} {report:?}"
+        );
         outbound.close();
         assert_told_nothing(&peer).await;
     }
@@ -73,18 +108,32 @@ async fn what_requires_tls_goes_where_dnssec_or_mta_sts_prove_the_way() {
     ] {
         let authority = Authority::root("Test");
         let pair = authority.issue(&[HOST]);
-        let peer = Peer::start(Manner { keywords: PROMISES, ..tls(&pair) }).await;
+        let peer = Peer::start(Manner {
+            keywords: PROMISES,
+            ..tls(&pair)
+        })
+        .await;
         let mut records = one_host(DOMAIN);
         if mode.is_some() {
             records += &sts(DOMAIN, "1");
         }
         let internet = Internet::new(authority, &[(DOMAIN, kind, records)], &[DOMAIN]).await;
-        internet.policies.publish(DOMAIN, &policy(mode.unwrap_or("none"), &[HOST]));
-        let report = deliver(&internet.outbound(&peer, ""), asking(TlsRequirement::Require)).await;
+        internet
+            .policies
+            .publish(DOMAIN, &policy(mode.unwrap_or("none"), &[HOST]));
+        let report = deliver(
+            &internet.outbound(&peer, ""),
+            asking(TlsRequirement::Require),
+        )
+        .await;
         assert_eq!(outcome(&report, 0), ends, "{kind:?} {mode:?} {report:?}");
         let heard = peer.heard();
         if ends == "delivered" {
-            assert!(heard[0].commands.contains(&"MAIL FROM:<sender@example.com> SIZE=37 REQUIRETLS".to_owned()));
+            assert!(
+                heard[0]
+                    .commands
+                    .contains(&"MAIL FROM:<sender@example.com> SIZE=37 REQUIRETLS".to_owned())
+            );
         } else {
             assert!(heard.is_empty(), "nobody is dialled");
         }
@@ -94,10 +143,23 @@ async fn what_requires_tls_goes_where_dnssec_or_mta_sts_prove_the_way() {
 #[tokio::test]
 async fn dane_authenticates_for_what_requires_tls() {
     let pair = own("anything.example");
-    let peer = Peer::start(Manner { keywords: PROMISES, ..tls(&pair) }).await;
+    let peer = Peer::start(Manner {
+        keywords: PROMISES,
+        ..tls(&pair)
+    })
+    .await;
     let records = one_host(DOMAIN) + &tlsa(HOST, &peer, &pair);
-    let internet = Internet::new(Authority::root("Test"), &[(DOMAIN, Kind::Signed, records)], &[]).await;
-    let report = deliver(&internet.outbound(&peer, ""), asking(TlsRequirement::Require)).await;
+    let internet = Internet::new(
+        Authority::root("Test"),
+        &[(DOMAIN, Kind::Signed, records)],
+        &[],
+    )
+    .await;
+    let report = deliver(
+        &internet.outbound(&peer, ""),
+        asking(TlsRequirement::Require),
+    )
+    .await;
     assert_eq!(outcome(&report, 0), "delivered", "{report:?}");
     assert!(known_as(&report).starts_with("authenticated by DANE"));
 }
@@ -119,14 +181,21 @@ async fn an_exception_stands_in_for_the_connectors_demand_until_it_ends() {
         (exception("opportunistic", "2020-01-31"), "deferred 4.7.4"),
     ] {
         let peer = in_clear().await;
-        let route = format!("route = [\"mx.partner.example:{}\"]\n{FORCED}{exception}", peer.address.port());
+        let route = format!(
+            "route = [\"mx.partner.example:{}\"]\n{FORCED}{exception}",
+            peer.address.port()
+        );
         let outbound = world.outbound(&connector("partner", &["partner.example"], &route));
         let report = deliver(&outbound, message(&["b@partner.example"])).await;
         outbound.close();
         assert_eq!(outcome(&report, 0), ends, "{exception}");
         if ends == "delivered" {
             let asked_for_tls = peer.heard()[0].has("STARTTLS");
-            assert_eq!((peer.messages().len(), asked_for_tls), (1, false), "{exception}");
+            assert_eq!(
+                (peer.messages().len(), asked_for_tls),
+                (1, false),
+                "{exception}"
+            );
         } else {
             assert_told_nothing(&peer).await;
         }
@@ -137,11 +206,23 @@ async fn an_exception_stands_in_for_the_connectors_demand_until_it_ends() {
 async fn an_exception_does_not_set_aside_what_the_domain_publishes() {
     let peer = in_clear().await;
     let records = one_host(DOMAIN) + &tlsa(HOST, &peer, &own(HOST));
-    let internet = Internet::new(Authority::root("Test"), &[(DOMAIN, Kind::Signed, records)], &[]).await;
-    let outbound = internet.outbound(&peer, &format!("{FORCED}{}", exception("opportunistic", "2200-01-31")));
+    let internet = Internet::new(
+        Authority::root("Test"),
+        &[(DOMAIN, Kind::Signed, records)],
+        &[],
+    )
+    .await;
+    let outbound = internet.outbound(
+        &peer,
+        &format!("{FORCED}{}", exception("opportunistic", "2200-01-31")),
+    );
     let report = deliver(&outbound, message(&[TO])).await;
     assert_eq!(outcome(&report, 0), "deferred 4.7.4", "{report:?}");
-    assert!(failure(&report, 0).to_string().contains("DANE"), "{}", failure(&report, 0));
+    assert!(
+        failure(&report, 0).to_string().contains("DANE"),
+        "{}",
+        failure(&report, 0)
+    );
     assert_told_nothing(&peer).await;
 }
 
@@ -152,10 +233,18 @@ async fn a_connection_cleared_for_less_is_not_used_for_more() {
     for (shown, ends) in [(&published, "delivered"), (&other, "deferred 4.7.5")] {
         let peer = shows(shown).await;
         let records = one_host(DOMAIN) + &tlsa(HOST, &peer, &published);
-        let internet = Internet::new(Authority::root("Test"), &[(DOMAIN, Kind::Signed, records)], &[]).await;
+        let internet = Internet::new(
+            Authority::root("Test"),
+            &[(DOMAIN, Kind::Signed, records)],
+            &[],
+        )
+        .await;
         let outbound = internet.outbound(&peer, "");
         for requirement in [TlsRequirement::Relaxed, TlsRequirement::Relaxed] {
-            assert_eq!(outcome(&deliver(&outbound, asking(requirement)).await, 0), "delivered");
+            assert_eq!(
+                outcome(&deliver(&outbound, asking(requirement)).await, 0),
+                "delivered"
+            );
         }
         assert_eq!(peer.heard().len(), 1, "the first connection was used again");
         let report = deliver(&outbound, asking(TlsRequirement::Ordinary)).await;
@@ -175,11 +264,30 @@ async fn a_connection_in_clear_carries_nothing_that_needs_tls() {
     let authority = Authority::root("Test");
     let zones = [(DOMAIN, Kind::Unsigned, one_host(DOMAIN) + &sts(DOMAIN, "1"))];
     let internet = Internet::new(authority, &zones, &[DOMAIN]).await;
-    internet.policies.publish(DOMAIN, &policy("enforce", &[HOST]));
+    internet
+        .policies
+        .publish(DOMAIN, &policy("enforce", &[HOST]));
     let outbound = internet.outbound(&peer, "");
-    assert_eq!(outcome(&deliver(&outbound, asking(TlsRequirement::Relaxed)).await, 0), "delivered");
-    assert_eq!(outcome(&deliver(&outbound, asking(TlsRequirement::Ordinary)).await, 0), "deferred 4.7.4");
+    assert_eq!(
+        outcome(
+            &deliver(&outbound, asking(TlsRequirement::Relaxed)).await,
+            0
+        ),
+        "delivered"
+    );
+    assert_eq!(
+        outcome(
+            &deliver(&outbound, asking(TlsRequirement::Ordinary)).await,
+            0
+        ),
+        "deferred 4.7.4"
+    );
     outbound.close();
-    let mails: Vec<bool> = peer.heard_to_the_end().await.iter().map(|heard| heard.has("MAIL")).collect();
+    let mails: Vec<bool> = peer
+        .heard_to_the_end()
+        .await
+        .iter()
+        .map(|heard| heard.has("MAIL"))
+        .collect();
     assert_eq!(mails, [true, false]);
 }

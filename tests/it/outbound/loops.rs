@@ -9,11 +9,18 @@ fn plain() -> Manner {
 
 /// A host that greets with the name of the relay under test.
 fn ourselves() -> Manner {
-    Manner { greeting: "220 relay.example.com ESMTP", ..plain() }
+    Manner {
+        greeting: "220 relay.example.com ESMTP",
+        ..plain()
+    }
 }
 
 fn by_mx(port: u16) -> String {
-    connector("partner", &["partner.example", "backup.example"], &format!("port = {port}\non_failure = \"bounce\""))
+    connector(
+        "partner",
+        &["partner.example", "backup.example"],
+        &format!("port = {port}\non_failure = \"bounce\""),
+    )
 }
 
 /// We are the backup under another name, and the better host is down: the message waits for that.
@@ -24,8 +31,18 @@ async fn a_greeting_with_our_name_never_bounces() {
     let outbound = world.outbound(&by_mx(second.address.port()));
     let report = deliver(&outbound, message(&["b@partner.example"])).await;
     assert_eq!(outcome(&report, 0), "deferred 4.4.1", "{report:?}");
-    assert!(failure(&report, 0).to_string().starts_with("mx1.partner.example [127.0.0.1]"), "{report:?}");
-    assert!(report.trail[1].to_string().contains("greets with our own name"), "{report:?}");
+    assert!(
+        failure(&report, 0)
+            .to_string()
+            .starts_with("mx1.partner.example [127.0.0.1]"),
+        "{report:?}"
+    );
+    assert!(
+        report.trail[1]
+            .to_string()
+            .contains("greets with our own name"),
+        "{report:?}"
+    );
     let heard = second.heard_to_the_end().await;
     assert!(heard.len() == 1 && !heard[0].has("MAIL"), "{heard:?}");
     assert_eq!(heard[0].commands.last().map(String::as_str), Some("QUIT"));
@@ -42,7 +59,13 @@ async fn hosts_that_are_not_better_than_ourselves_are_left_out() {
     assert!(second.heard().is_empty(), "{:?}", second.heard());
     let (first, second) = Peer::twins(plain(), ourselves()).await;
     let outbound = world.outbound(&by_mx(first.address.port()));
-    assert_eq!(outcome(&deliver(&outbound, message(&["b@partner.example"])).await, 0), "delivered");
+    assert_eq!(
+        outcome(
+            &deliver(&outbound, message(&["b@partner.example"])).await,
+            0
+        ),
+        "delivered"
+    );
     assert!(second.heard().is_empty(), "{:?}", second.heard());
 }
 
@@ -54,12 +77,18 @@ async fn the_best_host_at_our_own_address_is_a_loop() {
     let report = deliver(&outbound, message(&["b@partner.example"])).await;
     assert_eq!(outcome(&report, 0), "bounced 5.4.6", "{report:?}");
     let text = failure(&report, 0).to_string();
-    assert!(text.contains("loops back to myself") && text.contains("127.0.0.1:2525"), "{text}");
+    assert!(
+        text.contains("loops back to myself") && text.contains("127.0.0.1:2525"),
+        "{text}"
+    );
     // Here it is the second best.
     let report = deliver(&outbound, message(&["b@backup.example"])).await;
     assert_eq!(outcome(&report, 0), "deferred 4.4.1", "{report:?}");
     assert_eq!(report.trail.len(), 2, "{report:?}");
-    assert!(report.trail[1].to_string().contains("is one of our own"), "{report:?}");
+    assert!(
+        report.trail[1].to_string().contains("is one of our own"),
+        "{report:?}"
+    );
 }
 
 /// An administrator may route to another relay of the same name.
@@ -69,5 +98,11 @@ async fn a_smart_host_may_have_our_name() {
     let peer = Peer::start(ourselves()).await;
     let route = format!("route = [\"mx.partner.example:{}\"]", peer.address.port());
     let outbound = world.outbound(&connector("partner", &["partner.example"], &route));
-    assert_eq!(outcome(&deliver(&outbound, message(&["b@partner.example"])).await, 0), "delivered");
+    assert_eq!(
+        outcome(
+            &deliver(&outbound, message(&["b@partner.example"])).await,
+            0
+        ),
+        "delivered"
+    );
 }

@@ -14,14 +14,21 @@ fn plain() -> Manner {
 }
 
 fn smart_host(peer: &Peer, more: &str) -> String {
-    let route = format!("route = [\"mx.partner.example:{}\"]\n{more}", peer.address.port());
+    let route = format!(
+        "route = [\"mx.partner.example:{}\"]\n{more}",
+        peer.address.port()
+    );
     connector("partner", &["partner.example"], &route)
 }
 
-async fn send(outbound: &gatepost::outbound::Outbound, times: usize) {
+async fn send(outbound: &gatepost::relay::outbound::Outbound, times: usize) {
     for _ in 0..times {
         let report = deliver(outbound, message(&["b@partner.example"])).await;
-        assert_eq!((outcome(&report, 0).as_str(), report.trail.len()), ("delivered", 0), "{report:?}");
+        assert_eq!(
+            (outcome(&report, 0).as_str(), report.trail.len()),
+            ("delivered", 0),
+            "{report:?}"
+        );
     }
 }
 
@@ -29,36 +36,65 @@ async fn send(outbound: &gatepost::outbound::Outbound, times: usize) {
 async fn a_connection_carries_many_messages_and_no_more_than_it_may() {
     let world = World::new().await;
     let pair = world.authority.issue(&["mx.partner.example"]);
-    for starttls in [Starttls::NotOffered, Starttls::Tls(server_config(&pair, BOTH).into())] {
+    for starttls in [
+        Starttls::NotOffered,
+        Starttls::Tls(server_config(&pair, BOTH).into()),
+    ] {
         let peer = Peer::start(Manner::new(starttls)).await;
-        let outbound = world.outbound(&smart_host(&peer, "tls = \"opportunistic\"\nmessages_per_connection = 3"));
+        let outbound = world.outbound(&smart_host(
+            &peer,
+            "tls = \"opportunistic\"\nmessages_per_connection = 3",
+        ));
         send(&outbound, 7).await;
         outbound.close();
-        let messages: Vec<usize> = peer.heard_to_the_end().await.iter().map(|heard| heard.messages.len()).collect();
+        let messages: Vec<usize> = peer
+            .heard_to_the_end()
+            .await
+            .iter()
+            .map(|heard| heard.messages.len())
+            .collect();
         assert_eq!(messages, [3, 3, 1]);
-        assert!(peer.heard().iter().all(|heard| heard.commands.last().is_some_and(|last| last == "QUIT")));
+        assert!(
+            peer.heard()
+                .iter()
+                .all(|heard| heard.commands.last().is_some_and(|last| last == "QUIT"))
+        );
     }
 }
 
 #[tokio::test]
 async fn a_connection_given_up_by_the_peer_is_no_failure() {
     let world = World::new().await;
-    let quiet = |farewell| Manner { farewell: Some(farewell), ..plain() };
+    let quiet = |farewell| Manner {
+        farewell: Some(farewell),
+        ..plain()
+    };
     // The second of these commands that it hears is answered so, and no other.
-    let once_to = |at, answer| plain().answer_after(2, at, "250 ok").answer_after(1, at, answer);
+    let once_to = |at, answer| {
+        plain()
+            .answer_after(2, at, "250 ok")
+            .answer_after(1, at, answer)
+    };
     let once = |answer| once_to("MAIL", answer);
     for (way, manner) in [
         ("closed", quiet("")),
         ("closed with a 421", quiet("421 4.4.2 idle")),
         ("closed at the next MAIL", once("")),
         ("421 to the next MAIL", once("421 4.4.2 idle for too long")),
-        ("421 to the next RCPT", once_to("RCPT", "421 4.4.2 idle for too long")),
+        (
+            "421 to the next RCPT",
+            once_to("RCPT", "421 4.4.2 idle for too long"),
+        ),
     ] {
         let peer = Peer::start(manner).await;
         let outbound = world.outbound(&smart_host(&peer, "tls = \"opportunistic\""));
         send(&outbound, 1).await;
         let second = deliver(&outbound, message(&["b@partner.example"])).await;
-        assert_eq!((outcome(&second, 0).as_str(), second.trail.len()), ("delivered", 0), "{way}: {second:?}");
+        assert_eq!(
+            (outcome(&second, 0).as_str(), second.trail.len()),
+            ("delivered", 0),
+            "{way}: {second:?}"
+        );
         assert_eq!(peer.messages().len(), 2, "{way}");
         outbound.close();
         let connections = peer.heard_to_the_end().await;
@@ -72,7 +108,10 @@ async fn a_fresh_connection_lost_at_mail_is_a_failure() {
     let peer = Peer::start(plain().answer("MAIL", "")).await;
     let outbound = world.outbound(&smart_host(&peer, "tls = \"opportunistic\""));
     let report = deliver(&outbound, message(&["b@partner.example"])).await;
-    assert_eq!((outcome(&report, 0).as_str(), report.trail.len()), ("deferred 4.4.2", 1));
+    assert_eq!(
+        (outcome(&report, 0).as_str(), report.trail.len()),
+        ("deferred 4.4.2", 1)
+    );
     assert_eq!(peer.heard_to_the_end().await.len(), 1);
 }
 
@@ -95,7 +134,11 @@ async fn a_fallback_in_clear_is_not_used_again() {
     outbound.close();
     let heard = peer.heard_to_the_end().await;
     let messages: Vec<usize> = heard.iter().map(|heard| heard.messages.len()).collect();
-    assert_eq!(messages, [0, 0, 1, 0, 0, 1], "TLS is tried for each message: {heard:?}");
+    assert_eq!(
+        messages,
+        [0, 0, 1, 0, 0, 1],
+        "TLS is tried for each message: {heard:?}"
+    );
 }
 
 /// Two domains share a host, and its certificate is good for one of them only.
@@ -103,16 +146,31 @@ async fn a_fallback_in_clear_is_not_used_again() {
 async fn a_connection_is_used_again_only_where_its_own_handshake_satisfies_the_demand() {
     let world = World::new().await;
     let pair = world.authority.issue(&["partner.example"]);
-    let peer = Peer::start(Manner::new(Starttls::Tls(server_config(&pair, BOTH).into()))).await;
-    let policy = format!("port = {}\ntls = \"forced\"\nverify = \"name\"", peer.address.port());
-    let outbound = world.outbound(&connector("partners", &["partner.example", "other.example"], &policy));
+    let peer = Peer::start(Manner::new(Starttls::Tls(
+        server_config(&pair, BOTH).into(),
+    )))
+    .await;
+    let policy = format!(
+        "port = {}\ntls = \"forced\"\nverify = \"name\"",
+        peer.address.port()
+    );
+    let outbound = world.outbound(&connector(
+        "partners",
+        &["partner.example", "other.example"],
+        &policy,
+    ));
     send(&outbound, 2).await;
     let report = deliver(&outbound, message(&["b@other.example"])).await;
     assert_eq!(outcome(&report, 0), "deferred 4.7.5");
     send(&outbound, 1).await;
     outbound.close();
     let heard = peer.heard_to_the_end().await;
-    assert!(!heard.iter().any(|heard| heard.has("RCPT TO:<b@other.example>")), "{heard:?}");
+    assert!(
+        !heard
+            .iter()
+            .any(|heard| heard.has("RCPT TO:<b@other.example>")),
+        "{heard:?}"
+    );
     let messages: Vec<usize> = heard.iter().map(|heard| heard.messages.len()).collect();
     assert_eq!(messages, [2, 0, 1]);
 }
@@ -122,8 +180,16 @@ async fn connectors_share_no_connection() {
     let world = World::new().await;
     let peer = Peer::start(plain()).await;
     let route = format!("route = [\"mx.partner.example:{}\"]\n", peer.address.port());
-    let off = connector("off", &["partner.example"], &format!("{route}tls = \"off\""));
-    let opportunistic = connector("if-offered", &["other.example"], &format!("{route}tls = \"opportunistic\""));
+    let off = connector(
+        "off",
+        &["partner.example"],
+        &format!("{route}tls = \"off\""),
+    );
+    let opportunistic = connector(
+        "if-offered",
+        &["other.example"],
+        &format!("{route}tls = \"opportunistic\""),
+    );
     let outbound = world.outbound(&format!("{off}{opportunistic}"));
     send(&outbound, 1).await;
     let report = deliver(&outbound, message(&["b@other.example"])).await;
@@ -140,13 +206,20 @@ async fn replaced_settings_are_in_force_at_once() {
     send(&outbound, 1).await;
     // Planned under the old settings, made under the new ones.
     let planned = attempt(message(&["b@partner.example"]));
-    reload(&outbound, world.snapshot(&smart_host(&peer, "tls = \"forced\"\nverify = \"none\"")));
+    reload(
+        &outbound,
+        world.snapshot(&smart_host(&peer, "tls = \"forced\"\nverify = \"none\"")),
+    );
     let report = outbound.deliver(planned).await;
     assert_eq!(outcome(&report, 0), "deferred 4.7.4");
     outbound.close();
     let heard = peer.heard_to_the_end().await;
     assert_eq!(heard.len(), 2, "{heard:?}");
-    assert_eq!(heard[0].commands.last().map(String::as_str), Some("QUIT"), "the old connection was closed");
+    assert_eq!(
+        heard[0].commands.last().map(String::as_str),
+        Some("QUIT"),
+        "the old connection was closed"
+    );
     assert!(!heard[1].has("MAIL"));
 }
 
@@ -187,6 +260,9 @@ async fn a_reload_in_the_middle_of_a_delivery_changes_nothing_of_it() {
     let (report, ()) = tokio::join!(delivery, peer);
     assert_eq!(outcome(&report, 0), "delivered");
     assert_eq!(report.snapshot.generation(), 0);
-    assert_eq!(report.connector.outbound.tls, report.snapshot.config.connectors[0].outbound.tls);
+    assert_eq!(
+        report.connector.outbound.tls,
+        report.snapshot.config.connectors[0].outbound.tls
+    );
     assert_eq!(outbound.running().load().generation(), 1);
 }

@@ -3,13 +3,15 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use gatepost::outbound::{AttemptResult, Outbound, Via};
-use gatepost::tls::{Authentication, Groups, Handshake, Hello, TlsFacts, TlsOutcome};
+use gatepost::policy::tls::{Authentication, Groups, Handshake, Hello, TlsFacts, TlsOutcome};
+use gatepost::relay::outbound::{AttemptResult, Outbound, Via};
 use rustls::NamedGroup;
 use rustls::crypto::aws_lc_rs::kx_group;
 
 use crate::support::certificates::{BOTH, Pair, TLS12, key_pin, provider, server_config};
-use crate::support::deliveries::{CONTENT, World, connector, deliver, failure, message, outcome, reload, result};
+use crate::support::deliveries::{
+    CONTENT, World, connector, deliver, failure, message, outcome, reload, result,
+};
 use crate::support::peer::{Heard, Manner, Peer, Starttls};
 use crate::support::picky::{Does, Over, Picky, SECP256K1};
 use crate::support::uncheckable::{self, KINDS};
@@ -29,7 +31,13 @@ const FORCED: &str = "tls = \"forced\"\nverify = \"none\"";
 const BY_NAME: &str = "tls = \"forced\"\nverify = \"name\"";
 const FORCED_STRONG: &str = "tls = \"forced\"\nverify = \"none\"\nmin_strength = \"post-quantum\"";
 const BY_NAME_STRONG: &str = "tls = \"forced\"\nverify = \"name\"\nmin_strength = \"post-quantum\"";
-const POLICIES: [&str; 5] = [OPPORTUNISTIC, FORCED, BY_NAME, FORCED_STRONG, BY_NAME_STRONG];
+const POLICIES: [&str; 5] = [
+    OPPORTUNISTIC,
+    FORCED,
+    BY_NAME,
+    FORCED_STRONG,
+    BY_NAME_STRONG,
+];
 
 /// What must come of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,17 +56,27 @@ async fn picky(world: &World, over: Over, does: Does) -> Peer {
 }
 
 fn manner(pair: &Pair, over: Over, does: Does) -> Manner {
-    Manner::new(Starttls::Picky(Picky { over, does }, server_config(pair, BOTH).into()))
+    Manner::new(Starttls::Picky(
+        Picky { over, does },
+        server_config(pair, BOTH).into(),
+    ))
 }
 
 fn way(peer: &Peer, policy: &str) -> String {
-    connector("partner", &["partner.example"], &format!("route = [\"{HOP}:{}\"]\n{policy}", peer.address.port()))
+    connector(
+        "partner",
+        &["partner.example"],
+        &format!("route = [\"{HOP}:{}\"]\n{policy}", peer.address.port()),
+    )
 }
 
 /// The ClientHellos of all connections, in order.
 fn hellos(heard: &[Heard]) -> Vec<&str> {
     let commands = heard.iter().flat_map(|heard| &heard.commands);
-    commands.map(String::as_str).filter(|command| command.starts_with("(hello")).collect()
+    commands
+        .map(String::as_str)
+        .filter(|command| command.starts_with("(hello"))
+        .collect()
 }
 
 fn facts(via: Option<&Arc<Via>>) -> &TlsFacts {
@@ -74,7 +92,13 @@ async fn send(outbound: &Outbound) -> AttemptResult {
     report
 }
 
-async fn check(world: &World, (over, does): (Over, Does), policy: &str, shown: &[&str], ends: Ends) {
+async fn check(
+    world: &World,
+    (over, does): (Over, Does),
+    policy: &str,
+    shown: &[&str],
+    ends: Ends,
+) {
     let peer = picky(world, over, does).await;
     let outbound = world.outbound(&way(&peer, policy));
     let report = deliver(&outbound, message(&[TO])).await;
@@ -82,34 +106,75 @@ async fn check(world: &World, (over, does): (Over, Does), policy: &str, shown: &
     let heard = peer.heard_to_the_end().await;
     let case = format!("{over:?} {does:?}, {policy}: {report:#?}\n{heard:#?}");
     assert_eq!(hellos(&heard), shown, "{case}");
-    assert_eq!(heard.len(), shown.len() + usize::from(ends == Clear), "{case}");
+    assert_eq!(
+        heard.len(),
+        shown.len() + usize::from(ends == Clear),
+        "{case}"
+    );
     match ends {
         Tls | Clear => {
-            assert_eq!((outcome(&report, 0), peer.messages()), ("delivered".to_owned(), vec![CONTENT.to_vec()]));
+            assert_eq!(
+                (outcome(&report, 0), peer.messages()),
+                ("delivered".to_owned(), vec![CONTENT.to_vec()])
+            );
             let (last, before) = heard.split_last().expect("a connection");
-            assert!(before.iter().all(|heard| !heard.has("MAIL") && !heard.has("(TLS)")), "{case}");
-            let place = |command: &str| last.commands.iter().position(|line| line.starts_with(command));
-            assert_eq!(place("(TLS)").is_some_and(|at| Some(at) < place("MAIL")), ends == Tls, "{case}");
+            assert!(
+                before
+                    .iter()
+                    .all(|heard| !heard.has("MAIL") && !heard.has("(TLS)")),
+                "{case}"
+            );
+            let place = |command: &str| {
+                last.commands
+                    .iter()
+                    .position(|line| line.starts_with(command))
+            };
+            assert_eq!(
+                place("(TLS)").is_some_and(|at| Some(at) < place("MAIL")),
+                ends == Tls,
+                "{case}"
+            );
             assert_eq!(place("STARTTLS").is_some(), ends == Tls, "{case}");
         }
         Refused => {
             assert!(outcome(&report, 0).starts_with("deferred 4.7.5"), "{case}");
-            assert!(failure(&report, 0).to_string().contains("the TLS handshake failed: "), "{case}");
-            assert_eq!(failure(&report, 0).to_string().contains("; again, with "), shown.len() == 2, "{case}");
-            assert!(heard.iter().all(|heard| !heard.has("MAIL") && !heard.has("(TLS)")), "{case}");
+            assert!(
+                failure(&report, 0)
+                    .to_string()
+                    .contains("the TLS handshake failed: "),
+                "{case}"
+            );
+            assert_eq!(
+                failure(&report, 0).to_string().contains("; again, with "),
+                shown.len() == 2,
+                "{case}"
+            );
+            assert!(
+                heard
+                    .iter()
+                    .all(|heard| !heard.has("MAIL") && !heard.has("(TLS)")),
+                "{case}"
+            );
         }
     }
     if ends == Tls {
         let facts = facts(result(&report, 0).via.as_ref());
         assert_eq!(facts.reduced.is_some(), shown.len() == 2, "{case}");
         let hybrid = [HYBRID, ONLY, ONLY_NAMELESS].contains(shown.last().expect("one"));
-        assert_eq!(facts.key_exchange, Some(if hybrid { "X25519MLKEM768" } else { "X25519" }), "{case}");
+        assert_eq!(
+            facts.key_exchange,
+            Some(if hybrid { "X25519MLKEM768" } else { "X25519" }),
+            "{case}"
+        );
     }
 }
 
 /// One row: what is shown to such a peer under each policy, and what comes of it.
 async fn check_row(world: &World, peer: (Over, Does), row: [(&[&str], Ends); 5]) {
-    let cells = POLICIES.iter().zip(row).map(|(policy, (shown, ends))| check(world, peer, policy, shown, ends));
+    let cells = POLICIES
+        .iter()
+        .zip(row)
+        .map(|(policy, (shown, ends))| check(world, peer, policy, shown, ends));
     // Side by side: some wait for a time limit.
     futures_util::future::join_all(cells).await;
 }
@@ -119,7 +184,14 @@ async fn a_peer_that_takes_no_large_client_hello_is_shown_a_small_one() {
     let mut world = World::new().await;
     world.handshake = "1s";
     // Alerts: handshake_failure, internal_error, decode_error.
-    for does in [Does::Resets, Does::Ends, Does::Swallows, Does::Alerts(40), Does::Alerts(80), Does::Alerts(50)] {
+    for does in [
+        Does::Resets,
+        Does::Ends,
+        Does::Swallows,
+        Does::Alerts(40),
+        Does::Alerts(80),
+        Does::Alerts(50),
+    ] {
         let row: [(&[&str], Ends); 5] = [
             (&[HYBRID, NAMELESS], Tls),
             (&[HYBRID, NAMELESS], Tls),
@@ -168,8 +240,13 @@ async fn a_peer_that_takes_no_client_hello_is_shown_two() {
 #[tokio::test]
 async fn a_peer_that_has_no_version_in_common_is_shown_one() {
     let world = World::new().await;
-    let row: [(&[&str], Ends); 5] =
-        [(&[HYBRID], Clear), (&[HYBRID], Refused), (&[HYBRID], Refused), (&[ONLY], Refused), (&[ONLY], Refused)];
+    let row: [(&[&str], Ends); 5] = [
+        (&[HYBRID], Clear),
+        (&[HYBRID], Refused),
+        (&[HYBRID], Refused),
+        (&[ONLY], Refused),
+        (&[ONLY], Refused),
+    ];
     check_row(&world, (Over::Every, Does::Alerts(70)), row).await;
 }
 
@@ -180,7 +257,12 @@ async fn a_connector_that_offers_classical_groups_alone_lists_all_curves_at_the_
         (Over::Large, OPPORTUNISTIC, &[CLASSICAL][..], Tls),
         (Over::Large, BY_NAME, &[CLASSICAL], Tls),
         (Over::Sni, OPPORTUNISTIC, &[CLASSICAL, NAMELESS], Tls),
-        (Over::NoCurve(SECP256K1), OPPORTUNISTIC, &[CLASSICAL, NAMELESS], Tls),
+        (
+            Over::NoCurve(SECP256K1),
+            OPPORTUNISTIC,
+            &[CLASSICAL, NAMELESS],
+            Tls,
+        ),
         (Over::NoCurve(SECP256K1), BY_NAME, &[CLASSICAL, CURVES], Tls),
         (Over::Sni, BY_NAME, &[CLASSICAL, CURVES], Refused),
     ] {
@@ -200,15 +282,29 @@ async fn a_server_with_a_key_on_a_curve_that_the_first_does_not_list_is_shown_th
         (&[ONLY, ONLY_NAMELESS], Refused),
         (&[ONLY], Refused),
     ];
-    check_row(&world, (Over::NoCurve(NamedGroup::secp521r1), Does::Alerts(40)), row).await;
+    check_row(
+        &world,
+        (Over::NoCurve(NamedGroup::secp521r1), Does::Alerts(40)),
+        row,
+    )
+    .await;
 }
 
 /// A server with a key that cannot be checked, and that it shows as OpenSSL does.
 async fn keyed(curve: u16, file: &str) -> (Peer, uncheckable::Kind) {
-    let kind = KINDS.into_iter().find(|kind| kind.file == file).expect("a kind");
-    let picky = Picky { over: Over::NoCurve(NamedGroup::from(curve)), does: Does::Alerts(40) };
+    let kind = KINDS
+        .into_iter()
+        .find(|kind| kind.file == file)
+        .expect("a kind");
+    let picky = Picky {
+        over: Over::NoCurve(NamedGroup::from(curve)),
+        does: Does::Alerts(40),
+    };
     let config = uncheckable::server(kind, &TLS12);
-    (Peer::start(Manner::new(Starttls::Picky(picky, config.into()))).await, kind)
+    (
+        Peer::start(Manner::new(Starttls::Picky(picky, config.into()))).await,
+        kind,
+    )
 }
 
 const CURVE_KEYS: [(u16, &str); 3] = [(22, "secp256k1"), (26, "brainpool-p256"), (21, "p-224")];
@@ -219,7 +315,10 @@ async fn a_server_with_a_key_on_an_uncheckable_curve_gets_no_mail_in_the_clear()
     for (curve, file) in CURVE_KEYS {
         for policy in [OPPORTUNISTIC, FORCED] {
             let (peer, kind) = keyed(curve, file).await;
-            let outbound = world.outbound(&way(&peer, &format!("{policy}\nmessages_per_connection = 1")));
+            let outbound = world.outbound(&way(
+                &peer,
+                &format!("{policy}\nmessages_per_connection = 1"),
+            ));
             for _ in 0..2 {
                 let report = send(&outbound).await;
                 let via = result(&report, 0).via.as_ref();
@@ -231,9 +330,18 @@ async fn a_server_with_a_key_on_an_uncheckable_curve_gets_no_mail_in_the_clear()
             }
             outbound.close();
             let heard = peer.heard_to_the_end().await;
-            assert_eq!(hellos(&heard), [HYBRID, NAMELESS, NAMELESS], "{file}, {policy}");
+            assert_eq!(
+                hellos(&heard),
+                [HYBRID, NAMELESS, NAMELESS],
+                "{file}, {policy}"
+            );
             assert_eq!(heard.len(), 3, "{heard:?}");
-            assert!(heard.iter().all(|heard| heard.has("(TLS)") || !heard.has("MAIL")), "{heard:?}");
+            assert!(
+                heard
+                    .iter()
+                    .all(|heard| heard.has("(TLS)") || !heard.has("MAIL")),
+                "{heard:?}"
+            );
         }
     }
 }
@@ -243,19 +351,37 @@ async fn a_key_on_an_uncheckable_curve_meets_no_demand_and_the_refusal_names_it(
     let world = World::new().await;
     for (curve, file) in CURVE_KEYS {
         let (peer, kind) = keyed(curve, file).await;
-        let pins = format!("pins = {:?}\n[connector.outbound]", [key_pin(&uncheckable::certificate(kind))]);
-        for policy in [BY_NAME, "tls = \"forced\"\nverify = \"chain\"", "tls = \"forced\"\nverify = \"pin\""] {
+        let pins = format!(
+            "pins = {:?}\n[connector.outbound]",
+            [key_pin(&uncheckable::certificate(kind))]
+        );
+        for policy in [
+            BY_NAME,
+            "tls = \"forced\"\nverify = \"chain\"",
+            "tls = \"forced\"\nverify = \"pin\"",
+        ] {
             let connector = way(&peer, policy);
             let pinned = connector.replace("[connector.outbound]", &pins);
-            let outbound = world.outbound(if policy.contains("pin") { &pinned } else { &connector });
+            let outbound = world.outbound(if policy.contains("pin") {
+                &pinned
+            } else {
+                &connector
+            });
             let report = deliver(&outbound, message(&[TO])).await;
             assert_eq!(outcome(&report, 0), "deferred 4.7.5", "{file}, {policy}");
             let text = failure(&report, 0).to_string();
-            assert!(text.contains(&format!("its key cannot be checked ({})", kind.words)), "{policy}: {text}");
+            assert!(
+                text.contains(&format!("its key cannot be checked ({})", kind.words)),
+                "{policy}: {text}"
+            );
             outbound.close();
         }
         let heard = peer.heard_to_the_end().await;
-        assert_eq!(hellos(&heard), [HYBRID, CURVES, HYBRID, CURVES, HYBRID, CURVES], "{file}");
+        assert_eq!(
+            hellos(&heard),
+            [HYBRID, CURVES, HYBRID, CURVES, HYBRID, CURVES],
+            "{file}"
+        );
         assert!(heard.iter().all(|heard| !heard.has("MAIL")), "{heard:?}");
     }
 }
@@ -273,7 +399,9 @@ async fn nothing_less_than_post_quantum_is_taken_where_that_is_demanded() {
             .with_protocol_versions(versions)
             .expect("versions")
             .with_no_client_auth()
-            .with_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(pair.certified())))
+            .with_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(
+                pair.certified(),
+            )))
     };
     for config in [classical(BOTH), server_config(&pair, &TLS12)] {
         let peer = Peer::start(Manner::new(Starttls::Tls(config.into()))).await;
@@ -282,18 +410,32 @@ async fn nothing_less_than_post_quantum_is_taken_where_that_is_demanded() {
             let report = deliver(&outbound, message(&[TO])).await;
             assert_eq!(outcome(&report, 0), "deferred 4.7.5");
             let words = failure(&report, 0).to_string();
-            assert!(words.contains("post-quantum TLS ") || words.contains("post-quantum TLS is"), "{words}");
+            assert!(
+                words.contains("post-quantum TLS ") || words.contains("post-quantum TLS is"),
+                "{words}"
+            );
             outbound.close();
         }
-        assert!(peer.heard_to_the_end().await.iter().all(|heard| !heard.has("MAIL") && !heard.has("(TLS)")));
+        assert!(
+            peer.heard_to_the_end()
+                .await
+                .iter()
+                .all(|heard| !heard.has("MAIL") && !heard.has("(TLS)"))
+        );
         // Others may send to it.
         send(&world.outbound(&way(&peer, FORCED))).await;
     }
-    let peer = Peer::start(Manner::new(Starttls::Tls(server_config(&pair, BOTH).into()))).await;
+    let peer = Peer::start(Manner::new(Starttls::Tls(
+        server_config(&pair, BOTH).into(),
+    )))
+    .await;
     let outbound = world.outbound(&way(&peer, FORCED_STRONG));
     for _ in 0..2 {
         // The second goes over the connection of the first.
-        assert_eq!(facts(result(&send(&outbound).await, 0).via.as_ref()).key_exchange, Some("X25519MLKEM768"));
+        assert_eq!(
+            facts(result(&send(&outbound).await, 0).via.as_ref()).key_exchange,
+            Some("X25519MLKEM768")
+        );
     }
     outbound.close();
     assert_eq!(peer.heard_to_the_end().await.len(), 1);
@@ -307,16 +449,46 @@ async fn the_next_connection_begins_with_what_worked() {
     let outbound = world.outbound(&way(&peer, &format!("{OPPORTUNISTIC}{each}")));
     let reduced = |report: &AttemptResult| facts(result(report, 0).via.as_ref()).reduced;
     for _ in 0..3 {
-        assert_eq!(reduced(&send(&outbound).await), Some(Hello { groups: Groups::ClassicalAllCurves, sni: false }));
+        assert_eq!(
+            reduced(&send(&outbound).await),
+            Some(Hello {
+                groups: Groups::ClassicalAllCurves,
+                sni: false
+            })
+        );
     }
-    // Other settings do not change the host; a certificate is asked for by name, and nothing goes below min_strength.
-    reload(&outbound, world.snapshot(&way(&peer, &format!("{BY_NAME}{each}"))));
-    assert_eq!(reduced(&send(&outbound).await), Some(Hello { groups: Groups::ClassicalAllCurves, sni: true }));
+    // Other settings do not change the host; a certificate is asked for by name, and nothing goes
+    // below min_strength.
+    reload(
+        &outbound,
+        world.snapshot(&way(&peer, &format!("{BY_NAME}{each}"))),
+    );
+    assert_eq!(
+        reduced(&send(&outbound).await),
+        Some(Hello {
+            groups: Groups::ClassicalAllCurves,
+            sni: true
+        })
+    );
     reload(&outbound, world.snapshot(&way(&peer, FORCED_STRONG)));
-    assert_eq!(outcome(&deliver(&outbound, message(&[TO])).await, 0), "deferred 4.7.5");
+    assert_eq!(
+        outcome(&deliver(&outbound, message(&[TO])).await, 0),
+        "deferred 4.7.5"
+    );
     outbound.close();
     let heard = peer.heard_to_the_end().await;
-    assert_eq!(hellos(&heard), [HYBRID, NAMELESS, NAMELESS, NAMELESS, CURVES, ONLY_NAMELESS, ONLY]);
+    assert_eq!(
+        hellos(&heard),
+        [
+            HYBRID,
+            NAMELESS,
+            NAMELESS,
+            NAMELESS,
+            CURVES,
+            ONLY_NAMELESS,
+            ONLY
+        ]
+    );
 }
 
 #[tokio::test]
@@ -333,23 +505,45 @@ async fn what_worked_is_forgotten_where_it_works_no_more() {
     let pair = world.authority.issue(&[HOP]);
     let now = Peer::start_again(port, || manner(&pair, Over::NoSni, Does::Alerts(112))).await;
     for _ in 0..2 {
-        assert_eq!(facts(result(&send(&outbound).await, 0).via.as_ref()).reduced, None);
+        assert_eq!(
+            facts(result(&send(&outbound).await, 0).via.as_ref()).reduced,
+            None
+        );
         reload(&outbound, world.snapshot(&way(&now, OPPORTUNISTIC)));
     }
-    assert_eq!(hellos(&now.heard_to_the_end().await), [NAMELESS, HYBRID, HYBRID]);
+    assert_eq!(
+        hellos(&now.heard_to_the_end().await),
+        [NAMELESS, HYBRID, HYBRID]
+    );
 }
 
 #[tokio::test]
 async fn a_host_that_does_not_answer_a_second_time_has_still_broken_the_first_handshake() {
     let world = World::new().await;
     let pair = world.authority.issue(&[HOP]);
-    for (policy, ends) in [(OPPORTUNISTIC, "deferred 4.7.0"), (FORCED, "deferred 4.7.5")] {
-        let manner = manner(&pair, Over::Every, Does::Resets).answer_after(1, "EHLO", "421 4.7.0 not so fast");
+    for (policy, ends) in [
+        (OPPORTUNISTIC, "deferred 4.7.0"),
+        (FORCED, "deferred 4.7.5"),
+    ] {
+        let manner = manner(&pair, Over::Every, Does::Resets).answer_after(
+            1,
+            "EHLO",
+            "421 4.7.0 not so fast",
+        );
         let peer = Peer::start(manner).await;
         let outbound = world.outbound(&way(&peer, policy));
         let report = deliver(&outbound, message(&[TO])).await;
-        assert_eq!(outcome(&report, 0), ends, "{policy}: {}", failure(&report, 0));
-        assert!(failure(&report, 0).to_string().contains("not so fast"), "{}", failure(&report, 0));
+        assert_eq!(
+            outcome(&report, 0),
+            ends,
+            "{policy}: {}",
+            failure(&report, 0)
+        );
+        assert!(
+            failure(&report, 0).to_string().contains("not so fast"),
+            "{}",
+            failure(&report, 0)
+        );
         assert_eq!(peer.heard_to_the_end().await.len(), 2);
     }
 }
@@ -358,8 +552,15 @@ async fn a_host_that_does_not_answer_a_second_time_has_still_broken_the_first_ha
 async fn a_host_that_has_lost_starttls_at_the_second_try_gets_mail_in_clear_only_where_it_may() {
     let world = World::new().await;
     let pair = world.authority.issue(&[HOP]);
-    for (policy, ends, connections) in [(OPPORTUNISTIC, "delivered", 3), (FORCED, "deferred 4.7.5", 2)] {
-        let manner = manner(&pair, Over::Every, Does::Resets).answer_after(1, "STARTTLS", "454 4.7.0 not now");
+    for (policy, ends, connections) in [
+        (OPPORTUNISTIC, "delivered", 3),
+        (FORCED, "deferred 4.7.5", 2),
+    ] {
+        let manner = manner(&pair, Over::Every, Does::Resets).answer_after(
+            1,
+            "STARTTLS",
+            "454 4.7.0 not now",
+        );
         let peer = Peer::start(manner).await;
         let outbound = world.outbound(&way(&peer, policy));
         let report = deliver(&outbound, message(&[TO])).await;
@@ -367,23 +568,41 @@ async fn a_host_that_has_lost_starttls_at_the_second_try_gets_mail_in_clear_only
         outbound.close();
         let heard = peer.heard_to_the_end().await;
         assert_eq!(heard.len(), connections, "{heard:?}");
-        assert_eq!(heard[1].commands.last().map(String::as_str), Some("QUIT"), "{heard:?}");
-        assert!(heard[..2].iter().all(|heard| !heard.has("MAIL")), "{heard:?}");
+        assert_eq!(
+            heard[1].commands.last().map(String::as_str),
+            Some("QUIT"),
+            "{heard:?}"
+        );
+        assert!(
+            heard[..2].iter().all(|heard| !heard.has("MAIL")),
+            "{heard:?}"
+        );
     }
 }
 
 /// The second tries of an attempt count as connections to further addresses do.
 #[tokio::test]
-async fn a_host_with_many_addresses_that_breaks_each_handshake_costs_an_attempt_no_more_than_before() {
+async fn a_host_with_many_addresses_that_breaks_each_handshake_costs_an_attempt_no_more_than_before()
+ {
     let mut records = String::new();
     for host in 1..=6 {
-        writeln!(records, "partner.example MX {host} mx{host}.partner.example").expect("a String grows");
+        writeln!(
+            records,
+            "partner.example MX {host} mx{host}.partner.example"
+        )
+        .expect("a String grows");
         for number in 1..=10 {
-            writeln!(records, "mx{host}.partner.example A 127.0.{host}.{number}").expect("a String grows");
+            writeln!(records, "mx{host}.partner.example A 127.0.{host}.{number}")
+                .expect("a String grows");
         }
     }
     let world = World::with(&records).await;
-    let peer = Peer::everywhere(manner(&world.authority.issue(&[HOP]), Over::Every, Does::Resets)).await;
+    let peer = Peer::everywhere(manner(
+        &world.authority.issue(&[HOP]),
+        Over::Every,
+        Does::Resets,
+    ))
+    .await;
     let policy = format!("port = {}\n{FORCED}", peer.address.port());
     let outbound = world.outbound(&connector("partner", &["partner.example"], &policy));
     let report = deliver(&outbound, message(&[TO])).await;
@@ -402,10 +621,17 @@ async fn two_handshakes_that_are_swallowed_leave_time_for_clear_text() {
         writeln!(records, "{HOP} A 127.0.9.{number}").expect("a String grows");
     }
     let world = World::with(&records).await;
-    let peer = Peer::everywhere(manner(&world.authority.issue(&[HOP]), Over::Every, Does::Swallows)).await;
+    let peer = Peer::everywhere(manner(
+        &world.authority.issue(&[HOP]),
+        Over::Every,
+        Does::Swallows,
+    ))
+    .await;
     let policy = format!("port = {}\n{OPPORTUNISTIC}", peer.address.port());
     let connectors = connector("partner", &["partner.example"], &policy);
-    let outbound = world.outbound(&format!("{connectors}[limits]\ndelivery_attempt_time = \"12s\"\n"));
+    let outbound = world.outbound(&format!(
+        "{connectors}[limits]\ndelivery_attempt_time = \"12s\"\n"
+    ));
     send(&outbound).await;
     outbound.close();
     let heard = peer.heard_to_the_end().await;

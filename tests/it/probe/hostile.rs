@@ -24,7 +24,9 @@ impl Drop for Wild {
 }
 
 impl Wild {
-    async fn start<F: Future<Output = std::io::Result<()>> + Send + 'static>(manner: fn(TcpStream) -> F) -> Self {
+    async fn start<F: Future<Output = std::io::Result<()>> + Send + 'static>(
+        manner: fn(TcpStream) -> F,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
         let address = listener.local_addr().expect("bound");
         let task = tokio::spawn(async move {
@@ -38,10 +40,24 @@ impl Wild {
 
 async fn probed(address: SocketAddr, words: &str) {
     let world = World::new().await;
-    world.write(&smart("partner", &["partner.example"], address.port(), "tls = \"forced\""));
-    let answer = tokio::time::timeout(PATIENCE, world.probe(&["partner.example"])).await.expect("it ends by itself");
-    answer.ends(1).has(words).has("Mail for partner.example would be DEFERRED");
-    assert!(answer.out.len() < 8_000, "no peer writes pages: {}", answer.out);
+    world.write(&smart(
+        "partner",
+        &["partner.example"],
+        address.port(),
+        "tls = \"forced\"",
+    ));
+    let answer = tokio::time::timeout(PATIENCE, world.probe(&["partner.example"]))
+        .await
+        .expect("it ends by itself");
+    answer
+        .ends(1)
+        .has(words)
+        .has("Mail for partner.example would be DEFERRED");
+    assert!(
+        answer.out.len() < 8_000,
+        "no peer writes pages: {}",
+        answer.out
+    );
 }
 
 #[tokio::test]
@@ -74,7 +90,11 @@ async fn silence() {
         Ok(())
     })
     .await;
-    probed(peer.address, "FAILS: 4.4.2 no reply to the connection within 2 s").await;
+    probed(
+        peer.address,
+        "FAILS: 4.4.2 no reply to the connection within 2 s",
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -87,7 +107,11 @@ async fn an_octet_at_a_time() {
         Ok(())
     })
     .await;
-    probed(peer.address, "FAILS: 4.4.2 no reply to the connection within 2 s").await;
+    probed(
+        peer.address,
+        "FAILS: 4.4.2 no reply to the connection within 2 s",
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -109,13 +133,19 @@ async fn a_handshake_that_stops() {
 #[tokio::test]
 async fn garbage_instead_of_tls() {
     let peer = Peer::start(Manner::new(Starttls::Speaks("500 this is no TLS"))).await;
-    probed(peer.address, "the peer sent clear text after agreeing to STARTTLS").await;
+    probed(
+        peer.address,
+        "the peer sent clear text after agreeing to STARTTLS",
+    )
+    .await;
 }
 
 #[tokio::test]
 async fn a_giant_certificate() {
     let world = World::new().await;
-    let names: Vec<String> = (0..5_000).map(|number| format!("host{number}.partner.example")).collect();
+    let names: Vec<String> = (0..5_000)
+        .map(|number| format!("host{number}.partner.example"))
+        .collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let peer = showing(&world.authority.issue(&names)).await;
     probed(peer.address, "no TLS    the TLS handshake failed: ").await;
@@ -130,17 +160,39 @@ async fn a_chain_of_dozens() {
     }
     let peer = showing(&pair).await;
     let policy = "tls = \"forced\"\nverify = \"none\"";
-    world.write(&smart("partner", &["partner.example"], peer.address.port(), policy));
-    world.probe(&["partner.example"]).await.ends(0).has("cert 10").lacks("cert 11");
+    world.write(&smart(
+        "partner",
+        &["partner.example"],
+        peer.address.port(),
+        policy,
+    ));
+    world
+        .probe(&["partner.example"])
+        .await
+        .ends(0)
+        .has("cert 10")
+        .lacks("cert 11");
 }
 
 #[tokio::test]
 async fn a_certificate_with_hundreds_of_names_is_not_written_out() {
     let world = World::new().await;
-    let names: Vec<String> = (0..300).map(|number| format!("host{number}.partner.example")).collect();
+    let names: Vec<String> = (0..300)
+        .map(|number| format!("host{number}.partner.example"))
+        .collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let peer = showing(&world.authority.issue(&names)).await;
     let policy = "tls = \"forced\"\nverify = \"none\"";
-    world.write(&smart("partner", &["partner.example"], peer.address.port(), policy));
-    world.probe(&["partner.example"]).await.ends(0).has("and 292 more").lacks("host8.");
+    world.write(&smart(
+        "partner",
+        &["partner.example"],
+        peer.address.port(),
+        policy,
+    ));
+    world
+        .probe(&["partner.example"])
+        .await
+        .ends(0)
+        .has("and 292 more")
+        .lacks("host8.");
 }

@@ -1,10 +1,11 @@
-//! What the daemon remembers of a domain counts, where it runs; and nothing of a probe is remembered.
+//! What the daemon remembers of a domain counts, where it runs; and nothing of a probe is
+//! remembered.
 
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use gatepost::address::Host;
 use gatepost::discovery::history::{History, TlsLevel};
+use gatepost::smtp::address::Host;
 use jiff::Timestamp;
 
 use super::world::{World, smart};
@@ -22,7 +23,12 @@ impl Drop for Daemon {
 
 fn daemon(world: &World) -> Daemon {
     let mut command = Command::new(env!("CARGO_BIN_EXE_gatepost"));
-    command.arg("run").arg("--config").arg(world.file()).stdin(Stdio::null()).stderr(Stdio::null());
+    command
+        .arg("run")
+        .arg("--config")
+        .arg(world.file())
+        .stdin(Stdio::null())
+        .stderr(Stdio::null());
     command.spawn().map(Daemon).expect("gatepost runs")
 }
 
@@ -31,9 +37,16 @@ async fn a_domain_that_lost_its_tls_is_refused_where_the_daemon_remembers_it() {
     let world = World::new().await;
     let peer = Peer::start(Manner::new(Starttls::NotOffered)).await;
     let policy = "tls = \"opportunistic\"\ndowngrade = \"refuse\"";
-    world.write(&smart("partner", &["partner.example"], peer.address.port(), policy));
+    world.write(&smart(
+        "partner",
+        &["partner.example"],
+        peer.address.port(),
+        policy,
+    ));
     let answer = world.probe(&["partner.example"]).await;
-    answer.ends(0).has("remembered  not available: no running Gatepost answers on ");
+    answer
+        .ends(0)
+        .has("remembered  not available: no running Gatepost answers on ");
 
     let spool = world.folder.path().join("spool");
     std::fs::create_dir(&spool).expect("the folder is ours");
@@ -52,14 +65,26 @@ async fn a_domain_that_lost_its_tls_is_refused_where_the_daemon_remembers_it() {
         }
         assert!(Instant::now() < deadline, "the daemon answers: {answer:?}");
     };
-    answer.ends(1).has("demand    downgrade memory: TLS").has("NOT MET: the peer does not offer STARTTLS");
+    answer
+        .ends(1)
+        .has("demand    downgrade memory: TLS")
+        .has("NOT MET: the peer does not offer STARTTLS");
     let kept = history_of(&world).await;
-    assert!(kept.contains("\"level\":\"verified\""), "nothing of a probe is noted: {kept}");
+    assert!(
+        kept.contains("\"level\":\"verified\""),
+        "nothing of a probe is noted: {kept}"
+    );
 }
 
 async fn history_of(world: &World) -> String {
     let mut command = Command::new(env!("CARGO_BIN_EXE_gatepost"));
-    command.args(["history", "list", "--json", "--config"]).arg(world.file()).stdin(Stdio::null());
-    let ran = tokio::task::spawn_blocking(move || command.output()).await.expect("no panic").expect("gatepost runs");
+    command
+        .args(["history", "list", "--json", "--config"])
+        .arg(world.file())
+        .stdin(Stdio::null());
+    let ran = tokio::task::spawn_blocking(move || command.output())
+        .await
+        .expect("no panic")
+        .expect("gatepost runs");
     String::from_utf8(ran.stdout).expect("UTF-8")
 }

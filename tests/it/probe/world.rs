@@ -33,7 +33,12 @@ pub(crate) struct Answer {
 
 impl Answer {
     pub(crate) fn has(&self, words: &str) -> &Self {
-        assert!(self.out.contains(words), "{words:?} is not in\n{}{}", self.out, self.err);
+        assert!(
+            self.out.contains(words),
+            "{words:?} is not in\n{}{}",
+            self.out,
+            self.err
+        );
         self
     }
 
@@ -48,7 +53,8 @@ impl Answer {
     }
 
     pub(crate) fn json(&self) -> Value {
-        serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {}{}", self.out, self.err))
+        serde_json::from_str(&self.out)
+            .unwrap_or_else(|error| panic!("{error}: {}{}", self.out, self.err))
     }
 }
 
@@ -63,7 +69,11 @@ impl World {
         let authority = Authority::root("The Test Authority");
         let folder = tempfile::tempdir().expect("a folder");
         std::fs::write(folder.path().join("ca.pem"), authority.pem()).expect("the folder is ours");
-        Self { authority, folder, names: NameServer::start(&[("example", ZONE)]).await }
+        Self {
+            authority,
+            folder,
+            names: NameServer::start(&[("example", ZONE)]).await,
+        }
     }
 
     pub(crate) fn file(&self) -> PathBuf {
@@ -72,7 +82,10 @@ impl World {
 
     /// Writes a configuration with these connectors.
     pub(crate) fn write(&self, connectors: &str) {
-        self.write_with(&format!("servers = [\"{}\"]\ndnssec = \"off\"", self.names.address), connectors);
+        self.write_with(
+            &format!("servers = [\"{}\"]\ndnssec = \"off\"", self.names.address),
+            connectors,
+        );
     }
 
     /// The same with another `[dns]`.
@@ -84,7 +97,10 @@ impl World {
             .table("evidence", "path = \"\"")
             .table("admin", "socket = \"run/admin.sock\"\nhttp = \"\"")
             .table("dns", dns)
-            .table("timeouts", "connect = \"5s\"\nreply = \"2s\"\nhandshake = \"2s\"")
+            .table(
+                "timeouts",
+                "connect = \"5s\"\nreply = \"2s\"\nhandshake = \"2s\"",
+            )
             .with(connectors);
         std::fs::write(self.file(), config.text()).expect("the folder is ours");
     }
@@ -92,11 +108,26 @@ impl World {
     /// `gatepost probe …`. The peers and the name server go on meanwhile.
     pub(crate) async fn probe(&self, arguments: &[&str]) -> Answer {
         let mut command = Command::new(env!("CARGO_BIN_EXE_gatepost"));
-        command.arg("probe").args(arguments).arg("--config").arg(self.file()).stdin(Stdio::null());
-        let ran = tokio::task::spawn_blocking(move || command.output()).await.expect("no panic");
-        let Output { status, stdout, stderr } = ran.expect("gatepost runs");
+        command
+            .arg("probe")
+            .args(arguments)
+            .arg("--config")
+            .arg(self.file())
+            .stdin(Stdio::null());
+        let ran = tokio::task::spawn_blocking(move || command.output())
+            .await
+            .expect("no panic");
+        let Output {
+            status,
+            stdout,
+            stderr,
+        } = ran.expect("gatepost runs");
         let text = |octets| String::from_utf8(octets).expect("UTF-8");
-        Answer { code: status.code().expect("it ended by itself"), out: text(stdout), err: text(stderr) }
+        Answer {
+            code: status.code().expect("it ended by itself"),
+            out: text(stdout),
+            err: text(stderr),
+        }
     }
 
     /// A peer with a certificate of the authority for these names.
@@ -115,11 +146,17 @@ pub(crate) fn tls(pair: &Pair) -> Starttls {
 
 /// A connector to one smart host, with more lines in `[connector.outbound]`.
 pub(crate) fn smart(name: &str, domains: &[&str], port: u16, more: &str) -> String {
-    connector(name, domains, &format!("route = [\"{HOP}:{port}\"]\n{more}"))
+    connector(
+        name,
+        domains,
+        &format!("route = [\"{HOP}:{port}\"]\n{more}"),
+    )
 }
 
 pub(crate) fn connector(name: &str, domains: &[&str], more: &str) -> String {
-    format!("[[connector]]\nname = \"{name}\"\ndomains = {domains:?}\n[connector.outbound]\ndiscover = []\n{more}\n")
+    format!(
+        "[[connector]]\nname = \"{name}\"\ndomains = {domains:?}\n[connector.outbound]\ndiscover = []\n{more}\n"
+    )
 }
 
 /// What each connection heard, once all have ended; and nobody ever heard of mail.
@@ -133,4 +170,10 @@ pub(crate) async fn commands(peer: &Peer) -> Vec<Vec<String>> {
     heard.into_iter().map(|heard| heard.commands).collect()
 }
 
-pub(crate) const WHOLE: [&str; 5] = ["EHLO relay.example.com", "STARTTLS", "(TLS)", "EHLO relay.example.com", "QUIT"];
+pub(crate) const WHOLE: [&str; 5] = [
+    "EHLO relay.example.com",
+    "STARTTLS",
+    "(TLS)",
+    "EHLO relay.example.com",
+    "QUIT",
+];

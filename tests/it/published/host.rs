@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use gatepost::config::TrustSource;
-use gatepost::dns::Dns;
-use gatepost::handshake::TlsMaterial;
-use gatepost::https::{Https, Url};
+use gatepost::net::dns::Dns;
+use gatepost::net::https::{Https, Url};
+use gatepost::net::tls_io::TlsMaterial;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -25,18 +25,35 @@ pub(crate) enum Part {
     /// With these octets, and then nothing, and the connection stays.
     Hang(Vec<u8>),
     /// With these octets, and then those again and again, each after this pause.
-    Forever { head: Vec<u8>, again: Vec<u8>, pause: Duration },
+    Forever {
+        head: Vec<u8>,
+        again: Vec<u8>,
+        pause: Duration,
+    },
     /// It never even shakes hands.
     Deaf,
 }
 
 /// An answer with status 200, plain text, and this body.
 pub(crate) fn plain(body: &[u8]) -> Part {
-    answer("200 OK", &format!("Content-Type: text/plain\r\nContent-Length: {}\r\n", body.len()), body)
+    answer(
+        "200 OK",
+        &format!(
+            "Content-Type: text/plain\r\nContent-Length: {}\r\n",
+            body.len()
+        ),
+        body,
+    )
 }
 
 pub(crate) fn answer(status: &str, fields: &str, body: &[u8]) -> Part {
-    Part::Say([format!("HTTP/1.1 {status}\r\n{fields}\r\n").as_bytes(), body].concat())
+    Part::Say(
+        [
+            format!("HTTP/1.1 {status}\r\n{fields}\r\n").as_bytes(),
+            body,
+        ]
+        .concat(),
+    )
 }
 
 /// Serves until it is dropped.
@@ -62,12 +79,29 @@ impl Host {
     }
 
     async fn serve(config: rustls::ServerConfig, part: Part, picky: Option<Picky>) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("loopback");
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+            .await
+            .expect("loopback");
         let bound = listener.local_addr().expect("bound").port();
-        let (heard, hellos, acceptor) = (Arc::default(), Arc::default(), TlsAcceptor::from(Arc::new(config)));
+        let (heard, hellos, acceptor) = (
+            Arc::default(),
+            Arc::default(),
+            TlsAcceptor::from(Arc::new(config)),
+        );
         let mut tasks = JoinSet::new();
-        tasks.spawn(serve(listener, acceptor, part, picky, (Arc::clone(&heard), Arc::clone(&hellos))));
-        Self { port: bound, heard, hellos, _tasks: tasks }
+        tasks.spawn(serve(
+            listener,
+            acceptor,
+            part,
+            picky,
+            (Arc::clone(&heard), Arc::clone(&hellos)),
+        ));
+        Self {
+            port: bound,
+            heard,
+            hellos,
+            _tasks: tasks,
+        }
     }
 
     /// Each ClientHello that it was shown, where it is picky.
@@ -93,7 +127,12 @@ async fn serve(
     let mut sessions = JoinSet::new();
     loop {
         let (stream, _) = listener.accept().await.expect("a client");
-        let (acceptor, part, heard, hellos) = (acceptor.clone(), part.clone(), Arc::clone(&heard), Arc::clone(&hellos));
+        let (acceptor, part, heard, hellos) = (
+            acceptor.clone(),
+            part.clone(),
+            Arc::clone(&heard),
+            Arc::clone(&hellos),
+        );
         sessions.spawn(async move {
             if matches!(part, Part::Deaf) {
                 return std::future::pending().await;
@@ -106,11 +145,21 @@ async fn serve(
                     return;
                 }
             }
-            let Ok(mut stream) = acceptor.accept(stream).await else { return };
+            let Ok(mut stream) = acceptor.accept(stream).await else {
+                return;
+            };
             let session = stream.get_ref().1;
-            let protocol = session.alpn_protocol().map(|name| String::from_utf8_lossy(name).into_owned());
-            let about = format!("{} {}\n", session.server_name().unwrap_or("-"), protocol.as_deref().unwrap_or("-"));
-            let Some(request) = read(&mut stream).await else { return };
+            let protocol = session
+                .alpn_protocol()
+                .map(|name| String::from_utf8_lossy(name).into_owned());
+            let about = format!(
+                "{} {}\n",
+                session.server_name().unwrap_or("-"),
+                protocol.as_deref().unwrap_or("-")
+            );
+            let Some(request) = read(&mut stream).await else {
+                return;
+            };
             heard.lock().expect("sound").push(about + &request);
             // The client may go whenever it has enough.
             let _gone = play(&mut stream, part).await;
@@ -129,7 +178,12 @@ async fn read(stream: &mut (impl AsyncRead + Unpin)) -> Option<String> {
         }
     }
     let head = String::from_utf8(text).expect("a head is ASCII");
-    let length = head.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok());
+    let length = head.lines().find_map(|line| {
+        line.to_ascii_lowercase()
+            .strip_prefix("content-length: ")?
+            .parse()
+            .ok()
+    });
     let mut content = vec![0; length.unwrap_or(0)];
     stream.read_exact(&mut content).await.ok()?;
     Some(head + &String::from_utf8_lossy(&content))

@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use gatepost::address::Domain;
 use gatepost::discovery::mta_sts::{
-    Listing, MtaSts, MtaStsFailureKind, MtaStsMode, NoPolicy, PublishedPolicy, Recheck, WebSource, evaluate,
+    Listing, MtaSts, MtaStsFailureKind, MtaStsMode, NoPolicy, PublishedPolicy, Recheck, WebSource,
+    evaluate,
 };
+use gatepost::smtp::address::Domain;
 use jiff::Timestamp;
 use rcgen::date_time_ymd;
 
@@ -39,8 +40,13 @@ fn domain(name: &str) -> Domain {
 
 /// A host for the policies of all domains here.
 async fn host(world: &World, part: Part) -> Host {
-    let names = ["good", "alias", "among", "silent", "twice", "broken"].map(|name| format!("mta-sts.{name}.example"));
-    Host::start(&world.authority.issue(&names.each_ref().map(String::as_str)), part).await
+    let names = ["good", "alias", "among", "silent", "twice", "broken"]
+        .map(|name| format!("mta-sts.{name}.example"));
+    Host::start(
+        &world.authority.issue(&names.each_ref().map(String::as_str)),
+        part,
+    )
+    .await
 }
 
 fn web(world: &World, host: &Host) -> WebSource {
@@ -63,9 +69,10 @@ async fn good(part: Part) -> PublishedPolicy {
 fn absent(published: PublishedPolicy) -> (&'static str, String) {
     match published {
         PublishedPolicy::Policy(policy) => panic!("{policy:?}"),
-        PublishedPolicy::None(absent) => {
-            (absent.kind().map_or("nothing", MtaStsFailureKind::as_str), absent.to_string())
-        }
+        PublishedPolicy::None(absent) => (
+            absent.kind().map_or("nothing", MtaStsFailureKind::as_str),
+            absent.to_string(),
+        ),
     }
 }
 
@@ -73,16 +80,29 @@ fn absent(published: PublishedPolicy) -> (&'static str, String) {
 async fn a_policy_is_found_where_the_standard_puts_it() {
     let world = World::new(RECORDS).await;
     let host = host(&world, plain(POLICY)).await;
-    let PublishedPolicy::Policy(policy) = open(&world, &host).policy(&domain("good.example")).await else {
+    let PublishedPolicy::Policy(policy) = open(&world, &host).policy(&domain("good.example")).await
+    else {
         panic!("none")
     };
-    assert_eq!((policy.mode(), policy.id().as_str()), (MtaStsMode::Enforce, "20261126T000000"));
+    assert_eq!(
+        (policy.mode(), policy.id().as_str()),
+        (MtaStsMode::Enforce, "20261126T000000")
+    );
     assert_eq!(
         policy.lines(),
-        ["version: STSv1", "mode: enforce", "mx: mx1.good.example", "mx: *.mx.example", "max_age: 86400"]
+        [
+            "version: STSv1",
+            "mode: enforce",
+            "mx: mx1.good.example",
+            "mx: *.mx.example",
+            "max_age: 86400"
+        ]
     );
     let heard = host.heard().remove(0);
-    assert!(heard.contains("GET /.well-known/mta-sts.txt HTTP/1.1\r\nhost: mta-sts.good.example:"), "{heard}");
+    assert!(
+        heard.contains("GET /.well-known/mta-sts.txt HTTP/1.1\r\nhost: mta-sts.good.example:"),
+        "{heard}"
+    );
 }
 
 #[tokio::test]
@@ -90,11 +110,30 @@ async fn aliases_are_followed_in_dns_and_the_certificate_is_for_the_first_name()
     let world = World::new(RECORDS).await;
     let host = host(&world, plain(POLICY)).await;
     let published = open(&world, &host).policy(&domain("alias.example")).await;
-    assert!(matches!(published, PublishedPolicy::Policy(_)), "{published:?}");
-    assert!(host.heard()[0].starts_with("mta-sts.alias.example "), "{:?}", host.heard());
-    let other = Host::start(&world.authority.issue(&["mta-sts.good.example"]), plain(POLICY)).await;
-    let asked = web(&world, &other).look_up_uncached(&domain("alias.example"), Timestamp::now()).await;
-    assert_eq!(asked.expect_err("the name is wrong").kind().map(MtaStsFailureKind::as_str), Some("sts-webpki-invalid"));
+    assert!(
+        matches!(published, PublishedPolicy::Policy(_)),
+        "{published:?}"
+    );
+    assert!(
+        host.heard()[0].starts_with("mta-sts.alias.example "),
+        "{:?}",
+        host.heard()
+    );
+    let other = Host::start(
+        &world.authority.issue(&["mta-sts.good.example"]),
+        plain(POLICY),
+    )
+    .await;
+    let asked = web(&world, &other)
+        .look_up_uncached(&domain("alias.example"), Timestamp::now())
+        .await;
+    assert_eq!(
+        asked
+            .expect_err("the name is wrong")
+            .kind()
+            .map(MtaStsFailureKind::as_str),
+        Some("sts-webpki-invalid")
+    );
 }
 
 #[tokio::test]
@@ -103,26 +142,61 @@ async fn records_decide_whether_a_host_is_asked_at_all() {
     let host = host(&world, plain(POLICY)).await;
     let policies = open(&world, &host);
     for (name, kind, words) in [
-        ("silent.example", "nothing", "the domain publishes no MTA-STS policy"),
-        ("sub.good.example", "nothing", "the domain publishes no MTA-STS policy"),
-        ("twice.example", "sts-policy-invalid", "it has 2 records that begin with \"v=STSv1;\", and only one may be"),
-        ("broken.example", "sts-policy-invalid", "the id is not 1 to 32 letters and digits"),
-        ("elsewhere.test", "sts-policy-fetch-error", "the lookup of its TXT record failed"),
+        (
+            "silent.example",
+            "nothing",
+            "the domain publishes no MTA-STS policy",
+        ),
+        (
+            "sub.good.example",
+            "nothing",
+            "the domain publishes no MTA-STS policy",
+        ),
+        (
+            "twice.example",
+            "sts-policy-invalid",
+            "it has 2 records that begin with \"v=STSv1;\", and only one may be",
+        ),
+        (
+            "broken.example",
+            "sts-policy-invalid",
+            "the id is not 1 to 32 letters and digits",
+        ),
+        (
+            "elsewhere.test",
+            "sts-policy-fetch-error",
+            "the lookup of its TXT record failed",
+        ),
     ] {
         let (found, said) = absent(policies.policy(&domain(name)).await);
-        assert!(found == kind && said.contains(words), "{name}: {found} {said}");
+        assert!(
+            found == kind && said.contains(words),
+            "{name}: {found} {said}"
+        );
     }
     assert_eq!(host.heard(), [""; 0]);
     let (kind, said) = absent(policies.policy(&domain("homeless.example")).await);
-    assert!(kind == "sts-policy-fetch-error" && said.ends_with("the host has no address"), "{kind} {said}");
-    assert!(matches!(policies.policy(&domain("among.example")).await, PublishedPolicy::Policy(_)));
+    assert!(
+        kind == "sts-policy-fetch-error" && said.ends_with("the host has no address"),
+        "{kind} {said}"
+    );
+    assert!(matches!(
+        policies.policy(&domain("among.example")).await,
+        PublishedPolicy::Policy(_)
+    ));
 }
 
 #[tokio::test]
 async fn what_a_policy_host_answers_is_a_policy_or_none() {
     let wrong_type = |kind: &str| answer("200 OK", kind, POLICY);
     let padded = |length: usize| [POLICY, b"x: ", &vec![b'y'; length - POLICY.len() - 3]].concat();
-    assert!(matches!(good(plain(&padded(64 * 1024))).await, PublishedPolicy::Policy(_)), "64 KiB exactly");
+    assert!(
+        matches!(
+            good(plain(&padded(64 * 1024))).await,
+            PublishedPolicy::Policy(_)
+        ),
+        "64 KiB exactly"
+    );
     for (case, part, kind, words) in [
         (
             "redirected",
@@ -130,17 +204,60 @@ async fn what_a_policy_host_answers_is_a_policy_or_none() {
             "sts-policy-fetch-error",
             "the host answered 301; redirections",
         ),
-        ("not found", answer("404 X", "", b""), "sts-policy-fetch-error", "the host answered 404"),
-        ("64 KiB and one", plain(&padded(64 * 1024 + 1)), "sts-policy-invalid", "it is longer than 65536 octets"),
-        ("10 MiB", plain(&vec![b'x'; 10 << 20]), "sts-policy-invalid", "it is longer than 65536 octets"),
-        ("HTML", wrong_type("Content-Type: text/html\r\n"), "sts-policy-invalid", "it must be text/plain"),
-        ("no type", wrong_type(""), "sts-policy-invalid", "sends no Content-Type; it must be text/plain"),
-        ("garbage", Part::Say(b"220 hello\r\n".to_vec()), "sts-policy-fetch-error", "invalid HTTP response"),
-        ("no policy", plain(b"hello"), "sts-policy-invalid", "line 1 is not \"name: value\": \"hello\""),
-        ("no mx", plain(b"version: STSv1\nmode: enforce\nmax_age: 1"), "sts-policy-invalid", "it has no \"mx\""),
+        (
+            "not found",
+            answer("404 X", "", b""),
+            "sts-policy-fetch-error",
+            "the host answered 404",
+        ),
+        (
+            "64 KiB and one",
+            plain(&padded(64 * 1024 + 1)),
+            "sts-policy-invalid",
+            "it is longer than 65536 octets",
+        ),
+        (
+            "10 MiB",
+            plain(&vec![b'x'; 10 << 20]),
+            "sts-policy-invalid",
+            "it is longer than 65536 octets",
+        ),
+        (
+            "HTML",
+            wrong_type("Content-Type: text/html\r\n"),
+            "sts-policy-invalid",
+            "it must be text/plain",
+        ),
+        (
+            "no type",
+            wrong_type(""),
+            "sts-policy-invalid",
+            "sends no Content-Type; it must be text/plain",
+        ),
+        (
+            "garbage",
+            Part::Say(b"220 hello\r\n".to_vec()),
+            "sts-policy-fetch-error",
+            "invalid HTTP response",
+        ),
+        (
+            "no policy",
+            plain(b"hello"),
+            "sts-policy-invalid",
+            "line 1 is not \"name: value\": \"hello\"",
+        ),
+        (
+            "no mx",
+            plain(b"version: STSv1\nmode: enforce\nmax_age: 1"),
+            "sts-policy-invalid",
+            "it has no \"mx\"",
+        ),
     ] {
         let (found, said) = absent(good(part).await);
-        assert!(found == kind && said.contains(words), "{case}: {found} {said}");
+        assert!(
+            found == kind && said.contains(words),
+            "{case}: {found} {said}"
+        );
     }
 }
 
@@ -148,17 +265,29 @@ async fn what_a_policy_host_answers_is_a_policy_or_none() {
 async fn only_a_host_with_a_certificate_in_order_is_believed() {
     let world = World::new(RECORDS).await;
     let names = &["mta-sts.good.example"];
-    let expired = |params: &mut rcgen::CertificateParams| params.not_after = date_time_ymd(2021, 1, 1);
+    let expired =
+        |params: &mut rcgen::CertificateParams| params.not_after = date_time_ymd(2021, 1, 1);
     let cases: [(&str, Pair); 3] = [
         ("expired", world.authority.issue_as(names, expired)),
         ("self-signed", self_signed(names, |_| {})),
-        ("of the domain itself", world.authority.issue(&["good.example", "mail.good.example"])),
+        (
+            "of the domain itself",
+            world
+                .authority
+                .issue(&["good.example", "mail.good.example"]),
+        ),
     ];
     for (case, pair) in cases {
         let host = Host::start(&pair, plain(POLICY)).await;
-        let asked = web(&world, &host).look_up_uncached(&domain("good.example"), Timestamp::now()).await;
+        let asked = web(&world, &host)
+            .look_up_uncached(&domain("good.example"), Timestamp::now())
+            .await;
         let absent = asked.expect_err(case);
-        assert_eq!(absent.kind().map(MtaStsFailureKind::as_str), Some("sts-webpki-invalid"), "{case}: {absent}");
+        assert_eq!(
+            absent.kind().map(MtaStsFailureKind::as_str),
+            Some("sts-webpki-invalid"),
+            "{case}: {absent}"
+        );
         assert_eq!(host.heard(), [""; 0], "{case}");
     }
 }
@@ -167,7 +296,11 @@ async fn only_a_host_with_a_certificate_in_order_is_believed() {
 async fn a_host_that_trickles_holds_up_its_own_domain_only() {
     let world = World::new(RECORDS).await;
     let head = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\n".to_vec();
-    let trickle = Part::Forever { head, again: b"x: y\n".to_vec(), pause: Duration::from_millis(20) };
+    let trickle = Part::Forever {
+        head,
+        again: b"x: y\n".to_vec(),
+        pause: Duration::from_millis(20),
+    };
     let host = host(&world, trickle).await;
     let policies = MtaSts::open(
         world.folder.path(),
@@ -181,11 +314,15 @@ async fn a_host_that_trickles_holds_up_its_own_domain_only() {
     while host.heard().is_empty() {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    assert_eq!(policies.policy(&domain("silent.example")).await, PublishedPolicy::None(NoPolicy::NoRecord));
+    assert_eq!(
+        policies.policy(&domain("silent.example")).await,
+        PublishedPolicy::None(NoPolicy::NoRecord)
+    );
     assert!(!slow.is_finished());
     let (kind, said) = absent(slow.await.expect("it ends"));
     assert!(
-        kind == "sts-policy-fetch-error" && said.ends_with("the body of the response took longer than 800ms"),
+        kind == "sts-policy-fetch-error"
+            && said.ends_with("the body of the response took longer than 800ms"),
         "{said}"
     );
     policies.policy(&domain("good.example")).await;
@@ -195,11 +332,15 @@ async fn a_host_that_trickles_holds_up_its_own_domain_only() {
 /// RFC 8461 §5: mode × MX host. What mail does then is for the one who sends it.
 #[tokio::test]
 async fn modes_and_hosts() {
-    for (mode, meant) in
-        [("enforce", MtaStsMode::Enforce), ("testing", MtaStsMode::Testing), ("none", MtaStsMode::None)]
-    {
+    for (mode, meant) in [
+        ("enforce", MtaStsMode::Enforce),
+        ("testing", MtaStsMode::Testing),
+        ("none", MtaStsMode::None),
+    ] {
         let body = String::from_utf8_lossy(POLICY).replace("enforce", mode);
-        let PublishedPolicy::Policy(policy) = good(plain(body.as_bytes())).await else { panic!("{mode}") };
+        let PublishedPolicy::Policy(policy) = good(plain(body.as_bytes())).await else {
+            panic!("{mode}")
+        };
         assert_eq!(policy.mode(), meant);
         for (mx, listing) in [
             ("mx1.good.example", Listing::Listed),
@@ -224,15 +365,28 @@ async fn a_policy_outlives_restarts_and_its_host() {
     };
     let first = host(&world, plain(POLICY)).await;
     let open = |host: &Host| {
-        MtaSts::open_at(world.folder.path(), web(&world, host), Arc::new(clock.clone())).expect("our own version")
+        MtaSts::open_at(
+            world.folder.path(),
+            web(&world, host),
+            Arc::new(clock.clone()),
+        )
+        .expect("our own version")
     };
-    let PublishedPolicy::Policy(policy) = open(&first).policy(&domain("good.example")).await else { panic!("none") };
+    let PublishedPolicy::Policy(policy) = open(&first).policy(&domain("good.example")).await else {
+        panic!("none")
+    };
     drop(first);
     let gone = host(&world, answer("404 X", "", b"")).await;
     let policies = open(&gone);
     now.fetch_add(86_399, Ordering::Relaxed);
-    assert_eq!(policies.policy(&domain("good.example")).await, PublishedPolicy::Policy(Arc::clone(&policy)));
-    assert!(matches!(policies.recheck(&policy).await, Recheck::Unknown(_)));
+    assert_eq!(
+        policies.policy(&domain("good.example")).await,
+        PublishedPolicy::Policy(Arc::clone(&policy))
+    );
+    assert!(matches!(
+        policies.recheck(&policy).await,
+        Recheck::Unknown(_)
+    ));
     let task = tokio::spawn({
         let policies = policies.clone();
         async move { policies.keep_fresh().await }
@@ -246,9 +400,15 @@ async fn a_policy_outlives_restarts_and_its_host() {
 #[tokio::test]
 async fn other_tools_are_used_from_the_next_search_on() {
     let world = World::new(RECORDS).await;
-    let (old, new) = (host(&world, answer("404 X", "", b"")).await, host(&world, plain(POLICY)).await);
+    let (old, new) = (
+        host(&world, answer("404 X", "", b"")).await,
+        host(&world, plain(POLICY)).await,
+    );
     let policies = open(&world, &old);
     policies.replace(web(&world, &new));
-    assert!(matches!(policies.policy(&domain("good.example")).await, PublishedPolicy::Policy(_)));
+    assert!(matches!(
+        policies.policy(&domain("good.example")).await,
+        PublishedPolicy::Policy(_)
+    ));
     assert_eq!(old.heard(), [""; 0]);
 }

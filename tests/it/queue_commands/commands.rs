@@ -1,5 +1,5 @@
-//! `gatepost queue` as an operator runs it: the real program against a real daemon, whose smart host is
-//! dead, so that mail waits.
+//! `gatepost queue` as an operator runs it: the real program against a real daemon, whose smart
+//! host is dead, so that mail waits.
 
 use crate::support::operated::{Relay, Sink, code, err, json, out, raw, stand_in};
 use serde_json::Value;
@@ -7,19 +7,31 @@ use serde_json::Value;
 /// Alice's message to Bob and to Jürgen's domain, and Carol's to Bob.
 fn filled() -> (Relay, [String; 2]) {
     let relay = Relay::start("");
-    let first = relay.send("alice@example.org", &["bob@example.net", "dave@b\u{fc}cher.example"], "first");
+    let first = relay.send(
+        "alice@example.org",
+        &["bob@example.net", "dave@b\u{fc}cher.example"],
+        "first",
+    );
     let second = relay.send("carol@example.com", &["bob@example.net"], "second");
-    relay.wait_for("an attempt that failed", |queue| queue.iter().any(|message| attempts(message) > 0));
+    relay.wait_for("an attempt that failed", |queue| {
+        queue.iter().any(|message| attempts(message) > 0)
+    });
     (relay, [first, second])
 }
 
 fn attempts(message: &Value) -> u64 {
     let recipients = message["recipients"].as_array().expect("recipients");
-    recipients.iter().map(|recipient| recipient["attempts"].as_u64().expect("a number")).max().unwrap_or(0)
+    recipients
+        .iter()
+        .map(|recipient| recipient["attempts"].as_u64().expect("a number"))
+        .max()
+        .unwrap_or(0)
 }
 
 fn state(message: &Value, at: usize) -> &str {
-    message["recipients"][at]["state"].as_str().expect("a state")
+    message["recipients"][at]["state"]
+        .as_str()
+        .expect("a state")
 }
 
 #[test]
@@ -36,7 +48,11 @@ fn the_list_shows_what_waits_and_why() {
         "Connection refused",
         "2 messages, ",
     ] {
-        assert!(out(&output).contains(said), "{said:?} is not in\n{}", out(&output));
+        assert!(
+            out(&output).contains(said),
+            "{said:?} is not in\n{}",
+            out(&output)
+        );
     }
 
     let listed = json(&relay.queue(&["list", "--json"]));
@@ -45,15 +61,28 @@ fn the_list_shows_what_waits_and_why() {
     let message = &listed[0];
     assert_eq!(message["id"], *first);
     assert_eq!(message["sender"], "alice@example.org");
-    assert_eq!(message["recipients"][1]["address"], "dave@xn--bcher-kva.example");
+    assert_eq!(
+        message["recipients"][1]["address"],
+        "dave@xn--bcher-kva.example"
+    );
     assert!(message["size"].as_u64().expect("octets") > 100);
     for recipient in message["recipients"].as_array().expect("recipients") {
-        // One attempt was enough to know that the destination is down: the other message tells of it, too.
+        // One attempt was enough to know that the destination is down: the other message tells of
+        // it, too.
         assert_eq!(recipient["state"], "waiting");
         assert_eq!(recipient["connector"], "internet");
         let down = &recipient["destination_down"];
-        assert!(down["reason"]["text"].as_str().expect("a reason").contains("Connection refused"), "{down}");
-        assert!(recipient["next"].as_str() >= down["until"].as_str(), "{recipient}");
+        assert!(
+            down["reason"]["text"]
+                .as_str()
+                .expect("a reason")
+                .contains("Connection refused"),
+            "{down}"
+        );
+        assert!(
+            recipient["next"].as_str() >= down["until"].as_str(),
+            "{recipient}"
+        );
         assert!(recipient.get("history").is_none(), "lists are brief");
     }
 }
@@ -67,39 +96,71 @@ fn filters_choose_and_finding_nothing_is_a_no() {
         (&["--domain", "b\u{fc}cher.example"], &both[..1]),
         (&["--domain", "XN--BCHER-KVA.example"], &both[..1]),
         (&["--sender", "carol@EXAMPLE.com"], &both[1..]),
-        (&["--sender", "<alice@example.org>", "--domain", "example.net"], &both[..1]),
+        (
+            &["--sender", "<alice@example.org>", "--domain", "example.net"],
+            &both[..1],
+        ),
         (&["--older-than", "1h"], &[]),
         (&["--state", "waiting", "--connector", "internet"], &both),
         (&["--state", "held"], &[]),
         (&["--connector", "default"], &[]),
         (&["--domain", "example.org"], &[]),
         (&["--sender", ""], &[]),
-        (&["--sender", "carol@example.com", "--domain", "b\u{fc}cher.example"], &[]),
+        (
+            &[
+                "--sender",
+                "carol@example.com",
+                "--domain",
+                "b\u{fc}cher.example",
+            ],
+            &[],
+        ),
         (&[&second], &both[1..]),
         (&[&second, &first, &second], &both),
         (&["--all"], &both),
     ] {
-        let arguments: Vec<&str> = ["list", "--json"].iter().chain(arguments).copied().collect();
+        let arguments: Vec<&str> = ["list", "--json"]
+            .iter()
+            .chain(arguments)
+            .copied()
+            .collect();
         let output = relay.queue(&arguments);
         let listed = json(&output);
-        let ids: Vec<_> = listed.as_array().expect("an array").iter().map(|message| message["id"].clone()).collect();
+        let ids: Vec<_> = listed
+            .as_array()
+            .expect("an array")
+            .iter()
+            .map(|message| message["id"].clone())
+            .collect();
         assert_eq!(ids, chosen, "{arguments:?}");
         assert_eq!(code(&output), i32::from(chosen.is_empty()), "{arguments:?}");
     }
     let output = relay.queue(&["list", "0000000000005", &first]);
     assert_eq!(code(&output), 1);
     assert!(out(&output).contains(&first), "{}", out(&output));
-    assert_eq!(err(&output), "0000000000005: no such message in the queue\n");
+    assert_eq!(
+        err(&output),
+        "0000000000005: no such message in the queue\n"
+    );
     let output = relay.queue(&["list", "--domain", "nobody.example"]);
-    assert_eq!((code(&output), out(&output)), (1, "no message matches\n".to_owned()));
+    assert_eq!(
+        (code(&output), out(&output)),
+        (1, "no message matches\n".to_owned())
+    );
 }
 
 #[test]
 fn an_empty_queue_is_no_fault() {
     let relay = Relay::start("");
     let output = relay.queue(&["list"]);
-    assert_eq!((code(&output), out(&output)), (0, "the queue is empty\n".to_owned()));
-    assert_eq!(json(&relay.queue(&["list", "--json"])), Value::Array(Vec::new()));
+    assert_eq!(
+        (code(&output), out(&output)),
+        (0, "the queue is empty\n".to_owned())
+    );
+    assert_eq!(
+        json(&relay.queue(&["list", "--json"])),
+        Value::Array(Vec::new())
+    );
 }
 
 #[test]
@@ -117,32 +178,56 @@ fn show_tells_the_envelope_every_attempt_and_the_next() {
         "next       20",
         "expires    20",
     ] {
-        assert!(out(&output).contains(said), "{said:?} is not in\n{}", out(&output));
+        assert!(
+            out(&output).contains(said),
+            "{said:?} is not in\n{}",
+            out(&output)
+        );
     }
     let told = json(&relay.queue(&["show", &first, "--json"]));
     assert_eq!(told["id"], *first);
     assert_eq!(told["parameters"]["body"], "7BIT");
     assert_eq!(told["parameters"]["tls"], "ordinary");
     assert!(!out(&output).contains("TLS"), "{}", out(&output));
-    let history = told["recipients"][0]["history"].as_array().expect("what failed");
+    let history = told["recipients"][0]["history"]
+        .as_array()
+        .expect("what failed");
     assert_eq!(history.len(), 1);
     assert_eq!(history[0]["status"], "4.4.1");
     let several = json(&relay.queue(&["show", "--all", "--json"]));
-    assert_eq!(several.as_array().map(Vec::len), Some(2), "an array where it is not one that was named");
+    assert_eq!(
+        several.as_array().map(Vec::len),
+        Some(2),
+        "an array where it is not one that was named"
+    );
 
     let output = relay.queue(&["show", "0000000000005"]);
-    assert_eq!((code(&output), err(&output)), (1, "0000000000005: no such message in the queue\n".to_owned()));
+    assert_eq!(
+        (code(&output), err(&output)),
+        (
+            1,
+            "0000000000005: no such message in the queue\n".to_owned()
+        )
+    );
     assert_eq!(code(&relay.queue(&["show"])), 2);
 }
 
 #[test]
 fn show_tells_what_a_message_asks_of_tls() {
     let relay = Relay::start("");
-    let id = relay.send_whole("alice@example.org", &["bob@example.net"], "TLS-Required: No\r\n\r\nbody");
+    let id = relay.send_whole(
+        "alice@example.org",
+        &["bob@example.net"],
+        "TLS-Required: No\r\n\r\nbody",
+    );
     let output = relay.queue(&["show", &id]);
-    let line = "header     TLS-Required: No (DANE and MTA-STS of the recipients' domains do not apply)\n";
+    let line =
+        "header     TLS-Required: No (DANE and MTA-STS of the recipients' domains do not apply)\n";
     assert!(out(&output).contains(line), "{}", out(&output));
-    assert_eq!(json(&relay.queue(&["show", &id, "--json"]))["parameters"]["tls"], "relaxed");
+    assert_eq!(
+        json(&relay.queue(&["show", &id, "--json"]))["parameters"]["tls"],
+        "relaxed"
+    );
 }
 
 #[test]
@@ -150,9 +235,16 @@ fn the_content_comes_as_it_is_stored() {
     let relay = Relay::start("");
     // Larger than a row of the spool and than any chunk.
     let line = "0123456789 a line of some length, and the next\r\n";
-    let large = relay.send("alice@example.org", &["bob@example.net"], &line.repeat(20_000));
+    let large = relay.send(
+        "alice@example.org",
+        &["bob@example.net"],
+        &line.repeat(20_000),
+    );
     let headers = out(&relay.queue(&["show", &large, "--headers"]));
-    assert!(headers.starts_with("Received: ") && headers.contains("\r\nSubject: test\r\n"), "{headers}");
+    assert!(
+        headers.starts_with("Received: ") && headers.contains("\r\nSubject: test\r\n"),
+        "{headers}"
+    );
     let body = out(&relay.queue(&["show", &large, "--body"]));
     assert_eq!(body, format!("{}\r\n", line.repeat(20_000)));
     let whole = out(&relay.queue(&["show", &large, "--headers", "--body"]));
@@ -166,34 +258,64 @@ fn the_content_comes_as_it_is_stored() {
 fn what_is_held_waits_until_it_is_released() {
     let (relay, [first, second]) = filled();
     let output = relay.queue(&["hold", &first]);
-    assert_eq!((code(&output), out(&output)), (0, "1 message held\n".to_owned()), "{}", err(&output));
+    assert_eq!(
+        (code(&output), out(&output)),
+        (0, "1 message held\n".to_owned()),
+        "{}",
+        err(&output)
+    );
     let queue = relay.list();
-    assert_eq!((state(&queue[0], 0), state(&queue[0], 1), state(&queue[1], 0)), ("held", "held", "waiting"));
+    assert_eq!(
+        (
+            state(&queue[0], 0),
+            state(&queue[0], 1),
+            state(&queue[1], 0)
+        ),
+        ("held", "held", "waiting")
+    );
     for (wanted, id) in [("held", &first), ("waiting", &second)] {
         let listed = json(&relay.queue(&["list", "--json", "--state", wanted]));
-        assert_eq!((listed.as_array().map(Vec::len), &listed[0]["id"]), (Some(1), &Value::from(id.as_str())));
+        assert_eq!(
+            (listed.as_array().map(Vec::len), &listed[0]["id"]),
+            (Some(1), &Value::from(id.as_str()))
+        );
     }
     assert_eq!(queue[0]["recipients"][0]["next"], Value::Null);
 
     // One that was named is told why; out of a crowd, those that it means nothing to are left out.
     let output = relay.queue(&["retry", &first]);
-    assert_eq!((code(&output), out(&output)), (1, "0 messages retried, 1 not\n".to_owned()));
+    assert_eq!(
+        (code(&output), out(&output)),
+        (1, "0 messages retried, 1 not\n".to_owned())
+    );
     assert!(
         err(&output).starts_with(&format!("{first}: ")) && err(&output).contains("is it held?"),
         "{}",
         err(&output)
     );
     let output = relay.queue(&["hold", &first]);
-    assert_eq!((code(&output), out(&output)), (1, "0 messages held, 1 not\n".to_owned()));
+    assert_eq!(
+        (code(&output), out(&output)),
+        (1, "0 messages held, 1 not\n".to_owned())
+    );
     let output = relay.queue(&["release", &second, "--json"]);
     assert_eq!(code(&output), 1);
-    assert_eq!(json(&output), serde_json::json!([{"id": second, "done": false, "error": "it is not held"}]));
+    assert_eq!(
+        json(&output),
+        serde_json::json!([{"id": second, "done": false, "error": "it is not held"}])
+    );
 
     let output = relay.queue(&["release", "--all", "--json"]);
-    assert_eq!((code(&output), json(&output)), (0, serde_json::json!([{"id": first, "done": true}])));
+    assert_eq!(
+        (code(&output), json(&output)),
+        (0, serde_json::json!([{"id": first, "done": true}]))
+    );
     assert_eq!(state(&relay.list()[0], 0), "waiting");
     let output = relay.queue(&["release", "--all"]);
-    assert_eq!((code(&output), out(&output)), (1, "no message matches\n".to_owned()));
+    assert_eq!(
+        (code(&output), out(&output)),
+        (1, "no message matches\n".to_owned())
+    );
 }
 
 #[test]
@@ -201,13 +323,25 @@ fn retry_forgets_all_waiting_and_delivers() {
     let (relay, [first, second]) = filled();
     let sink = Sink::start(relay.smart_host);
     let output = relay.queue(&["retry", "--domain", "example.net"]);
-    assert_eq!((code(&output), out(&output)), (0, "2 messages retried\n".to_owned()), "{}", err(&output));
+    assert_eq!(
+        (code(&output), out(&output)),
+        (0, "2 messages retried\n".to_owned()),
+        "{}",
+        err(&output)
+    );
     relay.wait_for("an empty queue", <[Value]>::is_empty);
     let mut taken = sink.taken();
     taken.sort();
-    assert_eq!(taken, ["first", "first", "second"], "one for each recipient domain");
+    assert_eq!(
+        taken,
+        ["first", "first", "second"],
+        "one for each recipient domain"
+    );
     let output = relay.queue(&["retry", &first, &second]);
-    assert_eq!((code(&output), out(&output)), (1, "0 messages retried, 2 not\n".to_owned()));
+    assert_eq!(
+        (code(&output), out(&output)),
+        (1, "0 messages retried, 2 not\n".to_owned())
+    );
 }
 
 #[test]
@@ -221,18 +355,31 @@ fn a_part_that_is_released_leaves_the_other_part_alone() {
     let relay = Relay::start(&connector);
     // Nobody is told that one part is held: the report would be among the mail that is counted.
     let id = relay.send("", &["bob@example.net", "eve@strict.example"], "parted");
-    relay.wait_for("one held, one waiting", |queue| state(&queue[0], 1) == "held" && attempts(&queue[0]) > 0);
+    relay.wait_for("one held, one waiting", |queue| {
+        state(&queue[0], 1) == "held" && attempts(&queue[0]) > 0
+    });
     for _ in 0..3 {
         assert_eq!(code(&relay.queue(&["release", &id])), 0);
-        relay.wait_for("held again", |queue| state(&queue[0], 1) == "held" && queue[0]["busy"] == false);
+        relay.wait_for("held again", |queue| {
+            state(&queue[0], 1) == "held" && queue[0]["busy"] == false
+        });
     }
     let reason = relay.list()[0]["recipients"][1]["reason"]["text"].clone();
-    assert!(reason.as_str().expect("a reason").contains("STARTTLS"), "{reason}");
+    assert!(
+        reason.as_str().expect("a reason").contains("STARTTLS"),
+        "{reason}"
+    );
     let sink = Sink::start(relay.smart_host);
     assert_eq!(code(&relay.queue(&["retry", &id])), 0);
-    relay.wait_for("the rest delivered", |queue| state(&queue[0], 0) == "delivered" && queue[0]["busy"] == false);
+    relay.wait_for("the rest delivered", |queue| {
+        state(&queue[0], 0) == "delivered" && queue[0]["busy"] == false
+    });
     assert_eq!(sink.taken(), ["parted"], "delivered once");
-    assert_eq!(plain.taken(), [""; 0], "nothing was said where the policy was not met");
+    assert_eq!(
+        plain.taken(),
+        [""; 0],
+        "nothing was said where the policy was not met"
+    );
 }
 
 #[test]
@@ -244,8 +391,15 @@ fn a_bounce_tells_the_sender() {
     assert_eq!(relay.list().len(), 2);
 
     let output = relay.queue(&["bounce", &first, "--yes"]);
-    assert_eq!((code(&output), out(&output)), (0, "1 message bounced\n".to_owned()), "{}", err(&output));
-    relay.wait_for("a report instead", |queue| queue.len() >= 2 && queue.iter().all(|message| message["id"] != *first));
+    assert_eq!(
+        (code(&output), out(&output)),
+        (0, "1 message bounced\n".to_owned()),
+        "{}",
+        err(&output)
+    );
+    relay.wait_for("a report instead", |queue| {
+        queue.len() >= 2 && queue.iter().all(|message| message["id"] != *first)
+    });
     let reports = json(&relay.queue(&["list", "--sender", "", "--json"]));
     let reports = reports.as_array().expect("an array");
     assert!(!reports.is_empty());
@@ -262,29 +416,53 @@ fn removing_asks_on_a_terminal_and_wants_yes_elsewhere() {
     let (relay, [first, second]) = filled();
     let output = relay.queue(&["remove", &first]);
     assert_eq!((code(&output), out(&output)), (2, String::new()));
-    assert!(err(&output).contains("add --yes to remove them"), "{}", err(&output));
+    assert!(
+        err(&output).contains("add --yes to remove them"),
+        "{}",
+        err(&output)
+    );
 
     let (status, said) = relay.queue_on_terminal(&["remove", "--all"], "n\n");
     assert_eq!(status, 1, "{said}");
-    assert!(said.contains("Remove 2 messages? [y/N] ") && said.contains("nothing was done"), "{said}");
+    assert!(
+        said.contains("Remove 2 messages? [y/N] ") && said.contains("nothing was done"),
+        "{said}"
+    );
     assert_eq!(relay.list().len(), 2);
     let (status, said) = relay.queue_on_terminal(&["remove", &first], "y\n");
     assert_eq!(status, 0, "{said}");
-    assert!(said.contains("Remove 1 message? [y/N] ") && said.contains("1 message removed"), "{said}");
+    assert!(
+        said.contains("Remove 1 message? [y/N] ") && said.contains("1 message removed"),
+        "{said}"
+    );
     assert_eq!(relay.list().len(), 1);
 
     let output = relay.queue(&["remove", "--all", "--yes", "--json"]);
-    assert_eq!((code(&output), json(&output)), (0, serde_json::json!([{"id": second, "done": true}])));
+    assert_eq!(
+        (code(&output), json(&output)),
+        (0, serde_json::json!([{"id": second, "done": true}]))
+    );
     assert!(relay.list().is_empty());
     let output = relay.queue(&["remove", &second, "--yes"]);
-    assert_eq!((code(&output), out(&output)), (1, "0 messages removed, 1 not\n".to_owned()));
-    assert_eq!(err(&output), format!("{second}: no such message in the queue\n"));
+    assert_eq!(
+        (code(&output), out(&output)),
+        (1, "0 messages removed, 1 not\n".to_owned())
+    );
+    assert_eq!(
+        err(&output),
+        format!("{second}: no such message in the queue\n")
+    );
 }
 
 #[test]
 fn an_answer_that_cannot_be_written_is_no_success() {
     let (relay, [first, _]) = filled();
-    let full = || std::fs::File::options().write(true).open("/dev/full").expect("every Linux has it");
+    let full = || {
+        std::fs::File::options()
+            .write(true)
+            .open("/dev/full")
+            .expect("every Linux has it")
+    };
     for arguments in [
         &["show", &first, "--headers", "--body"][..],
         &["show", &first, "--body"],
@@ -297,50 +475,102 @@ fn an_answer_that_cannot_be_written_is_no_success() {
     ] {
         let output = relay.queue_into(full(), arguments);
         assert_eq!(code(&output), 1, "{arguments:?}: {}", err(&output));
-        for said in ["cannot write the output", "No space left on device", "Free some space"] {
-            assert_eq!(err(&output).matches(said).count(), 1, "{arguments:?}: {said:?} in\n{}", err(&output));
+        for said in [
+            "cannot write the output",
+            "No space left on device",
+            "Free some space",
+        ] {
+            assert_eq!(
+                err(&output).matches(said).count(),
+                1,
+                "{arguments:?}: {said:?} in\n{}",
+                err(&output)
+            );
         }
     }
-    assert_eq!(state(&relay.list()[0], 0), "held", "the order was carried out");
+    assert_eq!(
+        state(&relay.list()[0], 0),
+        "held",
+        "the order was carried out"
+    );
 }
 
 #[test]
 fn a_reader_who_has_gone_away_is_no_fault() {
     let relay = Relay::start("");
-    let large = relay.send("alice@example.org", &["bob@example.net"], &"a line\r\n".repeat(100_000));
-    for arguments in [&["show", &large, "--headers", "--body"][..], &["show", &large], &["list"]] {
+    let large = relay.send(
+        "alice@example.org",
+        &["bob@example.net"],
+        &"a line\r\n".repeat(100_000),
+    );
+    for arguments in [
+        &["show", &large, "--headers", "--body"][..],
+        &["show", &large],
+        &["list"],
+    ] {
         let (reader, writer) = std::io::pipe().expect("a pipe");
         drop(reader);
         let output = relay.queue_into(writer, arguments);
-        assert_eq!((code(&output), err(&output)), (0, String::new()), "{arguments:?}");
+        assert_eq!(
+            (code(&output), err(&output)),
+            (0, String::new()),
+            "{arguments:?}"
+        );
     }
 }
 
 #[test]
 fn what_leaves_the_queue_while_it_is_shown_is_missed_only_where_it_was_named() {
     let (mut relay, [first, second]) = filled();
-    let get = |target: &str| raw(&relay.socket(), &format!("GET {target} HTTP/1.1\r\nHost: x\r\n\r\n")).1;
+    let get = |target: &str| {
+        raw(
+            &relay.socket(),
+            &format!("GET {target} HTTP/1.1\r\nHost: x\r\n\r\n"),
+        )
+        .1
+    };
     let one = format!("/v1/queue/{second}");
-    let answers = vec![("/v1/queue".to_owned(), get("/v1/queue")), (one.clone(), get(&one))];
+    let answers = vec![
+        ("/v1/queue".to_owned(), get("/v1/queue")),
+        (one.clone(), get(&one)),
+    ];
     relay.stop();
     stand_in(&relay.socket(), answers);
 
     let output = relay.queue(&["show", "--all", "--json"]);
     assert_eq!((code(&output), err(&output)), (0, String::new()));
     let shown = json(&output);
-    let ids: Vec<_> = shown.as_array().expect("an array").iter().map(|message| message["id"].clone()).collect();
+    let ids: Vec<_> = shown
+        .as_array()
+        .expect("an array")
+        .iter()
+        .map(|message| message["id"].clone())
+        .collect();
     assert_eq!(ids, [second.as_str()]);
     let output = relay.queue(&["show", &first, &second]);
-    assert_eq!((code(&output), err(&output)), (1, format!("{first}: no such message in the queue\n")));
-    assert!(out(&output).starts_with(&format!("message    {second}\n")), "{}", out(&output));
+    assert_eq!(
+        (code(&output), err(&output)),
+        (1, format!("{first}: no such message in the queue\n"))
+    );
+    assert!(
+        out(&output).starts_with(&format!("message    {second}\n")),
+        "{}",
+        out(&output)
+    );
 }
 
 #[test]
 fn an_id_among_other_wishes_is_not_said_to_be_gone() {
     let (relay, [first, _]) = filled();
     let output = relay.queue(&["remove", &first, "--domain", "nobody.example", "--yes"]);
-    assert_eq!((code(&output), out(&output)), (1, "0 messages removed, 1 not\n".to_owned()));
-    assert_eq!(err(&output), format!("{first}: not in the queue, or does not match the other options\n"));
+    assert_eq!(
+        (code(&output), out(&output)),
+        (1, "0 messages removed, 1 not\n".to_owned())
+    );
+    assert_eq!(
+        err(&output),
+        format!("{first}: not in the queue, or does not match the other options\n")
+    );
 }
 
 #[test]
@@ -357,7 +587,12 @@ fn what_is_being_tried_needs_no_push() {
     relay.wait_for("an attempt", |queue| queue[0]["busy"] == true);
     let output = relay.queue(&["retry", "--all"]);
     let said = "1 message being delivered already, nothing to do\n";
-    assert_eq!((code(&output), out(&output).as_str()), (1, said), "{}", err(&output));
+    assert_eq!(
+        (code(&output), out(&output).as_str()),
+        (1, said),
+        "{}",
+        err(&output)
+    );
     let output = relay.queue(&["hold", &id]);
     assert_eq!(code(&output), 1);
     assert!(
@@ -372,7 +607,8 @@ fn who_gave_an_order_is_on_record_before_it_is_carried_out() {
     let (relay, [first, _]) = filled();
     assert_eq!(code(&relay.queue(&["hold", &first])), 0);
     // The order was answered; what the daemon says of it comes by another way.
-    let [given, done] = ["an operator gave an order", "message held by an operator"].map(|line| relay.hears(line));
+    let [given, done] =
+        ["an operator gave an order", "message held by an operator"].map(|line| relay.hears(line));
     assert_eq!((given.len(), done.len()), (1, 1));
     assert!(
         given[0]["uid"].is_u64() && given[0]["timestamp"].as_str() < done[0]["timestamp"].as_str(),
@@ -386,7 +622,11 @@ fn changing_commands_want_a_choice() {
     for command in ["retry", "hold", "release", "remove", "bounce"] {
         let output = relay.queue(&[command, "--yes"]);
         assert_eq!(code(&output), 2, "{command}");
-        assert!(err(&output).contains("--all"), "{command}: {}", err(&output));
+        assert!(
+            err(&output).contains("--all"),
+            "{command}: {}",
+            err(&output)
+        );
     }
     for bad in [
         &["hold", "nonsense"][..],
@@ -407,10 +647,23 @@ fn without_a_daemon_the_commands_say_what_to_do() {
         let arguments: Vec<&str> = [command, "--all"].into_iter().chain(yes).collect();
         let output = relay.queue(&arguments);
         assert_eq!((code(&output), out(&output)), (1, String::new()));
-        for said in ["no running Gatepost answers on ", "admin.sock", "systemctl status gatepost", "gatepost run"] {
-            assert!(err(&output).contains(said), "{said:?} is not in\n{}", err(&output));
+        for said in [
+            "no running Gatepost answers on ",
+            "admin.sock",
+            "systemctl status gatepost",
+            "gatepost run",
+        ] {
+            assert!(
+                err(&output).contains(said),
+                "{said:?} is not in\n{}",
+                err(&output)
+            );
         }
     }
     let output = relay.queue(&["list", "--json"]);
-    assert_eq!((code(&output), out(&output)), (1, String::new()), "no document rather than a wrong one");
+    assert_eq!(
+        (code(&output), out(&output)),
+        (1, String::new()),
+        "no document rather than a wrong one"
+    );
 }

@@ -1,5 +1,5 @@
-//! The operator's hands on the queue, and eyes on the rest: `gatepost queue`, `gatepost status`, the socket that
-//! they speak to and the window for monitoring, with real daemons.
+//! The operator's hands on the queue, and eyes on the rest: `gatepost queue`, `gatepost status`,
+//! the socket that they speak to and the window for monitoring, with real daemons.
 
 mod clients;
 mod commands;

@@ -15,14 +15,27 @@ fn a_proxy_header_from_an_address_that_is_not_listed_is_warned_of() {
         if waits {
             std::thread::sleep(Duration::from_millis(300));
         }
-        stream.write_all(b"PROXY TCP4 192.0.2.77 10.0.0.1 40000 25\r\n").expect("it reads");
+        stream
+            .write_all(b"PROXY TCP4 192.0.2.77 10.0.0.1 40000 25\r\n")
+            .expect("it reads");
         let mut said = String::new();
         stream.read_to_string(&mut said).expect("it ends");
-        assert!(said.contains("554 5.5.1 No PROXY header is taken from this address"), "{said}");
+        assert!(
+            said.contains("554 5.5.1 No PROXY header is taken from this address"),
+            "{said}"
+        );
     }
     let message = "connection closed: it begins with a PROXY header, and proxy_protocol does not list its address";
     let lines = relay.hears(message);
     assert_eq!(lines.len(), 1, "said once: {lines:?}");
-    assert!(lines[0].to_string().contains("add the load balancer's address to proxy_protocol of this [[listener]]"));
-    assert_eq!((&lines[0]["level"], &lines[0]["listener"]), (&"WARN".into(), &"mx".into()), "{lines:?}");
+    assert!(
+        lines[0]
+            .to_string()
+            .contains("add the load balancer's address to proxy_protocol of this [[listener]]")
+    );
+    assert_eq!(
+        (&lines[0]["level"], &lines[0]["listener"]),
+        (&"WARN".into(), &"mx".into()),
+        "{lines:?}"
+    );
 }

@@ -1,9 +1,10 @@
-//! A domain that is refused alone, behind smart hosts that it shares: what waits, what goes, and what is said of it.
+//! A domain that is refused alone, behind smart hosts that it shares: what waits, what goes, and
+//! what is said of it.
 
 use std::time::{Duration, Instant};
 
-use gatepost::address::Host;
 use gatepost::discovery::history::{History, TlsLevel};
+use gatepost::smtp::address::Host;
 use jiff::Timestamp;
 use serde_json::Value;
 
@@ -17,7 +18,8 @@ fn relay(sink: &Sink) -> Relay {
         sink.address
     ));
     relay.stop();
-    let memory = History::open(&relay.folder.path().join("spool"), Timestamp::now()).expect("a memory");
+    let memory =
+        History::open(&relay.folder.path().join("spool"), Timestamp::now()).expect("a memory");
     let [lost, host] = ["lost.example", "[127.0.0.1]"].map(|name| Host::parse(name).expect(name));
     let _ = memory.record(&lost, &host, TlsLevel::Tls, None, Timestamp::now());
     drop(memory);
@@ -26,7 +28,14 @@ fn relay(sink: &Sink) -> Relay {
 }
 
 fn attempts(queue: &[Value]) -> u64 {
-    queue.iter().map(|message| message["recipients"][0]["attempts"].as_u64().expect("a number")).sum()
+    queue
+        .iter()
+        .map(|message| {
+            message["recipients"][0]["attempts"]
+                .as_u64()
+                .expect("a number")
+        })
+        .sum()
 }
 
 #[test]
@@ -43,27 +52,60 @@ fn one_domains_lost_tls_holds_up_its_own_mail_alone() {
     assert_eq!(attempts(&queue), 1, "the second one waits with the first");
     for message in &queue {
         let recipient = &message["recipients"][0];
-        assert_eq!(recipient["destination_down"], Value::Null, "the smart host is up: {recipient}");
+        assert_eq!(
+            recipient["destination_down"],
+            Value::Null,
+            "the smart host is up: {recipient}"
+        );
         let part = &recipient["part_down"];
         assert_eq!(part["part"], "mail for lost.example");
         assert_eq!(part["reason"]["status"], "4.7.4");
-        assert!(recipient["next"].as_str() >= part["until"].as_str(), "{recipient}");
+        assert!(
+            recipient["next"].as_str() >= part["until"].as_str(),
+            "{recipient}"
+        );
     }
     let output = relay.queue(&["show", &second]);
     let words = "mail for lost.example is in backoff until 20";
-    assert!(out(&output).contains(words), "{words:?} is not in\n{}", out(&output));
-    assert!(!out(&output).contains("its destination is in backoff"), "{}", out(&output));
-    assert!(out(&relay.queue(&["list", &second])).contains("4.7.4"), "a list gives the reason");
+    assert!(
+        out(&output).contains(words),
+        "{words:?} is not in\n{}",
+        out(&output)
+    );
+    assert!(
+        !out(&output).contains("its destination is in backoff"),
+        "{}",
+        out(&output)
+    );
+    assert!(
+        out(&relay.queue(&["list", &second])).contains("4.7.4"),
+        "a list gives the reason"
+    );
     let status = json(&relay.status(&["--json"]));
-    let (trouble, until) = (&status["troubles"][0], &queue[1]["recipients"][0]["part_down"]["until"]);
+    let (trouble, until) = (
+        &status["troubles"][0],
+        &queue[1]["recipients"][0]["part_down"]["until"],
+    );
     assert_eq!(trouble["domain"], "lost.example");
-    let seconds =
-        |time: &Value| time.as_str().and_then(|time| time.parse::<Timestamp>().ok()).expect("a time").as_second();
-    assert!((seconds(&trouble["next"]) - seconds(until)).abs() <= 2, "the second one goes first then: {trouble}");
+    let seconds = |time: &Value| {
+        time.as_str()
+            .and_then(|time| time.parse::<Timestamp>().ok())
+            .expect("a time")
+            .as_second()
+    };
+    assert!(
+        (seconds(&trouble["next"]) - seconds(until)).abs() <= 2,
+        "the second one goes first then: {trouble}"
+    );
 
     // An operator's order forgets the refusal, for one attempt.
     let output = relay.queue(&["retry", &first]);
-    assert_eq!((code(&output), out(&output)), (0, "1 message retried\n".to_owned()), "{}", err(&output));
+    assert_eq!(
+        (code(&output), out(&output)),
+        (0, "1 message retried\n".to_owned()),
+        "{}",
+        err(&output)
+    );
     let deadline = Instant::now() + Duration::from_secs(30);
     while attempts(&relay.list()) < 2 {
         assert!(Instant::now() < deadline, "it is not tried");

@@ -11,8 +11,13 @@ fn troubled() -> Relay {
     let relay = Relay::start("");
     relay.send("a@example.com", &["b@b.example", "c@c.example"], "hello");
     relay.wait_for("both attempts", |queue| {
-        let recipients = queue.iter().flat_map(|message| message["recipients"].as_array().expect("a list"));
-        recipients.clone().count() == 2 && recipients.into_iter().all(|recipient| !recipient["reason"].is_null())
+        let recipients = queue
+            .iter()
+            .flat_map(|message| message["recipients"].as_array().expect("a list"));
+        recipients.clone().count() == 2
+            && recipients
+                .into_iter()
+                .all(|recipient| !recipient["reason"].is_null())
     });
     // What was counted just before is good for a second.
     std::thread::sleep(Duration::from_millis(1100));
@@ -20,8 +25,12 @@ fn troubled() -> Relay {
 }
 
 fn metric(metrics: &str, line: &str) -> f64 {
-    let found = metrics.lines().find_map(|one| one.strip_prefix(line)?.strip_prefix(' '));
-    found.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("{line} is not in\n{metrics}"))
+    let found = metrics
+        .lines()
+        .find_map(|one| one.strip_prefix(line)?.strip_prefix(' '));
+    found
+        .and_then(|value| value.parse().ok())
+        .unwrap_or_else(|| panic!("{line} is not in\n{metrics}"))
 }
 
 #[test]
@@ -29,23 +38,50 @@ fn status_tells_what_waits_and_why() {
     let relay = troubled();
     let status = json(&relay.status(&["--json"]));
     assert_eq!(status["hostname"], "relay.example.com");
-    assert_eq!((&status["queue"]["messages"], &status["queue"]["waiting"]), (&1.into(), &2.into()), "{status:#}");
+    assert_eq!(
+        (&status["queue"]["messages"], &status["queue"]["waiting"]),
+        (&1.into(), &2.into()),
+        "{status:#}"
+    );
     let troubles = status["troubles"].as_array().expect("a list");
     assert_eq!(
-        troubles.iter().map(|one| one["domain"].as_str()).collect::<Vec<_>>(),
+        troubles
+            .iter()
+            .map(|one| one["domain"].as_str())
+            .collect::<Vec<_>>(),
         [Some("b.example"), Some("c.example")]
     );
     assert_eq!(troubles[0]["connector"], "internet");
-    assert!(troubles[0]["reason"]["text"].as_str().is_some_and(|text| text.contains("cannot connect")), "{status:#}");
-    assert_eq!((&status["attempts"][1]["share"], &status["attempts"][1]["most"]), (&"mx".into(), &1200.into()));
+    assert!(
+        troubles[0]["reason"]["text"]
+            .as_str()
+            .is_some_and(|text| text.contains("cannot connect")),
+        "{status:#}"
+    );
+    assert_eq!(
+        (
+            &status["attempts"][1]["share"],
+            &status["attempts"][1]["most"]
+        ),
+        (&"mx".into(), &1200.into())
+    );
     let output = relay.status(&[]);
     assert_eq!(code(&output), 0);
     let said = out(&output);
-    assert!(said.contains("delivery attempts for named connectors and smart hosts: 0 of 800, 0 slow\n"), "{said}");
+    assert!(
+        said.contains("delivery attempts for named connectors and smart hosts: 0 of 800, 0 slow\n"),
+        "{said}"
+    );
     assert!(said.contains("queue: 1 message ("), "{said}");
-    assert!(said.contains("b.example (internet): 1 waiting, 0 held, since"), "{said}");
+    assert!(
+        said.contains("b.example (internet): 1 waiting, 0 held, since"),
+        "{said}"
+    );
     assert!(said.contains("cannot connect"), "{said}");
-    assert!(said.contains("certificates: none") && said.contains("exceptions in force: none"), "{said}");
+    assert!(
+        said.contains("certificates: none") && said.contains("exceptions in force: none"),
+        "{said}"
+    );
 }
 
 #[test]
@@ -54,7 +90,11 @@ fn without_a_daemon_the_answer_is_no() {
     relay.stop();
     let output = relay.status(&["--json"]);
     assert_eq!((code(&output), out(&output).as_str()), (1, ""));
-    assert!(err(&output).contains("no running Gatepost answers on"), "{}", err(&output));
+    assert!(
+        err(&output).contains("no running Gatepost answers on"),
+        "{}",
+        err(&output)
+    );
 }
 
 #[test]
@@ -68,15 +108,30 @@ fn exceptions_and_refusals_are_told() {
         relay.refused("x@partner.example", "550");
     }
     let status = json(&relay.status(&["--json"]));
-    assert_eq!(status["exceptions"][0]["reason"], "their new gateway", "{status:#}");
+    assert_eq!(
+        status["exceptions"][0]["reason"], "their new gateway",
+        "{status:#}"
+    );
     assert_eq!(status["connectors"][1]["outbound"], "TLS if offered");
     let refusals = status["refusals"].as_array().expect("a list");
     assert_eq!(refusals.len(), 1, "the same again is counted: {status:#}");
-    assert_eq!((&refusals[0]["times"], &refusals[0]["peer"]), (&3.into(), &"127.0.0.1".into()));
-    assert!(refusals[0]["reason"].as_str().is_some_and(|reason| reason.contains("is not taken from 127.0.0.1")));
-    assert_eq!(relay.logged("client refused").len(), 1, "the log says it once within a minute");
+    assert_eq!(
+        (&refusals[0]["times"], &refusals[0]["peer"]),
+        (&3.into(), &"127.0.0.1".into())
+    );
+    assert!(
+        refusals[0]["reason"]
+            .as_str()
+            .is_some_and(|reason| reason.contains("is not taken from 127.0.0.1"))
+    );
+    assert_eq!(
+        relay.logged("client refused").len(),
+        1,
+        "the log says it once within a minute"
+    );
     let metrics = relay.http("GET /metrics HTTP/1.1");
-    let refused = "gatepost_inbound_refused_total{listener=\"mx\",connector=\"partner\",reason=\"policy\"}";
+    let refused =
+        "gatepost_inbound_refused_total{listener=\"mx\",connector=\"partner\",reason=\"policy\"}";
     assert!((metric(&metrics, refused) - 3.0).abs() < 0.5);
 }
 
@@ -85,9 +140,18 @@ fn the_page_shows_the_same_and_allows_nothing_from_elsewhere() {
     let relay = troubled();
     let page = relay.http_at("localhost", "GET / HTTP/1.1");
     assert!(page.starts_with("HTTP/1.1 200"), "{page}");
-    let policy = page.lines().find(|line| line.starts_with("content-security-policy:")).expect("a policy");
-    assert!(policy.contains("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
-    assert!(page.contains("<h3>b.example</h3>") && page.contains("2 destinations in trouble"), "{page}");
+    let policy = page
+        .lines()
+        .find(|line| line.starts_with("content-security-policy:"))
+        .expect("a policy");
+    assert!(
+        policy.contains("default-src 'none'") && !policy.contains("unsafe"),
+        "{policy}"
+    );
+    assert!(
+        page.contains("<h3>b.example</h3>") && page.contains("2 destinations in trouble"),
+        "{page}"
+    );
     assert!(!page.contains("hello"), "no content of mail");
     assert!(!page.contains("@b.example"), "no addresses of people");
 }
@@ -103,7 +167,10 @@ fn metrics_count_what_came_and_went() {
         std::thread::sleep(Duration::from_millis(50));
     }
     let metrics = relay.http("GET /metrics HTTP/1.1");
-    assert!(metrics.contains("content-type: text/plain; version=0.0.4"), "{metrics}");
+    assert!(
+        metrics.contains("content-type: text/plain; version=0.0.4"),
+        "{metrics}"
+    );
     for line in [
         "gatepost_inbound_messages_total{listener=\"mx\",connector=\"internet\",tls=\"none\",verification=\"none\"}",
         "gatepost_outbound_recipients_total{connector=\"internet\",outcome=\"delivered\",tls=\"none\",verification=\"none\"}",
@@ -112,11 +179,29 @@ fn metrics_count_what_came_and_went() {
         "gatepost_tls_judged_sessions_total{direction=\"outbound\",connector=\"internet\",policy=\"off\",outcome=\"cleared\"}",
         "gatepost_inbound_sessions_total{listener=\"mx\",end=\"closed\"}",
     ] {
-        assert!((metric(&metrics, line) - 1.0).abs() < 0.5, "{line} in\n{metrics}");
+        assert!(
+            (metric(&metrics, line) - 1.0).abs() < 0.5,
+            "{line} in\n{metrics}"
+        );
     }
-    assert!(metric(&metrics, "gatepost_delivery_attempts_max{share=\"named\"}") > 799.0, "{metrics}");
-    assert!(metric(&metrics, "gatepost_delivery_destinations_waiting{share=\"mx\"}") < 0.5, "{metrics}");
-    assert!(metric(&metrics, "gatepost_delivery_attempts_ended_total{reason=\"gave_way\"}") < 0.5, "{metrics}");
+    assert!(
+        metric(&metrics, "gatepost_delivery_attempts_max{share=\"named\"}") > 799.0,
+        "{metrics}"
+    );
+    assert!(
+        metric(
+            &metrics,
+            "gatepost_delivery_destinations_waiting{share=\"mx\"}"
+        ) < 0.5,
+        "{metrics}"
+    );
+    assert!(
+        metric(
+            &metrics,
+            "gatepost_delivery_attempts_ended_total{reason=\"gave_way\"}"
+        ) < 0.5,
+        "{metrics}"
+    );
     for line in [
         "dsn_waiting",
         "dsn_digest_waiting",
@@ -126,16 +211,32 @@ fn metrics_count_what_came_and_went() {
         "dsn_digests_total",
         "dsn_diverted_total",
     ] {
-        assert!(metric(&metrics, &format!("gatepost_{line}")) < 0.5, "{line} in\n{metrics}");
+        assert!(
+            metric(&metrics, &format!("gatepost_{line}")) < 0.5,
+            "{line} in\n{metrics}"
+        );
     }
-    assert!(metric(&metrics, "gatepost_spool_sync_seconds_count") >= 2.0, "{metrics}");
-    assert!(metric(&metrics, "process_resident_memory_bytes") > 1e6, "{metrics}");
-    assert!(metric(&metrics, "gatepost_inbound_open_sessions{listener=\"mx\"}") < 0.5, "{metrics}");
+    assert!(
+        metric(&metrics, "gatepost_spool_sync_seconds_count") >= 2.0,
+        "{metrics}"
+    );
+    assert!(
+        metric(&metrics, "process_resident_memory_bytes") > 1e6,
+        "{metrics}"
+    );
+    assert!(
+        metric(&metrics, "gatepost_inbound_open_sessions{listener=\"mx\"}") < 0.5,
+        "{metrics}"
+    );
     for named in ["b.example", "127.0.0.1", "a@"] {
         assert!(!metrics.contains(named), "no label is a peer's: {named}");
     }
-    let open = relay.http("GET /metrics HTTP/1.1\r\naccept: application/openmetrics-text; version=1.0.0");
-    assert!(open.contains("content-type: application/openmetrics-text") && open.ends_with("# EOF\n"), "{open}");
+    let open =
+        relay.http("GET /metrics HTTP/1.1\r\naccept: application/openmetrics-text; version=1.0.0");
+    assert!(
+        open.contains("content-type: application/openmetrics-text") && open.ends_with("# EOF\n"),
+        "{open}"
+    );
 }
 
 #[test]
@@ -153,7 +254,10 @@ fn what_is_covered_outlives_the_daemon() {
     let status = json(&relay.status(&["--json"]));
     let connector = &status["connectors"][0];
     assert_eq!(
-        (&connector["sent"][0]["clear"], &connector["received"][0]["clear"]),
+        (
+            &connector["sent"][0]["clear"],
+            &connector["received"][0]["clear"]
+        ),
         (&1.into(), &1.into()),
         "{status:#}"
     );
@@ -170,7 +274,10 @@ fn health_and_strangers() {
         ("DELETE /metrics HTTP/1.1", "405", "only GET and HEAD"),
     ] {
         let answer = relay.http(head);
-        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")) && answer.contains(words), "{head}: {answer}");
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status}")) && answer.contains(words),
+            "{head}: {answer}"
+        );
     }
 }
 
@@ -187,17 +294,33 @@ fn the_page_is_shown_under_our_own_names_alone() {
         "Relay.Example.Com.:80",
     ] {
         let answer = relay.http_at(host, "GET / HTTP/1.1");
-        assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("<title>relay.example.com"), "{host}: {answer}");
+        assert!(
+            answer.starts_with("HTTP/1.1 200") && answer.contains("<title>relay.example.com"),
+            "{host}: {answer}"
+        );
     }
-    let strangers =
-        ["evil.example", "127.0.0.1.evil.example:9025", "localhost.evil.example", "relay.example.com.evil.example"];
+    let strangers = [
+        "evil.example",
+        "127.0.0.1.evil.example:9025",
+        "localhost.evil.example",
+        "relay.example.com.evil.example",
+    ];
     for host in strangers {
         let answer = relay.http_at(host, "GET / HTTP/1.1");
-        assert!(answer.starts_with("HTTP/1.1 421") && !answer.contains("<title>"), "{host}: {answer}");
-        assert!(answer.contains("under an IP address, localhost or relay.example.com only"), "{host}: {answer}");
+        assert!(
+            answer.starts_with("HTTP/1.1 421") && !answer.contains("<title>"),
+            "{host}: {answer}"
+        );
+        assert!(
+            answer.contains("under an IP address, localhost or relay.example.com only"),
+            "{host}: {answer}"
+        );
         for path in ["/metrics", "/healthz", "/readyz"] {
             let answer = relay.http_at(host, &format!("GET {path} HTTP/1.1"));
-            assert!(answer.starts_with("HTTP/1.1 200"), "{path} is read under any name: {answer}");
+            assert!(
+                answer.starts_with("HTTP/1.1 200"),
+                "{path} is read under any name: {answer}"
+            );
         }
     }
     for (head, status) in [
@@ -206,7 +329,10 @@ fn the_page_is_shown_under_our_own_names_alone() {
         ("GET http://evil.example/ HTTP/1.1", "421"),
     ] {
         let answer = relay.http_at("127.0.0.1", head);
-        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")) && !answer.contains("<title>"), "{head}: {answer}");
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status}")) && !answer.contains("<title>"),
+            "{head}: {answer}"
+        );
     }
 }
 
@@ -220,9 +346,18 @@ fn an_address_that_is_taken_is_a_fault_with_a_remedy() {
     let text = text.replace("http = \"127.0.0.1:0\"", &format!("http = \"{address}\""));
     std::fs::write(relay.config(), text).expect("a configuration");
     let mut command = Command::new(env!("CARGO_BIN_EXE_gatepost"));
-    let output = command.arg("run").arg("--config").arg(relay.config()).stdin(Stdio::null()).output().expect("it runs");
+    let output = command
+        .arg("run")
+        .arg("--config")
+        .arg(relay.config())
+        .stdin(Stdio::null())
+        .output()
+        .expect("it runs");
     assert_eq!(code(&output), 1);
     let said = err(&output);
-    assert!(said.contains(&format!("status and metrics cannot be shown on {address}")), "{said}");
+    assert!(
+        said.contains(&format!("status and metrics cannot be shown on {address}")),
+        "{said}"
+    );
     assert!(said.contains("Set [admin] http to an address"), "{said}");
 }

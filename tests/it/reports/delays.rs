@@ -8,34 +8,59 @@ const SECRET: &str = "Subject: minutes\r\n\r\nThe very words.\r\n";
 
 #[tokio::test]
 async fn a_delay_names_the_demand_that_was_not_met_host_by_host() {
-    let (first, second) = (peer(&[], &[]).await, peer(&[], &[("EHLO", "550 no"), ("HELO", "550 no")]).await);
+    let (first, second) = (
+        peer(&[], &[]).await,
+        peer(&[], &[("EHLO", "550 no"), ("HELO", "550 no")]).await,
+    );
     let two = format!(
         "[[connector]]\nname = \"partner\"\ndomains = [\"partner.example\"]\nnames = [\"mail.partner.example\"]\n\
          [connector.outbound]\nroute = [\"{}\", \"{}\"]\ntls = \"forced\"\nverify = \"name\"\n",
         first.address, second.address
     );
     let world = World::start(LATE, &[two]).await;
-    world.sends("<alice@sender.example>", &["<bob@partner.example>"], SECRET).await;
+    world
+        .sends("<alice@sender.example>", &["<bob@partner.example>"], SECRET)
+        .await;
     until("the notice has come", || world.reports().pop()).await;
     let report = world.one_report(SENDER);
     let bob = report.only("bob@partner.example", "delayed", "4.7.4");
     for words in [
-        &*first.address.to_string().replace("127.0.0.1", "[127.0.0.1]"),
-        &*second.address.to_string().replace("127.0.0.1", "[127.0.0.1]"),
+        &*first
+            .address
+            .to_string()
+            .replace("127.0.0.1", "[127.0.0.1]"),
+        &*second
+            .address
+            .to_string()
+            .replace("127.0.0.1", "[127.0.0.1]"),
         "TLS with a trusted certificate for mail.partner.example is demanded",
         "does not offer STARTTLS",
         "550 no",
         "A WARNING ONLY",
         "A security policy",
     ] {
-        assert!(report.text.contains(words), "{words:?} is missing from\n{}", report.text);
+        assert!(
+            report.text.contains(words),
+            "{words:?} is missing from\n{}",
+            report.text
+        );
     }
     let date = |text: &str| jiff::fmt::rfc2822::parse(text).expect("a date").timestamp();
-    let left = date(bob.get("Will-Retry-Until")).duration_since(date(report.message.get("Arrival-Date")));
+    let left =
+        date(bob.get("Will-Retry-Until")).duration_since(date(report.message.get("Arrival-Date")));
     assert!((left.as_secs() - 5 * 24 * 3600).abs() < 60, "{left:?}");
     assert_eq!(report.returned.0, "text/rfc822-headers");
-    assert!(!report.whole.contains("The very words."), "content of a message under a forced policy");
-    assert!(first.heard().iter().chain(&second.heard()).all(|heard| !heard.has("MAIL")));
+    assert!(
+        !report.whole.contains("The very words."),
+        "content of a message under a forced policy"
+    );
+    assert!(
+        first
+            .heard()
+            .iter()
+            .chain(&second.heard())
+            .all(|heard| !heard.has("MAIL"))
+    );
     world.ends().await;
 }
 
@@ -45,11 +70,16 @@ async fn a_delay_is_told_once_and_not_again_after_a_restart() {
     let connectors = [connector("down.example", down.address, "")];
     let before = LATE.replace("1h", "100ms");
     let world = World::start(&before, &connectors).await;
-    let id = world.sends("<alice@sender.example>", &["<bob@down.example>"], SECRET).await;
+    let id = world
+        .sends("<alice@sender.example>", &["<bob@down.example>"], SECRET)
+        .await;
     until("the notice has come", || world.reports().pop()).await;
     let attempts = |world: &World| {
         let queue = queue(world.folder.path());
-        let message = queue.into_iter().find(|(name, _)| *name == id).expect("it waits");
+        let message = queue
+            .into_iter()
+            .find(|(name, _)| *name == id)
+            .expect("it waits");
         let pending = &message.1["recipients"][0]["state"]["pending"];
         assert_eq!(pending["warned"], true, "{message:?}");
         pending["attempts"].as_u64().expect("a number")
@@ -57,11 +87,23 @@ async fn a_delay_is_told_once_and_not_again_after_a_restart() {
     let before_the_restart = attempts(&world);
     let connectors = [connector("down.example", down.address, "")];
     let (folder, home) = world.ends().await;
-    let config = crate::support::in_process::configured(folder.path(), home.address, &before, &connectors);
-    let (address, running) = crate::support::in_process::run(config, std::sync::Arc::new(|_, _| ())).await;
-    let world = World { home, address, folder, running };
-    until("it is tried again", || (attempts(&world) > before_the_restart + 1).then_some(())).await;
-    world.one_report(SENDER).only("bob@down.example", "delayed", "4.4.1");
+    let config =
+        crate::support::in_process::configured(folder.path(), home.address, &before, &connectors);
+    let (address, running) =
+        crate::support::in_process::run(config, std::sync::Arc::new(|_, _| ())).await;
+    let world = World {
+        home,
+        address,
+        folder,
+        running,
+    };
+    until("it is tried again", || {
+        (attempts(&world) > before_the_restart + 1).then_some(())
+    })
+    .await;
+    world
+        .one_report(SENDER)
+        .only("bob@down.example", "delayed", "4.4.1");
     world.ends().await;
 }
 
@@ -79,6 +121,9 @@ async fn who_wants_no_delays_hears_of_none() {
     until("the notice has come", || world.reports().pop()).await;
     let report = world.one_report(SENDER);
     let told = |to: &str| (to.to_owned(), "delayed".to_owned(), "4.2.1".to_owned());
-    assert_eq!(report.tells(), [told("delay@slow.example"), told("nothing@slow.example")]);
+    assert_eq!(
+        report.tells(),
+        [told("delay@slow.example"), told("nothing@slow.example")]
+    );
     world.ends().await;
 }

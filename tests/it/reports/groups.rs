@@ -16,13 +16,23 @@ async fn a_recipient_that_ends_every_session_keeps_nobody_else_from_delivery() {
             world.sends("<alice@sender.example>", &to, CONTENT).await;
             let report = world.the_report().await;
             let fields = report.only("b@odd.example", "failed", "5.4.7");
-            assert_eq!(fields.get("Diagnostic-Code").starts_with("smtp; 421 4.7.0"), !answer.is_empty(), "{fields:?}");
+            assert_eq!(
+                fields.get("Diagnostic-Code").starts_with("smtp; 421 4.7.0"),
+                !answer.is_empty(),
+                "{fields:?}"
+            );
             let heard = odd.heard();
-            let ends: Vec<_> = heard.iter().filter(|heard| !heard.messages.is_empty()).collect();
+            let ends: Vec<_> = heard
+                .iter()
+                .filter(|heard| !heard.messages.is_empty())
+                .collect();
             assert_eq!(ends.len(), 1, "{keywords:?}, {answer:?}: {heard:?}");
             for name in ["RCPT TO:<a@", "RCPT TO:<c@"] {
                 let asked = heard.iter().filter(|heard| heard.has(name)).count();
-                assert!((1..=2).contains(&asked) && ends[0].has(name), "{name}: {heard:?}");
+                assert!(
+                    (1..=2).contains(&asked) && ends[0].has(name),
+                    "{name}: {heard:?}"
+                );
             }
             world.ends().await;
         }
@@ -32,16 +42,40 @@ async fn a_recipient_that_ends_every_session_keeps_nobody_else_from_delivery() {
 /// A host that ends each session at its second recipient, whoever that is, has them one by one.
 #[tokio::test]
 async fn a_host_that_ends_sessions_at_the_second_recipient_gets_them_one_by_one() {
-    let narrow = peer(&[], &[("RCPT TO:<b@", "421 4.5.3 too many"), ("RCPT TO:<c@", "421 4.5.3 too many")]).await;
+    let narrow = peer(
+        &[],
+        &[
+            ("RCPT TO:<b@", "421 4.5.3 too many"),
+            ("RCPT TO:<c@", "421 4.5.3 too many"),
+        ],
+    )
+    .await;
     let world = World::start(QUEUE, &[connector("narrow.example", narrow.address, "")]).await;
-    let to = ["<a@narrow.example>", "<b@narrow.example>", "<c@narrow.example>"];
+    let to = [
+        "<a@narrow.example>",
+        "<b@narrow.example>",
+        "<c@narrow.example>",
+    ];
     world.sends("<alice@sender.example>", &to, CONTENT).await;
     world.is_done().await;
     let heard = narrow.heard();
     let taken = heard.iter().filter(|heard| !heard.messages.is_empty());
-    assert_eq!(taken.filter(|heard| heard.has("RCPT TO:<a@")).count(), 1, "{heard:?}");
-    let told: Vec<_> = world.reports().iter().flat_map(|(_, report)| report.tells()).map(|told| told.0).collect();
+    assert_eq!(
+        taken.filter(|heard| heard.has("RCPT TO:<a@")).count(),
+        1,
+        "{heard:?}"
+    );
+    let told: Vec<_> = world
+        .reports()
+        .iter()
+        .flat_map(|(_, report)| report.tells())
+        .map(|told| told.0)
+        .collect();
     assert_eq!(told.len(), 2, "{told:?}");
-    assert!(["b@narrow.example", "c@narrow.example"].iter().all(|name| told.iter().any(|told| told == name)));
+    assert!(
+        ["b@narrow.example", "c@narrow.example"]
+            .iter()
+            .all(|name| told.iter().any(|told| told == name))
+    );
     world.ends().await;
 }

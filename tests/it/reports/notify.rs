@@ -18,7 +18,13 @@ async fn failures_are_told_to_those_who_want_to_know() {
     ];
     world.sends("<alice@sender.example>", &to, CONTENT).await;
     let report = world.the_report().await;
-    let told = |name: &str| (format!("{name}@bad.example"), "failed".to_owned(), "5.1.1".to_owned());
+    let told = |name: &str| {
+        (
+            format!("{name}@bad.example"),
+            "failed".to_owned(),
+            "5.1.1".to_owned(),
+        )
+    };
     assert_eq!(report.tells(), ["failure", "all", "nothing"].map(told));
     world.ends().await;
 }
@@ -27,7 +33,10 @@ async fn failures_are_told_to_those_who_want_to_know() {
 async fn where_nobody_wants_to_know_nothing_is_said() {
     let bad = peer(&[], &[("RCPT", "550 5.1.1 nobody")]).await;
     let world = World::start("", &[connector("bad.example", bad.address, "")]).await;
-    let to = ["<a@bad.example> NOTIFY=NEVER", "<b@bad.example> NOTIFY=SUCCESS,DELAY"];
+    let to = [
+        "<a@bad.example> NOTIFY=NEVER",
+        "<b@bad.example> NOTIFY=SUCCESS,DELAY",
+    ];
     world.sends("<alice@sender.example>", &to, CONTENT).await;
     world.is_done().await;
     assert_eq!(world.home.heard(), []);
@@ -44,18 +53,40 @@ async fn success_is_told_as_relayed_where_the_next_hop_will_not_tell_it() {
         "<never@plain.example> NOTIFY=NEVER",
         "<nothing@plain.example>",
     ];
-    world.sends("<alice@sender.example> RET=FULL ENVID=QQ+2B314", &to, CONTENT).await;
+    world
+        .sends(
+            "<alice@sender.example> RET=FULL ENVID=QQ+2B314",
+            &to,
+            CONTENT,
+        )
+        .await;
     let report = world.the_report().await;
     let fields = report.only("success@plain.example", "relayed", "2.0.0");
-    assert_eq!(fields.get("Original-Recipient"), "rfc822; Suc+cess@origin.example");
+    assert_eq!(
+        fields.get("Original-Recipient"),
+        "rfc822; Suc+cess@origin.example"
+    );
     assert_eq!(fields.get("Diagnostic-Code"), "smtp; 250 queued");
     assert_eq!(fields.get("Remote-MTA"), "dns; [127.0.0.1]");
     assert_eq!(report.message.get("Original-Envelope-Id"), "QQ+314");
-    assert_eq!(report.returned.0, "text/rfc822-headers", "a message that is not lost need not come back");
+    assert_eq!(
+        report.returned.0, "text/rfc822-headers",
+        "a message that is not lost need not come back"
+    );
     assert!(report.text.contains("was relayed"), "{}", report.text);
     let commands = plain.heard().remove(0).commands;
-    assert!(commands.iter().all(|line| !line.contains("NOTIFY") && !line.contains("ORCPT")), "{commands:?}");
-    assert!(commands.iter().all(|line| !line.contains("RET") && !line.contains("ENVID")), "{commands:?}");
+    assert!(
+        commands
+            .iter()
+            .all(|line| !line.contains("NOTIFY") && !line.contains("ORCPT")),
+        "{commands:?}"
+    );
+    assert!(
+        commands
+            .iter()
+            .all(|line| !line.contains("RET") && !line.contains("ENVID")),
+        "{commands:?}"
+    );
     assert_eq!(plain.messages().len(), 1);
     world.ends().await;
 }
@@ -69,12 +100,25 @@ async fn everything_is_passed_on_to_a_host_that_offers_dsn() {
         "<never@able.example> NOTIFY=NEVER",
         "<nothing@able.example>",
     ];
-    world.sends("<alice@sender.example> RET=HDRS ENVID=QQ+2B314", &to, CONTENT).await;
+    world
+        .sends(
+            "<alice@sender.example> RET=HDRS ENVID=QQ+2B314",
+            &to,
+            CONTENT,
+        )
+        .await;
     world.is_done().await;
     let commands = able.heard().remove(0).commands;
-    let has = |line: &str| assert!(commands.iter().any(|command| command == line), "{line} is not in {commands:?}");
+    let has = |line: &str| {
+        assert!(
+            commands.iter().any(|command| command == line),
+            "{line} is not in {commands:?}"
+        )
+    };
     has("MAIL FROM:<alice@sender.example> RET=HDRS ENVID=QQ+2B314");
-    has("RCPT TO:<success@able.example> NOTIFY=SUCCESS,FAILURE ORCPT=rfc822;Suc+2Bcess@origin.example");
+    has(
+        "RCPT TO:<success@able.example> NOTIFY=SUCCESS,FAILURE ORCPT=rfc822;Suc+2Bcess@origin.example",
+    );
     has("RCPT TO:<never@able.example> NOTIFY=NEVER");
     has("RCPT TO:<nothing@able.example>");
     assert_eq!(world.home.heard(), [], "whoever has it now tells of it");
@@ -85,7 +129,10 @@ async fn everything_is_passed_on_to_a_host_that_offers_dsn() {
 async fn ret_says_how_much_comes_back() {
     let bad = peer(&[], &[("RCPT", "550 5.1.1 nobody")]).await;
     let world = World::start("", &[connector("bad.example", bad.address, "")]).await;
-    let large = format!("Subject: large\r\n\r\n{}", "The very words.\r\n".repeat(4000));
+    let large = format!(
+        "Subject: large\r\n\r\n{}",
+        "The very words.\r\n".repeat(4000)
+    );
     for (ret, content, kind) in [
         (" RET=HDRS", CONTENT, "text/rfc822-headers"),
         (" RET=FULL", CONTENT, "message/rfc822"),
@@ -93,12 +140,22 @@ async fn ret_says_how_much_comes_back() {
         (" RET=FULL", &large, "text/rfc822-headers"),
     ] {
         let sent = world.reports().len();
-        world.sends(&format!("<{SENDER}>{ret}"), &["<bob@bad.example>"], content).await;
+        world
+            .sends(&format!("<{SENDER}>{ret}"), &["<bob@bad.example>"], content)
+            .await;
         world.is_done().await;
         let (_, report) = world.reports().swap_remove(sent);
         assert_eq!(report.returned.0, kind, "{ret}");
-        assert!(report.returned.1.contains("\r\nSubject: "), "{}", report.returned.1);
-        assert_eq!(report.whole.contains("The very words."), kind == "message/rfc822", "{ret}");
+        assert!(
+            report.returned.1.contains("\r\nSubject: "),
+            "{}",
+            report.returned.1
+        );
+        assert_eq!(
+            report.whole.contains("The very words."),
+            kind == "message/rfc822",
+            "{ret}"
+        );
     }
     world.ends().await;
 }

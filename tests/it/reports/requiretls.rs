@@ -7,27 +7,52 @@ const CONTENT: &str = "Subject: minutes\r\n\r\nThe very words.\r\n";
 /// A relay that offers STARTTLS, with this home, and these partners in clear.
 async fn started(home: crate::support::peer::Peer, connectors: &[String]) -> World {
     let certs = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("certs");
-    let tls = format!("[tls]\ncertificate = \"{0}/relay.pem\"\nkey = \"{0}/relay.key\"", certs.display());
+    let tls = format!(
+        "[tls]\ncertificate = \"{0}/relay.pem\"\nkey = \"{0}/relay.key\"",
+        certs.display()
+    );
     World::start_with(home, &tls, connectors).await
 }
 
 #[tokio::test]
 async fn what_required_tls_and_found_none_is_told_at_once_and_without_its_content() {
     let clear = peer(&["PIPELINING", "REQUIRETLS"], &[]).await;
-    let world = started(willing().await, &[connector("partner.example", clear.address, "")]).await;
+    let world = started(
+        willing().await,
+        &[connector("partner.example", clear.address, "")],
+    )
+    .await;
     let mut client = world.client_under_tls().await;
-    client.says("MAIL FROM:<alice@sender.example> RET=FULL REQUIRETLS", "250").await;
+    client
+        .says(
+            "MAIL FROM:<alice@sender.example> RET=FULL REQUIRETLS",
+            "250",
+        )
+        .await;
     client.says("RCPT TO:<bob@partner.example>", "250").await;
     client.content(CONTENT).await;
     let report = world.the_report().await;
     let bob = report.only("bob@partner.example", "failed", "5.7.10");
     assert!(bob.get("Diagnostic-Code").contains("REQUIRETLS"), "{bob:?}");
     assert_eq!(report.returned.0, "text/rfc822-headers");
-    assert!(report.returned.1.contains("Subject: minutes\r\n"), "{}", report.returned.1);
+    assert!(
+        report.returned.1.contains("Subject: minutes\r\n"),
+        "{}",
+        report.returned.1
+    );
     assert!(!report.whole.contains("very words"), "{}", report.whole);
-    assert!(clear.heard().is_empty(), "the connector has TLS off: {:?}", clear.heard());
+    assert!(
+        clear.heard().is_empty(),
+        "the connector has TLS off: {:?}",
+        clear.heard()
+    );
     // Home is in clear: nothing may be promised there, and the report is not lost for that.
-    assert!(world.home.heard().iter().all(|heard| !heard.commands.iter().any(|line| line.contains("REQUIRETLS"))));
+    assert!(world.home.heard().iter().all(|heard| {
+        !heard
+            .commands
+            .iter()
+            .any(|line| line.contains("REQUIRETLS"))
+    }));
     world.ends().await;
 }
 
@@ -38,12 +63,16 @@ async fn a_report_about_it_requires_tls_as_well() {
     let clear = peer(&["PIPELINING"], &[]).await;
     let world = started(home, &[connector("partner.example", clear.address, "")]).await;
     let mut client = world.client_under_tls().await;
-    client.says("MAIL FROM:<alice@sender.example> REQUIRETLS", "250").await;
+    client
+        .says("MAIL FROM:<alice@sender.example> REQUIRETLS", "250")
+        .await;
     client.says("RCPT TO:<bob@partner.example>", "250").await;
     client.content(CONTENT).await;
     let tls = until("the report waits in the queue", || {
         let queued = queue(world.folder.path());
-        let report = queued.iter().find(|(_, envelope)| envelope["reverse_path"] == "")?;
+        let report = queued
+            .iter()
+            .find(|(_, envelope)| envelope["reverse_path"] == "")?;
         Some(report.1["tls"].clone())
     });
     assert_eq!(tls.await, "require");
@@ -55,9 +84,17 @@ async fn a_message_with_tls_required_no_comes_back_whole_and_asks_for_nothing() 
     let bad = peer(&[], &[("RCPT", "550 5.1.1 nobody")]).await;
     let world = World::start("", &[connector("bad.example", bad.address, "")]).await;
     let content = format!("TLS-Required: No\r\n{CONTENT}");
-    world.sends("<alice@sender.example>", &["<bob@bad.example>"], &content).await;
+    world
+        .sends("<alice@sender.example>", &["<bob@bad.example>"], &content)
+        .await;
     let report = world.the_report().await;
-    assert_eq!(report.header.find("TLS-Required"), None, "the sender's own domain is another matter");
-    assert!(report.returned.1.contains("TLS-Required: No\r\n") && report.whole.contains("very words"));
+    assert_eq!(
+        report.header.find("TLS-Required"),
+        None,
+        "the sender's own domain is another matter"
+    );
+    assert!(
+        report.returned.1.contains("TLS-Required: No\r\n") && report.whole.contains("very words")
+    );
     world.ends().await;
 }

@@ -1,12 +1,13 @@
-//! What is down is tried as one destination, not message by message; and work that dies is done again.
+//! What is down is tried as one destination, not message by message; and work that dies is done
+//! again.
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use gatepost::address::Host;
 use gatepost::discovery::history::{History, LevelChange, TlsLevel};
-use gatepost::outbound::{Attempt, AttemptResult};
+use gatepost::relay::outbound::{Attempt, AttemptResult};
+use gatepost::smtp::address::Host;
 use tokio::net::TcpListener;
 
 use crate::support::counting_sink::{Sink, fill};
@@ -14,7 +15,9 @@ use crate::support::in_process::{Client, configured, connector, peer, queue, run
 
 /// Counts what is dialled, closes it at once, and goes on.
 async fn slamming() -> (std::net::SocketAddr, Arc<AtomicUsize>) {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("loopback");
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        .await
+        .expect("loopback");
     let address = listener.local_addr().expect("bound");
     let dials = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&dials);
@@ -31,28 +34,56 @@ async fn slamming() -> (std::net::SocketAddr, Arc<AtomicUsize>) {
 async fn two_hundred_messages_for_a_dead_port_are_a_few_dials() {
     let (home, sink) = (willing().await, Sink::start(1000).await);
     let (address, dials) = slamming().await;
-    let connectors = [connector("dead.example", address, ""), connector("quick.example", sink.address, "")];
+    let connectors = [
+        connector("dead.example", address, ""),
+        connector("quick.example", sink.address, ""),
+    ];
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
-    fill(&folder.path().join("spool"), (0..180).map(|number| format!("b{number}@dead.example")), |_| ()).await;
+    fill(
+        &folder.path().join("spool"),
+        (0..180).map(|number| format!("b{number}@dead.example")),
+        |_| (),
+    )
+    .await;
     let attempts = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&attempts);
     let observer = move |attempt: &Attempt, _: &AttemptResult| {
-        counted.fetch_add(usize::from(attempt.host.to_string() == "dead.example"), Ordering::SeqCst);
+        counted.fetch_add(
+            usize::from(attempt.host.to_string() == "dead.example"),
+            Ordering::SeqCst,
+        );
     };
-    let config = configured(folder.path(), home.address, "[queue]\nretry = [\"1h\"]", &connectors);
+    let config = configured(
+        folder.path(),
+        home.address,
+        "[queue]\nretry = [\"1h\"]",
+        &connectors,
+    );
     let (relay, mut running) = run(config, Arc::new(observer)).await;
-    until("somebody has tried", || (attempts.load(Ordering::SeqCst) > 0).then_some(())).await;
+    until("somebody has tried", || {
+        (attempts.load(Ordering::SeqCst) > 0).then_some(())
+    })
+    .await;
     let mut client = Client::connect(relay).await;
     for number in 0..20 {
         client.sends(&format!("c{number}@dead.example")).await;
     }
     // What was handed in before this one has been looked at when it has arrived.
     client.sends("last@quick.example").await;
-    until("the last one has gone", || (sink.taken() == 1).then_some(())).await;
-    until("it is out of the queue", || (queue(folder.path()).len() == 200).then_some(())).await;
+    until("the last one has gone", || {
+        (sink.taken() == 1).then_some(())
+    })
+    .await;
+    until("it is out of the queue", || {
+        (queue(folder.path()).len() == 200).then_some(())
+    })
+    .await;
     running.stop();
     running.ended().await.expect("an orderly end");
-    let (dials, attempts) = (dials.load(Ordering::SeqCst), attempts.load(Ordering::SeqCst));
+    let (dials, attempts) = (
+        dials.load(Ordering::SeqCst),
+        attempts.load(Ordering::SeqCst),
+    );
     assert!((1..=5).contains(&attempts), "{attempts} attempts");
     assert_eq!(dials, attempts, "one dial each");
 }
@@ -62,21 +93,44 @@ async fn two_hundred_messages_for_a_dead_port_are_a_few_dials() {
 async fn a_server_that_ends_every_session_is_left_alone() {
     let (home, sink) = (willing().await, Sink::start(1000).await);
     let busy = peer(&["PIPELINING"], &[("MAIL", "421 4.3.2 too busy")]).await;
-    let connectors = [connector("busy.example", busy.address, ""), connector("quick.example", sink.address, "")];
+    let connectors = [
+        connector("busy.example", busy.address, ""),
+        connector("quick.example", sink.address, ""),
+    ];
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
-    fill(&folder.path().join("spool"), (0..100).map(|number| format!("b{number}@busy.example")), |_| ()).await;
-    let config = configured(folder.path(), home.address, "[queue]\nretry = [\"1h\"]", &connectors);
+    fill(
+        &folder.path().join("spool"),
+        (0..100).map(|number| format!("b{number}@busy.example")),
+        |_| (),
+    )
+    .await;
+    let config = configured(
+        folder.path(),
+        home.address,
+        "[queue]\nretry = [\"1h\"]",
+        &connectors,
+    );
     let (relay, mut running) = run(config, Arc::new(|_, _| ())).await;
-    until("it has ended some", || (busy.heard().len() > 2).then_some(())).await;
-    Client::connect(relay).await.sends("last@quick.example").await;
-    until("the last one has gone", || (sink.taken() == 1).then_some(())).await;
+    until("it has ended some", || {
+        (busy.heard().len() > 2).then_some(())
+    })
+    .await;
+    Client::connect(relay)
+        .await
+        .sends("last@quick.example")
+        .await;
+    until("the last one has gone", || {
+        (sink.taken() == 1).then_some(())
+    })
+    .await;
     running.stop();
     running.ended().await.expect("an orderly end");
     // Five at a time, and two more for the first two that were ended.
     assert!(busy.heard().len() <= 7, "{} sessions", busy.heard().len());
 }
 
-/// What is remembered of one domain keeps its own mail here, and not that of the smart host's other domains.
+/// What is remembered of one domain keeps its own mail here, and not that of the smart host's other
+/// domains.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_domain_that_lost_tls_does_not_close_the_smart_host_that_it_shares() {
     let (home, clear) = (willing().await, peer(&["PIPELINING"], &[]).await);
@@ -85,24 +139,60 @@ async fn a_domain_that_lost_tls_does_not_close_the_smart_host_that_it_shares() {
     std::fs::create_dir(&spool).expect("a folder");
     let [lost, host] = ["lost.example", "[127.0.0.1]"].map(|name| Host::parse(name).expect(name));
     let memory = History::open(&spool, now).expect("a memory");
-    assert_eq!(memory.record(&lost, &host, TlsLevel::Tls, None, now), LevelChange::First);
+    assert_eq!(
+        memory.record(&lost, &host, TlsLevel::Tls, None, now),
+        LevelChange::First
+    );
     memory.close().await;
-    let shared = connector("lost.example", clear.address, "tls = \"opportunistic\"\ndowngrade = \"refuse\"");
-    let shared = shared.replace("domains = [\"lost.example\"]", "domains = [\"lost.example\", \"fine.example\"]");
-    let config = configured(folder.path(), home.address, "[queue]\nretry = [\"1h\"]", &[shared]);
+    let shared = connector(
+        "lost.example",
+        clear.address,
+        "tls = \"opportunistic\"\ndowngrade = \"refuse\"",
+    );
+    let shared = shared.replace(
+        "domains = [\"lost.example\"]",
+        "domains = [\"lost.example\", \"fine.example\"]",
+    );
+    let config = configured(
+        folder.path(),
+        home.address,
+        "[queue]\nretry = [\"1h\"]",
+        &[shared],
+    );
     let (relay, mut running) = run(config, Arc::new(|_, _| ())).await;
     let mut client = Client::connect(relay).await;
     client.sends("first@lost.example").await;
-    let refused = |envelope: &serde_json::Value| envelope["recipients"][0]["state"]["pending"]["attempts"] == 1;
-    let tried = || queue(folder.path()).iter().filter(|(_, envelope)| refused(envelope)).count();
-    until("the first one has been refused", || (tried() == 1).then_some(())).await;
+    let refused = |envelope: &serde_json::Value| {
+        envelope["recipients"][0]["state"]["pending"]["attempts"] == 1
+    };
+    let tried = || {
+        queue(folder.path())
+            .iter()
+            .filter(|(_, envelope)| refused(envelope))
+            .count()
+    };
+    until("the first one has been refused", || {
+        (tried() == 1).then_some(())
+    })
+    .await;
     for number in 0..20 {
         client.sends(&format!("b{number}@lost.example")).await;
     }
     client.sends("b@fine.example").await;
-    until("the other domain's mail has gone", || (clear.messages().len() == 1).then_some(())).await;
+    until("the other domain's mail has gone", || {
+        (clear.messages().len() == 1).then_some(())
+    })
+    .await;
     assert_eq!(tried(), 1, "the others wait with the first one");
-    assert_eq!(clear.heard().iter().filter(|session| !session.has("MAIL")).count(), 1, "sessions for nothing");
+    assert_eq!(
+        clear
+            .heard()
+            .iter()
+            .filter(|session| !session.has("MAIL"))
+            .count(),
+        1,
+        "sessions for nothing"
+    );
     running.stop();
     running.ended().await.expect("an orderly end");
 }
@@ -119,11 +209,17 @@ async fn work_that_dies_is_done_again() {
     );
     let first = AtomicUsize::new(0);
     let observer = move |_: &Attempt, _: &AttemptResult| {
-        assert!(first.fetch_add(1, Ordering::SeqCst) > 0, "the first attempt dies before its result is written down");
+        assert!(
+            first.fetch_add(1, Ordering::SeqCst) > 0,
+            "the first attempt dies before its result is written down"
+        );
     };
     let (relay, mut running) = run(config, Arc::new(observer)).await;
     Client::connect(relay).await.sends("b@a.example").await;
-    until("it is settled", || queue(folder.path()).is_empty().then_some(())).await;
+    until("it is settled", || {
+        queue(folder.path()).is_empty().then_some(())
+    })
+    .await;
     assert_eq!(sink.taken(), 2, "twice rather than never");
     running.stop();
     running.ended().await.expect("an orderly end");

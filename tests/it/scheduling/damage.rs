@@ -1,12 +1,13 @@
-//! Messages whose content was damaged on the disk: no report is lost with it, and nobody is left without a word.
+//! Messages whose content was damaged on the disk: no report is lost with it, and nobody is left
+//! without a word.
 
 use std::path::Path;
 use std::sync::Arc;
 
-use gatepost::address::{Mailbox, ReversePath};
-use gatepost::envelope::{AttemptFailure, Envelope, QueueId, Recipient, RecipientState};
+use gatepost::smtp::address::{Mailbox, ReversePath};
+use gatepost::smtp::envelope::{AttemptFailure, Envelope, QueueId, Recipient, RecipientState};
 use gatepost::smtp::reply::EnhancedStatusCode;
-use gatepost::spool::{Spool as _, SqliteSpool};
+use gatepost::storage::spool::{Spool as _, SqliteSpool};
 use jiff::Timestamp;
 
 use super::orders::eventually;
@@ -21,16 +22,28 @@ const SIZES: [usize; 2] = [1_000, 300_000];
 async fn spoiled(folder: &Path, sender: &str, recipient: Recipient, size: usize) -> QueueId {
     let spool = SqliteSpool::open(&folder.join("spool")).expect("a spool");
     let mut draft = spool.draft();
-    let content: Vec<u8> = b"Subject: The very words.\r\n".iter().copied().cycle().take(size).collect();
+    let content: Vec<u8> = b"Subject: The very words.\r\n"
+        .iter()
+        .copied()
+        .cycle()
+        .take(size)
+        .collect();
     draft.write(&content).await.expect("room");
     let sender = ReversePath::parse(sender).expect("an address");
-    let (receipt, _) = spool.commit(draft, Envelope::new(sender, vec![recipient])).await.expect("stored");
+    let (receipt, _) = spool
+        .commit(draft, Envelope::new(sender, vec![recipient]))
+        .await
+        .expect("stored");
     spool.close().await.expect("closed");
-    let (id, body) = (receipt.id(), folder.join(format!("spool/bodies/{}", receipt.id())));
+    let (id, body) = (
+        receipt.id(),
+        folder.join(format!("spool/bodies/{}", receipt.id())),
+    );
     if body.is_file() {
         std::fs::remove_file(body).expect("ours");
     } else {
-        let database = rusqlite::Connection::open(folder.join("spool/queue.db")).expect("a database");
+        let database =
+            rusqlite::Connection::open(folder.join("spool/queue.db")).expect("a database");
         let spoiled = database.execute("UPDATE body SET data = x'00' WHERE id = ?1", [id.number()]);
         assert_eq!(spoiled.expect("a row"), 1);
     }
@@ -46,12 +59,19 @@ fn failed(to: &str) -> Recipient {
         reply: None,
     };
     let mailbox = Mailbox::parse(to).expect("an address");
-    Recipient { state: RecipientState::Failed, owed: Some(Box::new(owed)), ..Recipient::new(mailbox) }
+    Recipient {
+        state: RecipientState::Failed,
+        owed: Some(Box::new(owed)),
+        ..Recipient::new(mailbox)
+    }
 }
 
 /// The one message that came home, once nothing is left in the queue.
 async fn the_word(home: &Peer, queue: &Queue, id: QueueId) -> String {
-    eventually("nothing is left", async || queue.recipient(id).await.is_none()).await;
+    eventually("nothing is left", async || {
+        queue.recipient(id).await.is_none()
+    })
+    .await;
     eventually("a word has come", async || !home.messages().is_empty()).await;
     let messages = home.messages();
     assert_eq!(messages.len(), 1, "{messages:?}");
@@ -60,15 +80,27 @@ async fn the_word(home: &Peer, queue: &Queue, id: QueueId) -> String {
 
 #[tokio::test]
 async fn a_report_that_waits_goes_without_the_content_that_was_damaged() {
-    for (sender, size) in [(SENDER, SIZES[0]), (SENDER, SIZES[1]), ("", SIZES[0]), ("", SIZES[1])] {
-        let (home, folder) = (willing().await, tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder"));
+    for (sender, size) in [
+        (SENDER, SIZES[0]),
+        (SENDER, SIZES[1]),
+        ("", SIZES[0]),
+        ("", SIZES[1]),
+    ] {
+        let (home, folder) = (
+            willing().await,
+            tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder"),
+        );
         let config = Arc::new(configured(folder.path(), home.address, "", &[]));
         let id = spoiled(folder.path(), sender, failed("b@bad.example"), size).await;
         let queue = Queue::start(folder.path(), &config, &config);
         let word = the_word(&home, &queue, id).await;
         queue.ends().await;
         let expected: &[&str] = match sender {
-            "" => &["To: <postmaster@example.com>\r\n", "<b@bad.example>:\r\n", "550 nobody (5.1.1)\r\n"],
+            "" => &[
+                "To: <postmaster@example.com>\r\n",
+                "<b@bad.example>:\r\n",
+                "550 nobody (5.1.1)\r\n",
+            ],
             _ => &[
                 "To: <alice@sender.example>\r\n",
                 "Final-Recipient: rfc822; b@bad.example\r\nAction: failed\r\nStatus: 5.1.1\r\n",
@@ -78,7 +110,10 @@ async fn a_report_that_waits_goes_without_the_content_that_was_damaged() {
         for words in expected {
             assert!(word.contains(words), "{words:?} is missing from\n{word}");
         }
-        assert!(!word.contains("very words") && !word.contains("message/rfc822"), "{word}");
+        assert!(
+            !word.contains("very words") && !word.contains("message/rfc822"),
+            "{word}"
+        );
         let aside = folder.path().join(format!("spool/aside/{id}.txt"));
         assert!(aside.is_file(), "{} is kept for people", aside.display());
     }
@@ -87,7 +122,10 @@ async fn a_report_that_waits_goes_without_the_content_that_was_damaged() {
 #[tokio::test]
 async fn a_message_that_is_damaged_before_its_delivery_is_given_up_and_its_sender_told() {
     for (sender, size) in [(SENDER, SIZES[0]), (SENDER, SIZES[1]), ("", SIZES[0])] {
-        let (home, folder) = (willing().await, tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder"));
+        let (home, folder) = (
+            willing().await,
+            tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder"),
+        );
         let partner = peer(&[], &[]).await;
         let connectors = [connector("partner.example", partner.address, "")];
         let config = Arc::new(configured(folder.path(), home.address, "", &connectors));
@@ -96,9 +134,17 @@ async fn a_message_that_is_damaged_before_its_delivery_is_given_up_and_its_sende
         let queue = Queue::start(folder.path(), &config, &config);
         let word = the_word(&home, &queue, id).await;
         queue.ends().await;
-        for words in ["b@partner.example", "5.3.0", "its content was damaged on the disk of the relay"] {
+        for words in [
+            "b@partner.example",
+            "5.3.0",
+            "its content was damaged on the disk of the relay",
+        ] {
             assert!(word.contains(words), "{words:?} is missing from\n{word}");
         }
-        assert!(partner.heard().iter().all(|heard| !heard.has("MAIL")), "{:?}", partner.heard());
+        assert!(
+            partner.heard().iter().all(|heard| !heard.has("MAIL")),
+            "{:?}",
+            partner.heard()
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! Who is tried when, and who must not wait for whom: a real daemon, real sockets, and sinks that count.
+//! Who is tried when, and who must not wait for whom: a real daemon, real sockets, and sinks that
+//! count.
 
 mod back_off;
 mod clock;

@@ -1,26 +1,30 @@
-//! What an operator's order leaves behind where it is cut short: the spool fails between two domains, the
-//! evidence is given up at the end, or the work panics.
+//! What an operator's order leaves behind where it is cut short: the spool fails between two
+//! domains, the evidence is given up at the end, or the work panics.
 
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use gatepost::address::{Mailbox, ReversePath};
 use gatepost::config::Config;
 use gatepost::discovery::Discovery;
 use gatepost::discovery::history::History;
 use gatepost::discovery::mta_sts::{MtaSts, WebSource};
-use gatepost::dns::Dns;
-use gatepost::envelope::{Envelope, FailureHistory as Past, QueueId, Recipient, RecipientState};
-use gatepost::evidence::Evidence;
-use gatepost::handshake::TlsMaterial;
-use gatepost::https::Https;
-use gatepost::outbound::Outbound;
-use gatepost::running_config::{RunningConfig, Snapshot};
-use gatepost::scheduler::{Operator, Order, OrderRefused, Scheduler};
-use gatepost::spool::{Draft, Entry, Receipt, Spool, SpoolError, SpoolFuture, SqliteSpool, StoredMessage};
-use gatepost::tlsrpt::Reporter;
+use gatepost::net::dns::Dns;
+use gatepost::net::https::Https;
+use gatepost::net::tls_io::TlsMaterial;
+use gatepost::relay::outbound::Outbound;
+use gatepost::relay::running_config::{RunningConfig, Snapshot};
+use gatepost::relay::scheduler::{Operator, Order, OrderRefused, Scheduler};
+use gatepost::relay::tlsrpt::Reporter;
+use gatepost::smtp::address::{Mailbox, ReversePath};
+use gatepost::smtp::envelope::{
+    Envelope, FailureHistory as Past, QueueId, Recipient, RecipientState,
+};
+use gatepost::storage::evidence::Evidence;
+use gatepost::storage::spool::{
+    Draft, Entry, Receipt, Spool, SpoolError, SpoolFuture, SqliteSpool, StoredMessage,
+};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -60,26 +64,38 @@ impl Spool for Brittle {
         self.spool.draft()
     }
     fn commit(&self, draft: Draft, envelope: Envelope) -> SpoolFuture<'_, (Receipt, Entry)> {
-        if envelope.reverse_path == ReversePath::Null && self.refuses_reports.load(Ordering::SeqCst) {
+        if envelope.reverse_path == ReversePath::Null && self.refuses_reports.load(Ordering::SeqCst)
+        {
             return Box::pin(async { Err(SpoolError::Full("says the test".to_owned())) });
         }
         self.spool.commit(draft, envelope)
     }
     fn record(&self, id: QueueId, envelope: Envelope) -> SpoolFuture<'_, ()> {
-        assert!(!self.panics.swap(false, Ordering::SeqCst), "the work on an order dies, says the test");
+        assert!(
+            !self.panics.swap(false, Ordering::SeqCst),
+            "the work on an order dies, says the test"
+        );
         Box::pin(async move {
             if self.ended.load(Ordering::SeqCst) {
                 return Err(SpoolError::Closed);
             }
-            self.ended.store(self.ends_after_one.load(Ordering::SeqCst), Ordering::SeqCst);
+            self.ended
+                .store(self.ends_after_one.load(Ordering::SeqCst), Ordering::SeqCst);
             let written = self.spool.record(id, envelope).await;
-            assert!(!self.panics_afterwards.swap(false, Ordering::SeqCst), "the work on an order dies, says the test");
+            assert!(
+                !self.panics_afterwards.swap(false, Ordering::SeqCst),
+                "the work on an order dies, says the test"
+            );
             written
         })
     }
     fn remove(&self, id: QueueId) -> SpoolFuture<'_, ()> {
         Box::pin(async move {
-            if self.ended.load(Ordering::SeqCst) { Err(SpoolError::Closed) } else { self.spool.remove(id).await }
+            if self.ended.load(Ordering::SeqCst) {
+                Err(SpoolError::Closed)
+            } else {
+                self.spool.remove(id).await
+            }
         })
     }
     fn load(&self, id: QueueId) -> SpoolFuture<'_, Entry> {
@@ -105,16 +121,27 @@ impl Queue {
     async fn start(evidence: impl FnOnce(&Path) -> Evidence) -> Self {
         let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
         // Nobody listens there, and nothing is to be dialled.
-        let config = Arc::new(configured(folder.path(), "127.0.0.1:1".parse().expect("an address"), "", &[]));
+        let config = Arc::new(configured(
+            folder.path(),
+            "127.0.0.1:1".parse().expect("an address"),
+            "",
+            &[],
+        ));
         let spool = Arc::new(Brittle::open(folder.path()));
         let held = |address: &str| Recipient {
-            state: RecipientState::Held { attempts: 1, history: Past::default() },
+            state: RecipientState::Held {
+                attempts: 1,
+                history: Past::default(),
+            },
             ..Recipient::new(Mailbox::parse(address).expect("an address"))
         };
         let sender = ReversePath::parse(SENDER).expect("an address");
         let envelope = Envelope::new(sender, vec![held("a@one.example"), held("b@two.example")]);
         let mut draft = spool.draft();
-        draft.write(b"Subject: test\r\n\r\nbody\r\n").await.expect("room");
+        draft
+            .write(b"Subject: test\r\n\r\nbody\r\n")
+            .await
+            .expect("room");
         let id = spool.commit(draft, envelope).await.expect("stored").0.id();
         let scheduler = Scheduler::new(
             Arc::clone(&spool) as _,
@@ -126,7 +153,15 @@ impl Queue {
         let (operator, stop) = (scheduler.operator(), CancellationToken::new());
         let (sender, accepted) = mpsc::channel(1);
         let running = tokio::spawn(scheduler.run(accepted, stop.clone()));
-        Self { spool, operator, id, stop, running, accepted: sender, _folder: folder }
+        Self {
+            spool,
+            operator,
+            id,
+            stop,
+            running,
+            accepted: sender,
+            _folder: folder,
+        }
     }
 
     async fn order(&self, order: Order) -> Result<(), OrderRefused> {
@@ -145,20 +180,34 @@ impl Queue {
     }
 
     async fn states_of(&self, id: QueueId) -> Vec<RecipientState> {
-        let envelope = self.spool.load(id).await.expect("it is in the spool").envelope;
-        envelope.recipients.into_iter().map(|recipient| recipient.state).collect()
+        let envelope = self
+            .spool
+            .load(id)
+            .await
+            .expect("it is in the spool")
+            .envelope;
+        envelope
+            .recipients
+            .into_iter()
+            .map(|recipient| recipient.state)
+            .collect()
     }
 
     async fn ends(self) {
         self.stop.cancel();
         let end = tokio::time::timeout(Duration::from_secs(20), self.running).await;
-        end.expect("in time").expect("no panic").expect("an orderly end");
+        end.expect("in time")
+            .expect("no panic")
+            .expect("an orderly end");
     }
 }
 
 pub(crate) fn way_out(config: &Arc<Config>, folder: &Path) -> Outbound {
     let running = running(config);
-    let (tls, dns) = (Arc::clone(&running.load().tls), running.load().router.dns().clone());
+    let (tls, dns) = (
+        Arc::clone(&running.load().tls),
+        running.load().router.dns().clone(),
+    );
     let web = WebSource::new(dns.clone(), Https::new(dns.clone(), tls.https().clone()));
     let memory = History::open(folder, jiff::Timestamp::now()).expect("a memory");
     let discovery = Discovery::new(MtaSts::open(folder, web).expect("our own version"), memory);
@@ -176,23 +225,44 @@ pub(crate) fn running(config: &Arc<Config>) -> RunningConfig {
 async fn a_bounce_that_is_cut_short_between_two_domains_leaves_the_second_held() {
     let queue = Queue::start(|_| Evidence::off()).await;
     queue.spool.ends_after_one.store(true, Ordering::SeqCst);
-    let refused = queue.order(Order::Bounce).await.expect_err("the second domain is not written down");
+    let refused = queue
+        .order(Order::Bounce)
+        .await
+        .expect_err("the second domain is not written down");
     assert!(matches!(refused, OrderRefused::Stopping), "{refused:?}");
     let states = queue.states().await;
-    assert!(matches!(states[..], [RecipientState::Failed, RecipientState::Held { attempts: 1, .. }]), "{states:?}");
+    assert!(
+        matches!(
+            states[..],
+            [
+                RecipientState::Failed,
+                RecipientState::Held { attempts: 1, .. }
+            ]
+        ),
+        "{states:?}"
+    );
     queue.ends().await;
 }
 
 #[tokio::test]
 async fn a_bounce_without_its_evidence_is_no_success() {
-    let (mut kept, open) =
-        (None, |folder: &Path| Evidence::open(&folder.join("evidence"), Duration::from_hours(1)).expect("a folder"));
+    let (mut kept, open) = (None, |folder: &Path| {
+        Evidence::open(&folder.join("evidence"), Duration::from_hours(1)).expect("a folder")
+    });
     let queue = Queue::start(|folder| kept.insert(open(folder)).clone()).await;
     kept.expect("it was opened").close().await;
-    let refused = queue.order(Order::Bounce).await.expect_err("nothing is on the record");
+    let refused = queue
+        .order(Order::Bounce)
+        .await
+        .expect_err("nothing is on the record");
     assert!(matches!(refused, OrderRefused::Stopping), "{refused:?}");
     let states = queue.states().await;
-    assert!(states.iter().all(|state| matches!(state, RecipientState::Held { attempts: 1, .. })), "{states:?}");
+    assert!(
+        states
+            .iter()
+            .all(|state| matches!(state, RecipientState::Held { attempts: 1, .. })),
+        "{states:?}"
+    );
     queue.ends().await;
 }
 
@@ -202,9 +272,15 @@ async fn an_order_that_dies_leaves_its_message_free_for_the_next() {
     queue.spool.panics.store(true, Ordering::SeqCst);
     let refused = queue.order(Order::Bounce).await.expect_err("it died");
     assert!(matches!(refused, OrderRefused::Panicked), "{refused:?}");
-    queue.order(Order::Bounce).await.expect("it is not busy, and nothing stands in the way any more");
+    queue
+        .order(Order::Bounce)
+        .await
+        .expect("it is not busy, and nothing stands in the way any more");
     let id = queue.id;
-    assert!(matches!(queue.spool.load(id).await, Err(SpoolError::Missing(_))), "nothing of it is left");
+    assert!(
+        matches!(queue.spool.load(id).await, Err(SpoolError::Missing(_))),
+        "nothing of it is left"
+    );
     queue.ends().await;
 }
 
@@ -214,8 +290,12 @@ async fn a_release_that_dies_once_it_is_written_is_tried_all_the_same() {
     queue.spool.panics_afterwards.store(true, Ordering::SeqCst);
     let refused = queue.order(Order::Release).await.expect_err("it died");
     assert!(matches!(refused, OrderRefused::Panicked), "{refused:?}");
-    let tried = |state: &RecipientState| matches!(state, RecipientState::Pending { attempts: 2, .. });
-    eventually("both domains are tried", async || queue.states().await.iter().all(tried)).await;
+    let tried =
+        |state: &RecipientState| matches!(state, RecipientState::Pending { attempts: 2, .. });
+    eventually("both domains are tried", async || {
+        queue.states().await.iter().all(tried)
+    })
+    .await;
     queue.ends().await;
 }
 
@@ -225,22 +305,43 @@ async fn a_message_on_its_way_to_the_scheduler_takes_no_order() {
     // Until this is answered, the scheduler is not yet through with what was there before.
     assert!(queue.order(Order::Retry).await.is_err(), "it is held");
     let recipient = Recipient::new(Mailbox::parse("c@three.example").expect("an address"));
-    let envelope = Envelope::new(ReversePath::parse(SENDER).expect("an address"), vec![recipient]);
+    let envelope = Envelope::new(
+        ReversePath::parse(SENDER).expect("an address"),
+        vec![recipient],
+    );
     let mut draft = queue.spool.draft();
-    draft.write(b"Subject: test\r\n\r\nbody\r\n").await.expect("room");
+    draft
+        .write(b"Subject: test\r\n\r\nbody\r\n")
+        .await
+        .expect("room");
     let (_, entry) = queue.spool.commit(draft, envelope).await.expect("stored");
     let id = entry.id;
     for order in [Order::Hold, Order::Remove, Order::Bounce, Order::Release] {
-        let refused = queue.order_for(order, id).await.expect_err("it would be delivered nevertheless");
-        assert!(matches!(refused, OrderRefused::Busy), "{order:?}: {refused:?}");
+        let refused = queue
+            .order_for(order, id)
+            .await
+            .expect_err("it would be delivered nevertheless");
+        assert!(
+            matches!(refused, OrderRefused::Busy),
+            "{order:?}: {refused:?}"
+        );
     }
     let states = queue.states_of(id).await;
-    assert!(matches!(states[..], [RecipientState::Pending { attempts: 0, .. }]), "{states:?}");
+    assert!(
+        matches!(states[..], [RecipientState::Pending { attempts: 0, .. }]),
+        "{states:?}"
+    );
     queue.accepted.send(entry).await.expect("somebody takes it");
     // The first attempt may be under way.
-    eventually("it is held", async || queue.order_for(Order::Hold, id).await.is_ok()).await;
+    eventually("it is held", async || {
+        queue.order_for(Order::Hold, id).await.is_ok()
+    })
+    .await;
     let states = queue.states_of(id).await;
-    assert!(matches!(states[..], [RecipientState::Held { .. }]), "{states:?}");
+    assert!(
+        matches!(states[..], [RecipientState::Held { .. }]),
+        "{states:?}"
+    );
     queue.ends().await;
 }
 
@@ -251,5 +352,7 @@ pub(crate) async fn eventually(what: &str, is_so: impl AsyncFn() -> bool) {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(20), wait).await.unwrap_or_else(|_| panic!("waited for this: {what}"));
+    tokio::time::timeout(Duration::from_secs(20), wait)
+        .await
+        .unwrap_or_else(|_| panic!("waited for this: {what}"));
 }

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use gatepost::address::{Mailbox, ReversePath};
 use gatepost::config::Config;
-use gatepost::envelope::{Envelope, Notify, QueueId, Recipient, RecipientState};
-use gatepost::evidence::Evidence;
-use gatepost::scheduler::Scheduler;
-use gatepost::spool::{Entry, Spool as _, SpoolError};
+use gatepost::relay::scheduler::Scheduler;
+use gatepost::smtp::address::{Mailbox, ReversePath};
+use gatepost::smtp::envelope::{Envelope, Notify, QueueId, Recipient, RecipientState};
+use gatepost::storage::evidence::Evidence;
+use gatepost::storage::spool::{Entry, Spool as _, SpoolError};
 use jiff::Timestamp;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -32,7 +32,8 @@ pub(crate) struct Queue {
 }
 
 impl Queue {
-    /// `outbound`: the configuration that deliveries go by, which may be newer than the scheduler's.
+    /// `outbound`: the configuration that deliveries go by, which may be newer than the
+    /// scheduler's.
     pub(crate) fn start(folder: &Path, config: &Arc<Config>, outbound: &Arc<Config>) -> Self {
         let spool = Arc::new(Brittle::open(folder));
         let scheduler = Scheduler::new(
@@ -44,7 +45,12 @@ impl Queue {
         );
         let (stop, (accepted, work)) = (CancellationToken::new(), mpsc::channel(1));
         let running = tokio::spawn(scheduler.run(work, stop.clone()));
-        Self { spool, accepted, stop, running }
+        Self {
+            spool,
+            accepted,
+            stop,
+            running,
+        }
     }
 
     async fn takes(&self, to: &str, notify: Option<Notify>) -> QueueId {
@@ -52,31 +58,61 @@ impl Queue {
     }
 
     /// The same, by a clock that shows this.
-    pub(crate) async fn takes_at(&self, to: &str, notify: Option<Notify>, accepted: Timestamp) -> QueueId {
-        let recipient = Recipient { notify, ..Recipient::new(Mailbox::parse(to).expect("an address")) };
-        let envelope = Envelope::new(ReversePath::parse(SENDER).expect("an address"), vec![recipient]);
+    pub(crate) async fn takes_at(
+        &self,
+        to: &str,
+        notify: Option<Notify>,
+        accepted: Timestamp,
+    ) -> QueueId {
+        let recipient = Recipient {
+            notify,
+            ..Recipient::new(Mailbox::parse(to).expect("an address"))
+        };
+        let envelope = Envelope::new(
+            ReversePath::parse(SENDER).expect("an address"),
+            vec![recipient],
+        );
         let mut draft = self.spool.draft();
-        draft.write(b"Subject: test\r\n\r\nThe very words.\r\n").await.expect("room");
+        draft
+            .write(b"Subject: test\r\n\r\nThe very words.\r\n")
+            .await
+            .expect("room");
         let (_, entry) = self.spool.commit(draft, envelope).await.expect("stored");
         let id = entry.id;
-        self.accepted.send(Entry { accepted, ..entry }).await.expect("somebody takes it");
+        self.accepted
+            .send(Entry { accepted, ..entry })
+            .await
+            .expect("somebody takes it");
         id
     }
 
     /// The one recipient of a message, as the next start would find it.
     pub(crate) async fn recipient(&self, id: QueueId) -> Option<Recipient> {
-        Some(self.spool.load(id).await.ok()?.envelope.recipients.remove(0))
+        Some(
+            self.spool
+                .load(id)
+                .await
+                .ok()?
+                .envelope
+                .recipients
+                .remove(0),
+        )
     }
 
     pub(crate) async fn ends(self) {
         self.stop.cancel();
         let end = tokio::time::timeout(Duration::from_secs(20), self.running).await;
-        end.expect("in time").expect("no panic").expect("an orderly end");
+        end.expect("in time")
+            .expect("no panic")
+            .expect("an orderly end");
     }
 }
 
 fn reports(home: &Peer) -> Vec<Report> {
-    home.messages().iter().map(|message| Report::read(message)).collect()
+    home.messages()
+        .iter()
+        .map(|message| Report::read(message))
+        .collect()
 }
 
 #[tokio::test]
@@ -87,9 +123,21 @@ async fn a_report_of_success_that_cannot_be_stored_is_repeated_also_after_a_rest
     let config = Arc::new(configured(folder.path(), home.address, QUEUE, &connectors));
     let queue = Queue::start(folder.path(), &config, &config);
     queue.spool.refuses_reports.store(true, Ordering::SeqCst);
-    let id = queue.takes("b@old.example", Some(Notify::On { success: true, failure: false, delay: false })).await;
+    let id = queue
+        .takes(
+            "b@old.example",
+            Some(Notify::On {
+                success: true,
+                failure: false,
+                delay: false,
+            }),
+        )
+        .await;
     let is_owed = async || {
-        let recipient = queue.recipient(id).await.expect("it stays until its sender is told");
+        let recipient = queue
+            .recipient(id)
+            .await
+            .expect("it stays until its sender is told");
         recipient.state == RecipientState::Delivered && recipient.owed.is_some()
     };
     eventually("the report is owed", is_owed).await;
@@ -98,7 +146,10 @@ async fn a_report_of_success_that_cannot_be_stored_is_repeated_also_after_a_rest
     queue.ends().await;
 
     let queue = Queue::start(folder.path(), &config, &config);
-    eventually("nothing is left", async || queue.recipient(id).await.is_none()).await;
+    eventually("nothing is left", async || {
+        queue.recipient(id).await.is_none()
+    })
+    .await;
     eventually("the report has come", async || !home.messages().is_empty()).await;
     queue.ends().await;
     let reports = reports(&home);
@@ -117,8 +168,14 @@ async fn a_report_that_a_message_is_held_is_repeated() {
     let queue = Queue::start(folder.path(), &config, &config);
     queue.spool.refuses_reports.store(true, Ordering::SeqCst);
     let id = queue.takes("b@partner.example", None).await;
-    let is_held = |recipient: &Recipient| matches!(recipient.state, RecipientState::Held { attempts: 1, .. });
-    let is_owed = async || queue.recipient(id).await.is_some_and(|one| is_held(&one) && one.owed.is_some());
+    let is_held =
+        |recipient: &Recipient| matches!(recipient.state, RecipientState::Held { attempts: 1, .. });
+    let is_owed = async || {
+        queue
+            .recipient(id)
+            .await
+            .is_some_and(|one| is_held(&one) && one.owed.is_some())
+    };
     eventually("it is held, and the report is owed", is_owed).await;
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert!(is_owed().await && home.messages().is_empty());
@@ -138,17 +195,31 @@ async fn a_report_that_a_message_is_held_is_repeated() {
 /// Nobody is asked before the process dies, and nothing of what must wait is lost.
 #[tokio::test]
 async fn a_report_that_waits_for_the_rate_is_stored_after_a_kill() {
-    let (home, bad) = (willing().await, peer(&[], &[("RCPT", "550 5.1.1 nobody")]).await);
+    let (home, bad) = (
+        willing().await,
+        peer(&[], &[("RCPT", "550 5.1.1 nobody")]).await,
+    );
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
     let before = format!("[limits]\ndsn_per_minute = 1\n{QUEUE}");
     let connectors = [connector("bad.example", bad.address, "")];
-    let config = Arc::new(configured(folder.path(), home.address, &before, &connectors));
+    let config = Arc::new(configured(
+        folder.path(),
+        home.address,
+        &before,
+        &connectors,
+    ));
     let queue = Queue::start(folder.path(), &config, &config);
     queue.takes("b@bad.example", None).await;
-    eventually("the first report has come", async || home.messages().len() == 1).await;
+    eventually("the first report has come", async || {
+        home.messages().len() == 1
+    })
+    .await;
     let id = queue.takes("c@bad.example", None).await;
     let is_owed = async || {
-        let recipient = queue.recipient(id).await.expect("it stays until its sender is told");
+        let recipient = queue
+            .recipient(id)
+            .await
+            .expect("it stays until its sender is told");
         recipient.state == RecipientState::Failed && recipient.owed.is_some()
     };
     eventually("the second is owed", is_owed).await;
@@ -158,14 +229,28 @@ async fn a_report_that_waits_for_the_rate_is_stored_after_a_kill() {
     drop((queue.accepted, queue.spool));
 
     let queue = Queue::start(folder.path(), &config, &config);
-    eventually("nothing is left", async || queue.recipient(id).await.is_none()).await;
-    eventually("the second report has come", async || home.messages().len() == 2).await;
+    eventually("nothing is left", async || {
+        queue.recipient(id).await.is_none()
+    })
+    .await;
+    eventually("the second report has come", async || {
+        home.messages().len() == 2
+    })
+    .await;
     queue.ends().await;
     reports(&home)[1].only("c@bad.example", "failed", "5.1.1");
-    assert_eq!(bad.heard().iter().flat_map(|heard| &heard.commands).filter(|line| line.starts_with("RCPT")).count(), 2);
+    assert_eq!(
+        bad.heard()
+            .iter()
+            .flat_map(|heard| &heard.commands)
+            .filter(|line| line.starts_with("RCPT"))
+            .count(),
+        2
+    );
 }
 
-/// The configuration was replaced after the attempt had begun, and its policy is what the attempt failed under.
+/// The configuration was replaced after the attempt had begun, and its policy is what the attempt
+/// failed under.
 #[tokio::test]
 async fn what_was_judged_under_a_forced_policy_comes_back_without_its_content() {
     let (home, clear) = (willing().await, peer(&[], &[]).await);
@@ -174,13 +259,20 @@ async fn what_was_judged_under_a_forced_policy_comes_back_without_its_content() 
         let connectors = [connector("partner.example", clear.address, more)];
         Arc::new(configured(folder.path(), home.address, QUEUE, &connectors))
     };
-    let (old, new) = (configured(""), configured("tls = \"forced\"\nverify = \"none\"\non_failure = \"bounce\""));
+    let (old, new) = (
+        configured(""),
+        configured("tls = \"forced\"\nverify = \"none\"\non_failure = \"bounce\""),
+    );
     let queue = Queue::start(folder.path(), &old, &new);
     queue.takes("b@partner.example", None).await;
     eventually("the report has come", async || !home.messages().is_empty()).await;
     let reports = reports(&home);
     reports[0].only("b@partner.example", "failed", "5.7.4");
     assert_eq!(reports[0].returned.0, "text/rfc822-headers");
-    assert!(!reports[0].whole.contains("very words"), "{}", reports[0].whole);
+    assert!(
+        !reports[0].whole.contains("very words"),
+        "{}",
+        reports[0].whole
+    );
     queue.ends().await;
 }

@@ -1,5 +1,5 @@
-//! `gatepost sendmail` as programs call it: the real program, a running relay, and a server that takes what
-//! the relay delivers.
+//! `gatepost sendmail` as programs call it: the real program, a running relay, and a server that
+//! takes what the relay delivers.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{SocketAddr, TcpListener};
@@ -22,10 +22,12 @@ struct Post {
     peer: Peer,
 }
 
-/// An address that was free a moment ago: `sendmail` finds the relay by its configuration, so the port must
-/// stand there.
+/// An address that was free a moment ago: `sendmail` finds the relay by its configuration, so the
+/// port must stand there.
 fn free() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port")
+    TcpListener::bind("127.0.0.1:0")
+        .and_then(|socket| socket.local_addr())
+        .expect("a free port")
 }
 
 fn configure(folder: &Path, listener: SocketAddr, route: SocketAddr) -> PathBuf {
@@ -61,7 +63,12 @@ impl Post {
             std::fs::write(&config, edit(text)).expect("the folder is ours");
             // Somebody else may have been faster with the port.
             if let Ok(relay) = Relay::run(&config, &[]) {
-                return Self { folder, config, relay: Some(relay), peer };
+                return Self {
+                    folder,
+                    config,
+                    relay: Some(relay),
+                    peer,
+                };
             }
         }
         panic!("no port stays free");
@@ -70,24 +77,42 @@ impl Post {
     /// `gatepost sendmail`, with this message.
     fn sendmail(&self, words: &[&str], message: &str) -> Output {
         let mut command = Command::new(program());
-        command.arg("sendmail").arg("--config").arg(&self.config).args(words);
+        command
+            .arg("sendmail")
+            .arg("--config")
+            .arg(&self.config)
+            .args(words);
         run(command, message)
     }
 
     /// The messages that have been delivered, once there are so many.
     async fn delivered(&self, count: usize) -> Vec<String> {
-        in_process::until("they are delivered", || (self.peer.messages().len() >= count).then_some(())).await;
-        self.peer.messages().into_iter().map(|message| String::from_utf8(message).expect("UTF-8")).collect()
+        in_process::until("they are delivered", || {
+            (self.peer.messages().len() >= count).then_some(())
+        })
+        .await;
+        self.peer
+            .messages()
+            .into_iter()
+            .map(|message| String::from_utf8(message).expect("UTF-8"))
+            .collect()
     }
 
     /// What the relay said to its peer.
     fn commands(&self) -> Vec<String> {
-        self.peer.heard().into_iter().flat_map(|heard| heard.commands).collect()
+        self.peer
+            .heard()
+            .into_iter()
+            .flat_map(|heard| heard.commands)
+            .collect()
     }
 }
 
 fn run(mut command: Command, message: &str) -> Output {
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     let mut child = command.spawn().expect("gatepost runs");
     let mut stdin = child.stdin.take().expect("it is piped");
     // One that has refused already does not read.
@@ -108,42 +133,79 @@ fn said(output: &Output) -> String {
 async fn a_message_of_cron_is_completed_and_goes_to_postmaster() {
     let post = Post::open().await;
     let cron = ["-i", "-FCron Daemon", "-B8BITMIME", "-oem", "root"];
-    let output = post.sendmail(&cron, "Subject: Cron <root@host> test\n\nline one\n.\nline three\n");
+    let output = post.sendmail(
+        &cron,
+        "Subject: Cron <root@host> test\n\nline one\n.\nline three\n",
+    );
     assert_eq!((code(&output), said(&output)), (0, String::new()));
     let message = post.delivered(1).await.remove(0);
     let (header, body) = message.split_once("\r\n\r\n").expect("a header");
-    assert!(header.contains("Subject: Cron <root@host> test"), "{header}");
+    assert!(
+        header.contains("Subject: Cron <root@host> test"),
+        "{header}"
+    );
     for field in ["\r\nFrom: Cron Daemon <", "\r\nDate: ", "\r\nMessage-ID: <"] {
         assert_eq!(header.matches(field).count(), 1, "{field:?} in {header}");
     }
     // The peer shows what it heard: the dot is doubled on the way.
-    assert!(body.starts_with("line one\r\n.") && body.contains("line three"), "{body}");
+    assert!(
+        body.starts_with("line one\r\n.") && body.contains("line three"),
+        "{body}"
+    );
     let commands = post.commands();
-    assert!(commands.iter().any(|command| command.starts_with("RCPT TO:<admin@example.com>")), "{commands:?}");
-    assert!(commands.iter().any(|command| command.contains("@relay.example.com>")), "the caller sends: {commands:?}");
+    assert!(
+        commands
+            .iter()
+            .any(|command| command.starts_with("RCPT TO:<admin@example.com>")),
+        "{commands:?}"
+    );
+    assert!(
+        commands
+            .iter()
+            .any(|command| command.contains("@relay.example.com>")),
+        "the caller sends: {commands:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_address_without_a_domain_leaves_with_ours_and_goes_to_postmaster() {
     let post = Post::open().await;
-    let message =
-        "From: root (Cron Daemon)\nTo: root, Alice <alice@b.example>\nCc: ops@localhost, ops@RELAY.example.com\n\nx\n";
+    let message = "From: root (Cron Daemon)\nTo: root, Alice <alice@b.example>\nCc: ops@localhost, ops@RELAY.example.com\n\nx\n";
     let output = post.sendmail(&["-t", "-f", "root"], message);
     assert_eq!((code(&output), said(&output)), (0, String::new()));
     post.delivered(1).await;
     in_process::until("both are delivered", || {
         let commands = post.commands();
-        let to: Vec<_> = commands.iter().filter_map(|line| line.strip_prefix("RCPT TO:<")).collect();
+        let to: Vec<_> = commands
+            .iter()
+            .filter_map(|line| line.strip_prefix("RCPT TO:<"))
+            .collect();
         (to.len() >= 2).then(|| {
-            assert!(to.iter().any(|line| line.starts_with("admin@example.com>")), "{commands:?}");
-            assert!(to.iter().any(|line| line.starts_with("alice@b.example>")), "{commands:?}");
-            assert_eq!(to.len(), 2, "nothing goes to this host itself: {commands:?}");
+            assert!(
+                to.iter().any(|line| line.starts_with("admin@example.com>")),
+                "{commands:?}"
+            );
+            assert!(
+                to.iter().any(|line| line.starts_with("alice@b.example>")),
+                "{commands:?}"
+            );
+            assert_eq!(
+                to.len(),
+                2,
+                "nothing goes to this host itself: {commands:?}"
+            );
         })
     })
     .await;
     let message = post.delivered(1).await.remove(0);
-    for field in ["From: root@relay.example.com (Cron Daemon)", "To: root@relay.example.com, Alice <alice@b.example>"] {
-        assert!(message.contains(&format!("\r\n{field}\r\n")), "{field} is missing from {message}");
+    for field in [
+        "From: root@relay.example.com (Cron Daemon)",
+        "To: root@relay.example.com, Alice <alice@b.example>",
+    ] {
+        assert!(
+            message.contains(&format!("\r\n{field}\r\n")),
+            "{field} is missing from {message}"
+        );
     }
 }
 
@@ -153,26 +215,51 @@ async fn a_connector_that_names_this_host_gets_its_mail() {
     let peer = in_process::willing().await;
     let route = peer.address;
     let post = Post::configured(peer, |text| {
-        text.replace("127.9.9.9/32", "127.0.0.0/8") + named + &format!("[\"{route}\"]\ntls = \"off\"\n")
+        text.replace("127.9.9.9/32", "127.0.0.0/8")
+            + named
+            + &format!("[\"{route}\"]\ntls = \"off\"\n")
     });
     let output = post.sendmail(&["root", "alice@localhost"], "Subject: x\n\nhello\n");
     assert_eq!((code(&output), said(&output)), (0, String::new()));
     post.delivered(1).await;
     let commands = post.commands();
     for to in ["root@relay.example.com", "alice@relay.example.com"] {
-        assert!(commands.iter().any(|line| line.starts_with(&format!("RCPT TO:<{to}>"))), "{to}: {commands:?}");
+        assert!(
+            commands
+                .iter()
+                .any(|line| line.starts_with(&format!("RCPT TO:<{to}>"))),
+            "{to}: {commands:?}"
+        );
     }
-    assert!(!commands.iter().any(|line| line.contains("admin@example.com")), "{commands:?}");
+    assert!(
+        !commands
+            .iter()
+            .any(|line| line.contains("admin@example.com")),
+        "{commands:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cr_in_a_header_is_no_line_end() {
     let post = Post::open().await;
-    let output = post.sendmail(&["-t"], "To: b@b.example\nSubject: hi\rBcc: c@b.example\n\nhello\n");
+    let output = post.sendmail(
+        &["-t"],
+        "To: b@b.example\nSubject: hi\rBcc: c@b.example\n\nhello\n",
+    );
     assert_eq!((code(&output), said(&output)), (0, String::new()));
     let message = post.delivered(1).await.remove(0);
-    assert!(message.contains("\r\nSubject: hi Bcc: c@b.example\r\n"), "{message:?}");
-    assert!(!post.commands().iter().any(|line| line.contains("RCPT TO:<c@")), "{:?}", post.commands());
+    assert!(
+        message.contains("\r\nSubject: hi Bcc: c@b.example\r\n"),
+        "{message:?}"
+    );
+    assert!(
+        !post
+            .commands()
+            .iter()
+            .any(|line| line.contains("RCPT TO:<c@")),
+        "{:?}",
+        post.commands()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -182,32 +269,58 @@ async fn recipients_stand_in_the_header_and_bcc_goes_without_its_field() {
     let output = post.sendmail(&["-t", "-i", "-f", "alice@a.example"], message);
     assert_eq!((code(&output), said(&output)), (0, String::new()));
     let message = post.delivered(1).await.remove(0);
-    assert!(!message.contains("Bcc") && !message.contains("d@b.example"), "{message}");
+    assert!(
+        !message.contains("Bcc") && !message.contains("d@b.example"),
+        "{message}"
+    );
     let commands = post.commands();
     for name in ["b", "c", "d"] {
         assert!(
-            commands.iter().any(|command| command.starts_with(&format!("RCPT TO:<{name}@b.example>"))),
+            commands
+                .iter()
+                .any(|command| command.starts_with(&format!("RCPT TO:<{name}@b.example>"))),
             "{commands:?}"
         );
     }
-    assert!(commands.iter().any(|command| command.starts_with("MAIL FROM:<alice@a.example>")), "{commands:?}");
+    assert!(
+        commands
+            .iter()
+            .any(|command| command.starts_with("MAIL FROM:<alice@a.example>")),
+        "{commands:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn octets_above_127_in_a_header_alone_need_no_smtputf8_and_in_an_address_they_do() {
     let post = Post::to(in_process::peer(&["PIPELINING", "8BITMIME"], &[]).await);
-    let output = post.sendmail(&["-f", "alice@a.example", "b@b.example"], "Subject: Gr\u{fc}\u{df}e\n\nhello\n");
+    let output = post.sendmail(
+        &["-f", "alice@a.example", "b@b.example"],
+        "Subject: Gr\u{fc}\u{df}e\n\nhello\n",
+    );
     assert_eq!((code(&output), said(&output)), (0, String::new()));
     let message = post.delivered(1).await.remove(0);
-    assert!(message.contains("\r\nSubject: Gr\u{fc}\u{df}e\r\n"), "{message}");
+    assert!(
+        message.contains("\r\nSubject: Gr\u{fc}\u{df}e\r\n"),
+        "{message}"
+    );
     assert!(message.contains(" with ESMTP\r\n"), "{message}");
     let post = Post::open().await;
-    let output = post.sendmail(&["-f", "j\u{fc}rgen@a.example", "b@b.example"], "Subject: x\n\nhello\n");
+    let output = post.sendmail(
+        &["-f", "j\u{fc}rgen@a.example", "b@b.example"],
+        "Subject: x\n\nhello\n",
+    );
     assert_eq!((code(&output), said(&output)), (0, String::new()));
     let message = post.delivered(1).await.remove(0);
     assert!(message.contains(" with UTF8SMTP\r\n"), "{message}");
-    let mail = post.commands().into_iter().find(|command| command.starts_with("MAIL")).expect("it was delivered");
-    assert!(mail.starts_with("MAIL FROM:<j\u{fc}rgen@a.example>") && mail.contains(" SMTPUTF8"), "{mail}");
+    let mail = post
+        .commands()
+        .into_iter()
+        .find(|command| command.starts_with("MAIL"))
+        .expect("it was delivered");
+    assert!(
+        mail.starts_with("MAIL FROM:<j\u{fc}rgen@a.example>") && mail.contains(" SMTPUTF8"),
+        "{mail}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -219,10 +332,20 @@ async fn under_the_name_of_sendmail_it_is_the_same_program() {
         run(command, message)
     };
     let config = post.config.display().to_string();
-    let output = called("sendmail", &["-C", &config, "-oi", "-f", "", "b@b.example"], "Subject: x\n\nhello\n");
+    let output = called(
+        "sendmail",
+        &["-C", &config, "-oi", "-f", "", "b@b.example"],
+        "Subject: x\n\nhello\n",
+    );
     assert_eq!((code(&output), said(&output)), (0, String::new()));
     post.delivered(1).await;
-    assert!(post.commands().iter().any(|command| command.starts_with("MAIL FROM:<>")), "{:?}", post.commands());
+    assert!(
+        post.commands()
+            .iter()
+            .any(|command| command.starts_with("MAIL FROM:<>")),
+        "{:?}",
+        post.commands()
+    );
     assert_eq!(code(&called("newaliases", &[], "")), 0);
     let listed = called("mailq", &["-C", &config], "");
     assert_eq!((code(&listed), said(&listed)), (0, String::new()));
@@ -235,12 +358,23 @@ async fn under_the_name_of_sendmail_it_is_the_same_program() {
 async fn with_bs_it_is_a_way_to_speak_smtp() {
     let post = Post::open().await;
     let mut command = Command::new(program());
-    command.args(["sendmail", "-C"]).arg(&post.config).arg("-bs").stdin(Stdio::piped()).stdout(Stdio::piped());
+    command
+        .args(["sendmail", "-C"])
+        .arg(&post.config)
+        .arg("-bs")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped());
     let mut child = command.spawn().expect("gatepost runs");
     let mut stdin = child.stdin.take().expect("it is piped");
     let mut answers = BufReader::new(child.stdout.take().expect("it is piped")).lines();
-    let commands =
-        ["EHLO me", "MAIL FROM:<a@a.example>", "RCPT TO:<b@b.example>", "DATA", "Subject: x\r\n\r\nhello\r\n.", "QUIT"];
+    let commands = [
+        "EHLO me",
+        "MAIL FROM:<a@a.example>",
+        "RCPT TO:<b@b.example>",
+        "DATA",
+        "Subject: x\r\n\r\nhello\r\n.",
+        "QUIT",
+    ];
     let mut commands = commands.into_iter();
     let mut codes = Vec::new();
     while let Some(Ok(answer)) = answers.next() {
@@ -270,19 +404,40 @@ async fn with_bs_a_whole_session_is_taken_from_a_file() {
         begin("d"),
     );
     let mut command = Command::new(program());
-    command.args(["sendmail", "-C"]).arg(&post.config).arg("-bs");
+    command
+        .args(["sendmail", "-C"])
+        .arg(&post.config)
+        .arg("-bs");
     let output = run(command, &session);
     assert_eq!((code(&output), said(&output)), (0, String::new()));
     let text = String::from_utf8(output.stdout).expect("ASCII");
-    let codes: Vec<_> = text.lines().filter(|line| line.as_bytes()[3] == b' ').map(|line| &line[..3]).collect();
+    let codes: Vec<_> = text
+        .lines()
+        .filter(|line| line.as_bytes()[3] == b' ')
+        .map(|line| &line[..3])
+        .collect();
     let taken = ["250", "250", "354", "250"];
     let chunks = ["250"; 4];
-    assert_eq!(codes, [&["220", "250"][..], &taken, &chunks, &taken, &["221"]].concat(), "{text}");
+    assert_eq!(
+        codes,
+        [&["220", "250"][..], &taken, &chunks, &taken, &["221"]].concat(),
+        "{text}"
+    );
     let messages = post.delivered(3).await;
-    for (subject, body) in [("one", ".\r\nhello\r\n"), ("two", "hello\r\n"), ("three", "")] {
+    for (subject, body) in [
+        ("one", ".\r\nhello\r\n"),
+        ("two", "hello\r\n"),
+        ("three", ""),
+    ] {
         let field = format!("\r\nSubject: {subject}\r\n");
-        let message = messages.iter().find(|message| message.contains(&field)).unwrap_or_else(|| panic!("{subject}"));
-        assert!(message.ends_with(&format!("{field}\r\n{body}")) || body.is_empty(), "{message:?}");
+        let message = messages
+            .iter()
+            .find(|message| message.contains(&field))
+            .unwrap_or_else(|| panic!("{subject}"));
+        assert!(
+            message.ends_with(&format!("{field}\r\n{body}")) || body.is_empty(),
+            "{message:?}"
+        );
     }
 }
 
@@ -291,23 +446,51 @@ async fn an_empty_queue_is_flushed_without_a_word() {
     let post = Post::open().await;
     for word in ["-q", "-q30m"] {
         let output = post.sendmail(&[word], "");
-        assert_eq!((code(&output), said(&output), output.stdout), (0, String::new(), Vec::new()), "{word}");
+        assert_eq!(
+            (code(&output), said(&output), output.stdout),
+            (0, String::new(), Vec::new()),
+            "{word}"
+        );
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn while_the_relay_is_down_the_answer_is_later() {
     let mut post = Post::open().await;
-    assert!(post.relay.take().expect("it runs").terminate().status.is_some_and(|status| status.success()));
+    assert!(
+        post.relay
+            .take()
+            .expect("it runs")
+            .terminate()
+            .status
+            .is_some_and(|status| status.success())
+    );
     let output = post.sendmail(&["b@b.example"], "Subject: x\n\nhello\n");
     assert_eq!(code(&output), 75);
-    for words in ["cannot connect to the relay on 127.0.0.1:", "message not sent", "systemctl status gatepost"] {
-        assert!(said(&output).contains(words), "{words:?} is missing from {}", said(&output));
+    for words in [
+        "cannot connect to the relay on 127.0.0.1:",
+        "message not sent",
+        "systemctl status gatepost",
+    ] {
+        assert!(
+            said(&output).contains(words),
+            "{words:?} is missing from {}",
+            said(&output)
+        );
     }
     for word in ["-bp", "-q"] {
         let output = post.sendmail(&[word], "");
-        assert_eq!((code(&output), output.stdout.is_empty()), (75, true), "{word}: {}", said(&output));
-        assert!(said(&output).contains("no running Gatepost answers on "), "{}", said(&output));
+        assert_eq!(
+            (code(&output), output.stdout.is_empty()),
+            (75, true),
+            "{word}: {}",
+            said(&output)
+        );
+        assert!(
+            said(&output).contains("no running Gatepost answers on "),
+            "{}",
+            said(&output)
+        );
     }
     std::fs::write(&post.config, "hostname = 5\n").expect("the folder is ours");
     for word in ["-bp", "-q", "b@b.example"] {
@@ -321,20 +504,50 @@ async fn flags_behind_the_recipients_count() {
     let post = Post::open().await;
     let config = post.config.display().to_string();
     let mut command = Command::new(program());
-    command.args(["sendmail", "b@b.example", "-f", "a@a.example", "-i", "--config", &config]);
+    command.args([
+        "sendmail",
+        "b@b.example",
+        "-f",
+        "a@a.example",
+        "-i",
+        "--config",
+        &config,
+    ]);
     let output = run(command, "Subject: x\n\none\n.\ntwo\n");
     assert_eq!((code(&output), said(&output)), (0, String::new()));
-    assert!(post.delivered(1).await.remove(0).contains("two"), "the dot is part of it");
-    assert!(post.commands().iter().any(|command| command.starts_with("MAIL FROM:<a@a.example>")));
+    assert!(
+        post.delivered(1).await.remove(0).contains("two"),
+        "the dot is part of it"
+    );
+    assert!(
+        post.commands()
+            .iter()
+            .any(|command| command.starts_with("MAIL FROM:<a@a.example>"))
+    );
     // What stands behind "--" is a recipient, whatever it looks like.
     let output = post.sendmail(&["--", "-bd@b.example"], "Subject: x\n\none\n");
     assert_eq!((code(&output), said(&output)), (0, String::new()));
     post.delivered(2).await;
-    assert!(post.commands().iter().any(|command| command.starts_with("RCPT TO:<-bd@b.example>")));
-    let listed = std::fs::File::options().write(true).open("/dev/full").expect("a device");
+    assert!(
+        post.commands()
+            .iter()
+            .any(|command| command.starts_with("RCPT TO:<-bd@b.example>"))
+    );
+    let listed = std::fs::File::options()
+        .write(true)
+        .open("/dev/full")
+        .expect("a device");
     let mut command = Command::new(program());
-    command.args(["sendmail", "-bp", "-C", &config]).stdin(Stdio::null()).stdout(listed).stderr(Stdio::null());
-    assert_eq!(command.status().expect("gatepost runs").code(), Some(1), "an answer that nobody got is none");
+    command
+        .args(["sendmail", "-bp", "-C", &config])
+        .stdin(Stdio::null())
+        .stdout(listed)
+        .stderr(Stdio::null());
+    assert_eq!(
+        command.status().expect("gatepost runs").code(),
+        Some(1),
+        "an answer that nobody got is none"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -342,9 +555,25 @@ async fn another_server_on_the_port_is_not_handed_the_message() {
     let post = Post::open().await;
     let config = configure(post.folder.path(), post.peer.address, free());
     let output = post.sendmail(&["b@b.example"], "Subject: x\n\nhello\n");
-    assert_eq!((code(&output), config), (75, post.config.clone()), "{}", said(&output));
-    assert!(said(&output).contains("is not relay.example.com"), "{}", said(&output));
-    assert!(!post.commands().iter().any(|command| command.starts_with("MAIL")), "{:?}", post.commands());
+    assert_eq!(
+        (code(&output), config),
+        (75, post.config.clone()),
+        "{}",
+        said(&output)
+    );
+    assert!(
+        said(&output).contains("is not relay.example.com"),
+        "{}",
+        said(&output)
+    );
+    assert!(
+        !post
+            .commands()
+            .iter()
+            .any(|command| command.starts_with("MAIL")),
+        "{:?}",
+        post.commands()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -352,22 +581,62 @@ async fn what_is_refused_has_the_status_of_sysexits_and_goes_to_nobody() {
     let post = Post::open().await;
     let large = format!("Subject: x\n\n{}\n", "x".repeat(70 * 1024));
     for (words, message, status, why) in [
-        (&["-f", "a@strict.example", "b@b.example"][..], "Subject: x\n\nhello\n", 69, "the relay rejects"),
-        (&["b@b.example", "c@c.example"], "Subject: x\n\nhello\n", 67, "c@c.example: 550 5.7.1"),
-        (&["not@an@address"], "Subject: x\n\nhello\n", 67, "is not an address"),
+        (
+            &["-f", "a@strict.example", "b@b.example"][..],
+            "Subject: x\n\nhello\n",
+            69,
+            "the relay rejects",
+        ),
+        (
+            &["b@b.example", "c@c.example"],
+            "Subject: x\n\nhello\n",
+            67,
+            "c@c.example: 550 5.7.1",
+        ),
+        (
+            &["not@an@address"],
+            "Subject: x\n\nhello\n",
+            67,
+            "is not an address",
+        ),
         (&["b@b.example"], &large, 65, "larger than 65536 octets"),
         (&["-t"], "Subject: x\n\nhello\n", 65, "no recipient"),
-        (&["-t"], "Cc: Bob <bob@b.example, Alice <alice@b.example>\n\nx\n", 65, "cannot parse its Cc: a \"<\" is not"),
-        (&["-t"], "To: a@b.example (late, b@b.example\n\nx\n", 65, "cannot parse its To: a comment is not closed"),
+        (
+            &["-t"],
+            "Cc: Bob <bob@b.example, Alice <alice@b.example>\n\nx\n",
+            65,
+            "cannot parse its Cc: a \"<\" is not",
+        ),
+        (
+            &["-t"],
+            "To: a@b.example (late, b@b.example\n\nx\n",
+            65,
+            "cannot parse its To: a comment is not closed",
+        ),
         (
             &["-t"],
             "To: b@b.example\nBcc: Alice Smith alice@b.example\n\nx\n",
             65,
             "\"Alice Smith alice@b.example\" is not one",
         ),
-        (&["-t"], "To: b@b.example, a@b@c.example\n\nx\n", 65, "\"a@b@c.example\" is not an address"),
-        (&["b@b.example", "Bob <bob@b.example"], "Subject: x\n\nhello\n", 65, "a \"<\" is not closed"),
-        (&["-f", "a@a.example b@a.example", "b@b.example"], "Subject: x\n\nhello\n", 64, "is not one address"),
+        (
+            &["-t"],
+            "To: b@b.example, a@b@c.example\n\nx\n",
+            65,
+            "\"a@b@c.example\" is not an address",
+        ),
+        (
+            &["b@b.example", "Bob <bob@b.example"],
+            "Subject: x\n\nhello\n",
+            65,
+            "a \"<\" is not closed",
+        ),
+        (
+            &["-f", "a@a.example b@a.example", "b@b.example"],
+            "Subject: x\n\nhello\n",
+            64,
+            "is not one address",
+        ),
         (&[], "Subject: x\n\nhello\n", 64, "no recipient"),
         (&["-bd"], "", 64, "gatepost run"),
     ] {
@@ -376,10 +645,18 @@ async fn what_is_refused_has_the_status_of_sysexits_and_goes_to_nobody() {
         assert!(said(&output).contains(why), "{words:?}: {}", said(&output));
     }
     let mut command = Command::new(program());
-    command.args(["sendmail", "--config", "/nonexistent/gatepost.toml", "b@b.example"]);
+    command.args([
+        "sendmail",
+        "--config",
+        "/nonexistent/gatepost.toml",
+        "b@b.example",
+    ]);
     let output = run(command, "Subject: x\n\nhello\n");
     assert_eq!(code(&output), 78, "{}", said(&output));
     // What is taken comes after what was refused: nothing of that is on its way.
-    assert_eq!(code(&post.sendmail(&["b@b.example"], "Subject: last\n\nhello\n")), 0);
+    assert_eq!(
+        code(&post.sendmail(&["b@b.example"], "Subject: last\n\nhello\n")),
+        0
+    );
     assert!(post.delivered(1).await[0].contains("Subject: last"));
 }

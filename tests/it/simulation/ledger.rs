@@ -92,10 +92,20 @@ impl Reported {
     pub(crate) fn read(content: &[u8], at: Instant) -> Vec<Self> {
         let text = String::from_utf8_lossy(content);
         let mut reported: Vec<Self> = Vec::new();
-        let id = text.split("\r\n").find_map(|line| line.strip_prefix("Message-ID: ")).unwrap_or_default();
+        let id = text
+            .split("\r\n")
+            .find_map(|line| line.strip_prefix("Message-ID: "))
+            .unwrap_or_default();
         for group in text.split("\r\n\r\n") {
-            let field = |name: &str| group.split("\r\n").find_map(|line| line.strip_prefix(name)).map(str::trim);
-            let Some(recipient) = field("Final-Recipient: rfc822;") else { continue };
+            let field = |name: &str| {
+                group
+                    .split("\r\n")
+                    .find_map(|line| line.strip_prefix(name))
+                    .map(str::trim)
+            };
+            let Some(recipient) = field("Final-Recipient: rfc822;") else {
+                continue;
+            };
             reported.push(Self {
                 recipient: recipient.to_owned(),
                 action: field("Action:").unwrap_or_default().to_owned(),

@@ -14,7 +14,11 @@ pub(crate) fn message(world: &World, number: usize) -> (Message, bool) {
     };
     let mut domains: Vec<&str> = Vec::new();
     for _ in 0..count {
-        let of: Vec<_> = world.destinations.iter().map(|one| one.domain.as_str()).collect();
+        let of: Vec<_> = world
+            .destinations
+            .iter()
+            .map(|one| one.domain.as_str())
+            .collect();
         let domain = one_of(dice, &of);
         if !domains.contains(&domain) {
             domains.push(domain);
@@ -26,9 +30,15 @@ pub(crate) fn message(world: &World, number: usize) -> (Message, bool) {
         _ => 300 + dice.below(1500),
     };
     let relaxed = if chance(dice, 8) { RELAXED } else { "" };
-    let mut message = Message::new(&format!("m{number}{relaxed}"), &domains, usize::try_from(size).expect("small"));
+    let mut message = Message::new(
+        &format!("m{number}{relaxed}"),
+        &domains,
+        usize::try_from(size).expect("small"),
+    );
     if chance(dice, 10) {
-        message.recipients.push(format!("m{number}{relaxed}.second@{}", domains[0]));
+        message
+            .recipients
+            .push(format!("m{number}{relaxed}.second@{}", domains[0]));
     }
     (message, chance(dice, 2))
 }

@@ -1,4 +1,5 @@
-//! The hosts: SMTP servers, each at an address of its own, that do on each connection what the seed says.
+//! The hosts: SMTP servers, each at an address of its own, that do on each connection what the seed
+//! says.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -6,7 +7,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, Socket, Type};
-use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader};
+use tokio::io::{
+    AsyncBufRead, AsyncBufReadExt as _, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _,
+    BufReader,
+};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
@@ -14,7 +18,9 @@ use super::ledger::{Answer, Arrival, Ledger, Named, Reported, Session, Tls};
 use super::script::{Script, Starttls, Trouble};
 use super::seed::Seed;
 use super::world::{Dead, Health, Point, Shown, Site, World};
-use crate::support::certificates::{Authority, BOTH, Pair, TLS12, key_pin, self_signed, server_config};
+use crate::support::certificates::{
+    Authority, BOTH, Pair, TLS12, key_pin, self_signed, server_config,
+};
 use crate::support::message::recognise;
 
 /// How long a silent host keeps a connection open; the daemon gives up long before.
@@ -31,16 +37,32 @@ impl Certificates {
         let others = [
             (Shown::SelfSigned, self_signed(&name, |_| {})),
             (Shown::Foreign, foreign.issue(&name)),
-            (Shown::WrongName, authority.issue(&["mx.somebody-else.example"])),
+            (
+                Shown::WrongName,
+                authority.issue(&["mx.somebody-else.example"]),
+            ),
         ];
         let versions = if site.only_tls12 { &TLS12[..] } else { BOTH };
-        let shown = |shown, pair: &Pair| (shown, Arc::new(server_config(pair, versions)), key_pin(&pair.chain[0]));
+        let shown = |shown, pair: &Pair| {
+            (
+                shown,
+                Arc::new(server_config(pair, versions)),
+                key_pin(&pair.chain[0]),
+            )
+        };
         let [first, second, third] = others.each_ref().map(|(kind, pair)| shown(*kind, pair));
-        (Self([shown(Shown::Good, &good), first, second, third]), good)
+        (
+            Self([shown(Shown::Good, &good), first, second, third]),
+            good,
+        )
     }
 
     fn of(&self, shown: Shown) -> (Arc<rustls::ServerConfig>, String) {
-        let found = self.0.iter().find(|one| one.0 == shown).expect("all are there");
+        let found = self
+            .0
+            .iter()
+            .find(|one| one.0 == shown)
+            .expect("all are there");
         (Arc::clone(&found.1), found.2.clone())
     }
 }
@@ -64,12 +86,16 @@ fn bind(world: &World) -> (u16, Vec<Held>) {
     for _ in 0..100 {
         let probe = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback");
         let port = probe.local_addr().expect("bound").port();
-        let bound: std::io::Result<Vec<_>> = world.sites.iter().map(|site| hold(site, port)).collect();
+        let bound: std::io::Result<Vec<_>> =
+            world.sites.iter().map(|site| hold(site, port)).collect();
         if let Ok(bound) = bound {
             return (port, bound);
         }
     }
-    panic!("no port is free at {} addresses of loopback", world.sites.len());
+    panic!(
+        "no port is free at {} addresses of loopback",
+        world.sites.len()
+    );
 }
 
 fn hold(site: &Site, port: u16) -> std::io::Result<Held> {
@@ -92,7 +118,12 @@ impl Peers {
     pub(crate) fn start(world: &Arc<World>, authority: &Authority, ledger: &Arc<Ledger>) -> Self {
         let (port, bound) = bind(world);
         let foreign = Authority::root("Nobody trusts this one");
-        let mut peers = Self { port, good: Vec::new(), silent: Vec::new(), tasks: tokio::task::JoinSet::new() };
+        let mut peers = Self {
+            port,
+            good: Vec::new(),
+            silent: Vec::new(),
+            tasks: tokio::task::JoinSet::new(),
+        };
         for (at, held) in bound.into_iter().enumerate() {
             let (certificates, good) = Certificates::issue(&world.sites[at], authority, &foreign);
             peers.good.push(good);
@@ -100,7 +131,13 @@ impl Peers {
                 Held::Silent(socket) => peers.silent.push(socket),
                 Held::Listens(listener) => {
                     let (world, ledger) = (Arc::clone(world), Arc::clone(ledger));
-                    let host = Host { world, at, certificates, ledger, connections: AtomicU64::new(0) };
+                    let host = Host {
+                        world,
+                        at,
+                        certificates,
+                        ledger,
+                        connections: AtomicU64::new(0),
+                    };
                     peers.tasks.spawn(Arc::new(host).listen(listener));
                 }
             }
@@ -145,8 +182,19 @@ impl Host {
         stream.set_nodelay(true)?;
         let connection = self.connections.fetch_add(1, Ordering::SeqCst);
         let script = self.world.sites[self.at].script(self.seed(), connection);
-        let session = Session { site: self.at, connection, life: String::new(), tls: None };
-        let mut talk = Talk { host: self, script, session, stream: BufReader::new(stream), messages: 0 };
+        let session = Session {
+            site: self.at,
+            connection,
+            life: String::new(),
+            tls: None,
+        };
+        let mut talk = Talk {
+            host: self,
+            script,
+            session,
+            stream: BufReader::new(stream),
+            messages: 0,
+        };
         if !talk.troubled(Point::Greeting).await? {
             talk.say("220 peer ESMTP").await?;
         }
@@ -171,12 +219,32 @@ impl Host {
             Some(rustls::ProtocolVersion::TLSv1_2) => "TLSv1.2",
             _ => "TLSv1.3",
         };
-        let suite = facts.negotiated_cipher_suite().map(|suite| format!("{:?}", suite.suite()));
+        let suite = facts
+            .negotiated_cipher_suite()
+            .map(|suite| format!("{:?}", suite.suite()));
         let cipher = suite.unwrap_or_default().replace("TLS13_", "TLS_");
-        let tls = Tls { shown, version: version.to_owned(), cipher, key };
-        let session = Session { site: self.at, connection, life: String::new(), tls: Some(tls) };
+        let tls = Tls {
+            shown,
+            version: version.to_owned(),
+            cipher,
+            key,
+        };
+        let session = Session {
+            site: self.at,
+            connection,
+            life: String::new(),
+            tls: Some(tls),
+        };
         let stream = BufReader::new(stream);
-        Talk { host: self, script, session, stream, messages: 0 }.dialogue().await
+        Talk {
+            host: self,
+            script,
+            session,
+            stream,
+            messages: 0,
+        }
+        .dialogue()
+        .await
     }
 }
 
@@ -208,11 +276,14 @@ impl<S: AsyncBufRead + AsyncWrite + Unpin> Talk<'_, S> {
         Ok(())
     }
 
-    /// Plays the trouble that the script has for this point, where it has one; says whether that was the answer.
+    /// Plays the trouble that the script has for this point, where it has one; says whether that
+    /// was the answer.
     async fn troubled(&mut self, point: Point) -> Result<bool, Over> {
-        let due =
-            self.messages >= self.script.after || matches!(point, Point::Greeting | Point::Ehlo | Point::Starttls);
-        let Some((_, trouble)) = self.script.trouble.filter(|(at, _)| due && *at == point) else { return Ok(false) };
+        let due = self.messages >= self.script.after
+            || matches!(point, Point::Greeting | Point::Ehlo | Point::Starttls);
+        let Some((_, trouble)) = self.script.trouble.filter(|(at, _)| due && *at == point) else {
+            return Ok(false);
+        };
         match trouble {
             Trouble::Cut => Err(Over),
             Trouble::Silence => {
@@ -244,7 +315,11 @@ impl<S: AsyncBufRead + AsyncWrite + Unpin> Talk<'_, S> {
                 return Err(Over);
             }
             let line = line.trim_end();
-            let verb = line.split([' ', ':']).next().unwrap_or_default().to_ascii_uppercase();
+            let verb = line
+                .split([' ', ':'])
+                .next()
+                .unwrap_or_default()
+                .to_ascii_uppercase();
             if self.named(&verb, line) {
                 recipients.clear();
                 is_open = false;
@@ -264,7 +339,9 @@ impl<S: AsyncBufRead + AsyncWrite + Unpin> Talk<'_, S> {
             }
             match verb.as_str() {
                 "EHLO" => self.features().await?,
-                "STARTTLS" if self.script.starttls == Starttls::Rejected => self.say("454 4.7.0 not now").await?,
+                "STARTTLS" if self.script.starttls == Starttls::Rejected => {
+                    self.say("454 4.7.0 not now").await?
+                }
                 "STARTTLS" => {
                     self.say("220 go ahead").await?;
                     return Ok(());
@@ -278,7 +355,9 @@ impl<S: AsyncBufRead + AsyncWrite + Unpin> Talk<'_, S> {
                     recipients.push(path(line));
                     self.say("250 2.1.5 ok").await?;
                 }
-                "DATA" if recipients.is_empty() => self.say("554 5.5.1 nobody to send it to").await?,
+                "DATA" if recipients.is_empty() => {
+                    self.say("554 5.5.1 nobody to send it to").await?
+                }
                 "DATA" => {
                     self.say("354 go ahead").await?;
                     is_open = false;
@@ -297,7 +376,10 @@ impl<S: AsyncBufRead + AsyncWrite + Unpin> Talk<'_, S> {
     fn named(&mut self, verb: &str, line: &str) -> bool {
         let recipient = match verb {
             "EHLO" | "HELO" => {
-                line.rsplit(' ').next().unwrap_or_default().clone_into(&mut self.session.life);
+                line.rsplit(' ')
+                    .next()
+                    .unwrap_or_default()
+                    .clone_into(&mut self.session.life);
                 return true;
             }
             "MAIL" => None,
@@ -305,7 +387,13 @@ impl<S: AsyncBufRead + AsyncWrite + Unpin> Talk<'_, S> {
             _ => return verb == "RSET",
         };
         let session = Arc::new(self.session.clone());
-        self.host.ledger.note(|seen| seen.named.push(Named { session, recipient, at: Instant::now() }));
+        self.host.ledger.note(|seen| {
+            seen.named.push(Named {
+                session,
+                recipient,
+                at: Instant::now(),
+            })
+        });
         verb == "MAIL"
     }
 
@@ -326,7 +414,11 @@ impl<S: AsyncBufRead + AsyncWrite + Unpin> Talk<'_, S> {
 
     async fn message(&mut self, recipients: Vec<String>) -> Result<(), Over> {
         let (mut content, mut line) = (Vec::new(), Vec::new());
-        if self.script.trouble.is_some_and(|(point, _)| point == Point::Content) {
+        if self
+            .script
+            .trouble
+            .is_some_and(|(point, _)| point == Point::Content)
+        {
             self.stream.read_until(b'\n', &mut line).await?;
             // An answer in the middle of the content is none.
             self.troubled(Point::Content).await?;
@@ -345,10 +437,17 @@ impl<S: AsyncBufRead + AsyncWrite + Unpin> Talk<'_, S> {
         let (first, count) = self.arrived(&recipients, &content, at);
         let ledger = Arc::clone(&self.host.ledger);
         let answered = |answer| {
-            ledger.note(|seen| seen.arrivals[first..first + count].iter_mut().for_each(|one| one.answer = answer));
+            ledger.note(|seen| {
+                seen.arrivals[first..first + count]
+                    .iter_mut()
+                    .for_each(|one| one.answer = answer)
+            });
         };
         let refuses = self.script.trouble.is_some_and(|(point, trouble)| {
-            let refusal = matches!(trouble, Trouble::Transient | Trouble::Permanent | Trouble::Shutdown);
+            let refusal = matches!(
+                trouble,
+                Trouble::Transient | Trouble::Permanent | Trouble::Shutdown
+            );
             point == Point::Dot && refusal && self.messages >= self.script.after
         });
         if refuses {
@@ -366,18 +465,27 @@ impl<S: AsyncBufRead + AsyncWrite + Unpin> Talk<'_, S> {
     fn arrived(&self, recipients: &[String], content: &[u8], at: Instant) -> (usize, usize) {
         let session = Arc::new(self.session.clone());
         let is_home = self.host.at == self.host.world.home();
-        let reports = if is_home { Reported::read(content, at) } else { Vec::new() };
-        let named = if is_home { Ok(String::new()) } else { recognise(content) };
+        let reports = if is_home {
+            Reported::read(content, at)
+        } else {
+            Vec::new()
+        };
+        let named = if is_home {
+            Ok(String::new())
+        } else {
+            recognise(content)
+        };
         self.host.ledger.note(|seen| {
             let first = seen.arrivals.len();
             seen.reports.extend(reports);
-            seen.arrivals.extend(recipients.iter().map(|recipient| Arrival {
-                session: Arc::clone(&session),
-                recipient: recipient.clone(),
-                at,
-                answer: Answer::Lost,
-                content: named.clone(),
-            }));
+            seen.arrivals
+                .extend(recipients.iter().map(|recipient| Arrival {
+                    session: Arc::clone(&session),
+                    recipient: recipient.clone(),
+                    at,
+                    answer: Answer::Lost,
+                    content: named.clone(),
+                }));
             (first, recipients.len())
         })
     }
@@ -385,6 +493,8 @@ impl<S: AsyncBufRead + AsyncWrite + Unpin> Talk<'_, S> {
 
 /// What stands between the angle brackets.
 fn path(line: &str) -> String {
-    let inside = line.split_once('<').and_then(|(_, rest)| rest.split_once('>'));
+    let inside = line
+        .split_once('<')
+        .and_then(|(_, rest)| rest.split_once('>'));
     inside.map_or_else(String::new, |(path, _)| path.to_owned())
 }

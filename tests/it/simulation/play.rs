@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use gatepost::evidence::deliveries;
+use gatepost::storage::evidence::deliveries;
 
 use super::ledger::Ledger;
 use super::mail::message;
@@ -36,17 +36,28 @@ pub(crate) struct Extent {
 }
 
 impl Extent {
-    pub(crate) const SMALL: Self =
-        Self { messages: 500, destinations: 30, clients: 4, events: (3, 2), disk_and_clock: false };
-    pub(crate) const LARGE: Self =
-        Self { messages: 10_000, destinations: 60, clients: 8, events: (8, 3), disk_and_clock: true };
+    pub(crate) const SMALL: Self = Self {
+        messages: 500,
+        destinations: 30,
+        clients: 4,
+        events: (3, 2),
+        disk_and_clock: false,
+    };
+    pub(crate) const LARGE: Self = Self {
+        messages: 10_000,
+        destinations: 60,
+        clients: 8,
+        events: (8, 3),
+        disk_and_clock: true,
+    };
 }
 
 /// `[queue] expire`.
 pub(crate) const EXPIRE: Duration = Duration::from_secs(25);
 /// `[timeouts] final_reply`: an answer that takes longer counts as lost.
 pub(crate) const FINAL_REPLY: Duration = Duration::from_secs(6);
-/// How long the rest may take when all has happened: the last message expires, is tried once more, and is reported.
+/// How long the rest may take when all has happened: the last message expires, is tried once more,
+/// and is reported.
 const DRAINS: Duration = Duration::from_secs(75);
 /// A disk that the spool and the evidence have for themselves.
 const DISK: u64 = 400 << 20;
@@ -90,12 +101,22 @@ struct Stage {
 
 /// Plays a seed and judges what came of it.
 pub(crate) fn play(seed: Seed, extent: Extent) {
-    println!("seed {}: GATEPOST_SEED={} makes the same world again", seed.0, seed.0);
+    println!(
+        "seed {}: GATEPOST_SEED={} makes the same world again",
+        seed.0, seed.0
+    );
     let began = Instant::now();
     let home = place();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("threads");
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("threads");
     let world = Arc::new(World::new(seed, extent.destinations));
-    let (authority, ledger) = (Authority::root("The Test Authority"), Arc::new(Ledger::default()));
+    let (authority, ledger) = (
+        Authority::root("The Test Authority"),
+        Arc::new(Ledger::default()),
+    );
     let (peers, resolver) = {
         let _inside = runtime.enter();
         let peers = Peers::start(&world, &authority, &ledger);
@@ -103,21 +124,41 @@ pub(crate) fn play(seed: Seed, extent: Extent) {
         let resolver = runtime.block_on(Resolver::start(&world, &world.zones(peers.port, digest)));
         (peers, resolver)
     };
-    let stage = Stage::new(seed, extent, home.path(), &world, (&authority, &peers, &resolver));
+    let stage = Stage::new(
+        seed,
+        extent,
+        home.path(),
+        &world,
+        (&authority, &peers, &resolver),
+    );
     let outcome = stage.run(&world, &ledger);
     let faults = match outcome {
         Ok(played) => {
-            println!("seed {}: {} ({} s)", seed.0, played.summary(), began.elapsed().as_secs());
+            println!(
+                "seed {}: {} ({} s)",
+                seed.0,
+                played.summary(),
+                began.elapsed().as_secs()
+            );
             played.faults()
         }
         Err(fault) => vec![fault],
     };
     if !faults.is_empty() {
         // The small disk goes with the stage.
-        let _copied = Command::new("cp").args(["-a", "disk", "kept"]).current_dir(home.path()).status();
+        let _copied = Command::new("cp")
+            .args(["-a", "disk", "kept"])
+            .current_dir(home.path())
+            .status();
         drop(stage);
         let kept = home.keep();
-        panic!("seed {}: {} faults; {}\n{}", seed.0, faults.len(), kept.display(), shortened(&faults));
+        panic!(
+            "seed {}: {} faults; {}\n{}",
+            seed.0,
+            faults.len(),
+            kept.display(),
+            shortened(&faults)
+        );
     }
 }
 
@@ -127,15 +168,24 @@ fn shortened(faults: &[String]) -> String {
     let mut kinds: Vec<_> = faults.iter().map(kind).collect();
     kinds.dedup();
     let some = |word: &String| {
-        let all: Vec<_> = faults.iter().filter(|fault| kind(fault) == *word).map(String::as_str).collect();
-        format!("{} × {word}\n{}", all.len(), all[..all.len().min(4)].join("\n"))
+        let all: Vec<_> = faults
+            .iter()
+            .filter(|fault| kind(fault) == *word)
+            .map(String::as_str)
+            .collect();
+        format!(
+            "{} × {word}\n{}",
+            all.len(),
+            all[..all.len().min(4)].join("\n")
+        )
     };
     kinds.iter().map(some).collect::<Vec<_>>().join("\n")
 }
 
 /// The digest that a TLSA record has of a whole certificate.
 fn digest(certificate: &[u8]) -> String {
-    data_encoding::HEXLOWER.encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, certificate).as_ref())
+    data_encoding::HEXLOWER
+        .encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, certificate).as_ref())
 }
 
 impl Stage {
@@ -146,12 +196,17 @@ impl Stage {
         world: &World,
         (authority, peers, resolver): (&Authority, &Peers, &Resolver),
     ) -> Self {
-        let write = |name: &str, text: String| std::fs::write(folder.join(name), text).expect("the folder is ours");
+        let write = |name: &str, text: String| {
+            std::fs::write(folder.join(name), text).expect("the folder is ours")
+        };
         write("ca.pem", authority.pem());
         write("anchor", resolver.anchor.clone());
         write("clock", "+0".to_owned());
         std::fs::create_dir(folder.join("disk")).expect("the folder is ours");
-        let disk = extent.disk_and_clock.then(|| Mounted::on(folder.join("disk"), DISK)).flatten();
+        let disk = extent
+            .disk_and_clock
+            .then(|| Mounted::on(folder.join("disk"), DISK))
+            .flatten();
         let faketime = extent.disk_and_clock.then(faketime).flatten();
         let connectors = world.connectors(peers.port, |site| key_pin(&peers.good[site].chain[0]));
         let fixed = format!(
@@ -192,16 +247,37 @@ impl Stage {
     fn start(&self) -> Result<Relay, String> {
         let number = locked(&self.lives).len();
         let name = format!("life{number}.example");
-        std::fs::write(self.configuration(), format!("hostname = \"{name}\"\n{}", self.fixed)).expect("ours");
+        std::fs::write(
+            self.configuration(),
+            format!("hostname = \"{name}\"\n{}", self.fixed),
+        )
+        .expect("ours");
         let mut under = Vec::new();
         if let Some(library) = &self.faketime {
-            under = vec!["env".to_owned(), format!("LD_PRELOAD={}", library.display())];
-            under.push(format!("FAKETIME_TIMESTAMP_FILE={}", self.folder.join("clock").display()));
-            under.extend(["FAKETIME_NO_CACHE=1", "DONT_FAKE_MONOTONIC=1", "NO_FAKE_STAT=1"].map(str::to_owned));
+            under = vec![
+                "env".to_owned(),
+                format!("LD_PRELOAD={}", library.display()),
+            ];
+            under.push(format!(
+                "FAKETIME_TIMESTAMP_FILE={}",
+                self.folder.join("clock").display()
+            ));
+            under.extend(
+                [
+                    "FAKETIME_NO_CACHE=1",
+                    "DONT_FAKE_MONOTONIC=1",
+                    "NO_FAKE_STAT=1",
+                ]
+                .map(str::to_owned),
+            );
         }
-        let relay =
-            Relay::run(&self.configuration(), &under).map_err(|end| format!("{name} did not start:\n{}", end.log))?;
-        locked(&self.lives).push(Life { name, ended: None, killed: false });
+        let relay = Relay::run(&self.configuration(), &under)
+            .map_err(|end| format!("{name} did not start:\n{}", end.log))?;
+        locked(&self.lives).push(Life {
+            name,
+            ended: None,
+            killed: false,
+        });
         *locked(&self.relay) = Some(relay.address);
         Ok(relay)
     }
@@ -224,8 +300,9 @@ impl Stage {
         let mut relay = self.start()?;
         let mut sent = Vec::new();
         let result = std::thread::scope(|scope| {
-            let clients: Vec<_> =
-                (0..self.extent.clients).map(|client| scope.spawn(move || self.send(world, client))).collect();
+            let clients: Vec<_> = (0..self.extent.clients)
+                .map(|client| scope.spawn(move || self.send(world, client)))
+                .collect();
             let result = self.live(&mut relay);
             // A daemon that did not come back gets no more mail.
             self.over.store(result.is_err(), Ordering::SeqCst);
@@ -255,17 +332,30 @@ impl Stage {
         self.end(&mut relay, false)?;
         self.is_whole()?;
         let mut records = Vec::new();
-        let reading = deliveries(&self.folder.join("disk/evidence"), None, |_, _, delivery| {
-            records.push(delivery);
-            true
-        });
+        let reading = deliveries(
+            &self.folder.join("disk/evidence"),
+            None,
+            |_, _, delivery| {
+                records.push(delivery);
+                true
+            },
+        );
         let bad = reading.map_err(|error| error.to_string())?.bad;
         if bad > 0 {
             return Err(format!("{bad} lines of the evidence are no records"));
         }
         let seen = ledger.note(|seen| seen.clone());
         let (lives, pauses) = (locked(&self.lives).clone(), locked(&self.pauses).clone());
-        Ok(Played { world: world.clone(), sent, seen, lives, pauses, left, drained, records })
+        Ok(Played {
+            world: world.clone(),
+            sent,
+            seen,
+            lives,
+            pauses,
+            left,
+            drained,
+            records,
+        })
     }
 
     /// Lets the events happen, each when so much has been sent.
@@ -274,15 +364,21 @@ impl Stage {
         for at in 0..count {
             let dice = &mut self.seed.dice(&format!("event/{at}"));
             let share = self.extent.messages / (count + 1);
-            let due = share * (at + 1) + usize::try_from(dice.below(share as u64 / 2)).expect("small");
-            let came =
-                within(Duration::from_mins(2), || self.attempted.load(Ordering::SeqCst) >= due || relay.has_ended());
+            let due =
+                share * (at + 1) + usize::try_from(dice.below(share as u64 / 2)).expect("small");
+            let came = within(Duration::from_mins(2), || {
+                self.attempted.load(Ordering::SeqCst) >= due || relay.has_ended()
+            });
             if !came {
                 return Err("no message is accepted or refused any more".to_owned());
             }
             std::thread::sleep(Duration::from_millis(dice.below(50)));
             // Every world dies at least once.
-            let event = if at == 0 { Event::Kill } else { self.draw(dice) };
+            let event = if at == 0 {
+                Event::Kill
+            } else {
+                self.draw(dice)
+            };
             self.happens(relay, event)?;
         }
         Ok(())
@@ -308,9 +404,16 @@ impl Stage {
 
     fn happens(&self, relay: &mut Relay, event: Event) -> Result<(), String> {
         let from = Instant::now();
-        println!("seed {}: {event:?} after {} messages", self.seed.0, self.attempted.load(Ordering::SeqCst));
+        println!(
+            "seed {}: {event:?} after {} messages",
+            self.seed.0,
+            self.attempted.load(Ordering::SeqCst)
+        );
         if relay.has_ended() {
-            return Err(format!("the daemon had ended by itself before {event:?}; it said:\n{}", relay.said()));
+            return Err(format!(
+                "the daemon had ended by itself before {event:?}; it said:\n{}",
+                relay.said()
+            ));
         }
         match event {
             Event::Kill | Event::Stop => {
@@ -338,13 +441,16 @@ impl Stage {
 }
 
 impl Stage {
-    /// Back, and time goes on from there; or ahead for a moment. A clock that stays ahead ages what waits, as it must.
+    /// Back, and time goes on from there; or ahead for a moment. A clock that stays ahead ages what
+    /// waits, as it must.
     fn jump(&self, seconds: i64) {
         let file = self.folder.join("clock");
         let set = |seconds: i64| {
             // In one step: the daemon reads it at any time.
             let new = self.folder.join("clock.new");
-            std::fs::write(&new, format!("{seconds:+}")).and_then(|()| std::fs::rename(&new, &file)).expect("ours");
+            std::fs::write(&new, format!("{seconds:+}"))
+                .and_then(|()| std::fs::rename(&new, &file))
+                .expect("ours");
         };
         let mut behind = locked(&self.behind);
         // Signatures in the DNS begin two hours ago.
@@ -360,28 +466,40 @@ impl Stage {
     /// What waits in the queue, as `gatepost queue list` has it.
     fn left(&self) -> Result<Vec<Left>, String> {
         let text = self.command(&["queue", "list", "--json"])?;
-        let messages: Vec<serde_json::Value> = serde_json::from_str(&text).map_err(|error| error.to_string())?;
-        let recipients = messages.iter().flat_map(|message| message["recipients"].as_array().into_iter().flatten());
-        let open = recipients.filter(|one| matches!(one["state"].as_str(), Some("waiting" | "held")));
+        let messages: Vec<serde_json::Value> =
+            serde_json::from_str(&text).map_err(|error| error.to_string())?;
+        let recipients = messages
+            .iter()
+            .flat_map(|message| message["recipients"].as_array().into_iter().flatten());
+        let open =
+            recipients.filter(|one| matches!(one["state"].as_str(), Some("waiting" | "held")));
         let left = |one: &serde_json::Value| Left {
             recipient: one["address"].as_str().unwrap_or_default().to_owned(),
             held: one["state"] == "held",
-            reason: one["reason"]["text"].as_str().unwrap_or_default().to_owned(),
+            reason: one["reason"]["text"]
+                .as_str()
+                .unwrap_or_default()
+                .to_owned(),
         };
         Ok(open.map(left).collect())
     }
 
-    /// The evidence and the database are as they should be, and no body is left behind without a message.
+    /// The evidence and the database are as they should be, and no body is left behind without a
+    /// message.
     fn is_whole(&self) -> Result<(), String> {
         self.command(&["evidence", "verify"])?;
         let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
         let file = self.folder.join("disk/spool/queue.db");
-        let database = rusqlite::Connection::open_with_flags(file, flags).map_err(|error| error.to_string())?;
-        let verdict: Result<String, _> = database.query_row("PRAGMA integrity_check", [], |row| row.get(0));
+        let database = rusqlite::Connection::open_with_flags(file, flags)
+            .map_err(|error| error.to_string())?;
+        let verdict: Result<String, _> =
+            database.query_row("PRAGMA integrity_check", [], |row| row.get(0));
         if !verdict.as_ref().is_ok_and(|verdict| verdict == "ok") {
             return Err(format!("the database: {verdict:?}"));
         }
-        let aside = std::fs::read_dir(self.folder.join("disk/spool/aside")).map_err(|error| error.to_string())?.count();
+        let aside = std::fs::read_dir(self.folder.join("disk/spool/aside"))
+            .map_err(|error| error.to_string())?
+            .count();
         if aside > 0 {
             return Err(format!("{aside} files were set aside"));
         }
@@ -390,12 +508,19 @@ impl Stage {
 
     fn command(&self, words: &[&str]) -> Result<String, String> {
         let mut command = Command::new(program());
-        let output = command.args(words).arg("--config").arg(self.configuration()).output();
+        let output = command
+            .args(words)
+            .arg("--config")
+            .arg(self.configuration())
+            .output();
         let output = output.map_err(|error| error.to_string())?;
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
         match output.status.code() {
             Some(0) => Ok(said),
-            _ => Err(format!("{words:?}: {said}{}", String::from_utf8_lossy(&output.stderr))),
+            _ => Err(format!(
+                "{words:?}: {said}{}",
+                String::from_utf8_lossy(&output.stderr)
+            )),
         }
     }
 
@@ -404,7 +529,9 @@ impl Stage {
         let (mut open, mut sent) = (None, Vec::new());
         for number in (client..self.extent.messages).step_by(self.extent.clients) {
             let (message, abandoned) = message(world, number);
-            let Some(mut connection) = open.take().or_else(|| self.connect()) else { break };
+            let Some(mut connection) = open.take().or_else(|| self.connect()) else {
+                break;
+            };
             let began = Instant::now();
             let verdict = if abandoned {
                 connection.abandon(&message);
@@ -419,8 +546,16 @@ impl Stage {
                 Some(verdict)
             };
             self.attempted.fetch_add(1, Ordering::SeqCst);
-            let Message { name, recipients, .. } = message;
-            sent.push(Sent { name, recipients, verdict, began, at: Instant::now() });
+            let Message {
+                name, recipients, ..
+            } = message;
+            sent.push(Sent {
+                name,
+                recipients,
+                verdict,
+                began,
+                at: Instant::now(),
+            });
         }
         sent
     }
@@ -443,8 +578,13 @@ fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 /// The library that gives a program a clock of its own (Debian's package faketime).
 fn faketime() -> Option<PathBuf> {
-    let folders = std::fs::read_dir("/usr/lib").ok()?.flatten().map(|entry| entry.path());
-    let found = folders.map(|folder| folder.join("faketime/libfaketimeMT.so.1")).find(|file| file.exists());
+    let folders = std::fs::read_dir("/usr/lib")
+        .ok()?
+        .flatten()
+        .map(|entry| entry.path());
+    let found = folders
+        .map(|folder| folder.join("faketime/libfaketimeMT.so.1"))
+        .find(|file| file.exists());
     if found.is_none() {
         println!("SKIPPED: the clock does not jump; install the package faketime");
     }

@@ -1,9 +1,10 @@
-//! The judge is judged: for each promise, a history in which it is broken, and which must be found out.
+//! The judge is judged: for each promise, a history in which it is broken, and which must be found
+//! out.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use gatepost::evidence::DeliveryRecord;
+use gatepost::storage::evidence::DeliveryRecord;
 
 use super::ledger::{Answer, Arrival, Named, Reported, Seen, Session, Tls};
 use super::play::EXPIRE;
@@ -14,20 +15,27 @@ use crate::support::client::Verdict;
 
 const TO: &str = "m1@d0.example";
 
-/// One message, which was delivered as its policy wants. The world has one destination, which is healthy and wants a
-/// verified name.
+/// One message, which was delivered as its policy wants. The world has one destination, which is
+/// healthy and wants a verified name.
 fn kept() -> Played {
     let mut world = World::new(Seed(1), 1);
     world.destinations[0].policy = Policy::Name;
     world.sites[0].health = Health::Healthy;
-    let began = Instant::now().checked_sub(EXPIRE * 2).expect("the machine has run for a while");
+    let began = Instant::now()
+        .checked_sub(EXPIRE * 2)
+        .expect("the machine has run for a while");
     let tls = Tls {
         shown: Shown::Good,
         version: "TLSv1.3".to_owned(),
         cipher: "TLS_AES_256_GCM_SHA384".to_owned(),
         key: "sha256:abc".to_owned(),
     };
-    let session = Arc::new(Session { site: 0, connection: 0, life: "life0.example".to_owned(), tls: Some(tls) });
+    let session = Arc::new(Session {
+        site: 0,
+        connection: 0,
+        life: "life0.example".to_owned(),
+        tls: Some(tls),
+    });
     let (heard, at) = (Arc::clone(&session), began + Duration::from_millis(20));
     let arrival = Arrival {
         session,
@@ -37,17 +45,31 @@ fn kept() -> Played {
         content: Ok("m1".to_owned()),
     };
     let verdict = Some(Verdict::Accepted("id".to_owned()));
-    let sent = Sent { name: "m1".to_owned(), recipients: vec![TO.to_owned()], verdict, began, at: began };
+    let sent = Sent {
+        name: "m1".to_owned(),
+        recipients: vec![TO.to_owned()],
+        verdict,
+        began,
+        at: began,
+    };
     let record = record(&world);
     Played {
         world,
         sent: vec![sent],
         seen: Seen {
-            named: vec![Named { session: heard, recipient: Some(TO.to_owned()), at }],
+            named: vec![Named {
+                session: heard,
+                recipient: Some(TO.to_owned()),
+                at,
+            }],
             arrivals: vec![arrival],
             reports: Vec::new(),
         },
-        lives: vec![Life { name: "life0.example".to_owned(), ended: Some(began + EXPIRE), killed: true }],
+        lives: vec![Life {
+            name: "life0.example".to_owned(),
+            ended: Some(began + EXPIRE),
+            killed: true,
+        }],
         pauses: Vec::new(),
         left: Vec::new(),
         drained: true,
@@ -78,7 +100,11 @@ fn record(world: &World) -> DeliveryRecord {
 fn found(change: impl FnOnce(&mut Played)) -> Vec<String> {
     let mut played = kept();
     change(&mut played);
-    played.faults().into_iter().filter(|fault| !fault.starts_with("VACUOUS")).collect()
+    played
+        .faults()
+        .into_iter()
+        .filter(|fault| !fault.starts_with("VACUOUS"))
+        .collect()
 }
 
 fn again(played: &mut Played) {
@@ -93,7 +119,13 @@ fn again(played: &mut Played) {
 fn reported(played: &mut Played, after: Duration) {
     let at = played.sent[0].at + after;
     let (action, status) = ("failed".to_owned(), "5.0.0".to_owned());
-    played.seen.reports.push(Reported { recipient: TO.to_owned(), action, status, id: "one".to_owned(), at });
+    played.seen.reports.push(Reported {
+        recipient: TO.to_owned(),
+        action,
+        status,
+        id: "one".to_owned(),
+        at,
+    });
 }
 
 fn nothing_arrived(played: &mut Played) {
@@ -112,7 +144,8 @@ fn a_promise_that_is_kept_is_no_fault() {
     assert_eq!(found(|_| ()), [""; 0]);
 }
 
-/// Lost answers, and kills between the answer and the record, are what a message may come twice for.
+/// Lost answers, and kills between the answer and the record, are what a message may come twice
+/// for.
 #[test]
 fn a_copy_with_an_excuse_is_no_fault() {
     let lost = |played: &mut Played| {
@@ -128,7 +161,11 @@ fn a_copy_with_an_excuse_is_no_fault() {
         let mut session = (*played.seen.arrivals[1].session).clone();
         "life1.example".clone_into(&mut session.life);
         played.seen.arrivals[1].session = Arc::new(session);
-        played.lives.push(Life { name: "life1.example".to_owned(), ended: None, killed: false });
+        played.lives.push(Life {
+            name: "life1.example".to_owned(),
+            ended: None,
+            killed: false,
+        });
     };
     assert_eq!(found(killed), [""; 0]);
 }
@@ -141,11 +178,21 @@ fn each_promise_that_is_broken_is_found_out() {
         ("STUCK", |played| {
             nothing_arrived(played);
             played.drained = false;
-            played.left.push(Left { recipient: TO.to_owned(), held: false, reason: String::new() });
+            played.left.push(Left {
+                recipient: TO.to_owned(),
+                held: false,
+                reason: String::new(),
+            });
         }),
         ("TWICE", again),
         ("TWICE", |played| reported(played, EXPIRE)),
-        ("TWICE", |played| played.left.push(Left { recipient: TO.to_owned(), held: true, reason: String::new() })),
+        ("TWICE", |played| {
+            played.left.push(Left {
+                recipient: TO.to_owned(),
+                held: true,
+                reason: String::new(),
+            })
+        }),
         ("TWICE", |played| {
             nothing_arrived(played);
             reported(played, EXPIRE);
@@ -174,18 +221,29 @@ fn each_promise_that_is_broken_is_found_out() {
             let record = played.records[0].clone();
             played.records.push(record);
         }),
-        ("RECORD", |played| played.records[0].session.as_mut().expect("a session").tls = None),
-        ("RECORD", |played| played.records[0].address = Some("127.0.0.1:25".to_owned())),
+        ("RECORD", |played| {
+            played.records[0].session.as_mut().expect("a session").tls = None
+        }),
+        ("RECORD", |played| {
+            played.records[0].address = Some("127.0.0.1:25".to_owned())
+        }),
         ("LATE", |played| played.seen.arrivals[0].at += EXPIRE),
         ("BOUNCED", |played| {
             nothing_arrived(played);
             reported(played, Duration::from_secs(1));
         }),
-        ("INVENTED", |played| played.sent[0].verdict = Some(Verdict::Refused("452 4.3.1".to_owned()))),
-        ("CHANGED", |played| played.seen.arrivals[0].content = Err("an octet is missing".to_owned())),
+        ("INVENTED", |played| {
+            played.sent[0].verdict = Some(Verdict::Refused("452 4.3.1".to_owned()))
+        }),
+        ("CHANGED", |played| {
+            played.seen.arrivals[0].content = Err("an octet is missing".to_owned())
+        }),
     ];
     for (at, (word, change)) in broken.into_iter().enumerate() {
         let faults = found(change);
-        assert!(faults.iter().any(|fault| fault.starts_with(word)), "{at}: {word} is not among {faults:?}");
+        assert!(
+            faults.iter().any(|fault| fault.starts_with(word)),
+            "{at}: {word} is not among {faults:?}"
+        );
     }
 }

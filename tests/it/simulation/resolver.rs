@@ -1,5 +1,5 @@
-//! The resolver: it answers from signed zones, and for some domains it delays, loses, fails and lies, as the seed
-//! has it for each question and each time that it is asked.
+//! The resolver: it answers from signed zones, and for some domains it delays, loses, fails and
+//! lies, as the seed has it for each question and each time that it is asked.
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -55,19 +55,29 @@ impl Resolver {
         }));
         let zones = Zones::new(&written).expect("zones");
         let anchor = zones.anchor_dnskey();
-        let inner = Arc::new(Inner { world: Arc::clone(world), zones, asked: Mutex::default() });
+        let inner = Arc::new(Inner {
+            world: Arc::clone(world),
+            zones,
+            asked: Mutex::default(),
+        });
         let (udp, tcp) = one_port().await;
         let address = udp.local_addr().expect("bound");
         let mut tasks = JoinSet::new();
         tasks.spawn(datagrams(Arc::clone(&inner), Arc::new(udp)));
         tasks.spawn(streams(inner, tcp));
-        Self { address, anchor, _tasks: tasks }
+        Self {
+            address,
+            anchor,
+            _tasks: tasks,
+        }
     }
 }
 
 async fn one_port() -> (UdpSocket, TcpListener) {
     for _ in 0..100 {
-        let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("loopback");
+        let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+            .await
+            .expect("loopback");
         if let Ok(udp) = UdpSocket::bind(tcp.local_addr().expect("bound")).await {
             return (udp, tcp);
         }
@@ -78,7 +88,11 @@ async fn one_port() -> (UdpSocket, TcpListener) {
 async fn datagrams(inner: Arc<Inner>, socket: Arc<UdpSocket>) {
     let mut buffer = [0; 4096];
     while let Ok((length, from)) = socket.recv_from(&mut buffer).await {
-        let (inner, socket, question) = (Arc::clone(&inner), Arc::clone(&socket), buffer[..length].to_vec());
+        let (inner, socket, question) = (
+            Arc::clone(&inner),
+            Arc::clone(&socket),
+            buffer[..length].to_vec(),
+        );
         tokio::spawn(async move {
             if let Some(reply) = inner.reply(&question, true).await {
                 let _gone = socket.send_to(&reply, from).await;
@@ -97,9 +111,14 @@ async fn stream_of(inner: Arc<Inner>, mut stream: TcpStream) -> Option<()> {
     loop {
         let mut question = vec![0; stream.read_u16().await.ok()?.into()];
         stream.read_exact(&mut question).await.ok()?;
-        let Some(reply) = inner.reply(&question, false).await else { continue };
+        let Some(reply) = inner.reply(&question, false).await else {
+            continue;
+        };
         let length = u16::try_from(reply.len()).ok()?;
-        stream.write_all(&[length.to_be_bytes().as_slice(), &reply].concat()).await.ok()?;
+        stream
+            .write_all(&[length.to_be_bytes().as_slice(), &reply].concat())
+            .await
+            .ok()?;
     }
 }
 
@@ -122,13 +141,22 @@ impl Inner {
             reply.metadata.response_code = ResponseCode::ServFail;
             return reply.to_bytes().ok();
         }
-        let wants_dnssec = request.edns.as_ref().is_some_and(|edns| edns.flags().dnssec_ok);
-        self.zones.answer(&mut reply, &query, wants_dnssec, false).ok()?;
+        let wants_dnssec = request
+            .edns
+            .as_ref()
+            .is_some_and(|edns| edns.flags().dnssec_ok);
+        self.zones
+            .answer(&mut reply, &query, wants_dnssec, false)
+            .ok()?;
         if matches!(fate, Fate::Lie) {
             let trap = self.world.trap().address;
             for record in &mut reply.answers {
                 if matches!(record.data, RData::A(_)) {
-                    *record = Record::from_rdata(record.name.clone(), record.ttl, RData::A(rdata::A(trap)));
+                    *record = Record::from_rdata(
+                        record.name.clone(),
+                        record.ttl,
+                        RData::A(rdata::A(trap)),
+                    );
                 }
             }
         }
@@ -151,7 +179,10 @@ impl Inner {
             *times += 1;
             *times
         };
-        let mut dice = self.world.seed.dice(&format!("question/{question}/{times}"));
+        let mut dice = self
+            .world
+            .seed
+            .dice(&format!("question/{question}/{times}"));
         let soon = Duration::from_millis(dice.below(30));
         match self.of(&name).map_or(Names::Good, |one| one.names) {
             Names::Dead(Dead::ServFail) => Fate::ServFail(soon),
@@ -169,7 +200,13 @@ impl Inner {
     /// Whose question it is.
     fn of(&self, name: &str) -> Option<&Destination> {
         let name = name.trim_end_matches('.');
-        let is_of = |domain: &str| name.strip_suffix(domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
-        self.world.destinations.iter().find(|one| is_of(&one.domain))
+        let is_of = |domain: &str| {
+            name.strip_suffix(domain)
+                .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+        };
+        self.world
+            .destinations
+            .iter()
+            .find(|one| is_of(&one.domain))
     }
 }

@@ -59,7 +59,10 @@ impl Site {
             pause: None,
         };
         let dice = &mut seed.dice(&format!("{}/{connection}", self.name));
-        let always = |point, trouble| Script { trouble: Some((point, trouble)), ..usual };
+        let always = |point, trouble| Script {
+            trouble: Some((point, trouble)),
+            ..usual
+        };
         match self.health {
             Health::Healthy => usual,
             Health::Recovers(after) if connection >= after => usual,
@@ -122,7 +125,11 @@ impl Script {
                 let (point, trouble) = (one_of(dice, &points), one_of(dice, &troubles));
                 // Nothing is answered in the middle of a message.
                 let ends = matches!(trouble, Trouble::Cut | Trouble::Silence);
-                let trouble = if point == Point::Content && !ends { Trouble::Cut } else { trouble };
+                let trouble = if point == Point::Content && !ends {
+                    Trouble::Cut
+                } else {
+                    trouble
+                };
                 self.trouble = Some((point, trouble));
                 self.after = dice.below(3);
             }

@@ -1,5 +1,6 @@
-//! Everything that a seed decides. A decision depends on the seed and on what it is about, never on the order in
-//! which things happen: the third connection to a host misbehaves alike in every run of a seed.
+//! Everything that a seed decides. A decision depends on the seed and on what it is about, never on
+//! the order in which things happen: the third connection to a host misbehaves alike in every run
+//! of a seed.
 
 use crate::support::Dice;
 

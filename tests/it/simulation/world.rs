@@ -1,4 +1,5 @@
-//! The world that a seed makes: destinations, the policy that each is held to, and what is wrong with each.
+//! The world that a seed makes: destinations, the policy that each is held to, and what is wrong
+//! with each.
 
 use std::fmt::Write as _;
 use std::net::Ipv4Addr;
@@ -38,8 +39,8 @@ pub(crate) enum Policy {
 }
 
 impl Policy {
-    /// Whether mail may go over a session in which the host showed this; nothing: in the clear. This is the policy
-    /// table once more, written without a look at the code.
+    /// Whether mail may go over a session in which the host showed this; nothing: in the clear.
+    /// This is the policy table once more, written without a look at the code.
     pub(crate) fn admits(self, shown: Option<Shown>) -> bool {
         match self {
             Self::Off => shown.is_none(),
@@ -50,12 +51,14 @@ impl Policy {
         }
     }
 
-    /// Whether a host that shows this while nothing is wrong gets the mail: `off` does not care what is offered.
+    /// Whether a host that shows this while nothing is wrong gets the mail: `off` does not care
+    /// what is offered.
     fn fits(self, shown: Option<Shown>) -> bool {
         self == Self::Off || self.admits(shown)
     }
 
-    /// Whether the domain has made the demand, and not a connector: mail with `TLS-Required: No` sets it aside (RFC 8689).
+    /// Whether the domain has made the demand, and not a connector: mail with `TLS-Required: No`
+    /// sets it aside (RFC 8689).
     pub(crate) fn is_published(self) -> bool {
         matches!(self, Self::Published | Self::Unusable)
     }
@@ -172,7 +175,11 @@ pub(crate) const HOME: &str = "sender.example";
 
 impl World {
     pub(crate) fn new(seed: Seed, count: usize) -> Self {
-        let mut world = Self { seed, destinations: Vec::new(), sites: Vec::new() };
+        let mut world = Self {
+            seed,
+            destinations: Vec::new(),
+            sites: Vec::new(),
+        };
         for at in 0..count {
             world.add(at);
         }
@@ -192,12 +199,17 @@ impl World {
 
     pub(crate) fn of(&self, recipient: &str) -> Option<&Destination> {
         let domain = recipient.rsplit('@').next()?;
-        self.destinations.iter().find(|destination| destination.domain == domain)
+        self.destinations
+            .iter()
+            .find(|destination| destination.domain == domain)
     }
 
     /// Every policy that mail through a host is held to.
     pub(crate) fn policies(&self, site: usize) -> impl Iterator<Item = Policy> {
-        self.destinations.iter().filter(move |one| one.sites.contains(&site)).map(|one| one.policy)
+        self.destinations
+            .iter()
+            .filter(move |one| one.sites.contains(&site))
+            .map(|one| one.policy)
     }
 
     fn site(&mut self, name: &str, health: Health, shown: Option<Shown>) -> usize {
@@ -222,17 +234,32 @@ impl World {
         let health = match at % 5 {
             0 | 1 => Health::Healthy,
             2 => Health::Flaky,
-            3 => one_of(dice, &[Health::Recovers(6), Health::Worsens(6), Health::Flaky]),
+            3 => one_of(
+                dice,
+                &[Health::Recovers(6), Health::Worsens(6), Health::Flaky],
+            ),
             _ => Health::Dead(dead(dice)),
         };
         let mut policy = one_of(dice, &POLICIES);
         if health == Health::Dead(Dead::Weak) && policy.admits(None) {
-            policy = one_of(dice, &[Policy::Encrypted, Policy::Name, Policy::Published, Policy::Pin]);
+            policy = one_of(
+                dice,
+                &[
+                    Policy::Encrypted,
+                    Policy::Name,
+                    Policy::Published,
+                    Policy::Pin,
+                ],
+            );
         }
         let names = match health {
-            Health::Dead(dead @ (Dead::NoSuchName | Dead::NullMx | Dead::ServFail | Dead::Unheard | Dead::Bogus)) => {
-                Names::Dead(dead)
-            }
+            Health::Dead(
+                dead @ (Dead::NoSuchName
+                | Dead::NullMx
+                | Dead::ServFail
+                | Dead::Unheard
+                | Dead::Bogus),
+            ) => Names::Dead(dead),
             Health::Flaky if chance(dice, 50) => Names::Flaky,
             _ => Names::Good,
         };
@@ -240,15 +267,23 @@ impl World {
             domain,
             policy,
             on_failure: one_of(dice, &["defer", "defer", "defer", "hold", "bounce"]),
-            by_address: names == Names::Good && !policy.signs() && policy != Policy::Opportunistic && chance(dice, 50),
+            by_address: names == Names::Good
+                && !policy.signs()
+                && policy != Policy::Opportunistic
+                && chance(dice, 50),
             names,
             sites: Vec::new(),
             is_healthy: false,
             may_reject: false,
         };
         destination.sites = self.hosts(&destination, health, dice);
-        let healths: Vec<_> = destination.sites.iter().map(|site| self.sites[*site].health).collect();
-        let is_healthy = names == Names::Good && healths.iter().all(|health| *health == Health::Healthy);
+        let healths: Vec<_> = destination
+            .sites
+            .iter()
+            .map(|site| self.sites[*site].health)
+            .collect();
+        let is_healthy =
+            names == Names::Good && healths.iter().all(|health| *health == Health::Healthy);
         let may_reject = matches!(names, Names::Dead(Dead::NoSuchName | Dead::NullMx))
             || healths.iter().any(|health| match health {
                 Health::Healthy => false,
@@ -260,18 +295,35 @@ impl World {
     }
 
     /// The hosts of a destination: one of its own, two, or the host of another one.
-    fn hosts(&mut self, of: &Destination, health: Health, dice: &mut crate::support::Dice) -> Vec<usize> {
+    fn hosts(
+        &mut self,
+        of: &Destination,
+        health: Health,
+        dice: &mut crate::support::Dice,
+    ) -> Vec<usize> {
         let shared = self.destinations.last().filter(|last| {
             let fits = |site: &usize| of.policy.fits(self.sites[*site].shown);
             of.by_address && last.by_address && last.sites.len() == 1 && last.sites.iter().all(fits)
         });
-        if let Some(last) = shared.filter(|last| last.is_healthy == (health == Health::Healthy) && chance(dice, 60)) {
+        if let Some(last) =
+            shared.filter(|last| last.is_healthy == (health == Health::Healthy) && chance(dice, 60))
+        {
             return last.sites.clone();
         }
-        let all = [Some(Shown::Good), Some(Shown::WrongName), Some(Shown::Foreign), Some(Shown::SelfSigned), None];
+        let all = [
+            Some(Shown::Good),
+            Some(Shown::WrongName),
+            Some(Shown::Foreign),
+            Some(Shown::SelfSigned),
+            None,
+        ];
         let weak = health == Health::Dead(Dead::Weak);
-        let fitting: Vec<_> = all.into_iter().filter(|shown| of.policy.fits(*shown) != weak).collect();
-        let two = !of.by_address && matches!(health, Health::Healthy | Health::Flaky) && chance(dice, 30);
+        let fitting: Vec<_> = all
+            .into_iter()
+            .filter(|shown| of.policy.fits(*shown) != weak)
+            .collect();
+        let two =
+            !of.by_address && matches!(health, Health::Healthy | Health::Flaky) && chance(dice, 30);
         (1..=1 + u8::from(two))
             .map(|number| {
                 let shown = one_of(dice, &fitting);
@@ -280,7 +332,8 @@ impl World {
             .collect()
     }
 
-    /// The connectors, with the port that all hosts have in common and the pin of each host's good key.
+    /// The connectors, with the port that all hosts have in common and the pin of each host's good
+    /// key.
     pub(crate) fn connectors(&self, port: u16, pin: impl Fn(usize) -> String) -> String {
         let home = self.sites[self.home()].address;
         let mut text = format!(
@@ -288,14 +341,29 @@ impl World {
              tls = \"opportunistic\"\n[[connector]]\nname = \"home\"\ndomains = [\"{HOME}\", \"example.com\"]\n\
              [connector.outbound]\nroute = [\"{home}:{port}\"]\ntls = \"off\"\n"
         );
-        for one in self.destinations.iter().filter(|one| !one.policy.is_discovered()) {
+        for one in self
+            .destinations
+            .iter()
+            .filter(|one| !one.policy.is_discovered())
+        {
             let domain = &one.domain;
-            let names: Vec<_> = one.sites.iter().map(|site| &self.sites[*site].name).collect();
-            let _ = write!(text, "[[connector]]\nname = \"{domain}\"\ndomains = [\"{domain}\"]\n");
+            let names: Vec<_> = one
+                .sites
+                .iter()
+                .map(|site| &self.sites[*site].name)
+                .collect();
+            let _ = write!(
+                text,
+                "[[connector]]\nname = \"{domain}\"\ndomains = [\"{domain}\"]\n"
+            );
             let _ = match one.policy {
                 Policy::Name => writeln!(text, "names = {names:?}"),
                 Policy::Pin => {
-                    writeln!(text, "pins = {:?}", one.sites.iter().map(|site| pin(*site)).collect::<Vec<_>>())
+                    writeln!(
+                        text,
+                        "pins = {:?}",
+                        one.sites.iter().map(|site| pin(*site)).collect::<Vec<_>>()
+                    )
                 }
                 _ => Ok(()),
             };
@@ -304,18 +372,35 @@ impl World {
             } else {
                 format!("\"mx\"\nport = {port}")
             };
-            let _ = writeln!(text, "[connector.outbound]\nroute = {route}\n{}", one.policy.lines(one.on_failure));
+            let _ = writeln!(
+                text,
+                "[connector.outbound]\nroute = {route}\n{}",
+                one.policy.lines(one.on_failure)
+            );
         }
         text
     }
 
-    /// The records of each zone, with the digest of each host's good certificate as its TLSA records have it.
-    pub(crate) fn zones(&self, port: u16, digest: impl Fn(usize) -> String) -> Vec<(String, Zone, String)> {
-        let wanted = self.destinations.iter().filter(|one| one.names != Names::Dead(Dead::NoSuchName));
+    /// The records of each zone, with the digest of each host's good certificate as its TLSA
+    /// records have it.
+    pub(crate) fn zones(
+        &self,
+        port: u16,
+        digest: impl Fn(usize) -> String,
+    ) -> Vec<(String, Zone, String)> {
+        let wanted = self
+            .destinations
+            .iter()
+            .filter(|one| one.names != Names::Dead(Dead::NoSuchName));
         wanted.map(|one| self.zone(one, port, &digest)).collect()
     }
 
-    fn zone(&self, one: &Destination, port: u16, digest: &impl Fn(usize) -> String) -> (String, Zone, String) {
+    fn zone(
+        &self,
+        one: &Destination,
+        port: u16,
+        digest: &impl Fn(usize) -> String,
+    ) -> (String, Zone, String) {
         let domain = &one.domain;
         let mut records = String::new();
         if one.names == Names::Dead(Dead::NullMx) {
@@ -330,7 +415,11 @@ impl World {
             // A certificate usage that mail does not know (RFC 7672 §3.1.3) cannot be used.
             let usage = if one.policy == Policy::Unusable { 1 } else { 3 };
             if one.policy.signs() {
-                let _ = writeln!(records, "_{port}._tcp.{name} TLSA {usage} 0 1 {}", digest(*site));
+                let _ = writeln!(
+                    records,
+                    "_{port}._tcp.{name} TLSA {usage} 0 1 {}",
+                    digest(*site)
+                );
             }
         }
         let kind = match one.names {
@@ -369,7 +458,9 @@ impl Policy {
     fn lines(self, on_failure: &str) -> String {
         let verify = match self {
             Self::Off => return "tls = \"off\"".to_owned(),
-            Self::Remembered => return "tls = \"opportunistic\"\ndowngrade = \"refuse\"".to_owned(),
+            Self::Remembered => {
+                return "tls = \"opportunistic\"\ndowngrade = \"refuse\"".to_owned();
+            }
             Self::Excepted => {
                 let until = "exception = { tls = \"opportunistic\", until = \"2999-01-31\", reason = \"a test\" }";
                 return format!("tls = \"forced\"\n{until}");
@@ -392,7 +483,14 @@ impl Dead {
 }
 
 fn dead(dice: &mut crate::support::Dice) -> Dead {
-    let points = [Point::Greeting, Point::Ehlo, Point::Mail, Point::Rcpt, Point::Data, Point::Dot];
+    let points = [
+        Point::Greeting,
+        Point::Ehlo,
+        Point::Mail,
+        Point::Rcpt,
+        Point::Data,
+        Point::Dot,
+    ];
     let point = one_of(dice, &points);
     let all = [
         Dead::Refuses,

@@ -2,14 +2,15 @@
 
 use std::path::Path;
 
-use gatepost::envelope::QueueId;
-use gatepost::spool::{Spool as _, SpoolError};
+use gatepost::smtp::envelope::QueueId;
+use gatepost::storage::spool::{Spool as _, SpoolError};
 use rusqlite::Connection;
 
 use super::{LARGE, content, envelope, ids, names, open, put, read};
 
 fn tamper(folder: &Path, sql: &str) {
-    let changed = Connection::open(folder.join("queue.db")).and_then(|database| database.execute(sql, []));
+    let changed =
+        Connection::open(folder.join("queue.db")).and_then(|database| database.execute(sql, []));
     assert_eq!(changed.expect(sql), 1, "{sql}");
 }
 
@@ -33,21 +34,39 @@ async fn damaged(size: usize, fault: &str, damage: impl FnOnce(&Path, QueueId)) 
     match &told {
         // Already found by the scan.
         SpoolError::Missing(_) => assert_eq!(listed, [put_ids[0], put_ids[2]]),
-        SpoolError::Damaged { id, fault: found, files, remaining: left } => {
+        SpoolError::Damaged {
+            id,
+            fault: found,
+            files,
+            remaining: left,
+        } => {
             assert_eq!(*id, put_ids[1]);
             assert!(found.contains(fault), "{found}");
             assert!(files.contains("/aside/"), "{files}");
             // Its content alone is damaged: it stays until all is done that its envelope asks for.
             let left = left.as_ref().expect("a sound envelope");
-            assert_eq!((left.id, left.size, &left.envelope), (*id, size as u64, &envelope("a@example.org")));
+            assert_eq!(
+                (left.id, left.size, &left.envelope),
+                (*id, size as u64, &envelope("a@example.org"))
+            );
             assert_eq!(ids(&spool).await, put_ids);
             let again = spool.load(*id).await.expect_err("damaged");
-            assert!(matches!(again, SpoolError::Damaged { remaining: Some(_), .. }), "{again}");
+            assert!(
+                matches!(
+                    again,
+                    SpoolError::Damaged {
+                        remaining: Some(_),
+                        ..
+                    }
+                ),
+                "{again}"
+            );
             spool.remove(*id).await.expect("there");
         }
         other => panic!("{other}"),
     }
-    let report = std::fs::read_to_string(folder.path().join(format!("aside/{}.txt", put_ids[1]))).expect("a report");
+    let report = std::fs::read_to_string(folder.path().join(format!("aside/{}.txt", put_ids[1])))
+        .expect("a report");
     assert!(report.contains(fault), "{report}");
     assert_eq!(spool.stats().quarantined, 1);
     for (seed, id) in [(0, put_ids[0]), (2, put_ids[2])] {
@@ -55,27 +74,56 @@ async fn damaged(size: usize, fault: &str, damage: impl FnOnce(&Path, QueueId)) 
         assert_eq!(read(&sound.body).await.expect("sound"), content(seed, size));
     }
     assert_eq!(ids(&spool).await, [put_ids[0], put_ids[2]]);
-    assert!(!folder.path().join(format!("bodies/{}", put_ids[1])).exists());
+    assert!(
+        !folder
+            .path()
+            .join(format!("bodies/{}", put_ids[1]))
+            .exists()
+    );
 }
 
 #[tokio::test]
 async fn damaged_rows_are_set_aside_and_harm_no_other() {
     for (fault, sql) in [
-        ("envelope", "UPDATE message SET envelope = replace(envelope, 'a@', 'x@') WHERE id ="),
-        ("envelope", "UPDATE message SET envelope = substr(envelope, 1, 20) WHERE id ="),
-        ("fixed part", "UPDATE message SET accepted = accepted - 1 WHERE id ="),
+        (
+            "envelope",
+            "UPDATE message SET envelope = replace(envelope, 'a@', 'x@') WHERE id =",
+        ),
+        (
+            "envelope",
+            "UPDATE message SET envelope = substr(envelope, 1, 20) WHERE id =",
+        ),
+        (
+            "fixed part",
+            "UPDATE message SET accepted = accepted - 1 WHERE id =",
+        ),
         ("fixed part", "UPDATE message SET size = 12 WHERE id ="),
-        ("row cannot be read", "UPDATE message SET fixed_crc = 'x' WHERE id ="),
-        ("unknown location", "UPDATE message SET content = 'elsewhere' WHERE id ="),
-        ("body file is missing", "UPDATE message SET content = 'file' WHERE id ="),
+        (
+            "row cannot be read",
+            "UPDATE message SET fixed_crc = 'x' WHERE id =",
+        ),
+        (
+            "unknown location",
+            "UPDATE message SET content = 'elsewhere' WHERE id =",
+        ),
+        (
+            "body file is missing",
+            "UPDATE message SET content = 'file' WHERE id =",
+        ),
         (
             "checksum of its content",
             "UPDATE body SET data = CAST(replace(data, 'Subject', 'Sxbject') AS BLOB) WHERE id =",
         ),
-        ("2000 octets", "UPDATE body SET data = substr(data, 1, 2000) WHERE id ="),
+        (
+            "2000 octets",
+            "UPDATE body SET data = substr(data, 1, 2000) WHERE id =",
+        ),
         ("content is missing", "DELETE FROM body WHERE id ="),
     ] {
-        damaged(5_000, fault, |folder, id| tamper(folder, &format!("{sql} {}", id.number()))).await;
+        damaged(5_000, fault, |folder, id| {
+            tamper(folder, &format!("{sql} {}", id.number()))
+        })
+        .await;
     }
 }
 
@@ -88,7 +136,13 @@ async fn what_cannot_be_set_aside_stays_and_everything_else_goes_out() {
         put_ids.push(put(&spool, "a@example.org", &content(seed, 5_000)).await.id);
     }
     drop(spool);
-    tamper(folder.path(), &format!("UPDATE message SET size = 12 WHERE id = {}", put_ids[1].number()));
+    tamper(
+        folder.path(),
+        &format!(
+            "UPDATE message SET size = 12 WHERE id = {}",
+            put_ids[1].number()
+        ),
+    );
     // Root may write anywhere, so a folder stands where the report would.
     let report = folder.path().join(format!("aside/{}.txt", put_ids[1]));
     std::fs::create_dir(&report).expect("ours");
@@ -106,28 +160,42 @@ async fn what_cannot_be_set_aside_stays_and_everything_else_goes_out() {
 #[tokio::test]
 async fn damaged_files_are_set_aside_and_harm_no_other() {
     damaged(LARGE, "1000 octets", |folder, id| {
-        let file = std::fs::File::options().write(true).open(folder.join(format!("bodies/{id}"))).expect("there");
+        let file = std::fs::File::options()
+            .write(true)
+            .open(folder.join(format!("bodies/{id}")))
+            .expect("there");
         file.set_len(1000).expect("cut");
     })
     .await;
     damaged(LARGE, "checksum", |folder, id| {
         use std::os::unix::fs::FileExt as _;
-        let file = std::fs::File::options().write(true).open(folder.join(format!("bodies/{id}"))).expect("there");
+        let file = std::fs::File::options()
+            .write(true)
+            .open(folder.join(format!("bodies/{id}")))
+            .expect("there");
         file.write_all_at(b"?", LARGE as u64 - 1).expect("changed");
     })
     .await;
-    damaged(LARGE, "missing", |folder, id| std::fs::remove_file(folder.join(format!("bodies/{id}"))).expect("gone"))
-        .await;
+    damaged(LARGE, "missing", |folder, id| {
+        std::fs::remove_file(folder.join(format!("bodies/{id}"))).expect("gone")
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn a_foreign_row_is_set_aside() {
     let folder = tempfile::tempdir().expect("a folder");
     let id = put(&open(folder.path()), "a@example.org", b"x").await.id;
-    tamper(folder.path(), "INSERT INTO message VALUES (-5, 1, 1, 'row', 1, 1, '{}', 1)");
+    tamper(
+        folder.path(),
+        "INSERT INTO message VALUES (-5, 1, 1, 'row', 1, 1, '{}', 1)",
+    );
     let spool = open(folder.path());
     assert_eq!(ids(&spool).await, [id]);
-    assert_eq!(names(&folder.path().join("aside")), ["row-5.json", "row-5.txt"]);
+    assert_eq!(
+        names(&folder.path().join("aside")),
+        ["row-5.json", "row-5.txt"]
+    );
 }
 
 #[tokio::test]
@@ -135,12 +203,26 @@ async fn leftovers_are_cleared_and_foreign_files_left_alone() {
     let folder = tempfile::tempdir().expect("a folder");
     let bodies = folder.path().join("bodies");
     let large = put(&open(folder.path()), "a@example.org", &content(1, LARGE)).await;
-    for name in ["0000000000005", "0000000000006.part", "notes.txt", "0000000000007.bak", "ZZZZ000000007"] {
+    for name in [
+        "0000000000005",
+        "0000000000006.part",
+        "notes.txt",
+        "0000000000007.bak",
+        "ZZZZ000000007",
+    ] {
         std::fs::write(bodies.join(name), "x").expect("written");
     }
     std::fs::write(folder.path().join("README"), "x").expect("written");
     let spool = open(folder.path());
-    assert_eq!(names(&bodies), ["0000000000007.bak", &large.id.to_string(), "ZZZZ000000007", "notes.txt"]);
+    assert_eq!(
+        names(&bodies),
+        [
+            "0000000000007.bak",
+            &large.id.to_string(),
+            "ZZZZ000000007",
+            "notes.txt"
+        ]
+    );
     assert!(folder.path().join("README").exists());
     assert_eq!(ids(&spool).await, [large.id]);
 }

@@ -6,8 +6,8 @@ use std::io::Write as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use gatepost::envelope::RecipientState;
-use gatepost::spool::{Options, Spool as _, SpoolError, SqliteSpool};
+use gatepost::smtp::envelope::RecipientState;
+use gatepost::storage::spool::{Options, Spool as _, SpoolError, SqliteSpool};
 
 use super::{LARGE, content, envelope, ids, put, read};
 
@@ -18,16 +18,24 @@ fn fill(disk: &Path) {
     }
 }
 
-/// `mount -t tmpfs -o size=64m tmpfs DIR`, and `SPOOL_TEST_SMALL_DISK=DIR`, as `.ci/durability` does.
+/// `mount -t tmpfs -o size=64m tmpfs DIR`, and `SPOOL_TEST_SMALL_DISK=DIR`, as `.ci/durability`
+/// does.
 #[tokio::test]
 #[ignore = "needs a small disk of its own: .ci/durability"]
 async fn the_queue_is_worked_off_on_a_full_disk() {
-    let disk = std::env::var_os("SPOOL_TEST_SMALL_DISK").expect("SPOOL_TEST_SMALL_DISK names a small disk");
+    let disk = std::env::var_os("SPOOL_TEST_SMALL_DISK")
+        .expect("SPOOL_TEST_SMALL_DISK names a small disk");
     let disk = Path::new(&disk);
     let folder = tempfile::tempdir_in(disk).expect("a folder");
     // Nothing is kept free, so that the writes themselves meet the full disk.
-    let spool =
-        SqliteSpool::open_with(folder.path(), &Options { keep_free: Some(0), ..Options::default() }).expect("a spool");
+    let spool = SqliteSpool::open_with(
+        folder.path(),
+        &Options {
+            keep_free: Some(0),
+            ..Options::default()
+        },
+    )
+    .expect("a spool");
     let mut queued = Vec::new();
     for seed in 0..40 {
         queued.push(put(&spool, "a@example.org", &content(seed, 5_000)).await);
@@ -41,7 +49,10 @@ async fn the_queue_is_worked_off_on_a_full_disk() {
         for _ in 0..200 {
             let mut draft = spool.draft();
             let result = match draft.write(&content(1, size)).await {
-                Ok(()) => spool.commit(draft, envelope("new@example.org")).await.map(|(receipt, _)| receipt),
+                Ok(()) => spool
+                    .commit(draft, envelope("new@example.org"))
+                    .await
+                    .map(|(receipt, _)| receipt),
                 Err(error) => Err(error),
             };
             if let Err(error) = result {
@@ -49,16 +60,25 @@ async fn the_queue_is_worked_off_on_a_full_disk() {
                 break;
             }
         }
-        assert!(matches!(refused, Some(SpoolError::Full(_))), "{size}: {refused:?}");
+        assert!(
+            matches!(refused, Some(SpoolError::Full(_))),
+            "{size}: {refused:?}"
+        );
     }
     for entry in &mut queued {
         entry.envelope.recipients[0].state = RecipientState::Delivered;
         entry.envelope.envid = Some("x".repeat(4_000));
-        spool.record(entry.id, entry.envelope.clone()).await.expect("a state can be written");
+        spool
+            .record(entry.id, entry.envelope.clone())
+            .await
+            .expect("a state can be written");
     }
     let rest = queued.split_off(20);
     for entry in queued {
-        spool.remove(entry.id).await.expect("a delivered one can be removed");
+        spool
+            .remove(entry.id)
+            .await
+            .expect("a delivered one can be removed");
     }
 
     std::fs::remove_file(disk.join("filler")).expect("removed");
@@ -81,5 +101,13 @@ async fn the_queue_is_worked_off_on_a_full_disk() {
             content(seed, usize::try_from(entry.size).expect("small"))
         );
     }
-    assert!(folder.path().join("reserve").metadata().expect("made again").len() > 0);
+    assert!(
+        folder
+            .path()
+            .join("reserve")
+            .metadata()
+            .expect("made again")
+            .len()
+            > 0
+    );
 }

@@ -3,15 +3,18 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use gatepost::spool::{Spool as _, StoredMessage};
+use gatepost::storage::spool::{Spool as _, StoredMessage};
 
 use super::{LARGE, content, envelope, everything, names, open, put, read};
 
-/// Not a test: the process that the next test kills. It commits, and prints what it was told is safe.
+/// Not a test: the process that the next test kills. It commits, and prints what it was told is
+/// safe.
 #[test]
 #[ignore = "run by kill_nine_loses_nothing_that_was_told"]
 fn child_that_commits() {
-    let Some(folder) = std::env::var_os("SPOOL_TEST_CHILD") else { return };
+    let Some(folder) = std::env::var_os("SPOOL_TEST_CHILD") else {
+        return;
+    };
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let spool = std::sync::Arc::new(open(Path::new(&folder)));
     runtime.block_on(async {
@@ -22,7 +25,8 @@ fn child_that_commits() {
                     for round in 0.. {
                         let seed = worker * 1_000_000 + round;
                         let size = if seed % 5 == 0 { LARGE } else { 3_000 };
-                        let entry = put(&spool, &format!("{seed}@example.org"), &content(seed, size)).await;
+                        let entry =
+                            put(&spool, &format!("{seed}@example.org"), &content(seed, size)).await;
                         // Every third is removed again, and so must not come back.
                         println!("told {} {seed} {size}", entry.id.number());
                         if seed % 3 == 0 {
@@ -46,7 +50,13 @@ async fn kill_nine_loses_nothing_that_was_told() {
     let (mut told, mut gone) = (BTreeMap::new(), BTreeMap::new());
     for lines_before in [1, 40, 150] {
         let mut child = std::process::Command::new(std::env::current_exe().expect("this test"))
-            .args(["--ignored", "--exact", "spool::kill::child_that_commits", "--nocapture", "--test-threads=1"])
+            .args([
+                "--ignored",
+                "--exact",
+                "spool::kill::child_that_commits",
+                "--nocapture",
+                "--test-threads=1",
+            ])
             .env("SPOOL_TEST_CHILD", folder.path())
             .stdout(std::process::Stdio::piped())
             .spawn()
@@ -56,9 +66,20 @@ async fn kill_nine_loses_nothing_that_was_told() {
             let line = line.expect("text");
             // The test runner's own words may stand before the first line.
             let words: Vec<&str> = line.split(' ').collect();
-            let Some(at) = words.iter().position(|word| matches!(*word, "told" | "gone")) else { continue };
-            let [id, seed, size] = [1, 2, 3].map(|next| words[at + next].parse::<u64>().expect("a number"));
-            if words[at] == "gone" { &mut gone } else { &mut told }.insert(id, (seed, size));
+            let Some(at) = words
+                .iter()
+                .position(|word| matches!(*word, "told" | "gone"))
+            else {
+                continue;
+            };
+            let [id, seed, size] =
+                [1, 2, 3].map(|next| words[at + next].parse::<u64>().expect("a number"));
+            if words[at] == "gone" {
+                &mut gone
+            } else {
+                &mut told
+            }
+            .insert(id, (seed, size));
             lines += 1;
             if lines == lines_before {
                 child.kill().expect("killed");
@@ -67,16 +88,25 @@ async fn kill_nine_loses_nothing_that_was_told() {
         child.wait().expect("ended");
         assert!(lines >= lines_before, "{lines} lines before it ended");
         let spool = open(folder.path());
-        let there: BTreeMap<u64, StoredMessage> =
-            everything(&spool).await.into_iter().map(|stored| (stored.id.number(), stored)).collect();
+        let there: BTreeMap<u64, StoredMessage> = everything(&spool)
+            .await
+            .into_iter()
+            .map(|stored| (stored.id.number(), stored))
+            .collect();
         for (id, (seed, size)) in &told {
             let Some(stored) = there.get(id) else {
                 // It may have been removed, and killed before it said so.
-                assert!(gone.contains_key(id) || seed % 3 == 0, "message {seed} is lost");
+                assert!(
+                    gone.contains_key(id) || seed % 3 == 0,
+                    "message {seed} is lost"
+                );
                 continue;
             };
             assert!(!gone.contains_key(id), "message {seed} came back");
-            assert_eq!((stored.size, &stored.envelope), (*size, &envelope(&format!("{seed}@example.org"))));
+            assert_eq!(
+                (stored.size, &stored.envelope),
+                (*size, &envelope(&format!("{seed}@example.org")))
+            );
         }
         // Whole, also where nobody was told.
         for stored in there.values() {
@@ -94,8 +124,15 @@ async fn kill_nine_loses_nothing_that_was_told() {
                 content(seed, usize::try_from(stored.size).expect("small"))
             );
         }
-        let files = there.values().filter(|stored| stored.size == LARGE as u64).count();
-        assert_eq!(names(&folder.path().join("bodies")).len(), files, "a file for each large one and no other");
+        let files = there
+            .values()
+            .filter(|stored| stored.size == LARGE as u64)
+            .count();
+        assert_eq!(
+            names(&folder.path().join("bodies")).len(),
+            files,
+            "a file for each large one and no other"
+        );
         assert!(names(&folder.path().join("aside")).is_empty());
     }
 }

@@ -5,17 +5,22 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use gatepost::address::{Domain, Host, Mailbox};
 use gatepost::config::{
-    AdminConfig, AdminHttp, AdminSocket, ClientLimits, Config, ConfigSource, Connector, DnsConfig, Dnssec,
-    EvidenceConfig, EvidencePath, IdentityFiles, InboundConfig, Limits, Located, Location, LogConfig, LogFormat,
-    OnDowngrade, OnFailure, OutboundConfig, QueueConfig, RelayConfig, Route, SendReports, Timeouts, TlsConfig,
-    TlsDemand, TlsrptConfig, TransactionMemory, TrustAnchor, TrustSource, WarnAfter,
+    AdminConfig, AdminHttp, AdminSocket, ClientLimits, Config, ConfigSource, Connector, DnsConfig,
+    Dnssec, EvidenceConfig, EvidencePath, IdentityFiles, InboundConfig, Limits, Located, Location,
+    LogConfig, LogFormat, OnDowngrade, OnFailure, OutboundConfig, QueueConfig, RelayConfig, Route,
+    SendReports, Timeouts, TlsConfig, TlsDemand, TlsrptConfig, TransactionMemory, TrustAnchor,
+    TrustSource, WarnAfter,
 };
-use gatepost::handshake::{CompletedHandshake, HandshakeError, Role, TlsMaterial};
-use gatepost::tls::{ChainFault, Groups, Handshake, Hello, PeerCertificate, Strength, TlsVersion};
+use gatepost::net::tls_io::{CompletedHandshake, HandshakeError, Role, TlsMaterial};
+use gatepost::policy::tls::{
+    ChainFault, Groups, Handshake, Hello, PeerCertificate, Strength, TlsVersion,
+};
+use gatepost::smtp::address::{Domain, Host, Mailbox};
 use jiff::Timestamp;
-use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair,
+};
 use rustls::SupportedProtocolVersion;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -41,19 +46,33 @@ impl Pair {
     /// Without the check that the key belongs to the certificate: some tests want a thief.
     pub(crate) fn certified(&self) -> CertifiedKey {
         let der = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(self.key.clone()));
-        let key = provider().key_provider.load_private_key(der).expect("a key that rcgen made");
+        let key = provider()
+            .key_provider
+            .load_private_key(der)
+            .expect("a key that rcgen made");
         CertifiedKey::new(self.chain.clone(), key)
     }
 
     /// Writes `NAME.pem` and `NAME.key`, this readable by its owner only.
     pub(crate) fn write(&self, folder: &Path, name: &str) -> IdentityFiles {
         use std::os::unix::fs::PermissionsExt;
-        let (certificate, key) = (folder.join(format!("{name}.pem")), folder.join(format!("{name}.key")));
-        let chain: String = self.chain.iter().map(|der| pem("CERTIFICATE", der)).collect();
+        let (certificate, key) = (
+            folder.join(format!("{name}.pem")),
+            folder.join(format!("{name}.key")),
+        );
+        let chain: String = self
+            .chain
+            .iter()
+            .map(|der| pem("CERTIFICATE", der))
+            .collect();
         std::fs::write(&certificate, chain).expect("the folder is ours");
         std::fs::write(&key, pem("PRIVATE KEY", &self.key)).expect("the folder is ours");
-        std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).expect("the file is ours");
-        IdentityFiles { certificate: at(certificate, 11), key: at(key, 12) }
+        std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600))
+            .expect("the file is ours");
+        IdentityFiles {
+            certificate: at(certificate, 11),
+            key: at(key, 12),
+        }
     }
 }
 
@@ -62,7 +81,7 @@ pub(crate) fn key_pin(certificate: &CertificateDer<'_>) -> String {
     let (_, read) = x509_parser::parse_x509_certificate(certificate).expect("a certificate");
     let hash = ::aws_lc_rs::digest::digest(&::aws_lc_rs::digest::SHA256, read.public_key().raw);
     let hash: [u8; 32] = hash.as_ref().try_into().expect("SHA-256 has 32 octets");
-    gatepost::tls::Pin::new(hash).to_string()
+    gatepost::policy::tls::Pin::new(hash).to_string()
 }
 
 /// RFC 7468 §2.
@@ -70,14 +89,23 @@ pub(crate) fn pem(label: &str, der: &[u8]) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut base64 = String::new();
     for group in der.chunks(3) {
-        let bits = (0..3).fold(0u32, |bits, at| bits << 8 | u32::from(group.get(at).copied().unwrap_or(0)));
+        let bits = (0..3).fold(0u32, |bits, at| {
+            bits << 8 | u32::from(group.get(at).copied().unwrap_or(0))
+        });
         for at in 0..4 {
             let letter = ALPHABET[(bits >> (18 - 6 * at) & 63) as usize] as char;
             base64.push(if at <= group.len() { letter } else { '=' });
         }
     }
-    let lines: Vec<&str> = base64.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).expect("ASCII")).collect();
-    format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
+    let lines: Vec<&str> = base64
+        .as_bytes()
+        .chunks(64)
+        .map(|line| std::str::from_utf8(line).expect("ASCII"))
+        .collect();
+    format!(
+        "-----BEGIN {label}-----\n{}\n-----END {label}-----\n",
+        lines.join("\n")
+    )
 }
 
 /// A certificate authority.
@@ -111,18 +139,32 @@ impl Authority {
         let (mut params, key) = (Self::params(name), KeyPair::generate().expect("a key"));
         edit(&mut params);
         let certificate = params.self_signed(&key).expect("a root").der().clone();
-        Self { params, key, certificate, above: Vec::new() }
+        Self {
+            params,
+            key,
+            certificate,
+            above: Vec::new(),
+        }
     }
 
     pub(crate) fn intermediate(&self, name: &str) -> Self {
         self.intermediate_as(name, |_| {})
     }
 
-    pub(crate) fn intermediate_as(&self, name: &str, edit: impl FnOnce(&mut CertificateParams)) -> Self {
+    pub(crate) fn intermediate_as(
+        &self,
+        name: &str,
+        edit: impl FnOnce(&mut CertificateParams),
+    ) -> Self {
         let (mut params, key) = (Self::params(name), KeyPair::generate().expect("a key"));
         edit(&mut params);
         let certificate = self.certify(&params, &key);
-        Self { params, key, above: [vec![certificate.clone()], self.above.clone()].concat(), certificate }
+        Self {
+            params,
+            key,
+            above: [vec![certificate.clone()], self.above.clone()].concat(),
+            certificate,
+        }
     }
 
     /// Another certificate for another authority, by this one.
@@ -138,19 +180,36 @@ impl Authority {
 
     fn certify(&self, params: &CertificateParams, key: &KeyPair) -> CertificateDer<'static> {
         let issuer = Issuer::from_params(&self.params, &self.key);
-        params.signed_by(key, &issuer).expect("an intermediate").der().clone()
+        params
+            .signed_by(key, &issuer)
+            .expect("an intermediate")
+            .der()
+            .clone()
     }
 
     pub(crate) fn issue(&self, names: &[&str]) -> Pair {
         self.issue_as(names, |_| {})
     }
 
-    pub(crate) fn issue_as(&self, names: &[&str], edit: impl FnOnce(&mut CertificateParams)) -> Pair {
+    pub(crate) fn issue_as(
+        &self,
+        names: &[&str],
+        edit: impl FnOnce(&mut CertificateParams),
+    ) -> Pair {
         let (params, key) = (leaf(names, edit), KeyPair::generate().expect("a key"));
         let issuer = Issuer::from_params(&self.params, &self.key);
-        let mut chain = vec![params.signed_by(&key, &issuer).expect("a leaf").der().clone()];
+        let mut chain = vec![
+            params
+                .signed_by(&key, &issuer)
+                .expect("a leaf")
+                .der()
+                .clone(),
+        ];
         chain.extend(self.above.iter().cloned());
-        Pair { chain, key: key.serialize_der() }
+        Pair {
+            chain,
+            key: key.serialize_der(),
+        }
     }
 
     pub(crate) fn pem(&self) -> String {
@@ -160,14 +219,22 @@ impl Authority {
     /// Makes the key of another certificate the one that this authority signs with.
     pub(crate) fn set_key(&mut self, pair: &Pair) {
         let der = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(pair.key.clone()));
-        self.key = KeyPair::from_der_and_sign_algo(&der, &rcgen::PKCS_ECDSA_P256_SHA256).expect("a key of rcgen's");
+        self.key = KeyPair::from_der_and_sign_algo(&der, &rcgen::PKCS_ECDSA_P256_SHA256)
+            .expect("a key of rcgen's");
     }
 }
 
 pub(crate) fn self_signed(names: &[&str], edit: impl FnOnce(&mut CertificateParams)) -> Pair {
     let (params, key) = (leaf(names, edit), KeyPair::generate().expect("a key"));
-    let certificate = params.self_signed(&key).expect("a certificate").der().clone();
-    Pair { chain: vec![certificate], key: key.serialize_der() }
+    let certificate = params
+        .self_signed(&key)
+        .expect("a certificate")
+        .der()
+        .clone();
+    Pair {
+        chain: vec![certificate],
+        key: key.serialize_der(),
+    }
 }
 
 fn leaf(names: &[&str], edit: impl FnOnce(&mut CertificateParams)) -> CertificateParams {
@@ -179,7 +246,14 @@ fn leaf(names: &[&str], edit: impl FnOnce(&mut CertificateParams)) -> Certificat
 }
 
 pub(crate) fn at<T>(value: T, line: u32) -> Located<T> {
-    Located { value, location: Location { file: Arc::from(Path::new("gatepost.toml")), line, column: 1 } }
+    Located {
+        value,
+        location: Location {
+            file: Arc::from(Path::new("gatepost.toml")),
+            line,
+            column: 1,
+        },
+    }
 }
 
 pub(crate) fn host(name: &str) -> Host {
@@ -187,7 +261,11 @@ pub(crate) fn host(name: &str) -> Host {
 }
 
 /// A connector for outbound handshakes.
-pub(crate) fn connector(name: &str, trust: TrustSource, client_identity: Option<IdentityFiles>) -> Connector {
+pub(crate) fn connector(
+    name: &str,
+    trust: TrustSource,
+    client_identity: Option<IdentityFiles>,
+) -> Connector {
     Connector {
         name: name.to_owned(),
         domains: Vec::new(),
@@ -207,7 +285,11 @@ pub(crate) fn connector(name: &str, trust: TrustSource, client_identity: Option<
             connections: 1,
             messages_per_connection: 1,
         },
-        inbound: InboundConfig { tls: TlsDemand::Opportunistic, networks: Vec::new(), relay: false },
+        inbound: InboundConfig {
+            tls: TlsDemand::Opportunistic,
+            networks: Vec::new(),
+            relay: false,
+        },
     }
 }
 
@@ -217,7 +299,12 @@ pub(crate) fn config(identity: Option<IdentityFiles>, connectors: Vec<Connector>
     let hostname = Domain::parse("relay.example.com").expect("a domain");
     Config {
         postmaster: Mailbox::postmaster(hostname.clone()),
-        tls: TlsConfig { identity, sni: Vec::new(), trust: at(TrustSource::Webpki, 10), min_version: TlsVersion::V1_2 },
+        tls: TlsConfig {
+            identity,
+            sni: Vec::new(),
+            trust: at(TrustSource::Webpki, 10),
+            min_version: TlsVersion::V1_2,
+        },
         spool: at(PathBuf::from("spool"), 20),
         listeners: Vec::new(),
         relay: RelayConfig::default(),
@@ -233,7 +320,10 @@ pub(crate) fn config(identity: Option<IdentityFiles>, connectors: Vec<Connector>
             message_size: 1,
             recipients: 100,
             clients: ClientLimits::of(1, 1),
-            transaction_memory: TransactionMemory { all: 0, per_session: 1 << 20 },
+            transaction_memory: TransactionMemory {
+                all: 0,
+                per_session: 1 << 20,
+            },
             errors: 1,
             received: 1,
             delivery_attempts: 100,
@@ -252,9 +342,19 @@ pub(crate) fn config(identity: Option<IdentityFiles>, connectors: Vec<Connector>
             final_reply: second,
             drain: second,
         },
-        dns: DnsConfig { servers: Vec::new(), dnssec: at(Dnssec::Off, 30), trust_anchor: TrustAnchor::BuiltIn },
-        evidence: EvidenceConfig { path: at(EvidencePath::Off, 30), keep: second },
-        admin: AdminConfig { socket: at(AdminSocket::Off, 30), http: at(AdminHttp::Off, 31) },
+        dns: DnsConfig {
+            servers: Vec::new(),
+            dnssec: at(Dnssec::Off, 30),
+            trust_anchor: TrustAnchor::BuiltIn,
+        },
+        evidence: EvidenceConfig {
+            path: at(EvidencePath::Off, 30),
+            keep: second,
+        },
+        admin: AdminConfig {
+            socket: at(AdminSocket::Off, 30),
+            http: at(AdminHttp::Off, 31),
+        },
         tlsrpt: TlsrptConfig {
             send: at(SendReports::Off, 30),
             organization: hostname.to_string(),
@@ -262,7 +362,10 @@ pub(crate) fn config(identity: Option<IdentityFiles>, connectors: Vec<Connector>
             submitter: hostname.clone(),
             dkim: None,
         },
-        log: LogConfig { format: at(LogFormat::Text, 30), level: "info".to_owned() },
+        log: LogConfig {
+            format: at(LogFormat::Text, 30),
+            level: "info".to_owned(),
+        },
         source: ConfigSource {
             file: Arc::from(Path::new("gatepost.toml")),
             text: Arc::from(""),
@@ -285,22 +388,42 @@ pub(crate) async fn path_under(file: &Path, pair: &Pair) -> Result<(), ChainFaul
     let connector = connector("partner", TrustSource::File(file.to_owned()), None);
     let material = load(&config(None, vec![connector.clone()]));
     let (address, peer) = serve(server_config(pair, BOTH), 1).await;
-    let seen = connect(&material, &connector, address, "mail.partner.example").await.expect("a handshake");
+    let seen = connect(&material, &connector, address, "mail.partner.example")
+        .await
+        .expect("a handshake");
     peer.await.expect("the peer");
-    let facts = seen.facts(material.client(&connector).checks(None), Role::Server, Timestamp::now()).await;
-    let PeerCertificate::Certificate(shown) = facts.certificate else { panic!("a certificate was shown") };
+    let facts = seen
+        .facts(
+            material.client(&connector).checks(None),
+            Role::Server,
+            Timestamp::now(),
+        )
+        .await;
+    let PeerCertificate::Certificate(shown) = facts.certificate else {
+        panic!("a certificate was shown")
+    };
     shown.chain
 }
 
 pub(crate) fn load(config: &Config) -> Arc<TlsMaterial> {
     match TlsMaterial::load(config) {
         Ok((material, _)) => material,
-        Err(faults) => panic!("{}", faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")),
+        Err(faults) => panic!(
+            "{}",
+            faults
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+                .join("\n")
+        ),
     }
 }
 
 /// TLS material with one connector "partner" that trusts `authority` alone.
-pub(crate) fn material_trusting(authority: &Authority, folder: &Path) -> (Arc<TlsMaterial>, Connector) {
+pub(crate) fn material_trusting(
+    authority: &Authority,
+    folder: &Path,
+) -> (Arc<TlsMaterial>, Connector) {
     let file = folder.join("trust.pem");
     std::fs::write(&file, authority.pem()).expect("the folder is ours");
     let connector = connector("partner", TrustSource::File(file), None);
@@ -318,7 +441,9 @@ pub(crate) fn server_config(pair: &Pair, versions: Versions<'_>) -> rustls::Serv
         .with_protocol_versions(versions)
         .expect("versions")
         .with_no_client_auth()
-        .with_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(pair.certified())))
+        .with_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(
+            pair.certified(),
+        )))
 }
 
 /// What a bare peer says of its side of a handshake that it completed.
@@ -330,8 +455,13 @@ pub(crate) struct Other {
 }
 
 /// Serves handshakes; writes one octet after each, so that tickets, if any, reach the client.
-pub(crate) async fn serve(config: rustls::ServerConfig, times: usize) -> (SocketAddr, JoinHandle<Vec<Option<Other>>>) {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("loopback");
+pub(crate) async fn serve(
+    config: rustls::ServerConfig,
+    times: usize,
+) -> (SocketAddr, JoinHandle<Vec<Option<Other>>>) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        .await
+        .expect("loopback");
     let address = listener.local_addr().expect("bound");
     let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
     let task = tokio::spawn(async move {
@@ -379,7 +509,10 @@ pub(crate) async fn connect_by(
 }
 
 /// The ClientHello that a server is shown of which nothing is known.
-pub(crate) const USUAL: Hello = Hello { groups: Groups::PostQuantumFirst, sni: true };
+pub(crate) const USUAL: Hello = Hello {
+    groups: Groups::PostQuantumFirst,
+    sni: true,
+};
 
 /// The same with another ClientHello.
 pub(crate) async fn connect_with(
@@ -391,8 +524,12 @@ pub(crate) async fn connect_with(
 ) -> Result<CompletedHandshake, HandshakeError> {
     let stream = TcpStream::connect(address).await.expect("loopback");
     let name = host(name);
-    let handshake = material.client(connector).connect(stream, &name, hello, handshake);
-    let (mut stream, seen) = tokio::time::timeout(PATIENCE, handshake).await.expect("in time")?;
+    let handshake = material
+        .client(connector)
+        .connect(stream, &name, hello, handshake);
+    let (mut stream, seen) = tokio::time::timeout(PATIENCE, handshake)
+        .await
+        .expect("in time")?;
     stream.read_u8().await.expect("the octet");
     Ok(seen)
 }

@@ -40,7 +40,9 @@ impl Client {
 
     /// Sends one command and gives its reply, the last line of it.
     pub(crate) fn command(&mut self, line: &str) -> io::Result<String> {
-        self.0.get_mut().write_all(format!("{line}\r\n").as_bytes())?;
+        self.0
+            .get_mut()
+            .write_all(format!("{line}\r\n").as_bytes())?;
         self.reply()
     }
 
@@ -64,10 +66,18 @@ impl Client {
     /// Goes away in the middle of a message, which nobody can have accepted then.
     pub(crate) fn abandon(mut self, message: &Message) {
         let mut steps = vec![format!("MAIL FROM:<{SENDER}>")];
-        steps.extend(message.recipients.iter().map(|to| format!("RCPT TO:<{to}>")));
+        steps.extend(
+            message
+                .recipients
+                .iter()
+                .map(|to| format!("RCPT TO:<{to}>")),
+        );
         steps.push("DATA".to_owned());
         let content = stuffed(&message.content);
-        let said = steps.iter().all(|step| self.command(step).is_ok_and(|reply| reply.starts_with(['2', '3'])));
+        let said = steps.iter().all(|step| {
+            self.command(step)
+                .is_ok_and(|reply| reply.starts_with(['2', '3']))
+        });
         if said {
             // Where the relay has gone first, it has nothing either.
             let _gone = self.0.get_mut().write_all(&content[..content.len() - 5]);
@@ -76,7 +86,12 @@ impl Client {
 
     fn transact(&mut self, message: &Message) -> io::Result<Verdict> {
         let mut steps = vec![(format!("MAIL FROM:<{SENDER}>"), "250")];
-        steps.extend(message.recipients.iter().map(|to| (format!("RCPT TO:<{to}>"), "250")));
+        steps.extend(
+            message
+                .recipients
+                .iter()
+                .map(|to| (format!("RCPT TO:<{to}>"), "250")),
+        );
         steps.push(("DATA".to_owned(), "354"));
         for (command, expected) in steps {
             let reply = self.command(&command)?;
@@ -99,7 +114,9 @@ impl Client {
 pub(crate) fn send_all(address: SocketAddr, messages: &[Message]) -> Vec<Verdict> {
     let mut client = None;
     let mut send = |message: &Message| {
-        let Ok(mut open) = client.take().map_or_else(|| Client::connect(address), Ok) else { return Verdict::Lost };
+        let Ok(mut open) = client.take().map_or_else(|| Client::connect(address), Ok) else {
+            return Verdict::Lost;
+        };
         let verdict = open.send(message);
         client = Some(open).filter(|_| verdict != Verdict::Lost);
         verdict

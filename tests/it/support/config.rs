@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use gatepost::config::{Config, parse};
 
-/// Builds the text of a configuration: a host name, a postmaster, one listener, and then what is added, in that order.
+/// Builds the text of a configuration: a host name, a postmaster, one listener, and then what is
+/// added, in that order.
 ///
 /// ```ignore
 /// let config = ConfigBuilder::new().table("dns", "dnssec = \"off\"").relays_to(peer.address).parse();
@@ -20,15 +21,23 @@ pub(crate) struct ConfigBuilder {
 }
 
 impl ConfigBuilder {
-    /// The least: `relay.example.com` with the listener `mx` without TLS, at an address that only the program would bind.
+    /// The least: `relay.example.com` with the listener `mx` without TLS, at an address that only
+    /// the program would bind.
     pub(crate) fn new() -> Self {
-        let [hostname, postmaster] = ["relay.example.com", "postmaster@example.com"].map(str::to_owned);
+        let [hostname, postmaster] =
+            ["relay.example.com", "postmaster@example.com"].map(str::to_owned);
         let [listener, tls] = ["127.0.0.1:2525", "off"].map(str::to_owned);
-        Self { hostname, postmaster, listener, tls, added: String::new() }
+        Self {
+            hostname,
+            postmaster,
+            listener,
+            tls,
+            added: String::new(),
+        }
     }
 
-    /// The least for a relay that runs: it listens at a free port, keeps its spool beside the file, and opens no admin
-    /// socket.
+    /// The least for a relay that runs: it listens at a free port, keeps its spool beside the file,
+    /// and opens no admin socket.
     pub(crate) fn running() -> Self {
         Self::new()
             .listener("127.0.0.1:0")
@@ -38,22 +47,34 @@ impl ConfigBuilder {
 
     /// Sets the name of the relay.
     pub(crate) fn hostname(self, hostname: &str) -> Self {
-        Self { hostname: hostname.to_owned(), ..self }
+        Self {
+            hostname: hostname.to_owned(),
+            ..self
+        }
     }
 
     /// Sets the address of the postmaster.
     pub(crate) fn postmaster(self, postmaster: &str) -> Self {
-        Self { postmaster: postmaster.to_owned(), ..self }
+        Self {
+            postmaster: postmaster.to_owned(),
+            ..self
+        }
     }
 
     /// Sets the address of the listener.
     pub(crate) fn listener(self, address: &str) -> Self {
-        Self { listener: address.to_owned(), ..self }
+        Self {
+            listener: address.to_owned(),
+            ..self
+        }
     }
 
     /// Sets `tls` of the listener.
     pub(crate) fn tls(self, tls: &str) -> Self {
-        Self { tls: tls.to_owned(), ..self }
+        Self {
+            tls: tls.to_owned(),
+            ..self
+        }
     }
 
     /// Adds a table with these lines.
@@ -72,7 +93,9 @@ impl ConfigBuilder {
 
     /// Adds a connector `all` for every domain, with these lines under `[connector.outbound]`.
     pub(crate) fn all_mail(self, outbound: &str) -> Self {
-        self.with(&format!("[[connector]]\nname = \"all\"\ndomains = [\"*\"]\n[connector.outbound]\n{outbound}"))
+        self.with(&format!(
+            "[[connector]]\nname = \"all\"\ndomains = [\"*\"]\n[connector.outbound]\n{outbound}"
+        ))
     }
 
     /// Adds a connector by which all mail goes to this address, without TLS.
@@ -82,7 +105,13 @@ impl ConfigBuilder {
 
     /// Returns the text.
     pub(crate) fn text(&self) -> String {
-        let Self { hostname, postmaster, listener, tls, added } = self;
+        let Self {
+            hostname,
+            postmaster,
+            listener,
+            tls,
+            added,
+        } = self;
         format!(
             "hostname = \"{hostname}\"\npostmaster = \"{postmaster}\"\n\
              [[listener]]\nname = \"mx\"\naddress = [\"{listener}\"]\ntls = \"{tls}\"\n{added}"

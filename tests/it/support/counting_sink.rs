@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 
-use gatepost::address::{Mailbox, ReversePath};
-use gatepost::envelope::{Envelope, Recipient};
-use gatepost::spool::{Spool as _, SqliteSpool};
+use gatepost::smtp::address::{Mailbox, ReversePath};
+use gatepost::smtp::envelope::{Envelope, Recipient};
+use gatepost::storage::spool::{Spool as _, SqliteSpool};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
@@ -37,9 +37,15 @@ pub(crate) struct Sink {
 
 impl Sink {
     pub(crate) async fn start(leave: usize) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("loopback");
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+            .await
+            .expect("loopback");
         let address = listener.local_addr().expect("bound");
-        let sink = Self { address, leave: Arc::new(Semaphore::new(leave)), seen: Arc::default() };
+        let sink = Self {
+            address,
+            leave: Arc::new(Semaphore::new(leave)),
+            seen: Arc::default(),
+        };
         let serving = sink.clone();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
@@ -108,7 +114,8 @@ impl Sink {
                 self.leave.acquire().await.ok()?.forget();
                 self.seen(|seen| {
                     seen.per_session[session] += 1;
-                    to.drain(..).for_each(|to| *seen.taken.entry(to).or_default() += 1);
+                    to.drain(..)
+                        .for_each(|to| *seen.taken.entry(to).or_default() += 1);
                 });
                 stream.write_all(b"250 taken\r\n").await.ok()?;
             }
@@ -116,8 +123,8 @@ impl Sink {
     }
 }
 
-/// Puts messages into a spool that no relay has, one for each recipient; `change` makes of each envelope
-/// what it will.
+/// Puts messages into a spool that no relay has, one for each recipient; `change` makes of each
+/// envelope what it will.
 pub(crate) async fn fill(
     spool: &std::path::Path,
     recipients: impl IntoIterator<Item = String>,
@@ -127,12 +134,18 @@ pub(crate) async fn fill(
     let (done, mut all_done) = mpsc::channel::<()>(1);
     for recipient in recipients {
         let recipient = Recipient::new(Mailbox::parse(&recipient).expect("an address"));
-        let mut envelope = Envelope::new(ReversePath::parse(SENDER).expect("an address"), vec![recipient]);
+        let mut envelope = Envelope::new(
+            ReversePath::parse(SENDER).expect("an address"),
+            vec![recipient],
+        );
         change(&mut envelope);
         let (spool, done) = (Arc::clone(&spool), done.clone());
         tokio::spawn(async move {
             let mut draft = spool.draft();
-            draft.write(b"Subject: test\r\n\r\nbody\r\n").await.expect("room");
+            draft
+                .write(b"Subject: test\r\n\r\nbody\r\n")
+                .await
+                .expect("room");
             spool.commit(draft, envelope).await.expect("stored");
             drop(done);
         });

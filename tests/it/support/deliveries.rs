@@ -4,20 +4,20 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use gatepost::address::{Host, Mailbox, ReversePath};
 use gatepost::config::Config;
 use gatepost::discovery::Discovery;
 use gatepost::discovery::history::History;
 use gatepost::discovery::mta_sts::{MtaSts, POLICY_FETCH_TIMEOUT, WebSource};
-use gatepost::dns::Dns;
-use gatepost::envelope::{Envelope, QueueId, Recipient};
-use gatepost::failure::{Failure, RecipientOutcome};
-use gatepost::handshake::TlsMaterial;
-use gatepost::https::Https;
-use gatepost::outbound::{Attempt, AttemptResult, Outbound, RecipientResult};
-use gatepost::running_config::{RunningConfig, Snapshot};
-use gatepost::spool::{Body, Entry};
-use gatepost::tlsrpt::Reporter;
+use gatepost::net::dns::Dns;
+use gatepost::net::https::Https;
+use gatepost::net::tls_io::TlsMaterial;
+use gatepost::policy::failure::{Failure, RecipientOutcome};
+use gatepost::relay::outbound::{Attempt, AttemptResult, Outbound, RecipientResult};
+use gatepost::relay::running_config::{RunningConfig, Snapshot};
+use gatepost::relay::tlsrpt::Reporter;
+use gatepost::smtp::address::{Host, Mailbox, ReversePath};
+use gatepost::smtp::envelope::{Envelope, QueueId, Recipient};
+use gatepost::storage::spool::{Body, Entry};
 
 use super::certificates::Authority;
 use super::config::ConfigBuilder;
@@ -60,14 +60,24 @@ impl World {
     pub(crate) async fn with(records: &str) -> Self {
         let names = NameServer::start(&[("example", records)]).await;
         let dns = format!("servers = [\"{}\"]", names.address);
-        Self { _names: Some(names), ..Self::of(Authority::root("The Test Authority"), dns) }
+        Self {
+            _names: Some(names),
+            ..Self::of(Authority::root("The Test Authority"), dns)
+        }
     }
 
     /// One that trusts this authority, and asks for names as these lines of `[dns]` say.
     pub(crate) fn of(authority: Authority, dns: String) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         std::fs::write(folder.path().join("ca.pem"), authority.pem()).expect("the folder is ours");
-        Self { authority, folder, dns, policy_port: 443, handshake: "5s", _names: None }
+        Self {
+            authority,
+            folder,
+            dns,
+            policy_port: 443,
+            handshake: "5s",
+            _names: None,
+        }
     }
 
     /// A configuration that trusts the authority, with these connectors.
@@ -100,14 +110,22 @@ impl World {
         let dns = Dns::new(&config.dns).expect("a resolver");
         let (material, _) = TlsMaterial::load(&config).expect("a configuration that can be loaded");
         let web = WebSource::new(dns.clone(), Https::new(dns, material.https().clone()));
-        let policies = MtaSts::open(folder, web.with_port_and_timeout(self.policy_port, POLICY_FETCH_TIMEOUT))
-            .expect("our own version");
-        Discovery::new(policies, History::open(folder, jiff::Timestamp::now()).expect("a memory"))
+        let policies = MtaSts::open(
+            folder,
+            web.with_port_and_timeout(self.policy_port, POLICY_FETCH_TIMEOUT),
+        )
+        .expect("our own version");
+        Discovery::new(
+            policies,
+            History::open(folder, jiff::Timestamp::now()).expect("a memory"),
+        )
     }
 
     /// A folder of its own, for what is known outside of connectors.
     pub(crate) fn folder(&self) -> PathBuf {
-        tempfile::tempdir_in(self.folder.path()).expect("a folder").keep()
+        tempfile::tempdir_in(self.folder.path())
+            .expect("a folder")
+            .keep()
     }
 
     pub(crate) fn outbound(&self, connectors: &str) -> Outbound {
@@ -115,13 +133,19 @@ impl World {
     }
 
     pub(crate) fn observed(&self, connectors: &str, reporter: Reporter) -> Outbound {
-        Outbound::new(RunningConfig::new(self.snapshot(connectors)), self.discovery(&self.folder()), reporter)
+        Outbound::new(
+            RunningConfig::new(self.snapshot(connectors)),
+            self.discovery(&self.folder()),
+            reporter,
+        )
     }
 }
 
 /// A connector as TOML, with `more` lines in `[connector.outbound]`.
 pub(crate) fn connector(name: &str, domains: &[&str], more: &str) -> String {
-    format!("[[connector]]\nname = \"{name}\"\ndomains = {domains:?}\n[connector.outbound]\n{more}\n")
+    format!(
+        "[[connector]]\nname = \"{name}\"\ndomains = {domains:?}\n[connector.outbound]\n{more}\n"
+    )
 }
 
 pub(crate) const CONTENT: &[u8] = b"Subject: test\r\n\r\n.a line with a dot\r\n";
@@ -147,26 +171,44 @@ pub(crate) fn reload(outbound: &Outbound, snapshot: Snapshot) {
 pub(crate) fn attempt(entry: Entry) -> Attempt {
     let host: Host = entry.envelope.recipients[0].mailbox.host().clone();
     let recipients = (0..entry.envelope.recipients.len()).collect();
-    Attempt { entry: Arc::new(entry), recipients, apart: Vec::new(), host, may_be_last: false }
+    Attempt {
+        entry: Arc::new(entry),
+        recipients,
+        apart: Vec::new(),
+        host,
+        may_be_last: false,
+    }
 }
 
 pub(crate) async fn deliver(outbound: &Outbound, entry: Entry) -> AttemptResult {
     let count = entry.envelope.recipients.len();
     let report = outbound.deliver(attempt(entry)).await;
-    let mut told: Vec<usize> = report.results.iter().map(|result| result.recipient).collect();
+    let mut told: Vec<usize> = report
+        .results
+        .iter()
+        .map(|result| result.recipient)
+        .collect();
     told.sort_unstable();
-    assert_eq!(told, (0..count).collect::<Vec<_>>(), "each recipient has one result: {report:?}");
+    assert_eq!(
+        told,
+        (0..count).collect::<Vec<_>>(),
+        "each recipient has one result: {report:?}"
+    );
     report
 }
 
 /// The result of a recipient.
 pub(crate) fn result(report: &AttemptResult, recipient: usize) -> &RecipientResult {
-    report.results.iter().find(|result| result.recipient == recipient).expect("a result")
+    report
+        .results
+        .iter()
+        .find(|result| result.recipient == recipient)
+        .expect("a result")
 }
 
 /// `delivered`, or `deferred 4.7.4` and the like.
 pub(crate) fn outcome(report: &AttemptResult, recipient: usize) -> String {
-    use gatepost::failure::Persistence::{Permanent, Transient};
+    use gatepost::policy::failure::Persistence::{Permanent, Transient};
     match &result(report, recipient).outcome {
         RecipientOutcome::Delivered(_) => "delivered".to_owned(),
         RecipientOutcome::Deferred(failure) => format!("deferred {}", failure.enhanced(Transient)),
@@ -177,9 +219,9 @@ pub(crate) fn outcome(report: &AttemptResult, recipient: usize) -> String {
 
 pub(crate) fn failure(report: &AttemptResult, recipient: usize) -> &Failure {
     match &result(report, recipient).outcome {
-        RecipientOutcome::Deferred(failure) | RecipientOutcome::Held(failure) | RecipientOutcome::Bounced(failure) => {
-            failure
-        }
+        RecipientOutcome::Deferred(failure)
+        | RecipientOutcome::Held(failure)
+        | RecipientOutcome::Bounced(failure) => failure,
         RecipientOutcome::Delivered(reply) => panic!("it was delivered: {reply}"),
     }
 }

@@ -15,11 +15,18 @@ impl Mounted {
     /// `None` where we may not; root may.
     pub(crate) fn on(folder: PathBuf, size: u64) -> Option<Self> {
         let size = format!("size={size},mode=700");
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "gatepost-test"]).arg(&folder).output();
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &size, "gatepost-test"])
+            .arg(&folder)
+            .output();
         if mounted.is_ok_and(|mounted| mounted.status.success()) {
             return Some(Self(folder));
         }
-        assert_ne!(fs::metadata("/proc/self").map_or(0, |own| own.uid()), 0, "root cannot mount a small file system");
+        assert_ne!(
+            fs::metadata("/proc/self").map_or(0, |own| own.uid()),
+            0,
+            "root cannot mount a small file system"
+        );
         println!("SKIPPED: a small file system could not be mounted; run this as root");
         None
     }
@@ -29,7 +36,11 @@ impl Drop for Mounted {
     fn drop(&mut self) {
         // Lazily: a relay that is still being killed must not keep it.
         let unmounted = Command::new("umount").arg("--lazy").arg(&self.0).status();
-        assert!(unmounted.is_ok_and(|status| status.success()), "{} is still mounted", self.0.display());
+        assert!(
+            unmounted.is_ok_and(|status| status.success()),
+            "{} is still mounted",
+            self.0.display()
+        );
     }
 }
 
@@ -42,7 +53,8 @@ impl Ballast {
         Self(file)
     }
 
-    /// Takes whatever is free, again and again for a while, although the relay takes and gives back some in between.
+    /// Takes whatever is free, again and again for a while, although the relay takes and gives back
+    /// some in between.
     pub(crate) fn fill(&self, time: Duration) {
         let mut file = fs::File::create(&self.0).expect("the ballast");
         let (block, until) = (vec![0; 256 << 10], Instant::now() + time);

@@ -23,7 +23,8 @@ fn name(text: &str) -> Name {
     Name::from_str(text).expect("a name")
 }
 
-/// `example MX 10 mx.example`, one record a line; names are complete without a dot at the end, but "." is the root.
+/// `example MX 10 mx.example`, one record a line; names are complete without a dot at the end, but
+/// "." is the root.
 fn record(line: &str) -> Record {
     let words: Vec<&str> = line.split_whitespace().collect();
     let data = match words[1..] {
@@ -32,7 +33,9 @@ fn record(line: &str) -> Record {
             IpAddr::V6(_) => panic!("{line}"),
         },
         ["AAAA", address] => RData::AAAA(AAAA(address.parse().expect("an address"))),
-        ["MX", preference, host] => RData::MX(MX::new(preference.parse().expect("a number"), full(host))),
+        ["MX", preference, host] => {
+            RData::MX(MX::new(preference.parse().expect("a number"), full(host)))
+        }
         // One character-string: the rest of the line.
         ["TXT", ..] => RData::TXT(TXT::new(vec![words[2..].join(" ")])),
         ["CNAME", target] => RData::CNAME(CNAME(full(target))),
@@ -48,7 +51,8 @@ fn full(text: &str) -> Name {
 }
 
 impl NameServer {
-    /// Serves `zones`, each with its records. A question about any other zone is answered with REFUSED.
+    /// Serves `zones`, each with its records. A question about any other zone is answered with
+    /// REFUSED.
     pub(crate) async fn start(zones: &[(&str, &str)]) -> Self {
         let mut catalog = Catalog::new();
         for (origin, records) in zones {
@@ -61,7 +65,11 @@ impl NameServer {
             );
             let soa = SOA::new(full("ns.invalid"), full("root.invalid"), 1, 60, 60, 60, 60);
             zone.upsert_mut(Record::from_rdata(origin.clone(), 60, RData::SOA(soa)), 0);
-            for line in records.lines().map(str::trim).filter(|line| !line.is_empty()) {
+            for line in records
+                .lines()
+                .map(str::trim)
+                .filter(|line| !line.is_empty())
+            {
                 assert!(zone.upsert_mut(record(line), 0), "{line}");
             }
             catalog.upsert(LowerName::new(&origin), vec![Arc::new(zone)]);
@@ -71,14 +79,19 @@ impl NameServer {
         let mut server = Server::new(catalog);
         server.register_socket(udp);
         server.register_listener(tcp, Duration::from_secs(5), 4096);
-        Self { address, _server: server }
+        Self {
+            address,
+            _server: server,
+        }
     }
 }
 
 /// The same port for UDP and TCP: one that is free for one may be in use for the other.
 async fn one_port() -> (UdpSocket, TcpListener) {
     for _ in 0..100 {
-        let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("loopback");
+        let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+            .await
+            .expect("loopback");
         if let Ok(udp) = UdpSocket::bind(tcp.local_addr().expect("bound")).await {
             return (udp, tcp);
         }

@@ -38,40 +38,60 @@ impl Fields {
             }
             if line.starts_with([' ', '\t']) {
                 assert!(!line.trim().is_empty(), "a line of white space alone");
-                let last = fields.last_mut().unwrap_or_else(|| panic!("{line:?} continues nothing"));
+                let last = fields
+                    .last_mut()
+                    .unwrap_or_else(|| panic!("{line:?} continues nothing"));
                 last.1 = format!("{} {}", last.1, line.trim_start());
                 continue;
             }
-            let (name, value) = line.split_once(": ").unwrap_or_else(|| panic!("{line:?} is no field"));
-            assert!(name.bytes().all(|octet| octet.is_ascii_alphanumeric() || octet == b'-'), "{line:?} is no field");
+            let (name, value) = line
+                .split_once(": ")
+                .unwrap_or_else(|| panic!("{line:?} is no field"));
+            assert!(
+                name.bytes()
+                    .all(|octet| octet.is_ascii_alphanumeric() || octet == b'-'),
+                "{line:?} is no field"
+            );
             fields.push((name.to_owned(), value.to_owned()));
         }
     }
 
     /// The one field of this name, where there is one.
     pub(crate) fn find(&self, name: &str) -> Option<&str> {
-        let mut found = self.0.iter().filter(|field| field.0.eq_ignore_ascii_case(name));
+        let mut found = self
+            .0
+            .iter()
+            .filter(|field| field.0.eq_ignore_ascii_case(name));
         let first = found.next();
         assert!(found.next().is_none(), "{name} stands twice in {self:?}");
         first.map(|field| field.1.as_str())
     }
 
     pub(crate) fn get(&self, name: &str) -> &str {
-        self.find(name).unwrap_or_else(|| panic!("there is no {name} in {self:?}"))
+        self.find(name)
+            .unwrap_or_else(|| panic!("there is no {name} in {self:?}"))
     }
 
     /// What follows `kind;`.
     fn typed(&self, name: &str, kinds: &[&str]) -> Option<&str> {
         let value = self.find(name)?;
-        let (kind, rest) = value.split_once("; ").unwrap_or_else(|| panic!("{name}: {value} has no type"));
-        assert!(kinds.contains(&kind), "{name}: {value} is not one of {kinds:?}");
+        let (kind, rest) = value
+            .split_once("; ")
+            .unwrap_or_else(|| panic!("{name}: {value} has no type"));
+        assert!(
+            kinds.contains(&kind),
+            "{name}: {value} is not one of {kinds:?}"
+        );
         assert!(!rest.is_empty(), "{name}: {value} is empty");
         Some(rest)
     }
 
     fn only(&self, names: &[&str]) {
         for (name, _) in &self.0 {
-            assert!(names.contains(&name.as_str()), "{name} is none of {names:?}");
+            assert!(
+                names.contains(&name.as_str()),
+                "{name} is none of {names:?}"
+            );
             self.get(name);
         }
     }
@@ -92,26 +112,53 @@ impl Report {
         let boundary = outer(&header, body);
         let parts = parts(body, &boundary);
         assert_eq!(parts.len(), 3, "{whole}");
-        let encodings: Vec<_> = parts.iter().map(|part| part.0.find("Content-Transfer-Encoding")).collect();
+        let encodings: Vec<_> = parts
+            .iter()
+            .map(|part| part.0.find("Content-Transfer-Encoding"))
+            .collect();
         let is_eight_bit = encodings.contains(&Some("8bit"));
-        assert_eq!(header.find("Content-Transfer-Encoding"), is_eight_bit.then_some("8bit"), "RFC 2045 §6.4");
+        assert_eq!(
+            header.find("Content-Transfer-Encoding"),
+            is_eight_bit.then_some("8bit"),
+            "RFC 2045 §6.4"
+        );
         for ((fields, content), encoding) in parts.iter().zip(encodings) {
             fields.only(&["Content-Type", "Content-Transfer-Encoding"]);
             match encoding {
                 Some("quoted-printable") => {
                     let kind = fields.get("Content-Type");
-                    // RFC 2046 §5.2.1, RFC 3464 §2.1; RFC 6532 §3.7 and RFC 6533 §5 allow it of their own.
-                    assert!(kind.starts_with("text/") || kind.starts_with("message/global"), "{kind} is encoded");
+                    // RFC 2046 §5.2.1, RFC 3464 §2.1; RFC 6532 §3.7 and RFC 6533 §5 allow it of
+                    // their own.
+                    assert!(
+                        kind.starts_with("text/") || kind.starts_with("message/global"),
+                        "{kind} is encoded"
+                    );
                 }
-                encoding => assert_eq!(encoding, (!content.is_ascii()).then_some("8bit"), "{content}"),
+                encoding => assert_eq!(
+                    encoding,
+                    (!content.is_ascii()).then_some("8bit"),
+                    "{content}"
+                ),
             }
         }
-        let parts: Vec<_> = parts.iter().map(|(fields, content)| (fields.clone(), decoded(fields, content))).collect();
-        let [people, status, returned] = parts.as_slice() else { unreachable!("as many as before") };
+        let parts: Vec<_> = parts
+            .iter()
+            .map(|(fields, content)| (fields.clone(), decoded(fields, content)))
+            .collect();
+        let [people, status, returned] = parts.as_slice() else {
+            unreachable!("as many as before")
+        };
         assert_eq!(people.0.get("Content-Type"), "text/plain; charset=utf-8");
         let kind = status.0.get("Content-Type").to_owned();
-        assert_eq!(kind == "message/global-delivery-status", !status.1.is_ascii(), "{kind}");
-        assert!(kind == "message/global-delivery-status" || kind == "message/delivery-status", "{kind}");
+        assert_eq!(
+            kind == "message/global-delivery-status",
+            !status.1.is_ascii(),
+            "{kind}"
+        );
+        assert!(
+            kind == "message/global-delivery-status" || kind == "message/delivery-status",
+            "{kind}"
+        );
         let (message, recipients) = groups(&status.1);
         check_message(&message);
         recipients.iter().for_each(check_recipient);
@@ -120,7 +167,10 @@ impl Report {
             message,
             recipients,
             kind,
-            returned: (returned.0.get("Content-Type").to_owned(), returned.1.clone()),
+            returned: (
+                returned.0.get("Content-Type").to_owned(),
+                returned.1.clone(),
+            ),
             header,
             whole,
         }
@@ -129,15 +179,26 @@ impl Report {
     /// Whom it tells of, in their order, each with its action and status.
     pub(crate) fn tells(&self) -> Vec<(String, String, String)> {
         let about = |fields: &Fields| {
-            let recipient = fields.typed("Final-Recipient", &["rfc822", "utf-8"]).expect("checked");
-            (recipient.to_owned(), fields.get("Action").to_owned(), fields.get("Status").to_owned())
+            let recipient = fields
+                .typed("Final-Recipient", &["rfc822", "utf-8"])
+                .expect("checked");
+            (
+                recipient.to_owned(),
+                fields.get("Action").to_owned(),
+                fields.get("Status").to_owned(),
+            )
         };
         self.recipients.iter().map(about).collect()
     }
 
     /// It tells of one recipient, who is this one.
     pub(crate) fn only(&self, recipient: &str, action: &str, status: &str) -> &Fields {
-        assert_eq!(self.tells(), [(recipient.to_owned(), action.to_owned(), status.to_owned())], "{}", self.whole);
+        assert_eq!(
+            self.tells(),
+            [(recipient.to_owned(), action.to_owned(), status.to_owned())],
+            "{}",
+            self.whole
+        );
         &self.recipients[0]
     }
 }
@@ -161,17 +222,29 @@ fn outer(header: &Fields, body: &str) -> String {
     assert_eq!(header.get("MIME-Version"), "1.0");
     let kind = header.get("Content-Type");
     let boundary = kind.strip_prefix("multipart/report; report-type=delivery-status; boundary=\"");
-    let boundary = boundary.and_then(|rest| rest.strip_suffix('"')).unwrap_or_else(|| panic!("{kind}"));
-    assert!(boundary.len() <= 70 && body.contains(boundary), "{boundary}");
+    let boundary = boundary
+        .and_then(|rest| rest.strip_suffix('"'))
+        .unwrap_or_else(|| panic!("{kind}"));
+    assert!(
+        boundary.len() <= 70 && body.contains(boundary),
+        "{boundary}"
+    );
     boundary.to_owned()
 }
 
 /// The parts: each with its header.
 fn parts<'a>(body: &'a str, boundary: &str) -> Vec<(Fields, &'a str)> {
-    let (_, rest) = body.split_once(&format!("\r\n--{boundary}\r\n")).expect("a first part");
-    let (parts, after) = rest.split_once(&format!("\r\n--{boundary}--\r\n")).expect("an end of the parts");
+    let (_, rest) = body
+        .split_once(&format!("\r\n--{boundary}\r\n"))
+        .expect("a first part");
+    let (parts, after) = rest
+        .split_once(&format!("\r\n--{boundary}--\r\n"))
+        .expect("an end of the parts");
     assert_eq!(after, "", "nothing comes behind the parts");
-    parts.split(&format!("\r\n--{boundary}\r\n")).map(Fields::read).collect()
+    parts
+        .split(&format!("\r\n--{boundary}\r\n"))
+        .map(Fields::read)
+        .collect()
 }
 
 /// The content of a part, without its encoding.
@@ -180,7 +253,9 @@ fn decoded(fields: &Fields, content: &str) -> String {
         return content.to_owned();
     }
     assert!(
-        content.split("\r\n").all(|line| line.len() <= 76 && !line.ends_with([' ', '\t'])),
+        content
+            .split("\r\n")
+            .all(|line| line.len() <= 76 && !line.ends_with([' ', '\t'])),
         "RFC 2045 §6.7: {content}"
     );
     let joined = content.replace("=\r\n", "");
@@ -189,7 +264,11 @@ fn decoded(fields: &Fields, content: &str) -> String {
     while let Some((first, after)) = rest.split_first() {
         if *first == b'=' {
             let hex = std::str::from_utf8(&after[..2]).expect("two digits");
-            assert!(hex.bytes().all(|digit| digit.is_ascii_digit() || (b'A'..=b'F').contains(&digit)), "={hex}");
+            assert!(
+                hex.bytes()
+                    .all(|digit| digit.is_ascii_digit() || (b'A'..=b'F').contains(&digit)),
+                "={hex}"
+            );
             octets.push(u8::from_str_radix(hex, 16).expect("checked"));
             rest = &after[2..];
         } else {
@@ -216,7 +295,10 @@ fn groups(status: &str) -> (Fields, Vec<Fields>) {
 
 fn check_message(fields: &Fields) {
     fields.only(&["Original-Envelope-Id", "Reporting-MTA", "Arrival-Date"]);
-    assert_eq!(fields.typed("Reporting-MTA", &["dns"]), Some("relay.example.com"));
+    assert_eq!(
+        fields.typed("Reporting-MTA", &["dns"]),
+        Some("relay.example.com")
+    );
     fields.date("Arrival-Date");
 }
 
@@ -231,30 +313,56 @@ fn check_recipient(fields: &Fields) {
         "Last-Attempt-Date",
         "Will-Retry-Until",
     ]);
-    let recipient = fields.typed("Final-Recipient", &["rfc822", "utf-8"]).expect("a recipient");
+    let recipient = fields
+        .typed("Final-Recipient", &["rfc822", "utf-8"])
+        .expect("a recipient");
     // In seven bits, characters are named by their numbers (RFC 6533 §3).
-    let kind = if recipient.is_ascii() && !recipient.contains("\\x{") { "rfc822; " } else { "utf-8; " };
-    assert!(fields.get("Final-Recipient").starts_with(kind), "{fields:?}");
+    let kind = if recipient.is_ascii() && !recipient.contains("\\x{") {
+        "rfc822; "
+    } else {
+        "utf-8; "
+    };
+    assert!(
+        fields.get("Final-Recipient").starts_with(kind),
+        "{fields:?}"
+    );
     let class = match fields.get("Action") {
         "failed" => 5,
         "delayed" => 4,
         "relayed" => 2,
         other => panic!("{other} is no action"),
     };
-    let status: Vec<_> = fields.get("Status").split('.').map(|part| u16::from_str(part).expect("a number")).collect();
+    let status: Vec<_> = fields
+        .get("Status")
+        .split('.')
+        .map(|part| u16::from_str(part).expect("a number"))
+        .collect();
     assert!(status.len() == 3 && status[0] == class, "{fields:?}");
-    assert!(fields.find("Will-Retry-Until").is_none() || class == 4, "RFC 3464 §2.3.9");
+    assert!(
+        fields.find("Will-Retry-Until").is_none() || class == 4,
+        "RFC 3464 §2.3.9"
+    );
     fields.date("Will-Retry-Until");
     fields.date("Last-Attempt-Date");
     if let Some(host) = fields.typed("Remote-MTA", &["dns"]) {
-        let inside = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
-        let is_name = host.bytes().all(|octet| octet.is_ascii_alphanumeric() || b".-".contains(&octet));
-        assert!(inside.is_some() || is_name, "{host} is neither a name nor an address");
+        let inside = host
+            .strip_prefix('[')
+            .and_then(|rest| rest.strip_suffix(']'));
+        let is_name = host
+            .bytes()
+            .all(|octet| octet.is_ascii_alphanumeric() || b".-".contains(&octet));
+        assert!(
+            inside.is_some() || is_name,
+            "{host} is neither a name nor an address"
+        );
     }
     if let Some(code) = fields.typed("Diagnostic-Code", &["smtp", "x-gatepost"])
         && fields.get("Diagnostic-Code").starts_with("smtp")
     {
-        assert!(code.len() > 4 && code[..3].bytes().all(|octet| octet.is_ascii_digit()), "{code} is no reply");
+        assert!(
+            code.len() > 4 && code[..3].bytes().all(|octet| octet.is_ascii_digit()),
+            "{code} is no reply"
+        );
     }
 }
 
@@ -279,13 +387,19 @@ fn the_reader_is_strict() {
         ("dns; [192.0.2.1]", "[192.0.2.1]"),
         ("Action: failed", "Action: lost"),
         ("Action: failed", "Action: failed\r\nAction: failed"),
-        ("Action: failed", "Action: failed\r\nWill-Retry-Until: Mon, 2 Jan 2006 15:04:05 +0000"),
+        (
+            "Action: failed",
+            "Action: failed\r\nWill-Retry-Until: Mon, 2 Jan 2006 15:04:05 +0000",
+        ),
         ("Action: failed", "Action: failed\r\nX-Other: field"),
         ("\r\nReporting-MTA", "\r\n\r\nReporting-MTA"),
         ("rfc822; c@example", "utf-8; c@example"),
         ("Date: Mon", "Date: Someday"),
         ("--b--\r\n", "--b--\r\nmore\r\n"),
-        ("message/delivery-status", "message/delivery-status\r\nContent-Transfer-Encoding: 8bit"),
+        (
+            "message/delivery-status",
+            "message/delivery-status\r\nContent-Transfer-Encoding: 8bit",
+        ),
     ] {
         let broken = sound.replacen(from, to, 1);
         assert_ne!(broken, sound);

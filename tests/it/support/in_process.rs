@@ -1,17 +1,17 @@
-//! A relay in this process, with its spool in a folder of its own, peers it delivers to, and a client
-//! that hands it mail.
+//! A relay in this process, with its spool in a folder of its own, peers it delivers to, and a
+//! client that hands it mail.
 
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use gatepost::address::Host;
 use gatepost::config::Config;
 use gatepost::daemon::{self, RunningDaemon};
-use gatepost::handshake::TlsMaterial;
-use gatepost::scheduler::Observer;
-use gatepost::tls::{Groups, Handshake, Hello};
+use gatepost::net::tls_io::TlsMaterial;
+use gatepost::policy::tls::{Groups, Handshake, Hello};
+use gatepost::relay::scheduler::Observer;
+use gatepost::smtp::address::Host;
 use rusqlite::OpenFlags;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -36,14 +36,22 @@ pub(crate) async fn until<T>(what: &str, mut asked: impl FnMut() -> Option<T>) -
         if let Some(answer) = asked() {
             return answer;
         }
-        assert!(Instant::now() < deadline, "{what}: that has not come to pass");
+        assert!(
+            Instant::now() < deadline,
+            "{what}: that has not come to pass"
+        );
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
-/// A connector for one domain, with the smart host that it leads to and more lines of its outbound table.
+/// A connector for one domain, with the smart host that it leads to and more lines of its outbound
+/// table.
 pub(crate) fn connector(domain: &str, to: SocketAddr, more: &str) -> String {
-    let tls = if more.contains("tls =") { "" } else { "tls = \"off\"\n" };
+    let tls = if more.contains("tls =") {
+        ""
+    } else {
+        "tls = \"off\"\n"
+    };
     format!(
         "[[connector]]\nname = \"{domain}\"\ndomains = [\"{domain}\"]\n[connector.outbound]\nroute = [\"{to}\"]\n{tls}{more}\n"
     )
@@ -55,9 +63,18 @@ pub(crate) async fn willing() -> Peer {
 }
 
 /// A peer with these keywords and, to commands that begin so, these answers.
-pub(crate) async fn peer(keywords: &'static [&'static str], answers: &[(&'static str, &'static str)]) -> Peer {
-    let manner = Manner { keywords, ..Manner::new(Starttls::NotOffered) };
-    Peer::start(answers.iter().fold(manner, |manner, (command, answer)| manner.answer(command, answer))).await
+pub(crate) async fn peer(
+    keywords: &'static [&'static str],
+    answers: &[(&'static str, &'static str)],
+) -> Peer {
+    let manner = Manner {
+        keywords,
+        ..Manner::new(Starttls::NotOffered)
+    };
+    Peer::start(answers.iter().fold(manner, |manner, (command, answer)| {
+        manner.answer(command, answer)
+    }))
+    .await
 }
 
 /// The relay, and where its senders and its postmaster get their mail.
@@ -79,7 +96,12 @@ impl World {
         let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
         let config = configured(folder.path(), home.address, before, connectors);
         let (address, running) = run(config, Arc::new(|_, _| ())).await;
-        Self { home, address, folder, running }
+        Self {
+            home,
+            address,
+            folder,
+            running,
+        }
     }
 
     /// Sends a message, its envelope as MAIL and RCPT have it, and gives its queue id.
@@ -93,15 +115,28 @@ impl World {
     }
 
     /// A client that has gone on under TLS.
-    pub(crate) async fn client_under_tls(&self) -> Client<impl AsyncRead + AsyncWrite + Unpin + use<>> {
+    pub(crate) async fn client_under_tls(
+        &self,
+    ) -> Client<impl AsyncRead + AsyncWrite + Unpin + use<>> {
         let mut client = Client::connect(self.address).await;
         client.says("STARTTLS", "220").await;
         let config = configured(self.folder.path(), self.home.address, "", &[]);
         let (tls, _) = TlsMaterial::load(&config).expect("a client has no files");
         let name = Host::parse("relay.example.com").expect("a name");
-        let (stream, hello) = (client.0.into_inner(), Hello { groups: Groups::PostQuantumFirst, sni: true });
-        let shaking = tls.client(&config.connectors[0]).connect(stream, &name, hello, Handshake::Full);
-        let (stream, _) = timeout(PATIENCE, shaking).await.expect("in time").expect("a handshake");
+        let (stream, hello) = (
+            client.0.into_inner(),
+            Hello {
+                groups: Groups::PostQuantumFirst,
+                sni: true,
+            },
+        );
+        let shaking =
+            tls.client(&config.connectors[0])
+                .connect(stream, &name, hello, Handshake::Full);
+        let (stream, _) = timeout(PATIENCE, shaking)
+            .await
+            .expect("in time")
+            .expect("a handshake");
         let mut client = Client(BufReader::new(stream));
         client.says("EHLO client.example", "250").await;
         client
@@ -109,7 +144,10 @@ impl World {
 
     /// Waits until the queue is empty: all fates are known then, and all has been told.
     pub(crate) async fn is_done(&self) {
-        until("the queue is worked off", || queue(self.folder.path()).is_empty().then_some(())).await;
+        until("the queue is worked off", || {
+            queue(self.folder.path()).is_empty().then_some(())
+        })
+        .await;
     }
 
     /// What has come home, as reports; each with the addresses it was sent to.
@@ -126,7 +164,10 @@ impl World {
                     to.last_mut().expect("MAIL came first").push(path);
                 }
             }
-            reports.extend(to.into_iter().zip(heard.messages.iter().map(|message| Report::read(message))));
+            reports.extend(
+                to.into_iter()
+                    .zip(heard.messages.iter().map(|message| Report::read(message))),
+            );
         }
         reports
     }
@@ -149,24 +190,45 @@ impl World {
     /// Ends the relay.
     pub(crate) async fn ends(mut self) -> (TempDir, Peer) {
         self.running.stop();
-        timeout(PATIENCE, self.running.ended()).await.expect("in time").expect("an orderly end");
+        timeout(PATIENCE, self.running.ended())
+            .await
+            .expect("in time")
+            .expect("an orderly end");
         (self.folder, self.home)
     }
 }
 
 /// A configuration. All mail without a connector goes home.
-pub(crate) fn configured(folder: &Path, home: SocketAddr, before: &str, connectors: &[String]) -> Config {
-    let tls = if before.contains("[tls]") { "opportunistic" } else { "off" };
+pub(crate) fn configured(
+    folder: &Path,
+    home: SocketAddr,
+    before: &str,
+    connectors: &[String],
+) -> Config {
+    let tls = if before.contains("[tls]") {
+        "opportunistic"
+    } else {
+        "off"
+    };
     let all = format!(
         "[[connector]]\nname = \"home\"\ndomains = [\"*\"]\n[connector.outbound]\nroute = [\"{home}\"]\ntls = \"off\"\n"
     );
-    let least = ConfigBuilder::running().tls(tls).table("evidence", "path = \"\"");
-    let least = least.table("relay", "networks = [\"127.0.0.0/8\"]").with(before).with(&all);
-    let mut config = connectors.iter().fold(least, |config, connector| config.with(connector)).parse_in(folder);
+    let least = ConfigBuilder::running()
+        .tls(tls)
+        .table("evidence", "path = \"\"");
+    let least = least
+        .table("relay", "networks = [\"127.0.0.0/8\"]")
+        .with(before)
+        .with(&all);
+    let mut config = connectors
+        .iter()
+        .fold(least, |config, connector| config.with(connector))
+        .parse_in(folder);
     // Tests do not wait half a minute, or an hour.
-    for (key, time) in
-        [("dsn_gather", &mut config.queue.dsn_gather), ("postmaster_digest", &mut config.queue.postmaster_digest)]
-    {
+    for (key, time) in [
+        ("dsn_gather", &mut config.queue.dsn_gather),
+        ("postmaster_digest", &mut config.queue.postmaster_digest),
+    ] {
         if !before.contains(key) {
             *time = Duration::from_millis(200);
         }
@@ -176,7 +238,9 @@ pub(crate) fn configured(folder: &Path, home: SocketAddr, before: &str, connecto
 
 /// Starts a relay; says where it listens.
 pub(crate) async fn run(config: Config, observer: Observer) -> (SocketAddr, RunningDaemon) {
-    let running = daemon::start(config, observer).await.unwrap_or_else(|error| panic!("{error}"));
+    let running = daemon::start(config, observer)
+        .await
+        .unwrap_or_else(|error| panic!("{error}"));
     (running.addresses[0].1, running)
 }
 
@@ -184,14 +248,19 @@ pub(crate) async fn run(config: Config, observer: Observer) -> (SocketAddr, Runn
 pub(crate) fn queue(folder: &Path) -> Vec<(String, Value)> {
     let open = || {
         let file = folder.join("spool/queue.db");
-        let database = rusqlite::Connection::open_with_flags(file, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        let database =
+            rusqlite::Connection::open_with_flags(file, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
         database.busy_timeout(PATIENCE)?;
         let mut rows = database.prepare("SELECT name, envelope FROM queue ORDER BY id")?;
-        let rows = rows.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))?;
+        let rows = rows.query_map([], |row| {
+            Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?))
+        })?;
         rows.collect::<rusqlite::Result<Vec<_>>>()
     };
     let rows = open().expect("the queue can be read");
-    rows.into_iter().map(|(name, envelope)| (name, serde_json::from_str(&envelope).expect("JSON"))).collect()
+    rows.into_iter()
+        .map(|(name, envelope)| (name, serde_json::from_str(&envelope).expect("JSON")))
+        .collect()
 }
 
 /// A client of the relay that has said EHLO.
@@ -199,7 +268,11 @@ pub(crate) struct Client<S>(BufReader<S>);
 
 impl Client<TcpStream> {
     pub(crate) async fn connect(address: SocketAddr) -> Self {
-        let mut client = Self(BufReader::new(TcpStream::connect(address).await.expect("the relay listens")));
+        let mut client = Self(BufReader::new(
+            TcpStream::connect(address)
+                .await
+                .expect("the relay listens"),
+        ));
         client.reply("220").await;
         client.says("EHLO client.example", "250").await;
         client
@@ -209,7 +282,10 @@ impl Client<TcpStream> {
 impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     /// Says a line, and hears an answer that begins so.
     pub(crate) async fn says(&mut self, line: &str, expected: &str) -> String {
-        self.0.write_all(format!("{line}\r\n").as_bytes()).await.expect("a connection");
+        self.0
+            .write_all(format!("{line}\r\n").as_bytes())
+            .await
+            .expect("a connection");
         self.0.flush().await.expect("a connection");
         self.reply(expected).await
     }
@@ -217,9 +293,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     pub(crate) async fn reply(&mut self, expected: &str) -> String {
         loop {
             let mut line = String::new();
-            let read = timeout(PATIENCE, self.0.read_line(&mut line)).await.expect("in time").expect("text");
+            let read = timeout(PATIENCE, self.0.read_line(&mut line))
+                .await
+                .expect("in time")
+                .expect("text");
             assert!(read > 0, "the relay has closed the connection");
-            assert!(line.starts_with(expected), "{expected} was wanted, and heard was {line:?}");
+            assert!(
+                line.starts_with(expected),
+                "{expected} was wanted, and heard was {line:?}"
+            );
             if line.as_bytes().get(3) == Some(&b' ') {
                 return line.trim_end().to_owned();
             }
@@ -229,7 +311,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     /// DATA, and content that has no line with a leading dot; gives the queue id.
     pub(crate) async fn content(&mut self, content: &str) -> String {
         self.says("DATA", "354").await;
-        self.0.write_all(content.as_bytes()).await.expect("a connection");
+        self.0
+            .write_all(content.as_bytes())
+            .await
+            .expect("a connection");
         let taken = self.says(".", "250 2.0.0 Ok: queued as ").await;
         taken.rsplit(' ').next().expect("an id").to_owned()
     }

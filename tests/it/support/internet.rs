@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use gatepost::demo::policy_host::PolicyHost;
-use gatepost::outbound::{AttemptResult, Outbound};
+use gatepost::relay::outbound::{AttemptResult, Outbound};
 
 use super::certificates::{Authority, BOTH, Pair, server_config};
 use super::deliveries::{World, connector, result};
@@ -21,14 +21,27 @@ pub(crate) struct Internet {
 
 impl Internet {
     /// Serves these zones, below a signed `example`, and a policy host for `policies`.
-    pub(crate) async fn new(authority: Authority, zones: &[Written<'_>], policies: &[&str]) -> Self {
-        let hosts: Vec<String> = policies.iter().map(|domain| format!("mta-sts.{domain}")).collect();
+    pub(crate) async fn new(
+        authority: Authority,
+        zones: &[Written<'_>],
+        policies: &[&str],
+    ) -> Self {
+        let hosts: Vec<String> = policies
+            .iter()
+            .map(|domain| format!("mta-sts.{domain}"))
+            .collect();
         let pair = authority.issue(&hosts.iter().map(String::as_str).collect::<Vec<_>>());
-        let policies = PolicyHost::start(Arc::new(server_config(&pair, BOTH))).await.expect("loopback");
+        let policies = PolicyHost::start(Arc::new(server_config(&pair, BOTH)))
+            .await
+            .expect("loopback");
         let names = serve(zones).await;
         let mut world = World::of(authority, dns(&names));
         world.policy_port = policies.port;
-        Self { world, names, policies }
+        Self {
+            world,
+            names,
+            policies,
+        }
     }
 
     /// Serves other zones in the place of the first, to resolvers that are made from now on.
@@ -52,12 +65,20 @@ async fn serve(zones: &[Written<'_>]) -> Server {
 }
 
 fn dns(names: &Server) -> String {
-    format!("servers = [\"{}\"]\ntrust_anchor = \"{}\"", names.address, names.anchor("dnskey").display())
+    format!(
+        "servers = [\"{}\"]\ntrust_anchor = \"{}\"",
+        names.address,
+        names.anchor("dnskey").display()
+    )
 }
 
 /// A connector for everybody, by MX, with `more` lines.
 pub(crate) fn by_mx(peer: &Peer, more: &str) -> String {
-    connector("all", &["*"], &format!("port = {}\n{more}", peer.address.port()))
+    connector(
+        "all",
+        &["*"],
+        &format!("port = {}\n{more}", peer.address.port()),
+    )
 }
 
 /// A peer that takes TLS with this certificate.
@@ -86,26 +107,46 @@ pub(crate) fn sts(domain: &str, id: &str) -> String {
 
 /// The policy of a domain that lists these hosts.
 pub(crate) fn policy(mode: &str, hosts: &[&str]) -> String {
-    let hosts = hosts.iter().map(|host| format!("mx: {host}\r\n")).collect::<Vec<_>>().concat();
+    let hosts = hosts
+        .iter()
+        .map(|host| format!("mx: {host}\r\n"))
+        .collect::<Vec<_>>()
+        .concat();
     format!("version: STSv1\r\nmode: {mode}\r\n{hosts}max_age: 86400\r\n")
 }
 
 /// A TLSA record for a peer's certificate.
 pub(crate) fn tlsa(host: &str, peer: &Peer, pair: &Pair) -> String {
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &pair.chain[0]);
-    let hex = digest.as_ref().iter().map(|octet| format!("{octet:02x}")).collect::<Vec<_>>().concat();
+    let hex = digest
+        .as_ref()
+        .iter()
+        .map(|octet| format!("{octet:02x}"))
+        .collect::<Vec<_>>()
+        .concat();
     format!("_{}._tcp.{host} TLSA 3 0 1 {hex}\n", peer.address.port())
 }
 
 /// How the peer was known that the message went to.
 pub(crate) fn known_as(report: &AttemptResult) -> String {
-    result(report, 0).via.as_ref().expect("a session").clearance.authentication().to_string()
+    result(report, 0)
+        .via
+        .as_ref()
+        .expect("a session")
+        .clearance
+        .authentication()
+        .to_string()
 }
 
-/// What a peer must hear of a message that is not for it: a session that was ended in order, and no MAIL.
+/// What a peer must hear of a message that is not for it: a session that was ended in order, and no
+/// MAIL.
 pub(crate) async fn assert_told_nothing(peer: &Peer) {
     for heard in peer.heard_to_the_end().await {
         assert!(!heard.has("MAIL") && !heard.has("RCPT"), "{heard:?}");
-        assert_eq!(heard.commands.last().map(String::as_str), Some("QUIT"), "{heard:?}");
+        assert_eq!(
+            heard.commands.last().map(String::as_str),
+            Some("QUIT"),
+            "{heard:?}"
+        );
     }
 }

@@ -20,8 +20,15 @@ pub(crate) struct Message {
 impl Message {
     /// A message of about `size` octets, to `name` at each of the domains.
     pub(crate) fn new(name: &str, domains: &[&str], size: usize) -> Self {
-        let recipients = domains.iter().map(|domain| format!("{name}@{domain}")).collect();
-        Self { name: name.to_owned(), recipients, content: content(name, size) }
+        let recipients = domains
+            .iter()
+            .map(|domain| format!("{name}@{domain}"))
+            .collect();
+        Self {
+            name: name.to_owned(),
+            recipients,
+            content: content(name, size),
+        }
     }
 }
 
@@ -34,9 +41,15 @@ pub(crate) fn last_line(name: &str) -> String {
 fn content(name: &str, size: usize) -> Vec<u8> {
     let mut dice = Dice::new(u64::from(crc32fast::hash(name.as_bytes())));
     // Nothing is missing that the relay would add.
-    let whole = format!("Date: Thu, 1 Jan 1970 00:00:00 +0000\r\nMessage-ID: <{name}@sender.example>\r\n");
-    let relaxed = if name.ends_with(RELAXED) { "TLS-Required: No\r\n" } else { "" };
-    let mut text = format!("From: <{SENDER}>\r\nSubject: {name}\r\nX-Size: {size}\r\n{whole}{relaxed}\r\n");
+    let whole =
+        format!("Date: Thu, 1 Jan 1970 00:00:00 +0000\r\nMessage-ID: <{name}@sender.example>\r\n");
+    let relaxed = if name.ends_with(RELAXED) {
+        "TLS-Required: No\r\n"
+    } else {
+        ""
+    };
+    let mut text =
+        format!("From: <{SENDER}>\r\nSubject: {name}\r\nX-Size: {size}\r\n{whole}{relaxed}\r\n");
     let last = last_line(name);
     while text.len() + last.len() < size {
         for _ in 0..dice.below(4).saturating_sub(1) {
@@ -51,29 +64,44 @@ fn content(name: &str, size: usize) -> Vec<u8> {
     text.into_bytes()
 }
 
-/// The name of the message that arrived, where it is whole: our own Received field, then exactly the
-/// content that belongs to its name.
+/// The name of the message that arrived, where it is whole: our own Received field, then exactly
+/// the content that belongs to its name.
 pub(crate) fn recognise(arrived: &[u8]) -> Result<String, String> {
     let show = || String::from_utf8_lossy(&arrived[..arrived.len().min(600)]).into_owned();
-    let rest = after_received(arrived).ok_or_else(|| format!("no Received field at the top of\n{}", show()))?;
+    let rest = after_received(arrived)
+        .ok_or_else(|| format!("no Received field at the top of\n{}", show()))?;
     let field = |name: &str| {
         let text = std::str::from_utf8(&rest[..rest.len().min(300)]).ok()?;
-        text.split("\r\n").find_map(|line| line.strip_prefix(name)).map(str::to_owned)
+        text.split("\r\n")
+            .find_map(|line| line.strip_prefix(name))
+            .map(str::to_owned)
     };
     let name = field("Subject: ").ok_or_else(|| format!("no subject in\n{}", show()))?;
-    let size = field("X-Size: ").and_then(|size| size.parse().ok()).ok_or_else(|| format!("no size in\n{}", show()))?;
+    let size = field("X-Size: ")
+        .and_then(|size| size.parse().ok())
+        .ok_or_else(|| format!("no size in\n{}", show()))?;
     let expected = content(&name, size);
     if rest == expected {
         return Ok(name);
     }
-    let same = rest.iter().zip(&expected).take_while(|(a, b)| a == b).count();
-    Err(format!("{name} has {} octets and should have {}; the first {same} are right", rest.len(), expected.len()))
+    let same = rest
+        .iter()
+        .zip(&expected)
+        .take_while(|(a, b)| a == b)
+        .count();
+    Err(format!(
+        "{name} has {} octets and should have {}; the first {same} are right",
+        rest.len(),
+        expected.len()
+    ))
 }
 
 /// What follows the first header field, which must be Received.
 fn after_received(content: &[u8]) -> Option<&[u8]> {
     content.strip_prefix(b"Received: ")?;
     let folds = |at: usize| matches!(content.get(at), Some(b' ' | b'\t'));
-    let end = memchr::memmem::find_iter(content, b"\r\n").map(|at| at + 2).find(|at| !folds(*at))?;
+    let end = memchr::memmem::find_iter(content, b"\r\n")
+        .map(|at| at + 2)
+        .find(|at| !folds(*at))?;
     content.get(end..)
 }

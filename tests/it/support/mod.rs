@@ -1,13 +1,17 @@
-//! The parts that the integration tests share: relays, peers, clients, name servers, certificates and messages.
+//! The parts that the integration tests share: relays, peers, clients, name servers, certificates
+//! and messages.
 //!
-//! - Relays: [`relay`] is the program as a child process, [`operated`] the same with its admin socket and its HTTP
-//!   address, [`in_process`] the daemon in the process of the test, [`deliveries`] the outbound side alone.
-//! - Servers that take mail: [`peer`] plays a script and remembers each command ([`picky`] stumbles over the
-//!   ClientHello), [`sink`] takes everything, [`counting_sink`] counts sessions and waits for leave.
-//! - The rest of the world: [`dns`] is an unsigned name server, [`zones`] a signed one, [`internet`] joins it with a
-//!   policy host; [`certificates`] makes authorities and leaves, [`uncheckable`] leaves with unusual keys.
-//! - [`config`] builds configurations. [`client`] sends [`message`]s that can be recognised; [`dsn`] reads reports, and [`disk`] is a small file
-//!   system.
+//! - Relays: [`relay`] is the program as a child process, [`operated`] the same with its admin
+//!   socket and its HTTP address, [`in_process`] the daemon in the process of the test,
+//!   [`deliveries`] the outbound side alone.
+//! - Servers that take mail: [`peer`] plays a script and remembers each command ([`picky`] stumbles
+//!   over the ClientHello), [`sink`] takes everything, [`counting_sink`] counts sessions and waits
+//!   for leave.
+//! - The rest of the world: [`dns`] is an unsigned name server, [`zones`] a signed one,
+//!   [`internet`] joins it with a policy host; [`certificates`] makes authorities and leaves,
+//!   [`uncheckable`] leaves with unusual keys.
+//! - [`config`] builds configurations. [`client`] sends [`message`]s that can be recognised;
+//!   [`dsn`] reads reports, and [`disk`] is a small file system.
 
 pub(crate) mod certificates;
 pub(crate) mod client;
@@ -30,10 +34,14 @@ pub(crate) mod zones;
 
 use std::time::{Duration, Instant};
 
-/// A folder of its own, on a disk: where programs are built, and under the name that the system tells.
+/// A folder of its own, on a disk: where programs are built, and under the name that the system
+/// tells.
 pub(crate) fn place() -> tempfile::TempDir {
     let target = std::path::Path::new(env!("CARGO_TARGET_TMPDIR"));
-    target.canonicalize().and_then(tempfile::tempdir_in).expect("a folder can be made there")
+    target
+        .canonicalize()
+        .and_then(tempfile::tempdir_in)
+        .expect("a folder can be made there")
 }
 
 /// Asks every few milliseconds until the answer is yes, or the time is over.

@@ -1,4 +1,5 @@
-//! A daemon in a temporary folder, a client that hands it mail, and a server that takes what it delivers.
+//! A daemon in a temporary folder, a client that hands it mail, and a server that takes what it
+//! delivers.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -31,7 +32,8 @@ pub(crate) fn err(output: &Output) -> String {
 }
 
 pub(crate) fn json(output: &Output) -> Value {
-    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {}{}", out(output), err(output)))
+    serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|error| panic!("{error}: {}{}", out(output), err(output)))
 }
 
 /// A daemon that runs.
@@ -60,7 +62,9 @@ impl Relay {
     pub(crate) fn start(more: &str) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         // Free a moment ago.
-        let smart_host = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port");
+        let smart_host = TcpListener::bind("127.0.0.1:0")
+            .and_then(|socket| socket.local_addr())
+            .expect("a free port");
         ConfigBuilder::new()
             .listener("127.0.0.1:0")
             .table("spool", "path = \"spool\"")
@@ -74,7 +78,13 @@ impl Relay {
             .with(more)
             .write(folder.path());
         let (daemon, address, http) = run(folder.path());
-        Self { smart_host, folder, daemon, address, http }
+        Self {
+            smart_host,
+            folder,
+            daemon,
+            address,
+            http,
+        }
     }
 
     /// Where mail is taken.
@@ -98,7 +108,9 @@ impl Relay {
     /// The lines of the log with this message.
     pub(crate) fn logged(&self, message: &str) -> Vec<Value> {
         let lines = self.daemon.1.lock().expect("nobody panicked");
-        let events = lines.iter().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let events = lines
+            .iter()
+            .filter_map(|line| serde_json::from_str::<Value>(line).ok());
         events.filter(|event| event["message"] == message).collect()
     }
 
@@ -139,37 +151,70 @@ impl Relay {
         if !arguments.is_empty() {
             command.arg("--config").arg(self.config());
         }
-        command.stdin(Stdio::null()).output().expect("gatepost runs")
+        command
+            .stdin(Stdio::null())
+            .output()
+            .expect("gatepost runs")
     }
 
     /// The same, with its answer written there.
     pub(crate) fn queue_into(&self, to: impl Into<Stdio>, arguments: &[&str]) -> Output {
         let mut command = Command::new(PROGRAM);
-        command.arg("queue").args(arguments).arg("--config").arg(self.config());
+        command
+            .arg("queue")
+            .args(arguments)
+            .arg("--config")
+            .arg(self.config());
         // `output` would make a pipe of its own.
-        let child = command.stdin(Stdio::null()).stdout(to).stderr(Stdio::piped()).spawn().expect("gatepost runs");
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(to)
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("gatepost runs");
         child.wait_with_output().expect("it ends")
     }
 
     /// `gatepost history …`.
     pub(crate) fn history(&self, arguments: &[&str]) -> Output {
         let mut command = Command::new(PROGRAM);
-        command.arg("history").args(arguments).arg("--config").arg(self.config());
-        command.stdin(Stdio::null()).output().expect("gatepost runs")
+        command
+            .arg("history")
+            .args(arguments)
+            .arg("--config")
+            .arg(self.config());
+        command
+            .stdin(Stdio::null())
+            .output()
+            .expect("gatepost runs")
     }
 
     /// `gatepost clients …`.
     pub(crate) fn clients(&self, arguments: &[&str]) -> Output {
         let mut command = Command::new(PROGRAM);
-        command.arg("clients").args(arguments).arg("--config").arg(self.config());
-        command.stdin(Stdio::null()).output().expect("gatepost runs")
+        command
+            .arg("clients")
+            .args(arguments)
+            .arg("--config")
+            .arg(self.config());
+        command
+            .stdin(Stdio::null())
+            .output()
+            .expect("gatepost runs")
     }
 
     /// `gatepost status …`.
     pub(crate) fn status(&self, arguments: &[&str]) -> Output {
         let mut command = Command::new(PROGRAM);
-        command.arg("status").args(arguments).arg("--config").arg(self.config());
-        command.stdin(Stdio::null()).output().expect("gatepost runs")
+        command
+            .arg("status")
+            .args(arguments)
+            .arg("--config")
+            .arg(self.config());
+        command
+            .stdin(Stdio::null())
+            .output()
+            .expect("gatepost runs")
     }
 
     /// Asks the status page's address: the whole answer.
@@ -181,7 +226,9 @@ impl Relay {
     pub(crate) fn http_at(&self, host: &str, head: &str) -> String {
         let mut stream = TcpStream::connect(self.http).expect("somebody listens");
         stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
-        stream.write_all(format!("{head}\r\nhost: {host}\r\n\r\n").as_bytes()).expect("a request");
+        stream
+            .write_all(format!("{head}\r\nhost: {host}\r\n\r\n").as_bytes())
+            .expect("a request");
         let mut answer = String::new();
         stream.read_to_string(&mut answer).expect("an answer");
         answer
@@ -191,13 +238,32 @@ impl Relay {
     pub(crate) fn queue_on_terminal(&self, arguments: &[&str], typed: &str) -> (i32, String) {
         use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
         let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
-        grantpt(&ours).and_then(|()| unlockpt(&ours)).expect("our own terminal");
-        let name = ptsname(&ours, Vec::new()).expect("its name").into_string().expect("text");
-        let theirs: OwnedFd = fs::File::options().read(true).write(true).open(name).expect("our own terminal").into();
-        fs::File::from(ours.try_clone().expect("a descriptor")).write_all(typed.as_bytes()).expect("typing");
+        grantpt(&ours)
+            .and_then(|()| unlockpt(&ours))
+            .expect("our own terminal");
+        let name = ptsname(&ours, Vec::new())
+            .expect("its name")
+            .into_string()
+            .expect("text");
+        let theirs: OwnedFd = fs::File::options()
+            .read(true)
+            .write(true)
+            .open(name)
+            .expect("our own terminal")
+            .into();
+        fs::File::from(ours.try_clone().expect("a descriptor"))
+            .write_all(typed.as_bytes())
+            .expect("typing");
         let mut command = Command::new(PROGRAM);
-        command.arg("queue").args(arguments).arg("--config").arg(self.config());
-        let output = command.stdin(Stdio::from(theirs)).output().expect("gatepost runs");
+        command
+            .arg("queue")
+            .args(arguments)
+            .arg("--config")
+            .arg(self.config());
+        let output = command
+            .stdin(Stdio::from(theirs))
+            .output()
+            .expect("gatepost runs");
         (code(&output), format!("{}{}", err(&output), out(&output)))
     }
 
@@ -213,7 +279,10 @@ impl Relay {
             if is_so(&queue) {
                 return;
             }
-            assert!(Instant::now() < deadline, "waited for {what}, and there is {queue:#?}");
+            assert!(
+                Instant::now() < deadline,
+                "waited for {what}, and there is {queue:#?}"
+            );
             std::thread::sleep(Duration::from_millis(50));
         }
     }
@@ -226,7 +295,10 @@ impl Relay {
     /// The same, with a header of the test's own.
     pub(crate) fn send_whole(&self, from: &str, to: &[&str], content: &str) -> String {
         let id = self.hand_in(from, to, content);
-        assert!(self.list().iter().any(|message| message["id"] == *id), "what was accepted is in the queue");
+        assert!(
+            self.list().iter().any(|message| message["id"] == *id),
+            "what was accepted is in the queue"
+        );
         id
     }
 
@@ -243,10 +315,16 @@ impl Relay {
     }
 
     /// A session that asks for all these recipients, and what it hears.
-    pub(crate) fn asks_for(&self, from: &str, recipients: impl Iterator<Item = String>) -> Vec<String> {
+    pub(crate) fn asks_for(
+        &self,
+        from: &str,
+        recipients: impl Iterator<Item = String>,
+    ) -> Vec<String> {
         let mut session = self.session();
         session.say(&format!("MAIL FROM:<{from}>"), "250");
-        let replies = recipients.map(|to| session.say(&format!("RCPT TO:<{to}>"), "")).collect();
+        let replies = recipients
+            .map(|to| session.say(&format!("RCPT TO:<{to}>"), ""))
+            .collect();
         session.say("QUIT", "221");
         replies
     }
@@ -283,7 +361,9 @@ pub(crate) struct Session {
 impl Session {
     pub(crate) fn say(&mut self, line: &str, expected: &str) -> String {
         if !line.is_empty() {
-            self.stream.write_all(format!("{line}\r\n").as_bytes()).expect("a session");
+            self.stream
+                .write_all(format!("{line}\r\n").as_bytes())
+                .expect("a session");
         }
         loop {
             let answer = self.answers.next().expect("an answer").expect("an answer");
@@ -298,7 +378,10 @@ impl Session {
 /// A daemon on the configuration in a folder, and where it listens.
 fn run(folder: &Path) -> (Daemon, SocketAddr, SocketAddr) {
     let mut command = Command::new(PROGRAM);
-    command.arg("run").arg("--config").arg(folder.join("gatepost.toml"));
+    command
+        .arg("run")
+        .arg("--config")
+        .arg(folder.join("gatepost.toml"));
     let mut daemon = command
         .stdin(Stdio::null())
         .stderr(Stdio::piped())
@@ -313,7 +396,12 @@ fn run(folder: &Path) -> (Daemon, SocketAddr, SocketAddr) {
             let event: Value = serde_json::from_str(&line).unwrap_or_default();
             // The listener comes first.
             if event["message"] == "listening" || event["message"] == "showing status and metrics" {
-                let _ = sender.send(event["address"].as_str().and_then(|text| text.parse().ok()).expect("an address"));
+                let _ = sender.send(
+                    event["address"]
+                        .as_str()
+                        .and_then(|text| text.parse().ok())
+                        .expect("an address"),
+                );
             }
             lines.lock().expect("nobody panicked").push(line);
         }
@@ -363,9 +451,16 @@ fn converse(mut stream: &TcpStream, taken: &Mutex<Vec<String>>) -> Option<()> {
         let answer = match line.split(' ').next()?.to_ascii_uppercase().as_str() {
             "DATA" => {
                 stream.write_all(b"354 go on\r\n").ok()?;
-                let content: Vec<_> = lines.by_ref().map_while(Result::ok).take_while(|line| line != ".").collect();
+                let content: Vec<_> = lines
+                    .by_ref()
+                    .map_while(Result::ok)
+                    .take_while(|line| line != ".")
+                    .collect();
                 let body = content.split(String::is_empty).skip(1).flatten();
-                taken.lock().ok()?.push(body.map(String::as_str).collect::<Vec<_>>().join("\n"));
+                taken
+                    .lock()
+                    .ok()?
+                    .push(body.map(String::as_str).collect::<Vec<_>>().join("\n"));
                 "250 taken"
             }
             "QUIT" => "221 bye",
@@ -375,23 +470,34 @@ fn converse(mut stream: &TcpStream, taken: &Mutex<Vec<String>>) -> Option<()> {
     }
 }
 
-/// Stands in for a daemon at its socket: what is asked for that is not among the answers is not there.
+/// Stands in for a daemon at its socket: what is asked for that is not among the answers is not
+/// there.
 pub(crate) fn stand_in(socket: &Path, answers: Vec<(String, Value)>) {
     fs::create_dir_all(socket.parent().expect("a folder")).expect("our own folder");
     let listener = std::os::unix::net::UnixListener::bind(socket).expect("nobody is there");
     std::thread::spawn(move || {
         for mut stream in listener.incoming().map_while(Result::ok) {
-            let mut request = BufReader::new(stream.try_clone().expect("a descriptor")).lines().map_while(Result::ok);
+            let mut request = BufReader::new(stream.try_clone().expect("a descriptor"))
+                .lines()
+                .map_while(Result::ok);
             let line = request.next().unwrap_or_default();
             request.take_while(|line| !line.is_empty()).for_each(drop);
             let target = line.split(' ').nth(1).unwrap_or_default();
-            let found = answers.iter().find(|(at, _)| target.split("?limit").next() == Some(at.as_str()));
+            let found = answers
+                .iter()
+                .find(|(at, _)| target.split("?limit").next() == Some(at.as_str()));
             let (status, body) = match found {
                 Some((_, body)) => ("200 OK", body.to_string()),
-                None => ("404 Not Found", serde_json::json!({"error": "there is no such entry"}).to_string()),
+                None => (
+                    "404 Not Found",
+                    serde_json::json!({"error": "there is no such entry"}).to_string(),
+                ),
             };
             let length = body.len();
-            let _ = write!(stream, "HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}");
+            let _ = write!(
+                stream,
+                "HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
+            );
         }
     });
 }

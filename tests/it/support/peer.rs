@@ -64,7 +64,12 @@ impl Manner {
     }
 
     /// The usual answer for the first `before` times.
-    pub(crate) fn answer_after(mut self, before: usize, command: &'static str, answer: &'static str) -> Self {
+    pub(crate) fn answer_after(
+        mut self,
+        before: usize,
+        command: &'static str,
+        answer: &'static str,
+    ) -> Self {
         self.answers.push((command, before, answer));
         self
     }
@@ -134,7 +139,9 @@ impl Peer {
     /// Two peers on one port, the first at 127.0.0.1 and the second at 127.0.0.2.
     pub(crate) async fn twins(first: Manner, second: Manner) -> (Self, Self) {
         loop {
-            let one = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("loopback");
+            let one = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+                .await
+                .expect("loopback");
             let port = one.local_addr().expect("bound").port();
             // Somebody else may have the port there.
             if let Ok(two) = TcpListener::bind((Ipv4Addr::new(127, 0, 0, 2), port)).await {
@@ -146,7 +153,12 @@ impl Peer {
     fn on(listener: TcpListener, manner: Manner) -> Self {
         let address = listener.local_addr().expect("bound");
         let counts = manner.answers.iter().map(|_| AtomicUsize::new(0)).collect();
-        let shared = Arc::new(Shared { manner, heard: Mutex::default(), counts, active: watch::Sender::new(0) });
+        let shared = Arc::new(Shared {
+            manner,
+            heard: Mutex::default(),
+            counts,
+            active: watch::Sender::new(0),
+        });
         let serving = Arc::clone(&shared);
         let task = tokio::spawn(async move {
             loop {
@@ -165,7 +177,11 @@ impl Peer {
                 });
             }
         });
-        Self { address, shared, task }
+        Self {
+            address,
+            shared,
+            task,
+        }
     }
 
     /// What was heard so far, connection by connection.
@@ -183,7 +199,10 @@ impl Peer {
 
     /// All messages, whatever the connection.
     pub(crate) fn messages(&self) -> Vec<Vec<u8>> {
-        self.heard().into_iter().flat_map(|heard| heard.messages).collect()
+        self.heard()
+            .into_iter()
+            .flat_map(|heard| heard.messages)
+            .collect()
     }
 }
 
@@ -197,7 +216,10 @@ impl Shared {
         let mut stream = BufReader::new(stream);
         say(&mut stream, self.manner.greeting).await?;
         if let Next::Handshake(config) = self.session(&mut stream, connection, false).await? {
-            assert!(stream.buffer().is_empty(), "the client spoke behind STARTTLS");
+            assert!(
+                stream.buffer().is_empty(),
+                "the client spoke behind STARTTLS"
+            );
             let stream = stream.into_inner();
             if let Starttls::Picky(picky, _) = &self.manner.starttls {
                 let hello = Waiting::on(&stream).await?;
@@ -208,20 +230,26 @@ impl Shared {
             }
             let stream = TlsAcceptor::from(config).accept(stream).await?;
             self.note(connection, "(TLS)");
-            self.session(&mut BufReader::new(stream), connection, true).await?;
+            self.session(&mut BufReader::new(stream), connection, true)
+                .await?;
         }
         Ok(())
     }
 
     fn note(&self, connection: usize, command: &str) {
-        self.heard.lock().expect("no panic")[connection].commands.push(command.to_owned());
+        self.heard.lock().expect("no panic")[connection]
+            .commands
+            .push(command.to_owned());
     }
 
     /// The answer that was ordered for this command.
     fn ordered(&self, command: &str) -> Option<&'static str> {
         let mut ordered = None;
         for ((begin, before, answer), count) in self.manner.answers.iter().zip(&self.counts) {
-            if command.starts_with(begin) && count.fetch_add(1, Ordering::SeqCst) >= *before && ordered.is_none() {
+            if command.starts_with(begin)
+                && count.fetch_add(1, Ordering::SeqCst) >= *before
+                && ordered.is_none()
+            {
                 ordered = Some(*answer);
             }
         }
@@ -260,7 +288,10 @@ impl Shared {
             };
             let answer = answer.map_or(usual, str::to_owned);
             say(stream, &answer).await?;
-            match (command.split(' ').next().unwrap_or_default(), answer.starts_with('2')) {
+            match (
+                command.split(' ').next().unwrap_or_default(),
+                answer.starts_with('2'),
+            ) {
                 ("MAIL", _) => recipients = 0,
                 ("RCPT", true) => recipients += 1,
                 ("QUIT", _) => return Ok(Next::Over),
@@ -282,12 +313,17 @@ impl Shared {
             lines.push("STARTTLS");
         }
         let last = lines.len() - 1;
-        let lines =
-            lines.iter().enumerate().map(|(at, line)| format!("250{}{line}", if at == last { ' ' } else { '-' }));
+        let lines = lines
+            .iter()
+            .enumerate()
+            .map(|(at, line)| format!("250{}{line}", if at == last { ' ' } else { '-' }));
         lines.collect::<Vec<_>>().join("\r\n")
     }
 
-    async fn starttls<S: AsyncBufRead + AsyncWrite + Unpin>(&self, stream: &mut S) -> std::io::Result<Next> {
+    async fn starttls<S: AsyncBufRead + AsyncWrite + Unpin>(
+        &self,
+        stream: &mut S,
+    ) -> std::io::Result<Next> {
         match &self.manner.starttls {
             Starttls::Tls(config) | Starttls::Picky(_, config) => {
                 say(stream, "220 go ahead").await?;
@@ -307,7 +343,9 @@ impl Shared {
                 Ok(Next::Over)
             }
             Starttls::Vanishes => Ok(Next::Over),
-            Starttls::Answered(_) | Starttls::NotOffered => unreachable!("the session goes on in clear"),
+            Starttls::Answered(_) | Starttls::NotOffered => {
+                unreachable!("the session goes on in clear")
+            }
         }
     }
 
@@ -335,7 +373,9 @@ impl Shared {
             return Ok(false);
         }
         if answer.starts_with('2') {
-            self.heard.lock().expect("no panic")[connection].messages.push(message);
+            self.heard.lock().expect("no panic")[connection]
+                .messages
+                .push(message);
         }
         say(stream, answer).await?;
         if let Some(farewell) = self.manner.farewell {
@@ -389,6 +429,9 @@ impl Nobody {
     fn on(ip: [u8; 4], port: u16) -> Option<Self> {
         let socket = TcpSocket::new_v4().expect("a socket");
         socket.bind((ip, port).into()).ok()?;
-        Some(Self { address: socket.local_addr().expect("bound"), _socket: socket })
+        Some(Self {
+            address: socket.local_addr().expect("bound"),
+            _socket: socket,
+        })
     }
 }

@@ -8,8 +8,8 @@ use rustls::{NamedGroup, SignatureScheme};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// What is larger is more than one TCP segment on some ways: the smallest MTU of IPv6. Every hybrid's key alone has
-/// 1216 octets.
+/// What is larger is more than one TCP segment on some ways: the smallest MTU of IPv6. Every
+/// hybrid's key alone has 1216 octets.
 pub(crate) const SEGMENT: usize = 1280;
 
 /// A curve that no key exchange is done with.
@@ -74,11 +74,19 @@ impl Waiting {
         };
         let mut acceptor = Acceptor::default();
         acceptor.read_tls(&mut &buffer[..octets])?;
-        let accepted = acceptor.accept().map_err(|(error, _)| io::Error::other(error))?.expect("a whole ClientHello");
+        let accepted = acceptor
+            .accept()
+            .map_err(|(error, _)| io::Error::other(error))?
+            .expect("a whole ClientHello");
         let hello = accepted.client_hello();
         let groups = hello.named_groups().expect("TLS 1.3 has groups").to_vec();
         let schemes = hello.signature_schemes().to_vec();
-        Ok(Self { octets, sni: hello.server_name().map(str::to_owned), groups, schemes })
+        Ok(Self {
+            octets,
+            sni: hello.server_name().map(str::to_owned),
+            groups,
+            schemes,
+        })
     }
 
     /// `(hello hybrid+classical sni)` and the like.
@@ -91,7 +99,10 @@ impl Waiting {
         };
         let all = self.groups.contains(&SECP256K1) && self.schemes.contains(&BRAINPOOL);
         let curves = if all { "+curves" } else { "" };
-        format!("(hello {groups}{curves}{})", if self.sni.is_some() { " sni" } else { "" })
+        format!(
+            "(hello {groups}{curves}{})",
+            if self.sni.is_some() { " sni" } else { "" }
+        )
     }
 }
 
@@ -124,7 +135,9 @@ impl Picky {
                 Ok(())
             }
             Does::Alerts(number) => {
-                stream.write_all(&[0x15, 0x03, 0x03, 0, 2, 2, number]).await?;
+                stream
+                    .write_all(&[0x15, 0x03, 0x03, 0, 2, 2, number])
+                    .await?;
                 stream.shutdown().await
             }
         }

@@ -16,7 +16,9 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 pub(crate) fn program() -> PathBuf {
     let named = std::env::var_os("GATEPOST").map(PathBuf::from);
     let program = named.unwrap_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_gatepost")));
-    program.canonicalize().unwrap_or_else(|error| panic!("{}: {error}", program.display()))
+    program
+        .canonicalize()
+        .unwrap_or_else(|error| panic!("{}: {error}", program.display()))
 }
 
 /// A relay that has ended.
@@ -35,9 +37,14 @@ impl End {
     /// What happened.
     pub(crate) fn check(&self) -> Result<(), String> {
         use std::os::unix::process::ExitStatusExt as _;
-        let ended = self.status.is_some_and(|status| status.signal().is_none_or(|signal| signal == 9));
+        let ended = self
+            .status
+            .is_some_and(|status| status.signal().is_none_or(|signal| signal == 9));
         if !ended || self.log.contains("panicked") {
-            return Err(format!("the relay ended with {:?} and said:\n{}", self.status, self.log));
+            return Err(format!(
+                "the relay ended with {:?} and said:\n{}",
+                self.status, self.log
+            ));
         }
         Ok(())
     }
@@ -56,7 +63,8 @@ pub(crate) struct Relay {
 }
 
 impl Relay {
-    /// Starts a relay with this configuration, by another program where `under` names one with its arguments.
+    /// Starts a relay with this configuration, by another program where `under` names one with its
+    /// arguments.
     ///
     /// # Errors
     /// [`End`] where it ended before it listened.
@@ -65,13 +73,28 @@ impl Relay {
         let words = under.iter().map(std::ffi::OsString::from);
         let mut words = words.chain([program.clone().into(), "run".into(), "--config".into()]);
         let mut command = Command::new(words.next().expect("at least the program"));
-        command.args(words).arg(configuration).env("NO_COLOR", "1").env_remove("JOURNAL_STREAM");
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        command
+            .args(words)
+            .arg(configuration)
+            .env("NO_COLOR", "1")
+            .env_remove("JOURNAL_STREAM");
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        let mut child = command
+            .spawn()
+            .unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let lines = listen(&mut child);
         let pid = child.id();
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut relay = Self { address, child, pid, lines, log: String::new() };
+        let mut relay = Self {
+            address,
+            child,
+            pid,
+            lines,
+            log: String::new(),
+        };
         loop {
             match relay.lines.recv_timeout(PATIENCE) {
                 Ok(line) => {
@@ -119,7 +142,10 @@ impl Relay {
     pub(crate) fn has_said_all(&mut self) -> End {
         if !within(PATIENCE, || self.has_ended()) {
             self.signal("KILL");
-            return End { status: None, log: self.end().log };
+            return End {
+                status: None,
+                log: self.end().log,
+            };
         }
         self.end()
     }
@@ -129,7 +155,10 @@ impl Relay {
         while let Ok(line) = self.lines.recv_timeout(PATIENCE) {
             self.log.push_str(&line);
         }
-        End { status, log: std::mem::take(&mut self.log) }
+        End {
+            status,
+            log: std::mem::take(&mut self.log),
+        }
     }
 
     /// Waits for a line of the log with these words in it.
@@ -153,8 +182,10 @@ impl Relay {
     pub(crate) fn signal(&mut self, name: &str) {
         // One that has been waited for has no process id any more.
         if !self.has_ended() {
-            let told =
-                Command::new("kill").args([&format!("-{name}"), &self.pid.to_string()]).stderr(Stdio::null()).status();
+            let told = Command::new("kill")
+                .args([&format!("-{name}"), &self.pid.to_string()])
+                .stderr(Stdio::null())
+                .status();
             told.expect("kill can be called");
         }
     }
@@ -192,7 +223,11 @@ fn listening(line: &str) -> Option<SocketAddr> {
 
 /// The child of `watcher` that runs `program`.
 fn watched(watcher: u32, program: &Path) -> Option<u32> {
-    let children = std::fs::read_to_string(format!("/proc/{watcher}/task/{watcher}/children")).ok()?;
-    let mut children = children.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok());
-    children.find(|pid| std::fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe == *program))
+    let children =
+        std::fs::read_to_string(format!("/proc/{watcher}/task/{watcher}/children")).ok()?;
+    let mut children = children
+        .split_whitespace()
+        .filter_map(|pid| pid.parse::<u32>().ok());
+    children
+        .find(|pid| std::fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe == *program))
 }

@@ -31,9 +31,13 @@ pub(crate) struct Sink {
 
 impl Sink {
     pub(crate) fn start() -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback has a free port");
+        let listener =
+            TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback has a free port");
         let address = listener.local_addr().expect("it is bound");
-        let sink = Self { address, arrived: Arc::default() };
+        let sink = Self {
+            address,
+            arrived: Arc::default(),
+        };
         sink.serve(listener);
         sink
     }
@@ -52,33 +56,53 @@ impl Sink {
 
     /// What has arrived so far.
     pub(crate) fn arrivals(&self) -> Vec<Arrival> {
-        self.arrived.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.arrived
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Waits until each of these recipients has had mail. Tells those that have not.
-    pub(crate) fn wait_for<'a, T: AsRef<str>>(&self, recipients: &'a [T], limit: Duration) -> Vec<&'a str> {
+    pub(crate) fn wait_for<'a, T: AsRef<str>>(
+        &self,
+        recipients: &'a [T],
+        limit: Duration,
+    ) -> Vec<&'a str> {
         let mut missing = Vec::new();
         within(limit, || {
             let arrived = self.arrived.lock().unwrap_or_else(PoisonError::into_inner);
-            let had: std::collections::HashSet<&str> = arrived.iter().map(|one| one.recipient.as_str()).collect();
-            missing = recipients.iter().map(AsRef::as_ref).filter(|to| !had.contains(to)).collect();
+            let had: std::collections::HashSet<&str> =
+                arrived.iter().map(|one| one.recipient.as_str()).collect();
+            missing = recipients
+                .iter()
+                .map(AsRef::as_ref)
+                .filter(|to| !had.contains(to))
+                .collect();
             missing.is_empty()
         });
         missing
     }
 
-    /// By recipient, the relays that brought its mail: more than one means that it came more than once.
+    /// By recipient, the relays that brought its mail: more than one means that it came more than
+    /// once.
     ///
     /// # Errors
     /// A message that is not whole, that went to somebody else, or that nobody sent.
     pub(crate) fn tally(&self) -> Result<BTreeMap<String, Vec<String>>, String> {
         let mut tally: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for arrival in self.arrivals() {
-            let name = recognise(&arrival.content).map_err(|fault| format!("for {}: {fault}", arrival.recipient))?;
+            let name = recognise(&arrival.content)
+                .map_err(|fault| format!("for {}: {fault}", arrival.recipient))?;
             if arrival.sender != SENDER || arrival.recipient.split('@').next() != Some(&name) {
-                return Err(format!("{name} came from <{}> for <{}>", arrival.sender, arrival.recipient));
+                return Err(format!(
+                    "{name} came from <{}> for <{}>",
+                    arrival.sender, arrival.recipient
+                ));
             }
-            tally.entry(arrival.recipient).or_default().push(arrival.relay);
+            tally
+                .entry(arrival.recipient)
+                .or_default()
+                .push(arrival.relay);
         }
         Ok(tally)
     }
@@ -118,7 +142,10 @@ fn session(stream: TcpStream, arrived: &Mutex<Vec<Arrival>>) -> io::Result<()> {
                     content: Arc::clone(&content),
                     at: SystemTime::now(),
                 };
-                arrived.lock().unwrap_or_else(PoisonError::into_inner).extend(recipients.drain(..).map(arrival));
+                arrived
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .extend(recipients.drain(..).map(arrival));
             }
             "QUIT" => return output.write_all(b"221 bye\r\n"),
             _ => {}
@@ -129,7 +156,9 @@ fn session(stream: TcpStream, arrived: &Mutex<Vec<Arrival>>) -> io::Result<()> {
 
 /// What stands between the angle brackets.
 fn path(argument: &str) -> String {
-    let inside = argument.split_once('<').and_then(|(_, rest)| rest.split_once('>'));
+    let inside = argument
+        .split_once('<')
+        .and_then(|(_, rest)| rest.split_once('>'));
     inside.map_or_else(String::new, |(path, _)| path.to_owned())
 }
 

@@ -1,4 +1,5 @@
-//! A validating world in the process: the zones of the demo, with a resolver that fails when it is told to.
+//! A validating world in the process: the zones of the demo, with a resolver that fails when it is
+//! told to.
 //!
 //! ```ignore
 //! let dns = Zones::new()
@@ -56,7 +57,8 @@ impl Zones {
         Self::default()
     }
 
-    /// Adds a zone with its records, one a line: `example.test MX 10 mx.example.test`. Names are complete.
+    /// Adds a zone with its records, one a line: `example.test MX 10 mx.example.test`. Names are
+    /// complete.
     pub(crate) fn zone(mut self, origin: &str, kind: Kind, records: &str) -> Self {
         self.0.push((origin.to_owned(), kind, records.to_owned()));
         self
@@ -66,7 +68,10 @@ impl Zones {
     pub(crate) async fn start(self, resolver: Resolver) -> Server {
         let zones = zones::Zones::new(&self.0).expect("zones");
         let folder = tempfile::tempdir().expect("a folder");
-        for (kind, line) in [("dnskey", zones.anchor_dnskey()), ("ds", zones.anchor_ds().expect("a digest"))] {
+        for (kind, line) in [
+            ("dnskey", zones.anchor_dnskey()),
+            ("ds", zones.anchor_ds().expect("a digest")),
+        ] {
             std::fs::write(folder.path().join(kind), line).expect("written");
         }
         let inner = Arc::new(Inner {
@@ -78,7 +83,12 @@ impl Zones {
             asked: Mutex::default(),
         });
         let (address, tasks) = zones::serve(Arc::clone(&inner) as _).await.expect("a port");
-        Server { address, inner, folder, _tasks: tasks }
+        Server {
+            address,
+            inner,
+            folder,
+            _tasks: tasks,
+        }
     }
 }
 
@@ -105,9 +115,14 @@ impl Server {
         self.folder.path().join(kind)
     }
 
-    /// From now on, questions about this name and all below it come to nothing; for one type, or for all.
+    /// From now on, questions about this name and all below it come to nothing; for one type, or
+    /// for all.
     pub(crate) fn fail(&self, name: &str, kind: Option<RecordType>, fault: Fault) {
-        self.inner.faults.lock().expect("no panic").push((full(name), kind, fault));
+        self.inner
+            .faults
+            .lock()
+            .expect("no panic")
+            .push((full(name), kind, fault));
     }
 
     /// From now on, whoever asks this question gets what `forgery` makes of the genuine reply.
@@ -118,7 +133,11 @@ impl Server {
         kind: RecordType,
         forgery: impl Fn(&zones::Zones, &mut Message) + Send + Sync + 'static,
     ) {
-        self.inner.forgeries.lock().expect("no panic").push((full(name), kind, Box::new(forgery)));
+        self.inner
+            .forgeries
+            .lock()
+            .expect("no panic")
+            .push((full(name), kind, Box::new(forgery)));
     }
 
     /// All is well again.
@@ -134,7 +153,13 @@ impl Server {
     /// How often this was asked.
     pub(crate) fn asked(&self, name: &str, kind: RecordType) -> usize {
         let wanted = (full(name), kind);
-        self.inner.asked.lock().expect("no panic").iter().filter(|asked| **asked == wanted).count()
+        self.inner
+            .asked
+            .lock()
+            .expect("no panic")
+            .iter()
+            .filter(|asked| **asked == wanted)
+            .count()
     }
 
     /// How many questions were asked in all.
@@ -148,12 +173,21 @@ pub(crate) fn full(text: &str) -> Name {
 }
 
 impl zones::Resolver for Inner {
-    fn fill(&self, reply: &mut Message, query: &Query, wants_dnssec: bool, over: DnsTransport) -> bool {
-        self.asked.lock().expect("no panic").push((query.name.to_lowercase(), query.query_type));
+    fn fill(
+        &self,
+        reply: &mut Message,
+        query: &Query,
+        wants_dnssec: bool,
+        over: DnsTransport,
+    ) -> bool {
+        self.asked
+            .lock()
+            .expect("no panic")
+            .push((query.name.to_lowercase(), query.query_type));
         let faults = self.faults.lock().expect("no panic").clone();
-        let fault = faults
-            .iter()
-            .find(|(name, kind, _)| name.zone_of(&query.name) && kind.is_none_or(|kind| kind == query.query_type));
+        let fault = faults.iter().find(|(name, kind, _)| {
+            name.zone_of(&query.name) && kind.is_none_or(|kind| kind == query.query_type)
+        });
         match fault.map(|(.., fault)| fault) {
             Some(Fault::Silence) => return false,
             Some(Fault::OnlyTcp) if over == DnsTransport::Udp => return false,
@@ -161,11 +195,15 @@ impl zones::Resolver for Inner {
             Some(Fault::Refused) => reply.metadata.response_code = ResponseCode::Refused,
             Some(Fault::Stranger(other)) => {
                 let of_another = Query::query(full(other), query.query_type);
-                self.zones.answer(reply, &of_another, wants_dnssec, false).expect("an answer");
+                self.zones
+                    .answer(reply, &of_another, wants_dnssec, false)
+                    .expect("an answer");
             }
             Some(Fault::OnlyTcp) | None => {
                 let dnssec = wants_dnssec && !self.strips.load(Ordering::SeqCst);
-                self.zones.answer(reply, query, dnssec, self.resolver.validates).expect("an answer");
+                self.zones
+                    .answer(reply, query, dnssec, self.resolver.validates)
+                    .expect("an answer");
             }
         }
         for (name, kind, forgery) in &*self.forgeries.lock().expect("no panic") {

@@ -1,7 +1,8 @@
 //! What is kept, and how much of it at most.
 
-use gatepost::tlsrpt::{
-    AppliedPolicy, Bounds, Observation, ReportedPolicy, Reporter, ResultType, SessionFailure, SessionResult,
+use gatepost::relay::tlsrpt::{
+    AppliedPolicy, Bounds, Observation, ReportedPolicy, Reporter, ResultType, SessionFailure,
+    SessionResult,
 };
 use serde_json::Value;
 
@@ -10,19 +11,27 @@ use super::desk::{AT_ONCE, Office, domain, folder, no_starttls, nothing_found, s
 const DAY: &str = "2026-03-01T10:00:00Z";
 
 fn publish(office: &Office) {
-    office.wire.publishes("v=TLSRPTv1; rua=https://collector.example/v1");
+    office
+        .wire
+        .publishes("v=TLSRPTv1; rua=https://collector.example/v1");
 }
 
 async fn policies(office: &Office) -> Vec<Value> {
     publish(office);
     office.reports("2026-03-02T01:00:00Z").await;
-    office.one_post()["policies"].as_array().expect("a list").clone()
+    office.one_post()["policies"]
+        .as_array()
+        .expect("a list")
+        .clone()
 }
 
 #[tokio::test]
 async fn failures_beyond_the_bound_are_summed_by_their_result() {
     let folder = folder();
-    let bounds = Bounds { failures: 3, ..Bounds::default() };
+    let bounds = Bounds {
+        failures: 3,
+        ..Bounds::default()
+    };
     let mut office = Office::open(folder.path(), bounds, AT_ONCE, None);
     let failure = |number: usize| {
         let mut failure = SessionFailure::new(ResultType::ValidationFailure);
@@ -35,26 +44,47 @@ async fn failures_beyond_the_bound_are_summed_by_their_result() {
     let policies = policies(&office).await;
     let details = policies[0]["failure-details"].as_array().expect("a list");
     assert_eq!(details.len(), 4, "{details:#?}");
-    let rest: Vec<_> = details.iter().filter(|one| one.get("receiving-mx-hostname").is_none()).collect();
-    assert_eq!((rest.len(), &rest[0]["failed-session-count"]), (1, &Value::from(44)));
+    let rest: Vec<_> = details
+        .iter()
+        .filter(|one| one.get("receiving-mx-hostname").is_none())
+        .collect();
+    assert_eq!(
+        (rest.len(), &rest[0]["failed-session-count"]),
+        (1, &Value::from(44))
+    );
     assert_eq!(policies[0]["summary"]["total-failure-session-count"], 50);
 }
 
 #[tokio::test]
 async fn domains_and_policies_beyond_their_bounds_are_not_counted() {
     let folder = folder();
-    let bounds = Bounds { domains: 2, policies: 2, ..Bounds::default() };
+    let bounds = Bounds {
+        domains: 2,
+        policies: 2,
+        ..Bounds::default()
+    };
     let mut office = Office::open(folder.path(), bounds, AT_ONCE, None);
     let tlsa = |number: usize| AppliedPolicy {
         domain: domain("mx.partner.example"),
         found: ReportedPolicy::Tlsa(vec![format!("3 1 1 {number}")]),
     };
     for number in 0..5 {
-        office.sees([Observation { policy: tlsa(number).into(), ..seen(DAY, SessionResult::Succeeded) }]).await;
+        office
+            .sees([Observation {
+                policy: tlsa(number).into(),
+                ..seen(DAY, SessionResult::Succeeded)
+            }])
+            .await;
     }
     for name in ["a.example", "b.example", "c.example"] {
         let policy = nothing_found(name);
-        office.sees([Observation { domain: domain(name), policy, ..seen(DAY, SessionResult::Succeeded) }]).await;
+        office
+            .sees([Observation {
+                domain: domain(name),
+                policy,
+                ..seen(DAY, SessionResult::Succeeded)
+            }])
+            .await;
     }
     let policies = policies(&office).await;
     assert_eq!(policies.len(), 2, "{policies:#?}");
@@ -62,7 +92,10 @@ async fn domains_and_policies_beyond_their_bounds_are_not_counted() {
     assert_eq!(policies[0]["policy"]["policy-domain"], "mx.partner.example");
     let asked = office.wire.asked.lock().expect("one thread").clone();
     assert_eq!(asked.len(), 2, "{asked:?}");
-    assert!(!asked.contains(&"_smtp._tls.b.example".to_owned()), "the day was full");
+    assert!(
+        !asked.contains(&"_smtp._tls.b.example".to_owned()),
+        "the day was full"
+    );
 }
 
 #[tokio::test]
@@ -73,7 +106,9 @@ async fn observing_never_waits_and_what_is_too_much_is_dropped() {
         office.reporter.observe(seen(DAY, SessionResult::Succeeded));
     }
     office.desk.count().await;
-    let counted = policies(&office).await[0]["summary"]["total-successful-session-count"].as_u64().expect("a count");
+    let counted = policies(&office).await[0]["summary"]["total-successful-session-count"]
+        .as_u64()
+        .expect("a count");
     assert!((1..20_000).contains(&counted), "{counted}");
 }
 
@@ -85,11 +120,16 @@ async fn texts_of_peers_are_cut_to_one_line() {
     failure.helo = Some(format!("mx\r\nX: {}", "x".repeat(10_000)));
     failure.information = Some("y".repeat(100_000));
     failure.reason = Some("\u{7}".to_owned());
-    office.sees([seen(DAY, SessionResult::Failed(failure))]).await;
+    office
+        .sees([seen(DAY, SessionResult::Failed(failure))])
+        .await;
     let detail = policies(&office).await[0]["failure-details"][0].clone();
     let helo = detail["receiving-mx-helo"].as_str().expect("text");
     assert!(helo.starts_with("mxX: x") && helo.len() == 255, "{helo}");
-    assert_eq!(detail["additional-information"].as_str().map(str::len), Some(300));
+    assert_eq!(
+        detail["additional-information"].as_str().map(str::len),
+        Some(300)
+    );
     assert_eq!(detail.get("failure-reason-code"), None);
 }
 
@@ -101,8 +141,11 @@ async fn a_damaged_file_is_set_aside() {
     for name in ["tlsrpt.db-wal", "tlsrpt.db-shm"] {
         let _missing = std::fs::remove_file(folder.path().join("spool").join(name));
     }
-    std::fs::write(&file, "this is no database, whatever it was before; so much is sure. ".repeat(100))
-        .expect("written");
+    std::fs::write(
+        &file,
+        "this is no database, whatever it was before; so much is sure. ".repeat(100),
+    )
+    .expect("written");
     let mut office = Office::in_folder(folder.path());
     office.sees([seen(DAY, no_starttls())]).await;
     assert_eq!(policies(&office).await.len(), 1);

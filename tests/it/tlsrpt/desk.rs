@@ -9,14 +9,14 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use flate2::read::GzDecoder;
-use gatepost::address::{Domain, Mailbox};
-use gatepost::https::Url;
-use gatepost::spool::{Entry, SqliteSpool};
-use gatepost::tlsrpt::dkim::Signer;
-use gatepost::tlsrpt::{
-    AppliedPolicy, Bounds, Network, NetworkFuture, Observation, ReportSender, ReportService, ReportedPolicy, Reporter,
-    ResultType, Schedule, SessionFailure, SessionResult, Submitter,
+use gatepost::net::https::Url;
+use gatepost::relay::tlsrpt::dkim::Signer;
+use gatepost::relay::tlsrpt::{
+    AppliedPolicy, Bounds, Network, NetworkFuture, Observation, ReportSender, ReportService,
+    ReportedPolicy, Reporter, ResultType, Schedule, SessionFailure, SessionResult, Submitter,
 };
+use gatepost::smtp::address::{Domain, Mailbox};
+use gatepost::storage::spool::{Entry, SqliteSpool};
 use jiff::Timestamp;
 use serde_json::Value;
 use tokio::sync::mpsc;
@@ -35,12 +35,18 @@ pub(crate) struct Wire {
 
 impl Wire {
     pub(crate) fn publishes(&self, text: &str) {
-        self.records.lock().expect("one thread").insert(RECORD, Ok(vec![text.to_owned()]));
+        self.records
+            .lock()
+            .expect("one thread")
+            .insert(RECORD, Ok(vec![text.to_owned()]));
     }
 
     pub(crate) fn posts(&self) -> Vec<(String, Value)> {
         let posted = self.posted.lock().expect("one thread");
-        posted.iter().map(|(to, report)| (to.clone(), json(report))).collect()
+        posted
+            .iter()
+            .map(|(to, report)| (to.clone(), json(report)))
+            .collect()
     }
 }
 
@@ -54,16 +60,27 @@ impl Network for Wire {
     fn post<'a>(&'a self, to: &'a Url, report: Bytes) -> NetworkFuture<'a, ()> {
         let refuses = *self.refuses.lock().expect("one thread");
         if !refuses {
-            self.posted.lock().expect("one thread").push((to.to_string(), report));
+            self.posted
+                .lock()
+                .expect("one thread")
+                .push((to.to_string(), report));
         }
-        Box::pin(async move { if refuses { Err("status 503".to_owned()) } else { Ok(()) } })
+        Box::pin(async move {
+            if refuses {
+                Err("status 503".to_owned())
+            } else {
+                Ok(())
+            }
+        })
     }
 }
 
 /// What a compressed report says.
 pub(crate) fn json(compressed: &[u8]) -> Value {
     let mut text = String::new();
-    GzDecoder::new(compressed).read_to_string(&mut text).expect("gzip");
+    GzDecoder::new(compressed)
+        .read_to_string(&mut text)
+        .expect("gzip");
     serde_json::from_str(&text).expect("JSON")
 }
 
@@ -76,13 +93,21 @@ pub(crate) fn domain(text: &str) -> Domain {
 }
 
 pub(crate) fn nothing_found(of: &str) -> Arc<AppliedPolicy> {
-    Arc::new(AppliedPolicy { domain: domain(of), found: ReportedPolicy::Nothing })
+    Arc::new(AppliedPolicy {
+        domain: domain(of),
+        found: ReportedPolicy::Nothing,
+    })
 }
 
 /// A session with a host of partner.example.
 pub(crate) fn seen(when: &str, session: SessionResult) -> Observation {
     let domain = domain("partner.example");
-    Observation { at: at(when), policy: nothing_found("partner.example"), domain, session }
+    Observation {
+        at: at(when),
+        policy: nothing_found("partner.example"),
+        domain,
+        session,
+    }
 }
 
 pub(crate) fn no_starttls() -> SessionResult {
@@ -103,14 +128,24 @@ pub(crate) struct Office {
     pub(crate) accepted: mpsc::Receiver<Entry>,
 }
 
-pub(crate) const AT_ONCE: Schedule =
-    Schedule { delay: Duration::ZERO, spread: Duration::ZERO, give_up_after: Duration::from_hours(24) };
+pub(crate) const AT_ONCE: Schedule = Schedule {
+    delay: Duration::ZERO,
+    spread: Duration::ZERO,
+    give_up_after: Duration::from_hours(24),
+};
 
 impl Office {
-    /// One whose spool is `folder`/spool, as a relay configured by [`crate::support::in_process::configured`] has it.
-    pub(crate) fn open(folder: &Path, bounds: Bounds, schedule: Schedule, signer: Option<Signer>) -> Self {
+    /// One whose spool is `folder`/spool, as a relay configured by
+    /// [`crate::support::in_process::configured`] has it.
+    pub(crate) fn open(
+        folder: &Path,
+        bounds: Bounds,
+        schedule: Schedule,
+        signer: Option<Signer>,
+    ) -> Self {
         let spool = SqliteSpool::open(&folder.join("spool")).expect("a spool");
-        let (reporter, desk) = ReportService::open(&folder.join("spool"), bounds, schedule).expect("counts");
+        let (reporter, desk) =
+            ReportService::open(&folder.join("spool"), bounds, schedule).expect("counts");
         let submitter = Submitter {
             organization: "Example Ltd".to_owned(),
             contact: Mailbox::parse("tls@relay.example.com").expect("a mailbox"),
@@ -121,8 +156,19 @@ impl Office {
         let wire = Arc::new(Wire::default());
         let network = Arc::clone(&wire) as Arc<dyn Network>;
         let submitter = Arc::new(ArcSwap::from_pointee(submitter));
-        let outbox = ReportSender { submitter, spool: Arc::new(spool), accepted: way, network };
-        Self { reporter, desk, outbox, wire, accepted }
+        let outbox = ReportSender {
+            submitter,
+            spool: Arc::new(spool),
+            accepted: way,
+            network,
+        };
+        Self {
+            reporter,
+            desk,
+            outbox,
+            wire,
+            accepted,
+        }
     }
 
     pub(crate) fn in_folder(folder: &Path) -> Self {

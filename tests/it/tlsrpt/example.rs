@@ -2,15 +2,15 @@
 
 use std::net::IpAddr;
 
-use gatepost::address::Mailbox;
-use gatepost::tlsrpt::report::{PolicyCounts, TlsReport};
-use gatepost::tlsrpt::{AppliedPolicy, ReportedPolicy, ResultType, SessionFailure};
+use gatepost::relay::tlsrpt::report::{PolicyCounts, TlsReport};
+use gatepost::relay::tlsrpt::{AppliedPolicy, ReportedPolicy, ResultType, SessionFailure};
+use gatepost::smtp::address::Mailbox;
 use serde_json::Value;
 
 use super::desk::{domain, json};
 
-/// RFC 8460 appendix B, with erratum 6241 (`mx-host` is a list) and without the line break that the page
-/// puts into a URI.
+/// RFC 8460 appendix B, with erratum 6241 (`mx-host` is a list) and without the line break that the
+/// page puts into a URI.
 const EXAMPLE: &str = r#"{
   "organization-name": "Company-X",
   "date-range": {"start-datetime": "2016-04-01T00:00:00Z", "end-datetime": "2016-04-01T23:59:59Z"},
@@ -71,16 +71,32 @@ fn failure(result: ResultType, from: &str, mx: &str) -> SessionFailure {
 
 #[test]
 fn the_report_of_appendix_b_comes_out_as_it_stands_there() {
-    let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+    let texts = |texts: &[&str]| {
+        texts
+            .iter()
+            .map(|text| (*text).to_owned())
+            .collect::<Vec<_>>()
+    };
     let found = ReportedPolicy::Sts {
-        lines: texts(&["version: STSv1", "mode: testing", "mx: *.mail.company-y.example", "max_age: 86400"]),
+        lines: texts(&[
+            "version: STSv1",
+            "mode: testing",
+            "mx: *.mail.company-y.example",
+            "max_age: 86400",
+        ]),
         mx: texts(&["*.mail.company-y.example"]),
     };
     let expired = failure(ResultType::CertificateExpired, "2001:db8:abcd:12::1", "mx1");
-    let mut none = failure(ResultType::StartTlsNotSupported, "2001:db8:abcd:13::1", "mx2");
+    let mut none = failure(
+        ResultType::StartTlsNotSupported,
+        "2001:db8:abcd:13::1",
+        "mx2",
+    );
     none.receiving_ip = "203.0.113.56".parse().ok();
-    none.information =
-        Some("https://reports.company-x.example/report_info?id=5065427c-23d3#StarttlsNotSupported".to_owned());
+    none.information = Some(
+        "https://reports.company-x.example/report_info?id=5065427c-23d3#StarttlsNotSupported"
+            .to_owned(),
+    );
     let mut invalid = failure(ResultType::ValidationFailure, "198.51.100.62", "mx-backup");
     invalid.receiving_ip = "203.0.113.58".parse().ok();
     invalid.reason = Some("X509_V_ERR_PROXY_PATH_LENGTH_EXCEEDED".to_owned());
@@ -91,7 +107,10 @@ fn the_report_of_appendix_b_comes_out_as_it_stands_there() {
         id: "5065427c-23d3-47ca-b6e0-946ea0e8c4be".to_owned(),
         domain: domain("company-y.example"),
         policies: vec![PolicyCounts {
-            policy: AppliedPolicy { domain: domain("company-y.example"), found },
+            policy: AppliedPolicy {
+                domain: domain("company-y.example"),
+                found,
+            },
             succeeded: 5326,
             failed: 303,
             failures: vec![(expired, 100), (none, 200), (invalid, 3)],

@@ -18,7 +18,11 @@ struct AlarmBench {
 
 impl AlarmBench {
     fn new() -> Self {
-        Self { memory: DowngradeMemory::new(10_000), watch: AlarmWatch::default(), events: Vec::new() }
+        Self {
+            memory: DowngradeMemory::new(10_000),
+            watch: AlarmWatch::default(),
+            events: Vec::new(),
+        }
     }
 
     fn record(&mut self, domain: &str, host: &str, level: TlsLevel, issuer: Option<&str>, at: i64) {
@@ -38,21 +42,36 @@ impl AlarmBench {
 
     fn add_events(&mut self, news: Vec<AlarmEvent>) {
         self.events.extend(news.into_iter().map(|news| match news {
-            AlarmEvent::Raised(alarm) => format!("on: {:?} {}/{}", alarm.kind, alarm.domains, alarm.of),
+            AlarmEvent::Raised(alarm) => {
+                format!("on: {:?} {}/{}", alarm.kind, alarm.domains, alarm.of)
+            }
             AlarmEvent::Ended(alarm) => format!("over: {:?}", alarm.kind),
         }));
     }
 
     /// Records sessions with unrelated domains, one second apart.
-    fn record_each(&mut self, numbers: std::ops::Range<i64>, level: TlsLevel, issuer: Option<&str>, at: i64) {
+    fn record_each(
+        &mut self,
+        numbers: std::ops::Range<i64>,
+        level: TlsLevel,
+        issuer: Option<&str>,
+        at: i64,
+    ) {
         for number in numbers {
-            self.record(&format!("d{number}.example"), &format!("mx.h{number}.example"), level, issuer, at + number);
+            self.record(
+                &format!("d{number}.example"),
+                &format!("mx.h{number}.example"),
+                level,
+                issuer,
+                at + number,
+            );
         }
     }
 }
 
 fn parse(name: &str) -> Host {
-    // The names get top-level labels of their own, since names below one domain would count as related.
+    // The names get top-level labels of their own, since names below one domain would count as
+    // related.
     Host::parse(&name.replace(".example", "-x.test")).expect(name)
 }
 
@@ -68,13 +87,21 @@ fn quiet(domains: i64) -> AlarmBench {
 fn many_domains_that_lose_tls_raise_the_alarm_once() {
     let mut bench = quiet(20);
     bench.record_each(0..4, TlsLevel::Plain, None, START);
-    assert!(bench.events.is_empty(), "four may be chance: {:?}", bench.events);
+    assert!(
+        bench.events.is_empty(),
+        "four may be chance: {:?}",
+        bench.events
+    );
     bench.record_each(4..20, TlsLevel::Plain, None, START);
     bench.record_each(0..20, TlsLevel::Plain, None, START + 1800);
     assert_eq!(bench.events, ["on: TlsLost 5/5"]);
     let current = bench.watch.current();
     assert_eq!(current.len(), 1);
-    let examples: Vec<_> = current[0].examples.iter().map(ToString::to_string).collect();
+    let examples: Vec<_> = current[0]
+        .examples
+        .iter()
+        .map(ToString::to_string)
+        .collect();
     assert_eq!(examples.len(), 5, "{examples:?}");
 }
 
@@ -93,7 +120,12 @@ fn an_alarm_is_logged_again_after_an_hour_and_ends() {
     assert!(bench.watch.current().is_empty());
     bench.events.clear();
     bench.record_each(0..10, TlsLevel::Plain, None, START + 4200);
-    assert_eq!(bench.events.len(), 1, "it had ended, so it is news: {:?}", bench.events);
+    assert_eq!(
+        bench.events.len(),
+        1,
+        "it had ended, so it is news: {:?}",
+        bench.events
+    );
 }
 
 #[test]
@@ -105,7 +137,8 @@ fn an_alarm_ends_without_further_sessions() {
     assert_eq!(bench.events, ["on: TlsLost 5/5", "over: TlsLost"]);
 }
 
-/// Twenty sessions with TLS the day before and without TLS now. `names` returns domain and host of each.
+/// Twenty sessions with TLS the day before and without TLS now. `names` returns domain and host of
+/// each.
 fn twenty_lose_tls(bench: &mut AlarmBench, names: impl Fn(i64) -> (String, String)) {
     for (at, level) in [(START - DAY, TlsLevel::Tls), (START, TlsLevel::Plain)] {
         for number in 0..20 {
@@ -123,15 +156,32 @@ const HARMLESS: [(&str, Scenario); 11] = [
         bench.record_each(100..120, TlsLevel::Plain, None, START - DAY);
         bench.record_each(100..120, TlsLevel::Plain, None, START);
     }),
-    ("new domains in the clear", |bench| bench.record_each(200..220, TlsLevel::Plain, None, START)),
+    ("new domains in the clear", |bench| {
+        bench.record_each(200..220, TlsLevel::Plain, None, START)
+    }),
     ("many domains on one host", |bench| {
-        twenty_lose_tls(bench, |number| (format!("c{number}.example"), "mx.provider.example".to_owned()));
+        twenty_lose_tls(bench, |number| {
+            (
+                format!("c{number}.example"),
+                "mx.provider.example".to_owned(),
+            )
+        });
     }),
-    ("many domains of one provider, each with a host of its own", |bench| {
-        twenty_lose_tls(bench, |number| (format!("c{number}.example"), format!("c{number}.mail.provider.example")));
-    }),
+    (
+        "many domains of one provider, each with a host of its own",
+        |bench| {
+            twenty_lose_tls(bench, |number| {
+                (
+                    format!("c{number}.example"),
+                    format!("c{number}.mail.provider.example"),
+                )
+            });
+        },
+    ),
     ("many hosts of one domain", |bench| {
-        twenty_lose_tls(bench, |number| ("big.example".to_owned(), format!("mx.h{number}.example")));
+        twenty_lose_tls(bench, |number| {
+            ("big.example".to_owned(), format!("mx.h{number}.example"))
+        });
     }),
     ("a few among very many", |bench| {
         bench.record_each(0..50, TlsLevel::Verified, Some(OLD), START - 1000);
@@ -139,22 +189,49 @@ const HARMLESS: [(&str, Scenario); 11] = [
     }),
     ("one after the other over a day", |bench| {
         for number in 0..20 {
-            bench.record_each(number..number + 1, TlsLevel::Plain, None, START + number * 1200);
+            bench.record_each(
+                number..number + 1,
+                TlsLevel::Plain,
+                None,
+                START + number * 1200,
+            );
         }
     }),
     ("an authority's new intermediate", |bench| {
-        bench.record_each(0..50, TlsLevel::Verified, Some("CN=E9, O=Let's Encrypt, C=US"), START);
+        bench.record_each(
+            0..50,
+            TlsLevel::Verified,
+            Some("CN=E9, O=Let's Encrypt, C=US"),
+            START,
+        );
     }),
     ("authorities known from others", |bench| {
-        bench.record_each(100..101, TlsLevel::Verified, Some("CN=G1, O=Other Trust, C=NO"), START - DAY);
-        bench.record_each(0..50, TlsLevel::Verified, Some("CN=G2, O=Other Trust, C=NO"), START);
+        bench.record_each(
+            100..101,
+            TlsLevel::Verified,
+            Some("CN=G1, O=Other Trust, C=NO"),
+            START - DAY,
+        );
+        bench.record_each(
+            0..50,
+            TlsLevel::Verified,
+            Some("CN=G2, O=Other Trust, C=NO"),
+            START,
+        );
     }),
     ("self-signed certificates, each its own", |bench| {
         for number in 0..50 {
-            bench.record_each(number..number + 1, TlsLevel::Tls, Some(&format!("CN=host{number}")), START);
+            bench.record_each(
+                number..number + 1,
+                TlsLevel::Tls,
+                Some(&format!("CN=host{number}")),
+                START,
+            );
         }
     }),
-    ("keys that DNSSEC vouches for", |bench| bench.record_each(0..50, TlsLevel::Dane, Some(BOX), START)),
+    ("keys that DNSSEC vouches for", |bench| {
+        bench.record_each(0..50, TlsLevel::Dane, Some(BOX), START)
+    }),
 ];
 
 #[test]
@@ -172,21 +249,38 @@ fn one_new_issuer_for_many_domains_raises_the_alarm() {
         let mut bench = quiet(20);
         bench.record_each(0..20, level, Some(BOX), START);
         assert_eq!(bench.events.len(), 1, "{:?}", bench.events);
-        let issuer = if level == TlsLevel::Tls { BOX } else { "O=Inspector" };
-        assert!(bench.events[0].starts_with(&format!("on: NewIssuer({issuer:?}) 5/")), "{:?}", bench.events);
+        let issuer = if level == TlsLevel::Tls {
+            BOX
+        } else {
+            "O=Inspector"
+        };
+        assert!(
+            bench.events[0].starts_with(&format!("on: NewIssuer({issuer:?}) 5/")),
+            "{:?}",
+            bench.events
+        );
         bench.events.clear();
         bench.record_each(0..20, TlsLevel::Verified, Some(OLD), START + 600);
         let news = bench.watch.evaluate(START + 700);
         bench.add_events(news);
         assert_eq!(bench.events.len(), 1, "{:?}", bench.events);
-        assert!(bench.events[0].starts_with("over: NewIssuer"), "{:?}", bench.events);
+        assert!(
+            bench.events[0].starts_with("over: NewIssuer"),
+            "{:?}",
+            bench.events
+        );
     }
 }
 
 #[test]
 fn an_untrusted_issuer_with_the_name_of_an_authority_is_new() {
     let mut bench = quiet(20);
-    bench.record_each(0..20, TlsLevel::Tls, Some("CN=R99, O=Let's Encrypt, C=US"), START);
+    bench.record_each(
+        0..20,
+        TlsLevel::Tls,
+        Some("CN=R99, O=Let's Encrypt, C=US"),
+        START,
+    );
     assert_eq!(bench.events.len(), 1, "{:?}", bench.events);
 }
 
@@ -204,11 +298,18 @@ fn the_window_is_bounded() {
     bench.memory = DowngradeMemory::new(100);
     for number in 0..12_000_i64 {
         let issuer = format!("CN=host{number}");
-        bench.record_each(number..number + 1, TlsLevel::Tls, Some(&issuer), START - number);
+        bench.record_each(
+            number..number + 1,
+            TlsLevel::Tls,
+            Some(&issuer),
+            START - number,
+        );
     }
     assert!(bench.watch.contacts.len() <= CONTACTS_MAX);
     for number in 0..120_000_i64 {
-        bench.watch.add_known_issuer(TlsLevel::Tls, &format!("CN=other{number}"), START + number);
+        bench
+            .watch
+            .add_known_issuer(TlsLevel::Tls, &format!("CN=other{number}"), START + number);
     }
     assert!(bench.watch.issuers.len() <= ISSUERS_MAX);
 }
@@ -218,13 +319,25 @@ fn issuers_are_counted_separately() {
     let mut bench = AlarmBench::new();
     for (when, at) in [("old", START - DAY), ("new", START)] {
         for number in 0..1000 {
-            bench.record_each(number..number + 1, TlsLevel::Tls, Some(&format!("CN={when}{number}")), at);
+            bench.record_each(
+                number..number + 1,
+                TlsLevel::Tls,
+                Some(&format!("CN={when}{number}")),
+                at,
+            );
         }
     }
     assert!(bench.events.is_empty(), "{:?}", bench.events);
-    let news =
-        bench.watch.contacts.values().filter(|contact| matches!(contact.state, ContactState::NewIssuer(_))).count();
-    assert_eq!(news, 1000, "each is news, and so the window is evaluated for each");
+    let news = bench
+        .watch
+        .contacts
+        .values()
+        .filter(|contact| matches!(contact.state, ContactState::NewIssuer(_)))
+        .count();
+    assert_eq!(
+        news, 1000,
+        "each is news, and so the window is evaluated for each"
+    );
 }
 
 #[test]

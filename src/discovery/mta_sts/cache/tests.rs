@@ -18,7 +18,9 @@ fn domain(name: &str) -> Domain {
 
 fn policy_with(name: &str, max_age: i64, fetched: i64, mx: usize) -> Arc<MtaStsPolicy> {
     let lines = "mx: mx.example\n".repeat(mx);
-    let terms = PolicyTerms::parse(format!("version: STSv1\nmode: enforce\nmax_age: {max_age}\n{lines}").as_bytes());
+    let terms = PolicyTerms::parse(
+        format!("version: STSv1\nmode: enforce\nmax_age: {max_age}\n{lines}").as_bytes(),
+    );
     Arc::new(MtaStsPolicy {
         domain: domain(name),
         id: PolicyId::parse("1").expect("an id"),
@@ -57,18 +59,28 @@ fn a_policy_counts_until_it_expires() {
     assert_eq!(look_up(&mut cache, "a.example", 99), "policy");
     assert_eq!(look_up(&mut cache, "a.example", 100), "nothing");
     assert_eq!(look_up(&mut cache, "b.example", 0), "nothing");
-    assert_eq!(look_up(&mut cache, "x.a.example", 0), "nothing", "a parent's policy is not a child's");
+    assert_eq!(
+        look_up(&mut cache, "x.a.example", 0),
+        "nothing",
+        "a parent's policy is not a child's"
+    );
 }
 
 #[test]
 fn a_record_is_checked_every_five_minutes_by_one_caller() {
     let mut cache = with(&policy("a.example", DAY, 0), 0);
     assert_eq!(look_up(&mut cache, "a.example", 5 * MINUTE - 1), "policy");
-    assert_eq!(look_up(&mut cache, "a.example", 5 * MINUTE), "policy, check");
+    assert_eq!(
+        look_up(&mut cache, "a.example", 5 * MINUTE),
+        "policy, check"
+    );
     assert_eq!(look_up(&mut cache, "a.example", 5 * MINUTE), "policy");
     cache.fail(&domain("a.example"), &failure(), at(5 * MINUTE));
     assert_eq!(look_up(&mut cache, "a.example", 10 * MINUTE - 1), "policy");
-    assert_eq!(look_up(&mut cache, "a.example", 10 * MINUTE), "policy, check");
+    assert_eq!(
+        look_up(&mut cache, "a.example", 10 * MINUTE),
+        "policy, check"
+    );
 }
 
 #[test]
@@ -83,18 +95,32 @@ fn a_failed_fetch_counts_for_five_minutes_and_a_failed_lookup_for_30_seconds() {
     assert_eq!(look_up(&mut cache, "a.example", 10 * MINUTE), "nothing");
     let lookup = Arc::new(MtaStsFailure::Lookup("SERVFAIL".to_owned()));
     cache.fail(&domain("c.example"), &lookup, at(0));
-    assert_eq!((look_up(&mut cache, "c.example", 29), look_up(&mut cache, "c.example", 30)), ("failed", "nothing"));
+    assert_eq!(
+        (
+            look_up(&mut cache, "c.example", 29),
+            look_up(&mut cache, "c.example", 30)
+        ),
+        ("failed", "nothing")
+    );
 }
 
 #[test]
 fn a_policy_outlives_failures_and_its_pause_grows_to_an_hour() {
-    let (mut cache, name) = (with(&policy("a.example", 10 * DAY, 0), 0), domain("a.example"));
+    let (mut cache, name) = (
+        with(&policy("a.example", 10 * DAY, 0), 0),
+        domain("a.example"),
+    );
     let (mut now, mut pauses) = (DAY, Vec::new());
     for _ in 0..7 {
         assert_eq!(cache.due(at(now)), std::slice::from_ref(&name));
-        assert_eq!(cache.fail(&name, &failure(), at(now)), Some(MtaStsMode::Enforce));
+        assert_eq!(
+            cache.fail(&name, &failure(), at(now)),
+            Some(MtaStsMode::Enforce)
+        );
         assert_eq!(look_up(&mut cache, "a.example", now), "policy");
-        let pause = (1..100).find(|minutes| !cache.due(at(now + minutes * MINUTE)).is_empty()).expect("it ends");
+        let pause = (1..100)
+            .find(|minutes| !cache.due(at(now + minutes * MINUTE)).is_empty())
+            .expect("it ends");
         pauses.push(pause);
         now += pause * MINUTE;
         cache.expire(at(now));
@@ -102,12 +128,20 @@ fn a_policy_outlives_failures_and_its_pause_grows_to_an_hour() {
     assert_eq!(pauses, [5, 10, 20, 40, 60, 60, 60]);
     cache.put(policy("a.example", 10 * DAY, now), at(now));
     cache.fail(&name, &failure(), at(now + DAY));
-    assert!(cache.due(at(now + DAY + 5 * MINUTE)) == [name], "success begins the pauses anew");
+    assert!(
+        cache.due(at(now + DAY + 5 * MINUTE)) == [name],
+        "success begins the pauses anew"
+    );
 }
 
 #[test]
 fn a_policy_is_due_within_a_day_and_before_it_expires() {
-    for (max_age, latest) in [(31_557_600, DAY), (7 * DAY, DAY), (DAY, DAY - 1), (HOUR, HOUR - 1)] {
+    for (max_age, latest) in [
+        (31_557_600, DAY),
+        (7 * DAY, DAY),
+        (DAY, DAY - 1),
+        (HOUR, HOUR - 1),
+    ] {
         for number in 0..50 {
             let name = format!("d{number}.example");
             let cache = with(&policy(&name, max_age, 0), 0);
@@ -134,7 +168,10 @@ fn refreshes_are_spread() {
 fn the_policy_that_expires_first_is_refreshed_first() {
     let mut cache = with(&policy("late.example", 9 * DAY, 0), 0);
     cache.put(policy("soon.example", 2 * DAY, 0), at(0));
-    assert_eq!(cache.due(at(DAY)), [domain("soon.example"), domain("late.example")]);
+    assert_eq!(
+        cache.due(at(DAY)),
+        [domain("soon.example"), domain("late.example")]
+    );
 }
 
 #[test]
@@ -150,7 +187,10 @@ fn an_unused_policy_is_left_to_expire() {
     look_up(&mut cache, "a.example", 60 * DAY);
     assert_eq!(cache.due(at(60 * DAY)), [], "whoever sends fetches it");
     assert_eq!(cache.expire(at(60 * DAY)), [domain("a.example")]);
-    assert_eq!((look_up(&mut cache, "a.example", 0), cache.weight), ("nothing", 0));
+    assert_eq!(
+        (look_up(&mut cache, "a.example", 0), cache.weight),
+        ("nothing", 0)
+    );
 }
 
 #[test]
@@ -164,7 +204,11 @@ fn a_clock_that_was_ahead_removes_no_policy() {
         assert_eq!(look_up(&mut cache, "a.example", 3650 * DAY), "nothing");
         assert_eq!(cache.expire(at(DAY)), []);
     }
-    assert_eq!(look_up(&mut cache, "a.example", DAY), "policy, check", "its record was last checked in the future");
+    assert_eq!(
+        look_up(&mut cache, "a.example", DAY),
+        "policy, check",
+        "its record was last checked in the future"
+    );
     // A failure recorded while the clock was ahead does not prevent a fetch.
     cache.fail(&domain("b.example"), &failure(), at(3650 * DAY));
     assert_eq!(look_up(&mut cache, "b.example", DAY), "nothing");
@@ -218,5 +262,8 @@ fn failures_are_bounded() {
         cache.fail(&domain(&format!("d{number}.example")), &failure(), at(now));
     }
     assert_eq!(cache.failures.len(), FAILURES_MAX);
-    assert_eq!(look_up(&mut cache, &format!("d{FAILURES_MAX}.example"), 1), "failed");
+    assert_eq!(
+        look_up(&mut cache, &format!("d{FAILURES_MAX}.example"), 1),
+        "failed"
+    );
 }

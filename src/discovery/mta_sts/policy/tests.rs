@@ -1,4 +1,5 @@
-//! Tests of valid and invalid policy bodies (RFC 8461 §3.2) and of the comparison with MX hosts (§4.1).
+//! Tests of valid and invalid policy bodies (RFC 8461 §3.2) and of the comparison with MX hosts
+//! (§4.1).
 
 use proptest::prelude::*;
 
@@ -22,16 +23,25 @@ fn with(from: &str, to: &str) -> String {
 
 #[test]
 fn the_example_of_rfc_8461_is_parsed() {
-    for body in [EXAMPLE.to_owned(), EXAMPLE.replace('\n', "\r\n"), EXAMPLE.trim_end().to_owned()] {
+    for body in [
+        EXAMPLE.to_owned(),
+        EXAMPLE.replace('\n', "\r\n"),
+        EXAMPLE.trim_end().to_owned(),
+    ] {
         let terms = parse(&body).expect(&body);
         assert_eq!((terms.mode, terms.max_age), (MtaStsMode::Enforce, 604_800));
-        assert_eq!(patterns(&terms), ["mail.example.com", "*.example.net", "backupmx.example.com"]);
+        assert_eq!(
+            patterns(&terms),
+            ["mail.example.com", "*.example.net", "backupmx.example.com"]
+        );
     }
 }
 
 #[test]
 fn optional_space_is_accepted() {
-    let terms = parse("version:STSv1 \nmode:\ttesting\t\nmx:   MX.Example.ORG  \nmax_age:0\n\n\r\n").expect("a policy");
+    let terms =
+        parse("version:STSv1 \nmode:\ttesting\t\nmx:   MX.Example.ORG  \nmax_age:0\n\n\r\n")
+            .expect("a policy");
     assert_eq!(
         (terms.mode, terms.max_age, patterns(&terms)),
         (MtaStsMode::Testing, 0, vec!["mx.example.org".to_owned()])
@@ -42,16 +52,30 @@ fn optional_space_is_accepted() {
 fn of_repeated_fields_the_first_counts_but_all_mx() {
     let body = "max_age: 1\nmode: testing\nversion: STSv1\nmx: a.example\nmode: enforce\nmax_age: x\nversion: STSv9\nmx: b.example";
     let terms = parse(body).expect("a policy");
-    assert_eq!((terms.mode, terms.max_age, patterns(&terms).len()), (MtaStsMode::Testing, 1, 2));
+    assert_eq!(
+        (terms.mode, terms.max_age, patterns(&terms).len()),
+        (MtaStsMode::Testing, 1, 2)
+    );
 }
 
 #[test]
 fn unknown_fields_are_ignored() {
-    for field in ["foo: bar", "x-1.y_z: a b: c", "MtaStsMode: none", "MX: other.example", "empty:", "größe: 1"] {
+    for field in [
+        "foo: bar",
+        "x-1.y_z: a b: c",
+        "MtaStsMode: none",
+        "MX: other.example",
+        "empty:",
+        "größe: 1",
+    ] {
         let read = parse(&format!("{field}\n{EXAMPLE}"));
         assert_eq!(read.is_ok(), field.is_ascii(), "{field}: {read:?}");
         if let Ok(terms) = read {
-            assert_eq!((terms.mode, terms.mx.len()), (MtaStsMode::Enforce, 3), "{field}");
+            assert_eq!(
+                (terms.mode, terms.mx.len()),
+                (MtaStsMode::Enforce, 3),
+                "{field}"
+            );
         }
     }
 }
@@ -67,9 +91,11 @@ fn only_mode_none_needs_no_mx() {
 
 #[test]
 fn a_missing_field_is_named() {
-    for (line, field) in
-        [("version: STSv1\n", "version"), ("mode: enforce\n", "mode"), ("max_age: 604800\n", "max_age")]
-    {
+    for (line, field) in [
+        ("version: STSv1\n", "version"),
+        ("mode: enforce\n", "mode"),
+        ("max_age: 604800\n", "max_age"),
+    ] {
         assert_eq!(parse(&with(line, "")), Err(PolicyFault::Missing(field)));
     }
     assert_eq!(parse(""), Err(PolicyFault::Missing("version")));
@@ -77,18 +103,45 @@ fn a_missing_field_is_named() {
 
 #[test]
 fn a_wrong_value_is_named_with_its_line() {
-    let value = |line, field, value: &str| Err(PolicyFault::Value { line, field, value: value.to_owned() });
+    let value = |line, field, value: &str| {
+        Err(PolicyFault::Value {
+            line,
+            field,
+            value: value.to_owned(),
+        })
+    };
     assert_eq!(parse(&with("STSv1", "STSv2")), value(1, "version", "STSv2"));
     assert_eq!(parse(&with("STSv1", "stsv1")), value(1, "version", "stsv1"));
-    assert_eq!(parse(&with("enforce", "Enforce")), value(2, "mode", "Enforce"));
-    for age in ["31557601", "99999999999", "-1", "+1", "1d", "", "00000000001"] {
-        assert_eq!(parse(&with("604800", age)), value(6, "max_age", age), "{age}");
+    assert_eq!(
+        parse(&with("enforce", "Enforce")),
+        value(2, "mode", "Enforce")
+    );
+    for age in [
+        "31557601",
+        "99999999999",
+        "-1",
+        "+1",
+        "1d",
+        "",
+        "00000000001",
+    ] {
+        assert_eq!(
+            parse(&with("604800", age)),
+            value(6, "max_age", age),
+            "{age}"
+        );
     }
-    assert_eq!(parse(&with("604800", "31557600")).expect("the greatest").max_age, 31_557_600);
+    assert_eq!(
+        parse(&with("604800", "31557600"))
+            .expect("the greatest")
+            .max_age,
+        31_557_600
+    );
 }
 
-/// RFC 8461 §3.2: an invalid `mx` value is skipped, and the other lines count. The value stays in the policy as
-/// written, for reports and so that a policy without a valid line keeps its meaning after a restart.
+/// RFC 8461 §3.2: an invalid `mx` value is skipped, and the other lines count. The value stays in
+/// the policy as written, for reports and so that a policy without a valid line keeps its meaning
+/// after a restart.
 #[test]
 fn an_invalid_mx_line_matches_no_host_and_the_others_count() {
     for mx in [
@@ -108,10 +161,20 @@ fn an_invalid_mx_line_matches_no_host_and_the_others_count() {
         "",
     ] {
         let body = with("mail.example.com", mx);
-        let read = MtaStsPolicy { terms: parse(&body).expect(mx), ..policy(&["mail.example.com"]) };
+        let read = MtaStsPolicy {
+            terms: parse(&body).expect(mx),
+            ..policy(&["mail.example.com"])
+        };
         assert_eq!(read.terms.lines().join("\n") + "\n", body, "{mx}");
-        assert_eq!(parse(&read.terms.lines().join("\n")), Ok(read.terms.clone()), "{mx}");
-        assert_eq!(read.mx().map(ToString::to_string).collect::<Vec<_>>(), ["*.example.net", "backupmx.example.com"]);
+        assert_eq!(
+            parse(&read.terms.lines().join("\n")),
+            Ok(read.terms.clone()),
+            "{mx}"
+        );
+        assert_eq!(
+            read.mx().map(ToString::to_string).collect::<Vec<_>>(),
+            ["*.example.net", "backupmx.example.com"]
+        );
         assert_eq!(read.mx_lines()[0], mx);
         for (host, listing) in [
             ("backupmx.example.com", Listing::Listed),
@@ -119,7 +182,11 @@ fn an_invalid_mx_line_matches_no_host_and_the_others_count() {
             ("mail.example.com", Listing::NotListed),
             ("mx.example", Listing::NotListed),
         ] {
-            assert_eq!(evaluate(&read, &Domain::parse(host).expect("a domain")), listing, "{mx}: {host}");
+            assert_eq!(
+                evaluate(&read, &Domain::parse(host).expect("a domain")),
+                listing,
+                "{mx}: {host}"
+            );
         }
     }
 }
@@ -127,21 +194,54 @@ fn an_invalid_mx_line_matches_no_host_and_the_others_count() {
 #[test]
 fn a_policy_without_a_valid_mx_line_lists_no_host() {
     for mode in ["enforce", "testing"] {
-        let terms = parse(&format!("version: STSv1\nmode: {mode}\nmx: 192.0.2.1\nmx:\nmax_age: 10\n"));
-        let read = MtaStsPolicy { terms: terms.expect("a policy"), ..policy(&["mail.example.com"]) };
-        assert_eq!((read.mode().as_str(), read.mx().count(), read.mx_lines().len()), (mode, 0, 2));
-        assert_eq!(evaluate(&read, &Domain::parse("mail.example.com").expect("a domain")), Listing::NotListed);
+        let terms = parse(&format!(
+            "version: STSv1\nmode: {mode}\nmx: 192.0.2.1\nmx:\nmax_age: 10\n"
+        ));
+        let read = MtaStsPolicy {
+            terms: terms.expect("a policy"),
+            ..policy(&["mail.example.com"])
+        };
+        assert_eq!(
+            (
+                read.mode().as_str(),
+                read.mx().count(),
+                read.mx_lines().len()
+            ),
+            (mode, 0, 2)
+        );
+        assert_eq!(
+            evaluate(&read, &Domain::parse("mail.example.com").expect("a domain")),
+            Listing::NotListed
+        );
     }
 }
 
 #[test]
 fn malformed_policies_are_rejected() {
-    assert!(matches!(parse("<!DOCTYPE html>\n<html>"), Err(PolicyFault::Line { line: 1, .. })));
-    assert!(matches!(parse(&format!("\u{feff}{EXAMPLE}")), Err(PolicyFault::Line { line: 1, .. })));
-    assert!(matches!(parse(&with("mode: enforce", "mode : enforce")), Err(PolicyFault::Line { line: 2, .. })));
-    assert!(matches!(parse(&with("mode: enforce", "mode: enf\u{0}rce")), Err(PolicyFault::Line { line: 2, .. })));
-    assert!(matches!(parse(&with("mode: enforce\n", "mode: enforce\r")), Err(PolicyFault::Line { line: 2, .. })));
-    assert_eq!(PolicyTerms::parse(b"version: STSv1\nx: \xff\n"), Err(PolicyFault::NotUtf8));
+    assert!(matches!(
+        parse("<!DOCTYPE html>\n<html>"),
+        Err(PolicyFault::Line { line: 1, .. })
+    ));
+    assert!(matches!(
+        parse(&format!("\u{feff}{EXAMPLE}")),
+        Err(PolicyFault::Line { line: 1, .. })
+    ));
+    assert!(matches!(
+        parse(&with("mode: enforce", "mode : enforce")),
+        Err(PolicyFault::Line { line: 2, .. })
+    ));
+    assert!(matches!(
+        parse(&with("mode: enforce", "mode: enf\u{0}rce")),
+        Err(PolicyFault::Line { line: 2, .. })
+    ));
+    assert!(matches!(
+        parse(&with("mode: enforce\n", "mode: enforce\r")),
+        Err(PolicyFault::Line { line: 2, .. })
+    ));
+    assert_eq!(
+        PolicyTerms::parse(b"version: STSv1\nx: \xff\n"),
+        Err(PolicyFault::NotUtf8)
+    );
 }
 
 #[test]
@@ -158,11 +258,18 @@ fn the_lines_of_a_policy_parse_again() {
 }
 
 fn policy(mx: &[&str]) -> MtaStsPolicy {
-    let lines = mx.iter().map(|mx| format!("mx: {mx}")).collect::<Vec<_>>().join("\n");
+    let lines = mx
+        .iter()
+        .map(|mx| format!("mx: {mx}"))
+        .collect::<Vec<_>>()
+        .join("\n");
     MtaStsPolicy {
         domain: Domain::parse("example.com").expect("a domain"),
         id: PolicyId::parse("1").expect("an id"),
-        terms: parse(&format!("version: STSv1\nmode: enforce\nmax_age: 10\n{lines}")).expect("a policy"),
+        terms: parse(&format!(
+            "version: STSv1\nmode: enforce\nmax_age: 10\n{lines}"
+        ))
+        .expect("a policy"),
         fetched: Timestamp::UNIX_EPOCH,
     }
 }
@@ -191,15 +298,25 @@ fn a_host_is_listed_by_its_name_or_by_one_label() {
         ("x.mail.example.com", Listing::NotListed),
         ("aexample.net", Listing::NotListed),
     ] {
-        assert_eq!(evaluate(&policy, &Domain::parse(mx).expect(mx)), listing, "{mx}");
+        assert_eq!(
+            evaluate(&policy, &Domain::parse(mx).expect(mx)),
+            listing,
+            "{mx}"
+        );
     }
 }
 
 #[test]
 fn a_policy_expires_max_age_after_it_was_fetched() {
     let policy = policy(&["mail.example.com"]);
-    assert_eq!(policy.expires(), Timestamp::from_second(10).expect("a time"));
-    let late = MtaStsPolicy { fetched: Timestamp::MAX, ..policy };
+    assert_eq!(
+        policy.expires(),
+        Timestamp::from_second(10).expect("a time")
+    );
+    let late = MtaStsPolicy {
+        fetched: Timestamp::MAX,
+        ..policy
+    };
     assert_eq!(late.expires(), Timestamp::MAX);
 }
 

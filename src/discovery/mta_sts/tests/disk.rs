@@ -10,7 +10,9 @@ async fn policies_survive_a_restart() {
     policy(&policies).await;
     // The memory is lost without a shutdown, as after kill -9.
     std::mem::forget(policies);
-    bench.script.set_record(Err(MtaStsFailure::Lookup("SERVFAIL".to_owned())));
+    bench
+        .script
+        .set_record(Err(MtaStsFailure::Lookup("SERVFAIL".to_owned())));
     bench.pass(86_399);
     let policies = bench.open();
     assert_eq!(policy(&policies).await, EXAMPLE);
@@ -40,20 +42,30 @@ async fn use_and_changes_survive_a_restart() {
     drop(policies);
     let policies = bench.open();
     policies.run_round().await;
-    assert_eq!(bench.script.requests().1, 3, "used 20 days ago, so it is refreshed");
+    assert_eq!(
+        bench.script.requests().1,
+        3,
+        "used 20 days ago, so it is refreshed"
+    );
 }
 
 #[tokio::test]
 async fn a_damaged_file_is_quarantined_and_replaced() {
     let bench = PolicyBench::new();
-    for damage in ["not a database, but long enough to have a header of one: ".repeat(20), "short".to_owned()] {
+    for damage in [
+        "not a database, but long enough to have a header of one: ".repeat(20),
+        "short".to_owned(),
+    ] {
         std::fs::write(bench.database(), &damage).expect("ours");
         let policies = bench.open();
         bench.script.publish("1", EXAMPLE);
         policy(&policies).await;
         drop(policies);
         let aside = bench.folder.path().join("aside/policies.db");
-        assert_eq!(std::fs::read_to_string(aside).expect("it was set aside"), damage);
+        assert_eq!(
+            std::fs::read_to_string(aside).expect("it was set aside"),
+            damage
+        );
         assert!(bench.open().cached(&domain("example.org")).is_some());
     }
 }
@@ -77,17 +89,31 @@ async fn the_file_of_a_newer_version_is_refused_and_left_alone() {
     drop(policies);
     let set_version = |version: i32| {
         let other = rusqlite::Connection::open(bench.database()).expect("ours");
-        other.pragma_update(None, "user_version", version).expect("changed");
+        other
+            .pragma_update(None, "user_version", version)
+            .expect("changed");
     };
     set_version(2);
     let octets = std::fs::read(bench.database()).expect("a file");
     let clock: TimeSource = Arc::new(|| Timestamp::UNIX_EPOCH);
-    let opened = MtaSts::from_source(bench.folder.path(), Box::new(Arc::clone(&bench.script)), clock, LOOKUP_TIMEOUT);
+    let opened = MtaSts::from_source(
+        bench.folder.path(),
+        Box::new(Arc::clone(&bench.script)),
+        clock,
+        LOOKUP_TIMEOUT,
+    );
     let error = opened.expect_err("newer").to_string();
-    for words in ["policies.db has version 2", "knows version 1", "run the gatepost that wrote it, or move it away"] {
+    for words in [
+        "policies.db has version 2",
+        "knows version 1",
+        "run the gatepost that wrote it, or move it away",
+    ] {
         assert!(error.contains(words), "{error}");
     }
-    assert_eq!(std::fs::read(bench.database()).expect("still there"), octets);
+    assert_eq!(
+        std::fs::read(bench.database()).expect("still there"),
+        octets
+    );
     assert!(!bench.folder.path().join("aside").exists());
     set_version(1);
     assert!(bench.open().cached(&domain("example.org")).is_some());
@@ -100,7 +126,9 @@ async fn damage_while_it_is_in_use_loses_nothing() {
     bench.script.publish("1", EXAMPLE);
     policy(&policies).await;
     let other = rusqlite::Connection::open(bench.database()).expect("ours");
-    other.execute_batch("DROP TABLE policy").expect("it is dropped");
+    other
+        .execute_batch("DROP TABLE policy")
+        .expect("it is dropped");
     drop(other);
     policies.policy(&domain("b.example")).await;
     drop(policies);

@@ -4,7 +4,10 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn inspected<'a>(limit: u64, chunks: impl IntoIterator<Item = &'a [u8]>) -> Result<ContentFacts, ContentFault> {
+fn inspected<'a>(
+    limit: u64,
+    chunks: impl IntoIterator<Item = &'a [u8]>,
+) -> Result<ContentFacts, ContentFault> {
     let mut inspector = Inspector::new(limit, 2);
     for chunk in chunks {
         inspector.push(chunk)?;
@@ -32,38 +35,66 @@ fn bare_cr_bare_lf_and_nul_are_rejected() {
         assert_eq!(inspected_text(content), Err(fault), "{content:?}");
     }
     for content in ["", "a", "a\r\n", "\r\n\r\n", "a: b\r\n\r\nc"] {
-        assert_eq!(inspected_text(content), Ok(ContentFacts::default()), "{content:?}");
+        assert_eq!(
+            inspected_text(content),
+            Ok(ContentFacts::default()),
+            "{content:?}"
+        );
     }
 }
 
 #[test]
 fn a_first_line_with_a_leading_blank_is_rejected() {
     for content in [" a: b\r\n", "\ta", " ", " \r\n\r\n"] {
-        assert_eq!(inspected_text(content), Err(ContentFault::BlankStart), "{content:?}");
+        assert_eq!(
+            inspected_text(content),
+            Err(ContentFault::BlankStart),
+            "{content:?}"
+        );
     }
     for content in ["a: b\r\n c\r\n", "\r\n a\r\n", "a\r\n b\r\n"] {
-        assert_eq!(inspected_text(content), Ok(ContentFacts::default()), "{content:?}");
+        assert_eq!(
+            inspected_text(content),
+            Ok(ContentFacts::default()),
+            "{content:?}"
+        );
     }
 }
 
 #[test]
 fn the_limit_itself_is_allowed() {
     assert_eq!(inspected(4, [&b"ab\r\n"[..]]), Ok(ContentFacts::default()));
-    assert_eq!(inspected(3, [&b"ab\r\n"[..]]), Err(ContentFault::TooLarge(3)));
-    assert_eq!(inspected(4, [&b"ab\r\n"[..], b"c"]), Err(ContentFault::TooLarge(4)));
+    assert_eq!(
+        inspected(3, [&b"ab\r\n"[..]]),
+        Err(ContentFault::TooLarge(3))
+    );
+    assert_eq!(
+        inspected(4, [&b"ab\r\n"[..], b"c"]),
+        Err(ContentFault::TooLarge(4))
+    );
 }
 
 #[test]
 fn received_fields_count_in_the_header_alone() {
     let field = "rECEIVED: by a\r\n";
-    assert!(inspected_text(&format!("{field}{field}\r\n{field}")).is_ok(), "the body does not count");
+    assert!(
+        inspected_text(&format!("{field}{field}\r\n{field}")).is_ok(),
+        "the body does not count"
+    );
     assert!(
         inspected_text(&format!("{field}{field}no field\r\n{field}")).is_ok(),
         "neither does a body without header"
     );
-    assert!(inspected_text(&format!("{field}{field}X:\r\n {field}Received-SPF: a\r\nReceive: d\r\n")).is_ok());
+    assert!(
+        inspected_text(&format!(
+            "{field}{field}X:\r\n {field}Received-SPF: a\r\nReceive: d\r\n"
+        ))
+        .is_ok()
+    );
     assert_eq!(
-        inspected_text(&format!("{field}X: y\r\n{field} folded\r\nReceived : by b\r\n")),
+        inspected_text(&format!(
+            "{field}X: y\r\n{field} folded\r\nReceived : by b\r\n"
+        )),
         Err(ContentFault::Loop(2))
     );
 }
@@ -71,26 +102,57 @@ fn received_fields_count_in_the_header_alone() {
 #[test]
 fn needs_distinguish_header_and_body() {
     let needs = |eight_bit, utf8_header| {
-        let needs = ContentNeeds { eight_bit, utf8_header };
-        Ok(ContentFacts { needs, ..ContentFacts::default() })
+        let needs = ContentNeeds {
+            eight_bit,
+            utf8_header,
+        };
+        Ok(ContentFacts {
+            needs,
+            ..ContentFacts::default()
+        })
     };
-    assert_eq!(inspected_text("Subject: a\r\n\r\nb\r\n"), needs(false, false));
-    assert_eq!(inspected_text("Subject: a\r\n\r\n\u{fc}\r\n"), needs(true, false));
-    assert_eq!(inspected_text("Subject: \u{fc}\r\n\r\nb\r\n"), needs(true, true));
-    assert_eq!(inspected_text("Subject: a\r\n \u{fc}\r\n\r\nb\r\n"), needs(true, true));
+    assert_eq!(
+        inspected_text("Subject: a\r\n\r\nb\r\n"),
+        needs(false, false)
+    );
+    assert_eq!(
+        inspected_text("Subject: a\r\n\r\n\u{fc}\r\n"),
+        needs(true, false)
+    );
+    assert_eq!(
+        inspected_text("Subject: \u{fc}\r\n\r\nb\r\n"),
+        needs(true, true)
+    );
+    assert_eq!(
+        inspected_text("Subject: a\r\n \u{fc}\r\n\r\nb\r\n"),
+        needs(true, true)
+    );
     assert_eq!(inspected_text("\u{fc}: no field\r\n"), needs(true, false));
 }
 
 #[test]
 fn the_first_message_id_is_kept_and_bounded() {
-    let kept = |content: &str| inspected(2000, [content.as_bytes()]).expect(content).message_id;
+    let kept = |content: &str| {
+        inspected(2000, [content.as_bytes()])
+            .expect(content)
+            .message_id
+    };
     for (content, id) in [
-        ("Message-ID: <a@b>\r\n\r\nMessage-ID: <body>\r\n", Some("<a@b>")),
-        ("Received: by a\r\nmessage-id:\r\n\t<a@b>\r\nMessage-ID: <c@d>\r\n\r\n", Some("<a@b>")),
+        (
+            "Message-ID: <a@b>\r\n\r\nMessage-ID: <body>\r\n",
+            Some("<a@b>"),
+        ),
+        (
+            "Received: by a\r\nmessage-id:\r\n\t<a@b>\r\nMessage-ID: <c@d>\r\n\r\n",
+            Some("<a@b>"),
+        ),
         ("Message-Id: <a\r\n b>\r\nSubject: c\r\n\r\n", Some("<ab>")),
         ("Message-ID: <\u{1b}[1m\u{fc}>\r\n\r\n", Some("<[1m\u{fc}>")),
         ("Message-ID:\r\nSubject: <a@b>\r\n\r\n", None),
-        ("X-Message-ID: <a@b>\r\nReceived: by a\r\n Message-ID: <a@b>\r\n\r\n", None),
+        (
+            "X-Message-ID: <a@b>\r\nReceived: by a\r\n Message-ID: <a@b>\r\n\r\n",
+            None,
+        ),
     ] {
         assert_eq!(kept(content).as_deref(), id, "{content:?}");
     }
@@ -108,8 +170,16 @@ fn tls_required_counts_only_in_the_form_of_the_rfc() {
         "Received: by a\r\nTLS-Required: No\r\nSubject: a\r\n",
         "TLS-Required: No\r\nX-TLS-Required: Yes\r\nTLS-Require: Yes\r\n",
     ] {
-        for content in [header.to_owned(), format!("{header}\r\nbody\r\n"), format!("{header}no field\r\n")] {
-            assert_eq!(inspected_text(&content).expect(&content).tls, TlsRequirement::Relaxed, "{content:?}");
+        for content in [
+            header.to_owned(),
+            format!("{header}\r\nbody\r\n"),
+            format!("{header}no field\r\n"),
+        ] {
+            assert_eq!(
+                inspected_text(&content).expect(&content).tls,
+                TlsRequirement::Relaxed,
+                "{content:?}"
+            );
         }
     }
     for content in [
@@ -135,7 +205,11 @@ fn tls_required_counts_only_in_the_form_of_the_rfc() {
         "TLS-Required: Yes\r\nTLS-Required: No\r\n",
         "TLS-Required: No",
     ] {
-        assert_eq!(inspected_text(content).expect(content).tls, TlsRequirement::Ordinary, "{content:?}");
+        assert_eq!(
+            inspected_text(content).expect(content).tls,
+            TlsRequirement::Ordinary,
+            "{content:?}"
+        );
     }
 }
 

@@ -1,0 +1,229 @@
+//! The connection of an HTTPS request: addresses, TCP, TLS handshake, and the check of the host's
+//! certificate.
+
+use std::future::Future;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
+use tokio_rustls::client::TlsStream;
+
+use super::{Deadline, Https, HttpsError, HttpsFault, HttpsStep, Url};
+use crate::net::dns::Dns;
+use crate::net::tls_io::{CompletedHandshake, HandshakeError, Role};
+use crate::policy::tls::{
+    Handshake, Hello, Hellos, NamePattern, PeerCertificate, SniUse, Strength, TlsPolicy,
+};
+use crate::smtp::address::Host;
+
+/// The maximum number of addresses that are tried.
+const ADDRESSES_MAX: usize = 4;
+
+/// A TLS session with the host, whose certificate is valid for it.
+pub(super) struct HttpsSession {
+    pub(super) stream: TlsStream<TcpStream>,
+    pub(super) address: SocketAddr,
+    pub(super) tried: usize,
+}
+
+/// Waits for a step until the deadline of the request.
+pub(super) async fn before_deadline<T>(
+    deadline: Deadline,
+    step: HttpsStep,
+    work: impl Future<Output = T>,
+) -> Result<T, HttpsFault> {
+    let late = |_| HttpsFault::Timeout {
+        step,
+        limit: deadline.timeout,
+    };
+    timeout_at(deadline.at, work).await.map_err(late)
+}
+
+/// Waits for a step for at most `limit`, so that time remains for the next address.
+async fn within_limit<T>(
+    deadline: Deadline,
+    limit: Duration,
+    step: HttpsStep,
+    work: impl Future<Output = T>,
+) -> Result<T, HttpsFault> {
+    let own = Deadline {
+        at: deadline.at.min(Instant::now() + limit),
+        timeout: limit,
+    };
+    before_deadline(own, step, work).await
+}
+
+/// Tries the addresses of a host one after the other until a session succeeds.
+pub(super) async fn dial(
+    https: &Https,
+    url: &Url,
+    deadline: Deadline,
+) -> Result<HttpsSession, HttpsError> {
+    let failed = |address, tried, fault| HttpsError {
+        url: url.clone(),
+        address,
+        tried,
+        fault,
+    };
+    let addresses = look_up_addresses(&https.dns, url, deadline)
+        .await
+        .map_err(|fault| failed(None, 0, fault))?;
+    let mut last = failed(None, 0, HttpsFault::NoAddress);
+    for (tried, address) in (1..).zip(addresses) {
+        let address = SocketAddr::new(address, url.port());
+        match open_session(https, url, address, deadline).await {
+            Ok(stream) => {
+                return Ok(HttpsSession {
+                    stream,
+                    address,
+                    tried,
+                });
+            }
+            Err(fault) => last = failed(Some(address), tried, fault),
+        }
+        if Instant::now() >= deadline.at {
+            break;
+        }
+    }
+    Err(last)
+}
+
+async fn look_up_addresses(
+    dns: &Dns,
+    url: &Url,
+    deadline: Deadline,
+) -> Result<Vec<IpAddr>, HttpsFault> {
+    let answer = before_deadline(deadline, HttpsStep::Lookup, dns.addresses(url.host())).await?;
+    let answer = answer.map_err(|error| HttpsFault::Lookup(error.to_string()))?;
+    Ok(answer
+        .records()
+        .iter()
+        .copied()
+        .take(ADDRESSES_MAX)
+        .collect())
+}
+
+async fn open_session(
+    https: &Https,
+    url: &Url,
+    address: SocketAddr,
+    deadline: Deadline,
+) -> Result<TlsStream<TcpStream>, HttpsFault> {
+    let (stream, seen) = handshake_or_reduce(https, url, address, deadline).await?;
+    let against = https.tls.checks(None);
+    let facts = before_deadline(
+        deadline,
+        HttpsStep::Handshake,
+        seen.facts(against, Role::Server, Timestamp::now()),
+    )
+    .await?;
+    let certificate = match facts.certificate {
+        PeerCertificate::Nothing => return Err(HttpsFault::NoCertificate),
+        PeerCertificate::Unproved(key) => return Err(HttpsFault::Unproved(key)),
+        PeerCertificate::Certificate(certificate) => certificate,
+    };
+    certificate.chain.map_err(HttpsFault::Chain)?;
+    let wanted = NamePattern::Exact(url.host().clone());
+    if !certificate.names.iter().any(|name| wanted.accepts(name)) {
+        return Err(HttpsFault::Name(certificate.names));
+    }
+    Ok(stream)
+}
+
+/// Performs the handshake with one address. If the host breaks it off, tries once more on a new
+/// connection with a reduced `ClientHello`.
+async fn handshake_or_reduce(
+    https: &Https,
+    url: &Url,
+    address: SocketAddr,
+    deadline: Deadline,
+) -> Result<(TlsStream<TcpStream>, CompletedHandshake), HttpsFault> {
+    let host = Host::Domain(url.host().clone());
+    let known = https.hellos.get(&host, url.port());
+    // The certificate must match the host's name, so SNI is always sent.
+    let hellos = Hellos::new(
+        &TlsPolicy::Opportunistic,
+        Strength::PostQuantum,
+        SniUse::Needed,
+        known,
+    );
+    let fault = match handshake_once(https, &host, hellos.first(), address, deadline).await {
+        Err(fault) if may_take_another_hello(&fault) => fault,
+        outcome => return outcome,
+    };
+    https.hellos.forget(&host, url.port());
+    let Some(hello) = hellos.second().filter(|_| Instant::now() < deadline.at) else {
+        return Err(fault);
+    };
+    match handshake_once(https, &host, hello, address, deadline).await {
+        Ok(session) => {
+            https.hellos.remember(&host, url.port(), &hellos, hello);
+            Ok(session)
+        }
+        Err(second_fault @ HttpsFault::Timeout { .. }) if second_fault == fault => {
+            Err(second_fault)
+        }
+        Err(second_fault) => {
+            let short = |fault: HttpsFault| match fault {
+                HttpsFault::Handshake(error) => error.to_string(),
+                other => other.to_string(),
+            };
+            let text = format!(
+                "{}; once more, with {hello}: {}",
+                short(fault),
+                short(second_fault)
+            );
+            Err(HttpsFault::Handshake(HandshakeError::CutShort(text)))
+        }
+    }
+}
+
+/// Returns true if a handshake failed in a way that a reduced `ClientHello` may avoid.
+fn may_take_another_hello(fault: &HttpsFault) -> bool {
+    matches!(
+        fault,
+        HttpsFault::Handshake(HandshakeError::CutShort(_))
+            | HttpsFault::Timeout {
+                step: HttpsStep::Handshake,
+                ..
+            }
+    )
+}
+
+async fn handshake_once(
+    https: &Https,
+    host: &Host,
+    hello: Hello,
+    address: SocketAddr,
+    deadline: Deadline,
+) -> Result<(TlsStream<TcpStream>, CompletedHandshake), HttpsFault> {
+    let connecting = TcpStream::connect(address);
+    let stream = within_limit(
+        deadline,
+        deadline.timeout / 6,
+        HttpsStep::Connect,
+        connecting,
+    )
+    .await?;
+    let stream = stream.map_err(|error| HttpsFault::Connect(connect_error_text(&error)))?;
+    let handshake = https.tls.connect(stream, host, hello, Handshake::Full);
+    within_limit(
+        deadline,
+        deadline.timeout / 4,
+        HttpsStep::Handshake,
+        handshake,
+    )
+    .await?
+    .map_err(HttpsFault::Handshake)
+}
+
+fn connect_error_text(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
+        io::ErrorKind::ConnectionReset => "connection reset".to_owned(),
+        _ => error.to_string(),
+    }
+}

@@ -1,0 +1,259 @@
+//! An HTTPS client: one request and one response per connection (RFC 9110, RFC 9112, RFC 2818 with
+//! the names of RFC 9525).
+//!
+//! It serves MTA-STS policies (RFC 8461) and TLS reports (RFC 8460), and supports no more of HTTP
+//! than they need: no redirections, proxies, cookies, caching or compression. Every step has a
+//! limit in time and octets. Nothing is sent until the host's certificate is found valid under
+//! `[tls] trust` for the host's name.
+
+mod dial;
+mod error;
+mod url;
+
+use std::fmt;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
+use hyper::header::{CONTENT_TYPE, HOST, HeaderValue, USER_AGENT};
+use hyper::{Method, Request, Response};
+use hyper_util::rt::TokioIo;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::net::dns::Dns;
+use crate::net::tls_io::{ClientTls, KnownHellos};
+use dial::{HttpsSession, before_deadline};
+pub use error::{HttpsError, HttpsFault, HttpsStep};
+pub use url::{DEFAULT_PORT, Url, UrlError};
+
+/// The default time limit of a request, from the address lookup to the last octet (one minute, as
+/// RFC 8461 §3.3 suggests).
+const REQUEST_TIMEOUT: Duration = Duration::from_mins(1);
+/// The maximum number of header fields of a response.
+const FIELDS_MAX: usize = 64;
+/// The maximum size of a response header in octets.
+const HEAD_MAX: usize = 16 * 1024;
+/// The maximum length of a Content-Type value; the rest is cut off.
+const CONTENT_TYPE_MAX: usize = 200;
+
+/// A successful response: status 200 for GET, any 2xx for POST.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HttpsResponse {
+    /// The status code.
+    pub status: u16,
+    /// The value of Content-Type, if it is text.
+    pub content_type: Option<String>,
+    /// The body; always empty for POST.
+    pub body: Bytes,
+}
+
+/// The client. Clones share the resolver's cache.
+#[derive(Clone)]
+pub struct Https {
+    dns: Dns,
+    tls: ClientTls,
+    /// The reduced `ClientHello`s of hosts that do not accept the default one.
+    hellos: KnownHellos,
+    timeout: Duration,
+}
+
+impl fmt::Debug for Https {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Https")
+            .field("timeout", &self.timeout)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Https {
+    /// Creates a client with a resolver and with
+    /// [`TlsMaterial::https`](crate::net::tls_io::TlsMaterial::https). The time limit of a request
+    /// is one minute.
+    #[must_use]
+    pub fn new(dns: Dns, tls: ClientTls) -> Self {
+        Self {
+            dns,
+            tls,
+            hellos: KnownHellos::default(),
+            timeout: REQUEST_TIMEOUT,
+        }
+    }
+
+    /// Sets the time limit of a request. A TCP connection may take a sixth of it and a handshake a
+    /// quarter, so that one dead address leaves time for the next.
+    #[must_use]
+    pub fn with_timeout(mut self, limit: Duration) -> Self {
+        self.timeout = limit;
+        self
+    }
+
+    /// Sends a GET request and returns the response with its body of at most `at_most` octets.
+    ///
+    /// # Errors
+    /// [`HttpsError`] for any status other than 200 and for every other failure.
+    pub async fn get(&self, url: &Url, at_most: usize) -> Result<HttpsResponse, HttpsError> {
+        self.exchange(url, &HttpsRequest::Get { at_most }).await
+    }
+
+    /// Sends a POST request. After an error the host may have accepted the content nevertheless.
+    ///
+    /// # Errors
+    /// [`HttpsError`] for any status other than 2xx and for every other failure.
+    pub async fn post(
+        &self,
+        url: &Url,
+        content_type: &'static str,
+        content: Bytes,
+    ) -> Result<HttpsResponse, HttpsError> {
+        self.exchange(
+            url,
+            &HttpsRequest::Post {
+                content_type,
+                content,
+            },
+        )
+        .await
+    }
+
+    async fn exchange(
+        &self,
+        url: &Url,
+        message: &HttpsRequest,
+    ) -> Result<HttpsResponse, HttpsError> {
+        let failed = |address, tried, fault| HttpsError {
+            url: url.clone(),
+            address,
+            tried,
+            fault,
+        };
+        let deadline = Deadline {
+            at: Instant::now() + self.timeout,
+            timeout: self.timeout,
+        };
+        let request = message
+            .request(url)
+            .map_err(|error| failed(None, 0, HttpsFault::Http(error.to_string())))?;
+        let HttpsSession {
+            stream,
+            address,
+            tried,
+        } = dial::dial(self, url, deadline).await?;
+        // No other address is tried once the request may have been sent, since a report must not
+        // arrive twice.
+        let answered = async {
+            let mut http = http1::Builder::new();
+            http.max_headers(FIELDS_MAX).max_buf_size(HEAD_MAX);
+            let (mut sender, connection) = http
+                .handshake(TokioIo::new(stream))
+                .await
+                .map_err(|error| http_fault(&error))?;
+            // The connection task ends with the set, and so with this request.
+            let mut driver = JoinSet::new();
+            driver.spawn(connection);
+            let answer = before_deadline(deadline, HttpsStep::Head, sender.send_request(request))
+                .await?
+                .map_err(|error| http_fault(&error))?;
+            before_deadline(deadline, HttpsStep::Body, message.read_response(answer)).await?
+        };
+        answered
+            .await
+            .map_err(|fault| failed(Some(address), tried, fault))
+    }
+}
+
+/// The deadline of a request, with the time limit that it came from.
+#[derive(Debug, Clone, Copy)]
+struct Deadline {
+    at: Instant,
+    timeout: Duration,
+}
+
+/// The method of a request with its parameters.
+enum HttpsRequest {
+    Get {
+        at_most: usize,
+    },
+    Post {
+        content_type: &'static str,
+        content: Bytes,
+    },
+}
+
+impl HttpsRequest {
+    fn request(&self, url: &Url) -> Result<Request<Full<Bytes>>, hyper::http::Error> {
+        let request = Request::builder()
+            .uri(url.path())
+            .header(HOST, url.authority())
+            .header(USER_AGENT, concat!("Gatepost/", env!("CARGO_PKG_VERSION")));
+        match self {
+            Self::Get { .. } => request.method(Method::GET).body(Full::default()),
+            Self::Post {
+                content_type,
+                content,
+            } => request
+                .method(Method::POST)
+                .header(CONTENT_TYPE, *content_type)
+                .body(Full::new(content.clone())),
+        }
+    }
+
+    async fn read_response(&self, answer: Response<Incoming>) -> Result<HttpsResponse, HttpsFault> {
+        let status = answer.status();
+        let is_success = match self {
+            Self::Get { .. } => status.as_u16() == 200,
+            Self::Post { .. } => status.is_success(),
+        };
+        if status.is_redirection() {
+            return Err(HttpsFault::Redirect(status.as_u16()));
+        }
+        if !is_success {
+            return Err(HttpsFault::Status(status.as_u16()));
+        }
+        let text = |value: &HeaderValue| {
+            value
+                .to_str()
+                .ok()
+                .map(|text| text.chars().take(CONTENT_TYPE_MAX).collect())
+        };
+        let content_type = answer.headers().get(CONTENT_TYPE).and_then(text);
+        let body = match self {
+            Self::Get { at_most } => read_body(answer.into_body(), *at_most).await?,
+            Self::Post { .. } => Bytes::new(),
+        };
+        Ok(HttpsResponse {
+            status: status.as_u16(),
+            content_type,
+            body,
+        })
+    }
+}
+
+async fn read_body(body: Incoming, at_most: usize) -> Result<Bytes, HttpsFault> {
+    match Limited::new(body, at_most).collect().await {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(HttpsFault::TooLarge(at_most)),
+        Err(error) => Err(match error.downcast_ref::<hyper::Error>() {
+            Some(error) => http_fault(error),
+            None => HttpsFault::Http(error.to_string()),
+        }),
+    }
+}
+
+fn http_fault(error: &hyper::Error) -> HttpsFault {
+    if error.is_parse_too_large() {
+        return HttpsFault::Http(format!(
+            "the head of the response has more than {HEAD_MAX} octets or {FIELDS_MAX} fields"
+        ));
+    }
+    // The error of hyper with its causes, such as "connection error: unexpected end of file".
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    HttpsFault::Http(text)
+}

@@ -1,0 +1,6 @@
+//! Access to the network: DNS, HTTPS, TLS sessions, and the routes of mail.
+
+pub mod dns;
+pub mod https;
+pub mod route;
+pub mod tls_io;

@@ -1,0 +1,283 @@
+//! The checks of a session's certificate chain: one path search for each set of trust anchors, on
+//! blocking threads.
+//!
+//! The peer's certificates decide how long a search takes. For each direction, at most half as many
+//! searches run at once as there are processors, so that a peer who sends many certificates delays
+//! only searches of the same direction.
+
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread;
+
+use jiff::Timestamp;
+use rustls::pki_types::CertificateDer;
+use tokio::sync::Semaphore;
+
+use super::path_search::Issuers;
+use super::{ChainChecks, Role, TrustAnchors, certificate, chain, dane};
+use crate::policy::tls::{
+    CertificateFacts, ChainFault, DaneFacts, DaneFault, NamePattern, Pin, Tlsa, TlsaSet,
+};
+
+/// Concurrent searches in the chains of servers.
+static SERVER_SEARCHES: LazyLock<Arc<Semaphore>> = LazyLock::new(limit);
+/// Concurrent searches in the chains of clients. A flood of clients does not delay deliveries.
+static CLIENT_SEARCHES: LazyLock<Arc<Semaphore>> = LazyLock::new(limit);
+
+fn limit() -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(
+        thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2)),
+    ))
+}
+
+/// The results for the chain of one session.
+#[derive(Debug, Default)]
+pub(super) struct ChainResults {
+    summary: OnceLock<LeafSummary>,
+    /// The result for each set of trust anchors that has been searched.
+    paths: Mutex<Vec<PathResult>>,
+}
+
+/// The content of the peer's own certificate.
+#[derive(Debug)]
+struct LeafSummary {
+    names: Vec<NamePattern>,
+    issuer: String,
+    not_after: Timestamp,
+}
+
+#[derive(Debug)]
+struct PathResult {
+    trust: Arc<TrustAnchors>,
+    result: Result<(), ChainFault>,
+}
+
+impl ChainResults {
+    fn paths(&self) -> MutexGuard<'_, Vec<PathResult>> {
+        self.paths.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The result of the search under these anchors, if there was one.
+    fn path(&self, trust: &Arc<TrustAnchors>) -> Option<Result<(), ChainFault>> {
+        self.paths()
+            .iter()
+            .find(|path| Arc::ptr_eq(&path.trust, trust))
+            .map(|path| path.result.clone())
+    }
+
+    /// The number of searches.
+    #[cfg(test)]
+    pub(super) fn searches(&self) -> usize {
+        self.paths().len()
+    }
+}
+
+/// The chain that a peer sent in a session.
+#[derive(Debug, Clone)]
+pub(super) struct SentChain {
+    /// The certificates as sent, at least one. The first is the peer's own.
+    pub(super) sent: Arc<[CertificateDer<'static>]>,
+    /// The hash of the key in the peer's own certificate.
+    pub(super) key: Pin,
+    pub(super) results: Arc<ChainResults>,
+}
+
+impl SentChain {
+    /// Returns the facts of the chain, with the results of the requested checks.
+    pub(super) async fn facts(
+        &self,
+        checks: ChainChecks<'_>,
+        role: Role,
+        now: Timestamp,
+    ) -> CertificateFacts {
+        let asked = [
+            (checks.paths.connector, checks.trust),
+            (checks.paths.default, checks.default_trust),
+        ];
+        let wanted = asked
+            .into_iter()
+            .filter_map(|(is_asked, trust)| is_asked.then_some(trust));
+        let trusts = wanted
+            .filter(|trust| self.results.path(trust).is_none())
+            .cloned()
+            .collect();
+        let search = ChainSearch {
+            chain: self.clone(),
+            trusts,
+            tlsa: checks
+                .tlsa
+                .map(|set| (Arc::clone(set), Arc::clone(checks.trust))),
+            role,
+            now,
+        };
+        let dane = if search.is_done() {
+            None
+        } else {
+            run_blocking(role, move || search.run()).await
+        };
+        let path =
+            |is_asked: bool, trust| match is_asked.then(|| self.results.path(trust)).flatten() {
+                Some(result) => result,
+                None => Err(ChainFault::NotChecked),
+            };
+        let summary = self.results.summary.get();
+        CertificateFacts {
+            names: summary
+                .map(|summary| summary.names.clone())
+                .unwrap_or_default(),
+            chain: path(checks.paths.connector, checks.trust),
+            default_chain: path(checks.paths.default, checks.default_trust),
+            key: self.key,
+            issuer: summary
+                .map(|summary| summary.issuer.clone())
+                .unwrap_or_default(),
+            not_after: summary.map_or(Timestamp::MIN, |summary| summary.not_after),
+            dane: match (checks.tlsa, dane) {
+                (Some(set), Some(result)) => DaneFacts::Checked {
+                    records: Arc::clone(set),
+                    result,
+                },
+                _ => DaneFacts::NotChecked,
+            },
+        }
+    }
+}
+
+/// The searches that are not yet done for a chain.
+struct ChainSearch {
+    chain: SentChain,
+    trusts: Vec<Arc<TrustAnchors>>,
+    /// The TLSA records, and the anchors whose signature algorithms apply.
+    tlsa: Option<(Arc<TlsaSet>, Arc<TrustAnchors>)>,
+    role: Role,
+    now: Timestamp,
+}
+
+impl ChainSearch {
+    fn is_done(&self) -> bool {
+        self.trusts.is_empty() && self.tlsa.is_none() && self.chain.results.summary.get().is_some()
+    }
+
+    /// Runs the searches and stores their results. Returns the result for TLSA records, if there
+    /// are any.
+    fn run(self) -> Option<Result<Tlsa, DaneFault>> {
+        let (leaf, sent) = self.chain.sent.split_first()?;
+        let (issuers, results) = (Issuers::of(sent), &self.chain.results);
+        let summary = results.summary.get_or_init(|| {
+            let (issuer, not_after) = certificate::issuer_and_end(leaf);
+            LeafSummary {
+                names: certificate::dns_names(leaf),
+                issuer,
+                not_after,
+            }
+        });
+        for trust in self.trusts {
+            if results.path(&trust).is_none() {
+                let result = chain::check(leaf, &issuers, &trust, self.role, self.now);
+                results.paths().push(PathResult { trust, result });
+            }
+        }
+        let (records, trust) = self.tlsa?;
+        Some(dane::find_match(
+            &records,
+            leaf,
+            &issuers,
+            &summary.names,
+            trust.algorithms(),
+            self.now,
+        ))
+    }
+}
+
+/// Runs a search on a blocking thread, within the limit for its direction. It completes even if the
+/// caller no longer waits.
+async fn run_blocking<T: Send + 'static>(
+    role: Role,
+    search: impl FnOnce() -> T + Send + 'static,
+) -> T {
+    let limit = match role {
+        Role::Server => Arc::clone(&SERVER_SEARCHES),
+        Role::Client => Arc::clone(&CLIENT_SEARCHES),
+    };
+    // The semaphore is never closed. If it were, the search would run without a limit.
+    let permit = limit.acquire_owned().await.ok();
+    let task = tokio::task::spawn_blocking(move || {
+        let done = search();
+        drop(permit);
+        done
+    });
+    match task.await {
+        Ok(done) => done,
+        Err(end) => match end.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime is shutting down, and this task with it.
+            Err(_) => std::future::pending().await,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::{Located, Location, TrustSource};
+    use crate::net::tls_io::PathChecks;
+
+    fn anchors() -> Arc<TrustAnchors> {
+        let location = Location {
+            file: Arc::from(Path::new("gatepost.toml")),
+            line: 1,
+            column: 1,
+        };
+        let provider = rustls::crypto::aws_lc_rs::default_provider();
+        let loaded = TrustAnchors::load(
+            &Located {
+                value: TrustSource::Webpki,
+                location,
+            },
+            &provider,
+            Timestamp::now(),
+        );
+        Arc::new(loaded.expect("they are built in").0)
+    }
+
+    #[tokio::test]
+    async fn a_path_is_searched_for_once_in_a_session_and_only_on_request() {
+        let pair = rcgen::generate_simple_self_signed(vec!["mail.example.org".to_owned()])
+            .expect("a certificate");
+        let chain = SentChain {
+            sent: Arc::from([pair.cert.der().clone()]),
+            key: Pin::new([0; 32]),
+            results: Arc::default(),
+        };
+        let (own, default) = (anchors(), anchors());
+        let (unasked, untrusted) = (Err(ChainFault::NotChecked), Err(ChainFault::SelfSigned));
+        for (connector, default_too, searches) in [
+            (false, false, 0),
+            (true, false, 1),
+            (true, false, 1),
+            (true, true, 2),
+            (false, true, 2),
+            (true, true, 2),
+        ] {
+            let paths = PathChecks {
+                connector,
+                default: default_too,
+            };
+            let checks = ChainChecks {
+                trust: &own,
+                default_trust: &default,
+                tlsa: None,
+                paths,
+            };
+            let facts = chain.facts(checks, Role::Client, Timestamp::now()).await;
+            assert_eq!(facts.names.len(), 1, "its own names are always there");
+            assert_eq!(chain.results.searches(), searches);
+            let expected = |is_asked: bool| if is_asked { &untrusted } else { &unasked };
+            assert_eq!(
+                (&facts.chain, &facts.default_chain),
+                (expected(connector), expected(default_too))
+            );
+        }
+    }
+}

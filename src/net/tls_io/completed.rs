@@ -1,0 +1,209 @@
+//! A completed handshake, and the facts that follow from it.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use rustls::pki_types::CertificateDer;
+use rustls::{CipherSuite, CommonState, HandshakeKind, ProtocolVersion};
+
+use super::chain_search::SentChain;
+use super::leaf_key::LeafKey;
+use super::{HandshakeError, Role, TrustAnchors, certificate};
+use crate::policy::tls::{
+    Handshake, PeerCertificate, TlsFacts, TlsPolicy, TlsVersion, TlsaSet, UncheckableKey,
+};
+
+/// The result of a completed handshake.
+#[derive(Debug, Clone)]
+pub struct CompletedHandshake {
+    version: TlsVersion,
+    cipher: &'static str,
+    key_exchange: Option<&'static str>,
+    /// The peer's certificates.
+    chain: PeerChain,
+    handshake: Handshake,
+}
+
+#[derive(Debug, Clone)]
+enum PeerChain {
+    Nothing,
+    /// The certificates. The peer proved that it holds the key of the first.
+    Proved(SentChain),
+    /// The certificates as sent, and the reason why they prove nothing: anybody could have sent
+    /// them.
+    Unproved(Arc<[CertificateDer<'static>]>, UncheckableKey),
+}
+
+impl PeerChain {
+    /// Reads the chain of a session whose handshake is complete.
+    fn of(chain: &[CertificateDer<'static>]) -> Self {
+        let Some(leaf) = chain.first() else {
+            return Self::Nothing;
+        };
+        match LeafKey::of(leaf) {
+            LeafKey::Checkable(key) => Self::Proved(SentChain {
+                sent: chain.into(),
+                key: certificate::pin(&key),
+                results: Arc::default(),
+            }),
+            LeafKey::Uncheckable(key) => Self::Unproved(chain.into(), key),
+        }
+    }
+}
+
+/// The trust anchors and TLSA records that a certificate is checked with.
+#[derive(Debug, Clone, Copy)]
+pub struct ChainChecks<'a> {
+    /// The connector's trust anchors.
+    pub trust: &'a Arc<TrustAnchors>,
+    /// The anchors of `[tls] trust`.
+    pub default_trust: &'a Arc<TrustAnchors>,
+    /// The usable TLSA records of the host; `None` if it has none.
+    pub tlsa: Option<&'a Arc<TlsaSet>>,
+    /// The paths to search for.
+    pub paths: PathChecks,
+}
+
+/// The trust anchors for which a path is searched. For the others the result is
+/// [`ChainFault::NotChecked`](crate::policy::tls::ChainFault).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PathChecks {
+    /// The connector's anchors.
+    pub connector: bool,
+    /// The anchors of `[tls] trust`.
+    pub default: bool,
+}
+
+impl ChainChecks<'_> {
+    /// Limits the path searches to those that a policy needs.
+    #[must_use]
+    pub fn for_policy(self, policy: &TlsPolicy) -> Self {
+        Self {
+            paths: PathChecks {
+                connector: policy.asks_for_chain(),
+                default: policy.asks_for_default_chain(),
+            },
+            ..self
+        }
+    }
+
+    /// Adds the path search for the connector's anchors, for the record.
+    #[must_use]
+    pub fn and_connector_path(self) -> Self {
+        Self {
+            paths: PathChecks {
+                connector: true,
+                ..self.paths
+            },
+            ..self
+        }
+    }
+}
+
+impl CompletedHandshake {
+    /// Reads a session whose handshake is complete.
+    pub(super) fn of(session: &CommonState) -> Result<Self, HandshakeError> {
+        let version = match session.protocol_version() {
+            Some(ProtocolVersion::TLSv1_2) => TlsVersion::V1_2,
+            Some(ProtocolVersion::TLSv1_3) => TlsVersion::V1_3,
+            other => {
+                return Err(HandshakeError::Failed(format!(
+                    "the session has no TLS version that we know ({other:?})"
+                )));
+            }
+        };
+        let sent = session.peer_certificates().unwrap_or_default();
+        let chain = PeerChain::of(sent);
+        let handshake = match session.handshake_kind() {
+            Some(HandshakeKind::Resumed) => Handshake::Resumed,
+            Some(HandshakeKind::Full | HandshakeKind::FullWithHelloRetryRequest) | None => {
+                Handshake::Full
+            }
+        };
+        Ok(Self {
+            version,
+            cipher: session
+                .negotiated_cipher_suite()
+                .map_or("unknown", |suite| cipher_name(suite.suite())),
+            key_exchange: session
+                .negotiated_key_exchange_group()
+                .and_then(|group| group.name().as_str()),
+            chain,
+            handshake,
+        })
+    }
+
+    /// Makes the result of a handshake with this chain, for fuzzing.
+    #[cfg(fuzzing)]
+    #[must_use]
+    pub fn fuzzed(chain: &[CertificateDer<'static>]) -> Self {
+        Self {
+            version: TlsVersion::V1_3,
+            cipher: "TLS_AES_128_GCM_SHA256",
+            key_exchange: None,
+            chain: PeerChain::of(chain),
+            handshake: Handshake::Full,
+        }
+    }
+
+    /// Checks the peer's certificate and returns all facts. Each path is searched for once in a
+    /// session; later calls return the earlier result.
+    pub async fn facts(&self, checks: ChainChecks<'_>, role: Role, now: Timestamp) -> TlsFacts {
+        let certificate = match &self.chain {
+            PeerChain::Nothing => PeerCertificate::Nothing,
+            PeerChain::Unproved(_, key) => PeerCertificate::Unproved(key.clone()),
+            PeerChain::Proved(chain) => {
+                PeerCertificate::Certificate(Box::new(chain.facts(checks, role, now).await))
+            }
+        };
+        let Self {
+            version,
+            cipher,
+            key_exchange,
+            handshake,
+            ..
+        } = *self;
+        TlsFacts {
+            version,
+            cipher,
+            key_exchange,
+            reduced: None,
+            certificate,
+            handshake,
+        }
+    }
+
+    /// The TLS version.
+    #[must_use]
+    pub fn version(&self) -> TlsVersion {
+        self.version
+    }
+
+    /// The chain as sent, leaf first; empty if the peer sent none.
+    #[must_use]
+    pub fn chain(&self) -> &[CertificateDer<'static>] {
+        match &self.chain {
+            PeerChain::Nothing => &[],
+            PeerChain::Proved(chain) => &chain.sent,
+            PeerChain::Unproved(sent, _) => sent,
+        }
+    }
+
+    /// Returns true if the peer proved that it holds the key of its certificate.
+    pub(super) fn is_proved(&self) -> bool {
+        match &self.chain {
+            PeerChain::Proved(_) => true,
+            PeerChain::Nothing | PeerChain::Unproved(..) => false,
+        }
+    }
+}
+
+/// Returns the IANA name. rustls spells the suites of TLS 1.3 differently.
+fn cipher_name(suite: CipherSuite) -> &'static str {
+    match suite {
+        CipherSuite::TLS13_AES_128_GCM_SHA256 => "TLS_AES_128_GCM_SHA256",
+        CipherSuite::TLS13_AES_256_GCM_SHA384 => "TLS_AES_256_GCM_SHA384",
+        CipherSuite::TLS13_CHACHA20_POLY1305_SHA256 => "TLS_CHACHA20_POLY1305_SHA256",
+        other => other.as_str().unwrap_or("unknown"),
+    }
+}

@@ -1,0 +1,272 @@
+//! The Received field that we prepend to a message (RFC 5321 §4.4; protocol names of RFC 3848 and
+//! RFC 6531 §4.3).
+
+use std::net::IpAddr;
+
+use jiff::Timestamp;
+use jiff::fmt::rfc2822;
+use jiff::tz::TimeZone;
+
+use crate::policy::tls::{Authentication, Clearance, PeerCertificate, TlsOutcome};
+use crate::smtp::address::{Domain, Host};
+use crate::smtp::envelope::{QueueId, Recipient};
+use crate::smtp::server::ClientHelo;
+
+/// The facts for a Received field.
+pub(super) struct Received<'a> {
+    pub(super) client: Option<&'a ClientHelo>,
+    pub(super) address: IpAddr,
+    /// The client's name in DNS, if a proxy has reported it with XCLIENT.
+    pub(super) client_name: Option<&'a Domain>,
+    pub(super) hostname: &'a Domain,
+    pub(super) clearance: &'a Clearance,
+    pub(super) smtputf8: bool,
+    pub(super) id: QueueId,
+    pub(super) recipients: &'a [Recipient],
+    pub(super) at: Timestamp,
+}
+
+impl Received<'_> {
+    /// Returns the folded field with its final CRLF.
+    pub(super) fn field(&self) -> String {
+        let name = self
+            .client
+            .map_or_else(|| "unknown".to_owned(), |client| client.name.to_string());
+        let address = Host::Literal(self.address.to_canonical());
+        let address = match self.client_name {
+            Some(name) => format!("{name} {address}"),
+            None => address.to_string(),
+        };
+        let (hostname, id) = (self.hostname, self.id);
+        let protocol = self.protocol();
+        let tls = self.tls();
+        let recipient = self.recipient();
+        let date = date(self.at);
+        format!(
+            "Received: from {name} ({address})\r\n\tby {hostname} with {protocol}{tls}\r\n\tid {id}{recipient};\r\n\t{date}\r\n"
+        )
+    }
+
+    fn protocol(&self) -> &'static str {
+        let esmtp = self.client.is_some_and(|client| client.esmtp);
+        match (self.clearance.outcome(), esmtp, self.smtputf8) {
+            (TlsOutcome::Clear(_), _, true) => "UTF8SMTP",
+            (TlsOutcome::Tls(_), _, true) => "UTF8SMTPS",
+            (TlsOutcome::Clear(_), true, false) => "ESMTP",
+            (TlsOutcome::Tls(_), true, false) => "ESMTPS",
+            // No protocol name is registered for HELO under TLS.
+            (_, false, false) => "SMTP",
+        }
+    }
+
+    fn tls(&self) -> String {
+        let TlsOutcome::Tls(facts) = self.clearance.outcome() else {
+            return String::new();
+        };
+        let certificate = match self.clearance.authentication() {
+            Authentication::Anonymous => match facts.certificate {
+                PeerCertificate::Nothing => "none".to_owned(),
+                // The sender's connector does not demand a certificate.
+                PeerCertificate::Certificate(_) | PeerCertificate::Unproved(_) => {
+                    "not checked".to_owned()
+                }
+            },
+            Authentication::Unproved(_) => "key not proved".to_owned(),
+            Authentication::Untrusted(_) => "untrusted".to_owned(),
+            Authentication::Trusted => "trusted".to_owned(),
+            Authentication::Verified(name) => format!("verified as {name}"),
+            // DANE (RFC 7672) applies to servers only.
+            Authentication::Pinned(_) | Authentication::Dane { .. } => "pinned".to_owned(),
+        };
+        format!(
+            "\r\n\t({} {}, client certificate: {certificate})",
+            facts.version, facts.cipher
+        )
+    }
+
+    /// Returns the `for` clause, only for a single recipient: several would learn of each other
+    /// (RFC 5321 §7.2).
+    fn recipient(&self) -> String {
+        match self.recipients {
+            [only] if only.mailbox.is_ascii() => format!("\r\n\tfor <{}>", only.mailbox),
+            _ => String::new(),
+        }
+    }
+}
+
+/// Returns a time in the form of header fields (RFC 5322 §3.3).
+pub(super) fn date(at: Timestamp) -> String {
+    // Only years after 9999 have no such form.
+    rfc2822::to_string(&at.to_zoned_datetime(TimeZone::UTC)).unwrap_or_else(|_| at.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::tls::{
+        CertificateFacts, ChainFault, DaneFacts, Handshake, NamePattern, NoTls, PeerCertificate,
+        Pin, TlsFacts, TlsPolicy, TlsVersion, Verdict, judge,
+    };
+    use crate::smtp::address::Mailbox;
+    use crate::smtp::command::Command;
+
+    fn client(line: &str) -> ClientHelo {
+        match Command::parse(line.as_bytes()) {
+            Ok(Command::Ehlo(name)) => ClientHelo { name, esmtp: true },
+            Ok(Command::Helo(name)) => ClientHelo { name, esmtp: false },
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn clearance(certificate: Option<PeerCertificate>) -> Clearance {
+        let wanted = NamePattern::parse("mail.example.org").expect("a name");
+        let outcome = match certificate {
+            None => TlsOutcome::Clear(NoTls::NotUsed),
+            Some(certificate) => TlsOutcome::Tls(TlsFacts {
+                version: TlsVersion::V1_3,
+                cipher: "TLS_AES_256_GCM_SHA384",
+                key_exchange: None,
+                reduced: None,
+                certificate,
+                handshake: Handshake::Full,
+            }),
+        };
+        match judge(&TlsPolicy::Opportunistic, outcome, &[wanted]) {
+            Verdict::Cleared(clearance) => clearance,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn certificate(name: &str) -> PeerCertificate {
+        let names = vec![NamePattern::parse(name).expect("a name")];
+        PeerCertificate::Certificate(Box::new(CertificateFacts {
+            names,
+            default_chain: Ok(()),
+            chain: Ok(()),
+            key: Pin::new([1; 32]),
+            issuer: "CN=Test CA".to_owned(),
+            not_after: jiff::Timestamp::MAX,
+            dane: DaneFacts::NotChecked,
+        }))
+    }
+
+    fn unchecked(name: &str) -> PeerCertificate {
+        let PeerCertificate::Certificate(mut facts) = certificate(name) else {
+            panic!("it is one")
+        };
+        facts.chain = Err(ChainFault::NotChecked);
+        PeerCertificate::Certificate(facts)
+    }
+
+    fn field(
+        hello: &str,
+        address: &str,
+        clearance: &Clearance,
+        smtputf8: bool,
+        recipients: &[&str],
+    ) -> String {
+        let recipients: Vec<_> = recipients
+            .iter()
+            .map(|text| Recipient::new(Mailbox::parse(text).expect("a mailbox")))
+            .collect();
+        Received {
+            client: Some(&client(hello)),
+            address: address.parse().expect("an address"),
+            client_name: None,
+            hostname: &Domain::parse("relay.example.com").expect("a domain"),
+            clearance,
+            smtputf8,
+            id: QueueId::from_number(5).expect("a number"),
+            recipients: &recipients,
+            at: Timestamp::UNIX_EPOCH,
+        }
+        .field()
+    }
+
+    #[test]
+    fn the_field_names_client_protocol_and_date() {
+        assert_eq!(
+            field(
+                "EHLO mail.example.org",
+                "192.0.2.1",
+                &clearance(None),
+                false,
+                &["b@example.com"]
+            ),
+            "Received: from mail.example.org ([192.0.2.1])\r\n\tby relay.example.com with ESMTP\r\n\tid 0000000000005\r\n\t\
+             for <b@example.com>;\r\n\tThu, 1 Jan 1970 00:00:00 +0000\r\n"
+        );
+        let tls = clearance(Some(certificate("mail.example.org")));
+        let text = field(
+            "EHLO x",
+            "2001:db8::1",
+            &tls,
+            false,
+            &["b@example.com", "c@example.com"],
+        );
+        assert!(
+            text.starts_with("Received: from x ([IPv6:2001:db8::1])\r\n"),
+            "{text}"
+        );
+        let comment = "with ESMTPS\r\n\t(TLSv1.3 TLS_AES_256_GCM_SHA384, client certificate: verified as mail.example.org)\r\n";
+        assert!(text.contains(comment), "{text}");
+        assert!(
+            !text.contains("for <"),
+            "one recipient must not learn of another: {text}"
+        );
+    }
+
+    #[test]
+    fn each_protocol_has_its_name() {
+        let (clear, tls) = (clearance(None), clearance(Some(PeerCertificate::Nothing)));
+        for (hello, clearance, smtputf8, protocol) in [
+            ("HELO x", &clear, false, " with SMTP\r\n"),
+            ("EHLO x", &clear, true, " with UTF8SMTP\r\n"),
+            ("EHLO x", &tls, true, " with UTF8SMTPS\r\n"),
+            ("EHLO x", &tls, false, "client certificate: none)"),
+            (
+                "EHLO x",
+                &self::clearance(Some(certificate("other.example"))),
+                false,
+                "client certificate: untrusted)",
+            ),
+            (
+                "EHLO x",
+                &self::clearance(Some(unchecked("mail.example.org"))),
+                false,
+                "client certificate: not checked)",
+            ),
+        ] {
+            let text = field(hello, "192.0.2.1", clearance, smtputf8, &[]);
+            assert!(text.contains(protocol), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_client_cannot_inject_into_the_field() {
+        let text = field(
+            "EHLO a)(b<c>;\"\\@x",
+            "::ffff:192.0.2.1",
+            &clearance(None),
+            false,
+            &["j\u{fc}@example.com"],
+        );
+        let name = "a%29%28b%3Cc%3E%3B%22%5C%40x";
+        assert!(
+            text.starts_with(&format!("Received: from {name} ([192.0.2.1])\r\n")),
+            "{text}"
+        );
+        assert!(text.is_ascii(), "{text}");
+        let long = field(
+            &format!("EHLO {}", "\u{fc}".repeat(127)),
+            "2001:db8::1",
+            &clearance(None),
+            false,
+            &[],
+        );
+        assert!(
+            long.is_ascii() && long.lines().all(|line| line.len() <= 998),
+            "{long}"
+        );
+    }
+}

@@ -1,0 +1,528 @@
+//! One SMTP session: passes octets between a connection and the state machine [`Server`], and
+//! enforces the timeouts.
+
+mod client_log;
+mod closing;
+mod message;
+mod metrics;
+mod proxy;
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Buf as _;
+use jiff::Timestamp;
+use tokio::net::TcpStream;
+use tokio::select;
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_rustls::server::TlsStream;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info};
+
+use client_log::{MissedDeadline, TransactionSender, send_failed};
+
+use super::Inbound;
+use super::buffered::{BufferedStream, ClientStream};
+use super::clients::Seat;
+use super::min_rate::ContentRate;
+use super::policy::{self, SenderClearance};
+use super::proxied::{self, Origin};
+use super::timeouts::{Progress, SessionTimeouts};
+use crate::config::{ListenerConfig, ListenerTls, Rate};
+use crate::net::tls_io::{CompletedHandshake, RecordedStream, Role};
+use crate::policy::connector::inbound_policy;
+use crate::policy::relay_access;
+use crate::policy::tls::{NoTls, PeerCertificate, TlsFacts, TlsOutcome};
+use crate::relay::running_config::Snapshot;
+use crate::smtp::address::Domain;
+use crate::smtp::command::{CommandError, MailFrom, RcptTo};
+use crate::smtp::reply::Reply;
+use crate::smtp::server::{Channel, Profile, Server, ServerStep};
+use crate::telemetry::RefusalReason;
+use crate::telemetry::certificates::CertificateSummary;
+
+/// The TLS state of the connection.
+enum ConnectionTls {
+    /// The connection is in the clear: the client has not sent STARTTLS.
+    Clear,
+    /// The connection is under TLS; the value holds the facts of the handshake.
+    Tls(CompletedHandshake),
+}
+
+/// The reason for which a session ended.
+#[derive(Debug)]
+enum EndReason {
+    /// Our last reply was sent: to QUIT, or to a client whose session cannot continue.
+    Replied,
+    /// The client has sent STARTTLS; the session goes on after the handshake.
+    StartTls,
+    /// The TLS handshake failed.
+    Handshake(String),
+    /// The client was too slow.
+    Timeout(MissedDeadline),
+    /// The client sent no message for too long.
+    NoMessage,
+    /// The seat was given to another client.
+    Evicted,
+    /// The daemon is stopping.
+    Shutdown,
+    /// The connection was lost.
+    ConnectionLost(String),
+}
+
+impl fmt::Display for EndReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Replied | Self::StartTls => f.write_str("the relay closed the connection after its last reply"),
+            Self::Handshake(fault) => write!(f, "the TLS handshake failed: {fault}"),
+            Self::Timeout(slow) => slow.fmt(f),
+            Self::NoMessage => f.write_str("the client sent no message within [timeouts] message"),
+            Self::Evicted => {
+                f.write_str("the client sent no message for a while, and its seat was needed for another client")
+            }
+            Self::Shutdown => f.write_str("the service is shutting down"),
+            Self::ConnectionLost(how) => f.write_str(how),
+        }
+    }
+}
+
+/// The state of one session.
+struct ClientSession {
+    inbound: Arc<Inbound>,
+    settings: Arc<Snapshot>,
+    listener: ListenerConfig,
+    peer: SocketAddr,
+    /// The client's address, if it is known and may give rights.
+    client: Option<IpAddr>,
+    /// The client's name in DNS, if a proxy has reported it.
+    client_name: Option<Domain>,
+    /// The proxy that has named the client with XCLIENT.
+    proxy: Option<SocketAddr>,
+    local: IpAddr,
+    stop: CancellationToken,
+    server: Server,
+    connection_tls: ConnectionTls,
+    /// The judge's clearance for the last accepted MAIL.
+    sender_clearance: Option<SenderClearance>,
+    /// The sender of the transaction, or of the MAIL that is being answered.
+    sender: Option<TransactionSender>,
+    /// The message that is being received.
+    draft: Option<message::IncomingMessage>,
+    content_rate: ContentRate,
+    /// The time at which the wait for the next command began.
+    command_since: Instant,
+    /// The time of the last accepted message, or of the session's beginning.
+    message_since: Instant,
+    progress: Progress,
+    seat: Seat,
+    /// True if the refusal that is sent next was already logged or counted with its reason.
+    is_logged: bool,
+}
+
+/// The wait for more of refused content that seems to be complete: its client may have ended it
+/// with bare LFs.
+const SEEMS_ENDED: Duration = Duration::from_secs(3);
+
+/// Runs one session to its end.
+pub(super) async fn run(
+    inbound: Arc<Inbound>,
+    settings: Arc<Snapshot>,
+    listener: ListenerConfig,
+    stream: TcpStream,
+    (origin, seat): (Origin, Seat),
+    stop: CancellationToken,
+) {
+    let (peer, client) = (origin.address(), origin.client());
+    // Nagle's algorithm only causes delay, since `BufferedStream` collects replies itself.
+    let _ = stream.set_nodelay(true);
+    let local = stream
+        .local_addr()
+        .map_or(peer.ip(), |address| address.ip());
+    let config = &settings.config;
+    let profile = Profile {
+        hostname: config.hostname.clone(),
+        message_size: config.limits.message_size,
+        recipients: config.limits.recipients,
+        errors: config.limits.errors,
+        received: config.limits.received,
+        completed: relay_access::is_own_client(&config.relay, client),
+        xclient: client.is_some_and(|client| proxied::is_listed(&listener.xclient, client)),
+    };
+    let channel = match listener.tls {
+        ListenerTls::Off => Channel::Clear,
+        ListenerTls::Opportunistic => Channel::Offered,
+        ListenerTls::Forced => Channel::Required,
+        ListenerTls::Implicit => Channel::Tls,
+    };
+    let now = Instant::now();
+    let mut session = ClientSession {
+        server: Server::new(profile, channel),
+        inbound,
+        settings,
+        listener,
+        peer,
+        client,
+        client_name: None,
+        proxy: None,
+        local,
+        stop,
+        connection_tls: ConnectionTls::Clear,
+        sender_clearance: None,
+        sender: None,
+        draft: None,
+        content_rate: ContentRate::default(),
+        command_since: now,
+        message_since: now,
+        progress: Progress::default(),
+        seat,
+        is_logged: false,
+    };
+    debug!(listener = %session.listener.name, %peer, "session opened");
+    let open = session.inbound.monitor.open_session(&session.listener.name);
+    let end = session.run(stream).await;
+    drop(open);
+    session.record_end(&end);
+    debug!(listener = %session.listener.name, %peer, reason = %end, "session closed");
+}
+
+impl ClientSession {
+    /// Runs the session on its connection, through STARTTLS, and closes it.
+    async fn run(&mut self, tcp: TcpStream) -> EndReason {
+        if self.listener.tls == ListenerTls::Implicit {
+            // With implicit TLS no reply can be sent before the handshake.
+            if self.count(Rate::Handshakes).is_err() || self.has_proxy_header(&tcp).await {
+                return EndReason::Replied;
+            }
+            return match self.negotiate_tls(tcp).await {
+                Ok(tls) => self.run_under_tls(BufferedStream::new(tls), true).await,
+                Err(end) => end,
+            };
+        }
+        let mut connection = BufferedStream::new(tcp);
+        if connection.has_input() && self.has_proxy_header(connection.stream()).await {
+            connection.add_reply(&CommandError::ProxyHeader.reply());
+            return self.close(connection, EndReason::Replied).await;
+        }
+        match self.greet(&mut connection).await {
+            EndReason::StartTls => match self.negotiate_tls(connection.into_stream()).await {
+                Ok(tls) => {
+                    self.server.continue_under_tls();
+                    self.sender_clearance = None;
+                    self.seat.free();
+                    self.run_under_tls(BufferedStream::new(tls), false).await
+                }
+                Err(end) => end,
+            },
+            end => self.close(connection, end).await,
+        }
+    }
+
+    /// Runs the session under TLS to its end; `greet` is true if the client has not been greeted.
+    async fn run_under_tls<S: ClientStream>(
+        &mut self,
+        mut connection: BufferedStream<S>,
+        greet: bool,
+    ) -> EndReason {
+        let end = if greet {
+            self.greet(&mut connection).await
+        } else {
+            self.dialogue(&mut connection).await
+        };
+        self.close(connection, end).await
+    }
+
+    /// Greets the client, or rejects one that has sent something before the greeting, and continues
+    /// with commands.
+    async fn greet<S: ClientStream>(&mut self, connection: &mut BufferedStream<S>) -> EndReason {
+        match self.server.greet(connection.has_input()) {
+            Ok(greeting) => {
+                connection.add_reply(&greeting);
+                self.dialogue(connection).await
+            }
+            Err(reply) => {
+                self.reply(connection, &reply);
+                EndReason::Replied
+            }
+        }
+    }
+
+    /// Runs the TLS handshake within its timeout.
+    async fn negotiate_tls(
+        &mut self,
+        tcp: TcpStream,
+    ) -> Result<TlsStream<RecordedStream<TcpStream>>, EndReason> {
+        let time_limit = self.timeouts().handshake;
+        let handshake = self
+            .settings
+            .tls
+            .accept(tcp, self.listener.request_client_certificate);
+        let result = select! {
+            () = self.stop.cancelled() => return Err(EndReason::Shutdown),
+            () = self.seat.evicted() => return Err(EndReason::Evicted),
+            result = timeout(time_limit, handshake) => result,
+        };
+        self.count_handshake(
+            result
+                .as_ref()
+                .ok()
+                .and_then(|result| result.as_ref().ok())
+                .map(|(_, seen)| seen),
+        );
+        match result {
+            Ok(Ok((tls, seen))) => {
+                self.connection_tls = ConnectionTls::Tls(seen);
+                self.command_since = Instant::now();
+                Ok(tls)
+            }
+            Ok(Err(fault)) => Err(EndReason::Handshake(fault.to_string())),
+            Err(_) => Err(EndReason::Handshake(format!(
+                "not complete after {} seconds",
+                time_limit.as_secs_f32()
+            ))),
+        }
+    }
+
+    /// Executes the client's commands until the session ends or the client sends STARTTLS.
+    async fn dialogue<S: ClientStream>(&mut self, connection: &mut BufferedStream<S>) -> EndReason {
+        loop {
+            if self.server.transaction().is_none() && !self.server.expects_content() {
+                self.sender = None;
+            }
+            let (used, step) = self.server.step(&connection.input);
+            let reply = match step {
+                ServerStep::Read => {
+                    connection.input.advance(used);
+                    match self.read_more(connection).await {
+                        Ok(()) => continue,
+                        Err(end) => return end,
+                    }
+                }
+                ServerStep::Content(octets) => {
+                    self.write_content(octets).await;
+                    connection.input.advance(used);
+                    continue;
+                }
+                ServerStep::Reply(reply) => reply,
+                ServerStep::Mail(from) => match self.mail(from).await {
+                    Ok(reply) => reply,
+                    Err(refusal) => return self.end_with(connection, &refusal),
+                },
+                ServerStep::Rcpt(rcpt) => self.rcpt(rcpt),
+                ServerStep::Commit(envelope) => {
+                    connection.input.advance(used);
+                    match self.commit(connection, *envelope).await {
+                        Ok(()) => continue,
+                        Err(end) => return end,
+                    }
+                }
+                ServerStep::StartTls(reply) => {
+                    connection.input.advance(used);
+                    return self.start_tls(connection, &reply).await;
+                }
+                ServerStep::XClient(command) => match self.xclient(*command).await {
+                    Ok(reply) => reply,
+                    Err(refusal) => return self.end_with(connection, &refusal),
+                },
+                ServerStep::ProxyHeader(reply) => {
+                    self.warn_proxy_header();
+                    return self.end_with(connection, &reply);
+                }
+                ServerStep::Close(reply) => return self.end_with(connection, &reply),
+            };
+            connection.input.advance(used);
+            self.reply(connection, &reply);
+            self.command_since = Instant::now();
+            if connection.must_flush()
+                && let Err(end) = self.flush(connection).await
+            {
+                return end;
+            }
+        }
+    }
+
+    /// Answers STARTTLS, within the limit on handshakes.
+    async fn start_tls<S: ClientStream>(
+        &mut self,
+        connection: &mut BufferedStream<S>,
+        reply: &Reply,
+    ) -> EndReason {
+        if let Err(refusal) = self.count(Rate::Handshakes) {
+            return self.end_with(connection, &refusal);
+        }
+        self.reply(connection, reply);
+        self.flush(connection)
+            .await
+            .map_or_else(|end| end, |()| EndReason::StartTls)
+    }
+
+    /// Returns the session's timeouts at this moment.
+    fn timeouts(&self) -> SessionTimeouts {
+        self.seat.timeouts(&self.settings.config.timeouts)
+    }
+
+    /// Sends the collected replies.
+    async fn flush<S: ClientStream>(
+        &self,
+        connection: &mut BufferedStream<S>,
+    ) -> Result<(), EndReason> {
+        select! {
+            biased;
+            sent = connection.flush(self.timeouts().command) => sent.map_err(|fault| send_failed(&fault)),
+            () = self.seat.evicted() => Err(EndReason::Evicted),
+        }
+    }
+
+    /// Sends the collected replies and waits for more input, since all pipelined commands are
+    /// processed.
+    async fn read_more<S: ClientStream>(
+        &mut self,
+        connection: &mut BufferedStream<S>,
+    ) -> Result<(), EndReason> {
+        self.flush(connection).await?;
+        let content = self.server.expects_content();
+        // Content that is already refused does not count as progress.
+        let is_message = content && self.server.is_storing();
+        let since = Instant::now();
+        let read = loop {
+            let (deadline, end) = self.deadline(content, since);
+            select! {
+                biased;
+                // A stop waits for a message that is being received.
+                () = self.stop.cancelled(), if !content => return Err(EndReason::Shutdown),
+                is_evicted = self.seat.changed() => if is_evicted { return Err(EndReason::Evicted) },
+                read = timeout_at(deadline, connection.fill(content)) => match read {
+                    Ok(read) => break read,
+                    Err(_) => return Err(self.give_up(connection, end)),
+                },
+            }
+        };
+        if content {
+            let octets = read.as_ref().map_or(0, |octets| *octets);
+            self.content_rate.add_wait(since.elapsed(), octets);
+            if is_message && self.progress.add(octets) {
+                self.seat.record_activity();
+            }
+        }
+        match read {
+            Ok(0) => Err(EndReason::ConnectionLost(
+                "closed by the client without QUIT".into(),
+            )),
+            Ok(_) => Ok(()),
+            Err(fault) => Err(EndReason::ConnectionLost(fault.to_string())),
+        }
+    }
+
+    /// Judges the sender and returns the reply to MAIL.
+    ///
+    /// # Errors
+    /// Returns the last reply to a client that gets no seat; the session ends with it.
+    async fn mail(&mut self, from: MailFrom) -> Result<Reply, Reply> {
+        self.ensure_seat().await?;
+        let connector = Arc::clone(policy::connector(
+            &self.settings.connectors,
+            &from.reverse_path,
+            self.peer.ip(),
+        ));
+        self.sender = Some(TransactionSender {
+            from: from.reverse_path.clone(),
+            connector: Arc::clone(&connector),
+        });
+        if let Err(refusal) = self.count(Rate::Messages) {
+            return Ok(self.server.mail(from, Err(refusal)));
+        }
+        let (settings, connector) = (&self.settings, &connector);
+        let outcome = match &self.connection_tls {
+            ConnectionTls::Clear => TlsOutcome::Clear(NoTls::NotUsed),
+            ConnectionTls::Tls(seen) => {
+                let against = settings
+                    .tls
+                    .client(connector)
+                    .checks(None)
+                    .for_policy(&inbound_policy(connector));
+                let facts = seen.facts(against, Role::Client, Timestamp::now()).await;
+                // A proxy's certificate proves nothing about the client that it has named.
+                let certificate = if self.proxy.is_some() {
+                    PeerCertificate::Nothing
+                } else {
+                    facts.certificate
+                };
+                TlsOutcome::Tls(TlsFacts {
+                    certificate,
+                    ..facts
+                })
+            }
+        };
+        let shown = CertificateSummary::of(&outcome);
+        let verdict = policy::judge(
+            connector,
+            &self.listener,
+            &from.reverse_path,
+            self.client,
+            outcome,
+        );
+        self.record_verdict(connector, &from.reverse_path, shown, &verdict);
+        let verdict = verdict.and_then(|cleared| {
+            let admitted = self.inbound.spool.admit(from.size.unwrap_or(0));
+            admitted
+                .map_err(|fault| self.cannot_store(&fault))
+                .map(|()| cleared)
+        });
+        Ok(match verdict {
+            Ok(cleared) => {
+                self.sender_clearance = Some(cleared);
+                self.content_rate = ContentRate::default();
+                self.seat.free();
+                self.server.mail(from, Ok(()))
+            }
+            Err(refusal) => self.server.mail(from, Err(refusal)),
+        })
+    }
+
+    /// Returns the facts about the client that the relay rules need.
+    fn client_rights(&self) -> relay_access::RelayClient {
+        let may_relay = self
+            .sender_clearance
+            .as_ref()
+            .is_some_and(|cleared| cleared.may_relay);
+        relay_access::RelayClient {
+            address: self.client,
+            local: self.local,
+            may_relay,
+        }
+    }
+
+    /// Applies the relay rules and limits to a recipient, and returns the reply to RCPT.
+    fn rcpt(&mut self, rcpt: RcptTo) -> Reply {
+        if let Err(refusal) = self.count(Rate::Recipients) {
+            return self.server.rcpt(rcpt, Err(refusal));
+        }
+        let peer = self.client_rights();
+        let rules = relay_access::RelayRules::new(&self.settings.config, &self.settings.connectors);
+        let answer = relay_access::resolve_recipient(rules, peer, &rcpt.forward_path);
+        if let Err(denied) = &answer {
+            let connector = self
+                .sender_clearance
+                .as_ref()
+                .map(|cleared| cleared.connector.name.clone())
+                .unwrap_or_default();
+            self.count_refusal(&connector, RefusalReason::Recipient, denied.to_string());
+            let recipient = rcpt.forward_path.to_string();
+            if self.should_log("recipient refused", &recipient) {
+                let (from, from_connector) = self.sender_fields();
+                info!(
+                    listener = %self.listener.name, peer = %self.peer, from, from_connector, recipient, reason = %denied,
+                    "recipient refused"
+                );
+            }
+            self.is_logged = true;
+        }
+        let answer = answer.map_err(relay_access::RelayDenied::reply);
+        let answer = answer.and_then(|mailbox| {
+            self.reserve(&mailbox, rcpt.orcpt.as_deref())
+                .map(|()| mailbox)
+        });
+        self.server.rcpt(rcpt, answer)
+    }
+}

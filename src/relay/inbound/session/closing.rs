@@ -1,0 +1,77 @@
+//! The last reply of a session, and the end of its connection.
+
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use super::client_log::MissedDeadline;
+use super::{ClientSession, EndReason};
+use crate::relay::inbound::buffered::{BufferedStream, ClientStream};
+use crate::smtp::reply::Reply;
+use crate::smtp::server::CloseReason;
+
+/// The time for the last reply to a client that has lost its seat, and for closing its connection.
+const EVICTION_TIME: Duration = Duration::from_secs(2);
+
+impl ClientSession {
+    /// Sends the reason of the end to the client, if it can be sent, and closes the connection.
+    pub(super) async fn close<S: ClientStream>(
+        &self,
+        mut connection: BufferedStream<S>,
+        end: EndReason,
+    ) -> EndReason {
+        match end {
+            EndReason::ConnectionLost(_)
+            | EndReason::Handshake(_)
+            | EndReason::Timeout(MissedDeadline::Replies) => {
+                return end;
+            }
+            EndReason::Timeout(_) => {
+                connection.add_reply(&self.server.closing_reply(CloseReason::Timeout))
+            }
+            EndReason::NoMessage => {
+                connection.add_reply(&self.server.closing_reply(CloseReason::NoMessage))
+            }
+            EndReason::Shutdown => {
+                connection.add_reply(&self.server.closing_reply(CloseReason::Shutdown))
+            }
+            EndReason::Evicted => match self.server.content_refusal() {
+                // After 421 the client would send the same content again.
+                Some(refusal) => connection.add_reply(refusal),
+                None => connection.add_reply(&self.server.closing_reply(CloseReason::Crowded)),
+            },
+            EndReason::Replied | EndReason::StartTls => {}
+        }
+        if matches!(end, EndReason::Evicted) {
+            // Another client has the seat already, so the connection must end soon.
+            let _ = timeout(EVICTION_TIME, connection.close(EVICTION_TIME)).await;
+        } else {
+            connection.close(self.timeouts().command).await;
+        }
+        end
+    }
+
+    /// Ends a session after a timeout. If content is refused, the client gets that refusal: after
+    /// 421 it would send the same content again.
+    pub(super) fn give_up<S: ClientStream>(
+        &mut self,
+        connection: &mut BufferedStream<S>,
+        end: EndReason,
+    ) -> EndReason {
+        let Some(refusal) = self.server.content_refusal().cloned() else {
+            return end;
+        };
+        self.end_with(connection, &refusal)
+    }
+
+    /// Ends a session with its last reply.
+    pub(super) fn end_with<S: ClientStream>(
+        &mut self,
+        connection: &mut BufferedStream<S>,
+        reply: &Reply,
+    ) -> EndReason {
+        self.draft = None;
+        self.reply(connection, reply);
+        EndReason::Replied
+    }
+}

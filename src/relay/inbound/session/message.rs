@@ -1,0 +1,292 @@
+//! The way of a message from its content to the spool, and from there to the scheduler.
+
+use jiff::Timestamp;
+use tokio::select;
+use tokio::time::Instant;
+use tracing::{debug, error, info};
+
+use super::client_log::send_failed;
+use super::{ClientSession, EndReason};
+use crate::config::EvidencePath;
+use crate::policy::connector::inbound_policy;
+use crate::policy::relay_access;
+use crate::policy::tls::{PeerCertificate, TlsFacts, TlsOutcome};
+use crate::relay::inbound::buffered::{BufferedStream, ClientStream};
+use crate::relay::inbound::received::{self, Received};
+use crate::relay::inbound::timeouts::Progress;
+use crate::smtp::address::Domain;
+use crate::smtp::data::HeaderCompleter;
+use crate::smtp::envelope::{Arrival, ClientOrigin, Envelope, Recipient};
+use crate::smtp::reply::{Reply, Status};
+use crate::storage::evidence::{InboundParties, InboundSession};
+use crate::storage::spool::{Draft, Entry, SpoolError};
+use crate::telemetry::{AcceptedMessage, RefusalReason};
+
+/// A message that is being received.
+pub(super) struct IncomingMessage {
+    draft: Draft,
+    /// Adds missing header fields, if the message comes from a client of ours.
+    completer: Option<HeaderCompleter>,
+}
+
+impl IncomingMessage {
+    /// Writes content to the draft, through the header completer if there is one.
+    async fn write(&mut self, octets: &[u8]) -> Result<(), SpoolError> {
+        let Some(completer) = &mut self.completer else {
+            return self.draft.write(octets).await;
+        };
+        let (made, rest) = completer.push(octets);
+        if !made.is_empty() {
+            self.draft.write(&made).await?;
+        }
+        self.draft.write(rest).await
+    }
+
+    /// Completes the message. If a Message-ID was added, the envelope gets it.
+    async fn finish(mut self, envelope: &mut Envelope) -> Result<Draft, SpoolError> {
+        if let Some(completer) = self.completer {
+            let (made, id) = completer.finish();
+            self.draft.write(&made).await?;
+            if let Some(id) = id {
+                envelope.message_id = Some(id.into());
+            }
+        }
+        Ok(self.draft)
+    }
+}
+
+impl ClientSession {
+    /// Writes content to the draft. If that fails, further content is discarded, and the client
+    /// gets the error as the reply to its content.
+    pub(super) async fn write_content(&mut self, octets: &[u8]) {
+        if let Err(fault) = self.write_to_draft(octets).await {
+            self.draft = None;
+            let reply = self.cannot_store(&fault);
+            self.server.reject_content(reply);
+        }
+    }
+
+    /// Writes content to the draft, and begins the draft before the first octets.
+    async fn write_to_draft(&mut self, octets: &[u8]) -> Result<(), SpoolError> {
+        if self.draft.is_none() {
+            let (smtputf8, recipients) = match self.server.transaction() {
+                Some((from, recipients)) => (from.smtputf8, recipients),
+                None => (false, &[][..]),
+            };
+            self.draft = Some(self.begin_draft(smtputf8, recipients).await?);
+        }
+        match &mut self.draft {
+            Some(incoming) => incoming.write(octets).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Begins a draft with our Received field.
+    async fn begin_draft(
+        &self,
+        smtputf8: bool,
+        recipients: &[Recipient],
+    ) -> Result<IncomingMessage, SpoolError> {
+        let (mut draft, at) = (self.inbound.spool.draft(), Timestamp::now());
+        let config = &self.settings.config;
+        let completer = relay_access::is_own_client(&config.relay, self.client).then(|| {
+            HeaderCompleter::new(
+                received::date(at),
+                format!("<{}@{}>", draft.id(), config.hostname),
+            )
+        });
+        // Every transaction has a clearance, since MAIL is accepted only with one.
+        if let Some(sender_clearance) = &self.sender_clearance {
+            let received = Received {
+                client: self.server.helo(),
+                address: self.peer.ip(),
+                client_name: self.client_name.as_ref(),
+                hostname: &config.hostname,
+                clearance: &sender_clearance.clearance,
+                smtputf8,
+                id: draft.id(),
+                recipients,
+                at,
+            };
+            draft.write(received.field().as_bytes()).await?;
+        }
+        Ok(IncomingMessage { draft, completer })
+    }
+
+    /// Stores the message durably, replies to its content, and gives it to the scheduler.
+    pub(super) async fn commit<S: ClientStream>(
+        &mut self,
+        connection: &mut BufferedStream<S>,
+        mut envelope: Envelope,
+    ) -> Result<(), EndReason> {
+        if !relay_access::may_relay(&self.settings.config.relay, self.client_rights()) {
+            envelope.origin = ClientOrigin::Stranger;
+        }
+        let incoming = match self.draft.take() {
+            Some(incoming) => Ok(incoming),
+            None => {
+                self.begin_draft(envelope.smtputf8, &envelope.recipients)
+                    .await
+            }
+        };
+        let draft = match incoming {
+            Ok(incoming) => incoming.finish(&mut envelope).await,
+            Err(fault) => Err(fault),
+        };
+        envelope.arrival = self.arrival();
+        let stored = match draft {
+            Ok(draft) => self.inbound.spool.commit(draft, envelope).await,
+            Err(fault) => Err(fault),
+        };
+        let entry = match stored {
+            Ok((receipt, entry)) => {
+                let reply = self.server.accepted(&receipt);
+                connection.add_reply(&reply);
+                self.seat.record_activity();
+                (self.message_since, self.progress) = (Instant::now(), Progress::default());
+                Some(entry)
+            }
+            Err(fault) => {
+                let reply = self.cannot_store(&fault);
+                self.reply(connection, &reply);
+                None
+            }
+        };
+        if let Some(entry) = entry {
+            self.log_accepted(&entry);
+            if let Some(sender_clearance) = &self.sender_clearance {
+                self.inbound.monitor.accepted(&AcceptedMessage {
+                    listener: &self.listener.name,
+                    connector: &sender_clearance.connector.name,
+                    clearance: &sender_clearance.clearance,
+                    octets: entry.size,
+                    recipients: entry.envelope.recipients.len(),
+                });
+            }
+            self.queue(connection, entry).await?;
+        }
+        self.seat.free();
+        self.command_since = Instant::now();
+        Ok(())
+    }
+
+    /// Returns the facts about this session for the evidence of its message, or `None` without
+    /// evidence.
+    fn arrival(&self) -> Option<Arrival> {
+        let config = &self.settings.config;
+        let sender_clearance = self.sender_clearance.as_ref()?;
+        if config.evidence.path.value == EvidencePath::Off {
+            return None;
+        }
+        let hello = self.server.helo().map(|client| client.name.to_string());
+        let parties = InboundParties {
+            listener: &self.listener.name,
+            peer: self.peer,
+            is_client: self.client.is_some(),
+            name: self.client_name.as_ref().map(Domain::as_str),
+            proxy: self.proxy,
+            hello: hello.as_deref(),
+            connector: &sender_clearance.connector.name,
+            configuration: &config.source.digest,
+        };
+        Some(
+            InboundSession::of(
+                &parties,
+                &inbound_policy(&sender_clearance.connector),
+                &sender_clearance.clearance,
+            )
+            .arrival(),
+        )
+    }
+
+    /// Gives the stored message to the scheduler. If the channel is full, the 250 is sent before
+    /// the wait.
+    async fn queue<S: ClientStream>(
+        &self,
+        connection: &mut BufferedStream<S>,
+        entry: Entry,
+    ) -> Result<(), EndReason> {
+        use tokio::sync::mpsc::error::TrySendError;
+        let entry = match self.inbound.accepted.try_send(entry) {
+            Ok(()) => return Ok(()),
+            Err(TrySendError::Full(entry) | TrySendError::Closed(entry)) => entry,
+        };
+        // The client gets its 250 at once, and only its next command waits. If the reply cannot be
+        // sent, the accepted message still goes to the scheduler.
+        let flushed = connection
+            .flush(self.settings.config.timeouts.command)
+            .await;
+        let id = entry.id;
+        select! {
+            sent = self.inbound.accepted.send(entry) => if sent.is_err() {
+                error!(queue_id = %id, "message stays in the spool until the next start: the scheduler has ended");
+            },
+            () = self.stop.cancelled() => debug!(queue_id = %id, "message stays in the spool until the next start"),
+        }
+        flushed.map_err(|fault| send_failed(&fault))
+    }
+
+    /// Logs that the message is accepted.
+    fn log_accepted(&self, entry: &Entry) {
+        let sender_clearance = self.sender_clearance.as_ref();
+        let connector = sender_clearance.map_or("", |cleared| cleared.connector.name.as_str());
+        let tls = match sender_clearance.map(|cleared| cleared.clearance.outcome()) {
+            Some(TlsOutcome::Tls(TlsFacts {
+                version,
+                certificate: PeerCertificate::Unproved(key),
+                ..
+            })) => {
+                format!("{version}, key not proved: {key}")
+            }
+            Some(TlsOutcome::Tls(facts)) => facts.version.to_string(),
+            Some(TlsOutcome::Clear(_)) | None => "none".to_owned(),
+        };
+        info!(
+            queue_id = %entry.id, from = entry.envelope.reverse_path.to_string(), recipients = entry.envelope.recipients.len(),
+            size = entry.size, listener = %self.listener.name, peer = %self.peer, connector,
+            // Both fields name the sender's connector; other log lines use `connector` for the
+            // recipients' connector.
+            from_connector = connector, tls.got = tls, "message accepted"
+        );
+    }
+
+    /// Logs that a message cannot be stored, and returns the reply, which is always transient
+    /// (4xx).
+    pub(super) fn cannot_store(&self, fault: &SpoolError) -> Reply {
+        let full = matches!(fault, SpoolError::Full(_));
+        let connector = self
+            .sender_clearance
+            .as_ref()
+            .map_or("", |cleared| cleared.connector.name.as_str());
+        self.inbound
+            .monitor
+            .refused(&self.listener.name, connector, RefusalReason::Storage);
+        let remedy = if full {
+            "free space on the spool's disk"
+        } else {
+            "check that the spool's disk works and is writable"
+        };
+        // A full or failing disk is logged once a minute; each client's refusal is logged as well.
+        let trouble = if full { "disk full" } else { "disk error" };
+        if self
+            .inbound
+            .monitor
+            .should_log("message cannot be stored", &self.listener.name, trouble)
+        {
+            let (from, from_connector) = self.sender_fields();
+            error!(
+                listener = %self.listener.name, peer = %self.peer, from, from_connector, error = %fault, remedy,
+                "message cannot be stored"
+            );
+        }
+        if full {
+            Reply::new(
+                452,
+                Status(3, 1),
+                "Insufficient system storage, try again later",
+            )
+        } else {
+            Reply::new(451, Status(3, 0), "Local trouble, try again later")
+        }
+    }
+}

@@ -1,0 +1,369 @@
+//! A connection with the TLS judge's clearance: the only place from which MAIL FROM is written.
+//!
+//! [`Wire::converse`] runs dialogues. The only dialogue that contains a transaction is the private
+//! [`ClearedTransaction`], which cannot be created without the clearance of its connection.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::task::JoinHandle;
+
+use crate::config::Timeouts;
+use crate::discovery::history::TlsLevel;
+use crate::policy::tls::{
+    Clearance, Handshake, NamePattern, NoTls, TlsOutcome, TlsPolicy, Verdict, judge,
+};
+use crate::smtp::address::Host;
+use crate::smtp::client::{
+    DialogueStage, Extensions, Mail, ProtocolViolation, RecipientStatus, Transaction,
+    TransactionEnd, TransactionResults, TransactionStep,
+};
+use crate::smtp::data::Stuffer;
+use crate::smtp::reply::{Reply, Severity};
+use crate::storage::spool::{Body, SpoolError};
+
+use super::Via;
+use super::limit::AttemptLimit;
+use super::wire::{ConnectionFailure, Dialogue, Wire};
+
+/// The size of the blocks in which content is sent, in octets; a smaller content is sent in one
+/// block.
+const BLOCK_SIZE: usize = 64 * 1024;
+
+/// A connection on which mail may be sent.
+#[derive(Debug)]
+pub(super) struct Cleared {
+    wire: Wire,
+    extensions: Extensions,
+    via: Arc<Via>,
+    /// The policy under which the clearance was given.
+    policy: TlsPolicy,
+    /// True if the connection is the fallback in the clear after TLS failed; its clearance is for
+    /// one message only.
+    is_fallback: bool,
+    /// True if the connection was idle before this message, so that the peer may have closed it
+    /// meanwhile.
+    has_waited: bool,
+    transactions: u32,
+}
+
+/// The peer of a connection.
+#[derive(Debug, Clone)]
+pub(super) struct Peer {
+    /// The peer, as `mx.example.org [192.0.2.1]:25`.
+    pub(super) text: String,
+    pub(super) host: Host,
+    pub(super) address: SocketAddr,
+}
+
+/// The reason for which a transaction stopped before the peer decided it.
+#[derive(Debug)]
+pub(super) enum Interruption {
+    /// The connection failed.
+    Connection(ConnectionFailure),
+    /// The content could not be read.
+    Spool(SpoolError),
+}
+
+/// The result of sending one message on one connection.
+#[derive(Debug)]
+pub(super) struct SendResult {
+    pub(super) results: TransactionResults,
+    pub(super) interruption: Option<Interruption>,
+    /// True if the peer had closed an idle connection. Nothing was sent to it, and nothing failed.
+    pub(super) was_stale: bool,
+}
+
+impl SendResult {
+    /// Returns whether the peer deferred the message for any recipient, by a reply of its own (4xx
+    /// or 421).
+    pub(super) fn is_deferred(&self) -> bool {
+        let is_temporary = |reply: &Reply| reply.severity() != Severity::Permanent;
+        let refused = |status: &RecipientStatus| matches!(status, RecipientStatus::Rejected(reply) if is_temporary(reply));
+        let ending = match &self.results.ending {
+            TransactionEnd::Rejected { reply, .. } | TransactionEnd::Closing { reply, .. } => {
+                is_temporary(reply)
+            }
+            TransactionEnd::Unfinished
+            | TransactionEnd::Accepted(_)
+            | TransactionEnd::NoRecipient => false,
+        };
+        ending || self.results.recipients.iter().any(refused)
+    }
+}
+
+/// A transaction together with the clearance of its connection.
+struct ClearedTransaction<'c, 'm> {
+    _clearance: &'c Clearance,
+    transaction: Transaction<'m>,
+}
+
+impl Dialogue for ClearedTransaction<'_, '_> {
+    type Step = TransactionStep;
+
+    fn receive(
+        &mut self,
+        input: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<(usize, Option<TransactionStep>), ProtocolViolation> {
+        self.transaction.receive(input, out)
+    }
+
+    fn replies(&self) -> usize {
+        self.transaction.replies()
+    }
+
+    fn awaited(&self) -> DialogueStage {
+        self.transaction.awaited()
+    }
+}
+
+impl Cleared {
+    /// Creates a connection that the judge cleared under `policy`. EHLO has been answered on
+    /// `wire`.
+    pub(super) fn new(
+        wire: Wire,
+        extensions: Extensions,
+        peer: Peer,
+        clearance: Clearance,
+        policy: TlsPolicy,
+    ) -> Self {
+        let Peer {
+            text: peer,
+            host,
+            address,
+        } = peer;
+        let via = Arc::new(Via {
+            peer,
+            host,
+            address,
+            clearance,
+            offers_dsn: extensions.dsn,
+            was: None,
+        });
+        Self {
+            wire,
+            extensions,
+            via,
+            policy,
+            is_fallback: false,
+            has_waited: false,
+            transactions: 0,
+        }
+    }
+
+    /// Creates a connection in the clear after TLS failed. Its clearance is for one message; the
+    /// next message tries TLS again.
+    pub(super) fn fallback(
+        wire: Wire,
+        extensions: Extensions,
+        peer: Peer,
+        clearance: Clearance,
+        policy: TlsPolicy,
+    ) -> Self {
+        Self {
+            is_fallback: true,
+            ..Self::new(wire, extensions, peer, clearance, policy)
+        }
+    }
+
+    /// The session, as logs and evidence record it.
+    pub(super) fn via(&self) -> &Arc<Via> {
+        &self.via
+    }
+
+    /// Records the TLS level that the domain of the current message showed before, if that was
+    /// higher.
+    pub(super) fn set_earlier_level(&mut self, was: Option<TlsLevel>) {
+        if self.via.was != was {
+            self.via = Arc::new(Via {
+                was,
+                ..Via::clone(&self.via)
+            });
+        }
+    }
+
+    /// Returns whether the session was resumed from an earlier one, so that the peer showed no
+    /// certificate in it.
+    pub(super) fn is_resumed(&self) -> bool {
+        matches!(self.via.clearance.outcome(), TlsOutcome::Tls(facts) if facts.handshake == Handshake::Resumed)
+    }
+
+    /// The extensions that the peer offers.
+    pub(super) fn extensions(&self) -> Extensions {
+        self.extensions
+    }
+
+    /// Returns whether the connection may be kept for another message. A fallback in the clear is
+    /// never kept.
+    pub(super) fn is_reusable(&self, messages_per_connection: u32) -> bool {
+        !self.is_fallback && !self.has_reached_limit(messages_per_connection)
+    }
+
+    /// Returns whether the connection has carried as many messages as it may.
+    pub(super) fn has_reached_limit(&self, messages_per_connection: u32) -> bool {
+        self.transactions >= messages_per_connection
+    }
+
+    /// Returns whether mail under `policy` may use this session too. The judge judges the session's
+    /// own handshake again, unless the policy is the one it was cleared under.
+    pub(super) fn admits(&mut self, policy: &TlsPolicy, reference: &[NamePattern]) -> bool {
+        if *policy == self.policy {
+            return true;
+        }
+        let outcome = self.via.clearance.outcome();
+        // TLS was not requested in this session, so the session does not show whether the peer has
+        // it.
+        if *outcome == TlsOutcome::Clear(NoTls::NotWanted) {
+            return false;
+        }
+        let Verdict::Cleared(clearance) = judge(policy, outcome.clone(), reference) else {
+            return false;
+        };
+        self.via = Arc::new(Via {
+            clearance,
+            ..Via::clone(&self.via)
+        });
+        self.policy = policy.clone();
+        true
+    }
+
+    /// Returns whether the peer has neither sent anything nor closed the connection since the last
+    /// message.
+    pub(super) async fn is_quiet(&mut self) -> bool {
+        self.wire.is_quiet().await
+    }
+
+    /// Prepares the connection for being idle.
+    pub(super) fn prepare_idle(&mut self) {
+        self.has_waited = true;
+        self.wire.shrink_output();
+    }
+
+    /// Closes the session with QUIT. The returned task ends when the connection is closed.
+    pub(super) fn quit(self) -> JoinHandle<()> {
+        self.wire.quit()
+    }
+
+    /// Sends one message. The message must fit the peer ([`Mail::fits`]).
+    pub(super) async fn send(
+        &mut self,
+        mail: Mail<'_>,
+        body: &Body,
+        timeouts: &Timeouts,
+        limit: &AttemptLimit,
+    ) -> SendResult {
+        let clearance = &self.via.clearance;
+        let has_waited = std::mem::take(&mut self.has_waited);
+        self.transactions = self.transactions.saturating_add(1);
+        limit.begin_transaction(mail.recipients.len());
+        let content = Content {
+            body,
+            octets: mail.size,
+            timeouts,
+            limit,
+        };
+        let transaction = Transaction::start(mail, self.extensions, self.wire.output(clearance));
+        let mut dialogue = ClearedTransaction {
+            _clearance: clearance,
+            transaction,
+        };
+        let interruption = run_transaction(&mut self.wire, &mut dialogue, clearance, &content)
+            .await
+            .err();
+        limit.end_transaction();
+        let unanswered = dialogue.transaction.replies() == 0;
+        let results = dialogue.transaction.into_results();
+        let closed = match (&interruption, &results.ending) {
+            (Some(Interruption::Connection(broken)), _) => unanswered && broken.is_closed(),
+            (
+                _,
+                TransactionEnd::Closing {
+                    stage: DialogueStage::Mail,
+                    ..
+                },
+            ) => true,
+            // Some servers check their idle limit only at RCPT.
+            (
+                _,
+                TransactionEnd::Closing {
+                    stage: DialogueStage::Rcpt,
+                    ..
+                },
+            ) => results
+                .recipients
+                .iter()
+                .all(|status| *status == RecipientStatus::Pending),
+            _ => false,
+        };
+        SendResult {
+            results,
+            interruption,
+            was_stale: closed && has_waited,
+        }
+    }
+}
+
+/// The content of a message, and the time limits for sending it.
+struct Content<'a> {
+    body: &'a Body,
+    octets: u64,
+    timeouts: &'a Timeouts,
+    limit: &'a AttemptLimit,
+}
+
+async fn run_transaction(
+    wire: &mut Wire,
+    dialogue: &mut ClearedTransaction<'_, '_>,
+    clearance: &Clearance,
+    content: &Content<'_>,
+) -> Result<(), Interruption> {
+    let timeouts = content.timeouts;
+    match wire
+        .converse(dialogue, timeouts.reply)
+        .await
+        .map_err(Interruption::Connection)?
+    {
+        TransactionStep::Over => return Ok(()),
+        TransactionStep::Content => {}
+    }
+    send_content(wire, clearance, content).await?;
+    dialogue.transaction.content_sent();
+    // After the final dot only the reply is awaited.
+    wire.converse(dialogue, timeouts.final_reply)
+        .await
+        .map_err(Interruption::Connection)?;
+    Ok(())
+}
+
+/// Sends the content. If the spool cannot be read to the end, the final dot is not sent, so that
+/// the peer does not accept a truncated message.
+async fn send_content(
+    wire: &mut Wire,
+    clearance: &Clearance,
+    content: &Content<'_>,
+) -> Result<(), Interruption> {
+    let Content {
+        body,
+        octets,
+        timeouts,
+        limit,
+    } = *content;
+    limit.begin_content(octets, timeouts.data_rate);
+    let mut reader = body.reader().await.map_err(Interruption::Spool)?;
+    let mut stuffer = Stuffer::new();
+    while let Some(chunk) = reader.next().await.map_err(Interruption::Spool)? {
+        let out = wire.output(clearance);
+        stuffer.push(&chunk, out);
+        if out.len() >= BLOCK_SIZE {
+            wire.flush(timeouts.data_block)
+                .await
+                .map_err(Interruption::Connection)?;
+        }
+    }
+    stuffer.finish(wire.output(clearance));
+    limit.await_final_reply();
+    wire.flush(timeouts.data_block)
+        .await
+        .map_err(Interruption::Connection)
+}

@@ -1,0 +1,164 @@
+//! The time limit of one delivery attempt, and the means to end it earlier.
+//!
+//! An attempt ends at its limit, with two exceptions. Recipients and content are sent to the end as
+//! long as the peer accepts them fast enough; otherwise a large message would never arrive. And
+//! once the final dot may have reached the peer, its reply is awaited for `[timeouts] final_reply`,
+//! since the peer may have accepted the message and a second attempt would make a duplicate. An
+//! attempt can be ended early only while no content has been sent.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::write_duration;
+
+/// The time that each recipient of a started transaction may use, on average.
+const TIME_PER_RECIPIENT: Duration = Duration::from_secs(5);
+
+/// The limit of one attempt. All clones share it.
+#[derive(Debug, Clone)]
+pub struct AttemptLimit(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    time: Duration,
+    deadline: Instant,
+    stage: watch::Sender<AttemptStage>,
+    end_request: CancellationToken,
+}
+
+/// The stage of an attempt, and its deadline.
+#[derive(Debug, Clone, Copy)]
+enum AttemptStage {
+    /// No content has been sent.
+    NoContent(Instant),
+    /// The content is being sent.
+    Content(Instant),
+    /// The final dot may have reached the peer.
+    FinalReply,
+}
+
+/// The reason for which an attempt was ended early.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum EndReason {
+    /// The attempt reached this time limit.
+    TimeOver(Duration),
+    /// Attempts for other destinations needed its slot.
+    GaveWay,
+}
+
+impl EndReason {
+    /// The label of this reason in metrics.
+    pub(super) fn label(self) -> &'static str {
+        match self {
+            Self::TimeOver(_) => "time_over",
+            Self::GaveWay => "gave_way",
+        }
+    }
+}
+
+impl fmt::Display for EndReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TimeOver(time) => {
+                write!(f, "the attempt was ended after {} ([limits] delivery_attempt_time)", write_duration(*time))
+            }
+            Self::GaveWay => f.write_str(
+                "the destination was slow while all delivery attempts were in use ([limits] delivery_attempts), \
+                 and the attempt was ended in favour of others",
+            ),
+        }
+    }
+}
+
+impl AttemptLimit {
+    /// Creates the limit of an attempt that begins now.
+    #[must_use]
+    pub fn new(time: Duration) -> Self {
+        let deadline = Instant::now() + time;
+        let stage = watch::Sender::new(AttemptStage::NoContent(deadline));
+        Self(Arc::new(Inner {
+            time,
+            deadline,
+            stage,
+            end_request: CancellationToken::new(),
+        }))
+    }
+
+    /// Returns whether [`AttemptLimit::end`] ends the attempt at once.
+    #[must_use]
+    pub fn may_end(&self) -> bool {
+        matches!(*self.0.stage.borrow(), AttemptStage::NoContent(_))
+    }
+
+    /// Asks the attempt to end: at once if no content is being sent, otherwise after its
+    /// transaction.
+    pub fn end(&self) {
+        self.0.end_request.cancel();
+    }
+
+    /// Returns the remaining time divided by `of`.
+    pub(super) fn share(&self, of: usize) -> Duration {
+        let remaining = self.0.deadline.saturating_duration_since(Instant::now());
+        remaining / u32::try_from(of.max(1)).unwrap_or(u32::MAX)
+    }
+
+    /// Records that a transaction with this many recipients begins.
+    pub(super) fn begin_transaction(&self, recipients: usize) {
+        let time = TIME_PER_RECIPIENT.saturating_mul(u32::try_from(recipients).unwrap_or(u32::MAX));
+        self.set_stage(AttemptStage::NoContent(
+            self.0.deadline.max(Instant::now() + time),
+        ));
+    }
+
+    /// Records that sending `octets` of content begins, at `rate` octets a second or faster on
+    /// average.
+    pub(super) fn begin_content(&self, octets: u64, rate: u64) {
+        let time = Duration::from_secs(octets / rate.max(1));
+        self.set_stage(AttemptStage::Content(
+            self.0.deadline.max(Instant::now() + time),
+        ));
+    }
+
+    /// Records that the final dot is about to be sent.
+    pub(super) fn await_final_reply(&self) {
+        self.set_stage(AttemptStage::FinalReply);
+    }
+
+    /// Records that the transaction is over.
+    pub(super) fn end_transaction(&self) {
+        self.set_stage(AttemptStage::NoContent(self.0.deadline));
+    }
+
+    fn set_stage(&self, stage: AttemptStage) {
+        self.0.stage.send_replace(stage);
+    }
+
+    /// Waits until the attempt must end, and returns the reason.
+    pub(super) async fn wait_for_end(&self) -> EndReason {
+        let mut stage = self.0.stage.subscribe();
+        loop {
+            let (deadline, may_end) = match *stage.borrow_and_update() {
+                AttemptStage::NoContent(deadline) => (Some(deadline), true),
+                AttemptStage::Content(deadline) => (Some(deadline), false),
+                AttemptStage::FinalReply => (None, false),
+            };
+            let time_over = async {
+                match deadline {
+                    Some(deadline) => sleep_until(deadline).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = self.0.end_request.cancelled(), if may_end => return EndReason::GaveWay,
+                () = time_over => return EndReason::TimeOver(self.0.time),
+                // The channel cannot be closed: `self` holds its sender.
+                _ = stage.changed() => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! The configuration in use, and what is built from it, as one value.
+//!
+//! A session or a delivery attempt loads one [`Snapshot`] when it begins and keeps it to its end,
+//! so that no decision mixes two configurations. A reload replaces the snapshot as a whole.
+
+use std::fmt;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use tokio::sync::Notify;
+
+use crate::config::Config;
+use crate::net::dns::Dns;
+use crate::net::route::Router;
+use crate::net::tls_io::TlsMaterial;
+use crate::policy::connector::Connectors;
+
+/// One configuration, with the connectors, certificates and router that belong to it.
+pub struct Snapshot {
+    /// The configuration.
+    pub config: Arc<Config>,
+    /// Its connectors, the built-in default among them.
+    pub connectors: Arc<Connectors>,
+    /// Its certificates, keys and trust anchors.
+    pub tls: Arc<TlsMaterial>,
+    /// The router that finds hops and addresses for it.
+    pub router: Arc<Router>,
+    /// The number of the snapshot. It grows by one with each reload.
+    generation: u64,
+}
+
+impl Snapshot {
+    /// Builds the snapshot of `config`; `tls` must have been loaded from it, and `dns` must use its
+    /// resolvers.
+    #[must_use]
+    pub fn new(config: Arc<Config>, tls: Arc<TlsMaterial>, dns: Dns) -> Self {
+        let connectors = Arc::new(Connectors::of(&config));
+        let router = Arc::new(Router::new(&config, dns));
+        Self {
+            config,
+            connectors,
+            tls,
+            router,
+            generation: 0,
+        }
+    }
+
+    /// The number of the snapshot. It grows by one with each reload.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+}
+
+impl fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Snapshot")
+            .field("hostname", &self.config.hostname)
+            .field("generation", &self.generation)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A shared handle to the snapshot in use. Clones share one snapshot.
+#[derive(Debug, Clone)]
+pub struct RunningConfig(Arc<SharedSnapshot>);
+
+/// The state behind all clones of the handle.
+#[derive(Debug)]
+struct SharedSnapshot {
+    current: ArcSwap<Snapshot>,
+    replaced: Notify,
+}
+
+impl RunningConfig {
+    /// Creates the handle with its first snapshot, which has generation 0.
+    #[must_use]
+    pub fn new(snapshot: Snapshot) -> Self {
+        Self(Arc::new(SharedSnapshot {
+            current: ArcSwap::from_pointee(snapshot),
+            replaced: Notify::new(),
+        }))
+    }
+
+    /// Returns the snapshot in use now.
+    #[must_use]
+    pub fn load(&self) -> Arc<Snapshot> {
+        self.0.current.load_full()
+    }
+
+    /// Replaces the snapshot and gives the new one the next generation. Running sessions and
+    /// attempts keep the snapshot that they loaded.
+    pub fn replace(&self, snapshot: Snapshot) {
+        let generation = self.load().generation + 1;
+        self.0.current.store(Arc::new(Snapshot {
+            generation,
+            ..snapshot
+        }));
+        self.0.replaced.notify_one();
+    }
+
+    /// Waits until the snapshot is replaced. Only one task may wait. A replacement before the call,
+    /// which nobody has waited for, ends the wait at once.
+    pub async fn replaced(&self) {
+        self.0.replaced.notified().await;
+    }
+}

@@ -1,0 +1,606 @@
+//! The queues of the destinations: the order of due messages, concurrency and backoff.
+//!
+//! An item that is not due waits in one list by time, and a due one in the queue of its
+//! destination. The queues are served round robin. No step looks further than the front of a list.
+//! Time comes in as an argument and jobs come out: no clock, no I/O, no tasks, so tests need not
+//! wait.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::time::{Duration, Instant};
+
+use crate::smtp::address::Host;
+use crate::smtp::envelope::QueueId;
+
+mod attempts;
+mod item;
+mod parked;
+mod part;
+mod queue;
+mod share;
+
+use attempts::Attempts;
+pub(super) use attempts::{AttemptId, ShareUse};
+pub(super) use item::{Destination, Item, Job, Placement};
+use parked::Parked;
+pub(super) use part::{CurrentBackoff, Part};
+pub(super) use queue::Health;
+use queue::{DestinationQueue, Millis, Spread};
+pub use share::Share;
+
+/// The id of a destination queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+struct DestinationId(u64);
+
+/// Identifies a running attempt when it reports back. Results from before the last reload
+/// (`generation`) are ignored.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct AttemptToken {
+    queue: DestinationId,
+    pub(super) attempt: AttemptId,
+    generation: u64,
+}
+
+#[cfg(test)]
+impl AttemptToken {
+    const NONE: Self = Self {
+        queue: DestinationId(0),
+        attempt: AttemptId::NONE,
+        generation: 0,
+    };
+}
+
+/// The key of a due item: by queue, then by time, then by arrival. One map for all queues costs the
+/// same for each message, for one destination or for many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct DueKey {
+    queue: DestinationId,
+    at: Millis,
+    serial: u64,
+}
+
+/// The queues of all destinations.
+#[derive(Debug)]
+pub(super) struct DestinationQueues<T> {
+    all: HashMap<DestinationId, DestinationQueue>,
+    names: HashMap<Destination, DestinationId>,
+    /// The queues of refused parts of a destination.
+    parts: HashMap<(DestinationId, Part), DestinationId>,
+    /// The items that are not due, by time and by arrival.
+    parked: BTreeMap<(Millis, u64), Parked<T>>,
+    /// The items that are due.
+    due: BTreeMap<DueKey, Item<T>>,
+    /// The due items whose next deadline is a report of delay, by deadline; the value is the due
+    /// time.
+    delays: BTreeMap<DueKey, Millis>,
+    /// The other due items, by the time at which they expire; the value is the due time.
+    expiries: BTreeMap<DueKey, Millis>,
+    /// The queues that may have a job now: first `first_turns`, which waited for a place, then
+    /// `turn`.
+    first_turns: VecDeque<DestinationId>,
+    turn: VecDeque<DestinationId>,
+    /// The times at which queues may have a job next.
+    wakes: BTreeSet<(Millis, DestinationId)>,
+    attempts: Attempts,
+    serial: u64,
+    opened: u64,
+    /// The number of reloads.
+    generation: u64,
+    start: Instant,
+    spread: Spread,
+}
+
+/// The time for which a destination is remembered after its last attempt or the end of its backoff,
+/// unless there are more than [`REMEMBERED_MAX`].
+const REMEMBERED: Millis = 15 * 60 * 1000;
+/// The most destination queues that are kept while empty.
+const REMEMBERED_MAX: usize = 10_000;
+/// The length of a queue from which a new message is not tried soon.
+const SOON: usize = 1000;
+
+impl<T> DestinationQueues<T> {
+    /// Creates the queues, empty, for `attempts` concurrent attempts. No later time lies before
+    /// `start`. `spread` adds the random part to a backoff.
+    pub(super) fn new(start: Instant, spread: Spread, attempts: u32) -> Self {
+        Self {
+            all: HashMap::new(),
+            names: HashMap::new(),
+            parts: HashMap::new(),
+            parked: BTreeMap::new(),
+            due: BTreeMap::new(),
+            delays: BTreeMap::new(),
+            expiries: BTreeMap::new(),
+            first_turns: VecDeque::new(),
+            turn: VecDeque::new(),
+            wakes: BTreeSet::new(),
+            attempts: Attempts::new(attempts),
+            serial: 0,
+            opened: 0,
+            generation: 0,
+            start,
+            spread,
+        }
+    }
+
+    fn millis(&self, at: Instant) -> Millis {
+        at.saturating_duration_since(self.start)
+            .as_millis()
+            .try_into()
+            .unwrap_or(Millis::MAX)
+    }
+
+    fn instant(&self, at: Millis) -> Instant {
+        self.start + Duration::from_millis(at)
+    }
+
+    /// The number of waiting items.
+    pub(super) fn len(&self) -> usize {
+        self.parked.len() + self.due.len()
+    }
+
+    /// Adds an item, to be tried at `due`.
+    pub(super) fn push(&mut self, item: Item<T>, due: Instant) {
+        self.serial += 1;
+        let due = self.millis(due);
+        self.park(item, due, self.serial);
+    }
+
+    fn park(&mut self, item: Item<T>, due: Millis, serial: u64) {
+        let parked = Parked::new(item, due, |at| self.millis(at));
+        self.parked.insert((parked.at(), serial), parked);
+    }
+
+    /// Puts a due item into the queue of its destination.
+    fn admit(
+        &mut self,
+        mut item: Item<T>,
+        due: Millis,
+        serial: u64,
+        placement: Placement,
+        now: Millis,
+    ) {
+        let Placement {
+            destination,
+            limit,
+            share,
+        } = placement;
+        let id = match self.names.get(&destination) {
+            Some(id) => *id,
+            None => self.open(destination),
+        };
+        let Some(queue) = self.all.get_mut(&id) else {
+            return;
+        };
+        queue.limit = limit.max(1);
+        self.attempts.transfer(id, queue, share);
+        // Items of one domain share the memory of its name.
+        if let Destination::Domain(host) = &queue.destination
+            && *host == item.host
+        {
+            item.host = host.clone();
+        }
+        let part = self.refused_part(id, &item.host, item.is_relaxed, id, now);
+        self.insert(part.unwrap_or(id), item, due, serial);
+    }
+
+    fn insert(&mut self, id: DestinationId, item: Item<T>, due: Millis, serial: u64) {
+        let deadline = self.millis(item.deadline);
+        let Some(queue) = self.all.get_mut(&id) else {
+            return;
+        };
+        queue.waiting += 1;
+        self.deadlines(&item).insert(
+            DueKey {
+                queue: id,
+                at: deadline,
+                serial,
+            },
+            due,
+        );
+        self.due.insert(
+            DueKey {
+                queue: id,
+                at: due,
+                serial,
+            },
+            item,
+        );
+        self.take_turn(id);
+    }
+
+    fn open(&mut self, destination: Destination) -> DestinationId {
+        self.opened += 1;
+        let id = DestinationId(self.opened);
+        self.names.insert(destination.clone(), id);
+        self.all.insert(id, DestinationQueue::new(destination));
+        id
+    }
+
+    fn take_turn(&mut self, id: DestinationId) {
+        let Some(queue) = self.all.get_mut(&id) else {
+            return;
+        };
+        if !queue.in_turn {
+            queue.in_turn = true;
+            self.turn.push_back(id);
+        }
+    }
+
+    /// Returns the next job, round robin over the queues, or `None` until
+    /// [`DestinationQueues::next_wake`] or the end of an attempt. `place` returns the destination
+    /// of mail for a domain.
+    pub(super) fn next(
+        &mut self,
+        now: Instant,
+        placement: impl Fn(&Host) -> Placement,
+    ) -> Option<Job<T>> {
+        let now = self.millis(now);
+        self.attempts.mark_slow(now, &mut self.all);
+        self.call_waiting();
+        while let Some(entry) = self
+            .parked
+            .first_entry()
+            .filter(|entry| entry.key().0 <= now)
+        {
+            let ((_, serial), parked) = entry.remove_entry();
+            let (item, due) = parked.item(|at| self.instant(at));
+            let placement = placement(&item.host);
+            // An expired item gets a last attempt, and a due item an attempt.
+            if due > now && item.deadline < item.expires {
+                let id = self.names.get(&placement.destination).copied();
+                let wait = id.and_then(|id| self.current_backoff(id, &item.host, item.is_relaxed));
+                let last = wait.map(|wait| wait.last.clone());
+                return Some(Job::DeadlineReached(item, self.instant(due), last));
+            }
+            self.admit(item, due, serial, placement, now);
+        }
+        while let Some((at, id)) = self.wakes.first().copied().filter(|(at, _)| *at <= now) {
+            self.wakes.remove(&(at, id));
+            if let Some(queue) = self.all.get_mut(&id) {
+                queue.wake = None;
+            }
+            self.take_turn(id);
+        }
+        while let Some(id) = self
+            .first_turns
+            .pop_front()
+            .or_else(|| self.turn.pop_front())
+        {
+            if let Some(job) = self.job(id, now) {
+                self.turn.push_back(id);
+                return Some(job);
+            }
+            self.suspend(id, now);
+        }
+        None
+    }
+
+    /// Returns the job that a queue has now.
+    fn job(&mut self, id: DestinationId, now: Millis) -> Option<Job<T>> {
+        self.divert_front(id, now);
+        let (parent, destination) = self.parent(id)?;
+        if self.may_start(id, now)
+            && self.attempts.decide(destination).is_ok()
+            && let Some(key) = first(&self.due, id)
+        {
+            let item = self.remove(key)?;
+            let attempt = self.begin(id, now)?;
+            return Some(Job::Deliver(
+                AttemptToken {
+                    queue: id,
+                    attempt,
+                    generation: self.generation,
+                },
+                item,
+            ));
+        }
+        let due = self.next_deadline(id).filter(|(at, _)| *at <= now)?.1;
+        let item = self.remove(due)?;
+        let last = self
+            .current_backoff(parent, &item.host, item.is_relaxed)
+            .map(|wait| wait.last.clone());
+        Some(Job::DeadlineReached(item, self.instant(due.at), last))
+    }
+
+    /// Gives queues that waited for a place their turn, before others, as far as places are free.
+    fn call_waiting(&mut self) {
+        for id in self.attempts.take_waiting(&mut self.all) {
+            let Some(queue) = self.all.get_mut(&id) else {
+                continue;
+            };
+            if !queue.in_turn {
+                queue.in_turn = true;
+                self.first_turns.push_back(id);
+            }
+        }
+    }
+
+    /// Returns the next deadline of a queue that needs a job, and the key of its item. An item that
+    /// expires while the destination is up waits for its last attempt; reports of delay do not wait
+    /// for it.
+    fn next_deadline(&self, id: DestinationId) -> Option<(Millis, DueKey)> {
+        let next = |deadlines: &BTreeMap<DueKey, Millis>| {
+            let age = first(deadlines, id)?;
+            Some((
+                age.at,
+                DueKey {
+                    at: *deadlines.get(&age)?,
+                    ..age
+                },
+            ))
+        };
+        let is_down = |queue: &DestinationQueue| queue.backoff.is_some();
+        let is_down = self.all.get(&id).is_some_and(is_down)
+            || self.parent(id).is_some_and(|(_, queue)| is_down(queue));
+        let end = next(&self.expiries).filter(|_| is_down);
+        next(&self.delays).into_iter().chain(end).min()
+    }
+
+    /// Returns the index that holds the deadline of a due item.
+    fn deadlines(&mut self, item: &Item<T>) -> &mut BTreeMap<DueKey, Millis> {
+        if item.deadline < item.expires {
+            &mut self.delays
+        } else {
+            &mut self.expiries
+        }
+    }
+
+    fn remove(&mut self, key: DueKey) -> Option<Item<T>> {
+        let item = self.due.remove(&key)?;
+        let at = self.millis(item.deadline);
+        self.deadlines(&item).remove(&DueKey { at, ..key });
+        self.all.get_mut(&key.queue)?.waiting -= 1;
+        Some(item)
+    }
+
+    /// Suspends a queue without a job: removes it, or sets the time at which it may have one.
+    fn suspend(&mut self, id: DestinationId, now: Millis) {
+        let Some(queue) = self.all.get(&id) else {
+            return;
+        };
+        let Some(parent) = queue
+            .part
+            .as_ref()
+            .map_or(Some(queue), |part| self.all.get(&part.0))
+        else {
+            return;
+        };
+        if let Some(at) = queue.wake {
+            self.wakes.remove(&(at, id));
+        }
+        let until = |queue: &DestinationQueue| {
+            queue
+                .backoff
+                .as_ref()
+                .map(|backoff| backoff.until)
+                .filter(|until| now < *until)
+        };
+        let memory = if self.all.len() > REMEMBERED_MAX {
+            0
+        } else {
+            REMEMBERED
+        };
+        let close_at = until(queue).unwrap_or(queue.used) + memory;
+        let is_empty = queue.waiting == 0 && queue.active == 0 && queue.parts == 0;
+        if is_empty && close_at <= now {
+            self.close(id);
+            return;
+        }
+        // When every connection is in use, the next attempt that ends gives the queue its turn.
+        let try_at = until(queue).max(until(parent));
+        let wants = queue.waiting > 0 && self.may_start(id, try_at.unwrap_or(now));
+        let is_parent = queue.part.is_none();
+        let is_blocked = queue.waiting > 0
+            && !wants
+            && (is_parent || queue.active < queue.allowed(try_at.unwrap_or(now)));
+        let wait_list = if wants && try_at.is_none() {
+            self.attempts.decide(parent).err()
+        } else {
+            None
+        };
+        let deadline_at = self.next_deadline(id).map(|(at, _)| at);
+        let close_at = is_empty.then_some(close_at);
+        let (limit, share) = (parent.limit, parent.share);
+        let wake = try_at
+            .filter(|_| wants || is_blocked)
+            .into_iter()
+            .chain(deadline_at)
+            .chain(close_at)
+            .min();
+        self.wakes.extend(wake.map(|at| (at, id)));
+        if let Some(queue) = self.all.get_mut(&id) {
+            (queue.limit, queue.in_turn, queue.wake) = (limit, false, wake);
+            if queue.share != share {
+                self.attempts.set_wait_list(id, queue, None);
+                queue.share = share;
+            }
+            self.attempts.set_wait_list(id, queue, wait_list);
+        }
+        if is_blocked {
+            self.block(id);
+        }
+        self.unblock(id, now);
+    }
+
+    /// Removes the waiting items of these messages and returns them with their due times. It scans
+    /// every waiting item, so it is for operators' orders only.
+    pub(super) fn take(&mut self, ids: &HashSet<QueueId>) -> Vec<(Item<T>, Instant)> {
+        let wanted = self.due.iter().filter(|(_, item)| ids.contains(&item.id));
+        let keys: Vec<DueKey> = wanted.map(|(key, _)| *key).collect();
+        for key in &keys {
+            self.take_turn(key.queue);
+        }
+        let due = keys
+            .into_iter()
+            .filter_map(|key| Some((self.remove(key)?, key.at)))
+            .collect::<Vec<_>>();
+        let parked: Vec<_> = self
+            .parked
+            .extract_if(.., |_, parked| ids.contains(&parked.id))
+            .collect();
+        let parked = parked
+            .into_iter()
+            .map(|(_, parked)| parked.item(|at| self.instant(at)));
+        let all: Vec<_> = due.into_iter().chain(parked).collect();
+        all.into_iter()
+            .map(|(item, due)| (item, self.instant(due)))
+            .collect()
+    }
+
+    /// Applies a new configuration: clears every backoff, and routes every item again. `rebase`
+    /// recomputes the deadlines of an item. Running attempts still count towards limits, but their
+    /// results say nothing about destinations.
+    pub(super) fn reload(&mut self, rebase: impl Fn(&mut Item<T>)) {
+        self.generation += 1;
+        self.delays.clear();
+        self.expiries.clear();
+        let due = std::mem::take(&mut self.due)
+            .into_iter()
+            .map(|(DueKey { at, serial, .. }, item)| (serial, item, at));
+        let waited = std::mem::take(&mut self.parked);
+        let again = |queues: &mut Self, mut item: Item<T>, due: Millis, serial| {
+            rebase(&mut item);
+            // An expired item gets a last attempt.
+            let due = due.min(queues.millis(item.expires));
+            queues.park(item, due, serial);
+        };
+        for (serial, item, due) in due {
+            again(self, item, due, serial);
+        }
+        for ((_, serial), parked) in waited {
+            let (item, due) = parked.item(|at| self.instant(at));
+            again(self, item, due, serial);
+        }
+        for queue in self.all.values_mut() {
+            queue.waiting = 0;
+            queue.backoff = None;
+        }
+        let ids: Vec<DestinationId> = self.all.keys().copied().collect();
+        for id in ids {
+            self.take_turn(id);
+        }
+    }
+
+    /// Returns true when a message that is due now would be tried soon.
+    pub(super) fn is_tried_soon(
+        &self,
+        destination: &Destination,
+        host: &Host,
+        is_relaxed: bool,
+    ) -> bool {
+        let Some(id) = self.names.get(destination) else {
+            return true;
+        };
+        let is_short = self.all.get(id).is_none_or(|queue| queue.waiting < SOON);
+        is_short && self.current_backoff(*id, host, is_relaxed).is_none()
+    }
+
+    /// Returns the end of the backoff of mail for a domain, with its reason; `None` when there is
+    /// no backoff.
+    pub(super) fn backoff(
+        &self,
+        destination: &Destination,
+        host: &Host,
+        is_relaxed: bool,
+        now: Instant,
+    ) -> Option<(Instant, CurrentBackoff<'_>)> {
+        let wait = self.current_backoff(*self.names.get(destination)?, host, is_relaxed)?;
+        (self.millis(now) < wait.until).then_some((self.instant(wait.until), wait))
+    }
+
+    /// Clears the backoff of a destination, and of the parts that mail for a domain belongs to.
+    pub(super) fn clear_backoff(
+        &mut self,
+        destination: &Destination,
+        host: &Host,
+        is_relaxed: bool,
+    ) {
+        let Some(parent) = self.names.get(destination).copied() else {
+            return;
+        };
+        let parts: Vec<DestinationId> = self.parts_of(parent, host, is_relaxed).collect();
+        for id in parts.into_iter().chain([parent]) {
+            if let Some(queue) = self.all.get_mut(&id) {
+                queue.backoff = None;
+            }
+            self.take_turn(id);
+        }
+    }
+
+    /// Returns the time at which to call [`DestinationQueues::next`] again, if no event comes
+    /// first.
+    pub(super) fn next_wake(&self) -> Option<Instant> {
+        let parked = self.parked.first_key_value().map(|((at, _), _)| *at);
+        let slow = self.attempts.next_slow();
+        let next = self
+            .wakes
+            .first()
+            .map(|(at, _)| *at)
+            .into_iter()
+            .chain(parked)
+            .chain(slow)
+            .min();
+        next.map(|at| self.instant(at))
+    }
+
+    /// Ends an attempt. `health` is what it showed of the destination. A destination that is down
+    /// gets a backoff by the steps of `[queue] retry`, one for each failure in a row.
+    pub(super) fn finished(
+        &mut self,
+        token: AttemptToken,
+        now: Instant,
+        health: Health,
+        retry: &[Duration],
+    ) {
+        let now = self.millis(now);
+        if !self.end(token.queue, token.attempt) {
+            return;
+        }
+        let health = if token.generation == self.generation {
+            health
+        } else {
+            Health::Unknown
+        };
+        self.record_health(token.queue, now, health, retry);
+        self.unblock(token.queue, now);
+        self.take_turn(token.queue);
+        if let Some((parent, _)) = self.parent(token.queue) {
+            self.take_turn(parent);
+        }
+        self.call_waiting();
+    }
+
+    /// Changes the most attempts that may run. Running attempts continue.
+    pub(super) fn resize(&mut self, attempts: u32) {
+        self.attempts.resize(attempts);
+    }
+
+    /// Returns the slow attempts that must end so that other destinations get a place, each once.
+    /// `may` returns true for an attempt that has not started to send its message. Call it after
+    /// [`DestinationQueues::next`] returned `None`.
+    pub(super) fn choose_to_end(&mut self, may: impl Fn(AttemptId) -> bool) -> Vec<AttemptId> {
+        self.attempts.choose_to_end(&self.all, may)
+    }
+
+    /// Returns the use of each share of the attempts.
+    pub(super) fn in_use(&self) -> [ShareUse; 2] {
+        self.attempts.in_use()
+    }
+}
+
+/// Returns the first entry of a queue.
+fn first<V>(map: &BTreeMap<DueKey, V>, queue: DestinationId) -> Option<DueKey> {
+    let key = map
+        .range(
+            DueKey {
+                queue,
+                at: 0,
+                serial: 0,
+            }..,
+        )
+        .next()?
+        .0;
+    (key.queue == queue).then_some(*key)
+}
+
+#[cfg(test)]
+mod tests;

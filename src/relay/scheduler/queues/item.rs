@@ -1,0 +1,53 @@
+//! The items of the queues: one message for one recipient domain, and its destination.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::smtp::address::Host;
+use crate::smtp::envelope::{AttemptFailure, QueueId};
+
+use super::AttemptToken;
+use super::share::Share;
+
+/// A destination: the peers that share a connection limit and a backoff.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(in crate::relay::scheduler) enum Destination {
+    /// The MX hosts of one domain.
+    Domain(Host),
+    /// The smart hosts of the connector with this name, for every recipient domain.
+    SmartHosts(Arc<str>),
+}
+
+/// The destination of mail for a domain, with its limits.
+#[derive(Debug, Clone)]
+pub(in crate::relay::scheduler) struct Placement {
+    pub(in crate::relay::scheduler) destination: Destination,
+    /// The most concurrent attempts (`connections` of the connector).
+    pub(in crate::relay::scheduler) limit: u32,
+    pub(in crate::relay::scheduler) share: Share,
+}
+
+/// One message for one recipient domain. `T` is the data that the scheduler keeps with it.
+#[derive(Debug)]
+pub(in crate::relay::scheduler) struct Item<T> {
+    pub(in crate::relay::scheduler) id: QueueId,
+    pub(in crate::relay::scheduler) host: Host,
+    /// True for a message with `TLS-Required: No`, to which DANE and MTA-STS do not apply.
+    pub(in crate::relay::scheduler) is_relaxed: bool,
+    /// The next deadline: the report of delay to the sender, or `expires`.
+    pub(in crate::relay::scheduler) deadline: Instant,
+    pub(in crate::relay::scheduler) expires: Instant,
+    /// The `[queue] expire` that `expires` was computed with.
+    pub(in crate::relay::scheduler) expire: Duration,
+    pub(in crate::relay::scheduler) loaded: T,
+}
+
+/// A job for an item.
+#[derive(Debug)]
+pub(in crate::relay::scheduler) enum Job<T> {
+    /// Deliver it. Call [`super::DestinationQueues::finished`] when the attempt ends.
+    Deliver(AttemptToken, Item<T>),
+    /// Its deadline has passed and it cannot be tried now. The time is that of the next attempt;
+    /// the failure is the reason of the destination's backoff, if it is in one.
+    DeadlineReached(Item<T>, Instant, Option<AttemptFailure>),
+}

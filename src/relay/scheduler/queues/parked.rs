@@ -1,0 +1,80 @@
+//! The compact form of items that are not due; there may be hundreds of thousands.
+
+use std::time::{Duration, Instant};
+
+use super::Item;
+use super::queue::Millis;
+use crate::smtp::address::Host;
+use crate::smtp::envelope::QueueId;
+
+/// An [`Item`] that is not due, with its times in milliseconds since the queues were created.
+#[derive(Debug)]
+pub(super) struct Parked<T> {
+    pub(super) id: QueueId,
+    host: Host,
+    is_relaxed: bool,
+    /// The time of its next attempt, which may be after its deadline.
+    due: Millis,
+    deadline: Millis,
+    expires: Millis,
+    expire: Millis,
+    loaded: T,
+}
+
+impl<T> Parked<T> {
+    /// Packs an item that is due at `due`.
+    pub(super) fn new(item: Item<T>, due: Millis, millis: impl Fn(Instant) -> Millis) -> Self {
+        let Item {
+            id,
+            host,
+            is_relaxed,
+            deadline,
+            expires,
+            expire,
+            loaded,
+        } = item;
+        let expire = expire.as_millis().try_into().unwrap_or(Millis::MAX);
+        Self {
+            id,
+            host,
+            is_relaxed,
+            due,
+            deadline: millis(deadline),
+            expires: millis(expires),
+            expire,
+            loaded,
+        }
+    }
+
+    /// Returns the next time at which it needs a job.
+    pub(super) fn at(&self) -> Millis {
+        self.due.min(self.deadline)
+    }
+
+    /// Returns the item and its due time.
+    pub(super) fn item(self, instant: impl Fn(Millis) -> Instant) -> (Item<T>, Millis) {
+        let Self {
+            id,
+            host,
+            is_relaxed,
+            due,
+            deadline,
+            expires,
+            expire,
+            loaded,
+        } = self;
+        let (deadline, expires) = (instant(deadline), instant(expires));
+        (
+            Item {
+                id,
+                host,
+                is_relaxed,
+                deadline,
+                expires,
+                expire: Duration::from_millis(expire),
+                loaded,
+            },
+            due,
+        )
+    }
+}

@@ -1,0 +1,361 @@
+//! The tasks that store reports to senders, and the digest to the postmaster, when they are due.
+
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+
+use crate::policy::relay_access::{self, RelayRules};
+use crate::relay::running_config::Snapshot;
+use crate::smtp::address::{Mailbox, ReversePath};
+use crate::smtp::dsn::{self, DigestEntry, Excerpt};
+use crate::smtp::envelope::{AttemptFailure, ClientOrigin, Envelope, QueueId, ReportForm};
+use crate::storage::spool::{Entry, SpoolError};
+
+use super::evidence_records::{wait_for_evidence, write_acceptance};
+use super::report_queue::{Addressee, OwedReports, ReportRates};
+use super::result::write_state;
+use super::retry_schedule::wait;
+use super::{ActiveMessage, Context, Event, sender_reports};
+
+/// The wait before a message is read again that could not be read from the spool.
+const SPOOL_PAUSE: Duration = Duration::from_mins(1);
+/// The most octets of a failed message that are read for the digest.
+const FRONT_MAX: usize = 64 * 1024;
+
+/// Returns the reports owed about a message of `octets`. `wait` is the time for which its report
+/// waits for reports about its other recipients.
+pub(super) fn owed_reports(
+    envelope: &Envelope,
+    octets: u64,
+    settings: &Snapshot,
+    wait: Duration,
+) -> OwedReports {
+    let owed = || {
+        envelope
+            .recipients
+            .iter()
+            .filter_map(|recipient| recipient.owed.as_deref())
+    };
+    match (&envelope.reverse_path, owed().map(|last| last.at).min()) {
+        (_, None) => OwedReports::Nothing,
+        (ReversePath::Mailbox(sender), Some(_)) => {
+            let to = Addressee {
+                host: sender.host().clone(),
+                origin: envelope.origin,
+            };
+            let is_over = !envelope
+                .recipients
+                .iter()
+                .any(|recipient| recipient.state.is_open());
+            let kept = (is_over && envelope.origin == ClientOrigin::Stranger).then_some(octets);
+            OwedReports::Report { to, wait, kept }
+        }
+        (ReversePath::Null, Some(since)) => {
+            let age =
+                Duration::try_from(since.duration_until(Timestamp::now())).unwrap_or_default();
+            OwedReports::Digest {
+                wait: settings.config.queue.postmaster_digest.saturating_sub(age),
+                octets,
+            }
+        }
+    }
+}
+
+/// The subject of a running report task.
+enum ReportSubject {
+    Report(QueueId),
+    Digest(Vec<QueueId>),
+}
+
+/// A guard of a running report task. If the task panics, the guard schedules it again.
+struct ReportGuard {
+    context: Arc<Context>,
+    job: Option<ReportSubject>,
+}
+
+impl ReportGuard {
+    /// Ends the task with its event.
+    fn end(mut self, event: Event) {
+        self.job = None;
+        // The channel is closed only when the process ends.
+        let _ = self.context.events.send(event);
+    }
+}
+
+impl Drop for ReportGuard {
+    fn drop(&mut self) {
+        // A runtime that shuts down drops tasks too; the next start stores the report.
+        let Some(job) = self.job.take().filter(|_| std::thread::panicking()) else {
+            return;
+        };
+        tracing::error!("report task panicked, a bug in Gatepost; retrying later");
+        let event = match job {
+            ReportSubject::Report(id) => Event::Reported(id, Some(SPOOL_PAUSE)),
+            ReportSubject::Digest(ids) => Event::Digested {
+                ids: ids.clone(),
+                remaining: ids,
+            },
+        };
+        let _ = self.context.events.send(event);
+    }
+}
+
+impl super::Scheduler {
+    /// Starts tasks for the reports and the digest that are due.
+    pub(super) fn begin_reports(&mut self) {
+        let (now, rates) = (
+            Instant::now(),
+            ReportRates::of(&self.context.running.load().config.limits),
+        );
+        while self.may_begin() {
+            let next = {
+                let mut limiter = self
+                    .context
+                    .limiter
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner);
+                self.owed
+                    .next_report(now, &mut limiter, rates, |id| self.ordered.contains(&id))
+            };
+            let Some(id) = next else { break };
+            let message = self.begin(id);
+            self.jobs += 1;
+            self.tasks.spawn(report(Arc::clone(&self.context), message));
+        }
+        if self.may_begin()
+            && let Some(ids) = self.owed.next_digest(now, |id| self.ordered.contains(&id))
+        {
+            let messages = ids.iter().map(|id| self.begin(*id)).collect();
+            self.jobs += 1;
+            self.tasks
+                .spawn(digest(Arc::clone(&self.context), messages));
+        }
+    }
+
+    /// Counts another job on a message and returns the message.
+    fn begin(&mut self, id: QueueId) -> Arc<ActiveMessage> {
+        *self.active.entry(id).or_default() += 1;
+        self.active_message(id)
+    }
+
+    /// Queues the reports that a message from the spool still owes.
+    pub(super) fn queue_owed_reports(&mut self, id: QueueId, envelope: &Envelope, octets: u64) {
+        let owed = owed_reports(
+            envelope,
+            octets,
+            &self.context.running.load(),
+            Duration::ZERO,
+        );
+        if !matches!(owed, OwedReports::Nothing) {
+            self.owed.update(id, owed, Instant::now());
+        }
+    }
+}
+
+/// Stores the reports about one message.
+async fn report(context: Arc<Context>, message: Arc<ActiveMessage>) {
+    let guard = ReportGuard {
+        context: Arc::clone(&context),
+        job: Some(ReportSubject::Report(message.id)),
+    };
+    let id = message.id;
+    let again = match message
+        .entry
+        .get_or_try_init(|| super::delivery::load(&context, &message))
+        .await
+    {
+        Ok(entry) => store(&context, &message, entry).await,
+        // The report returns no content. The next attempt bounces the pending recipients.
+        Err(SpoolError::Damaged {
+            remaining: Some(remaining),
+            ..
+        }) => store(&context, &message, &remaining.without_content()).await,
+        // It was quarantined, or an operator removed it.
+        Err(
+            SpoolError::Damaged {
+                remaining: None, ..
+            }
+            | SpoolError::Missing(_)
+            | SpoolError::Closed,
+        ) => None,
+        Err(error) => {
+            tracing::error!(queue_id = %id, %error, "cannot store report to the sender; retrying");
+            Some(SPOOL_PAUSE)
+        }
+    };
+    // Dropped before the event, so that the scheduler finds the last reference gone.
+    drop(message);
+    guard.end(Event::Reported(id, again));
+}
+
+/// Stores the reports that a message owes. Returns the wait before the next attempt, if some are
+/// still owed.
+async fn store(context: &Context, message: &ActiveMessage, entry: &Entry) -> Option<Duration> {
+    let mut state = message.envelope.lock().await;
+    let envelope = state.get_or_insert_with(|| entry.envelope.clone());
+    let is_owed = envelope
+        .recipients
+        .iter()
+        .any(|recipient| recipient.owed.is_some());
+    if !is_owed || !wait_for_evidence(context).await {
+        return None;
+    }
+    let settings = context.running.load();
+    let until = context.spool.clock_jumps().deadline(
+        entry.accepted,
+        settings.config.queue.expire,
+        Timestamp::now(),
+    );
+    let stored = sender_reports::store(
+        context,
+        &settings,
+        entry,
+        envelope,
+        until,
+        sender_reports::RateCheck::Done,
+    )
+    .await;
+    // Before the message may leave the queue.
+    if !write_acceptance(context, entry, envelope).await {
+        return None;
+    }
+    // If this write fails, `envelope` in memory still keeps a later attempt from reporting again.
+    write_state(context, entry.id, envelope).await;
+    match stored {
+        sender_reports::StoreResult::All => None,
+        sender_reports::StoreResult::OverRate => Some(Duration::ZERO),
+        sender_reports::StoreResult::Failed => Some(wait(&settings.config.queue.retry, 1)),
+    }
+}
+
+/// Stores the digest about some messages.
+async fn digest(context: Arc<Context>, messages: Vec<Arc<ActiveMessage>>) {
+    let ids: Vec<_> = messages.iter().map(|message| message.id).collect();
+    let guard = ReportGuard {
+        context: Arc::clone(&context),
+        job: Some(ReportSubject::Digest(ids.clone())),
+    };
+    let (mut lost, mut reported, mut remaining) = (Vec::new(), Vec::new(), Vec::new());
+    for message in &messages {
+        match digest_entry(&context, message).await {
+            Ok(Some(one)) => {
+                reported.push(message);
+                lost.push(one);
+            }
+            Ok(None)
+            | Err(SpoolError::Damaged { .. } | SpoolError::Missing(_) | SpoolError::Closed) => {}
+            Err(error) => {
+                tracing::error!(queue_id = %message.id, %error, "cannot read failed message; it goes into the next digest");
+                remaining.push(message.id);
+            }
+        }
+    }
+    if !lost.is_empty() && wait_for_evidence(&context).await {
+        match store_digest(&context, &lost).await {
+            Ok(()) => {
+                for (message, lost) in reported.into_iter().zip(&lost) {
+                    clear_owed(&context, message, &lost.recipients).await;
+                }
+            }
+            Err(error) => {
+                tracing::error!(%error, "cannot store digest for the postmaster; retrying");
+                remaining.extend(lost.iter().map(|lost| lost.id));
+            }
+        }
+    }
+    drop(messages);
+    guard.end(Event::Digested { ids, remaining });
+}
+
+/// Returns the entry of a message in the digest, or `None` when nothing is owed about it.
+async fn digest_entry(
+    context: &Context,
+    message: &ActiveMessage,
+) -> Result<Option<DigestEntry>, SpoolError> {
+    let mut state = message.envelope.lock().await;
+    let entry = match message.entry.get() {
+        Some(entry) => Arc::clone(entry),
+        // The content is not kept in memory, since there may be many messages.
+        None => Arc::new(match context.spool.load(message.id).await {
+            Err(SpoolError::Damaged {
+                remaining: Some(remaining),
+                ..
+            }) => remaining.without_content(),
+            loaded => loaded?,
+        }),
+    };
+    let envelope = state.get_or_insert_with(|| entry.envelope.clone());
+    let owed = envelope.recipients.iter().filter_map(|recipient| {
+        let last = recipient.owed.as_deref()?;
+        Some((recipient.mailbox.clone(), last.clone()))
+    });
+    let recipients: Vec<_> = owed.collect();
+    if recipients.is_empty() {
+        return Ok(None);
+    }
+    let report: Option<ReportForm> = envelope.report;
+    let sender = envelope.reverse_path.mailbox().cloned();
+    if !write_acceptance(context, &entry, envelope).await {
+        return Err(SpoolError::Closed);
+    }
+    drop(state);
+    let front = sender_reports::read_front(&entry, FRONT_MAX).await?;
+    let excerpt = Excerpt::of(entry.id, report, &front);
+    Ok(Some(DigestEntry {
+        id: entry.id,
+        accepted: entry.accepted,
+        sender,
+        recipients,
+        excerpt,
+    }))
+}
+
+/// Returns the mailbox for mail to the postmaster.
+pub(super) fn postmaster(settings: &Snapshot) -> Mailbox {
+    let config = &settings.config;
+    let local = relay_access::local_mailbox(
+        RelayRules::new(config, &settings.connectors),
+        &config.postmaster,
+    );
+    local.unwrap_or_else(|| config.postmaster.clone())
+}
+
+/// Writes, stores and queues a digest.
+async fn store_digest(context: &Context, lost: &[DigestEntry]) -> Result<(), SpoolError> {
+    let settings = context.running.load();
+    let to = postmaster(&settings);
+    let draft = context.spool.draft_report();
+    let report = dsn::write_digest(
+        &settings.config.hostname,
+        Timestamp::now(),
+        &to,
+        lost,
+        draft.id(),
+    );
+    let report_id = sender_reports::enqueue(context, draft, report).await?;
+    context.reports.digest();
+    tracing::warn!(messages = lost.len(), %report_id, %to, "digest of failed mail queued for the postmaster");
+    Ok(())
+}
+
+/// Clears the owed reports of a message that the digest contains.
+async fn clear_owed(
+    context: &Context,
+    message: &ActiveMessage,
+    reported: &[(Mailbox, AttemptFailure)],
+) {
+    let mut state = message.envelope.lock().await;
+    let Some(envelope) = state.as_mut() else {
+        return;
+    };
+    for recipient in &mut envelope.recipients {
+        let mailbox = &recipient.mailbox;
+        recipient.owed.take_if(|owed| {
+            reported
+                .iter()
+                .any(|(to, last)| to == mailbox && *last == **owed)
+        });
+    }
+    write_state(context, message.id, envelope).await;
+}

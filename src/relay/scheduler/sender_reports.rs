@@ -1,0 +1,311 @@
+//! Stores and queues reports to senders, which [`crate::smtp::dsn`] writes.
+
+use std::sync::PoisonError;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+
+use crate::config::{Connector, TlsDemand};
+use crate::policy::relay_access::{self, RelayRules};
+use crate::relay::running_config::Snapshot;
+use crate::smtp::dsn::{
+    self, Action, RejectedReport, ReportContext, ReportedRecipient, ReturnedContent,
+};
+use crate::smtp::envelope::{AttemptFailure, Envelope, FailureHistory, QueueId, RecipientState};
+use crate::storage::spool::{Body, Entry, SpoolError};
+
+use super::report_queue::{Addressee, ReportRates};
+use super::{Context, Event};
+
+/// The most octets of header fields that a report returns.
+const HEADERS_MAX: usize = 64 * 1024;
+
+/// A recipient with a report to the sender.
+#[derive(Debug)]
+pub(super) struct RecipientChange {
+    pub(super) recipient: usize,
+    pub(super) attempts: u32,
+    /// The earlier failures.
+    pub(super) history: FailureHistory,
+    pub(super) last: AttemptFailure,
+    /// A host rejected the message for its content, and may accept it in another form.
+    pub(super) is_of_content: bool,
+}
+
+impl RecipientChange {
+    /// Creates a report for a recipient that does not bounce.
+    pub(super) fn notice(recipient: usize, last: AttemptFailure) -> Self {
+        Self {
+            recipient,
+            attempts: 0,
+            history: FailureHistory::default(),
+            last,
+            is_of_content: false,
+        }
+    }
+}
+
+/// The state of the rate check for the first report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RateCheck {
+    /// The rate limit is still to be checked.
+    Needed,
+    /// The rate limit has already admitted it.
+    Done,
+}
+
+/// The result of storing the owed reports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum StoreResult {
+    /// No report is owed any more.
+    All,
+    /// The rate limit does not admit a report now.
+    OverRate,
+    /// The spool could not store a report.
+    Failed,
+}
+
+/// Stores and queues the reports that a message owes to its sender, one for each action (RFC 3464
+/// §2.3.3), and clears them from `envelope`. `until` is the time at which the message expires.
+pub(super) async fn store(
+    context: &Context,
+    settings: &Snapshot,
+    entry: &Entry,
+    envelope: &mut Envelope,
+    until: Timestamp,
+    mut rate_check: RateCheck,
+) -> StoreResult {
+    for action in [
+        Action::Failed,
+        Action::Delayed(Some(until)),
+        Action::Delayed(None),
+        Action::Relayed,
+    ] {
+        let owed = take_wanted(envelope, action, until);
+        if owed.is_empty() {
+            continue;
+        }
+        if rate_check == RateCheck::Needed && !take_rate(context, settings, envelope) {
+            return StoreResult::OverRate;
+        }
+        rate_check = RateCheck::Needed;
+        let stored = compose(context, settings, entry, envelope, action, &owed).await;
+        let is_stored = stored.is_ok();
+        if let Err(error) = stored {
+            tracing::error!(queue_id = %entry.id, %error, "cannot store report to the sender; retrying");
+        }
+        for at in owed {
+            let Some(recipient) = envelope.recipients.get_mut(at) else {
+                continue;
+            };
+            // Failures are reported however late; delays, holds and relaying are not after `[queue]
+            // expire`.
+            let expire = settings.config.queue.expire;
+            let is_old =
+                |last: &mut Box<AttemptFailure>| action != Action::Failed && age(last) > expire;
+            if !is_stored && recipient.owed.take_if(is_old).is_some() {
+                let (id, to) = (entry.id, &recipient.mailbox);
+                tracing::error!(queue_id = %id, %to, "cannot store report to the sender within [queue] expire; discarding it");
+            }
+            if is_stored {
+                recipient.owed = None;
+            }
+        }
+        if !is_stored {
+            return StoreResult::Failed;
+        }
+    }
+    StoreResult::All
+}
+
+/// Returns the time since a failure.
+fn age(last: &AttemptFailure) -> Duration {
+    Duration::try_from(last.at.duration_until(Timestamp::now())).unwrap_or_default()
+}
+
+/// Returns the recipients that owe this report, and clears reports that the sender did not request.
+fn take_wanted(envelope: &mut Envelope, action: Action, until: Timestamp) -> Vec<usize> {
+    let Envelope {
+        reverse_path,
+        recipients,
+        ..
+    } = envelope;
+    let mut owed = Vec::new();
+    for (at, recipient) in recipients.iter_mut().enumerate() {
+        if recipient.owed.is_none() || action_of(&recipient.state, until) != action {
+            continue;
+        }
+        if dsn::is_requested(reverse_path, recipient, action) {
+            owed.push(at);
+        } else {
+            recipient.owed = None;
+        }
+    }
+    owed
+}
+
+/// Returns the kind of report for a recipient in this state.
+fn action_of(state: &RecipientState, until: Timestamp) -> Action {
+    match state {
+        RecipientState::Pending { .. } => Action::Delayed(Some(until)),
+        RecipientState::Held { .. } => Action::Delayed(None),
+        RecipientState::Delivered => Action::Relayed,
+        RecipientState::Failed => Action::Failed,
+    }
+}
+
+/// Returns true when the rate limit admits a report to the sender of this message now, and counts
+/// it.
+fn take_rate(context: &Context, settings: &Snapshot, envelope: &Envelope) -> bool {
+    let Some(sender) = envelope.reverse_path.mailbox() else {
+        return true;
+    };
+    let to = Addressee {
+        host: sender.host().clone(),
+        origin: envelope.origin,
+    };
+    let mut limiter = context
+        .limiter
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner);
+    limiter.take(
+        &to,
+        ReportRates::of(&settings.config.limits),
+        Instant::now(),
+    )
+}
+
+/// Writes, stores and queues one report.
+async fn compose(
+    context: &Context,
+    settings: &Snapshot,
+    entry: &Entry,
+    envelope: &Envelope,
+    action: Action,
+    owed: &[usize],
+) -> Result<(), SpoolError> {
+    // Failures of mail with the null sender go into the postmaster's digest.
+    let Some(to) = envelope.reverse_path.mailbox() else {
+        return Ok(());
+    };
+    let config = &settings.config;
+    let reported = owed.iter().filter_map(|at| {
+        let recipient = envelope.recipients.get(*at)?;
+        Some(ReportedRecipient {
+            recipient,
+            last: recipient.owed.as_deref()?,
+        })
+    });
+    let reported: Vec<ReportedRecipient<'_>> = reported.collect();
+    // A sender on this host (root of cron, for example) has no mailbox here.
+    let to = relay_access::local_mailbox(RelayRules::new(config, &settings.connectors), to)
+        .unwrap_or_else(|| to.clone());
+    let (returned, original) = match dsn::content_to_return(action, envelope, entry.size) {
+        ReturnedContent::Nothing => (ReturnedContent::Nothing, Vec::new()),
+        ReturnedContent::Full => (ReturnedContent::Full, read_front(entry, usize::MAX).await?),
+        ReturnedContent::Headers => (
+            ReturnedContent::Headers,
+            read_front(entry, HEADERS_MAX).await?,
+        ),
+    };
+    // A report without the original is better than none.
+    let returned = if original.is_empty() && entry.size > 0 {
+        ReturnedContent::Nothing
+    } else {
+        returned
+    };
+    let about = ReportContext {
+        hostname: &config.hostname,
+        id: entry.id,
+        accepted: entry.accepted,
+        now: Timestamp::now(),
+        envelope,
+        returned,
+        original: &original,
+    };
+    let draft = context.spool.draft_report();
+    let report = dsn::write(&about, action, &reported, &to, draft.id());
+    let report_id = enqueue(context, draft, report).await?;
+    context.reports.stored(reported.len());
+    tracing::info!(queue_id = %entry.id, %report_id, %to, recipients = reported.len(), "report to the sender queued");
+    Ok(())
+}
+
+/// Stores a rejected report of ours again, as plain text. Returns false when the message is not
+/// such a report.
+pub(super) async fn resend_as_text(
+    context: &Context,
+    settings: &Snapshot,
+    entry: &Entry,
+    envelope: &Envelope,
+) -> Result<bool, SpoolError> {
+    let report = read_front(entry, usize::MAX).await?;
+    let rejected = RejectedReport {
+        id: entry.id,
+        envelope,
+        content: &report,
+    };
+    let draft = context.spool.draft_report();
+    let written = dsn::write_text_only(
+        &rejected,
+        &settings.config.hostname,
+        Timestamp::now(),
+        draft.id(),
+    );
+    let Some(report) = written else {
+        return Ok(false);
+    };
+    let report_id = enqueue(context, draft, report).await?;
+    tracing::warn!(queue_id = %entry.id, %report_id, "report refused for its content; sent again as plain text");
+    Ok(true)
+}
+
+/// Stores a report and hands it to the scheduler. Returns its queue id.
+pub(super) async fn enqueue(
+    context: &Context,
+    mut draft: crate::storage::spool::Draft,
+    report: dsn::ReportMessage,
+) -> Result<QueueId, SpoolError> {
+    draft.write(&report.content).await?;
+    let (receipt, entry) = context.spool.commit(draft, report.envelope).await?;
+    // The channel is closed only when the process ends; the report is in the spool.
+    let _ = context.events.send(Event::Report(Box::new(entry)));
+    Ok(receipt.id())
+}
+
+/// Returns true when `tls = "forced"` applied to the message, inbound or outbound. A report may
+/// take a route without TLS, so it must not return the content then. `connector` is the one that
+/// the attempt used.
+pub(super) fn is_confidential(
+    settings: &Snapshot,
+    envelope: &Envelope,
+    connector: &Connector,
+) -> bool {
+    let sender = envelope.reverse_path.mailbox();
+    let came = sender.map(|sender| settings.connectors.for_host(sender.host()).inbound.tls);
+    let demands = [Some(connector.outbound.tls), came];
+    demands
+        .iter()
+        .any(|demand| matches!(demand, Some(TlsDemand::Forced { .. })))
+}
+
+/// Returns at most `most` octets from the front of a message; none when its content is damaged.
+pub(super) async fn read_front(entry: &Entry, most: usize) -> Result<Vec<u8>, SpoolError> {
+    match front(&entry.body, most).await {
+        // The spool has quarantined it and logged it.
+        Err(SpoolError::Damaged { .. } | SpoolError::Missing(_)) => Ok(Vec::new()),
+        front => front,
+    }
+}
+
+/// Reads at most `most` octets of a body.
+async fn front(body: &Body, most: usize) -> Result<Vec<u8>, SpoolError> {
+    let (mut front, mut reader) = (Vec::new(), body.reader().await?);
+    while front.len() < most
+        && let Some(chunk) = reader.next().await?
+    {
+        front.extend_from_slice(&chunk);
+    }
+    front.truncate(most);
+    Ok(front)
+}

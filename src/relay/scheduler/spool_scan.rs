@@ -1,0 +1,79 @@
+//! Reads the messages of an earlier run from the spool into the queue.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use tokio::sync::mpsc;
+
+use crate::smtp::address::Host;
+use crate::smtp::envelope::{Envelope, RecipientState};
+use crate::storage::spool::{SpoolError, StoredMessage};
+
+/// The number of messages read from the spool at a time.
+const PAGE: usize = 1000;
+
+impl super::Scheduler {
+    /// Reads the messages of an earlier run, page by page. Ids only grow: a message accepted from
+    /// now on has a larger id and is queued through `accepted` only.
+    pub(super) fn read_spool(&self) -> mpsc::Receiver<Result<Vec<StoredMessage>, SpoolError>> {
+        let (sender, pages) = mpsc::channel(1);
+        let spool = Arc::clone(&self.context.spool);
+        let first_new = self.first_new;
+        tokio::spawn(async move {
+            let mut after = None;
+            loop {
+                let page = spool.scan(after, PAGE).await.map(|mut page| {
+                    page.retain(|stored| stored.id < first_new);
+                    page
+                });
+                after = page
+                    .as_ref()
+                    .ok()
+                    .and_then(|page| page.last())
+                    .map(|stored| stored.id);
+                // An empty page or an error is the end.
+                if page.as_ref().is_ok_and(Vec::is_empty)
+                    || sender.send(page).await.is_err()
+                    || after.is_none()
+                {
+                    return;
+                }
+            }
+        });
+        pages
+    }
+}
+
+/// A recipient domain with pending recipients.
+pub(super) struct PendingDomain {
+    pub(super) host: Host,
+    /// The earliest due time of its recipients.
+    pub(super) next: Option<Timestamp>,
+    /// True when the delay of all its recipients has been reported.
+    pub(super) warned: bool,
+}
+
+/// Returns the recipient domains of a message that have pending recipients.
+pub(super) fn pending_domains(envelope: &Envelope) -> Vec<PendingDomain> {
+    let mut all: Vec<PendingDomain> = Vec::new();
+    for recipient in &envelope.recipients {
+        let RecipientState::Pending { next, warned, .. } = &recipient.state else {
+            continue;
+        };
+        match all
+            .iter_mut()
+            .find(|waiting| waiting.host == *recipient.mailbox.host())
+        {
+            Some(waiting) => {
+                waiting.next = waiting.next.min(*next);
+                waiting.warned &= warned;
+            }
+            None => all.push(PendingDomain {
+                host: recipient.mailbox.host().clone(),
+                next: *next,
+                warned: *warned,
+            }),
+        }
+    }
+    all
+}

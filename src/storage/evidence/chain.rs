@@ -1,0 +1,235 @@
+//! The form of a record as one line of JSON, and its link to the record before. Uses no file and no
+//! clock.
+//!
+//! ```text
+//! {"seq":7,"prev":"<hash of record 6>","time":"…","kind":"…", … ,"hash":"<hash of this one>"}
+//! ```
+//!
+//! The hash is the SHA-256 of the line up to the comma before `"hash"`, in 64 hexadecimal digits,
+//! so that anybody can check it with `sed` and `sha256sum`. The `prev` of the first record is 64
+//! zeros.
+
+use std::fmt::{self, Write as _};
+
+use aws_lc_rs::digest::{SHA256, digest};
+use jiff::Timestamp;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// The text before and after the hash in a line.
+const BEFORE_HASH: &str = ",\"hash\":\"";
+const AFTER_HASH: &str = "\"}";
+/// The number of octets at the end of a line that the hash does not cover.
+const TAIL: usize = BEFORE_HASH.len() + 64 + AFTER_HASH.len();
+
+/// The hash of a record.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RecordHash([u8; 32]);
+
+impl RecordHash {
+    /// The `prev` of the first record.
+    pub const ZERO: Self = Self([0; 32]);
+
+    fn of(octets: &[u8]) -> Self {
+        let mut hash = [0; 32];
+        hash.copy_from_slice(digest(&SHA256, octets).as_ref());
+        Self(hash)
+    }
+
+    /// Reads 64 hexadecimal digits; `None` for anything else.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        if text.len() != 64 || !text.bytes().all(|octet| octet.is_ascii_hexdigit()) {
+            return None;
+        }
+        let mut hash = [0; 32];
+        for (at, octet) in hash.iter_mut().enumerate() {
+            *octet = u8::from_str_radix(text.get(2 * at..2 * at + 2)?, 16).ok()?;
+        }
+        Some(Self(hash))
+    }
+}
+
+impl fmt::Display for RecordHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let mut text = [0; 64];
+        for (pair, octet) in text.chunks_exact_mut(2).zip(self.0) {
+            pair.copy_from_slice(&[
+                DIGITS[usize::from(octet >> 4)],
+                DIGITS[usize::from(octet & 15)],
+            ]);
+        }
+        f.write_str(std::str::from_utf8(&text).map_err(|_| fmt::Error)?)
+    }
+}
+
+impl fmt::Debug for RecordHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl Serialize for RecordHash {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for RecordHash {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Self::parse(&text)
+            .ok_or_else(|| serde::de::Error::custom("a hash has 64 hexadecimal digits"))
+    }
+}
+
+/// The fields that every record has: its place in the chain.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Link {
+    /// The number of the record. The first has 1, and there are no gaps.
+    pub seq: u64,
+    /// The hash of the record before.
+    pub prev: RecordHash,
+    /// The time of the recorded event.
+    pub time: Timestamp,
+    /// The kind of the record: `accepted`, `delivery`, or a kind that concerns the chain itself.
+    pub kind: String,
+    /// The hash of this record.
+    pub hash: RecordHash,
+}
+
+/// The end of a chain, to which the next record is linked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChainHead {
+    /// The number of the last record; 0 if there is none.
+    pub seq: u64,
+    /// The hash of the last record.
+    pub hash: RecordHash,
+}
+
+impl ChainHead {
+    /// The head of an empty chain.
+    pub const START: Self = Self {
+        seq: 0,
+        hash: RecordHash::ZERO,
+    };
+
+    /// Appends the line of the next record to `out`, and advances to it. `fields` is a JSON object
+    /// without its braces.
+    pub(super) fn seal(&mut self, fields: &str, out: &mut String) {
+        self.seq += 1;
+        let start = out.len();
+        // Writing to a String cannot fail.
+        let _ = write!(
+            out,
+            "{{\"seq\":{},\"prev\":\"{}\",{fields}",
+            self.seq, self.hash
+        );
+        self.hash = RecordHash::of(&out.as_bytes()[start..]);
+        let _ = writeln!(out, "{BEFORE_HASH}{}{AFTER_HASH}", self.hash);
+    }
+}
+
+impl Link {
+    /// Returns the head of a chain that ends with this record.
+    #[must_use]
+    pub fn head(&self) -> ChainHead {
+        ChainHead {
+            seq: self.seq,
+            hash: self.hash,
+        }
+    }
+}
+
+/// The reason why a line is not a valid record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BadLine {
+    /// The line does not have the form of a record; the text says why.
+    NotARecord(String),
+    /// The line has the form of a record, but its hash does not match its text.
+    WrongHash(Box<Link>),
+}
+
+/// Reads a line, given without its line end.
+///
+/// # Errors
+/// [`BadLine`] if the line is not a valid record.
+pub(super) fn read(line: &[u8]) -> Result<Link, BadLine> {
+    let record: Link =
+        serde_json::from_slice(line).map_err(|error| BadLine::NotARecord(error.to_string()))?;
+    let covered = line.len().saturating_sub(TAIL);
+    let tail = format!("{BEFORE_HASH}{}{AFTER_HASH}", record.hash);
+    if line.get(covered..) != Some(tail.as_bytes()) {
+        return Err(BadLine::NotARecord("its hash is not at its end".to_owned()));
+    }
+    let is_sound = RecordHash::of(&line[..covered]) == record.hash;
+    if is_sound {
+        Ok(record)
+    } else {
+        Err(BadLine::WrongHash(Box::new(record)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FIELDS: &str = r#""time":"2026-11-26T10:00:00Z","kind":"delivery","to":"a@b.example""#;
+
+    fn two() -> (String, String) {
+        let (mut head, mut text) = (ChainHead::START, String::new());
+        head.seal(FIELDS, &mut text);
+        head.seal(FIELDS, &mut text);
+        let (one, two) = text.split_once('\n').expect("two lines");
+        (one.to_owned(), two.trim_end().to_owned())
+    }
+
+    #[test]
+    fn a_record_is_linked_to_the_one_before() {
+        let (one, two) = two();
+        let [first, second] = [&one, &two].map(|line| read(line.as_bytes()).expect(line));
+        assert_eq!((first.seq, first.prev), (1, RecordHash::ZERO));
+        assert_eq!(
+            (second.seq, second.prev, second.kind.as_str()),
+            (2, first.hash, "delivery")
+        );
+        assert_ne!(first.hash, second.hash, "the number is covered");
+    }
+
+    #[test]
+    fn the_hash_is_the_sha256_of_the_line_before_it() {
+        let (one, _) = two();
+        let covered = one.split(",\"hash\"").next().expect("a beginning");
+        assert_eq!(
+            digest(&SHA256, covered.as_bytes()).as_ref(),
+            read(one.as_bytes()).expect("a record").hash.0
+        );
+    }
+
+    #[test]
+    fn every_changed_octet_is_noticed() {
+        let (one, _) = two();
+        for at in 0..one.len() {
+            let mut changed = one.clone().into_bytes();
+            changed[at] ^= 1;
+            assert!(
+                read(&changed).is_err(),
+                "octet {at}: {}",
+                String::from_utf8_lossy(&changed)
+            );
+        }
+        for line in [
+            "",
+            "{}",
+            "[]",
+            &one[1..],
+            &format!("{one} "),
+            &format!("{one}{one}"),
+        ] {
+            assert!(
+                matches!(read(line.as_bytes()), Err(BadLine::NotARecord(_))),
+                "{line}"
+            );
+        }
+    }
+}

@@ -1,0 +1,341 @@
+//! The folder of the evidence: one file for each day, and its recovery when a process starts.
+//!
+//! ```text
+//! 2026-11-26.jsonl   the records of a day in UTC
+//! lock               locked by the running instance; contains its process id
+//! torn-…             the incomplete record that a crash left
+//! reserve            a reserve of disk space, removed when the disk is full
+//! ```
+//!
+//! Any other file is foreign and left alone.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
+
+use super::EvidenceError;
+use super::chain::{self, ChainHead};
+use crate::storage::ownership;
+
+const LOCK: &str = "lock";
+const RESERVE: &str = "reserve";
+/// The size of the reserve file in octets, enough for some 16,000 records; at most a tenth of the
+/// free space.
+const RESERVE_SIZE: u64 = 16 << 20;
+/// The smallest useful size of the reserve file in octets.
+const RESERVE_MIN: u64 = 256 << 10;
+const SUFFIX: &str = ".jsonl";
+const TORN: &str = "torn-";
+/// The end of the name of a torn file that no record mentions yet.
+const UNRECORDED: &str = ".untold";
+/// The distance from the end of a file, in octets, within which a complete record is searched. A
+/// torn part is at most one batch.
+const SEARCH_MAX: u64 = 64 << 20;
+
+/// The file of one day.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct DayFile {
+    pub(super) day: Date,
+    pub(super) path: PathBuf,
+}
+
+impl DayFile {
+    pub(super) fn of(folder: &Path, day: Date) -> Self {
+        Self {
+            day,
+            path: folder.join(format!("{day}{SUFFIX}")),
+        }
+    }
+}
+
+/// Returns the day of a time in UTC.
+pub(super) fn day(at: Timestamp) -> Date {
+    at.to_zoned_datetime(TimeZone::UTC).date()
+}
+
+/// Returns the day files of a folder, the oldest first.
+pub(super) fn files(folder: &Path) -> Result<Vec<DayFile>, EvidenceError> {
+    let failed = |error: &io::Error| EvidenceError::new("list", folder, error);
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).map_err(|error| failed(&error))? {
+        let name = entry.map_err(|error| failed(&error))?.file_name();
+        let day = name
+            .to_str()
+            .and_then(|name| name.strip_suffix(SUFFIX)?.parse::<Date>().ok());
+        // Accepts only names that we write ourselves.
+        found.extend(
+            day.map(|day| DayFile::of(folder, day))
+                .filter(|file| file.path.file_name() == Some(&name)),
+        );
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Returns whether a write failed because the disk or the quota is full.
+pub(super) fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
+}
+
+/// Removes the reserve file. Returns whether there was one.
+pub(super) fn remove_reserve(folder: &Path) -> bool {
+    fs::remove_file(folder.join(RESERVE)).is_ok()
+}
+
+/// Creates the reserve file if it is missing, and replaces it by a larger one if the disk now has
+/// more free space.
+pub(super) fn ensure_reserve(folder: &Path) -> io::Result<()> {
+    let disk = rustix::fs::statvfs(folder)?;
+    let size = RESERVE_SIZE.min(disk.f_bavail.saturating_mul(disk.f_frsize) / 10);
+    let path = folder.join(RESERVE);
+    let present = fs::metadata(&path).ok().map(|file| file.len());
+    if size < RESERVE_MIN || present.is_some_and(|octets| octets >= size) {
+        return Ok(());
+    }
+    if present.is_some() {
+        // Also if a crash came after its creation and before its allocation.
+        fs::remove_file(&path)?;
+    }
+    let file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&path)?;
+    let allocated = rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, size);
+    if allocated.is_err() {
+        fs::remove_file(&path)?;
+    }
+    Ok(allocated?)
+}
+
+/// Makes the names in a folder durable.
+pub(super) fn sync(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+/// Opens a file for appending, and creates it if it is missing.
+pub(super) fn open_for_append(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .open(path)
+}
+
+/// Creates the folder if it is missing, and locks it for this process.
+pub(super) fn lock(folder: &Path) -> Result<File, EvidenceError> {
+    let remedy = |what: &str, error: &io::Error| {
+        let user = "the user that gatepost runs as";
+        EvidenceError(format!(
+            "cannot {what} {folder}: {error}; give that folder to {user} (install -d -m 0700 -o USER {folder}), name \
+             another with [evidence] path, or write path = \"\" to keep no evidence",
+            folder = folder.display()
+        ))
+    };
+    if !folder.is_dir() {
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
+        made.map_err(|error| remedy("create the evidence folder", &error))?;
+        let parent = folder
+            .parent()
+            .filter(|parent| !parent.as_os_str().is_empty())
+            .unwrap_or(Path::new("."));
+        sync(parent).map_err(|error| EvidenceError::new("sync", parent, &error))?;
+    }
+    ownership::check(folder)
+        .map_err(|fault| EvidenceError(format!("the evidence folder {fault}")))?;
+    let path = folder.join(LOCK);
+    let opened = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path);
+    let mut lock = opened.map_err(|error| remedy("write to the evidence folder", &error))?;
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let mut process = String::new();
+            // Only for the error text: the file may be incomplete.
+            let _unreadable = (&mut lock).take(20).read_to_string(&mut process);
+            return Err(EvidenceError(format!(
+                "the evidence folder {} is in use by another gatepost (process {}): a chain has one writer; \
+                 stop it, or give this one an [evidence] path of its own",
+                folder.display(),
+                process.trim()
+            )));
+        }
+        Err(TryLockError::Error(error)) => return Err(EvidenceError::new("lock", &path, &error)),
+    }
+    // For people only; a full disk must not prevent the start.
+    let _unwritten = lock
+        .set_len(0)
+        .and_then(|()| writeln!(lock, "{}", std::process::id()));
+    Ok(lock)
+}
+
+/// Returns whether a running process has locked the folder.
+pub(super) fn is_in_use(folder: &Path) -> bool {
+    let lock = File::open(folder.join(LOCK));
+    lock.is_ok_and(|lock| matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock)))
+}
+
+/// The torn end of a file, moved to a file of its own, that no record mentions yet.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct TornFile {
+    pub(super) path: PathBuf,
+    pub(super) octets: u64,
+}
+
+impl TornFile {
+    /// Returns the name that the file has once a record mentions it.
+    pub(super) fn final_name(&self) -> String {
+        let name = self.path.file_name().unwrap_or_default().to_string_lossy();
+        name.strip_suffix(UNRECORDED).unwrap_or(&name).to_owned()
+    }
+
+    /// Renames the file, now that a record mentions it.
+    pub(super) fn mark_recorded(self, folder: &Path) -> Result<(), EvidenceError> {
+        let to = folder.join(self.final_name());
+        fs::rename(&self.path, &to)
+            .map_err(|error| EvidenceError::new("rename", &self.path, &error))
+    }
+}
+
+/// Finds the head of the chain. Moves whatever follows the last complete record to a file of its
+/// own.
+pub(super) fn recover(folder: &Path, now: Timestamp) -> Result<ChainHead, EvidenceError> {
+    for file in files(folder)?.into_iter().rev() {
+        let path = &file.path;
+        let failed =
+            |what: &'static str| move |error: io::Error| EvidenceError::new(what, path, &error);
+        let mut opened = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(path)
+            .map_err(failed("open"))?;
+        let length = opened
+            .metadata()
+            .map_err(failed("read the metadata of"))?
+            .len();
+        let (head, end) = last_record(&mut opened, length)
+            .map_err(failed("read"))?
+            .unwrap_or((ChainHead::START, 0));
+        if end < length {
+            let torn = folder.join(format!(
+                "{TORN}{}-{}{UNRECORDED}",
+                file.day,
+                now.as_second()
+            ));
+            let mut copied = copy_from(&mut opened, end, &torn);
+            if copied.as_ref().is_err_and(is_full) && remove_reserve(folder) {
+                copied = copy_from(&mut opened, end, &torn);
+            }
+            copied.and_then(|()| sync(folder)).map_err(|error| {
+                EvidenceError(format!(
+                    "cannot move the {} octets of an incomplete record, left by a crash at the end of {}, to {}: {error}; \
+                     free some disk space or repair the disk, and start again: nothing was changed",
+                    length - end,
+                    path.display(),
+                    torn.display()
+                ))
+            })?;
+            opened
+                .set_len(end)
+                .and_then(|()| opened.sync_all())
+                .map_err(failed("cut"))?;
+            tracing::error!(
+                file = %file.path.display(), octets = length - end, aside = %torn.display(),
+                "the evidence ended with an incomplete record, as after a crash; moved it to a file of its own"
+            );
+        }
+        if end > 0 {
+            // The last process may have been killed before its sync. The sync of the next record
+            // would cover this file only if that record belongs to the same day.
+            opened.sync_all().map_err(failed("sync"))?;
+            return Ok(head);
+        }
+        fs::remove_file(&file.path)
+            .and_then(|()| sync(folder))
+            .map_err(failed("remove the empty"))?;
+    }
+    Ok(ChainHead::START)
+}
+
+/// Copies the end of a file durably, or leaves no copy.
+fn copy_from(file: &mut File, start: u64, to: &Path) -> io::Result<()> {
+    file.seek(SeekFrom::Start(start))?;
+    let copy = File::options()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(to);
+    let copied = copy.and_then(|mut copy| io::copy(file, &mut copy).and_then(|_| copy.sync_all()));
+    if copied.is_err() {
+        // An incomplete copy would be recorded as complete.
+        let _never_made = fs::remove_file(to);
+    }
+    copied
+}
+
+/// Returns the torn files that no record mentions, of this start or of earlier ones that failed.
+pub(super) fn unrecorded_torn_files(folder: &Path) -> Result<Vec<TornFile>, EvidenceError> {
+    let failed = |error: &io::Error| EvidenceError::new("list", folder, error);
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).map_err(|error| failed(&error))? {
+        let entry = entry.map_err(|error| failed(&error))?;
+        let name = entry.file_name();
+        if name
+            .to_str()
+            .is_some_and(|name| name.starts_with(TORN) && name.ends_with(UNRECORDED))
+        {
+            let octets = entry.metadata().map_err(|error| failed(&error))?.len();
+            found.push(TornFile {
+                path: entry.path(),
+                octets,
+            });
+        }
+    }
+    found.sort_by(|one, other| one.path.cmp(&other.path));
+    Ok(found)
+}
+
+/// Returns the last complete record of a file and the offset of its end.
+fn last_record(file: &mut File, length: u64) -> io::Result<Option<(ChainHead, u64)>> {
+    let mut window = 64 << 10;
+    loop {
+        let from = length.saturating_sub(window);
+        file.seek(SeekFrom::Start(from))?;
+        let mut tail = Vec::new();
+        file.take(length - from).read_to_end(&mut tail)?;
+        // Complete lines begin after the first line end, or at the beginning of the file.
+        let mut start = if from == 0 {
+            Some(0)
+        } else {
+            memchr::memchr(b'\n', &tail).map(|at| at + 1)
+        };
+        let mut last = None;
+        while let Some(at) = start {
+            let Some(end) = memchr::memchr(b'\n', &tail[at..]).map(|end| at + end) else {
+                break;
+            };
+            if let Ok(link) = chain::read(&tail[at..end]) {
+                last = Some((link.head(), from + end as u64 + 1));
+            }
+            start = Some(end + 1);
+        }
+        if last.is_some() || from == 0 || window >= SEARCH_MAX {
+            return Ok(last);
+        }
+        window *= 4;
+    }
+}

@@ -1,0 +1,482 @@
+//! The writer thread: appends all waiting records at once and syncs once.
+//!
+//! A record is not given up while the process runs: a failed write is retried, and the caller
+//! waits. Before a retry the file is truncated to its durable length and the same octets are
+//! written again, so that a successful sync covers them.
+
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+
+use super::chain::ChainHead;
+use super::folder::{self, DayFile};
+use super::record::EvidenceRecord;
+use super::{EvidenceError, WriterCommand};
+
+mod clock_guard;
+#[cfg(test)]
+mod tests;
+
+use clock_guard::ClockGuard;
+pub(super) use clock_guard::Moment;
+
+/// The most octets in one batch, except for the records of a single attempt.
+const BATCH_OCTETS: usize = 4 << 20;
+/// The interval at which expired files are searched.
+const EXPIRE_INTERVAL: Duration = Duration::from_hours(1);
+/// The interval at which the reserve file is checked.
+const RESERVE_INTERVAL: Duration = Duration::from_mins(1);
+/// The time for which a record waits for others to share its sync with.
+const BATCH_DELAY: Duration = Duration::from_millis(5);
+/// The time between two attempts to write, and between two log lines about a failure.
+const RETRY_DELAY: Duration = Duration::from_secs(2);
+const LOG_INTERVAL: Duration = Duration::from_mins(1);
+
+/// The open file of a day.
+#[derive(Debug)]
+struct DayLog {
+    file: File,
+    day_file: DayFile,
+    /// The number of durable octets.
+    length: u64,
+    /// Set after a failed write: the content after `length` is undefined.
+    uncertain: bool,
+}
+
+/// The end of the chain, and the file that it is written to.
+#[derive(Debug)]
+pub(super) struct EvidenceWriter {
+    folder: PathBuf,
+    keep: Duration,
+    head: ChainHead,
+    log: Option<DayLog>,
+    clock: ClockGuard,
+    /// The time of the last search for expired files, and of the last check of the reserve file.
+    expired_at: Instant,
+    reserve_checked_at: Instant,
+    /// Set when the log says that nothing is deleted because the clock is in doubt.
+    doubt_logged: bool,
+    /// The start of the present failure, and the time of the last log line about it.
+    failing: Option<(Instant, Instant)>,
+    /// Set while writing fails; read by those who start attempts and sessions.
+    stuck: Arc<AtomicBool>,
+    _lock: File,
+}
+
+/// Signals the end of the thread when it is dropped, even by a panic.
+struct EndSignal(CancellationToken);
+
+impl Drop for EndSignal {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
+}
+
+impl EvidenceWriter {
+    /// Locks the folder, repairs the leftovers of a crash, and records that in the chain.
+    pub(super) fn open(
+        folder: &Path,
+        keep: Duration,
+        now: Moment,
+        stuck: Arc<AtomicBool>,
+    ) -> Result<Self, EvidenceError> {
+        let lock = folder::lock(folder)?;
+        let head = folder::recover(folder, now.wall)?;
+        // Read before a record with the present time is written, which would be the newest.
+        let days: Vec<_> = folder::files(folder)?
+            .into_iter()
+            .map(|file| file.day)
+            .collect();
+        let mut writer = Self {
+            folder: folder.to_owned(),
+            keep,
+            head,
+            log: None,
+            clock: ClockGuard::new(&days, keep, now),
+            expired_at: now.monotonic,
+            reserve_checked_at: now.monotonic,
+            doubt_logged: false,
+            failing: None,
+            stuck,
+            _lock: lock,
+        };
+        let failed =
+            |error: io::Error| EvidenceError::new("write to the evidence in", folder, &error);
+        if let Some(newest) = days
+            .last()
+            .filter(|newest| **newest > folder::day(now.wall))
+        {
+            tracing::warn!(file = %DayFile::of(folder, *newest).path.display(), "the evidence has a file of a future day; check the clock; new records go to that file");
+        }
+        if head == ChainHead::START {
+            let begun = EvidenceRecord::Begun {
+                gatepost: env!("CARGO_PKG_VERSION").to_owned(),
+            };
+            writer
+                .append(&[begun.to_fields(now.wall)], now)
+                .map_err(failed)?;
+        }
+        writer.record_torn(now)?;
+        writer.expire(now);
+        Ok(writer)
+    }
+
+    /// Records torn files in the chain. On a full disk a later start does that; mail must not wait
+    /// for it.
+    fn record_torn(&mut self, now: Moment) -> Result<(), EvidenceError> {
+        for torn in folder::unrecorded_torn_files(&self.folder)? {
+            let record = [EvidenceRecord::Torn {
+                aside: torn.final_name(),
+                octets: torn.octets,
+            }
+            .to_fields(now.wall)];
+            let mut written = self.append(&record, now);
+            if written.as_ref().is_err_and(folder::is_full) && folder::remove_reserve(&self.folder)
+            {
+                written = self.append(&record, now);
+            }
+            match written {
+                Ok(()) => torn.mark_recorded(&self.folder)?,
+                Err(error) if folder::is_full(&error) => {
+                    tracing::warn!(aside = %torn.path.display(), %error, "cannot record a torn file, disk full; the next start with free space does");
+                    return Ok(());
+                }
+                Err(error) => {
+                    return Err(EvidenceError::new(
+                        "write to the evidence in",
+                        &self.folder,
+                        &error,
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Starts the writer thread.
+    pub(super) fn start(
+        self,
+        commands: Receiver<WriterCommand>,
+        ending: Arc<AtomicBool>,
+        ended: CancellationToken,
+    ) -> Result<(), EvidenceError> {
+        let folder = self.folder.clone();
+        let run = move || {
+            let _ending = EndSignal(ended);
+            // Dropped, and so the lock released, before the end of the thread is signalled.
+            let mut writer = self;
+            writer.run(&commands, &ending);
+        };
+        let started = std::thread::Builder::new()
+            .name("evidence-writer".into())
+            .spawn(run);
+        started
+            .map(drop)
+            .map_err(|error| EvidenceError::new("start the writer of", &folder, &error))
+    }
+
+    fn run(&mut self, commands: &Receiver<WriterCommand>, ending: &AtomicBool) {
+        loop {
+            let command = commands.recv_timeout(RESERVE_INTERVAL);
+            self.run_periodic(Moment::now());
+            let mut next = match command {
+                Ok(command) => {
+                    // The delay costs little: no caller holds a connection or a client meanwhile.
+                    std::thread::sleep(BATCH_DELAY);
+                    Some(command)
+                }
+                Err(RecvTimeoutError::Timeout) => continue,
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
+            let (mut lines, mut waiting, mut octets) = (Vec::new(), Vec::new(), 0);
+            let mut closes = false;
+            while let Some(command) = next {
+                match command {
+                    WriterCommand::Write { lines: more, done } => {
+                        octets += more.iter().map(String::len).sum::<usize>();
+                        lines.extend(more);
+                        waiting.push(done);
+                    }
+                    WriterCommand::SetKeep(keep) => {
+                        self.keep = keep;
+                        self.expire(Moment::now());
+                    }
+                    WriterCommand::Close => closes = true,
+                }
+                next = if closes || octets >= BATCH_OCTETS {
+                    None
+                } else {
+                    commands.try_recv().ok()
+                };
+            }
+            self.write_batch(&lines, waiting, ending);
+            if closes {
+                return;
+            }
+        }
+    }
+
+    /// Does the periodic work, however many records wait.
+    fn run_periodic(&mut self, now: Moment) {
+        let since = |earlier| now.monotonic.saturating_duration_since(earlier);
+        if since(self.expired_at) >= EXPIRE_INTERVAL {
+            self.expired_at = now.monotonic;
+            self.expire(now);
+        } else if since(self.reserve_checked_at) >= RESERVE_INTERVAL {
+            self.reserve_checked_at = now.monotonic;
+            self.reserve();
+        }
+    }
+
+    /// Writes a batch and answers its callers. If the process is ending and the write fails, the
+    /// batch is given up unanswered.
+    fn write_batch(
+        &mut self,
+        lines: &[String],
+        waiting: Vec<oneshot::Sender<()>>,
+        ending: &AtomicBool,
+    ) {
+        if lines.is_empty() {
+            return;
+        }
+        let day = self.log.as_ref().map(|log| log.day_file.day);
+        while let Err(error) = self.append(lines, Moment::now()) {
+            if folder::is_full(&error) && folder::remove_reserve(&self.folder) {
+                tracing::warn!(folder = %self.folder.display(), "disk full, reserve file for evidence removed");
+                continue;
+            }
+            self.stuck.store(true, Ordering::Relaxed);
+            // Read before the log line and after the write, so that there is always one attempt
+            // after the end has begun.
+            let is_last = ending.load(Ordering::Relaxed);
+            self.log_failure(&error, lines.len());
+            if is_last {
+                self.cut_uncertain();
+                tracing::error!(folder = %self.folder.display(), records = lines.len(), "evidence not written before shutdown; its deliveries are repeated after the restart");
+                return;
+            }
+            let until = Instant::now() + RETRY_DELAY;
+            while Instant::now() < until && !ending.load(Ordering::Relaxed) {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+        }
+        self.stuck.store(false, Ordering::Relaxed);
+        if let Some((since, _)) = self.failing.take() {
+            let seconds = since.elapsed().as_secs();
+            tracing::info!(folder = %self.folder.display(), seconds, "evidence can be written again");
+        }
+        for done in waiting {
+            // A failed send means that the caller was aborted; the record is durable all the same.
+            let _ = done.send(());
+        }
+        if self.log.as_ref().map(|log| log.day_file.day) > day {
+            self.expire(Moment::now());
+        }
+    }
+
+    /// Truncates records that may not be durable. The next process could not tell, and would link
+    /// to them.
+    fn cut_uncertain(&mut self) {
+        if let Some(log) = self
+            .log
+            .as_ref()
+            .filter(|log| log.uncertain && log.is_in_place())
+        {
+            // If this fails as well, the next process finds an incomplete record.
+            let _ = log.file.set_len(log.length);
+        }
+    }
+
+    /// Logs that nothing can be written: at once, then once a minute.
+    fn log_failure(&mut self, error: &io::Error, records: usize) {
+        let now = Instant::now();
+        let since = self.failing.map_or(now, |(since, _)| since);
+        if self
+            .failing
+            .is_some_and(|(_, logged)| now.duration_since(logged) < LOG_INTERVAL)
+        {
+            return;
+        }
+        tracing::error!(
+            folder = %self.folder.display(), %error, records, seconds = since.elapsed().as_secs(),
+            "cannot write evidence, deliveries wait; free some space, or repair the disk"
+        );
+        self.failing = Some((since, now));
+    }
+
+    /// Appends records durably. If it fails, none of them counts.
+    fn append(&mut self, lines: &[String], now: Moment) -> io::Result<()> {
+        self.rotate(now)?;
+        let Some(log) = &mut self.log else {
+            return Err(io::Error::other("there is no file"));
+        };
+        let (mut head, mut text) = (self.head, String::new());
+        for line in lines {
+            head.seal(line, &mut text);
+        }
+        if log.uncertain {
+            log.file.set_len(log.length)?;
+        }
+        log.uncertain = true;
+        if let Err(error) = log
+            .file
+            .write_all(text.as_bytes())
+            .and_then(|()| log.file.sync_data())
+        {
+            // Truncated at once: a process that is killed before the retry must not leave records
+            // that may not be durable.
+            let _next_try_cuts = log.file.set_len(log.length);
+            return Err(error);
+        }
+        log.uncertain = false;
+        log.length += text.len() as u64;
+        self.head = head;
+        Ok(())
+    }
+
+    /// Opens the file of the day. The days never go back, even if the clock does, because the order
+    /// is that of the chain.
+    fn rotate(&mut self, now: Moment) -> io::Result<()> {
+        let today = folder::day(now.wall);
+        // The leftovers of a failed write are cut off before the file is closed. In the file of a
+        // past day they would count as repeated records.
+        if let Some(log) = self
+            .log
+            .as_mut()
+            .filter(|log| log.uncertain && log.is_in_place())
+        {
+            log.file.set_len(log.length)?;
+            log.file.sync_data()?;
+            log.uncertain = false;
+        }
+        if let Some(log) = &self.log {
+            if log.day_file.day >= today && log.is_in_place() {
+                return Ok(());
+            }
+            if log.day_file.day >= today {
+                tracing::error!(
+                    file = %log.day_file.path.display(),
+                    "the evidence file was changed, moved or removed by another program; the chain continues; run gatepost evidence verify to see what is missing"
+                );
+            }
+        }
+        let newest = folder::files(&self.folder).map_err(io::Error::other)?.pop();
+        let day = newest.map_or(today, |newest| newest.day.max(today));
+        self.log = Some(DayLog::open(&self.folder, day)?);
+        Ok(())
+    }
+
+    /// Reserves disk space for the records that a full disk must still store: without them no
+    /// delivery can be completed, and no message leaves the queue.
+    fn reserve(&self) {
+        if let Err(error) = folder::ensure_reserve(&self.folder) {
+            tracing::debug!(folder = %self.folder.display(), %error, "cannot create the reserve file for evidence");
+        }
+    }
+
+    /// Deletes expired files, after a record in the chain that says so. A failure is retried later.
+    fn expire(&mut self, now: Moment) {
+        self.reserve();
+        let is_trusted = self.clock.is_trusted(now, self.keep);
+        self.doubt_logged &= !is_trusted;
+        if let Err(error) = self.delete_expired(now, is_trusted) {
+            tracing::error!(folder = %self.folder.display(), %error, "cannot delete expired evidence; trying again later");
+        }
+    }
+
+    fn delete_expired(&mut self, now: Moment, is_trusted: bool) -> Result<(), EvidenceError> {
+        let files = folder::files(&self.folder)?;
+        // A file is as old as the last moment of its day.
+        let Some(oldest) = now.wall.checked_sub(self.keep).ok().map(folder::day) else {
+            return Ok(());
+        };
+        let newest = files.last().map(|newest| newest.day);
+        let (old, kept): (Vec<_>, Vec<_>) = files
+            .into_iter()
+            .partition(|file| file.day < oldest && Some(file.day) != newest);
+        if old.is_empty() {
+            return Ok(());
+        }
+        if !is_trusted {
+            if !std::mem::replace(&mut self.doubt_logged, true) {
+                tracing::warn!(folder = %self.folder.display(), clock = %now.wall, "not deleting expired evidence: the clock has jumped far ahead of the last record; if it is wrong, set it, and nothing is lost; if it is right, evidence older than [evidence] keep is deleted after a day");
+            }
+            return Ok(());
+        }
+        let last = head_before(&kept)?.unwrap_or(self.head);
+        let files = old.len() as u64;
+        let dropped = EvidenceRecord::Dropped {
+            files,
+            last_seq: last.seq,
+            last_hash: last.hash,
+        };
+        self.append(&[dropped.to_fields(now.wall)], now)
+            .map_err(|error| {
+                EvidenceError::new("write to the evidence in", &self.folder, &error)
+            })?;
+        for file in &old {
+            fs::remove_file(&file.path)
+                .map_err(|error| EvidenceError::new("remove", &file.path, &error))?;
+        }
+        tracing::info!(folder = %self.folder.display(), files, last_seq = last.seq, "deleted evidence older than [evidence] keep");
+        Ok(())
+    }
+}
+
+/// Returns the head before the first record of these files, or `None` if they have no record.
+fn head_before(files: &[DayFile]) -> Result<Option<ChainHead>, EvidenceError> {
+    for file in files {
+        let mut lines = super::read::Lines::open(&file.path)?;
+        while let Some(line) = lines.next()? {
+            if let Ok(link) = super::chain::read(line.text) {
+                return Ok(Some(ChainHead {
+                    seq: link.seq.saturating_sub(1),
+                    hash: link.prev,
+                }));
+            }
+        }
+    }
+    Ok(None)
+}
+
+impl DayLog {
+    fn open(folder: &Path, day: jiff::civil::Date) -> io::Result<Self> {
+        let day_file = DayFile::of(folder, day);
+        let file = folder::open_for_append(&day_file.path)?;
+        folder::sync(folder)?;
+        let mut length = file.metadata()?.len();
+        let mut last = [b'\n'];
+        if length > 0 {
+            // An incomplete line of somebody else must not become part of a record.
+            File::open(&day_file.path)?.read_exact_at(&mut last, length - 1)?;
+        }
+        if last != *b"\n" {
+            (&file).write_all(b"\n")?;
+            length += 1;
+        }
+        Ok(Self {
+            file,
+            day_file,
+            length,
+            uncertain: false,
+        })
+    }
+
+    /// Returns whether the name still leads to this file, with the length that we wrote.
+    fn is_in_place(&self) -> bool {
+        let (Ok(named), Ok(ours)) = (fs::metadata(&self.day_file.path), self.file.metadata())
+        else {
+            return false;
+        };
+        (named.dev(), named.ino()) == (ours.dev(), ours.ino())
+            && (self.uncertain || ours.len() == self.length)
+    }
+}

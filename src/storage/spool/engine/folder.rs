@@ -1,0 +1,271 @@
+//! The folder of the spool: its lock, the files that belong in it, and the leftovers of a crash.
+//!
+//! ```text
+//! lock          locked by the running instance; contains its process id
+//! queue.db      the database, with queue.db-wal and queue.db-shm
+//! reserve       a reserve of disk space, removed when the disk is full, for states and removals
+//! quota-probe   a test file that shows whether a quota is exhausted; removed after the test
+//! bodies/       content over 128 KiB: <id>; while it is being received: <id>.part
+//! leaps.json    clock jumps, if there were any
+//! aside/        quarantined entries: <id>.json (envelope), <id>.eml (content), <id>.txt (the damage)
+//! policies.db   cache of DANE and MTA-STS policies (module `discovery`), with -wal and -shm
+//! tlsrpt.db     TLS reports (module `tlsrpt`), with -wal and -shm
+//! history.db    downgrade memory (module `discovery`), with -wal and -shm
+//! dnssec.json   the record that DNSSEC validation has worked (module `dns`)
+//! monitor.json  what is watched (module `monitor`)
+//! ```
+//!
+//! Any other file is foreign: it is logged and left alone.
+
+use std::fs::{DirBuilder, File, TryLockError};
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use super::super::SpoolError;
+use super::super::file::{io_error, sync_folder};
+use super::row::{IN_FILE, row_id};
+use super::schema::{Database, database_error};
+use crate::smtp::envelope::QueueId;
+use crate::storage::ownership;
+
+/// The paths of the folder's files.
+#[derive(Debug, Clone)]
+pub(super) struct SpoolPaths {
+    pub(super) folder: PathBuf,
+    pub(super) database: PathBuf,
+    pub(super) wal: PathBuf,
+    pub(super) reserve: PathBuf,
+    pub(super) clock_jumps: PathBuf,
+    pub(super) bodies: PathBuf,
+    pub(super) quarantine: PathBuf,
+}
+
+const LOCK: &str = "lock";
+/// The names that belong in the folder.
+const KNOWN_NAMES: [&str; 25] = [
+    LOCK,
+    "queue.db",
+    "queue.db-wal",
+    "queue.db-shm",
+    "queue.db-journal",
+    "reserve",
+    "quota-probe",
+    "leaps.json",
+    "leaps.json.new",
+    "bodies",
+    "aside",
+    "policies.db",
+    "policies.db-wal",
+    "policies.db-shm",
+    "tlsrpt.db",
+    "tlsrpt.db-wal",
+    "tlsrpt.db-shm",
+    "tlsrpt.db.damaged",
+    // The downgrade memory.
+    "history.db",
+    "history.db-wal",
+    "history.db-shm",
+    // The record that DNSSEC validation has worked.
+    "dnssec.json",
+    "dnssec.json.new",
+    // The state of the certificate watch.
+    "monitor.json",
+    "monitor.json.new",
+];
+const PART_EXTENSION: &str = "part";
+
+impl SpoolPaths {
+    fn new(folder: &Path) -> Self {
+        Self {
+            folder: folder.to_owned(),
+            database: folder.join("queue.db"),
+            wal: folder.join("queue.db-wal"),
+            reserve: folder.join("reserve"),
+            clock_jumps: folder.join("leaps.json"),
+            bodies: folder.join("bodies"),
+            quarantine: folder.join("aside"),
+        }
+    }
+
+    pub(super) fn body(&self, id: QueueId) -> PathBuf {
+        self.bodies.join(id.to_string())
+    }
+}
+
+/// The folder of the spool, locked by this process while the value lives.
+#[derive(Debug)]
+pub(super) struct SpoolFolder {
+    pub(super) paths: SpoolPaths,
+    _lock: File,
+}
+
+impl SpoolFolder {
+    /// Creates the folder if it is missing, and locks it.
+    pub(super) fn lock(folder: &Path) -> Result<Self, SpoolError> {
+        let paths = SpoolPaths::new(folder);
+        make_folder(folder)?;
+        ownership::check(folder).map_err(|fault| SpoolError::Io(format!("the spool {fault}")))?;
+        let lock = lock_file(&folder.join(LOCK), folder)?;
+        for folder in [&paths.bodies, &paths.quarantine] {
+            make_folder(folder)?;
+        }
+        sync_folder(folder)?;
+        let mode = std::fs::metadata(folder)
+            .map_err(|error| io_error("read the metadata of", folder, &error))?
+            .mode();
+        if mode & 0o007 != 0 {
+            tracing::warn!(folder = %folder.display(), "the spool is readable by other users; chmod 700 keeps mail private");
+        }
+        Ok(Self { paths, _lock: lock })
+    }
+
+    /// Returns the time of the database's last change.
+    pub(super) fn last_change(&self) -> Option<SystemTime> {
+        let modified = |path: &PathBuf| {
+            std::fs::metadata(path)
+                .and_then(|file| file.modified())
+                .ok()
+        };
+        modified(&self.paths.database).max(modified(&self.paths.wal))
+    }
+
+    /// Removes the leftovers of a crash and logs foreign files.
+    pub(super) fn clear_leftovers(&self, database: &Database) -> Result<(), SpoolError> {
+        for (name, path) in entries(&self.paths.folder)? {
+            if !KNOWN_NAMES.contains(&name.as_str()) {
+                report_foreign(&path);
+            }
+        }
+        let (mut drafts, mut bodies) = (0_u64, 0_u64);
+        for (name, path) in entries(&self.paths.bodies)? {
+            match BodyName::parse(&name) {
+                Some(BodyName::Part) => drafts += u64::from(remove(&path)),
+                Some(BodyName::Body(id)) if self.is_known(database, id)? => {}
+                // A new database beside old bodies: the old database was lost, and these files may
+                // be all that is left.
+                Some(BodyName::Body(_)) if database.is_new => self.quarantine_body(&name, &path)?,
+                Some(BodyName::Body(_)) => bodies += u64::from(remove(&path)),
+                None => report_foreign(&path),
+            }
+        }
+        if drafts + bodies > 0 {
+            tracing::info!(
+                drafts,
+                bodies,
+                "removed leftover files of messages that were never accepted or are already removed"
+            );
+        }
+        Ok(())
+    }
+
+    fn is_known(&self, database: &Database, id: QueueId) -> Result<bool, SpoolError> {
+        let sql = "SELECT EXISTS (SELECT 1 FROM message WHERE id = ?1 AND content = ?2)";
+        let known = database
+            .connection
+            .query_row(sql, (row_id(id), IN_FILE), |row| row.get(0));
+        known.map_err(|error| database_error(&self.paths, "look up a body file in", &error))
+    }
+
+    fn quarantine_body(&self, name: &str, path: &Path) -> Result<(), SpoolError> {
+        let to = self.paths.quarantine.join(format!("{name}.eml"));
+        std::fs::rename(path, &to).map_err(|error| io_error("quarantine", path, &error))?;
+        tracing::error!(
+            file = %to.display(),
+            "body file without a database quarantined; its envelope was in the missing queue.db"
+        );
+        Ok(())
+    }
+}
+
+enum BodyName {
+    Part,
+    Body(QueueId),
+}
+
+impl BodyName {
+    /// Accepts only names that the spool itself writes.
+    fn parse(name: &str) -> Option<Self> {
+        let (stem, part) = match name.split_once('.') {
+            Some((stem, PART_EXTENSION)) => (stem, true),
+            Some(_) => return None,
+            None => (name, false),
+        };
+        let id = QueueId::parse(stem).filter(|id| id.to_string() == stem)?;
+        Some(if part { Self::Part } else { Self::Body(id) })
+    }
+}
+
+fn make_folder(folder: &Path) -> Result<(), SpoolError> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)
+        .map_err(|error| io_error("create", folder, &error))?;
+    // The new name must survive a power failure, like everything that is stored below it.
+    match folder.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => sync_folder(parent),
+        _ => sync_folder(Path::new(".")),
+    }
+}
+
+fn lock_file(path: &Path, folder: &Path) -> Result<File, SpoolError> {
+    let open = File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path);
+    let mut file = open.map_err(|error| io_error("open", path, &error))?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let mut pid = String::new();
+            // Only for the error text: the file may be incomplete.
+            let _unreadable = (&mut file).take(20).read_to_string(&mut pid);
+            return Err(SpoolError::Io(format!(
+                "the spool {} is in use by another gatepost (process {}); stop it, or give this one a [spool] path of its own",
+                folder.display(),
+                pid.trim(),
+            )));
+        }
+        Err(TryLockError::Error(error)) => return Err(io_error("lock", path, &error)),
+    }
+    // The process id is for people only; a full disk must not prevent the start.
+    let written = file
+        .set_len(0)
+        .and_then(|()| writeln!(file, "{}", std::process::id()));
+    if let Err(error) = written {
+        tracing::debug!(file = %path.display(), %error, "cannot write the process id to the lock file");
+    }
+    Ok(file)
+}
+
+fn entries(folder: &Path) -> Result<Vec<(String, PathBuf)>, SpoolError> {
+    let failed = |error| io_error("list", folder, &error);
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        found.push((
+            entry.file_name().to_string_lossy().into_owned(),
+            entry.path(),
+        ));
+    }
+    Ok(found)
+}
+
+fn remove(path: &Path) -> bool {
+    let removed = std::fs::remove_file(path);
+    if let Err(error) = &removed {
+        tracing::warn!(file = %path.display(), %error, "cannot remove a leftover file");
+    }
+    removed.is_ok()
+}
+
+fn report_foreign(path: &Path) {
+    tracing::warn!(file = %path.display(), "foreign file in the spool; move it elsewhere");
+}

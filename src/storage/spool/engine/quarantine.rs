@@ -1,0 +1,232 @@
+//! The quarantine: the data of damaged entries is kept for a person to inspect, and the log names
+//! them. Entries with damaged envelopes leave the queue.
+//!
+//! A message with a sound envelope stays in the queue, without its content, until the scheduler has
+//! written its record to the evidence and stored the reports to its sender.
+//!
+//! The files are written before the row is deleted. After a crash in between the row is still there
+//! and is quarantined again.
+
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, OptionalExtension as _};
+use tokio::sync::oneshot;
+
+use super::super::file::{io_error, sync_folder};
+use super::super::{SpoolError, StoredMessage};
+use super::Core;
+use super::queue::Op;
+use super::row::{self, RowError};
+use super::schema::database_error;
+use crate::smtp::envelope::QueueId;
+
+/// Returns the next messages after `after`. Damaged ones are quarantined.
+pub(super) fn scan(
+    core: &Core,
+    connection: &Connection,
+    after: Option<QueueId>,
+    limit: usize,
+) -> Result<Vec<StoredMessage>, SpoolError> {
+    let mut after = after.map_or(i64::MIN, row::row_id);
+    loop {
+        let page = row::page(connection, &core.paths, after, limit)?;
+        let Some(last) = page.last().map(|(raw, _)| *raw) else {
+            return Ok(Vec::new());
+        };
+        let mut sound = Vec::with_capacity(page.len());
+        for (raw, stored) in page {
+            match stored {
+                Ok(stored) => sound.push(stored),
+                Err(RowError::Damage(fault)) => quarantine_or_skip(core, connection, raw, &fault)?,
+                Err(RowError::Spool(error)) => return Err(error),
+            }
+        }
+        // A page with nothing but damaged rows is not the end.
+        if !sound.is_empty() || limit == 0 {
+            return Ok(sound);
+        }
+        after = last;
+    }
+}
+
+/// Quarantines a row. If that fails the row stays, logged, for it must not keep the rest of the
+/// queue from delivery.
+fn quarantine_or_skip(
+    core: &Core,
+    connection: &Connection,
+    raw: i64,
+    fault: &str,
+) -> Result<(), SpoolError> {
+    let mut result = quarantine_row(core, connection, raw, fault);
+    if matches!(result, Err(SpoolError::Full(_))) && core.drafts.free_space.release_reserve() {
+        result = quarantine_row(core, connection, raw, fault);
+    }
+    match result {
+        Ok(_) => Ok(()),
+        Err(SpoolError::Closed) => Err(SpoolError::Closed),
+        Err(error) => {
+            tracing::error!(
+                queue_id = name(raw), fault, %error,
+                "cannot quarantine a damaged message, which stays in the queue undelivered; correct the error, then restart gatepost"
+            );
+            Ok(())
+        }
+    }
+}
+
+/// Quarantines one message and returns the error that describes it: [`SpoolError::Missing`] if the
+/// message was removed meanwhile. A message with a sound envelope stays in the queue.
+pub(super) fn quarantine_message(
+    core: &Core,
+    connection: &Connection,
+    id: QueueId,
+    fault: &str,
+) -> SpoolError {
+    match quarantine_row(core, connection, row::row_id(id), fault) {
+        Ok(Some((files, remaining))) => SpoolError::Damaged {
+            id,
+            fault: fault.to_owned(),
+            files,
+            remaining: remaining.map(Box::new),
+        },
+        Ok(None) => SpoolError::Missing(id),
+        Err(error) => error,
+    }
+}
+
+/// Returns the path of the quarantined files with a wildcard, and the message without its content
+/// if its envelope is sound. Returns `None` if the row does not exist any more.
+fn quarantine_row(
+    core: &Core,
+    connection: &Connection,
+    raw: i64,
+    fault: &str,
+) -> Result<Option<(String, Option<StoredMessage>)>, SpoolError> {
+    let (id, name) = (row::queue_id(raw), name(raw));
+    let files = QuarantineFiles {
+        folder: &core.paths.quarantine,
+        name: &name,
+    };
+    // The entry may stay in the queue for a while; only its first fault is recorded.
+    let is_known = files.file("txt").is_file();
+    if !is_known && !files.write_row(core, connection, raw, fault)? {
+        return Ok(None);
+    }
+    if let Some(id) = id {
+        files.move_body(&core.paths.body(id))?;
+    }
+    sync_folder(&core.paths.quarantine)?;
+    let remaining = row::head(connection, &core.paths, raw)?;
+    if remaining.is_none() {
+        let (reply, answer) = oneshot::channel();
+        core.queue.push(Op::Evict(raw, reply))?;
+        answer.blocking_recv().unwrap_or(Err(SpoolError::Closed))?;
+    }
+    let paths = files.file("*").display().to_string();
+    if !is_known {
+        core.counters.quarantined.fetch_add(1, Ordering::Relaxed);
+        log_quarantine(&name, fault, &paths, remaining.is_some());
+    }
+    Ok(Some((paths, remaining)))
+}
+
+fn log_quarantine(name: &str, fault: &str, files: &str, stays_queued: bool) {
+    if stays_queued {
+        tracing::error!(
+            queue_id = name,
+            fault,
+            files,
+            "content of a message is damaged and quarantined; the message is bounced to its sender"
+        );
+    } else {
+        tracing::error!(
+            queue_id = name,
+            fault,
+            files,
+            "damaged message quarantined; inspect its files, then send it again by hand or inform its sender"
+        );
+    }
+}
+
+fn name(raw: i64) -> String {
+    row::queue_id(raw).map_or_else(|| format!("row{raw}"), |id| id.to_string())
+}
+
+struct QuarantineFiles<'a> {
+    folder: &'a Path,
+    name: &'a str,
+}
+
+impl QuarantineFiles<'_> {
+    fn file(&self, kind: &str) -> PathBuf {
+        self.folder.join(format!("{}.{kind}", self.name))
+    }
+
+    fn write(&self, kind: &str, content: &[u8]) -> Result<(), SpoolError> {
+        let path = self.file(kind);
+        let written = File::create(&path).and_then(|mut file| {
+            file.write_all(content)?;
+            file.sync_all()
+        });
+        written.map_err(|error| io_error("write", &path, &error))
+    }
+
+    /// Writes the columns of the row to files, as far as they can be read. Returns whether the row
+    /// exists.
+    fn write_row(
+        &self,
+        core: &Core,
+        connection: &Connection,
+        raw: i64,
+        fault: &str,
+    ) -> Result<bool, SpoolError> {
+        let failed = |error| database_error(&core.paths, "read a damaged row of", &error);
+        let sql =
+            "SELECT m.*, b.data FROM message m LEFT JOIN body b ON b.id = m.id WHERE m.id = ?1";
+        let mut statement = connection.prepare(sql).map_err(failed)?;
+        let names: Vec<String> = statement.column_names().map(str::to_owned).collect();
+        let found = statement.query_row([raw], |row| {
+            let mut columns = Vec::with_capacity(names.len());
+            for (at, name) in names.iter().enumerate() {
+                let (text, octets) = match row.get_ref(at)? {
+                    ValueRef::Null => ("nothing".to_owned(), None),
+                    ValueRef::Integer(number) => (number.to_string(), None),
+                    ValueRef::Real(number) => (number.to_string(), None),
+                    ValueRef::Text(octets) | ValueRef::Blob(octets) => {
+                        (format!("{} octets", octets.len()), Some(octets.to_vec()))
+                    }
+                };
+                columns.push((name.clone(), text, octets));
+            }
+            Ok(columns)
+        });
+        let Some(columns) = found.optional().map_err(failed)? else {
+            return Ok(false);
+        };
+        let mut report = format!("{}: {fault}\n\n", self.name);
+        for (name, text, octets) in columns {
+            // Writing to a String cannot fail.
+            let _ = writeln!(report, "{name}: {text}");
+            match (name.as_str(), octets) {
+                ("envelope", Some(octets)) => self.write("json", &octets)?,
+                ("data", Some(octets)) => self.write("eml", &octets)?,
+                _ => {}
+            }
+        }
+        self.write("txt", report.as_bytes())?;
+        Ok(true)
+    }
+
+    fn move_body(&self, body: &Path) -> Result<(), SpoolError> {
+        match std::fs::rename(body, self.file("eml")) {
+            Ok(()) => sync_folder(body.parent().unwrap_or(Path::new("."))),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(io_error("quarantine", body, &error)),
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! The operations that wait for the writer. It takes many at once, so that one sync serves them
+//! all.
+//!
+//! The list is bounded by its callers: each hands in one operation at a time and waits for it.
+
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use tokio::sync::oneshot;
+
+use super::super::SpoolError;
+use super::super::draft::DraftContent;
+use super::super::file::TemporaryFile;
+use super::row::{EnvelopeText, fixed_crc};
+use crate::smtp::envelope::{Envelope, QueueId};
+
+/// The most content in one transaction, in octets. All callers in a transaction wait for the same
+/// sync.
+const BATCH_OCTETS: usize = 8 << 20;
+/// The most operations in one transaction.
+const BATCH_OPS: usize = 1024;
+
+/// The time for which removals wait for other operations to share a sync with. A crash meanwhile
+/// has the same effect as one just before the removal: at worst, the message is delivered twice.
+const REMOVAL_DELAY: Duration = Duration::from_millis(2);
+
+pub(super) type ReplySender<T> = oneshot::Sender<Result<T, SpoolError>>;
+
+/// One operation of the writer.
+#[derive(Debug)]
+pub(super) enum Op {
+    Commit(Box<NewMessage>, ReplySender<Committed>),
+    Record(QueueId, EnvelopeText, ReplySender<()>),
+    /// Answers with the body file that can now be removed. `None`: nobody waits for the answer.
+    Remove(QueueId, Option<ReplySender<Option<TemporaryFile>>>),
+    /// Deletes a quarantined row, whatever its id is. Its files have already been moved.
+    Evict(i64, ReplySender<()>),
+    /// Does nothing; the answer shows that the writer works.
+    Ping(ReplySender<()>),
+}
+
+impl Op {
+    /// Returns whether nobody waits for the answer any more, so that the operation can be left out.
+    pub(super) fn is_abandoned(&self) -> bool {
+        match self {
+            Self::Commit(_, reply) => reply.is_closed(),
+            Self::Ping(reply) => reply.is_closed(),
+            Self::Record(..) | Self::Remove(..) | Self::Evict(..) => false,
+        }
+    }
+
+    /// Returns whether a caller is held up by the operation. Removals can wait.
+    fn is_urgent(&self) -> bool {
+        match self {
+            Self::Commit(..) | Self::Record(..) | Self::Evict(..) | Self::Ping(..) => true,
+            Self::Remove(..) => false,
+        }
+    }
+
+    pub(super) fn answer_error(self, error: SpoolError) {
+        // A failed send means that nobody waits for the answer.
+        match self {
+            Self::Commit(_, reply) => drop(reply.send(Err(error))),
+            Self::Record(_, _, reply) | Self::Evict(_, reply) | Self::Ping(reply) => {
+                drop(reply.send(Err(error)))
+            }
+            Self::Remove(id, None) => {
+                tracing::warn!(queue_id = %id, %error, "cannot remove a withdrawn message")
+            }
+            Self::Remove(_, Some(reply)) => drop(reply.send(Err(error))),
+        }
+    }
+
+    /// As [`Op::answer_error`], but the operation may be on the disk all the same. The body file is
+    /// kept, because the next start may find the row; if there is no row, that start removes the
+    /// file.
+    pub(super) fn answer_uncertain(self, error: SpoolError) {
+        match self {
+            Self::Commit(message, reply) => {
+                if let DraftContent::File(_, temporary) = message.content {
+                    temporary.keep();
+                }
+                drop(reply.send(Err(error)));
+            }
+            other => other.answer_error(error),
+        }
+    }
+
+    fn octets(&self) -> usize {
+        match self {
+            Self::Commit(message, _) => match &message.content {
+                DraftContent::Row(bytes) => bytes.len(),
+                DraftContent::File(..) => 0,
+            },
+            Self::Record(..) | Self::Remove(..) | Self::Evict(..) | Self::Ping(..) => 0,
+        }
+    }
+}
+
+/// A message that is to be written to the database.
+#[derive(Debug)]
+pub(super) struct NewMessage {
+    pub(super) id: QueueId,
+    pub(super) accepted: i64,
+    pub(super) size: i64,
+    pub(super) fixed_crc: u32,
+    pub(super) content_crc: u32,
+    pub(super) envelope: EnvelopeText,
+    pub(super) content: DraftContent,
+}
+
+impl NewMessage {
+    pub(super) fn new(
+        id: QueueId,
+        accepted: Timestamp,
+        envelope: &Envelope,
+        size: u64,
+        content_crc: u32,
+        content: DraftContent,
+    ) -> Result<Self, SpoolError> {
+        let envelope = EnvelopeText::new(id, envelope)?;
+        let accepted = accepted.as_millisecond();
+        let size = i64::try_from(size)
+            .map_err(|_| SpoolError::Io(format!("message {id} is too large to store")))?;
+        let fixed_crc = fixed_crc(id, accepted, size, content_crc);
+        Ok(Self {
+            id,
+            accepted,
+            size,
+            fixed_crc,
+            content_crc,
+            envelope,
+            content,
+        })
+    }
+}
+
+/// A message that is durable but whose receipt nobody holds yet. If this is dropped, the message is
+/// withdrawn: the client did not get 250 and will send it again.
+#[derive(Debug)]
+pub(super) struct Committed {
+    id: QueueId,
+    queue: Option<Arc<WriteQueue>>,
+}
+
+impl Committed {
+    pub(super) fn new(id: QueueId, queue: Arc<WriteQueue>) -> Self {
+        Self {
+            id,
+            queue: Some(queue),
+        }
+    }
+
+    /// Marks that the caller has the receipt, so that the message is not withdrawn.
+    pub(super) fn acknowledged(mut self) {
+        self.queue = None;
+    }
+}
+
+impl Drop for Committed {
+    fn drop(&mut self) {
+        let Some(queue) = self.queue.take() else {
+            return;
+        };
+        tracing::debug!(queue_id = %self.id, "message withdrawn, its session ended before the reply");
+        // A closed queue does not remove the message: it is delivered after the next start, at
+        // worst a second time.
+        let _closed = queue.push(Op::Remove(self.id, None));
+    }
+}
+
+/// The waiting operations.
+#[derive(Debug, Default)]
+pub(super) struct WriteQueue {
+    state: Mutex<QueueState>,
+    filled: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct QueueState {
+    ops: Vec<Op>,
+    closed: bool,
+}
+
+impl WriteQueue {
+    pub(super) fn push(&self, op: Op) -> Result<(), SpoolError> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.closed {
+            drop(state);
+            op.answer_error(SpoolError::Closed);
+            return Err(SpoolError::Closed);
+        }
+        let wakes = state.ops.is_empty() || op.is_urgent();
+        state.ops.push(op);
+        drop(state);
+        if wakes {
+            self.filled.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Waits for operations and returns the next batch; `None` once the queue is closed and empty.
+    pub(super) fn take(&self) -> Option<Vec<Op>> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        while state.ops.is_empty() && !state.closed {
+            state = self
+                .filled
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        let until = Instant::now() + REMOVAL_DELAY;
+        while !state.closed && !state.ops.iter().any(Op::is_urgent) {
+            let remaining = until.saturating_duration_since(Instant::now());
+            if remaining.is_zero() {
+                break;
+            }
+            state = self
+                .filled
+                .wait_timeout(state, remaining)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+        let mut octets = 0;
+        let fits = |op: &&Op| {
+            octets += op.octets();
+            octets <= BATCH_OCTETS
+        };
+        // An operation that is too large for any batch is executed alone.
+        let count = state
+            .ops
+            .iter()
+            .take(BATCH_OPS)
+            .take_while(fits)
+            .count()
+            .max(1)
+            .min(state.ops.len());
+        let later = state.ops.split_off(count);
+        let batch = std::mem::replace(&mut state.ops, later);
+        (!batch.is_empty()).then_some(batch)
+    }
+
+    /// Accepts no more operations. Those that wait are still executed.
+    pub(super) fn close(&self) {
+        self.state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .closed = true;
+        self.filled.notify_all();
+    }
+
+    /// Closes the queue and answers all waiting operations with [`SpoolError::Closed`].
+    pub(super) fn fail(&self) {
+        self.close();
+        let ops = std::mem::take(
+            &mut self
+                .state
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .ops,
+        );
+        for op in ops {
+            op.answer_error(SpoolError::Closed);
+        }
+    }
+}

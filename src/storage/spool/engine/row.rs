@@ -1,0 +1,259 @@
+//! The form of a message in the database, and its checks. No other module knows the columns.
+//!
+//! Besides the checksum of the content there are two: one over the columns that never change, and
+//! one over the envelope, which is replaced when a recipient's state changes. Both include the id,
+//! so that a row under a wrong id is detected.
+
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use crc32fast::Hasher;
+use jiff::Timestamp;
+use rusqlite::{Connection, OptionalExtension as _, Row};
+
+use super::super::body::file_damage;
+use super::super::{SpoolError, StoredMessage};
+use super::folder::SpoolPaths;
+use super::schema::database_error;
+use crate::smtp::envelope::{Envelope, QueueId};
+
+/// An envelope in its stored form, with its checksum.
+#[derive(Debug)]
+pub(super) struct EnvelopeText {
+    pub(super) json: String,
+    pub(super) crc: u32,
+}
+
+impl EnvelopeText {
+    pub(super) fn new(id: QueueId, envelope: &Envelope) -> Result<Self, SpoolError> {
+        let json = serde_json::to_string(envelope).map_err(|error| {
+            SpoolError::Io(format!(
+                "the envelope of {id} cannot be written as JSON: {error}"
+            ))
+        })?;
+        let crc = envelope_crc(id, &json);
+        Ok(Self { json, crc })
+    }
+}
+
+/// The reason why a row cannot be used.
+#[derive(Debug)]
+pub(super) enum RowError {
+    /// The row is damaged; the text describes the damage.
+    Damage(String),
+    /// The row could not be read.
+    Spool(SpoolError),
+}
+
+/// The content of a stored message: the octets, or the file that holds them.
+#[derive(Debug)]
+pub(super) enum StoredContent {
+    Row(Bytes),
+    File { path: PathBuf, crc: u32 },
+}
+
+/// The value of `message.content` if the content is in table `body`.
+pub(super) const IN_ROW: &str = "row";
+/// The value of `message.content` if the content is in a file.
+pub(super) const IN_FILE: &str = "file";
+
+pub(super) fn row_id(id: QueueId) -> i64 {
+    i64::try_from(id.number()).expect("a queue id is at most i64::MAX")
+}
+
+pub(super) fn queue_id(row: i64) -> Option<QueueId> {
+    u64::try_from(row).ok().and_then(QueueId::from_number)
+}
+
+/// Rounds a time down to milliseconds, the precision of the database.
+pub(super) fn to_millis(time: Timestamp) -> Timestamp {
+    Timestamp::from_millisecond(time.as_millisecond()).unwrap_or(time)
+}
+
+pub(super) fn fixed_crc(id: QueueId, accepted: i64, size: i64, content_crc: u32) -> u32 {
+    let mut crc = Hasher::new();
+    crc.update(&id.number().to_le_bytes());
+    crc.update(&accepted.to_le_bytes());
+    crc.update(&size.to_le_bytes());
+    crc.update(&content_crc.to_le_bytes());
+    crc.finalize()
+}
+
+fn envelope_crc(id: QueueId, json: &str) -> u32 {
+    let mut crc = Hasher::new();
+    crc.update(&id.number().to_le_bytes());
+    crc.update(&(json.len() as u64).to_le_bytes());
+    crc.update(json.as_bytes());
+    crc.finalize()
+}
+
+/// Returns the highest id in the database.
+pub(super) fn highest(
+    connection: &Connection,
+    paths: &SpoolPaths,
+) -> Result<Option<QueueId>, SpoolError> {
+    let highest = connection.query_row("SELECT max(id) FROM message", [], |row| {
+        row.get::<_, Option<i64>>(0)
+    });
+    Ok(highest
+        .map_err(|error| database_error(paths, "read the highest id of", &error))?
+        .and_then(queue_id))
+}
+
+const LOAD: &str = "SELECT id, accepted, size, fixed_crc, content, content_crc, envelope, envelope_crc, data \
+                    FROM message LEFT JOIN body USING (id) WHERE id = ?1";
+const SCAN: &str = "SELECT id, accepted, size, fixed_crc, content, content_crc, envelope, envelope_crc \
+                    FROM message WHERE id > ?1 ORDER BY id LIMIT ?2";
+
+/// Loads one message with its content, and checks both.
+pub(super) fn load(
+    connection: &Connection,
+    paths: &SpoolPaths,
+    id: QueueId,
+) -> Result<(StoredMessage, StoredContent), RowError> {
+    let failed = |error| RowError::Spool(database_error(paths, "read from", &error));
+    let mut statement = connection.prepare_cached(LOAD).map_err(failed)?;
+    let found = statement.query_row([row_id(id)], |row| {
+        Ok(checked(row, paths).and_then(|head| with_content(head, row)))
+    });
+    found
+        .optional()
+        .map_err(failed)?
+        .unwrap_or(Err(RowError::Spool(SpoolError::Missing(id))))
+}
+
+/// Returns a page of messages after row `after`, each with its row id. Checks everything but the
+/// content.
+#[expect(
+    clippy::type_complexity,
+    reason = "a list of results, each with its key"
+)]
+pub(super) fn page(
+    connection: &Connection,
+    paths: &SpoolPaths,
+    after: i64,
+    limit: usize,
+) -> Result<Vec<(i64, Result<StoredMessage, RowError>)>, SpoolError> {
+    let failed = |error| database_error(paths, "list the messages of", &error);
+    let mut statement = connection.prepare_cached(SCAN).map_err(failed)?;
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let rows = statement.query_map([after, limit], |row| {
+        Ok((row.get(0)?, checked(row, paths).map(|head| head.stored)))
+    });
+    rows.and_then(Iterator::collect).map_err(failed)
+}
+
+/// Returns a message without its content, if all of that is sound.
+pub(super) fn head(
+    connection: &Connection,
+    paths: &SpoolPaths,
+    raw: i64,
+) -> Result<Option<StoredMessage>, SpoolError> {
+    let found = page(connection, paths, raw.saturating_sub(1), 1)?
+        .into_iter()
+        .next();
+    Ok(found
+        .filter(|(found, _)| *found == raw)
+        .and_then(|(_, stored)| stored.ok()))
+}
+
+struct RowHead {
+    stored: StoredMessage,
+    content_crc: u32,
+    file: Option<PathBuf>,
+}
+
+/// The columns of a row, checked, without the content.
+fn checked(row: &Row<'_>, paths: &SpoolPaths) -> Result<RowHead, RowError> {
+    let raw: i64 = column(row, 0)?;
+    let id = queue_id(raw).ok_or_else(|| damage(format!("{raw} is no queue id")))?;
+    let (millis, octets, content_crc): (i64, i64, u32) =
+        (column(row, 1)?, column(row, 2)?, column(row, 5)?);
+    if column::<u32>(row, 3)? != fixed_crc(id, millis, octets, content_crc) {
+        return Err(damage(
+            "its fixed part does not have the checksum stored with it",
+        ));
+    }
+    let bad_value = |_| {
+        damage(format!(
+            "accepted at {millis} with {octets} octets: that cannot be"
+        ))
+    };
+    let size = u64::try_from(octets).map_err(bad_value)?;
+    let accepted =
+        Timestamp::from_millisecond(millis).map_err(|_| damage(format!("{millis} is no time")))?;
+    let json: String = column(row, 6)?;
+    if column::<u32>(row, 7)? != envelope_crc(id, &json) {
+        return Err(damage(
+            "its envelope does not have the checksum stored with it",
+        ));
+    }
+    let envelope = serde_json::from_str(&json)
+        .map_err(|error| damage(format!("its envelope cannot be read: {error}")))?;
+    let location: String = column(row, 4)?;
+    let file = match location.as_str() {
+        IN_ROW => None,
+        IN_FILE => Some(paths.body(id)),
+        other => {
+            return Err(damage(format!(
+                "its content has the unknown location {other:?}"
+            )));
+        }
+    };
+    Ok(RowHead {
+        stored: StoredMessage {
+            id,
+            accepted,
+            envelope,
+            size,
+        },
+        content_crc,
+        file,
+    })
+}
+
+fn with_content(head: RowHead, row: &Row<'_>) -> Result<(StoredMessage, StoredContent), RowError> {
+    let RowHead {
+        stored,
+        content_crc,
+        file,
+    } = head;
+    if let Some(path) = file {
+        // A file whose metadata cannot be read may be sound: reading it returns the error.
+        return match file_damage(&path, stored.size) {
+            Ok(Some(fault)) => Err(damage(fault)),
+            Ok(None) | Err(_) => Ok((
+                stored,
+                StoredContent::File {
+                    path,
+                    crc: content_crc,
+                },
+            )),
+        };
+    }
+    let data: Option<Vec<u8>> = column(row, 8)?;
+    let data = data.ok_or_else(|| damage("its content is missing"))?;
+    if data.len() as u64 != stored.size {
+        return Err(damage(format!(
+            "its content has {} octets where {} were stored",
+            data.len(),
+            stored.size
+        )));
+    }
+    let crc = crc32fast::hash(&data);
+    if crc != content_crc {
+        return Err(damage(format!(
+            "the checksum of its content is {crc:08x} where {content_crc:08x} was stored"
+        )));
+    }
+    Ok((stored, StoredContent::Row(Bytes::from(data))))
+}
+
+fn column<T: rusqlite::types::FromSql>(row: &Row<'_>, at: usize) -> Result<T, RowError> {
+    row.get(at)
+        .map_err(|error| damage(format!("its row cannot be read: {error}")))
+}
+
+fn damage(fault: impl Into<String>) -> RowError {
+    RowError::Damage(fault.into())
+}

@@ -1,0 +1,255 @@
+//! The database: its tables, its settings, and the check that it is ours.
+//!
+//! The comments in the tables are stored in the database: `.schema` in `sqlite3` shows them to an
+//! administrator, and `SELECT * FROM queue` lists the queue in readable form.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+
+use super::super::SpoolError;
+use super::super::file::sync_folder;
+use super::super::quota;
+use super::folder::SpoolPaths;
+
+/// "GPST": marks the databases of this program.
+const APPLICATION_ID: i32 = 0x4750_5354;
+/// The version of the tables below.
+const VERSION: i32 = 1;
+/// The size of a page in octets.
+const PAGE: u32 = 4096;
+/// The time to wait for somebody else who uses the database with `sqlite3`.
+const BUSY: Duration = Duration::from_secs(5);
+/// The octets of the log file that are kept for reuse. A log that is overwritten needs no new
+/// blocks, so its sync is cheaper and it needs no more space on a full disk.
+const WAL_KEPT: u32 = 64 << 20;
+/// A database with more free space than this, in octets, is compacted when it is opened …
+const SLACK: i64 = 256 << 20;
+/// … if it holds no more data than this, in octets, so that compacting takes seconds at most.
+const COPIED: i64 = 64 << 20;
+
+const TABLES: &str = "
+CREATE TABLE message (
+    -- Look, but do not edit: a row whose checksums do not fit is set aside. Use gatepost queue.
+    id INTEGER PRIMARY KEY,         -- (milliseconds since 2020-01-01) * 4194304 + a counter
+    accepted INTEGER NOT NULL,      -- milliseconds since 1970-01-01
+    size INTEGER NOT NULL,          -- octets of the content
+    content TEXT NOT NULL,          -- row: in table body; file: in bodies/<name>, name as in view queue
+    content_crc INTEGER NOT NULL,   -- CRC-32 of the content
+    fixed_crc INTEGER NOT NULL,     -- CRC-32 of id, accepted, size, content_crc, each little-endian
+    envelope TEXT NOT NULL,         -- JSON, with each recipient's state
+    envelope_crc INTEGER NOT NULL   -- CRC-32 of id, length, envelope
+);
+CREATE TABLE body (
+    id INTEGER PRIMARY KEY,
+    data BLOB NOT NULL
+);
+";
+
+/// An open database, and whether it has just been created.
+#[derive(Debug)]
+pub(super) struct Database {
+    pub(super) connection: Connection,
+    pub(super) is_new: bool,
+}
+
+/// Opens or creates the database. Rejects one that is not ours.
+pub(super) fn open(paths: &SpoolPaths) -> Result<Database, SpoolError> {
+    let failed =
+        |what: &'static str| move |error: rusqlite::Error| database_error(paths, what, &error);
+    let connection =
+        Connection::open_with_flags(&paths.database, flags() | OpenFlags::SQLITE_OPEN_CREATE)
+            .map_err(failed("open"))?;
+    // Effective only before the first table; the page size cannot be changed in WAL mode.
+    connection
+        .pragma_update(None, "page_size", PAGE)
+        .map_err(failed("set up"))?;
+    let is_new = check_owner(&connection, paths)?;
+    settings(&connection).map_err(failed("set up"))?;
+    if is_new {
+        let made = connection.execute_batch(&format!(
+            "BEGIN IMMEDIATE; {TABLES} {} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION}; COMMIT;",
+            queue_view(),
+        ));
+        made.map_err(failed("make the tables of"))?;
+    } else {
+        empty_log(&connection, paths)?;
+        shrink(&connection, paths);
+    }
+    // Makes the names of the database and its log durable: SQLite ignores errors of its own folder
+    // sync.
+    sync_folder(&paths.folder)?;
+    Ok(Database { connection, is_new })
+}
+
+/// Opens another connection to the database.
+pub(super) fn connect(paths: &SpoolPaths) -> Result<Connection, SpoolError> {
+    let opened = Connection::open_with_flags(&paths.database, flags()).and_then(|connection| {
+        settings(&connection)?;
+        Ok(connection)
+    });
+    opened.map_err(|error| database_error(paths, "open", &error))
+}
+
+fn flags() -> OpenFlags {
+    // Each connection is used by one thread at a time, so SQLite's own locks are not needed.
+    OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX
+}
+
+fn settings(connection: &Connection) -> rusqlite::Result<()> {
+    connection.busy_timeout(BUSY)?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "wal_autocheckpoint", 0)?;
+    connection.pragma_update(None, "journal_size_limit", WAL_KEPT)?;
+    connection.pragma_update(None, "cache_size", -8192)?;
+    connection.set_prepared_statement_cache_capacity(16);
+    Ok(())
+}
+
+/// Returns whether the database is empty. Fails if it belongs to another program or version.
+fn check_owner(connection: &Connection, paths: &SpoolPaths) -> Result<bool, SpoolError> {
+    let number = |pragma: &str| {
+        let read =
+            connection.query_row(&format!("PRAGMA {pragma}"), [], |row| row.get::<_, i32>(0));
+        read.map_err(|error| database_error(paths, "read", &error))
+    };
+    let (owner, version, changes) = (
+        number("application_id")?,
+        number("user_version")?,
+        number("schema_version")?,
+    );
+    let file = paths.database.display();
+    match (owner, version) {
+        (APPLICATION_ID, VERSION) => Ok(false),
+        (APPLICATION_ID, newer) => Err(SpoolError::Io(format!(
+            "{file} has version {newer}, and this gatepost supports version {VERSION}; run the gatepost that wrote it"
+        ))),
+        (0, 0) if changes == 0 => Ok(true),
+        _ => Err(SpoolError::Io(format!(
+            "{file} is the database of another program; give gatepost a [spool] path of its own"
+        ))),
+    }
+}
+
+/// Moves the log into the database, so that the log starts from its beginning. After a failed sync
+/// and a kill, the kernel may show log entries that are not on the disk. Entries written after them
+/// would be lost with them on a power failure.
+fn empty_log(connection: &Connection, paths: &SpoolPaths) -> Result<(), SpoolError> {
+    match connection.query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(())) {
+        Ok(()) => Ok(()),
+        Err(error) if is_full(paths, &error) => {
+            tracing::warn!(database = %paths.database.display(), %error, "cannot move the log into the spool database, disk full; trying again later");
+            Ok(())
+        }
+        Err(error) => Err(database_error(paths, "move the log into", &error)),
+    }
+}
+
+/// Returns the disk space of a queue that was once long, if that takes little time.
+fn shrink(connection: &Connection, paths: &SpoolPaths) {
+    let number = |pragma: &str| {
+        connection.query_row(&format!("PRAGMA {pragma}"), [], |row| row.get::<_, i64>(0))
+    };
+    let sizes = number("freelist_count")
+        .and_then(|free| Ok((free, number("page_count")?, number("page_size")?)));
+    let Ok((free, pages, page)) = sizes else {
+        return;
+    };
+    if free * page < SLACK || (pages - free) * page > COPIED {
+        return;
+    }
+    match connection.execute_batch("VACUUM") {
+        Ok(()) => tracing::info!(freed = free * page, "spool database compacted"),
+        Err(error) => {
+            tracing::warn!(database = %paths.database.display(), %error, "cannot compact the spool database");
+        }
+    }
+}
+
+/// Returns the SQL of a view that shows the queue in readable form. The column `name` is the queue
+/// id as Gatepost writes it.
+fn queue_view() -> String {
+    let mut name = String::new();
+    for digit in (0..13).rev() {
+        let glue = if digit == 12 { "" } else { " || " };
+        let shift = digit * 5;
+        let digits = "'0123456789abcdefghjkmnpqrstvwxyz'";
+        // Writing to a String cannot fail.
+        let _ = write!(
+            name,
+            "{glue}substr({digits}, ((id >> {shift}) & 31) + 1, 1)"
+        );
+    }
+    format!(
+        "CREATE VIEW queue AS SELECT
+    {name} AS name,
+    strftime('%Y-%m-%dT%H:%M:%fZ', accepted / 1000.0, 'unixepoch') AS accepted,
+    size,
+    content,
+    json_extract(envelope, '$.reverse_path') AS sender,
+    (SELECT group_concat(json_extract(value, '$.mailbox'), ' ') FROM json_each(envelope, '$.recipients')) AS recipients,
+    envelope,
+    id
+FROM message ORDER BY id;"
+    )
+}
+
+/// Returns whether the disk is full or our quota is exhausted, whichever error code SQLite uses for
+/// it.
+pub(super) fn is_full(paths: &SpoolPaths, error: &rusqlite::Error) -> bool {
+    let Some(inner) = error.sqlite_error() else {
+        return false;
+    };
+    match inner.extended_code {
+        // The index of the log is a file that must be able to grow, too.
+        rusqlite::ffi::SQLITE_IOERR_SHMSIZE => true,
+        // A quota error (EDQUOT) is reported like any failed write. The write is rolled back.
+        rusqlite::ffi::SQLITE_IOERR_WRITE => quota::is_exhausted(&paths.folder),
+        _ => inner.code == ErrorCode::DiskFull,
+    }
+}
+
+/// Returns whether another program has locked the database.
+pub(super) fn is_busy(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy)
+}
+
+/// Returns whether the disk failed. The state of the data on it is then unknown, and this process
+/// must not acknowledge anything more.
+pub(super) fn is_fatal(paths: &SpoolPaths, error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(ErrorCode::SystemIoFailure) && !is_full(paths, error)
+}
+
+/// Describes a database error: what failed, on which file, and the remedy.
+pub(super) fn database_error(
+    paths: &SpoolPaths,
+    what: &str,
+    error: &rusqlite::Error,
+) -> SpoolError {
+    let file = paths.database.display();
+    let text = format!("cannot {what} {file}: {error}");
+    if is_full(paths, error) {
+        return SpoolError::Full(format!(
+            "{text}; free some space on the disk of {}, or raise its quota",
+            paths.folder.display()
+        ));
+    }
+    match error.sqlite_error_code() {
+        Some(ErrorCode::NotADatabase) => SpoolError::Io(format!(
+            "{text}; it was left as it is: restore it, or move it away to start with an empty queue"
+        )),
+        Some(ErrorCode::DatabaseCorrupt) => SpoolError::Io(format!(
+            "{text}; it was left as it is: stop gatepost, save a copy, and run sqlite3 {file} .recover into a new file"
+        )),
+        Some(ErrorCode::DatabaseBusy) => {
+            SpoolError::Io(format!("{text}; another program keeps it locked: close it"))
+        }
+        Some(ErrorCode::CannotOpen) => SpoolError::Io(format!(
+            "{text}; check owner and permissions of {}",
+            paths.folder.display()
+        )),
+        _ => SpoolError::Io(text),
+    }
+}

@@ -1,0 +1,82 @@
+//! Disk quotas. A disk can be full for our user alone. SQLite reports a write that exceeds a quota
+//! like a failing disk, so a test file is written to tell the two apart.
+
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+/// The size of the test file in octets: more than any transaction needs, for a small write may
+/// still succeed.
+const TEST_SIZE: usize = 32 << 20;
+/// The number of octets that are written at once.
+const BLOCK: usize = 256 << 10;
+
+/// Returns the path of the test file, which is removed after the test.
+pub(super) fn test_file(folder: &Path) -> PathBuf {
+    folder.join("quota-probe")
+}
+
+/// Returns whether a quota or a full disk prevents writing to the folder. Returns `false` for any
+/// other error. Blocks.
+pub(super) fn is_exhausted(folder: &Path) -> bool {
+    let file = test_file(folder);
+    let written = write(&file);
+    // A test file that cannot be removed is removed at the next start.
+    let _left = std::fs::remove_file(&file);
+    written.is_err_and(|error| is_full(&error))
+}
+
+/// Returns whether the error means a full disk or an exhausted quota.
+pub(super) fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
+}
+
+fn write(file: &Path) -> io::Result<()> {
+    let mut file = File::create(file)?;
+    // Pseudo-random content, which a compressing file system cannot shrink.
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut block = Vec::with_capacity(BLOCK);
+    while block.len() < BLOCK {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        block.extend_from_slice(&state.to_le_bytes());
+    }
+    for _ in 0..TEST_SIZE / BLOCK {
+        file.write_all(&block)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_with_space_is_not_exhausted_and_the_test_file_is_removed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        assert!(!is_exhausted(folder.path()));
+        assert!(
+            !is_exhausted(&folder.path().join("missing")),
+            "that is another error"
+        );
+        assert_eq!(
+            std::fs::read_dir(folder.path()).expect("a folder").count(),
+            0
+        );
+    }
+
+    #[test]
+    fn quotas_and_full_disks_are_distinguished_from_other_errors() {
+        for (errno, full) in [
+            (rustix::io::Errno::DQUOT, true),
+            (rustix::io::Errno::NOSPC, true),
+            (rustix::io::Errno::IO, false),
+        ] {
+            assert_eq!(is_full(&errno.into()), full, "{errno}");
+        }
+    }
+}
