@@ -14,21 +14,20 @@
 //!
 //! # The layers
 //!
-//! Imports point down only; `tests/it/floors` checks it. From the top:
+//! Imports point down only; `tests/it/structure` checks it. From the top:
 //!
-//! - commands: `cli` and [`demo`], which shows what the policies do;
-//! - [`explain`]: what either direction would do, without doing it;
+//! - commands: `cli`, and [`demo`], which shows what the policies do;
 //! - [`daemon`]: wires the services together and ends them in order;
-//! - services, which are tokio tasks: [`admin`], [`relay::inbound`], [`relay::scheduler`],
-//!   [`relay::outbound`], [`relay::tlsrpt`];
-//! - access to one part of the world each: [`discovery`] (the policies that domains publish, and
-//!   their past TLS), on [`net::https`]; [`storage::spool`]; [`storage::evidence`] (the chained
-//!   records of deliveries); [`net::route`]; [`net::tls_io`]; and below them [`net::dns`],
-//!   [`storage::ownership`] (of folders) and [`telemetry`], to which all of them report;
-//! - rules, which are pure decisions: [`smtp::dsn`], [`policy::failure`] (the failure judge),
-//!   [`policy::relay_access`], [`policy::connector`], [`config`], [`policy::tls`] (the TLS judge);
-//! - grammar and values, without I/O, clock or async: [`smtp::envelope`], [`smtp`],
-//!   [`smtp::address`], [`policy::networks`] (by which limits count clients).
+//! - [`admin`]: the admin socket, the status page and the metrics;
+//! - [`explain`]: what either direction would do, without doing it;
+//! - [`relay`]: the services, which are tokio tasks;
+//! - [`discovery`]: the policies that domains publish, and their past TLS;
+//! - [`storage`]: the spool and the evidence;
+//! - [`net`]: DNS, HTTPS, routes, and TLS sessions;
+//! - [`telemetry`], to which all of them report;
+//! - [`config`]: TOML as written, and the configuration that it means;
+//! - [`policy`]: pure decisions, the two judges among them;
+//! - [`smtp`]: grammar and values, without I/O, clock or async.
 //!
 //! # Proofs
 //!

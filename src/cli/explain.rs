@@ -19,7 +19,7 @@ use crate::discovery::history::TlsLevel;
 use crate::discovery::mta_sts::MtaStsPolicy;
 use crate::explain::{DaemonPolicies, Explainer, RememberedTls, Subject};
 use crate::net::tls_io::KnownHellos;
-use crate::policy::connector::MemoryFinding;
+use crate::policy::layers::MemoryFinding;
 use crate::policy::tls::Hello;
 use crate::smtp::address::{Domain, Host};
 use crate::smtp::envelope::TlsRequirement;

@@ -1,6 +1,7 @@
 //! `gatepost run`: runs the daemon in the foreground, under systemd or in a terminal.
 
 mod journald;
+mod log_filter;
 mod systemd;
 
 use std::io::IsTerminal as _;
@@ -9,7 +10,6 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use tokio::signal::unix::{self as signal, SignalKind};
-use tracing_subscriber::filter::ParseError;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer, Registry};
@@ -134,7 +134,7 @@ fn reload(running: &RunningDaemon, file: &Path, level: &LogFilterHandle) {
         let log = config.log.clone();
         warnings.extend(running.reload(config)?);
         // `config::read` has checked the filter.
-        if let Ok(filter) = filter(&log.level) {
+        if let Ok(filter) = log_filter::parse(&log.level) {
             // This fails only if the subscriber is gone, which lives as long as the process.
             let _ = level.reload(filter);
         }
@@ -206,20 +206,12 @@ impl Signals {
     }
 }
 
-/// Parses a log filter. The resolver library is silent unless the filter names it, since it logs
-/// whole DNS messages, whose length a stranger can choose.
-fn filter(level: &str) -> Result<EnvFilter, ParseError> {
-    EnvFilter::try_new(format!(
-        "hickory_net=off,hickory_proto=off,hickory_resolver=off,{level}"
-    ))
-}
-
 /// Starts logging as `[log]` says.
 ///
 /// # Errors
 /// A sentence about a filter that cannot be parsed or a journal that cannot be reached.
 fn start_logging(log: &LogConfig) -> Result<LogFilterHandle, String> {
-    let filter = filter(&log.level)
+    let filter = log_filter::parse(&log.level)
         .map_err(|error| format!("level = \"{}\" is not a filter: {error}", log.level))?;
     let (filter, handle) = tracing_subscriber::reload::Layer::new(filter);
     let under_systemd = std::env::var_os("JOURNAL_STREAM").is_some();

@@ -18,18 +18,11 @@ use super::{
     OnFailure, OutboundConfig, Publication, Route, SmartHost, TlsConfig, TlsDemand, TrustSource,
     VerifyWanted, without_locations,
 };
+use crate::policy::connector::{CONNECTIONS, EVERYTHING, MESSAGES_PER_CONNECTION, MX_PORT};
 use crate::policy::tls::{NamePattern, Pin, Strength, TlsVersion};
 
-/// The name of the built-in connector for all other domains.
-pub(super) const DEFAULT_NAME: &str = "default";
-
-const MX_PORT: u16 = 25;
-const CONNECTIONS: u32 = 20;
-const MESSAGES_PER_CONNECTION: u32 = 100;
 const COUNT_MAX: u32 = 1_000_000;
 
-/// All values of `discover`.
-const EVERYTHING: [Publication; 2] = [Publication::Dane, Publication::MtaSts];
 /// The values of `verify` in both directions.
 const VERIFY: [(&str, VerifyWanted); 4] = [
     ("none", VerifyWanted::None),
@@ -336,43 +329,4 @@ fn route(value: &TomlValue<'_>, faults: &mut FaultList<'_>) -> Option<RouteToml>
         remedy,
     );
     None
-}
-
-impl Connector {
-    /// Returns true for the [`default_connector`], which is in no file.
-    #[must_use]
-    pub fn is_built_in(&self) -> bool {
-        // The configuration reserves this name for it.
-        self.name == DEFAULT_NAME
-    }
-}
-
-/// The connector for domains that no other covers: opportunistic in both directions, by MX.
-#[must_use]
-pub fn default_connector(trust: &Located<TrustSource>) -> Arc<Connector> {
-    Arc::new(Connector {
-        name: DEFAULT_NAME.to_owned(),
-        domains: vec![DomainPattern::Any],
-        names: Vec::new(),
-        trust: trust.clone(),
-        pins: Vec::new(),
-        outbound: OutboundConfig {
-            route: Route::Mx { port: MX_PORT },
-            tls: TlsDemand::Opportunistic,
-            discover: EVERYTHING.to_vec(),
-            downgrade: OnDowngrade::Warn,
-            exception: None,
-            on_failure: OnFailure::Defer,
-            client_identity: None,
-            groups: Strength::PostQuantum,
-            min_strength: Strength::Classical,
-            connections: CONNECTIONS,
-            messages_per_connection: MESSAGES_PER_CONNECTION,
-        },
-        inbound: InboundConfig {
-            tls: TlsDemand::Opportunistic,
-            networks: Vec::new(),
-            relay: false,
-        },
-    })
 }

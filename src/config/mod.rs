@@ -5,7 +5,7 @@
 //! a [`Fault`] at the [`Location`] stored here.
 
 mod client_limits;
-mod connector;
+mod connector_rules;
 mod connector_toml;
 mod diff;
 mod exception_toml;
@@ -29,37 +29,25 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::policy::connector::Connectors;
+use crate::policy::relay_access::RelayRules;
 use crate::policy::tls::{NamePattern, TlsVersion};
 use crate::smtp::address::{Domain, Mailbox};
 
 pub use client_limits::{ClientLimits, Rate, TransactionMemory};
-pub use connector::{
-    Connector, InboundConfig, OnDowngrade, OnFailure, OutboundConfig, Publication, Route,
-    SmartHost, TlsDemand, TlsException, VerifyWanted,
-};
-pub use connector_toml::default_connector;
 pub use diff::{ChangedKey, KeyValue, Section, changed_keys, outbound_settings, sections};
 pub use location::merge_warnings;
 pub use parse::{parse, read};
 pub use tlsrpt::{DkimKey, SendReports, TlsrptConfig};
 pub use values::{parse_duration, write_duration};
 
-/// A position in a configuration file. Lines and columns count from 1.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Location {
-    /// The file.
-    pub file: Arc<Path>,
-    /// The line.
-    pub line: u32,
-    /// The column, in characters.
-    pub column: u32,
-}
-
-impl fmt::Display for Location {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}:{}", self.file.display(), self.line, self.column)
-    }
-}
+pub use crate::policy::connector::{
+    Connector, DomainPattern, IdentityFiles, InboundConfig, OnDowngrade, OnFailure, OutboundConfig,
+    Publication, Route, SmartHost, TlsDemand, TlsException, TrustSource, VerifyWanted,
+    default_connector,
+};
+pub use crate::policy::location::{Located, Location};
+pub use crate::policy::relay_access::RelayConfig;
 
 /// An error or warning about a configuration: what is wrong, where, and the remedy.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -80,15 +68,6 @@ impl fmt::Display for Fault {
             self.location, self.message, self.remedy
         )
     }
-}
-
-/// A value and its position in the file.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Located<T> {
-    /// The value.
-    pub value: T,
-    /// The position; of a default, that of the table's header.
-    pub location: Location,
 }
 
 /// Drops the positions.
@@ -131,6 +110,25 @@ pub struct Config {
     pub log: LogConfig,
     /// The text that the configuration was read from.
     pub source: ConfigSource,
+}
+
+impl Config {
+    /// The connectors, indexed, the built-in default among them.
+    #[must_use]
+    pub fn connectors(&self) -> Connectors {
+        Connectors::new(&self.connectors, default_connector(&self.tls.trust))
+    }
+
+    /// The settings that decide on relay access. `connectors` are those of this configuration.
+    #[must_use]
+    pub fn relay_rules<'a>(&'a self, connectors: &'a Connectors) -> RelayRules<'a> {
+        RelayRules {
+            hostname: &self.hostname,
+            postmaster: &self.postmaster,
+            relay: &self.relay,
+            connectors,
+        }
+    }
 }
 
 /// The source of a configuration.
@@ -199,26 +197,6 @@ pub struct SniIdentity {
     pub files: IdentityFiles,
 }
 
-/// A certificate chain and its key, as PEM files.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct IdentityFiles {
-    /// The chain, leaf first.
-    pub certificate: Located<PathBuf>,
-    /// The private key.
-    pub key: Located<PathBuf>,
-}
-
-/// The source of trust anchors.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum TrustSource {
-    /// Mozilla's root certificates, built in.
-    Webpki,
-    /// The root certificates of the operating system.
-    System,
-    /// A PEM file.
-    File(PathBuf),
-}
-
 /// A `[[listener]]` table.
 #[derive(Debug, Clone)]
 pub struct ListenerConfig {
@@ -267,36 +245,6 @@ pub enum ListenerTls {
     Forced,
     /// TLS from the first octet (RFC 8314 §3.3).
     Implicit,
-}
-
-/// The `[relay]` table.
-#[derive(Debug, Clone, Default)]
-pub struct RelayConfig {
-    /// The clients that may send to any domain.
-    pub networks: Vec<IpNet>,
-    /// The domains that anybody may send to.
-    pub domains: Vec<DomainPattern>,
-}
-
-/// A set of domains, as connectors and `[relay] domains` name it.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum DomainPattern {
-    /// `*`: every domain.
-    Any,
-    /// `*.example.org`: every subdomain at any depth, without the domain itself.
-    Below(Domain),
-    /// `example.org`: this domain alone.
-    Exactly(Domain),
-}
-
-impl fmt::Display for DomainPattern {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Any => f.write_str("*"),
-            Self::Below(domain) => write!(f, "*.{domain}"),
-            Self::Exactly(domain) => domain.fmt(f),
-        }
-    }
 }
 
 /// The `[queue]` table.

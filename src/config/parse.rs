@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use toml::de::DeTable;
 
+use super::connector_rules::check_connectors;
 use super::connector_toml::ConnectorToml;
 use super::hosts::{domain, mailbox};
 use super::location::FaultList;
@@ -204,7 +205,7 @@ fn resolve_document(
         &relay.networks,
         faults,
     );
-    rules::check_connectors(&connectors, &tls, listeners.as_deref(), faults);
+    check_connectors(&connectors, &tls, listeners.as_deref(), faults);
     unmeetable::check_dane(&connectors, &dns, faults);
     unmeetable::warn_of_old_peers(&tls, listeners.as_deref(), &connectors, faults);
     let reports = reports.resolve(&hostname, &postmaster, faults);

@@ -1,11 +1,12 @@
 //! Demands that no host can satisfy under the rest of the configuration, and a minimum version that
 //! leaves opportunistic mail in the clear.
 
-use super::connector_toml::{ConnectorToml, DEFAULT_NAME, RouteToml, TlsLevel};
+use super::connector_toml::{ConnectorToml, RouteToml, TlsLevel};
 use super::location::FaultList;
 use super::reader::shorten;
 use super::tls_toml::{ListenerToml, TlsToml};
 use super::{DnsConfig, Dnssec, DomainPattern, ListenerTls, Publication, VerifyWanted};
+use crate::policy::connector::DEFAULT_NAME;
 use crate::policy::tls::TlsVersion;
 use crate::smtp::address::Host;
 

@@ -12,8 +12,9 @@ use super::{HopQuery, reason_to_skip};
 use crate::config::Publication;
 use crate::net::dns::{AnswerRecords, CnameChain, LookupError, Security, TlsaRecord};
 use crate::net::route::RouteBasis;
-use crate::policy::connector::{DaneFinding, demands_dane};
+use crate::policy::connector::demands_dane;
 use crate::policy::failure::Failure;
+use crate::policy::layers::DaneFinding;
 use crate::policy::tls::{
     DaneScope, NamePattern, Tlsa, TlsaMatching, TlsaSelector, TlsaSet, TlsaUsage,
 };

@@ -16,10 +16,9 @@ use jiff::Timestamp;
 use crate::config::{Connector, Publication, TlsDemand};
 use crate::net::dns::{Dns, Security};
 use crate::net::route::{Addresses, Hop, HopOrigin, RouteBasis};
-use crate::policy::connector::{
-    HopFacts, HostProof, MemoryFinding, MtaStsFinding, MtaStsListing, exception,
-};
+use crate::policy::connector::exception;
 use crate::policy::failure::Failure;
+use crate::policy::layers::{HopFacts, HostProof, MemoryFinding, MtaStsFinding, MtaStsListing};
 use crate::smtp::address::{Domain, Host};
 use crate::smtp::envelope::TlsRequirement;
 use crate::smtp::reply::Status;

@@ -102,7 +102,7 @@ impl Difference {
     /// Compares two configurations, and how they treat the queued messages.
     #[must_use]
     pub fn between(old: &Config, new: &Config, waiting: &QueuedMessages) -> Self {
-        let (old_connectors, new_connectors) = (Connectors::of(old), Connectors::of(new));
+        let (old_connectors, new_connectors) = (old.connectors(), new.connectors());
         let mut queued = queued(&old_connectors, &new_connectors, waiting);
         let queued_more = queued.len().saturating_sub(DOMAINS_MAX);
         queued.truncate(DOMAINS_MAX);

@@ -6,9 +6,8 @@ use jiff::Timestamp;
 
 use super::document::LayerNote;
 use crate::config::{Connector, OnDowngrade};
-use crate::policy::connector::{
-    DaneFinding, HopFacts, MemoryFinding, MtaStsFinding, MtaStsListing, ended_exception, exception,
-};
+use crate::policy::connector::{ended_exception, exception};
+use crate::policy::layers::{DaneFinding, HopFacts, MemoryFinding, MtaStsFinding, MtaStsListing};
 use crate::policy::tls::{Layer, TlsPolicy};
 use crate::smtp::address::Host;
 use crate::smtp::envelope::TlsRequirement;

@@ -25,7 +25,7 @@ use crate::net::route::Router;
 use crate::net::tls_io::{KnownHellos, TlsMaterial};
 use crate::policy::connector::{Connectors, PatternMatch, ended_exception, exception};
 use crate::policy::failure::NextStep;
-use crate::policy::relay_access::{self, RelayRules};
+use crate::policy::relay_access;
 use crate::smtp::address::{Domain, Host, Mailbox};
 use crate::smtp::envelope::TlsRequirement;
 
@@ -56,7 +56,7 @@ impl Explainer {
             dns.clone(),
             Https::new(dns.clone(), TlsMaterial::load_https(&config.tls)?),
         );
-        let connectors = Connectors::of(&config);
+        let connectors = config.connectors();
         let router = Router::new(&config, dns);
         Ok(Self {
             config,
@@ -125,7 +125,7 @@ impl Explainer {
             Subject::Address(mailbox) => mailbox.clone(),
             Subject::Host(host) => self.config.postmaster.clone().with_host(host.clone()),
         };
-        relay_access::local_mailbox(RelayRules::new(&self.config, &self.connectors), &mailbox)
+        relay_access::local_mailbox(self.config.relay_rules(&self.connectors), &mailbox)
     }
 
     /// Explains mail to a recipient domain. `subject` is the user's own form of it. The function

@@ -11,7 +11,7 @@ use super::document::{PolicyFrom, PolicyNote};
 use crate::config::Route;
 use crate::discovery::mta_sts::{MtaStsPolicy, PublishedPolicy, WebSource};
 use crate::discovery::{KnownPolicies, MtaStsLookup};
-use crate::policy::connector::MemoryFinding;
+use crate::policy::layers::MemoryFinding;
 use crate::smtp::address::{Domain, Host};
 
 /// The downgrade memory of one recipient domain.

@@ -8,7 +8,7 @@ mod tls_demanded;
 
 use std::fmt;
 
-use crate::config::OnFailure;
+use crate::policy::connector::OnFailure;
 use crate::policy::tls::{Refusal, SessionTls, TlsOutcome};
 use crate::smtp::reply::{EnhancedStatusCode, Reply, Severity, Status};
 

@@ -3,6 +3,8 @@
 
 pub mod connector;
 pub mod failure;
+pub mod layers;
+pub mod location;
 pub mod networks;
 pub mod relay_access;
 pub mod tls;

@@ -7,10 +7,20 @@
 
 use std::net::IpAddr;
 
-use crate::config::{Config, DomainPattern, RelayConfig};
-use crate::policy::connector::Connectors;
+use ipnet::IpNet;
+
+use crate::policy::connector::{Connectors, DomainPattern};
 use crate::smtp::address::{Domain, ForwardPath, Host, Mailbox};
 use crate::smtp::reply::{Reply, Status};
+
+/// The `[relay]` table.
+#[derive(Debug, Clone, Default)]
+pub struct RelayConfig {
+    /// The clients that may send to any domain.
+    pub networks: Vec<IpNet>,
+    /// The domains that anybody may send to.
+    pub domains: Vec<DomainPattern>,
+}
 
 /// The settings that decide on relay access.
 #[derive(Debug, Clone, Copy)]
@@ -25,18 +35,7 @@ pub struct RelayRules<'a> {
     pub connectors: &'a Connectors,
 }
 
-impl<'a> RelayRules<'a> {
-    /// Takes the settings of a configuration and its connectors.
-    #[must_use]
-    pub fn new(config: &'a Config, connectors: &'a Connectors) -> Self {
-        Self {
-            hostname: &config.hostname,
-            postmaster: &config.postmaster,
-            relay: &config.relay,
-            connectors,
-        }
-    }
-
+impl RelayRules<'_> {
     /// Returns true if `[relay] domains` or a connector names this very domain, without a wildcard.
     fn has_exact_pattern(&self, domain: &Domain) -> bool {
         let ours = |pattern: &DomainPattern| matches!(pattern, DomainPattern::Exactly(name) if name == domain);

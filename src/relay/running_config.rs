@@ -34,7 +34,7 @@ impl Snapshot {
     /// resolvers.
     #[must_use]
     pub fn new(config: Arc<Config>, tls: Arc<TlsMaterial>, dns: Dns) -> Self {
-        let connectors = Arc::new(Connectors::of(&config));
+        let connectors = Arc::new(config.connectors());
         let router = Arc::new(Router::new(&config, dns));
         Self {
             config,

@@ -198,7 +198,7 @@ fn values_are_resolved() {
         panic!("{:?}", config.dns.trust_anchor)
     };
     assert_eq!(anchor.value, folder.join("root.key"));
-    assert_eq!(config.log.level, "warn,gatepost::relay::outbound=debug");
+    assert_eq!(config.log.level, "warn,gatepost::outbound=debug");
     assert_eq!(config.admin.socket.value, AdminSocket::Off);
     assert_eq!(config.evidence.path.value, EvidencePath::Off);
     assert_eq!(config.evidence.keep, Duration::from_hours(48));

@@ -12,7 +12,7 @@ use gatepost::config::Config;
 use gatepost::discovery::{HopQuery, dane};
 use gatepost::net::dns::{AnswerRecords, Dns, Exchange, InsecureReason, LookupError, Security};
 use gatepost::net::route::Router;
-use gatepost::policy::connector::DaneFinding;
+use gatepost::policy::layers::DaneFinding;
 use gatepost::smtp::address::{Domain, Host};
 use gatepost::smtp::envelope::TlsRequirement;
 

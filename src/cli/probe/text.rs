@@ -13,10 +13,9 @@ use crate::config::{Config, WarnAfter, write_duration};
 use crate::explain::{DaemonPolicies, RememberedTls};
 use crate::net::route::HopOrigin;
 use crate::net::tls_io::SentCertificate;
-use crate::policy::connector::{
-    DaneFinding, MemoryFinding, MtaStsFinding, MtaStsListing, exception,
-};
+use crate::policy::connector::exception;
 use crate::policy::failure::{Failure, Persistence};
+use crate::policy::layers::{DaneFinding, MemoryFinding, MtaStsFinding, MtaStsListing};
 use crate::policy::tls::{Authentication, NamePattern, TlsOutcome};
 use crate::relay::outbound::probe::{
     AddressFindings, FirstTry, HopFindings, ProbedHop, chain_verdict,

@@ -28,7 +28,7 @@ use super::ConfigFile;
 use super::queue::{self, SendmailQueueCommand, SendmailQueueError};
 use crate::config::{self, Config};
 use crate::policy::connector::Connectors;
-use crate::policy::relay_access::{self, RelayRules};
+use crate::policy::relay_access;
 use crate::smtp::address::{Mailbox, ReversePath};
 use crate::smtp::data::Inspector;
 use crate::smtp::envelope::{ContentNeeds, Envelope, Recipient};
@@ -285,7 +285,7 @@ impl<'a> EnvelopeRecipients<'a> {
     fn new(config: &'a Config) -> Self {
         Self {
             config,
-            connectors: Connectors::of(config),
+            connectors: config.connectors(),
             mailboxes: Vec::new(),
         }
     }
@@ -307,11 +307,9 @@ impl<'a> EnvelopeRecipients<'a> {
             let mailbox = Mailbox::parse(&address).map_err(|error| {
                 SendmailError::new(status, format!("{address:?} is not an address: {error}"))
             })?;
-            let mailbox = relay_access::local_mailbox(
-                RelayRules::new(self.config, &self.connectors),
-                &mailbox,
-            )
-            .unwrap_or(mailbox);
+            let mailbox =
+                relay_access::local_mailbox(self.config.relay_rules(&self.connectors), &mailbox)
+                    .unwrap_or(mailbox);
             if !self.mailboxes.contains(&mailbox) {
                 self.mailboxes.push(mailbox);
             }

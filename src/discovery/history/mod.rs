@@ -28,7 +28,7 @@ use std::thread::JoinHandle;
 use jiff::Timestamp;
 use tokio::sync::oneshot;
 
-use crate::policy::connector::MemoryFinding;
+use crate::policy::layers::MemoryFinding;
 use crate::smtp::address::Host;
 use alarm::{AlarmEvent, AlarmWatch, ObservedHost};
 use disk::Disk;

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use super::exception;
-use crate::config::{Connector, TlsDemand};
+use super::rules::{Connector, TlsDemand};
 use crate::policy::tls::{Layer, TlsPolicy};
 
 /// Describes the demand in force for a hop: its level, and each demand with its layer, as in
@@ -56,58 +56,76 @@ fn connector_level(tls: TlsDemand) -> (&'static str, Vec<String>) {
 #[cfg(test)]
 mod tests {
     use std::path::Path;
+    use std::sync::Arc;
 
+    use super::super::rules::{TlsException, TrustSource, VerifyWanted, default_connector};
     use super::*;
-    use crate::policy::tls::{Demand, Verify};
+    use crate::policy::location::{Located, Location};
+    use crate::policy::tls::{Demand, TlsVersion, Verify};
 
-    fn connector(outbound: &str) -> std::sync::Arc<Connector> {
-        let text = format!(
-            "hostname = \"relay.example.com\"\npostmaster = \"p@example.com\"\n[[listener]]\nname = \"mx\"\naddress = \
-             [\"127.0.0.1:0\"]\ntls = \"off\"\n[[connector]]\nname = \"partner\"\ndomains = [\"partner.example\"]\n\
-             [connector.outbound]\n{outbound}\n"
-        );
-        let (config, _) = crate::config::parse(&text, Path::new("gatepost.toml")).expect("good");
-        std::sync::Arc::clone(&config.connectors[0])
+    /// A connector by its level, such as `forced`, or `forced except off` with an exception.
+    fn connector(outbound: &str) -> Connector {
+        let location = Location {
+            file: Arc::from(Path::new("gatepost.toml")),
+            line: 1,
+            column: 1,
+        };
+        let default = default_connector(&Located {
+            value: TrustSource::Webpki,
+            location: location.clone(),
+        });
+        let level = |word: &str| match word {
+            "off" => TlsDemand::Off,
+            "opportunistic" => TlsDemand::Opportunistic,
+            _ => TlsDemand::Forced {
+                min_version: TlsVersion::V1_2,
+                verify: VerifyWanted::None,
+            },
+        };
+        let (own, lowered) = outbound.split_once(" except ").unwrap_or((outbound, ""));
+        let mut connector = (*default).clone();
+        connector.outbound.tls = level(own);
+        connector.outbound.exception = (!lowered.is_empty()).then(|| TlsException {
+            tls: level(lowered),
+            until: jiff::civil::date(2027, 1, 31),
+            reason: "x".to_owned(),
+            location,
+        });
+        connector
     }
 
     #[test]
     fn the_text_names_the_level_and_each_layers_demand() {
         let demand = |layer| Demand::new(layer, Verify::None);
         let forced = |layer| TlsPolicy::forced(demand(layer));
-        let lowered = |tls: &str| {
-            format!(
-                "tls = \"forced\"\nverify = \"chain\"\nexception = {{ tls = \"{tls}\", until = \"2027-01-31\", reason = \"x\" }}"
-            )
-        };
-        let (off, clear, any) = (lowered("off"), lowered("opportunistic"), lowered("forced"));
         for (outbound, policy, now, field) in [
-            ("tls = \"off\"", Some(TlsPolicy::Off), "2027-01-01", "off"),
+            ("off", Some(TlsPolicy::Off), "2027-01-01", "off"),
             (
-                "tls = \"opportunistic\"",
+                "opportunistic",
                 Some(TlsPolicy::Opportunistic),
                 "2027-01-01",
                 "opportunistic",
             ),
             (
-                "tls = \"forced\"",
+                "forced",
                 Some(forced(Layer::Connector)),
                 "2027-01-01",
                 "forced (connector: TLS)",
             ),
             (
-                "tls = \"opportunistic\"",
+                "opportunistic",
                 Some(forced(Layer::DowngradeMemory)),
                 "2027-01-01",
                 "forced (downgrade memory: TLS)",
             ),
             (
-                "tls = \"opportunistic\"",
+                "opportunistic",
                 Some(forced(Layer::RequireTls)),
                 "2027-01-01",
                 "forced (REQUIRETLS: TLS)",
             ),
             (
-                "tls = \"forced\"",
+                "forced",
                 Some(
                     forced(Layer::Connector)
                         .raised_by(demand(Layer::Dane))
@@ -117,50 +135,50 @@ mod tests {
                 "forced (connector: TLS; DANE: TLS; MTA-STS: TLS)",
             ),
             (
-                &*clear,
+                "forced except opportunistic",
                 Some(TlsPolicy::Opportunistic),
                 "2027-01-31",
                 "opportunistic (exception until 2027-01-31)",
             ),
             (
-                &*off,
+                "forced except off",
                 Some(TlsPolicy::Off),
                 "2027-01-31",
                 "off (exception until 2027-01-31)",
             ),
             (
-                &*any,
+                "forced except forced",
                 Some(forced(Layer::Exception)),
                 "2027-01-31",
                 "forced (exception until 2027-01-31: TLS)",
             ),
             (
-                &*clear,
+                "forced except opportunistic",
                 Some(forced(Layer::Dane)),
                 "2027-01-31",
                 "forced (DANE: TLS; exception until 2027-01-31)",
             ),
             // The exception has ended.
             (
-                &*clear,
+                "forced except opportunistic",
                 Some(forced(Layer::Connector)),
                 "2027-02-01",
                 "forced (connector: TLS)",
             ),
             // The attempt did not get as far as a hop.
             (
-                &*clear,
+                "forced except opportunistic",
                 None,
                 "2027-01-31",
                 "opportunistic (exception until 2027-01-31)",
             ),
-            (&*clear, None, "2027-02-01", "forced (connector)"),
             (
-                "tls = \"opportunistic\"",
+                "forced except opportunistic",
                 None,
                 "2027-02-01",
-                "opportunistic",
+                "forced (connector)",
             ),
+            ("opportunistic", None, "2027-02-01", "opportunistic"),
         ] {
             let now = format!("{now}T12:00:00Z").parse().expect("a time");
             assert_eq!(

@@ -5,8 +5,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::Connectors;
-use crate::config::{Connector, DomainPattern};
+use super::index::Connectors;
+use super::rules::{Connector, DomainPattern};
 use crate::smtp::address::{Domain, Host};
 
 /// A connector, and its pattern that covers the host.

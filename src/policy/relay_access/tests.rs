@@ -1,9 +1,11 @@
 //! Every spelling of a recipient that might allow relaying, from every kind of client.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use super::*;
-use crate::config;
+use crate::policy::connector::{TrustSource, default_connector};
+use crate::policy::location::{Located, Location};
 
 const STRANGER: &str = "203.0.113.9";
 const OURS: &str = "127.0.0.1";
@@ -23,17 +25,23 @@ fn relay() -> RelayConfig {
 
 /// Connectors, one of which has these domains.
 fn connectors(domains: &[&str]) -> Connectors {
-    let connector = match domains {
-        [] => String::new(),
-        domains => format!("[[connector]]\nname = \"c\"\ndomains = {domains:?}\n"),
+    let location = Location {
+        file: Arc::from(Path::new("gatepost.toml")),
+        line: 1,
+        column: 1,
     };
-    let text = format!(
-        "hostname = \"relay.example.com\"\npostmaster = \"p@example.com\"\n[[listener]]\nname = \"mx\"\naddress = \
-         [\"127.0.0.1:2525\"]\ntls = \"off\"\n{connector}"
-    );
-    let (config, _) = config::parse(&text, Path::new("gatepost.toml"))
-        .unwrap_or_else(|faults| panic!("{faults:?}"));
-    Connectors::of(&config)
+    let default = default_connector(&Located {
+        value: TrustSource::Webpki,
+        location,
+    });
+    let pattern = |text: &&str| match (*text, text.strip_prefix("*.")) {
+        ("*", _) => DomainPattern::Any,
+        (_, Some(base)) => DomainPattern::Below(Domain::parse(base).expect("a domain")),
+        (exact, None) => DomainPattern::Exactly(Domain::parse(exact).expect("a domain")),
+    };
+    let mut connector = (*default).clone();
+    connector.domains = domains.iter().map(pattern).collect();
+    Connectors::new(&[Arc::new(connector)], default)
 }
 
 fn resolve(address: &str, may_relay: bool, path: &str) -> Result<String, RelayDenied> {

@@ -499,7 +499,7 @@ impl ClientSession {
             return self.server.rcpt(rcpt, Err(refusal));
         }
         let peer = self.client_rights();
-        let rules = relay_access::RelayRules::new(&self.settings.config, &self.settings.connectors);
+        let rules = self.settings.config.relay_rules(&self.settings.connectors);
         let answer = relay_access::resolve_recipient(rules, peer, &rcpt.forward_path);
         if let Err(denied) = &answer {
             let connector = self

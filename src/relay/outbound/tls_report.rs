@@ -12,8 +12,8 @@ use jiff::Timestamp;
 use crate::discovery::mta_sts::{MtaStsFailureKind, PublishedPolicy};
 use crate::discovery::{DiscoveryError, HopLookup, MtaStsLookup, policy_domain};
 use crate::net::route::Hop;
-use crate::policy::connector::{DaneFinding, MtaStsFinding, MtaStsListing};
 use crate::policy::failure::{Cause, Failure, RequireTlsUnmet};
+use crate::policy::layers::{DaneFinding, MtaStsFinding, MtaStsListing};
 use crate::policy::tls::{
     self, Clearance, Demand, Layer, NoTls, TlsOutcome, TlsPolicy, Unmeetable, Unmet, Verify,
 };

@@ -12,6 +12,7 @@ use crate::smtp::address::Host;
 use crate::smtp::envelope::QueueId;
 
 mod attempts;
+mod ids;
 mod item;
 mod parked;
 mod part;
@@ -20,43 +21,14 @@ mod share;
 
 use attempts::Attempts;
 pub(super) use attempts::{AttemptId, ShareUse};
+pub(super) use ids::AttemptToken;
+use ids::{DestinationId, DueKey};
 pub(super) use item::{Destination, Item, Job, Placement};
 use parked::Parked;
 pub(super) use part::{CurrentBackoff, Part};
 pub(super) use queue::Health;
 use queue::{DestinationQueue, Millis, Spread};
 pub use share::Share;
-
-/// The id of a destination queue.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-struct DestinationId(u64);
-
-/// Identifies a running attempt when it reports back. Results from before the last reload
-/// (`generation`) are ignored.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct AttemptToken {
-    queue: DestinationId,
-    pub(super) attempt: AttemptId,
-    generation: u64,
-}
-
-#[cfg(test)]
-impl AttemptToken {
-    const NONE: Self = Self {
-        queue: DestinationId(0),
-        attempt: AttemptId::NONE,
-        generation: 0,
-    };
-}
-
-/// The key of a due item: by queue, then by time, then by arrival. One map for all queues costs the
-/// same for each message, for one destination or for many.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct DueKey {
-    queue: DestinationId,
-    at: Millis,
-    serial: u64,
-}
 
 /// The queues of all destinations.
 #[derive(Debug)]

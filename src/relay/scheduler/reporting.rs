@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
-use crate::policy::relay_access::{self, RelayRules};
+use crate::policy::relay_access;
 use crate::relay::running_config::Snapshot;
 use crate::smtp::address::{Mailbox, ReversePath};
 use crate::smtp::dsn::{self, DigestEntry, Excerpt};
@@ -314,10 +314,8 @@ async fn digest_entry(
 /// Returns the mailbox for mail to the postmaster.
 pub(super) fn postmaster(settings: &Snapshot) -> Mailbox {
     let config = &settings.config;
-    let local = relay_access::local_mailbox(
-        RelayRules::new(config, &settings.connectors),
-        &config.postmaster,
-    );
+    let local =
+        relay_access::local_mailbox(config.relay_rules(&settings.connectors), &config.postmaster);
     local.unwrap_or_else(|| config.postmaster.clone())
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use crate::config::{Connector, TlsDemand};
-use crate::policy::relay_access::{self, RelayRules};
+use crate::policy::relay_access;
 use crate::relay::running_config::Snapshot;
 use crate::smtp::dsn::{
     self, Action, RejectedReport, ReportContext, ReportedRecipient, ReturnedContent,
@@ -198,7 +198,7 @@ async fn compose(
     });
     let reported: Vec<ReportedRecipient<'_>> = reported.collect();
     // A sender on this host (root of cron, for example) has no mailbox here.
-    let to = relay_access::local_mailbox(RelayRules::new(config, &settings.connectors), to)
+    let to = relay_access::local_mailbox(config.relay_rules(&settings.connectors), to)
         .unwrap_or_else(|| to.clone());
     let (returned, original) = match dsn::content_to_return(action, envelope, entry.size) {
         ReturnedContent::Nothing => (ReturnedContent::Nothing, Vec::new()),

@@ -10,7 +10,7 @@ use gatepost::config::parse;
 use gatepost::daemon::{self, SystemdSockets, TestOverrides};
 use gatepost::explain::document::{ExplainedHop, OutboundExplanation, PolicyFrom};
 use gatepost::explain::{Explainer, RememberedTls, Subject};
-use gatepost::policy::connector::MemoryFinding;
+use gatepost::policy::layers::MemoryFinding;
 use gatepost::smtp::address::{Mailbox, ReversePath};
 use gatepost::smtp::envelope::{Envelope, Recipient, TlsRequirement};
 use gatepost::storage::spool::{Spool as _, SqliteSpool};

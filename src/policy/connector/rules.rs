@@ -1,15 +1,28 @@
-//! The `[[connector]]` tables: what is demanded of each partner, in both directions.
-//!
-//! Their TOML form is in [`super::connector_toml`].
+//! The rules of a connector, as a `[[connector]]` table states them: the demands on one partner in
+//! both directions. [`crate::config`] reads their TOML form.
 
 use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use jiff::civil::Date;
 
-use super::{DomainPattern, IdentityFiles, Located, Location, TrustSource};
+use crate::policy::location::{Located, Location};
 use crate::policy::tls::{NamePattern, Pin, Strength, TlsVersion};
-use crate::smtp::address::Host;
+use crate::smtp::address::{Domain, Host};
+
+/// The name of the built-in connector for all other domains.
+pub(crate) const DEFAULT_NAME: &str = "default";
+
+/// The port of MX hosts.
+pub(crate) const MX_PORT: u16 = 25;
+/// The default of `connections`.
+pub(crate) const CONNECTIONS: u32 = 20;
+/// The default of `messages_per_connection`.
+pub(crate) const MESSAGES_PER_CONNECTION: u32 = 100;
+/// All values of `discover`.
+pub(crate) const EVERYTHING: [Publication; 2] = [Publication::Dane, Publication::MtaSts];
 
 /// A `[[connector]]` table: one partner, both directions.
 #[derive(Debug, Clone)]
@@ -168,4 +181,84 @@ pub enum OnFailure {
     Hold,
     /// It bounces at once.
     Bounce,
+}
+
+/// A certificate chain and its key, as PEM files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdentityFiles {
+    /// The chain, leaf first.
+    pub certificate: Located<PathBuf>,
+    /// The private key.
+    pub key: Located<PathBuf>,
+}
+
+/// The source of trust anchors.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum TrustSource {
+    /// Mozilla's root certificates, built in.
+    Webpki,
+    /// The root certificates of the operating system.
+    System,
+    /// A PEM file.
+    File(PathBuf),
+}
+
+/// A set of domains, as connectors and `[relay] domains` name it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum DomainPattern {
+    /// `*`: every domain.
+    Any,
+    /// `*.example.org`: every subdomain at any depth, without the domain itself.
+    Below(Domain),
+    /// `example.org`: this domain alone.
+    Exactly(Domain),
+}
+
+impl fmt::Display for DomainPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Any => f.write_str("*"),
+            Self::Below(domain) => write!(f, "*.{domain}"),
+            Self::Exactly(domain) => domain.fmt(f),
+        }
+    }
+}
+
+impl Connector {
+    /// Returns true for the [`default_connector`], which is in no file.
+    #[must_use]
+    pub fn is_built_in(&self) -> bool {
+        // The configuration reserves this name for it.
+        self.name == DEFAULT_NAME
+    }
+}
+
+/// The connector for domains that no other covers: opportunistic in both directions, by MX.
+#[must_use]
+pub fn default_connector(trust: &Located<TrustSource>) -> Arc<Connector> {
+    Arc::new(Connector {
+        name: DEFAULT_NAME.to_owned(),
+        domains: vec![DomainPattern::Any],
+        names: Vec::new(),
+        trust: trust.clone(),
+        pins: Vec::new(),
+        outbound: OutboundConfig {
+            route: Route::Mx { port: MX_PORT },
+            tls: TlsDemand::Opportunistic,
+            discover: EVERYTHING.to_vec(),
+            downgrade: OnDowngrade::Warn,
+            exception: None,
+            on_failure: OnFailure::Defer,
+            client_identity: None,
+            groups: Strength::PostQuantum,
+            min_strength: Strength::Classical,
+            connections: CONNECTIONS,
+            messages_per_connection: MESSAGES_PER_CONNECTION,
+        },
+        inbound: InboundConfig {
+            tls: TlsDemand::Opportunistic,
+            networks: Vec::new(),
+            relay: false,
+        },
+    })
 }

@@ -2,12 +2,12 @@
 
 use super::source::{Source, Token, end_of_item, text};
 
-/// Proofs, and the room whose files alone may make one.
-const PROOFS: [(&str, &str); 2] = [("Clearance", "tls"), ("Receipt", "spool")];
+/// Proofs, and the module whose files alone may make one.
+const PROOFS: [(&str, &str); 2] = [("Clearance", "policy::tls"), ("Receipt", "storage::spool")];
 /// What a proof must be for the final 250 to be written: one type and no other.
 const FINAL_REPLY: &str = "Durable";
 
-/// Proofs made in a room that may not make them, and a second source of the final reply.
+/// Proofs made in a module that may not make them, and a second source of the final reply.
 pub(crate) fn faults(sources: &[Source]) -> Vec<String> {
     let mut faults = Vec::new();
     let mut sworn = Vec::new();
@@ -16,13 +16,11 @@ pub(crate) fn faults(sources: &[Source]) -> Vec<String> {
         for (at, pair) in tokens.windows(2).enumerate() {
             let place = format!("src/{}:{}", source.path, pair[0].line);
             match PROOFS.iter().find(|(proof, _)| *proof == pair[0].text) {
-                Some((proof, room))
-                    if pair[1].text == "{"
-                        && source.room() != *room
-                        && !names_type(&tokens, at) =>
+                Some((proof, maker))
+                    if pair[1].text == "{" && !source.is_in(maker) && !names_type(&tokens, at) =>
                 {
                     faults.push(format!(
-                        "{place}: `{proof} {{ … }}` is for {room} alone to make"
+                        "{place}: `{proof} {{ … }}` is for {maker} alone to make"
                     ));
                 }
                 _ => {}
@@ -57,7 +55,7 @@ fn names_type(tokens: &[Token<'_>], mut at: usize) -> bool {
 }
 
 /// The tokens that are not under `#[cfg(test)]`.
-fn without_tests<'a>(tokens: &[Token<'a>]) -> Vec<Token<'a>> {
+pub(crate) fn without_tests<'a>(tokens: &[Token<'a>]) -> Vec<Token<'a>> {
     let (mut kept, mut at) = (Vec::new(), 0);
     while at < tokens.len() {
         if let Some(item) = test_item(tokens, at) {

@@ -8,11 +8,11 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use super::*;
-use crate::config::VerifyWanted;
-use crate::config::{
-    InboundConfig, Located, Location, OnFailure, OutboundConfig, Publication, Route, TlsDemand,
-    TlsException, TrustSource,
+use crate::policy::connector::{
+    InboundConfig, OnFailure, OutboundConfig, Publication, Route, TlsDemand, TlsException,
+    TrustSource, VerifyWanted,
 };
+use crate::policy::location::{Located, Location};
 use crate::policy::tls::{Pin, Strength, TlsVersion, Tlsa, TlsaMatching, TlsaSelector, TlsaUsage};
 
 const NOW: Timestamp = Timestamp::UNIX_EPOCH;
@@ -239,7 +239,7 @@ fn off_stays_off_and_nothing_is_ever_lowered() {
     for row in rows() {
         let plain = match row.floor {
             TlsDemand::Off => TlsPolicy::Off,
-            other => outbound_floor(
+            other => outbound_demand(
                 &connector(other, row.downgrade),
                 &host("example.org"),
                 None,

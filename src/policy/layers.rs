@@ -12,8 +12,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::{demands_dane, outbound_floor};
-use crate::config::{Connector, OnDowngrade};
+use crate::policy::connector::{Connector, OnDowngrade, demands_dane, outbound_demand};
 use crate::policy::tls::{
     DaneScope, Demand, Layer, NamePattern, TlsPolicy, TlsaSet, Unmeetable, Verify,
 };
@@ -113,7 +112,7 @@ pub fn outbound_policy(
             None
         }
     };
-    let mut policy = outbound_floor(connector, recipient, smart_host, now);
+    let mut policy = outbound_demand(connector, recipient, smart_host, now);
     let mut raise = |demand: Option<Demand>| {
         if let Some(demand) = demand {
             policy = std::mem::replace(&mut policy, TlsPolicy::Off).raised_by(demand);

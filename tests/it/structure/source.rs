@@ -1,4 +1,4 @@
-//! Rust source as the floors test reads it: words and punctuation, each with its line.
+//! Rust source as the tests of the structure read it: words and punctuation, each with its line.
 //!
 //! Comments and the insides of literals are left out, so that neither a doc-link nor a log filter
 //! looks like an import and no brace in a string is counted. This is no parser: it relies on code
@@ -7,7 +7,7 @@
 /// A word, a literal (as `""`), `::`, or one character of punctuation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Token<'a> {
-    /// What stands there.
+    /// The text.
     pub(crate) text: &'a str,
     /// Its line, from 1.
     pub(crate) line: usize,
@@ -18,7 +18,7 @@ pub(crate) struct Token<'a> {
 pub(crate) struct Source {
     /// Its path, from `src/`.
     pub(crate) path: String,
-    /// What it says.
+    /// The text.
     pub(crate) text: String,
 }
 
@@ -43,12 +43,15 @@ impl Source {
         }
     }
 
-    /// The room it belongs to: the first part of its path.
-    pub(crate) fn room(&self) -> &str {
-        self.module()
-            .first()
-            .copied()
-            .unwrap_or_else(|| self.path.trim_end_matches(".rs"))
+    /// Returns true for a file of a module, such as `storage::spool`.
+    pub(crate) fn is_in(&self, module: &str) -> bool {
+        let of = self.module().join("::");
+        of == module || of.starts_with(&format!("{module}::"))
+    }
+
+    /// Returns true for a file of unit tests.
+    pub(crate) fn is_test(&self) -> bool {
+        self.module().contains(&"tests")
     }
 
     /// Its words and punctuation.

@@ -1,0 +1,23 @@
+//! Connectors: the administrator's rules for each partner, the choice of a connector for a domain, and its
+//! own demand. [`super::layers`] joins that demand with what else is known of a hop.
+
+mod demand;
+mod demand_text;
+mod index;
+mod matching;
+mod rules;
+
+pub(crate) use demand::outbound_demand;
+pub use demand::{demands_dane, ended_exception, exception, inbound_policy};
+pub use demand_text::describe_demand;
+pub use index::Connectors;
+pub use matching::{Matching, NotChosen, PatternMatch};
+pub(crate) use rules::{CONNECTIONS, DEFAULT_NAME, EVERYTHING, MESSAGES_PER_CONNECTION, MX_PORT};
+pub use rules::{
+    Connector, DomainPattern, IdentityFiles, InboundConfig, OnDowngrade, OnFailure, OutboundConfig,
+    Publication, Route, SmartHost, TlsDemand, TlsException, TrustSource, VerifyWanted,
+    default_connector,
+};
+
+#[cfg(test)]
+mod tests;

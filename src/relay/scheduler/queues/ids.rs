@@ -1,0 +1,35 @@
+//! The identities of destination queues, attempts and due items.
+
+use super::attempts::AttemptId;
+use super::queue::Millis;
+
+/// The id of a destination queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(in super::super) struct DestinationId(pub(super) u64);
+
+/// Identifies a running attempt when it reports back. Results from before the last reload
+/// (`generation`) are ignored.
+#[derive(Debug, Clone, Copy)]
+pub(in super::super) struct AttemptToken {
+    pub(super) queue: DestinationId,
+    pub(in super::super) attempt: AttemptId,
+    pub(super) generation: u64,
+}
+
+#[cfg(test)]
+impl AttemptToken {
+    pub(super) const NONE: Self = Self {
+        queue: DestinationId(0),
+        attempt: AttemptId::NONE,
+        generation: 0,
+    };
+}
+
+/// The key of a due item: by queue, then by time, then by arrival. One map for all queues costs the
+/// same for each message, for one destination or for many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct DueKey {
+    pub(super) queue: DestinationId,
+    pub(super) at: Millis,
+    pub(super) serial: u64,
+}
