@@ -6,9 +6,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::OnceCell;
 
 use crate::smtp::envelope::{Envelope, QueueId};
-use crate::storage::spool::Entry;
+use crate::storage::spool::{Entry, Spool, SpoolError};
 
-use super::Context;
+/// The most octets of content that wait in memory for a first attempt. Further content is read from
+/// the spool.
+pub(super) const MEMORY_MAX: u64 = 64 << 20;
 
 /// The message of an item, if it is in memory.
 pub(super) type LoadedMessage = Option<Arc<ActiveMessage>>;
@@ -20,21 +22,21 @@ pub(super) struct ActiveMessage {
     /// The current envelope, once a job has changed a recipient's state; until then the one in
     /// `entry` holds.
     pub(super) envelope: tokio::sync::Mutex<Option<Envelope>>,
-    /// The octets that count towards [`super::MEMORY_MAX`].
+    /// The octets that count towards [`MEMORY_MAX`].
     held: u64,
     in_memory: Arc<AtomicU64>,
 }
 
 impl ActiveMessage {
     /// Creates a shared message, loaded from the spool on first use unless `entry` is set. `held`
-    /// octets of it count towards [`super::MEMORY_MAX`] until it is dropped.
+    /// octets of it count towards [`MEMORY_MAX`] until it is dropped.
     pub(super) fn new(
         id: QueueId,
         entry: OnceCell<Arc<Entry>>,
         held: u64,
-        context: &Context,
+        in_memory: &Arc<AtomicU64>,
     ) -> Self {
-        let in_memory = Arc::clone(&context.in_memory);
+        let in_memory = Arc::clone(in_memory);
         Self {
             id,
             entry,
@@ -42,6 +44,13 @@ impl ActiveMessage {
             held,
             in_memory,
         }
+    }
+
+    /// Returns the message as it was first loaded; loads it from the spool on first use.
+    pub(super) async fn load(&self, spool: &dyn Spool) -> Result<&Arc<Entry>, SpoolError> {
+        self.entry
+            .get_or_try_init(|| async { spool.load(self.id).await.map(Arc::new) })
+            .await
     }
 }
 

@@ -10,8 +10,9 @@ use crate::relay::outbound::Attempt;
 use crate::smtp::reply::Status;
 use crate::storage::spool::StoredMessage;
 
-use super::result::RemainingWork;
-use super::{ActiveMessage, Context, orders};
+use super::active_message::ActiveMessage;
+use super::context::Context;
+use super::result::{self, RemainingWork};
 
 /// Bounces every open recipient of a damaged message. Returns no attempt, since nothing can be
 /// delivered.
@@ -26,7 +27,7 @@ pub(super) async fn give_up(
     let entry = Arc::new(remaining.without_content());
     let text = "its content was damaged on the disk of the relay, and what is left of it was quarantined there";
     let failure = Failure::permanent(Scope::Message, Status(3, 0), text);
-    match orders::give_up(context, message, &entry, &failure).await {
+    match result::give_up(context, message, &entry, &failure).await {
         RemainingWork::Nothing => Ok(None),
         remaining => Err(remaining),
     }

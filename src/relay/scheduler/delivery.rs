@@ -1,21 +1,18 @@
-//! The task of one job: loads the message, runs the attempt in [`crate::relay::outbound`], and
-//! stores the result.
+//! The task of one job: loads the message, runs the attempt, and stores the result.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::config::Route;
-use crate::policy::failure::{Cause, Failure, Persistence, RecipientOutcome, Scope};
-use crate::policy::tls::Layer;
-use crate::relay::outbound::{Attempt, AttemptLimit, AttemptResult, RecipientResult};
-use crate::smtp::envelope::{Envelope, TlsRequirement};
-use crate::storage::spool::{Entry, SpoolError};
+use crate::relay::outbound::{Attempt, AttemptLimit};
+use crate::smtp::envelope::Envelope;
+use crate::storage::spool::SpoolError;
 
-use super::queues::{AttemptToken, Health, Item, Job, Part};
+use super::active_message::{ActiveMessage, LoadedMessage};
+use super::attempt::AttemptSlot;
+use super::context::{Context, Event};
+use super::queues::{Item, Job};
 use super::result::{self, RemainingWork};
-use super::{
-    ActiveMessage, Context, Event, LoadedMessage, attempt_failure, damage, retry_schedule,
-};
+use super::{attempt, damage, retry_schedule};
 
 /// The wait before a message is retried that could not be read from the spool.
 const SPOOL_PAUSE: Duration = Duration::from_mins(1);
@@ -23,31 +20,6 @@ const SPOOL_PAUSE: Duration = Duration::from_mins(1);
 /// An attempt that starts so shortly before its message expires may be the last one. It may end
 /// after that time, or find the destination down, whose backoff is up to 15 minutes and a tenth.
 const LAST: Duration = Duration::from_mins(30);
-
-/// The connection slot of an attempt. It is given back on drop, even when the attempt panics.
-struct AttemptSlot {
-    context: Arc<Context>,
-    token: Option<AttemptToken>,
-}
-
-impl AttemptSlot {
-    fn give_back(mut self, health: Health) {
-        self.finish(health);
-    }
-
-    fn finish(&mut self, health: Health) {
-        if let Some(token) = self.token.take() {
-            // The channel is closed only when the process ends.
-            let _ = self.context.events.send(Event::Finished(token, health));
-        }
-    }
-}
-
-impl Drop for AttemptSlot {
-    fn drop(&mut self) {
-        self.finish(Health::Unknown);
-    }
-}
 
 /// A guard of a running job. If the task panics, the guard queues the item again; otherwise the
 /// message would wait in the spool until the next start.
@@ -108,10 +80,7 @@ pub(super) async fn work(
     let guard = JobGuard::of(&context, item);
     let remaining = match job {
         Job::Deliver(token, item) => {
-            let slot = AttemptSlot {
-                context: Arc::clone(&context),
-                token: Some(token),
-            };
+            let slot = AttemptSlot::new(&context, token);
             deliver(&context, &message, &item, slot, &limit).await
         }
         Job::DeadlineReached(item, due, down) => match prepare(&context, &message, &item).await {
@@ -140,12 +109,7 @@ async fn deliver(
         Err(remaining) => return remaining,
     };
     attempt.may_be_last = item.expires.saturating_duration_since(Instant::now()) < LAST;
-    let report = context
-        .outbound
-        .deliver_within(attempt.clone(), limit)
-        .await;
-    slot.give_back(health(&attempt, &report));
-    (context.observer)(&attempt, &report);
+    let report = attempt::run(context, &attempt, limit, slot).await;
     result::store_result(context, message, &attempt, &report, item.expires).await
 }
 
@@ -158,11 +122,7 @@ async fn prepare(
     message: &ActiveMessage,
     item: &Item<LoadedMessage>,
 ) -> Result<Option<Attempt>, RemainingWork> {
-    let entry = match message
-        .entry
-        .get_or_try_init(|| load(context, message))
-        .await
-    {
+    let entry = match message.load(&*context.spool).await {
         Ok(entry) => Arc::clone(entry),
         // The spool has quarantined the content and logged it.
         Err(SpoolError::Damaged {
@@ -189,396 +149,6 @@ async fn prepare(
     };
     let state = message.envelope.lock().await;
     let envelope: &Envelope = state.as_ref().unwrap_or(&entry.envelope);
-    let attempt = super::orders::attempt(&entry, envelope, &item.host);
+    let attempt = attempt::of_pending(&entry, envelope, &item.host);
     Ok((!attempt.recipients.is_empty()).then_some(attempt))
-}
-
-/// Loads a message from the spool.
-pub(super) async fn load(
-    context: &Context,
-    message: &ActiveMessage,
-) -> Result<Arc<Entry>, SpoolError> {
-    context.spool.load(message.id).await.map(Arc::new)
-}
-
-/// Returns the health of the destination that an attempt shows.
-///
-/// The destination is up when a peer answered for a recipient or the message on a usable session.
-/// It is down when no hop could be used, unless a refusal concerns only a part of its mail. A
-/// policy of ours that holds or bounces the message, and a failure of the message itself, show
-/// nothing.
-fn health(attempt: &Attempt, report: &AttemptResult) -> Health {
-    let mut last = None;
-    let mut spoken = false;
-    for result in &report.results {
-        match &result.outcome {
-            RecipientOutcome::Delivered(_) => return Health::Up,
-            RecipientOutcome::Deferred(failure)
-            | RecipientOutcome::Held(failure)
-            | RecipientOutcome::Bounced(failure)
-                if is_decided_by_peer(result, failure) =>
-            {
-                return Health::Up;
-            }
-            // A recipient in a transaction of its own is known to end sessions; that shows nothing
-            // of the destination.
-            RecipientOutcome::Deferred(_)
-                if result.via.is_some() && attempt.apart.contains(&result.recipient) => {}
-            RecipientOutcome::Deferred(failure)
-                if matches!(failure.scope, Scope::Hop | Scope::Destination)
-                    && !failure.is_require_tls() =>
-            {
-                last = Some((failure, &result.trail));
-                spoken |= result.via.is_some();
-            }
-            RecipientOutcome::Deferred(_)
-            | RecipientOutcome::Held(_)
-            | RecipientOutcome::Bounced(_) => {}
-        }
-    }
-    let Some((failure, trail)) = last else {
-        return Health::Unknown;
-    };
-    let attempt_failure = attempt_failure::attempt_failure(failure, trail, Persistence::Transient);
-    if spoken {
-        return Health::SessionBroken(attempt_failure);
-    }
-    let all = || std::iter::once(failure).chain(trail.iter().map(AsRef::as_ref));
-    if is_of_one_message(attempt, all()) {
-        return Health::Unknown;
-    }
-    match part(attempt, report, all()) {
-        Some(part) => Health::Refused(part, attempt_failure),
-        None => Health::Down(attempt_failure),
-    }
-}
-
-/// Returns the part of a destination's mail that the failures of one attempt concern, or `None` for
-/// all of it. A hop that was refused for this message may do for other mail: the downgrade memory
-/// demands TLS for one domain only, and DANE and MTA-STS do not apply to messages with
-/// `TLS-Required: No`.
-fn part<'a>(
-    attempt: &Attempt,
-    report: &AttemptResult,
-    failures: impl Iterator<Item = &'a Failure>,
-) -> Option<Part> {
-    let is_shared = matches!(report.connector.outbound.route, Route::SmartHosts(_));
-    let is_relaxed = attempt.entry.envelope.tls == TlsRequirement::Relaxed;
-    let (mut of_domain, mut of_published) = (false, false);
-    for failure in failures {
-        match &failure.cause {
-            Cause::Policy(refusal) => match refusal.demand.layer {
-                Layer::DowngradeMemory => of_domain = is_shared,
-                Layer::Dane | Layer::MtaSts => of_published = !is_relaxed,
-                Layer::Connector | Layer::Exception | Layer::RequireTls => {}
-            },
-            Cause::Discovery(_) => of_published = !is_relaxed,
-            Cause::RequireTls(_) | Cause::Reply { .. } | Cause::Ourselves(_) | Cause::Other(_) => {}
-        }
-    }
-    let domain = of_domain.then(|| attempt.host.clone());
-    (of_domain || of_published).then_some(Part {
-        domain,
-        spares_relaxed: of_published,
-    })
-}
-
-/// Returns true when the attempt failed for a requirement of this message (REQUIRETLS) that other
-/// mail does not have.
-fn is_of_one_message<'a>(
-    attempt: &Attempt,
-    mut failures: impl Iterator<Item = &'a Failure>,
-) -> bool {
-    let is_required = attempt.entry.envelope.tls == TlsRequirement::Require;
-    is_required
-        && failures
-            .any(|failure| matches!(failure.cause, Cause::Discovery(_) | Cause::RequireTls(_)))
-}
-
-/// Returns true for a reply about the message or the recipient on a session that satisfied the
-/// demand.
-fn is_decided_by_peer(result: &RecipientResult, failure: &Failure) -> bool {
-    let is_reply = matches!(failure.cause, Cause::Reply { .. });
-    is_reply && result.via.is_some() && matches!(failure.scope, Scope::Message | Scope::Recipient)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::{TlsDemand, default_connector};
-    use crate::policy::failure::RequireTlsUnmet;
-    use crate::policy::tls::{
-        Clearance, Demand, NoTls, Refusal, TlsOutcome, TlsPolicy, Verdict, Verify, judge,
-    };
-    use crate::relay::outbound::Via;
-    use crate::smtp::address::{Host, ReversePath};
-    use crate::smtp::envelope::QueueId;
-    use crate::smtp::reply::{Reply, Status};
-    use crate::storage::spool::Body;
-
-    fn clearance() -> Clearance {
-        match judge(&TlsPolicy::Off, TlsOutcome::Clear(NoTls::NotWanted), &[]) {
-            Verdict::Cleared(clearance) => clearance,
-            other => panic!("nothing is wanted: {other:?}"),
-        }
-    }
-
-    fn refused_by(layer: Layer) -> Refusal {
-        let policy = TlsPolicy::forced(Demand::new(layer, Verify::None));
-        match judge(&policy, TlsOutcome::Clear(NoTls::NotOffered), &[]) {
-            Verdict::Refused(refusal) => refusal,
-            other => panic!("no TLS under a forced policy: {other:?}"),
-        }
-    }
-
-    fn refusal() -> Refusal {
-        refused_by(Layer::Connector)
-    }
-
-    fn via() -> Arc<Via> {
-        Arc::new(Via {
-            peer: "mx.example.org [192.0.2.1]:25".to_owned(),
-            host: Host::parse("mx.example.org").expect("a host"),
-            address: "192.0.2.1:25".parse().expect("an address"),
-            clearance: clearance(),
-            offers_dsn: false,
-            was: None,
-        })
-    }
-
-    /// Returns the health for these results of a message with the TLS requirement `tls`, sent to MX
-    /// hosts or, with `is_shared`, through smart hosts.
-    fn health_of(results: Vec<RecipientResult>, tls: TlsRequirement, is_shared: bool) -> Health {
-        let text = "hostname = \"relay.example.com\"\npostmaster = \"p@example.com\"\n\
-                    [[listener]]\nname = \"mx\"\naddress = [\"127.0.0.1:0\"]\ntls = \"off\"\n";
-        let (config, _) =
-            crate::config::parse(text, std::path::Path::new("gatepost.toml")).expect("good");
-        let mut connector = (*default_connector(&config.tls.trust)).clone();
-        assert_eq!(connector.outbound.tls, TlsDemand::Opportunistic);
-        if is_shared {
-            connector.outbound.route = Route::SmartHosts(Vec::new());
-        }
-        let connector = Arc::new(connector);
-        let entry = Arc::new(Entry {
-            id: QueueId::from_number(1).expect("small"),
-            accepted: jiff::Timestamp::UNIX_EPOCH,
-            envelope: Envelope {
-                tls,
-                ..Envelope::new(ReversePath::Null, Vec::new())
-            },
-            size: 0,
-            body: Body::Memory(bytes::Bytes::new()),
-        });
-        let host = Host::parse("example.org").expect("a host");
-        let recipients = (0..results.len()).collect();
-        let attempt = Attempt {
-            entry,
-            recipients,
-            apart: Vec::new(),
-            host,
-            may_be_last: false,
-        };
-        let (tls, _) = crate::net::tls_io::TlsMaterial::load(&config).expect("it names no files");
-        let dns = crate::net::dns::Dns::new(&config.dns).expect("a resolver");
-        let snapshot = Arc::new(crate::relay::running_config::Snapshot::new(
-            Arc::new(config),
-            tls,
-            dns,
-        ));
-        health(
-            &attempt,
-            &AttemptResult {
-                results,
-                trail: Vec::new(),
-                connector,
-                snapshot,
-            },
-        )
-    }
-
-    fn result(
-        recipient: usize,
-        outcome: RecipientOutcome,
-        via: Option<Arc<Via>>,
-    ) -> RecipientResult {
-        RecipientResult {
-            recipient,
-            outcome,
-            via,
-            policy: None,
-            trail: Vec::new(),
-            apart: false,
-        }
-    }
-
-    /// Returns the name of the health for these results. The flag beside each outcome says if there
-    /// was a session.
-    fn shown(results: Vec<(RecipientOutcome, bool)>) -> &'static str {
-        let via = via();
-        let result = |(recipient, (outcome, session)): (usize, (RecipientOutcome, bool))| {
-            result(recipient, outcome, session.then(|| Arc::clone(&via)))
-        };
-        let results = results.into_iter().enumerate().map(result).collect();
-        match health_of(results, TlsRequirement::Ordinary, false) {
-            Health::Up => "up",
-            Health::Down(_) => "down",
-            Health::SessionBroken(_) => "session broken",
-            Health::Refused(..) => "refused",
-            Health::Unknown => "unknown",
-        }
-    }
-
-    #[test]
-    fn only_replies_about_mail_show_that_a_destination_is_up() {
-        let said = |scope, code| Failure::reply(scope, "RCPT TO", Reply::bare(code, "no"));
-        let other = |scope| Failure::transient(scope, Status(4, 1), "cannot connect");
-        let policy = || Failure::policy(refusal());
-        for (outcome, session, expected) in [
-            (
-                RecipientOutcome::Delivered(Reply::bare(250, "ok")),
-                true,
-                "up",
-            ),
-            (
-                RecipientOutcome::Bounced(said(Scope::Recipient, 550)),
-                true,
-                "up",
-            ),
-            (
-                RecipientOutcome::Deferred(said(Scope::Recipient, 451)),
-                true,
-                "up",
-            ),
-            (
-                RecipientOutcome::Bounced(said(Scope::Message, 554)),
-                true,
-                "up",
-            ),
-            (
-                RecipientOutcome::Deferred(said(Scope::Hop, 421)),
-                true,
-                "session broken",
-            ),
-            (
-                RecipientOutcome::Deferred(said(Scope::Hop, 554)),
-                false,
-                "down",
-            ),
-            (RecipientOutcome::Deferred(other(Scope::Hop)), false, "down"),
-            (
-                RecipientOutcome::Deferred(other(Scope::Destination)),
-                false,
-                "down",
-            ),
-            (RecipientOutcome::Deferred(policy()), false, "down"),
-            // A policy of ours or a requirement of the message shows nothing.
-            (RecipientOutcome::Held(policy()), false, "unknown"),
-            (RecipientOutcome::Bounced(policy()), false, "unknown"),
-            (
-                RecipientOutcome::Bounced(Failure::require_tls(RequireTlsUnmet::Off)),
-                false,
-                "unknown",
-            ),
-            (
-                RecipientOutcome::Bounced(Failure::permanent(
-                    Scope::Destination,
-                    Status(1, 2),
-                    "no such domain",
-                )),
-                false,
-                "unknown",
-            ),
-            (
-                RecipientOutcome::Deferred(other(Scope::Message)),
-                false,
-                "unknown",
-            ),
-        ] {
-            assert_eq!(
-                shown(vec![(outcome.clone(), session)]),
-                expected,
-                "{outcome:?}"
-            );
-        }
-        let mixed = vec![
-            (RecipientOutcome::Deferred(said(Scope::Hop, 421)), true),
-            (RecipientOutcome::Bounced(said(Scope::Recipient, 550)), true),
-        ];
-        assert_eq!(shown(mixed), "up");
-        assert_eq!(
-            shown(vec![
-                (RecipientOutcome::Held(policy()), false),
-                (RecipientOutcome::Deferred(other(Scope::Hop)), false)
-            ]),
-            "down"
-        );
-    }
-
-    #[test]
-    fn a_refusal_defers_only_the_mail_that_it_concerns() {
-        let by = |layer| Failure::policy(refused_by(layer));
-        let unreachable = || Failure::transient(Scope::Hop, Status(4, 1), "cannot connect");
-        let unknown = || Failure::discovery(Status(7, 5), "the TLSA lookup failed");
-        let unpromised = || Failure::require_tls(RequireTlsUnmet::NotOffered);
-        let (ordinary, relaxed, required) = (
-            TlsRequirement::Ordinary,
-            TlsRequirement::Relaxed,
-            TlsRequirement::Require,
-        );
-        let (domain, published) = ("mail for example.org", "mail without \"TLS-Required: No\"");
-        let both = "mail for example.org without \"TLS-Required: No\"";
-        for (failures, tls, is_shared, expected) in [
-            (vec![unreachable()], ordinary, true, "all"),
-            (vec![by(Layer::Connector)], ordinary, true, "all"),
-            // The downgrade memory concerns one domain, which may be the only one of its
-            // destination.
-            (vec![by(Layer::DowngradeMemory)], ordinary, true, domain),
-            (vec![by(Layer::DowngradeMemory)], relaxed, true, domain),
-            (vec![by(Layer::DowngradeMemory)], ordinary, false, "all"),
-            // A message with `TLS-Required: No` ignores published policies, so it failed for
-            // another reason.
-            (vec![by(Layer::Dane)], ordinary, false, published),
-            (vec![by(Layer::MtaSts)], ordinary, false, published),
-            (vec![unknown()], ordinary, false, published),
-            (vec![by(Layer::Dane)], ordinary, true, published),
-            (vec![unreachable()], relaxed, false, "all"),
-            // One hop that other mail may use is enough, whatever happened with the other hops.
-            (
-                vec![by(Layer::DowngradeMemory), unreachable()],
-                ordinary,
-                true,
-                domain,
-            ),
-            (
-                vec![by(Layer::Dane), unreachable()],
-                ordinary,
-                false,
-                published,
-            ),
-            (
-                vec![by(Layer::Dane), by(Layer::DowngradeMemory)],
-                ordinary,
-                true,
-                both,
-            ),
-            // A requirement of one message does not concern other mail.
-            (vec![unknown()], required, false, "none"),
-            (vec![unpromised(), unreachable()], required, false, "none"),
-            (vec![unreachable()], required, false, "all"),
-        ] {
-            let last = failures.last().expect("a failure").clone();
-            let trail = failures.iter().cloned().map(Arc::new).collect();
-            let results = vec![RecipientResult {
-                trail,
-                ..result(0, RecipientOutcome::Deferred(last), None)
-            }];
-            let shown = match health_of(results, tls, is_shared) {
-                Health::Refused(part, _) => part.to_string(),
-                Health::Down(_) => "all".to_owned(),
-                Health::Unknown => "none".to_owned(),
-                other => panic!("{other:?}"),
-            };
-            assert_eq!(shown, expected, "{failures:?}, {tls:?}, {is_shared}");
-        }
-    }
 }

@@ -36,20 +36,3 @@ impl SchedulerProbe {
         answered.await.ok()
     }
 }
-
-impl super::Scheduler {
-    /// Returns the liveness probe of this scheduler.
-    #[must_use]
-    pub fn liveness(&self) -> SchedulerProbe {
-        self.liveness.clone()
-    }
-
-    /// Answers a liveness probe.
-    pub(super) fn answer_probe(&self, answer: ProbeReply) {
-        // The caller may have given up waiting.
-        let _ = answer.send(Workload {
-            waiting: self.queues.len(),
-            under_way: self.jobs,
-        });
-    }
-}

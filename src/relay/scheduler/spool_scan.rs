@@ -6,42 +6,42 @@ use jiff::Timestamp;
 use tokio::sync::mpsc;
 
 use crate::smtp::address::Host;
-use crate::smtp::envelope::{Envelope, RecipientState};
-use crate::storage::spool::{SpoolError, StoredMessage};
+use crate::smtp::envelope::{Envelope, QueueId, RecipientState};
+use crate::storage::spool::{Spool, SpoolError, StoredMessage};
 
 /// The number of messages read from the spool at a time.
 const PAGE: usize = 1000;
 
-impl super::Scheduler {
-    /// Reads the messages of an earlier run, page by page. Ids only grow: a message accepted from
-    /// now on has a larger id and is queued through `accepted` only.
-    pub(super) fn read_spool(&self) -> mpsc::Receiver<Result<Vec<StoredMessage>, SpoolError>> {
-        let (sender, pages) = mpsc::channel(1);
-        let spool = Arc::clone(&self.context.spool);
-        let first_new = self.first_new;
-        tokio::spawn(async move {
-            let mut after = None;
-            loop {
-                let page = spool.scan(after, PAGE).await.map(|mut page| {
-                    page.retain(|stored| stored.id < first_new);
-                    page
-                });
-                after = page
-                    .as_ref()
-                    .ok()
-                    .and_then(|page| page.last())
-                    .map(|stored| stored.id);
-                // An empty page or an error is the end.
-                if page.as_ref().is_ok_and(Vec::is_empty)
-                    || sender.send(page).await.is_err()
-                    || after.is_none()
-                {
-                    return;
-                }
+/// Reads the messages of an earlier run, page by page: those with an id below `first_new`. Ids only
+/// grow: a message accepted from now on is queued through `accepted` only.
+pub(super) fn read_spool(
+    spool: &Arc<dyn Spool>,
+    first_new: QueueId,
+) -> mpsc::Receiver<Result<Vec<StoredMessage>, SpoolError>> {
+    let (sender, pages) = mpsc::channel(1);
+    let spool = Arc::clone(spool);
+    tokio::spawn(async move {
+        let mut after = None;
+        loop {
+            let page = spool.scan(after, PAGE).await.map(|mut page| {
+                page.retain(|stored| stored.id < first_new);
+                page
+            });
+            after = page
+                .as_ref()
+                .ok()
+                .and_then(|page| page.last())
+                .map(|stored| stored.id);
+            // An empty page or an error is the end.
+            if page.as_ref().is_ok_and(Vec::is_empty)
+                || sender.send(page).await.is_err()
+                || after.is_none()
+            {
+                return;
             }
-        });
-        pages
-    }
+        }
+    });
+    pages
 }
 
 /// A recipient domain with pending recipients.

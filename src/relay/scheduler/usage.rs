@@ -4,7 +4,6 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::orders::Operator;
 use super::queues::{Share, ShareUse};
 
 /// The use of one share of the delivery attempts.
@@ -54,7 +53,8 @@ impl Usage {
         }
     }
 
-    fn read(&self) -> Vec<ShareUsage> {
+    /// Returns the latest values; none before the scheduler runs.
+    pub(super) fn read(&self) -> Vec<ShareUsage> {
         let usage = |UsageSample { used, full_since }| ShareUsage {
             share: used.share,
             most: used.most,
@@ -69,13 +69,5 @@ impl Usage {
             .copied()
             .map(usage)
             .collect()
-    }
-}
-
-impl Operator {
-    /// Returns the use of each share of the delivery attempts; empty before the scheduler runs.
-    #[must_use]
-    pub fn usage(&self) -> Vec<ShareUsage> {
-        self.usage.read()
     }
 }

@@ -2,18 +2,9 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
+use super::ids::{AttemptId, DestinationId, Millis};
 use super::queue::DestinationQueue;
 use super::share::{self, AttemptCounts, SLOW, Share, WaitList};
-use super::{DestinationId, Millis};
-
-/// The id of a running attempt. Ids grow with time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(in crate::relay::scheduler) struct AttemptId(u64);
-
-impl AttemptId {
-    #[cfg(test)]
-    pub(super) const NONE: Self = Self(0);
-}
 
 #[derive(Debug)]
 struct Running {

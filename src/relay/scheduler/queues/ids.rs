@@ -1,19 +1,28 @@
-//! The identities of destination queues, attempts and due items.
+//! The identifiers of destination queues and attempts, and the keys of due items.
 
-use super::attempts::AttemptId;
-use super::queue::Millis;
+/// A time in milliseconds since the queues were created: half the size of an `Instant`.
+pub(super) type Millis = u64;
 
 /// The id of a destination queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(in super::super) struct DestinationId(pub(super) u64);
+pub(super) struct DestinationId(pub(super) u64);
+
+/// The id of a running attempt. Ids grow with time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(in crate::relay::scheduler) struct AttemptId(pub(super) u64);
 
 /// Identifies a running attempt when it reports back. Results from before the last reload
 /// (`generation`) are ignored.
 #[derive(Debug, Clone, Copy)]
-pub(in super::super) struct AttemptToken {
+pub(in crate::relay::scheduler) struct AttemptToken {
     pub(super) queue: DestinationId,
-    pub(in super::super) attempt: AttemptId,
+    pub(in crate::relay::scheduler) attempt: AttemptId,
     pub(super) generation: u64,
+}
+
+#[cfg(test)]
+impl AttemptId {
+    pub(super) const NONE: Self = Self(0);
 }
 
 #[cfg(test)]

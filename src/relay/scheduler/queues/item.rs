@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::smtp::address::Host;
 use crate::smtp::envelope::{AttemptFailure, QueueId};
 
-use super::AttemptToken;
+use super::ids::AttemptToken;
 use super::share::Share;
 
 /// A destination: the peers that share a connection limit and a backoff.

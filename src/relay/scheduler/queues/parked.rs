@@ -2,10 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use super::Item;
-use super::queue::Millis;
 use crate::smtp::address::Host;
 use crate::smtp::envelope::QueueId;
+
+use super::ids::Millis;
+use super::item::Item;
 
 /// An [`Item`] that is not due, with its times in milliseconds since the queues were created.
 #[derive(Debug)]

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use crate::smtp::envelope::AttemptFailure;
 
+use super::ids::{DestinationId, Millis};
+use super::item::Destination;
 use super::part::Part;
 use super::share::{AttemptCounts, Share, WaitList};
-use super::{Destination, DestinationId};
 
 /// The longest backoff of a destination, before [`Spread`]. The schedule may be longer, but new
 /// mail should not wait hours for a server that is up again.
@@ -21,9 +22,6 @@ const BROKEN_SESSIONS_MAX: u32 = 3;
 /// Adds a random part to a wait, so that destinations that failed together are not retried
 /// together.
 pub(in crate::relay::scheduler) type Spread = fn(Duration) -> Duration;
-
-/// A time in milliseconds since the queues were created: half the size of an `Instant`.
-pub(super) type Millis = u64;
 
 /// The health of a destination that an attempt showed.
 #[derive(Debug)]

@@ -14,7 +14,7 @@
 
 use std::ops::{Add, Sub};
 
-use super::Millis;
+use super::ids::Millis;
 
 /// The run time in milliseconds from which an attempt is slow. Most attempts take less than a
 /// second.

@@ -1,8 +1,12 @@
 //! Tests of the destination queues, with time as an argument.
 
+use std::time::{Duration, Instant};
+
+use super::parts::REMEMBERED_MAX;
+use super::queue::Spread;
 use super::*;
-use crate::smtp::address::Domain;
-use crate::smtp::envelope::AttemptFailure;
+use crate::smtp::address::{Domain, Host};
+use crate::smtp::envelope::{AttemptFailure, QueueId};
 use crate::smtp::reply::{EnhancedStatusCode, Status};
 
 const SECOND: Duration = Duration::from_secs(1);

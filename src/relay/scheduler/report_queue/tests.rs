@@ -1,9 +1,12 @@
 //! Tests of the queue of reports, with time as an argument.
 
+use std::time::{Duration, Instant};
+
+use super::queue::DIGEST_OCTETS;
 use super::*;
 use crate::config;
 use crate::smtp::address::{Domain, Host};
-use crate::smtp::envelope::ClientOrigin;
+use crate::smtp::envelope::{ClientOrigin, QueueId};
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_hours(1);

@@ -5,13 +5,16 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{PreviousState, RemainingWork, ResultWriter};
+use crate::relay::scheduler::context::{Context, Event};
 use crate::relay::scheduler::retry_schedule::wait;
-use crate::relay::scheduler::sender_reports::{self, RateCheck, RecipientChange, StoreResult};
-use crate::relay::scheduler::{Context, Event, evidence_records, reporting};
 use crate::smtp::dsn::{self, Action};
-use crate::smtp::envelope::{Envelope, QueueId, RecipientState, ReportForm};
+use crate::smtp::envelope::{Envelope, QueueId, Recipient, RecipientState, ReportForm};
 use crate::storage::spool::SpoolError;
+
+use super::dsn::{self as sender_reports, RateCheck, RecipientChange, StoreResult};
+use super::evidence::wait_for_evidence;
+use super::remaining::RemainingWork;
+use super::writer::{PreviousState, ResultWriter};
 
 /// The wait before a result is written again.
 const WRITE_PAUSE: Duration = Duration::from_secs(5);
@@ -29,7 +32,7 @@ impl ResultWriter<'_> {
             .any(|changes| !changes.is_empty());
         let has_owed = has_news || self.before.iter().any(|before| before.owed.is_some());
         let id = self.attempt.entry.id;
-        if has_owed && !evidence_records::wait_for_evidence(context).await {
+        if has_owed && !wait_for_evidence(context).await {
             return restore(id, self.before, envelope);
         }
         let is_reported = self.mark_failed(context, envelope).await;
@@ -57,7 +60,7 @@ impl ResultWriter<'_> {
         match write_state(context, id, envelope).await {
             StateWrite::Done => {
                 if has_owed {
-                    let owed = reporting::owed_reports(
+                    let owed = sender_reports::owed_reports(
                         envelope,
                         self.attempt.entry.size,
                         self.settings,
@@ -103,7 +106,7 @@ impl ResultWriter<'_> {
             recipients,
             ..
         } = envelope;
-        let postmaster = reporting::postmaster(self.settings);
+        let postmaster = sender_reports::postmaster(self.settings);
         for RecipientChange {
             recipient, last, ..
         } in failed
@@ -193,9 +196,8 @@ impl ResultWriter<'_> {
             return Duration::ZERO;
         }
         let host = &self.attempt.host;
-        let may_follow = |recipient: &crate::smtp::envelope::Recipient| {
-            recipient.state.is_open() && recipient.mailbox.host() != host
-        };
+        let may_follow =
+            |recipient: &Recipient| recipient.state.is_open() && recipient.mailbox.host() != host;
         if envelope.recipients.iter().any(may_follow) {
             return queue.dsn_gather;
         }

@@ -1,4 +1,5 @@
-//! Stores and queues reports to senders, which [`crate::smtp::dsn`] writes.
+//! The reports that a message owes to its sender: what is owed, and how it is stored and queued.
+//! [`crate::smtp::dsn`] writes them.
 
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
@@ -8,33 +9,35 @@ use jiff::Timestamp;
 use crate::config::{Connector, TlsDemand};
 use crate::policy::relay_access;
 use crate::relay::running_config::Snapshot;
+use crate::relay::scheduler::context::{Context, Event};
+use crate::relay::scheduler::report_queue::{Addressee, OwedReports, ReportRates};
+use crate::smtp::address::{Mailbox, ReversePath};
 use crate::smtp::dsn::{
     self, Action, RejectedReport, ReportContext, ReportedRecipient, ReturnedContent,
 };
-use crate::smtp::envelope::{AttemptFailure, Envelope, FailureHistory, QueueId, RecipientState};
+use crate::smtp::envelope::{
+    AttemptFailure, ClientOrigin, Envelope, FailureHistory, QueueId, RecipientState,
+};
 use crate::storage::spool::{Body, Entry, SpoolError};
-
-use super::report_queue::{Addressee, ReportRates};
-use super::{Context, Event};
 
 /// The most octets of header fields that a report returns.
 const HEADERS_MAX: usize = 64 * 1024;
 
 /// A recipient with a report to the sender.
 #[derive(Debug)]
-pub(super) struct RecipientChange {
-    pub(super) recipient: usize,
-    pub(super) attempts: u32,
+pub(in crate::relay::scheduler) struct RecipientChange {
+    pub(in crate::relay::scheduler) recipient: usize,
+    pub(in crate::relay::scheduler) attempts: u32,
     /// The earlier failures.
-    pub(super) history: FailureHistory,
-    pub(super) last: AttemptFailure,
+    pub(in crate::relay::scheduler) history: FailureHistory,
+    pub(in crate::relay::scheduler) last: AttemptFailure,
     /// A host rejected the message for its content, and may accept it in another form.
-    pub(super) is_of_content: bool,
+    pub(in crate::relay::scheduler) is_of_content: bool,
 }
 
 impl RecipientChange {
     /// Creates a report for a recipient that does not bounce.
-    pub(super) fn notice(recipient: usize, last: AttemptFailure) -> Self {
+    pub(in crate::relay::scheduler) fn notice(recipient: usize, last: AttemptFailure) -> Self {
         Self {
             recipient,
             attempts: 0,
@@ -47,7 +50,7 @@ impl RecipientChange {
 
 /// The state of the rate check for the first report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum RateCheck {
+pub(in crate::relay::scheduler) enum RateCheck {
     /// The rate limit is still to be checked.
     Needed,
     /// The rate limit has already admitted it.
@@ -56,7 +59,7 @@ pub(super) enum RateCheck {
 
 /// The result of storing the owed reports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum StoreResult {
+pub(in crate::relay::scheduler) enum StoreResult {
     /// No report is owed any more.
     All,
     /// The rate limit does not admit a report now.
@@ -65,9 +68,56 @@ pub(super) enum StoreResult {
     Failed,
 }
 
+/// Returns the reports owed about a message of `octets`. `wait` is the time for which its report
+/// waits for reports about its other recipients.
+pub(in crate::relay::scheduler) fn owed_reports(
+    envelope: &Envelope,
+    octets: u64,
+    settings: &Snapshot,
+    wait: Duration,
+) -> OwedReports {
+    let owed = || {
+        envelope
+            .recipients
+            .iter()
+            .filter_map(|recipient| recipient.owed.as_deref())
+    };
+    match (&envelope.reverse_path, owed().map(|last| last.at).min()) {
+        (_, None) => OwedReports::Nothing,
+        (ReversePath::Mailbox(sender), Some(_)) => {
+            let to = Addressee {
+                host: sender.host().clone(),
+                origin: envelope.origin,
+            };
+            let is_over = !envelope
+                .recipients
+                .iter()
+                .any(|recipient| recipient.state.is_open());
+            let kept = (is_over && envelope.origin == ClientOrigin::Stranger).then_some(octets);
+            OwedReports::Report { to, wait, kept }
+        }
+        (ReversePath::Null, Some(since)) => {
+            let age =
+                Duration::try_from(since.duration_until(Timestamp::now())).unwrap_or_default();
+            OwedReports::Digest {
+                wait: settings.config.queue.postmaster_digest.saturating_sub(age),
+                octets,
+            }
+        }
+    }
+}
+
+/// Returns the mailbox for mail to the postmaster.
+pub(in crate::relay::scheduler) fn postmaster(settings: &Snapshot) -> Mailbox {
+    let config = &settings.config;
+    let local =
+        relay_access::local_mailbox(config.relay_rules(&settings.connectors), &config.postmaster);
+    local.unwrap_or_else(|| config.postmaster.clone())
+}
+
 /// Stores and queues the reports that a message owes to its sender, one for each action (RFC 3464
 /// §2.3.3), and clears them from `envelope`. `until` is the time at which the message expires.
-pub(super) async fn store(
+pub(in crate::relay::scheduler) async fn store(
     context: &Context,
     settings: &Snapshot,
     entry: &Entry,
@@ -233,7 +283,7 @@ async fn compose(
 
 /// Stores a rejected report of ours again, as plain text. Returns false when the message is not
 /// such a report.
-pub(super) async fn resend_as_text(
+pub(in crate::relay::scheduler) async fn resend_as_text(
     context: &Context,
     settings: &Snapshot,
     entry: &Entry,
@@ -261,7 +311,7 @@ pub(super) async fn resend_as_text(
 }
 
 /// Stores a report and hands it to the scheduler. Returns its queue id.
-pub(super) async fn enqueue(
+pub(in crate::relay::scheduler) async fn enqueue(
     context: &Context,
     mut draft: crate::storage::spool::Draft,
     report: dsn::ReportMessage,
@@ -276,7 +326,7 @@ pub(super) async fn enqueue(
 /// Returns true when `tls = "forced"` applied to the message, inbound or outbound. A report may
 /// take a route without TLS, so it must not return the content then. `connector` is the one that
 /// the attempt used.
-pub(super) fn is_confidential(
+pub(in crate::relay::scheduler) fn is_confidential(
     settings: &Snapshot,
     envelope: &Envelope,
     connector: &Connector,
@@ -290,7 +340,10 @@ pub(super) fn is_confidential(
 }
 
 /// Returns at most `most` octets from the front of a message; none when its content is damaged.
-pub(super) async fn read_front(entry: &Entry, most: usize) -> Result<Vec<u8>, SpoolError> {
+pub(in crate::relay::scheduler) async fn read_front(
+    entry: &Entry,
+    most: usize,
+) -> Result<Vec<u8>, SpoolError> {
     match front(&entry.body, most).await {
         // The spool has quarantined it and logged it.
         Err(SpoolError::Damaged { .. } | SpoolError::Missing(_)) => Ok(Vec::new()),

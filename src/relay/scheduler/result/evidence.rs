@@ -13,6 +13,7 @@ use crate::policy::connector::exception;
 use crate::policy::failure::{self, Cause, Failure, RequireTlsUnmet};
 use crate::relay::outbound::{Attempt, AttemptResult, RecipientResult};
 use crate::relay::running_config::Snapshot;
+use crate::relay::scheduler::context::Context;
 use crate::smtp::address::Host;
 use crate::smtp::envelope::{AttemptFailure, Envelope, QueueId};
 use crate::smtp::reply::{EnhancedStatusCode, Reply, Status};
@@ -21,9 +22,6 @@ use crate::storage::evidence::{
     PolicyRecord, RecordedOutcome, SessionRecord, UnmetDemand, cut,
 };
 use crate::storage::spool::{Entry, SpoolError};
-
-use super::Context;
-use super::orders::OrderRefused;
 
 /// The interval between two checks if evidence can be written again.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
@@ -279,7 +277,7 @@ fn without_mail(failure: &Failure) -> Option<SessionRecord> {
 
 /// Stores the record of acceptance, if it is not written yet: evidence may have been off when the
 /// message was first tried. Returns false when that fails.
-pub(super) async fn write_acceptance(
+pub(in crate::relay::scheduler) async fn write_acceptance(
     context: &Context,
     entry: &Entry,
     envelope: &mut Envelope,
@@ -296,8 +294,22 @@ pub(super) async fn write_acceptance(
     true
 }
 
+/// The reason for which evidence of a removal could not be stored.
+#[derive(Debug, thiserror::Error)]
+pub(in crate::relay::scheduler) enum EvidenceFailure {
+    /// The message could not be read.
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
+    /// The process is ending, and evidence is not written any more.
+    #[error("the daemon is stopping")]
+    Stopping,
+}
+
 /// Stores evidence of the open recipients of a message that an operator removes.
-pub(super) async fn write_removal(context: &Context, id: QueueId) -> Result<(), OrderRefused> {
+pub(in crate::relay::scheduler) async fn write_removal(
+    context: &Context,
+    id: QueueId,
+) -> Result<(), EvidenceFailure> {
     if !context.evidence.is_kept() {
         return Ok(());
     }
@@ -359,12 +371,12 @@ pub(super) async fn write_removal(context: &Context, id: QueueId) -> Result<(), 
         .evidence
         .write_all(records)
         .await
-        .map_err(|_| OrderRefused::Stopping)
+        .map_err(|_| EvidenceFailure::Stopping)
 }
 
 /// Waits until evidence can be written. Returns false when the process ends first. A report stored
 /// before its evidence would be sent twice if the process ended in between.
-pub(super) async fn wait_for_evidence(context: &Context) -> bool {
+pub(in crate::relay::scheduler) async fn wait_for_evidence(context: &Context) -> bool {
     while context.evidence.is_stuck() {
         if context.ending.is_cancelled() {
             return false;

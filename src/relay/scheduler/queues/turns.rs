@@ -1,126 +1,29 @@
-//! The queues of the destinations: the order of due messages, concurrency and backoff.
+//! The turns of the queues: which destination has a job next, and what the end of an attempt
+//! changes.
 //!
-//! An item that is not due waits in one list by time, and a due one in the queue of its
-//! destination. The queues are served round robin. No step looks further than the front of a list.
-//! Time comes in as an argument and jobs come out: no clock, no I/O, no tasks, so tests need not
-//! wait.
+//! The queues are served round robin. No step looks further than the front of a list.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashSet};
 use std::time::{Duration, Instant};
 
 use crate::smtp::address::Host;
 use crate::smtp::envelope::QueueId;
 
-mod attempts;
-mod ids;
-mod item;
-mod parked;
-mod part;
-mod queue;
-mod share;
-
-use attempts::Attempts;
-pub(super) use attempts::{AttemptId, ShareUse};
-pub(super) use ids::AttemptToken;
-use ids::{DestinationId, DueKey};
-pub(super) use item::{Destination, Item, Job, Placement};
-use parked::Parked;
-pub(super) use part::{CurrentBackoff, Part};
-pub(super) use queue::Health;
-use queue::{DestinationQueue, Millis, Spread};
-pub use share::Share;
-
-/// The queues of all destinations.
-#[derive(Debug)]
-pub(super) struct DestinationQueues<T> {
-    all: HashMap<DestinationId, DestinationQueue>,
-    names: HashMap<Destination, DestinationId>,
-    /// The queues of refused parts of a destination.
-    parts: HashMap<(DestinationId, Part), DestinationId>,
-    /// The items that are not due, by time and by arrival.
-    parked: BTreeMap<(Millis, u64), Parked<T>>,
-    /// The items that are due.
-    due: BTreeMap<DueKey, Item<T>>,
-    /// The due items whose next deadline is a report of delay, by deadline; the value is the due
-    /// time.
-    delays: BTreeMap<DueKey, Millis>,
-    /// The other due items, by the time at which they expire; the value is the due time.
-    expiries: BTreeMap<DueKey, Millis>,
-    /// The queues that may have a job now: first `first_turns`, which waited for a place, then
-    /// `turn`.
-    first_turns: VecDeque<DestinationId>,
-    turn: VecDeque<DestinationId>,
-    /// The times at which queues may have a job next.
-    wakes: BTreeSet<(Millis, DestinationId)>,
-    attempts: Attempts,
-    serial: u64,
-    opened: u64,
-    /// The number of reloads.
-    generation: u64,
-    start: Instant,
-    spread: Spread,
-}
+use super::attempts::ShareUse;
+use super::ids::{AttemptId, AttemptToken, DestinationId, DueKey, Millis};
+use super::item::{Destination, Item, Job, Placement};
+use super::part::CurrentBackoff;
+use super::parts::REMEMBERED_MAX;
+use super::queue::{DestinationQueue, Health};
+use super::table::{DestinationQueues, first};
 
 /// The time for which a destination is remembered after its last attempt or the end of its backoff,
 /// unless there are more than [`REMEMBERED_MAX`].
 const REMEMBERED: Millis = 15 * 60 * 1000;
-/// The most destination queues that are kept while empty.
-const REMEMBERED_MAX: usize = 10_000;
 /// The length of a queue from which a new message is not tried soon.
 const SOON: usize = 1000;
 
 impl<T> DestinationQueues<T> {
-    /// Creates the queues, empty, for `attempts` concurrent attempts. No later time lies before
-    /// `start`. `spread` adds the random part to a backoff.
-    pub(super) fn new(start: Instant, spread: Spread, attempts: u32) -> Self {
-        Self {
-            all: HashMap::new(),
-            names: HashMap::new(),
-            parts: HashMap::new(),
-            parked: BTreeMap::new(),
-            due: BTreeMap::new(),
-            delays: BTreeMap::new(),
-            expiries: BTreeMap::new(),
-            first_turns: VecDeque::new(),
-            turn: VecDeque::new(),
-            wakes: BTreeSet::new(),
-            attempts: Attempts::new(attempts),
-            serial: 0,
-            opened: 0,
-            generation: 0,
-            start,
-            spread,
-        }
-    }
-
-    fn millis(&self, at: Instant) -> Millis {
-        at.saturating_duration_since(self.start)
-            .as_millis()
-            .try_into()
-            .unwrap_or(Millis::MAX)
-    }
-
-    fn instant(&self, at: Millis) -> Instant {
-        self.start + Duration::from_millis(at)
-    }
-
-    /// The number of waiting items.
-    pub(super) fn len(&self) -> usize {
-        self.parked.len() + self.due.len()
-    }
-
-    /// Adds an item, to be tried at `due`.
-    pub(super) fn push(&mut self, item: Item<T>, due: Instant) {
-        self.serial += 1;
-        let due = self.millis(due);
-        self.park(item, due, self.serial);
-    }
-
-    fn park(&mut self, item: Item<T>, due: Millis, serial: u64) {
-        let parked = Parked::new(item, due, |at| self.millis(at));
-        self.parked.insert((parked.at(), serial), parked);
-    }
-
     /// Puts a due item into the queue of its destination.
     fn admit(
         &mut self,
@@ -154,53 +57,10 @@ impl<T> DestinationQueues<T> {
         self.insert(part.unwrap_or(id), item, due, serial);
     }
 
-    fn insert(&mut self, id: DestinationId, item: Item<T>, due: Millis, serial: u64) {
-        let deadline = self.millis(item.deadline);
-        let Some(queue) = self.all.get_mut(&id) else {
-            return;
-        };
-        queue.waiting += 1;
-        self.deadlines(&item).insert(
-            DueKey {
-                queue: id,
-                at: deadline,
-                serial,
-            },
-            due,
-        );
-        self.due.insert(
-            DueKey {
-                queue: id,
-                at: due,
-                serial,
-            },
-            item,
-        );
-        self.take_turn(id);
-    }
-
-    fn open(&mut self, destination: Destination) -> DestinationId {
-        self.opened += 1;
-        let id = DestinationId(self.opened);
-        self.names.insert(destination.clone(), id);
-        self.all.insert(id, DestinationQueue::new(destination));
-        id
-    }
-
-    fn take_turn(&mut self, id: DestinationId) {
-        let Some(queue) = self.all.get_mut(&id) else {
-            return;
-        };
-        if !queue.in_turn {
-            queue.in_turn = true;
-            self.turn.push_back(id);
-        }
-    }
-
     /// Returns the next job, round robin over the queues, or `None` until
     /// [`DestinationQueues::next_wake`] or the end of an attempt. `place` returns the destination
     /// of mail for a domain.
-    pub(super) fn next(
+    pub(in crate::relay::scheduler) fn next(
         &mut self,
         now: Instant,
         placement: impl Fn(&Host) -> Placement,
@@ -307,23 +167,6 @@ impl<T> DestinationQueues<T> {
         next(&self.delays).into_iter().chain(end).min()
     }
 
-    /// Returns the index that holds the deadline of a due item.
-    fn deadlines(&mut self, item: &Item<T>) -> &mut BTreeMap<DueKey, Millis> {
-        if item.deadline < item.expires {
-            &mut self.delays
-        } else {
-            &mut self.expiries
-        }
-    }
-
-    fn remove(&mut self, key: DueKey) -> Option<Item<T>> {
-        let item = self.due.remove(&key)?;
-        let at = self.millis(item.deadline);
-        self.deadlines(&item).remove(&DueKey { at, ..key });
-        self.all.get_mut(&key.queue)?.waiting -= 1;
-        Some(item)
-    }
-
     /// Suspends a queue without a job: removes it, or sets the time at which it may have one.
     fn suspend(&mut self, id: DestinationId, now: Millis) {
         let Some(queue) = self.all.get(&id) else {
@@ -395,7 +238,10 @@ impl<T> DestinationQueues<T> {
 
     /// Removes the waiting items of these messages and returns them with their due times. It scans
     /// every waiting item, so it is for operators' orders only.
-    pub(super) fn take(&mut self, ids: &HashSet<QueueId>) -> Vec<(Item<T>, Instant)> {
+    pub(in crate::relay::scheduler) fn take(
+        &mut self,
+        ids: &HashSet<QueueId>,
+    ) -> Vec<(Item<T>, Instant)> {
         let wanted = self.due.iter().filter(|(_, item)| ids.contains(&item.id));
         let keys: Vec<DueKey> = wanted.map(|(key, _)| *key).collect();
         for key in &keys {
@@ -421,7 +267,7 @@ impl<T> DestinationQueues<T> {
     /// Applies a new configuration: clears every backoff, and routes every item again. `rebase`
     /// recomputes the deadlines of an item. Running attempts still count towards limits, but their
     /// results say nothing about destinations.
-    pub(super) fn reload(&mut self, rebase: impl Fn(&mut Item<T>)) {
+    pub(in crate::relay::scheduler) fn reload(&mut self, rebase: impl Fn(&mut Item<T>)) {
         self.generation += 1;
         self.delays.clear();
         self.expiries.clear();
@@ -453,7 +299,7 @@ impl<T> DestinationQueues<T> {
     }
 
     /// Returns true when a message that is due now would be tried soon.
-    pub(super) fn is_tried_soon(
+    pub(in crate::relay::scheduler) fn is_tried_soon(
         &self,
         destination: &Destination,
         host: &Host,
@@ -468,7 +314,7 @@ impl<T> DestinationQueues<T> {
 
     /// Returns the end of the backoff of mail for a domain, with its reason; `None` when there is
     /// no backoff.
-    pub(super) fn backoff(
+    pub(in crate::relay::scheduler) fn backoff(
         &self,
         destination: &Destination,
         host: &Host,
@@ -480,7 +326,7 @@ impl<T> DestinationQueues<T> {
     }
 
     /// Clears the backoff of a destination, and of the parts that mail for a domain belongs to.
-    pub(super) fn clear_backoff(
+    pub(in crate::relay::scheduler) fn clear_backoff(
         &mut self,
         destination: &Destination,
         host: &Host,
@@ -500,7 +346,7 @@ impl<T> DestinationQueues<T> {
 
     /// Returns the time at which to call [`DestinationQueues::next`] again, if no event comes
     /// first.
-    pub(super) fn next_wake(&self) -> Option<Instant> {
+    pub(in crate::relay::scheduler) fn next_wake(&self) -> Option<Instant> {
         let parked = self.parked.first_key_value().map(|((at, _), _)| *at);
         let slow = self.attempts.next_slow();
         let next = self
@@ -516,7 +362,7 @@ impl<T> DestinationQueues<T> {
 
     /// Ends an attempt. `health` is what it showed of the destination. A destination that is down
     /// gets a backoff by the steps of `[queue] retry`, one for each failure in a row.
-    pub(super) fn finished(
+    pub(in crate::relay::scheduler) fn finished(
         &mut self,
         token: AttemptToken,
         now: Instant,
@@ -542,37 +388,22 @@ impl<T> DestinationQueues<T> {
     }
 
     /// Changes the most attempts that may run. Running attempts continue.
-    pub(super) fn resize(&mut self, attempts: u32) {
+    pub(in crate::relay::scheduler) fn resize(&mut self, attempts: u32) {
         self.attempts.resize(attempts);
     }
 
     /// Returns the slow attempts that must end so that other destinations get a place, each once.
     /// `may` returns true for an attempt that has not started to send its message. Call it after
     /// [`DestinationQueues::next`] returned `None`.
-    pub(super) fn choose_to_end(&mut self, may: impl Fn(AttemptId) -> bool) -> Vec<AttemptId> {
+    pub(in crate::relay::scheduler) fn choose_to_end(
+        &mut self,
+        may: impl Fn(AttemptId) -> bool,
+    ) -> Vec<AttemptId> {
         self.attempts.choose_to_end(&self.all, may)
     }
 
     /// Returns the use of each share of the attempts.
-    pub(super) fn in_use(&self) -> [ShareUse; 2] {
+    pub(in crate::relay::scheduler) fn in_use(&self) -> [ShareUse; 2] {
         self.attempts.in_use()
     }
 }
-
-/// Returns the first entry of a queue.
-fn first<V>(map: &BTreeMap<DueKey, V>, queue: DestinationId) -> Option<DueKey> {
-    let key = map
-        .range(
-            DueKey {
-                queue,
-                at: 0,
-                serial: 0,
-            }..,
-        )
-        .next()?
-        .0;
-    (key.queue == queue).then_some(*key)
-}
-
-#[cfg(test)]
-mod tests;

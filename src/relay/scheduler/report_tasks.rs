@@ -5,62 +5,25 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
-use crate::policy::relay_access;
-use crate::relay::running_config::Snapshot;
-use crate::smtp::address::{Mailbox, ReversePath};
+use crate::smtp::address::Mailbox;
 use crate::smtp::dsn::{self, DigestEntry, Excerpt};
-use crate::smtp::envelope::{AttemptFailure, ClientOrigin, Envelope, QueueId, ReportForm};
+use crate::smtp::envelope::{AttemptFailure, QueueId, ReportForm};
 use crate::storage::spool::{Entry, SpoolError};
 
-use super::evidence_records::{wait_for_evidence, write_acceptance};
-use super::report_queue::{Addressee, OwedReports, ReportRates};
-use super::result::write_state;
+use super::active_message::ActiveMessage;
+use super::context::{Context, Event};
+use super::report_queue::ReportRates;
+use super::result::{
+    self, RateCheck, StoreResult, postmaster, store_reports, wait_for_evidence, write_acceptance,
+    write_state,
+};
 use super::retry_schedule::wait;
-use super::{ActiveMessage, Context, Event, sender_reports};
+use super::state::SchedulerState;
 
 /// The wait before a message is read again that could not be read from the spool.
 const SPOOL_PAUSE: Duration = Duration::from_mins(1);
 /// The most octets of a failed message that are read for the digest.
 const FRONT_MAX: usize = 64 * 1024;
-
-/// Returns the reports owed about a message of `octets`. `wait` is the time for which its report
-/// waits for reports about its other recipients.
-pub(super) fn owed_reports(
-    envelope: &Envelope,
-    octets: u64,
-    settings: &Snapshot,
-    wait: Duration,
-) -> OwedReports {
-    let owed = || {
-        envelope
-            .recipients
-            .iter()
-            .filter_map(|recipient| recipient.owed.as_deref())
-    };
-    match (&envelope.reverse_path, owed().map(|last| last.at).min()) {
-        (_, None) => OwedReports::Nothing,
-        (ReversePath::Mailbox(sender), Some(_)) => {
-            let to = Addressee {
-                host: sender.host().clone(),
-                origin: envelope.origin,
-            };
-            let is_over = !envelope
-                .recipients
-                .iter()
-                .any(|recipient| recipient.state.is_open());
-            let kept = (is_over && envelope.origin == ClientOrigin::Stranger).then_some(octets);
-            OwedReports::Report { to, wait, kept }
-        }
-        (ReversePath::Null, Some(since)) => {
-            let age =
-                Duration::try_from(since.duration_until(Timestamp::now())).unwrap_or_default();
-            OwedReports::Digest {
-                wait: settings.config.queue.postmaster_digest.saturating_sub(age),
-                octets,
-            }
-        }
-    }
-}
 
 /// The subject of a running report task.
 enum ReportSubject {
@@ -101,7 +64,7 @@ impl Drop for ReportGuard {
     }
 }
 
-impl super::Scheduler {
+impl SchedulerState {
     /// Starts tasks for the reports and the digest that are due.
     pub(super) fn begin_reports(&mut self) {
         let (now, rates) = (
@@ -119,36 +82,17 @@ impl super::Scheduler {
                     .next_report(now, &mut limiter, rates, |id| self.ordered.contains(&id))
             };
             let Some(id) = next else { break };
-            let message = self.begin(id);
+            let message = self.begin_job(id);
             self.jobs += 1;
             self.tasks.spawn(report(Arc::clone(&self.context), message));
         }
         if self.may_begin()
             && let Some(ids) = self.owed.next_digest(now, |id| self.ordered.contains(&id))
         {
-            let messages = ids.iter().map(|id| self.begin(*id)).collect();
+            let messages = ids.iter().map(|id| self.begin_job(*id)).collect();
             self.jobs += 1;
             self.tasks
                 .spawn(digest(Arc::clone(&self.context), messages));
-        }
-    }
-
-    /// Counts another job on a message and returns the message.
-    fn begin(&mut self, id: QueueId) -> Arc<ActiveMessage> {
-        *self.active.entry(id).or_default() += 1;
-        self.active_message(id)
-    }
-
-    /// Queues the reports that a message from the spool still owes.
-    pub(super) fn queue_owed_reports(&mut self, id: QueueId, envelope: &Envelope, octets: u64) {
-        let owed = owed_reports(
-            envelope,
-            octets,
-            &self.context.running.load(),
-            Duration::ZERO,
-        );
-        if !matches!(owed, OwedReports::Nothing) {
-            self.owed.update(id, owed, Instant::now());
         }
     }
 }
@@ -160,11 +104,7 @@ async fn report(context: Arc<Context>, message: Arc<ActiveMessage>) {
         job: Some(ReportSubject::Report(message.id)),
     };
     let id = message.id;
-    let again = match message
-        .entry
-        .get_or_try_init(|| super::delivery::load(&context, &message))
-        .await
-    {
+    let again = match message.load(&*context.spool).await {
         Ok(entry) => store(&context, &message, entry).await,
         // The report returns no content. The next attempt bounces the pending recipients.
         Err(SpoolError::Damaged {
@@ -207,15 +147,7 @@ async fn store(context: &Context, message: &ActiveMessage, entry: &Entry) -> Opt
         settings.config.queue.expire,
         Timestamp::now(),
     );
-    let stored = sender_reports::store(
-        context,
-        &settings,
-        entry,
-        envelope,
-        until,
-        sender_reports::RateCheck::Done,
-    )
-    .await;
+    let stored = store_reports(context, &settings, entry, envelope, until, RateCheck::Done).await;
     // Before the message may leave the queue.
     if !write_acceptance(context, entry, envelope).await {
         return None;
@@ -223,9 +155,9 @@ async fn store(context: &Context, message: &ActiveMessage, entry: &Entry) -> Opt
     // If this write fails, `envelope` in memory still keeps a later attempt from reporting again.
     write_state(context, entry.id, envelope).await;
     match stored {
-        sender_reports::StoreResult::All => None,
-        sender_reports::StoreResult::OverRate => Some(Duration::ZERO),
-        sender_reports::StoreResult::Failed => Some(wait(&settings.config.queue.retry, 1)),
+        StoreResult::All => None,
+        StoreResult::OverRate => Some(Duration::ZERO),
+        StoreResult::Failed => Some(wait(&settings.config.queue.retry, 1)),
     }
 }
 
@@ -300,7 +232,7 @@ async fn digest_entry(
         return Err(SpoolError::Closed);
     }
     drop(state);
-    let front = sender_reports::read_front(&entry, FRONT_MAX).await?;
+    let front = result::read_front(&entry, FRONT_MAX).await?;
     let excerpt = Excerpt::of(entry.id, report, &front);
     Ok(Some(DigestEntry {
         id: entry.id,
@@ -309,14 +241,6 @@ async fn digest_entry(
         recipients,
         excerpt,
     }))
-}
-
-/// Returns the mailbox for mail to the postmaster.
-pub(super) fn postmaster(settings: &Snapshot) -> Mailbox {
-    let config = &settings.config;
-    let local =
-        relay_access::local_mailbox(config.relay_rules(&settings.connectors), &config.postmaster);
-    local.unwrap_or_else(|| config.postmaster.clone())
 }
 
 /// Writes, stores and queues a digest.
@@ -331,7 +255,7 @@ async fn store_digest(context: &Context, lost: &[DigestEntry]) -> Result<(), Spo
         lost,
         draft.id(),
     );
-    let report_id = sender_reports::enqueue(context, draft, report).await?;
+    let report_id = result::enqueue_report(context, draft, report).await?;
     context.reports.digest();
     tracing::warn!(messages = lost.len(), %report_id, %to, "digest of failed mail queued for the postmaster");
     Ok(())

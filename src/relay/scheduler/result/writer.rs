@@ -1,169 +1,56 @@
-//! Stores the result of an attempt, or of a deadline: the state of each recipient, the next
-//! attempt, or the removal.
-//!
-//! The order of writes matters. A report to the sender is stored before its recipient is marked as
-//! failed, or is recorded as owed in the same write. Evidence is stored before the queue has the
-//! result. A message is removed only when no recipient is open and no report is owed.
+//! Collects the outcomes of one attempt: the new state of each recipient, its log line, its
+//! evidence and its report.
 
-mod write;
-
-use std::sync::Arc;
 use std::time::Instant;
 
 use jiff::Timestamp;
 
-use crate::config::{Connector, WarnAfter, write_duration};
+use crate::config::{Connector, write_duration};
 use crate::policy::failure::{Persistence, RecipientOutcome};
 use crate::relay::outbound::{Attempt, AttemptResult, RecipientResult};
 use crate::relay::running_config::Snapshot;
+use crate::relay::scheduler::attempt_failure::{attempt_failure, host, is_of_content};
+use crate::relay::scheduler::deadlines::warn_at;
+use crate::relay::scheduler::retry_schedule::wait;
 use crate::smtp::dsn::{self, Action};
 use crate::smtp::envelope::{AttemptFailure, Envelope, Recipient, RecipientState};
-use crate::smtp::reply::{EnhancedStatusCode, Status};
+use crate::smtp::reply::{EnhancedStatusCode, Reply, Status};
 use crate::storage::evidence;
 
-use super::attempt_failure::{attempt_failure, host, is_of_content};
-use super::delivery_log::DeliveryLog;
-use super::evidence_records::EvidenceBatch;
-use super::queues::Item;
-use super::retry_schedule::wait;
-use super::sender_reports::RecipientChange;
-use super::{ActiveMessage, Context};
-pub(super) use write::write_state;
+use super::dsn::RecipientChange;
+use super::evidence::EvidenceBatch;
+use super::log::DeliveryLog;
+use super::remaining::RemainingWork;
 
-/// The work that remains for the recipients of an attempt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum RemainingWork {
-    /// No recipient is pending.
-    Nothing,
-    /// The process is ending and the result could not be stored. The next start continues from the
-    /// earlier state.
-    NotStored,
-    /// Another attempt.
-    Retry {
-        /// The time of the attempt.
-        due: Instant,
-        /// The next deadline: a report of delay, or the end of the message's time.
-        deadline: Instant,
-    },
-}
-
-impl RemainingWork {
-    /// Adds an attempt at `due` with a deadline; the earlier times win.
-    fn and(self, due: Instant, deadline: Instant) -> Self {
-        match self {
-            Self::Nothing | Self::NotStored => Self::Retry { due, deadline },
-            Self::Retry {
-                due: earlier,
-                deadline: sooner,
-            } => Self::Retry {
-                due: due.min(earlier),
-                deadline: deadline.min(sooner),
-            },
-        }
-    }
-}
-
-/// Stores the result of an attempt. A write that fails is retried. If the process ends first, the
-/// message is delivered again: it may arrive twice, but is never lost.
-pub(super) async fn store_result(
-    context: &Arc<Context>,
-    message: &ActiveMessage,
-    attempt: &Attempt,
-    report: &AttemptResult,
-    expires: Instant,
-) -> RemainingWork {
-    let settings = context.running.load();
-    let mut state = message.envelope.lock().await;
-    let envelope = state.get_or_insert_with(|| attempt.entry.envelope.clone());
-    let mut writer = ResultWriter::new(&settings, attempt, Some(report), expires, envelope);
-    for result in &report.results {
-        writer.add_result(envelope, result);
-    }
-    writer.finish(context, envelope).await
-}
-
-/// Handles the deadline of a message that cannot be tried now: reports the delay to the sender, or
-/// bounces an expired message. `down` is the reason of the destination's backoff, if it is in one.
-pub(super) async fn store_deadline(
-    context: &Arc<Context>,
-    message: &ActiveMessage,
-    attempt: &Attempt,
-    down: Option<AttemptFailure>,
-    due: Instant,
-    expires: Instant,
-) -> RemainingWork {
-    let settings = context.running.load();
-    let mut state = message.envelope.lock().await;
-    let envelope = state.get_or_insert_with(|| attempt.entry.envelope.clone());
-    let mut writer = ResultWriter::new(&settings, attempt, None, expires, envelope);
-    for recipient in &attempt.recipients {
-        writer.add_deadline(envelope, *recipient, down.as_ref(), due);
-    }
-    writer.finish(context, envelope).await
-}
-
-/// Returns the time of the report of delay for a message that expires at `expires`, if one is due
-/// before that.
-pub(super) fn warn_at(settings: &Snapshot, expires: Instant) -> Option<Instant> {
-    let queue = &settings.config.queue;
-    match queue.warn_after {
-        WarnAfter::Age(age) if age < queue.expire => {
-            // A time before the start of the machine counts as now.
-            Some(
-                expires
-                    .checked_sub(queue.expire.saturating_sub(age))
-                    .unwrap_or_else(Instant::now),
-            )
-        }
-        WarnAfter::Age(_) | WarnAfter::Never => None,
-    }
-}
-
-/// Recomputes the deadlines of an item after `[queue] expire` changed. An item that is now expired
-/// gets a last attempt.
-pub(super) fn rebase_deadlines<T>(settings: &Snapshot, item: &mut Item<T>) {
-    let (before, expire) = (item.expire, settings.config.queue.expire);
-    let awaits_notice = item.deadline < item.expires;
-    let later = item.expires + expire.saturating_sub(before);
-    // A time before the start of the machine counts as now.
-    item.expires = later
-        .checked_sub(before.saturating_sub(expire))
-        .unwrap_or_else(Instant::now);
-    item.expire = expire;
-    item.deadline = warn_at(settings, item.expires)
-        .filter(|_| awaits_notice)
-        .unwrap_or(item.expires);
-}
-
-/// Collects the outcomes of one attempt and stores them (see [`ResultWriter::finish`]).
-struct ResultWriter<'a> {
-    settings: &'a Snapshot,
-    attempt: &'a Attempt,
+/// Collects the outcomes of one attempt, until they are stored.
+pub(super) struct ResultWriter<'a> {
+    pub(super) settings: &'a Snapshot,
+    pub(super) attempt: &'a Attempt,
     /// The connector that the attempt used.
-    connector: &'a Connector,
-    now: Instant,
-    expires: Instant,
-    warn_at: Option<Instant>,
-    remaining: RemainingWork,
-    failed: Vec<RecipientChange>,
-    late: Vec<RecipientChange>,
-    held: Vec<RecipientChange>,
-    relayed: Vec<RecipientChange>,
-    evidence: EvidenceBatch<'a>,
+    pub(super) connector: &'a Connector,
+    pub(super) now: Instant,
+    pub(super) expires: Instant,
+    pub(super) warn_at: Option<Instant>,
+    pub(super) remaining: RemainingWork,
+    pub(super) failed: Vec<RecipientChange>,
+    pub(super) late: Vec<RecipientChange>,
+    pub(super) held: Vec<RecipientChange>,
+    pub(super) relayed: Vec<RecipientChange>,
+    pub(super) evidence: EvidenceBatch<'a>,
     /// The states before the attempt, to restore when the result cannot be stored.
-    before: Vec<PreviousState>,
+    pub(super) before: Vec<PreviousState>,
 }
 
 /// The state of a recipient before an attempt.
-struct PreviousState {
-    at: usize,
-    state: RecipientState,
-    owed: Option<Box<AttemptFailure>>,
+pub(super) struct PreviousState {
+    pub(super) at: usize,
+    pub(super) state: RecipientState,
+    pub(super) owed: Option<Box<AttemptFailure>>,
 }
 
 impl<'a> ResultWriter<'a> {
     /// Starts a result. `report` is `None` for a deadline without an attempt.
-    fn new(
+    pub(super) fn new(
         settings: &'a Snapshot,
         attempt: &'a Attempt,
         report: Option<&'a AttemptResult>,
@@ -211,7 +98,7 @@ impl<'a> ResultWriter<'a> {
     }
 
     /// Adds the outcome of one recipient.
-    fn add_result(&mut self, envelope: &mut Envelope, result: &'a RecipientResult) {
+    pub(super) fn add_result(&mut self, envelope: &mut Envelope, result: &'a RecipientResult) {
         let all = envelope.recipients.len();
         let Some(recipient) = envelope.recipients.get_mut(result.recipient) else {
             return;
@@ -313,7 +200,7 @@ impl<'a> ResultWriter<'a> {
     }
 
     /// Adds a recipient whose deadline has passed.
-    fn add_deadline(
+    pub(super) fn add_deadline(
         &mut self,
         envelope: &mut Envelope,
         at: usize,
@@ -390,12 +277,7 @@ impl<'a> ResultWriter<'a> {
 
     /// Adds a report of relaying (RFC 3461 §6.2) when the sender requested one and the host does
     /// not offer DSN.
-    fn relay(
-        &mut self,
-        result: &RecipientResult,
-        recipient: &Recipient,
-        reply: &crate::smtp::reply::Reply,
-    ) {
+    fn relay(&mut self, result: &RecipientResult, recipient: &Recipient, reply: &Reply) {
         let Some(via) = result.via.as_ref().filter(|via| !via.offers_dsn) else {
             return;
         };

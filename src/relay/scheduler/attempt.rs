@@ -1,0 +1,102 @@
+//! Builds an attempt for the recipients of one domain, and runs it in [`crate::relay::outbound`].
+
+use std::sync::Arc;
+
+use crate::relay::outbound::{Attempt, AttemptLimit, AttemptResult};
+use crate::smtp::address::Host;
+use crate::smtp::envelope::{Envelope, Recipient, RecipientState};
+use crate::storage::spool::Entry;
+
+use super::context::{Context, Event};
+use super::health::health;
+use super::queues::{AttemptToken, Health};
+
+/// Returns the attempt for the pending recipients of one domain.
+pub(super) fn of_pending(entry: &Arc<Entry>, envelope: &Envelope, host: &Host) -> Attempt {
+    of_recipients(entry, envelope, host, RecipientState::is_pending)
+}
+
+/// Returns the attempt for the open recipients of one domain, held ones included.
+pub(super) fn of_open(entry: &Arc<Entry>, envelope: &Envelope, host: &Host) -> Attempt {
+    of_recipients(entry, envelope, host, RecipientState::is_open)
+}
+
+/// Returns the attempt for the recipients of one domain whose state satisfies `which`.
+fn of_recipients(
+    entry: &Arc<Entry>,
+    envelope: &Envelope,
+    host: &Host,
+    which: impl Fn(&RecipientState) -> bool,
+) -> Attempt {
+    let apart = |at: &usize| {
+        matches!(
+            envelope.recipients[*at].state,
+            RecipientState::Pending { apart: true, .. }
+        )
+    };
+    let mine = |(at, recipient): (usize, &Recipient)| {
+        (which(&recipient.state) && recipient.mailbox.host() == host).then_some(at)
+    };
+    let recipients: Vec<usize> = envelope
+        .recipients
+        .iter()
+        .enumerate()
+        .filter_map(mine)
+        .collect();
+    let apart = recipients.iter().copied().filter(apart).collect();
+    Attempt {
+        entry: Arc::clone(entry),
+        recipients,
+        apart,
+        host: host.clone(),
+        may_be_last: false,
+    }
+}
+
+/// The connection slot of an attempt. It is given back on drop, even when the attempt panics.
+pub(super) struct AttemptSlot {
+    context: Arc<Context>,
+    token: Option<AttemptToken>,
+}
+
+impl AttemptSlot {
+    pub(super) fn new(context: &Arc<Context>, token: AttemptToken) -> Self {
+        Self {
+            context: Arc::clone(context),
+            token: Some(token),
+        }
+    }
+
+    fn give_back(mut self, health: Health) {
+        self.finish(health);
+    }
+
+    fn finish(&mut self, health: Health) {
+        if let Some(token) = self.token.take() {
+            // The channel is closed only when the process ends.
+            let _ = self.context.events.send(Event::Finished(token, health));
+        }
+    }
+}
+
+impl Drop for AttemptSlot {
+    fn drop(&mut self) {
+        self.finish(Health::Unknown);
+    }
+}
+
+/// Runs an attempt. Its slot is given back when the attempt ends, before its result is stored.
+pub(super) async fn run(
+    context: &Context,
+    attempt: &Attempt,
+    limit: &AttemptLimit,
+    slot: AttemptSlot,
+) -> AttemptResult {
+    let report = context
+        .outbound
+        .deliver_within(attempt.clone(), limit)
+        .await;
+    slot.give_back(health(attempt, &report));
+    (context.observer)(attempt, &report);
+    report
+}

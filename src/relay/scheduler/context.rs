@@ -1,0 +1,74 @@
+//! The parts of the relay that every task of the scheduler uses, and the events that the tasks send
+//! to its loop.
+
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::relay::outbound::{Attempt, AttemptResult, Outbound};
+use crate::relay::running_config::RunningConfig;
+use crate::smtp::envelope::QueueId;
+use crate::storage::evidence::Evidence;
+use crate::storage::spool::{Entry, Spool, StoredMessage};
+
+use super::active_message::LoadedMessage;
+use super::queues::{AttemptToken, Health, Item};
+use super::report_queue::{Limiter, OwedReports, ReportCounters};
+
+/// A callback for each attempt, called after the attempt ends and before its result is stored.
+pub type Observer = Arc<dyn Fn(&Attempt, &AttemptResult) + Send + Sync>;
+
+/// The parts of the relay that every delivery task uses.
+pub(super) struct Context {
+    pub(super) spool: Arc<dyn Spool>,
+    pub(super) evidence: Evidence,
+    pub(super) outbound: Arc<Outbound>,
+    pub(super) running: RunningConfig,
+    pub(super) observer: Observer,
+    pub(super) events: mpsc::UnboundedSender<Event>,
+    /// The rate limit of reports to senders.
+    pub(super) limiter: Mutex<Limiter>,
+    /// The counts of reports.
+    pub(super) reports: ReportCounters,
+    /// The octets of content in memory, at most [`super::active_message::MEMORY_MAX`].
+    pub(super) in_memory: Arc<AtomicU64>,
+    /// Cancelled at shutdown: no job starts any more, and a write that fails is not retried.
+    pub(super) ending: CancellationToken,
+}
+
+/// A message from a delivery task to the scheduler. The number of jobs bounds the number of events
+/// in the channel.
+pub(super) enum Event {
+    /// An attempt has ended, and its connection slot is free.
+    Finished(AttemptToken, Health),
+    /// The result of a job is stored. The item is queued again for the given time, if recipients
+    /// remain.
+    Settled(QueueId, Option<(Item<LoadedMessage>, Instant)>),
+    /// A report was stored in the spool and is to be delivered.
+    Report(Box<Entry>),
+    /// The reports that a message owes have changed; the change is stored.
+    ReportsOwed(QueueId, OwedReports),
+    /// A report task has ended. A time means that a report is still owed and is retried after it.
+    Reported(QueueId, Option<Duration>),
+    /// A digest task has ended.
+    Digested {
+        /// The messages that the task worked on.
+        ids: Vec<QueueId>,
+        /// The messages among them that still need a digest.
+        remaining: Vec<QueueId>,
+    },
+    /// An operator's order on one message has ended.
+    Ordered(QueueId, AfterOrder),
+}
+
+/// The work that remains for a message after an order.
+pub(super) enum AfterOrder {
+    Nothing,
+    /// The items from before the order.
+    SameItems(Vec<(Item<LoadedMessage>, Instant)>),
+    /// The items of its new envelope.
+    Requeue(Box<StoredMessage>),
+}

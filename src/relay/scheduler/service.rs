@@ -1,0 +1,229 @@
+//! The task that owns the queue: it waits for events, and starts what is due.
+
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::relay::outbound::Outbound;
+use crate::relay::running_config::RunningConfig;
+use crate::smtp::envelope::QueueId;
+use crate::storage::evidence::Evidence;
+use crate::storage::spool::{Entry, Spool, SpoolError};
+
+use super::context::{AfterOrder, Context, Event, Observer};
+use super::liveness::{self, SchedulerProbe, Workload};
+use super::operator::{self, Operator};
+use super::report_queue::{Limiter, ReportCounters};
+use super::spool_scan::read_spool;
+use super::state::SchedulerState;
+use super::usage::Usage;
+
+/// The task that owns the queue.
+pub struct Scheduler {
+    state: SchedulerState,
+    first_new: QueueId,
+    events: mpsc::UnboundedReceiver<Event>,
+    operator: Operator,
+    orders: mpsc::Receiver<operator::Request>,
+    liveness: SchedulerProbe,
+    probes: mpsc::Receiver<liveness::ProbeReply>,
+}
+
+impl std::fmt::Debug for Scheduler {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Scheduler")
+            .field("waiting", &self.state.queues.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Scheduler {
+    /// Creates a scheduler with an empty queue. Create it before any message is accepted: messages
+    /// with an id below the next free one count as left over from an earlier run.
+    #[must_use]
+    pub fn new(
+        spool: Arc<dyn Spool>,
+        evidence: Evidence,
+        outbound: Arc<Outbound>,
+        running: RunningConfig,
+        observer: Observer,
+    ) -> Self {
+        let (sender, events) = mpsc::unbounded_channel();
+        let (usage, reports) = (Usage::default(), ReportCounters::default());
+        let first_new = spool.draft().id();
+        let (operator, orders) = operator::channel(usage.clone(), reports.clone());
+        let (liveness, probes) = liveness::channel();
+        let context = Context {
+            spool,
+            evidence,
+            outbound,
+            running,
+            observer,
+            events: sender,
+            limiter: Mutex::new(Limiter::new(Instant::now())),
+            reports,
+            in_memory: Arc::new(AtomicU64::new(0)),
+            ending: CancellationToken::new(),
+        };
+        let state = SchedulerState::new(context, usage);
+        Self {
+            state,
+            first_new,
+            events,
+            operator,
+            orders,
+            liveness,
+            probes,
+        }
+    }
+
+    /// Returns the handle for operators' orders and queries.
+    #[must_use]
+    pub fn operator(&self) -> Operator {
+        self.operator.clone()
+    }
+
+    /// Returns the liveness probe of this scheduler.
+    #[must_use]
+    pub fn liveness(&self) -> SchedulerProbe {
+        self.liveness.clone()
+    }
+
+    /// Delivers the messages in the spool and those from `accepted` until `stop`. Then waits for
+    /// running attempts, at most `[timeouts] drain`. Undelivered messages stay in the spool.
+    ///
+    /// # Errors
+    /// An error of the spool while it is read at the start.
+    pub async fn run(
+        mut self,
+        mut accepted: mpsc::Receiver<Entry>,
+        stop: CancellationToken,
+    ) -> Result<(), SpoolError> {
+        let mut pages = read_spool(&self.state.context.spool, self.first_new);
+        let mut reading = true;
+        let running = self.state.context.running.clone();
+        loop {
+            self.state.dispatch();
+            self.state.begin_reports();
+            // When no job may start, the next event wakes the loop.
+            let wake = self
+                .state
+                .queues
+                .next_wake()
+                .into_iter()
+                .chain(self.state.owed.next_wake())
+                .min();
+            let wake = wake.filter(|_| self.state.may_begin());
+            let wake = wake.unwrap_or_else(|| Instant::now() + Duration::from_hours(1));
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                () = running.replaced() => self.state.reload(),
+                Some(event) = self.events.recv() => self.handle_event(event),
+                page = pages.recv(), if reading => match page {
+                    Some(page) => page?.into_iter().for_each(|stored| self.state.enqueue_stored(&stored)),
+                    None => reading = false,
+                },
+                Some(answer) = self.probes.recv() => self.answer_probe(answer),
+                // Orders wait until the whole spool is in memory, since an order works on both.
+                Some(request) = self.orders.recv(), if !reading => {
+                    while let Ok(entry) = accepted.try_recv() {
+                        self.state.enqueue_entry(entry);
+                    }
+                    self.state.handle_request(request);
+                }
+                entry = accepted.recv() => match entry {
+                    Some(entry) => self.state.enqueue_entry(entry),
+                    None => break,
+                },
+                () = tokio::time::sleep_until(wake.into()) => {}
+            }
+        }
+        // Messages accepted from now on wait in the spool for the next run.
+        drop(accepted);
+        self.orders.close();
+        self.drain().await;
+        Ok(())
+    }
+
+    fn handle_event(&mut self, event: Event) {
+        match event {
+            Event::Finished(token, health) => {
+                self.state.limits.remove(&token.attempt);
+                let settings = self.state.context.running.load();
+                self.state.queues.finished(
+                    token,
+                    Instant::now(),
+                    health,
+                    &settings.config.queue.retry,
+                );
+            }
+            Event::Report(entry) => self.state.enqueue_entry(*entry),
+            Event::ReportsOwed(id, debt) => self.state.owed.update(id, debt, Instant::now()),
+            Event::Reported(id, again) => {
+                self.state.jobs -= 1;
+                self.state.end_job(id);
+                self.state.owed.reported(id, again, Instant::now());
+            }
+            Event::Digested { ids, remaining } => {
+                self.state.jobs -= 1;
+                for id in ids {
+                    self.state.end_job(id);
+                }
+                self.state.owed.digested(remaining, Instant::now());
+            }
+            Event::Settled(id, remaining) => {
+                self.state.jobs -= 1;
+                self.state.end_job(id);
+                if let Some((item, due)) = remaining {
+                    self.state.enqueue(item, due);
+                }
+            }
+            Event::Ordered(id, remaining) => {
+                self.state.ordered.remove(&id);
+                self.state.end_job(id);
+                match remaining {
+                    AfterOrder::Nothing => {}
+                    AfterOrder::SameItems(items) => {
+                        for (item, due) in items {
+                            self.state.enqueue(item, due);
+                        }
+                    }
+                    AfterOrder::Requeue(stored) => self.state.enqueue_released(&stored),
+                }
+            }
+        }
+    }
+
+    /// Answers a liveness probe.
+    fn answer_probe(&self, answer: liveness::ProbeReply) {
+        // The caller may have given up waiting.
+        let _ = answer.send(Workload {
+            waiting: self.state.queues.len(),
+            under_way: self.state.jobs,
+        });
+    }
+
+    async fn drain(self) {
+        self.state.context.ending.cancel();
+        self.state.tasks.close();
+        let patience = self.state.context.running.load().config.timeouts.drain;
+        let waiting = self.state.tasks.len();
+        if waiting > 0 {
+            tracing::info!(deliveries = waiting, "waiting for running deliveries");
+        }
+        if tokio::time::timeout(patience, self.state.tasks.wait())
+            .await
+            .is_err()
+        {
+            let remaining = self.state.tasks.len();
+            tracing::warn!(
+                deliveries = remaining,
+                "deliveries were cut short; they are retried after the restart"
+            );
+        }
+    }
+}

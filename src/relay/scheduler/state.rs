@@ -1,0 +1,287 @@
+//! The queue in memory: the waiting messages, the running jobs, and the reports that are owed.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use tokio::sync::OnceCell;
+use tokio_util::task::TaskTracker;
+
+use crate::relay::outbound::AttemptLimit;
+use crate::relay::running_config::Snapshot;
+use crate::smtp::address::Host;
+use crate::smtp::envelope::{Envelope, QueueId, TlsRequirement};
+use crate::storage::spool::{Body, ClockJumps, Entry, StoredMessage};
+
+use super::active_message::{ActiveMessage, LoadedMessage, MEMORY_MAX};
+use super::context::Context;
+use super::deadlines::{rebase_deadlines, warn_at};
+use super::placement::placement;
+use super::queues::{AttemptId, Destination, DestinationQueues, Item};
+use super::report_queue::{OwedReports, ReportQueue};
+use super::result::owed_reports;
+use super::retry_schedule;
+use super::spool_scan::{PendingDomain, pending_domains};
+use super::usage::Usage;
+
+/// The most jobs besides attempts: results that are being stored, and messages that have reached a
+/// deadline.
+const WRITING_MAX: usize = 1000;
+
+/// The state of the scheduler, which its loop alone changes.
+pub(super) struct SchedulerState {
+    pub(super) context: Arc<Context>,
+    pub(super) clock_jumps: ClockJumps,
+    pub(super) queues: DestinationQueues<LoadedMessage>,
+    /// The messages with running jobs.
+    messages: HashMap<QueueId, Weak<ActiveMessage>>,
+    /// The number of running jobs for each message that has any.
+    pub(super) active: HashMap<QueueId, usize>,
+    /// The messages with an operator's order in progress.
+    pub(super) ordered: HashSet<QueueId>,
+    /// The messages whose reports are not stored yet.
+    pub(super) owed: ReportQueue,
+    /// The number of running jobs.
+    pub(super) jobs: usize,
+    /// The time limits of the running attempts.
+    pub(super) limits: HashMap<AttemptId, AttemptLimit>,
+    /// The use of the attempts, published for status and metrics.
+    pub(super) usage: Usage,
+    pub(super) tasks: TaskTracker,
+}
+
+impl SchedulerState {
+    /// Creates the state of an empty queue.
+    pub(super) fn new(context: Context, usage: Usage) -> Self {
+        let attempts = context.running.load().config.limits.delivery_attempts;
+        let now = Instant::now();
+        Self {
+            clock_jumps: context.spool.clock_jumps(),
+            queues: DestinationQueues::new(now, retry_schedule::spread, attempts),
+            messages: HashMap::new(),
+            active: HashMap::new(),
+            ordered: HashSet::new(),
+            owed: ReportQueue::new(now, context.reports.clone()),
+            jobs: 0,
+            limits: HashMap::new(),
+            usage,
+            tasks: TaskTracker::new(),
+            context: Arc::new(context),
+        }
+    }
+
+    /// Counts the end of a job on a message.
+    pub(super) fn end_job(&mut self, id: QueueId) {
+        if let Some(jobs) = self.active.get_mut(&id) {
+            *jobs -= 1;
+            if *jobs == 0 {
+                self.active.remove(&id);
+            }
+        }
+        if self
+            .messages
+            .get(&id)
+            .is_some_and(|message| message.strong_count() == 0)
+        {
+            self.messages.remove(&id);
+        }
+    }
+
+    /// Queues a message that an operator released. It is tried at once, even when its destination
+    /// is in backoff, and expires no earlier than the whole retry schedule from now, however old it
+    /// is.
+    pub(super) fn enqueue_released(&mut self, stored: &StoredMessage) {
+        let (now, settings) = (Instant::now(), self.context.running.load());
+        let longest = settings.config.queue.retry.iter().sum::<Duration>();
+        let expires = self
+            .expiry(&settings, now, stored.accepted)
+            .max(now + longest);
+        self.enqueue_until(stored, &settings, now, expires);
+        let is_relaxed = stored.envelope.tls == TlsRequirement::Relaxed;
+        for waiting in pending_domains(&stored.envelope) {
+            let destination = self.destination(&waiting.host);
+            self.queues
+                .clear_backoff(&destination, &waiting.host, is_relaxed);
+        }
+    }
+
+    /// Returns the time at which a message accepted at `accepted` expires.
+    fn expiry(&self, settings: &Snapshot, now: Instant, accepted: Timestamp) -> Instant {
+        now + settings
+            .config
+            .queue
+            .expire
+            .saturating_sub(self.clock_jumps.age(accepted, Timestamp::now()))
+    }
+
+    pub(super) fn enqueue_stored(&mut self, stored: &StoredMessage) {
+        let (now, settings) = (Instant::now(), self.context.running.load());
+        self.enqueue_until(
+            stored,
+            &settings,
+            now,
+            self.expiry(&settings, now, stored.accepted),
+        );
+    }
+
+    fn enqueue_until(
+        &mut self,
+        stored: &StoredMessage,
+        settings: &Snapshot,
+        now: Instant,
+        expires: Instant,
+    ) {
+        self.queue_owed_reports(stored.id, &stored.envelope, stored.size);
+        let warn_at = warn_at(settings, expires);
+        let is_relaxed = stored.envelope.tls == TlsRequirement::Relaxed;
+        for PendingDomain { host, next, warned } in pending_domains(&stored.envelope) {
+            let due = next
+                .map_or(now, |at| {
+                    now + retry_schedule::until(at, &settings.config.queue.retry)
+                })
+                .min(expires);
+            let deadline = warn_at.filter(|_| !warned).unwrap_or(expires);
+            let expire = settings.config.queue.expire;
+            self.enqueue(
+                Item {
+                    id: stored.id,
+                    host,
+                    is_relaxed,
+                    deadline,
+                    expires,
+                    expire,
+                    loaded: None,
+                },
+                due,
+            );
+        }
+    }
+
+    /// Queues a message that was just accepted. Its age counts from now, not from its timestamp,
+    /// since the system clock may have jumped in between.
+    pub(super) fn enqueue_entry(&mut self, entry: Entry) {
+        let (now, settings) = (Instant::now(), self.context.running.load());
+        let expires = now + settings.config.queue.expire;
+        let hosts = pending_domains(&entry.envelope);
+        let is_relaxed = entry.envelope.tls == TlsRequirement::Relaxed;
+        let message = self.keep_in_memory(entry);
+        if let (Some(message), true) = (&message.1, hosts.len() > 1) {
+            self.messages.insert(message.id, Arc::downgrade(message));
+        }
+        let deadline = warn_at(&settings, expires).unwrap_or(expires);
+        let expire = settings.config.queue.expire;
+        for PendingDomain { host, .. } in hosts {
+            let (id, loaded) = (message.0, message.1.clone());
+            self.enqueue(
+                Item {
+                    id,
+                    host,
+                    is_relaxed,
+                    deadline,
+                    expires,
+                    expire,
+                    loaded,
+                },
+                now,
+            );
+        }
+    }
+
+    /// Keeps a new message in memory for its first attempt, unless [`MEMORY_MAX`] is reached.
+    fn keep_in_memory(&self, entry: Entry) -> (QueueId, LoadedMessage) {
+        let held = match &entry.body {
+            Body::Memory(content) => content.len() as u64,
+            Body::File { .. } => 0,
+        };
+        let held = held
+            + entry
+                .envelope
+                .arrival
+                .as_ref()
+                .map_or(0, |arrival| arrival.json().len() as u64);
+        let in_memory = &self.context.in_memory;
+        if in_memory.load(Ordering::Relaxed) + held > MEMORY_MAX {
+            return (entry.id, None);
+        }
+        in_memory.fetch_add(held, Ordering::Relaxed);
+        let message = ActiveMessage::new(
+            entry.id,
+            OnceCell::new_with(Some(Arc::new(entry))),
+            held,
+            in_memory,
+        );
+        (message.id, Some(Arc::new(message)))
+    }
+
+    pub(super) fn enqueue(&mut self, mut item: Item<LoadedMessage>, due: Instant) {
+        let destination = self.destination(&item.host);
+        if item.loaded.is_some()
+            && !self
+                .queues
+                .is_tried_soon(&destination, &item.host, item.is_relaxed)
+        {
+            // The first attempt is not soon, so the content is read from the spool then.
+            item.loaded = None;
+        }
+        // The configuration may have been replaced while a job had this item.
+        let settings = self.context.running.load();
+        if item.expire != settings.config.queue.expire {
+            rebase_deadlines(&settings, &mut item);
+        }
+        self.queues.push(item, due);
+    }
+
+    /// Applies a new configuration to the waiting messages.
+    pub(super) fn reload(&mut self) {
+        let settings = self.context.running.load();
+        self.queues.resize(settings.config.limits.delivery_attempts);
+        self.queues.reload(|item| rebase_deadlines(&settings, item));
+    }
+
+    pub(super) fn destination(&self, host: &Host) -> Destination {
+        placement(&self.context.running.load(), host).destination
+    }
+
+    /// Returns true when another job may start. While evidence cannot be written, no job starts
+    /// beside a running one: its result could not be stored.
+    pub(super) fn may_begin(&self) -> bool {
+        let attempts = self.context.running.load().config.limits.delivery_attempts as usize;
+        self.jobs < attempts + WRITING_MAX && !(self.jobs > 0 && self.context.evidence.is_stuck())
+    }
+
+    /// Returns the message with this id, shared with other running jobs on it.
+    pub(super) fn active_message(&mut self, id: QueueId) -> Arc<ActiveMessage> {
+        if let Some(message) = self.messages.get(&id).and_then(Weak::upgrade) {
+            return message;
+        }
+        let message = Arc::new(ActiveMessage::new(
+            id,
+            OnceCell::new(),
+            0,
+            &self.context.in_memory,
+        ));
+        self.messages.insert(id, Arc::downgrade(&message));
+        message
+    }
+
+    /// Queues the reports that a message from the spool still owes.
+    fn queue_owed_reports(&mut self, id: QueueId, envelope: &Envelope, octets: u64) {
+        let owed = owed_reports(
+            envelope,
+            octets,
+            &self.context.running.load(),
+            Duration::ZERO,
+        );
+        if !matches!(owed, OwedReports::Nothing) {
+            self.owed.update(id, owed, Instant::now());
+        }
+    }
+
+    /// Counts another job on a message and returns the message.
+    pub(super) fn begin_job(&mut self, id: QueueId) -> Arc<ActiveMessage> {
+        *self.active.entry(id).or_default() += 1;
+        self.active_message(id)
+    }
+}
