@@ -30,6 +30,7 @@ mod sendmail;
 mod server_dialogues;
 mod simulation;
 mod spool;
+mod stores;
 mod structure;
 mod support;
 mod tlsrpt;

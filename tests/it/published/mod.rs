@@ -1,7 +1,7 @@
 //! What domains publish on the web: HTTPS hosts on loopback with certificates of every kind, found
 //! through a real name server.
 
-mod host;
+pub(crate) mod host;
 
 mod https;
 mod mta_sts;

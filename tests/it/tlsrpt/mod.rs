@@ -3,7 +3,7 @@
 
 mod counts;
 mod days;
-mod desk;
+pub(crate) mod desk;
 mod example;
 mod https;
 mod mail;
