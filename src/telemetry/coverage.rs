@@ -9,7 +9,7 @@ use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 
 use super::labels::Direction;
-use crate::policy::tls::{Clearance, TlsOutcome};
+use crate::policy::tls::{Assurance, Clearance};
 
 /// The number of days that are stored.
 pub const DAYS: usize = 14;
@@ -93,7 +93,7 @@ impl Coverage {
         self.add(
             connector,
             direction,
-            CoverageClass::of(clearance),
+            clearance.session().assurance().into(),
             recipients,
             Timestamp::now(),
         );
@@ -151,19 +151,27 @@ fn is_recent(day: Date, today: Date) -> bool {
     usize::try_from(days).is_ok_and(|days| days < DAYS)
 }
 
-#[derive(Debug, Clone, Copy)]
-enum CoverageClass {
+/// The class in which a recipient is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CoverageClass {
+    /// Without TLS.
     Clear,
+    /// With TLS; the peer did not prove its identity.
     Encrypted,
+    /// With TLS; the peer proved its identity.
     Verified,
 }
 
-impl CoverageClass {
-    fn of(clearance: &Clearance) -> Self {
-        match clearance.outcome() {
-            TlsOutcome::Clear(_) => Self::Clear,
-            TlsOutcome::Tls(_) if clearance.authentication().identifies() => Self::Verified,
-            TlsOutcome::Tls(_) => Self::Encrypted,
+impl From<Assurance> for CoverageClass {
+    fn from(assurance: Assurance) -> Self {
+        match assurance {
+            Assurance::None => Self::Clear,
+            // A trusted certificate alone proves no identity, since a public authority issues one
+            // to anybody.
+            Assurance::Encrypted | Assurance::Chain => Self::Encrypted,
+            Assurance::Name | Assurance::Pin | Assurance::DaneHost | Assurance::DaneDomain => {
+                Self::Verified
+            }
         }
     }
 }
@@ -173,7 +181,7 @@ mod tests {
     use super::*;
     use crate::policy::tls::{
         CertificateFacts, ChainFault, DaneFacts, Handshake, NamePattern, NoTls, PeerCertificate,
-        Pin, TlsFacts, TlsPolicy, TlsVersion, UncheckableKey, Verdict, judge,
+        Pin, TlsFacts, TlsOutcome, TlsPolicy, TlsVersion, UncheckableKey, Verdict, judge,
     };
 
     fn at(text: &str) -> Timestamp {

@@ -4,6 +4,7 @@
 //! `cargo test --test it SUBJECT::` runs one subject. `durability` is a program of its own, because
 //! it kills and traces the relay.
 
+mod assurance;
 mod bad_world;
 mod check;
 mod client_dialogues;

@@ -10,8 +10,8 @@ use super::{MailDirection, OutputForm, csv, has_damaged_lines, status};
 use crate::cli::show;
 use crate::smtp::address::Host;
 use crate::storage::evidence::{
-    AcceptanceRecord, Assurance, CertificateRecord, DeliveryRecord, EvidenceError, Link,
-    MailRecord, PolicyRecord, SessionRecord, records,
+    AcceptanceRecord, CertificateRecord, DeliveryRecord, EvidenceError, Link, MailRecord,
+    PolicyRecord, RecordedAssurance, SessionRecord, records,
 };
 
 /// The number of rows that are laid out as one table.
@@ -226,7 +226,7 @@ fn outcome(delivery: &DeliveryRecord) -> String {
     let session = delivery
         .session
         .as_ref()
-        .filter(|session| session.level == Assurance::Clear);
+        .filter(|session| session.level == RecordedAssurance::Clear);
     match (
         &delivery.reason,
         session.and_then(|session| session.no_tls.as_ref()),

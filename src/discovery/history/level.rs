@@ -1,14 +1,14 @@
 //! The TLS levels of sessions, in order.
 //!
-//! The TLS judge ([`crate::policy::tls`]) decides what a handshake proves; this module only maps
-//! its results to levels.
+//! The TLS judge ([`crate::policy::tls`]) decides what a handshake proves; the levels are a view of
+//! its scale of assurance.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
 use crate::policy::tls::{
-    Authentication, Clearance, DaneScope, NoTls, PeerCertificate, TlsOutcome, Unmet,
+    Assurance, Clearance, NoTls, PeerCertificate, Refusal, RefusalBasis, SessionTls, TlsOutcome,
 };
 
 /// The level of TLS of a session; greater is better.
@@ -27,6 +27,19 @@ pub enum TlsLevel {
     Dane,
 }
 
+impl From<Assurance> for TlsLevel {
+    fn from(assurance: Assurance) -> Self {
+        match assurance {
+            Assurance::None => Self::Plain,
+            Assurance::Encrypted => Self::Tls,
+            Assurance::Chain => Self::Trusted,
+            // With `DaneHost`, the records authenticate the host but not the domain.
+            Assurance::Name | Assurance::Pin | Assurance::DaneHost => Self::Verified,
+            Assurance::DaneDomain => Self::Dane,
+        }
+    }
+}
+
 impl TlsLevel {
     /// All levels, lowest first.
     pub const ALL: [Self; 5] = [
@@ -41,53 +54,29 @@ impl TlsLevel {
     /// proves nothing about the host.
     #[must_use]
     pub fn of_clearance(clearance: &Clearance) -> Option<Self> {
-        match clearance.outcome() {
-            TlsOutcome::Clear(reason) => Self::without_tls(reason),
-            TlsOutcome::Tls(_) => Some(match clearance.authentication() {
-                Authentication::Anonymous | Authentication::Unproved(_) => Self::Tls,
-                Authentication::Untrusted(unmet) => return Self::of_refusal(unmet),
-                Authentication::Trusted => Self::Trusted,
-                Authentication::Verified(_) | Authentication::Pinned(_) => Self::Verified,
-                Authentication::Dane {
-                    scope: DaneScope::Domain,
-                    ..
-                } => Self::Dane,
-                // The records authenticate the host but not the domain (RFC 7672 §2.2.1).
-                Authentication::Dane {
-                    scope: DaneScope::Host,
-                    ..
-                } => Self::Verified,
-            }),
-        }
+        Self::of_session(clearance.session())
     }
 
-    /// Returns the level of a session from what it lacks. Hosts under a forced policy can lose
-    /// STARTTLS too, and the memory and the alarm must notice.
+    /// Returns the level of a refused session; `None` if no connection was opened. Hosts under a
+    /// forced policy can lose STARTTLS too, and the memory and the alarm must notice.
     #[must_use]
-    pub fn of_refusal(unmet: &Unmet) -> Option<Self> {
-        match unmet {
-            Unmet::NoTls(reason) => Self::without_tls(reason),
-            Unmet::Version(_)
-            | Unmet::KeyExchange(_)
-            | Unmet::NoCertificate
-            | Unmet::Unproved(_)
-            | Unmet::Chain(_)
-            | Unmet::Pin { .. }
-            | Unmet::Dane(_) => Some(Self::Tls),
-            // No connection was opened.
-            Unmet::Unmeetable(_) => None,
-            // Names are compared only if the chain is valid.
-            Unmet::Name { .. } => Some(Self::Trusted),
+    pub fn of_refusal(refusal: &Refusal) -> Option<Self> {
+        match &refusal.basis {
+            RefusalBasis::NoSession => None,
+            RefusalBasis::Session(session) => Self::of_session(session),
         }
     }
 
-    fn without_tls(reason: &NoTls) -> Option<Self> {
-        match reason {
-            NoTls::NotWanted | NoTls::NotUsed => None,
-            NoTls::NotOffered
-            | NoTls::Rejected(_)
-            | NoTls::SpokeBeforeHandshake
-            | NoTls::Broken(_) => Some(Self::Plain),
+    fn of_session(session: &SessionTls) -> Option<Self> {
+        match &session.outcome {
+            TlsOutcome::Clear(NoTls::NotWanted | NoTls::NotUsed) => None,
+            TlsOutcome::Clear(
+                NoTls::NotOffered
+                | NoTls::Rejected(_)
+                | NoTls::SpokeBeforeHandshake
+                | NoTls::Broken(_),
+            )
+            | TlsOutcome::Tls(_) => Some(session.assurance().into()),
         }
     }
 
@@ -140,8 +129,8 @@ mod tests {
 
     use super::*;
     use crate::policy::tls::{
-        CertificateFacts, ChainFault, DaneFacts, DaneFault, Handshake, NamePattern, Pin, TlsFacts,
-        TlsPolicy, TlsVersion, Unmeetable, Verdict, judge,
+        CertificateFacts, ChainFault, DaneFacts, Demand, Handshake, Layer, NamePattern, Pin,
+        TlsFacts, TlsPolicy, TlsVersion, Unmeetable, Verdict, Verify, judge, unmeetable,
     };
     use crate::smtp::reply::Reply;
 
@@ -229,29 +218,66 @@ mod tests {
         }
     }
 
+    /// Returns the level of a session that a forced policy refuses.
+    fn refused(verify: Verify, outcome: TlsOutcome) -> Option<TlsLevel> {
+        let reference: Vec<_> = NamePattern::parse("mail.example.org").into_iter().collect();
+        match judge(
+            &TlsPolicy::forced(Demand::new(Layer::Connector, verify)),
+            outcome,
+            &reference,
+        ) {
+            Verdict::Refused(refusal) => TlsLevel::of_refusal(&refusal),
+            other => panic!("it satisfies the demand: {other:?}"),
+        }
+    }
+
     #[test]
-    fn a_refused_session_has_the_level_that_it_reached() {
-        for (unmet, expected) in [
-            (Unmet::NoTls(NoTls::NotOffered), Some(TlsLevel::Plain)),
-            (Unmet::Version(TlsVersion::V1_2), Some(TlsLevel::Tls)),
+    fn a_refused_session_has_the_level_that_it_showed() {
+        let other_name =
+            || Verify::Name(NamePattern::parse("mx.example.net").into_iter().collect());
+        let pin = || Verify::Pin(vec![Pin::new([2; 32])]);
+        for (verify, outcome, expected) in [
             (
-                Unmet::Dane(DaneFault::NoMatch { records: 1 }),
+                Verify::None,
+                TlsOutcome::Clear(NoTls::NotOffered),
+                Some(TlsLevel::Plain),
+            ),
+            (Verify::None, TlsOutcome::Clear(NoTls::NotUsed), None),
+            (
+                Verify::Chain,
+                with(PeerCertificate::Nothing),
                 Some(TlsLevel::Tls),
             ),
             (
-                Unmet::Name {
-                    wanted: Vec::new(),
-                    presented: Vec::new(),
-                },
-                Some(TlsLevel::Trusted),
+                Verify::Chain,
+                shown(Err(ChainFault::SelfSigned)),
+                Some(TlsLevel::Tls),
             ),
+            // The certificate has the name of the host, though the connector wants another name, or
+            // another key.
+            (other_name(), shown(Ok(())), Some(TlsLevel::Verified)),
+            (pin(), shown(Ok(())), Some(TlsLevel::Verified)),
             (
-                Unmet::Unmeetable(Unmeetable::NoTlsa("the zone is not signed".to_owned())),
-                None,
+                pin(),
+                shown(Err(ChainFault::SelfSigned)),
+                Some(TlsLevel::Tls),
             ),
         ] {
-            assert_eq!(TlsLevel::of_refusal(&unmet), expected, "{unmet}");
+            assert_eq!(
+                refused(verify.clone(), outcome.clone()),
+                expected,
+                "{verify:?}: {outcome:?}"
+            );
         }
+    }
+
+    #[test]
+    fn a_hop_that_was_not_connected_to_has_no_level() {
+        let impossible =
+            Verify::Impossible(Unmeetable::NoTlsa("the zone is not signed".to_owned()));
+        let policy = TlsPolicy::forced(Demand::new(Layer::Connector, impossible));
+        let refusal = unmeetable(&policy).expect("it is known before the connection");
+        assert_eq!(TlsLevel::of_refusal(&refusal), None);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::names::any_of;
-use super::{NamePattern, Pin, Strength, TlsVersion, TlsaSet};
+use super::{Assurance, DaneScope, NamePattern, Pin, Strength, TlsVersion, TlsaSet};
 use crate::smtp::address::{Domain, Host};
 
 /// The layer that makes a demand.
@@ -60,6 +60,21 @@ impl Demand {
             min_version: TlsVersion::V1_2,
             min_strength: Strength::Classical,
             verify,
+        }
+    }
+
+    /// Returns the assurance that the demand requires.
+    #[must_use]
+    pub fn assurance(&self) -> Assurance {
+        match &self.verify {
+            Verify::None => Assurance::Encrypted,
+            Verify::Chain => Assurance::Chain,
+            Verify::Name(_) | Verify::Published(_) | Verify::Impossible(_) => Assurance::Name,
+            Verify::Pin(_) => Assurance::Pin,
+            Verify::Dane(set) => match set.scope {
+                DaneScope::Host => Assurance::DaneHost,
+                DaneScope::Domain => Assurance::DaneDomain,
+            },
         }
     }
 }

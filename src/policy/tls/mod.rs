@@ -8,6 +8,7 @@
 //! Names are matched by RFC 9525 §6: only DNS names in the subjectAltName count, never the common
 //! name.
 
+mod assurance;
 mod dane;
 mod demand;
 mod facts;
@@ -23,6 +24,7 @@ mod tests;
 
 use std::fmt;
 
+pub use assurance::Assurance;
 pub use dane::{
     DaneFacts, DaneFault, DaneScope, Tlsa, TlsaMatching, TlsaSelector, TlsaSet, TlsaUsage,
 };
@@ -66,13 +68,22 @@ pub enum Authentication {
 }
 
 impl Authentication {
-    /// Returns true if the peer proved its identity by a name, a pinned key or a TLSA record. A
-    /// trusted certificate alone is no such proof, since a public authority issues one to anybody.
-    #[must_use]
-    pub fn identifies(&self) -> bool {
+    /// Returns the assurance of a TLS session with this result.
+    fn assurance(&self) -> Assurance {
         match self {
-            Self::Verified(_) | Self::Pinned(_) | Self::Dane { .. } => true,
-            Self::Anonymous | Self::Unproved(_) | Self::Untrusted(_) | Self::Trusted => false,
+            // Names are compared only if the chain is valid.
+            Self::Trusted | Self::Untrusted(Unmet::Name { .. }) => Assurance::Chain,
+            Self::Anonymous | Self::Unproved(_) | Self::Untrusted(_) => Assurance::Encrypted,
+            Self::Verified(_) => Assurance::Name,
+            Self::Pinned(_) => Assurance::Pin,
+            Self::Dane {
+                scope: DaneScope::Host,
+                ..
+            } => Assurance::DaneHost,
+            Self::Dane {
+                scope: DaneScope::Domain,
+                ..
+            } => Assurance::DaneDomain,
         }
     }
 }
@@ -99,6 +110,17 @@ pub struct SessionTls {
     pub outcome: TlsOutcome,
     /// The result of identifying the peer.
     pub authentication: Authentication,
+}
+
+impl SessionTls {
+    /// Returns the assurance of the session, whether it was cleared or refused.
+    #[must_use]
+    pub fn assurance(&self) -> Assurance {
+        match &self.outcome {
+            TlsOutcome::Clear(_) => Assurance::None,
+            TlsOutcome::Tls(_) => self.authentication.assurance(),
+        }
+    }
 }
 
 /// The proof that a session satisfies its policy. MAIL FROM cannot be written without one.
@@ -352,16 +374,8 @@ fn authenticate(facts: &TlsFacts, reference: &[NamePattern]) -> Authentication {
 
 /// Returns the stronger of two identifications, the earlier if they are equal.
 fn stronger(earlier: Option<Authentication>, later: Authentication) -> Authentication {
-    let rank = |authentication: &Authentication| match authentication {
-        Authentication::Anonymous | Authentication::Unproved(_) => 0,
-        Authentication::Untrusted(_) => 1,
-        Authentication::Trusted => 2,
-        Authentication::Verified(_) => 3,
-        Authentication::Pinned(_) => 4,
-        Authentication::Dane { .. } => 5,
-    };
     match earlier {
-        Some(earlier) if rank(&earlier) >= rank(&later) => earlier,
+        Some(earlier) if earlier.assurance() >= later.assurance() => earlier,
         Some(_) | None => later,
     }
 }

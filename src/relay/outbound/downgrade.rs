@@ -84,7 +84,7 @@ impl HopHistory<'_> {
             | Cause::Discovery(_)
             | Cause::Other(_) => return,
         };
-        if let Some(level) = TlsLevel::of_refusal(&refusal.unmet) {
+        if let Some(level) = TlsLevel::of_refusal(refusal) {
             let (domain, host) = (&self.attempt.host, &self.hop.host);
             match self
                 .history

@@ -33,9 +33,9 @@ use tokio_util::sync::CancellationToken;
 pub use chain::{BadLine, ChainHead, Link, RecordHash};
 pub use read::{MailRecord, ReadResult, deliveries, records};
 pub use record::{
-    AcceptanceRecord, Assurance, CertificateRecord, DeliveryRecord, DemandOutcome, DemandRecord,
-    EvidenceRecord, ExceptionRecord, InboundParties, InboundSession, PolicyRecord, RecordedOutcome,
-    SessionRecord, TEXT_MAX, TlsSession, UnmetDemand, cut,
+    AcceptanceRecord, CertificateRecord, DeliveryRecord, DemandOutcome, DemandRecord,
+    EvidenceRecord, ExceptionRecord, InboundParties, InboundSession, PolicyRecord,
+    RecordedAssurance, RecordedOutcome, SessionRecord, TEXT_MAX, TlsSession, UnmetDemand, cut,
 };
 pub use summary::{AcceptedCounts, AssuranceCounts, ClearDeliveries, DeliveryCounts, Summary};
 pub use verify::{ChainStart, Defect, Finding, Verification, verify};

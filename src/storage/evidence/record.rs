@@ -18,7 +18,7 @@ mod acceptance;
 mod assurance;
 
 pub use acceptance::{AcceptanceRecord, InboundParties, InboundSession};
-pub use assurance::{Assurance, DemandOutcome};
+pub use assurance::{DemandOutcome, RecordedAssurance};
 
 /// The most characters of a text that came from elsewhere.
 pub const TEXT_MAX: usize = 1000;
@@ -169,7 +169,7 @@ pub struct DemandRecord {
     /// The demand in words.
     pub wanted: String,
     /// The assurance that is demanded.
-    pub level: Assurance,
+    pub level: RecordedAssurance,
 }
 
 /// An exception that was in force.
@@ -196,7 +196,7 @@ pub struct UnmetDemand {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionRecord {
     /// The assurance of the session.
-    pub level: Assurance,
+    pub level: RecordedAssurance,
     /// The reason why there was no TLS, if there was none.
     pub no_tls: Option<String>,
     /// The TLS session, if there was one.
@@ -257,7 +257,7 @@ impl PolicyRecord {
         let demanded = |demand: &Demand| DemandRecord {
             layer: demand.layer.to_string(),
             wanted: cut(&demand.to_string()),
-            level: Assurance::demanded(demand),
+            level: RecordedAssurance::demanded(demand),
         };
         Self {
             tls: policy.level().to_owned(),
@@ -298,7 +298,7 @@ impl SessionRecord {
             TlsOutcome::Tls(facts) => (None, Some(TlsSession::of(facts, &session.authentication))),
         };
         Self {
-            level: Assurance::of(session),
+            level: RecordedAssurance::of(session),
             no_tls,
             tls,
         }
@@ -410,7 +410,10 @@ mod tests {
     #[test]
     fn a_refused_session_is_recorded_with_its_tls_and_the_first_names() {
         let session = SessionRecord::of_refused(&refusal(shown(300))).expect("there was TLS");
-        assert_eq!((session.level, session.no_tls), (Assurance::Trusted, None));
+        assert_eq!(
+            (session.level, session.no_tls),
+            (RecordedAssurance::Trusted, None)
+        );
         let tls = session.tls.expect("there was TLS");
         assert_eq!(
             (

@@ -7,7 +7,8 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::record::{
-    AcceptanceRecord, Assurance, DeliveryRecord, DemandOutcome, ExceptionRecord, RecordedOutcome,
+    AcceptanceRecord, DeliveryRecord, DemandOutcome, ExceptionRecord, RecordedAssurance,
+    RecordedOutcome,
 };
 
 /// The most pairs of connector and domain that are counted one by one. Further domains are counted
@@ -41,7 +42,7 @@ pub struct DeliveryCounts {
 
 /// Counts by assurance.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-#[allow(missing_docs, reason = "the levels are described at Assurance")]
+#[allow(missing_docs, reason = "the levels are described at RecordedAssurance")]
 pub struct AssuranceCounts {
     pub clear: u64,
     pub tls: u64,
@@ -52,18 +53,18 @@ pub struct AssuranceCounts {
 }
 
 impl AssuranceCounts {
-    fn of(&mut self, level: Assurance) -> &mut u64 {
+    fn of(&mut self, level: RecordedAssurance) -> &mut u64 {
         match level {
-            Assurance::Clear => &mut self.clear,
-            Assurance::Tls => &mut self.tls,
-            Assurance::Trusted => &mut self.trusted,
-            Assurance::Verified => &mut self.verified,
-            Assurance::Pinned => &mut self.pinned,
-            Assurance::Dane => &mut self.dane,
+            RecordedAssurance::Clear => &mut self.clear,
+            RecordedAssurance::Tls => &mut self.tls,
+            RecordedAssurance::Trusted => &mut self.trusted,
+            RecordedAssurance::Verified => &mut self.verified,
+            RecordedAssurance::Pinned => &mut self.pinned,
+            RecordedAssurance::Dane => &mut self.dane,
         }
     }
 
-    /// Returns the counts in the order of [`Assurance::ALL`].
+    /// Returns the counts in the order of [`RecordedAssurance::ALL`].
     #[must_use]
     pub fn all(&self) -> [u64; 6] {
         [
@@ -160,7 +161,7 @@ impl Summary {
             return;
         };
         *row.levels.of(session.level) += 1;
-        if session.level == Assurance::Clear {
+        if session.level == RecordedAssurance::Clear {
             let delivered = self
                 .in_clear
                 .get(&domain)

@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use gatepost::storage::evidence::{
-    AcceptanceRecord, Assurance, DemandOutcome, MailRecord, RecordedOutcome, records,
+    AcceptanceRecord, DemandOutcome, MailRecord, RecordedAssurance, RecordedOutcome, records,
 };
 
 use super::daemon::{PATIENCE, configure, evidence, is_whole, out, queued, start, to};
@@ -107,7 +107,11 @@ fn a_message_that_comes_in_is_on_record_once_before_its_deliveries() {
     );
     assert_eq!(
         (by.session.level, by.standing, by.policy.tls.as_str()),
-        (Assurance::Clear, DemandOutcome::Met, "opportunistic")
+        (
+            RecordedAssurance::Clear,
+            DemandOutcome::Met,
+            "opportunistic"
+        )
     );
     assert!(
         by.session.no_tls.is_some() && by.configuration.len() == 64,

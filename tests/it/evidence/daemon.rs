@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gatepost::storage::evidence::{
-    Assurance, DeliveryRecord, DemandOutcome, RecordedOutcome, deliveries, verify,
+    DeliveryRecord, DemandOutcome, RecordedAssurance, RecordedOutcome, deliveries, verify,
 };
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -484,7 +484,7 @@ async fn a_record_says_who_demanded_what_and_what_was_had() {
     let tls = session.tls.as_ref().expect("TLS");
     assert_eq!(
         (session.level, named.standing, session.no_tls.as_ref()),
-        (Assurance::Verified, DemandOutcome::Met, None)
+        (RecordedAssurance::Verified, DemandOutcome::Met, None)
     );
     assert_eq!(
         (tls.version.as_str(), tls.matched_name.as_deref()),
@@ -504,7 +504,7 @@ async fn a_record_says_who_demanded_what_and_what_was_had() {
     let demands = &named.policy.as_ref().expect("a policy").demands;
     assert_eq!(
         (demands.len(), demands[0].layer.as_str(), demands[0].level),
-        (1, "connector", Assurance::Verified)
+        (1, "connector", RecordedAssurance::Verified)
     );
     assert!(
         named

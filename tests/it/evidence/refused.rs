@@ -1,7 +1,9 @@
 //! A partner that answers with the wrong certificate: on record is what it showed, and that it was
 //! refused.
 
-use gatepost::storage::evidence::{Assurance, DeliveryRecord, DemandOutcome, RecordedOutcome};
+use gatepost::storage::evidence::{
+    DeliveryRecord, DemandOutcome, RecordedAssurance, RecordedOutcome,
+};
 
 use super::daemon::{CERTS, PATIENCE, configure, evidence, is_whole, out, partner, start, told};
 use super::world::folder;
@@ -70,7 +72,10 @@ async fn a_certificate_with_the_wrong_name_is_on_record_with_its_tls_and_refused
         unmet.got,
         "the certificate is for mail.domain-c.com, not for mail.wrong.example"
     );
-    assert_eq!((session.level, session.no_tls), (Assurance::Trusted, None));
+    assert_eq!(
+        (session.level, session.no_tls),
+        (RecordedAssurance::Trusted, None)
+    );
     let tls = session.tls.expect("TLS");
     assert_eq!(
         (
@@ -169,7 +174,10 @@ async fn an_ehlo_that_is_refused_under_tls_is_on_record_with_its_tls() {
             Some("421 4.7.0 not from you")
         )
     );
-    assert_eq!((session.level, session.no_tls), (Assurance::Verified, None));
+    assert_eq!(
+        (session.level, session.no_tls),
+        (RecordedAssurance::Verified, None)
+    );
     let tls = session.tls.expect("TLS");
     assert_eq!(
         (tls.version.as_str(), tls.matched_name.as_deref()),

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use gatepost::storage::evidence::{
-    Assurance, DeliveryRecord, DemandOutcome, Evidence, EvidenceRecord, RecordedOutcome,
+    DeliveryRecord, DemandOutcome, Evidence, EvidenceRecord, RecordedAssurance, RecordedOutcome,
     SessionRecord,
 };
 use jiff::Timestamp;
@@ -33,7 +33,7 @@ pub(crate) fn delivery(to: &str, connector: &str) -> DeliveryRecord {
         host: Some(format!("mx.{to}")),
         address: Some("192.0.2.1:25".to_owned()),
         session: Some(SessionRecord {
-            level: Assurance::Clear,
+            level: RecordedAssurance::Clear,
             no_tls: Some("the peer does not offer STARTTLS".to_owned()),
             tls: None,
         }),

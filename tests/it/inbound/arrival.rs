@@ -1,6 +1,8 @@
 //! The session that brought a message travels with it, for the evidence.
 
-use gatepost::storage::evidence::{AcceptanceRecord, Assurance, DemandOutcome, InboundSession};
+use gatepost::storage::evidence::{
+    AcceptanceRecord, DemandOutcome, InboundSession, RecordedAssurance,
+};
 use gatepost::storage::spool::Entry;
 
 use super::relay::{Relay, Wanted};
@@ -29,7 +31,7 @@ async fn a_partner_is_on_record_with_its_tls_its_name_and_the_demand() {
     );
     assert_eq!(
         (by.session.level, by.standing),
-        (Assurance::Verified, DemandOutcome::Met)
+        (RecordedAssurance::Verified, DemandOutcome::Met)
     );
     let tls = by.session.tls.expect("TLS");
     assert_eq!(
@@ -53,7 +55,7 @@ async fn a_partner_is_on_record_with_its_tls_its_name_and_the_demand() {
         ),
         ("forced", 1, "connector")
     );
-    assert_eq!(demands[0].level, Assurance::Verified);
+    assert_eq!(demands[0].level, RecordedAssurance::Verified);
     relay.ends().await;
 }
 
@@ -67,7 +69,11 @@ async fn who_shows_no_certificate_is_on_record_with_its_tls() {
     let by = by(&relay.entry().await);
     assert_eq!(
         (by.session.level, by.standing, by.policy.tls.as_str()),
-        (Assurance::Tls, DemandOutcome::Exceeded, "opportunistic")
+        (
+            RecordedAssurance::Tls,
+            DemandOutcome::Exceeded,
+            "opportunistic"
+        )
     );
     assert!(
         by.session

@@ -1,7 +1,7 @@
 //! Behind a proxy that says XCLIENT: the client is whom it names, with that client's rights and no
 //! others.
 
-use gatepost::storage::evidence::{AcceptanceRecord, Assurance};
+use gatepost::storage::evidence::{AcceptanceRecord, RecordedAssurance};
 
 use super::relay::{Relay, Wanted, content};
 
@@ -157,7 +157,7 @@ async fn the_certificate_of_the_proxy_is_not_its_clients() {
     let by = AcceptanceRecord::pending(entry.id, entry.size, &entry.envelope)
         .expect("it travels with the message")
         .by;
-    assert_eq!(by.session.level, Assurance::Tls);
+    assert_eq!(by.session.level, RecordedAssurance::Tls);
     assert!(by.session.tls.is_some_and(|tls| tls.certificate.is_none()));
     relay.ends().await;
 }

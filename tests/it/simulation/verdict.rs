@@ -4,7 +4,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-use gatepost::storage::evidence::{Assurance, DeliveryRecord, RecordedOutcome};
+use gatepost::storage::evidence::{DeliveryRecord, RecordedAssurance, RecordedOutcome};
 
 use super::ledger::{Answer, Arrival, Reported, Seen, Session};
 use super::mail::is_relaxed;
@@ -399,7 +399,7 @@ impl Played {
             return false;
         };
         let same = match (&said.tls, &session.tls) {
-            (None, None) => said.level == Assurance::Clear,
+            (None, None) => said.level == RecordedAssurance::Clear,
             (Some(said), Some(tls)) => {
                 let key = said
                     .certificate
@@ -411,10 +411,12 @@ impl Played {
         };
         let shown = session.tls.as_ref().map(|tls| tls.shown);
         let is_earned = match said.level {
-            Assurance::Clear => shown.is_none(),
-            Assurance::Tls => shown.is_some(),
-            Assurance::Trusted => matches!(shown, Some(Shown::Good | Shown::WrongName)),
-            Assurance::Verified | Assurance::Pinned | Assurance::Dane => shown == Some(Shown::Good),
+            RecordedAssurance::Clear => shown.is_none(),
+            RecordedAssurance::Tls => shown.is_some(),
+            RecordedAssurance::Trusted => matches!(shown, Some(Shown::Good | Shown::WrongName)),
+            RecordedAssurance::Verified | RecordedAssurance::Pinned | RecordedAssurance::Dane => {
+                shown == Some(Shown::Good)
+            }
         };
         is_there && same && is_earned
     }

@@ -1,17 +1,15 @@
-//! The assurance of a session, and its comparison with the demand.
+//! The assurance of a session as it is recorded, and its comparison with the demand.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::policy::tls::{
-    Authentication, Clearance, Demand, NoTls, SessionTls, TlsOutcome, TlsPolicy, Unmet, Verify,
-};
+use crate::policy::tls::{Assurance, Clearance, Demand, NoTls, SessionTls, TlsOutcome, TlsPolicy};
 
-/// The assurance of a session or of a demand, in ascending order.
+/// The assurance of a session or of a demand, as it is recorded, in ascending order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Assurance {
+pub enum RecordedAssurance {
     /// No TLS.
     Clear,
     /// TLS without authentication of the peer.
@@ -26,48 +24,30 @@ pub enum Assurance {
     Dane,
 }
 
-impl Assurance {
-    /// All levels in ascending order.
-    pub const ALL: [Self; 6] = [
-        Self::Clear,
-        Self::Tls,
-        Self::Trusted,
-        Self::Verified,
-        Self::Pinned,
-        Self::Dane,
-    ];
+impl From<Assurance> for RecordedAssurance {
+    fn from(assurance: Assurance) -> Self {
+        match assurance {
+            Assurance::None => Self::Clear,
+            Assurance::Encrypted => Self::Tls,
+            Assurance::Chain => Self::Trusted,
+            Assurance::Name => Self::Verified,
+            Assurance::Pin => Self::Pinned,
+            Assurance::DaneHost | Assurance::DaneDomain => Self::Dane,
+        }
+    }
+}
 
+impl RecordedAssurance {
     /// Returns the assurance of a session, whether it was cleared or refused.
     #[must_use]
     pub fn of(session: &SessionTls) -> Self {
-        match (&session.outcome, &session.authentication) {
-            (TlsOutcome::Clear(_), _) => Self::Clear,
-            // Names are checked only if the chain is trusted.
-            (_, Authentication::Trusted | Authentication::Untrusted(Unmet::Name { .. })) => {
-                Self::Trusted
-            }
-            (
-                _,
-                Authentication::Anonymous
-                | Authentication::Unproved(_)
-                | Authentication::Untrusted(_),
-            ) => Self::Tls,
-            (_, Authentication::Verified(_)) => Self::Verified,
-            (_, Authentication::Pinned(_)) => Self::Pinned,
-            (_, Authentication::Dane { .. }) => Self::Dane,
-        }
+        session.assurance().into()
     }
 
     /// Returns the assurance that a demand requires.
     #[must_use]
     pub fn demanded(demand: &Demand) -> Self {
-        match &demand.verify {
-            Verify::None => Self::Tls,
-            Verify::Chain => Self::Trusted,
-            Verify::Name(_) | Verify::Published(_) | Verify::Impossible(_) => Self::Verified,
-            Verify::Pin(_) => Self::Pinned,
-            Verify::Dane(_) => Self::Dane,
-        }
+        demand.assurance().into()
     }
 
     /// Returns the word for it, as in JSON and CSV.
@@ -84,7 +64,7 @@ impl Assurance {
     }
 }
 
-impl fmt::Display for Assurance {
+impl fmt::Display for RecordedAssurance {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Clear => "in the clear",
@@ -124,8 +104,8 @@ impl DemandOutcome {
             ) => Self::Fallback,
             TlsOutcome::Tls(_) => {
                 let demanded =
-                    policy.and_then(|policy| policy.demands().map(Assurance::demanded).max());
-                if Assurance::of(clearance.session()) > demanded.unwrap_or(Assurance::Clear) {
+                    policy.and_then(|policy| policy.demands().map(Demand::assurance).max());
+                if clearance.session().assurance() > demanded.unwrap_or(Assurance::None) {
                     Self::Exceeded
                 } else {
                     Self::Met
@@ -151,7 +131,7 @@ impl DemandOutcome {
 mod tests {
     use super::*;
     use crate::policy::tls::{
-        Handshake, Layer, PeerCertificate, TlsFacts, TlsVersion, Verdict, judge,
+        Handshake, Layer, PeerCertificate, TlsFacts, TlsVersion, Verdict, Verify, judge,
     };
     use crate::smtp::reply::Reply;
 
