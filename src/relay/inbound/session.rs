@@ -263,25 +263,18 @@ impl ClientSession {
             () = self.seat.evicted() => return Err(EndReason::Evicted),
             result = timeout(time_limit, handshake) => result,
         };
-        self.count_handshake(
-            result
-                .as_ref()
-                .ok()
-                .and_then(|result| result.as_ref().ok())
-                .map(|(_, seen)| seen),
-        );
-        match result {
+        let fault = match result {
             Ok(Ok((tls, seen))) => {
+                self.count_handshake(Some(&seen));
                 self.connection_tls = ConnectionTls::Tls(seen);
                 self.command_since = Instant::now();
-                Ok(tls)
+                return Ok(tls);
             }
-            Ok(Err(fault)) => Err(EndReason::Handshake(fault.to_string())),
-            Err(_) => Err(EndReason::Handshake(format!(
-                "not complete after {} seconds",
-                time_limit.as_secs_f32()
-            ))),
-        }
+            Ok(Err(fault)) => fault.to_string(),
+            Err(_) => format!("not complete after {} seconds", time_limit.as_secs_f32()),
+        };
+        self.count_handshake(None);
+        Err(EndReason::Handshake(fault))
     }
 
     /// Executes the client's commands until the session ends or the client sends STARTTLS.
