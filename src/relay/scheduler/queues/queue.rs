@@ -109,6 +109,14 @@ impl DestinationQueue {
         AttemptCounts::of(self.active, self.slow)
     }
 
+    /// Returns the end of its backoff, if that is still to come.
+    pub(super) fn backoff_end(&self, now: Millis) -> Option<Millis> {
+        self.backoff
+            .as_ref()
+            .map(|backoff| backoff.until)
+            .filter(|until| now < *until)
+    }
+
     /// Returns the concurrency allowed at a time.
     pub(super) fn allowed(&self, now: Millis) -> u32 {
         match &self.backoff {

@@ -15,6 +15,7 @@ use super::item::{Destination, Item, Job, Placement};
 use super::part::CurrentBackoff;
 use super::parts::REMEMBERED_MAX;
 use super::queue::{DestinationQueue, Health};
+use super::share::WaitList;
 use super::table::{DestinationQueues, first};
 
 /// The time for which a destination is remembered after its last attempt or the end of its backoff,
@@ -22,6 +23,41 @@ use super::table::{DestinationQueues, first};
 const REMEMBERED: Millis = 15 * 60 * 1000;
 /// The length of a queue from which a new message is not tried soon.
 const SOON: usize = 1000;
+
+/// The obstacle to an attempt of a queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum QueueObstacle {
+    /// No mail is due, or no obstacle.
+    None,
+    /// A backoff that ends at this time.
+    Backoff(Millis),
+    /// No attempt is free; it waits in this list.
+    Place(WaitList),
+    /// The connections of the destination are all in use. The next attempt that ends gives the
+    /// queue its turn, at the earliest after the backoff.
+    Connections { backoff_end: Option<Millis> },
+    /// The attempts of the part itself reach its concurrency. Their end gives it its turn.
+    OwnAttempts,
+}
+
+impl QueueObstacle {
+    /// Returns the time at which it has passed, if that is known.
+    fn passes_at(self) -> Option<Millis> {
+        match self {
+            Self::Backoff(at) => Some(at),
+            Self::Connections { backoff_end } => backoff_end,
+            Self::None | Self::Place(_) | Self::OwnAttempts => None,
+        }
+    }
+
+    /// Returns the list in which the queue waits for a place.
+    fn wait_list(self) -> Option<WaitList> {
+        match self {
+            Self::Place(list) => Some(list),
+            Self::None | Self::Backoff(_) | Self::Connections { .. } | Self::OwnAttempts => None,
+        }
+    }
+}
 
 impl<T> DestinationQueues<T> {
     /// Puts a due item into the queue of its destination.
@@ -169,58 +205,26 @@ impl<T> DestinationQueues<T> {
 
     /// Suspends a queue without a job: removes it, or sets the time at which it may have one.
     fn suspend(&mut self, id: DestinationId, now: Millis) {
-        let Some(queue) = self.all.get(&id) else {
-            return;
-        };
-        let Some(parent) = queue
-            .part
-            .as_ref()
-            .map_or(Some(queue), |part| self.all.get(&part.0))
-        else {
-            return;
-        };
-        if let Some(at) = queue.wake {
+        if let Some(at) = self.all.get(&id).and_then(|queue| queue.wake) {
             self.wakes.remove(&(at, id));
         }
-        let until = |queue: &DestinationQueue| {
-            queue
-                .backoff
-                .as_ref()
-                .map(|backoff| backoff.until)
-                .filter(|until| now < *until)
+        let (Some(queue), Some((_, parent))) = (self.all.get(&id), self.parent(id)) else {
+            return;
         };
-        let memory = if self.all.len() > REMEMBERED_MAX {
-            0
-        } else {
-            REMEMBERED
-        };
-        let close_at = until(queue).unwrap_or(queue.used) + memory;
-        let is_empty = queue.waiting == 0 && queue.active == 0 && queue.parts == 0;
-        if is_empty && close_at <= now {
+        let close_at = self.close_at(queue, now);
+        if close_at.is_some_and(|at| at <= now) {
             self.close(id);
             return;
         }
-        // When every connection is in use, the next attempt that ends gives the queue its turn.
-        let try_at = until(queue).max(until(parent));
-        let wants = queue.waiting > 0 && self.may_start(id, try_at.unwrap_or(now));
-        let is_parent = queue.part.is_none();
-        let is_blocked = queue.waiting > 0
-            && !wants
-            && (is_parent || queue.active < queue.allowed(try_at.unwrap_or(now)));
-        let wait_list = if wants && try_at.is_none() {
-            self.attempts.decide(parent).err()
-        } else {
-            None
-        };
+        let obstacle = self.obstacle(id, queue, parent, now);
         let deadline_at = self.next_deadline(id).map(|(at, _)| at);
-        let close_at = is_empty.then_some(close_at);
-        let (limit, share) = (parent.limit, parent.share);
-        let wake = try_at
-            .filter(|_| wants || is_blocked)
+        let wake = obstacle
+            .passes_at()
             .into_iter()
             .chain(deadline_at)
             .chain(close_at)
             .min();
+        let (limit, share) = (parent.limit, parent.share);
         self.wakes.extend(wake.map(|at| (at, id)));
         if let Some(queue) = self.all.get_mut(&id) {
             (queue.limit, queue.in_turn, queue.wake) = (limit, false, wake);
@@ -228,12 +232,52 @@ impl<T> DestinationQueues<T> {
                 self.attempts.set_wait_list(id, queue, None);
                 queue.share = share;
             }
-            self.attempts.set_wait_list(id, queue, wait_list);
+            self.attempts.set_wait_list(id, queue, obstacle.wait_list());
         }
-        if is_blocked {
+        if let QueueObstacle::Connections { .. } = obstacle {
             self.block(id);
         }
         self.unblock(id, now);
+    }
+
+    /// Returns the time at which an empty queue is removed; `None` while it is in use.
+    fn close_at(&self, queue: &DestinationQueue, now: Millis) -> Option<Millis> {
+        let is_empty = queue.waiting == 0 && queue.active == 0 && queue.parts == 0;
+        let memory = if self.all.len() > REMEMBERED_MAX {
+            0
+        } else {
+            REMEMBERED
+        };
+        is_empty.then(|| queue.backoff_end(now).unwrap_or(queue.used) + memory)
+    }
+
+    /// Returns the obstacle to an attempt of a queue. `parent` is the queue of its destination.
+    fn obstacle(
+        &self,
+        id: DestinationId,
+        queue: &DestinationQueue,
+        parent: &DestinationQueue,
+        now: Millis,
+    ) -> QueueObstacle {
+        let backoff_end = queue.backoff_end(now).max(parent.backoff_end(now));
+        let next = backoff_end.unwrap_or(now);
+        if queue.waiting == 0 {
+            QueueObstacle::None
+        } else if !self.may_start(id, next) {
+            // The limit is its own or, for a part, perhaps that of the destination.
+            let is_of_destination = queue.part.is_none() || queue.active < queue.allowed(next);
+            if is_of_destination {
+                QueueObstacle::Connections { backoff_end }
+            } else {
+                QueueObstacle::OwnAttempts
+            }
+        } else if let Some(at) = backoff_end {
+            QueueObstacle::Backoff(at)
+        } else {
+            self.attempts
+                .decide(parent)
+                .map_or_else(QueueObstacle::Place, |()| QueueObstacle::None)
+        }
     }
 
     /// Removes the waiting items of these messages and returns them with their due times. It scans
