@@ -28,7 +28,8 @@ use crate::net::dns::{Dns, DnsError};
 use crate::net::https;
 use crate::net::tls_io::TlsMaterial;
 use crate::relay::inbound::{self, Clients, Inbound};
-use crate::relay::scheduler::{Observer, Operator, Scheduler};
+use crate::relay::outbound::DeliveryObserver;
+use crate::relay::scheduler::{Operator, Scheduler};
 use crate::relay::tlsrpt::{ReportService, Reporter, Submitter};
 use crate::storage::evidence::{Evidence, EvidenceError};
 use crate::storage::spool::{self, SpoolError, SqliteSpool};
@@ -183,7 +184,10 @@ impl Default for TestOverrides {
 ///
 /// # Errors
 /// [`StartError`]; nothing is left open or bound then.
-pub async fn start(config: Config, observer: Observer) -> Result<RunningDaemon, StartError> {
+pub async fn start(
+    config: Config,
+    observer: Arc<dyn DeliveryObserver>,
+) -> Result<RunningDaemon, StartError> {
     start_with(
         TestOverrides::default(),
         SystemdSockets::default(),
@@ -201,7 +205,7 @@ pub async fn start_with(
     test_overrides: TestOverrides,
     passed: SystemdSockets,
     config: Config,
-    observer: Observer,
+    observer: Arc<dyn DeliveryObserver>,
 ) -> Result<RunningDaemon, StartError> {
     let loaded = (
         TlsMaterial::load(&config),
@@ -272,7 +276,7 @@ pub async fn start_with(
         .map_err(|fault| StartError::NotReady(vec![fault]))?;
     let http = http_server.as_ref().and_then(HttpServer::address);
     let config = Arc::new(config);
-    let watched = (reporter.clone(), monitor);
+    let watched = (reporter.clone(), monitor, observer);
     let in_force = InForce::new(
         &config,
         tls,
@@ -289,17 +293,15 @@ pub async fn start_with(
     // A resolver without DNSSEC is reported now, and not with the first mail.
     tokio::spawn(async move { dns.probe_dnssec().await });
     let stop = CancellationToken::new();
-    let (refused, observer) = liveness::count_refusals(observer);
     let (held, kept, ending) = (Arc::clone(&in_force), Arc::clone(&spool), stop.clone());
     let services = Services {
         in_force: held,
         spool: kept,
-        observer,
         stop: ending,
         clients: Clients::default(),
     };
     let scheduler = services.scheduler();
-    let liveness = LivenessProbe::new(scheduler.liveness(), spool, refused);
+    let liveness = LivenessProbe::new(scheduler.liveness(), spool, Arc::clone(&in_force.outbound));
     let task = tokio::spawn(services.run(scheduler, sockets, (unix_server, http_server), desk));
     Ok(RunningDaemon {
         addresses,
@@ -343,7 +345,6 @@ fn evidence(config: &Config) -> Result<Evidence, StartError> {
 struct Services {
     in_force: Arc<InForce>,
     spool: Arc<SqliteSpool>,
-    observer: Observer,
     stop: CancellationToken,
     clients: Clients,
 }
@@ -423,13 +424,11 @@ impl Services {
             ..
         } = &*self.in_force;
         let (outbound, running) = (Arc::clone(outbound), running.clone());
-        let observer = metrics::observer(self.in_force.monitor.clone(), Arc::clone(&self.observer));
         Scheduler::new(
             Arc::clone(&self.spool) as _,
             evidence.clone(),
             outbound,
             running,
-            observer,
         )
     }
 

@@ -74,18 +74,12 @@ async fn serve(
         Ok(signals) => signals,
         Err(error) => return start_error(&format!("cannot receive signals: {error}")),
     };
-    let mut running = match daemon::start_with(
-        TestOverrides::default(),
-        passed,
-        config,
-        Arc::new(|_, _| ()),
-    )
-    .await
-    {
-        Ok(running) => running,
-        Err(error @ StartError::Faults(_)) => return config_error(&error.to_string()),
-        Err(error) => return start_error(&error.to_string()),
-    };
+    let mut running =
+        match daemon::start_with(TestOverrides::default(), passed, config, Arc::new(())).await {
+            Ok(running) => running,
+            Err(error @ StartError::Faults(_)) => return config_error(&error.to_string()),
+            Err(error) => return start_error(&error.to_string()),
+        };
     for (listener, address) in &running.addresses {
         tracing::info!(listener, %address, "listening");
     }

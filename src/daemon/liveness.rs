@@ -4,13 +4,12 @@
 //! probed, since a listener that panics ends the daemon. Nothing is repaired here.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::timeout;
 
-use crate::policy::failure::{Cause, RecipientOutcome};
-use crate::relay::scheduler::{self, Observer};
+use crate::relay::outbound::Outbound;
+use crate::relay::scheduler;
 use crate::storage::spool::SqliteSpool;
 
 /// The workload of the daemon.
@@ -40,19 +39,19 @@ pub enum Unresponsive {
 pub struct LivenessProbe {
     scheduler: scheduler::SchedulerProbe,
     spool: Arc<SqliteSpool>,
-    refused: Arc<AtomicU64>,
+    outbound: Arc<Outbound>,
 }
 
 impl LivenessProbe {
     pub(super) fn new(
         scheduler: scheduler::SchedulerProbe,
         spool: Arc<SqliteSpool>,
-        refused: Arc<AtomicU64>,
+        outbound: Arc<Outbound>,
     ) -> Self {
         Self {
             scheduler,
             spool,
-            refused,
+            outbound,
         }
     }
 
@@ -71,43 +70,11 @@ impl LivenessProbe {
         let Ok(Ok(())) = spool else {
             return Err(Unresponsive::Spool);
         };
-        let refused = self.refused.load(Ordering::Relaxed);
+        let refused = self.outbound.refused_attempts();
         Ok(Liveness {
             waiting: work.waiting,
             under_way: work.under_way,
             refused,
         })
-    }
-}
-
-/// Returns an observer that counts the attempts refused by a TLS policy and passes all of them on
-/// to `observer`.
-pub(super) fn count_refusals(observer: Observer) -> (Arc<AtomicU64>, Observer) {
-    let refused = Arc::new(AtomicU64::new(0));
-    let count = Arc::clone(&refused);
-    let counting: Observer = Arc::new(move |attempt, report| {
-        if report
-            .results
-            .iter()
-            .any(|result| is_refusal(&result.outcome))
-        {
-            count.fetch_add(1, Ordering::Relaxed);
-        }
-        observer(attempt, report);
-    });
-    (refused, counting)
-}
-
-fn is_refusal(outcome: &RecipientOutcome) -> bool {
-    match outcome {
-        RecipientOutcome::Delivered(_) => false,
-        RecipientOutcome::Deferred(failure)
-        | RecipientOutcome::Held(failure)
-        | RecipientOutcome::Bounced(failure) => match failure.cause {
-            Cause::Policy(_) | Cause::RequireTls(_) => true,
-            Cause::Reply { .. } | Cause::Ourselves(_) | Cause::Discovery(_) | Cause::Other(_) => {
-                false
-            }
-        },
     }
 }

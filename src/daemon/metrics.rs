@@ -1,5 +1,4 @@
-//! The metrics and checks of the daemon: the results of attempts, and a round of checks every
-//! minute.
+//! The metrics and checks of the daemon: a round of checks every minute.
 
 use std::sync::Arc;
 
@@ -7,49 +6,10 @@ use jiff::Timestamp;
 
 use super::reload::InForce;
 use crate::config::{Config, TlsDemand};
-use crate::policy::failure::RecipientOutcome;
 use crate::relay::inbound::Clients;
-use crate::relay::outbound::{Attempt, AttemptResult};
-use crate::relay::scheduler::Observer;
+use crate::telemetry::SAVE_INTERVAL;
 use crate::telemetry::certificates::OwnCertificate;
 use crate::telemetry::labels::Direction;
-use crate::telemetry::{DeliveryResult, Monitor, SAVE_INTERVAL};
-
-/// Returns an observer that counts every attempt and passes it on to `next`.
-pub(super) fn observer(monitor: Monitor, next: Observer) -> Observer {
-    Arc::new(move |attempt, report| {
-        count(&monitor, attempt, report);
-        next(attempt, report);
-    })
-}
-
-fn count(monitor: &Monitor, attempt: &Attempt, report: &AttemptResult) {
-    let connector = report.connector.name.as_str();
-    let (mut delivered_with, mut recipients) = (None, 0);
-    for result in &report.results {
-        let clearance = result.via.as_ref().map(|via| &via.clearance);
-        let result = match &result.outcome {
-            RecipientOutcome::Delivered(_) => {
-                recipients += 1;
-                delivered_with = delivered_with.or(clearance);
-                DeliveryResult::Delivered
-            }
-            RecipientOutcome::Deferred(_) => DeliveryResult::Deferred,
-            RecipientOutcome::Held(_) => DeliveryResult::Held,
-            RecipientOutcome::Bounced(_) => DeliveryResult::Bounced,
-        };
-        monitor.attempted(connector, result, clearance, 1);
-    }
-    if let Some(clearance) = delivered_with {
-        let age = attempt
-            .entry
-            .accepted
-            .duration_until(Timestamp::now())
-            .try_into()
-            .unwrap_or_default();
-        monitor.delivered(connector, clearance, attempt.entry.size, recipients, age);
-    }
-}
 
 /// Runs every minute: logs suppressed lines, checks certificates, and saves the state of the
 /// monitor.

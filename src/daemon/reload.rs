@@ -10,7 +10,7 @@ use crate::discovery::mta_sts::{POLICY_FETCH_TIMEOUT, WebSource};
 use crate::net::dns::Dns;
 use crate::net::https::Https;
 use crate::net::tls_io::TlsMaterial;
-use crate::relay::outbound::Outbound;
+use crate::relay::outbound::{DeliveryObserver, Outbound};
 use crate::relay::running_config::{RunningConfig, Snapshot};
 use crate::relay::tlsrpt::{Reporter, Submitter};
 use crate::storage::evidence::Evidence;
@@ -35,14 +35,14 @@ impl InForce {
         tls: Arc<TlsMaterial>,
         dns: Dns,
         discovery: Discovery,
-        (reporter, monitor): (Reporter, Monitor),
+        (reporter, monitor, observer): (Reporter, Monitor, Arc<dyn DeliveryObserver>),
         submitter: Submitter,
         test_overrides: TestOverrides,
     ) -> Self {
         let reports = Reports::new(submitter, &tls, dns.clone());
         let running = RunningConfig::new(Snapshot::new(Arc::clone(config), tls, dns));
-        let outbound =
-            Outbound::new(running.clone(), discovery, reporter).monitored(monitor.clone());
+        let outbound = Outbound::new(running.clone(), discovery, reporter);
+        let outbound = outbound.monitored(monitor.clone()).observed_by(observer);
         Self {
             running,
             outbound: Arc::new(outbound),

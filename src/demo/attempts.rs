@@ -7,7 +7,7 @@ use tokio::sync::Notify;
 
 use crate::policy::failure::{Cause, Failure, Persistence, RecipientOutcome};
 use crate::policy::tls::{Authentication, NoTls, TlsOutcome};
-use crate::relay::outbound::{Attempt, AttemptResult};
+use crate::relay::outbound::{DeliveryObserver, RecipientEvent, RecipientResult};
 
 use super::DemoError;
 
@@ -50,27 +50,23 @@ pub(super) struct AttemptLog {
     added: Notify,
 }
 
-impl AttemptLog {
-    /// Adds the results of an attempt.
-    pub(super) fn add(&self, attempt: &Attempt, report: &AttemptResult) {
-        let envelope = &attempt.entry.envelope;
-        let record = |result: &crate::relay::outbound::RecipientResult| {
-            let to = envelope
-                .recipients
-                .get(result.recipient)
-                .map(|recipient| recipient.mailbox.to_string());
-            AttemptRecord {
-                to: to.unwrap_or_default(),
-                end: AttemptEnd::of(result),
-            }
-        };
+impl DeliveryObserver for AttemptLog {
+    fn observe_recipients(&self, events: &[RecipientEvent<'_>]) {
+        let records = events.iter().filter_map(|event| {
+            Some(AttemptRecord {
+                to: event.mailbox.to_string(),
+                end: AttemptEnd::of(event.result?),
+            })
+        });
         self.records
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .extend(report.results.iter().map(record));
+            .extend(records);
         self.added.notify_waiters();
     }
+}
 
+impl AttemptLog {
     /// Waits for the first attempt for a recipient and returns its result.
     pub(super) async fn wait_for(&self, to: &str) -> Result<AttemptRecord, DemoError> {
         let found = async {
@@ -96,7 +92,7 @@ impl AttemptLog {
 }
 
 impl AttemptEnd {
-    fn of(result: &crate::relay::outbound::RecipientResult) -> Self {
+    fn of(result: &RecipientResult) -> Self {
         let why = |failure: &Failure| match &failure.cause {
             Cause::Policy(refusal) => refusal.unmet.to_string(),
             Cause::RequireTls(_)

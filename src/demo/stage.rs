@@ -82,9 +82,8 @@ impl DemoStage {
         let test_overrides = TestOverrides {
             policy_port: publishers.policies.port,
         };
-        let observer = Arc::new(move |attempt: &_, report: &_| log.add(attempt, report));
         let running =
-            daemon::start_with(test_overrides, SystemdSockets::default(), config, observer).await?;
+            daemon::start_with(test_overrides, SystemdSockets::default(), config, log).await?;
         let relay = running
             .addresses
             .first()

@@ -12,7 +12,7 @@ use crate::config::{Connector, OnFailure, write_duration};
 use crate::discovery::Discovery;
 use crate::net::dns::{CnameChain, Security};
 use crate::net::route::{Hop, HopOrigin, Hops, RouteBasis};
-use crate::policy::failure::{self, Cause, Failure, NextStep, Persistence, RequireTlsUnmet, Scope};
+use crate::policy::failure::{self, Failure, NextStep, Persistence, RequireTlsUnmet, Scope};
 use crate::policy::tls::{Hellos, Layer, SamplePeer, TlsOutcome};
 use crate::relay::outbound::{
     DeliveryForecast, HopPlan, MailContext, PeerOutcome, forecast, hellos, undialled_reason,
@@ -353,13 +353,10 @@ fn peer_forecast(outcome: &PeerOutcome, has_second_try: bool) -> PeerForecast {
 
 /// Returns the layer whose demand is unmet in a failure.
 fn layer(failure: &Failure) -> Option<String> {
-    match &failure.cause {
-        Cause::Policy(refusal) | Cause::RequireTls(RequireTlsUnmet::Session(refusal)) => {
-            Some(refusal.demand.layer.to_string())
-        }
-        Cause::RequireTls(RequireTlsUnmet::NotOffered | RequireTlsUnmet::Off) => {
-            Some(Layer::RequireTls.to_string())
-        }
-        Cause::Reply { .. } | Cause::Ourselves(_) | Cause::Discovery(_) | Cause::Other(_) => None,
+    match failure.refusal() {
+        Some(refusal) => Some(refusal.demand.layer.to_string()),
+        None => failure
+            .is_require_tls()
+            .then(|| Layer::RequireTls.to_string()),
     }
 }

@@ -13,7 +13,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::config::{Config, Route};
 use crate::net::dns::{AnswerRecords, CnameChain, Dns, Exchange, LookupError, Mx};
-use crate::policy::failure::{Failure, Scope};
+use crate::policy::failure::{FailedHost, Failure, Scope};
 use crate::smtp::address::{Domain, Host};
 use crate::smtp::reply::Status;
 use own_addresses::OwnAddresses;
@@ -146,6 +146,16 @@ impl Hop {
 impl fmt::Display for Hop {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.host, self.port)
+    }
+}
+
+/// A hop that is not dialled.
+impl From<&Hop> for FailedHost {
+    fn from(hop: &Hop) -> Self {
+        Self::NotDialled {
+            host: hop.host.clone(),
+            port: hop.port,
+        }
     }
 }
 

@@ -7,9 +7,11 @@
 mod tls_demanded;
 
 use std::fmt;
+use std::net::SocketAddr;
 
 use crate::policy::connector::OnFailure;
 use crate::policy::tls::{Refusal, SessionTls, TlsOutcome};
+use crate::smtp::address::Host;
 use crate::smtp::reply::{EnhancedStatusCode, Reply, Severity, Status};
 
 /// The part of an attempt that a failure affects.
@@ -83,6 +85,92 @@ impl fmt::Display for RequireTlsUnmet {
     }
 }
 
+/// A host that was dialled, with the address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// The name of the host, or its address literal.
+    pub host: Host,
+    /// The IP address and port.
+    pub address: SocketAddr,
+}
+
+impl Peer {
+    /// Returns the host as reports name it: `mx.example.org`, or `[192.0.2.1]` if it has no name.
+    #[must_use]
+    pub fn host_name(&self) -> String {
+        match &self.host {
+            Host::Domain(name) => name.to_string(),
+            Host::Literal(_) => format!("[{}]", self.address.ip()),
+        }
+    }
+}
+
+/// As `mx.example.org [192.0.2.1]:25`, or `[192.0.2.1]:25` if the host has no name.
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (ip, port) = (self.address.ip(), self.address.port());
+        match &self.host {
+            Host::Domain(name) => write!(f, "{name} [{ip}]:{port}"),
+            Host::Literal(_) => write!(f, "[{ip}]:{port}"),
+        }
+    }
+}
+
+/// The host at which a failure happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FailedHost {
+    /// It was dialled.
+    Dialled(Peer),
+    /// It was not dialled.
+    NotDialled {
+        /// The name of the host, or its address literal.
+        host: Host,
+        /// The TCP port.
+        port: u16,
+    },
+}
+
+impl FailedHost {
+    /// Returns the host as reports name it.
+    #[must_use]
+    pub fn host_name(&self) -> String {
+        match self {
+            Self::Dialled(peer) => peer.host_name(),
+            Self::NotDialled { host, .. } => host.to_string(),
+        }
+    }
+
+    /// Returns the address that was dialled.
+    #[must_use]
+    pub fn address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Dialled(peer) => Some(peer.address),
+            Self::NotDialled { .. } => None,
+        }
+    }
+}
+
+impl From<Peer> for FailedHost {
+    fn from(peer: Peer) -> Self {
+        Self::Dialled(peer)
+    }
+}
+
+impl From<&Peer> for FailedHost {
+    fn from(peer: &Peer) -> Self {
+        Self::Dialled(peer.clone())
+    }
+}
+
+impl fmt::Display for FailedHost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Dialled(peer) => peer.fmt(f),
+            Self::NotDialled { host, port } => write!(f, "{host}:{port}"),
+        }
+    }
+}
+
 /// A failure: scope, persistence, status and cause, and the host where it happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
@@ -94,8 +182,8 @@ pub struct Failure {
     pub status: Status,
     /// The cause.
     pub cause: Cause,
-    /// The peer, as `mx.example.org [192.0.2.1]:25`, if there was one.
-    pub peer: Option<String>,
+    /// The host where it happened, if there was one.
+    pub peer: Option<FailedHost>,
     /// The TLS of the session, if the failure ended a TLS session before MAIL FROM; for the record.
     pub session: Option<Box<SessionTls>>,
 }
@@ -244,9 +332,9 @@ impl Failure {
         }
     }
 
-    /// Adds the peer.
+    /// Adds the host where it happened.
     #[must_use]
-    pub fn with_peer(mut self, peer: impl Into<String>) -> Self {
+    pub fn with_peer(mut self, peer: impl Into<FailedHost>) -> Self {
         self.peer = Some(peer.into());
         self
     }
@@ -264,6 +352,22 @@ impl Failure {
         match ends_as {
             Persistence::Transient => EnhancedStatusCode::transient(self.status),
             Persistence::Permanent => EnhancedStatusCode::permanent(self.status),
+        }
+    }
+
+    /// Returns the TLS judge's refusal, if the failure is one: the demand of a layer or of
+    /// REQUIRETLS is unmet.
+    #[must_use]
+    pub fn refusal(&self) -> Option<&Refusal> {
+        match &self.cause {
+            Cause::Policy(refusal) | Cause::RequireTls(RequireTlsUnmet::Session(refusal)) => {
+                Some(refusal)
+            }
+            Cause::RequireTls(RequireTlsUnmet::Off | RequireTlsUnmet::NotOffered)
+            | Cause::Reply { .. }
+            | Cause::Ourselves(_)
+            | Cause::Discovery(_)
+            | Cause::Other(_) => None,
         }
     }
 
@@ -360,6 +464,17 @@ pub enum RecipientOutcome {
     Bounced(Failure),
 }
 
+impl RecipientOutcome {
+    /// Returns the failure, unless the message was delivered.
+    #[must_use]
+    pub fn failure(&self) -> Option<&Failure> {
+        match self {
+            Self::Delivered(_) => None,
+            Self::Deferred(failure) | Self::Held(failure) | Self::Bounced(failure) => Some(failure),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use NextStep::{Bounce, Defer, NextHop};
@@ -391,6 +506,91 @@ mod tests {
             cause,
             peer: None,
             session: None,
+        }
+    }
+
+    /// Peers and hosts, as logs and reports show them; the name of the host alone; the address, if
+    /// it was dialled.
+    #[test]
+    fn a_host_is_named_with_its_address_if_it_was_dialled() {
+        let host = |text: &str| Host::parse(text).expect(text);
+        let dialled = |name: &str, address: &str| {
+            FailedHost::from(Peer {
+                host: host(name),
+                address: address.parse().expect(address),
+            })
+        };
+        let not_dialled = |name: &str| FailedHost::NotDialled {
+            host: host(name),
+            port: 25,
+        };
+        for (failed, text, name, has_address) in [
+            (
+                dialled("mx.example.org", "192.0.2.1:25"),
+                "mx.example.org [192.0.2.1]:25",
+                "mx.example.org",
+                true,
+            ),
+            (
+                dialled("mx.example.org", "[2001:db8::1]:25"),
+                "mx.example.org [2001:db8::1]:25",
+                "mx.example.org",
+                true,
+            ),
+            (
+                dialled("[192.0.2.1]", "192.0.2.1:25"),
+                "[192.0.2.1]:25",
+                "[192.0.2.1]",
+                true,
+            ),
+            (
+                dialled("[IPv6:2001:db8::1]", "[2001:db8::1]:25"),
+                "[2001:db8::1]:25",
+                "[2001:db8::1]",
+                true,
+            ),
+            (
+                not_dialled("mx.example.org"),
+                "mx.example.org:25",
+                "mx.example.org",
+                false,
+            ),
+            (
+                not_dialled("[192.0.2.1]"),
+                "[192.0.2.1]:25",
+                "[192.0.2.1]",
+                false,
+            ),
+            (
+                not_dialled("[IPv6:2001:db8::1]"),
+                "[IPv6:2001:db8::1]:25",
+                "[IPv6:2001:db8::1]",
+                false,
+            ),
+        ] {
+            assert_eq!(
+                (failed.to_string().as_str(), failed.host_name().as_str()),
+                (text, name)
+            );
+            assert_eq!(failed.address().is_some(), has_address, "{text}");
+        }
+    }
+
+    /// Only a refusal of the TLS judge is one, whether a layer or the message asked for TLS.
+    #[test]
+    fn a_failure_yields_the_refusal_that_caused_it() {
+        assert_eq!(Failure::policy(refusal()).refusal(), Some(&refusal()));
+        let session = Failure::require_tls(RequireTlsUnmet::Session(Box::new(refusal())));
+        assert_eq!(session.refusal(), Some(&refusal()));
+        for other in [
+            Failure::require_tls(RequireTlsUnmet::Off),
+            Failure::require_tls(RequireTlsUnmet::NotOffered),
+            Failure::reply(Recipient, "RCPT TO", Reply::bare(550, "no")),
+            Failure::ourselves("our own name"),
+            Failure::discovery(Status(7, 5), "the TLSA lookup failed"),
+            Failure::transient(Hop, Status(4, 1), "cannot connect"),
+        ] {
+            assert_eq!(other.refusal(), None, "{other:?}");
         }
     }
 
@@ -498,8 +698,10 @@ mod tests {
 
     #[test]
     fn a_failure_names_its_peer() {
+        let host = Host::parse("mx.example.org").expect("a host");
+        let address = "192.0.2.1:25".parse().expect("an address");
         let failure = Failure::transient(Hop, Status(4, 1), "connection refused")
-            .with_peer("mx.example.org [192.0.2.1]:25");
+            .with_peer(Peer { host, address });
         assert_eq!(
             failure.to_string(),
             "mx.example.org [192.0.2.1]:25: connection refused"

@@ -3,17 +3,16 @@
 //! [`Wire::converse`] runs dialogues. The only dialogue that contains a transaction is the private
 //! [`ClearedTransaction`], which cannot be created without the clearance of its connection.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::task::JoinHandle;
 
 use crate::config::Timeouts;
 use crate::discovery::history::TlsLevel;
+use crate::policy::failure::Peer;
 use crate::policy::tls::{
     Clearance, Handshake, NamePattern, NoTls, TlsOutcome, TlsPolicy, Verdict, judge,
 };
-use crate::smtp::address::Host;
 use crate::smtp::client::{
     DialogueStage, Extensions, Mail, ProtocolViolation, RecipientStatus, Transaction,
     TransactionEnd, TransactionResults, TransactionStep,
@@ -22,7 +21,7 @@ use crate::smtp::data::Stuffer;
 use crate::smtp::reply::{Reply, Severity};
 use crate::storage::spool::{Body, SpoolError};
 
-use super::Via;
+use super::attempt::Via;
 use super::limit::AttemptLimit;
 use super::wire::{ConnectionFailure, Dialogue, Wire};
 
@@ -45,15 +44,6 @@ pub(super) struct Cleared {
     /// meanwhile.
     has_waited: bool,
     transactions: u32,
-}
-
-/// The peer of a connection.
-#[derive(Debug, Clone)]
-pub(super) struct Peer {
-    /// The peer, as `mx.example.org [192.0.2.1]:25`.
-    pub(super) text: String,
-    pub(super) host: Host,
-    pub(super) address: SocketAddr,
 }
 
 /// The reason for which a transaction stopped before the peer decided it.
@@ -128,15 +118,8 @@ impl Cleared {
         clearance: Clearance,
         policy: TlsPolicy,
     ) -> Self {
-        let Peer {
-            text: peer,
-            host,
-            address,
-        } = peer;
         let via = Arc::new(Via {
             peer,
-            host,
-            address,
             clearance,
             offers_dsn: extensions.dsn,
             was: None,

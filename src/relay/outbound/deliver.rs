@@ -1,32 +1,33 @@
 //! One attempt: tries hop after hop, and address after address, until every recipient has an
 //! outcome.
 
-mod fitting;
-
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::config::{Connector, OnFailure};
-use crate::discovery::mta_sts::{MtaStsMode, PublishedPolicy, Recheck};
-use crate::discovery::{HopLookup, MtaStsLookup};
-use crate::net::route::{Hop, Hops, RouteBasis};
-use crate::policy::failure::{Cause, Failure, RequireTlsUnmet, Scope};
-use crate::policy::tls::{self, Layer};
-use crate::smtp::client::{Mail, RequireTlsUse};
+use crate::config::Connector;
+use crate::discovery::{Discovery, HopLookup};
+use crate::net::route::{Hop, Hops};
+use crate::net::tls_io::KnownHellos;
+use crate::policy::failure::{FailedHost, Failure, RequireTlsUnmet, Scope};
+use crate::policy::tls;
+use crate::relay::running_config::Snapshot;
+use crate::smtp::client::{Mail, Obstacle, RequireTlsUse};
 use crate::smtp::reply::Status;
+use crate::telemetry::Monitor;
 
+use super::attempt::{Attempt, AttemptResult};
 use super::cleared::Cleared;
-use super::dial::{DialPurpose, Target};
-use super::downgrade::HopHistory;
+use super::dial_record::DialRecord;
+use super::hellos::DialBudget;
 use super::limit::{AttemptLimit, EndReason};
-use super::metrics::Undialled;
-use super::plan::{HopPlan, HopUnusable, MailContext};
-use super::pool::PoolKey;
+use super::observe::{Observers, SessionOutcome, SessionSteps};
+use super::plan::MailContext;
+use super::pool::{Pool, PoolKey};
+use super::recheck::PolicyRecheck;
 use super::recipients::{PendingRecipients, Remaining};
 use super::requirement::MessageTlsTerms;
-use super::second_try::DialBudget;
-use super::tls_report::{self, SessionObserver};
-use super::{Attempt, AttemptResult, Outbound, Snapshot};
+use super::session_watch::{Dialling, ObservedSession, SessionWatch};
+use super::target::{DialPurpose, Target};
 
 /// The part of an address's time that one handshake may use. After two handshakes without an
 /// answer, time is left for a connection in the clear.
@@ -36,16 +37,30 @@ const HANDSHAKE_SHARE: u32 = 3;
 /// message was not sent to, do not count.
 const MAX_DEFERRALS: usize = 2;
 
+/// The parts of the service that an attempt uses.
+#[derive(Clone, Copy)]
+pub(super) struct DeliveryServices<'a> {
+    pub(super) discovery: &'a Discovery,
+    pub(super) monitor: &'a Monitor,
+    pub(super) hellos: &'a KnownHellos,
+    pub(super) pool: &'a Pool,
+    pub(super) observers: &'a Observers,
+}
+
 /// An attempt in progress.
 struct Delivery<'a> {
-    outbound: &'a Outbound,
+    services: DeliveryServices<'a>,
     snapshot: &'a Snapshot,
     attempt: &'a Attempt,
     connector: &'a Arc<Connector>,
     limit: &'a AttemptLimit,
+    watch: SessionWatch<'a>,
+    recheck: PolicyRecheck<'a>,
     recipients: PendingRecipients,
-    /// The peer that is being tried.
-    peer: Option<String>,
+    /// The host that is being tried.
+    peer: Option<FailedHost>,
+    /// The address that is being dialled.
+    dialling: Option<Dialling>,
     budget: DialBudget,
     /// The number of addresses at which the peer deferred the message, now and before the current
     /// address.
@@ -79,24 +94,39 @@ enum ConnectionUse {
 
 /// Makes one attempt. Its policy, trust and limits come from `snapshot` alone.
 pub(super) async fn deliver(
-    outbound: &Outbound,
+    services: DeliveryServices<'_>,
     snapshot: Arc<Snapshot>,
     attempt: &Attempt,
     limit: &AttemptLimit,
 ) -> AttemptResult {
     let connector = snapshot.connectors.for_host(&attempt.host);
+    let watch = SessionWatch {
+        history: services.discovery.history(),
+        observers: services.observers,
+        attempt,
+        connector,
+    };
+    let recheck = PolicyRecheck {
+        router: &snapshot.router,
+        discovery: services.discovery,
+        connector,
+        may_be_last: attempt.may_be_last,
+    };
     let mut delivery = Delivery {
-        outbound,
+        services,
         snapshot: &snapshot,
         attempt,
         connector,
         limit,
+        watch,
+        recheck,
         recipients: PendingRecipients::new(
             &attempt.recipients,
             &attempt.apart,
             connector.outbound.on_failure,
         ),
         peer: None,
+        dialling: None,
         budget: DialBudget::new(),
         deferrals: 0,
         deferrals_before: 0,
@@ -132,19 +162,19 @@ impl Delivery<'_> {
 
     /// Defers the recipients without an outcome: the attempt was ended from outside.
     fn fail_ended(&mut self, ended: EndReason) {
-        self.outbound.monitor.attempt_ended(ended.label());
+        self.services.monitor.attempt_ended(ended.label());
         let failure = Failure::transient(Scope::Destination, Status(4, 2), ended.to_string());
-        self.recipients.fail_all(
-            Failure {
-                peer: self.peer.take(),
-                ..failure
-            },
-            Remaining::Useless,
-        );
+        let failure = Failure {
+            peer: self.peer.take(),
+            ..failure
+        };
+        self.watch
+            .observe_dialled(self.dialling.take(), None, SessionOutcome::Failed(&failure));
+        self.recipients.fail_all(failure, Remaining::Useless);
     }
 
     async fn try_hops(&mut self, mut found: Hops) {
-        self.outbound
+        self.services
             .pool
             .prefer(self.snapshot.generation(), self.connector, &mut found.hops);
         let mut hops = found.hops.iter();
@@ -165,22 +195,18 @@ impl Delivery<'_> {
     /// # Errors
     /// The [`Failure`] for which no connection to the hop was tried.
     async fn try_hop(&mut self, hop: &Hop, hops: &Hops, hops_left: usize) -> Result<(), Failure> {
-        self.peer = Some(hop.to_string());
+        self.peer = Some(hop.into());
         let envelope = &self.attempt.entry.envelope;
         let context = MailContext {
             recipient: &self.attempt.host,
             connector: self.connector,
             requirement: envelope.tls,
         };
-        let plan = match self.plan(context, hop, &hops.basis).await {
+        let plan = match self.recheck.plan(context, hop, &hops.basis).await {
             Ok(plan) => plan,
             Err(unusable) => {
-                tls_report::observe_undialled(
-                    &self.outbound.reporter,
-                    self.attempt,
-                    hop,
-                    &unusable,
-                );
+                self.watch
+                    .observe_undialled(hop, None, None, SessionOutcome::Unusable(&unusable));
                 return Err(unusable.into());
             }
         };
@@ -201,21 +227,12 @@ impl Delivery<'_> {
             return Err(failure);
         }
         if let Some(refusal) = tls::unmeetable(terms.policy()) {
-            let undialled = Undialled {
-                attempt: self.attempt,
-                connector: self.connector,
-                hop,
-            };
-            undialled.warn(&self.outbound.monitor, terms.policy(), &refusal);
-            let observer = SessionObserver {
-                reporter: &self.outbound.reporter,
-                attempt: self.attempt,
-                hop,
-                found: &plan.found,
-            };
-            observer.observe_refused(None, &Failure::policy(refusal.clone()));
+            let (found, policy) = (Some(&plan.found), Some(terms.policy()));
+            self.watch
+                .observe_undialled(hop, found, policy, SessionOutcome::Unmeetable(&refusal));
             return Err(self
-                .recheck_refusal(terms.name_failure(Failure::policy(refusal)), &plan.found)
+                .recheck
+                .judge_again(terms.name_failure(Failure::policy(refusal)), &plan.found)
                 .await);
         }
         let hop_attempt = HopAttempt {
@@ -230,28 +247,6 @@ impl Delivery<'_> {
         Ok(())
     }
 
-    /// Plans one hop. If this may be the last attempt, an enforced MTA-STS policy is fetched again
-    /// first, so that no message bounces because of an outdated policy (RFC 8461 §5.1).
-    async fn plan(
-        &self,
-        context: MailContext<'_>,
-        hop: &Hop,
-        basis: &RouteBasis,
-    ) -> Result<HopPlan, HopUnusable> {
-        let (router, discovery) = (&self.snapshot.router, &self.outbound.discovery);
-        let plan = HopPlan::make(router, discovery, context, hop, basis).await?;
-        let MtaStsLookup::Done(PublishedPolicy::Policy(policy)) = &plan.found.published else {
-            return Ok(plan);
-        };
-        if !self.attempt.may_be_last || policy.mode() != MtaStsMode::Enforce {
-            return Ok(plan);
-        }
-        match discovery.mta_sts().recheck(policy).await {
-            Recheck::Changed(_) => HopPlan::make(router, discovery, context, hop, basis).await,
-            Recheck::Confirmed | Recheck::Unknown(_) => Ok(plan),
-        }
-    }
-
     /// Records that a hop was not connected to.
     fn record_unusable(&mut self, hop: &Hop, failure: Failure, has_next: bool) {
         tracing::debug!(
@@ -259,8 +254,7 @@ impl Delivery<'_> {
             reason = %failure, "the hop cannot be used"
         );
         let remaining = Remaining::after(&failure, has_next);
-        self.recipients
-            .fail_all(failure.with_peer(hop.to_string()), remaining);
+        self.recipients.fail_all(failure.with_peer(hop), remaining);
     }
 
     /// Returns the hop's address that is one of this relay's own, if there is one. A smart host is
@@ -273,83 +267,33 @@ impl Delivery<'_> {
             .find(|address| hop.smart_host().is_none() && router.is_own_address(*address))
     }
 
-    /// Fetches the domain's MTA-STS policy again if a refusal under it would bounce or hold the
-    /// message. A policy that has changed, or cannot be fetched, turns it into a temporary failure
-    /// (RFC 8461 §5.1).
-    async fn recheck_refusal(&self, failure: Failure, found: &HopLookup) -> Failure {
-        let ends = match &failure.cause {
-            Cause::Policy(refusal) => {
-                let ends = match self.connector.outbound.on_failure {
-                    OnFailure::Defer => false,
-                    OnFailure::Bounce => true,
-                    // A held message that expires bounces. In a last attempt `plan` has fetched the
-                    // policy just now.
-                    OnFailure::Hold => !self.attempt.may_be_last,
-                };
-                refusal.demand.layer == Layer::MtaSts && ends
-            }
-            Cause::RequireTls(RequireTlsUnmet::Session(refusal)) => {
-                refusal.demand.layer == Layer::MtaSts
-            }
-            Cause::RequireTls(RequireTlsUnmet::Off | RequireTlsUnmet::NotOffered)
-            | Cause::Reply { .. }
-            | Cause::Ourselves(_)
-            | Cause::Discovery(_)
-            | Cause::Other(_) => false,
-        };
-        if !ends {
-            return failure;
-        }
-        let MtaStsLookup::Done(PublishedPolicy::Policy(policy)) = &found.published else {
-            return failure;
-        };
-        let now = match self.outbound.discovery.mta_sts().recheck(policy).await {
-            Recheck::Confirmed => return failure,
-            Recheck::Changed(_) => "the domain has changed its MTA-STS policy meanwhile".to_owned(),
-            Recheck::Unknown(why) => format!("cannot fetch its MTA-STS policy again: {why}"),
-        };
-        let passing = Failure::discovery(failure.status, format!("{failure}; {now}"));
-        Failure {
-            peer: failure.peer,
-            scope: failure.scope,
-            ..passing
-        }
-    }
-
-    /// The downgrade memory for the domain and one of its hops.
-    fn memory<'h>(&self, hop: &'h Hop) -> HopHistory<'h>
-    where
-        Self: 'h,
-    {
-        let Outbound {
-            discovery, monitor, ..
-        } = self.outbound;
-        HopHistory {
-            history: discovery.history(),
-            monitor,
-            attempt: self.attempt,
-            hop,
-        }
-    }
-
     /// Tries the message on idle connections.
     async fn reuse(&mut self, hop_attempt: &HopAttempt<'_>) -> ConnectionUse {
         let HopAttempt {
             hop,
             terms,
+            found,
             hops_left,
-            ..
         } = *hop_attempt;
         let key = PoolKey::new(self.snapshot.generation(), self.connector, hop);
-        let memory = self.memory(hop);
         self.deferrals_before = self.deferrals;
-        while let Some(mut connection) = self.outbound.pool.take(&key) {
+        while let Some(mut connection) = self.services.pool.take(&key) {
             if !connection.is_quiet().await || !terms.admit(&mut connection, &hop.host) {
-                self.outbound.pool.quit(key.clone(), connection);
+                self.services.pool.quit(key.clone(), connection);
                 continue;
             }
             // The connection may have been opened for another domain, which has another history.
-            let was = memory.record_cleared(self.connector, &connection.via().clearance);
+            let session = ObservedSession {
+                hop,
+                peer: Some(&connection.via().peer),
+                found: Some(found),
+                policy: Some(terms.policy()),
+                steps: &SessionSteps::default(),
+            };
+            let was = self.watch.observe(
+                &session,
+                SessionOutcome::Reused(&connection.via().clearance),
+            );
             connection.set_earlier_level(was);
             let promise = terms.promise(&mut connection, &hop.host);
             match self.send_on(connection, &key, promise, hops_left > 0).await {
@@ -369,12 +313,12 @@ impl Delivery<'_> {
             hops_left,
         } = *hop_attempt;
         let key = PoolKey::new(self.snapshot.generation(), self.connector, hop);
-        self.outbound.pool.wait_for_closing(&key).await;
+        self.services.pool.wait_for_closing(&key).await;
         let queue_id = self.attempt.entry.id;
-        let purpose = DialPurpose::Mail(queue_id, terms.needed_handshake());
-        let known = &self.outbound.hellos;
+        let purpose = DialPurpose::Mail(terms.needed_handshake());
+        let known = self.services.hellos;
         let (policy, handshake) = (terms.policy(), self.snapshot.config.timeouts.handshake);
-        let (snapshot, monitor) = (self.snapshot, &self.outbound.monitor);
+        let (snapshot, monitor) = (self.snapshot, self.services.monitor);
         let target = Target {
             snapshot,
             monitor,
@@ -384,13 +328,6 @@ impl Delivery<'_> {
             known,
             purpose,
             handshake,
-        };
-        let memory = self.memory(hop);
-        let observer = SessionObserver {
-            reporter: &self.outbound.reporter,
-            attempt: self.attempt,
-            hop,
-            found,
         };
         for (at, address) in addresses.iter().enumerate() {
             self.budget.take();
@@ -403,10 +340,11 @@ impl Delivery<'_> {
                 let has_next = further > 0 && !self.budget.is_exhausted();
                 match dialled {
                     Ok(mut connection) => {
+                        let cleared = SessionOutcome::Cleared(&connection.via().clearance);
                         let was =
-                            memory.record_cleared(self.connector, &connection.via().clearance);
+                            self.watch
+                                .observe_dialled(self.dialling.take(), Some(found), cleared);
                         connection.set_earlier_level(was);
-                        observer.observe_cleared(*address, &connection.via().clearance);
                         let promise = terms.promise(&mut connection, &hop.host);
                         let ConnectionUse::Spent =
                             self.send_on(connection, &key, promise, has_next).await
@@ -415,10 +353,12 @@ impl Delivery<'_> {
                         };
                     }
                     Err(failure) => {
-                        memory.record_refused(&failure);
-                        observer.observe_refused(Some(*address), &failure);
+                        let failed = SessionOutcome::Failed(&failure);
+                        self.watch
+                            .observe_dialled(self.dialling.take(), Some(found), failed);
                         let failure = self
-                            .recheck_refusal(terms.name_failure(failure), found)
+                            .recheck
+                            .judge_again(terms.name_failure(failure), found)
                             .await;
                         tracing::debug!(
                             %queue_id, connector = %self.connector.name, host = %hop.host,
@@ -449,19 +389,27 @@ impl Delivery<'_> {
         address: SocketAddr,
         further: usize,
     ) -> Result<Cleared, Failure> {
-        let (peer, time) = (target.peer(address).text, self.limit.share(further + 1));
-        self.peer = Some(peer.clone());
+        let (peer, time) = (target.peer(address), self.limit.share(further + 1));
+        self.peer = Some((&peer).into());
+        let policy = self.recipients.policy().map(Arc::clone);
+        let dialling = self.dialling.insert(Dialling {
+            hop: target.hop.clone(),
+            peer: peer.clone(),
+            policy,
+            record: DialRecord::default(),
+        });
         // Two handshakes without an answer leave time for a connection in the clear.
         let target = Target {
             handshake: target.handshake.min(time / HANDSHAKE_SHARE),
             ..*target
         };
         if further == 0 {
-            return target.dial(address, &mut self.budget).await;
+            return target
+                .dial(address, &mut self.budget, &mut dialling.record)
+                .await;
         }
-        if let Ok(dialled) =
-            tokio::time::timeout(time, target.dial(address, &mut self.budget)).await
-        {
+        let dial = target.dial(address, &mut self.budget, &mut dialling.record);
+        if let Ok(dialled) = tokio::time::timeout(time, dial).await {
             return dialled;
         }
         let text = format!(
@@ -485,7 +433,7 @@ impl Delivery<'_> {
         let timeouts = self.snapshot.config.timeouts;
         let most = self.connector.outbound.messages_per_connection;
         let unanswered = Remaining::hop_if(has_next);
-        self.peer = Some(connection.via().peer.clone());
+        self.peer = Some((&connection.via().peer).into());
         let mut recipients = self.fitting_recipients(&connection, promise, has_next);
         let mut apart = self.recipients.take_separate(&mut recipients);
         if recipients.is_empty() {
@@ -538,9 +486,9 @@ impl Delivery<'_> {
             // The wait is short even if the peer does not answer QUIT.
             let _ = connection.quit().await;
         } else if connection.is_reusable(most) {
-            self.outbound.pool.put(key.clone(), connection);
+            self.services.pool.put(key.clone(), connection);
         } else {
-            self.outbound.pool.quit(key.clone(), connection);
+            self.services.pool.quit(key.clone(), connection);
         }
         self.overflow = recipients;
         if self.overflow.is_empty() {
@@ -548,5 +496,75 @@ impl Delivery<'_> {
         } else {
             ConnectionUse::Spent
         }
+    }
+
+    /// Returns the recipients that this peer can receive. The others fail without a command to the
+    /// peer.
+    fn fitting_recipients(
+        &mut self,
+        connection: &Cleared,
+        promise: RequireTlsUse,
+        has_next: bool,
+    ) -> Vec<usize> {
+        let envelope = &self.attempt.entry.envelope;
+        let extensions = connection.extensions();
+        let everybody = if self.overflow.is_empty() {
+            self.recipients.pending()
+        } else {
+            self.overflow.clone()
+        };
+        let mail = Mail {
+            envelope,
+            size: self.attempt.entry.size,
+            recipients: &everybody,
+            promise,
+        };
+        if let Err(obstacle) = mail.fits(extensions) {
+            self.fail_obstructed(&everybody, obstacle, connection, has_next);
+            return Vec::new();
+        }
+        let fits = |at: &usize| Mail::recipient_fits(&envelope.recipients[*at], extensions).is_ok();
+        let (able, unable): (Vec<usize>, Vec<usize>) = everybody.into_iter().partition(fits);
+        self.fail_obstructed(&unable, Obstacle::NeedsSmtputf8, connection, has_next);
+        able
+    }
+
+    /// Records that this peer cannot receive the message. The next hop may; if there is none, the
+    /// failure is permanent.
+    fn fail_obstructed(
+        &mut self,
+        recipients: &[usize],
+        obstacle: Obstacle,
+        connection: &Cleared,
+        has_next: bool,
+    ) {
+        let scope = if has_next { Scope::Hop } else { Scope::Message };
+        let at = |status| Failure::permanent(scope, status, obstacle.to_string());
+        let failure = match obstacle {
+            Obstacle::TooLarge { .. } => at(Status(3, 4)),
+            Obstacle::NeedsEightBitMime => at(Status(6, 3)),
+            Obstacle::NeedsSmtputf8 => at(Status(6, 7)),
+            Obstacle::NeedsRequireTls => Failure::require_tls(RequireTlsUnmet::NotOffered),
+        };
+        self.recipients.fail(
+            recipients,
+            failure.with_peer(&connection.via().peer),
+            Some(connection.via()),
+            Remaining::hop_if(has_next),
+        );
+    }
+
+    /// Records that the peer ended the session after some recipients and before the others could be
+    /// named.
+    fn fail_unnamed(&mut self, overflow: &[usize], connection: &Cleared, has_next: bool) {
+        let text = "the peer ended the session before the remaining recipients could be named";
+        let failure =
+            Failure::transient(Scope::Hop, Status(5, 3), text).with_peer(&connection.via().peer);
+        self.recipients.fail(
+            overflow,
+            failure,
+            Some(connection.via()),
+            Remaining::hop_if(has_next),
+        );
     }
 }

@@ -8,10 +8,10 @@ use crate::policy::failure::{self, Failure, NextStep, RequireTlsUnmet};
 use crate::policy::tls::{self, Clearance, Hello, Hellos, SamplePeer, TlsPolicy, Verdict};
 use crate::smtp::envelope::TlsRequirement;
 
-use super::dial::reference_names;
+use super::hellos::{self as client_hellos, server_name};
 use super::plan::MailContext;
 use super::requirement::MessageTlsTerms;
-use super::second_try;
+use super::target::reference_names;
 
 /// A kind of peer, and the result of a delivery to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,10 +71,10 @@ pub fn hellos(
 ) -> Option<Hellos> {
     let handshake = terms(policy, context.requirement).needed_handshake();
     let chosen = || {
-        second_try::hellos(
+        client_hellos::hellos(
             policy,
             context.connector,
-            &second_try::server_name(policy, hop),
+            &server_name(policy, hop),
             handshake,
             known,
         )

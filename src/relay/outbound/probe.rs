@@ -20,18 +20,18 @@ use crate::policy::tls::{
     Unmet,
 };
 use crate::policy::tls::{TlsaUsage, Verify};
+use crate::relay::running_config::Snapshot;
 use crate::smtp::address::Host;
 use crate::smtp::client::Extensions;
 use crate::smtp::envelope::TlsRequirement;
 use crate::telemetry::Monitor;
 
-use super::Snapshot;
-use super::dial::{DialPurpose, Target, reference_names};
+use super::dial_record::AddressProbe;
+use super::hellos::DialBudget;
+pub use super::observe::FirstTry;
 use super::plan::{HopPlan, MailContext};
-use super::probe_result::AddressProbe;
-pub use super::probe_result::FirstTry;
 use super::recipients::{PendingRecipients, Remaining};
-use super::second_try::DialBudget;
+use super::target::{DialPurpose, Target, reference_names};
 
 /// The number of hops that are probed in parallel; the addresses of one hop are probed one after
 /// another.
@@ -164,12 +164,7 @@ impl AddressFindings {
     }
 
     fn new(result: AddressProbe, policy: &TlsPolicy, hop: &Hop) -> Self {
-        let AddressProbe {
-            address,
-            peer,
-            record,
-            end,
-        } = result;
+        let AddressProbe { peer, record, end } = result;
         let verdicts = match (policy, &record.outcome) {
             (TlsPolicy::Forced(demands), Some(outcome)) => {
                 tls::judge_each(demands, outcome, &reference_names(&hop.host))
@@ -186,10 +181,10 @@ impl AddressFindings {
             .map(|seen| seen.certificates())
             .unwrap_or_default();
         let (first_try, outcome, extensions) =
-            (record.first_try, record.outcome, record.extensions);
+            (record.steps.first_try, record.outcome, record.extensions);
         Self {
-            address,
-            peer,
+            address: peer.address,
+            peer: peer.to_string(),
             first_try,
             outcome,
             verdicts,
@@ -268,10 +263,10 @@ async fn probe_hop<K: KnownPolicies>(
     };
     let plan = HopPlan::make(&snapshot.router, discovery, context, hop, basis)
         .await
-        .map_err(|unusable| Failure::from(unusable).with_peer(hop.to_string()))?;
+        .map_err(|unusable| Failure::from(unusable).with_peer(hop))?;
     let policy = plan.policy(context, hop);
     let unmeetable =
-        tls::unmeetable(&policy).map(|refusal| Failure::policy(refusal).with_peer(hop.to_string()));
+        tls::unmeetable(&policy).map(|refusal| Failure::policy(refusal).with_peer(hop));
     let mut addresses = Vec::new();
     for address in &plan.addresses.addresses {
         // Each address is shown the usual ClientHello, even if it accepted another one lately.

@@ -13,8 +13,8 @@ use crate::policy::tls::TlsPolicy;
 use crate::smtp::client::{DialogueStage, RecipientStatus, TransactionEnd};
 use crate::smtp::reply::{Reply, Status};
 
+use super::attempt::{RecipientResult, Via};
 use super::cleared::{Interruption, SendResult};
-use super::{RecipientResult, Via};
 
 /// The possibilities that remain in the same attempt after a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -199,6 +199,11 @@ impl PendingRecipients {
         self.policy = Some(Arc::new(policy.clone()));
     }
 
+    /// The policy of the current hop, once it is known.
+    pub(super) fn policy(&self) -> Option<&Arc<TlsPolicy>> {
+        self.policy.as_ref()
+    }
+
     /// Returns the recipients without an outcome, in the order of the attempt.
     pub(super) fn pending(&self) -> Vec<usize> {
         self.pending
@@ -367,7 +372,7 @@ impl PendingRecipients {
                     let failure = reply_failure(Scope::Recipient, DialogueStage::Rcpt, reply, via);
                     self.fail(
                         &[*recipient],
-                        failure.with_peer(via.peer.as_str()),
+                        failure.with_peer(&via.peer),
                         Some(via),
                         answered,
                     );
@@ -411,25 +416,15 @@ impl PendingRecipients {
             self.mark_apart(last);
             self.fail(
                 &[last],
-                failure.clone().with_peer(via.peer.as_str()),
+                failure.clone().with_peer(&via.peer),
                 Some(via),
                 remaining,
             );
             let text = format!("the session ended at another recipient: {failure}");
             let failure = Failure::transient(Scope::Hop, Status(4, 2), text);
-            self.fail(
-                &others,
-                failure.with_peer(via.peer.as_str()),
-                Some(via),
-                unanswered,
-            );
+            self.fail(&others, failure.with_peer(&via.peer), Some(via), unanswered);
         } else {
-            self.fail(
-                &others,
-                failure.with_peer(via.peer.as_str()),
-                Some(via),
-                remaining,
-            );
+            self.fail(&others, failure.with_peer(&via.peer), Some(via), remaining);
         }
         Vec::new()
     }

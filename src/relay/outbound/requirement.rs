@@ -10,7 +10,7 @@ use crate::smtp::client::RequireTlsUse;
 use crate::smtp::envelope::{Envelope, TlsRequirement};
 
 use super::cleared::Cleared;
-use super::dial::reference_names;
+use super::target::reference_names;
 
 /// The TLS terms on which a hop may receive a message.
 #[derive(Debug)]

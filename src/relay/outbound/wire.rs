@@ -70,6 +70,18 @@ impl Dialogue for Opening<'_> {
     }
 }
 
+/// The reason for which no connection could be opened. Its text leaves out the address, which every
+/// failure of a hop names.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ConnectError {
+    /// The connection was rejected, or there is no way to the address.
+    #[error("cannot connect: {source}")]
+    Io { source: io::Error },
+    /// The host did not answer within this time.
+    #[error("cannot connect: no answer within {} s", limit.as_secs())]
+    NoAnswer { limit: Duration },
+}
+
 /// A failure of a connection, and the stage at which it happened.
 #[derive(Debug)]
 pub(super) struct ConnectionFailure {
@@ -162,17 +174,15 @@ enum Stream {
 }
 
 impl Wire {
-    /// Connects. The error is a text with the cause.
-    pub(super) async fn connect(address: SocketAddr, limit: Duration) -> Result<Self, String> {
+    /// Connects.
+    pub(super) async fn connect(
+        address: SocketAddr,
+        limit: Duration,
+    ) -> Result<Self, ConnectError> {
         let stream = match timeout(limit, TcpStream::connect(address)).await {
             Ok(Ok(stream)) => stream,
-            Ok(Err(fault)) => return Err(format!("cannot connect: {fault}")),
-            Err(_) => {
-                return Err(format!(
-                    "cannot connect: no answer within {} s",
-                    limit.as_secs()
-                ));
-            }
+            Ok(Err(source)) => return Err(ConnectError::Io { source }),
+            Err(_) => return Err(ConnectError::NoAnswer { limit }),
         };
         // Every write is a complete group of commands or a block of content, so delaying it would
         // only cost time.

@@ -8,16 +8,35 @@ use crate::smtp::envelope::{Envelope, Recipient, RecipientState};
 use crate::storage::spool::Entry;
 
 use super::context::{Context, Event};
-use super::health::health;
 use super::queues::{AttemptToken, Health};
 
+/// An attempt, with what the queue knows of its recipients.
+pub(super) struct PlannedAttempt {
+    pub(super) attempt: Attempt,
+    /// The number of earlier attempts for each of its recipients, in their order.
+    earlier: Vec<u32>,
+}
+
+impl PlannedAttempt {
+    /// Returns the number of this attempt for a recipient, counted from 1.
+    pub(super) fn number(&self, recipient: usize) -> u32 {
+        let at = self
+            .attempt
+            .recipients
+            .iter()
+            .position(|one| *one == recipient);
+        at.and_then(|at| self.earlier.get(at))
+            .map_or(1, |earlier| earlier.saturating_add(1))
+    }
+}
+
 /// Returns the attempt for the pending recipients of one domain.
-pub(super) fn of_pending(entry: &Arc<Entry>, envelope: &Envelope, host: &Host) -> Attempt {
+pub(super) fn of_pending(entry: &Arc<Entry>, envelope: &Envelope, host: &Host) -> PlannedAttempt {
     of_recipients(entry, envelope, host, RecipientState::is_pending)
 }
 
 /// Returns the attempt for the open recipients of one domain, held ones included.
-pub(super) fn of_open(entry: &Arc<Entry>, envelope: &Envelope, host: &Host) -> Attempt {
+pub(super) fn of_open(entry: &Arc<Entry>, envelope: &Envelope, host: &Host) -> PlannedAttempt {
     of_recipients(entry, envelope, host, RecipientState::is_open)
 }
 
@@ -27,7 +46,7 @@ fn of_recipients(
     envelope: &Envelope,
     host: &Host,
     which: impl Fn(&RecipientState) -> bool,
-) -> Attempt {
+) -> PlannedAttempt {
     let apart = |at: &usize| {
         matches!(
             envelope.recipients[*at].state,
@@ -44,13 +63,21 @@ fn of_recipients(
         .filter_map(mine)
         .collect();
     let apart = recipients.iter().copied().filter(apart).collect();
-    Attempt {
+    let earlier = |at: &usize| match &envelope.recipients[*at].state {
+        RecipientState::Pending { attempts, .. } | RecipientState::Held { attempts, .. } => {
+            *attempts
+        }
+        RecipientState::Delivered | RecipientState::Failed => 0,
+    };
+    let earlier = recipients.iter().map(earlier).collect();
+    let attempt = Attempt {
         entry: Arc::clone(entry),
         recipients,
         apart,
         host: host.clone(),
         may_be_last: false,
-    }
+    };
+    PlannedAttempt { attempt, earlier }
 }
 
 /// The connection slot of an attempt. It is given back on drop, even when the attempt panics.
@@ -67,7 +94,8 @@ impl AttemptSlot {
         }
     }
 
-    fn give_back(mut self, health: Health) {
+    /// Gives the slot back, with the health of the destination that the attempt showed.
+    pub(super) fn give_back(mut self, health: Health) {
         self.finish(health);
     }
 
@@ -85,18 +113,14 @@ impl Drop for AttemptSlot {
     }
 }
 
-/// Runs an attempt. Its slot is given back when the attempt ends, before its result is stored.
+/// Runs an attempt. The caller gives its slot back.
 pub(super) async fn run(
     context: &Context,
-    attempt: &Attempt,
+    planned: &PlannedAttempt,
     limit: &AttemptLimit,
-    slot: AttemptSlot,
 ) -> AttemptResult {
-    let report = context
+    context
         .outbound
-        .deliver_within(attempt.clone(), limit)
-        .await;
-    slot.give_back(health(attempt, &report));
-    (context.observer)(attempt, &report);
-    report
+        .deliver_within(planned.attempt.clone(), limit)
+        .await
 }

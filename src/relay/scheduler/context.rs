@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::relay::outbound::{Attempt, AttemptResult, Outbound};
+use crate::relay::outbound::Outbound;
 use crate::relay::running_config::RunningConfig;
 use crate::smtp::envelope::QueueId;
 use crate::storage::evidence::Evidence;
@@ -18,16 +18,12 @@ use super::active_message::LoadedMessage;
 use super::queues::{AttemptToken, Health, Item};
 use super::report_queue::{Limiter, OwedReports, ReportCounters};
 
-/// A callback for each attempt, called after the attempt ends and before its result is stored.
-pub type Observer = Arc<dyn Fn(&Attempt, &AttemptResult) + Send + Sync>;
-
 /// The parts of the relay that every delivery task uses.
 pub(super) struct Context {
     pub(super) spool: Arc<dyn Spool>,
     pub(super) evidence: Evidence,
     pub(super) outbound: Arc<Outbound>,
     pub(super) running: RunningConfig,
-    pub(super) observer: Observer,
     pub(super) events: mpsc::UnboundedSender<Event>,
     /// The rate limit of reports to senders.
     pub(super) limiter: Mutex<Limiter>,

@@ -6,11 +6,11 @@
 use std::sync::Arc;
 
 use crate::policy::failure::{Failure, Scope};
-use crate::relay::outbound::Attempt;
 use crate::smtp::reply::Status;
 use crate::storage::spool::StoredMessage;
 
 use super::active_message::ActiveMessage;
+use super::attempt::PlannedAttempt;
 use super::context::Context;
 use super::result::{self, RemainingWork};
 
@@ -23,7 +23,7 @@ pub(super) async fn give_up(
     context: &Arc<Context>,
     message: &ActiveMessage,
     remaining: StoredMessage,
-) -> Result<Option<Attempt>, RemainingWork> {
+) -> Result<Option<PlannedAttempt>, RemainingWork> {
     let entry = Arc::new(remaining.without_content());
     let text = "its content was damaged on the disk of the relay, and what is left of it was quarantined there";
     let failure = Failure::permanent(Scope::Message, Status(3, 0), text);

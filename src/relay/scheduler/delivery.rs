@@ -3,16 +3,18 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::relay::outbound::{Attempt, AttemptLimit};
+use crate::relay::outbound::{AttemptLimit, EventOrigin};
 use crate::smtp::envelope::Envelope;
 use crate::storage::spool::SpoolError;
 
 use super::active_message::{ActiveMessage, LoadedMessage};
-use super::attempt::AttemptSlot;
+use super::attempt::{AttemptSlot, PlannedAttempt};
 use super::context::{Context, Event};
+use super::health::health;
 use super::queues::{Item, Job};
+use super::recipient_events::MessageSchedule;
 use super::result::{self, RemainingWork};
-use super::{attempt, damage, retry_schedule};
+use super::{attempt, damage, recipient_events, retry_schedule};
 
 /// The wait before a message is retried that could not be read from the spool.
 const SPOOL_PAUSE: Duration = Duration::from_mins(1);
@@ -84,8 +86,16 @@ pub(super) async fn work(
             deliver(&context, &message, &item, slot, &limit).await
         }
         Job::DeadlineReached(item, due, down) => match prepare(&context, &message, &item).await {
-            Ok(Some(attempt)) => {
-                result::store_deadline(&context, &message, &attempt, down, due, item.expires).await
+            Ok(Some(planned)) => {
+                result::store_deadline(
+                    &context,
+                    &message,
+                    &planned.attempt,
+                    down,
+                    due,
+                    item.expires,
+                )
+                .await
             }
             Ok(None) => RemainingWork::Nothing,
             Err(remaining) => remaining,
@@ -103,14 +113,23 @@ async fn deliver(
     slot: AttemptSlot,
     limit: &AttemptLimit,
 ) -> RemainingWork {
-    let mut attempt = match prepare(context, message, item).await {
-        Ok(Some(attempt)) => attempt,
+    let mut planned = match prepare(context, message, item).await {
+        Ok(Some(planned)) => planned,
         Ok(None) => return RemainingWork::Nothing,
         Err(remaining) => return remaining,
     };
-    attempt.may_be_last = item.expires.saturating_duration_since(Instant::now()) < LAST;
-    let report = attempt::run(context, &attempt, limit, slot).await;
-    result::store_result(context, message, &attempt, &report, item.expires).await
+    planned.attempt.may_be_last = item.expires.saturating_duration_since(Instant::now()) < LAST;
+    let report = attempt::run(context, &planned, limit).await;
+    let settings = context.running.load();
+    let schedule = MessageSchedule {
+        settings: &settings,
+        now: Instant::now(),
+        expires: item.expires,
+    };
+    let events = recipient_events::of_attempt(schedule, &planned, &report, EventOrigin::Attempt);
+    slot.give_back(health(&events));
+    context.outbound.observers().observe_recipients(&events);
+    result::store_result(context, message, schedule, &events).await
 }
 
 /// Returns the attempt for an item, or `None` when no recipient of it is pending.
@@ -121,7 +140,7 @@ async fn prepare(
     context: &Arc<Context>,
     message: &ActiveMessage,
     item: &Item<LoadedMessage>,
-) -> Result<Option<Attempt>, RemainingWork> {
+) -> Result<Option<PlannedAttempt>, RemainingWork> {
     let entry = match message.load(&*context.spool).await {
         Ok(entry) => Arc::clone(entry),
         // The spool has quarantined the content and logged it.
@@ -149,6 +168,6 @@ async fn prepare(
     };
     let state = message.envelope.lock().await;
     let envelope: &Envelope = state.as_ref().unwrap_or(&entry.envelope);
-    let attempt = attempt::of_pending(&entry, envelope, &item.host);
-    Ok((!attempt.recipients.is_empty()).then_some(attempt))
+    let planned = attempt::of_pending(&entry, envelope, &item.host);
+    Ok((!planned.attempt.recipients.is_empty()).then_some(planned))
 }

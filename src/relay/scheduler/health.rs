@@ -3,7 +3,7 @@
 use crate::config::Route;
 use crate::policy::failure::{Cause, Failure, Persistence, RecipientOutcome, Scope};
 use crate::policy::tls::Layer;
-use crate::relay::outbound::{Attempt, AttemptResult, RecipientResult};
+use crate::relay::outbound::{Attempt, RecipientEvent, RecipientResult};
 use crate::smtp::envelope::TlsRequirement;
 
 use super::attempt_failure::attempt_failure;
@@ -15,10 +15,11 @@ use super::queues::{Health, Part};
 /// It is down when no hop could be used, unless a refusal concerns only a part of its mail. A
 /// policy of ours that holds or bounces the message, and a failure of the message itself, show
 /// nothing.
-pub(super) fn health(attempt: &Attempt, report: &AttemptResult) -> Health {
+pub(super) fn health(events: &[RecipientEvent<'_>]) -> Health {
     let mut last = None;
     let mut spoken = false;
-    for result in &report.results {
+    for event in events {
+        let Some(result) = event.result else { continue };
         match &result.outcome {
             RecipientOutcome::Delivered(_) => return Health::Up,
             RecipientOutcome::Deferred(failure)
@@ -31,12 +32,12 @@ pub(super) fn health(attempt: &Attempt, report: &AttemptResult) -> Health {
             // A recipient in a transaction of its own is known to end sessions; that shows nothing
             // of the destination.
             RecipientOutcome::Deferred(_)
-                if result.via.is_some() && attempt.apart.contains(&result.recipient) => {}
+                if result.via.is_some() && event.attempt.apart.contains(&result.recipient) => {}
             RecipientOutcome::Deferred(failure)
                 if matches!(failure.scope, Scope::Hop | Scope::Destination)
                     && !failure.is_require_tls() =>
             {
-                last = Some((failure, &result.trail));
+                last = Some((event, failure, &result.trail));
                 spoken |= result.via.is_some();
             }
             RecipientOutcome::Deferred(_)
@@ -44,7 +45,7 @@ pub(super) fn health(attempt: &Attempt, report: &AttemptResult) -> Health {
             | RecipientOutcome::Bounced(_) => {}
         }
     }
-    let Some((failure, trail)) = last else {
+    let Some((event, failure, trail)) = last else {
         return Health::Unknown;
     };
     let attempt_failure = attempt_failure(failure, trail, Persistence::Transient);
@@ -52,10 +53,10 @@ pub(super) fn health(attempt: &Attempt, report: &AttemptResult) -> Health {
         return Health::SessionBroken(attempt_failure);
     }
     let all = || std::iter::once(failure).chain(trail.iter().map(AsRef::as_ref));
-    if is_of_one_message(attempt, all()) {
+    if is_of_one_message(event.attempt, all()) {
         return Health::Unknown;
     }
-    match part(attempt, report, all()) {
+    match part(event, all()) {
         Some(part) => Health::Refused(part, attempt_failure),
         None => Health::Down(attempt_failure),
     }
@@ -66,11 +67,13 @@ pub(super) fn health(attempt: &Attempt, report: &AttemptResult) -> Health {
 /// demands TLS for one domain only, and DANE and MTA-STS do not apply to messages with
 /// `TLS-Required: No`.
 fn part<'a>(
-    attempt: &Attempt,
-    report: &AttemptResult,
+    event: &RecipientEvent<'_>,
     failures: impl Iterator<Item = &'a Failure>,
 ) -> Option<Part> {
-    let is_shared = matches!(report.connector.outbound.route, Route::SmartHosts(_));
+    let RecipientEvent {
+        attempt, connector, ..
+    } = event;
+    let is_shared = matches!(connector.outbound.route, Route::SmartHosts(_));
     let is_relaxed = attempt.entry.envelope.tls == TlsRequirement::Relaxed;
     let (mut of_domain, mut of_published) = (false, false);
     for failure in failures {
@@ -113,16 +116,19 @@ fn is_decided_by_peer(result: &RecipientResult, failure: &Failure) -> bool {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+    use std::time::{Duration, Instant};
 
     use super::*;
     use crate::config::{TlsDemand, default_connector};
-    use crate::policy::failure::RequireTlsUnmet;
+    use crate::policy::failure::{Peer, RequireTlsUnmet};
     use crate::policy::tls::{
         Clearance, Demand, NoTls, Refusal, TlsOutcome, TlsPolicy, Verdict, Verify, judge,
     };
-    use crate::relay::outbound::Via;
-    use crate::smtp::address::{Host, ReversePath};
-    use crate::smtp::envelope::{Envelope, QueueId};
+    use crate::relay::outbound::{AttemptResult, EventOrigin, Via};
+    use crate::relay::scheduler::recipient_events::MessageSchedule;
+    use crate::relay::scheduler::{attempt, recipient_events};
+    use crate::smtp::address::{Host, Mailbox, ReversePath};
+    use crate::smtp::envelope::{Envelope, QueueId, Recipient};
     use crate::smtp::reply::{Reply, Status};
     use crate::storage::spool::{Body, Entry};
 
@@ -147,9 +153,10 @@ mod tests {
 
     fn via() -> Arc<Via> {
         Arc::new(Via {
-            peer: "mx.example.org [192.0.2.1]:25".to_owned(),
-            host: Host::parse("mx.example.org").expect("a host"),
-            address: "192.0.2.1:25".parse().expect("an address"),
+            peer: Peer {
+                host: Host::parse("mx.example.org").expect("a host"),
+                address: "192.0.2.1:25".parse().expect("an address"),
+            },
             clearance: clearance(),
             offers_dsn: false,
             was: None,
@@ -169,25 +176,20 @@ mod tests {
             connector.outbound.route = Route::SmartHosts(Vec::new());
         }
         let connector = Arc::new(connector);
+        let mailbox = || Mailbox::parse("b@example.org").expect("a mailbox");
+        let recipients = results.iter().map(|_| Recipient::new(mailbox())).collect();
         let entry = Arc::new(Entry {
             id: QueueId::from_number(1).expect("small"),
             accepted: jiff::Timestamp::UNIX_EPOCH,
             envelope: Envelope {
                 tls,
-                ..Envelope::new(ReversePath::Null, Vec::new())
+                ..Envelope::new(ReversePath::Null, recipients)
             },
             size: 0,
             body: Body::Memory(bytes::Bytes::new()),
         });
         let host = Host::parse("example.org").expect("a host");
-        let recipients = (0..results.len()).collect();
-        let attempt = Attempt {
-            entry,
-            recipients,
-            apart: Vec::new(),
-            host,
-            may_be_last: false,
-        };
+        let planned = attempt::of_pending(&entry, &entry.envelope, &host);
         let (tls, _) = crate::net::tls_io::TlsMaterial::load(&config).expect("it names no files");
         let dns = crate::net::dns::Dns::new(&config.dns).expect("a resolver");
         let snapshot = Arc::new(crate::relay::running_config::Snapshot::new(
@@ -195,15 +197,24 @@ mod tests {
             tls,
             dns,
         ));
-        health(
-            &attempt,
-            &AttemptResult {
-                results,
-                trail: Vec::new(),
-                connector,
-                snapshot,
-            },
-        )
+        let now = Instant::now();
+        let schedule = MessageSchedule {
+            settings: &snapshot,
+            now,
+            expires: now + Duration::from_hours(1),
+        };
+        let report = AttemptResult {
+            results,
+            trail: Vec::new(),
+            connector,
+            snapshot: Arc::clone(&snapshot),
+        };
+        health(&recipient_events::of_attempt(
+            schedule,
+            &planned,
+            &report,
+            EventOrigin::Attempt,
+        ))
     }
 
     fn result(

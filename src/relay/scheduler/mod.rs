@@ -23,6 +23,7 @@ mod liveness;
 mod operator;
 mod placement;
 mod queues;
+mod recipient_events;
 mod report_queue;
 mod report_tasks;
 mod result;
@@ -32,7 +33,6 @@ mod spool_scan;
 mod state;
 mod usage;
 
-pub use context::Observer;
 pub use liveness::{SchedulerProbe, Workload};
 pub use operator::{
     BackoffStatus, DestinationStatus, MessageStatus, Operator, Order, OrderOutcome, OrderRefused,

@@ -13,7 +13,7 @@ use crate::smtp::envelope::QueueId;
 use crate::storage::evidence::Evidence;
 use crate::storage::spool::{Entry, Spool, SpoolError};
 
-use super::context::{AfterOrder, Context, Event, Observer};
+use super::context::{AfterOrder, Context, Event};
 use super::liveness::{self, SchedulerProbe, Workload};
 use super::operator::{self, Operator};
 use super::report_queue::{Limiter, ReportCounters};
@@ -49,7 +49,6 @@ impl Scheduler {
         evidence: Evidence,
         outbound: Arc<Outbound>,
         running: RunningConfig,
-        observer: Observer,
     ) -> Self {
         let (sender, events) = mpsc::unbounded_channel();
         let (usage, reports) = (Usage::default(), ReportCounters::default());
@@ -61,7 +60,6 @@ impl Scheduler {
             evidence,
             outbound,
             running,
-            observer,
             events: sender,
             limiter: Mutex::new(Limiter::new(Instant::now())),
             reports,

@@ -40,7 +40,7 @@ async fn a_host_that_takes_no_large_client_hello_is_told_as_the_daemon_knows_it(
         TestOverrides::default(),
         SystemdSockets::default(),
         config,
-        Arc::new(|_, _| ()),
+        Arc::new(()),
     )
     .await;
     let mut daemon = daemon.expect("it starts");

@@ -220,7 +220,7 @@ async fn a_policy_that_the_daemon_goes_by_counts_though_its_host_is_silent() {
         test_overrides,
         SystemdSockets::default(),
         config,
-        Arc::new(|_, _| ()),
+        Arc::new(()),
     )
     .await;
     let mut daemon = daemon.expect("it starts");

@@ -52,7 +52,10 @@ async fn each_recipient_has_its_own_result() {
         format!("{peer_name}: answered RCPT TO with: 550 5.1.1 no such user")
     );
     assert_eq!(
-        result(&report, 1).via.as_ref().map(|via| via.peer.clone()),
+        result(&report, 1)
+            .via
+            .as_ref()
+            .map(|via| via.peer.to_string()),
         Some(peer_name)
     );
 }

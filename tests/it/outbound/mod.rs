@@ -6,6 +6,7 @@ mod layers;
 mod loops;
 mod memory;
 mod mta_sts;
+mod observed;
 mod pins;
 mod policy_table;
 mod requiretls;

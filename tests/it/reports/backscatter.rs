@@ -27,7 +27,7 @@ fn owed(world: &World) -> Vec<String> {
 async fn restarted(world: World, before: &str, connectors: &[String]) -> World {
     let (folder, home) = world.ends().await;
     let config = configured(folder.path(), home.address, before, connectors);
-    let (address, running) = run(config, Arc::new(|_, _| ())).await;
+    let (address, running) = run(config, Arc::new(())).await;
     World {
         home,
         address,
@@ -159,7 +159,7 @@ async fn mail_from_a_stranger_comes_back_without_its_content() {
     let connectors = [connector("bad.example", bad.address, "")];
     let mut config = configured(folder.path(), home.address, before, &connectors);
     config.relay.networks.clear();
-    let (address, running) = run(config, Arc::new(|_, _| ())).await;
+    let (address, running) = run(config, Arc::new(())).await;
     let world = World {
         home,
         address,

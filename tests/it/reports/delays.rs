@@ -89,8 +89,7 @@ async fn a_delay_is_told_once_and_not_again_after_a_restart() {
     let (folder, home) = world.ends().await;
     let config =
         crate::support::in_process::configured(folder.path(), home.address, &before, &connectors);
-    let (address, running) =
-        crate::support::in_process::run(config, std::sync::Arc::new(|_, _| ())).await;
+    let (address, running) = crate::support::in_process::run(config, std::sync::Arc::new(())).await;
     let world = World {
         home,
         address,

@@ -140,7 +140,7 @@ async fn a_digest_that_fails_is_known_as_ours_whatever_the_postmasters_address()
     );
     let mut config = configured(folder.path(), home.address, "", &connectors);
     config.postmaster = Mailbox::parse("root@localhost").expect("an address");
-    let (address, running) = run(config, Arc::new(|_, _| ())).await;
+    let (address, running) = run(config, Arc::new(())).await;
     let world = World {
         home,
         address,

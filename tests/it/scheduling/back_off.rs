@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use gatepost::discovery::history::{History, LevelChange, TlsLevel};
-use gatepost::relay::outbound::{Attempt, AttemptResult};
+use gatepost::relay::outbound::RecipientEvent;
 use gatepost::smtp::address::Host;
 use tokio::net::TcpListener;
 
@@ -47,9 +47,9 @@ async fn two_hundred_messages_for_a_dead_port_are_a_few_dials() {
     .await;
     let attempts = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&attempts);
-    let observer = move |attempt: &Attempt, _: &AttemptResult| {
+    let observer = move |events: &[RecipientEvent<'_>]| {
         counted.fetch_add(
-            usize::from(attempt.host.to_string() == "dead.example"),
+            usize::from(events[0].attempt.host.to_string() == "dead.example"),
             Ordering::SeqCst,
         );
     };
@@ -110,7 +110,7 @@ async fn a_server_that_ends_every_session_is_left_alone() {
         "[queue]\nretry = [\"1h\"]",
         &connectors,
     );
-    let (relay, mut running) = run(config, Arc::new(|_, _| ())).await;
+    let (relay, mut running) = run(config, Arc::new(())).await;
     until("it has ended some", || {
         (busy.heard().len() > 2).then_some(())
     })
@@ -159,7 +159,7 @@ async fn a_domain_that_lost_tls_does_not_close_the_smart_host_that_it_shares() {
         "[queue]\nretry = [\"1h\"]",
         &[shared],
     );
-    let (relay, mut running) = run(config, Arc::new(|_, _| ())).await;
+    let (relay, mut running) = run(config, Arc::new(())).await;
     let mut client = Client::connect(relay).await;
     client.sends("first@lost.example").await;
     let refused = |envelope: &serde_json::Value| {
@@ -208,7 +208,7 @@ async fn work_that_dies_is_done_again() {
         &[connector("a.example", sink.address, "")],
     );
     let first = AtomicUsize::new(0);
-    let observer = move |_: &Attempt, _: &AttemptResult| {
+    let observer = move |_: &[RecipientEvent<'_>]| {
         assert!(
             first.fetch_add(1, Ordering::SeqCst) > 0,
             "the first attempt dies before its result is written down"

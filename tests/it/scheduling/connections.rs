@@ -22,7 +22,7 @@ async fn deliver(connections: usize, messages_per_connection: usize) {
         "",
         &[connector("a.example", sink.address, &more)],
     );
-    let (_, mut running) = run(config, Arc::new(|_, _| ())).await;
+    let (_, mut running) = run(config, Arc::new(())).await;
     until("all have gone", || (sink.taken() == 150).then_some(())).await;
     running.stop();
     running.ended().await.expect("an orderly end");

@@ -45,7 +45,7 @@ async fn a_hundred_destinations_that_hang_hold_up_no_other() {
     fill(&folder.path().join("spool"), recipients, |_| ()).await;
     let before = "[timeouts]\ndrain = \"100ms\"";
     let config = configured(folder.path(), home.address, before, &connectors);
-    let (relay, mut running) = run(config, Arc::new(|_, _| ())).await;
+    let (relay, mut running) = run(config, Arc::new(())).await;
     let mut client = Client::connect(relay).await;
     for number in 0..10 {
         client.sends(&format!("c{number}@quick.example")).await;
@@ -83,7 +83,7 @@ async fn five_thousand_for_one_do_not_delay_one_for_another() {
         "[timeouts]\ndrain = \"100ms\"",
         &connectors,
     );
-    let (relay, mut running) = run(config, Arc::new(|_, _| ())).await;
+    let (relay, mut running) = run(config, Arc::new(())).await;
     let mut client = Client::connect(relay).await;
     client.sends("c@quick.example").await;
     until("it has gone past them all", || {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use gatepost::relay::outbound::{Attempt, AttemptResult};
+use gatepost::relay::outbound::RecipientEvent;
 
 use super::fairness::hanging;
 use crate::support::counting_sink::{Sink, fill};
@@ -46,7 +46,7 @@ async fn an_attempt_that_takes_too_long_is_deferred_with_the_reason() {
         BRIEF,
         &[connector("hangs.example", address, "")],
     );
-    let (relay, mut running) = run(config, Arc::new(|_, _| ())).await;
+    let (relay, mut running) = run(config, Arc::new(())).await;
     Client::connect(relay).await.sends("b@hangs.example").await;
     let (status, text) = until("it is deferred", || {
         last_failure(folder.path(), "hangs.example")
@@ -73,7 +73,7 @@ async fn no_attempt_ends_while_the_last_answer_is_awaited() {
         BRIEF,
         &[connector("slow.example", sink.address, "")],
     );
-    let (relay, mut running) = run(config, Arc::new(|_, _| ())).await;
+    let (relay, mut running) = run(config, Arc::new(())).await;
     Client::connect(relay).await.sends("b@slow.example").await;
     until("it is on its way", || {
         sink.seen(|seen| (seen.per_session.len() == 1).then_some(()))
@@ -116,7 +116,7 @@ async fn addresses_that_hang_leave_time_for_the_next() {
     let config = configured(folder.path(), home.address, before, &[connector]);
     let attempts = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&attempts);
-    let observer = move |_: &Attempt, _: &AttemptResult| {
+    let observer = move |_: &[RecipientEvent<'_>]| {
         counted.fetch_add(1, Ordering::SeqCst);
     };
     let (relay, mut running) = run(config, Arc::new(observer)).await;
@@ -160,7 +160,7 @@ async fn attempts_that_hang_end_where_all_are_in_use() {
     .await;
     let before = "[limits]\ndelivery_attempts = 100\n[queue]\nretry = [\"1h\"]\n[timeouts]\ndrain = \"100ms\"";
     let config = configured(folder.path(), home.address, before, &connectors);
-    let (relay, mut running) = run(config, Arc::new(|_, _| ())).await;
+    let (relay, mut running) = run(config, Arc::new(())).await;
     let mut client = Client::connect(relay).await;
     for number in 0..3 {
         client.sends(&format!("c{number}@quick.example")).await;

@@ -7,6 +7,7 @@ mod connections;
 mod damage;
 mod fairness;
 mod limits;
+mod observers;
 mod orders;
 mod owed;
 mod restart;

@@ -148,7 +148,6 @@ impl Queue {
             evidence(folder.path()),
             Arc::new(way_out(&config, folder.path())),
             running(&config),
-            Arc::new(|_, _| ()),
         );
         let (operator, stop) = (scheduler.operator(), CancellationToken::new());
         let (sender, accepted) = mpsc::channel(1);

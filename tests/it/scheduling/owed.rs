@@ -41,7 +41,6 @@ impl Queue {
             Evidence::off(),
             Arc::new(way_out(outbound, folder)),
             running(config),
-            Arc::new(|_, _| ()),
         );
         let (stop, (accepted, work)) = (CancellationToken::new(), mpsc::channel(1));
         let running = tokio::spawn(scheduler.run(work, stop.clone()));

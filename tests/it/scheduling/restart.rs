@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use gatepost::relay::outbound::{Attempt, AttemptResult};
+use gatepost::relay::outbound::{DeliveryObserver, RecipientEvent};
 use gatepost::smtp::envelope::{FailureHistory, RecipientState};
 use jiff::Timestamp;
 
@@ -14,15 +14,12 @@ use crate::support::in_process::{Client, configured, connector, peer, queue, run
 /// Who was tried, by local part, and when.
 type Log = Arc<Mutex<Vec<(String, Instant)>>>;
 
-fn logging() -> (Log, gatepost::relay::scheduler::Observer) {
+fn logging() -> (Log, Arc<dyn DeliveryObserver>) {
     let log = Log::default();
     let writing = Arc::clone(&log);
-    let observer = move |attempt: &Attempt, _: &AttemptResult| {
+    let observer = move |events: &[RecipientEvent<'_>]| {
         let now = Instant::now();
-        let names = attempt
-            .recipients
-            .iter()
-            .map(|at| attempt.entry.envelope.recipients[*at].mailbox.local_part());
+        let names = events.iter().map(|event| event.mailbox.local_part());
         writing
             .lock()
             .expect("no panic")
@@ -84,8 +81,11 @@ async fn an_attempt_knows_whether_it_may_be_the_last() {
         let config = configured(folder.path(), home.address, &before, &[]);
         let seen = Arc::new(Mutex::new(Vec::new()));
         let noting = Arc::clone(&seen);
-        let observer = move |attempt: &Attempt, _: &AttemptResult| {
-            noting.lock().expect("no panic").push(attempt.may_be_last)
+        let observer = move |events: &[RecipientEvent<'_>]| {
+            noting
+                .lock()
+                .expect("no panic")
+                .push(events[0].attempt.may_be_last);
         };
         let (relay, mut running) = run(config, Arc::new(observer)).await;
         Client::connect(relay)
@@ -120,7 +120,7 @@ async fn what_fails_together_does_not_come_back_together() {
         before,
         &[connector("slow.example", slow.address, "")],
     );
-    let (_, mut running) = run(config, Arc::new(|_, _| ())).await;
+    let (_, mut running) = run(config, Arc::new(())).await;
     let waits: Vec<i64> = until("all were tried", || {
         let wait = |state: &serde_json::Value| {
             let time = |value: &serde_json::Value| value.as_str()?.parse::<Timestamp>().ok();
@@ -245,7 +245,7 @@ async fn a_time_far_in_the_future_is_no_reason_to_wait_for_years() {
         before,
         &[connector("a.example", sink.address, "")],
     );
-    let (_, mut running) = run(config, Arc::new(|_, _| ())).await;
+    let (_, mut running) = run(config, Arc::new(())).await;
     until("it has gone", || (sink.taken() == 1).then_some(())).await;
     running.stop();
     running.ended().await.expect("an orderly end");
@@ -332,7 +332,7 @@ async fn work_that_panics_is_done_again_and_holds_up_nobody() {
         &[connector("a.example", sink.address, one)],
     );
     let died = Arc::new(std::sync::atomic::AtomicBool::new(false));
-    let observer = move |_: &Attempt, _: &AttemptResult| {
+    let observer = move |_: &[RecipientEvent<'_>]| {
         assert!(
             died.swap(true, std::sync::atomic::Ordering::Relaxed),
             "the first attempt is meant to die"

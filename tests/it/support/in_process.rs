@@ -10,7 +10,7 @@ use gatepost::config::Config;
 use gatepost::daemon::{self, RunningDaemon};
 use gatepost::net::tls_io::TlsMaterial;
 use gatepost::policy::tls::{Groups, Handshake, Hello};
-use gatepost::relay::scheduler::Observer;
+use gatepost::relay::outbound::DeliveryObserver;
 use gatepost::smtp::address::Host;
 use rusqlite::OpenFlags;
 use serde_json::Value;
@@ -95,7 +95,7 @@ impl World {
     pub(crate) async fn start_with(home: Peer, before: &str, connectors: &[String]) -> Self {
         let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
         let config = configured(folder.path(), home.address, before, connectors);
-        let (address, running) = run(config, Arc::new(|_, _| ())).await;
+        let (address, running) = run(config, Arc::new(())).await;
         Self {
             home,
             address,
@@ -237,7 +237,10 @@ pub(crate) fn configured(
 }
 
 /// Starts a relay; says where it listens.
-pub(crate) async fn run(config: Config, observer: Observer) -> (SocketAddr, RunningDaemon) {
+pub(crate) async fn run(
+    config: Config,
+    observer: Arc<dyn DeliveryObserver>,
+) -> (SocketAddr, RunningDaemon) {
     let running = daemon::start(config, observer)
         .await
         .unwrap_or_else(|error| panic!("{error}"));

@@ -87,7 +87,7 @@ async fn delivered(signer: Option<Signer>) -> (Entry, String) {
     drop((outbox, accepted));
     let sink = Sink::start();
     let config = configured(folder.path(), sink.address, "", &[]);
-    let (_, mut running) = run(config, std::sync::Arc::new(|_, _| ())).await;
+    let (_, mut running) = run(config, std::sync::Arc::new(())).await;
     until("both have it", || {
         (sink.arrivals().len() == 2).then_some(())
     })

@@ -2,193 +2,133 @@
 //!
 //! It decides nothing: the outcome of each recipient comes from `result`.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::config::{Config, Connector};
 use crate::policy::connector::exception;
-use crate::policy::failure::{self, Cause, Failure, RequireTlsUnmet};
-use crate::relay::outbound::{Attempt, AttemptResult, RecipientResult};
-use crate::relay::running_config::Snapshot;
+use crate::policy::failure::{Cause, Failure, RequireTlsUnmet};
+use crate::relay::outbound::{RecipientEnding, RecipientEvent};
 use crate::relay::scheduler::context::Context;
-use crate::smtp::address::Host;
-use crate::smtp::envelope::{AttemptFailure, Envelope, QueueId};
-use crate::smtp::reply::{EnhancedStatusCode, Reply, Status};
+use crate::smtp::envelope::{Envelope, QueueId};
+use crate::smtp::reply::{EnhancedStatusCode, Status};
 use crate::storage::evidence::{
-    AcceptanceRecord, DeliveryRecord, DemandOutcome, Evidence, EvidenceRecord, ExceptionRecord,
-    PolicyRecord, RecordedOutcome, SessionRecord, UnmetDemand, cut,
+    AcceptanceRecord, DeliveryRecord, DemandOutcome, EvidenceRecord, ExceptionRecord, PolicyRecord,
+    RecordedOutcome, SessionRecord, UnmetDemand, cut,
 };
 use crate::storage::spool::{Entry, SpoolError};
 
 /// The interval between two checks if evidence can be written again.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The evidence of one attempt, until it is written.
-pub(super) struct EvidenceBatch<'a> {
-    attempt: &'a Attempt,
-    connector: &'a Arc<Connector>,
-    config: &'a Arc<Config>,
+/// The proof that the evidence of a result is durable, or that evidence is off.
+#[derive(Debug)]
+pub(super) struct EvidenceRecorded(());
+
+/// Stores the evidence of an attempt that ended at `at`, one record for each recipient. Returns
+/// `None` when that fails. Without `is_reported`, the report of a bounce could not be stored, so
+/// the recipients stay in the queue and are recorded as deferred.
+pub(super) async fn write_evidence(
+    context: &Context,
+    entry: &Entry,
+    envelope: &Envelope,
+    events: &[RecipientEvent<'_>],
     at: Timestamp,
-    records: Vec<RecipientRecord<'a>>,
-}
-
-/// The evidence of one recipient.
-struct RecipientRecord<'a> {
-    recipient: usize,
-    /// The result of the attempt; `None` without an attempt.
-    result: Option<&'a RecipientResult>,
-    attempts: u32,
-    outcome: RecordedOutcome,
-    status: EnhancedStatusCode,
-    host: Option<String>,
-    reply: Option<String>,
-    reason: Option<String>,
-}
-
-impl<'a> EvidenceBatch<'a> {
-    /// Starts the evidence of an attempt. `report` is `None` for a message that expired without an
-    /// attempt.
-    pub(super) fn new(
-        settings: &'a Snapshot,
-        attempt: &'a Attempt,
-        report: Option<&'a AttemptResult>,
-    ) -> Self {
-        let (connector, config) = match report {
-            Some(report) => (&report.connector, &report.snapshot.config),
-            None => (
-                settings.connectors.for_host(&attempt.host),
-                &settings.config,
-            ),
-        };
-        Self {
-            attempt,
-            connector,
-            config,
-            at: Timestamp::now(),
-            records: Vec::new(),
-        }
+    is_reported: bool,
+) -> Option<EvidenceRecorded> {
+    if context.evidence.is_kept() {
+        let deliveries = events
+            .iter()
+            .map(|event| (at, delivery_record(envelope, event, at, is_reported)));
+        let records = acceptance(entry, envelope)
+            .into_iter()
+            .chain(deliveries)
+            .collect();
+        context.evidence.write_all(records).await.ok()?;
     }
+    Some(EvidenceRecorded(()))
+}
 
-    /// Adds a delivery.
-    pub(super) fn delivered(&mut self, result: &'a RecipientResult, attempts: u32, reply: &Reply) {
-        self.records.push(RecipientRecord {
-            recipient: result.recipient,
-            result: Some(result),
-            attempts,
-            outcome: RecordedOutcome::Delivered,
-            status: reply
+/// Returns the record of one recipient.
+fn delivery_record(
+    envelope: &Envelope,
+    event: &RecipientEvent<'_>,
+    at: Timestamp,
+    is_reported: bool,
+) -> EvidenceRecord {
+    let RecipientEvent {
+        attempt,
+        mailbox,
+        snapshot,
+        connector,
+        result,
+        ending,
+        ..
+    } = event;
+    let via = result.and_then(|result| result.via.as_deref());
+    let policy = result.and_then(|result| result.policy.as_deref());
+    let failure = event.failure();
+    let unmet = failure.and_then(unmet);
+    let standing = match (via, &unmet) {
+        (_, Some(_)) => DemandOutcome::Refused,
+        (Some(via), None) => DemandOutcome::of(policy, &via.clearance),
+        (None, None) => DemandOutcome::Unreached,
+    };
+    let outcome = match ending {
+        RecipientEnding::Delivered(_) => RecordedOutcome::Delivered,
+        RecipientEnding::Deferred { .. } => RecordedOutcome::Deferred,
+        RecipientEnding::Held { .. } => RecordedOutcome::Held,
+        RecipientEnding::Bounced { .. } if is_reported => RecordedOutcome::Bounced,
+        RecipientEnding::Bounced { .. } => RecordedOutcome::Deferred,
+    };
+    let (status, reply) = match ending {
+        RecipientEnding::Delivered(reply) => (
+            reply
                 .enhanced()
                 .unwrap_or(EnhancedStatusCode::success(Status(0, 0))),
-            host: None,
-            reply: Some(cut(&reply.to_string())),
-            reason: None,
-        });
-    }
-
-    /// Adds a failure with its outcome: deferred, held or bounced.
-    pub(super) fn failed(
-        &mut self,
-        result: &'a RecipientResult,
-        attempts: u32,
-        outcome: RecordedOutcome,
-        last: &AttemptFailure,
-    ) {
-        self.records.push(RecipientRecord {
-            result: Some(result),
-            attempts,
-            ..failure_record(result.recipient, outcome, last)
-        });
-    }
-
-    /// Adds a recipient that expired without an attempt.
-    pub(super) fn expired(&mut self, recipient: usize, last: &AttemptFailure) {
-        self.records
-            .push(failure_record(recipient, RecordedOutcome::Bounced, last));
-    }
-
-    /// Stores the records. Returns false when that fails. Without `is_reported`, the report of a
-    /// bounce could not be stored, so the recipients stay in the queue and are recorded as
-    /// deferred.
-    pub(super) async fn write(
-        self,
-        evidence: &Evidence,
-        envelope: &Envelope,
-        is_reported: bool,
-    ) -> bool {
-        if !evidence.is_kept() {
-            return true;
-        }
-        let record = self
-            .records
-            .iter()
-            .filter_map(|record| self.evidence_record(envelope, record, is_reported));
-        let records = acceptance(&self.attempt.entry, envelope)
-            .into_iter()
-            .chain(record.map(|record| (self.at, record)));
-        evidence.write_all(records.collect()).await.is_ok()
-    }
-
-    /// Builds the record of one recipient.
-    fn evidence_record(
-        &self,
-        envelope: &Envelope,
-        record: &RecipientRecord<'_>,
-        is_reported: bool,
-    ) -> Option<EvidenceRecord> {
-        let Attempt { entry, host, .. } = self.attempt;
-        let recipient = envelope.recipients.get(record.recipient)?;
-        let via = record.result.and_then(|result| result.via.as_deref());
-        let policy = record.result.and_then(|result| result.policy.as_deref());
-        let failure = record.result.and_then(failure);
-        let unmet = failure.and_then(unmet);
-        let standing = match (via, &unmet) {
-            (_, Some(_)) => DemandOutcome::Refused,
-            (Some(via), None) => DemandOutcome::of(policy, &via.clearance),
-            (None, None) => DemandOutcome::Unreached,
-        };
-        let outcome = match record.outcome {
-            RecordedOutcome::Bounced if !is_reported => RecordedOutcome::Deferred,
-            outcome => outcome,
-        };
-        Some(EvidenceRecord::Delivery(Box::new(DeliveryRecord {
-            queue_id: entry.id.to_string(),
-            message_id: envelope.message_id.as_deref().map(str::to_owned),
-            from: envelope
-                .reverse_path
-                .mailbox()
-                .map(ToString::to_string)
-                .unwrap_or_default(),
-            to: recipient.mailbox.to_string(),
-            domain: name(host),
-            attempt: record.attempts,
-            connector: self.connector.name.clone(),
-            configuration: self.config.source.digest.clone(),
-            policy: policy.map(PolicyRecord::of),
-            exception: exception(self.connector, self.at).map(ExceptionRecord::of),
-            host: via
-                .map(|via| name(&via.host))
-                .or_else(|| record.host.clone()),
-            address: via
-                .map(|via| via.address)
-                .or_else(|| dialled(record.result))
-                .map(|address| address.to_string()),
-            session: via
-                .map(|via| SessionRecord::of(via.clearance.session()))
-                .or_else(|| failure.and_then(without_mail)),
-            unmet,
-            downgraded_from: via
-                .and_then(|via| via.was)
-                .map(|was| was.as_str().to_owned()),
-            standing,
-            outcome,
-            status: record.status.to_string(),
-            reply: record.reply.clone(),
-            reason: record.reason.clone(),
-        })))
-    }
+            Some(*reply),
+        ),
+        RecipientEnding::Deferred { last, .. }
+        | RecipientEnding::Held { last }
+        | RecipientEnding::Bounced { last, .. } => (last.status, last.reply.as_ref()),
+    };
+    let last = ending.failure();
+    let address = via
+        .map(|via| via.peer.address)
+        .or_else(|| failure?.peer.as_ref()?.address());
+    EvidenceRecord::Delivery(Box::new(DeliveryRecord {
+        queue_id: attempt.entry.id.to_string(),
+        message_id: envelope.message_id.as_deref().map(str::to_owned),
+        from: envelope
+            .reverse_path
+            .mailbox()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
+        to: mailbox.to_string(),
+        domain: attempt.host.to_string(),
+        attempt: event.attempts,
+        connector: connector.name.clone(),
+        configuration: snapshot.config.source.digest.clone(),
+        policy: policy.map(PolicyRecord::of),
+        exception: exception(connector, at).map(ExceptionRecord::of),
+        host: via
+            .map(|via| via.peer.host.to_string())
+            .or_else(|| last?.host.clone()),
+        address: address.map(|address| address.to_string()),
+        session: via
+            .map(|via| SessionRecord::of(via.clearance.session()))
+            .or_else(|| failure.and_then(without_mail)),
+        unmet,
+        downgraded_from: via
+            .and_then(|via| via.was)
+            .map(|was| was.as_str().to_owned()),
+        standing,
+        outcome,
+        status: status.to_string(),
+        reply: reply.map(|reply| cut(&reply.to_string())),
+        reason: last.map(|last| cut(&last.text)),
+    }))
 }
 
 /// Returns the record of acceptance and its time, if it is not written yet. It is written together
@@ -201,77 +141,26 @@ fn acceptance(entry: &Entry, envelope: &Envelope) -> Option<(Timestamp, Evidence
     ))
 }
 
-/// Returns the evidence of a stored failure.
-fn failure_record<'a>(
-    recipient: usize,
-    outcome: RecordedOutcome,
-    last: &AttemptFailure,
-) -> RecipientRecord<'a> {
-    RecipientRecord {
-        recipient,
-        result: None,
-        attempts: 0,
-        outcome,
-        status: last.status,
-        host: last.host.clone(),
-        reply: last.reply.as_ref().map(|reply| cut(&reply.to_string())),
-        reason: Some(cut(&last.text)),
-    }
-}
-
-fn name(host: &Host) -> String {
-    host.to_string()
-}
-
-fn failure(result: &RecipientResult) -> Option<&Failure> {
-    match &result.outcome {
-        failure::RecipientOutcome::Delivered(_) => None,
-        failure::RecipientOutcome::Deferred(failure)
-        | failure::RecipientOutcome::Held(failure)
-        | failure::RecipientOutcome::Bounced(failure) => Some(failure),
-    }
-}
-
-/// Returns the address of the peer of a failure, if one was dialled.
-fn dialled(result: Option<&RecipientResult>) -> Option<SocketAddr> {
-    // `mx.example.org [192.0.2.1]:25`
-    let peer = failure(result?)?.peer.as_deref()?;
-    let (ip, port) = peer.rsplit_once('[')?.1.split_once("]:")?;
-    Some(SocketAddr::new(ip.parse().ok()?, port.parse().ok()?))
-}
-
 /// Returns the unmet demand, if the failure is one of TLS policy.
 fn unmet(failure: &Failure) -> Option<UnmetDemand> {
-    match &failure.cause {
-        Cause::Policy(refusal) | Cause::RequireTls(RequireTlsUnmet::Session(refusal)) => {
-            Some(UnmetDemand::of(refusal))
-        }
-        Cause::RequireTls(why @ (RequireTlsUnmet::Off | RequireTlsUnmet::NotOffered)) => {
-            Some(UnmetDemand {
-                layer: crate::policy::tls::Layer::RequireTls.to_string(),
-                wanted: "TLS on the whole way".to_owned(),
-                got: why.to_string(),
-            })
-        }
-        Cause::Reply { .. } | Cause::Ourselves(_) | Cause::Discovery(_) | Cause::Other(_) => None,
+    if let Cause::RequireTls(why @ (RequireTlsUnmet::Off | RequireTlsUnmet::NotOffered)) =
+        &failure.cause
+    {
+        return Some(UnmetDemand {
+            layer: crate::policy::tls::Layer::RequireTls.to_string(),
+            wanted: "TLS on the whole way".to_owned(),
+            got: why.to_string(),
+        });
     }
+    failure.refusal().map(UnmetDemand::of)
 }
 
 /// Returns the TLS session of a failure before MAIL FROM: it was refused by policy, or the peer
 /// ended it.
 fn without_mail(failure: &Failure) -> Option<SessionRecord> {
-    if let Some(reached) = &failure.session {
-        return Some(SessionRecord::of(reached));
-    }
-    match &failure.cause {
-        Cause::Policy(refusal) | Cause::RequireTls(RequireTlsUnmet::Session(refusal)) => {
-            SessionRecord::of_refused(refusal)
-        }
-        Cause::RequireTls(RequireTlsUnmet::Off | RequireTlsUnmet::NotOffered)
-        | Cause::Reply { .. }
-        | Cause::Ourselves(_)
-        | Cause::Discovery(_)
-        | Cause::Other(_) => None,
+    match &failure.session {
+        Some(reached) => Some(SessionRecord::of(reached)),
+        None => failure.refusal().and_then(SessionRecord::of_refused),
     }
 }
 
@@ -348,7 +237,7 @@ pub(in crate::relay::scheduler) async fn write_removal(
                 .map(ToString::to_string)
                 .unwrap_or_default(),
             to: recipient.mailbox.to_string(),
-            domain: name(host),
+            domain: host.to_string(),
             attempt: 0,
             connector: settings.connectors.for_host(host).name.clone(),
             configuration: settings.config.source.digest.clone(),

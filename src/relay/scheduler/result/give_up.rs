@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::policy::failure::{Failure, RecipientOutcome};
-use crate::relay::outbound::{AttemptResult, RecipientResult};
+use crate::relay::outbound::{AttemptResult, EventOrigin, RecipientResult};
 use crate::relay::scheduler::active_message::ActiveMessage;
-use crate::relay::scheduler::attempt;
 use crate::relay::scheduler::context::Context;
+use crate::relay::scheduler::recipient_events::MessageSchedule;
+use crate::relay::scheduler::{attempt, recipient_events};
 use crate::storage::spool::Entry;
 
 use super::remaining::RemainingWork;
@@ -40,7 +41,7 @@ pub(in crate::relay::scheduler) async fn give_up(
     let mut remaining = RemainingWork::Nothing;
     for host in hosts {
         let settings = context.running.load();
-        let attempt = attempt::of_open(entry, &envelope, &host);
+        let planned = attempt::of_open(entry, &envelope, &host);
         let result = |at: &usize| RecipientResult {
             recipient: *at,
             outcome: RecipientOutcome::Bounced(failure.clone()),
@@ -49,15 +50,24 @@ pub(in crate::relay::scheduler) async fn give_up(
             trail: Vec::new(),
             apart: false,
         };
-        let results = attempt.recipients.iter().map(result).collect();
+        let results = planned.attempt.recipients.iter().map(result).collect();
         let connector = Arc::clone(settings.connectors.for_host(&host));
         let report = AttemptResult {
             results,
             trail: Vec::new(),
             connector,
-            snapshot: settings,
+            snapshot: Arc::clone(&settings),
         };
-        match store_result(context, message, &attempt, &report, Instant::now()).await {
+        let now = Instant::now();
+        let schedule = MessageSchedule {
+            settings: &settings,
+            now,
+            expires: now,
+        };
+        let events =
+            recipient_events::of_attempt(schedule, &planned, &report, EventOrigin::GivenUp);
+        context.outbound.observers().observe_recipients(&events);
+        match store_result(context, message, schedule, &events).await {
             RemainingWork::Nothing => {}
             until @ RemainingWork::Retry { .. } => remaining = until,
             RemainingWork::NotStored => return RemainingWork::NotStored,

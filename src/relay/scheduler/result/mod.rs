@@ -8,7 +8,6 @@
 mod dsn;
 mod evidence;
 mod give_up;
-mod log;
 mod remaining;
 mod store;
 mod write;

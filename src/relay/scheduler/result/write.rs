@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use crate::relay::outbound::RecipientEvent;
 use crate::relay::scheduler::context::{Context, Event};
 use crate::relay::scheduler::retry_schedule::wait;
 use crate::smtp::dsn::{self, Action};
@@ -12,7 +13,7 @@ use crate::smtp::envelope::{Envelope, QueueId, Recipient, RecipientState, Report
 use crate::storage::spool::SpoolError;
 
 use super::dsn::{self as sender_reports, RateCheck, RecipientChange, StoreResult};
-use super::evidence::wait_for_evidence;
+use super::evidence::{EvidenceRecorded, wait_for_evidence, write_evidence};
 use super::remaining::RemainingWork;
 use super::writer::{PreviousState, ResultWriter};
 
@@ -26,6 +27,7 @@ impl ResultWriter<'_> {
         mut self,
         context: &Arc<Context>,
         envelope: &mut Envelope,
+        events: &[RecipientEvent<'_>],
     ) -> RemainingWork {
         let has_news = [&self.failed, &self.late, &self.held, &self.relayed]
             .iter()
@@ -37,7 +39,9 @@ impl ResultWriter<'_> {
         }
         let is_reported = self.mark_failed(context, envelope).await;
         self.mark_owed(envelope);
-        if has_news && sender_reports::is_confidential(self.settings, envelope, self.connector) {
+        if has_news
+            && sender_reports::is_confidential(self.schedule.settings, envelope, self.connector)
+        {
             envelope.confidential = true;
         }
         let wait = if has_owed {
@@ -45,25 +49,29 @@ impl ResultWriter<'_> {
         } else {
             Duration::ZERO
         };
-        // Evidence of a recipient exists before the queue drops it.
-        if !self
-            .evidence
-            .write(&context.evidence, envelope, is_reported)
-            .await
-        {
+        let Some(recorded) = write_evidence(
+            context,
+            &self.attempt.entry,
+            envelope,
+            events,
+            self.at,
+            is_reported,
+        )
+        .await
+        else {
             return restore(id, self.before, envelope);
-        }
+        };
         // The acceptance is recorded now, unless evidence is off.
         if context.evidence.is_kept() {
             envelope.arrival = None;
         }
-        match write_state(context, id, envelope).await {
+        match write_result(context, id, envelope, recorded).await {
             StateWrite::Done => {
                 if has_owed {
                     let owed = sender_reports::owed_reports(
                         envelope,
                         self.attempt.entry.size,
-                        self.settings,
+                        self.schedule.settings,
                         wait,
                     );
                     // The channel is closed only when the process ends; owed reports are in the
@@ -87,7 +95,7 @@ impl ResultWriter<'_> {
         if may_resend_as_text {
             match sender_reports::resend_as_text(
                 context,
-                self.settings,
+                self.schedule.settings,
                 &self.attempt.entry,
                 envelope,
             )
@@ -106,7 +114,7 @@ impl ResultWriter<'_> {
             recipients,
             ..
         } = envelope;
-        let postmaster = sender_reports::postmaster(self.settings);
+        let postmaster = sender_reports::postmaster(self.schedule.settings);
         for RecipientChange {
             recipient, last, ..
         } in failed
@@ -121,7 +129,7 @@ impl ResultWriter<'_> {
             }
             let (id, to) = (self.attempt.entry.id, &recipient.mailbox);
             if reverse_path.mailbox().is_none()
-                && (*to == postmaster || *to == self.settings.config.postmaster)
+                && (*to == postmaster || *to == self.schedule.settings.config.postmaster)
             {
                 tracing::error!(queue_id = %id, %to, "double bounce: bounce to postmaster failed; discarding it");
                 continue;
@@ -166,8 +174,8 @@ impl ResultWriter<'_> {
                 },
             };
         }
-        let soon = self.now + wait(&self.settings.config.queue.retry, 1);
-        self.remaining = self.remaining.and(soon, self.expires.max(soon));
+        let soon = self.schedule.now + wait(&self.schedule.settings.config.queue.retry, 1);
+        self.remaining = self.remaining.and(soon, self.schedule.expires.max(soon));
     }
 
     /// Marks the reports about delayed, held and relayed recipients as owed.
@@ -191,7 +199,7 @@ impl ResultWriter<'_> {
     /// Stores the owed reports, unless they wait for reports about other recipients. Returns the
     /// wait before the next attempt to store them.
     async fn store_reports(&self, context: &Context, envelope: &mut Envelope) -> Duration {
-        let queue = &self.settings.config.queue;
+        let queue = &self.schedule.settings.config.queue;
         if envelope.reverse_path.mailbox().is_none() {
             return Duration::ZERO;
         }
@@ -201,11 +209,15 @@ impl ResultWriter<'_> {
         if envelope.recipients.iter().any(may_follow) {
             return queue.dsn_gather;
         }
-        let until = Timestamp::now() + self.expires.saturating_duration_since(self.now);
+        let until = Timestamp::now()
+            + self
+                .schedule
+                .expires
+                .saturating_duration_since(self.schedule.now);
         let entry = &self.attempt.entry;
         match sender_reports::store(
             context,
-            self.settings,
+            self.schedule.settings,
             entry,
             envelope,
             until,
@@ -237,6 +249,17 @@ pub(in crate::relay::scheduler) enum StateWrite {
     Done,
     /// The process is ending.
     Aborted,
+}
+
+/// Stores the result of an attempt in the spool. Evidence of a recipient exists before the queue
+/// drops it: `recorded` proves that.
+async fn write_result(
+    context: &Context,
+    id: QueueId,
+    envelope: &Envelope,
+    _recorded: EvidenceRecorded,
+) -> StateWrite {
+    write_state(context, id, envelope).await
 }
 
 /// Stores the new state of a message, or removes it when it is finished. It retries until it

@@ -1,42 +1,35 @@
-//! Collects the outcomes of one attempt: the new state of each recipient, its log line, its
-//! evidence and its report.
+//! Collects the outcomes of one attempt: the new state of each recipient, and the report that it is
+//! owed.
 
 use std::time::Instant;
 
 use jiff::Timestamp;
 
-use crate::config::{Connector, write_duration};
-use crate::policy::failure::{Persistence, RecipientOutcome};
-use crate::relay::outbound::{Attempt, AttemptResult, RecipientResult};
-use crate::relay::running_config::Snapshot;
-use crate::relay::scheduler::attempt_failure::{attempt_failure, host, is_of_content};
+use crate::config::Connector;
+use crate::relay::outbound::{Attempt, RecipientEnding, RecipientEvent};
 use crate::relay::scheduler::deadlines::warn_at;
-use crate::relay::scheduler::retry_schedule::wait;
+use crate::relay::scheduler::recipient_events::{MessageSchedule, of_expiry};
 use crate::smtp::dsn::{self, Action};
 use crate::smtp::envelope::{AttemptFailure, Envelope, Recipient, RecipientState};
 use crate::smtp::reply::{EnhancedStatusCode, Reply, Status};
-use crate::storage::evidence;
 
 use super::dsn::RecipientChange;
-use super::evidence::EvidenceBatch;
-use super::log::DeliveryLog;
 use super::remaining::RemainingWork;
 
 /// Collects the outcomes of one attempt, until they are stored.
 pub(super) struct ResultWriter<'a> {
-    pub(super) settings: &'a Snapshot,
+    pub(super) schedule: MessageSchedule<'a>,
     pub(super) attempt: &'a Attempt,
+    /// The time of the result.
+    pub(super) at: Timestamp,
     /// The connector that the attempt used.
     pub(super) connector: &'a Connector,
-    pub(super) now: Instant,
-    pub(super) expires: Instant,
     pub(super) warn_at: Option<Instant>,
     pub(super) remaining: RemainingWork,
     pub(super) failed: Vec<RecipientChange>,
     pub(super) late: Vec<RecipientChange>,
     pub(super) held: Vec<RecipientChange>,
     pub(super) relayed: Vec<RecipientChange>,
-    pub(super) evidence: EvidenceBatch<'a>,
     /// The states before the attempt, to restore when the result cannot be stored.
     pub(super) before: Vec<PreviousState>,
 }
@@ -49,12 +42,11 @@ pub(super) struct PreviousState {
 }
 
 impl<'a> ResultWriter<'a> {
-    /// Starts a result. `report` is `None` for a deadline without an attempt.
+    /// Starts a result.
     pub(super) fn new(
-        settings: &'a Snapshot,
+        schedule: MessageSchedule<'a>,
         attempt: &'a Attempt,
-        report: Option<&'a AttemptResult>,
-        expires: Instant,
+        connector: &'a Connector,
         envelope: &Envelope,
     ) -> Self {
         let before = envelope
@@ -69,147 +61,89 @@ impl<'a> ResultWriter<'a> {
                     owed: recipient.owed.clone(),
                 })
             });
-        let warn_at = warn_at(settings, expires);
         Self {
-            settings,
+            schedule,
             attempt,
-            connector: report.map_or_else(
-                || settings.connectors.for_host(&attempt.host),
-                |report| &report.connector,
-            ),
-            now: Instant::now(),
-            expires,
-            warn_at,
+            at: Timestamp::now(),
+            connector,
+            warn_at: warn_at(schedule.settings, schedule.expires),
             remaining: RemainingWork::Nothing,
             failed: Vec::new(),
             late: Vec::new(),
             held: Vec::new(),
             relayed: Vec::new(),
-            evidence: EvidenceBatch::new(settings, attempt, report),
             before: before.collect(),
         }
     }
 
-    fn log(&self) -> DeliveryLog<'a> {
-        DeliveryLog {
-            attempt: self.attempt,
-            connector: self.connector,
-        }
-    }
-
     /// Adds the outcome of one recipient.
-    pub(super) fn add_result(&mut self, envelope: &mut Envelope, result: &'a RecipientResult) {
-        let all = envelope.recipients.len();
-        let Some(recipient) = envelope.recipients.get_mut(result.recipient) else {
+    pub(super) fn add_result(&mut self, envelope: &mut Envelope, event: &RecipientEvent<'_>) {
+        let (at, attempts, all) = (event.recipient, event.attempts, envelope.recipients.len());
+        let Some(recipient) = envelope.recipients.get_mut(at) else {
             return;
         };
-        let (attempts, warned, mut history) = match &mut recipient.state {
+        let (warned, mut history) = match &mut recipient.state {
             RecipientState::Pending {
-                attempts,
-                warned,
-                history,
-                ..
-            } => (*attempts, *warned, std::mem::take(history)),
+                warned, history, ..
+            } => (*warned, std::mem::take(history)),
             // An operator bounces it.
-            RecipientState::Held { attempts, history } => {
-                (*attempts, true, std::mem::take(history))
-            }
+            RecipientState::Held { history, .. } => (true, std::mem::take(history)),
             RecipientState::Delivered | RecipientState::Failed => return,
         };
-        let attempts = attempts.saturating_add(1);
-        match &result.outcome {
-            RecipientOutcome::Delivered(reply) => {
-                self.log().delivered(result, &recipient.mailbox, reply);
-                self.relay(result, recipient, reply);
-                self.evidence.delivered(result, attempts, reply);
+        match &event.ending {
+            RecipientEnding::Delivered(reply) => {
+                self.relay(event, recipient, reply);
                 recipient.owed = None;
                 recipient.state = RecipientState::Delivered;
             }
-            RecipientOutcome::Bounced(failure) => {
-                let last = attempt_failure(failure, &result.trail, Persistence::Permanent);
-                self.evidence
-                    .failed(result, attempts, evidence::RecordedOutcome::Bounced, &last);
-                let is_of_content = is_of_content(failure) && result.via.is_some();
-                let at = result.recipient;
-                self.give_up(
-                    recipient,
-                    Some(result),
-                    RecipientChange {
-                        recipient: at,
-                        attempts,
-                        history,
-                        last,
-                        is_of_content,
-                    },
-                );
+            RecipientEnding::Bounced {
+                last,
+                is_of_content,
+            } => {
+                let (last, is_of_content) = (last.clone(), *is_of_content);
+                self.failed.push(RecipientChange {
+                    recipient: at,
+                    attempts,
+                    history,
+                    last,
+                    is_of_content,
+                });
             }
-            RecipientOutcome::Held(failure) => {
-                let last = attempt_failure(failure, &result.trail, Persistence::Transient);
-                self.log().held(result, &recipient.mailbox, &last);
-                self.evidence
-                    .failed(result, attempts, evidence::RecordedOutcome::Held, &last);
+            RecipientEnding::Held { last } => {
                 // The time of an operator's decision is unknown, so the sender gets the report now.
                 if self.warn_at.is_some() && !warned && self.wants(recipient, Action::Delayed(None))
                 {
-                    self.held
-                        .push(RecipientChange::notice(result.recipient, last.clone()));
+                    self.held.push(RecipientChange::notice(at, last.clone()));
                 }
                 recipient.owed = None;
-                history.push(last, all);
+                history.push(last.clone(), all);
                 recipient.state = RecipientState::Held { attempts, history };
             }
-            RecipientOutcome::Deferred(failure) => {
-                let last = attempt_failure(failure, &result.trail, Persistence::Transient);
-                if self.now >= self.expires {
-                    let last = self.expired(last);
-                    self.evidence.failed(
-                        result,
-                        attempts,
-                        evidence::RecordedOutcome::Bounced,
-                        &last,
-                    );
-                    let at = result.recipient;
-                    let change = RecipientChange {
-                        recipient: at,
-                        attempts,
-                        history,
-                        last,
-                        is_of_content: false,
-                    };
-                    return self.give_up(recipient, Some(result), change);
-                }
-                let due = (self.now + wait(&self.settings.config.queue.retry, attempts))
-                    .min(self.expires);
-                let next = Timestamp::now() + due.saturating_duration_since(self.now);
-                self.log().deferred(result, &recipient.mailbox, &last, next);
-                self.evidence
-                    .failed(result, attempts, evidence::RecordedOutcome::Deferred, &last);
-                self.check_delay(result.recipient, recipient, warned, last.clone());
-                history.push(last, all);
-                let apart = result.apart;
+            RecipientEnding::Deferred { last, due, next } => {
+                self.check_delay(at, recipient, warned, last.clone());
+                history.push(last.clone(), all);
+                let apart = event.result.is_some_and(|result| result.apart);
                 recipient.state = RecipientState::Pending {
                     attempts,
-                    next: Some(next),
+                    next: Some(*next),
                     history,
                     warned,
                     apart,
                 };
-                self.remaining = self.remaining.and(due, self.expires);
+                self.remaining = self.remaining.and(*due, self.schedule.expires);
             }
         }
     }
 
-    /// Adds a recipient whose deadline has passed.
+    /// Adds a recipient whose deadline has passed. Returns its event if the message has expired.
     pub(super) fn add_deadline(
         &mut self,
-        envelope: &mut Envelope,
+        envelope: &Envelope,
         at: usize,
         down: Option<&AttemptFailure>,
         due: Instant,
-    ) {
-        let Some(recipient) = envelope.recipients.get_mut(at) else {
-            return;
-        };
+    ) -> Option<RecipientEvent<'a>> {
+        let recipient = envelope.recipients.get(at)?;
         let RecipientState::Pending {
             attempts,
             history,
@@ -217,9 +151,8 @@ impl<'a> ResultWriter<'a> {
             ..
         } = &recipient.state
         else {
-            return;
+            return None;
         };
-        let (attempts, warned, history) = (*attempts, *warned, history.clone());
         let last = down
             .or(history.last())
             .cloned()
@@ -230,31 +163,22 @@ impl<'a> ResultWriter<'a> {
                 host: None,
                 reply: None,
             });
-        if self.now >= self.expires {
-            let last = self.expired(last);
-            self.evidence.expired(at, &last);
-            let change = RecipientChange {
-                recipient: at,
-                attempts,
-                history,
-                last,
-                is_of_content: false,
-            };
-            return self.give_up(recipient, None, change);
+        if !self.schedule.is_over() {
+            self.check_delay(at, recipient, *warned, last);
+            self.remaining = self.remaining.and(due, self.schedule.expires);
+            return None;
         }
-        self.check_delay(at, recipient, warned, last);
-        self.remaining = self.remaining.and(due, self.expires);
-    }
-
-    /// Adds a recipient that bounces.
-    fn give_up(
-        &mut self,
-        recipient: &Recipient,
-        result: Option<&RecipientResult>,
-        change: RecipientChange,
-    ) {
-        self.log().failed(result, &recipient.mailbox, &change.last);
-        self.failed.push(change);
+        let event = of_expiry(self.schedule, self.attempt, at, last)?;
+        let last = event.ending.failure()?.clone();
+        let (attempts, history) = (*attempts, history.clone());
+        self.failed.push(RecipientChange {
+            recipient: at,
+            attempts,
+            history,
+            last,
+            is_of_content: false,
+        });
+        Some(event)
     }
 
     /// Adds a report of delay when it is due and not yet sent.
@@ -268,8 +192,8 @@ impl<'a> ResultWriter<'a> {
         let Some(warn_at) = self.warn_at.filter(|_| !warned) else {
             return;
         };
-        if self.now < warn_at {
-            self.remaining = self.remaining.and(self.expires, warn_at);
+        if self.schedule.now < warn_at {
+            self.remaining = self.remaining.and(self.schedule.expires, warn_at);
         } else if self.wants(recipient, Action::Delayed(None)) {
             self.late.push(RecipientChange::notice(at, last));
         }
@@ -277,8 +201,9 @@ impl<'a> ResultWriter<'a> {
 
     /// Adds a report of relaying (RFC 3461 §6.2) when the sender requested one and the host does
     /// not offer DSN.
-    fn relay(&mut self, result: &RecipientResult, recipient: &Recipient, reply: &Reply) {
-        let Some(via) = result.via.as_ref().filter(|via| !via.offers_dsn) else {
+    fn relay(&mut self, event: &RecipientEvent<'_>, recipient: &Recipient, reply: &Reply) {
+        let via = event.result.and_then(|result| result.via.as_ref());
+        let Some(via) = via.filter(|via| !via.offers_dsn) else {
             return;
         };
         if self.wants(recipient, Action::Relayed) {
@@ -286,29 +211,16 @@ impl<'a> ResultWriter<'a> {
                 at: Timestamp::now(),
                 status: EnhancedStatusCode::success(Status(0, 0)),
                 text: format!("{} accepted it: {reply}", via.peer),
-                host: Some(host(&via.peer)),
+                host: Some(via.peer.host_name()),
                 reply: Some(reply.clone()),
             };
             self.relayed
-                .push(RecipientChange::notice(result.recipient, last));
+                .push(RecipientChange::notice(event.recipient, last));
         }
     }
 
     /// Returns true when the sender requested this kind of report.
     fn wants(&self, recipient: &Recipient, action: Action) -> bool {
         dsn::is_requested(&self.attempt.entry.envelope.reverse_path, recipient, action)
-    }
-
-    /// Returns the failure of an expired message: 5.4.7, with the last reason.
-    fn expired(&self, last: AttemptFailure) -> AttemptFailure {
-        let age = write_duration(self.settings.config.queue.expire);
-        AttemptFailure {
-            status: EnhancedStatusCode::permanent(Status(4, 7)),
-            text: format!(
-                "not delivered within {age}; the last attempt failed because: {} ({})",
-                last.text, last.status
-            ),
-            ..last
-        }
     }
 }

@@ -1,0 +1,30 @@
+//! The record of a session on its way to the judge. It holds values and no connection.
+
+use crate::net::tls_io::CompletedHandshake;
+use crate::policy::failure::{Failure, Peer};
+use crate::policy::tls::{Clearance, TlsOutcome};
+use crate::smtp::client::Extensions;
+
+use super::observe::SessionSteps;
+
+/// The record of one session. A field is empty if the session did not get that far.
+#[derive(Debug, Default)]
+pub(super) struct DialRecord {
+    /// The steps for observers.
+    pub(super) steps: SessionSteps,
+    /// The outcome that was judged last.
+    pub(super) outcome: Option<TlsOutcome>,
+    /// The completed handshake; after a second try the second one.
+    pub(super) seen: Option<CompletedHandshake>,
+    /// The extensions in the reply to EHLO; under TLS if the handshake was completed.
+    pub(super) extensions: Option<Extensions>,
+}
+
+/// The result of probing one address.
+#[derive(Debug)]
+pub(super) struct AddressProbe {
+    pub(super) peer: Peer,
+    pub(super) record: DialRecord,
+    /// The clearance, which is not used, or the failure that a delivery would meet here.
+    pub(super) end: Result<Clearance, Failure>,
+}

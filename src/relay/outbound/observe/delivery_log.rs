@@ -1,0 +1,95 @@
+//! The log lines about deliveries: a fixed text each, with fields.
+
+use jiff::Timestamp;
+
+use crate::policy::connector::describe_demand;
+use crate::policy::tls::{Clearance, TlsOutcome};
+use crate::smtp::envelope::AttemptFailure;
+use crate::smtp::reply::Reply;
+
+use super::event::{DeliveryObserver, RecipientEnding, RecipientEvent};
+
+/// Logs the outcome of each recipient.
+pub(super) struct DeliveryLog;
+
+impl DeliveryObserver for DeliveryLog {
+    fn observe_recipients(&self, events: &[RecipientEvent<'_>]) {
+        for event in events {
+            match &event.ending {
+                RecipientEnding::Delivered(reply) => log_delivered(event, reply),
+                RecipientEnding::Deferred { last, next, .. } => log_deferred(event, last, *next),
+                RecipientEnding::Held { last } => log_held(event, last),
+                RecipientEnding::Bounced { last, .. } => log_bounced(event, last),
+            }
+        }
+    }
+}
+
+/// Logs a delivery, with the demand and the TLS of the session.
+fn log_delivered(event: &RecipientEvent<'_>, reply: &Reply) {
+    let entry = &event.attempt.entry;
+    let via = event.result.and_then(|result| result.via.as_ref());
+    let peer = via.map(|via| via.peer.to_string()).unwrap_or_default();
+    let tls = via.map(|via| reached(&via.clearance)).unwrap_or_default();
+    let hello = via.and_then(|via| reduced(&via.clearance));
+    let age = entry.accepted.duration_until(Timestamp::now());
+    tracing::info!(
+        queue_id = %entry.id, to = event.mailbox.to_string(), connector = %event.connector.name, peer,
+        tls.wanted = demand(event), tls.got = tls, tls.hello = hello, reply = reply.to_string(),
+        delay_ms = i64::try_from(age.as_millis()).unwrap_or(i64::MAX), "message delivered"
+    );
+}
+
+/// Logs a deferral, with the time of the next attempt.
+fn log_deferred(event: &RecipientEvent<'_>, last: &AttemptFailure, next: Timestamp) {
+    tracing::warn!(
+        queue_id = %event.attempt.entry.id, to = event.mailbox.to_string(), connector = %event.connector.name,
+        tls.wanted = demand(event), status = %last.status, reason = last.text,
+        next = %format_args!("{next:.0}"), "delivery deferred"
+    );
+}
+
+/// Logs that a policy holds a recipient.
+fn log_held(event: &RecipientEvent<'_>, last: &AttemptFailure) {
+    tracing::warn!(
+        queue_id = %event.attempt.entry.id, to = event.mailbox.to_string(), connector = %event.connector.name,
+        tls.wanted = demand(event), status = %last.status, reason = last.text,
+        "delivery held until an operator decides"
+    );
+}
+
+/// Logs a bounce.
+fn log_bounced(event: &RecipientEvent<'_>, last: &AttemptFailure) {
+    tracing::warn!(
+        queue_id = %event.attempt.entry.id, to = event.mailbox.to_string(), connector = %event.connector.name,
+        tls.wanted = demand(event), status = %last.status, reason = last.text, "delivery failed for good"
+    );
+}
+
+/// Describes the demand on the hop where the outcome was decided.
+fn demand(event: &RecipientEvent<'_>) -> String {
+    let policy = event.result.and_then(|result| result.policy.as_deref());
+    describe_demand(event.connector, policy, Timestamp::now())
+}
+
+/// Returns the reduced `ClientHello` of a session, if the peer had rejected the usual one.
+fn reduced(clearance: &Clearance) -> Option<String> {
+    match clearance.outcome() {
+        TlsOutcome::Clear(_) => None,
+        TlsOutcome::Tls(facts) => facts.reduced.map(|hello| hello.to_string()),
+    }
+}
+
+/// Describes the TLS of a session: version, cipher suite and authentication, or the reason for
+/// none.
+fn reached(clearance: &Clearance) -> String {
+    match clearance.outcome() {
+        TlsOutcome::Clear(reason) => format!("none: {reason}"),
+        TlsOutcome::Tls(facts) => format!(
+            "{} {} {}",
+            facts.version,
+            facts.cipher,
+            clearance.authentication()
+        ),
+    }
+}

@@ -1,0 +1,19 @@
+//! The events of sessions and recipients, and all that observe them: log, metrics, downgrade
+//! memory, TLS reports.
+
+mod delivery_log;
+mod downgrade;
+mod event;
+mod list;
+mod recipient_metrics;
+mod refusals;
+mod session_log;
+mod session_metrics;
+mod tlsrpt;
+
+pub(super) use downgrade::record_level;
+pub use event::{
+    DeliveryObserver, EventOrigin, FirstTry, RecipientEnding, RecipientEvent, SessionEvent,
+    SessionOutcome, SessionSteps, VerdictSummary,
+};
+pub use list::Observers;

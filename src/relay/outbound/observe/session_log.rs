@@ -1,0 +1,123 @@
+//! The log lines about sessions with next hops.
+
+use std::net::SocketAddr;
+
+use crate::policy::connector::describe_demand;
+use crate::policy::tls::{NoTls, Refusal, TlsPolicy};
+use crate::telemetry::Monitor;
+
+use super::event::{DeliveryObserver, FirstTry, SessionEvent, SessionOutcome};
+
+/// Logs second tries, fallbacks to the clear, and refusals.
+pub(super) struct SessionLog {
+    pub(super) monitor: Monitor,
+}
+
+impl DeliveryObserver for SessionLog {
+    fn observe_session(&self, event: &SessionEvent<'_>) {
+        let Some(policy) = event.policy else { return };
+        if let SessionOutcome::Unmeetable(refusal) = event.outcome {
+            return self.warn_unmeetable(event, policy, refusal);
+        }
+        let Some(address) = event.peer.map(|peer| peer.address) else {
+            return;
+        };
+        if let Some(first_try) = &event.steps.first_try {
+            self.log_second_try(event, policy, address, first_try);
+        }
+        if let Some(reason) = &event.steps.fallback {
+            self.warn_fallback(event, policy, address, reason);
+        }
+        if let Some(refusal) = event.refusal() {
+            self.warn_refused(event, policy, address, refusal);
+        }
+    }
+}
+
+impl SessionLog {
+    /// Logs that no handshake of the hop can meet its policy.
+    fn warn_unmeetable(&self, event: &SessionEvent<'_>, policy: &TlsPolicy, refusal: &Refusal) {
+        let SessionEvent {
+            attempt,
+            connector,
+            hop,
+            ..
+        } = event;
+        let what = "the hop cannot meet the TLS policy; not dialled";
+        if self.monitor.should_log(what, &hop.host, refusal) {
+            tracing::warn!(
+                queue_id = %attempt.entry.id, connector = %connector.name, host = %hop.host,
+                tls.wanted = describe_demand(connector, Some(policy), event.at), tls.unmet = %refusal.demand.layer,
+                tls.got = %refusal.unmet, "{what}"
+            );
+        }
+    }
+
+    fn log_second_try(
+        &self,
+        event: &SessionEvent<'_>,
+        policy: &TlsPolicy,
+        address: SocketAddr,
+        FirstTry { fault, second }: &FirstTry,
+    ) {
+        let SessionEvent {
+            attempt,
+            connector,
+            hop,
+            ..
+        } = event;
+        let what = "the TLS handshake was cut short; trying again with another ClientHello";
+        if self.monitor.should_log(what, &hop.host, fault) {
+            tracing::info!(
+                queue_id = %attempt.entry.id, connector = %connector.name, host = %hop.host, %address,
+                tls.wanted = describe_demand(connector, Some(policy), event.at), tls.got = %fault,
+                tls.hello = %second, "{what}"
+            );
+        }
+    }
+
+    fn warn_fallback(
+        &self,
+        event: &SessionEvent<'_>,
+        policy: &TlsPolicy,
+        address: SocketAddr,
+        reason: &NoTls,
+    ) {
+        let SessionEvent {
+            attempt,
+            connector,
+            hop,
+            ..
+        } = event;
+        let what = "TLS failed, continuing in the clear on a fresh connection";
+        if self.monitor.should_log(what, &hop.host, reason) {
+            tracing::warn!(
+                queue_id = %attempt.entry.id, connector = %connector.name, host = %hop.host, %address,
+                tls.wanted = describe_demand(connector, Some(policy), event.at), tls.got = %reason, "{what}"
+            );
+        }
+    }
+
+    fn warn_refused(
+        &self,
+        event: &SessionEvent<'_>,
+        policy: &TlsPolicy,
+        address: SocketAddr,
+        refusal: &Refusal,
+    ) {
+        let SessionEvent {
+            attempt,
+            connector,
+            hop,
+            ..
+        } = event;
+        let what = "the hop does not meet the TLS policy; message not sent to it";
+        if self.monitor.should_log(what, &hop.host, refusal) {
+            tracing::warn!(
+                queue_id = %attempt.entry.id, connector = %connector.name, host = %hop.host, %address,
+                tls.wanted = describe_demand(connector, Some(policy), event.at), tls.unmet = %refusal.demand.layer,
+                tls.got = %refusal.unmet, "{what}"
+            );
+        }
+    }
+}
