@@ -4,15 +4,15 @@
 //! derives the next step from both. It sends nothing, waits for nothing and knows no schedule. The
 //! rules follow RFC 5321 §4.2.1 and §5.1, RFC 3463 and, for REQUIRETLS, RFC 8689 §4.2.1.
 
+mod host;
 mod tls_demanded;
 
 use std::fmt;
-use std::net::SocketAddr;
 
 use crate::policy::connector::OnFailure;
 use crate::policy::tls::{Refusal, SessionTls, TlsOutcome};
-use crate::smtp::address::Host;
 use crate::smtp::reply::{EnhancedStatusCode, Reply, Severity, Status};
+pub use host::{FailedHost, Peer};
 
 /// The part of an attempt that a failure affects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,92 +81,6 @@ impl fmt::Display for RequireTlsUnmet {
             Self::NotOffered => f.write_str(
                 "the message requires TLS on its whole way, and the host does not promise that (it does not offer REQUIRETLS)",
             ),
-        }
-    }
-}
-
-/// A host that was dialled, with the address.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Peer {
-    /// The name of the host, or its address literal.
-    pub host: Host,
-    /// The IP address and port.
-    pub address: SocketAddr,
-}
-
-impl Peer {
-    /// Returns the host as reports name it: `mx.example.org`, or `[192.0.2.1]` if it has no name.
-    #[must_use]
-    pub fn host_name(&self) -> String {
-        match &self.host {
-            Host::Domain(name) => name.to_string(),
-            Host::Literal(_) => format!("[{}]", self.address.ip()),
-        }
-    }
-}
-
-/// As `mx.example.org [192.0.2.1]:25`, or `[192.0.2.1]:25` if the host has no name.
-impl fmt::Display for Peer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (ip, port) = (self.address.ip(), self.address.port());
-        match &self.host {
-            Host::Domain(name) => write!(f, "{name} [{ip}]:{port}"),
-            Host::Literal(_) => write!(f, "[{ip}]:{port}"),
-        }
-    }
-}
-
-/// The host at which a failure happened.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum FailedHost {
-    /// It was dialled.
-    Dialled(Peer),
-    /// It was not dialled.
-    NotDialled {
-        /// The name of the host, or its address literal.
-        host: Host,
-        /// The TCP port.
-        port: u16,
-    },
-}
-
-impl FailedHost {
-    /// Returns the host as reports name it.
-    #[must_use]
-    pub fn host_name(&self) -> String {
-        match self {
-            Self::Dialled(peer) => peer.host_name(),
-            Self::NotDialled { host, .. } => host.to_string(),
-        }
-    }
-
-    /// Returns the address that was dialled.
-    #[must_use]
-    pub fn address(&self) -> Option<SocketAddr> {
-        match self {
-            Self::Dialled(peer) => Some(peer.address),
-            Self::NotDialled { .. } => None,
-        }
-    }
-}
-
-impl From<Peer> for FailedHost {
-    fn from(peer: Peer) -> Self {
-        Self::Dialled(peer)
-    }
-}
-
-impl From<&Peer> for FailedHost {
-    fn from(peer: &Peer) -> Self {
-        Self::Dialled(peer.clone())
-    }
-}
-
-impl fmt::Display for FailedHost {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Dialled(peer) => peer.fmt(f),
-            Self::NotDialled { host, port } => write!(f, "{host}:{port}"),
         }
     }
 }
@@ -485,6 +399,7 @@ mod tests {
     use crate::policy::tls::{
         Demand, Layer, NoTls, TlsOutcome, TlsPolicy, Verdict, Verify, judge as judge_tls,
     };
+    use crate::smtp::address::Host;
 
     fn refusal() -> Refusal {
         let demand = Demand::new(Layer::Connector, Verify::None);
@@ -506,73 +421,6 @@ mod tests {
             cause,
             peer: None,
             session: None,
-        }
-    }
-
-    /// Peers and hosts, as logs and reports show them; the name of the host alone; the address, if
-    /// it was dialled.
-    #[test]
-    fn a_host_is_named_with_its_address_if_it_was_dialled() {
-        let host = |text: &str| Host::parse(text).expect(text);
-        let dialled = |name: &str, address: &str| {
-            FailedHost::from(Peer {
-                host: host(name),
-                address: address.parse().expect(address),
-            })
-        };
-        let not_dialled = |name: &str| FailedHost::NotDialled {
-            host: host(name),
-            port: 25,
-        };
-        for (failed, text, name, has_address) in [
-            (
-                dialled("mx.example.org", "192.0.2.1:25"),
-                "mx.example.org [192.0.2.1]:25",
-                "mx.example.org",
-                true,
-            ),
-            (
-                dialled("mx.example.org", "[2001:db8::1]:25"),
-                "mx.example.org [2001:db8::1]:25",
-                "mx.example.org",
-                true,
-            ),
-            (
-                dialled("[192.0.2.1]", "192.0.2.1:25"),
-                "[192.0.2.1]:25",
-                "[192.0.2.1]",
-                true,
-            ),
-            (
-                dialled("[IPv6:2001:db8::1]", "[2001:db8::1]:25"),
-                "[2001:db8::1]:25",
-                "[2001:db8::1]",
-                true,
-            ),
-            (
-                not_dialled("mx.example.org"),
-                "mx.example.org:25",
-                "mx.example.org",
-                false,
-            ),
-            (
-                not_dialled("[192.0.2.1]"),
-                "[192.0.2.1]:25",
-                "[192.0.2.1]",
-                false,
-            ),
-            (
-                not_dialled("[IPv6:2001:db8::1]"),
-                "[IPv6:2001:db8::1]:25",
-                "[IPv6:2001:db8::1]",
-                false,
-            ),
-        ] {
-            assert_eq!(
-                (failed.to_string().as_str(), failed.host_name().as_str()),
-                (text, name)
-            );
-            assert_eq!(failed.address().is_some(), has_address, "{text}");
         }
     }
 

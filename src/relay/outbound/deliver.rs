@@ -314,7 +314,6 @@ impl Delivery<'_> {
         } = *hop_attempt;
         let key = PoolKey::new(self.snapshot.generation(), self.connector, hop);
         self.services.pool.wait_for_closing(&key).await;
-        let queue_id = self.attempt.entry.id;
         let purpose = DialPurpose::Mail(terms.needed_handshake());
         let known = self.services.hellos;
         let (policy, handshake) = (terms.policy(), self.snapshot.config.timeouts.handshake);
@@ -353,24 +352,8 @@ impl Delivery<'_> {
                         };
                     }
                     Err(failure) => {
-                        let failed = SessionOutcome::Failed(&failure);
-                        self.watch
-                            .observe_dialled(self.dialling.take(), Some(found), failed);
-                        let failure = self
-                            .recheck
-                            .judge_again(terms.name_failure(failure), found)
+                        self.record_failed_dial(hop_attempt, *address, failure, has_next)
                             .await;
-                        tracing::debug!(
-                            %queue_id, connector = %self.connector.name, host = %hop.host,
-                            %address, reason = %failure, "the hop cannot be used"
-                        );
-                        let remaining = Remaining::after(&failure, has_next);
-                        match std::mem::take(&mut self.overflow) {
-                            overflow if overflow.is_empty() => {
-                                self.recipients.fail_all(failure, remaining)
-                            }
-                            overflow => self.recipients.fail(&overflow, failure, None, remaining),
-                        }
                         break;
                     }
                 }
@@ -378,6 +361,35 @@ impl Delivery<'_> {
             if self.recipients.is_complete() {
                 return;
             }
+        }
+    }
+
+    /// Records that an address could not be used, for the recipients that were meant for it.
+    async fn record_failed_dial(
+        &mut self,
+        hop_attempt: &HopAttempt<'_>,
+        address: SocketAddr,
+        failure: Failure,
+        has_next: bool,
+    ) {
+        let HopAttempt {
+            hop, terms, found, ..
+        } = *hop_attempt;
+        let failed = SessionOutcome::Failed(&failure);
+        self.watch
+            .observe_dialled(self.dialling.take(), Some(found), failed);
+        let failure = self
+            .recheck
+            .judge_again(terms.name_failure(failure), found)
+            .await;
+        tracing::debug!(
+            queue_id = %self.attempt.entry.id, connector = %self.connector.name, host = %hop.host,
+            %address, reason = %failure, "the hop cannot be used"
+        );
+        let remaining = Remaining::after(&failure, has_next);
+        match std::mem::take(&mut self.overflow) {
+            overflow if overflow.is_empty() => self.recipients.fail_all(failure, remaining),
+            overflow => self.recipients.fail(&overflow, failure, None, remaining),
         }
     }
 

@@ -4,6 +4,7 @@ use crate::net::tls_io::CompletedHandshake;
 use crate::policy::failure::{Failure, Peer};
 use crate::policy::tls::{Clearance, TlsOutcome};
 use crate::smtp::client::Extensions;
+use crate::telemetry::HandshakeResult;
 
 use super::observe::SessionSteps;
 
@@ -18,6 +19,16 @@ pub(super) struct DialRecord {
     pub(super) seen: Option<CompletedHandshake>,
     /// The extensions in the reply to EHLO; under TLS if the handshake was completed.
     pub(super) extensions: Option<Extensions>,
+}
+
+impl DialRecord {
+    /// Adds a handshake; `None` if it failed.
+    pub(super) fn add_handshake(&mut self, completed: Option<&CompletedHandshake>) {
+        let result = completed.map(|seen| HandshakeResult::Completed(seen.version()));
+        self.steps
+            .handshakes
+            .push(result.unwrap_or(HandshakeResult::Failed));
+    }
 }
 
 /// The result of probing one address.

@@ -15,7 +15,6 @@ use crate::policy::tls::{
 };
 use crate::smtp::client::{DialogueStage, Extensions, NoStarttls, Opening, OpeningStep};
 use crate::smtp::reply::Status;
-use crate::telemetry::HandshakeResult;
 use crate::telemetry::certificates::CertificateSummary;
 
 use super::dial_record::DialRecord;
@@ -171,11 +170,7 @@ impl Target<'_> {
                 self.handshake,
             )
             .await;
-        let version = result.as_ref().ok().map(|(_, seen)| seen.version());
-        record
-            .steps
-            .handshakes
-            .push(version.map_or(HandshakeResult::Failed, HandshakeResult::Completed));
+        record.add_handshake(result.as_ref().ok().map(|(_, seen)| seen));
         let (mut wire, seen) = match result {
             Ok(secured) => secured,
             Err(fault) => return Ok(self.forget_hello(fault)),

@@ -321,15 +321,25 @@ mod tests {
                 "{outcome:?}"
             );
         }
+    }
+
+    /// One reply about mail is enough; of failures, the last one that concerns the destination counts.
+    #[test]
+    fn of_several_recipients_the_best_result_counts() {
+        let replied = |scope, code| Failure::reply(scope, "RCPT TO", Reply::bare(code, "no"));
+        let unreachable = Failure::transient(Scope::Hop, Status(4, 1), "cannot connect");
         let mixed = vec![
-            (RecipientOutcome::Deferred(said(Scope::Hop, 421)), true),
-            (RecipientOutcome::Bounced(said(Scope::Recipient, 550)), true),
+            (RecipientOutcome::Deferred(replied(Scope::Hop, 421)), true),
+            (
+                RecipientOutcome::Bounced(replied(Scope::Recipient, 550)),
+                true,
+            ),
         ];
         assert_eq!(shown(mixed), "up");
         assert_eq!(
             shown(vec![
-                (RecipientOutcome::Held(policy()), false),
-                (RecipientOutcome::Deferred(other(Scope::Hop)), false)
+                (RecipientOutcome::Held(Failure::policy(refusal())), false),
+                (RecipientOutcome::Deferred(unreachable), false)
             ]),
             "down"
         );

@@ -1,5 +1,6 @@
 //! Observers of deliveries: each sees every session and every recipient once.
 
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use gatepost::relay::outbound::{
@@ -65,6 +66,21 @@ impl Recorder {
     }
 }
 
+/// Returns the connectors of a domain with one host, of one with two hosts, the first of which is
+/// down, and of one whose host has no TLS although it must.
+fn connectors(one: SocketAddr, down: SocketAddr, second: SocketAddr) -> [String; 3] {
+    let two = format!(
+        "[[connector]]\nname = \"two\"\ndomains = [\"two.example\"]\n[connector.outbound]\n\
+         route = [\"{down}\", \"{second}\"]\ntls = \"off\"\n"
+    );
+    let forced = "tls = \"forced\"\nverify = \"none\"\non_failure = \"bounce\"";
+    [
+        connector("one.example", one, ""),
+        two,
+        connector("bare.example", second, forced),
+    ]
+}
+
 /// One event for each recipient of each attempt; one for each address that is dialled, and for each
 /// message on an idle connection.
 #[tokio::test]
@@ -76,21 +92,7 @@ async fn each_recipient_and_each_session_has_one_event() {
     )
     .await;
     let second = peer(&["PIPELINING"], &[]).await;
-    let two_hosts = format!(
-        "[[connector]]\nname = \"two\"\ndomains = [\"two.example\"]\n[connector.outbound]\n\
-         route = [\"{}\", \"{}\"]\ntls = \"off\"\n",
-        nobody.address, second.address
-    );
-    let forced = connector(
-        "bare.example",
-        second.address,
-        "tls = \"forced\"\nverify = \"none\"\non_failure = \"bounce\"",
-    );
-    let connectors = [
-        connector("one.example", picky.address, ""),
-        two_hosts,
-        forced,
-    ];
+    let connectors = connectors(picky.address, nobody.address, second.address);
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
     let config = configured(
         folder.path(),

@@ -12,7 +12,7 @@ use crate::policy::failure::{Cause, Failure, RequireTlsUnmet};
 use crate::relay::outbound::{RecipientEnding, RecipientEvent};
 use crate::relay::scheduler::context::Context;
 use crate::smtp::envelope::{Envelope, QueueId};
-use crate::smtp::reply::{EnhancedStatusCode, Status};
+use crate::smtp::reply::{EnhancedStatusCode, Reply, Status};
 use crate::storage::evidence::{
     AcceptanceRecord, DeliveryRecord, DemandOutcome, EvidenceRecord, ExceptionRecord, PolicyRecord,
     RecordedOutcome, SessionRecord, UnmetDemand, cut,
@@ -82,17 +82,7 @@ fn delivery_record(
         RecipientEnding::Bounced { .. } if is_reported => RecordedOutcome::Bounced,
         RecipientEnding::Bounced { .. } => RecordedOutcome::Deferred,
     };
-    let (status, reply) = match ending {
-        RecipientEnding::Delivered(reply) => (
-            reply
-                .enhanced()
-                .unwrap_or(EnhancedStatusCode::success(Status(0, 0))),
-            Some(*reply),
-        ),
-        RecipientEnding::Deferred { last, .. }
-        | RecipientEnding::Held { last }
-        | RecipientEnding::Bounced { last, .. } => (last.status, last.reply.as_ref()),
-    };
+    let (status, reply) = status_and_reply(ending);
     let last = ending.failure();
     let address = via
         .map(|via| via.peer.address)
@@ -129,6 +119,21 @@ fn delivery_record(
         reply: reply.map(|reply| cut(&reply.to_string())),
         reason: last.map(|last| cut(&last.text)),
     }))
+}
+
+/// Returns the enhanced status of an outcome, and the reply of the peer, if there was one.
+fn status_and_reply<'a>(
+    ending: &'a RecipientEnding<'_>,
+) -> (EnhancedStatusCode, Option<&'a Reply>) {
+    match ending {
+        RecipientEnding::Delivered(reply) => {
+            let success = EnhancedStatusCode::success(Status(0, 0));
+            (reply.enhanced().unwrap_or(success), Some(reply))
+        }
+        RecipientEnding::Deferred { last, .. }
+        | RecipientEnding::Held { last }
+        | RecipientEnding::Bounced { last, .. } => (last.status, last.reply.as_ref()),
+    }
 }
 
 /// Returns the record of acceptance and its time, if it is not written yet. It is written together
