@@ -77,7 +77,7 @@ impl Outbound {
         Self { observers, ..self }
     }
 
-    /// All that observe sessions and recipients.
+    /// The observers of sessions and recipients.
     #[must_use]
     pub fn observers(&self) -> &Observers {
         &self.observers

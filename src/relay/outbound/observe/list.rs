@@ -17,7 +17,7 @@ use super::session_log::SessionLog;
 use super::session_metrics::SessionMetrics;
 use super::tlsrpt::TlsReports;
 
-/// All that observe deliveries, in the order in which they see an event.
+/// The observers of deliveries, in the order in which they see an event.
 ///
 /// No observer depends on another. What needs an order is no observer: the scheduler stores the
 /// reports to senders, then the evidence, then the new state of the message, from the same

@@ -1,4 +1,4 @@
-//! The events of sessions and recipients, and all that observe them: log, metrics, downgrade
+//! The events of sessions and recipients, and their observers: log, metrics, downgrade
 //! memory, TLS reports.
 
 mod delivery_log;
