@@ -22,9 +22,9 @@ use gatepost::smtp::envelope::{
 };
 use gatepost::smtp::reply::{EnhancedStatusCode, Reply, Status};
 use gatepost::storage::evidence::{
-    AcceptanceRecord, Assurance, CertificateRecord, DeliveryRecord, DemandOutcome, DemandRecord,
-    EvidenceRecord, ExceptionRecord, InboundSession, PolicyRecord, RecordedOutcome, SessionRecord,
-    TlsSession, UnmetDemand,
+    AcceptanceRecord, CertificateRecord, DeliveryRecord, DemandOutcome, DemandRecord,
+    EvidenceRecord, ExceptionRecord, InboundSession, PolicyRecord, RecordedAssurance,
+    RecordedOutcome, SessionRecord, TlsSession, UnmetDemand,
 };
 use gatepost::telemetry::certificates::CertificateSummary;
 use jiff::Timestamp;
@@ -303,7 +303,7 @@ fn forced() -> PolicyRecord {
         demands: vec![DemandRecord {
             layer: "connector".to_owned(),
             wanted,
-            level: Assurance::Verified,
+            level: RecordedAssurance::Verified,
         }],
     }
 }
@@ -326,7 +326,7 @@ fn verified() -> SessionRecord {
         }),
     };
     SessionRecord {
-        level: Assurance::Verified,
+        level: RecordedAssurance::Verified,
         no_tls: None,
         tls: Some(tls),
     }
@@ -377,7 +377,7 @@ fn records() -> Vec<(Timestamp, EvidenceRecord)> {
     let deferred = DeliveryRecord {
         unmet: Some(unmet),
         session: Some(SessionRecord {
-            level: Assurance::Trusted,
+            level: RecordedAssurance::Trusted,
             ..verified()
         }),
         standing: DemandOutcome::Refused,
@@ -388,7 +388,7 @@ fn records() -> Vec<(Timestamp, EvidenceRecord)> {
         ..delivery()
     };
     let clear = SessionRecord {
-        level: Assurance::Clear,
+        level: RecordedAssurance::Clear,
         no_tls: Some("the peer does not offer STARTTLS".to_owned()),
         tls: None,
     };
