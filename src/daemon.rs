@@ -30,7 +30,7 @@ use crate::net::tls_io::TlsMaterial;
 use crate::relay::inbound::{self, Clients, Inbound};
 use crate::relay::outbound::DeliveryObserver;
 use crate::relay::scheduler::{Operator, Scheduler};
-use crate::relay::tlsrpt::{ReportService, Reporter, Submitter};
+use crate::relay::tlsrpt::{CountStoreError, ReportService, Reporter, Submitter};
 use crate::storage::evidence::{Evidence, EvidenceError};
 use crate::storage::spool::{self, SpoolError, SqliteSpool};
 use crate::telemetry::Monitor;
@@ -74,13 +74,23 @@ pub enum StartError {
         /// The reason.
         error: EvidenceError,
     },
-    /// The cache of MTA-STS policies has another version.
+    /// The cache of MTA-STS policies is of another version or program.
     #[error("{location}: the MTA-STS policies cannot be opened: {error}")]
     Policies {
         /// The location of its folder in the configuration, which is that of the spool.
         location: crate::config::Location,
         /// The reason.
         error: PolicyStoreError,
+    },
+    /// The counts for TLS reports are of another version or program.
+    #[error(
+        "{location}: cannot open the counts for TLS reports: {error}; or write [tlsrpt] send = false"
+    )]
+    TlsReports {
+        /// The location of the key that asks for reports.
+        location: crate::config::Location,
+        /// The reason.
+        error: CountStoreError,
     },
     /// The downgrade memory can be neither opened nor quarantined.
     #[error("{location}: cannot open the downgrade memory: {error}")]
@@ -243,7 +253,11 @@ pub async fn start_with(
     monitor.restore(&config.spool.value, jiff::Timestamp::now());
     dns.remember_in(&config.spool.value);
     let evidence = evidence(&config)?;
-    let (reporter, desk) = tls_reports::open_service(&config);
+    let reports_error = |error| StartError::TlsReports {
+        location: config.tlsrpt.send.location.clone(),
+        error,
+    };
+    let (reporter, desk) = tls_reports::open_service(&config).map_err(reports_error)?;
     let history_error = |error| StartError::History {
         location: config.spool.location.clone(),
         error,

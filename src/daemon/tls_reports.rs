@@ -80,33 +80,29 @@ impl RunningReports {
     }
 }
 
-/// Opens the service if `[tlsrpt] send` asks for it. Mail does not depend on it: if the store
-/// cannot be opened, there are no TLS reports until the next start.
-pub(super) fn open_service(config: &Config) -> (Reporter, Option<ReportService>) {
+/// Opens the service if `[tlsrpt] send` asks for it. Mail does not depend on it: if the counts
+/// cannot be read or written, there are no TLS reports until the next start.
+///
+/// # Errors
+/// The counts are sound but of another version or program.
+pub(super) fn open_service(
+    config: &Config,
+) -> Result<(Reporter, Option<ReportService>), CountStoreError> {
     let send = &config.tlsrpt.send;
-    match send.value {
-        SendReports::Off => (Reporter::off(), None),
-        SendReports::Daily => {
-            match ReportService::open(&config.spool.value, Bounds::default(), Schedule::default()) {
-                Ok((reporter, desk)) => (reporter, Some(desk)),
-                Err(error) => {
-                    let remedy = match &error {
-                        CountStoreError::OtherVersion { .. } => {
-                            "Run the gatepost that wrote the file, or move it away with its -wal file and lose what is not \
-                         reported yet; or write [tlsrpt] send = false."
-                        }
-                        CountStoreError::Failed(_) => {
-                            "Let the user that Gatepost runs as write to [spool] path and see that its disk has room, then \
-                         restart; or write [tlsrpt] send = false."
-                        }
-                    };
-                    tracing::error!(
-                        place = %send.location, %error, remedy,
-                        "TLS results are not counted and no TLS reports are sent until the next start; mail is not affected"
-                    );
-                    (Reporter::off(), None)
-                }
-            }
+    if send.value == SendReports::Off {
+        return Ok((Reporter::off(), None));
+    }
+    match ReportService::open(&config.spool.value, Bounds::default(), Schedule::default()) {
+        Ok((reporter, desk)) => Ok((reporter, Some(desk))),
+        Err(error) if error.is_refusal() => Err(error),
+        Err(error) => {
+            let remedy = "Let the user that Gatepost runs as write to [spool] path and see that its disk has room, \
+                          then restart; or write [tlsrpt] send = false.";
+            tracing::error!(
+                place = %send.location, %error, remedy,
+                "TLS results are not counted and no TLS reports are sent until the next start; mail is not affected"
+            );
+            Ok((Reporter::off(), None))
         }
     }
 }

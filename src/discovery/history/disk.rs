@@ -1,27 +1,31 @@
 //! `history.db` in the spool folder. Administrators may read it with `sqlite3`.
 //!
-//! The memory is an aid: a damaged database is moved to `aside/` and replaced by an empty one. A
-//! database of a newer version of Gatepost is sound; it stays as it is and the daemon does not
-//! start. Everything here blocks, on a thread of its own or before the daemon starts.
+//! The memory is an aid: a damaged database is quarantined and replaced by an empty one. A database
+//! of a newer version of Gatepost is sound; it stays as it is and the daemon does not start.
+//! Everything here blocks, on a thread of its own or before the daemon starts.
 
-use std::path::{Path, PathBuf};
+use std::borrow::Cow;
+use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
-use rusqlite::{Connection, ErrorCode, OpenFlags, Row as Columns, params};
+use rusqlite::{Connection, Row as Columns, params};
 
 use super::memory::{HostRecord, Period, WriteBatch, timestamp};
 use super::{ForgetEntry, HistoryError, TlsLevel};
 use crate::smtp::address::Host;
+use crate::storage::sqlite::{self, Database, Durability, OpenError, Schema};
 
-/// The SQLite application id, "GPSH", which identifies this database.
-const APPLICATION_ID: i32 = 0x4750_5348;
-/// The version of the tables.
-const VERSION: i32 = 1;
-/// The time to wait while another program, such as `sqlite3`, locks the database.
-const BUSY: Duration = Duration::from_secs(5);
-/// The size in octets to which SQLite truncates its log.
-const WAL_KEPT: u32 = 4 << 20;
+/// The form of the database.
+static SCHEMA: Schema = Schema {
+    name: "history.db",
+    // "GPSH".
+    application_id: 0x4750_5348,
+    version: 1,
+    tables: Cow::Borrowed(TABLES),
+    durability: Durability::PowerFailure,
+    log_kept: 4 << 20,
+    loss: "what it remembers of each domain",
+};
 
 const TABLES: &str = "
 CREATE TABLE host (
@@ -58,38 +62,31 @@ pub(super) struct StoredHistory {
 /// The database.
 #[derive(Debug)]
 pub(super) struct Disk {
-    connection: Connection,
-    file: PathBuf,
+    database: Database,
 }
 
 impl Disk {
-    /// Opens or creates the database in `folder` and reads it. A damaged database is moved to
-    /// `aside/` and replaced. A database of another version is an error and stays as it is.
-    pub(super) fn open(folder: &Path, now: i64) -> Result<(Self, StoredHistory), HistoryError> {
-        let file = folder.join("history.db");
-        match read(&file) {
-            Ok((connection, stored)) => return Ok((Self { connection, file }, stored)),
-            Err(Unreadable::Damaged(fault)) => quarantine(&file, now, &fault)?,
-            Err(unreadable) => return Err(unreadable.error("open", &file)),
-        }
-        match read(&file) {
-            Ok((connection, stored)) => Ok((Self { connection, file }, stored)),
-            Err(unreadable) => Err(unreadable.error("create", &file)),
-        }
+    /// Opens or creates the database in `folder` and reads it. A damaged database is quarantined and
+    /// replaced. A database of another version or program is an error and stays as it is.
+    pub(super) fn open(folder: &Path) -> Result<(Self, StoredHistory), HistoryError> {
+        let (database, stored) = sqlite::open_or_replace(&SCHEMA, folder, read, log_replaced)
+            .map_err(|error| HistoryError::of(folder, &error))?;
+        Ok((Self { database }, stored))
     }
 
-    /// Moves the database to `aside/` and creates an empty one.
-    pub(super) fn recreate(self, now: i64, fault: &str) -> Result<Self, HistoryError> {
-        let Self { connection, file } = self;
-        drop(connection);
-        quarantine(&file, now, fault)?;
+    /// Quarantines the database and creates an empty one.
+    pub(super) fn recreate(self, fault: &str) -> Result<Self, HistoryError> {
+        let file = self.database.file.clone();
+        drop(self);
         let folder = file.parent().unwrap_or(Path::new("."));
-        Self::open(folder, now).map(|(disk, _)| disk)
+        let database = sqlite::replace(&SCHEMA, folder, fault, log_replaced)
+            .map_err(|error| HistoryError::of(folder, &error))?;
+        Ok(Self { database })
     }
 
     /// Writes a batch durably in one transaction.
     pub(super) fn write(&mut self, batch: &WriteBatch) -> rusqlite::Result<()> {
-        let transaction = self.connection.transaction()?;
+        let transaction = self.database.connection.transaction()?;
         if batch.all {
             transaction.execute("DELETE FROM host", [])?;
         }
@@ -118,16 +115,8 @@ impl Disk {
     }
 
     pub(super) fn file(&self) -> &Path {
-        &self.file
+        &self.database.file
     }
-}
-
-/// Returns true if the error means that the file is damaged.
-pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
-    matches!(
-        error.sqlite_error_code(),
-        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
-    )
 }
 
 fn put(connection: &Connection, domain: &Host, row: &HostRecord) -> rusqlite::Result<()> {
@@ -163,96 +152,28 @@ fn put(connection: &Connection, domain: &Host, row: &HostRecord) -> rusqlite::Re
     Ok(())
 }
 
-/// The reason why a database cannot be read.
-enum Unreadable {
-    /// The file is damaged and can be replaced.
-    Damaged(String),
-    /// The file is sound and has this other version.
-    OtherVersion(i32),
-    /// The file cannot be accessed, and replacing it would not help.
-    Failed(rusqlite::Error),
+fn read(database: &Database) -> Result<StoredHistory, OpenError> {
+    if database.is_new {
+        return Ok(StoredHistory::default());
+    }
+    database.check()?;
+    Ok(StoredHistory {
+        rows: rows(database)?,
+        forgotten: forgotten(database)?,
+    })
 }
 
-impl Unreadable {
-    fn error(self, what: &str, file: &Path) -> HistoryError {
-        match self {
-            Self::Failed(error) => HistoryError::new(what, file, &error),
-            Self::Damaged(fault) => {
-                HistoryError(format!("cannot {what} {}: {fault}", file.display()))
-            }
-            Self::OtherVersion(version) => HistoryError(format!(
-                "{} has version {version} and this gatepost knows version {VERSION}; it was left as it is: run the \
-                 gatepost that wrote it, or move it away with its -wal file and lose what it remembers of each domain",
-                file.display()
-            )),
-        }
-    }
-}
-
-impl From<rusqlite::Error> for Unreadable {
-    fn from(error: rusqlite::Error) -> Self {
-        if is_damage(&error) {
-            Self::Damaged(error.to_string())
-        } else {
-            Self::Failed(error)
-        }
-    }
-}
-
-fn read(file: &Path) -> Result<(Connection, StoredHistory), Unreadable> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
-        | OpenFlags::SQLITE_OPEN_CREATE
-        | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(file, flags)?;
-    connection.busy_timeout(BUSY)?;
-    let number = |pragma: &str| {
-        connection.query_row(&format!("PRAGMA {pragma}"), [], |row| row.get::<_, i32>(0))
-    };
-    let (owner, version, changes) = (
-        number("application_id")?,
-        number("user_version")?,
-        number("schema_version")?,
-    );
-    let is_new = match (owner, version) {
-        (APPLICATION_ID, VERSION) => false,
-        (0, 0) if changes == 0 => true,
-        (APPLICATION_ID, other) => return Err(Unreadable::OtherVersion(other)),
-        _ => {
-            return Err(Unreadable::Damaged(
-                "it is the database of another program".to_owned(),
-            ));
-        }
-    };
-    connection.pragma_update(None, "journal_mode", "WAL")?;
-    connection.pragma_update(None, "synchronous", "FULL")?;
-    connection.pragma_update(None, "journal_size_limit", WAL_KEPT)?;
-    if is_new {
-        connection.execute_batch(&format!(
-            "BEGIN IMMEDIATE; {TABLES} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION}; COMMIT;"
-        ))?;
-        return Ok((connection, StoredHistory::default()));
-    }
-    let sound: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
-    if sound != "ok" {
-        return Err(Unreadable::Damaged(sound));
-    }
-    let stored = StoredHistory {
-        rows: rows(&connection)?,
-        forgotten: forgotten(&connection)?,
-    };
-    Ok((connection, stored))
-}
-
-fn rows(connection: &Connection) -> Result<Vec<(Host, HostRecord)>, Unreadable> {
-    let mut statement = connection.prepare(
+fn rows(database: &Database) -> Result<Vec<(Host, HostRecord)>, OpenError> {
+    let failed = |error| database.error("read", error);
+    let mut statement = database.connection.prepare(
         "SELECT domain, host, seen, level, issuer, issuer_since, plain_first, plain_last, tls_first, tls_last, \
          trusted_first, trusted_last, verified_first, verified_last, dane_first, dane_last FROM host",
-    )?;
+    ).map_err(failed)?;
     let mut found = Vec::new();
-    let mut rows = statement.query([])?;
-    while let Some(columns) = rows.next()? {
+    let mut rows = statement.query([]).map_err(failed)?;
+    while let Some(columns) = rows.next().map_err(failed)? {
         let row = row(columns)
-            .map_err(|error| Unreadable::Damaged(format!("a row cannot be read: {error}")))?;
+            .map_err(|error| database.damaged(format!("a row cannot be read: {error}")))?;
         found.push(row);
     }
     Ok(found)
@@ -289,54 +210,37 @@ fn row(columns: &Columns<'_>) -> Result<(Host, HostRecord), Box<dyn std::error::
     ))
 }
 
-fn forgotten(connection: &Connection) -> Result<Vec<ForgetEntry>, Unreadable> {
-    let mut statement = connection
-        .prepare("SELECT at, domain, hosts, reason, who FROM forgotten ORDER BY at, rowid")?;
+fn forgotten(database: &Database) -> Result<Vec<ForgetEntry>, OpenError> {
+    let failed = |error| database.error("read", error);
+    let mut statement = database
+        .connection
+        .prepare("SELECT at, domain, hosts, reason, who FROM forgotten ORDER BY at, rowid")
+        .map_err(failed)?;
     let mut found = Vec::new();
-    let mut rows = statement.query([])?;
-    while let Some(columns) = rows.next()? {
-        let domain = Host::parse(&columns.get::<_, String>(1)?)
-            .map_err(|error| Unreadable::Damaged(format!("a row cannot be read: {error}")))?;
-        let hosts = usize::try_from(columns.get::<_, i64>(2)?).unwrap_or(0);
-        let (reason, who) = (columns.get(3)?, columns.get(4)?);
-        found.push(ForgetEntry {
-            domain,
-            at: timestamp(columns.get(0)?),
-            reason,
-            who,
-            hosts,
-        });
+    let mut rows = statement.query([]).map_err(failed)?;
+    while let Some(columns) = rows.next().map_err(failed)? {
+        let entry = forget_entry(columns)
+            .map_err(|error| database.damaged(format!("a row cannot be read: {error}")))?;
+        found.push(entry);
     }
     Ok(found)
 }
 
-/// Moves a database with its log to `aside/`, and logs the loss.
-fn quarantine(file: &Path, now: i64, fault: &str) -> Result<(), HistoryError> {
-    let folder = file.parent().unwrap_or(Path::new(".")).join("aside");
-    let failed = |what: &str, error: &std::io::Error| HistoryError::new(what, file, error);
-    std::fs::create_dir_all(&folder)
-        .map_err(|error| failed("create the folder aside/ for", &error))?;
-    let aside = folder.join(format!("history-{now}.db"));
-    std::fs::rename(file, &aside).map_err(|error| failed("move to aside/", &error))?;
-    for (part, keep) in [("-wal", true), ("-journal", true), ("-shm", false)] {
-        let beside = |path: &Path| PathBuf::from(format!("{}{part}", path.display()));
-        // Usually the file does not exist. If it stayed, SQLite would apply it to the new database.
-        let moved = if keep {
-            std::fs::rename(beside(file), beside(&aside))
-        } else {
-            std::fs::remove_file(beside(file))
-        };
-        match moved {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(failed("move to aside/", &error));
-            }
-            Ok(()) | Err(_) => {}
-        }
-    }
+fn forget_entry(columns: &Columns<'_>) -> Result<ForgetEntry, Box<dyn std::error::Error>> {
+    Ok(ForgetEntry {
+        at: timestamp(columns.get(0)?),
+        domain: Host::parse(&columns.get::<_, String>(1)?)?,
+        hosts: usize::try_from(columns.get::<_, i64>(2)?).unwrap_or(0),
+        reason: columns.get(3)?,
+        who: columns.get(4)?,
+    })
+}
+
+/// Logs the loss of a damaged database, which is now at `aside`.
+fn log_replaced(aside: &Path, fault: &str) {
     tracing::error!(
         file = %aside.display(), fault,
         "history.db is damaged; moved to aside/ and replaced: until domains are reached again, a loss of TLS goes \
          unnoticed. sqlite3 FILE .recover may restore it; otherwise delete it"
     );
-    Ok(())
 }

@@ -30,6 +30,7 @@ use tokio::sync::oneshot;
 
 use crate::policy::layers::MemoryFinding;
 use crate::smtp::address::Host;
+use crate::storage::sqlite::OpenError;
 use alarm::{AlarmEvent, AlarmWatch, ObservedHost};
 use disk::Disk;
 use memory::DowngradeMemory;
@@ -47,11 +48,14 @@ const ROWS_MAX: usize = 200_000;
 pub struct HistoryError(String);
 
 impl HistoryError {
-    fn new(what: &str, file: &Path, error: &dyn std::error::Error) -> Self {
-        let folder = file.parent().unwrap_or(Path::new(".")).display();
+    /// Describes an error of the database in `folder`.
+    fn of(folder: &Path, error: &OpenError) -> Self {
+        if error.is_refusal() {
+            return Self(error.to_string());
+        }
+        let folder = folder.display();
         Self(format!(
-            "cannot {what} {}: {error}; check owner, permissions and free space of {folder}",
-            file.display()
+            "{error}; check owner, permissions and free space of {folder}"
         ))
     }
 }
@@ -242,7 +246,7 @@ impl History {
     }
 
     fn open_bounded(folder: &Path, now: Timestamp, rows_max: usize) -> Result<Self, HistoryError> {
-        let (disk, stored) = Disk::open(folder, now.as_second())?;
+        let (disk, stored) = Disk::open(folder)?;
         let mut memory = DowngradeMemory::new(rows_max);
         memory.restore(stored.rows, stored.forgotten, now.as_second());
         let mut watch = AlarmWatch::default();

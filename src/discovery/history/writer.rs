@@ -7,12 +7,12 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use tokio::sync::oneshot;
 
 use super::alarm::AlarmWatch;
-use super::disk::{Disk, is_damage};
+use super::disk::Disk;
 use super::memory::{DowngradeMemory, WriteBatch};
+use crate::storage::sqlite::is_damage;
 
 /// The time during which changes are collected for one transaction.
 const GATHER_PERIOD: Duration = Duration::from_secs(1);
@@ -173,7 +173,7 @@ impl HistoryWriter {
         let Some(disk) = self.disk.take() else {
             return false;
         };
-        match disk.recreate(Timestamp::now().as_second(), &fault.text) {
+        match disk.recreate(&fault.text) {
             Ok(disk) => self.disk = Some(disk),
             Err(error) => {
                 tracing::error!(%error, "cannot replace history.db; the downgrade memory lasts until the next restart only");

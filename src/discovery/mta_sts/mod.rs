@@ -163,9 +163,10 @@ impl MtaSts {
         timeout: Duration,
     ) -> Result<Self, PolicyStoreError> {
         let (store, rows) = PolicyStore::open(folder);
-        if let Err(error @ PolicyStoreError::OtherVersion { .. }) = rows {
-            return Err(error);
-        }
+        let rows = match rows {
+            Err(error) if error.is_refusal() => return Err(error),
+            rows => rows,
+        };
         let (mut cache, now, mut removed) = (PolicyCache::default(), clock(), Vec::new());
         let mut failing = rows.is_err();
         for (mut policy, used) in rows.unwrap_or_else(|error| {
@@ -454,10 +455,13 @@ impl MtaStsInner {
         let store = self.store.clone();
         let written = tokio::task::spawn_blocking(move || store.write(&changes)).await;
         let result = match written {
-            Ok(Err(PolicyStoreError::Damaged { fault, .. })) => {
-                let (store, all) = (self.store.clone(), self.cache().all());
-                tokio::task::spawn_blocking(move || store.recreate(&fault, all)).await
-            }
+            Ok(Err(error)) => match error.damage() {
+                Some(fault) => {
+                    let (store, all) = (self.store.clone(), self.cache().all());
+                    tokio::task::spawn_blocking(move || store.recreate(error, &fault, all)).await
+                }
+                None => Ok(Err(error)),
+            },
             written => written,
         };
         match result {

@@ -1,29 +1,32 @@
 //! The policies on disk: `policies.db` in the spool folder, with a row for each domain.
 //!
 //! The loss of the file costs protection until the policies are fetched again, but no mail. A
-//! damaged file is therefore moved to `aside/`, logged and replaced by a new one. A file of another
+//! damaged file is therefore quarantined, logged and replaced by a new one. A file of another
 //! version of Gatepost is sound and stays as it is. Everything here blocks. Administrators may read
 //! the file with `sqlite3`.
 
-use std::io;
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use jiff::Timestamp;
-use rusqlite::{Connection, ErrorCode, OpenFlags, params};
+use rusqlite::{Connection, ErrorCode, params};
 
 use super::policy::MtaStsPolicy;
 use crate::smtp::address::Domain;
+use crate::storage::sqlite::{self, Database, Durability, OpenError, Schema};
 
-/// The SQLite application id, "GPSP", which identifies this database.
-const APPLICATION_ID: i32 = 0x4750_5350;
-/// The version of the table.
-const VERSION: i32 = 1;
-/// The time to wait while another program, such as `sqlite3`, locks the database.
-const BUSY: Duration = Duration::from_secs(5);
-/// The size in octets to which SQLite truncates its log.
-const WAL_KEPT: u32 = 1 << 20;
+/// The form of the database.
+static SCHEMA: Schema = Schema {
+    name: "policies.db",
+    // "GPSP".
+    application_id: 0x4750_5350,
+    version: 1,
+    tables: Cow::Borrowed(TABLE),
+    durability: Durability::PowerFailure,
+    log_kept: 1 << 20,
+    loss: "the cached policies, which are fetched again",
+};
 
 const TABLE: &str = "
 CREATE TABLE policy (
@@ -38,36 +41,33 @@ CREATE TABLE policy (
 /// The reason why the file cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum PolicyStoreError {
-    /// An error of the system or of SQLite.
-    #[error("cannot {what} {}: {fault}", file.display())]
-    Io {
-        /// The operation that failed.
-        what: &'static str,
+    /// The file cannot be opened or read.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// Changes cannot be written.
+    #[error("cannot write {}: {error}", file.display())]
+    Write {
         /// The file.
         file: PathBuf,
         /// The error.
-        fault: String,
+        error: rusqlite::Error,
     },
-    /// The file is damaged, or the database of another program.
-    #[error("{} is damaged: {fault}", file.display())]
-    Damaged {
-        /// The file.
-        file: PathBuf,
-        /// The fault.
-        fault: String,
-    },
-    /// The file is sound but was written by another version of Gatepost.
-    #[error(
-        "{} has version {version} and this gatepost knows version {VERSION}; it was left as it is: run the gatepost that \
-         wrote it, or move it away with its -wal file and have the policies fetched again",
-        file.display()
-    )]
-    OtherVersion {
-        /// The file.
-        file: PathBuf,
-        /// The version of the file.
-        version: i32,
-    },
+}
+
+impl PolicyStoreError {
+    /// Returns whether the file is sound but of another version or program. It was not changed.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::Open(error) if error.is_refusal())
+    }
+
+    /// Returns the damage, if the file is damaged or does not have our form.
+    pub(super) fn damage(&self) -> Option<String> {
+        match self {
+            Self::Open(error) => error.damage(),
+            Self::Write { error, .. } => is_damage(error).then(|| error.to_string()),
+        }
+    }
 }
 
 /// A policy from disk with its last use.
@@ -87,35 +87,37 @@ pub(super) enum PolicyChange {
 /// The file. Clones share the connection.
 #[derive(Debug, Clone)]
 pub(super) struct PolicyStore {
-    file: PathBuf,
-    /// The connection; `None` while the file cannot be opened. Each write tries again.
-    connection: Arc<Mutex<Option<Connection>>>,
+    folder: PathBuf,
+    state: Arc<Mutex<StoreState>>,
+}
+
+#[derive(Debug, Default)]
+struct StoreState {
+    /// The database; `None` while the file cannot be opened. Each write tries again.
+    database: Option<Database>,
+    /// True once a file that was damaged in use was replaced. It happens once in a run, since a
+    /// failing disk would fill the quarantine.
+    has_recreated: bool,
 }
 
 impl PolicyStore {
-    /// Opens or creates the file in a folder and reads it. A damaged file is moved to `aside/` and
-    /// replaced by a new one. If the file cannot be opened, the store is returned nevertheless, and
-    /// each write tries again.
+    /// Opens or creates the file in a folder and reads it. A damaged file is quarantined and replaced
+    /// by a new one. If the file cannot be opened, the store is returned nevertheless, and each
+    /// write tries again.
     pub(super) fn open(folder: &Path) -> (Self, Result<Vec<StoredPolicy>, PolicyStoreError>) {
-        let file = folder.join("policies.db");
-        let opened = open(&file).and_then(|connection| {
-            let rows = load(&connection, &file)?;
-            Ok((connection, rows))
-        });
-        let opened = match opened {
-            Err(PolicyStoreError::Damaged { fault, .. }) => {
-                quarantine_and_create(&file, &fault).map(|connection| (connection, Vec::new()))
-            }
-            opened => opened,
+        let opened = sqlite::open_or_replace(&SCHEMA, folder, read, log_replaced);
+        let (database, rows) = match opened {
+            Ok((database, rows)) => (Some(database), Ok(rows)),
+            Err(error) => (None, Err(error.into())),
         };
-        let (connection, rows) = match opened {
-            Ok((connection, rows)) => (Some(connection), Ok(rows)),
-            Err(error) => (None, Err(error)),
+        let state = StoreState {
+            database,
+            has_recreated: false,
         };
         (
             Self {
-                file,
-                connection: Arc::new(Mutex::new(connection)),
+                folder: folder.to_owned(),
+                state: Arc::new(Mutex::new(state)),
             },
             rows,
         )
@@ -123,93 +125,70 @@ impl PolicyStore {
 
     /// Writes changes in one transaction.
     pub(super) fn write(&self, changes: &[PolicyChange]) -> Result<(), PolicyStoreError> {
-        let mut slot = self.slot();
-        let connection = match slot.take() {
-            Some(connection) => slot.insert(connection),
-            None => slot.insert(open(&self.file)?),
+        let mut state = self.state();
+        let database = match state.database.take() {
+            Some(database) => state.database.insert(database),
+            None => {
+                let opened = sqlite::open(&SCHEMA, &self.folder)?;
+                opened.check()?;
+                state.database.insert(opened)
+            }
         };
-        write(connection, changes).map_err(|error| sqlite_error("write", &self.file, &error))
+        write_to(database, changes)
     }
 
     /// Replaces a file that turned out to be damaged in use by a new one with these rows.
     pub(super) fn recreate(
         &self,
+        error: PolicyStoreError,
         fault: &str,
         rows: Vec<StoredPolicy>,
     ) -> Result<(), PolicyStoreError> {
-        let mut slot = self.slot();
+        let mut state = self.state();
+        if std::mem::replace(&mut state.has_recreated, true) {
+            return Err(error);
+        }
         // The database must be closed before its file is moved.
-        *slot = None;
-        let connection = slot.insert(quarantine_and_create(&self.file, fault)?);
+        state.database = None;
+        let replaced = sqlite::replace(&SCHEMA, &self.folder, fault, log_replaced)?;
+        let database = state.database.insert(replaced);
         let rows: Vec<_> = rows
             .into_iter()
             .map(|(policy, used)| PolicyChange::Put(policy, used))
             .collect();
-        write(connection, &rows).map_err(|error| sqlite_error("write", &self.file, &error))
+        write_to(database, &rows)
     }
 
     /// A panic while the lock is held leaves only a transaction that SQLite rolls back.
-    fn slot(&self) -> MutexGuard<'_, Option<Connection>> {
-        self.connection
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, StoreState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn open(file: &Path) -> Result<Connection, PolicyStoreError> {
-    let failed =
-        |what: &'static str| move |error: rusqlite::Error| sqlite_error(what, file, &error);
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
-        | OpenFlags::SQLITE_OPEN_CREATE
-        | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(file, flags).map_err(failed("open"))?;
-    connection.busy_timeout(BUSY).map_err(failed("set up"))?;
-    let number = |pragma: &str| {
-        let read =
-            connection.query_row(&format!("PRAGMA {pragma}"), [], |row| row.get::<_, i32>(0));
-        read.map_err(failed("read"))
-    };
-    let is_new = match (
-        number("application_id")?,
-        number("user_version")?,
-        number("schema_version")?,
-    ) {
-        (APPLICATION_ID, VERSION, _) => false,
-        (0, 0, 0) => true,
-        (APPLICATION_ID, version, _) => {
-            return Err(PolicyStoreError::OtherVersion {
-                file: file.to_owned(),
-                version,
-            });
-        }
-        _ => {
-            return Err(damaged(
-                file,
-                "it is the database of another program".to_owned(),
-            ));
-        }
-    };
-    let settings = |name, value: &dyn rusqlite::ToSql| connection.pragma_update(None, name, value);
-    settings("journal_mode", &"WAL")
-        .and_then(|()| settings("synchronous", &"FULL"))
-        .and_then(|()| settings("journal_size_limit", &WAL_KEPT))
-        .map_err(failed("set up"))?;
-    if is_new {
-        let made = connection.execute_batch(&format!(
-            "BEGIN IMMEDIATE; {TABLE} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION}; COMMIT;"
-        ));
-        made.map_err(failed("create the table of"))?;
-        return Ok(connection);
+fn write_to(database: &mut Database, changes: &[PolicyChange]) -> Result<(), PolicyStoreError> {
+    let written = write(&mut database.connection, changes);
+    written.map_err(|error| PolicyStoreError::Write {
+        file: database.file.clone(),
+        error,
+    })
+}
+
+fn read(database: &Database) -> Result<Vec<StoredPolicy>, OpenError> {
+    if database.is_new {
+        return Ok(Vec::new());
     }
-    let check = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0));
-    match check.map_err(failed("check"))?.as_str() {
-        "ok" => Ok(connection),
-        fault => Err(damaged(file, fault.to_owned())),
-    }
+    database.check()?;
+    load(&database.connection, &database.file).map_err(|error| {
+        if is_damage(&error) {
+            database.damaged(error.to_string())
+        } else {
+            database.error("read", error)
+        }
+    })
 }
 
 /// Reads every row. Invalid rows are skipped; the domain's next policy overwrites them.
-fn load(connection: &Connection, file: &Path) -> Result<Vec<StoredPolicy>, PolicyStoreError> {
+fn load(connection: &Connection, file: &Path) -> rusqlite::Result<Vec<StoredPolicy>> {
     let read = || -> rusqlite::Result<(Vec<StoredPolicy>, usize)> {
         let mut statement =
             connection.prepare("SELECT domain, id, terms, fetched, used FROM policy")?;
@@ -230,7 +209,7 @@ fn load(connection: &Connection, file: &Path) -> Result<Vec<StoredPolicy>, Polic
         }
         Ok((sound, bad))
     };
-    let (rows, bad) = read().map_err(|error| sqlite_error("read", file, &error))?;
+    let (rows, bad) = read()?;
     if bad > 0 {
         tracing::warn!(file = %file.display(), rows = bad, "skipping invalid rows of the MTA-STS policy cache");
     }
@@ -272,62 +251,23 @@ fn write(connection: &mut Connection, changes: &[PolicyChange]) -> rusqlite::Res
     transaction.commit()
 }
 
-/// Moves the file to `aside/`, where it replaces an earlier one, and creates a new file.
-fn quarantine_and_create(file: &Path, fault: &str) -> Result<Connection, PolicyStoreError> {
-    let failed = |what: &'static str| {
-        move |error: io::Error| PolicyStoreError::Io {
-            what,
-            file: file.to_owned(),
-            fault: error.to_string(),
-        }
-    };
-    let aside = file.with_file_name("aside");
-    std::fs::create_dir_all(&aside).map_err(failed("create the folder aside/ for"))?;
-    for end in ["db", "db-wal", "db-shm"] {
-        let (from, to) = (
-            file.with_extension(end),
-            aside.join("policies").with_extension(end),
-        );
-        match std::fs::rename(&from, &to) {
-            Ok(()) => {}
-            // A log of an earlier file in `aside/` would be applied to this one, so it is deleted.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                match std::fs::remove_file(&to) {
-                    Ok(()) => {}
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                    Err(error) => return Err(failed("move to aside/")(error)),
-                }
-            }
-            Err(error) => return Err(failed("move to aside/")(error)),
-        }
-    }
+/// Logs the loss of a damaged file, which is now at `aside`.
+fn log_replaced(aside: &Path, fault: &str) {
+    let file = aside
+        .parent()
+        .and_then(Path::parent)
+        .unwrap_or(aside)
+        .join(SCHEMA.name);
     tracing::error!(
         file = %file.display(),
-        aside = %aside.join("policies.db").display(),
+        aside = %aside.display(),
         fault,
         "policies.db is damaged; moved to aside/ and replaced: until policies are fetched again, mail may go without them"
     );
-    open(file)
 }
 
-fn damaged(file: &Path, fault: String) -> PolicyStoreError {
-    PolicyStoreError::Damaged {
-        file: file.to_owned(),
-        fault,
-    }
-}
-
-fn sqlite_error(what: &'static str, file: &Path, error: &rusqlite::Error) -> PolicyStoreError {
-    match error.sqlite_error_code() {
-        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
-            damaged(file, error.to_string())
-        }
-        // A missing table or column, or a value of the wrong type: the file does not have our form.
-        Some(ErrorCode::Unknown) | None => damaged(file, error.to_string()),
-        Some(_) => PolicyStoreError::Io {
-            what,
-            file: file.to_owned(),
-            fault: error.to_string(),
-        },
-    }
+fn is_damage(error: &rusqlite::Error) -> bool {
+    // Unknown: a missing table or column. None: a value of the wrong type. The file does not have our
+    // form.
+    sqlite::is_damage(error) || matches!(error.sqlite_error_code(), Some(ErrorCode::Unknown) | None)
 }

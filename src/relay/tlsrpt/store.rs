@@ -17,27 +17,37 @@ use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 use super::counter::{CountBatch, CountKey};
 use super::observation::{AppliedPolicy, ReportedPolicy, SessionFailure};
 use crate::smtp::address::Domain;
+use crate::storage::sqlite::{Database, OpenError};
 
 pub(super) use read::ReportJob;
-use schema::VERSION;
 
 /// The most days whose number of domains is cached.
 const DAYS_KNOWN: usize = 8;
 
 /// The error of reading or writing the counts on disk.
-#[derive(Debug, Clone, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum CountStoreError {
-    /// A description: the file, what was tried, and the error of SQLite.
-    #[error("{0}")]
-    Failed(String),
-    /// The file is sound but of another version. It was not changed.
-    #[error("{} has version {version}, and this gatepost supports version {VERSION}", file.display())]
-    OtherVersion {
-        /// The path of the file.
+    /// The file cannot be opened. One of another version or program was not changed.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The counts cannot be read or written.
+    #[error("cannot {what} {}: {error}", file.display())]
+    Failed {
+        /// The operation that failed.
+        what: &'static str,
+        /// The file.
         file: PathBuf,
-        /// The version of the file.
-        version: i32,
+        /// The error.
+        error: rusqlite::Error,
     },
+}
+
+impl CountStoreError {
+    /// Returns whether the file is sound but of another version or program. It was not changed.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::Open(error) if error.is_refusal())
+    }
 }
 
 /// The limits of the counts of one day.
@@ -93,32 +103,35 @@ enum CountTarget {
 }
 
 impl CountStore {
-    /// Opens or creates the database in `folder`. A damaged one is quarantined.
+    /// Opens or creates the database in `folder`. A damaged one is quarantined and replaced.
     pub(super) fn open(folder: &Path, bounds: Bounds) -> Result<Self, CountStoreError> {
-        let file = folder.join(schema::FILE);
-        let connection = schema::open(&file)?;
+        let Database {
+            connection, file, ..
+        } = schema::open(folder)?;
+        let state = StoreState {
+            connection,
+            domains: HashMap::new(),
+        };
         Ok(Self {
             file,
             bounds,
-            state: Mutex::new(StoreState {
-                connection,
-                domains: HashMap::new(),
-            }),
+            state: Mutex::new(state),
         })
-    }
-
-    fn error(&self, what: &str, error: &rusqlite::Error) -> CountStoreError {
-        CountStoreError::Failed(format!("cannot {what} {}: {error}", self.file.display()))
     }
 
     fn with<T>(
         &self,
-        what: &str,
+        what: &'static str,
         work: impl FnOnce(&mut StoreState) -> rusqlite::Result<T>,
     ) -> Result<T, CountStoreError> {
         // A panic within a transaction rolls it back, so the database is consistent.
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        work(&mut state).map_err(|error| self.error(what, &error))
+        let failed = |error| CountStoreError::Failed {
+            what,
+            file: self.file.clone(),
+            error,
+        };
+        work(&mut state).map_err(failed)
     }
 
     /// Adds a batch, completely or not at all.

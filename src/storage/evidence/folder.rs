@@ -9,9 +9,9 @@
 //!
 //! Any other file is foreign and left alone.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
-use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -20,10 +20,11 @@ use jiff::tz::TimeZone;
 
 use super::EvidenceError;
 use super::chain::{self, ChainHead};
+use crate::storage::files::{create_folder, is_full, sync_folder};
+use crate::storage::folder_lock::{self, FolderLock, LockError};
 use crate::storage::ownership;
+use crate::storage::reserve::ReserveFile;
 
-const LOCK: &str = "lock";
-const RESERVE: &str = "reserve";
 /// The size of the reserve file in octets, enough for some 16,000 records; at most a tenth of the
 /// free space.
 const RESERVE_SIZE: u64 = 16 << 20;
@@ -77,48 +78,20 @@ pub(super) fn files(folder: &Path) -> Result<Vec<DayFile>, EvidenceError> {
     Ok(found)
 }
 
-/// Returns whether a write failed because the disk or the quota is full.
-pub(super) fn is_full(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
-    )
-}
-
-/// Removes the reserve file. Returns whether there was one.
-pub(super) fn remove_reserve(folder: &Path) -> bool {
-    fs::remove_file(folder.join(RESERVE)).is_ok()
-}
-
 /// Creates the reserve file if it is missing, and replaces it by a larger one if the disk now has
 /// more free space.
 pub(super) fn ensure_reserve(folder: &Path) -> io::Result<()> {
     let disk = rustix::fs::statvfs(folder)?;
     let size = RESERVE_SIZE.min(disk.f_bavail.saturating_mul(disk.f_frsize) / 10);
-    let path = folder.join(RESERVE);
-    let present = fs::metadata(&path).ok().map(|file| file.len());
-    if size < RESERVE_MIN || present.is_some_and(|octets| octets >= size) {
+    if size < RESERVE_MIN {
         return Ok(());
     }
-    if present.is_some() {
-        // Also if a crash came after its creation and before its allocation.
-        fs::remove_file(&path)?;
-    }
-    let file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&path)?;
-    let allocated = rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, size);
-    if allocated.is_err() {
-        fs::remove_file(&path)?;
-    }
-    Ok(allocated?)
+    ReserveFile::of(folder).create(size)
 }
 
-/// Makes the names in a folder durable.
-pub(super) fn sync(folder: &Path) -> io::Result<()> {
-    File::open(folder)?.sync_all()
+/// Removes the reserve file. Returns whether there was one.
+pub(super) fn remove_reserve(folder: &Path) -> bool {
+    ReserveFile::of(folder).release()
 }
 
 /// Opens a file for appending, and creates it if it is missing.
@@ -131,7 +104,7 @@ pub(super) fn open_for_append(path: &Path) -> io::Result<File> {
 }
 
 /// Creates the folder if it is missing, and locks it for this process.
-pub(super) fn lock(folder: &Path) -> Result<File, EvidenceError> {
+pub(super) fn lock(folder: &Path) -> Result<FolderLock, EvidenceError> {
     let remedy = |what: &str, error: &io::Error| {
         let user = "the user that gatepost runs as";
         EvidenceError(format!(
@@ -140,52 +113,18 @@ pub(super) fn lock(folder: &Path) -> Result<File, EvidenceError> {
             folder = folder.display()
         ))
     };
-    if !folder.is_dir() {
-        let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
-        made.map_err(|error| remedy("create the evidence folder", &error))?;
-        let parent = folder
-            .parent()
-            .filter(|parent| !parent.as_os_str().is_empty())
-            .unwrap_or(Path::new("."));
-        sync(parent).map_err(|error| EvidenceError::new("sync", parent, &error))?;
-    }
+    create_folder(folder).map_err(|error| remedy("create the evidence folder", &error))?;
     ownership::check(folder)
         .map_err(|fault| EvidenceError(format!("the evidence folder {fault}")))?;
-    let path = folder.join(LOCK);
-    let opened = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(&path);
-    let mut lock = opened.map_err(|error| remedy("write to the evidence folder", &error))?;
-    match lock.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            let mut process = String::new();
-            // Only for the error text: the file may be incomplete.
-            let _unreadable = (&mut lock).take(20).read_to_string(&mut process);
-            return Err(EvidenceError(format!(
-                "the evidence folder {} is in use by another gatepost (process {}): a chain has one writer; \
-                 stop it, or give this one an [evidence] path of its own",
-                folder.display(),
-                process.trim()
-            )));
-        }
-        Err(TryLockError::Error(error)) => return Err(EvidenceError::new("lock", &path, &error)),
-    }
-    // For people only; a full disk must not prevent the start.
-    let _unwritten = lock
-        .set_len(0)
-        .and_then(|()| writeln!(lock, "{}", std::process::id()));
-    Ok(lock)
-}
-
-/// Returns whether a running process has locked the folder.
-pub(super) fn is_in_use(folder: &Path) -> bool {
-    let lock = File::open(folder.join(LOCK));
-    lock.is_ok_and(|lock| matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock)))
+    FolderLock::acquire(folder).map_err(|error| match error {
+        LockError::Open(error) => remedy("write to the evidence folder", &error),
+        LockError::Lock(error) => EvidenceError::new("lock", &folder.join(folder_lock::NAME), &error),
+        LockError::InUse { process } => EvidenceError(format!(
+            "the evidence folder {} is in use by another gatepost (process {process}): a chain has one writer; \
+             stop it, or give this one an [evidence] path of its own",
+            folder.display(),
+        )),
+    })
 }
 
 /// The torn end of a file, moved to a file of its own, that no record mentions yet.
@@ -239,7 +178,7 @@ pub(super) fn recover(folder: &Path, now: Timestamp) -> Result<ChainHead, Eviden
             if copied.as_ref().is_err_and(is_full) && remove_reserve(folder) {
                 copied = copy_from(&mut opened, end, &torn);
             }
-            copied.and_then(|()| sync(folder)).map_err(|error| {
+            copied.and_then(|()| sync_folder(folder)).map_err(|error| {
                 EvidenceError(format!(
                     "cannot move the {} octets of an incomplete record, left by a crash at the end of {}, to {}: {error}; \
                      free some disk space or repair the disk, and start again: nothing was changed",
@@ -264,7 +203,7 @@ pub(super) fn recover(folder: &Path, now: Timestamp) -> Result<ChainHead, Eviden
             return Ok(head);
         }
         fs::remove_file(&file.path)
-            .and_then(|()| sync(folder))
+            .and_then(|()| sync_folder(folder))
             .map_err(failed("remove the empty"))?;
     }
     Ok(ChainHead::START)

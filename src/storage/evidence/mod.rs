@@ -30,6 +30,7 @@ use jiff::Timestamp;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
+use super::clock_jumps::Moment;
 pub use chain::{BadLine, ChainHead, Link, RecordHash};
 pub use read::{MailRecord, ReadResult, deliveries, records};
 pub use record::{
@@ -103,8 +104,7 @@ impl Evidence {
         let ending = Arc::new(AtomicBool::new(false));
         let ended = CancellationToken::new();
         let stuck = Arc::new(AtomicBool::new(false));
-        let writer =
-            writer::EvidenceWriter::open(folder, keep, writer::Moment::now(), Arc::clone(&stuck))?;
+        let writer = writer::EvidenceWriter::open(folder, keep, Moment::now(), Arc::clone(&stuck))?;
         writer.start(received, Arc::clone(&ending), ended.clone())?;
         Ok(Self(Some(Arc::new(WriterHandle {
             commands,

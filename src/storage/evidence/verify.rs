@@ -10,6 +10,7 @@ use super::chain::{self, BadLine, Link, RecordHash};
 use super::read::Lines;
 use super::record::EvidenceRecord;
 use super::{EvidenceError, folder};
+use crate::storage::folder_lock::FolderLock;
 
 mod checker;
 
@@ -171,7 +172,7 @@ pub fn verify(folder: &Path, heads: &[RecordHash]) -> Result<Verification, Evide
         let mut lines = Lines::open(&file.path)?;
         while let Some(line) = lines.next()? {
             checker.set_position(&file.path, line.number);
-            if !line.is_whole && at + 1 == files.len() && folder::is_in_use(folder) {
+            if !line.is_whole && at + 1 == files.len() && FolderLock::is_held(folder) {
                 is_growing = true;
                 // The next read would return the remainder that is being written now.
                 break;

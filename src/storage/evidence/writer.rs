@@ -20,13 +20,12 @@ use super::chain::ChainHead;
 use super::folder::{self, DayFile};
 use super::record::EvidenceRecord;
 use super::{EvidenceError, WriterCommand};
+use crate::storage::clock_jumps::{ClockGuard, Moment};
+use crate::storage::files::{is_full, sync_folder};
+use crate::storage::folder_lock::FolderLock;
 
-mod clock_guard;
 #[cfg(test)]
 mod tests;
-
-use clock_guard::ClockGuard;
-pub(super) use clock_guard::Moment;
 
 /// The most octets in one batch, except for the records of a single attempt.
 const BATCH_OCTETS: usize = 4 << 20;
@@ -68,7 +67,7 @@ pub(super) struct EvidenceWriter {
     failing: Option<(Instant, Instant)>,
     /// Set while writing fails; read by those who start attempts and sessions.
     stuck: Arc<AtomicBool>,
-    _lock: File,
+    _lock: FolderLock,
 }
 
 /// Signals the end of the thread when it is dropped, even by a panic.
@@ -139,13 +138,12 @@ impl EvidenceWriter {
             }
             .to_fields(now.wall)];
             let mut written = self.append(&record, now);
-            if written.as_ref().is_err_and(folder::is_full) && folder::remove_reserve(&self.folder)
-            {
+            if written.as_ref().is_err_and(is_full) && folder::remove_reserve(&self.folder) {
                 written = self.append(&record, now);
             }
             match written {
                 Ok(()) => torn.mark_recorded(&self.folder)?,
-                Err(error) if folder::is_full(&error) => {
+                Err(error) if is_full(&error) => {
                     tracing::warn!(aside = %torn.path.display(), %error, "cannot record a torn file, disk full; the next start with free space does");
                     return Ok(());
                 }
@@ -249,7 +247,7 @@ impl EvidenceWriter {
         }
         let day = self.log.as_ref().map(|log| log.day_file.day);
         while let Err(error) = self.append(lines, Moment::now()) {
-            if folder::is_full(&error) && folder::remove_reserve(&self.folder) {
+            if is_full(&error) && folder::remove_reserve(&self.folder) {
                 tracing::warn!(folder = %self.folder.display(), "disk full, reserve file for evidence removed");
                 continue;
             }
@@ -451,7 +449,7 @@ impl DayLog {
     fn open(folder: &Path, day: jiff::civil::Date) -> io::Result<Self> {
         let day_file = DayFile::of(folder, day);
         let file = folder::open_for_append(&day_file.path)?;
-        folder::sync(folder)?;
+        sync_folder(folder)?;
         let mut length = file.metadata()?.len();
         let mut last = [b'\n'];
         if length > 0 {

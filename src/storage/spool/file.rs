@@ -3,11 +3,11 @@
 //!
 //! All functions here except [`blocking`] block; call them on blocking threads only.
 
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::{SpoolError, quota};
+use super::SpoolError;
+use crate::storage::files;
 
 /// A file that is removed when this value is dropped, unless it was kept.
 #[derive(Debug)]
@@ -50,16 +50,14 @@ impl Drop for TemporaryFile {
 
 /// Makes the names in a folder durable.
 pub(super) fn sync_folder(folder: &Path) -> Result<(), SpoolError> {
-    File::open(folder)
-        .and_then(|folder| folder.sync_all())
-        .map_err(|error| io_error("sync", folder, &error))
+    files::sync_folder(folder).map_err(|error| io_error("sync", folder, &error))
 }
 
 /// Describes an I/O error: what failed, on which path. A full disk or quota becomes
 /// [`SpoolError::Full`].
 pub(super) fn io_error(what: &str, path: &Path, error: &io::Error) -> SpoolError {
     let text = format!("cannot {what} {}: {error}", path.display());
-    if quota::is_full(error) {
+    if files::is_full(error) {
         SpoolError::Full(text)
     } else {
         SpoolError::Io(text)

@@ -4,15 +4,13 @@
 //! written. If other programs fill the disk completely, a reserve file is removed to make that
 //! possible. This is not a quota: the spool may use as much of the disk as there is.
 
-use std::fs::File;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use rustix::fs::FallocateFlags;
-
 use super::{SpoolError, quota};
+use crate::storage::files::is_full;
+use crate::storage::reserve::ReserveFile;
 
 /// The space that new mail leaves free, in octets. On a small disk it is a twentieth of the disk.
 const KEEP_FREE: u64 = 64 << 20;
@@ -27,7 +25,7 @@ const QUOTA_VALID: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) struct FreeSpace {
     folder: PathBuf,
-    reserve: PathBuf,
+    reserve: ReserveFile,
     keep_free: u64,
     reserve_size: u64,
     state: Mutex<DiskState>,
@@ -47,11 +45,7 @@ struct DiskState {
 impl FreeSpace {
     /// Measures the disk that `folder` is on and creates the reserve file. `keep_free` is in
     /// octets.
-    pub(super) fn open(
-        folder: &Path,
-        reserve: PathBuf,
-        keep_free: Option<u64>,
-    ) -> Result<Self, SpoolError> {
+    pub(super) fn open(folder: &Path, keep_free: Option<u64>) -> Result<Self, SpoolError> {
         let disk = rustix::fs::statvfs(folder).map_err(|error| {
             SpoolError::Io(format!(
                 "cannot read the free space of {}: {error}",
@@ -59,7 +53,8 @@ impl FreeSpace {
             ))
         })?;
         let total = disk.f_blocks.saturating_mul(disk.f_frsize);
-        let reserved = std::fs::metadata(&reserve).is_ok_and(|file| file.len() > 0);
+        let reserve = ReserveFile::of(folder);
+        let reserved = reserve.size() > 0;
         // Left by a crash.
         let _mostly_none = std::fs::remove_file(quota::test_file(folder));
         let space = Self {
@@ -161,8 +156,8 @@ impl FreeSpace {
         if !std::mem::take(&mut state.reserved) {
             return false;
         }
-        tracing::warn!(file = %self.reserve.display(), "disk full, reserve file removed to work the queue off");
-        std::fs::remove_file(&self.reserve).is_ok()
+        tracing::warn!(file = %self.reserve.path().display(), "disk full, reserve file removed to work the queue off");
+        self.reserve.release()
     }
 
     fn log_change(&self, state: &DiskState, kept: u64) {
@@ -195,19 +190,14 @@ impl FreeSpace {
         if state.reserved || checked_recently || state.free < self.reserved_octets(state) {
             return;
         }
-        let made = File::create(&self.reserve).and_then(|file| {
-            rustix::fs::fallocate(file, FallocateFlags::empty(), 0, self.reserve_size.max(1))
-                .map_err(io::Error::from)
-        });
-        if made.as_ref().is_err_and(quota::is_full) {
-            // The incomplete file uses up space and is no reserve.
-            let _mostly_empty = std::fs::remove_file(&self.reserve);
+        let made = self.reserve.create(self.reserve_size);
+        if made.as_ref().is_err_and(is_full) {
             state.over_quota = Some(Instant::now());
             return;
         }
         state.over_quota = None;
         if let Err(error) = made {
-            tracing::warn!(file = %self.reserve.display(), %error, "cannot create the reserve file; a full disk may stop the queue");
+            tracing::warn!(file = %self.reserve.path().display(), %error, "cannot create the reserve file; a full disk may stop the queue");
         }
         // Tried once: a file system without fallocate is not asked again for each message.
         state.reserved = true;
@@ -222,8 +212,7 @@ mod tests {
     #[test]
     fn new_mail_leaves_the_reserved_space_free() {
         let folder = tempfile::tempdir().expect("a folder");
-        let space = FreeSpace::open(folder.path(), folder.path().join("reserve"), Some(1 << 20))
-            .expect("measured");
+        let space = FreeSpace::open(folder.path(), Some(1 << 20)).expect("measured");
         space.admit(4096).expect("an empty disk");
         assert!(matches!(
             space.admit(u64::MAX / 2),
@@ -249,8 +238,7 @@ mod tests {
     #[test]
     fn a_quota_without_space_for_the_reserve_rejects_mail_but_not_reports() {
         let folder = tempfile::tempdir().expect("a folder");
-        let space = FreeSpace::open(folder.path(), folder.path().join("reserve"), Some(1 << 20))
-            .expect("measured");
+        let space = FreeSpace::open(folder.path(), Some(1 << 20)).expect("measured");
         space.state.lock().expect("nobody panics").over_quota = Some(Instant::now());
         let refused = space.admit(1);
         assert!(
@@ -276,8 +264,7 @@ mod tests {
     #[test]
     fn octets_written_since_the_last_measurement_count() {
         let folder = tempfile::tempdir().expect("a folder");
-        let space = FreeSpace::open(folder.path(), folder.path().join("reserve"), Some(0))
-            .expect("measured");
+        let space = FreeSpace::open(folder.path(), Some(0)).expect("measured");
         space.record_written(u64::MAX);
         assert!(matches!(space.admit(1), Err(SpoolError::Full(_))));
     }

@@ -14,7 +14,6 @@ use jiff::Timestamp;
 use crate::smtp::envelope::{Envelope, QueueId};
 
 mod body;
-mod clock_jumps;
 mod draft;
 mod engine;
 mod file;
@@ -22,8 +21,8 @@ mod free_space;
 mod ids;
 mod quota;
 
+pub use super::clock_jumps::ClockJumps;
 pub use body::{Body, BodyReader, FileBody};
-pub use clock_jumps::ClockJumps;
 pub use draft::Draft;
 pub use engine::{Options, SpoolStats, SqliteSpool};
 

@@ -5,6 +5,8 @@ use std::fs::File;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
+use crate::storage::files::is_full;
+
 /// The size of the test file in octets: more than any transaction needs, for a small write may
 /// still succeed.
 const TEST_SIZE: usize = 32 << 20;
@@ -24,14 +26,6 @@ pub(super) fn is_exhausted(folder: &Path) -> bool {
     // A test file that cannot be removed is removed at the next start.
     let _left = std::fs::remove_file(&file);
     written.is_err_and(|error| is_full(&error))
-}
-
-/// Returns whether the error means a full disk or an exhausted quota.
-pub(super) fn is_full(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
-    )
 }
 
 fn write(file: &Path) -> io::Result<()> {
@@ -67,16 +61,5 @@ mod tests {
             std::fs::read_dir(folder.path()).expect("a folder").count(),
             0
         );
-    }
-
-    #[test]
-    fn quotas_and_full_disks_are_distinguished_from_other_errors() {
-        for (errno, full) in [
-            (rustix::io::Errno::DQUOT, true),
-            (rustix::io::Errno::NOSPC, true),
-            (rustix::io::Errno::IO, false),
-        ] {
-            assert_eq!(is_full(&errno.into()), full, "{errno}");
-        }
     }
 }

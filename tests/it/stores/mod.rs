@@ -5,6 +5,7 @@
 //! expect in them.
 
 mod make;
+mod newer;
 mod open;
 
 use std::fs;

@@ -149,7 +149,14 @@ async fn a_damaged_file_is_set_aside() {
     let mut office = Office::in_folder(folder.path());
     office.sees([seen(DAY, no_starttls())]).await;
     assert_eq!(policies(&office).await.len(), 1);
-    assert!(folder.path().join("spool/tlsrpt.db.damaged").exists());
+    let aside = std::fs::read_dir(folder.path().join("spool/aside")).expect("a folder");
+    let names: Vec<_> = aside
+        .map(|entry| entry.expect("an entry").file_name())
+        .collect();
+    assert!(
+        matches!(&names[..], [name] if name.to_string_lossy().starts_with("tlsrpt-")),
+        "{names:?}"
+    );
 }
 
 #[test]

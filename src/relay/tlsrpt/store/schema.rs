@@ -1,20 +1,21 @@
-//! The tables of the database, and the check that a file has them.
+//! The form of the database.
 
+use std::borrow::Cow;
 use std::path::Path;
-use std::time::Duration;
 
-use rusqlite::{Connection, ErrorCode};
+use crate::storage::sqlite::{self, Database, Durability, OpenError, Schema};
 
-use super::CountStoreError;
-
-/// The name of the file.
-pub(super) const FILE: &str = "tlsrpt.db";
-/// "GPTR": marks the databases of this module.
-const APPLICATION_ID: i32 = 0x4750_5452;
-/// The version of the tables below.
-pub(super) const VERSION: i32 = 1;
-/// The time to wait for somebody else who uses the database with `sqlite3`.
-const BUSY: Duration = Duration::from_secs(5);
+/// The form of the database.
+static SCHEMA: Schema = Schema {
+    name: "tlsrpt.db",
+    // "GPTR".
+    application_id: 0x4750_5452,
+    version: 1,
+    tables: Cow::Borrowed(TABLES),
+    durability: Durability::Crash,
+    log_kept: 4 << 20,
+    loss: "the sessions that are not reported yet",
+};
 
 const TABLES: &str = "
 CREATE TABLE domain (
@@ -55,80 +56,14 @@ CREATE TABLE failure (
 );
 ";
 
-enum OpenError {
-    /// The file cannot be read as a database.
-    Damaged(String),
-    /// The file is sound but of another version.
-    OtherVersion(i32),
-    /// Any other error.
-    Other(String),
-}
-
-impl From<rusqlite::Error> for OpenError {
-    fn from(error: rusqlite::Error) -> Self {
-        let damaged = matches!(
-            error.sqlite_error_code(),
-            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
-        );
-        if damaged {
-            Self::Damaged(error.to_string())
-        } else {
-            Self::Other(error.to_string())
-        }
-    }
-}
-
 /// Opens the database. A damaged one is quarantined and replaced, for counts are not important
 /// enough to prevent the start.
-pub(super) fn open(file: &Path) -> Result<Connection, CountStoreError> {
-    let error =
-        |what: &str| CountStoreError::Failed(format!("cannot open {}: {what}", file.display()));
-    let store_error = |fault: OpenError| match fault {
-        OpenError::Damaged(what) | OpenError::Other(what) => error(&what),
-        OpenError::OtherVersion(version) => CountStoreError::OtherVersion {
-            file: file.to_owned(),
-            version,
-        },
-    };
-    let damage = match try_open(file) {
-        Ok(connection) => return Ok(connection),
-        Err(OpenError::Damaged(what)) => what,
-        Err(other) => return Err(store_error(other)),
-    };
-    let quarantined = file.with_extension("db.damaged");
-    std::fs::rename(file, &quarantined)
-        .map_err(|fault| error(&format!("{damage}; cannot quarantine it: {fault}")))?;
-    for log in ["db-wal", "db-shm"] {
-        // A leftover of the quarantined file, which may not exist.
-        let _missing = std::fs::remove_file(file.with_extension(log));
-    }
-    tracing::error!(file = %quarantined.display(), damage, "TLS report counts are damaged, file quarantined; counting starts from 0");
-    try_open(file).map_err(store_error)
+pub(super) fn open(folder: &Path) -> Result<Database, OpenError> {
+    let opened = sqlite::open_or_replace(&SCHEMA, folder, |_| Ok(()), log_replaced);
+    opened.map(|(database, ())| database)
 }
 
-fn try_open(file: &Path) -> Result<Connection, OpenError> {
-    let connection = Connection::open(file)?;
-    connection.busy_timeout(BUSY)?;
-    let owner: i32 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
-    let version: i32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    match (owner, version) {
-        (APPLICATION_ID, VERSION) | (0, 0) => {}
-        (APPLICATION_ID, other) => return Err(OpenError::OtherVersion(other)),
-        _ => {
-            return Err(OpenError::Other(
-                "it is the database of another program; move it elsewhere".to_owned(),
-            ));
-        }
-    }
-    connection.pragma_update(None, "journal_mode", "WAL")?;
-    // A crash of this process loses nothing. A power failure may lose the latest counts, but never
-    // the file.
-    connection.pragma_update(None, "synchronous", "NORMAL")?;
-    connection.pragma_update(None, "foreign_keys", true)?;
-    if owner == 0 {
-        connection.execute_batch(&format!(
-            "BEGIN IMMEDIATE; {TABLES} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION}; COMMIT;"
-        ))?;
-    }
-    Ok(connection)
+/// Logs the loss of a damaged database, which is now at `aside`.
+fn log_replaced(aside: &Path, damage: &str) {
+    tracing::error!(file = %aside.display(), damage, "TLS report counts are damaged, file quarantined; counting starts from 0");
 }

@@ -17,51 +17,40 @@
 //!
 //! Any other file is foreign: it is logged and left alone.
 
-use std::fs::{DirBuilder, File, TryLockError};
-use std::io::{Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use super::super::SpoolError;
 use super::super::file::{io_error, sync_folder};
+use super::paths::SpoolPaths;
 use super::row::{IN_FILE, row_id};
-use super::schema::{Database, database_error};
+use super::schema::database_error;
 use crate::smtp::envelope::QueueId;
-use crate::storage::ownership;
+use crate::storage::folder_lock::{self, FolderLock, LockError};
+use crate::storage::sqlite::Database;
+use crate::storage::{files, ownership, quarantine, reserve};
 
-/// The paths of the folder's files.
-#[derive(Debug, Clone)]
-pub(super) struct SpoolPaths {
-    pub(super) folder: PathBuf,
-    pub(super) database: PathBuf,
-    pub(super) wal: PathBuf,
-    pub(super) reserve: PathBuf,
-    pub(super) clock_jumps: PathBuf,
-    pub(super) bodies: PathBuf,
-    pub(super) quarantine: PathBuf,
-}
-
-const LOCK: &str = "lock";
 /// The names that belong in the folder.
 const KNOWN_NAMES: [&str; 25] = [
-    LOCK,
+    folder_lock::NAME,
     "queue.db",
     "queue.db-wal",
     "queue.db-shm",
     "queue.db-journal",
-    "reserve",
+    reserve::NAME,
     "quota-probe",
     "leaps.json",
     "leaps.json.new",
     "bodies",
-    "aside",
+    quarantine::NAME,
     "policies.db",
     "policies.db-wal",
     "policies.db-shm",
     "tlsrpt.db",
     "tlsrpt.db-wal",
     "tlsrpt.db-shm",
+    // Earlier versions quarantined it so.
     "tlsrpt.db.damaged",
     // The downgrade memory.
     "history.db",
@@ -76,29 +65,11 @@ const KNOWN_NAMES: [&str; 25] = [
 ];
 const PART_EXTENSION: &str = "part";
 
-impl SpoolPaths {
-    fn new(folder: &Path) -> Self {
-        Self {
-            folder: folder.to_owned(),
-            database: folder.join("queue.db"),
-            wal: folder.join("queue.db-wal"),
-            reserve: folder.join("reserve"),
-            clock_jumps: folder.join("leaps.json"),
-            bodies: folder.join("bodies"),
-            quarantine: folder.join("aside"),
-        }
-    }
-
-    pub(super) fn body(&self, id: QueueId) -> PathBuf {
-        self.bodies.join(id.to_string())
-    }
-}
-
 /// The folder of the spool, locked by this process while the value lives.
 #[derive(Debug)]
 pub(super) struct SpoolFolder {
     pub(super) paths: SpoolPaths,
-    _lock: File,
+    _lock: FolderLock,
 }
 
 impl SpoolFolder {
@@ -107,7 +78,7 @@ impl SpoolFolder {
         let paths = SpoolPaths::new(folder);
         make_folder(folder)?;
         ownership::check(folder).map_err(|fault| SpoolError::Io(format!("the spool {fault}")))?;
-        let lock = lock_file(&folder.join(LOCK), folder)?;
+        let lock = lock(folder)?;
         for folder in [&paths.bodies, &paths.quarantine] {
             make_folder(folder)?;
         }
@@ -170,7 +141,7 @@ impl SpoolFolder {
 
     fn quarantine_body(&self, name: &str, path: &Path) -> Result<(), SpoolError> {
         let to = self.paths.quarantine.join(format!("{name}.eml"));
-        std::fs::rename(path, &to).map_err(|error| io_error("quarantine", path, &error))?;
+        quarantine::move_file(path, &to).map_err(|error| io_error("quarantine", path, &error))?;
         tracing::error!(
             file = %to.display(),
             "body file without a database quarantined; its envelope was in the missing queue.db"
@@ -198,51 +169,22 @@ impl BodyName {
 }
 
 fn make_folder(folder: &Path) -> Result<(), SpoolError> {
-    if folder.is_dir() {
-        return Ok(());
-    }
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(folder)
-        .map_err(|error| io_error("create", folder, &error))?;
-    // The new name must survive a power failure, like everything that is stored below it.
-    match folder.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => sync_folder(parent),
-        _ => sync_folder(Path::new(".")),
-    }
+    files::create_folder(folder).map_err(|error| io_error("create", folder, &error))
 }
 
-fn lock_file(path: &Path, folder: &Path) -> Result<File, SpoolError> {
-    let open = File::options()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(path);
-    let mut file = open.map_err(|error| io_error("open", path, &error))?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            let mut pid = String::new();
-            // Only for the error text: the file may be incomplete.
-            let _unreadable = (&mut file).take(20).read_to_string(&mut pid);
-            return Err(SpoolError::Io(format!(
-                "the spool {} is in use by another gatepost (process {}); stop it, or give this one a [spool] path of its own",
+fn lock(folder: &Path) -> Result<FolderLock, SpoolError> {
+    FolderLock::acquire(folder).map_err(|error| {
+        let path = folder.join(folder_lock::NAME);
+        match error {
+            LockError::Open(error) => io_error("open", &path, &error),
+            LockError::Lock(error) => io_error("lock", &path, &error),
+            LockError::InUse { process } => SpoolError::Io(format!(
+                "the spool {} is in use by another gatepost (process {process}); stop it, or give this one a \
+                 [spool] path of its own",
                 folder.display(),
-                pid.trim(),
-            )));
+            )),
         }
-        Err(TryLockError::Error(error)) => return Err(io_error("lock", path, &error)),
-    }
-    // The process id is for people only; a full disk must not prevent the start.
-    let written = file
-        .set_len(0)
-        .and_then(|()| writeln!(file, "{}", std::process::id()));
-    if let Err(error) = written {
-        tracing::debug!(file = %path.display(), %error, "cannot write the process id to the lock file");
-    }
-    Ok(file)
+    })
 }
 
 fn entries(folder: &Path) -> Result<Vec<(String, PathBuf)>, SpoolError> {

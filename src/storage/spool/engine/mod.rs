@@ -1,15 +1,16 @@
 //! The embedded engine: SQLite in WAL mode, one writer with group commit, and several readers.
 //!
 //! - [`queue`] holds the operations that wait; [`writer`] commits them in one transaction with one
-//!   sync; [`checkpoint`] moves the log into the database.
+//!   sync; [`wal`] and [`checkpoint`] move the log into the database.
 //! - [`readers`] lends read connections; [`row`] defines the form of a row and its checksums;
 //!   [`quarantine`] removes damaged entries.
-//! - [`folder`] is the folder: lock, leftovers, foreign files; [`schema`] is the database in it.
+//! - [`folder`] is the folder: lock, leftovers, foreign files; [`paths`] names its files, and [`schema`]
+//!   is the database in it. [`shared`] is the state that all of them share.
 //!
 //! Nothing here blocks the threads of the async runtime.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use jiff::Timestamp;
@@ -26,18 +27,23 @@ use crate::telemetry::Monitor;
 
 mod checkpoint;
 mod folder;
+mod paths;
 mod quarantine;
 mod queue;
 mod readers;
 mod row;
 mod schema;
+mod shared;
 #[cfg(test)]
 mod tests;
+mod wal;
 mod writer;
 
 use folder::SpoolFolder;
 use queue::{Committed, NewMessage, Op, WriteQueue};
 use readers::Readers;
+use shared::{Core, Counters};
+use wal::Wal;
 
 /// The options of the engine. The defaults suit everything but tests.
 #[derive(Debug, Clone, Default)]
@@ -75,28 +81,6 @@ struct Threads {
     folder: SpoolFolder,
 }
 
-/// The state that the handle, the threads and the readers share.
-#[derive(Debug)]
-struct Core {
-    paths: folder::SpoolPaths,
-    clock_jumps: ClockJumps,
-    queue: Arc<WriteQueue>,
-    wal: checkpoint::Wal,
-    readers: Readers,
-    drafts: Arc<Drafts>,
-    ended: CancellationToken,
-    counters: Counters,
-    monitor: Monitor,
-    me: Weak<Core>,
-}
-
-#[derive(Debug, Default)]
-struct Counters {
-    transactions: AtomicU64,
-    operations: AtomicU64,
-    quarantined: AtomicU64,
-}
-
 impl SqliteSpool {
     /// Opens the spool in `folder`, which is created if it is missing. Blocks.
     ///
@@ -115,7 +99,7 @@ impl SqliteSpool {
     pub fn open_with(folder: &Path, options: &Options) -> Result<Self, SpoolError> {
         let folder = SpoolFolder::lock(folder)?;
         let paths = folder.paths.clone();
-        let free_space = FreeSpace::open(&paths.folder, paths.reserve.clone(), options.keep_free)?;
+        let free_space = FreeSpace::open(&paths.folder, options.keep_free)?;
         let written = folder.last_change();
         // Read before the first write, which changes the time of the last change.
         let clock_jumps = ClockJumps::find(&paths.clock_jumps, written, Timestamp::now());
@@ -125,7 +109,7 @@ impl SqliteSpool {
         let checkpointer = schema::connect(&paths)?;
         let core = Arc::new_cyclic(|me| Core {
             queue: Arc::new(WriteQueue::default()),
-            wal: checkpoint::Wal::default(),
+            wal: Wal::default(),
             readers: Readers::new(paths.clone()),
             drafts: Arc::new(Drafts {
                 bodies: paths.bodies.clone(),
@@ -366,24 +350,6 @@ impl Core {
 
     fn upgrade(&self) -> Result<Arc<Self>, SpoolError> {
         self.me.upgrade().ok_or(SpoolError::Closed)
-    }
-}
-
-impl Quarantine for Core {
-    fn quarantine(&self, id: QueueId, fault: String) -> SpoolFuture<'static, SpoolError> {
-        let core = self.me.upgrade();
-        Box::pin(async move {
-            let core = core.ok_or(SpoolError::Closed)?;
-            let readers = Arc::clone(&core);
-            readers
-                .readers
-                .run(move |connection| {
-                    Ok(quarantine::quarantine_message(
-                        &core, connection, id, &fault,
-                    ))
-                })
-                .await
-        })
     }
 }
 

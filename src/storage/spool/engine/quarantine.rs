@@ -11,19 +11,22 @@ use std::fmt::Write as _;
 use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension as _};
 use tokio::sync::oneshot;
 
+use super::super::body::Quarantine;
 use super::super::file::{io_error, sync_folder};
-use super::super::{SpoolError, StoredMessage};
-use super::Core;
+use super::super::{SpoolError, SpoolFuture, StoredMessage};
 use super::queue::Op;
 use super::row::{self, RowError};
 use super::schema::database_error;
+use super::shared::Core;
 use crate::smtp::envelope::QueueId;
+use crate::storage::quarantine;
 
 /// Returns the next messages after `after`. Damaged ones are quarantined.
 pub(super) fn scan(
@@ -157,6 +160,20 @@ fn name(raw: i64) -> String {
     row::queue_id(raw).map_or_else(|| format!("row{raw}"), |id| id.to_string())
 }
 
+impl Quarantine for Core {
+    fn quarantine(&self, id: QueueId, fault: String) -> SpoolFuture<'static, SpoolError> {
+        let core = self.me.upgrade();
+        Box::pin(async move {
+            let core = core.ok_or(SpoolError::Closed)?;
+            let readers = Arc::clone(&core);
+            readers
+                .readers
+                .run(move |connection| Ok(quarantine_message(&core, connection, id, &fault)))
+                .await
+        })
+    }
+}
+
 struct QuarantineFiles<'a> {
     folder: &'a Path,
     name: &'a str,
@@ -223,10 +240,9 @@ impl QuarantineFiles<'_> {
     }
 
     fn move_body(&self, body: &Path) -> Result<(), SpoolError> {
-        match std::fs::rename(body, self.file("eml")) {
-            Ok(()) => sync_folder(body.parent().unwrap_or(Path::new("."))),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(io_error("quarantine", body, &error)),
-        }
+        let moved = quarantine::move_file(body, &self.file("eml"));
+        moved
+            .map(drop)
+            .map_err(|error| io_error("quarantine", body, &error))
     }
 }

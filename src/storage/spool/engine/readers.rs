@@ -8,7 +8,7 @@ use tokio::sync::Semaphore;
 
 use super::super::SpoolError;
 use super::super::file::blocking;
-use super::folder::SpoolPaths;
+use super::paths::SpoolPaths;
 use super::schema;
 
 /// The number of connections, and so of simultaneous reads.

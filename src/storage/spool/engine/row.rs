@@ -13,7 +13,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row};
 
 use super::super::body::file_damage;
 use super::super::{SpoolError, StoredMessage};
-use super::folder::SpoolPaths;
+use super::paths::SpoolPaths;
 use super::schema::database_error;
 use crate::smtp::envelope::{Envelope, QueueId};
 

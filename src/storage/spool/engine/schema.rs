@@ -4,30 +4,34 @@
 //! administrator, and `SELECT * FROM queue` lists the queue in readable form.
 
 use std::fmt::Write as _;
-use std::time::Duration;
+use std::sync::LazyLock;
 
-use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rusqlite::{Connection, ErrorCode};
 
 use super::super::SpoolError;
 use super::super::file::sync_folder;
 use super::super::quota;
-use super::folder::SpoolPaths;
+use super::paths::SpoolPaths;
+use crate::storage::sqlite::{self, Database, Durability, OpenError, Schema};
 
-/// "GPST": marks the databases of this program.
-const APPLICATION_ID: i32 = 0x4750_5354;
-/// The version of the tables below.
-const VERSION: i32 = 1;
-/// The size of a page in octets.
-const PAGE: u32 = 4096;
-/// The time to wait for somebody else who uses the database with `sqlite3`.
-const BUSY: Duration = Duration::from_secs(5);
-/// The octets of the log file that are kept for reuse. A log that is overwritten needs no new
-/// blocks, so its sync is cheaper and it needs no more space on a full disk.
-const WAL_KEPT: u32 = 64 << 20;
 /// A database with more free space than this, in octets, is compacted when it is opened …
 const SLACK: i64 = 256 << 20;
 /// … if it holds no more data than this, in octets, so that compacting takes seconds at most.
 const COPIED: i64 = 64 << 20;
+
+/// The form of `queue.db`.
+static SCHEMA: LazyLock<Schema> = LazyLock::new(|| Schema {
+    name: "queue.db",
+    // "GPST".
+    application_id: 0x4750_5354,
+    version: 1,
+    tables: format!("{TABLES} {}", queue_view()).into(),
+    durability: Durability::PowerFailure,
+    // A log that is overwritten needs no new blocks, so its sync is cheaper and it needs no more
+    // space on a full disk.
+    log_kept: 64 << 20,
+    loss: "the mail in it",
+});
 
 const TABLES: &str = "
 CREATE TABLE message (
@@ -47,89 +51,42 @@ CREATE TABLE body (
 );
 ";
 
-/// An open database, and whether it has just been created.
-#[derive(Debug)]
-pub(super) struct Database {
-    pub(super) connection: Connection,
-    pub(super) is_new: bool,
-}
-
 /// Opens or creates the database. Rejects one that is not ours.
 pub(super) fn open(paths: &SpoolPaths) -> Result<Database, SpoolError> {
-    let failed =
-        |what: &'static str| move |error: rusqlite::Error| database_error(paths, what, &error);
-    let connection =
-        Connection::open_with_flags(&paths.database, flags() | OpenFlags::SQLITE_OPEN_CREATE)
-            .map_err(failed("open"))?;
-    // Effective only before the first table; the page size cannot be changed in WAL mode.
-    connection
-        .pragma_update(None, "page_size", PAGE)
-        .map_err(failed("set up"))?;
-    let is_new = check_owner(&connection, paths)?;
-    settings(&connection).map_err(failed("set up"))?;
-    if is_new {
-        let made = connection.execute_batch(&format!(
-            "BEGIN IMMEDIATE; {TABLES} {} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION}; COMMIT;",
-            queue_view(),
-        ));
-        made.map_err(failed("make the tables of"))?;
-    } else {
-        empty_log(&connection, paths)?;
-        shrink(&connection, paths);
+    let failed = |error| open_error(paths, error);
+    let database = sqlite::open(&SCHEMA, &paths.folder).map_err(failed)?;
+    let connection = &database.connection;
+    settings(connection).map_err(|error| database_error(paths, "set up", &error))?;
+    if !database.is_new {
+        empty_log(connection, paths)?;
+        shrink(connection, paths);
     }
     // Makes the names of the database and its log durable: SQLite ignores errors of its own folder
     // sync.
     sync_folder(&paths.folder)?;
-    Ok(Database { connection, is_new })
+    Ok(database)
 }
 
 /// Opens another connection to the database.
 pub(super) fn connect(paths: &SpoolPaths) -> Result<Connection, SpoolError> {
-    let opened = Connection::open_with_flags(&paths.database, flags()).and_then(|connection| {
-        settings(&connection)?;
-        Ok(connection)
-    });
-    opened.map_err(|error| database_error(paths, "open", &error))
-}
-
-fn flags() -> OpenFlags {
-    // Each connection is used by one thread at a time, so SQLite's own locks are not needed.
-    OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX
+    let connection =
+        sqlite::connect(&SCHEMA, &paths.folder).map_err(|error| open_error(paths, error))?;
+    settings(&connection).map_err(|error| database_error(paths, "set up", &error))?;
+    Ok(connection)
 }
 
 fn settings(connection: &Connection) -> rusqlite::Result<()> {
-    connection.busy_timeout(BUSY)?;
-    connection.pragma_update(None, "journal_mode", "WAL")?;
-    connection.pragma_update(None, "synchronous", "FULL")?;
+    // The checkpointer moves the log.
     connection.pragma_update(None, "wal_autocheckpoint", 0)?;
-    connection.pragma_update(None, "journal_size_limit", WAL_KEPT)?;
     connection.pragma_update(None, "cache_size", -8192)?;
     connection.set_prepared_statement_cache_capacity(16);
     Ok(())
 }
 
-/// Returns whether the database is empty. Fails if it belongs to another program or version.
-fn check_owner(connection: &Connection, paths: &SpoolPaths) -> Result<bool, SpoolError> {
-    let number = |pragma: &str| {
-        let read =
-            connection.query_row(&format!("PRAGMA {pragma}"), [], |row| row.get::<_, i32>(0));
-        read.map_err(|error| database_error(paths, "read", &error))
-    };
-    let (owner, version, changes) = (
-        number("application_id")?,
-        number("user_version")?,
-        number("schema_version")?,
-    );
-    let file = paths.database.display();
-    match (owner, version) {
-        (APPLICATION_ID, VERSION) => Ok(false),
-        (APPLICATION_ID, newer) => Err(SpoolError::Io(format!(
-            "{file} has version {newer}, and this gatepost supports version {VERSION}; run the gatepost that wrote it"
-        ))),
-        (0, 0) if changes == 0 => Ok(true),
-        _ => Err(SpoolError::Io(format!(
-            "{file} is the database of another program; give gatepost a [spool] path of its own"
-        ))),
+fn open_error(paths: &SpoolPaths, error: OpenError) -> SpoolError {
+    match error {
+        OpenError::Sqlite { what, error, .. } => database_error(paths, what, &error),
+        error => SpoolError::Io(error.to_string()),
     }
 }
 

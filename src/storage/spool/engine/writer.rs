@@ -14,10 +14,11 @@ use rusqlite::{Connection, params};
 use super::super::SpoolError;
 use super::super::draft::DraftContent;
 use super::super::file::{TemporaryFile, io_error};
-use super::Core;
 use super::queue::{Committed, NewMessage, Op};
 use super::row::{EnvelopeText, IN_FILE, IN_ROW, row_id};
 use super::schema::{database_error, is_busy, is_fatal, is_full};
+use super::shared::{Core, EndGuard};
+use super::wal::Fatal;
 use crate::smtp::envelope::QueueId;
 
 /// Starts the writer thread.
@@ -53,20 +54,6 @@ pub(super) fn start(
         .spawn(run)
         .map_err(|error| io_error("start the writer of", &folder, &error))
 }
-
-/// Ends the engine when its thread ends, even by a panic, so that nobody waits for an answer that
-/// cannot come.
-pub(super) struct EndGuard(pub(super) Arc<Core>);
-
-impl Drop for EndGuard {
-    fn drop(&mut self) {
-        self.0.queue.fail();
-        self.0.ended.cancel();
-    }
-}
-
-/// The disk failed, which has been logged; the writer must end.
-pub(super) struct Fatal;
 
 struct SpoolWriter<'a> {
     connection: Connection,

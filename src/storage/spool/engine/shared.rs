@@ -1,0 +1,48 @@
+//! The state that the parts of the engine share.
+
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Weak};
+
+use tokio_util::sync::CancellationToken;
+
+use super::super::ClockJumps;
+use super::super::draft::Drafts;
+use super::paths::SpoolPaths;
+use super::queue::WriteQueue;
+use super::readers::Readers;
+use super::wal::Wal;
+use crate::telemetry::Monitor;
+
+/// The state that the handle, the threads and the readers share.
+#[derive(Debug)]
+pub(super) struct Core {
+    pub(super) paths: SpoolPaths,
+    pub(super) clock_jumps: ClockJumps,
+    pub(super) queue: Arc<WriteQueue>,
+    pub(super) wal: Wal,
+    pub(super) readers: Readers,
+    pub(super) drafts: Arc<Drafts>,
+    pub(super) ended: CancellationToken,
+    pub(super) counters: Counters,
+    pub(super) monitor: Monitor,
+    pub(super) me: Weak<Core>,
+}
+
+/// The counters since the spool was opened.
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    pub(super) transactions: AtomicU64,
+    pub(super) operations: AtomicU64,
+    pub(super) quarantined: AtomicU64,
+}
+
+/// Ends the engine when its thread ends, even by a panic, so that nobody waits for an answer that
+/// cannot come.
+pub(super) struct EndGuard(pub(super) Arc<Core>);
+
+impl Drop for EndGuard {
+    fn drop(&mut self) {
+        self.0.queue.fail();
+        self.0.ended.cancel();
+    }
+}
