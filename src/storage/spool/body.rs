@@ -11,8 +11,8 @@ use std::sync::{Arc, Weak};
 use bytes::{Bytes, BytesMut};
 use crc32fast::Hasher;
 
-use super::file::{blocking, io_error};
-use super::{SpoolError, SpoolFuture};
+use super::error::SpoolError;
+use super::file::{SpoolFuture, blocking, io_error};
 use crate::smtp::envelope::QueueId;
 
 /// The largest chunk, in octets.

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::{Bytes, BytesMut};
 use crc32fast::Hasher;
 
-use super::SpoolError;
+use super::error::SpoolError;
 use super::file::{TemporaryFile, blocking, io_error};
 use super::free_space::FreeSpace;
 use super::ids::Ids;

@@ -3,11 +3,16 @@
 //!
 //! All functions here except [`blocking`] block; call them on blocking threads only.
 
+use std::future::Future;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 
-use super::SpoolError;
+use super::error::SpoolError;
 use crate::storage::files;
+
+/// The future that the methods of [`super::Spool`] return.
+pub type SpoolFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, SpoolError>> + Send + 'a>>;
 
 /// A file that is removed when this value is dropped, unless it was kept.
 #[derive(Debug)]

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::{SpoolError, quota};
+use super::error::SpoolError;
+use super::quota;
 use crate::storage::files::is_full;
 use crate::storage::reserve::ReserveFile;
 

@@ -1,0 +1,62 @@
+//! The interface of a spool, and the proof that it has stored a message.
+
+use super::draft::Draft;
+use super::entry::Entry;
+use super::error::SpoolError;
+use super::file::SpoolFuture;
+use super::message::StoredMessage;
+use crate::smtp::envelope::{Envelope, QueueId};
+use crate::storage::clock_jumps::ClockJumps;
+
+/// Proof that a message and its envelope are durable. Only the spool makes one.
+#[derive(Debug)]
+pub struct Receipt {
+    pub(super) id: QueueId,
+}
+
+impl Receipt {
+    /// Returns the queue id of the message.
+    #[must_use]
+    pub fn id(&self) -> QueueId {
+        self.id
+    }
+}
+
+/// The interface of a spool. The embedded engine implements it; a spool shared by several relays
+/// could, too.
+pub trait Spool: Send + Sync + 'static {
+    /// Starts a message.
+    fn draft(&self) -> Draft;
+    /// Starts a report about a message that is in the spool. It may use half of the disk space that
+    /// new mail must leave free, so that a full disk does not keep undeliverable mail in the queue.
+    fn draft_report(&self) -> Draft {
+        self.draft()
+    }
+    /// Checks that there is disk space for a message of `octets` (0 if the client did not declare a
+    /// size). This is cheap; it serves the replies to MAIL and DATA.
+    ///
+    /// # Errors
+    /// [`SpoolError::Full`] if there is not.
+    fn admit(&self, octets: u64) -> Result<(), SpoolError> {
+        let _ = octets;
+        Ok(())
+    }
+    /// Returns the clock jumps, which do not count towards a message's age.
+    fn clock_jumps(&self) -> ClockJumps {
+        ClockJumps::default()
+    }
+    /// Makes a message durable. When this returns `Ok`, the message survives kill -9 and power
+    /// loss.
+    fn commit(&self, draft: Draft, envelope: Envelope) -> SpoolFuture<'_, (Receipt, Entry)>;
+    /// Replaces the envelope of a message, with the states of its recipients, durably.
+    fn record(&self, id: QueueId, envelope: Envelope) -> SpoolFuture<'_, ()>;
+    /// Removes a message, durably.
+    fn remove(&self, id: QueueId) -> SpoolFuture<'_, ()>;
+    /// Loads a message. One with damaged content is quarantined, see [`SpoolError::Damaged`].
+    /// Damage within a file is found only when the content is read.
+    fn load(&self, id: QueueId) -> SpoolFuture<'_, Entry>;
+    /// Returns at most `limit` messages after `after`, in the order of their ids, without their
+    /// content. An empty list is the end. Entries with damaged envelopes are quarantined, logged
+    /// and skipped.
+    fn scan(&self, after: Option<QueueId>, limit: usize) -> SpoolFuture<'_, Vec<StoredMessage>>;
+}
