@@ -18,8 +18,8 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 
-use super::EvidenceError;
 use super::chain::{self, ChainHead};
+use super::error::EvidenceError;
 use crate::storage::files::{create_folder, is_full, sync_folder};
 use crate::storage::folder_lock::{self, FolderLock, LockError};
 use crate::storage::ownership;

@@ -13,25 +13,18 @@
 //! record where nobody who can write here can change it. The content of messages is not recorded.
 
 mod chain;
+mod error;
 mod folder;
+mod handle;
 mod read;
 mod record;
 mod summary;
 mod verify;
 mod writer;
 
-use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, Sender};
-use std::time::Duration;
-
-use jiff::Timestamp;
-use tokio::sync::oneshot;
-use tokio_util::sync::CancellationToken;
-
-use super::clock_jumps::Moment;
 pub use chain::{BadLine, ChainHead, Link, RecordHash};
+pub use error::{EvidenceError, NotWritten};
+pub use handle::Evidence;
 pub use read::{MailRecord, ReadResult, deliveries, records};
 pub use record::{
     AcceptanceRecord, CertificateRecord, DeliveryRecord, DemandOutcome, DemandRecord,
@@ -40,161 +33,3 @@ pub use record::{
 };
 pub use summary::{AcceptedCounts, AssuranceCounts, ClearDeliveries, DeliveryCounts, Summary};
 pub use verify::{ChainStart, Defect, Finding, Verification, verify};
-
-/// The error of writing or reading evidence: what failed, where, and the remedy.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct EvidenceError(String);
-
-impl EvidenceError {
-    fn new(what: &str, path: &Path, error: &std::io::Error) -> Self {
-        Self(format!("cannot {what} {}: {error}", path.display()))
-    }
-}
-
-/// The error of a record that was not written because the process is about to end. Its delivery
-/// must be repeated.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the evidence has been closed")]
-pub struct NotWritten;
-
-/// The handle through which records are written. Cheap to clone.
-#[derive(Debug, Clone)]
-pub struct Evidence(Option<Arc<WriterHandle>>);
-
-#[derive(Debug)]
-struct WriterHandle {
-    commands: Sender<WriterCommand>,
-    /// Set when the process is ending: a failed write is not repeated any more.
-    ending: Arc<AtomicBool>,
-    /// Set while nothing can be written.
-    stuck: Arc<AtomicBool>,
-    /// Cancelled when the writer has ended.
-    ended: CancellationToken,
-}
-
-/// A command for the writer. Callers that hand in records wait for them, so there are never more
-/// commands than attempts and sessions.
-#[derive(Debug)]
-enum WriterCommand {
-    Write {
-        lines: Vec<String>,
-        done: oneshot::Sender<()>,
-    },
-    SetKeep(Duration),
-    Close,
-}
-
-impl Evidence {
-    /// Returns a handle that discards all records, for a relay that keeps no evidence.
-    #[must_use]
-    pub fn off() -> Self {
-        Self(None)
-    }
-
-    /// Locks the folder for this process and creates it if it is missing, repairs the leftovers of
-    /// a crash, and continues the chain. Blocks. Files older than `keep` are deleted, now and
-    /// later. After a forward jump of the clock that happens only when the clock has run on for a
-    /// day.
-    ///
-    /// # Errors
-    /// [`EvidenceError`] with the cause and the remedy.
-    pub fn open(folder: &Path, keep: Duration) -> Result<Self, EvidenceError> {
-        let (commands, received) = mpsc::channel();
-        let ending = Arc::new(AtomicBool::new(false));
-        let ended = CancellationToken::new();
-        let stuck = Arc::new(AtomicBool::new(false));
-        let writer = writer::EvidenceWriter::open(folder, keep, Moment::now(), Arc::clone(&stuck))?;
-        writer.start(received, Arc::clone(&ending), ended.clone())?;
-        Ok(Self(Some(Arc::new(WriterHandle {
-            commands,
-            ending,
-            stuck,
-            ended,
-        }))))
-    }
-
-    /// Returns whether records wait because they cannot be written. An attempt that starts now
-    /// could not be completed.
-    #[must_use]
-    pub fn is_stuck(&self) -> bool {
-        self.0
-            .as_ref()
-            .is_some_and(|open| open.stuck.load(Ordering::Relaxed))
-    }
-
-    /// Returns whether evidence is kept at all.
-    #[must_use]
-    pub fn is_kept(&self) -> bool {
-        self.0.is_some()
-    }
-
-    /// Appends records that have the same time; see [`Evidence::write_all`].
-    ///
-    /// # Errors
-    /// [`NotWritten`] if the process is about to end.
-    pub async fn write(
-        &self,
-        at: Timestamp,
-        records: Vec<EvidenceRecord>,
-    ) -> Result<(), NotWritten> {
-        self.write_all(records.into_iter().map(|record| (at, record)).collect())
-            .await
-    }
-
-    /// Appends records, each with its time. When this returns `Ok`, they are durable. While the
-    /// disk cannot be written to, this waits: the writer logs the error and retries until it
-    /// succeeds or until [`Evidence::stop_retrying`].
-    ///
-    /// # Errors
-    /// [`NotWritten`] if the process is about to end.
-    pub async fn write_all(
-        &self,
-        records: Vec<(Timestamp, EvidenceRecord)>,
-    ) -> Result<(), NotWritten> {
-        let Some(open) = self.0.as_ref().filter(|_| !records.is_empty()) else {
-            return Ok(());
-        };
-        let lines = records
-            .iter()
-            .map(|(at, record)| record.to_fields(*at))
-            .collect();
-        let (done, written) = oneshot::channel();
-        open.commands
-            .send(WriterCommand::Write { lines, done })
-            .map_err(|_| NotWritten)?;
-        written.await.map_err(|_| NotWritten)
-    }
-
-    /// Sets the time for which files are kept from now on.
-    pub fn set_keep(&self, keep: Duration) {
-        if let Some(open) = &self.0 {
-            // Fails only after the writer has ended, which its callers learn elsewhere.
-            let _ = open.commands.send(WriterCommand::SetKeep(keep));
-        }
-    }
-
-    /// Prepares for the end of the process: from now on a failed write is not repeated.
-    pub fn stop_retrying(&self) {
-        if let Some(open) = &self.0 {
-            open.ending.store(true, Ordering::Relaxed);
-        }
-    }
-
-    /// Writes the records that were handed in, without retries, and ends the writer.
-    pub async fn close(&self) {
-        self.stop_retrying();
-        if let Some(open) = &self.0 {
-            let _ = open.commands.send(WriterCommand::Close);
-            open.ended.cancelled().await;
-        }
-    }
-
-    /// Waits until the writer has ended; for ever if no evidence is kept.
-    pub async fn closed(&self) {
-        match &self.0 {
-            Some(open) => open.ended.cancelled().await,
-            None => std::future::pending().await,
-        }
-    }
-}

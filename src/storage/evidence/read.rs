@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use jiff::{Timestamp, ToSpan as _};
 
 use super::chain::{self, Link};
+use super::error::EvidenceError;
+use super::folder;
 use super::record::{AcceptanceRecord, DeliveryRecord, EvidenceRecord};
-use super::{EvidenceError, folder};
 
 /// The longest line that is read, in octets. Records are far shorter.
 const LINE_MAX: u64 = 256 << 10;

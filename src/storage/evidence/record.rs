@@ -7,7 +7,6 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::chain::RecordHash;
 use crate::config::TlsException;
 use crate::policy::tls::{
     Authentication, CertificateFacts, Demand, Handshake, NoTls, PeerCertificate, Refusal,
@@ -16,65 +15,16 @@ use crate::policy::tls::{
 
 mod acceptance;
 mod assurance;
+mod evidence_record;
 
 pub use acceptance::{AcceptanceRecord, InboundParties, InboundSession};
 pub use assurance::{DemandOutcome, RecordedAssurance};
+pub use evidence_record::EvidenceRecord;
 
 /// The most characters of a text that came from elsewhere.
 pub const TEXT_MAX: usize = 1000;
 /// The most names of a certificate that are recorded; some certificates have hundreds.
 const NAMES_MAX: usize = 20;
-
-/// The content of one record.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "kebab-case")]
-pub enum EvidenceRecord {
-    /// The result of one attempt for one recipient.
-    Delivery(Box<DeliveryRecord>),
-    /// A message was accepted.
-    Accepted(Box<AcceptanceRecord>),
-    /// The first record of a chain.
-    Begun {
-        /// The version of Gatepost that started the chain.
-        gatepost: String,
-    },
-    /// The incomplete record that a crash left was moved to a file of its own.
-    Torn {
-        /// The name of that file in the same folder.
-        aside: String,
-        /// Its size.
-        octets: u64,
-    },
-    /// Files older than `[evidence] keep` are about to be deleted: the chain then starts after
-    /// them.
-    Dropped {
-        /// The number of files.
-        files: u64,
-        /// The number of the last deleted record.
-        last_seq: u64,
-        /// The hash of the last deleted record.
-        last_hash: RecordHash,
-    },
-    /// A kind that only a later version knows.
-    #[serde(other)]
-    Unknown,
-}
-
-impl EvidenceRecord {
-    /// Returns the record as JSON without its braces, with its time.
-    pub(super) fn to_fields(&self, at: Timestamp) -> String {
-        // Milliseconds are precise enough, and shorter.
-        let at = Timestamp::from_millisecond(at.as_millisecond()).unwrap_or(at);
-        // Serializing cannot fail: the record has only strings as keys.
-        let text = serde_json::to_string(self).unwrap_or_default();
-        format!(
-            "\"time\":\"{at}\",{}",
-            text.trim_start_matches('{')
-                .strip_suffix('}')
-                .unwrap_or_default()
-        )
-    }
-}
 
 /// The result of one attempt for one recipient.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -17,9 +17,9 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::chain::ChainHead;
+use super::error::EvidenceError;
 use super::folder::{self, DayFile};
 use super::record::EvidenceRecord;
-use super::{EvidenceError, WriterCommand};
 use crate::storage::clock_jumps::{ClockGuard, Moment};
 use crate::storage::files::{is_full, sync_folder};
 use crate::storage::folder_lock::FolderLock;
@@ -38,6 +38,18 @@ const BATCH_DELAY: Duration = Duration::from_millis(5);
 /// The time between two attempts to write, and between two log lines about a failure.
 const RETRY_DELAY: Duration = Duration::from_secs(2);
 const LOG_INTERVAL: Duration = Duration::from_mins(1);
+
+/// A command for the writer. Callers that hand in records wait for them, so there are never more
+/// commands than attempts and sessions.
+#[derive(Debug)]
+pub(super) enum WriterCommand {
+    Write {
+        lines: Vec<String>,
+        done: oneshot::Sender<()>,
+    },
+    SetKeep(Duration),
+    Close,
+}
 
 /// The open file of a day.
 #[derive(Debug)]

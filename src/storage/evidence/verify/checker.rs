@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{ChainStart, Defect, FINDINGS_MAX, Finding, Link, RecordHash, Verification};
+use super::super::chain::{Link, RecordHash};
+use super::findings::{ChainStart, Defect, FINDINGS_MAX, Finding, Verification};
 
 /// The place of a line.
 #[derive(Debug, Clone, Default)]
