@@ -8,7 +8,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::{HopQuery, reason_to_skip};
+use super::query::{HopQuery, reason_to_skip};
 use crate::config::Publication;
 use crate::net::dns::{AnswerRecords, CnameChain, LookupError, Security, TlsaRecord};
 use crate::net::route::RouteBasis;

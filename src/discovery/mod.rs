@@ -8,15 +8,15 @@
 pub mod dane;
 pub mod history;
 pub mod mta_sts;
+mod query;
 
 use std::future::Future;
 
 use jiff::Timestamp;
 
-use crate::config::{Connector, Publication, TlsDemand};
-use crate::net::dns::{Dns, Security};
-use crate::net::route::{Addresses, Hop, HopOrigin, RouteBasis};
-use crate::policy::connector::exception;
+use crate::config::Publication;
+use crate::net::dns::Security;
+use crate::net::route::{Hop, HopOrigin, RouteBasis};
 use crate::policy::failure::Failure;
 use crate::policy::layers::{HopFacts, HostProof, MemoryFinding, MtaStsFinding, MtaStsListing};
 use crate::smtp::address::{Domain, Host};
@@ -24,10 +24,9 @@ use crate::smtp::envelope::TlsRequirement;
 use crate::smtp::reply::Status;
 use history::History;
 use mta_sts::{Listing, MtaSts, MtaStsMode, NoPolicy, PublishedPolicy};
+pub use query::HopQuery;
+use query::reason_to_skip;
 
-const NOT_IN_DISCOVER: &str = "the connector's discover does not name it";
-const OFF: &str = "the connector has switched TLS off";
-const TLS_REQUIRED_NO: &str = "the message overrides it (TLS-Required: No)";
 const ADDRESS: &str = "the host is named by its address";
 
 /// Looks up what is published and remembered about hops. There is one for the process; clones share
@@ -64,27 +63,6 @@ impl KnownPolicies for PersistentPolicies {
     fn downgrade_memory(&self, domain: &Host, host: &Host, now: Timestamp) -> MemoryFinding {
         self.history.baseline(domain, host, now).finding()
     }
-}
-
-/// A lookup for one hop.
-#[derive(Debug, Clone, Copy)]
-pub struct HopQuery<'a> {
-    /// The recipient domain.
-    pub recipient: &'a Host,
-    /// The connector of the recipient domain.
-    pub connector: &'a Connector,
-    /// The hop.
-    pub hop: &'a Hop,
-    /// The source of the hop.
-    pub basis: &'a RouteBasis,
-    /// The addresses of the hop.
-    pub addresses: &'a Addresses,
-    /// The TLS requirement of the message.
-    pub requirement: TlsRequirement,
-    /// The resolver.
-    pub dns: &'a Dns,
-    /// The time.
-    pub now: Timestamp,
 }
 
 /// The result of the lookups for one hop.
@@ -196,22 +174,6 @@ impl<K: KnownPolicies> Discovery<K> {
     fn memory(&self, query: &HopQuery<'_>) -> MemoryFinding {
         self.known
             .downgrade_memory(query.recipient, &query.hop.host, query.now)
-    }
-}
-
-/// Returns the reason why a publication need not be looked up, if there is one.
-fn reason_to_skip(query: &HopQuery<'_>, publication: Publication) -> Option<&'static str> {
-    let connector = query.connector;
-    let tls =
-        exception(connector, query.now).map_or(connector.outbound.tls, |exception| exception.tls);
-    if tls == TlsDemand::Off {
-        Some(OFF)
-    } else if !connector.outbound.discover.contains(&publication) {
-        Some(NOT_IN_DISCOVER)
-    } else if query.requirement == TlsRequirement::Relaxed {
-        Some(TLS_REQUIRED_NO)
-    } else {
-        None
     }
 }
 

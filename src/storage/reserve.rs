@@ -37,11 +37,12 @@ impl ReserveFile {
 
     /// Makes the file have at least `size` octets on the disk. If that fails, there is no file.
     pub(super) fn create(&self, size: u64) -> io::Result<()> {
-        if self.size() >= size.max(1) {
-            return Ok(());
+        match fs::metadata(&self.path) {
+            Ok(present) if present.len() >= size.max(1) => return Ok(()),
+            // Of a smaller disk, or of a crash between its creation and its allocation.
+            Ok(_) => fs::remove_file(&self.path)?,
+            Err(_) => {}
         }
-        // A smaller one is of a smaller disk, or of a crash between its creation and its allocation.
-        self.release();
         let mut options = OpenOptions::new();
         let file = options
             .write(true)

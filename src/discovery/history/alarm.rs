@@ -12,9 +12,11 @@ mod tests;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use jiff::Timestamp;
+
+use super::level::TlsLevel;
 use super::memory::timestamp;
 use super::registrable::{count_groups, registrable_domain};
-use super::{Alarm, AlarmKind, TlsLevel};
 use crate::smtp::address::Host;
 
 /// The time within which changes are attributed to one cause, in seconds.
@@ -40,6 +42,32 @@ const CONTACTS_MAX: usize = 5_000;
 const ISSUERS_MAX: usize = 50_000;
 /// The number of domains named in an alarm.
 const EXAMPLES: usize = 5;
+
+/// An alarm: many unrelated domains are affected at once, so somebody may intercept our
+/// connections.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Alarm {
+    /// The kind of interception.
+    pub kind: AlarmKind,
+    /// The time at which the alarm was raised.
+    pub since: Timestamp,
+    /// The number of domains affected within an hour. Related domains count once.
+    pub domains: usize,
+    /// The number of domains seen in that hour that could be affected.
+    pub of: usize,
+    /// The first few affected domains.
+    pub examples: Vec<Host>,
+}
+
+/// The kind of interception.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum AlarmKind {
+    /// The domains took TLS before and no longer do.
+    TlsLost,
+    /// Their certificates have this issuer, which none of them had before. It is the whole issuer
+    /// name, or the organization alone if a trusted authority issued the certificate.
+    NewIssuer(Arc<str>),
+}
 
 /// A session with a host, and what the memory knew before it.
 #[derive(Debug, Clone, Copy)]

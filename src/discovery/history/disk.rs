@@ -10,8 +10,10 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, Row as Columns, params};
 
+use super::error::HistoryError;
+use super::level::TlsLevel;
 use super::memory::{HostRecord, Period, WriteBatch, timestamp};
-use super::{ForgetEntry, HistoryError, TlsLevel};
+use super::remembered::ForgetEntry;
 use crate::smtp::address::Host;
 use crate::storage::sqlite::{self, Database, Durability, OpenError, Schema};
 

@@ -10,7 +10,8 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::{Baseline, BestLevel, ForgetEntry, HostHistory, LevelChange, MemoryPage, TlsLevel};
+use super::level::TlsLevel;
+use super::remembered::{Baseline, BestLevel, ForgetEntry, HostHistory, LevelChange, MemoryPage};
 use crate::smtp::address::Host;
 
 pub(super) const DAY: i64 = 24 * 60 * 60;

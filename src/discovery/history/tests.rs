@@ -10,6 +10,7 @@ use tempfile::TempDir;
 
 use super::memory::DAY;
 use super::*;
+use crate::policy::layers::MemoryFinding;
 
 /// A time in 2026.
 const START: i64 = 1_780_000_000;

@@ -226,7 +226,7 @@ mod tests {
     fn the_reserve_file_is_removed_once_and_created_again() {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("reserve");
-        let space = FreeSpace::open(folder.path(), file.clone(), Some(1 << 20)).expect("measured");
+        let space = FreeSpace::open(folder.path(), Some(1 << 20)).expect("measured");
         assert!(file.metadata().expect("the reserve").len() > 0);
         assert!(space.release_reserve());
         assert!(!file.exists());

@@ -68,7 +68,8 @@ async fn a_queue_keeps_every_message_with_its_state() {
 }
 
 /// The month that the clock skipped does not count towards the age of a message that was accepted
-/// before.
+/// before, and counts once. Version 0.1.0 stored the jump again at each start until something was
+/// written.
 #[test]
 fn a_clock_jump_of_an_earlier_version_still_counts() {
     let folder = stores();

@@ -217,9 +217,14 @@ fn a_damaged_database_is_quarantined_and_replaced() {
             "{what}"
         );
         let asides = aside(folder.path());
-        let [kept] = &asides[..] else { panic!("{what}: {asides:?}") };
+        let [kept] = &asides[..] else {
+            panic!("{what}: {asides:?}")
+        };
         let name = kept.file_name().unwrap_or_default().to_string_lossy();
-        assert!(name.starts_with("history-") && name.ends_with(".db"), "{name}");
+        assert!(
+            name.starts_with("history-") && name.ends_with(".db"),
+            "{name}"
+        );
         assert_eq!(
             fs::read(kept).expect(what),
             octets,

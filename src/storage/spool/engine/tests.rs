@@ -1,6 +1,8 @@
 //! Tests of the engine's internals: batches with a failing operation, a full database, the end of
 //! the writer.
 
+use std::sync::atomic::AtomicU64;
+
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
@@ -140,7 +142,7 @@ async fn a_full_database_rejects_mail_removes_the_reserve_and_recovers() {
     commit(1, 100_000).await.expect("fits");
     assert!(matches!(commit(2, 100_000).await, Err(SpoolError::Full(_))));
     assert!(
-        folder.paths.reserve.exists(),
+        folder.paths.folder.join("reserve").exists(),
         "new mail may not have the reserve"
     );
     commit(3, 1_000).await.expect("a small one still fits");
@@ -151,7 +153,7 @@ async fn a_full_database_rejects_mail_removes_the_reserve_and_recovers() {
         Err(SpoolError::Full(_))
     ));
     assert!(
-        !folder.paths.reserve.exists(),
+        !folder.paths.folder.join("reserve").exists(),
         "a state may have the reserve"
     );
     core.remove(id(1)).await.expect("removed");
@@ -239,7 +241,7 @@ async fn the_end_of_the_writer_is_noticed() {
     let folder = tempfile::tempdir().expect("a folder");
     let spool = SqliteSpool::open(folder.path()).expect("a spool");
     // The thread drops this guard however it ends.
-    drop(writer::EndGuard(Arc::clone(&spool.core)));
+    drop(shared::EndGuard(Arc::clone(&spool.core)));
     spool.closed().await;
     let draft = spool.draft();
     assert!(matches!(
@@ -277,10 +279,10 @@ async fn the_log_starts_again_under_load() {
 
 fn core(folder: &SpoolFolder) -> Arc<Core> {
     let paths = folder.paths.clone();
-    let free_space = FreeSpace::open(&paths.folder, paths.reserve.clone(), Some(0)).expect("room");
+    let free_space = FreeSpace::open(&paths.folder, Some(0)).expect("room");
     Arc::new_cyclic(|me| Core {
         queue: Arc::new(WriteQueue::default()),
-        wal: checkpoint::Wal::default(),
+        wal: Wal::default(),
         readers: Readers::new(paths.clone()),
         drafts: Arc::new(Drafts {
             bodies: paths.bodies.clone(),
