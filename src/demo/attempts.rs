@@ -9,7 +9,7 @@ use crate::policy::failure::{Cause, Failure, Persistence, RecipientOutcome};
 use crate::policy::tls::{Authentication, NoTls, TlsOutcome};
 use crate::relay::outbound::{DeliveryObserver, RecipientEvent, RecipientResult};
 
-use super::DemoError;
+use super::error::DemoError;
 
 /// The time limit for one message, far longer than it takes.
 const WAIT_TIME: Duration = Duration::from_secs(20);
@@ -106,7 +106,7 @@ impl AttemptEnd {
                 TlsOutcome::Clear(reason) => Self::Clear(reason.clone()),
                 TlsOutcome::Tls(facts) => Self::Tls {
                     version: facts.version.to_string(),
-                    cipher: super::short_cipher(facts.cipher),
+                    cipher: short_cipher(facts.cipher),
                     authentication: via.clearance.authentication().clone(),
                 },
             },
@@ -126,4 +126,11 @@ impl AttemptEnd {
             },
         }
     }
+}
+
+/// Returns the name of a cipher suite without its prefix.
+pub(super) fn short_cipher(name: &str) -> String {
+    name.trim_start_matches("TLS13_")
+        .trim_start_matches("TLS_")
+        .to_owned()
 }

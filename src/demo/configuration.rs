@@ -3,10 +3,9 @@
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 
+use super::cases::{DOWNGRADED, OUTGOING, PARTNER, PUBLISHERS};
 use super::peer::DemoPeer;
-use super::published::{DOWNGRADED, PUBLISHERS, PublishingHosts};
-use super::scenarios::OUTGOING;
-use super::stage::PARTNER;
+use super::publishing::PublishingHosts;
 
 /// The part of the file that does not depend on the addresses of the peers.
 const HEAD: &str = r#"# The relay of `gatepost demo`.

@@ -1,60 +1,30 @@
-//! The demo: a relay and its peers in one process, which play every scenario of opportunistic,
-//! forced, published and remembered TLS over TCP. It uses only loopback and a temporary folder.
+//! The demo: a relay and its peers in one process, which play every case of opportunistic, forced,
+//! published and remembered TLS over TCP. It uses only loopback and a temporary folder.
 //!
 //! The relay is the real one, started from a real configuration file. The results in the table are
 //! what the peers received and what the relay recorded, compared with what each policy promises.
 
 mod attempts;
 mod authority;
+mod cases;
 mod configuration;
+mod error;
 mod peer;
+mod play;
 pub mod policy_host;
-mod published;
-mod scenarios;
+mod publishing;
 mod stage;
 mod table;
 pub mod zones;
 
 use std::io::IsTerminal as _;
 
-use crate::config::Fault;
-use crate::daemon::{RunError, StartError};
+pub use error::DemoError;
 
+use cases::{DOWNGRADED, OUTGOING, PUBLISHERS};
 use stage::DemoStage;
 
-/// The reason why the demo could not be completed.
-#[derive(Debug, thiserror::Error)]
-pub enum DemoError {
-    /// The network or the temporary folder reports an error.
-    #[error("{0}")]
-    Io(#[from] std::io::Error),
-    /// A certificate cannot be created.
-    #[error("cannot create a certificate: {0}")]
-    Certificate(#[from] rcgen::Error),
-    /// TLS cannot be configured.
-    #[error("cannot configure TLS: {0}")]
-    Tls(#[from] rustls::Error),
-    /// The DNS zones cannot be created.
-    #[error("cannot create the demo's DNS zones: {0}")]
-    Zones(#[from] zones::ZoneError),
-    /// The demo's own configuration has errors, which is a bug in Gatepost.
-    #[error("the demo's configuration has errors: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
-    Faults(Vec<Fault>),
-    /// The relay did not start.
-    #[error("the relay did not start: {0}")]
-    Start(#[from] StartError),
-    /// The relay failed.
-    #[error("the relay failed: {0}")]
-    Relay(#[from] RunError),
-    /// The relay has no listener.
-    #[error("the relay has no listener")]
-    NoListener,
-    /// The relay made no delivery attempt within the time limit.
-    #[error("the relay made no delivery attempt to {0} in time")]
-    NoAttempt(String),
-}
-
-/// Plays all scenarios and prints the table. With `keep`, relay and peers then run until Ctrl-C.
+/// Plays all cases and prints the table. With `keep`, relay and peers then run until Ctrl-C.
 ///
 /// Returns true if every outcome is the one that its policy promises.
 ///
@@ -67,16 +37,12 @@ pub async fn play(keep: bool) -> Result<bool, DemoError> {
         env!("CARGO_PKG_VERSION"),
         stage.relay
     );
-    let mut rows = scenarios::play_outgoing(&stage).await?;
-    rows.extend(scenarios::play_incoming(&stage).await?);
-    rows.extend(scenarios::play_mixture(&stage).await?);
-    rows.extend(published::play_publishers(&stage).await?);
-    rows.extend(published::play_downgraded(&stage).await?);
-    table::print(&rows, std::io::stdout().is_terminal());
-    let kept = rows.iter().filter(|row| row.kept).count();
+    let results = play::play_all(&stage).await?;
+    table::print(&results, std::io::stdout().is_terminal());
+    let kept = results.iter().filter(|result| result.kept).count();
     println!(
         "\n{kept} of {} outcomes are what the policy promises.",
-        rows.len()
+        results.len()
     );
     println!(
         "Deferred means that no session was begun, or that it ended before MAIL FROM; the message stays in the queue and is retried."
@@ -87,7 +53,7 @@ pub async fn play(keep: bool) -> Result<bool, DemoError> {
         println!("\nStopping.");
     }
     stage.stop().await?;
-    Ok(kept == rows.len())
+    Ok(kept == results.len())
 }
 
 /// Prints the addresses of relay and peers, and a command to try.
@@ -108,15 +74,14 @@ fn print_peers(stage: &DemoStage) {
         "  {}  domain-c.com, with TLS that is stripped on the way",
         stage.interceptor_of_c.address
     );
-    for (case, peer) in scenarios::OUTGOING.iter().zip(&stage.peers) {
+    for (case, peer) in OUTGOING.iter().zip(&stage.peers) {
         println!("  {}  {}: {}", peer.address, case.domain, case.title);
     }
-    for (case, peer) in published::PUBLISHERS.iter().zip(&stage.publishers.peers) {
+    for (case, peer) in PUBLISHERS.iter().zip(&stage.publishers.peers) {
         println!("  {}  {}: {}", peer.address, case.domain, case.title);
     }
-    for ((domain, downgrade, _), (_, interceptor)) in published::DOWNGRADED
-        .iter()
-        .zip(&stage.publishers.downgraded)
+    for ((domain, downgrade, _), (_, interceptor)) in
+        DOWNGRADED.iter().zip(&stage.publishers.downgraded)
     {
         println!(
             "  {}  {domain}, with TLS that was stripped on the way (downgrade {downgrade})",
@@ -134,11 +99,4 @@ fn print_peers(stage: &DemoStage) {
         stage.relay
     );
     println!("Ctrl-C ends everything.");
-}
-
-/// Returns the name of a cipher suite without its prefix.
-fn short_cipher(name: &str) -> String {
-    name.trim_start_matches("TLS13_")
-        .trim_start_matches("TLS_")
-        .to_owned()
 }

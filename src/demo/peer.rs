@@ -15,6 +15,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::AbortHandle;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
+use super::attempts::short_cipher;
+use super::authority::{Authority, DemoIdentity, Flaw};
+use super::cases::PeerTls;
+use super::error::DemoError;
+
 /// The maximum length of a line in octets, enough for everything in the demo.
 const LINE_MAX: u64 = 4096;
 
@@ -34,6 +39,32 @@ pub(super) enum PeerBehaviour {
     Tls(Arc<ServerConfig>),
     /// Offers TLS and accepts no mail without it.
     DemandsTls(Arc<ServerConfig>),
+}
+
+impl PeerBehaviour {
+    /// Returns the behaviour of a host named `name`, and its certificate if it has one.
+    pub(super) fn of(
+        authority: &Authority,
+        shows: PeerTls,
+        name: &str,
+    ) -> Result<(Self, Option<DemoIdentity>), DemoError> {
+        let (name, flaw) = match shows {
+            PeerTls::NoTls => return Ok((Self::NoTls, None)),
+            PeerTls::BrokenTls => return Ok((Self::BrokenTls, None)),
+            PeerTls::Good | PeerTls::GoodAndDemandsTls => (name, Flaw::None),
+            PeerTls::OtherName => ("mail.stranger.example", Flaw::None),
+            PeerTls::SelfSigned => (name, Flaw::SelfSigned),
+            PeerTls::Expired => (name, Flaw::Expired),
+        };
+        let identity = authority.issue(name, flaw)?;
+        let config = identity.server()?;
+        let behaviour = if shows == PeerTls::GoodAndDemandsTls {
+            Self::DemandsTls(config)
+        } else {
+            Self::Tls(config)
+        };
+        Ok((behaviour, Some(identity)))
+    }
 }
 
 /// The record of what a peer received on all of its connections.
@@ -82,8 +113,7 @@ impl DemoPeer {
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 lock(&session_log).connections += 1;
-                // Errors are ignored: some scenarios break a session, whose record until then
-                // counts.
+                // Errors are ignored: some cases break a session, whose record until then counts.
                 tokio::spawn(serve(stream, behaviour.clone(), Arc::clone(&session_log)));
             }
         });
@@ -322,7 +352,7 @@ pub(super) async fn submit(
         submission.cipher = session
             .negotiated_cipher_suite()
             .and_then(|suite| suite.suite().as_str())
-            .map(super::short_cipher);
+            .map(short_cipher);
         connection = BufReader::new(Box::new(stream));
         send_command(&mut connection, "EHLO client.example").await?;
     }

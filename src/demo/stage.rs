@@ -9,16 +9,13 @@ use tempfile::TempDir;
 
 use crate::daemon::{self, RunningDaemon, SystemdSockets, TestOverrides};
 
-use super::DemoError;
 use super::attempts::AttemptLog;
 use super::authority::{Authority, DemoIdentity, Flaw};
+use super::cases::{OUTGOING, PARTNER};
 use super::configuration::configuration;
+use super::error::DemoError;
 use super::peer::{DemoPeer, Interceptor, PeerBehaviour};
-use super::published::PublishingHosts;
-use super::scenarios::{OUTGOING, PeerTls};
-
-/// The name that the partner's certificates must have.
-pub(super) const PARTNER: &str = "mail.partner.example";
+use super::publishing::PublishingHosts;
 
 /// The relay and its peers.
 pub(super) struct DemoStage {
@@ -54,7 +51,9 @@ impl DemoStage {
         write_secret(&folder.path().join("relay.key"), &relay.key_pem)?;
         let mut peers = Vec::new();
         for case in OUTGOING {
-            peers.push(DemoPeer::start(behaviour(&authority, case.shows, PARTNER)?.0).await?);
+            peers.push(
+                DemoPeer::start(PeerBehaviour::of(&authority, case.shows, PARTNER)?.0).await?,
+            );
         }
         let mailboxes = DemoPeer::start(PeerBehaviour::NoTls).await?;
         let domain_a = DemoPeer::start(PeerBehaviour::NoTls).await?;
@@ -124,28 +123,4 @@ fn write_secret(path: &std::path::Path, text: &str) -> std::io::Result<()> {
         .mode(0o600)
         .open(path)?
         .write_all(text.as_bytes())
-}
-
-/// Returns the behaviour of a host named `name`, and its certificate if it has one.
-pub(super) fn behaviour(
-    authority: &Authority,
-    shows: PeerTls,
-    name: &str,
-) -> Result<(PeerBehaviour, Option<DemoIdentity>), DemoError> {
-    let (name, flaw) = match shows {
-        PeerTls::NoTls => return Ok((PeerBehaviour::NoTls, None)),
-        PeerTls::BrokenTls => return Ok((PeerBehaviour::BrokenTls, None)),
-        PeerTls::Good | PeerTls::GoodAndDemandsTls => (name, Flaw::None),
-        PeerTls::OtherName => ("mail.stranger.example", Flaw::None),
-        PeerTls::SelfSigned => (name, Flaw::SelfSigned),
-        PeerTls::Expired => (name, Flaw::Expired),
-    };
-    let identity = authority.issue(name, flaw)?;
-    let config = identity.server()?;
-    let behaviour = if shows == PeerTls::GoodAndDemandsTls {
-        PeerBehaviour::DemandsTls(config)
-    } else {
-        PeerBehaviour::Tls(config)
-    };
-    Ok((behaviour, Some(identity)))
 }

@@ -2,107 +2,107 @@
 
 use comfy_table::{ContentArrangement, Table, presets};
 
-use crate::policy::tls::NoTls;
+use crate::policy::tls::{Authentication, NoTls, Unmet};
 
 use super::attempts::{AttemptEnd, AttemptRecord};
 use super::peer::Submission;
-use super::scenarios::authentication_text;
+use super::play::{CaseResult, MessageFate};
 
 /// The width of the table if neither the terminal nor `COLUMNS` has one.
 const WIDTH: u16 = 132;
 
-/// A row of the table.
-pub(super) struct DemoRow {
-    group: &'static str,
-    cells: [String; 7],
-    pub(super) kept: bool,
+/// Returns the cells of a result.
+fn cells(result: &CaseResult) -> [String; 7] {
+    let CaseResult {
+        group: _,
+        peer,
+        policy,
+        fate,
+        kept,
+    } = result;
+    let [outcome, version, cipher, reason] = match fate {
+        MessageFate::Outgoing(record) => outgoing(record),
+        MessageFate::Incoming(submission) => incoming(submission),
+    };
+    let mark = if *kept { "✔" } else { "✘ BROKEN" };
+    [
+        (*peer).to_owned(),
+        policy.clone(),
+        outcome,
+        version,
+        cipher,
+        reason,
+        mark.to_owned(),
+    ]
 }
 
-impl DemoRow {
-    /// Returns the row of an outgoing message.
-    pub(super) fn of_record(
-        group: &'static str,
-        peer: &str,
-        policy: &str,
-        record: &AttemptRecord,
-        kept: bool,
-    ) -> Self {
-        let none = || "-".to_owned();
-        let (outcome, version, cipher, reason) = match &record.end {
-            AttemptEnd::Clear(reason @ (NoTls::SpokeBeforeHandshake | NoTls::Broken(_))) => (
-                "delivered in the clear, on a fresh connection".to_owned(),
-                none(),
-                none(),
-                reason.to_string(),
-            ),
-            AttemptEnd::Clear(reason) => (
-                "delivered in the clear".to_owned(),
-                none(),
-                none(),
-                reason.to_string(),
-            ),
-            AttemptEnd::Tls {
-                version,
-                cipher,
-                authentication,
-            } => (
-                "delivered over TLS".to_owned(),
-                version.clone(),
-                cipher.clone(),
-                authentication_text(authentication),
-            ),
-            AttemptEnd::Deferred { status, reason } => {
-                (format!("deferred {status}"), none(), none(), reason.clone())
-            }
-            AttemptEnd::Bounced { status, reason } => {
-                (format!("bounced {status}"), none(), none(), reason.clone())
-            }
-        };
-        let cells = [
-            peer.to_owned(),
-            policy.to_owned(),
-            outcome,
+/// Returns outcome, TLS version, cipher and reason of an outgoing message.
+fn outgoing(record: &AttemptRecord) -> [String; 4] {
+    let none = || "-".to_owned();
+    match &record.end {
+        AttemptEnd::Clear(reason @ (NoTls::SpokeBeforeHandshake | NoTls::Broken(_))) => [
+            "delivered in the clear, on a fresh connection".to_owned(),
+            none(),
+            none(),
+            reason.to_string(),
+        ],
+        AttemptEnd::Clear(reason) => [
+            "delivered in the clear".to_owned(),
+            none(),
+            none(),
+            reason.to_string(),
+        ],
+        AttemptEnd::Tls {
             version,
             cipher,
-            reason,
-            mark(kept),
-        ];
-        Self { group, cells, kept }
-    }
-
-    /// Returns the row of an incoming message.
-    pub(super) fn of_submission(
-        peer: &str,
-        policy: &str,
-        submission: &Submission,
-        kept: bool,
-    ) -> Self {
-        let outcome = if submission.is_accepted() {
-            "accepted"
-        } else {
-            "rejected"
-        };
-        let reason = match (submission.is_accepted(), &submission.version) {
-            (false, _) => submission.reply.clone(),
-            (true, Some(_)) => "STARTTLS was used".to_owned(),
-            (true, None) => "STARTTLS was offered, not used".to_owned(),
-        };
-        let or_none = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
-        let (version, cipher) = (or_none(&submission.version), or_none(&submission.cipher));
-        let cells = [
-            peer.to_owned(),
-            policy.to_owned(),
-            outcome.to_owned(),
-            version,
-            cipher,
-            reason,
-            mark(kept),
-        ];
-        Self {
-            group: "Incoming",
-            cells,
-            kept,
+            authentication,
+        } => [
+            "delivered over TLS".to_owned(),
+            version.clone(),
+            cipher.clone(),
+            authentication_text(authentication),
+        ],
+        AttemptEnd::Deferred { status, reason } => {
+            [format!("deferred {status}"), none(), none(), reason.clone()]
         }
+        AttemptEnd::Bounced { status, reason } => {
+            [format!("bounced {status}"), none(), none(), reason.clone()]
+        }
+    }
+}
+
+/// Returns outcome, TLS version, cipher and reason of an incoming message.
+fn incoming(submission: &Submission) -> [String; 4] {
+    let outcome = if submission.is_accepted() {
+        "accepted"
+    } else {
+        "rejected"
+    };
+    let reason = match (submission.is_accepted(), &submission.version) {
+        (false, _) => submission.reply.clone(),
+        (true, Some(_)) => "STARTTLS was used".to_owned(),
+        (true, None) => "STARTTLS was offered, not used".to_owned(),
+    };
+    let or_none = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
+    [
+        outcome.to_owned(),
+        or_none(&submission.version),
+        or_none(&submission.cipher),
+        reason,
+    ]
+}
+
+/// Returns the authentication of the peer for the table.
+fn authentication_text(authentication: &Authentication) -> String {
+    match authentication {
+        Authentication::Anonymous => "no certificate".to_owned(),
+        Authentication::Unproved(key) => format!("possession of the key not proved: {key}"),
+        Authentication::Untrusted(Unmet::Chain(fault)) => format!("untrusted: {fault}"),
+        Authentication::Untrusted(fault) => format!("untrusted: {fault}"),
+        Authentication::Trusted => "trusted certificate".to_owned(),
+        Authentication::Verified(name) => format!("verified: {name}"),
+        Authentication::Pinned(pin) => format!("pinned: {pin}"),
+        Authentication::Dane { record, .. } => format!("DANE: {record}"),
     }
 }
 
@@ -121,18 +121,10 @@ fn width() -> u16 {
         .unwrap_or(WIDTH)
 }
 
-fn mark(kept: bool) -> String {
-    if kept {
-        "✔".to_owned()
-    } else {
-        "✘ BROKEN".to_owned()
-    }
-}
-
-/// Prints the rows, one table for each group, with colours if `colour` is true.
-pub(super) fn print(rows: &[DemoRow], colour: bool) {
+/// Prints the results, one table for each group, with colours if `colour` is true.
+pub(super) fn print(results: &[CaseResult], colour: bool) {
     let width = width();
-    for group in rows.chunk_by(|a, b| a.group == b.group) {
+    for group in results.chunk_by(|a, b| a.group == b.group) {
         let mut table = Table::new();
         table
             .load_style(presets::UTF8_BORDERS_ONLY)
@@ -141,10 +133,10 @@ pub(super) fn print(rows: &[DemoRow], colour: bool) {
         table.set_header([
             "peer", "policy", "outcome", "TLS", "cipher", "reason", "kept",
         ]);
-        for row in group {
-            table.add_row(&row.cells);
+        for result in group {
+            table.add_row(cells(result));
         }
-        let title = group.first().map_or("", |row| row.group);
+        let title = group.first().map_or("", |result| result.group);
         if colour {
             let text = table
                 .to_string()

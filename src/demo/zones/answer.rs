@@ -3,8 +3,9 @@
 use hickory_resolver::proto::op::{Message, Query, ResponseCode};
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 
+use super::error::ZoneError;
+use super::kind::Kind;
 use super::sign::SignedZone;
-use super::{Kind, ZoneError};
 
 /// Fills a reply. With `dnssec`, it includes signatures and proofs.
 pub(super) fn fill(

@@ -5,60 +5,19 @@
 //! server is meant for the demo and for tests: the zones are small and do not change.
 
 mod answer;
+mod error;
+mod kind;
 mod record;
 mod serve;
 mod sign;
 
-use hickory_resolver::proto::ProtoError;
-use hickory_resolver::proto::dnssec::DnsSecError;
 use hickory_resolver::proto::op::{Message, Query};
 
+pub use error::ZoneError;
+pub use kind::Kind;
 pub use record::full_name;
 pub use serve::{DnsTransport, Resolver, serve};
 use sign::SignedZone;
-
-/// The kind of signing of a zone, with the DS record in its parent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// Signed correctly.
-    Signed,
-    /// Signed correctly, with signatures that expire after this number of seconds.
-    SignedFor(u32),
-    /// Not signed; the parent proves that there is no DS record.
-    Unsigned,
-    /// Signed, but the parent has no DS record.
-    Island,
-    /// Signed, but the parent's DS record is that of another key.
-    WrongKey,
-    /// Signed with expired signatures.
-    Expired,
-    /// Without signatures, although the parent has a DS record.
-    SignaturesLost,
-}
-
-impl Kind {
-    /// Returns true if a validator considers the zone secure.
-    fn is_good(self) -> bool {
-        matches!(self, Self::Signed | Self::SignedFor(_))
-    }
-}
-
-/// The reason why zones cannot be built.
-#[derive(Debug, thiserror::Error)]
-pub enum ZoneError {
-    /// A line is not a record, or the record is outside of its zone.
-    #[error("not a record of the zone: {0:?}")]
-    Record(String),
-    /// A name or a message is invalid.
-    #[error("{0}")]
-    Dns(#[from] ProtoError),
-    /// A key or a signature cannot be made.
-    #[error("{0}")]
-    Dnssec(#[from] DnsSecError),
-    /// The system clock is outside of 1970 to 2106, the range of signature dates.
-    #[error("the system clock is out of the range of signature dates")]
-    Clock,
-}
 
 /// Signed and unsigned zones, under one signed root.
 pub struct Zones {

@@ -8,7 +8,7 @@ use hickory_resolver::proto::dnssec::rdata::{DNSSECRData, DS};
 use hickory_resolver::proto::rr::rdata::{A, AAAA, CNAME, MX, TLSA, TXT};
 use hickory_resolver::proto::rr::{Name, RData, Record};
 
-use super::ZoneError;
+use super::error::ZoneError;
 
 /// Parses a complete name, with or without a dot at the end.
 ///

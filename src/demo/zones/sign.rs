@@ -13,8 +13,9 @@ use hickory_resolver::proto::dnssec::{
 use hickory_resolver::proto::rr::rdata::{NS, SOA};
 use hickory_resolver::proto::rr::{DNSClass, Name, RData, Record, RecordType, SerialNumber};
 
+use super::error::ZoneError;
+use super::kind::Kind;
 use super::record::{full_name, parse};
-use super::{Kind, ZoneError};
 
 /// The TTL of records, in seconds.
 const TTL: u32 = 3600;
