@@ -8,7 +8,8 @@ use ipnet::IpNet;
 use super::exception_toml::ExceptionToml;
 use super::hosts::{domain_pattern, name_pattern, network, smart_host};
 use super::location::FaultList;
-use super::reader::{Field, TableReader, TomlValue, shorten};
+use super::reader::{Field, TableReader, TomlValue};
+use super::spelling::shorten;
 use super::tls_toml::identity;
 use super::values::{
     boolean, choice, count, full_list, label, list, pin, port, text, trust, version,

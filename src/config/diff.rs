@@ -7,16 +7,17 @@
 use std::fmt::Display;
 use std::time::Duration;
 
+use super::setting::SettingValue;
 use super::{
-    AdminSocket, Config, Connector, DnsConfig, Dnssec, EvidencePath, IdentityFiles, InboundConfig,
-    Limits, ListenerConfig, ListenerTls, LogFormat, OnDowngrade, OnFailure, OutboundConfig,
-    Publication, QueueConfig, Route, SendReports, Timeouts, TlsConfig, TlsDemand, TlsrptConfig,
-    TrustAnchor, TrustSource, VerifyWanted, WarnAfter,
+    AdminHttp, AdminSocket, Config, Connector, DnsConfig, Dnssec, EvidencePath, IdentityFiles,
+    InboundConfig, Limits, ListenerConfig, ListenerTls, LogFormat, OnDowngrade, OnFailure,
+    OutboundConfig, Publication, QueueConfig, Route, SendReports, Timeouts, TlsConfig, TlsDemand,
+    TlsrptConfig, TrustAnchor, TrustSource, VerifyWanted, WarnAfter,
 };
 use crate::policy::tls::TlsVersion;
 
 /// A key and its value, as in the file.
-pub type KeyValue = (&'static str, String);
+pub type KeyValue = (&'static str, SettingValue);
 
 /// A table of the file, or the keys before the first table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,23 +61,27 @@ pub fn sections(config: &Config) -> Vec<Section> {
         source: _,
     } = config;
     let socket = match &admin.socket.value {
-        AdminSocket::Off => quoted(""),
-        AdminSocket::Path(path) => quoted(path.display()),
+        AdminSocket::Off => text(""),
+        AdminSocket::Path(path) => text(path.display()),
+    };
+    let http = match admin.http.value {
+        AdminHttp::Off => text(""),
+        AdminHttp::Address(address) => text(address),
     };
     let folder = match &evidence.path.value {
-        EvidencePath::Off => quoted(""),
-        EvidencePath::Folder(path) => quoted(path.display()),
+        EvidencePath::Off => text(""),
+        EvidencePath::Folder(path) => text(path.display()),
     };
     let mut all = vec![
         Section::new(
             "",
             vec![
-                ("hostname", quoted(hostname)),
-                ("postmaster", quoted(postmaster)),
+                ("hostname", text(hostname)),
+                ("postmaster", text(postmaster)),
             ],
         ),
         tls_section(tls),
-        Section::new("[spool]", vec![("path", quoted(spool.value.display()))]),
+        Section::new("[spool]", vec![("path", text(spool.value.display()))]),
         Section::new(
             "[relay]",
             vec![
@@ -92,25 +97,33 @@ pub fn sections(config: &Config) -> Vec<Section> {
             "[evidence]",
             vec![("path", folder), ("keep", time(evidence.keep))],
         ),
-        Section::new("[admin]", vec![("socket", socket)]),
+        Section::new("[admin]", vec![("socket", socket), ("http", http)]),
         tlsrpt_section(tlsrpt),
         Section::new(
             "[log]",
             vec![
-                ("format", quoted(format(log.format.value))),
-                ("level", quoted(&log.level)),
+                ("format", text(format(log.format.value))),
+                ("level", text(&log.level)),
             ],
         ),
     ];
     all.extend(listeners.iter().map(listener_section));
-    all.extend(connectors.iter().map(|connector| {
-        let mut pairs = vec![("domains", list(&connector.domains))];
-        pairs.extend(both_directions(connector));
-        pairs.extend(outbound(connector));
-        pairs.extend(inbound(connector));
-        Section::new(format!("[[connector]] {}", connector.name), pairs)
-    }));
+    all.extend(
+        connectors
+            .iter()
+            .map(|connector| connector_section(connector)),
+    );
     all
+}
+
+/// Returns the table of a connector.
+#[must_use]
+pub fn connector_section(connector: &Connector) -> Section {
+    let mut pairs = vec![("domains", list(&connector.domains))];
+    pairs.extend(both_directions(connector));
+    pairs.extend(outbound(connector));
+    pairs.extend(inbound(connector));
+    Section::new(format!("[[connector]] {}", connector.name), pairs)
 }
 
 /// The settings of a connector that affect mail to its domains.
@@ -122,66 +135,54 @@ pub fn outbound_settings(connector: &Connector) -> Vec<KeyValue> {
         .collect()
 }
 
-fn quoted(value: impl Display) -> String {
-    format!("\"{value}\"")
+fn text(value: impl Display) -> SettingValue {
+    SettingValue::text(value)
 }
 
-fn list<T: Display>(items: &[T]) -> String {
-    format!(
-        "[{}]",
-        items.iter().map(quoted).collect::<Vec<_>>().join(", ")
-    )
+fn list<T: Display>(items: &[T]) -> SettingValue {
+    SettingValue::list(items)
 }
 
-fn number(value: impl Display) -> String {
-    value.to_string()
+fn time(value: Duration) -> SettingValue {
+    SettingValue::duration(value)
 }
 
-fn time(value: Duration) -> String {
-    quoted(humantime::format_duration(value))
-}
-
-fn version(value: TlsVersion) -> String {
-    quoted(match value {
+fn version(value: TlsVersion) -> SettingValue {
+    text(match value {
         TlsVersion::V1_2 => "1.2",
         TlsVersion::V1_3 => "1.3",
     })
 }
 
-fn trust(value: &TrustSource) -> String {
+fn trust(value: &TrustSource) -> SettingValue {
     match value {
-        TrustSource::Webpki => quoted("webpki"),
-        TrustSource::System => quoted("system"),
-        TrustSource::File(path) => quoted(path.display()),
+        TrustSource::Webpki => text("webpki"),
+        TrustSource::System => text("system"),
+        TrustSource::File(path) => text(path.display()),
     }
 }
 
-fn identity(files: Option<&IdentityFiles>) -> (String, String) {
-    let path = |path: &std::path::Path| quoted(path.display());
-    files.map_or((unset(), unset()), |files| {
+fn identity(files: Option<&IdentityFiles>) -> (SettingValue, SettingValue) {
+    let path = |path: &std::path::Path| text(path.display());
+    files.map_or((SettingValue::Unset, SettingValue::Unset), |files| {
         (path(&files.certificate.value), path(&files.key.value))
     })
-}
-
-/// The value of a key that is not set.
-fn unset() -> String {
-    "-".to_owned()
 }
 
 fn tls_section(tls: &TlsConfig) -> Section {
     let (certificate, key) = identity(tls.identity.as_ref());
     let sni = tls.sni.iter().map(|sni| {
         let (certificate, key) = identity(Some(&sni.files));
-        format!(
-            "{{ names = {}, certificate = {certificate}, key = {key} }}",
-            list(&sni.names)
-        )
+        SettingValue::Table(vec![
+            ("names", list(&sni.names)),
+            ("certificate", certificate),
+            ("key", key),
+        ])
     });
-    let sni: Vec<_> = sni.collect();
     let pairs = vec![
         ("certificate", certificate),
         ("key", key),
-        ("sni", format!("[{}]", sni.join(", "))),
+        ("sni", SettingValue::List(sni.collect())),
         ("trust", trust(&tls.trust.value)),
         ("min_version", version(tls.min_version)),
     ];
@@ -189,17 +190,13 @@ fn tls_section(tls: &TlsConfig) -> Section {
 }
 
 fn queue_section(queue: &QueueConfig) -> Section {
-    let retry: Vec<_> = queue
-        .retry
-        .iter()
-        .map(|wait| humantime::format_duration(*wait))
-        .collect();
+    let retry = queue.retry.iter().map(|wait| time(*wait)).collect();
     let warn_after = match queue.warn_after {
-        WarnAfter::Never => quoted("never"),
+        WarnAfter::Never => text("never"),
         WarnAfter::Age(age) => time(age),
     };
     let pairs = vec![
-        ("retry", list(&retry)),
+        ("retry", SettingValue::List(retry)),
         ("expire", time(queue.expire)),
         ("warn_after", warn_after),
         ("dsn_gather", time(queue.dsn_gather)),
@@ -211,44 +208,44 @@ fn queue_section(queue: &QueueConfig) -> Section {
 fn limits_section(limits: &Limits) -> Section {
     let clients = &limits.clients;
     let pairs = vec![
-        ("message_size", number(limits.message_size)),
-        ("recipients", number(limits.recipients)),
-        ("connections", number(clients.connections)),
+        ("message_size", limits.message_size.into()),
+        ("recipients", limits.recipients.into()),
+        ("connections", clients.connections.into()),
         (
             "connections_per_client",
-            number(clients.connections_per_client),
+            clients.connections_per_client.into(),
         ),
         (
             "connections_per_network",
-            number(clients.connections_per_network),
+            clients.connections_per_network.into(),
         ),
-        ("connections_reserved", number(clients.connections_reserved)),
+        ("connections_reserved", clients.connections_reserved.into()),
         (
             "connections_per_minute",
-            number(clients.connections_per_minute),
+            clients.connections_per_minute.into(),
         ),
-        ("messages_per_minute", number(clients.messages_per_minute)),
+        ("messages_per_minute", clients.messages_per_minute.into()),
         (
             "recipients_per_minute",
-            number(clients.recipients_per_minute),
+            clients.recipients_per_minute.into(),
         ),
         (
             "handshakes_per_minute",
-            number(clients.handshakes_per_minute),
+            clients.handshakes_per_minute.into(),
         ),
-        ("transaction_memory", number(limits.transaction_memory.all)),
+        ("transaction_memory", limits.transaction_memory.all.into()),
         (
             "transaction_memory_per_session",
-            number(limits.transaction_memory.per_session),
+            limits.transaction_memory.per_session.into(),
         ),
-        ("errors", number(limits.errors)),
-        ("received", number(limits.received)),
-        ("delivery_attempts", number(limits.delivery_attempts)),
+        ("errors", limits.errors.into()),
+        ("received", limits.received.into()),
+        ("delivery_attempts", limits.delivery_attempts.into()),
         ("delivery_attempt_time", time(limits.delivery_attempt_time)),
-        ("dsn_per_minute", number(limits.dsn_per_minute)),
+        ("dsn_per_minute", limits.dsn_per_minute.into()),
         (
             "dsn_per_minute_per_domain",
-            number(limits.dsn_per_minute_per_domain),
+            limits.dsn_per_minute_per_domain.into(),
         ),
     ];
     Section::new("[limits]", pairs)
@@ -258,7 +255,7 @@ fn timeouts_section(timeouts: &Timeouts) -> Section {
     let pairs = vec![
         ("command", time(timeouts.command)),
         ("data_block", time(timeouts.data_block)),
-        ("data_rate", number(timeouts.data_rate)),
+        ("data_rate", timeouts.data_rate.into()),
         ("message", time(timeouts.message)),
         ("handshake", time(timeouts.handshake)),
         ("connect", time(timeouts.connect)),
@@ -278,14 +275,14 @@ fn dns_section(dns: &DnsConfig) -> Section {
         Dnssec::Off => "off",
     };
     let anchor = match &dns.trust_anchor {
-        TrustAnchor::BuiltIn => unset(),
-        TrustAnchor::File(file) => quoted(file.value.display()),
+        TrustAnchor::BuiltIn => SettingValue::Unset,
+        TrustAnchor::File(file) => text(file.value.display()),
     };
     Section::new(
         "[dns]",
         vec![
             ("servers", list(&servers)),
-            ("dnssec", quoted(dnssec)),
+            ("dnssec", text(dnssec)),
             ("trust_anchor", anchor),
         ],
     )
@@ -298,20 +295,20 @@ fn tlsrpt_section(reports: &TlsrptConfig) -> Section {
     };
     let dkim = reports.dkim.as_ref();
     let pairs = vec![
-        ("send", number(send)),
-        ("organization", quoted(&reports.organization)),
-        ("contact", quoted(&reports.contact)),
+        ("send", send.into()),
+        ("organization", text(&reports.organization)),
+        ("contact", text(&reports.contact)),
         (
             "dkim_domain",
-            dkim.map_or_else(unset, |dkim| quoted(&dkim.domain)),
+            dkim.map_or(SettingValue::Unset, |dkim| text(&dkim.domain)),
         ),
         (
             "dkim_selector",
-            dkim.map_or_else(unset, |dkim| quoted(&dkim.selector)),
+            dkim.map_or(SettingValue::Unset, |dkim| text(&dkim.selector)),
         ),
         (
             "dkim_key",
-            dkim.map_or_else(unset, |dkim| quoted(dkim.file.value.display())),
+            dkim.map_or(SettingValue::Unset, |dkim| text(dkim.file.value.display())),
         ),
     ];
     Section::new("[tlsrpt]", pairs)
@@ -340,16 +337,18 @@ fn listener_section(listener: &ListenerConfig) -> Section {
     };
     let pairs = vec![
         ("address", list(&addresses)),
-        ("tls", quoted(tls)),
+        ("tls", text(tls)),
         (
             "request_client_certificate",
-            number(listener.request_client_certificate),
+            listener.request_client_certificate.into(),
         ),
         ("proxy_protocol", list(&listener.proxy_protocol)),
         ("xclient", list(&listener.xclient)),
         (
             "connections",
-            listener.connections.map_or_else(unset, number),
+            listener
+                .connections
+                .map_or(SettingValue::Unset, SettingValue::from),
         ),
     ];
     Section::new(format!("[[listener]] {}", listener.name), pairs)
@@ -365,10 +364,14 @@ fn both_directions(connector: &Connector) -> Vec<KeyValue> {
 }
 
 /// The values of `tls`, `verify` and `min_version`.
-fn demand_values(demand: TlsDemand) -> [String; 3] {
+fn demand_values(demand: TlsDemand) -> [SettingValue; 3] {
     match demand {
-        TlsDemand::Off => [quoted("off"), unset(), unset()],
-        TlsDemand::Opportunistic => [quoted("opportunistic"), unset(), unset()],
+        TlsDemand::Off => [text("off"), SettingValue::Unset, SettingValue::Unset],
+        TlsDemand::Opportunistic => [
+            text("opportunistic"),
+            SettingValue::Unset,
+            SettingValue::Unset,
+        ],
         TlsDemand::Forced {
             min_version,
             verify,
@@ -380,7 +383,7 @@ fn demand_values(demand: TlsDemand) -> [String; 3] {
                 VerifyWanted::Dane => "dane",
                 VerifyWanted::Pin => "pin",
             };
-            [quoted("forced"), quoted(verify), version(min_version)]
+            [text("forced"), text(verify), version(min_version)]
         }
     }
 }
@@ -400,8 +403,8 @@ fn outbound(connector: &Connector) -> Vec<KeyValue> {
         messages_per_connection,
     } = &connector.outbound;
     let (route, port) = match route {
-        Route::Mx { port } => (quoted("mx"), number(port)),
-        Route::SmartHosts(hosts) => (list(hosts), unset()),
+        Route::Mx { port } => (text("mx"), u32::from(*port).into()),
+        Route::SmartHosts(hosts) => (list(hosts), SettingValue::Unset),
     };
     let [tls, verify, min_version] = demand_values(*tls);
     let (certificate, key) = identity(client_identity.as_ref());
@@ -409,12 +412,13 @@ fn outbound(connector: &Connector) -> Vec<KeyValue> {
         Publication::Dane => "dane",
         Publication::MtaSts => "mta-sts",
     };
-    let exception = exception.as_ref().map_or_else(unset, |exception| {
+    let exception = exception.as_ref().map_or(SettingValue::Unset, |exception| {
         let [tls, ..] = demand_values(exception.tls);
-        format!(
-            "{{ tls = {tls}, until = \"{}\", reason = \"{}\" }}",
-            exception.until, exception.reason
-        )
+        SettingValue::Table(vec![
+            ("tls", tls),
+            ("until", text(exception.until)),
+            ("reason", text(&exception.reason)),
+        ])
     });
     let downgrade = match downgrade {
         OnDowngrade::Allow => "allow",
@@ -434,19 +438,19 @@ fn outbound(connector: &Connector) -> Vec<KeyValue> {
         ("outbound.min_version", min_version),
         (
             "outbound.discover",
-            list(&discover.iter().map(publication_name).collect::<Vec<_>>()),
+            SettingValue::list(discover.iter().map(publication_name)),
         ),
-        ("outbound.downgrade", quoted(downgrade)),
+        ("outbound.downgrade", text(downgrade)),
         ("outbound.exception", exception),
-        ("outbound.on_failure", quoted(on_failure)),
+        ("outbound.on_failure", text(on_failure)),
         ("outbound.client_certificate", certificate),
         ("outbound.client_key", key),
-        ("outbound.groups", quoted(groups)),
-        ("outbound.min_strength", quoted(min_strength)),
-        ("outbound.connections", number(connections)),
+        ("outbound.groups", text(groups)),
+        ("outbound.min_strength", text(min_strength)),
+        ("outbound.connections", (*connections).into()),
         (
             "outbound.messages_per_connection",
-            number(messages_per_connection),
+            (*messages_per_connection).into(),
         ),
     ]
 }
@@ -463,7 +467,7 @@ fn inbound(connector: &Connector) -> Vec<KeyValue> {
         ("inbound.verify", verify),
         ("inbound.min_version", min_version),
         ("inbound.networks", list(networks)),
-        ("inbound.relay", number(relay)),
+        ("inbound.relay", (*relay).into()),
     ]
 }
 
@@ -485,8 +489,8 @@ pub fn changed_keys(old: &[KeyValue], new: &[KeyValue]) -> Vec<ChangedKey> {
     differs
         .map(|(old, new)| ChangedKey {
             key: new.0.to_owned(),
-            old: old.1.clone(),
-            new: new.1.clone(),
+            old: old.1.to_string(),
+            new: new.1.to_string(),
         })
         .collect()
 }

@@ -7,7 +7,8 @@ use toml::de::DeValue;
 
 use super::connector_toml::TlsLevel;
 use super::location::FaultList;
-use super::reader::{Field, TableReader, TomlValue, kind_name, shorten};
+use super::reader::{Field, TableReader, TomlValue, kind_name};
+use super::spelling::shorten;
 use super::values::{choice, text};
 use super::{Located, Location, TlsDemand, TlsException, VerifyWanted};
 use crate::policy::tls::TlsVersion;

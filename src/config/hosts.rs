@@ -5,7 +5,8 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use ipnet::{IpNet, Ipv4Net};
 
 use super::location::FaultList;
-use super::reader::{TomlValue, shorten};
+use super::reader::TomlValue;
+use super::spelling::shorten;
 use super::values::text;
 use super::{DomainPattern, ListenAddress, SmartHost};
 use crate::policy::tls::NamePattern;

@@ -11,9 +11,12 @@ mod diff;
 mod exception_toml;
 mod hosts;
 mod location;
+mod origin;
 mod parse;
 mod reader;
 mod rules;
+mod setting;
+mod spelling;
 mod tables;
 mod tls_toml;
 mod tlsrpt;
@@ -35,11 +38,16 @@ use crate::policy::tls::{NamePattern, TlsVersion};
 use crate::smtp::address::{Domain, Mailbox};
 
 pub use client_limits::{ClientLimits, Rate, TransactionMemory};
-pub use diff::{ChangedKey, KeyValue, Section, changed_keys, outbound_settings, sections};
+pub use diff::{
+    ChangedKey, KeyValue, Section, changed_keys, connector_section, outbound_settings, sections,
+};
 pub use location::merge_warnings;
+pub use origin::KeyLocations;
 pub use parse::{parse, read};
+pub use setting::SettingValue;
+pub use spelling::nearest_word;
 pub use tlsrpt::{DkimKey, SendReports, TlsrptConfig};
-pub use values::{parse_duration, write_duration};
+pub use values::{parse_duration, write_duration, write_size};
 
 pub use crate::policy::connector::{
     Connector, DomainPattern, IdentityFiles, InboundConfig, OnDowngrade, OnFailure, OutboundConfig,

@@ -9,7 +9,8 @@ use std::net::SocketAddr;
 use ipnet::IpNet;
 
 use super::location::FaultList;
-use super::reader::{Field, shorten};
+use super::reader::Field;
+use super::spelling::shorten;
 use super::tls_toml::{ListenerToml, TlsToml};
 use super::{ListenAddress, ListenerTls, Location};
 use crate::smtp::address::Domain;

@@ -10,7 +10,8 @@ use tracing_subscriber::EnvFilter;
 use super::client_limits::{self, COUNT_MAX};
 use super::hosts::dns_server;
 use super::location::FaultList;
-use super::reader::{Field, TableReader, TomlValue, nearest_word, shorten};
+use super::reader::{Field, TableReader, TomlValue};
+use super::spelling::{nearest_word, shorten};
 use super::values::{choice, count, duration, full_list, list, path, size, text};
 use super::{
     AdminConfig, AdminHttp, AdminSocket, DnsConfig, Dnssec, EvidenceConfig, EvidencePath, Limits,

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use super::hosts::{domain, mailbox};
 use super::location::FaultList;
-use super::reader::{Field, TableReader, TomlValue, shorten};
+use super::reader::{Field, TableReader, TomlValue};
+use super::spelling::shorten;
 use super::values::{boolean, path, text};
 use super::{Located, Location};
 use crate::smtp::address::{Domain, Mailbox};

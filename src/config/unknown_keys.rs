@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use super::Fault;
 use super::Location;
-use super::reader::nearest_word;
+use super::spelling::nearest_word;
 
 /// The most tables that a remedy names.
 const NAMED_MAX: usize = 3;

@@ -3,7 +3,7 @@
 
 use super::connector_toml::{ConnectorToml, RouteToml, TlsLevel};
 use super::location::FaultList;
-use super::reader::shorten;
+use super::spelling::shorten;
 use super::tls_toml::{ListenerToml, TlsToml};
 use super::{DnsConfig, Dnssec, DomainPattern, ListenerTls, Publication, VerifyWanted};
 use crate::policy::connector::DEFAULT_NAME;

@@ -3,13 +3,15 @@
 //! Each function returns a value or reports a fault, never both. Hosts, domains and networks are in
 //! [`super::hosts`].
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use toml::de::DeValue;
 
 use super::location::FaultList;
-use super::reader::{TomlValue, kind_name, nearest_word, shorten};
+use super::reader::{TomlValue, kind_name};
+use super::spelling::{nearest_word, shorten};
 use super::{Located, TrustSource};
 use crate::policy::tls::{Pin, TlsVersion};
 
@@ -102,8 +104,25 @@ pub(super) fn version(value: &TomlValue<'_>, faults: &mut FaultList<'_>) -> Opti
     )
 }
 
-/// Reads an integer that is not negative.
-fn integer(value: &TomlValue<'_>) -> Option<Result<u64, String>> {
+/// An integer of the document.
+enum WrittenInteger {
+    /// It fits and is not negative.
+    Natural(u64),
+    /// It is negative or too large, in the form that it was written in.
+    OutOfRange(String),
+}
+
+impl fmt::Display for WrittenInteger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Natural(number) => number.fmt(f),
+            Self::OutOfRange(written) => f.write_str(written),
+        }
+    }
+}
+
+/// Reads an integer. `None` if the value has another type.
+fn integer(value: &TomlValue<'_>) -> Option<WrittenInteger> {
     let DeValue::Integer(number) = value.raw else {
         return None;
     };
@@ -111,7 +130,10 @@ fn integer(value: &TomlValue<'_>) -> Option<Result<u64, String>> {
     let parsed = i64::from_str_radix(number.as_str(), number.radix())
         .ok()
         .and_then(|n| u64::try_from(n).ok());
-    Some(parsed.ok_or_else(|| shorten(&number.to_string())))
+    Some(match parsed {
+        Some(number) => WrittenInteger::Natural(number),
+        None => WrittenInteger::OutOfRange(shorten(&number.to_string())),
+    })
 }
 
 /// Reads a count from 1 to `most`.
@@ -119,9 +141,10 @@ pub(super) fn count(value: &TomlValue<'_>, faults: &mut FaultList<'_>, most: u32
     let remedy = format!("Write a number from 1 to {most}, without quotes.");
     match integer(value) {
         None => wrong_kind(value, faults, "a number", value.raw, &remedy),
-        Some(Ok(number)) if number >= 1 && number <= u64::from(most) => u32::try_from(number).ok(),
-        Some(number) => {
-            let written = number.map_or_else(|text| text, |number| number.to_string());
+        Some(WrittenInteger::Natural(number)) if number >= 1 && number <= u64::from(most) => {
+            u32::try_from(number).ok()
+        }
+        Some(written) => {
             faults.add(
                 &value.location,
                 format!("{} cannot be {written}", value.key),
@@ -193,13 +216,25 @@ pub fn write_duration(duration: Duration) -> String {
     }
 }
 
+/// Writes a number of octets in the form in which a file has it: in the largest unit that divides
+/// it.
+#[must_use]
+pub fn write_size(octets: u64) -> String {
+    const UNITS: [(u32, &str); 4] = [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")];
+    match UNITS
+        .iter()
+        .find(|(bits, _)| octets > 0 && octets.trailing_zeros() >= *bits)
+    {
+        Some((bits, unit)) => format!("{}{unit}", octets >> bits),
+        None => octets.to_string(),
+    }
+}
+
 /// Reads a number of octets, at least 1.
 pub(super) fn size(value: &TomlValue<'_>, faults: &mut FaultList<'_>) -> Option<u64> {
     let (size, written) = match (value.raw, integer(value)) {
-        (_, Some(number)) => (
-            number.clone().ok(),
-            number.map_or_else(|text| text, |number| number.to_string()),
-        ),
+        (_, Some(WrittenInteger::Natural(number))) => (Some(number), number.to_string()),
+        (_, Some(WrittenInteger::OutOfRange(written))) => (None, written),
         (DeValue::String(text), None) => (parse_size(text), format!("\"{}\"", shorten(text))),
         (other, None) => return wrong_kind(value, faults, "a size", other, SIZE_REMEDY),
     };
@@ -399,6 +434,16 @@ mod tests {
             assert_eq!(write_duration(parse_duration(text).expect(text)), text);
         }
         assert_eq!(write_duration(Duration::from_millis(1500)), "1s 500ms");
+    }
+
+    #[test]
+    fn sizes_are_written_in_the_form_that_is_read() {
+        for text in [
+            "1", "1000", "1KiB", "1025", "64KiB", "50MiB", "1GiB", "1536KiB",
+        ] {
+            assert_eq!(write_size(parse_size(text).expect(text)), text);
+        }
+        assert_eq!(write_size(0), "0");
     }
 
     #[test]
