@@ -6,6 +6,10 @@ use std::fmt;
 use jiff::Timestamp;
 use serde::Serialize;
 
+use crate::config::{Connector, TlsDemand};
+use crate::policy::connector::{ended_exception, exception};
+use crate::policy::failure::NextStep;
+
 /// An explanation of mail to a domain.
 #[derive(Debug, Clone, Serialize)]
 pub struct OutboundExplanation {
@@ -82,6 +86,26 @@ pub struct ExceptionNote {
     pub reason: String,
     /// True if the exception is in force.
     pub holds: bool,
+}
+
+impl ExceptionNote {
+    /// Returns the connector's exception, in force or ended.
+    #[must_use]
+    pub fn of(connector: &Connector, now: Timestamp) -> Option<Self> {
+        let holds = exception(connector, now);
+        holds
+            .or_else(|| ended_exception(connector, now))
+            .map(|found| Self {
+                tls: match found.tls {
+                    TlsDemand::Off => "off",
+                    TlsDemand::Opportunistic => "opportunistic",
+                    TlsDemand::Forced { .. } => "forced",
+                },
+                until: found.until.to_string(),
+                reason: found.reason.clone(),
+                holds: holds.is_some(),
+            })
+    }
 }
 
 /// The availability of the downgrade memory.
@@ -291,4 +315,14 @@ pub struct SessionForecast {
     pub may_send_to: Option<&'static str>,
     /// The authentication of the client, or the reply that rejects the mail.
     pub text: String,
+}
+
+/// Returns the JSON name of a step.
+pub(super) fn step(step: NextStep) -> &'static str {
+    match step {
+        NextStep::NextHop => "next-hop",
+        NextStep::Defer => "defer",
+        NextStep::Hold => "hold",
+        NextStep::Bounce => "bounce",
+    }
 }

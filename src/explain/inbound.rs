@@ -8,7 +8,8 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 
 use super::document::{self, SessionForecast};
-use super::{Explainer, Subject};
+use super::explainer::Explainer;
+use super::subject::Subject;
 use crate::config::{Connector, ListenerConfig, ListenerTls};
 use crate::policy::connector::inbound_policy;
 use crate::policy::tls::{SamplePeer, TlsOutcome, TlsPolicy};
@@ -19,8 +20,16 @@ use crate::smtp::address::{Host, ReversePath};
 /// does not matter.
 const CLIENTS: [&str; 4] = ["192.0.2.1", "198.51.100.1", "203.0.113.1", "2001:db8::1"];
 
+impl Explainer {
+    /// Explains mail from a sender. No query is sent.
+    #[must_use]
+    pub fn inbound(&self, subject: &Subject) -> document::InboundExplanation {
+        answer(self, subject, Timestamp::now())
+    }
+}
+
 /// Explains mail from a sender.
-pub(super) fn answer(
+fn answer(
     explainer: &Explainer,
     subject: &Subject,
     now: Timestamp,

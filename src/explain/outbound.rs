@@ -4,10 +4,13 @@
 use futures_util::future::join_all;
 use jiff::Timestamp;
 
-use super::document::{self, HelloNote, HopProblem, MemoryNote, NoHopLeft, PeerForecast};
+use super::document::{
+    self, ExceptionNote, HelloNote, HopProblem, MemoryNote, NoHopLeft, PeerForecast, step,
+};
+use super::explainer::Explainer;
 use super::layers::HopLayers;
 use super::sources::{RememberedTls, Sources};
-use super::{Explainer, Subject, exception_note, step};
+use super::subject::Subject;
 use crate::config::{Connector, OnFailure, write_duration};
 use crate::discovery::Discovery;
 use crate::net::dns::{CnameChain, Security};
@@ -21,19 +24,43 @@ use crate::smtp::address::Host;
 use crate::smtp::envelope::TlsRequirement;
 use crate::smtp::reply::Status;
 
+impl Explainer {
+    /// Explains mail to a recipient domain. `subject` is the user's own form of it. The function
+    /// sends DNS queries and fetches MTA-STS policies, for all hops at once; each lookup has a time
+    /// limit.
+    pub async fn outbound(
+        &self,
+        subject: &Subject,
+        recipient: &Host,
+        requirement: TlsRequirement,
+        memory: &RememberedTls,
+    ) -> document::OutboundExplanation {
+        OutboundQuestion {
+            explainer: self,
+            subject,
+            recipient,
+            requirement,
+            memory,
+            now: Timestamp::now(),
+        }
+        .answer()
+        .await
+    }
+}
+
 /// The question that an [`OutboundExplanation`](document::OutboundExplanation) answers.
-pub(super) struct OutboundQuestion<'a> {
-    pub(super) explainer: &'a Explainer,
-    pub(super) subject: &'a Subject,
-    pub(super) recipient: &'a Host,
-    pub(super) requirement: TlsRequirement,
-    pub(super) memory: &'a RememberedTls,
-    pub(super) now: Timestamp,
+struct OutboundQuestion<'a> {
+    explainer: &'a Explainer,
+    subject: &'a Subject,
+    recipient: &'a Host,
+    requirement: TlsRequirement,
+    memory: &'a RememberedTls,
+    now: Timestamp,
 }
 
 impl OutboundQuestion<'_> {
     /// Looks up the hops and explains them.
-    pub(super) async fn answer(&self) -> document::OutboundExplanation {
+    async fn answer(&self) -> document::OutboundExplanation {
         let connector = self.connector();
         let found = self
             .explainer
@@ -84,7 +111,7 @@ impl OutboundQuestion<'_> {
             at: self.now,
             requirement: self.requirement,
             connectors: self.explainer.matching_connectors(self.recipient),
-            exception: exception_note(connector, self.now),
+            exception: ExceptionNote::of(connector, self.now),
             memory: self.memory_note(),
             route,
             can_go: problem.is_none(),

@@ -1,8 +1,33 @@
 //! The subject of an explanation, parsed from what the user typed.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::smtp::address::{Host, Mailbox, ReversePath};
+use crate::smtp::address::{AddressError, Host, Mailbox, ReversePath};
+
+/// The reason why a text is not the subject of an explanation.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SubjectError {
+    /// The text is empty.
+    #[error("neither an address nor a domain is given")]
+    Empty,
+    /// The text has an "@" but is not a mailbox.
+    #[error("\"{text}\": {source}")]
+    Mailbox {
+        /// The text.
+        text: String,
+        /// The error in it.
+        source: AddressError,
+    },
+    /// The text is an IPv4 address without brackets.
+    #[error("{0} is an address without brackets: write [{0}]")]
+    Ipv4(Ipv4Addr),
+    /// The text is an IPv6 address without brackets.
+    #[error("{0} is an address without brackets: write [IPv6:{0}]")]
+    Ipv6(Ipv6Addr),
+    /// The text is not a domain.
+    #[error(transparent)]
+    Host(#[from] AddressError),
+}
 
 /// An address, or the domain or address literal of one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,8 +46,8 @@ impl Subject {
     /// Parses an address or a domain, with or without angle brackets, in A-labels or U-labels.
     ///
     /// # Errors
-    /// A sentence about the error.
-    pub fn parse(text: &str) -> Result<Self, String> {
+    /// [`SubjectError`].
+    pub fn parse(text: &str) -> Result<Self, SubjectError> {
         let text = text.trim();
         let bare = text
             .strip_prefix('<')
@@ -30,7 +55,7 @@ impl Subject {
             .unwrap_or(text);
         if bare.is_empty() {
             return if text.is_empty() {
-                Err("neither an address nor a domain is given".to_owned())
+                Err(SubjectError::Empty)
             } else {
                 Ok(Self::Null)
             };
@@ -39,27 +64,19 @@ impl Subject {
             return Ok(Self::Postmaster);
         }
         if bare.contains('@') {
-            return Mailbox::parse(bare)
-                .map(Self::Address)
-                .map_err(|error| format!("\"{bare}\": {error}"));
+            let named = |source| SubjectError::Mailbox {
+                text: bare.to_owned(),
+                source,
+            };
+            return Mailbox::parse(bare).map(Self::Address).map_err(named);
         }
         match bare.parse() {
-            Ok(IpAddr::V4(address)) => {
-                return Err(format!(
-                    "{address} is an address without brackets: write [{address}]"
-                ));
-            }
-            Ok(IpAddr::V6(address)) => {
-                return Err(format!(
-                    "{address} is an address without brackets: write [IPv6:{address}]"
-                ));
-            }
+            Ok(IpAddr::V4(address)) => return Err(SubjectError::Ipv4(address)),
+            Ok(IpAddr::V6(address)) => return Err(SubjectError::Ipv6(address)),
             Err(_) => {}
         }
         let name = bare.strip_suffix('.').unwrap_or(bare);
-        Host::parse(name)
-            .map(Self::Host)
-            .map_err(|error| error.to_string())
+        Ok(Self::Host(Host::parse(name)?))
     }
 
     /// Returns the subject as the sender in MAIL FROM. For a domain, that is its postmaster. `ours`
@@ -104,7 +121,7 @@ mod tests {
             ("bob@", "\"bob@\": "),
         ] {
             let error = Subject::parse(typed).expect_err(typed);
-            assert!(error.contains(said), "{typed}: {error}");
+            assert!(error.to_string().contains(said), "{typed}: {error}");
         }
     }
 }
