@@ -1,0 +1,432 @@
+//! EXIT STATUS, FILES and SEE ALSO of each manual page.
+
+/// The standard sections of a page.
+pub(super) struct PageSections {
+    /// The exit statuses with their meanings.
+    pub(super) exit: Vec<(u8, &'static str)>,
+    /// The files that the command reads or writes.
+    pub(super) files: Vec<FileEntry>,
+    /// Other pages.
+    pub(super) see_also: Vec<&'static str>,
+}
+
+/// A file that a command reads or writes.
+#[derive(Clone, Copy)]
+pub(super) struct FileEntry {
+    /// The path by default.
+    pub(super) path: &'static str,
+    /// Its content, and the key that names another path.
+    pub(super) content: &'static str,
+}
+
+const fn file(path: &'static str, content: &'static str) -> FileEntry {
+    FileEntry { path, content }
+}
+
+const CONFIG: FileEntry = file(
+    "/etc/gatepost/gatepost.toml",
+    "The configuration, unless --config names another file.",
+);
+const SOCKET: FileEntry = file(
+    "/run/gatepost/admin.sock",
+    "The socket of the running daemon, unless [admin] socket names another one.",
+);
+const SPOOL: FileEntry = file(
+    "/var/spool/gatepost",
+    "The queue, unless [spool] path names another folder.",
+);
+const EVIDENCE: FileEntry = file(
+    "/var/lib/gatepost/evidence",
+    "The records for auditors, unless [evidence] path names another folder.",
+);
+const DEMO: FileEntry = file(
+    "$TMPDIR/gatepost-demo-*",
+    "Configuration, certificates and queue of the demo; /tmp if TMPDIR is not set. The folder is deleted at the end.",
+);
+
+/// Exit status 2 of every command.
+const UNUSABLE: (u8, &str) = (
+    2,
+    "The arguments are unusable, or the configuration has errors.",
+);
+
+/// Exit statuses of commands that ask the running daemon. `failure` also covers output that cannot
+/// be written.
+fn exit(success: &'static str, failure: &'static str) -> Vec<(u8, &'static str)> {
+    vec![(0, success), (1, failure), UNUSABLE]
+}
+
+impl PageSections {
+    fn new(exit: Vec<(u8, &'static str)>, files: &[FileEntry], see_also: &[&'static str]) -> Self {
+        Self {
+            exit,
+            files: files.to_vec(),
+            see_also: see_also.to_vec(),
+        }
+    }
+
+    /// Returns the sections of a page, such as `gatepost-queue-list`.
+    pub(super) fn of(page: &str) -> Option<Self> {
+        let command = page.strip_prefix("gatepost-").unwrap_or_default();
+        match command.split_once('-').unwrap_or((command, "")) {
+            ("", "") if page == "gatepost" => Some(root()),
+            ("run", "") => Some(daemon()),
+            ("check", "") => Some(check()),
+            ("explain", "") => Some(Self::new(
+                exit(
+                    "The policy is explained, and mail can be delivered.",
+                    "Mail could not be delivered at all, or the output cannot be written.",
+                ),
+                &[CONFIG, SOCKET],
+                &[
+                    "gatepost-probe(1)",
+                    "gatepost-check(1)",
+                    "gatepost-history(1)",
+                    "gatepost.toml(5)",
+                ],
+            )),
+            ("probe", "") => Some(Self::new(
+                exit(
+                    "Mail would be delivered today; with --all, to each domain.",
+                    "Mail would not be delivered today, or the output cannot be written.",
+                ),
+                &[CONFIG, SOCKET],
+                &[
+                    "gatepost-explain(1)",
+                    "gatepost-status(1)",
+                    "gatepost.toml(5)",
+                    "openssl-s_client(1)",
+                ],
+            )),
+            ("status", "") => Some(Self::new(
+                exit(
+                    "The state is shown.",
+                    "No daemon answers, or the output cannot be written.",
+                ),
+                &[CONFIG, SOCKET],
+                &[
+                    "gatepost-queue(1)",
+                    "gatepost-explain(1)",
+                    "gatepost-probe(1)",
+                    "journalctl(1)",
+                ],
+            )),
+            ("queue", action) => queue(action),
+            ("history", action) => history(action),
+            ("clients", action) => clients(action),
+            ("evidence", action) => evidence(action),
+            ("sendmail", "") => Some(sendmail()),
+            ("demo", "") => Some(Self::new(
+                vec![
+                    (0, "Each outcome is the one that its policy promises."),
+                    (
+                        1,
+                        "An outcome is another one, or the demo could not be played.",
+                    ),
+                    (2, "The arguments are unusable."),
+                ],
+                &[DEMO],
+                &["gatepost(1)", "gatepost-run(1)", "gatepost.toml(5)"],
+            )),
+            _ => None,
+        }
+    }
+}
+
+fn root() -> PageSections {
+    PageSections::new(
+        vec![
+            (0, "The command succeeded."),
+            (
+                1,
+                "The answer is negative, or the command failed; see its own page.",
+            ),
+            (
+                2,
+                "The arguments are unusable, or the configuration has errors; \"gatepost check\" reports errors with 1.",
+            ),
+        ],
+        &[CONFIG, SOCKET, SPOOL, EVIDENCE],
+        &[
+            "gatepost-run(1)",
+            "gatepost-check(1)",
+            "gatepost-explain(1)",
+            "gatepost-probe(1)",
+            "gatepost-queue(1)",
+            "gatepost-history(1)",
+            "gatepost-clients(1)",
+            "gatepost-evidence(1)",
+            "gatepost-status(1)",
+            "gatepost-sendmail(1)",
+            "gatepost-demo(1)",
+            "gatepost.toml(5)",
+        ],
+    )
+}
+
+fn daemon() -> PageSections {
+    PageSections::new(
+        vec![
+            (0, "The daemon was stopped in an orderly way."),
+            (
+                1,
+                "It failed, was stopped at once by a second signal, or could not start; systemd starts it again.",
+            ),
+            (
+                2,
+                "The arguments are unusable, or the configuration has errors; systemd does not start it again.",
+            ),
+        ],
+        &[CONFIG, SPOOL, EVIDENCE, SOCKET],
+        &[
+            "gatepost-check(1)",
+            "gatepost-status(1)",
+            "gatepost.toml(5)",
+            "systemctl(1)",
+            "systemd.socket(5)",
+        ],
+    )
+}
+
+fn check() -> PageSections {
+    PageSections::new(
+        vec![
+            (
+                0,
+                "There is no error; with --against, no difference either.",
+            ),
+            (
+                1,
+                "There are errors; with --against, there are differences. Or the output cannot be written.",
+            ),
+            (
+                2,
+                "The arguments are unusable, there is no connector of that name, or the configurations cannot be compared.",
+            ),
+        ],
+        &[CONFIG, SOCKET],
+        &[
+            "gatepost.toml(5)",
+            "gatepost-explain(1)",
+            "gatepost-probe(1)",
+            "gatepost-run(1)",
+            "systemctl(1)",
+        ],
+    )
+}
+
+fn queue(action: &str) -> Option<PageSections> {
+    let list = "A message that was named is not in the queue, no daemon answers, or the output cannot be written.";
+    let change = "No message matches, the order is refused for one, no daemon answers, or the output cannot be written.";
+    let (success, failure) = match action {
+        "" => (
+            "The messages are shown, or the order is carried out.",
+            "No message matches, an order is refused, no daemon answers, or the output cannot be written.",
+        ),
+        "list" => ("The messages are listed.", list),
+        "show" => (
+            "The messages are shown.",
+            "No message matches, no daemon answers, or the output cannot be written.",
+        ),
+        "retry" => (
+            "The messages are being delivered, or will be at once.",
+            change,
+        ),
+        "hold" => ("The messages are held.", change),
+        "release" => ("The messages are released.", change),
+        "remove" => ("The messages are removed.", change),
+        "bounce" => ("The messages are bounced.", change),
+        _ => return None,
+    };
+    let see_also: &[_] = match action {
+        "" => &[
+            "gatepost-queue-list(1)",
+            "gatepost-queue-show(1)",
+            "gatepost-queue-retry(1)",
+            "gatepost-queue-hold(1)",
+            "gatepost-queue-release(1)",
+            "gatepost-queue-remove(1)",
+            "gatepost-queue-bounce(1)",
+            "gatepost-status(1)",
+        ],
+        "list" => &[
+            "gatepost-queue(1)",
+            "gatepost-queue-show(1)",
+            "gatepost-status(1)",
+        ],
+        "hold" => &[
+            "gatepost-queue(1)",
+            "gatepost-queue-list(1)",
+            "gatepost-queue-release(1)",
+        ],
+        "release" => &[
+            "gatepost-queue(1)",
+            "gatepost-queue-list(1)",
+            "gatepost-queue-hold(1)",
+        ],
+        "remove" => &[
+            "gatepost-queue(1)",
+            "gatepost-queue-list(1)",
+            "gatepost-queue-bounce(1)",
+        ],
+        "bounce" => &[
+            "gatepost-queue(1)",
+            "gatepost-queue-list(1)",
+            "gatepost-queue-remove(1)",
+        ],
+        _ => &["gatepost-queue(1)", "gatepost-queue-list(1)"],
+    };
+    Some(PageSections::new(
+        exit(success, failure),
+        &[CONFIG, SOCKET],
+        see_also,
+    ))
+}
+
+fn history(action: &str) -> Option<PageSections> {
+    let no_daemon = "No daemon answers, or the output cannot be written.";
+    let unknown =
+        "The domain is not in the memory, no daemon answers, or the output cannot be written.";
+    let (success, failure, see_also): (_, _, &[_]) = match action {
+        "" => (
+            "The memory is listed, or the domain is forgotten.",
+            unknown,
+            &[
+                "gatepost-history-list(1)",
+                "gatepost-history-forget(1)",
+                "gatepost-explain(1)",
+                "gatepost.toml(5)",
+            ],
+        ),
+        "list" => (
+            "The memory is listed.",
+            unknown,
+            &["gatepost-history(1)", "gatepost-history-forget(1)"],
+        ),
+        "forget" => (
+            "The domain is forgotten, or DNSSEC is.",
+            no_daemon,
+            &[
+                "gatepost-history(1)",
+                "gatepost-history-list(1)",
+                "gatepost-explain(1)",
+            ],
+        ),
+        _ => return None,
+    };
+    Some(PageSections::new(
+        exit(success, failure),
+        &[CONFIG, SOCKET],
+        see_also,
+    ))
+}
+
+fn clients(action: &str) -> Option<PageSections> {
+    let not_held =
+        "The client is not held back, no daemon answers, or the output cannot be written.";
+    let (success, failure, see_also): (_, _, &[_]) = match action {
+        "" => (
+            "The clients are listed or released.",
+            not_held,
+            &[
+                "gatepost-clients-list(1)",
+                "gatepost-clients-release(1)",
+                "gatepost.toml(5)",
+            ],
+        ),
+        "list" => (
+            "The clients are listed, even if there are none.",
+            "No daemon answers, or the output cannot be written.",
+            &["gatepost-clients(1)", "gatepost-clients-release(1)"],
+        ),
+        "release" => (
+            "The client is released.",
+            not_held,
+            &["gatepost-clients(1)", "gatepost-clients-list(1)"],
+        ),
+        _ => return None,
+    };
+    Some(PageSections::new(
+        exit(success, failure),
+        &[CONFIG, SOCKET],
+        see_also,
+    ))
+}
+
+fn evidence(action: &str) -> Option<PageSections> {
+    let unread = "No record matches, a record cannot be read, or the output cannot be written.";
+    let (success, failure, see_also): (_, _, &[_]) = match action {
+        "" => (
+            "The records are shown, or the chain is whole.",
+            "The chain is not whole, no record matches, a record cannot be read, or the output cannot be written.",
+            &[
+                "gatepost-evidence-list(1)",
+                "gatepost-evidence-summary(1)",
+                "gatepost-evidence-verify(1)",
+            ],
+        ),
+        "list" => (
+            "The records are listed.",
+            unread,
+            &[
+                "gatepost-evidence(1)",
+                "gatepost-evidence-summary(1)",
+                "gatepost-evidence-verify(1)",
+            ],
+        ),
+        "summary" => (
+            "The records are counted.",
+            unread,
+            &[
+                "gatepost-evidence(1)",
+                "gatepost-evidence-list(1)",
+                "gatepost-evidence-verify(1)",
+            ],
+        ),
+        "verify" => (
+            "The chain is whole, and has each expected head.",
+            "The chain is not whole, a record cannot be read, or the output cannot be written.",
+            &[
+                "gatepost-evidence(1)",
+                "gatepost-evidence-list(1)",
+                "gatepost-evidence-summary(1)",
+            ],
+        ),
+        _ => return None,
+    };
+    Some(PageSections::new(
+        exit(success, failure),
+        &[CONFIG, EVIDENCE],
+        see_also,
+    ))
+}
+
+fn sendmail() -> PageSections {
+    PageSections::new(
+        vec![
+            (
+                0,
+                "The message is accepted for all recipients, or the queue command is carried out.",
+            ),
+            (
+                1,
+                "With -q, a message cannot be retried; with -bp, the output cannot be written.",
+            ),
+            (64, "The arguments are unusable."),
+            (65, "The message is unusable."),
+            (67, "A recipient is rejected."),
+            (69, "The message is rejected."),
+            (71, "The system reports an error."),
+            (74, "The message cannot be read."),
+            (75, "Try again later: the relay is down or busy."),
+            (78, "The configuration has errors."),
+        ],
+        &[CONFIG, SOCKET],
+        &[
+            "gatepost-queue(1)",
+            "gatepost-run(1)",
+            "gatepost.toml(5)",
+            "sendmail(1)",
+        ],
+    )
+}
