@@ -7,6 +7,7 @@
 mod admin_client;
 mod check;
 mod clients;
+mod connector_name;
 mod demo;
 mod evidence;
 mod explain;

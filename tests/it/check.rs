@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Output;
 
 use assert_cmd::Command;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
@@ -56,7 +57,7 @@ fn the_sample_is_shown_as_meant() {
     assert_eq!(output.status.code(), Some(0), "{}", err(&output));
     let shown = out(&output);
     for said in [
-        "Relay relay.example.com\n  postmaster postmaster@example.com",
+        "Relay relay.example.com\n  postmaster    postmaster@example.com",
         "127.0.0.1:2526",
         "implicit, from the first byte",
         "clients in 127.0.0.1/32 may send to any domain",
@@ -205,5 +206,331 @@ fn a_warning_about_a_key_is_said_once_with_every_place() {
     assert!(
         said.contains("gatepost.toml:6:7: ") && said.contains("(also named at 16:14, 22:14)"),
         "{said}"
+    );
+}
+
+/// A partner with an exception, one with a subdomain of its own, and domains of ours.
+const PARTNERS: &str = r#"
+[relay]
+networks = ["127.0.0.1/32"]
+domains = ["example.com"]
+
+[queue]
+retry = ["1m", "1h"]
+
+[[connector]]
+name = "hospital"
+domains = ["hospital.example", "*.hospital.example"]
+names = ["mx1.hospital.example", "mx2.hospital.example"]
+[connector.outbound]
+tls = "forced"
+verify = "name"
+downgrade = "refuse"
+exception = { tls = "opportunistic", until = "2099-12-31", reason = "new gateway" }
+[connector.inbound]
+tls = "forced"
+networks = ["192.0.2.0/24"]
+
+[[connector]]
+name = "laboratory"
+domains = ["lab.hospital.example"]
+[connector.outbound]
+tls = "forced"
+verify = "name"
+discover = []
+
+[[connector]]
+name = "mailboxes"
+domains = ["example.com"]
+[connector.outbound]
+route = ["10.0.0.5:25"]
+"#;
+
+/// Runs `check` in a folder with the development certificates and [`PARTNERS`].
+fn check_partners(arguments: &[&str]) -> (Option<i32>, String, String) {
+    let (folder, file) = folder("relay.pem", "relay.key");
+    let text = fs::read_to_string(&file).expect("our own file") + PARTNERS;
+    fs::write(&file, text).expect("our own file");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_gatepost"));
+    command
+        .current_dir(folder.path())
+        .args(["check", "--config", "gatepost.toml"])
+        .args(arguments);
+    let output = command.output().expect("gatepost runs");
+    (output.status.code(), out(&output), err(&output))
+}
+
+/// A connector is shown with every effective value and the line that it comes from, its demands in
+/// words, its exception with its end, and what applies to each of its domains.
+#[test]
+fn one_connector_is_shown_with_the_place_of_each_value() {
+    let (status, shown, errors) = check_partners(&["--connector", "hospital"]);
+    assert_eq!((status, errors.as_str()), (Some(0), ""));
+    assert_eq!(
+        shown,
+        r#"Connector hospital, gatepost.toml:19
+  line 21  domains = ["hospital.example", "*.hospital.example"]
+  line 22  names = ["mx1.hospital.example", "mx2.hospital.example"]
+  default  trust = "webpki"
+  default  pins = []
+
+Mail to them: TLS opportunistic
+  EXCEPTION: TLS opportunistic until 2099-12-31 (new gateway)
+  afterwards: TLS forced,
+              certificate for mx1.hospital.example or mx2.hospital.example,
+              trusted by webpki (Mozilla's roots)
+  default  route = "mx"
+  default  port = 25
+  line 24  tls = "forced"
+  line 25  verify = "name"
+  default  min_version = "1.2"
+  default  discover = ["dane", "mta-sts"]
+  line 26  downgrade = "refuse"
+  line 27  exception = { tls = "opportunistic", until = "2099-12-31",
+                       reason = "new gateway" }
+  default  on_failure = "defer"
+  default  groups = "post-quantum"
+  default  min_strength = "classical"
+  default  connections = 20
+  default  messages_per_connection = 100
+  not set  client_certificate, client_key
+  means    by MX; raised by DANE and MTA-STS; forced once they have used TLS;
+           if not met: defer and retry
+
+Mail from them: TLS forced, any certificate
+  line 29  tls = "forced"
+  default  verify = "none"
+  default  min_version = "1.2"
+  line 30  networks = ["192.0.2.0/24"]
+  default  relay = false
+  means    only from these networks; may send to [relay] domains
+
+Domains
+  hospital.example
+    senders     clients in [relay] networks may send to them
+    see         gatepost explain hospital.example
+  *.hospital.example
+    senders     clients in [relay] networks may send to them
+    not         lab.hospital.example (connector laboratory)
+"#
+    );
+}
+
+/// Names that a certificate must carry follow from the domain where the connector has no `names`; a
+/// built-in connector has no line.
+#[test]
+fn a_connector_without_names_expects_those_of_its_domain() {
+    let (status, shown, _) = check_partners(&["--connector", "laboratory"]);
+    assert_eq!(status, Some(0));
+    assert!(
+        shown.contains(
+            "to them     certificate for lab.hospital.example or *.lab.hospital.example\n"
+        ),
+        "{shown}"
+    );
+    assert!(
+        shown.contains("DANE and MTA-STS are not looked up"),
+        "{shown}"
+    );
+    assert!(!shown.contains("EXCEPTION"), "{shown}");
+    let (status, shown, _) = check_partners(&["--connector", "default"]);
+    assert_eq!(status, Some(0));
+    assert!(
+        shown.starts_with("Connector default (built in)\n  default  domains = [\"*\"]\n"),
+        "{shown}"
+    );
+    assert!(
+        !shown.contains("line "),
+        "nothing of it is written: {shown}"
+    );
+}
+
+/// A name that no connector has ends with 2 and leads to the nearest one; nothing is shown,
+/// whatever the form.
+#[test]
+fn an_unknown_connector_leads_to_the_nearest_name() {
+    for arguments in [
+        &["--connector", "hopsital"][..],
+        &["--connector", "hopsital", "--json"],
+    ] {
+        let (status, shown, errors) = check_partners(arguments);
+        assert_eq!((status, shown.as_str()), (Some(2), ""));
+        assert_eq!(
+            errors,
+            "gatepost check: there is no connector \"hopsital\"; did you mean \"hospital\"? (there are: hospital, \
+             laboratory, mailboxes, default)\n"
+        );
+    }
+    assert_eq!(
+        check_partners(&["--connector", "hospital", "--against"]).0,
+        Some(2),
+        "they exclude each other"
+    );
+}
+
+/// Queue, limits, timeouts, DNS and trust are shown as they are meant, and no line is wider than 80
+/// columns.
+#[test]
+fn tables_are_shown_as_meant_within_80_columns() {
+    let (status, shown, _) = check_partners(&[]);
+    assert_eq!(status, Some(0));
+    let from = shown.find("Queue\n").expect("a section");
+    let to = shown.find("TLS reports").expect("a section");
+    assert_eq!(
+        &shown[from..to],
+        "\
+Queue
+  retry         after 1m, 1h; then every 1h
+  bounce        after 5d
+  reports       of a delay after 4h; gathered for 30s;
+                digest for the postmaster after 1h
+
+Limits
+  message       50MiB; 1000 recipients; 100 Received fields
+  sessions      4000 at the same time; 100 of one client; 500 of one network;
+                400 reserved for [relay] networks; 421 after 20 bad commands
+  per minute    120 connections of one client; 600 messages; 6000 recipients;
+                240 TLS handshakes
+  memory        128MiB for the recipients of open transactions;
+                512KiB of one session
+  deliveries    2000 at the same time; 30m each
+  reports       600 a minute; 60 to one domain
+
+Timeouts
+  inbound       command 5m; at least 1KiB a second;
+                session without a message 30m
+  outbound      connection 30s; reply 5m; reply to the final dot 10m
+  both          TLS handshake 30s; block of a message 3m
+  stop          running deliveries 30s
+
+DNS
+  servers       those of /etc/resolv.conf
+  DNSSEC        validated here; with the root zone's keys
+
+"
+    );
+    assert!(
+        shown.contains("  trust         webpki (Mozilla's roots); TLS 1.2 and 1.3\n"),
+        "{shown}"
+    );
+    let sample = out(&gatepost(&["check", "--config", "config/gatepost.toml"]));
+    for line in shown.lines().chain(sample.lines()) {
+        assert!(line.chars().count() <= 80, "{line}");
+    }
+}
+
+/// The JSON document has everything that the text says, under the names of the configuration and of
+/// other documents.
+#[test]
+fn one_json_document_has_everything() {
+    let (status, shown, errors) = check_partners(&["--json"]);
+    assert_eq!((status, errors.as_str()), (Some(0), ""));
+    let document: Value = serde_json::from_str(&shown).expect("one document");
+    assert_eq!(
+        (&document["ok"], &document["errors"]),
+        (&json!(true), &json!([]))
+    );
+    assert_eq!(document["sha256"].as_str().map(str::len), Some(64));
+    for (pointer, value) in [
+        ("/hostname", json!("relay.example.com")),
+        ("/queue/retry", json!(["1m", "1h"])),
+        ("/queue/expire", json!("5d")),
+        ("/limits/message_size", json!(52_428_800)),
+        ("/timeouts/final_reply", json!("10m")),
+        (
+            "/dns",
+            json!({"servers": [], "dnssec": "validate", "trust_anchor": null}),
+        ),
+        ("/tls/trust", json!("webpki")),
+        ("/admin/http", json!("127.0.0.1:9025")),
+        ("/relay/domains", json!(["example.com"])),
+        ("/listeners/0/name", json!("mx")),
+        ("/listeners/0/addresses", json!(["127.0.0.1:2525"])),
+        ("/listeners/0/client_certificate", json!(true)),
+        ("/certificates/0/place", json!("relay.pem")),
+        ("/connectors/0/outbound/tls", json!("forced")),
+        ("/connectors/0/outbound/client_key", json!(null)),
+        ("/connectors/0/exception/holds", json!(true)),
+        ("/connectors/0/outbound/demand", json!("TLS opportunistic")),
+        ("/connectors/1/after_exception", json!(null)),
+        ("/connectors/0/written/outbound.tls/line", json!(24)),
+        ("/connectors/0/written/outbound.on_failure", json!(null)),
+        (
+            "/connectors/0/domains/1/others",
+            json!([{"name": "laboratory", "pattern": "lab.hospital.example"}]),
+        ),
+        ("/connectors/3/built_in", json!(true)),
+    ] {
+        assert_eq!(
+            document.pointer(pointer).unwrap_or(&json!(null)),
+            &value,
+            "{pointer}"
+        );
+    }
+    assert!(
+        document
+            .pointer("/certificates/0/days_left")
+            .is_some_and(Value::is_i64),
+        "{document:#}"
+    );
+    let (_, one, _) = check_partners(&["--json", "--connector", "hospital"]);
+    let one: Value = serde_json::from_str(&one).expect("one document");
+    assert_eq!(one["connector"], document["connectors"][0]);
+    assert!(one.get("queue").is_none(), "{one:#}");
+}
+
+/// Errors are in the JSON document with their place and remedy; nothing is shown beside it, and no
+/// configuration in it.
+#[test]
+fn errors_are_in_the_json_document() {
+    let output = gatepost(&[
+        "check",
+        "--json",
+        "--config",
+        "tests/it/config_faults/everything_at_once.toml",
+    ]);
+    assert_eq!(
+        (output.status.code(), err(&output)),
+        (Some(1), String::new())
+    );
+    let document: Value = serde_json::from_str(&out(&output)).expect("one document");
+    let errors = document["errors"].as_array().expect("a list");
+    assert_eq!((errors.len(), &document["ok"]), (16, &json!(false)));
+    let file = "tests/it/config_faults/everything_at_once.toml";
+    let first = &errors[0];
+    assert_eq!(
+        (&first["file"], &first["line"], &first["column"]),
+        (&json!(file), &json!(2), &json!(12))
+    );
+    for key in ["message", "remedy"] {
+        assert!(
+            first[key].as_str().is_some_and(|text| !text.is_empty()),
+            "{first:#}"
+        );
+    }
+    assert!(
+        document.get("connectors").is_none() && document.get("queue").is_none(),
+        "{document:#}"
+    );
+}
+
+/// Warnings are in the JSON document too, and the exit status stays 0.
+#[test]
+fn warnings_are_in_the_json_document() {
+    let (folder, file) = folder("relay.pem", "relay.key");
+    fs::set_permissions(
+        folder.path().join("relay.key"),
+        fs::Permissions::from_mode(0o644),
+    )
+    .expect("our own file");
+    let output = gatepost(&["check", "--json", "--config", &file.to_string_lossy()]);
+    assert_eq!(
+        (output.status.code(), err(&output)),
+        (Some(0), String::new())
+    );
+    let document: Value = serde_json::from_str(&out(&output)).expect("one document");
+    assert_eq!(
+        (&document["warnings"][0]["line"], &document["ok"]),
+        (&json!(6), &json!(true))
     );
 }

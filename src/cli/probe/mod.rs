@@ -18,8 +18,8 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 
 use super::explain::ask_daemon;
-use super::{ConfigFile, runtime, show, show_faults};
-use crate::config::{self, Connector, OutboundConfig, default_connector};
+use super::{ConfigFile, connector_name, runtime, show, show_faults};
+use crate::config::{self, Connector, OutboundConfig};
 use crate::discovery::Discovery;
 use crate::explain::{DaemonPolicies, RememberedTls, Sources, policy_domains};
 use crate::policy::connector::exception;
@@ -128,7 +128,7 @@ pub(super) fn run(arguments: &ProbeArguments) -> ExitCode {
     let connector = match arguments
         .connector
         .as_deref()
-        .map(|name| connector_by_name(&config, name))
+        .map(|name| connector_name::find(&config, name))
         .transpose()
     {
         Ok(connector) => connector,
@@ -157,25 +157,6 @@ pub(super) fn run(arguments: &ProbeArguments) -> ExitCode {
     // The program must not wait for lookups that are still running.
     runtime.shutdown_background();
     status
-}
-
-/// Returns the connector with a name, or an error that lists all names.
-fn connector_by_name(config: &config::Config, name: &str) -> Result<Arc<Connector>, String> {
-    let built_in = default_connector(&config.tls.trust);
-    let mut all = config.connectors.iter().chain([&built_in]);
-    if let Some(connector) = all.find(|connector| connector.name == name) {
-        return Ok(Arc::clone(connector));
-    }
-    let names: Vec<_> = config
-        .connectors
-        .iter()
-        .chain([&built_in])
-        .map(|connector| connector.name.as_str())
-        .collect();
-    Err(format!(
-        "there is no connector \"{name}\"; there are: {}",
-        names.join(", ")
-    ))
 }
 
 /// Probes one domain and prints the result.

@@ -197,7 +197,7 @@ fn another_file_can_be_compared_with_and_what_cannot_ends_with_2() {
             &["--against", "--socket", "/nonexistent/sock"],
             "no running Gatepost answers on /nonexistent/sock",
         ),
-        (&other, &["--json"], "--against"),
+        (&other, &["--socket", "s"], "--against"),
         (
             &other,
             &["--against", old, "--socket", "s"],

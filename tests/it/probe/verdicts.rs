@@ -355,7 +355,7 @@ async fn the_demands_of_another_connector_can_be_tried() {
     answer.ends(2);
     assert_eq!(
         answer.err,
-        "gatepost probe: there is no connector \"strikt\"; there are: lax, strict, default\n"
+        "gatepost probe: there is no connector \"strikt\"; did you mean \"strict\"? (there are: lax, strict, default)\n"
     );
 }
 

@@ -1,0 +1,69 @@
+//! Reads a configuration and every file that it names.
+
+use std::path::Path;
+
+use jiff::Timestamp;
+
+use crate::config::{self, Config, Connector, Fault};
+use crate::net::dns::Dns;
+use crate::net::tls_io::{IdentitySummary, TlsMaterial};
+use crate::policy::connector::ended_exception;
+use crate::relay::tlsrpt::Submitter;
+
+/// A configuration, and what the files that it names contain.
+pub(super) struct LoadedConfig {
+    pub(super) config: Config,
+    pub(super) identities: Vec<IdentitySummary>,
+    pub(super) submitter: Submitter,
+    pub(super) warnings: Vec<Fault>,
+}
+
+/// Reads a configuration and the files that it names.
+pub(super) fn load(file: &Path) -> Result<LoadedConfig, Vec<Fault>> {
+    let (config, mut warnings) = config::read(file)?;
+    let dns = Dns::new(&config.dns).map_err(|error| error.fault(&config.dns));
+    let loaded = (
+        TlsMaterial::load(&config),
+        dns,
+        Submitter::load(&config.tlsrpt),
+    );
+    let ((material, material_warnings), (submitter, submitter_warnings)) = match loaded {
+        (Ok(material), Ok(_), Ok(submitter)) => (material, submitter),
+        (material, dns, submitter) => {
+            let faults = material
+                .err()
+                .into_iter()
+                .flatten()
+                .chain(dns.err())
+                .chain(submitter.err());
+            return Err(faults.collect());
+        }
+    };
+    warnings.extend(material_warnings.into_iter().chain(submitter_warnings));
+    let now = Timestamp::now();
+    warnings.extend(
+        config
+            .connectors
+            .iter()
+            .filter_map(|connector| ended_exception_warning(connector, now)),
+    );
+    let warnings = config::merge_warnings(warnings);
+    Ok(LoadedConfig {
+        identities: material.identities(),
+        config,
+        submitter,
+        warnings,
+    })
+}
+
+/// Returns a warning if the connector has an exception that has ended.
+fn ended_exception_warning(connector: &Connector, now: Timestamp) -> Option<Fault> {
+    ended_exception(connector, now).map(|exception| Fault {
+        location: exception.location.clone(),
+        message: format!(
+            "the exception of the connector \"{}\" ended on {} ({})",
+            connector.name, exception.until, exception.reason
+        ),
+        remedy: "The connector's own demand is in force again. Remove the exception, or set a later day.".to_owned(),
+    })
+}

@@ -1,0 +1,240 @@
+//! A connector's rules in words.
+
+use std::fmt::Display;
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+
+use crate::config::{
+    Connector, OnDowngrade, OnFailure, Publication, Route, TlsDemand, TlsException, TrustSource,
+    VerifyWanted,
+};
+use crate::policy::connector::exception;
+use crate::policy::tls::{Strength, TlsVersion};
+
+/// Returns the items with commas between them, or `none`.
+pub(super) fn listed<T: Display>(items: &[T], none: &str) -> String {
+    if items.is_empty() {
+        return none.to_owned();
+    }
+    items
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+/// Returns the rules for mail to the connector's domains, in parts.
+pub(super) fn outbound(connector: &Connector, now: Timestamp) -> Vec<String> {
+    let outbound = &connector.outbound;
+    let mut parts = vec![route(&outbound.route)];
+    parts.extend(demand(
+        connector,
+        outbound.tls,
+        default_name(&outbound.route),
+    ));
+    parts.extend(other_layers(connector));
+    parts.extend(
+        outbound
+            .exception
+            .as_ref()
+            .map(|found| exception_text(found, now)),
+    );
+    if let Some(files) = &outbound.client_identity {
+        parts.push(format!("we show {}", files.certificate.value.display()));
+    }
+    parts.extend(on_failure(connector));
+    let (connections, messages) = (outbound.connections, outbound.messages_per_connection);
+    parts.push(format!(
+        "{connections} connections, {messages} messages each"
+    ));
+    parts
+}
+
+/// Returns the rules for mail from the connector's domains, in parts.
+pub(super) fn inbound(connector: &Connector) -> Vec<String> {
+    let mut parts = inbound_demand(connector);
+    if !connector.inbound.networks.is_empty() {
+        parts.push(format!(
+            "only from {}",
+            listed(&connector.inbound.networks, "no network")
+        ));
+    }
+    if connector.inbound.relay {
+        parts.push("may relay to any domain".to_owned());
+    }
+    parts
+}
+
+/// Returns the demand on mail to the connector's domains, in parts. An exception replaces it while
+/// it is in force.
+pub(super) fn outbound_demand(connector: &Connector, now: Timestamp) -> Vec<String> {
+    let demanded =
+        exception(connector, now).map_or(connector.outbound.tls, |exception| exception.tls);
+    demand(connector, demanded, default_name(&connector.outbound.route))
+}
+
+/// Returns the connector's own demand on mail to its domains, in parts; `None` if it is in force,
+/// because no exception is.
+pub(super) fn demand_after_exception(connector: &Connector, now: Timestamp) -> Option<Vec<String>> {
+    exception(connector, now)?;
+    Some(demand(
+        connector,
+        connector.outbound.tls,
+        default_name(&connector.outbound.route),
+    ))
+}
+
+/// Returns the demand on mail from the connector's domains, in parts.
+pub(super) fn inbound_demand(connector: &Connector) -> Vec<String> {
+    // The configuration requires `names` for an inbound `verify = "name"`: the default name is
+    // never used.
+    demand(connector, connector.inbound.tls, "no name")
+}
+
+/// Returns the next hop.
+pub(super) fn route(route: &Route) -> String {
+    match route {
+        Route::Mx { port: 25 } => "by MX".to_owned(),
+        Route::Mx { port } => format!("by MX, port {port}"),
+        Route::SmartHosts(hosts) => {
+            format!(
+                "by {}",
+                hosts
+                    .iter()
+                    .map(ToString::to_string)
+                    .collect::<Vec<_>>()
+                    .join(", then ")
+            )
+        }
+    }
+}
+
+/// Returns the names that count if the connector has no `names`.
+pub(super) fn default_name(route: &Route) -> &'static str {
+    match route {
+        Route::Mx { .. } => "the recipient domain or *. of it",
+        Route::SmartHosts(_) => "the smart host's own name",
+    }
+}
+
+/// Returns the connector's demand in one direction, in parts. `default_name` describes the names
+/// that count if the connector has no `names`.
+fn demand(connector: &Connector, demand: TlsDemand, default_name: &str) -> Vec<String> {
+    let (min_version, verify) = match demand {
+        TlsDemand::Off => return vec!["TLS off".to_owned()],
+        TlsDemand::Opportunistic => return vec!["TLS opportunistic".to_owned()],
+        TlsDemand::Forced {
+            min_version,
+            verify,
+        } => (min_version, verify),
+    };
+    let mut parts = vec![match min_version {
+        TlsVersion::V1_2 => "TLS forced".to_owned(),
+        TlsVersion::V1_3 => "TLS forced, 1.3".to_owned(),
+    }];
+    match verify {
+        VerifyWanted::None => parts.push("any certificate".to_owned()),
+        VerifyWanted::Chain => parts.push(format!(
+            "certificate trusted by {}",
+            trust(&connector.trust.value)
+        )),
+        VerifyWanted::Name => {
+            let names = connector
+                .names
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+                .join(" or ");
+            parts.push(format!(
+                "certificate for {}",
+                if names.is_empty() {
+                    default_name
+                } else {
+                    &names
+                }
+            ));
+            parts.push(format!("trusted by {}", trust(&connector.trust.value)));
+        }
+        VerifyWanted::Dane => {
+            parts.push("certificate that matches the TLSA records (DANE)".to_owned())
+        }
+        VerifyWanted::Pin => parts.extend(connector.pins.iter().map(|pin| format!("key {pin}"))),
+    }
+    parts
+}
+
+/// Returns the other layers and settings that change the connector's outbound demand: key exchange,
+/// published policies and downgrade memory.
+pub(super) fn other_layers(connector: &Connector) -> Vec<String> {
+    let outbound = &connector.outbound;
+    let mut parts = Vec::new();
+    match (outbound.groups, outbound.min_strength) {
+        (_, Strength::PostQuantum) => parts.push("post-quantum key exchange required".to_owned()),
+        (Strength::Classical, Strength::Classical) => {
+            parts.push("classical key exchange only".to_owned())
+        }
+        (Strength::PostQuantum, Strength::Classical) => {}
+    }
+    let published: Vec<_> = outbound
+        .discover
+        .iter()
+        .map(|publication| match publication {
+            Publication::Dane => "DANE",
+            Publication::MtaSts => "MTA-STS",
+        })
+        .collect();
+    match (published.is_empty(), outbound.tls) {
+        (true, TlsDemand::Off) => {}
+        (true, TlsDemand::Opportunistic | TlsDemand::Forced { .. }) => {
+            parts.push("DANE and MTA-STS are not looked up".to_owned());
+        }
+        (false, _) => parts.push(format!("raised by {}", published.join(" and "))),
+    }
+    match outbound.downgrade {
+        OnDowngrade::Warn => {}
+        OnDowngrade::Allow => parts.push("no warning of a downgrade".to_owned()),
+        OnDowngrade::Refuse => parts.push("forced once they have used TLS".to_owned()),
+    }
+    parts
+}
+
+/// Returns the fate of mail whose demand is not met; `None` if the connector itself demands
+/// nothing.
+pub(super) fn on_failure(connector: &Connector) -> Option<String> {
+    let fate = match connector.outbound.on_failure {
+        OnFailure::Defer => "if not met: defer and retry",
+        OnFailure::Hold => "if not met: hold until an operator decides",
+        OnFailure::Bounce => "if not met: bounce at once",
+    };
+    matches!(connector.outbound.tls, TlsDemand::Forced { .. }).then(|| fate.to_owned())
+}
+
+/// Returns an exception with its end.
+pub(super) fn exception_text(exception: &TlsException, now: Timestamp) -> String {
+    let TlsException {
+        tls,
+        until,
+        reason,
+        location: _,
+    } = exception;
+    let level = match tls {
+        TlsDemand::Off => "off",
+        TlsDemand::Opportunistic => "opportunistic",
+        TlsDemand::Forced { .. } => "forced, any certificate",
+    };
+    if now.to_zoned_datetime(TimeZone::UTC).date() <= *until {
+        format!("EXCEPTION: TLS {level} until {until} ({reason})")
+    } else {
+        format!("the exception ended on {until} ({reason})")
+    }
+}
+
+/// Returns the trust anchors.
+pub(super) fn trust(trust: &TrustSource) -> String {
+    match trust {
+        TrustSource::Webpki => "webpki (Mozilla's roots)".to_owned(),
+        TrustSource::System => "the system's roots".to_owned(),
+        TrustSource::File(file) => file.display().to_string(),
+    }
+}
