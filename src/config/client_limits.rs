@@ -1,9 +1,8 @@
 //! The part of `[limits]` that concerns clients: seats, rates by client and network, and memory.
 
-use super::location::FaultList;
+use super::fault_list::FaultList;
 use super::reader::{Field, TableReader, TomlValue};
 use super::values::count;
-use super::{Config, ListenerConfig};
 
 /// The highest value of each count.
 pub(super) const COUNT_MAX: u32 = 1_000_000;
@@ -112,24 +111,6 @@ impl ClientLimits {
     #[must_use]
     pub fn per_network_and_minute(&self, rate: Rate) -> u32 {
         self.per_minute(rate).saturating_mul(NETWORK_FACTOR)
-    }
-}
-
-impl Config {
-    /// The most concurrent sessions of strangers at a listener. The default is three quarters of
-    /// the unreserved seats if there are other listeners, so that none of them can use all seats.
-    #[must_use]
-    pub fn seats(&self, listener: &ListenerConfig) -> usize {
-        let limits = &self.limits.clients;
-        let public = limits
-            .connections
-            .saturating_sub(limits.connections_reserved);
-        let default = if self.listeners.len() > 1 {
-            (public * 3).div_ceil(4)
-        } else {
-            public
-        };
-        listener.connections.unwrap_or(default).min(public)
     }
 }
 

@@ -2,15 +2,17 @@
 
 use std::net::SocketAddr;
 
-use super::connector_toml::{ConnectorToml, InboundToml, OutboundToml, RouteToml, TlsLevel};
+use super::connector_toml::{ConnectorToml, InboundToml, OutboundToml, RouteToml};
+use super::fault_list::FaultList;
 use super::hosts::covers_everything;
-use super::location::FaultList;
 use super::reader::Field;
 use super::rules::{bind_address, reject_duplicates};
+use super::settings::ListenAddress;
 use super::spelling::shorten;
+use super::tls_level::TlsLevel;
 use super::tls_toml::{ListenerToml, TlsToml};
-use super::{ListenAddress, Located, Publication, TrustSource, VerifyWanted};
-use crate::policy::connector::DEFAULT_NAME;
+use crate::policy::connector::{DEFAULT_NAME, Publication, TrustSource, VerifyWanted};
+use crate::policy::location::Located;
 use crate::policy::tls::{NamePattern, Strength, TlsVersion};
 use crate::smtp::address::Host;
 

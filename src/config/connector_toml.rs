@@ -6,20 +6,23 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::exception_toml::ExceptionToml;
+use super::fault_list::FaultList;
 use super::hosts::{domain_pattern, name_pattern, network, smart_host};
-use super::location::FaultList;
 use super::reader::{Field, TableReader, TomlValue};
+use super::settings::TlsConfig;
 use super::spelling::shorten;
+use super::tls_level::TlsLevel;
 use super::tls_toml::identity;
 use super::values::{
     boolean, choice, count, full_list, label, list, pin, port, text, trust, version,
+    without_locations,
 };
-use super::{
-    Connector, DomainPattern, IdentityFiles, InboundConfig, Located, Location, OnDowngrade,
-    OnFailure, OutboundConfig, Publication, Route, SmartHost, TlsConfig, TlsDemand, TrustSource,
-    VerifyWanted, without_locations,
+use crate::policy::connector::{
+    CONNECTIONS, Connector, DomainPattern, EVERYTHING, IdentityFiles, InboundConfig,
+    MESSAGES_PER_CONNECTION, MX_PORT, OnDowngrade, OnFailure, OutboundConfig, Publication, Route,
+    SmartHost, TlsDemand, TrustSource, VerifyWanted,
 };
-use crate::policy::connector::{CONNECTIONS, EVERYTHING, MESSAGES_PER_CONNECTION, MX_PORT};
+use crate::policy::location::{Located, Location};
 use crate::policy::tls::{NamePattern, Pin, Strength, TlsVersion};
 
 const COUNT_MAX: u32 = 1_000_000;
@@ -37,14 +40,6 @@ const STRENGTHS: [(&str, Strength); 2] = [
     ("post-quantum", Strength::PostQuantum),
     ("classical", Strength::Classical),
 ];
-
-/// `tls` of a direction, as written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum TlsLevel {
-    Off,
-    Opportunistic,
-    Forced,
-}
 
 /// `route`, as written.
 #[derive(Debug, Clone)]
@@ -158,16 +153,11 @@ impl ConnectorToml {
 
 impl OutboundToml {
     fn read(mut table: TableReader<'_>, faults: &mut FaultList<'_>) -> Self {
-        let levels = [
-            ("off", TlsLevel::Off),
-            ("opportunistic", TlsLevel::Opportunistic),
-            ("forced", TlsLevel::Forced),
-        ];
         let written = Self {
             route: table.read(faults, "route", route),
             port: table.read(faults, "port", port),
             tls: table.read(faults, "tls", |value, faults| {
-                choice(value, faults, &levels)
+                choice(value, faults, &TlsLevel::OUTBOUND)
             }),
             verify: table.read(faults, "verify", |value, faults| {
                 choice(
@@ -256,14 +246,10 @@ impl OutboundToml {
 
 impl InboundToml {
     fn read(mut table: TableReader<'_>, faults: &mut FaultList<'_>) -> Self {
-        let levels = [
-            ("opportunistic", TlsLevel::Opportunistic),
-            ("forced", TlsLevel::Forced),
-        ];
         let written = Self {
             location: table.location().clone(),
             tls: table.read(faults, "tls", |value, faults| {
-                choice(value, faults, &levels)
+                choice(value, faults, &TlsLevel::INBOUND)
             }),
             verify: table.read(faults, "verify", |value, faults| {
                 choice(value, faults, &VERIFY)

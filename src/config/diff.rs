@@ -8,11 +8,14 @@ use std::fmt::Display;
 use std::time::Duration;
 
 use super::setting::SettingValue;
-use super::{
-    AdminHttp, AdminSocket, Config, Connector, DnsConfig, Dnssec, EvidencePath, IdentityFiles,
-    InboundConfig, Limits, ListenerConfig, ListenerTls, LogFormat, OnDowngrade, OnFailure,
-    OutboundConfig, Publication, QueueConfig, Route, SendReports, Timeouts, TlsConfig, TlsDemand,
-    TlsrptConfig, TrustAnchor, TrustSource, VerifyWanted, WarnAfter,
+use super::settings::{
+    AdminHttp, AdminSocket, Config, DnsConfig, Dnssec, EvidencePath, Limits, ListenerConfig,
+    ListenerTls, LogFormat, QueueConfig, SendReports, Timeouts, TlsConfig, TlsrptConfig,
+    TrustAnchor, WarnAfter,
+};
+use crate::policy::connector::{
+    Connector, IdentityFiles, InboundConfig, OnDowngrade, OnFailure, OutboundConfig, Publication,
+    Route, TlsDemand, TrustSource, VerifyWanted,
 };
 use crate::policy::tls::TlsVersion;
 

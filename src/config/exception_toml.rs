@@ -5,12 +5,13 @@
 use jiff::civil::Date;
 use toml::de::DeValue;
 
-use super::connector_toml::TlsLevel;
-use super::location::FaultList;
+use super::fault_list::FaultList;
 use super::reader::{Field, TableReader, TomlValue, kind_name};
 use super::spelling::shorten;
+use super::tls_level::TlsLevel;
 use super::values::{choice, text};
-use super::{Located, Location, TlsDemand, TlsException, VerifyWanted};
+use crate::policy::connector::{TlsDemand, TlsException, VerifyWanted};
+use crate::policy::location::{Located, Location};
 use crate::policy::tls::TlsVersion;
 
 /// The most characters of a reason. It appears in tables and in the record of each delivery.
@@ -33,13 +34,8 @@ impl ExceptionToml {
             return Field::Absent;
         }
         let location = table.location().clone();
-        let levels = [
-            ("off", TlsLevel::Off),
-            ("opportunistic", TlsLevel::Opportunistic),
-            ("forced", TlsLevel::Forced),
-        ];
         let tls = table.required(faults, "tls", "tls = \"opportunistic\"", |value, faults| {
-            choice(value, faults, &levels)
+            choice(value, faults, &TlsLevel::OUTBOUND)
         });
         let until = table.required(faults, "until", "until = \"2027-01-31\"", date);
         let reason = table.required(

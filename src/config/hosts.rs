@@ -4,11 +4,12 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use ipnet::{IpNet, Ipv4Net};
 
-use super::location::FaultList;
+use super::fault_list::FaultList;
 use super::reader::TomlValue;
+use super::settings::ListenAddress;
 use super::spelling::shorten;
 use super::values::text;
-use super::{DomainPattern, ListenAddress, SmartHost};
+use crate::policy::connector::{DomainPattern, SmartHost};
 use crate::policy::tls::NamePattern;
 use crate::smtp::address::{Domain, Host, Mailbox};
 

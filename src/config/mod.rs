@@ -9,44 +9,39 @@ mod connector_rules;
 mod connector_toml;
 mod diff;
 mod exception_toml;
+mod fault;
+mod fault_list;
 mod hosts;
-mod location;
 mod origin;
 mod parse;
 mod reader;
 mod rules;
 mod setting;
+mod settings;
 mod spelling;
 mod tables;
+mod tls_level;
 mod tls_toml;
 mod tlsrpt;
 mod unknown_keys;
 mod unmeetable;
 mod values;
 
-use std::fmt;
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Duration;
-
-use ipnet::IpNet;
-
-use crate::policy::connector::Connectors;
-use crate::policy::relay_access::RelayRules;
-use crate::policy::tls::{NamePattern, TlsVersion};
-use crate::smtp::address::{Domain, Mailbox};
-
 pub use client_limits::{ClientLimits, Rate, TransactionMemory};
 pub use diff::{
     ChangedKey, KeyValue, Section, changed_keys, connector_section, outbound_settings, sections,
 };
-pub use location::merge_warnings;
+pub use fault::{Fault, merge_warnings};
 pub use origin::KeyLocations;
 pub use parse::{parse, read};
 pub use setting::SettingValue;
+pub use settings::{
+    AdminConfig, AdminHttp, AdminSocket, Config, ConfigSource, DkimKey, DnsConfig, Dnssec,
+    EvidenceConfig, EvidencePath, Limits, ListenAddress, ListenerConfig, ListenerTls, LogConfig,
+    LogFormat, QueueConfig, SendReports, SniIdentity, Timeouts, TlsConfig, TlsrptConfig,
+    TrustAnchor, WarnAfter,
+};
 pub use spelling::nearest_word;
-pub use tlsrpt::{DkimKey, SendReports, TlsrptConfig};
 pub use values::{parse_duration, write_duration, write_size};
 
 pub use crate::policy::connector::{
@@ -56,340 +51,3 @@ pub use crate::policy::connector::{
 };
 pub use crate::policy::location::{Located, Location};
 pub use crate::policy::relay_access::RelayConfig;
-
-/// An error or warning about a configuration: what is wrong, where, and the remedy.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Fault {
-    /// The position.
-    pub location: Location,
-    /// The problem.
-    pub message: String,
-    /// The remedy.
-    pub remedy: String,
-}
-
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}: {}\n    {}",
-            self.location, self.message, self.remedy
-        )
-    }
-}
-
-/// Drops the positions.
-fn without_locations<T>(items: Vec<Located<T>>) -> Vec<T> {
-    items.into_iter().map(|item| item.value).collect()
-}
-
-/// A complete configuration.
-#[derive(Debug, Clone)]
-pub struct Config {
-    /// Our host name: banner, EHLO, Received, Reporting-MTA.
-    pub hostname: Domain,
-    /// The address for mail to `<postmaster>` and for double bounces.
-    pub postmaster: Mailbox,
-    /// The `[tls]` table: our certificates and the default trust.
-    pub tls: TlsConfig,
-    /// The folder of the spool.
-    pub spool: Located<PathBuf>,
-    /// The listeners.
-    pub listeners: Vec<ListenerConfig>,
-    /// The `[relay]` table: the clients and domains that may be relayed for.
-    pub relay: RelayConfig,
-    /// The connectors in the order of the file, without the built-in default.
-    pub connectors: Vec<Arc<Connector>>,
-    /// The `[queue]` table: retry schedule and reports.
-    pub queue: QueueConfig,
-    /// The `[limits]` table.
-    pub limits: Limits,
-    /// The `[timeouts]` table.
-    pub timeouts: Timeouts,
-    /// The `[dns]` table: resolvers and DNSSEC mode.
-    pub dns: DnsConfig,
-    /// The `[evidence]` table: the records for auditors.
-    pub evidence: EvidenceConfig,
-    /// The `[admin]` table: admin socket and HTTP.
-    pub admin: AdminConfig,
-    /// The `[tlsrpt]` table: TLS reports to other domains.
-    pub tlsrpt: TlsrptConfig,
-    /// The `[log]` table.
-    pub log: LogConfig,
-    /// The text that the configuration was read from.
-    pub source: ConfigSource,
-}
-
-impl Config {
-    /// The connectors, indexed, the built-in default among them.
-    #[must_use]
-    pub fn connectors(&self) -> Connectors {
-        Connectors::new(&self.connectors, default_connector(&self.tls.trust))
-    }
-
-    /// The settings that decide on relay access. `connectors` are those of this configuration.
-    #[must_use]
-    pub fn relay_rules<'a>(&'a self, connectors: &'a Connectors) -> RelayRules<'a> {
-        RelayRules {
-            hostname: &self.hostname,
-            postmaster: &self.postmaster,
-            relay: &self.relay,
-            connectors,
-        }
-    }
-}
-
-/// The source of a configuration.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ConfigSource {
-    /// The file. Relative paths start from its folder.
-    pub file: Arc<Path>,
-    /// The text.
-    pub text: Arc<str>,
-    /// The SHA-256 of the text in hexadecimal, for the record.
-    pub digest: String,
-}
-
-/// The `[dns]` table: resolvers and DNSSEC mode.
-#[derive(Debug, Clone)]
-pub struct DnsConfig {
-    /// The resolvers; empty for those of /etc/resolv.conf.
-    pub servers: Vec<Located<SocketAddr>>,
-    /// The DNSSEC mode.
-    pub dnssec: Located<Dnssec>,
-    /// The trust anchor for validation.
-    pub trust_anchor: TrustAnchor,
-}
-
-/// `[dns] dnssec`: the place where DNSSEC is validated.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Dnssec {
-    /// Gatepost validates.
-    Validate,
-    /// Gatepost validates, and a resolver that returns no DNSSEC records makes every answer fail.
-    Require,
-    /// The resolver validates, and its AD bit is trusted. It must be on this machine.
-    TrustResolver,
-    /// Nothing is validated: every answer counts as insecure.
-    Off,
-}
-
-/// `[dns] trust_anchor`: the start of DNSSEC validation.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum TrustAnchor {
-    /// The built-in keys of the root zone.
-    BuiltIn,
-    /// A file of DNSKEY or DS records.
-    File(Located<PathBuf>),
-}
-
-/// The `[tls]` table: our certificates and the default trust.
-#[derive(Debug, Clone)]
-pub struct TlsConfig {
-    /// The default identity. `None` is a fault as soon as a listener offers TLS.
-    pub identity: Option<IdentityFiles>,
-    /// Further identities, chosen by SNI.
-    pub sni: Vec<SniIdentity>,
-    /// The trust anchors for connectors without `trust`.
-    pub trust: Located<TrustSource>,
-    /// The oldest TLS version in both directions.
-    pub min_version: TlsVersion,
-}
-
-/// A `[[tls.sni]]` table.
-#[derive(Debug, Clone)]
-pub struct SniIdentity {
-    /// The host names for which the certificate is used.
-    pub names: Vec<NamePattern>,
-    /// The files.
-    pub files: IdentityFiles,
-}
-
-/// A `[[listener]]` table.
-#[derive(Debug, Clone)]
-pub struct ListenerConfig {
-    /// The name, for logs and errors.
-    pub name: String,
-    /// The addresses.
-    pub addresses: Vec<Located<ListenAddress>>,
-    /// The TLS mode.
-    pub tls: ListenerTls,
-    /// True if clients are asked for a certificate.
-    pub request_client_certificate: bool,
-    /// The load balancers whose PROXY header is believed.
-    pub proxy_protocol: Vec<IpNet>,
-    /// The networks of proxies that are offered XCLIENT.
-    pub xclient: Vec<IpNet>,
-    /// The most concurrent sessions of clients outside `[relay] networks`; `None` for the default.
-    pub connections: Option<usize>,
-}
-
-/// An item of `[[listener]] address`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum ListenAddress {
-    /// An address that Gatepost binds.
-    Bind(SocketAddr),
-    /// `systemd:NAME`: a socket that systemd passes under this name (`FileDescriptorName=`).
-    Systemd(String),
-}
-
-impl fmt::Display for ListenAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Bind(address) => address.fmt(f),
-            Self::Systemd(name) => write!(f, "systemd:{name}"),
-        }
-    }
-}
-
-/// `[[listener]] tls`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ListenerTls {
-    /// No TLS.
-    Off,
-    /// STARTTLS is offered.
-    Opportunistic,
-    /// STARTTLS is required before mail.
-    Forced,
-    /// TLS from the first octet (RFC 8314 §3.3).
-    Implicit,
-}
-
-/// The `[queue]` table.
-#[derive(Debug, Clone)]
-pub struct QueueConfig {
-    /// The intervals of the retry schedule, at least one. The last one repeats.
-    pub retry: Vec<Duration>,
-    /// The age at which a message bounces.
-    pub expire: Duration,
-    /// The age at which the sender gets a delay report.
-    pub warn_after: WarnAfter,
-    /// The time that a report waits for reports on other recipients of its message.
-    pub dsn_gather: Duration,
-    /// The time from a failure of mail with the null sender to the digest for the postmaster.
-    pub postmaster_digest: Duration,
-}
-
-/// `[queue] warn_after`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum WarnAfter {
-    /// `"never"`.
-    Never,
-    /// The age of a message.
-    Age(Duration),
-}
-
-/// The `[limits]` table.
-#[derive(Debug, Clone, Copy)]
-pub struct Limits {
-    /// The most octets in a message.
-    pub message_size: u64,
-    /// The most recipients in a transaction (RFC 5321 §4.5.3.1.8: at least 100).
-    pub recipients: usize,
-    /// The limits for clients, each and together.
-    pub clients: ClientLimits,
-    /// The octets that the recipients of open transactions may use.
-    pub transaction_memory: TransactionMemory,
-    /// The bad commands after which a session ends with 421.
-    pub errors: u32,
-    /// The Received fields at which a message counts as looping (RFC 5321 §6.3).
-    pub received: u32,
-    /// The most concurrent delivery attempts.
-    pub delivery_attempts: u32,
-    /// The longest duration of a delivery attempt.
-    pub delivery_attempt_time: Duration,
-    /// The most reports to senders in a minute.
-    pub dsn_per_minute: u32,
-    /// The most reports in a minute to the senders of one domain.
-    pub dsn_per_minute_per_domain: u32,
-}
-
-/// The `[timeouts]` table. Each limits a whole step (RFC 5321 §4.5.3.2).
-#[derive(Debug, Clone, Copy)]
-pub struct Timeouts {
-    /// Inbound: the next complete command line.
-    pub command: Duration,
-    /// Both directions: the next block of a message.
-    pub data_block: Duration,
-    /// Inbound: the lowest average rate of a message, in octets per second.
-    pub data_rate: u64,
-    /// Inbound: a session without an accepted message.
-    pub message: Duration,
-    /// Both directions: the whole TLS handshake.
-    pub handshake: Duration,
-    /// Outbound: the TCP connection to one address.
-    pub connect: Duration,
-    /// Outbound: the reply to greeting, EHLO, MAIL, RCPT, DATA.
-    pub reply: Duration,
-    /// Outbound: the reply to the final dot.
-    pub final_reply: Duration,
-    /// The deliveries that are running at shutdown.
-    pub drain: Duration,
-}
-
-/// The `[evidence]` table: the records for auditors.
-#[derive(Debug, Clone)]
-pub struct EvidenceConfig {
-    /// The folder.
-    pub path: Located<EvidencePath>,
-    /// The retention time, at least a day.
-    pub keep: Duration,
-}
-
-/// `[evidence] path`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum EvidencePath {
-    /// `""`: no evidence is written.
-    Off,
-    /// A folder.
-    Folder(PathBuf),
-}
-
-/// The `[admin]` table.
-#[derive(Debug, Clone)]
-pub struct AdminConfig {
-    /// The socket for the queue commands.
-    pub socket: Located<AdminSocket>,
-    /// The address for monitoring and browsers.
-    pub http: Located<AdminHttp>,
-}
-
-/// `[admin] socket`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum AdminSocket {
-    /// `""`: no socket, so the queue commands cannot connect.
-    Off,
-    /// The path of a unix socket.
-    Path(PathBuf),
-}
-
-/// `[admin] http`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AdminHttp {
-    /// `""`: no metrics and no status page.
-    Off,
-    /// An address for HTTP.
-    Address(SocketAddr),
-}
-
-/// The `[log]` table.
-#[derive(Debug, Clone)]
-pub struct LogConfig {
-    /// The format of log lines.
-    pub format: Located<LogFormat>,
-    /// A filter for tracing.
-    pub level: String,
-}
-
-/// `[log] format`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogFormat {
-    /// The journal under systemd, otherwise text.
-    Auto,
-    /// Lines of text.
-    Text,
-    /// A JSON object in each line.
-    Json,
-    /// The journal's own protocol, with fields.
-    Journald,
-}

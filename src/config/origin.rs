@@ -6,8 +6,9 @@ use std::collections::HashMap;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::location::FaultList;
-use super::{ConfigSource, Location};
+use super::fault_list::FaultList;
+use super::settings::ConfigSource;
+use crate::policy::location::Location;
 
 /// The places of all keys in a configuration file.
 #[derive(Debug, Clone, Default)]
@@ -102,7 +103,7 @@ mod tests {
                     outbound = { tls = \"off\" }\n\
                     [[connector]]\nname = \"two\"\ndomains = [\"two.example\"]\n[connector.outbound]\ntls = \"forced\"\n\
                     exception.tls = \"off\"\nexception.until = \"2027-01-31\"\nexception.reason = \"x\"\n";
-        let (config, _) = super::super::parse(text, Path::new("gatepost.toml")).expect("good");
+        let (config, _) = crate::config::parse(text, Path::new("gatepost.toml")).expect("good");
         let keys = KeyLocations::of(&config.source);
         let place = |title, key| {
             keys.get(title, key)

@@ -8,12 +8,15 @@ use toml::de::DeTable;
 
 use super::connector_rules::check_connectors;
 use super::connector_toml::ConnectorToml;
+use super::fault::Fault;
+use super::fault_list::FaultList;
 use super::hosts::{domain, mailbox};
-use super::location::FaultList;
 use super::reader::{Field, TableReader};
+use super::settings::{Config, ConfigSource};
 use super::tls_toml::{ListenerToml, TlsToml, relay};
 use super::values::path;
-use super::{Config, ConfigSource, Fault, Located, Location, rules, tables, tlsrpt, unmeetable};
+use super::{rules, tables, tlsrpt, unmeetable};
+use crate::policy::location::{Located, Location};
 
 /// The default of `[spool] path`.
 const SPOOL: &str = "/var/spool/gatepost";

@@ -7,10 +7,10 @@
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::location::FaultList;
+use super::fault_list::FaultList;
 use super::spelling::shorten;
 use super::unknown_keys::UnknownKey;
-use super::{Located, Location};
+use crate::policy::location::{Located, Location};
 
 /// A value of the document, with its key.
 pub(super) struct TomlValue<'d> {

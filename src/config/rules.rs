@@ -8,11 +8,12 @@ use std::net::SocketAddr;
 
 use ipnet::IpNet;
 
-use super::location::FaultList;
+use super::fault_list::FaultList;
 use super::reader::Field;
+use super::settings::{ListenAddress, ListenerTls};
 use super::spelling::shorten;
 use super::tls_toml::{ListenerToml, TlsToml};
-use super::{ListenAddress, ListenerTls, Location};
+use crate::policy::location::Location;
 use crate::smtp::address::Domain;
 
 /// Warns of a host name that others cannot look up, or do not accept in EHLO.

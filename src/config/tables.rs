@@ -7,17 +7,17 @@ use std::time::Duration;
 use toml::de::DeValue;
 use tracing_subscriber::EnvFilter;
 
-use super::client_limits::{self, COUNT_MAX};
+use super::client_limits::{self, COUNT_MAX, TransactionMemory};
+use super::fault_list::FaultList;
 use super::hosts::dns_server;
-use super::location::FaultList;
 use super::reader::{Field, TableReader, TomlValue};
+use super::settings::{
+    AdminConfig, AdminHttp, AdminSocket, DnsConfig, Dnssec, EvidenceConfig, EvidencePath, Limits,
+    LogConfig, LogFormat, QueueConfig, Timeouts, TrustAnchor, WarnAfter,
+};
 use super::spelling::{nearest_word, shorten};
 use super::values::{choice, count, duration, full_list, list, path, size, text};
-use super::{
-    AdminConfig, AdminHttp, AdminSocket, DnsConfig, Dnssec, EvidenceConfig, EvidencePath, Limits,
-    Located, LogConfig, LogFormat, QueueConfig, Timeouts, TransactionMemory, TrustAnchor,
-    WarnAfter,
-};
+use crate::policy::location::Located;
 
 /// The default of `[admin] socket`.
 const SOCKET: &str = "/run/gatepost/admin.sock";

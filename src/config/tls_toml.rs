@@ -6,14 +6,16 @@ use std::path::PathBuf;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::client_limits::COUNT_MAX;
+use super::fault_list::FaultList;
 use super::hosts::{covers_everything, domain_pattern, listen_address, name_pattern, network};
-use super::location::FaultList;
 use super::reader::{Field, TableReader};
-use super::values::{boolean, choice, count, full_list, label, list, path, trust, version};
-use super::{
-    DomainPattern, IdentityFiles, ListenAddress, ListenerConfig, ListenerTls, Located, Location,
-    RelayConfig, SniIdentity, TlsConfig, TrustSource, without_locations,
+use super::settings::{ListenAddress, ListenerConfig, ListenerTls, SniIdentity, TlsConfig};
+use super::values::{
+    boolean, choice, count, full_list, label, list, path, trust, version, without_locations,
 };
+use crate::policy::connector::{DomainPattern, IdentityFiles, TrustSource};
+use crate::policy::location::{Located, Location};
+use crate::policy::relay_access::RelayConfig;
 use crate::policy::tls::{NamePattern, TlsVersion};
 
 /// The `[tls]` table, as written.

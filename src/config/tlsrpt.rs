@@ -2,12 +2,13 @@
 
 use std::path::PathBuf;
 
+use super::fault_list::FaultList;
 use super::hosts::{domain, mailbox};
-use super::location::FaultList;
 use super::reader::{Field, TableReader, TomlValue};
+use super::settings::{DkimKey, SendReports, TlsrptConfig};
 use super::spelling::shorten;
 use super::values::{boolean, path, text};
-use super::{Located, Location};
+use crate::policy::location::{Located, Location};
 use crate::smtp::address::{Domain, Mailbox};
 
 /// The most characters of an organization's name.
@@ -15,41 +16,6 @@ const ORGANIZATION_MAX: usize = 200;
 const KEY_REMEDY: &str = "Add dkim_key, the PEM file of the private key, or remove the other keys that begin with dkim_.";
 const SELECTOR_REMEDY: &str =
     "Add dkim_selector: the public key is published at SELECTOR._domainkey.DOMAIN.";
-
-/// The `[tlsrpt]` table.
-#[derive(Debug, Clone)]
-pub struct TlsrptConfig {
-    /// The reporting mode.
-    pub send: Located<SendReports>,
-    /// The name of our organization in reports.
-    pub organization: String,
-    /// The sender of reports, who answers questions about them.
-    pub contact: Mailbox,
-    /// The domain that reports: that of the contact.
-    pub submitter: Domain,
-    /// The DKIM key for reports by mail. Recipients may ignore unsigned reports.
-    pub dkim: Option<DkimKey>,
-}
-
-/// `[tlsrpt] send`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SendReports {
-    /// Nothing is counted or sent.
-    Off,
-    /// Results are counted and reported once a day.
-    Daily,
-}
-
-/// `dkim_domain`, `dkim_selector` and `dkim_key` (RFC 6376).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DkimKey {
-    /// `d=`: the contact's domain, or one above it.
-    pub domain: Domain,
-    /// `s=`: the public key is published at `SELECTOR._domainkey.DOMAIN`.
-    pub selector: Domain,
-    /// The private key, in PEM.
-    pub file: Located<PathBuf>,
-}
 
 /// The `[tlsrpt]` table, as written.
 pub(super) struct TlsrptToml {

@@ -5,9 +5,9 @@
 
 use std::collections::BTreeMap;
 
-use super::Fault;
-use super::Location;
+use super::fault::Fault;
 use super::spelling::nearest_word;
+use crate::policy::location::Location;
 
 /// The most tables that a remedy names.
 const NAMED_MAX: usize = 3;

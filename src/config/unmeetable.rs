@@ -1,12 +1,13 @@
 //! Demands that no host can satisfy under the rest of the configuration, and a minimum version that
 //! leaves opportunistic mail in the clear.
 
-use super::connector_toml::{ConnectorToml, RouteToml, TlsLevel};
-use super::location::FaultList;
+use super::connector_toml::{ConnectorToml, RouteToml};
+use super::fault_list::FaultList;
+use super::settings::{DnsConfig, Dnssec, ListenerTls};
 use super::spelling::shorten;
+use super::tls_level::TlsLevel;
 use super::tls_toml::{ListenerToml, TlsToml};
-use super::{DnsConfig, Dnssec, DomainPattern, ListenerTls, Publication, VerifyWanted};
-use crate::policy::connector::DEFAULT_NAME;
+use crate::policy::connector::{DEFAULT_NAME, DomainPattern, Publication, VerifyWanted};
 use crate::policy::tls::TlsVersion;
 use crate::smtp::address::Host;
 

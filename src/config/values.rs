@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use toml::de::DeValue;
 
-use super::location::FaultList;
+use super::fault_list::FaultList;
 use super::reader::{TomlValue, kind_name};
 use super::spelling::{nearest_word, shorten};
-use super::{Located, TrustSource};
+use crate::policy::connector::TrustSource;
+use crate::policy::location::Located;
 use crate::policy::tls::{Pin, TlsVersion};
 
 /// The longest duration. Anything longer is a mistake, and sums of durations stay far from an
@@ -378,6 +379,11 @@ pub(super) fn list<'d, T>(
         }
     }
     (written == 0 || !good.is_empty()).then_some(good)
+}
+
+/// Drops the positions.
+pub(super) fn without_locations<T>(items: Vec<Located<T>>) -> Vec<T> {
+    items.into_iter().map(|item| item.value).collect()
 }
 
 /// Reads a list that must not be empty. `remedy` describes its content.

@@ -3,8 +3,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use super::fault::Fault;
 use super::unknown_keys::UnknownKeys;
-use super::{Fault, Location};
+use crate::policy::location::Location;
 
 /// The faults and warnings of a text that is being read, and the start of each line for their
 /// locations.
@@ -84,35 +85,6 @@ impl<'t> FaultList<'t> {
             remedy: remedy.into(),
         });
     }
-}
-
-/// Sorts warnings and merges equal ones. A warning about a key file that several tables name is
-/// listed once, at the first location, and names the others.
-#[must_use]
-pub fn merge_warnings(mut warnings: Vec<Fault>) -> Vec<Fault> {
-    warnings.sort();
-    warnings.dedup();
-    let mut merged: Vec<(Fault, Vec<Location>)> = Vec::new();
-    for warning in warnings {
-        let same = |(earlier, _): &&mut (Fault, _)| {
-            (&earlier.message, &earlier.remedy) == (&warning.message, &warning.remedy)
-        };
-        match merged.iter_mut().find(same) {
-            Some((_, others)) => others.push(warning.location),
-            None => merged.push((warning, Vec::new())),
-        }
-    }
-    let warnings = merged.into_iter().map(|(mut warning, others)| {
-        if !others.is_empty() {
-            let others: Vec<_> = others
-                .iter()
-                .map(|location| format!("{}:{}", location.line, location.column))
-                .collect();
-            warning.message = format!("{} (also named at {})", warning.message, others.join(", "));
-        }
-        warning
-    });
-    warnings.collect()
 }
 
 fn to_u32(count: usize) -> u32 {
