@@ -31,7 +31,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::OnceLock;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use crate::config::Fault;
 
@@ -93,7 +93,7 @@ impl Cli {
             CliCommand::Evidence(arguments) => evidence::run(&arguments),
             CliCommand::Status(arguments) => status::run(&arguments),
             CliCommand::Sendmail(arguments) => sendmail::run(arguments),
-            CliCommand::Pages(arguments) => pages::run(&arguments),
+            CliCommand::Pages(arguments) => pages::run(&arguments, &Self::command()),
             CliCommand::Demo { keep } => demo::run(keep),
         };
         finish_output(status)

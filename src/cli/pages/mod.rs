@@ -10,12 +10,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Args, Command, CommandFactory as _};
+use clap::{Args, Command};
 use clap_complete::Shell;
 use clap_mangen::Man;
 use clap_mangen::roff::{Inline, Roff, bold, italic, roman};
 
-use super::Cli;
 use sections::{FileEntry, PageSections};
 
 /// Write manual pages and shell completions
@@ -36,8 +35,9 @@ enum PagesError {
     NoSections(String),
 }
 
-pub(super) fn run(arguments: &PagesArguments) -> ExitCode {
-    match write(&arguments.folder) {
+/// Writes the pages of a command and its subcommands.
+pub(super) fn run(arguments: &PagesArguments, program: &Command) -> ExitCode {
+    match write(&arguments.folder, program) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("gatepost pages: {}: {error}", arguments.folder.display());
@@ -46,14 +46,14 @@ pub(super) fn run(arguments: &PagesArguments) -> ExitCode {
     }
 }
 
-fn write(folder: &Path) -> Result<(), PagesError> {
+fn write(folder: &Path, program: &Command) -> Result<(), PagesError> {
     let (man, completions) = (folder.join("man"), folder.join("completions"));
     fs::create_dir_all(&man)?;
     fs::create_dir_all(&completions)?;
-    for (name, page) in pages()? {
+    for (name, page) in pages(program)? {
         fs::write(man.join(format!("{name}.1")), page)?;
     }
-    let mut command = Cli::command();
+    let mut command = program.clone();
     for shell in [Shell::Bash, Shell::Fish, Shell::Zsh] {
         clap_complete::generate_to(shell, &mut command, "gatepost", &completions)?;
     }
@@ -62,8 +62,8 @@ fn write(folder: &Path) -> Result<(), PagesError> {
 
 /// Returns the page of each command that is not hidden, with its name, such as
 /// `gatepost-queue-list`.
-fn pages() -> Result<Vec<(String, Vec<u8>)>, PagesError> {
-    let mut root = Cli::command().disable_help_subcommand(true);
+fn pages(program: &Command) -> Result<Vec<(String, Vec<u8>)>, PagesError> {
+    let mut root = program.clone().disable_help_subcommand(true);
     root.build();
     let (mut commands, mut pages) = (vec![root], Vec::new());
     while let Some(command) = commands.pop() {
@@ -144,7 +144,10 @@ fn references(pages: &[&str]) -> Vec<Inline> {
 
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory as _;
+
     use super::*;
+    use crate::cli::Cli;
 
     /// The pages of other packages that ours refer to.
     const FOREIGN: [&str; 5] = [
@@ -177,7 +180,7 @@ mod tests {
     /// Each command has a page with EXIT STATUS, FILES and SEE ALSO, none of which is empty.
     #[test]
     fn each_command_has_a_page_with_the_standard_sections() {
-        let pages = pages().expect("each command has sections");
+        let pages = pages(&Cli::command()).expect("each command has sections");
         assert!(pages.len() > 20, "{} pages", pages.len());
         for (name, page) in &pages {
             for title in [
@@ -202,7 +205,7 @@ mod tests {
     /// other packages. It does not refer to itself.
     #[test]
     fn references_lead_to_pages_that_exist() {
-        let pages = pages().expect("each command has sections");
+        let pages = pages(&Cli::command()).expect("each command has sections");
         let exists = |page: &str| {
             FOREIGN.contains(&page)
                 || page == "gatepost.toml(5)"
