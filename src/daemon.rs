@@ -9,6 +9,7 @@ mod liveness;
 mod metrics;
 mod reload;
 mod sockets;
+mod test_overrides;
 mod tls_reports;
 
 use std::net::SocketAddr;
@@ -25,7 +26,6 @@ use crate::discovery::Discovery;
 use crate::discovery::history::{History, HistoryError};
 use crate::discovery::mta_sts::{MtaSts, PolicyStoreError};
 use crate::net::dns::{Dns, DnsError};
-use crate::net::https;
 use crate::net::tls_io::TlsMaterial;
 use crate::relay::inbound::{self, Clients, Inbound};
 use crate::relay::outbound::DeliveryObserver;
@@ -40,6 +40,7 @@ use reload::InForce;
 pub use reload::needs_restart;
 use sockets::Bound;
 pub use sockets::SystemdSockets;
+pub use test_overrides::TestOverrides;
 
 /// The interval at which our certificate files are checked for changes, and exceptions for their
 /// expiry.
@@ -170,22 +171,6 @@ impl RunningDaemon {
         match (&mut self.task).await {
             Ok(end) => end,
             Err(death) => Err(RunError::Died(death.to_string())),
-        }
-    }
-}
-
-/// Settings that an administrator cannot change. The demo and tests use them to replace servers on
-/// the Internet by peers on this machine, which cannot use the same ports.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TestOverrides {
-    /// The port of MTA-STS policy hosts: 443 (RFC 8461 §3.3).
-    pub policy_port: u16,
-}
-
-impl Default for TestOverrides {
-    fn default() -> Self {
-        Self {
-            policy_port: https::DEFAULT_PORT,
         }
     }
 }

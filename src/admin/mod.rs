@@ -20,35 +20,24 @@ mod page;
 mod policy;
 mod queue;
 mod socket;
+mod state;
 mod status;
 
-use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
 use axum::extract::{DefaultBodyLimit, Extension, Request};
 use axum::http::StatusCode;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::{Json, Router};
-use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
-
-use crate::discovery::Discovery;
-use crate::discovery::history::History;
-use crate::discovery::mta_sts::MtaSts;
-use crate::net::dns::Dns;
-use crate::net::tls_io::KnownHellos;
-use crate::relay::inbound::Clients;
-use crate::relay::running_config::RunningConfig;
-use crate::relay::scheduler::Operator;
-use crate::storage::spool::{Spool, SpoolError};
-use crate::telemetry::Monitor;
 
 use connections::{HttpConnections, HttpLimits};
 pub use http::HttpServer;
 pub use socket::UnixServer;
-use status::QueueCounter;
+pub use state::AdminState;
+use state::{ErrorResponse, PeerUid};
 
 /// The limits of the operator's socket. The head has room for a thousand ids. A reader may pause
 /// over a long message, but not for ever.
@@ -66,98 +55,6 @@ const BODY_MAX: usize = 64 * 1024;
 pub const ANSWER_TIME: Duration = Duration::from_mins(2);
 /// The time that running requests get after the daemon was asked to stop.
 const STOP_TIME: Duration = Duration::from_secs(5);
-
-/// The state that the handlers share.
-#[derive(Clone)]
-pub struct AdminState {
-    spool: Arc<dyn Spool>,
-    operator: Operator,
-    history: History,
-    policies: MtaSts,
-    dns: Dns,
-    hellos: KnownHellos,
-    running: RunningConfig,
-    monitor: Monitor,
-    clients: Clients,
-    queue_counter: Arc<QueueCounter>,
-    since: Timestamp,
-}
-
-impl AdminState {
-    /// Gathers the sources of the API: the spool, the scheduler through its operator, the memories
-    /// of domains and hosts, a resolver that shares the memory of DNSSEC, the configuration in use,
-    /// and the monitor with the table of clients. The daemon was started at `since`.
-    #[must_use]
-    pub fn new(
-        spool: Arc<dyn Spool>,
-        operator: Operator,
-        (discovery, hellos): (&Discovery, &KnownHellos),
-        dns: Dns,
-        running: RunningConfig,
-        (monitor, clients): (Monitor, Clients),
-        since: Timestamp,
-    ) -> Self {
-        let (history, policies, hellos) = (
-            discovery.history().clone(),
-            discovery.mta_sts().clone(),
-            hellos.clone(),
-        );
-        let queue_counter = Arc::default();
-        Self {
-            spool,
-            operator,
-            history,
-            policies,
-            dns,
-            hellos,
-            running,
-            monitor,
-            clients,
-            queue_counter,
-            since,
-        }
-    }
-}
-
-/// The user id of the client, if the system reports it.
-#[derive(Debug, Clone, Copy)]
-struct PeerUid(Option<u32>);
-
-/// A negative response, with its sentence.
-#[derive(Debug)]
-struct ErrorResponse(StatusCode, String);
-
-impl ErrorResponse {
-    fn bad_request(sentence: impl Into<String>) -> Self {
-        Self(StatusCode::BAD_REQUEST, sentence.into())
-    }
-
-    fn stopping() -> Self {
-        Self(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "the daemon is stopping".to_owned(),
-        )
-    }
-}
-
-impl From<SpoolError> for ErrorResponse {
-    fn from(error: SpoolError) -> Self {
-        let status = match &error {
-            SpoolError::Missing(_) => StatusCode::NOT_FOUND,
-            SpoolError::Closed => return Self::stopping(),
-            SpoolError::Full(_) | SpoolError::Damaged { .. } | SpoolError::Io(_) => {
-                StatusCode::INTERNAL_SERVER_ERROR
-            }
-        };
-        Self(status, error.to_string())
-    }
-}
-
-impl IntoResponse for ErrorResponse {
-    fn into_response(self) -> Response {
-        (self.0, Json(api::ApiError { error: self.1 })).into_response()
-    }
-}
 
 impl UnixServer {
     /// Serves requests until `stop`, then gives running requests a few seconds.

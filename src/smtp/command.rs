@@ -6,23 +6,20 @@
 //! repaired command differently. DSN parameters: RFC 3461 §4; SIZE: RFC 1870; SMTPUTF8: RFC 6531
 //! §3.4; REQUIRETLS: RFC 8689 §2; BDAT: RFC 3030 §2.
 
+mod arguments;
+mod error;
 mod params;
 #[cfg(test)]
 mod tests;
 mod xclient;
 
-use std::fmt;
-
 use memchr::{memchr2, memmem};
 
-use super::reply::{Reply, Status};
-use crate::smtp::address::{AddressError, ForwardPath, ReversePath};
-use crate::smtp::envelope::{BodyType, Notify, Ret};
+use arguments::parse_client_name;
+pub use arguments::{ClientName, MailFrom, RcptTo};
+pub use error::{CommandError, LINE_MAX};
 pub use xclient::{Attribute, XClient};
 
-/// The longest command line in octets, with its CRLF. RFC 5321 §4.5.3.1.4 says 512, and extensions
-/// add to it.
-pub const LINE_MAX: usize = 2048;
 /// The methods of HTTP. A web page can make a browser send them to any port.
 const HTTP_METHODS: [&[u8]; 10] = [
     b"GET", b"POST", b"PUT", b"HEAD", b"OPTIONS", b"DELETE", b"PATCH", b"TRACE", b"CONNECT", b"PRI",
@@ -30,8 +27,6 @@ const HTTP_METHODS: [&[u8]; 10] = [
 /// The beginnings of PROXY headers of version 1 and version 2 (`HAProxy`'s proxy-protocol.txt).
 const PROXY_V1: &[u8] = b"PROXY ";
 const PROXY_V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
-/// The longest argument of EHLO and HELO in octets, which is the longest domain name.
-const NAME_MAX: usize = 255;
 
 /// A command with its arguments.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,163 +64,6 @@ pub enum Command {
     Help,
     /// XCLIENT.
     XClient(Box<XClient>),
-}
-
-/// The name that a client gives in EHLO or HELO: printable, at most 255 octets. No decision depends
-/// on it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ClientName(Box<str>);
-
-impl ClientName {
-    /// Returns the name as the client wrote it.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for ClientName {
-    /// Writes the name in a form that has no meaning in a header field: letters, digits and
-    /// `.-_:[]` as they are, every other octet as `%` and two hexadecimal digits.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for octet in self.0.bytes() {
-            if octet.is_ascii_alphanumeric() || b".-_:[]".contains(&octet) {
-                write!(f, "{}", char::from(octet))?;
-            } else {
-                write!(f, "%{octet:02X}")?;
-            }
-        }
-        Ok(())
-    }
-}
-
-/// The MAIL command and its parameters.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MailFrom {
-    /// The reverse-path.
-    pub reverse_path: ReversePath,
-    /// SIZE: the client's estimate, in octets.
-    pub size: Option<u64>,
-    /// BODY.
-    pub body: BodyType,
-    /// SMTPUTF8.
-    pub smtputf8: bool,
-    /// RET.
-    pub ret: Option<Ret>,
-    /// ENVID as the client wrote it, in xtext.
-    pub envid: Option<String>,
-    /// REQUIRETLS.
-    pub require_tls: bool,
-}
-
-/// The RCPT command and its parameters.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RcptTo {
-    /// The forward-path.
-    pub forward_path: ForwardPath,
-    /// NOTIFY.
-    pub notify: Option<Notify>,
-    /// ORCPT as the client wrote it, `type;xtext`.
-    pub orcpt: Option<String>,
-    /// True if the command contains characters outside ASCII, which need a transaction with
-    /// SMTPUTF8.
-    pub utf8: bool,
-}
-
-/// The faults of a command line.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum CommandError {
-    /// The line is longer than [`LINE_MAX`].
-    #[error("The line is longer than {LINE_MAX} octets")]
-    LineTooLong,
-    /// A CR is not followed by LF.
-    #[error("A bare CR: lines end with CR LF, and CR stands nowhere else")]
-    BareCr,
-    /// A LF is not preceded by CR.
-    #[error("A bare LF: lines end with CR LF, and LF stands nowhere else")]
-    BareLf,
-    /// The line has a NUL or another control character.
-    #[error("A command has no control characters")]
-    Control,
-    /// The line is neither ASCII nor UTF-8.
-    #[error("The command is not valid UTF-8")]
-    NotUtf8,
-    /// The verb is unknown.
-    #[error("Command not recognised")]
-    Unknown,
-    /// The arguments do not follow the syntax, which is given.
-    #[error("Syntax: {0}")]
-    Syntax(&'static str),
-    /// The reverse-path is invalid.
-    #[error("Bad sender address: {0}")]
-    Sender(AddressError),
-    /// The forward-path is invalid.
-    #[error("Bad recipient address: {0}")]
-    Recipient(AddressError),
-    /// The parameter is unknown (RFC 5321 §4.1.1.11).
-    #[error("Parameter {0} is not supported")]
-    UnknownParameter(String),
-    /// The parameter occurs twice.
-    #[error("{0} is given twice")]
-    DuplicateParameter(&'static str),
-    /// The value of the parameter is invalid.
-    #[error("Bad value of {0}")]
-    BadParameter(&'static str),
-    /// The number of SIZE does not fit into 64 bits.
-    #[error("Message size exceeds the limit")]
-    SizeOverflow,
-    /// The command has characters outside ASCII without SMTPUTF8 (RFC 6531 §3.5).
-    #[error("An address with characters beyond ASCII needs SMTPUTF8")]
-    NeedsSmtpUtf8,
-    /// The BDAT line is invalid, so the place of the next command is unknown.
-    #[error("Syntax: BDAT size [LAST]; what follows cannot be told from commands")]
-    ChunkSize,
-    /// The line belongs to HTTP, to TLS or to a message header. A web page can make a browser send
-    /// SMTP commands after such a line.
-    #[error("This is SMTP, and that is another protocol; closing the connection")]
-    NotSmtp,
-    /// The line is a PROXY header from an address that may not send one.
-    #[error("No PROXY header is taken from this address; closing the connection")]
-    ProxyHeader,
-}
-
-impl CommandError {
-    /// Returns the reply to the fault.
-    #[must_use]
-    pub fn reply(&self) -> Reply {
-        let (code, status) = match self {
-            Self::LineTooLong
-            | Self::BareCr
-            | Self::BareLf
-            | Self::Control
-            | Self::NotUtf8
-            | Self::Unknown => (500, Status(5, 2)),
-            Self::Syntax(_)
-            | Self::DuplicateParameter(_)
-            | Self::BadParameter(_)
-            | Self::ChunkSize => (501, Status(5, 4)),
-            Self::Sender(_) => (501, Status(1, 7)),
-            Self::Recipient(_) => (501, Status(1, 3)),
-            Self::UnknownParameter(_) => (555, Status(5, 4)),
-            Self::SizeOverflow => (552, Status(3, 4)),
-            Self::NeedsSmtpUtf8 => (553, Status(6, 7)),
-            Self::NotSmtp | Self::ProxyHeader => (554, Status(5, 1)),
-        };
-        // The text may quote the client. The reply is in ASCII.
-        let text: String = self
-            .to_string()
-            .chars()
-            .map(|c| if c.is_ascii() { c } else { '?' })
-            .collect();
-        Reply::new(code, status, text)
-    }
-
-    /// Returns true if the session must be closed, because the following octets could be mistaken
-    /// for commands.
-    #[must_use]
-    pub fn is_fatal(&self) -> bool {
-        matches!(self, Self::ChunkSize | Self::NotSmtp | Self::ProxyHeader)
-    }
 }
 
 /// The front of a client's input.
@@ -401,18 +239,6 @@ impl Command {
                 .map(|attributes| Self::XClient(Box::new(attributes))),
             _ => Err(CommandError::Unknown),
         }
-    }
-}
-
-fn parse_client_name(
-    argument: Option<&str>,
-    syntax: &'static str,
-) -> Result<ClientName, CommandError> {
-    let name = argument.unwrap_or_default().trim_start_matches(' ');
-    if (1..=NAME_MAX).contains(&name.len()) {
-        Ok(ClientName(name.into()))
-    } else {
-        Err(CommandError::Syntax(syntax))
     }
 }
 

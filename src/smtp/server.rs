@@ -16,13 +16,15 @@ mod proxied;
 mod replies;
 
 use super::command::{self, ClientName, Command, CommandLine, MailFrom, RcptTo, XClient};
-use super::data::Inspector;
 use super::reply::{Reply, Severity};
 use crate::smtp::address::Mailbox;
 use crate::smtp::envelope::{Envelope, QueueId, Recipient};
+use incoming::ContentProgress;
+use incoming::OpenTransaction;
 use incoming::{ContentFlow, Incoming};
 pub use profile::{Channel, Profile};
 pub use proxied::XClientRights;
+pub use replies::CloseReason;
 
 /// The highest number of junk commands since the last accepted message. Such commands cost a client
 /// nothing, and one every few minutes would occupy a connection for ever (Postfix
@@ -80,19 +82,6 @@ pub enum ServerStep<'a> {
     XClient(Box<XClient>),
 }
 
-/// The reason why the server ends a session by itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CloseReason {
-    /// The client was silent for too long.
-    Timeout,
-    /// The client has sent no message for too long.
-    NoMessage,
-    /// Other clients are waiting, and this one has sent no message for a while.
-    Crowded,
-    /// Gatepost is stopping.
-    Shutdown,
-}
-
 /// The meaning of the next bytes.
 #[derive(Debug)]
 enum InputMode {
@@ -104,29 +93,6 @@ enum InputMode {
     Incoming(Box<Incoming>),
     /// Nothing that this machine reads: the bytes belong to TLS, or the session is closed.
     Closed,
-}
-
-/// The transaction that MAIL has opened.
-#[derive(Debug)]
-struct OpenTransaction {
-    from: MailFrom,
-    recipients: Vec<Recipient>,
-    /// True once a RCPT command has come, accepted or not.
-    has_rcpt: bool,
-    /// RCPT commands over the limit or rejected with 4xx.
-    overshoot: u32,
-    progress: ContentProgress,
-}
-
-/// The progress of a transaction's content.
-#[derive(Debug)]
-enum ContentProgress {
-    /// No content has come.
-    Envelope,
-    /// BDAT chunks have come, but not the last one.
-    Chunks(Box<Inspector>),
-    /// A chunk was rejected. The client must send RSET (RFC 3030 §2).
-    Failed,
 }
 
 /// The state machine of one session.

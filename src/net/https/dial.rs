@@ -11,8 +11,9 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::client::TlsStream;
 
-use super::{Deadline, Https, HttpsError, HttpsFault, HttpsStep, Url};
+use super::{HttpsError, HttpsFault, HttpsStep, Url};
 use crate::net::dns::Dns;
+use crate::net::tls_io::{ClientTls, KnownHellos};
 use crate::net::tls_io::{CompletedHandshake, HandshakeError, Role};
 use crate::policy::tls::{
     Handshake, Hello, Hellos, NamePattern, PeerCertificate, SniUse, Strength, TlsPolicy,
@@ -21,6 +22,15 @@ use crate::smtp::address::Host;
 
 /// The maximum number of addresses that are tried.
 const ADDRESSES_MAX: usize = 4;
+
+/// Opens connections to HTTPS hosts. Clones share the resolver's cache.
+#[derive(Clone)]
+pub(super) struct Dialer {
+    pub(super) dns: Dns,
+    pub(super) tls: ClientTls,
+    /// The reduced `ClientHello`s of hosts that do not accept the default one.
+    pub(super) hellos: KnownHellos,
+}
 
 /// A TLS session with the host, whose certificate is valid for it.
 pub(super) struct HttpsSession {
@@ -58,7 +68,7 @@ async fn within_limit<T>(
 
 /// Tries the addresses of a host one after the other until a session succeeds.
 pub(super) async fn dial(
-    https: &Https,
+    dialer: &Dialer,
     url: &Url,
     deadline: Deadline,
 ) -> Result<HttpsSession, HttpsError> {
@@ -68,13 +78,13 @@ pub(super) async fn dial(
         tried,
         fault,
     };
-    let addresses = look_up_addresses(&https.dns, url, deadline)
+    let addresses = look_up_addresses(&dialer.dns, url, deadline)
         .await
         .map_err(|fault| failed(None, 0, fault))?;
     let mut last = failed(None, 0, HttpsFault::NoAddress);
     for (tried, address) in (1..).zip(addresses) {
         let address = SocketAddr::new(address, url.port());
-        match open_session(https, url, address, deadline).await {
+        match open_session(dialer, url, address, deadline).await {
             Ok(stream) => {
                 return Ok(HttpsSession {
                     stream,
@@ -107,13 +117,13 @@ async fn look_up_addresses(
 }
 
 async fn open_session(
-    https: &Https,
+    dialer: &Dialer,
     url: &Url,
     address: SocketAddr,
     deadline: Deadline,
 ) -> Result<TlsStream<TcpStream>, HttpsFault> {
-    let (stream, seen) = handshake_or_reduce(https, url, address, deadline).await?;
-    let against = https.tls.checks(None);
+    let (stream, seen) = handshake_or_reduce(dialer, url, address, deadline).await?;
+    let against = dialer.tls.checks(None);
     let facts = before_deadline(
         deadline,
         HttpsStep::Handshake,
@@ -136,13 +146,13 @@ async fn open_session(
 /// Performs the handshake with one address. If the host breaks it off, tries once more on a new
 /// connection with a reduced `ClientHello`.
 async fn handshake_or_reduce(
-    https: &Https,
+    dialer: &Dialer,
     url: &Url,
     address: SocketAddr,
     deadline: Deadline,
 ) -> Result<(TlsStream<TcpStream>, CompletedHandshake), HttpsFault> {
     let host = Host::Domain(url.host().clone());
-    let known = https.hellos.get(&host, url.port());
+    let known = dialer.hellos.get(&host, url.port());
     // The certificate must match the host's name, so SNI is always sent.
     let hellos = Hellos::new(
         &TlsPolicy::Opportunistic,
@@ -150,17 +160,17 @@ async fn handshake_or_reduce(
         SniUse::Needed,
         known,
     );
-    let fault = match handshake_once(https, &host, hellos.first(), address, deadline).await {
+    let fault = match handshake_once(dialer, &host, hellos.first(), address, deadline).await {
         Err(fault) if may_take_another_hello(&fault) => fault,
         outcome => return outcome,
     };
-    https.hellos.forget(&host, url.port());
+    dialer.hellos.forget(&host, url.port());
     let Some(hello) = hellos.second().filter(|_| Instant::now() < deadline.at) else {
         return Err(fault);
     };
-    match handshake_once(https, &host, hello, address, deadline).await {
+    match handshake_once(dialer, &host, hello, address, deadline).await {
         Ok(session) => {
-            https.hellos.remember(&host, url.port(), &hellos, hello);
+            dialer.hellos.remember(&host, url.port(), &hellos, hello);
             Ok(session)
         }
         Err(second_fault @ HttpsFault::Timeout { .. }) if second_fault == fault => {
@@ -194,7 +204,7 @@ fn may_take_another_hello(fault: &HttpsFault) -> bool {
 }
 
 async fn handshake_once(
-    https: &Https,
+    dialer: &Dialer,
     host: &Host,
     hello: Hello,
     address: SocketAddr,
@@ -209,7 +219,7 @@ async fn handshake_once(
     )
     .await?;
     let stream = stream.map_err(|error| HttpsFault::Connect(connect_error_text(&error)))?;
-    let handshake = https.tls.connect(stream, host, hello, Handshake::Full);
+    let handshake = dialer.tls.connect(stream, host, hello, Handshake::Full);
     within_limit(
         deadline,
         deadline.timeout / 4,
@@ -226,4 +236,11 @@ fn connect_error_text(error: &io::Error) -> String {
         io::ErrorKind::ConnectionReset => "connection reset".to_owned(),
         _ => error.to_string(),
     }
+}
+
+/// The deadline of a request, with the time limit that it came from.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Deadline {
+    pub(super) at: Instant,
+    pub(super) timeout: Duration,
 }

@@ -25,7 +25,7 @@ use tokio::time::Instant;
 
 use crate::net::dns::Dns;
 use crate::net::tls_io::{ClientTls, KnownHellos};
-use dial::{HttpsSession, before_deadline};
+use dial::{Deadline, Dialer, HttpsSession, before_deadline};
 pub use error::{HttpsError, HttpsFault, HttpsStep};
 pub use url::{DEFAULT_PORT, Url, UrlError};
 
@@ -53,10 +53,7 @@ pub struct HttpsResponse {
 /// The client. Clones share the resolver's cache.
 #[derive(Clone)]
 pub struct Https {
-    dns: Dns,
-    tls: ClientTls,
-    /// The reduced `ClientHello`s of hosts that do not accept the default one.
-    hellos: KnownHellos,
+    dialer: Dialer,
     timeout: Duration,
 }
 
@@ -75,9 +72,11 @@ impl Https {
     #[must_use]
     pub fn new(dns: Dns, tls: ClientTls) -> Self {
         Self {
-            dns,
-            tls,
-            hellos: KnownHellos::default(),
+            dialer: Dialer {
+                dns,
+                tls,
+                hellos: KnownHellos::default(),
+            },
             timeout: REQUEST_TIMEOUT,
         }
     }
@@ -140,7 +139,7 @@ impl Https {
             stream,
             address,
             tried,
-        } = dial::dial(self, url, deadline).await?;
+        } = dial::dial(&self.dialer, url, deadline).await?;
         // No other address is tried once the request may have been sent, since a report must not
         // arrive twice.
         let answered = async {
@@ -162,13 +161,6 @@ impl Https {
             .await
             .map_err(|fault| failed(Some(address), tried, fault))
     }
-}
-
-/// The deadline of a request, with the time limit that it came from.
-#[derive(Debug, Clone, Copy)]
-struct Deadline {
-    at: Instant,
-    timeout: Duration,
 }
 
 /// The method of a request with its parameters.

@@ -8,7 +8,6 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate, X509Version};
 use x509_parser::x509::X509Name;
 
-use super::leaf_key::CheckableKey;
 use crate::policy::tls::{NamePattern, Pin};
 
 /// The most characters of a distinguished name that are shown, since a peer's certificate appears
@@ -29,11 +28,6 @@ pub(super) fn public_key(der: &CertificateDer<'_>) -> Option<SubjectPublicKeyInf
     }
     parse(der)
         .map(|certificate| SubjectPublicKeyInfoDer::from(certificate.public_key().raw.to_vec()))
-}
-
-/// Returns the hash by which a public key is pinned.
-pub(super) fn pin(key: &CheckableKey) -> Pin {
-    key_hash(key.spki())
 }
 
 /// Returns the hash of a public key that may be unproved.

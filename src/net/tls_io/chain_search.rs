@@ -13,9 +13,9 @@ use rustls::pki_types::CertificateDer;
 use tokio::sync::Semaphore;
 
 use super::path_search::Issuers;
-use super::{ChainChecks, Role, TrustAnchors, certificate, chain, dane};
+use super::{Role, TrustAnchors, certificate, chain, dane};
 use crate::policy::tls::{
-    CertificateFacts, ChainFault, DaneFacts, DaneFault, NamePattern, Pin, Tlsa, TlsaSet,
+    CertificateFacts, ChainFault, DaneFacts, DaneFault, NamePattern, Pin, TlsPolicy, Tlsa, TlsaSet,
 };
 
 /// Concurrent searches in the chains of servers.
@@ -212,6 +212,55 @@ async fn run_blocking<T: Send + 'static>(
             // The runtime is shutting down, and this task with it.
             Err(_) => std::future::pending().await,
         },
+    }
+}
+
+/// The trust anchors and TLSA records that a certificate is checked with.
+#[derive(Debug, Clone, Copy)]
+pub struct ChainChecks<'a> {
+    /// The connector's trust anchors.
+    pub trust: &'a Arc<TrustAnchors>,
+    /// The anchors of `[tls] trust`.
+    pub default_trust: &'a Arc<TrustAnchors>,
+    /// The usable TLSA records of the host; `None` if it has none.
+    pub tlsa: Option<&'a Arc<TlsaSet>>,
+    /// The paths to search for.
+    pub paths: PathChecks,
+}
+
+/// The trust anchors for which a path is searched. For the others the result is
+/// [`ChainFault::NotChecked`](crate::policy::tls::ChainFault).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PathChecks {
+    /// The connector's anchors.
+    pub connector: bool,
+    /// The anchors of `[tls] trust`.
+    pub default: bool,
+}
+
+impl ChainChecks<'_> {
+    /// Limits the path searches to those that a policy needs.
+    #[must_use]
+    pub fn for_policy(self, policy: &TlsPolicy) -> Self {
+        Self {
+            paths: PathChecks {
+                connector: policy.asks_for_chain(),
+                default: policy.asks_for_default_chain(),
+            },
+            ..self
+        }
+    }
+
+    /// Adds the path search for the connector's anchors, for the record.
+    #[must_use]
+    pub fn and_connector_path(self) -> Self {
+        Self {
+            paths: PathChecks {
+                connector: true,
+                ..self.paths
+            },
+            ..self
+        }
     }
 }
 

@@ -6,12 +6,11 @@ use jiff::Timestamp;
 use rustls::pki_types::CertificateDer;
 use rustls::{CipherSuite, CommonState, HandshakeKind, ProtocolVersion};
 
+use super::chain_search::ChainChecks;
 use super::chain_search::SentChain;
-use super::leaf_key::LeafKey;
-use super::{HandshakeError, Role, TrustAnchors, certificate};
-use crate::policy::tls::{
-    Handshake, PeerCertificate, TlsFacts, TlsPolicy, TlsVersion, TlsaSet, UncheckableKey,
-};
+use super::leaf_key::{self, LeafKey};
+use super::{HandshakeError, Role};
+use crate::policy::tls::{Handshake, PeerCertificate, TlsFacts, TlsVersion, UncheckableKey};
 
 /// The result of a completed handshake.
 #[derive(Debug, Clone)]
@@ -43,59 +42,10 @@ impl PeerChain {
         match LeafKey::of(leaf) {
             LeafKey::Checkable(key) => Self::Proved(SentChain {
                 sent: chain.into(),
-                key: certificate::pin(&key),
+                key: leaf_key::pin(&key),
                 results: Arc::default(),
             }),
             LeafKey::Uncheckable(key) => Self::Unproved(chain.into(), key),
-        }
-    }
-}
-
-/// The trust anchors and TLSA records that a certificate is checked with.
-#[derive(Debug, Clone, Copy)]
-pub struct ChainChecks<'a> {
-    /// The connector's trust anchors.
-    pub trust: &'a Arc<TrustAnchors>,
-    /// The anchors of `[tls] trust`.
-    pub default_trust: &'a Arc<TrustAnchors>,
-    /// The usable TLSA records of the host; `None` if it has none.
-    pub tlsa: Option<&'a Arc<TlsaSet>>,
-    /// The paths to search for.
-    pub paths: PathChecks,
-}
-
-/// The trust anchors for which a path is searched. For the others the result is
-/// [`ChainFault::NotChecked`](crate::policy::tls::ChainFault).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PathChecks {
-    /// The connector's anchors.
-    pub connector: bool,
-    /// The anchors of `[tls] trust`.
-    pub default: bool,
-}
-
-impl ChainChecks<'_> {
-    /// Limits the path searches to those that a policy needs.
-    #[must_use]
-    pub fn for_policy(self, policy: &TlsPolicy) -> Self {
-        Self {
-            paths: PathChecks {
-                connector: policy.asks_for_chain(),
-                default: policy.asks_for_default_chain(),
-            },
-            ..self
-        }
-    }
-
-    /// Adds the path search for the connector's anchors, for the record.
-    #[must_use]
-    pub fn and_connector_path(self) -> Self {
-        Self {
-            paths: PathChecks {
-                connector: true,
-                ..self.paths
-            },
-            ..self
         }
     }
 }

@@ -18,8 +18,9 @@ use x509_parser::asn1_rs::FromDer;
 use x509_parser::public_key::RSAPublicKey;
 use x509_parser::x509::SubjectPublicKeyInfo;
 
+use super::certificate::key_hash;
 use super::{algorithm_names, certificate};
-use crate::policy::tls::UncheckableKey;
+use crate::policy::tls::{Pin, UncheckableKey};
 
 /// The signature algorithms that the TLS library can check.
 pub(super) static ALGORITHMS: LazyLock<WebPkiSupportedAlgorithms> =
@@ -109,4 +110,9 @@ fn bit_length(integer: &[u8]) -> usize {
         Some(first) => (integer.len() - first) * 8 - integer[first].leading_zeros() as usize,
         None => 0,
     }
+}
+
+/// Returns the hash by which a public key is pinned.
+pub(crate) fn pin(key: &CheckableKey) -> Pin {
+    key_hash(key.spki())
 }

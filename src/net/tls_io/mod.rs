@@ -33,9 +33,13 @@ mod trust;
 mod usage;
 mod verifier;
 
+use rustls::SupportedProtocolVersion;
+
+use crate::policy::tls::TlsVersion;
+pub use chain_search::{ChainChecks, PathChecks};
 pub use client::ClientTls;
 pub use client_hello::RecordedStream;
-pub use completed::{ChainChecks, CompletedHandshake, PathChecks};
+pub use completed::CompletedHandshake;
 pub use error::{HandshakeError, describe_alert};
 pub use identity::IdentitySummary;
 pub use known_hellos::KnownHellos;
@@ -43,10 +47,6 @@ pub use material::TlsMaterial;
 pub use pem::{key_warning, private_key};
 pub use sent_chain::{CertificateSummary, SentCertificate};
 pub use trust::TrustAnchors;
-
-use rustls::SupportedProtocolVersion;
-
-use crate::policy::tls::TlsVersion;
 
 /// The role of the certificate's owner. The certificate must allow this use (RFC 5280 §4.2.1.12).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

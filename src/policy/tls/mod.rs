@@ -9,382 +9,42 @@
 //! name.
 
 mod assurance;
+mod chain_fault;
 mod dane;
 mod demand;
 mod facts;
 mod hello;
+mod hellos;
+mod judge;
 mod key;
 mod names;
 mod pin;
 mod policy;
 mod refusal;
 mod sample_peer;
+mod session;
 #[cfg(test)]
 mod tests;
-
-use std::fmt;
+mod unmet;
 
 pub use assurance::Assurance;
+pub use chain_fault::ChainFault;
 pub use dane::{
     DaneFacts, DaneFault, DaneScope, Tlsa, TlsaMatching, TlsaSelector, TlsaSet, TlsaUsage,
 };
 pub use demand::{Demand, Layer, Unmeetable, Verify};
 pub use facts::{
-    CertificateFacts, ChainFault, Handshake, NoTls, PeerCertificate, TlsFacts, TlsOutcome,
-    TlsVersion,
+    CertificateFacts, Handshake, NoTls, PeerCertificate, TlsFacts, TlsOutcome, TlsVersion,
 };
-pub use hello::{Groups, Hello, Hellos, SniUse, Strength};
+pub use hello::{Groups, Hello, Strength};
+pub use hellos::{Hellos, SniUse};
+pub(crate) use judge::judge_each;
+pub use judge::{Clearance, Fallback, Verdict, judge, unmeetable};
 pub use key::UncheckableKey;
 pub use names::NamePattern;
 pub use pin::{Pin, PinError};
 pub use policy::{Demands, TlsPolicy};
-pub use refusal::{Refusal, RefusalBasis, Unmet};
+pub use refusal::{Refusal, RefusalBasis};
 pub use sample_peer::SamplePeer;
-
-/// The result of identifying the peer of a session.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Authentication {
-    /// Not identified: the session is in the clear, the peer sent no certificate, or no check was
-    /// asked for.
-    Anonymous,
-    /// Not identified: the certificate has a key that cannot be checked, so anybody could have sent
-    /// it.
-    Unproved(UncheckableKey),
-    /// The certificate has no valid chain, or none of the expected names. TLS is used all the same.
-    Untrusted(Unmet),
-    /// The certificate chains to a trust anchor, and no name was expected.
-    Trusted,
-    /// The certificate is trusted and carries this name, which was expected.
-    Verified(NamePattern),
-    /// The peer's key is one of the connector's pins.
-    Pinned(Pin),
-    /// The certificate matches this TLSA record (RFC 7672).
-    Dane {
-        /// The record that matched.
-        record: Tlsa,
-        /// The identity that the record proves: the recipient domain, or the host alone.
-        scope: DaneScope,
-    },
-}
-
-impl Authentication {
-    /// Returns the assurance of a TLS session with this result.
-    fn assurance(&self) -> Assurance {
-        match self {
-            // Names are compared only if the chain is valid.
-            Self::Trusted | Self::Untrusted(Unmet::Name { .. }) => Assurance::Chain,
-            Self::Anonymous | Self::Unproved(_) | Self::Untrusted(_) => Assurance::Encrypted,
-            Self::Verified(_) => Assurance::Name,
-            Self::Pinned(_) => Assurance::Pin,
-            Self::Dane {
-                scope: DaneScope::Host,
-                ..
-            } => Assurance::DaneHost,
-            Self::Dane {
-                scope: DaneScope::Domain,
-                ..
-            } => Assurance::DaneDomain,
-        }
-    }
-}
-
-impl fmt::Display for Authentication {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Anonymous => f.write_str("anonymous"),
-            Self::Unproved(key) => write!(f, "key not proved: {key}"),
-            Self::Untrusted(fault) => write!(f, "untrusted: {fault}"),
-            Self::Trusted => f.write_str("trusted"),
-            Self::Verified(name) => write!(f, "verified as {name}"),
-            Self::Pinned(pin) => write!(f, "pinned by {pin}"),
-            Self::Dane { record, .. } => write!(f, "authenticated by DANE ({record})"),
-        }
-    }
-}
-
-/// The TLS of one session, whatever was demanded. It is a record for logs and evidence, and permits
-/// nothing.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SessionTls {
-    /// The facts of the handshake, or the reason why there was none.
-    pub outcome: TlsOutcome,
-    /// The result of identifying the peer.
-    pub authentication: Authentication,
-}
-
-impl SessionTls {
-    /// Returns the assurance of the session, whether it was cleared or refused.
-    #[must_use]
-    pub fn assurance(&self) -> Assurance {
-        match &self.outcome {
-            TlsOutcome::Clear(_) => Assurance::None,
-            TlsOutcome::Tls(_) => self.authentication.assurance(),
-        }
-    }
-}
-
-/// The proof that a session satisfies its policy. MAIL FROM cannot be written without one.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Clearance {
-    session: SessionTls,
-}
-
-impl Clearance {
-    /// The TLS of the session.
-    #[must_use]
-    pub fn session(&self) -> &SessionTls {
-        &self.session
-    }
-
-    /// The facts of the handshake, or the reason why the session is in the clear.
-    #[must_use]
-    pub fn outcome(&self) -> &TlsOutcome {
-        &self.session.outcome
-    }
-
-    /// The result of identifying the peer.
-    #[must_use]
-    pub fn authentication(&self) -> &Authentication {
-        &self.session.authentication
-    }
-}
-
-/// The permission to connect to the same host again and send in the clear, because TLS failed and
-/// the connection can no longer be used.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fallback(NoTls);
-
-impl Fallback {
-    /// Returns the clearance for the new connection. It carries the reason why the session is in
-    /// the clear.
-    #[must_use]
-    pub fn clearance(self) -> Clearance {
-        let outcome = TlsOutcome::Clear(self.0);
-        Clearance {
-            session: SessionTls {
-                outcome,
-                authentication: Authentication::Anonymous,
-            },
-        }
-    }
-
-    /// The reason why TLS failed.
-    #[must_use]
-    pub fn reason(&self) -> &NoTls {
-        &self.0
-    }
-}
-
-/// The judge's decision on a session.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
-    /// Mail may be sent or accepted.
-    Cleared(Clearance),
-    /// This connection is unusable; the same host may be tried again in the clear, on a new
-    /// connection.
-    Redial(Fallback),
-    /// Nothing of the envelope may be sent or accepted.
-    Refused(Refusal),
-}
-
-/// Judges a session by the policy table: one match arm for each of its cells.
-///
-/// `reference` holds the reference identifiers (RFC 9525 §2): the hop's own host name when we are
-/// the client, the connector's names when we are the server. They only fill the record where the
-/// policy itself demands no name. A policy is satisfied if every demand is; a refusal names the
-/// first that is not.
-#[must_use]
-pub fn judge(policy: &TlsPolicy, outcome: TlsOutcome, reference: &[NamePattern]) -> Verdict {
-    match (policy, outcome) {
-        (TlsPolicy::Off | TlsPolicy::Opportunistic, TlsOutcome::Clear(reason)) => match reason {
-            NoTls::NotWanted | NoTls::NotOffered | NoTls::Rejected(_) | NoTls::NotUsed => {
-                cleared(TlsOutcome::Clear(reason), Authentication::Anonymous)
-            }
-            NoTls::SpokeBeforeHandshake | NoTls::Broken(_) => Verdict::Redial(Fallback(reason)),
-        },
-        (TlsPolicy::Off | TlsPolicy::Opportunistic, TlsOutcome::Tls(facts)) => {
-            let authentication = authenticate(&facts, reference);
-            cleared(TlsOutcome::Tls(facts), authentication)
-        }
-        (TlsPolicy::Forced(demands), outcome @ (TlsOutcome::Clear(_) | TlsOutcome::Tls(_))) => {
-            judge_forced(demands, outcome, reference)
-        }
-    }
-}
-
-/// Returns the first demand that no handshake can satisfy. Such a hop is refused without a
-/// connection.
-#[must_use]
-pub fn unmeetable(policy: &TlsPolicy) -> Option<Refusal> {
-    policy.demands().find_map(|wanted| match &wanted.verify {
-        Verify::Impossible(reason) => {
-            let got = Unmet::Unmeetable(reason.clone());
-            Some(Refusal {
-                demand: wanted.clone(),
-                unmet: got,
-                basis: RefusalBasis::NoSession,
-            })
-        }
-        Verify::None
-        | Verify::Chain
-        | Verify::Name(_)
-        | Verify::Published(_)
-        | Verify::Pin(_)
-        | Verify::Dane(_) => None,
-    })
-}
-
-fn judge_forced(demands: &Demands, outcome: TlsOutcome, reference: &[NamePattern]) -> Verdict {
-    let (mut best, mut missing) = (None, None);
-    for demand in demands.iter() {
-        match check_demand(demand, &outcome, reference) {
-            Err(got) => missing = missing.or(Some((demand, got))),
-            Ok(authentication) => best = Some(stronger(best, authentication)),
-        }
-    }
-    let authentication = best.unwrap_or_else(|| match &outcome {
-        TlsOutcome::Clear(_) => Authentication::Anonymous,
-        TlsOutcome::Tls(facts) => authenticate(facts, reference),
-    });
-    match missing {
-        None => cleared(outcome, authentication),
-        Some((wanted, got)) => {
-            let basis = RefusalBasis::Session(Box::new(SessionTls {
-                outcome,
-                authentication,
-            }));
-            Verdict::Refused(Refusal {
-                demand: wanted.clone(),
-                unmet: got,
-                basis,
-            })
-        }
-    }
-}
-
-/// Judges each demand of a policy separately, for reports that list them all. [`judge`] clears the
-/// session exactly if every result is `Ok`.
-#[must_use]
-pub fn judge_each<'a>(
-    demands: &'a Demands,
-    outcome: &TlsOutcome,
-    reference: &[NamePattern],
-) -> Vec<(&'a Demand, Result<Authentication, Unmet>)> {
-    demands
-        .iter()
-        .map(|demand| (demand, check_demand(demand, outcome, reference)))
-        .collect()
-}
-
-/// Checks one demand, and identifies the peer by it.
-fn check_demand(
-    demand: &Demand,
-    outcome: &TlsOutcome,
-    reference: &[NamePattern],
-) -> Result<Authentication, Unmet> {
-    // An impossible demand fails whatever the session has, so this check comes first.
-    if let Verify::Impossible(reason) = &demand.verify {
-        return Err(Unmet::Unmeetable(reason.clone()));
-    }
-    let facts = match outcome {
-        TlsOutcome::Clear(reason) => return Err(Unmet::NoTls(reason.clone())),
-        TlsOutcome::Tls(facts) => facts,
-    };
-    if facts.version < demand.min_version {
-        return Err(Unmet::Version(facts.version));
-    }
-    if facts.strength() < demand.min_strength {
-        return Err(Unmet::KeyExchange(facts.key_exchange));
-    }
-    let certificate = match (&demand.verify, &facts.certificate) {
-        (Verify::None, _) => return Ok(authenticate(facts, reference)),
-        (_, PeerCertificate::Nothing) => return Err(Unmet::NoCertificate),
-        (_, PeerCertificate::Unproved(key)) => return Err(Unmet::Unproved(key.clone())),
-        // A resumed handshake shows no certificate, so it cannot satisfy a demand for one.
-        (_, PeerCertificate::Certificate(_)) if facts.handshake == Handshake::Resumed => {
-            return Err(Unmet::NoCertificate);
-        }
-        (_, PeerCertificate::Certificate(certificate)) => certificate,
-    };
-    match &demand.verify {
-        Verify::None | Verify::Chain => match &certificate.chain {
-            Ok(()) => Ok(authenticate(facts, reference)),
-            Err(fault) => Err(Unmet::Chain(fault.clone())),
-        },
-        Verify::Name(wanted) => check_name(certificate, &certificate.chain, wanted),
-        Verify::Published(host) => check_name(
-            certificate,
-            &certificate.default_chain,
-            &[NamePattern::Exact(host.clone())],
-        ),
-        Verify::Pin(pins) => match pins.iter().find(|pin| **pin == certificate.key) {
-            Some(pin) => Ok(Authentication::Pinned(*pin)),
-            None => Err(Unmet::Pin {
-                wanted: pins.clone(),
-                presented: certificate.key,
-            }),
-        },
-        Verify::Dane(wanted) => match &certificate.dane {
-            DaneFacts::Checked { records, result } if records == wanted => match result {
-                Ok(record) => Ok(Authentication::Dane {
-                    record: record.clone(),
-                    scope: wanted.scope,
-                }),
-                Err(fault) => Err(Unmet::Dane(fault.clone())),
-            },
-            DaneFacts::Checked { .. } | DaneFacts::NotChecked => {
-                Err(Unmet::Dane(DaneFault::NotChecked))
-            }
-        },
-        Verify::Impossible(reason) => Err(Unmet::Unmeetable(reason.clone())),
-    }
-}
-
-fn check_name(
-    certificate: &CertificateFacts,
-    chain: &Result<(), ChainFault>,
-    wanted: &[NamePattern],
-) -> Result<Authentication, Unmet> {
-    if let Err(fault) = chain {
-        return Err(Unmet::Chain(fault.clone()));
-    }
-    match certificate.carries(wanted) {
-        Some(name) => Ok(Authentication::Verified(name.clone())),
-        None => Err(Unmet::Name {
-            wanted: wanted.to_vec(),
-            presented: certificate.names.clone(),
-        }),
-    }
-}
-
-/// Identifies the peer by its certificate and the reference identifiers, where no demand does so.
-fn authenticate(facts: &TlsFacts, reference: &[NamePattern]) -> Authentication {
-    let certificate = match &facts.certificate {
-        PeerCertificate::Nothing => return Authentication::Anonymous,
-        PeerCertificate::Unproved(key) => return Authentication::Unproved(key.clone()),
-        PeerCertificate::Certificate(certificate) => certificate,
-    };
-    match check_name(certificate, &certificate.chain, reference) {
-        Ok(authentication) => authentication,
-        Err(Unmet::Name { .. }) if reference.is_empty() => Authentication::Trusted,
-        Err(Unmet::Chain(ChainFault::NotChecked)) => Authentication::Anonymous,
-        Err(fault) => Authentication::Untrusted(fault),
-    }
-}
-
-/// Returns the stronger of two identifications, the earlier if they are equal.
-fn stronger(earlier: Option<Authentication>, later: Authentication) -> Authentication {
-    match earlier {
-        Some(earlier) if earlier.assurance() >= later.assurance() => earlier,
-        Some(_) | None => later,
-    }
-}
-
-fn cleared(outcome: TlsOutcome, authentication: Authentication) -> Verdict {
-    Verdict::Cleared(Clearance {
-        session: SessionTls {
-            outcome,
-            authentication,
-        },
-    })
-}
+pub use session::{Authentication, SessionTls};
+pub use unmet::Unmet;

@@ -6,11 +6,9 @@ mod closing;
 mod message;
 mod metrics;
 mod proxy;
+mod state;
 
-use std::fmt;
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Buf as _;
 use jiff::Timestamp;
@@ -21,109 +19,26 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
-use client_log::{MissedDeadline, TransactionSender, send_failed};
-
 use super::Inbound;
 use super::buffered::{BufferedStream, ClientStream};
 use super::clients::Seat;
 use super::min_rate::ContentRate;
-use super::policy::{self, SenderClearance};
+use super::policy::{self};
 use super::proxied::{self, Origin};
 use super::timeouts::{Progress, SessionTimeouts};
 use crate::config::{ListenerConfig, ListenerTls, Rate};
-use crate::net::tls_io::{CompletedHandshake, RecordedStream, Role};
+use crate::net::tls_io::{RecordedStream, Role};
 use crate::policy::connector::inbound_policy;
 use crate::policy::relay_access;
 use crate::policy::tls::{NoTls, PeerCertificate, TlsFacts, TlsOutcome};
 use crate::relay::running_config::Snapshot;
-use crate::smtp::address::Domain;
 use crate::smtp::command::{CommandError, MailFrom, RcptTo};
 use crate::smtp::reply::Reply;
 use crate::smtp::server::{Channel, Profile, Server, ServerStep};
 use crate::telemetry::RefusalReason;
 use crate::telemetry::certificates::CertificateSummary;
-
-/// The TLS state of the connection.
-enum ConnectionTls {
-    /// The connection is in the clear: the client has not sent STARTTLS.
-    Clear,
-    /// The connection is under TLS; the value holds the facts of the handshake.
-    Tls(CompletedHandshake),
-}
-
-/// The reason for which a session ended.
-#[derive(Debug)]
-enum EndReason {
-    /// Our last reply was sent: to QUIT, or to a client whose session cannot continue.
-    Replied,
-    /// The client has sent STARTTLS; the session goes on after the handshake.
-    StartTls,
-    /// The TLS handshake failed.
-    Handshake(String),
-    /// The client was too slow.
-    Timeout(MissedDeadline),
-    /// The client sent no message for too long.
-    NoMessage,
-    /// The seat was given to another client.
-    Evicted,
-    /// The daemon is stopping.
-    Shutdown,
-    /// The connection was lost.
-    ConnectionLost(String),
-}
-
-impl fmt::Display for EndReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Replied | Self::StartTls => f.write_str("the relay closed the connection after its last reply"),
-            Self::Handshake(fault) => write!(f, "the TLS handshake failed: {fault}"),
-            Self::Timeout(slow) => slow.fmt(f),
-            Self::NoMessage => f.write_str("the client sent no message within [timeouts] message"),
-            Self::Evicted => {
-                f.write_str("the client sent no message for a while, and its seat was needed for another client")
-            }
-            Self::Shutdown => f.write_str("the service is shutting down"),
-            Self::ConnectionLost(how) => f.write_str(how),
-        }
-    }
-}
-
-/// The state of one session.
-struct ClientSession {
-    inbound: Arc<Inbound>,
-    settings: Arc<Snapshot>,
-    listener: ListenerConfig,
-    peer: SocketAddr,
-    /// The client's address, if it is known and may give rights.
-    client: Option<IpAddr>,
-    /// The client's name in DNS, if a proxy has reported it.
-    client_name: Option<Domain>,
-    /// The proxy that has named the client with XCLIENT.
-    proxy: Option<SocketAddr>,
-    local: IpAddr,
-    stop: CancellationToken,
-    server: Server,
-    connection_tls: ConnectionTls,
-    /// The judge's clearance for the last accepted MAIL.
-    sender_clearance: Option<SenderClearance>,
-    /// The sender of the transaction, or of the MAIL that is being answered.
-    sender: Option<TransactionSender>,
-    /// The message that is being received.
-    draft: Option<message::IncomingMessage>,
-    content_rate: ContentRate,
-    /// The time at which the wait for the next command began.
-    command_since: Instant,
-    /// The time of the last accepted message, or of the session's beginning.
-    message_since: Instant,
-    progress: Progress,
-    seat: Seat,
-    /// True if the refusal that is sent next was already logged or counted with its reason.
-    is_logged: bool,
-}
-
-/// The wait for more of refused content that seems to be complete: its client may have ended it
-/// with bare LFs.
-const SEEMS_ENDED: Duration = Duration::from_secs(3);
+use client_log::send_failed;
+use state::{ClientSession, ConnectionTls, EndReason, TransactionSender};
 
 /// Runs one session to its end.
 pub(super) async fn run(

@@ -13,10 +13,11 @@ use jiff::civil::Date;
 use jiff::{SignedDuration, Timestamp, ToSpan as _};
 use tokio::task::JoinSet;
 
+use super::mail;
 use super::record::{self, ReportDestination, TlsRptRecordError};
 use super::report::{TlsReport, day_of, day_start};
+use super::sender::{ENVELOPE_ID, ReportSender, Schedule, Submitter};
 use super::store::{CountStore, ReportJob};
-use super::{ENVELOPE_ID, ReportSender, Schedule, Submitter, mail};
 use crate::smtp::address::{Mailbox, ReversePath};
 use crate::smtp::envelope::{Envelope, Notify, Recipient, TlsRequirement};
 

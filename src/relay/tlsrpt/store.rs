@@ -14,7 +14,7 @@ use std::sync::{Mutex, PoisonError};
 use jiff::civil::Date;
 use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 
-use super::counter::{CountBatch, CountKey};
+use super::count::{CountBatch, CountKey};
 use super::observation::{AppliedPolicy, ReportedPolicy, SessionFailure};
 use crate::smtp::address::Domain;
 use crate::storage::sqlite::{Database, OpenError};

@@ -3,6 +3,8 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::smtp::address::{ForwardPath, ReversePath};
+use crate::smtp::envelope::{BodyType, Notify, Ret};
 
 fn parse(text: &str) -> Result<Command, CommandError> {
     Command::parse(text.as_bytes())

@@ -4,7 +4,8 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
-use super::{OpenTransaction, replies};
+use super::replies;
+use crate::smtp::command::MailFrom;
 use crate::smtp::data::{ContentFacts, Decoded, Decoder, Inspector};
 use crate::smtp::envelope::{Envelope, Notify, Recipient, TlsRequirement};
 use crate::smtp::reply::Reply;
@@ -242,4 +243,27 @@ fn merge_duplicates(recipients: Vec<Recipient>) -> Vec<Recipient> {
         }
     }
     once
+}
+
+/// The transaction that MAIL has opened.
+#[derive(Debug)]
+pub(super) struct OpenTransaction {
+    pub(super) from: MailFrom,
+    pub(super) recipients: Vec<Recipient>,
+    /// True once a RCPT command has come, accepted or not.
+    pub(super) has_rcpt: bool,
+    /// RCPT commands over the limit or rejected with 4xx.
+    pub(super) overshoot: u32,
+    pub(super) progress: ContentProgress,
+}
+
+/// The progress of a transaction's content.
+#[derive(Debug)]
+pub(super) enum ContentProgress {
+    /// No content has come.
+    Envelope,
+    /// BDAT chunks have come, but not the last one.
+    Chunks(Box<Inspector>),
+    /// A chunk was rejected. The client must send RSET (RFC 3030 §2).
+    Failed,
 }

@@ -1,6 +1,6 @@
 //! The replies of the server.
 
-use super::{Channel, CloseReason, Profile};
+use super::{Channel, Profile};
 use crate::smtp::address::Domain;
 use crate::smtp::data::ContentFault;
 use crate::smtp::envelope::QueueId;
@@ -199,4 +199,17 @@ pub(super) fn closing(hostname: &Domain, reason: CloseReason) -> Reply {
             format!("{hostname} Service is shutting down"),
         ),
     }
+}
+
+/// The reason why the server ends a session by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CloseReason {
+    /// The client was silent for too long.
+    Timeout,
+    /// The client has sent no message for too long.
+    NoMessage,
+    /// Other clients are waiting, and this one has sent no message for a while.
+    Crowded,
+    /// Gatepost is stopping.
+    Shutdown,
 }

@@ -59,6 +59,11 @@ fn imports_point_down() {
     );
 }
 
+#[test]
+fn files_form_no_circle() {
+    none(&circles::faults(&sources()));
+}
+
 /// The most lines that a file may have.
 const FILE: usize = 600;
 

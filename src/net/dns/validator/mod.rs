@@ -13,6 +13,7 @@ mod cuts;
 mod denial;
 mod nsec;
 mod nsec3;
+mod proof;
 mod zone;
 
 use std::sync::Arc;
@@ -25,8 +26,9 @@ use super::rrset::{self, RrSet};
 use super::{InsecureReason, LookupError, Security, cname};
 pub(super) use budget::WorkBudget;
 pub(super) use cuts::{ZoneCut, ZoneCuts};
-pub(super) use denial::LeafProof;
-use denial::{CutProof, Proofs};
+use denial::Proofs;
+use proof::CutProof;
+pub(super) use proof::LeafProof;
 pub(super) use zone::{SignedZone, is_digest_of, is_supported};
 
 const UNSIGNED: Security = Security::Insecure(InsecureReason::Unsigned);

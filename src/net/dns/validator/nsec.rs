@@ -6,7 +6,7 @@
 use hickory_resolver::proto::dnssec::rdata::NSEC;
 use hickory_resolver::proto::rr::{Name, RecordType};
 
-use super::denial::{CutProof, LeafProof, TypesAtOwner};
+use super::proof::{CutProof, LeafProof, TypesAtOwner};
 
 /// An NSEC record with its owner.
 #[derive(Clone, Copy)]

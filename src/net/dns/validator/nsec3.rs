@@ -13,7 +13,7 @@ use hickory_resolver::proto::rr::{Name, RecordType};
 
 use super::super::LookupError;
 use super::budget::WorkBudget;
-use super::denial::{CutProof, LeafProof, TypesAtOwner};
+use super::proof::{CutProof, LeafProof, TypesAtOwner};
 
 /// The number of iterations above which a proof is insecure (RFC 9276 §3.2), the same as in BIND
 /// and Unbound.

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use ipnet::IpNet;
 use jiff::{SignedDuration, Timestamp};
 
-use super::Limit;
+use super::limit::Limit;
 
 /// The time after which a client that was not held back again leaves the list.
 const QUIET: SignedDuration = SignedDuration::from_hours(1);

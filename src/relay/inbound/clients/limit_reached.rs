@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::Limit;
+use super::limit::Limit;
 use crate::config::Rate;
 use crate::policy::networks::network_text;
 use crate::smtp::reply::{Reply, Status};

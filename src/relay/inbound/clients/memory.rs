@@ -6,7 +6,7 @@
 //! exhaust the pool, messages with many recipients need several transactions, and other mail is not
 //! affected.
 
-use super::Limit;
+use super::limit::Limit;
 use crate::config::TransactionMemory;
 
 /// The octets that each session may use without the shared pool.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::seats::{ClientKind, GrantedSeat};
+use super::seat_request::{ClientKind, GrantedSeat};
 use crate::config::ClientLimits;
 
 /// The provisional seats for health checks of load balancers.

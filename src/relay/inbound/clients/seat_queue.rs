@@ -12,8 +12,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use tokio::sync::oneshot;
 
-use super::seat::Seat;
-use super::seats::SeatRequest;
+use super::seat_request::SeatRequest;
 use crate::config::ClientLimits;
 use crate::policy::networks;
 
@@ -31,29 +30,40 @@ pub(super) type QueueKey = (Option<Duration>, u64);
 
 /// A waiting client.
 #[derive(Debug)]
-pub(super) struct WaitingClient {
+pub(super) struct WaitingClient<G> {
     pub(super) request: SeatRequest,
     pub(super) limits: ClientLimits,
     /// Passes the seat to the client. Dropping it refuses the client.
-    pub(super) grant: oneshot::Sender<Seat>,
+    pub(super) grant: oneshot::Sender<G>,
 }
 
 /// The waiting clients of all listeners.
-#[derive(Debug, Default)]
-pub(super) struct SeatQueue {
+#[derive(Debug)]
+pub(super) struct SeatQueue<G> {
     last: u64,
-    queues: HashMap<Arc<str>, BTreeMap<QueueKey, WaitingClient>>,
+    queues: HashMap<Arc<str>, BTreeMap<QueueKey, WaitingClient<G>>>,
     count: usize,
     /// The number of waiting connections of each client and each site.
     by_network: HashMap<IpNet, usize>,
 }
 
-impl SeatQueue {
+impl<G> Default for SeatQueue<G> {
+    fn default() -> Self {
+        Self {
+            last: Default::default(),
+            queues: Default::default(),
+            count: Default::default(),
+            by_network: Default::default(),
+        }
+    }
+}
+
+impl<G> SeatQueue<G> {
     /// Adds a client whose site was last served at the time `served`. Returns its position, or
     /// `None` if it may not wait.
     pub(super) fn push(
         &mut self,
-        waiter: WaitingClient,
+        waiter: WaitingClient<G>,
         served: Option<Duration>,
     ) -> Option<QueueKey> {
         let address = waiter.request.address;
@@ -91,13 +101,16 @@ impl SeatQueue {
     }
 
     /// Removes the first client of a listener from the queue and returns it.
-    pub(super) fn take_first(&mut self, listener: &Arc<str>) -> Option<(QueueKey, WaitingClient)> {
+    pub(super) fn take_first(
+        &mut self,
+        listener: &Arc<str>,
+    ) -> Option<(QueueKey, WaitingClient<G>)> {
         let key = *self.queues.get(listener)?.first_key_value()?.0;
         Some((key, self.remove(listener, key)?))
     }
 
     /// Inserts a client at its position.
-    pub(super) fn insert(&mut self, key: QueueKey, waiter: WaitingClient) {
+    pub(super) fn insert(&mut self, key: QueueKey, waiter: WaitingClient<G>) {
         for network in [
             networks::client(waiter.request.address),
             networks::site(waiter.request.address),
@@ -112,7 +125,11 @@ impl SeatQueue {
     }
 
     /// Removes a client from the queue, if it is still there.
-    pub(super) fn remove(&mut self, listener: &Arc<str>, key: QueueKey) -> Option<WaitingClient> {
+    pub(super) fn remove(
+        &mut self,
+        listener: &Arc<str>,
+        key: QueueKey,
+    ) -> Option<WaitingClient<G>> {
         let queue = self.queues.get_mut(listener)?;
         let waiter = queue.remove(&key)?;
         if queue.is_empty() {
@@ -167,10 +184,11 @@ impl ServedSites {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::relay::inbound::clients::seats::ClientKind;
+    use crate::relay::inbound::clients::seat_request::ClientKind;
+    use crate::relay::inbound::clients::table::Seat;
 
     /// Returns a client that waits for a seat on a listener, and the receiver of its seat.
-    fn waiter(address: &str, listener: &str) -> (WaitingClient, oneshot::Receiver<Seat>) {
+    fn waiter(address: &str, listener: &str) -> (WaitingClient<Seat>, oneshot::Receiver<Seat>) {
         let (grant, granted) = oneshot::channel();
         let address = address.parse().expect("an address");
         let request = SeatRequest {
@@ -193,14 +211,14 @@ mod tests {
         Duration::from_secs(seconds)
     }
 
-    fn enters(queue: &mut SeatQueue, address: &str, served: Option<Duration>) -> bool {
+    fn enters(queue: &mut SeatQueue<Seat>, address: &str, served: Option<Duration>) -> bool {
         let (waiter, granted) = waiter(address, "mx");
         // The seat is not needed here.
         drop(granted);
         queue.push(waiter, served).is_some()
     }
 
-    fn order(queue: &mut SeatQueue) -> Vec<String> {
+    fn order(queue: &mut SeatQueue<Seat>) -> Vec<String> {
         let mut order = Vec::new();
         while let Some(listener) = queue.listeners().first() {
             let (_, waiter) = queue.take_first(listener).expect("somebody");
@@ -211,7 +229,7 @@ mod tests {
 
     #[test]
     fn the_site_that_was_served_the_longest_ago_is_first() {
-        let mut queue = SeatQueue::default();
+        let mut queue = SeatQueue::<Seat>::default();
         for (address, listener, served) in [
             ("10.0.1.1", "mx", Some(seconds(9))),
             ("10.0.2.1", "mx", None),
@@ -232,7 +250,7 @@ mod tests {
 
     #[test]
     fn a_client_waits_once_and_few_of_its_site() {
-        let mut queue = SeatQueue::default();
+        let mut queue = SeatQueue::<Seat>::default();
         for (address, is_let) in [
             ("192.0.2.1", true),
             ("192.0.2.1", false),
@@ -249,7 +267,7 @@ mod tests {
 
     #[test]
     fn a_full_queue_drops_the_client_whose_site_was_served_last() {
-        let mut queue = SeatQueue::default();
+        let mut queue = SeatQueue::<Seat>::default();
         for n in 0..16 {
             assert!(enters(&mut queue, &format!("10.0.{n}.1"), Some(seconds(n))));
         }

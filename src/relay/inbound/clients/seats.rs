@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::provisional::ProvisionalSeats;
 use super::seat_queue::{SeatQueue, ServedSites, WaitingClient};
+use super::seat_request::{ClientKind, GrantedSeat, NoSeat, SeatRequest};
 use crate::config::ClientLimits;
 use crate::policy::networks;
 
@@ -32,46 +33,6 @@ const PLENTY: (usize, usize) = (1, 2);
 /// session.
 const LEAVING_PARTS: (usize, usize) = (4, 2);
 const LEAVING_MIN: usize = 4;
-
-/// The kind of a client that requests a seat.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum ClientKind {
-    /// A client of `[relay] networks`.
-    Own,
-    /// Any other client.
-    Stranger,
-    /// A proxy that has not named its client yet.
-    Proxy,
-    /// A load balancer that checks the relay's health.
-    Check,
-}
-
-/// A client that requests a seat.
-#[derive(Debug, Clone)]
-pub(super) struct SeatRequest {
-    pub(super) address: IpAddr,
-    pub(super) kind: ClientKind,
-    pub(super) listener: Arc<str>,
-    /// The seats of strangers on this listener.
-    pub(super) listener_seats: usize,
-}
-
-impl SeatRequest {
-    fn is_own(&self) -> bool {
-        self.kind == ClientKind::Own
-    }
-}
-
-/// The reason for which a client gets no seat.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum NoSeat {
-    /// All seats are in use (`[limits] connections` or `[[listener]] connections`).
-    All,
-    /// The client has as many sessions as `[limits] connections_per_client` allows.
-    Client,
-    /// The network has as many sessions as `[limits] connections_per_network` allows.
-    Network(IpNet),
-}
 
 /// A session with a seat.
 #[derive(Debug)]
@@ -115,8 +76,8 @@ impl ListenerSeats {
 }
 
 /// The table of all seats in use. Times are relative to any fixed moment of the caller's choice.
-#[derive(Debug, Default)]
-pub(super) struct Seats {
+#[derive(Debug)]
+pub(super) struct Seats<G> {
     last: u64,
     sessions: HashMap<u64, SeatedSession>,
     /// The number of sessions of each client and network.
@@ -133,14 +94,31 @@ pub(super) struct Seats {
     /// The evicted sessions that have not ended.
     leaving: HashSet<u64>,
     pub(super) provisional: ProvisionalSeats,
-    pub(super) queue: SeatQueue,
+    pub(super) queue: SeatQueue<G>,
     served: ServedSites,
 }
 
-/// A granted seat: its number, and the token that is cancelled when the session is evicted.
-pub(super) type GrantedSeat = (u64, CancellationToken);
+impl<G> Default for Seats<G> {
+    fn default() -> Self {
+        Self {
+            last: Default::default(),
+            sessions: Default::default(),
+            by_network: Default::default(),
+            by_site: Default::default(),
+            by_listener: Default::default(),
+            strangers: Default::default(),
+            strangers_max: Default::default(),
+            is_scarce: Default::default(),
+            changes: Default::default(),
+            leaving: Default::default(),
+            provisional: Default::default(),
+            queue: Default::default(),
+            served: Default::default(),
+        }
+    }
+}
 
-impl Seats {
+impl<G> Seats<G> {
     /// Gives a seat to a client, if necessary by evicting another session.
     ///
     /// # Errors
@@ -194,7 +172,7 @@ impl Seats {
 
     /// Gives seats to waiting clients, as long as there are any. Returns the clients with their
     /// seats.
-    pub(super) fn serve(&mut self, now: Duration) -> Vec<(WaitingClient, GrantedSeat)> {
+    pub(super) fn serve(&mut self, now: Duration) -> Vec<(WaitingClient<G>, GrantedSeat)> {
         let mut served = Vec::new();
         while self.serve_next(&mut served, now) {}
         served
@@ -204,7 +182,7 @@ impl Seats {
     /// Returns false if there is none.
     fn serve_next(
         &mut self,
-        served: &mut Vec<(WaitingClient, GrantedSeat)>,
+        served: &mut Vec<(WaitingClient<G>, GrantedSeat)>,
         now: Duration,
     ) -> bool {
         for listener in self.queue.listeners() {

@@ -1,52 +1,13 @@
 //! Deadlines of a session, and log lines about refusals, slow clients and lost connections.
 
-use std::fmt;
 use std::io;
-use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::time::Instant;
 use tracing::info;
 
-use super::{ClientSession, EndReason, SEEMS_ENDED};
-use crate::config::{Connector, write_duration};
+use super::state::{ClientSession, EndReason, MissedDeadline, SEEMS_ENDED};
 use crate::relay::inbound::buffered::{BufferedStream, ClientStream};
-use crate::smtp::address::ReversePath;
 use crate::smtp::reply::{Reply, Severity};
-
-/// The deadline that a client missed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum MissedDeadline {
-    /// The client sent no complete command within this time.
-    Command(Duration),
-    /// The client sent no more content within this time.
-    Content(Duration),
-    /// The client sent its message slower than `[timeouts] data_rate`.
-    Rate,
-    /// The client did not read our replies in time.
-    Replies,
-}
-
-impl fmt::Display for MissedDeadline {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Command(time) => write!(f, "no command within {}", write_duration(*time)),
-            Self::Content(time) => write!(
-                f,
-                "no more content of the message within {}",
-                write_duration(*time)
-            ),
-            Self::Rate => f.write_str("the message came slower than [timeouts] data_rate"),
-            Self::Replies => f.write_str("the client did not read our replies in time"),
-        }
-    }
-}
-
-/// The sender of the last MAIL, with its connector.
-pub(super) struct TransactionSender {
-    pub(super) from: ReversePath,
-    pub(super) connector: Arc<Connector>,
-}
 
 /// Returns the reason of the end of a session whose replies cannot be sent.
 pub(super) fn send_failed(fault: &io::Error) -> EndReason {

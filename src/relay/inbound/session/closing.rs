@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use super::client_log::MissedDeadline;
+use super::state::MissedDeadline;
 use super::{ClientSession, EndReason};
 use crate::relay::inbound::buffered::{BufferedStream, ClientStream};
 use crate::smtp::reply::Reply;

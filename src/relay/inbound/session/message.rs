@@ -6,7 +6,8 @@ use tokio::time::Instant;
 use tracing::{debug, error, info};
 
 use super::client_log::send_failed;
-use super::{ClientSession, EndReason};
+use super::state::IncomingMessage;
+use super::state::{ClientSession, EndReason};
 use crate::config::EvidencePath;
 use crate::policy::connector::inbound_policy;
 use crate::policy::relay_access;
@@ -19,41 +20,8 @@ use crate::smtp::data::HeaderCompleter;
 use crate::smtp::envelope::{Arrival, ClientOrigin, Envelope, Recipient};
 use crate::smtp::reply::{Reply, Status};
 use crate::storage::evidence::{InboundParties, InboundSession};
-use crate::storage::spool::{Draft, Entry, SpoolError};
+use crate::storage::spool::{Entry, SpoolError};
 use crate::telemetry::{AcceptedMessage, RefusalReason};
-
-/// A message that is being received.
-pub(super) struct IncomingMessage {
-    draft: Draft,
-    /// Adds missing header fields, if the message comes from a client of ours.
-    completer: Option<HeaderCompleter>,
-}
-
-impl IncomingMessage {
-    /// Writes content to the draft, through the header completer if there is one.
-    async fn write(&mut self, octets: &[u8]) -> Result<(), SpoolError> {
-        let Some(completer) = &mut self.completer else {
-            return self.draft.write(octets).await;
-        };
-        let (made, rest) = completer.push(octets);
-        if !made.is_empty() {
-            self.draft.write(&made).await?;
-        }
-        self.draft.write(rest).await
-    }
-
-    /// Completes the message. If a Message-ID was added, the envelope gets it.
-    async fn finish(mut self, envelope: &mut Envelope) -> Result<Draft, SpoolError> {
-        if let Some(completer) = self.completer {
-            let (made, id) = completer.finish();
-            self.draft.write(&made).await?;
-            if let Some(id) = id {
-                envelope.message_id = Some(id.into());
-            }
-        }
-        Ok(self.draft)
-    }
-}
 
 impl ClientSession {
     /// Writes content to the draft. If that fails, further content is discarded, and the client

@@ -3,7 +3,7 @@
 use tokio::sync::oneshot;
 
 use super::*;
-use crate::relay::inbound::clients::seat::Seat;
+use crate::relay::inbound::clients::table::Seat;
 
 /// Returns limits of ten seats, two of them reserved; three for a client, six for a network.
 fn limits() -> ClientLimits {
@@ -31,7 +31,7 @@ fn seat_request(
 /// The table of seats, with the time in seconds.
 #[derive(Default)]
 struct Table {
-    seats: Seats,
+    seats: Seats<Seat>,
     now: u64,
 }
 
