@@ -2,6 +2,7 @@
 
 mod journald;
 mod log_filter;
+mod log_text;
 mod systemd;
 
 use std::io::IsTerminal as _;
@@ -18,6 +19,7 @@ use super::runtime;
 use crate::config::{self, LogConfig, LogFormat};
 use crate::daemon::{self, RunningDaemon, StartError, SystemdSockets, TestOverrides};
 use journald::JournaldLayer;
+use log_text::TextFields;
 use systemd::StatusNotifier;
 
 /// Replaces the log filter on a reload.
@@ -212,6 +214,7 @@ fn start_logging(log: &LogConfig) -> Result<LogFilterHandle, String> {
     let colour = std::io::stderr().is_terminal();
     let text = || {
         tracing_subscriber::fmt::layer()
+            .fmt_fields(TextFields)
             .with_writer(std::io::stderr)
             .with_ansi(colour)
             .with_target(false)

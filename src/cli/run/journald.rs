@@ -17,8 +17,10 @@ use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::fmt::FormatFields as _;
-use tracing_subscriber::fmt::format::{DefaultFields, Writer};
+use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::layer::Context;
+
+use super::log_text::TextFields;
 
 /// The socket of journald.
 pub(super) const SOCKET: &str = "/run/systemd/journal/socket";
@@ -57,7 +59,7 @@ impl<S: Subscriber> Layer<S> for JournaldLayer {
         let mut line = String::new();
         // Writing into a String cannot fail. If a value's own formatting fails, the line ends
         // there.
-        let _ = DefaultFields::new().format_fields(Writer::new(&mut line), event);
+        let _ = TextFields.format_fields(Writer::new(&mut line), event);
         let metadata = event.metadata();
         let priority = priority(*metadata.level());
         let mut entry = Vec::with_capacity(1024);
@@ -179,8 +181,7 @@ mod tests {
         });
 
         let entry = next(&socket);
-        let line =
-            r#"delivery deferred queue_id=0sb to="b@c.example" tls.wanted="forced" delay_ms=7"#;
+        let line = "delivery deferred queue_id=0sb to=b@c.example tls.wanted=forced delay_ms=7";
         assert_eq!(values(&entry, "MESSAGE"), [line]);
         for (name, value) in [
             ("PRIORITY", "4"),

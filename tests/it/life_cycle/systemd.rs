@@ -199,8 +199,8 @@ async fn listeners_take_the_sockets_that_systemd_passes_by_name() {
     assert_eq!(manager.told(), "READY=1\n");
     let log = log(&file);
     for line in [
-        format!("listener=\"mx\" address={mx}"),
-        format!("listener=\"submission\" address={submission}"),
+        format!("listener=mx address={mx}"),
+        format!("listener=submission address={submission}"),
     ] {
         assert!(log.contains(&line), "{line} is missing from\n{log}");
     }
