@@ -147,6 +147,7 @@ fn waiting(number: usize) -> RecipientState {
                 at: now,
                 status,
                 text: text.to_owned(),
+                explanation: None,
                 host,
                 reply: None,
             },

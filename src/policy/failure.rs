@@ -4,6 +4,7 @@
 //! derives the next step from both. It sends nothing, waits for nothing and knows no schedule. The
 //! rules follow RFC 5321 §4.2.1 and §5.1, RFC 3463 and, for REQUIRETLS, RFC 8689 §4.2.1.
 
+pub mod for_sender;
 mod host;
 mod tls_demanded;
 

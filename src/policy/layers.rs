@@ -136,8 +136,12 @@ pub fn outbound_policy(
         )));
     }
     match (&facts.memory, connector.outbound.downgrade) {
-        (MemoryFinding::TookTls { .. }, OnDowngrade::Refuse) => {
-            raise(Some(Demand::new(Layer::DowngradeMemory, Verify::None)));
+        (MemoryFinding::TookTls { last }, OnDowngrade::Refuse) => {
+            let demand = Demand::new(Layer::DowngradeMemory, Verify::None);
+            raise(Some(Demand {
+                last_tls: Some(*last),
+                ..demand
+            }));
         }
         (MemoryFinding::TookTls { .. }, OnDowngrade::Allow | OnDowngrade::Warn)
         | (MemoryFinding::Nothing, _) => {}

@@ -74,6 +74,8 @@ pub struct ReportContext<'a> {
     pub accepted: Timestamp,
     /// The current time.
     pub now: Timestamp,
+    /// The address of the relay's administrators.
+    pub postmaster: &'a Mailbox,
     /// Its envelope.
     pub envelope: &'a Envelope,
     /// The largest part of it that may be returned; see [`content_to_return`].
@@ -382,13 +384,20 @@ fn text_for_people(
         );
     }
     let most = reason_max(REASON_MAX, recipients.len());
-    for recipient in recipients {
-        let _ = write!(out, "\r\n<{}>:\r\n", recipient.recipient.mailbox);
-        fold(&mut out, "    ", "    ", &quote(&recipient.last.text, most));
+    for group in recipients.chunk_by(|one, other| is_explained_alike(one.last, other.last)) {
+        out.push_str("\r\n");
+        for recipient in group {
+            let _ = write!(out, "<{}>:\r\n", recipient.recipient.mailbox);
+        }
+        if let Some(first) = group.first() {
+            reason_for_people(&mut out, first.last, most);
+        }
     }
+    let is_about_policy =
+        |last: &AttemptFailure| last.status.status().0 == 7 && last.explanation.is_none();
     if recipients
         .iter()
-        .any(|recipient| recipient.last.status.status().0 == 7)
+        .any(|recipient| is_about_policy(recipient.last))
     {
         out.push_str(
             "\r\nA security policy of this relay or of the recipient's does not allow the\r\n\
@@ -396,7 +405,46 @@ fn text_for_people(
              administrators of the two sides can. Please show them this report.\r\n",
         );
     }
+    if recipients
+        .iter()
+        .any(|recipient| recipient.last.explanation.is_some())
+    {
+        let _ = write!(
+            out,
+            "\r\nThe administrators of this relay: <{}>\r\n",
+            context.postmaster
+        );
+    }
     out
+}
+
+/// Returns true for two failures with the same explanation and the same details.
+fn is_explained_alike(one: &AttemptFailure, other: &AttemptFailure) -> bool {
+    let is_same = (&one.explanation, &one.text, one.status)
+        == (&other.explanation, &other.text, other.status);
+    one.explanation.is_some() && is_same
+}
+
+/// Appends the reason of a failure: its explanation, and the details for administrators; without an
+/// explanation the details alone. Each has at most `most` characters.
+fn reason_for_people(out: &mut String, last: &AttemptFailure, most: usize) {
+    let AttemptFailure {
+        explanation,
+        text,
+        status,
+        ..
+    } = last;
+    let Some(explanation) = explanation else {
+        return fold(out, "    ", "    ", &quote(text, most));
+    };
+    fold(out, "    ", "    ", &quote(explanation, most));
+    out.push_str("\r\n");
+    fold(
+        out,
+        "    Details for administrators: ",
+        "    ",
+        &format!("{status} {}", quote(text, most)),
+    );
 }
 
 /// Returns the content type and the part for programs. Addresses outside ASCII have a 7-bit form.

@@ -292,6 +292,10 @@ impl FailureHistory {
     /// Adds the latest failure of one recipient. The more recipients the message has, the fewer
     /// failures each keeps, because recipients of the same destination fail alike.
     pub fn push(&mut self, trouble: AttemptFailure, recipients: usize) {
+        // Only the latest failure is explained to the sender.
+        if let Some(earlier) = self.0.last_mut() {
+            earlier.explanation = None;
+        }
         let room = (Self::MESSAGE / recipients.max(1)).clamp(1, Self::ALL);
         while self.0.len() >= room {
             self.0
@@ -464,6 +468,7 @@ mod tests {
             at: Timestamp::from_second(second).expect("in range"),
             status: EnhancedStatusCode::parse("4.7.5").expect("valid"),
             text: "refused".into(),
+            explanation: Some(format!("explanation {second}")),
             host: Some("mx.example.net".into()),
             reply: Some(Reply::bare(454, "no")),
         }
@@ -483,6 +488,12 @@ mod tests {
                 .collect::<Vec<_>>()
         };
         assert_eq!(seconds(&history), (0..4).chain(80..100).collect::<Vec<_>>());
+        let explained: Vec<_> = history
+            .all()
+            .iter()
+            .filter_map(|one| one.explanation.as_deref())
+            .collect();
+        assert_eq!(explained, ["explanation 99"], "only the latest");
         history.push(refused(100), 1000);
         assert_eq!(
             seconds(&history),

@@ -162,7 +162,9 @@ pub enum DeliveryResult {
 }
 
 impl DeliveryResult {
-    pub(super) fn as_str(self) -> &'static str {
+    /// Returns the word for it, as in metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Delivered => "delivered",
             Self::Deferred => "deferred",

@@ -10,6 +10,7 @@ pub mod certificates;
 pub mod coverage;
 mod file;
 pub mod labels;
+pub mod last_attempts;
 mod log_budget;
 mod metrics;
 pub mod recent;
@@ -34,6 +35,7 @@ use labels::{
 pub use labels::{
     DeliveryResult, HandshakeResult, PolicyDecision, PolicyLevel, RefusalReason, SessionEnd,
 };
+use last_attempts::{LastAttempt, LastAttempts};
 pub use log_budget::LogClient;
 use metrics::{GaugeGuard, Metrics};
 use recent::{ListedDowngrade, ListedRefusal, RecentEvents};
@@ -68,6 +70,7 @@ struct MonitorState {
     coverage: Mutex<Coverage>,
     certificates: Mutex<Certificates>,
     recent_events: Mutex<RecentEvents>,
+    last_attempts: LastAttempts,
     repeats: Mutex<Repeats>,
 }
 
@@ -133,6 +136,17 @@ impl Monitor {
     /// Returns the recent refusals and downgrades.
     pub fn recent_events(&self) -> MutexGuard<'_, RecentEvents> {
         lock(&self.0.recent_events)
+    }
+
+    /// Returns the last attempt to deliver a message to a domain, if there was one since the start.
+    #[must_use]
+    pub fn last_attempt(&self, domain: &Host) -> Option<Arc<LastAttempt>> {
+        self.0.last_attempts.get(domain)
+    }
+
+    /// Stores the last attempt to deliver a message to a domain.
+    pub fn set_last_attempt(&self, domain: &Host, last: LastAttempt) {
+        self.0.last_attempts.set(domain, last);
     }
 
     /// Returns all metrics as text, with the values of `reading`.

@@ -112,10 +112,9 @@ fn floor(
                 VerifyWanted::Dane => Verify::None,
             };
             TlsPolicy::forced(Demand {
-                layer,
                 min_version,
                 min_strength,
-                verify,
+                ..Demand::new(layer, verify)
             })
         }
     }

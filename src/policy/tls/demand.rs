@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use jiff::Timestamp;
+
 use super::names::any_of;
 use super::{Assurance, DaneScope, NamePattern, Pin, Strength, TlsVersion, TlsaSet};
 use crate::smtp::address::{Domain, Host};
@@ -49,6 +51,8 @@ pub struct Demand {
     pub min_strength: Strength,
     /// The proof of identity.
     pub verify: Verify,
+    /// The last session with TLS, if the downgrade memory makes the demand.
+    pub last_tls: Option<Timestamp>,
 }
 
 impl Demand {
@@ -60,6 +64,7 @@ impl Demand {
             min_version: TlsVersion::V1_2,
             min_strength: Strength::Classical,
             verify,
+            last_tls: None,
         }
     }
 

@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use crate::config::Connector;
+use crate::policy::failure::for_sender::explain_to_sender;
 use crate::policy::failure::{FailedHost, Failure, Persistence, Scope};
+use crate::smtp::address::Host;
 use crate::smtp::envelope::AttemptFailure;
 use crate::smtp::reply::Status;
 
@@ -12,11 +15,13 @@ use crate::smtp::reply::Status;
 const REASON_MAX: usize = 2000;
 
 /// Returns the stored form of a failure. Its text has the reasons of every hop that was tried, its
-/// own first.
+/// own first. `recipient` is the domain that it concerns; `None` for several domains.
 pub(super) fn attempt_failure(
     failure: &Failure,
     trail: &[Arc<Failure>],
     ends_as: Persistence,
+    connector: &Connector,
+    recipient: Option<&Host>,
 ) -> AttemptFailure {
     let mut text = failure.to_string();
     for earlier in trail
@@ -29,10 +34,12 @@ pub(super) fn attempt_failure(
         text.push_str("; ");
         text.push_str(&earlier.to_string());
     }
+    let now = Timestamp::now();
     AttemptFailure {
-        at: Timestamp::now(),
+        at: now,
         status: failure.enhanced(ends_as),
         text: text.chars().take(REASON_MAX).collect(),
+        explanation: explain_to_sender(failure, recipient, connector, now),
         host: failure.peer.as_ref().map(FailedHost::host_name),
         reply: failure.peer_reply().cloned(),
     }

@@ -48,15 +48,24 @@ pub(super) fn health(events: &[RecipientEvent<'_>]) -> Health {
     let Some((event, failure, trail)) = last else {
         return Health::Unknown;
     };
-    let attempt_failure = attempt_failure(failure, trail, Persistence::Transient);
+    let all = || std::iter::once(failure).chain(trail.iter().map(AsRef::as_ref));
+    let part = part(event, all());
+    let is_shared = matches!(event.connector.outbound.route, Route::SmartHosts(_));
+    let is_of_domain = !is_shared || part.as_ref().is_some_and(|part| part.domain.is_some());
+    let attempt_failure = attempt_failure(
+        failure,
+        trail,
+        Persistence::Transient,
+        event.connector,
+        is_of_domain.then_some(&event.attempt.host),
+    );
     if spoken {
         return Health::SessionBroken(attempt_failure);
     }
-    let all = || std::iter::once(failure).chain(trail.iter().map(AsRef::as_ref));
     if is_of_one_message(event.attempt, all()) {
         return Health::Unknown;
     }
-    match part(event, all()) {
+    match part {
         Some(part) => Health::Refused(part, attempt_failure),
         None => Health::Down(attempt_failure),
     }

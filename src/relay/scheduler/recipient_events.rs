@@ -5,7 +5,7 @@ use std::time::Instant;
 use jiff::Timestamp;
 
 use crate::config::write_duration;
-use crate::policy::failure::{Persistence, RecipientOutcome};
+use crate::policy::failure::{Failure, Persistence, RecipientOutcome};
 use crate::relay::outbound::{
     Attempt, AttemptResult, EventOrigin, RecipientEnding, RecipientEvent, RecipientResult,
 };
@@ -70,7 +70,7 @@ pub(super) fn of_attempt<'a>(
             connector: &*report.connector,
             attempts,
             result: Some(result),
-            ending: ending(schedule, result, attempts),
+            ending: ending(schedule, planned, report, result),
         })
     };
     report.results.iter().filter_map(event).collect()
@@ -104,20 +104,31 @@ pub(super) fn of_expiry<'a>(
 /// Returns the outcome in the queue.
 fn ending<'a>(
     schedule: MessageSchedule<'_>,
+    planned: &PlannedAttempt,
+    report: &AttemptResult,
     result: &'a RecipientResult,
-    attempts: u32,
 ) -> RecipientEnding<'a> {
+    let stored = |failure: &Failure, ends_as| {
+        let recipient = Some(&planned.attempt.host);
+        attempt_failure(
+            failure,
+            &result.trail,
+            ends_as,
+            &report.connector,
+            recipient,
+        )
+    };
     match &result.outcome {
         RecipientOutcome::Delivered(reply) => RecipientEnding::Delivered(reply),
         RecipientOutcome::Bounced(failure) => RecipientEnding::Bounced {
-            last: attempt_failure(failure, &result.trail, Persistence::Permanent),
+            last: stored(failure, Persistence::Permanent),
             is_of_content: is_of_content(failure) && result.via.is_some(),
         },
         RecipientOutcome::Held(failure) => RecipientEnding::Held {
-            last: attempt_failure(failure, &result.trail, Persistence::Transient),
+            last: stored(failure, Persistence::Transient),
         },
         RecipientOutcome::Deferred(failure) => {
-            let last = attempt_failure(failure, &result.trail, Persistence::Transient);
+            let last = stored(failure, Persistence::Transient);
             if schedule.is_over() {
                 return RecipientEnding::Bounced {
                     last: schedule.expired(last),
@@ -129,6 +140,7 @@ fn ending<'a>(
                 now,
                 expires,
             } = schedule;
+            let attempts = planned.number(result.recipient);
             let due = (now + wait(&settings.config.queue.retry, attempts)).min(expires);
             let next = Timestamp::now() + due.saturating_duration_since(now);
             RecipientEnding::Deferred { last, due, next }

@@ -220,6 +220,7 @@ mod tests {
             at: Timestamp::UNIX_EPOCH,
             status: EnhancedStatusCode::permanent(Status(1, 1)),
             text: text.into(),
+            explanation: None,
             host: None,
             reply: None,
         }
@@ -305,6 +306,7 @@ mod tests {
                 id: id(1),
                 accepted: Timestamp::UNIX_EPOCH,
                 now: Timestamp::UNIX_EPOCH,
+                postmaster: &mailbox("p@example.com"),
                 envelope: &envelope,
                 returned: ReturnedContent::Headers,
                 original: b"Subject: the very first\r\n\r\n",

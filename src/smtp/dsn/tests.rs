@@ -8,6 +8,7 @@ fn trouble() -> AttemptFailure {
         at: Timestamp::UNIX_EPOCH,
         status: EnhancedStatusCode::permanent(Status(1, 1)),
         text: "mx.example.net [192.0.2.1]:25: answered RCPT TO with: 550 5.1.1 no such user".into(),
+        explanation: None,
         host: Some("mx.example.net".into()),
         reply: Some(Reply::new(550, Status(1, 1), "no such user")),
     }
@@ -39,14 +40,17 @@ fn report_all(
     let id = QueueId::from_number(1).expect("small");
     let (accepted, now) = (Timestamp::UNIX_EPOCH, Timestamp::UNIX_EPOCH);
     let returned = content_to_return(action, envelope, 100);
+    let postmaster = &Mailbox::parse("p@example.com").expect("valid");
+    let original = ORIGINAL;
     let about = ReportContext {
         hostname: &hostname,
         id,
         accepted,
         now,
+        postmaster,
         envelope,
         returned,
-        original: ORIGINAL,
+        original,
     };
     let to = match &envelope.reverse_path {
         ReversePath::Mailbox(sender) if !sender.is_ascii() => sender.clone(),
@@ -86,6 +90,62 @@ fn a_delay_says_until_when_and_returns_no_content() {
             text(&report)
         );
     }
+}
+
+/// An explanation comes first, and the details after it; recipients for whom both are the same
+/// share them.
+#[test]
+fn an_unmet_policy_is_explained_before_its_details() {
+    let explanation = |text: &str| AttemptFailure {
+        status: EnhancedStatusCode::permanent(Status(7, 4)),
+        text: "mx.example.net: TLS is demanded".to_owned(),
+        explanation: Some(text.to_owned()),
+        ..trouble()
+    };
+    let (one, other) = (
+        explanation("This relay sends only encrypted."),
+        explanation("The certificate has expired."),
+    );
+    let mut envelope = envelope("a@example.org");
+    let more = ["c@example.net", "d@example.net"];
+    envelope
+        .recipients
+        .extend(more.map(|text| Recipient::new(Mailbox::parse(text).expect("valid"))));
+    let lasts = [&one, &one, &other];
+    let recipients = envelope
+        .recipients
+        .iter()
+        .zip(lasts)
+        .map(|(recipient, last)| ReportedRecipient { recipient, last });
+    let report = report_all(&envelope, Action::Failed, &recipients.collect::<Vec<_>>());
+    let details = "Details for administrators: 5.7.4 mx.example.net: TLS is demanded\r\n";
+    let expected = format!(
+        "\r\n<b@example.net>:\r\n<c@example.net>:\r\n    This relay sends only encrypted.\r\n\r\n    {details}\r\n\
+         <d@example.net>:\r\n    The certificate has expired.\r\n\r\n    {details}\r\n\
+         The administrators of this relay: <p@example.com>\r\n"
+    );
+    assert!(text(&report).contains(&expected), "{}", text(&report));
+    assert!(
+        !text(&report).contains("A security policy"),
+        "{}",
+        text(&report)
+    );
+    let field = "Diagnostic-Code: smtp; 550 5.1.1 no such user\r\n";
+    assert_eq!(
+        text(&report).matches(field).count(),
+        3,
+        "the part for programs stays technical"
+    );
+
+    let refused = AttemptFailure {
+        explanation: None,
+        ..one.clone()
+    };
+    let report = report_on(&envelope, Action::Failed, &refused);
+    assert!(
+        text(&report).contains("A security policy")
+            && !text(&report).contains("administrators of this relay:")
+    );
 }
 
 #[test]

@@ -15,6 +15,9 @@ pub struct AttemptFailure {
     pub status: EnhancedStatusCode,
     /// A description that names host and address.
     pub text: String,
+    /// The explanation for the sender, if a TLS policy was not met.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub explanation: Option<String>,
     /// The host, if the attempt came so far.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,

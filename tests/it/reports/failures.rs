@@ -324,7 +324,18 @@ async fn a_policy_that_is_not_met_waits_is_held_or_bounces() {
             .contains("does not offer STARTTLS"),
         "{fields:?}"
     );
-    assert!(report.text.contains("A security policy"), "{}", report.text);
+    assert!(
+        report
+            .text
+            .contains("only encrypted, because its administrators decided so."),
+        "{}",
+        report.text
+    );
+    assert!(
+        !report.text.contains("A security policy"),
+        "the explanation says more: {}",
+        report.text
+    );
     assert!(
         clear.heard().iter().all(|heard| !heard.has("MAIL")),
         "{:?}",

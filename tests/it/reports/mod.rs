@@ -5,6 +5,7 @@ mod addresses;
 mod backscatter;
 mod confidential;
 mod delays;
+mod explained;
 mod failures;
 mod groups;
 mod notify;

@@ -34,6 +34,16 @@ async fn what_required_tls_and_found_none_is_told_at_once_and_without_its_conten
     let report = world.the_report().await;
     let bob = report.only("bob@partner.example", "failed", "5.7.10");
     assert!(bob.get("Diagnostic-Code").contains("REQUIRETLS"), "{bob:?}");
+    for words in [
+        "You, or the program that sent your message, asked that it travel only encrypted",
+        "But this relay is set up to send to partner.example without encryption. If the message may travel without that",
+    ] {
+        assert!(
+            report.text.replace('\n', " ").contains(words),
+            "{words:?} is missing from\n{}",
+            report.text
+        );
+    }
     assert_eq!(report.returned.0, "text/rfc822-headers");
     assert!(
         report.returned.1.contains("Subject: minutes\r\n"),

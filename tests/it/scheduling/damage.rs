@@ -55,6 +55,7 @@ fn failed(to: &str) -> Recipient {
         at: Timestamp::now(),
         status: EnhancedStatusCode::parse("5.1.1").expect("valid"),
         text: "mx said 550 nobody".to_owned(),
+        explanation: None,
         host: None,
         reply: None,
     };

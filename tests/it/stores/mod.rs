@@ -91,6 +91,7 @@ fn failure(when: &str, status: &str, reply: Option<Reply>) -> AttemptFailure {
         at: at(when),
         status: EnhancedStatusCode::parse(status).expect(status),
         text: "mx.partner.example[192.0.2.25] said 450 4.2.0 try later".to_owned(),
+        explanation: None,
         host: Some("mx.partner.example".to_owned()),
         reply,
     }

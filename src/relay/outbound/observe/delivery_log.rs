@@ -2,11 +2,11 @@
 
 use jiff::Timestamp;
 
-use crate::policy::connector::describe_demand;
 use crate::policy::tls::{Clearance, TlsOutcome};
 use crate::smtp::envelope::AttemptFailure;
 use crate::smtp::reply::Reply;
 
+use super::describe::{demand, reached};
 use super::event::{DeliveryObserver, RecipientEnding, RecipientEvent};
 
 /// Logs the outcome of each recipient.
@@ -66,30 +66,10 @@ fn log_bounced(event: &RecipientEvent<'_>, last: &AttemptFailure) {
     );
 }
 
-/// Describes the demand on the hop where the outcome was decided.
-fn demand(event: &RecipientEvent<'_>) -> String {
-    let policy = event.result.and_then(|result| result.policy.as_deref());
-    describe_demand(event.connector, policy, Timestamp::now())
-}
-
 /// Returns the reduced `ClientHello` of a session, if the peer had rejected the usual one.
 fn reduced(clearance: &Clearance) -> Option<String> {
     match clearance.outcome() {
         TlsOutcome::Clear(_) => None,
         TlsOutcome::Tls(facts) => facts.reduced.map(|hello| hello.to_string()),
-    }
-}
-
-/// Describes the TLS of a session: version, cipher suite and authentication, or the reason for
-/// none.
-fn reached(clearance: &Clearance) -> String {
-    match clearance.outcome() {
-        TlsOutcome::Clear(reason) => format!("none: {reason}"),
-        TlsOutcome::Tls(facts) => format!(
-            "{} {} {}",
-            facts.version,
-            facts.cipher,
-            clearance.authentication()
-        ),
     }
 }

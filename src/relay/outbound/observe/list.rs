@@ -11,6 +11,7 @@ use crate::telemetry::Monitor;
 use super::delivery_log::DeliveryLog;
 use super::downgrade::DowngradeWatch;
 use super::event::{DeliveryObserver, RecipientEvent, SessionEvent};
+use super::last_attempts::LastAttemptWatch;
 use super::recipient_metrics::RecipientMetrics;
 use super::refusals::RefusalCount;
 use super::session_log::SessionLog;
@@ -34,7 +35,7 @@ impl Observers {
         refused: &Arc<AtomicU64>,
         added: &[Arc<dyn DeliveryObserver>],
     ) -> Self {
-        let own: [Arc<dyn DeliveryObserver>; 7] = [
+        let own: [Arc<dyn DeliveryObserver>; 8] = [
             Arc::new(SessionLog {
                 monitor: monitor.clone(),
             }),
@@ -49,6 +50,9 @@ impl Observers {
                 reporter: reporter.clone(),
             }),
             Arc::new(DeliveryLog),
+            Arc::new(LastAttemptWatch {
+                monitor: monitor.clone(),
+            }),
             Arc::new(RecipientMetrics {
                 monitor: monitor.clone(),
             }),

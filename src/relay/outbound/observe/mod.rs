@@ -2,8 +2,10 @@
 //! memory, TLS reports.
 
 mod delivery_log;
+mod describe;
 mod downgrade;
 mod event;
+mod last_attempts;
 mod list;
 mod recipient_metrics;
 mod refusals;

@@ -38,6 +38,7 @@ fn attempt_failure(text: &str) -> AttemptFailure {
         at: jiff::Timestamp::UNIX_EPOCH,
         status: EnhancedStatusCode::transient(Status(4, 1)),
         text: text.into(),
+        explanation: None,
         host: None,
         reply: None,
     }

@@ -269,6 +269,7 @@ async fn compose(
         id: entry.id,
         accepted: entry.accepted,
         now: Timestamp::now(),
+        postmaster: &config.postmaster,
         envelope,
         returned,
         original: &original,

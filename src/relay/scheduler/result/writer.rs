@@ -160,6 +160,7 @@ impl<'a> ResultWriter<'a> {
                 at: Timestamp::now(),
                 status: EnhancedStatusCode::transient(Status(4, 5)),
                 text: "every connection to the destination was in use".to_owned(),
+                explanation: None,
                 host: None,
                 reply: None,
             });
@@ -211,6 +212,7 @@ impl<'a> ResultWriter<'a> {
                 at: Timestamp::now(),
                 status: EnhancedStatusCode::success(Status(0, 0)),
                 text: format!("{} accepted it: {reply}", via.peer),
+                explanation: None,
                 host: Some(via.peer.host_name()),
                 reply: Some(reply.clone()),
             };

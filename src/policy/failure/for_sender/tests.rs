@@ -1,0 +1,396 @@
+//! The explanations for each layer and each unmet part of a demand.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::super::Peer;
+use super::*;
+use crate::policy::tls::{NamePattern, Pin, RefusalBasis, Strength, TlsVersion, UncheckableKey};
+use crate::smtp::address::Domain;
+use crate::smtp::reply::{Reply, Status};
+
+/// The connector of lawyers.example, with these lines in its `[connector.outbound]`.
+fn connector(outbound: &str) -> Arc<Connector> {
+    let text = format!(
+        "hostname = \"relay.example.com\"\npostmaster = \"p@example.com\"\n[[listener]]\nname = \"mx\"\naddress = \
+         [\"127.0.0.1:0\"]\ntls = \"off\"\n[[connector]]\nname = \"lawyers\"\ndomains = [\"lawyers.example\"]\n\
+         [connector.outbound]\n{outbound}\n"
+    );
+    let (config, _) = crate::config::parse(&text, Path::new("gatepost.toml")).expect("good");
+    Arc::clone(&config.connectors[0])
+}
+
+fn at(text: &str) -> Timestamp {
+    text.parse().expect("a time")
+}
+
+fn peer() -> Peer {
+    Peer {
+        host: Host::parse("mx.lawyers.example").expect("a host"),
+        address: "192.0.2.1:25".parse().expect("an address"),
+    }
+}
+
+fn refused(demand: Demand, unmet: Unmet) -> Failure {
+    let refusal = Refusal {
+        demand,
+        unmet,
+        basis: RefusalBasis::NoSession,
+    };
+    Failure::policy(refusal).with_peer(peer())
+}
+
+fn without_tls(layer: Layer) -> Failure {
+    refused(
+        Demand::new(layer, Verify::None),
+        Unmet::NoTls(NoTls::NotOffered),
+    )
+}
+
+/// The explanation for mail to lawyers.example, on 30 Nov 2026.
+fn explained(failure: &Failure, outbound: &str) -> String {
+    let recipient = Host::parse("lawyers.example").expect("a domain");
+    let text = explain_to_sender(
+        failure,
+        Some(&recipient),
+        &connector(outbound),
+        at("2026-11-30T12:00:00Z"),
+    );
+    text.expect("it is about TLS policy")
+}
+
+const FORCED: &str = "tls = \"forced\"";
+const NOT_OFFERED: &str = "But mx.lawyers.example does not offer encryption at present.";
+const THEIR_SIDE: &str = "The cause is on the side of lawyers.example, or on the way there. Please reach the recipient in \
+                          another way if it is urgent, and let those who look after mail at lawyers.example see this \
+                          report.";
+
+/// The rule is that of the layer, with the reason why it holds.
+#[test]
+fn each_layer_has_its_reason() {
+    let remembered = Demand {
+        last_tls: Some(at("2026-11-29T08:00:00Z")),
+        ..Demand::new(Layer::DowngradeMemory, Verify::None)
+    };
+    let over = "tls = \"forced\"\nexception = { tls = \"opportunistic\", until = \"2026-11-29\", reason = \"x\" }";
+    let rule = "This relay sends to lawyers.example only encrypted, because";
+    let proof = "This relay sends to lawyers.example only encrypted and only to a server that proves its identity, because";
+    let host = Domain::parse("mx.lawyers.example").expect("a domain");
+    let published = Demand::new(Layer::MtaSts, Verify::Published(host));
+    for (failure, outbound, sentence) in [
+        (
+            without_tls(Layer::Connector),
+            FORCED,
+            format!("{rule} its administrators decided so."),
+        ),
+        (
+            without_tls(Layer::Connector),
+            over,
+            format!(
+                "{rule} its administrators decided so; an exception to that ended on 29 Nov 2026."
+            ),
+        ),
+        (
+            without_tls(Layer::Exception),
+            FORCED,
+            format!("{rule} its administrators decided so."),
+        ),
+        (
+            without_tls(Layer::Dane),
+            "",
+            format!("{rule} lawyers.example asks all senders for that."),
+        ),
+        (
+            refused(published, Unmet::NoTls(NoTls::NotOffered)),
+            "",
+            format!("{proof} lawyers.example asks all senders for that."),
+        ),
+        (
+            without_tls(Layer::DowngradeMemory),
+            "downgrade = \"refuse\"",
+            format!("{rule} their server accepted it so before."),
+        ),
+    ] {
+        let text = explained(&failure, outbound);
+        assert!(
+            text.starts_with(&format!("{sentence} But mx.lawyers.example does not offer")),
+            "{text}"
+        );
+        assert!(text.ends_with(THEIR_SIDE), "{text}");
+    }
+    assert_eq!(
+        explained(
+            &refused(remembered, Unmet::NoTls(NoTls::NotOffered)),
+            "downgrade = \"refuse\""
+        ),
+        format!(
+            "{rule} their server accepted it so until 29 Nov 2026. But mx.lawyers.example does not offer encryption at \
+             present. Either their server was changed, or somebody on the way prevents encryption. {THEIR_SIDE}"
+        )
+    );
+}
+
+/// A message with REQUIRETLS fails for a wish of its sender, who can also withdraw it.
+#[test]
+fn what_the_sender_required_the_sender_can_withdraw() {
+    let unmet = |unmet| {
+        let demand = Demand::new(Layer::RequireTls, Verify::Chain);
+        let refusal = Refusal {
+            demand,
+            unmet,
+            basis: RefusalBasis::NoSession,
+        };
+        RequireTlsUnmet::Session(Box::new(refusal))
+    };
+    for (why, problem) in [
+        (unmet(Unmet::NoTls(NoTls::NotOffered)), NOT_OFFERED),
+        (
+            unmet(Unmet::Unmeetable(Unmeetable::Unproven("x".to_owned()))),
+            "But nothing proves that mx.lawyers.example is the mail server of lawyers.example.",
+        ),
+        (
+            RequireTlsUnmet::Off,
+            "But this relay is set up to send to lawyers.example without encryption.",
+        ),
+        (
+            RequireTlsUnmet::NotOffered,
+            "But mx.lawyers.example does not promise to pass it on like that.",
+        ),
+    ] {
+        let failure = Failure::require_tls(why).with_peer(peer());
+        assert_eq!(
+            explained(&failure, ""),
+            format!(
+                "You, or the program that sent your message, asked that it travel only encrypted, and only to servers \
+                 that prove their identity. {problem} If the message may travel without that protection, send it again \
+                 without asking for it. Otherwise reach the recipient in another way."
+            )
+        );
+    }
+}
+
+/// The part of the demand that is unmet decides on whose side the cause is.
+#[test]
+fn each_unmet_part_has_a_side() {
+    let host = || Domain::parse("mx.lawyers.example").expect("a domain");
+    let name = |text: &str| NamePattern::parse(text).expect("a name");
+    let wrong = || Unmet::Name {
+        wanted: vec![name("mx.lawyers.example")],
+        presented: vec![name("other.example")],
+    };
+    let pin = |octet: &str| Pin::parse(&format!("sha256:{}", octet.repeat(32))).expect("a pin");
+    let day = at("2026-11-01T00:00:00Z");
+    let not_listed = Unmeetable::NotListed {
+        host: host(),
+        listed: Vec::new(),
+    };
+    let literal = Host::parse("[192.0.2.1]").expect("an address");
+    let theirs = "The cause is on the side of lawyers.example";
+    let ours = "The cause is in the settings of this relay.";
+    let both = "The administrators of this relay and of lawyers.example must agree";
+    let rejected = NoTls::Rejected(Reply::bare(454, "later"));
+    for (layer, unmet, problem, side) in [
+        (
+            Layer::Connector,
+            Unmet::NoTls(rejected),
+            "refuses encryption",
+            theirs,
+        ),
+        (
+            Layer::Connector,
+            Unmet::NoTls(NoTls::Broken("reset".to_owned())),
+            "the encrypted connection to",
+            theirs,
+        ),
+        (
+            Layer::Dane,
+            Unmet::NoTls(NoTls::NotWanted),
+            "set up to send to lawyers.example without encryption",
+            ours,
+        ),
+        (
+            Layer::Connector,
+            Unmet::Version(TlsVersion::V1_2),
+            "only an outdated kind of encryption",
+            theirs,
+        ),
+        (
+            Layer::Connector,
+            Unmet::KeyExchange(None),
+            "encryption that is weaker than agreed",
+            both,
+        ),
+        (
+            Layer::Connector,
+            Unmet::NoCertificate,
+            "shows nothing that proves its identity",
+            theirs,
+        ),
+        (
+            Layer::Connector,
+            Unmet::Unproved(UncheckableKey::RsaSize(1024)),
+            "a kind that proves no identity",
+            theirs,
+        ),
+        (
+            Layer::Connector,
+            Unmet::Chain(ChainFault::Expired(day)),
+            "expired on 1 Nov 2026",
+            theirs,
+        ),
+        (
+            Layer::Connector,
+            Unmet::Chain(ChainFault::NotYetValid(day)),
+            "not valid before 1 Nov 2026",
+            theirs,
+        ),
+        (
+            Layer::Connector,
+            Unmet::Chain(ChainFault::SelfSigned),
+            "does not know the issuer",
+            both,
+        ),
+        (
+            Layer::Connector,
+            Unmet::Chain(ChainFault::Invalid("x".to_owned())),
+            "is not valid",
+            theirs,
+        ),
+        (
+            Layer::Connector,
+            wrong(),
+            "was issued for another server",
+            both,
+        ),
+        (
+            Layer::MtaSts,
+            wrong(),
+            "was issued for another server",
+            theirs,
+        ),
+        (
+            Layer::Connector,
+            Unmet::Pin {
+                wanted: vec![pin("01")],
+                presented: pin("02"),
+            },
+            "another key",
+            both,
+        ),
+        (
+            Layer::Dane,
+            Unmet::Dane(DaneFault::NoMatch { records: 2 }),
+            "another certificate than the one",
+            theirs,
+        ),
+        (
+            Layer::MtaSts,
+            Unmet::Unmeetable(not_listed),
+            "not among the mail servers that lawyers.example lists",
+            theirs,
+        ),
+        (
+            Layer::Connector,
+            Unmet::Unmeetable(Unmeetable::NoTlsa("x".to_owned())),
+            "lets this relay check",
+            both,
+        ),
+        (
+            Layer::Connector,
+            Unmet::Unmeetable(Unmeetable::UnsignedMx("x".to_owned())),
+            "nothing proves",
+            both,
+        ),
+        (
+            Layer::Connector,
+            Unmet::Unmeetable(Unmeetable::NoName(literal)),
+            "[192.0.2.1] is an address",
+            ours,
+        ),
+    ] {
+        let demand = Demand {
+            min_strength: Strength::PostQuantum,
+            ..Demand::new(layer, Verify::Chain)
+        };
+        let text = explained(&refused(demand, unmet), FORCED);
+        assert!(
+            text.contains(problem) && text.contains(side),
+            "{problem} {side}: {text}"
+        );
+        assert_eq!(
+            [theirs, ours, both]
+                .iter()
+                .filter(|side| text.contains(*side))
+                .count(),
+            1,
+            "{text}"
+        );
+        for jargon in [
+            "TLS",
+            "DANE",
+            "MTA-STS",
+            "DNSSEC",
+            "hop",
+            "layer",
+            "policy",
+            "connector",
+            "peer",
+            "handshake",
+            ":25",
+        ] {
+            assert!(!text.contains(jargon), "{jargon}: {text}");
+        }
+    }
+}
+
+/// A rule that cannot be found out is explained too; a failure that is not about TLS is not.
+#[test]
+fn only_failures_of_tls_policy_are_explained() {
+    let unknown = Failure::discovery(Status(7, 5), "the TLSA lookup failed");
+    let text = explained(&unknown, "");
+    assert!(
+        text.starts_with("This relay must know how lawyers.example wants mail to be protected"),
+        "{text}"
+    );
+    assert!(!text.contains("TLSA"), "{text}");
+    let connector = connector("");
+    for failure in [
+        Failure::reply(
+            super::super::Scope::Recipient,
+            "RCPT TO",
+            Reply::bare(550, "nobody here"),
+        ),
+        Failure::transient(super::super::Scope::Hop, Status(4, 1), "connection refused"),
+    ] {
+        assert_eq!(
+            explain_to_sender(&failure, None, &connector, Timestamp::UNIX_EPOCH),
+            None
+        );
+    }
+}
+
+/// A smart host is named as the next server, since its operator is not the recipient's.
+#[test]
+fn a_smart_host_is_named_as_the_next_server() {
+    let failure = without_tls(Layer::Connector);
+    let text = explained(
+        &failure,
+        "route = [\"mx.lawyers.example:25\"]\ntls = \"forced\"",
+    );
+    assert!(
+        text.starts_with(
+            "This relay passes mail for lawyers.example on to mx.lawyers.example only encrypted"
+        ),
+        "{text}"
+    );
+    assert!(
+        text.contains("The cause is on the side of mx.lawyers.example,"),
+        "{text}"
+    );
+    let shared =
+        explain_to_sender(&failure, None, &connector(FORCED), Timestamp::UNIX_EPOCH).expect("one");
+    assert!(
+        shared.starts_with("This relay sends to the recipient's domain only encrypted"),
+        "{shared}"
+    );
+}
