@@ -95,8 +95,11 @@ pub enum DeliveryState {
 /// A recipient of a queued message.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct QueuedRecipient {
-    /// The address.
+    /// The address. `recipient` has the same value.
     pub address: Mailbox,
+    /// The address, by the name that it has in all documents.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recipient: Option<Mailbox>,
     /// The state.
     pub state: DeliveryState,
     /// The connector of its domain.
@@ -153,6 +156,9 @@ pub struct FailureReason {
     pub status: String,
     /// The description, with host and address.
     pub text: String,
+    /// The explanation in a report to the sender, if a TLS policy was not met.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub explanation: Option<String>,
     /// The host of the peer.
     pub host: Option<String>,
     /// The reply of the peer.

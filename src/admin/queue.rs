@@ -12,8 +12,9 @@ use super::api::{
     self, DestinationBackoff, EnvelopeParameters, FailureReason, OrderRequest, OrderResponse,
     OrderResult, OvertakenBy, PAGE_MAX, PartBackoff, QueuePage, QueuedMessage, QueuedRecipient,
 };
+use super::error_response::ErrorResponse;
 use super::filter::{self, Filter};
-use super::{AdminState, ErrorResponse, PeerUid};
+use super::state::{AdminState, PeerUid};
 use crate::policy::connector::Connectors;
 use crate::relay::scheduler::{
     DestinationStatus, MessageStatus, OrderRefused, StatusQuery, StatusReply,
@@ -322,6 +323,7 @@ fn recipient(
     let now = Timestamp::now();
     let mut details = QueuedRecipient {
         address: recipient.mailbox.clone(),
+        recipient: Some(recipient.mailbox.clone()),
         state: api::DeliveryState::Waiting,
         connector: destination.connector.clone(),
         attempts: 0,
@@ -378,6 +380,7 @@ pub(super) fn reason(trouble: &AttemptFailure) -> FailureReason {
         at: trouble.at,
         status: trouble.status.to_string(),
         text: trouble.text.clone(),
+        explanation: trouble.explanation.clone(),
         host: trouble.host.clone(),
         reply: trouble.reply.as_ref().map(ToString::to_string),
     }

@@ -17,6 +17,8 @@ pub struct OutboundExplanation {
     pub direction: &'static str,
     /// The recipient or the domain that the user named, in A-labels.
     pub asked: String,
+    /// The recipient, if the user named one.
+    pub recipient: Option<String>,
     /// The domain or address literal that mail goes to.
     pub domain: String,
     /// A remark that the reader needs, for instance that mail for this host goes to the postmaster.
@@ -263,6 +265,8 @@ pub struct InboundExplanation {
     pub direction: &'static str,
     /// The sender or the domain, in A-labels; `<>` for the null sender.
     pub asked: String,
+    /// The sender, if the user named one; empty for the null sender.
+    pub sender: Option<String>,
     /// The sender's domain or address literal; `None` for the null sender.
     pub domain: Option<String>,
     /// A remark that the reader needs.

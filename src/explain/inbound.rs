@@ -70,6 +70,11 @@ fn answer(
     document::InboundExplanation {
         direction: "inbound",
         asked: asked(subject, &from),
+        sender: match subject {
+            Subject::Null => Some(String::new()),
+            Subject::Address(mailbox) => Some(mailbox.to_string()),
+            Subject::Postmaster | Subject::Host(_) => None,
+        },
         domain: host.as_ref().map(ToString::to_string),
         note: note(subject, &from),
         at: now,

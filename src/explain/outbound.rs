@@ -106,6 +106,10 @@ impl OutboundQuestion<'_> {
         document::OutboundExplanation {
             direction: "outbound",
             asked,
+            recipient: match self.subject {
+                Subject::Address(mailbox) => Some(mailbox.to_string()),
+                Subject::Postmaster | Subject::Host(_) | Subject::Null => None,
+            },
             domain: self.recipient.to_string(),
             note,
             at: self.now,

@@ -58,6 +58,17 @@ async fn each_kind_of_session_has_the_reply_of_the_daemon() {
         (&told["direction"], &told["asked"], &told["can_come"]),
         (&json!("inbound"), &json!("partner.example"), &json!(true))
     );
+    assert_eq!(told["sender"], json!(null), "the user named no sender");
+    for (asked, sender) in [
+        ("alice@partner.example", "alice@partner.example"),
+        ("<>", ""),
+    ] {
+        let told = json(&world.explain_file(&config(&world), &["--sender", asked, "--json"]));
+        assert_eq!(
+            (&told["asked"], &told["sender"]),
+            (&json!(asked), &json!(sender))
+        );
+    }
     let sessions = told["listeners"][0]["sessions"]
         .as_array()
         .expect("sessions");

@@ -78,6 +78,16 @@ async fn the_document_has_the_rows_of_the_policy_table() {
         (&json!("outbound"), &json!("alone.example"), &json!(true))
     );
     assert_eq!(
+        told["recipient"],
+        json!(null),
+        "the user named no recipient"
+    );
+    let named = json(&world.explain("", &["bob@alone.example", "--json"]));
+    assert_eq!(
+        (&named["recipient"], &named["asked"]),
+        (&json!("bob@alone.example"), &json!("bob@alone.example"))
+    );
+    assert_eq!(
         told["connector"],
         json!({"name": "default", "pattern": "*", "built_in": true})
     );

@@ -65,6 +65,10 @@ fn the_list_shows_what_waits_and_why() {
         message["recipients"][1]["address"],
         "dave@xn--bcher-kva.example"
     );
+    assert_eq!(
+        message["recipients"][1]["recipient"], message["recipients"][1]["address"],
+        "by either name"
+    );
     assert!(message["size"].as_u64().expect("octets") > 100);
     for recipient in message["recipients"].as_array().expect("recipients") {
         // One attempt was enough to know that the destination is down: the other message tells of
