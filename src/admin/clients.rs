@@ -6,7 +6,7 @@ use axum::extract::{Extension, State};
 use ipnet::IpNet;
 
 use super::api::{HeldClient, ReleaseRequest, ReleaseResponse};
-use super::{AdminState, ErrorResponse, PeerUid};
+use super::state::{AdminState, ErrorResponse, PeerUid};
 use crate::policy::networks::{self, network_text};
 use crate::relay::inbound::HeldNetwork;
 

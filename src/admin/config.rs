@@ -8,8 +8,8 @@ use aws_lc_rs::digest::{SHA256, digest};
 use axum::Json;
 use axum::extract::State;
 
-use super::AdminState;
 use super::api::RunningConfigText;
+use super::state::AdminState;
 
 pub(super) async fn in_force(State(admin): State<AdminState>) -> Json<RunningConfigText> {
     let config = &admin.running.load().config;

@@ -9,7 +9,8 @@ use bytes::Bytes;
 use http_body_util::channel::Channel;
 use serde::Deserialize;
 
-use super::{AdminState, ErrorResponse, filter};
+use super::filter;
+use super::state::{AdminState, ErrorResponse};
 use crate::storage::spool::SpoolError;
 
 /// The chunks buffered between the spool and the client.

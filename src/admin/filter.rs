@@ -5,8 +5,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::Deserialize;
 
-use super::ErrorResponse;
 use super::api::PAGE_MAX;
+use super::state::ErrorResponse;
 use crate::policy::connector::Connectors;
 use crate::smtp::address::{Host, Mailbox, ReversePath};
 use crate::smtp::envelope::{QueueId, Recipient, RecipientState};

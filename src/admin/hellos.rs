@@ -4,8 +4,8 @@
 use axum::Json;
 use axum::extract::State;
 
-use super::AdminState;
 use super::api::{KnownHello, KnownHelloPage};
+use super::state::AdminState;
 
 pub(super) async fn list(State(admin): State<AdminState>) -> Json<KnownHelloPage> {
     let all = admin.hellos.all().into_iter();

@@ -12,7 +12,7 @@ use super::api::{
     ActiveAlarm, ForgetDnssecRequest, ForgetRequest, ForgottenDnssec, ForgottenDomain, HistoryItem,
     HistoryPage, PAGE_MAX, REASON_MAX, RememberedHost,
 };
-use super::{AdminState, ErrorResponse, PeerUid};
+use super::state::{AdminState, ErrorResponse, PeerUid};
 use crate::discovery::history::{Alarm, AlarmKind, ForgetEntry, HostHistory};
 use crate::smtp::address::Host;
 
@@ -65,7 +65,11 @@ pub(super) async fn list(
                 .map(|one| HistoryItem::Alarm(alarm(one))),
         );
     }
-    items.extend(page.remembered.into_iter().map(remembered));
+    items.extend(
+        page.remembered
+            .into_iter()
+            .map(|one| HistoryItem::Host(remembered_host(one))),
+    );
     items.extend(
         page.forgotten
             .into_iter()
@@ -153,12 +157,12 @@ fn operator_name(uid: Option<u32>) -> String {
     uid.map_or_else(|| "unknown".to_owned(), |uid| format!("uid {uid}"))
 }
 
-fn parse_host(what: &str, text: &str) -> Result<Host, ErrorResponse> {
+pub(super) fn parse_host(what: &str, text: &str) -> Result<Host, ErrorResponse> {
     Host::parse(text).map_err(|error| ErrorResponse::bad_request(format!("{what}: {error}")))
 }
 
-fn remembered(one: HostHistory) -> HistoryItem {
-    HistoryItem::Host(RememberedHost {
+pub(super) fn remembered_host(one: HostHistory) -> RememberedHost {
+    RememberedHost {
         domain: one.domain.to_string(),
         host: one.host.to_string(),
         best: one.best.level,
@@ -168,10 +172,10 @@ fn remembered(one: HostHistory) -> HistoryItem {
         level: one.level,
         worse: one.level < one.best.level,
         issuer: one.issuer.map(|issuer| issuer.to_string()),
-    })
+    }
 }
 
-fn forgotten(one: ForgetEntry) -> ForgottenDomain {
+pub(super) fn forgotten(one: ForgetEntry) -> ForgottenDomain {
     let ForgetEntry {
         domain,
         at,

@@ -20,7 +20,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::api::status::AttemptsStatus;
 use super::connections::{HttpConnections, HttpLimits};
-use super::{AdminState, ErrorResponse, limit_answer_time, page, status};
+use super::limit_answer_time;
+use super::state::{AdminState, ErrorResponse};
+use super::{page, status};
 use crate::config::{AdminHttp, Fault, Located};
 use crate::relay::scheduler::Share;
 use crate::smtp::address::Domain;

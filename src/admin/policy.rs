@@ -6,7 +6,7 @@ use axum::extract::{Query, State};
 use serde::Deserialize;
 
 use super::api::KnownPolicy;
-use super::{AdminState, ErrorResponse};
+use super::state::{AdminState, ErrorResponse};
 use crate::smtp::address::Domain;
 
 /// The parameters of the request.

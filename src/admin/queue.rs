@@ -12,9 +12,8 @@ use super::api::{
     self, DestinationBackoff, EnvelopeParameters, FailureReason, OrderRequest, OrderResponse,
     OrderResult, OvertakenBy, PAGE_MAX, PartBackoff, QueuePage, QueuedMessage, QueuedRecipient,
 };
-use super::error_response::ErrorResponse;
 use super::filter::{self, Filter};
-use super::state::{AdminState, PeerUid};
+use super::state::{AdminState, ErrorResponse, PeerUid};
 use crate::policy::connector::Connectors;
 use crate::relay::scheduler::{
     DestinationStatus, MessageStatus, OrderRefused, StatusQuery, StatusReply,

@@ -18,7 +18,7 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-use super::{record_write_error, show_faults};
+use super::output::{record_write_error, show_faults};
 use crate::admin::ANSWER_TIME;
 use crate::admin::api::ApiError;
 use crate::config::{self, AdminSocket};
@@ -128,7 +128,7 @@ impl AdminClient {
     }
 
     /// Sends a GET request and writes the body of the response to `output` as it arrives. An error
-    /// in writing ends the copy; [`finish_output`](super::finish_output) reports it.
+    /// in writing ends the copy; [`finish_output`](super::output::finish_output) reports it.
     ///
     /// # Errors
     /// [`SocketError`]; a part of the body may have been written by then.

@@ -10,10 +10,11 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 
 use super::admin_client::{AdminClient, SocketError};
-use super::format::{age, frameless_table, plain, table_lines};
+use super::config_file::ConfigFile;
+use super::format::{Table, age, plain, width};
 use super::json::JsonArray;
+use super::output::show;
 use super::runtime::run_with_daemon;
-use super::{ConfigFile, show};
 use crate::admin::api::{HeldClient, ReleaseRequest, ReleaseResponse};
 
 /// List the clients that are held back by a limit, or release them
@@ -130,13 +131,13 @@ fn show_clients(held: &[HeldClient], json: bool, if_none: &str) {
     } else if held.is_empty() {
         show(if_none);
     } else {
-        show(&table(held, Timestamp::now()));
+        show(&table(held, Timestamp::now()).render(width()));
     }
 }
 
 /// Returns a table with a line for each client.
-fn table(held: &[HeldClient], now: Timestamp) -> String {
-    let mut table = frameless_table(&["client", "limit", "since", "last", "times"]);
+fn table(held: &[HeldClient], now: Timestamp) -> Table {
+    let mut table = Table::new(&["client", "limit", "since", "last", "times"]);
     for HeldClient {
         client,
         limit,
@@ -146,7 +147,7 @@ fn table(held: &[HeldClient], now: Timestamp) -> String {
     } in held
     {
         let ago = |at| format!("{} ago", age(at, now));
-        table.add_row([
+        table.row([
             plain(client),
             plain(limit),
             ago(*since),
@@ -154,7 +155,7 @@ fn table(held: &[HeldClient], now: Timestamp) -> String {
             times.to_string(),
         ]);
     }
-    table_lines(&table).collect()
+    table
 }
 
 #[cfg(test)]
@@ -167,7 +168,7 @@ mod tests {
             "last":"2026-11-26T01:29:30Z","times":812}]"#;
         let held: Vec<HeldClient> = serde_json::from_str(held).expect("a list");
         assert_eq!(
-            table(&held, "2026-11-26T01:30:00Z".parse().expect("a time")),
+            table(&held, "2026-11-26T01:30:00Z".parse().expect("a time")).render(80),
             "client        limit                since       last     times\n\
              192.0.2.0/24  messages_per_minute  1h 30m ago  30s ago  812\n"
         );

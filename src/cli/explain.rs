@@ -12,7 +12,9 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::admin_client::{AdminClient, SocketError, percent_encoded};
-use super::{ConfigFile, json, runtime, show, show_faults};
+use super::config_file::ConfigFile;
+use super::output::{show, show_faults};
+use super::{json, runtime};
 use crate::admin::api::{HistoryItem, HistoryPage, KnownHello, KnownHelloPage, KnownPolicy};
 use crate::config::{self, AdminSocket, Config};
 use crate::discovery::history::TlsLevel;

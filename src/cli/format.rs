@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::time::Duration;
 
-use comfy_table::{Table, presets};
+use comfy_table::presets;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::smtp::address::ReversePath;
@@ -87,9 +87,185 @@ pub(super) fn sender(sender: &ReversePath) -> String {
         .map_or_else(|| "<>".to_owned(), |mailbox| plain(&mailbox.to_string()))
 }
 
+/// The columns of the terminal where nothing says how many it has.
+const COLUMNS: usize = 80;
+/// The least number of columns that a terminal is believed to have.
+const COLUMNS_MIN: usize = 20;
+/// The indentation of what belongs to the line above.
+pub(super) const INDENT: &str = "    ";
+
+/// Returns the number of columns of the terminal: `COLUMNS` in the environment, the width of the
+/// terminal on standard output, or 80.
+pub(super) fn width() -> usize {
+    let environment = std::env::var("COLUMNS")
+        .ok()
+        .and_then(|columns| columns.parse().ok());
+    let terminal = || {
+        rustix::termios::tcgetwinsize(std::io::stdout())
+            .ok()
+            .map(|size| usize::from(size.ws_col))
+    };
+    let is_usable = |columns: &usize| *columns >= COLUMNS_MIN;
+    environment
+        .filter(is_usable)
+        .or_else(|| terminal().filter(is_usable))
+        .unwrap_or(COLUMNS)
+}
+
+/// Appends a text in lines of at most `width` columns. The first begins with `first`, the others
+/// with `next`. No word is broken, so that it can be copied; a longer one has a line of its own.
+pub(super) fn wrap(out: &mut String, first: &str, next: &str, text: &str, width: usize) {
+    out.push_str(first);
+    let mut column = first.chars().count();
+    for (at, word) in text.split_whitespace().enumerate() {
+        let length = word.chars().count();
+        if at > 0 && column + 1 + length > width {
+            out.push('\n');
+            out.push_str(next);
+            column = next.chars().count();
+        } else if at > 0 {
+            out.push(' ');
+            column += 1;
+        }
+        out.push_str(word);
+        column += length;
+    }
+    out.push('\n');
+}
+
+/// A table without a frame that fits the terminal.
+///
+/// A column in which every cell is empty or zero is left out, the first one excepted. If a row
+/// would be too wide, every row becomes a block: its first cell, and below it a line for each other
+/// cell. A row whose first cell is empty continues the row before.
+#[derive(Debug)]
+pub(super) struct Table {
+    header: Vec<&'static str>,
+    rows: Vec<TableRow>,
+}
+
+/// A row, and the texts below it.
+#[derive(Debug)]
+struct TableRow {
+    cells: Vec<String>,
+    notes: Vec<String>,
+}
+
+impl Table {
+    pub(super) fn new(header: &[&'static str]) -> Self {
+        Self {
+            header: header.to_vec(),
+            rows: Vec::new(),
+        }
+    }
+
+    /// Adds a row with a cell for each column.
+    pub(super) fn row<C: Into<String>>(&mut self, cells: impl IntoIterator<Item = C>) -> &mut Self {
+        let cells = cells.into_iter().map(Into::into).collect();
+        self.rows.push(TableRow {
+            cells,
+            notes: Vec::new(),
+        });
+        self
+    }
+
+    /// Adds a text below the last row, over as many lines as it needs. An empty one is left out.
+    pub(super) fn note(&mut self, text: impl Into<String>) -> &mut Self {
+        let text = text.into();
+        if let Some(row) = self.rows.last_mut().filter(|_| !text.is_empty()) {
+            row.notes.push(text);
+        }
+        self
+    }
+
+    /// Returns the lines of the table, the header first, for a terminal with `width` columns.
+    /// Without rows there are none.
+    pub(super) fn render(&self, width: usize) -> String {
+        let is_shown = |column: &usize| {
+            *column == 0 || self.rows.iter().any(|row| !is_zero(row.cell(*column)))
+        };
+        let columns: Vec<usize> = (0..self.header.len()).filter(is_shown).collect();
+        if self.rows.is_empty() {
+            return String::new();
+        }
+        let mut table = frameless_table(
+            &columns
+                .iter()
+                .map(|column| self.header[*column])
+                .collect::<Vec<_>>(),
+        );
+        for row in &self.rows {
+            table.add_row(columns.iter().map(|column| row.cell(*column)));
+        }
+        let widths = table.column_max_content_widths();
+        let needed = widths
+            .iter()
+            .map(|width| usize::from(*width) + 2)
+            .sum::<usize>()
+            .saturating_sub(2);
+        if needed > width {
+            return self
+                .rows
+                .iter()
+                .map(|row| self.block(row, &columns, width))
+                .collect();
+        }
+        // No cell has a line end, so that each row of the table is one line.
+        let mut lines = table_lines(&table);
+        let mut text = lines.next().unwrap_or_default();
+        for (row, line) in self.rows.iter().zip(lines) {
+            text.push_str(&line);
+            row.add_notes(&mut text, width);
+        }
+        text
+    }
+
+    /// Returns a row as a block.
+    fn block(&self, row: &TableRow, columns: &[usize], width: usize) -> String {
+        let label_width = columns
+            .iter()
+            .skip(1)
+            .map(|column| self.header[*column].len())
+            .max()
+            .unwrap_or_default();
+        let mut text = String::new();
+        for (at, column) in columns.iter().enumerate() {
+            let cell = row.cell(*column);
+            if cell.is_empty() {
+                continue;
+            }
+            if at == 0 {
+                wrap(&mut text, "", INDENT, cell, width);
+            } else {
+                let label = format!("  {:label_width$}  ", self.header[*column]);
+                wrap(&mut text, &label, &" ".repeat(label.len()), cell, width);
+            }
+        }
+        row.add_notes(&mut text, width);
+        text
+    }
+}
+
+impl TableRow {
+    fn cell(&self, column: usize) -> &str {
+        self.cells.get(column).map_or("", String::as_str)
+    }
+
+    fn add_notes(&self, text: &mut String, width: usize) {
+        for note in &self.notes {
+            wrap(text, INDENT, INDENT, note, width);
+        }
+    }
+}
+
+/// Returns true for a cell that says nothing.
+fn is_zero(cell: &str) -> bool {
+    matches!(cell, "" | "0" | "-" | "0 B")
+}
+
 /// Returns an empty table without a frame.
-pub(super) fn frameless_table(header: &[&str]) -> Table {
-    let mut table = Table::new();
+pub(super) fn frameless_table(header: &[&str]) -> comfy_table::Table {
+    let mut table = comfy_table::Table::new();
     table
         .load_style(presets::NOTHING)
         .set_header(header.to_vec());
@@ -98,7 +274,7 @@ pub(super) fn frameless_table(header: &[&str]) -> Table {
 
 /// Returns the lines of a table without a frame, the header first, without the blanks that stand in
 /// place of the frame.
-pub(super) fn table_lines(table: &Table) -> impl Iterator<Item = String> {
+pub(super) fn table_lines(table: &comfy_table::Table) -> impl Iterator<Item = String> {
     table.lines().map(|line| {
         line.strip_prefix(' ')
             .unwrap_or(&line)
@@ -148,5 +324,63 @@ mod tests {
             "a\u{fffd}[31mb\u{fffd} c\u{fffd}d"
         );
         assert_eq!(short(&"ü".repeat(300)).chars().count(), 201);
+    }
+
+    fn mail() -> Table {
+        let mut table = Table::new(&["id", "size", "held", "recipient"]);
+        table
+            .row(["5", "9 B", "0", "bob@example.net"])
+            .note("4.4.1 mx.example.net: connection refused");
+        table.row(["", "", "0", "carol@example.net"]).note("");
+        table
+    }
+
+    #[test]
+    fn a_table_that_fits_has_a_line_for_each_row_and_leaves_out_zeros() {
+        let expected = "id  size  recipient\n\
+                        5   9 B   bob@example.net\n    4.4.1 mx.example.net: connection refused\n\
+                        \x20         carol@example.net\n";
+        assert_eq!(mail().render(44), expected);
+        assert_eq!(
+            Table::new(&["id", "size"]).render(80),
+            "",
+            "no header without rows"
+        );
+        assert_eq!(
+            Table::new(&["id", "held"]).row(["0", "0"]).render(80),
+            "id\n0\n",
+            "the first column stays"
+        );
+    }
+
+    #[test]
+    fn a_table_that_is_too_wide_has_a_block_for_each_row() {
+        let block = "5\n  size       9 B\n  recipient  bob@example.net\n    4.4.1 mx.example.net:\n    \
+                     connection refused\n  recipient  carol@example.net\n";
+        assert_eq!(mail().render(26), block);
+        let mut wide = Table::new(&["domain", "reason"]);
+        wide.row([
+            "a.example".to_owned(),
+            format!("the name {} is too long", "x".repeat(40)),
+        ]);
+        let name = "x".repeat(40);
+        assert_eq!(
+            wide.render(30),
+            format!("a.example\n  reason  the name\n          {name}\n          is too long\n")
+        );
+    }
+
+    #[test]
+    fn a_line_is_as_wide_as_the_terminal_at_most() {
+        let text = "one two three four";
+        for (width, lines) in [
+            (18, "one two three four\n"),
+            (17, "one two three\n  four\n"),
+            (1, "one\n  two\n  three\n  four\n"),
+        ] {
+            let mut out = String::new();
+            wrap(&mut out, "", "  ", text, width);
+            assert_eq!(out, lines);
+        }
     }
 }

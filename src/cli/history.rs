@@ -10,10 +10,11 @@ use clap::{Args, Subcommand};
 use jiff::Timestamp;
 
 use super::admin_client::{AdminClient, SocketError, percent_encoded};
-use super::format::{count, frameless_table, plain, short, table_lines};
+use super::config_file::ConfigFile;
+use super::format::{Table, count, plain, short, width, wrap};
 use super::json::{self, JsonArray};
+use super::output::show;
 use super::runtime::run_with_daemon;
-use super::{ConfigFile, show};
 use crate::admin::api::{
     ActiveAlarm, ForgetDnssecRequest, ForgetRequest, ForgottenDnssec, ForgottenDomain, HistoryItem,
     HistoryPage, REASON_MAX, RememberedHost,
@@ -129,7 +130,7 @@ async fn list(
         for item in page.items {
             array.add(&item);
             match item {
-                HistoryItem::Alarm(alarm) if !json => show(&alarm_line(&alarm)),
+                HistoryItem::Alarm(alarm) if !json => show(&alarm_lines(&alarm, width())),
                 HistoryItem::Alarm(_) => {}
                 HistoryItem::Host(host) => hosts.push(host),
                 HistoryItem::Forgotten(domain) => forgotten.push(domain),
@@ -137,7 +138,7 @@ async fn list(
         }
         totals.add(&hosts);
         if !json && !hosts.is_empty() {
-            show(&table(&hosts));
+            show(&table(&hosts).render(width()));
         }
         match page.next {
             Some(next) => query = format!("{filter}&after={}", percent_encoded(&next)),
@@ -147,7 +148,7 @@ async fn list(
     array.end();
     if !json {
         show(&totals.line(domain));
-        show(&forgotten_lines(&forgotten));
+        show(&forgotten_lines(&forgotten, width()));
     }
     let not_found = domain.is_some() && totals.hosts == 0 && forgotten.is_empty();
     Ok(if not_found {
@@ -230,15 +231,15 @@ fn date(at: Timestamp) -> String {
 }
 
 /// Returns a table with a line for each host.
-fn table(hosts: &[RememberedHost]) -> String {
-    let mut table = frameless_table(&["domain", "host", "best", "since", "last", "seen", "now"]);
+pub(super) fn table(hosts: &[RememberedHost]) -> Table {
+    let mut table = Table::new(&["domain", "host", "best", "since", "last", "seen", "now"]);
     for host in hosts {
         let now = if host.worse {
             format!("WORSE: {}", host.level)
         } else {
             "as good".to_owned()
         };
-        table.add_row([
+        table.row([
             plain(&host.domain),
             plain(&host.host),
             host.best.to_string(),
@@ -248,20 +249,22 @@ fn table(hosts: &[RememberedHost]) -> String {
             now,
         ]);
     }
-    table_lines(&table).collect()
+    table
 }
 
-fn forgotten_lines(forgotten: &[ForgottenDomain]) -> String {
-    let lines = forgotten.iter().map(|entry| {
+fn forgotten_lines(forgotten: &[ForgottenDomain], width: usize) -> String {
+    let mut text = String::new();
+    for entry in forgotten {
         let (at, domain, user) = (date(entry.at), plain(&entry.domain), plain(&entry.who));
         let (hosts, reason) = (count(entry.hosts, "host"), short(&entry.reason));
-        format!("forgotten {at}: {domain}, {hosts}, by {user}: {reason}\n")
-    });
-    lines.collect()
+        let line = format!("forgotten {at}: {domain}, {hosts}, by {user}: {reason}");
+        wrap(&mut text, "", "    ", &line, width);
+    }
+    text
 }
 
-/// Returns the line about a downgrade of many domains at once.
-pub(super) fn alarm_line(alarm: &ActiveAlarm) -> String {
+/// Returns the lines about a downgrade of many domains at once.
+pub(super) fn alarm_lines(alarm: &ActiveAlarm, width: usize) -> String {
     let change = match &alarm.issuer {
         None => "that used TLS before no longer do".to_owned(),
         Some(issuer) => format!(
@@ -271,13 +274,14 @@ pub(super) fn alarm_line(alarm: &ActiveAlarm) -> String {
     };
     let at = alarm.since.strftime("%Y-%m-%d %H:%M UTC");
     let examples: Vec<_> = alarm.examples.iter().map(|domain| plain(domain)).collect();
-    format!(
-        "ALARM since {at}: {} of {} unrelated domains {change}: {} …\n      Check the network between this machine and \
-         the Internet.\n",
-        alarm.domains,
-        alarm.of,
-        examples.join(", ")
-    )
+    let (changed, all, examples) = (alarm.domains, alarm.of, examples.join(", "));
+    let line = format!(
+        "ALARM since {at}: {changed} of {all} unrelated domains {change}: {examples} … Check the network between this \
+         machine and the Internet."
+    );
+    let mut text = String::new();
+    wrap(&mut text, "", "    ", &line, width);
+    text
 }
 
 #[cfg(test)]
@@ -298,7 +302,7 @@ mod tests {
             host("b.example", "plain", true),
         ];
         assert_eq!(
-            table(&two),
+            table(&two).render(120),
             "domain     host          best                since       last        seen        now\n\
              a.example  mx.a.example  TLS, name verified  2026-09-01  2026-11-20  2026-11-25  as good\n\
              b.example  mx.b.example  TLS, name verified  2026-09-01  2026-11-20  2026-11-25  WORSE: no TLS\n"

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::show;
+use super::output::show;
 
 /// Returns a value as JSON on one line. The values of the commands always have a JSON form.
 pub(super) fn line(value: &impl Serialize) -> String {

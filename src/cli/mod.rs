@@ -7,6 +7,7 @@
 mod admin_client;
 mod check;
 mod clients;
+mod config_file;
 mod connector_name;
 mod demo;
 mod evidence;
@@ -14,6 +15,7 @@ mod explain;
 mod format;
 mod history;
 mod json;
+mod output;
 mod pages;
 mod probe;
 mod queue;
@@ -26,14 +28,13 @@ mod status;
 pub use sendmail::fuzzed as sendmail_message;
 
 use std::ffi::OsString;
-use std::io::{self, ErrorKind, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
-use std::sync::OnceLock;
 
-use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
-use crate::config::Fault;
+use config_file::ConfigFile;
+use output::finish_output;
 
 /// An SMTP relay that holds every domain to its TLS policy, in both directions.
 #[derive(Debug, Parser)]
@@ -65,17 +66,6 @@ enum CliCommand {
         #[arg(long)]
         keep: bool,
     },
-}
-
-/// The path of the configuration file where `--config` is not given.
-const CONFIG_FILE: &str = "/etc/gatepost/gatepost.toml";
-
-/// The `--config` option, which every command has.
-#[derive(Debug, Args)]
-struct ConfigFile {
-    /// The configuration file
-    #[arg(long, value_name = "FILE", default_value = CONFIG_FILE)]
-    config: PathBuf,
 }
 
 impl Cli {
@@ -123,64 +113,4 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         return finish_output(sendmail::run_raw(skip(2)));
     }
     Cli::parse_from(arguments).run()
-}
-
-/// The first error in writing to standard output.
-static WRITE_ERROR: OnceLock<io::Error> = OnceLock::new();
-
-/// Prints a text to standard output. An error is reported at the end by [`finish_output`], so that
-/// an operation that has begun is completed.
-fn show(text: &str) {
-    record_write_error(io::stdout().write_all(text.as_bytes()));
-}
-
-/// Remembers an error in writing to standard output. A closed pipe (`| head`) is not an error.
-fn record_write_error(result: io::Result<()>) {
-    if let Err(error) = result
-        && error.kind() != ErrorKind::BrokenPipe
-    {
-        // Only the first error is kept: later ones have the same cause.
-        let _ = WRITE_ERROR.set(error);
-    }
-}
-
-/// Returns true if a part of the output could not be written.
-fn has_write_error() -> bool {
-    WRITE_ERROR.get().is_some()
-}
-
-/// Flushes standard output and returns the exit status of the command, or failure if the output is
-/// incomplete.
-fn finish_output(status: ExitCode) -> ExitCode {
-    record_write_error(io::stdout().flush());
-    let Some(error) = WRITE_ERROR.get() else {
-        return status;
-    };
-    eprintln!(
-        "gatepost: cannot write the output, it is incomplete: {error}.\nFree some space or write it elsewhere, then run \
-         the command again. A change that was ordered has been made."
-    );
-    ExitCode::FAILURE
-}
-
-/// Prints the errors that make a configuration file unusable, and their number.
-fn show_faults(file: &Path, faults: &[Fault]) {
-    let count = if faults.len() == 1 {
-        "1 error".to_owned()
-    } else {
-        format!("{} errors", faults.len())
-    };
-    let mut stderr = std::io::stderr().lock();
-    for fault in faults {
-        let _ = writeln!(stderr, "{fault}");
-    }
-    let _ = writeln!(stderr, "{}: {count}", file.display());
-}
-
-/// Prints warnings about a configuration that is usable.
-fn show_warnings(warnings: &[Fault]) {
-    let mut stderr = std::io::stderr().lock();
-    for warning in warnings {
-        let _ = writeln!(stderr, "warning: {warning}");
-    }
 }

@@ -1,7 +1,7 @@
-//! `gatepost status`: shows the state of the relay on one screen.
+//! `gatepost status`: shows the state of the relay on one screen, or that of mail to one domain.
 //!
-//! It asks the running daemon over the admin socket. Exit status: 0; 1 if no daemon answers; 2 for
-//! unusable arguments or an unusable configuration.
+//! It asks the running daemon over the admin socket. Exit status: 0; 1 if nothing is known of the
+//! domain or no daemon answers; 2 for unusable arguments or an unusable configuration.
 
 use std::fmt::Write as _;
 use std::process::ExitCode;
@@ -10,13 +10,16 @@ use clap::Args;
 use jiff::{SignedDuration, Timestamp};
 
 use super::admin_client::SocketError;
-use super::format::{age, brief, count, plain, short, size, time};
-use super::history::alarm_line;
+use super::config_file::ConfigFile;
+use super::format::{INDENT, Table, age, brief, count, plain, short, size, time, width, wrap};
+use super::history::alarm_lines;
+use super::json;
+use super::output::show;
 use super::runtime::run_with_daemon;
-use super::{ConfigFile, json, show};
+use crate::admin::api::HeldClient;
 use crate::admin::api::status::{
     AttemptsStatus, CertificateOwner, CertificateStatus, ClientsStatus, ExceptionStatus,
-    FailingDestination, RecentDowngrade, RecentRefusal, RelayStatus, ReportsStatus,
+    FailingDestination, QueueStatus, RecentDowngrade, RecentRefusal, RelayStatus, ReportsStatus,
 };
 
 /// The maximum number of lines of each list. JSON has all of them.
@@ -24,8 +27,10 @@ const LINES_MAX: usize = 5;
 
 /// Show the state of the relay: queue, destinations in trouble, certificates, exceptions, refusals
 ///
-/// The command asks the running daemon over its admin socket. The status page ([admin] http) shows
-/// the same.
+/// With a domain, show what is known of mail to it: what waits and why, the last attempt, what
+/// senders read in a report, the connector and the demand, the TLS that is remembered, and the
+/// commands that help. The command asks the running daemon over its admin socket; no host is
+/// dialled. The status page ([admin] http) shows the state of the relay too.
 #[derive(Debug, Args)]
 pub(super) struct StatusArguments {
     /// Print one JSON document, with everything that is known
@@ -41,14 +46,14 @@ pub(super) fn run(arguments: &StatusArguments) -> ExitCode {
         show(&if arguments.json {
             json::line(&status)
         } else {
-            screen(&status)
+            screen(&status, width())
         });
         Ok::<_, SocketError>(ExitCode::SUCCESS)
     })
 }
 
-/// Returns the whole screen.
-fn screen(status: &RelayStatus) -> String {
+/// Returns the screen for a terminal with `width` columns.
+fn screen(status: &RelayStatus, width: usize) -> String {
     let now = status.at;
     let (version, since) = (plain(&status.version), time(status.since));
     let mut text = format!(
@@ -59,70 +64,72 @@ fn screen(status: &RelayStatus) -> String {
     status
         .alarms
         .iter()
-        .for_each(|alarm| text.push_str(&alarm_line(alarm)));
-    let queue = &status.queue;
-    let oldest = queue
-        .oldest
-        .map(|oldest| format!(", oldest {}", age(oldest, now)))
-        .unwrap_or_default();
-    let (octets, waiting, held) = (size(queue.octets), queue.waiting, queue.held);
-    let messages = count(queue.messages, "message");
-    // Writing into a String cannot fail.
-    let _ = writeln!(
-        text,
-        "\nqueue: {messages} ({octets}), recipients: {waiting} waiting, {held} held{oldest}"
-    );
-    text.push_str(&reports(&status.reports));
-    status
-        .attempts
-        .iter()
-        .for_each(|share| text.push_str(&attempts(share)));
-    list(
-        &mut text,
-        "destinations in trouble",
-        &status.troubles,
-        status.more_troubles,
-        |item| destination(item, now),
-    );
-    list(
-        &mut text,
-        "certificates",
-        &status.certificates,
-        status.more_certificates,
-        certificate,
-    );
-    list(
-        &mut text,
-        "exceptions in force",
-        &status.exceptions,
-        0,
-        exception,
-    );
-    list(
-        &mut text,
-        "downgrade warnings",
-        &status.downgrades,
-        0,
-        downgrade,
-    );
-    text.push_str(&clients(&status.clients));
-    list(&mut text, "last refusals", &status.refusals, 0, refusal);
+        .for_each(|alarm| text.push_str(&alarm_lines(alarm, width)));
+    text.push('\n');
+    wrap(&mut text, "", INDENT, &queue(&status.queue, now), width);
+    if let Some(line) = reports(&status.reports) {
+        wrap(&mut text, "", INDENT, &line, width);
+    }
+    for share in &status.attempts {
+        wrap(&mut text, "", INDENT, &attempts(share), width);
+    }
+    let mut list =
+        |heading: &str, table: Table, more: usize| section(&mut text, heading, &table, more, width);
+    let (shown, more) = first(&status.troubles, status.more_troubles);
+    list("destinations in trouble", destinations(shown, now), more);
+    let (shown, more) = first(&status.certificates, status.more_certificates);
+    list("certificates", certificates(shown), more);
+    let (shown, more) = first(&status.exceptions, 0);
+    list("exceptions in force", exceptions(shown), more);
+    let (shown, more) = first(&status.downgrades, 0);
+    list("downgrade warnings", downgrades(shown), more);
+    sessions(&mut text, &status.clients, width);
+    let mut list =
+        |heading: &str, table: Table, more: usize| section(&mut text, heading, &table, more, width);
+    let (shown, more) = first(&status.clients.held, status.clients.more_held);
+    list("clients held back", held_clients(shown), more);
+    let (shown, more) = first(&status.refusals, 0);
+    list("last refusals", refusals(shown), more);
     text
 }
 
-/// Returns the line about reports that are not stored yet; empty if there are none.
-fn reports(reports: &ReportsStatus) -> String {
+/// Returns the line about the queue.
+fn queue(queue: &QueueStatus, now: Timestamp) -> String {
+    let (messages, octets) = (count(queue.messages, "message"), size(queue.octets));
+    let parts = [(queue.waiting, "waiting"), (queue.held, "held")];
+    let recipients = parts
+        .iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, state)| format!("{count} {state}"));
+    let recipients: Vec<String> = recipients.collect();
+    match (recipients.is_empty(), queue.oldest) {
+        (true, _) if queue.messages == 0 => "queue: empty".to_owned(),
+        (true, _) => format!("queue: {messages} ({octets})"),
+        (false, oldest) => {
+            let oldest = oldest
+                .map(|oldest| format!(", oldest {}", age(oldest, now)))
+                .unwrap_or_default();
+            format!(
+                "queue: {messages} ({octets}), recipients: {}{oldest}",
+                recipients.join(", ")
+            )
+        }
+    }
+}
+
+/// Returns the line about reports that are not stored yet, if there are any.
+fn reports(reports: &ReportsStatus) -> Option<String> {
     let ReportsStatus {
         waiting,
         for_digest,
         ..
     } = reports;
-    if *waiting == 0 && *for_digest == 0 {
-        return String::new();
-    }
-    format!(
-        "reports to senders: {waiting} waiting; for the postmaster's next digest: {for_digest}\n"
-    )
+    let is_any = *waiting > 0 || *for_digest > 0;
+    is_any.then(|| {
+        format!(
+            "reports to senders: {waiting} waiting; for the postmaster's next digest: {for_digest}"
+        )
+    })
 }
 
 /// Returns the line about one share of the delivery attempts.
@@ -134,6 +141,11 @@ fn attempts(share: &AttemptsStatus) -> String {
         waiting,
         ..
     } = share;
+    let slow = if *slow > 0 {
+        format!(", {slow} slow")
+    } else {
+        String::new()
+    };
     let full = match share.full_seconds {
         Some(seconds) => format!(
             "; ALL IN USE for {}, {waiting} destinations wait",
@@ -144,36 +156,45 @@ fn attempts(share: &AttemptsStatus) -> String {
         None => String::new(),
     };
     format!(
-        "delivery attempts for {}: {running} of {most}, {slow} slow{full}\n",
+        "delivery attempts for {}: {running} of {most}{slow}{full}",
         share.destinations()
     )
 }
 
-/// Adds a heading and the first lines of a list. `more` counts the items that are not in `items`.
-fn list<T>(
-    text: &mut String,
-    heading: &str,
-    items: &[T],
-    more: usize,
-    line: impl Fn(&T) -> String,
-) {
+/// Returns the first items of a list, and the number of the others. `more` counts those that are
+/// not in `items`.
+fn first<T>(items: &[T], more: usize) -> (&[T], usize) {
+    let shown = items.len().min(LINES_MAX);
+    (&items[..shown], more + items.len() - shown)
+}
+
+/// Adds a table under a heading, and the number of rows that it does not have.
+fn section(text: &mut String, heading: &str, table: &Table, more: usize, width: usize) {
+    let rows = table.render(width.saturating_sub(2));
     // Writing into a String cannot fail.
-    if items.is_empty() {
+    if rows.is_empty() {
         let _ = writeln!(text, "\n{heading}: none");
         return;
     }
     let _ = writeln!(text, "\n{heading}:");
-    for item in items.iter().take(LINES_MAX) {
-        let _ = writeln!(text, "  {}", line(item));
+    for line in rows.lines() {
+        let _ = writeln!(text, "  {line}");
     }
-    let more = more + items.len().saturating_sub(LINES_MAX);
     if more > 0 {
         let _ = writeln!(text, "  and {more} more");
     }
 }
 
-fn destination(destination: &FailingDestination, now: Timestamp) -> String {
-    let FailingDestination {
+fn destinations(destinations: &[FailingDestination], now: Timestamp) -> Table {
+    let mut table = Table::new(&[
+        "domain",
+        "connector",
+        "waiting",
+        "held",
+        "oldest",
+        "next attempt",
+    ]);
+    for FailingDestination {
         domain,
         connector,
         waiting,
@@ -181,71 +202,85 @@ fn destination(destination: &FailingDestination, now: Timestamp) -> String {
         oldest,
         reason,
         next,
-    } = destination;
-    let next = match next {
-        Some(next) => format!(", next attempt in {}", brief(now.duration_until(*next))),
-        None if *waiting > 0 => ", next attempt as soon as a connection is free".to_owned(),
-        None => String::new(),
-    };
-    let (domain, connector, since) = (plain(domain), plain(connector), age(*oldest, now));
-    let (status, reason) = (plain(&reason.status), short(&reason.text));
-    format!(
-        "{domain} ({connector}): {waiting} waiting, {held} held, since {since}{next}\n    {status} {reason}"
-    )
+    } in destinations
+    {
+        let next = match next {
+            Some(next) => format!("in {}", brief(now.duration_until(*next))),
+            None if *waiting > 0 => "due".to_owned(),
+            None => String::new(),
+        };
+        let (waiting, held) = (waiting.to_string(), held.to_string());
+        table.row([
+            plain(domain),
+            plain(connector),
+            waiting,
+            held,
+            age(*oldest, now),
+            next,
+        ]);
+        table.note(format!("{} {}", plain(&reason.status), short(&reason.text)));
+    }
+    table
 }
 
-fn certificate(certificate: &CertificateStatus) -> String {
-    let place = plain(&certificate.place);
-    let name = match (certificate.owner, &certificate.connector) {
-        (CertificateOwner::Own, _) | (CertificateOwner::Partner, None) => place,
-        (CertificateOwner::Partner, Some(connector)) => format!("{place} ({})", plain(connector)),
-    };
-    let left = match certificate.days_left {
-        ..=-1 => "EXPIRED".to_owned(),
-        days => format!("{} left", count(days, "day")),
-    };
-    let refused = certificate
-        .refused
-        .as_ref()
-        .map(|why| format!("\n    REFUSED: {}", short(why)))
-        .unwrap_or_default();
-    format!(
-        "{name}: {left}, until {}{refused}",
-        certificate.not_after.strftime("%Y-%m-%d")
-    )
+fn certificates(certificates: &[CertificateStatus]) -> Table {
+    let mut table = Table::new(&["certificate", "connector", "expires", "time left"]);
+    for certificate in certificates {
+        let connector = match (certificate.owner, &certificate.connector) {
+            (CertificateOwner::Own, _) | (CertificateOwner::Partner, None) => String::new(),
+            (CertificateOwner::Partner, Some(connector)) => plain(connector),
+        };
+        let left = match certificate.days_left {
+            ..=-1 => "EXPIRED".to_owned(),
+            days => count(days, "day"),
+        };
+        let expires = certificate.not_after.strftime("%Y-%m-%d").to_string();
+        table.row([plain(&certificate.place), connector, expires, left]);
+        table.note(
+            certificate
+                .refused
+                .as_ref()
+                .map(|why| format!("REFUSED: {}", short(why)))
+                .unwrap_or_default(),
+        );
+    }
+    table
 }
 
-fn exception(exception: &ExceptionStatus) -> String {
-    let ExceptionStatus {
+fn exceptions(exceptions: &[ExceptionStatus]) -> Table {
+    let mut table = Table::new(&["connector", "last day", "demand until then"]);
+    for ExceptionStatus {
         connector,
         tls,
         until,
         reason,
-    } = exception;
-    format!(
-        "{}: {} until the end of {until}: {}",
-        plain(connector),
-        plain(tls),
-        short(reason)
-    )
+    } in exceptions
+    {
+        table
+            .row([plain(connector), until.to_string(), plain(tls)])
+            .note(short(reason));
+    }
+    table
 }
 
-fn downgrade(downgrade: &RecentDowngrade) -> String {
-    let RecentDowngrade {
+fn downgrades(downgrades: &[RecentDowngrade]) -> Table {
+    let mut table = Table::new(&["domain", "connector", "host", "before", "now"]);
+    for RecentDowngrade {
         connector,
         domain,
         host,
         was,
         got,
         ..
-    } = downgrade;
-    let [domain, host, was, got, connector] =
-        [domain, host, was, got, connector].map(|text| plain(text));
-    format!("{domain} ({connector}): {host} had {was} and now has {got}")
+    } in downgrades
+    {
+        table.row([domain, connector, host, was, got].map(|text| plain(text)));
+    }
+    table
 }
 
-/// Returns the lines about sessions and about the clients that are held back.
-fn clients(clients: &ClientsStatus) -> String {
+/// Adds the lines about sessions with clients.
+fn sessions(text: &mut String, clients: &ClientsStatus, width: usize) {
     let ClientsStatus {
         sessions,
         sessions_max,
@@ -253,64 +288,67 @@ fn clients(clients: &ClientsStatus) -> String {
         strangers_max,
         ..
     } = clients;
-    let mut text = format!(
-        "\nsessions: {sessions} of {sessions_max}, {strangers} of {strangers_max} by clients outside of [relay] networks\n"
+    let line = format!(
+        "sessions: {sessions} of {sessions_max}, {strangers} of {strangers_max} by clients outside of [relay] networks"
     );
-    // Writing into a String cannot fail.
-    let _ = writeln!(
-        text,
-        "  memory of transactions: {}",
-        size(clients.transaction_memory)
-    );
-    for listener in &clients.short {
-        let _ = writeln!(
+    text.push('\n');
+    wrap(text, "", INDENT, &line, width);
+    if clients.transaction_memory > 0 {
+        wrap(
             text,
-            "  SCARCE on listener {}: clients outside of [relay] networks get less time",
-            plain(listener)
+            "  ",
+            INDENT,
+            &format!(
+                "memory of transactions: {}",
+                size(clients.transaction_memory)
+            ),
+            width,
         );
     }
-    list(
-        &mut text,
-        "clients held back",
-        &clients.held,
-        clients.more_held,
-        |held| {
-            format!(
-                "{}: {}, {} times, last {}",
-                plain(&held.client),
-                plain(&held.limit),
-                held.times,
-                time(held.last)
-            )
-        },
-    );
-    text
+    for listener in &clients.short {
+        let listener = plain(listener);
+        let line = format!(
+            "SCARCE on listener {listener}: clients outside of [relay] networks get less time"
+        );
+        wrap(text, "  ", INDENT, &line, width);
+    }
 }
 
-fn refusal(refusal: &RecentRefusal) -> String {
-    let RecentRefusal {
+fn held_clients(clients: &[HeldClient]) -> Table {
+    let mut table = Table::new(&["client", "limit", "times", "last"]);
+    for held in clients {
+        table.row([
+            plain(&held.client),
+            plain(&held.limit),
+            held.times.to_string(),
+            time(held.last),
+        ]);
+    }
+    table
+}
+
+fn refusals(refusals: &[RecentRefusal]) -> Table {
+    let mut table = Table::new(&["time", "direction", "peer", "connector", "times"]);
+    for RecentRefusal {
         at,
         direction,
         connector,
         peer,
         reason,
         times,
-    } = refusal;
-    let times = if *times > 1 {
-        format!(", {times} times")
-    } else {
-        String::new()
-    };
-    let connector = if connector.is_empty() {
-        String::new()
-    } else {
-        format!(" ({})", plain(connector))
-    };
-    let (at, direction, peer) = (time(*at), plain(direction), plain(peer));
-    format!(
-        "{at} {direction} {peer}{connector}{times}\n    {}",
-        short(reason)
-    )
+    } in refusals
+    {
+        table
+            .row([
+                time(*at),
+                plain(direction),
+                plain(peer),
+                plain(connector),
+                times.to_string(),
+            ])
+            .note(short(reason));
+    }
+    table
 }
 
 #[cfg(test)]
@@ -318,7 +356,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_status_fits_on_one_screen() {
+    fn the_status_fits_on_a_screen_of_80_columns() {
         let certificate = r#"{"owner":"own","place":"relay.pem","names":["relay.example.com"],"not_after":"2026-12-06T00:00:00Z","days_left":9}"#;
         let refusal = r#"{"at":"2026-11-26T00:31:00Z","direction":"inbound","connector":"","peer":"192.0.2.1","reason":"550 no","times":2}"#;
         let of_a_connector = r#"{"at":"2026-11-26T00:30:00Z","direction":"outbound","connector":"bank","peer":"mx.bank.example","reason":"no TLS","times":1}"#;
@@ -337,21 +375,26 @@ mod tests {
             "exceptions":[],"refusals":[{refusal},{of_a_connector}],"downgrades":[],"alarms":[]}}"#
         );
         let status: RelayStatus = serde_json::from_str(&text).expect("a status");
-        let line = "  relay.pem: 9 days left, until 2026-12-06\n";
+        let line = "  relay.pem    2026-12-06  9 days\n";
         let expected = format!(
             "relay.example.com, Gatepost 0.1.0, up since 2026-11-26 00:00:00 UTC (1h 30m)\n\n\
-             queue: 1 message (2.0 KiB), recipients: 1 waiting, 0 held, oldest 1h 0m\n\
+             queue: 1 message (2.0 KiB), recipients: 1 waiting, oldest 1h 0m\n\
              reports to senders: 3 waiting; for the postmaster's next digest: 12\n\
              delivery attempts for named connectors and smart hosts: 3 of 800, 1 slow\n\
-             delivery attempts for destinations by MX: 1200 of 1200, 900 slow; ALL IN USE for 2m, 7 destinations wait\n\n\
-             destinations in trouble:\n  b.example (internet): 1 waiting, 0 held, since 1h 0m, next attempt in 5m\n    \
-             4.7.4 mx.b.example: no\u{fffd}[31m TLS\n\ncertificates:\n{}  and 3 more\n\nexceptions in force: none\n\n\
+             delivery attempts for destinations by MX: 1200 of 1200, 900 slow; ALL IN USE for\n    \
+             2m, 7 destinations wait\n\n\
+             destinations in trouble:\n  domain     connector  waiting  oldest  next attempt\n  \
+             b.example  internet   1        1h 0m   in 5m\n      4.7.4 mx.b.example: no\u{fffd}[31m TLS\n\n\
+             certificates:\n  certificate  expires     time left\n{}  and 3 more\n\nexceptions in force: none\n\n\
              downgrade warnings: none\n\nsessions: 30 of 40, 29 of 36 by clients outside of [relay] networks\n  \
-             memory of transactions: 2.0 KiB\n  SCARCE on listener mx: clients outside of [relay] networks get less time\n\nclients held back:\n  \
-             192.0.2.0/24: messages_per_minute, 812 times, last 2026-11-26 01:29:30 UTC\n\nlast refusals:\n  2026-11-26 00:31:00 UTC inbound 192.0.2.1, 2 times\n    550 no\n  \
-             2026-11-26 00:30:00 UTC outbound mx.bank.example (bank)\n    no TLS\n",
+             memory of transactions: 2.0 KiB\n  SCARCE on listener mx: clients outside of [relay] networks get less time\n\n\
+             clients held back:\n  client        limit                times  last\n  \
+             192.0.2.0/24  messages_per_minute  812    2026-11-26 01:29:30 UTC\n\nlast refusals:\n  \
+             time                     direction  peer             connector  times\n  \
+             2026-11-26 00:31:00 UTC  inbound    192.0.2.1                   2\n      550 no\n  \
+             2026-11-26 00:30:00 UTC  outbound   mx.bank.example  bank       1\n      no TLS\n",
             line.repeat(5)
         );
-        assert_eq!(screen(&status), expected);
+        assert_eq!(screen(&status, 80), expected);
     }
 }

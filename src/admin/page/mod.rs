@@ -15,7 +15,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::api::status::RelayStatus;
-use super::{AdminState, ErrorResponse, status};
+use super::state::{AdminState, ErrorResponse};
+use super::status;
 use html::Html;
 
 const STYLE: &str = include_str!("style.css");

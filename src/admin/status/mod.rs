@@ -16,22 +16,23 @@ use super::api::status::{
     ExceptionStatus, FailingDestination, QueueStatus, RecentDowngrade, RecentRefusal, RelayStatus,
     ReportsStatus,
 };
-use super::{AdminState, ErrorResponse, history, queue};
+use super::state::{AdminState, ErrorResponse};
+use super::{history, queue};
 use crate::config::{self, Config, TlsDemand, VerifyWanted};
 use crate::discovery::history::AlarmKind;
 use crate::net::tls_io::TlsMaterial;
 use crate::policy::connector::{Connectors, exception};
 use crate::relay::inbound::Occupancy;
 use crate::relay::running_config::Snapshot;
-use crate::relay::scheduler::{ReportCounts, ShareUsage, StatusQuery};
+use crate::relay::scheduler::{BackoffStatus, ReportCounts, ShareUsage, StatusQuery};
 use crate::smtp::address::Host;
 use crate::smtp::envelope::TlsRequirement;
 use crate::telemetry::labels::Direction;
 use crate::telemetry::{
     AttemptsReading, ClientReading, MetricsReading, QueueReading, ReportsReading,
 };
-pub(in crate::admin) use queue_stats::QueueCounter;
-use queue_stats::{DomainStats, QueueStats};
+use queue_stats::QueueStats;
+pub(in crate::admin) use queue_stats::{DomainStats, QueueCounter};
 
 /// The most entries of each list.
 const LIST_MAX: usize = 100;
@@ -327,6 +328,30 @@ async fn add_backoff(admin: &AdminState, troubles: &mut [FailingDestination]) {
     }
 }
 
+/// Returns the backoff of ordinary mail for a domain. `None` as well if the scheduler does not
+/// answer in time.
+pub(super) async fn destination_backoff(
+    admin: &AdminState,
+    domain: &Host,
+) -> Option<BackoffStatus> {
+    let question = vec![StatusQuery {
+        id: None,
+        hosts: vec![domain.clone()],
+        tls: TlsRequirement::Ordinary,
+    }];
+    let answer = tokio::time::timeout(SCHEDULER_TIME, admin.operator.status(question)).await;
+    answer
+        .ok()
+        .flatten()?
+        .messages
+        .into_iter()
+        .next()?
+        .destinations
+        .into_iter()
+        .next()?
+        .backoff
+}
+
 /// Returns the connectors of the configuration, and the built-in default if none of them is for all
 /// domains.
 fn all_connectors(settings: &Snapshot) -> Vec<std::sync::Arc<config::Connector>> {
@@ -357,7 +382,7 @@ fn connectors(
 }
 
 /// Describes a demand in a few words.
-fn describe_demand(tls: TlsDemand) -> String {
+pub(super) fn describe_demand(tls: TlsDemand) -> String {
     let verify = match tls {
         TlsDemand::Off => return "no TLS".to_owned(),
         TlsDemand::Opportunistic => return "TLS if offered".to_owned(),

@@ -26,26 +26,30 @@ const DOMAINS_MAX: usize = 20_000;
 
 /// The statistics of the queue.
 #[derive(Debug, Clone)]
-pub(super) struct QueueStats {
-    pub(super) at: Timestamp,
+pub(in crate::admin) struct QueueStats {
+    pub(in crate::admin) at: Timestamp,
     pub(super) messages: u64,
     pub(super) octets: u64,
     pub(super) oldest: Option<Timestamp>,
-    pub(super) domains: HashMap<Host, DomainStats>,
+    pub(in crate::admin) domains: HashMap<Host, DomainStats>,
     /// The mail for further domains.
     pub(super) others: DomainStats,
 }
 
 /// The mail for one domain.
 #[derive(Debug, Clone, Default)]
-pub(super) struct DomainStats {
-    pub(super) waiting: u64,
-    pub(super) held: u64,
-    pub(super) oldest: Option<Timestamp>,
+pub(in crate::admin) struct DomainStats {
+    pub(in crate::admin) waiting: u64,
+    pub(in crate::admin) held: u64,
+    pub(in crate::admin) oldest: Option<Timestamp>,
+    /// The number of waiting recipients about whom a delay report was sent.
+    pub(in crate::admin) delays_reported: u64,
+    /// The time of acceptance of the oldest waiting message without a delay report.
+    pub(in crate::admin) oldest_unreported: Option<Timestamp>,
     /// The latest failure of an attempt.
-    pub(super) trouble: Option<AttemptFailure>,
+    pub(in crate::admin) trouble: Option<AttemptFailure>,
     /// The earliest time at which a message is due. It is in the past if a message is due now.
-    pub(super) next: Option<Timestamp>,
+    pub(in crate::admin) next: Option<Timestamp>,
 }
 
 /// Counts the queue and caches the result.
@@ -63,7 +67,10 @@ impl QueueCounter {
     ///
     /// # Errors
     /// The spool cannot be read.
-    pub(super) async fn stats(&self, spool: &dyn Spool) -> Result<Arc<QueueStats>, SpoolError> {
+    pub(in crate::admin) async fn stats(
+        &self,
+        spool: &dyn Spool,
+    ) -> Result<Arc<QueueStats>, SpoolError> {
         let mut last = self.0.lock().await;
         let began = Instant::now();
         if let Some(counted) = last.as_ref().filter(|counted| began < counted.good_until) {
@@ -130,8 +137,18 @@ impl QueueStats {
 impl DomainStats {
     fn add(&mut self, state: &RecipientState, accepted: Timestamp) {
         let history = match state {
-            RecipientState::Pending { next, history, .. } => {
+            RecipientState::Pending {
+                next,
+                history,
+                warned,
+                ..
+            } => {
                 self.waiting += 1;
+                if *warned {
+                    self.delays_reported += 1;
+                } else {
+                    keep_earlier(&mut self.oldest_unreported, accepted);
+                }
                 keep_earlier(&mut self.next, next.unwrap_or(accepted));
                 history
             }

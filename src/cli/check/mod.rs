@@ -22,7 +22,9 @@ use std::process::ExitCode;
 use clap::Args;
 use jiff::Timestamp;
 
-use super::{ConfigFile, connector_name, json, show, show_faults, show_warnings};
+use super::config_file::ConfigFile;
+use super::output::{show, show_faults, show_warnings};
+use super::{connector_name, json};
 use crate::config::KeyLocations;
 use against::Baseline;
 use document::{CheckDocument, OneConnectorDocument};

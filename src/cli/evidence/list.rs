@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::super::format::{count, frameless_table, plain, short, table_lines};
 use super::{MailDirection, OutputForm, csv, has_damaged_lines, status};
-use crate::cli::show;
+use crate::cli::output::show;
 use crate::smtp::address::Host;
 use crate::storage::evidence::{
     AcceptanceRecord, CertificateRecord, DeliveryRecord, EvidenceError, Link, MailRecord,

@@ -15,8 +15,9 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand, ValueEnum};
 use jiff::Timestamp;
 
+use super::config_file::ConfigFile;
 use super::format::count;
-use super::{ConfigFile, show_faults};
+use super::output::show_faults;
 use crate::config::{self, EvidencePath};
 use crate::smtp::address::Host;
 use crate::storage::evidence::{ReadResult, RecordHash};

@@ -9,7 +9,8 @@ use serde::Serialize;
 
 use super::super::format::{frameless_table, plain, short, table_lines};
 use super::{MailDirection, OutputForm, csv, has_damaged_lines, status};
-use crate::cli::{json, show};
+use crate::cli::json;
+use crate::cli::output::show;
 use crate::smtp::address::Host;
 use crate::storage::evidence::{
     AcceptedCounts, AssuranceCounts, ClearDeliveries, DeliveryCounts, EvidenceError,

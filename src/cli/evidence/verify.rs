@@ -6,7 +6,8 @@ use std::process::ExitCode;
 
 use super::super::format::{count, plain, time};
 use super::status;
-use crate::cli::{json, show};
+use crate::cli::json;
+use crate::cli::output::show;
 use crate::storage::evidence::{ChainStart, EvidenceError, Link, RecordHash, Verification, verify};
 
 /// Verifies the chain and prints the result. With `head`, only the hash of the last record is

@@ -7,11 +7,13 @@ use std::sync::Arc;
 
 use futures_util::{StreamExt as _, stream};
 
-use super::super::show;
+use super::super::format::{Table, width};
+use super::super::output::show;
 use super::context::ProbeContext;
+use super::domain_probe::{AfterException, DomainProbe, probe_domain};
 use super::expiry::{self, UpcomingExpiry};
+use super::json;
 use super::text::{brief, quoted};
-use super::{AfterException, DomainProbe, json, probe_domain};
 use crate::config::{Connector, DomainPattern, Route, TlsDemand};
 use crate::smtp::address::Host;
 
@@ -48,7 +50,7 @@ pub(super) async fn run(context: &ProbeContext, json: bool) -> ExitCode {
             .collect();
         show(&crate::cli::json::indented(&documents));
     } else {
-        show(&table(&results));
+        show(&table(&results).render(width()));
         show(&wildcards.iter().map(wildcard_line).collect::<String>());
         show(
             &expiries
@@ -107,33 +109,27 @@ fn targets(connectors: &[Arc<Connector>]) -> (Vec<ProbeTarget>, Vec<WildcardPatt
     (targets, wildcards)
 }
 
-/// Returns a line for each domain, and a second one if an exception is in force.
-fn table(results: &[DomainProbe]) -> String {
-    let max = |widths: &mut dyn Iterator<Item = usize>| widths.max().unwrap_or_default();
-    let domain_width = max(&mut results
-        .iter()
-        .map(|result| result.recipient.to_string().chars().count()));
-    let connector_width = max(&mut results
-        .iter()
-        .map(|result| quoted(&result.connector.name).chars().count()));
-    let mut table = String::new();
+/// Returns a table with a row for each domain, and a second one if an exception is in force.
+fn table(results: &[DomainProbe]) -> Table {
+    let mut table = Table::new(&["outcome", "domain", "connector"]);
     for result in results {
-        let (domain, connector) = (result.recipient.to_string(), quoted(&result.connector.name));
-        let mut add_line = |outcome, reason| {
-            // Writing into a String cannot fail.
-            let _ = writeln!(
-                table,
-                "{outcome:<10}{domain:<domain_width$}  {connector:<connector_width$}  {reason}"
-            );
+        let mut row = |outcome: &str, reason: String| {
+            table
+                .row([
+                    outcome.to_owned(),
+                    result.recipient.to_string(),
+                    quoted(&result.connector.name),
+                ])
+                .note(reason);
         };
         let (outcome, reason) = brief(&result.probe.prospect);
         let Some(AfterException { until, probe }) = &result.after else {
-            add_line(outcome, reason);
+            row(outcome, reason);
             continue;
         };
-        add_line(outcome, format!("{reason} (exception until {until})"));
+        row(outcome, format!("{reason} (exception until {until})"));
         let (outcome, reason) = brief(&probe.prospect);
-        add_line(
+        row(
             "LATER",
             format!("after the exception has ended on {until}: {outcome}: {reason}"),
         );
@@ -144,7 +140,7 @@ fn table(results: &[DomainProbe]) -> String {
 fn wildcard_line(wildcard: &WildcardPattern) -> String {
     let WildcardPattern { connector, pattern } = wildcard;
     format!(
-        "-         the pattern \"{pattern}\" of connector \"{}\" names no domain to probe: probe one by its name\n",
+        "the pattern \"{pattern}\" of connector \"{}\" names no domain to probe: probe one by its name\n",
         connector.name
     )
 }

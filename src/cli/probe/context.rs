@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use super::super::show_faults;
+use super::super::output::show_faults;
 use crate::config::Config;
 use crate::discovery::mta_sts::WebSource;
 use crate::net::dns::Dns;

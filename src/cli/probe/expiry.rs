@@ -4,8 +4,8 @@ use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 
 use super::super::format::{count, plain};
-use super::DomainProbe;
 use super::context::ProbeContext;
+use super::domain_probe::DomainProbe;
 use crate::config::TlsDemand;
 use crate::policy::connector::exception;
 use crate::smtp::address::Host;

@@ -4,15 +4,15 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 use serde::Serialize;
 
+use super::domain_probe::DomainProbe;
 use super::expiry::{ExpiringItem, UpcomingExpiry, days_left};
-use super::{DomainProbe, PredictedOutcome};
 use crate::explain::document::PolicyNote;
 use crate::explain::{DaemonPolicies, RememberedTls};
 use crate::net::tls_io::SentCertificate;
 use crate::policy::failure::{Failure, Persistence};
 use crate::policy::layers::MemoryFinding;
 use crate::policy::tls::TlsOutcome;
-use crate::relay::outbound::probe::{AddressFindings, ProbedHop, chain_verdict};
+use crate::relay::outbound::probe::{AddressFindings, PredictedOutcome, ProbedHop, chain_verdict};
 use crate::smtp::client::{Extensions, SizeLimit};
 
 /// The maximum number of names of a certificate.

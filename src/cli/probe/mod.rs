@@ -6,6 +6,7 @@
 
 mod all;
 mod context;
+mod domain_probe;
 mod expiry;
 mod json;
 mod text;
@@ -14,19 +15,14 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Args;
-use jiff::Timestamp;
-use jiff::civil::Date;
 
-use super::explain::ask_daemon;
-use super::{ConfigFile, connector_name, runtime, show, show_faults};
-use crate::config::{self, Connector, OutboundConfig};
-use crate::discovery::Discovery;
-use crate::explain::{DaemonPolicies, RememberedTls, Sources, policy_domains};
-use crate::policy::connector::exception;
-use crate::policy::tls::TlsOutcome;
-use crate::relay::outbound::probe::{PredictedOutcome, Probe, ProbeQuery, probe};
+use super::config_file::ConfigFile;
+use super::output::{show, show_faults};
+use super::{connector_name, runtime};
+use crate::config::{self, Connector};
 use crate::smtp::address::{Host, Mailbox};
 use context::ProbeContext;
+use domain_probe::probe_domain;
 
 /// Dial the hosts that accept a domain's mail, and judge them as a delivery would; no mail is sent
 ///
@@ -54,67 +50,13 @@ pub(super) struct ProbeArguments {
 }
 
 /// Parses a domain or address literal, alone or after the "@" of an address.
-fn host(text: &str) -> Result<Host, String> {
+pub(super) fn host(text: &str) -> Result<Host, String> {
     if text.contains('@') {
         return Mailbox::parse(text)
             .map(|mailbox| mailbox.host().clone())
             .map_err(|error| error.to_string());
     }
     Host::parse(text).map_err(|error| error.to_string())
-}
-
-/// The result of probing one domain.
-pub(super) struct DomainProbe {
-    /// The recipient domain.
-    recipient: Host,
-    connector: Arc<Connector>,
-    remembered: RememberedTls,
-    /// The MTA-STS policies of the running daemon.
-    known: DaemonPolicies,
-    probe: Probe,
-    after: Option<AfterException>,
-}
-
-/// The result of a second probe as if the connector's exception, which is in force, had ended.
-pub(super) struct AfterException {
-    /// The last day of the exception.
-    until: Date,
-    probe: Probe,
-}
-
-impl DomainProbe {
-    /// Returns true if mail would not be delivered today.
-    fn fails(&self) -> bool {
-        fails(&self.probe.prospect)
-    }
-
-    /// Returns true if mail would be delivered in the clear today.
-    fn is_clear(&self) -> bool {
-        match &self.probe.prospect {
-            PredictedOutcome::Sent { clearance, .. } => {
-                matches!(clearance.outcome(), TlsOutcome::Clear(_))
-            }
-            PredictedOutcome::Deferred(_)
-            | PredictedOutcome::Held(_)
-            | PredictedOutcome::Bounced(_) => false,
-        }
-    }
-
-    /// Returns true if mail would not be delivered after the exception has ended.
-    fn fails_later(&self) -> bool {
-        self.after
-            .as_ref()
-            .is_some_and(|after| fails(&after.probe.prospect))
-    }
-}
-
-fn fails(prospect: &PredictedOutcome) -> bool {
-    match prospect {
-        PredictedOutcome::Sent { .. } => false,
-        PredictedOutcome::Deferred(_)
-        | PredictedOutcome::Held(_)
-        | PredictedOutcome::Bounced(_) => true,
-    }
 }
 
 pub(super) fn run(arguments: &ProbeArguments) -> ExitCode {
@@ -180,58 +122,5 @@ async fn run_one(
         ExitCode::FAILURE
     } else {
         ExitCode::SUCCESS
-    }
-}
-
-/// Probes one domain.
-async fn probe_domain(
-    context: &ProbeContext,
-    recipient: Host,
-    connector: Arc<Connector>,
-) -> DomainProbe {
-    let policies = policy_domains(&recipient, &connector.outbound.route);
-    let (remembered, known) = ask_daemon(&context.snapshot.config, &recipient, &policies).await;
-    let discovery = Discovery::with_policies(Sources::new(
-        context.web.clone(),
-        &remembered,
-        known.clone(),
-    ));
-    let ask = async |connector: &Connector| {
-        probe(
-            &context.snapshot,
-            &discovery,
-            ProbeQuery {
-                recipient: &recipient,
-                connector,
-            },
-        )
-        .await
-    };
-    let probe = ask(&connector).await;
-    let after = match exception(&connector, Timestamp::now()) {
-        Some(exception) => Some(AfterException {
-            until: exception.until,
-            probe: ask(&without_exception(&connector)).await,
-        }),
-        None => None,
-    };
-    DomainProbe {
-        recipient,
-        connector,
-        remembered,
-        known,
-        probe,
-        after,
-    }
-}
-
-fn without_exception(connector: &Connector) -> Connector {
-    let outbound = OutboundConfig {
-        exception: None,
-        ..connector.outbound.clone()
-    };
-    Connector {
-        outbound,
-        ..connector.clone()
     }
 }

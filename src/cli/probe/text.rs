@@ -7,8 +7,8 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 use super::super::format::plain;
+use super::domain_probe::{AfterException, DomainProbe};
 use super::expiry::date_and_days;
-use super::{AfterException, DomainProbe, PredictedOutcome};
 use crate::config::{Config, WarnAfter, write_duration};
 use crate::explain::{DaemonPolicies, RememberedTls};
 use crate::net::route::HopOrigin;
@@ -18,7 +18,7 @@ use crate::policy::failure::{Failure, Persistence};
 use crate::policy::layers::{DaneFinding, MemoryFinding, MtaStsFinding, MtaStsListing};
 use crate::policy::tls::{Authentication, NamePattern, TlsOutcome};
 use crate::relay::outbound::probe::{
-    AddressFindings, FirstTry, HopFindings, ProbedHop, chain_verdict,
+    AddressFindings, FirstTry, HopFindings, PredictedOutcome, ProbedHop, chain_verdict,
 };
 use crate::smtp::address::Host;
 use crate::smtp::client::{Extensions, SizeLimit};

@@ -3,14 +3,15 @@
 use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
-use super::select::{MissingIds, Selection};
-use super::{AdminClient, QueueError, SelectedMessages};
+use super::error::QueueError;
+use super::select::{MissingIds, SelectedMessages, Selection};
 use crate::admin::api::{
     DeliveryState, OrderRequest, OrderResponse, OrderResult, OvertakenBy, QueuedMessage,
 };
+use crate::cli::admin_client::AdminClient;
 use crate::cli::format::count;
 use crate::cli::json::JsonArray;
-use crate::cli::show;
+use crate::cli::output::show;
 use crate::relay::scheduler::Order;
 use crate::smtp::envelope::QueueId;
 

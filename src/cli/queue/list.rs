@@ -4,13 +4,13 @@ use std::process::ExitCode;
 
 use jiff::Timestamp;
 
-use super::{AdminClient, QueueError, Selection};
+use super::error::QueueError;
+use super::select::Selection;
 use crate::admin::api::{DeliveryState, QueuedMessage, QueuedRecipient};
-use crate::cli::format::{
-    age, brief, count, frameless_table, plain, sender, short, size, table_lines,
-};
+use crate::cli::admin_client::AdminClient;
+use crate::cli::format::{Table, age, brief, count, plain, sender, short, size, width};
 use crate::cli::json::JsonArray;
-use crate::cli::show;
+use crate::cli::output::show;
 
 /// The maximum number of open recipients that are listed for a message; further ones are counted.
 const RECIPIENTS_MAX: usize = 5;
@@ -32,7 +32,7 @@ pub(super) async fn run(
                     array.add(message);
                 }
             } else {
-                show(&lines(&page, Timestamp::now()));
+                show(&table(&page, Timestamp::now()).render(width()));
             }
         })
         .await?;
@@ -54,49 +54,36 @@ pub(super) async fn run(
     })
 }
 
-/// Returns a line for each recipient, and below it the reason for its state, as Postfix does. A
-/// reason that adjacent recipients of a message share is printed once, below the last of them.
-fn lines(messages: &[QueuedMessage], now: Timestamp) -> String {
-    let mut table = frameless_table(&["id", "age", "size", "from", "to", "state"]);
-    let mut reasons = Vec::new();
+/// Returns a table with a row for each recipient, and below it the reason for its state, as Postfix
+/// has it. A reason that adjacent recipients of a message share is given once, below the last of
+/// them.
+fn table(messages: &[QueuedMessage], now: Timestamp) -> Table {
+    let mut table = Table::new(&["id", "age", "size", "sender", "recipient", "state"]);
     for message in messages {
-        for (index, row) in rows(message, now).into_iter().enumerate() {
-            let message_cells = if index == 0 {
-                [
-                    message.id.to_string(),
-                    age(message.accepted, now),
-                    size(message.size),
-                    sender(&message.sender),
-                ]
-            } else {
-                // The last reason is that of the recipient before, in the same message.
-                if reasons.last() == Some(&row.reason) {
-                    reasons.pop();
-                    reasons.push(String::new());
-                }
-                Default::default()
-            };
-            table.add_row(message_cells.into_iter().chain([row.to, row.state]));
-            reasons.push(row.reason);
+        let mut rows = rows(message, now).into_iter().peekable();
+        let mut message_cells = [
+            message.id.to_string(),
+            age(message.accepted, now),
+            size(message.size),
+            sender(&message.sender),
+        ];
+        while let Some(row) = rows.next() {
+            table.row(
+                std::mem::take(&mut message_cells)
+                    .into_iter()
+                    .chain([row.recipient, row.state]),
+            );
+            if rows.peek().is_none_or(|next| next.reason != row.reason) {
+                table.note(row.reason);
+            }
         }
     }
-    // No cell has a line end, so that each row of the table is one line.
-    let mut rows = table_lines(&table);
-    let mut text = rows.next().unwrap_or_default();
-    for (row, reason) in rows.zip(reasons) {
-        text.push_str(&row);
-        if !reason.is_empty() {
-            text.push_str("    ");
-            text.push_str(&reason);
-            text.push('\n');
-        }
-    }
-    text
+    table
 }
 
 /// A recipient in the list.
 struct RecipientRow {
-    to: String,
+    recipient: String,
     state: String,
     /// The reason for the state; empty if there is none.
     reason: String,
@@ -115,7 +102,7 @@ fn rows(message: &QueuedMessage, now: Timestamp) -> Vec<RecipientRow> {
         .clone()
         .take(RECIPIENTS_MAX)
         .map(|recipient| RecipientRow {
-            to: plain(&recipient.address.to_string()),
+            recipient: plain(&recipient.address.to_string()),
             state: state(recipient, message.busy, now),
             reason: reason(recipient),
         })
@@ -123,7 +110,7 @@ fn rows(message: &QueuedMessage, now: Timestamp) -> Vec<RecipientRow> {
     let more = open.count() - rows.len();
     if more > 0 {
         rows.push(RecipientRow {
-            to: format!("and {more} more"),
+            recipient: format!("and {more} more"),
             state: String::new(),
             reason: String::new(),
         });
@@ -131,7 +118,7 @@ fn rows(message: &QueuedMessage, now: Timestamp) -> Vec<RecipientRow> {
     // Without open recipients the message is about to leave the queue.
     if rows.is_empty() {
         rows.push(RecipientRow {
-            to: String::new(),
+            recipient: String::new(),
             state: "done".to_owned(),
             reason: String::new(),
         });
@@ -200,17 +187,17 @@ mod tests {
         ];
         let now = "2026-11-23T00:05:00Z".parse().expect("a time");
         assert_eq!(
-            lines(&[of(&mixed), of(&many)], now),
-            "id             age  size  from  to            state\n\
-             0000000000005  5m   9 B   <>    a@a.example   held\n    4.4.1 no TLS\n\
-             \x20                               c@c.example   due\n    4.4.1 down\n\
-             \x20                               d@d.example   bounced, report pending\n    4.4.1 gone\n\
-             0000000000005  5m   9 B   <>    r0@a.example  due\n\
-             \x20                               r1@a.example  due\n\
-             \x20                               r2@a.example  due\n\
-             \x20                               r3@a.example  due\n\
-             \x20                               r4@a.example  due\n    4.4.1 down\n\
-             \x20                               and 2 more\n"
+            table(&[of(&mixed), of(&many)], now).render(80),
+            "id             age  size  sender  recipient     state\n\
+             0000000000005  5m   9 B   <>      a@a.example   held\n    4.4.1 no TLS\n\
+             \x20                                 c@c.example   due\n    4.4.1 down\n\
+             \x20                                 d@d.example   bounced, report pending\n    4.4.1 gone\n\
+             0000000000005  5m   9 B   <>      r0@a.example  due\n\
+             \x20                                 r1@a.example  due\n\
+             \x20                                 r2@a.example  due\n\
+             \x20                                 r3@a.example  due\n\
+             \x20                                 r4@a.example  due\n    4.4.1 down\n\
+             \x20                                 and 2 more\n"
         );
     }
 }

@@ -5,6 +5,7 @@
 //! an unusable configuration.
 
 mod act;
+mod error;
 mod list;
 mod select;
 mod show;
@@ -13,12 +14,12 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 
-use super::ConfigFile;
 use super::admin_client::{AdminClient, SocketError};
-use super::runtime::{self, DaemonCommandError, run_with_daemon};
+use super::runtime::{self, run_with_daemon};
 use crate::config::{AdminSocket, Config};
 use crate::relay::scheduler::Order;
-use select::Selection;
+use error::QueueError;
+use select::{SelectedMessages, Selection};
 
 /// List the messages in the queue; retry, hold, release, remove or bounce them
 ///
@@ -59,18 +60,6 @@ enum QueueCommand {
     Bounce(OrderArguments),
 }
 
-/// The arguments that select messages.
-#[derive(Debug, Args)]
-struct SelectedMessages {
-    #[command(flatten)]
-    selection: Selection,
-    /// Print one JSON document: an array, except for `show` with a single ID
-    #[arg(long)]
-    json: bool,
-    #[command(flatten)]
-    file: ConfigFile,
-}
-
 /// The arguments of the commands that change messages.
 #[derive(Debug, Args)]
 struct OrderArguments {
@@ -79,29 +68,6 @@ struct OrderArguments {
     /// Do not ask for confirmation (remove and bounce ask; without a terminal they need this)
     #[arg(long)]
     yes: bool,
-}
-
-/// An error that ends a command.
-#[derive(Debug, thiserror::Error)]
-enum QueueError {
-    /// The arguments are unusable (exit status 2).
-    #[error("{0}")]
-    Usage(String),
-    /// The daemon cannot be asked.
-    #[error(transparent)]
-    Socket(#[from] SocketError),
-    /// The command was not carried out.
-    #[error("{0}")]
-    Failed(String),
-}
-
-impl DaemonCommandError for QueueError {
-    fn exit_status(&self) -> u8 {
-        match self {
-            Self::Usage(_) => 2,
-            Self::Socket(_) | Self::Failed(_) => 1,
-        }
-    }
 }
 
 pub(super) fn run(arguments: &QueueArguments) -> ExitCode {

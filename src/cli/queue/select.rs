@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use super::QueueError;
+use super::error::QueueError;
 use crate::admin::api::{QueuePage, QueuedMessage};
 use crate::cli::admin_client::{AdminClient, percent_encoded};
+use crate::cli::config_file::ConfigFile;
 use crate::config;
 use crate::smtp::address::{Host, ReversePath};
 use crate::smtp::envelope::QueueId;
@@ -58,6 +59,18 @@ impl OpenStateFilter {
             Self::Held => "held",
         }
     }
+}
+
+/// The arguments that select messages.
+#[derive(Debug, Args)]
+pub(super) struct SelectedMessages {
+    #[command(flatten)]
+    pub(super) selection: Selection,
+    /// Print one JSON document: an array, except for `show` with a single ID
+    #[arg(long)]
+    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) file: ConfigFile,
 }
 
 fn id(text: &str) -> Result<QueueId, String> {

@@ -7,14 +7,15 @@ use std::process::ExitCode;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::{AdminClient, QueueError, SelectedMessages};
+use super::error::QueueError;
+use super::select::SelectedMessages;
 use crate::admin::api::{
     DeliveryState, EnvelopeParameters, FailureReason, QueuedMessage, QueuedRecipient,
 };
-use crate::cli::admin_client::SocketError;
+use crate::cli::admin_client::{AdminClient, SocketError};
 use crate::cli::format::{age, plain, sender, size, time, time_and_wait};
 use crate::cli::json::JsonArray;
-use crate::cli::{has_write_error, show};
+use crate::cli::output::{has_write_error, show};
 use crate::smtp::envelope::{BodyType, Notify, QueueId, Ret, TlsRequirement};
 
 /// A part of a message's content.

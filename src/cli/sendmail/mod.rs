@@ -24,7 +24,7 @@ use jiff::Timestamp;
 use jiff::fmt::rfc2822;
 use jiff::tz::TimeZone;
 
-use super::ConfigFile;
+use super::config_file::{CONFIG_FILE, ConfigFile};
 use super::queue::{self, SendmailQueueCommand, SendmailQueueError};
 use crate::config::{self, Config};
 use crate::policy::connector::Connectors;
@@ -78,11 +78,7 @@ pub(super) fn run(arguments: SendmailArguments) -> ExitCode {
 
 /// Runs `gatepost sendmail` with arguments that clap has not seen.
 pub(super) fn run_raw(arguments: Vec<OsString>) -> ExitCode {
-    run_mode(
-        SendmailMode::Message,
-        PathBuf::from(super::CONFIG_FILE),
-        arguments,
-    )
+    run_mode(SendmailMode::Message, PathBuf::from(CONFIG_FILE), arguments)
 }
 
 /// Runs the program under the name `sendmail`, `mailq` or `newaliases`. Returns `None` for every
@@ -94,7 +90,7 @@ pub(super) fn run_by_name(name: &str, arguments: Vec<OsString>) -> Option<ExitCo
         "newaliases" => SendmailMode::Aliases,
         _ => return None,
     };
-    Some(run_mode(mode, PathBuf::from(super::CONFIG_FILE), arguments))
+    Some(run_mode(mode, PathBuf::from(CONFIG_FILE), arguments))
 }
 
 /// Parses the arguments and runs the task that they request. `mode` and `config` are the defaults.

@@ -108,7 +108,9 @@ impl World {
     /// `gatepost probe …`. The peers and the name server go on meanwhile.
     pub(crate) async fn probe(&self, arguments: &[&str]) -> Answer {
         let mut command = Command::new(env!("CARGO_BIN_EXE_gatepost"));
+        // Wide enough for every reason to be one line.
         command
+            .env("COLUMNS", "500")
             .arg("probe")
             .args(arguments)
             .arg("--config")

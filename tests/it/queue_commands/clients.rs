@@ -52,7 +52,7 @@ fn who_is_held_back_is_told_once_listed_and_counted() {
         ),
         (&4000.into(), &3600.into())
     );
-    assert!(out(&relay.status(&[])).contains("127.0.0.1: messages_per_minute, 3 times, last"));
+    assert!(out(&relay.status(&[])).contains("  127.0.0.1  messages_per_minute  3      20"));
     let page = relay.http_at("localhost", "GET / HTTP/1.1");
     assert!(
         page.contains("<h3>127.0.0.1</h3>") && page.contains("messages_per_minute, 3 times"),

@@ -17,6 +17,8 @@ use super::config::ConfigBuilder;
 
 /// Far longer than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Wide enough for every table here.
+const WIDE: &str = "160";
 const PROGRAM: &str = env!("CARGO_BIN_EXE_gatepost");
 
 pub(crate) fn code(output: &Output) -> i32 {
@@ -147,7 +149,7 @@ impl Relay {
     /// `gatepost queue …`, with nobody at the keyboard.
     pub(crate) fn queue(&self, arguments: &[&str]) -> Output {
         let mut command = Command::new(PROGRAM);
-        command.arg("queue").args(arguments);
+        command.env("COLUMNS", WIDE).arg("queue").args(arguments);
         if !arguments.is_empty() {
             command.arg("--config").arg(self.config());
         }
@@ -161,6 +163,7 @@ impl Relay {
     pub(crate) fn queue_into(&self, to: impl Into<Stdio>, arguments: &[&str]) -> Output {
         let mut command = Command::new(PROGRAM);
         command
+            .env("COLUMNS", WIDE)
             .arg("queue")
             .args(arguments)
             .arg("--config")
@@ -179,6 +182,7 @@ impl Relay {
     pub(crate) fn history(&self, arguments: &[&str]) -> Output {
         let mut command = Command::new(PROGRAM);
         command
+            .env("COLUMNS", WIDE)
             .arg("history")
             .args(arguments)
             .arg("--config")
@@ -193,6 +197,7 @@ impl Relay {
     pub(crate) fn clients(&self, arguments: &[&str]) -> Output {
         let mut command = Command::new(PROGRAM);
         command
+            .env("COLUMNS", WIDE)
             .arg("clients")
             .args(arguments)
             .arg("--config")
@@ -207,6 +212,7 @@ impl Relay {
     pub(crate) fn status(&self, arguments: &[&str]) -> Output {
         let mut command = Command::new(PROGRAM);
         command
+            .env("COLUMNS", WIDE)
             .arg("status")
             .args(arguments)
             .arg("--config")
@@ -256,6 +262,7 @@ impl Relay {
             .expect("typing");
         let mut command = Command::new(PROGRAM);
         command
+            .env("COLUMNS", WIDE)
             .arg("queue")
             .args(arguments)
             .arg("--config")
