@@ -1,5 +1,6 @@
 //! The JSON of the admin socket. Released names keep their meaning; new ones may be added.
 
+pub mod domain;
 pub mod status;
 
 use std::path::PathBuf;

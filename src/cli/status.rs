@@ -3,13 +3,15 @@
 //! It asks the running daemon over the admin socket. Exit status: 0; 1 if nothing is known of the
 //! domain or no daemon answers; 2 for unusable arguments or an unusable configuration.
 
+mod domain;
+
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
 use clap::Args;
 use jiff::{SignedDuration, Timestamp};
 
-use super::admin_client::SocketError;
+use super::admin_client::{AdminClient, SocketError, percent_encoded};
 use super::config_file::ConfigFile;
 use super::format::{INDENT, Table, age, brief, count, plain, short, size, time, width, wrap};
 use super::history::alarm_lines;
@@ -17,10 +19,12 @@ use super::json;
 use super::output::show;
 use super::runtime::run_with_daemon;
 use crate::admin::api::HeldClient;
+use crate::admin::api::domain::DomainStatus;
 use crate::admin::api::status::{
     AttemptsStatus, CertificateOwner, CertificateStatus, ClientsStatus, ExceptionStatus,
     FailingDestination, QueueStatus, RecentDowngrade, RecentRefusal, RelayStatus, ReportsStatus,
 };
+use crate::smtp::address::Host;
 
 /// The maximum number of lines of each list. JSON has all of them.
 const LINES_MAX: usize = 5;
@@ -33,6 +37,9 @@ const LINES_MAX: usize = 5;
 /// dialled. The status page ([admin] http) shows the state of the relay too.
 #[derive(Debug, Args)]
 pub(super) struct StatusArguments {
+    /// A recipient domain, or an address at it
+    #[arg(value_name = "DOMAIN|ADDRESS", value_parser = super::probe::host)]
+    domain: Option<Host>,
     /// Print one JSON document, with everything that is known
     #[arg(long)]
     json: bool,
@@ -42,6 +49,9 @@ pub(super) struct StatusArguments {
 
 pub(super) fn run(arguments: &StatusArguments) -> ExitCode {
     run_with_daemon("status", &arguments.file.config, async |client| {
+        if let Some(domain) = &arguments.domain {
+            return show_domain(&client, domain, arguments.json).await;
+        }
         let status: RelayStatus = client.get("/v1/status").await?;
         show(&if arguments.json {
             json::line(&status)
@@ -49,6 +59,26 @@ pub(super) fn run(arguments: &StatusArguments) -> ExitCode {
             screen(&status, width())
         });
         Ok::<_, SocketError>(ExitCode::SUCCESS)
+    })
+}
+
+/// Prints what is known of a domain. A domain of which nothing is known is a negative answer.
+async fn show_domain(
+    client: &AdminClient,
+    domain: &Host,
+    json: bool,
+) -> Result<ExitCode, SocketError> {
+    let target = format!("/v1/domain?domain={}", percent_encoded(&domain.to_string()));
+    let status: DomainStatus = client.get(&target).await?;
+    show(&if json {
+        json::line(&domain::document(&status))
+    } else {
+        domain::screen(&status, width())
+    });
+    Ok(if domain::is_known(&status) {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
     })
 }
 

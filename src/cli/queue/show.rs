@@ -213,7 +213,7 @@ fn message_text(message: &QueuedMessage, now: Timestamp) -> String {
         let _ = writeln!(text, "{name:<10} {value}");
     };
     line("message", &message.id.to_string());
-    line("from", &sender(&message.sender));
+    line("sender", &sender(&message.sender));
     line(
         "accepted",
         &format!(
@@ -283,7 +283,7 @@ fn recipient_text(text: &mut String, recipient: &QueuedRecipient, busy: bool, no
         let _ = writeln!(text, "{name:<10} {value}");
     };
     line(
-        "to",
+        "recipient",
         &format!(
             "{} (connector {})",
             plain(&recipient.address.to_string()),

@@ -1,0 +1,193 @@
+//! The screen about one domain, by what is known of it.
+
+use serde_json::{Value, json};
+
+use super::*;
+
+/// A domain whose mail is refused since its TLS was lost.
+fn lost_tls() -> Value {
+    let reason = json!({
+        "at": "2026-11-30T03:10:02Z", "status": "4.7.4", "host": "mx.lawyers.example", "reply": null,
+        "text": "mx.lawyers.example [192.0.2.1]:25: TLS is demanded by downgrade memory, but the peer does not offer STARTTLS",
+        "explanation": "This relay sends to lawyers.example only encrypted, because their server accepted it so until 29 Nov 2026."
+    });
+    json!({
+        "domain": "lawyers.example", "at": "2026-11-30T03:12:44Z", "since": "2026-11-28T00:00:00Z",
+        "connector": {
+            "name": "internet", "demand": "TLS if offered", "exception": null, "on_failure": "defer", "downgrade": "refuse"
+        },
+        "queue": {
+            "counted": "2026-11-30T03:12:44Z", "waiting": 3, "held": 0, "oldest": "2026-11-30T01:07:44Z",
+            "next": "2026-11-30T03:16:44Z", "delays_reported": 1, "next_delay_report": "2026-11-30T05:12:44Z",
+            "reason": reason, "part_down": null,
+            "destination_down": {"until": "2026-11-30T03:16:44Z", "reason": {
+                "at": "2026-11-30T03:10:02Z", "status": "4.7.4", "text": "the same", "host": null, "reply": null
+            }}
+        },
+        "last_attempt": {
+            "at": "2026-11-30T03:10:02Z", "queue_id": "0sbe82jf40000", "outcome": "deferred", "status": "4.7.4",
+            "text": "mx.lawyers.example [192.0.2.1]:25: TLS is demanded", "host": "mx.lawyers.example",
+            "demand": "forced (downgrade memory: TLS)", "tls": null, "explanation": null, "reported": false
+        },
+        "memory": [{
+            "domain": "lawyers.example", "host": "mx.lawyers.example", "best": "tls", "first": "2026-09-01T10:00:00Z",
+            "last": "2026-11-29T10:00:00Z", "seen": "2026-11-30T03:10:02Z", "level": "plain", "worse": true, "issuer": null
+        }],
+        "forgotten": [],
+        "mta_sts": {
+            "mode": "testing", "mx": ["*.lawyers.example"], "id": "1", "fetched": "2026-11-29T03:12:44Z",
+            "expires": "2026-12-01T03:12:44Z"
+        }
+    })
+}
+
+fn status(value: Value) -> DomainStatus {
+    serde_json::from_value(value).expect("a status")
+}
+
+/// The names of the commands that are advised.
+fn advised(status: &DomainStatus) -> Vec<String> {
+    let name = |one: HelpfulCommand| one.command.trim_start_matches("gatepost ").to_owned();
+    commands(status).into_iter().map(name).collect()
+}
+
+/// One screen of 80 columns joins what queue, history and probe show, with what the senders read.
+#[test]
+fn a_domain_in_trouble_is_one_screen_of_80_columns() {
+    let text = screen(&status(lost_tls()), 80);
+    let expected = "\
+lawyers.example, 2026-11-30 03:12:44 UTC
+
+queue        3 waiting, oldest 2h 5m
+next attempt 2026-11-30 03:16:44 UTC, in 4m
+backoff      the destination is not tried until 2026-11-30 03:16:44 UTC, in 4m:
+             4.7.4 the same
+last attempt 2026-11-30 03:10:02 UTC, 2m ago: deferred (0sbe82jf40000)
+             4.7.4 mx.lawyers.example [192.0.2.1]:25: TLS is demanded
+senders      a delay report was sent for 1 of 3 waiting; next delay report
+             2026-11-30 05:12:44 UTC, in 2h 0m
+they read    \"This relay sends to lawyers.example only encrypted, because their
+             server accepted it so until 29 Nov 2026.\"
+connector    internet: TLS if offered; on_failure = \"defer\", downgrade =
+             \"refuse\"
+demand       forced (downgrade memory: TLS), at the last attempt
+MTA-STS      testing: *.lawyers.example; fetched 1d 0h ago, cached until
+             2026-12-01 03:12:44 UTC, in 1d 0h
+
+TLS memory:
+  lawyers.example
+    host   mx.lawyers.example
+    best   TLS
+    since  2026-09-01
+    last   2026-11-29
+    seen   2026-11-30
+    now    WORSE: no TLS
+
+commands:
+  gatepost probe lawyers.example
+      dial its hosts now, and see the result that mail would have
+  gatepost queue list --domain lawyers.example
+      list the messages
+  gatepost queue retry --domain lawyers.example
+      try now, once the cause is repaired
+  gatepost history forget lawyers.example --reason TEXT
+      accept that the domain has no TLS now; ask its administrators first
+  gatepost evidence list --domain lawyers.example
+      list all attempts on record
+  gatepost explain lawyers.example
+      show what each layer demands of mail to it, and why
+";
+    assert_eq!(text, expected);
+    assert!(
+        text.lines().all(|line| line.chars().count() <= 80),
+        "{text}"
+    );
+}
+
+/// Of a domain without any trace, only the connector is known, and the commands show what would
+/// happen.
+#[test]
+fn a_domain_without_a_trace_is_said_to_be_unknown() {
+    let mut unknown = lost_tls();
+    unknown["queue"] = json!({
+        "counted": "2026-11-30T03:12:44Z", "waiting": 0, "held": 0, "oldest": null, "next": null, "delays_reported": 0,
+        "next_delay_report": null, "reason": null, "destination_down": null, "part_down": null
+    });
+    for key in ["last_attempt", "mta_sts"] {
+        unknown[key] = Value::Null;
+    }
+    unknown["memory"] = json!([]);
+    let unknown = status(unknown);
+    assert!(!is_known(&unknown));
+    let text = screen(&unknown, 80);
+    let paragraph = text
+        .split("\n\n")
+        .nth(1)
+        .unwrap_or_default()
+        .replace('\n', " ");
+    assert_eq!(
+        paragraph,
+        "nothing is known of this domain: no mail for it waits or was tried since the start (2026-11-28 00:00:00 UTC), and \
+         no TLS and no MTA-STS policy of it are remembered"
+    );
+    assert!(
+        text.contains("connector    internet: TLS if offered"),
+        "{text}"
+    );
+    for absent in ["queue ", "senders", "last attempt", "demand", "TLS memory"] {
+        assert!(
+            !text.contains(&format!("\n{absent}")),
+            "{absent:?} in\n{text}"
+        );
+    }
+    assert_eq!(
+        advised(&unknown),
+        ["probe lawyers.example", "explain lawyers.example"]
+    );
+}
+
+/// The commands follow from the situation: what is held can be released, and what goes well needs
+/// no order.
+#[test]
+fn the_commands_fit_the_situation() {
+    let mut held = lost_tls();
+    (held["queue"]["waiting"], held["queue"]["held"]) = (json!(0), json!(2));
+    held["connector"]["downgrade"] = json!("warn");
+    assert_eq!(
+        advised(&status(held)),
+        [
+            "probe lawyers.example",
+            "queue list --domain lawyers.example",
+            "queue release --domain lawyers.example --state held",
+            "queue bounce --domain lawyers.example --state held",
+            "evidence list --domain lawyers.example",
+            "explain lawyers.example"
+        ]
+    );
+    let mut fine = lost_tls();
+    (fine["queue"]["waiting"], fine["queue"]["reason"]) = (json!(0), Value::Null);
+    fine["last_attempt"]["outcome"] = json!("delivered");
+    fine["memory"][0]["worse"] = json!(false);
+    let fine = status(fine);
+    assert_eq!(
+        advised(&fine),
+        [
+            "evidence list --domain lawyers.example",
+            "explain lawyers.example"
+        ]
+    );
+    let text = screen(&fine, 80);
+    assert!(
+        text.contains("queue        no mail waits\n") && !text.contains("senders"),
+        "{text}"
+    );
+    let document = serde_json::to_value(document(&fine)).expect("a document");
+    assert_eq!(
+        document["commands"][1]["command"],
+        "gatepost explain lawyers.example"
+    );
+    assert_eq!(
+        (&document["known"], &document["domain"]),
+        (&json!(true), &json!("lawyers.example"))
+    );
+}

@@ -1,0 +1,361 @@
+//! `gatepost status DOMAIN` as an operator runs it at night: the real program against a real
+//! daemon.
+
+use std::time::{Duration, Instant};
+
+use gatepost::discovery::history::{History, TlsLevel};
+use gatepost::smtp::address::Host;
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
+
+use crate::support::operated::{Relay, Sink, code, err, json, out};
+
+/// The JSON document about a domain, once it is as expected. The queue is counted once in a second.
+fn status_when(relay: &Relay, domain: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        let status = json(&relay.status(&[domain, "--json"]));
+        if is_so(&status) {
+            return status;
+        }
+        assert!(Instant::now() < deadline, "{status:#}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// The commands that a document advises, without the name of the program.
+fn advised(status: &Value) -> Vec<String> {
+    let commands = status["commands"].as_array().expect("a list").iter();
+    let text = |one: &Value| {
+        one["command"]
+            .as_str()
+            .expect("a text")
+            .replacen("gatepost ", "", 1)
+    };
+    commands.map(text).collect()
+}
+
+fn has_all(text: &str, wanted: &[&str]) {
+    for words in wanted {
+        assert!(text.contains(words), "{words:?} is not in\n{text}");
+    }
+}
+
+/// A domain whose host is down: what waits, since when, the answer, the connector, and the command
+/// that tries again, which delivers once the host is back.
+#[test]
+fn a_domain_that_is_down_is_shown_until_the_advised_command_has_helped() {
+    let relay = Relay::start("");
+    relay.send("alice@example.org", &["bob@b.example"], "hello");
+    relay.send("alice@example.org", &["bob@other.example"], "hello");
+    let status = status_when(&relay, "b.example", |status| {
+        status["queue"]["waiting"] == 1
+            && !status["queue"]["reason"].is_null()
+            && !status["last_attempt"].is_null()
+    });
+    assert_eq!(
+        (&status["domain"], &status["known"]),
+        (&json!("b.example"), &json!(true)),
+        "{status:#}"
+    );
+    assert_eq!(status["connector"]["name"], "internet");
+    let last = &status["last_attempt"];
+    assert_eq!(
+        (&last["outcome"], &last["status"], &last["demand"]),
+        (&json!("deferred"), &json!("4.4.1"), &json!("off"))
+    );
+    assert_eq!(
+        (&last["tls"], &last["explanation"]),
+        (&Value::Null, &Value::Null),
+        "{last:#}"
+    );
+    assert_eq!(status["queue"]["delays_reported"], 0);
+    assert!(
+        status["queue"]["next"].as_str() > status["at"].as_str(),
+        "{status:#}"
+    );
+    assert!(
+        advised(&status).contains(&"queue retry --domain b.example".to_owned()),
+        "{status:#}"
+    );
+
+    let output = relay.status(&["bob@B.example"]);
+    assert_eq!((code(&output), err(&output).as_str()), (0, ""));
+    has_all(
+        &out(&output),
+        &[
+            "b.example, 20",
+            "\nqueue        1 waiting, oldest ",
+            "\nnext attempt 20",
+            "\nbackoff      the destination is not tried until 20",
+            "Connection refused",
+            "ago: deferred (",
+            "\nsenders      no delay report was sent; next delay report 20",
+            "\nconnector    internet: no TLS; on_failure = \"defer\", downgrade = \"warn\"",
+            "\nTLS memory   no TLS of this domain is remembered",
+            "\n  gatepost probe b.example\n",
+            "\n  gatepost queue retry --domain b.example\n",
+        ],
+    );
+    for absent in ["they read", "held", "MTA-STS", "release", "other.example"] {
+        assert!(
+            !out(&output).contains(absent),
+            "{absent:?} in\n{}",
+            out(&output)
+        );
+    }
+
+    let sink = Sink::start(relay.smart_host);
+    assert_eq!(code(&relay.queue(&["retry", "--domain", "b.example"])), 0);
+    let status = status_when(&relay, "b.example", |status| {
+        status["queue"]["waiting"] == 0
+    });
+    assert_eq!(status["last_attempt"]["outcome"], "delivered", "{status:#}");
+    assert_eq!(
+        status["last_attempt"]["tls"],
+        "none: TLS is switched off for this domain"
+    );
+    assert!(
+        !advised(&status)
+            .iter()
+            .any(|command| command.starts_with("queue") || command.starts_with("probe"))
+    );
+    assert!(sink.taken().contains(&"hello".to_owned()));
+    has_all(
+        &out(&relay.status(&["b.example"])),
+        &["\nqueue        no mail waits\n", "ago: delivered ("],
+    );
+}
+
+/// A domain that lost its TLS: the demand with its layer, what the memory has, what the senders
+/// read, and the command that forgets the domain, after which the mail goes.
+#[test]
+fn a_domain_that_lost_its_tls_is_shown_with_its_memory_and_the_report_to_the_sender() {
+    let sink = Sink::anywhere();
+    let mut relay = Relay::start(&format!(
+        "[[connector]]\nname = \"lawyers\"\ndomains = [\"lawyers.example\"]\n[connector.outbound]\nroute = [\"{}\"]\n\
+         downgrade = \"refuse\"\n",
+        sink.address
+    ));
+    relay.stop();
+    let text = std::fs::read_to_string(relay.config()).expect("a configuration");
+    let text = text.replace(
+        "retry = [\"1h\"]",
+        "retry = [\"1h\"]\nwarn_after = \"100ms\"",
+    );
+    std::fs::write(relay.config(), text).expect("a configuration");
+    let last = Timestamp::now() - SignedDuration::from_hours(24);
+    let memory =
+        History::open(&relay.folder.path().join("spool"), Timestamp::now()).expect("a memory");
+    let host = |name: &str| Host::parse(name).expect("a host");
+    let _ = memory.record(
+        &host("lawyers.example"),
+        &host("[127.0.0.1]"),
+        TlsLevel::Tls,
+        None,
+        last,
+    );
+    drop(memory);
+    relay.start_again();
+    relay.send_quickly("alice@example.org", &["bob@lawyers.example"], "hello");
+    let status = status_when(&relay, "lawyers.example", |status| {
+        status["queue"]["delays_reported"] == 1
+    });
+    assert_eq!(
+        status["last_attempt"]["demand"], "forced (downgrade memory: TLS)",
+        "{status:#}"
+    );
+    assert_eq!(
+        (&status["memory"][0]["best"], &status["memory"][0]["worse"]),
+        (&json!("tls"), &json!(true))
+    );
+    let until = last.strftime("%-d %b %Y").to_string();
+    let explanation = status["queue"]["reason"]["explanation"]
+        .as_str()
+        .expect("an explanation");
+    assert!(
+        explanation.contains(&format!(
+            "because their server accepted it so until {until}"
+        )),
+        "{explanation}"
+    );
+    has_all(
+        &out(&relay.status(&["lawyers.example"])),
+        &[
+            "\nsenders      a delay report was sent for 1 of 1 waiting\n",
+            "\nthey read    \"This relay passes mail for lawyers.example on to [127.0.0.1] only encrypted",
+            "\ndemand       forced (downgrade memory: TLS), at the last attempt\n",
+            "WORSE: no TLS",
+            "\n  gatepost history forget lawyers.example --reason TEXT\n",
+        ],
+    );
+    assert_eq!(
+        code(&relay.history(&["forget", "lawyers.example", "--reason", "they confirmed it"])),
+        0
+    );
+    assert_eq!(
+        code(&relay.queue(&["retry", "--domain", "lawyers.example"])),
+        0
+    );
+    let status = status_when(&relay, "lawyers.example", |status| {
+        status["queue"]["waiting"] == 0
+    });
+    assert_eq!(status["last_attempt"]["outcome"], "delivered", "{status:#}");
+    assert_eq!(sink.taken(), ["hello"]);
+    has_all(
+        &out(&relay.status(&["lawyers.example"])),
+        &["by uid ", ": they confirmed it\n"],
+    );
+}
+
+/// What is held is released by the advised command, and a bounce is named with its report.
+#[test]
+fn held_and_bounced_mail_is_named_with_what_its_sender_got() {
+    let sink = Sink::anywhere();
+    let strict = |name: &str, on_failure: &str| {
+        format!(
+            "[[connector]]\nname = \"{name}\"\ndomains = [\"{name}.example\"]\n[connector.outbound]\nroute = [\"{}\"]\n\
+             tls = \"forced\"\nverify = \"none\"\non_failure = \"{on_failure}\"\n",
+            sink.address
+        )
+    };
+    let relay = Relay::start(&(strict("holds", "hold") + &strict("bounces", "bounce")));
+    relay.send_quickly(
+        "alice@example.org",
+        &["bob@holds.example", "eve@bounces.example"],
+        "hello",
+    );
+    let status = status_when(&relay, "holds.example", |status| {
+        status["queue"]["held"] == 1
+    });
+    assert_eq!(
+        (&status["queue"]["waiting"], &status["queue"]["next"]),
+        (&json!(0), &Value::Null)
+    );
+    let advice = advised(&status);
+    assert!(
+        advice.contains(&"queue release --domain holds.example --state held".to_owned()),
+        "{advice:?}"
+    );
+    assert!(
+        !advice.iter().any(|command| command.contains("retry")),
+        "{advice:?}"
+    );
+    let text = out(&relay.status(&["holds.example"]));
+    has_all(
+        &text,
+        &[
+            "\nqueue        1 held until an operator decides, oldest ",
+            "\nthey read    \"This relay passes mail for",
+        ],
+    );
+    assert!(!text.contains("next attempt"), "{text}");
+
+    let status = status_when(&relay, "bounces.example", |status| {
+        !status["last_attempt"].is_null()
+    });
+    let last = &status["last_attempt"];
+    assert_eq!(
+        (&last["outcome"], &last["status"], &last["reported"]),
+        (&json!("bounced"), &json!("5.7.4"), &json!(true))
+    );
+    let text = out(&relay.status(&["bounces.example"]));
+    has_all(
+        &text,
+        &[
+            "\nsenders      the sender of the bounced message got a failure report\n",
+            "does not offer encryption",
+        ],
+    );
+    assert_eq!(sink.taken(), [""; 0], "nothing was sent in the clear");
+}
+
+/// Nothing is known of a domain without mail, and nobody asks the network about it: the answer is
+/// no, with the commands that show what would happen.
+#[test]
+fn an_unknown_domain_is_said_to_be_unknown() {
+    let mut relay = Relay::start("");
+    let output = relay.status(&["nobody.example"]);
+    assert_eq!((code(&output), err(&output).as_str()), (1, ""));
+    has_all(
+        &out(&output),
+        &[
+            "nothing is known of this domain",
+            "gatepost probe nobody.example\n",
+            "gatepost explain nobody.example\n",
+        ],
+    );
+    assert!(!out(&output).contains("queue "), "{}", out(&output));
+    let status = json(&relay.status(&["nobody.example", "--json"]));
+    assert_eq!(
+        (&status["known"], &status["queue"]["waiting"]),
+        (&json!(false), &json!(0)),
+        "{status:#}"
+    );
+    let output = relay.status(&["a b"]);
+    assert_eq!((code(&output), out(&output).as_str()), (2, ""));
+    assert!(
+        err(&output).contains("is not a domain name"),
+        "{}",
+        err(&output)
+    );
+    relay.stop();
+    let output = relay.status(&["nobody.example"]);
+    assert_eq!((code(&output), out(&output).as_str()), (1, ""));
+    assert!(
+        err(&output).contains("no running Gatepost answers on"),
+        "{}",
+        err(&output)
+    );
+}
+
+/// A table that is too wide for 80 columns, the width where none is known, becomes blocks.
+#[test]
+fn no_line_is_wider_than_the_terminal() {
+    let relay = Relay::start("");
+    let recipient = format!(
+        "a.rather.long.name.of.a.recipient@{}.example",
+        "x".repeat(20)
+    );
+    relay.send("alice.with.a.long.name@example.org", &[&recipient], "hello");
+    relay.wait_for("an attempt", |queue| {
+        !queue[0]["recipients"][0]["reason"].is_null()
+    });
+    let list = |columns: Option<&str>| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_gatepost"));
+        command
+            .args(["queue", "list", "--config"])
+            .arg(relay.config())
+            .env_remove("COLUMNS");
+        if let Some(columns) = columns {
+            command.env("COLUMNS", columns);
+        }
+        out(&command.output().expect("it runs"))
+    };
+    for (columns, width) in [(None, 80), (Some("60"), 60)] {
+        let text = list(columns);
+        assert!(
+            text.lines().all(|line| line.chars().count() <= width),
+            "{text}"
+        );
+        has_all(
+            &text,
+            &[
+                "  sender     alice.with.a.long.name@example.org\n",
+                "1 message, ",
+            ],
+        );
+        assert!(
+            text.contains(&format!("  recipient  {recipient}\n")),
+            "{text}"
+        );
+    }
+    let wide = list(Some("160"));
+    assert!(
+        wide.starts_with("id ")
+            && wide.contains(&format!(
+                "alice.with.a.long.name@example.org  {recipient}  "
+            )),
+        "{wide}"
+    );
+}
