@@ -354,7 +354,7 @@ fn recipient(
                             part: part.clone(),
                             until,
                             reason,
-                        })
+                        });
                     }
                 }
             }

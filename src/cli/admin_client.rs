@@ -271,7 +271,7 @@ pub(super) fn percent_encoded(text: &str) -> String {
     for octet in text.bytes() {
         match octet {
             b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
-                encoded.push(char::from(octet))
+                encoded.push(char::from(octet));
             }
             _ => {
                 for digit in [octet >> 4, octet & 15] {

@@ -112,7 +112,7 @@ pub(super) async fn bind(config: &Config, mut passed: SystemdSockets) -> Result<
                 ListenAddress::Bind(to) => match TcpListener::bind(to).await {
                     Ok(socket) => sockets.push(socket),
                     Err(error) => {
-                        faults.push(bind_fault(&listener.name, *to, &address.location, &error))
+                        faults.push(bind_fault(&listener.name, *to, &address.location, &error));
                     }
                 },
                 ListenAddress::Systemd(name) => match passed.take_named(name) {

@@ -334,7 +334,7 @@ fn mx_hosts(domain: &Domain, records: &[Mx]) -> Result<Vec<(u16, Domain)>, Failu
             Exchange::Host(host) => hosts.push((record.preference, host.clone())),
             Exchange::Null => null = true,
             Exchange::NotAHost(name) => {
-                tracing::debug!(%domain, %name, "MX record does not name a host")
+                tracing::debug!(%domain, %name, "MX record does not name a host");
             }
         }
     }

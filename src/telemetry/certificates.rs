@@ -310,10 +310,10 @@ impl Certificates {
             let remedy = "renew it; Gatepost loads the new file by itself";
             match left {
                 TimeLeft::Expired => {
-                    tracing::error!(file, %ends, remedy, "our own certificate has expired")
+                    tracing::error!(file, %ends, remedy, "our own certificate has expired");
                 }
                 TimeLeft::Days(days) => {
-                    tracing::warn!(file, days, %ends, remedy, "our own certificate expires soon")
+                    tracing::warn!(file, days, %ends, remedy, "our own certificate expires soon");
                 }
             }
         }

@@ -55,9 +55,10 @@ pub(super) fn text(config: &Config, shown: &EffectiveConnector, now: Timestamp) 
         ", ",
     );
     settings(&mut text, &shown.inbound);
-    let from = match connector.inbound.networks.is_empty() {
-        true => "from any address",
-        false => "only from these networks",
+    let from = if connector.inbound.networks.is_empty() {
+        "from any address"
+    } else {
+        "only from these networks"
     };
     let to = if connector.inbound.relay {
         "may relay to any domain"

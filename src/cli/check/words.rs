@@ -157,7 +157,7 @@ fn demand(connector: &Connector, demand: TlsDemand, default_name: &str) -> Vec<S
             parts.push(format!("trusted by {}", trust(&connector.trust.value)));
         }
         VerifyWanted::Dane => {
-            parts.push("certificate that matches the TLSA records (DANE)".to_owned())
+            parts.push("certificate that matches the TLSA records (DANE)".to_owned());
         }
         VerifyWanted::Pin => parts.extend(connector.pins.iter().map(|pin| format!("key {pin}"))),
     }
@@ -172,7 +172,7 @@ pub(super) fn other_layers(connector: &Connector) -> Vec<String> {
     match (outbound.groups, outbound.min_strength) {
         (_, Strength::PostQuantum) => parts.push("post-quantum key exchange required".to_owned()),
         (Strength::Classical, Strength::Classical) => {
-            parts.push("classical key exchange only".to_owned())
+            parts.push("classical key exchange only".to_owned());
         }
         (Strength::PostQuantum, Strength::Classical) => {}
     }

@@ -52,7 +52,7 @@ pub(super) async fn run(
     let mut ids = Vec::new();
     let mut missing = selection
         .each_page(client, |page| {
-            ids.extend(page.iter().map(|message| message.id))
+            ids.extend(page.iter().map(|message| message.id));
         })
         .await?;
     // A single id gives one JSON object; every other selection gives an array, whatever is found.
@@ -335,7 +335,7 @@ fn recipient_text(text: &mut String, recipient: &QueuedRecipient, busy: bool, no
         (0, 0) if recipient.state == DeliveryState::Waiting => line("attempts", "none yet"),
         (_, 0) => {}
         (attempts, kept) if attempts > kept => {
-            line("attempts", &format!("{attempts}, {kept} of them listed"))
+            line("attempts", &format!("{attempts}, {kept} of them listed"));
         }
         (attempts, _) => line("attempts", &attempts.to_string()),
     }

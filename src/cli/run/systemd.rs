@@ -26,7 +26,7 @@ pub(super) fn reloading() {
         // `Type=notify-reload` requires the time in the same message.
         Ok(now) => notify(&[NotifyState::Reloading, now]),
         Err(error) => {
-            tracing::warn!(%error, "cannot read the monotonic clock; the reload is not reported to systemd")
+            tracing::warn!(%error, "cannot read the monotonic clock; the reload is not reported to systemd");
         }
     }
 }

@@ -105,7 +105,7 @@ impl SendmailOptions {
                     return Err(usage(format!("unknown flag {argument}")));
                 }
                 Some(flags) if !flags.is_empty() => {
-                    options.set_flags(argument, flags, &mut arguments)?
+                    options.set_flags(argument, flags, &mut arguments)?;
                 }
                 _ => options.recipients.push(argument.clone()),
             }

@@ -436,7 +436,7 @@ impl MtaStsInner {
                 "cannot refresh MTA-STS policy; the cached one applies until it expires: inform the domain's postmaster"
             ),
             Some(MtaStsMode::None) => {
-                tracing::debug!(%domain, fault = %failure, "cannot refresh MTA-STS policy")
+                tracing::debug!(%domain, fault = %failure, "cannot refresh MTA-STS policy");
             }
             None => tracing::info!(
                 %domain,

@@ -176,7 +176,7 @@ impl PolicyTerms {
                     );
                 }
                 "mode" if mode.is_none() => {
-                    mode = Some(MtaStsMode::parse(value).ok_or_else(|| bad("mode"))?)
+                    mode = Some(MtaStsMode::parse(value).ok_or_else(|| bad("mode"))?);
                 }
                 "max_age" if max_age.is_none() => {
                     max_age = Some(parse_max_age(value).ok_or_else(|| bad("max_age"))?);

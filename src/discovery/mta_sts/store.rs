@@ -126,13 +126,12 @@ impl PolicyStore {
     /// Writes changes in one transaction.
     pub(super) fn write(&self, changes: &[PolicyChange]) -> Result<(), PolicyStoreError> {
         let mut state = self.state();
-        let database = match state.database.take() {
-            Some(database) => state.database.insert(database),
-            None => {
-                let opened = sqlite::open(&SCHEMA, &self.folder)?;
-                opened.check()?;
-                state.database.insert(opened)
-            }
+        let database = if let Some(database) = state.database.take() {
+            state.database.insert(database)
+        } else {
+            let opened = sqlite::open(&SCHEMA, &self.folder)?;
+            opened.check()?;
+            state.database.insert(opened)
         };
         write_to(database, changes)
     }

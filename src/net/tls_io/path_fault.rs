@@ -74,7 +74,7 @@ impl FailedChain<'_> {
                 .find(|other| other.subject().as_raw() == top.issuer().as_raw())
             {
                 Some(issuer) if issuer.issuer().as_raw() != issuer.subject().as_raw() => {
-                    top = issuer
+                    top = issuer;
                 }
                 Some(_) | None => break,
             }

@@ -239,7 +239,7 @@ impl Acceptor {
                                 .await;
                         }
                         Err(refusal) => {
-                            acceptor.turn_away(stream, origin, &settings, &listener, &refusal)
+                            acceptor.turn_away(stream, origin, &settings, &listener, &refusal);
                         }
                     }
                 });

@@ -282,7 +282,7 @@ impl PendingRecipients {
             match (step, remaining) {
                 (NextStep::NextHop, _) => pending.reason = Some(reason.or_stronger(earlier)),
                 (NextStep::Defer, Remaining::Hop | Remaining::NoHop) => {
-                    self.finish(at, reason.or_stronger(earlier))
+                    self.finish(at, reason.or_stronger(earlier));
                 }
                 (NextStep::Defer, Remaining::Useless) | (NextStep::Hold | NextStep::Bounce, _) => {
                     self.finish(at, reason);

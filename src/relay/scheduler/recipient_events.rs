@@ -66,8 +66,8 @@ pub(super) fn of_attempt<'a>(
                 .get(result.recipient)?
                 .mailbox,
             origin,
-            snapshot: &*report.snapshot,
-            connector: &*report.connector,
+            snapshot: &report.snapshot,
+            connector: &report.connector,
             attempts,
             result: Some(result),
             ending: ending(schedule, planned, report, result),
@@ -91,7 +91,7 @@ pub(super) fn of_expiry<'a>(
         mailbox: &attempt.entry.envelope.recipients.get(recipient)?.mailbox,
         origin: EventOrigin::Deadline,
         snapshot: settings,
-        connector: &**settings.connectors.for_host(&attempt.host),
+        connector: settings.connectors.for_host(&attempt.host),
         attempts: 0,
         result: None,
         ending: RecipientEnding::Bounced {

@@ -90,7 +90,7 @@ impl Counter {
                 tracing::error!(sessions, %error, "TLS results lost; these sessions are missing in reports");
             }
             Err(death) => {
-                tracing::error!(sessions, %death, "TLS results lost; these sessions are missing in reports")
+                tracing::error!(sessions, %death, "TLS results lost; these sessions are missing in reports");
             }
         }
     }

@@ -154,7 +154,7 @@ impl Mail<'_> {
             RequireTlsUse::Never => {}
             RequireTlsUse::IfOffered | RequireTlsUse::Always if !extensions.require_tls => {}
             RequireTlsUse::IfOffered | RequireTlsUse::Always => {
-                out.extend_from_slice(b" REQUIRETLS")
+                out.extend_from_slice(b" REQUIRETLS");
             }
         }
         out.extend_from_slice(b"\r\n");

@@ -101,7 +101,7 @@ impl HeaderCompleter {
                 self.add_fields(&mut made);
             }
             HeaderPosition::Line if self.has_fields && self.line.is_empty() => {
-                self.add_fields(&mut made)
+                self.add_fields(&mut made);
             }
             HeaderPosition::Line => self.end_header(&mut made),
         }

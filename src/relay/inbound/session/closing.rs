@@ -27,13 +27,13 @@ impl ClientSession {
                 return end;
             }
             EndReason::Timeout(_) => {
-                connection.add_reply(&self.server.closing_reply(CloseReason::Timeout))
+                connection.add_reply(&self.server.closing_reply(CloseReason::Timeout));
             }
             EndReason::NoMessage => {
-                connection.add_reply(&self.server.closing_reply(CloseReason::NoMessage))
+                connection.add_reply(&self.server.closing_reply(CloseReason::NoMessage));
             }
             EndReason::Shutdown => {
-                connection.add_reply(&self.server.closing_reply(CloseReason::Shutdown))
+                connection.add_reply(&self.server.closing_reply(CloseReason::Shutdown));
             }
             EndReason::Evicted => match self.server.content_refusal() {
                 // After 421 the client would send the same content again.

@@ -143,7 +143,7 @@ impl ReportQueue {
                 }
                 None => match kept {
                     Some(octets) if !self.backlog.take(&to.host, octets) => {
-                        self.divert(id, octets, now)
+                        self.divert(id, octets, now);
                     }
                     kept => self.wait(id, to, kept, now + wait),
                 },

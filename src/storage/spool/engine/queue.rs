@@ -63,10 +63,10 @@ impl Op {
         match self {
             Self::Commit(_, reply) => drop(reply.send(Err(error))),
             Self::Record(_, _, reply) | Self::Evict(_, reply) | Self::Ping(reply) => {
-                drop(reply.send(Err(error)))
+                drop(reply.send(Err(error)));
             }
             Self::Remove(id, None) => {
-                tracing::warn!(queue_id = %id, %error, "cannot remove a withdrawn message")
+                tracing::warn!(queue_id = %id, %error, "cannot remove a withdrawn message");
             }
             Self::Remove(_, Some(reply)) => drop(reply.send(Err(error))),
         }

@@ -77,7 +77,7 @@ impl Wal {
         let first = state.written == state.moved + 1;
         match state.phase {
             CheckpointPhase::Idle if frames > state.above.max(MOVE_ABOVE) => {
-                state.phase = CheckpointPhase::Requested
+                state.phase = CheckpointPhase::Requested;
             }
             CheckpointPhase::Idle | CheckpointPhase::Requested if !first => return Ok(()),
             CheckpointPhase::Idle | CheckpointPhase::Requested => {}
