@@ -58,17 +58,22 @@ pub(super) fn find(config: &Config, name: &str) -> Result<Arc<Connector>, Unknow
     if let Some(connector) = all.iter().find(|connector| connector.name == name) {
         return Ok(Arc::clone(connector));
     }
-    let names: Vec<_> = all.iter().map(|connector| connector.name.clone()).collect();
+    let names = all.iter().map(|connector| connector.name.clone()).collect();
+    Err(unknown(name, names))
+}
+
+/// Returns the error about a name that none of the existing connectors has.
+pub(super) fn unknown(name: &str, names: Vec<String>) -> UnknownConnector {
     let lower: Vec<_> = names.iter().map(|name| name.to_lowercase()).collect();
     let nearest = nearest_word(name, &lower.iter().map(String::as_str).collect::<Vec<_>>());
     let nearest = nearest
         .and_then(|near| lower.iter().position(|name| name == near))
         .map(|at| names[at].clone());
-    Err(UnknownConnector {
+    UnknownConnector {
         name: name.to_owned(),
         nearest,
         names,
-    })
+    }
 }
 
 #[cfg(test)]

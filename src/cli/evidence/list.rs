@@ -1,24 +1,21 @@
 //! `gatepost evidence list`.
 
-use std::path::Path;
-use std::process::ExitCode;
-
-use jiff::Timestamp;
-
-use super::super::format::{count, frameless_table, plain, short, table_lines};
-use super::{MailDirection, OutputForm, csv, has_damaged_lines, status};
+use super::csv;
+use super::form::OutputForm;
+use super::query::{EvidenceQuery, QueryError};
+use super::totals::closing_lines;
+use crate::cli::format::{INDENT, Table, plain, short, width, wrap};
 use crate::cli::output::show;
-use crate::smtp::address::Host;
 use crate::storage::evidence::{
-    AcceptanceRecord, CertificateRecord, DeliveryRecord, EvidenceError, Link, MailRecord,
-    PolicyRecord, RecordedAssurance, SessionRecord, records,
+    AcceptanceRecord, CertificateRecord, DeliveryRecord, Link, MailRecord, PolicyRecord,
+    RecordedAssurance, SessionRecord,
 };
 
 /// The number of rows that are laid out as one table.
 const PAGE: usize = 500;
 
 /// The CSV columns.
-const COLUMNS: [&str; 38] = [
+const COLUMNS: [&str; 47] = [
     "seq",
     "time",
     "queue_id",
@@ -57,101 +54,123 @@ const COLUMNS: [&str; 38] = [
     "hello",
     "size",
     "more_to",
+    "kind",
+    "demanded_levels",
+    "more_names",
+    "not_after",
+    "downgraded_from",
+    "client_name",
+    "via",
+    "prev",
+    "hash",
 ];
 
-/// The options that select records.
-pub(super) struct RecordFilter<'a> {
-    pub(super) direction: Option<MailDirection>,
-    /// The recipient domain of a delivery, or the sender domain of an accepted message.
-    pub(super) domain: Option<&'a Host>,
-    pub(super) queue_id: Option<&'a str>,
-}
-
-impl RecordFilter<'_> {
-    fn matches(&self, record: &MailRecord) -> bool {
-        let (direction, domain, queue_id) = match record {
-            MailRecord::Accepted(acceptance) => {
-                (MailDirection::In, &acceptance.domain, &acceptance.queue_id)
-            }
-            MailRecord::Delivery(delivery) => {
-                (MailDirection::Out, &delivery.domain, &delivery.queue_id)
-            }
-        };
-        self.direction.is_none_or(|wanted| wanted == direction)
-            && self
-                .domain
-                .is_none_or(|wanted| wanted.to_string() == *domain)
-            && self
-                .queue_id
-                .is_none_or(|id| id.eq_ignore_ascii_case(queue_id))
-    }
-}
-
-/// Prints the selected records and their number.
-pub(super) fn run(
-    folder: &Path,
-    filter: &RecordFilter<'_>,
-    since: Option<Timestamp>,
-    form: OutputForm,
-) -> Result<ExitCode, EvidenceError> {
-    let (mut accepted, mut delivered) = (0_u64, 0_u64);
-    let mut rows = Vec::new();
-    if form.csv {
-        show(&csv::line(COLUMNS));
-    }
-    let reading = records(folder, since, |line, link, record| {
-        if !filter.matches(&record) {
-            return true;
-        }
-        if form.json {
-            show(if accepted + delivered == 0 {
-                "[\n"
-            } else {
-                ",\n"
-            });
-            show(line);
-        } else if form.csv {
-            show(&csv_line(link, &record));
+/// Prints the selected records and their totals. Returns whether there are any, all of them
+/// readable, in a chain that is whole.
+pub(super) fn run(query: &EvidenceQuery<'_>, form: OutputForm) -> Result<bool, QueryError> {
+    let mut printer = RecordPrinter {
+        form,
+        width: width(),
+        has_begun: false,
+        is_table: true,
+        rows: Vec::new(),
+    };
+    let result = query.read(|line, link, record| printer.add(line, link, record))?;
+    printer.finish();
+    if result.totals.is_empty() {
+        let text = query.nothing_found(&result.chain)?;
+        if form.json || form.csv {
+            eprint!("{text}")
         } else {
-            rows.push(match &record {
+            show(&text)
+        }
+    } else if !form.json && !form.csv {
+        show(&closing_lines(query.filter, &result));
+    }
+    result.show_damage(query.folder);
+    Ok(result.is_success())
+}
+
+/// Prints records in one of the forms, as they are read. Nothing is printed before the first
+/// record, so that an error has no output before it.
+struct RecordPrinter {
+    form: OutputForm,
+    width: usize,
+    has_begun: bool,
+    /// True while all rows fit the terminal.
+    is_table: bool,
+    rows: Vec<ListRow>,
+}
+
+impl RecordPrinter {
+    fn add(&mut self, line: &str, link: &Link, record: &MailRecord) {
+        if self.form.json {
+            show(if self.has_begun { ",\n" } else { "[\n" });
+            show(&with_common_names(line, record));
+        } else if self.form.csv {
+            if !self.has_begun {
+                show(&csv::line(COLUMNS));
+            }
+            show(&csv_line(link, record));
+        } else {
+            self.rows.push(match record {
                 MailRecord::Accepted(acceptance) => acceptance_row(link, acceptance),
                 MailRecord::Delivery(delivery) => delivery_row(link, delivery),
             });
-            if rows.len() >= PAGE {
-                show(&table(&std::mem::take(&mut rows)));
+            if self.rows.len() >= PAGE {
+                self.show_rows();
             }
         }
-        match record {
-            MailRecord::Accepted(_) => accepted += 1,
-            MailRecord::Delivery(_) => delivered += 1,
-        }
-        true
-    })?;
-    let is_empty = accepted + delivered == 0;
-    if form.json {
-        show(if is_empty { "[]\n" } else { "\n]\n" });
-    } else if !form.csv {
-        if !rows.is_empty() {
-            show(&table(&rows));
-        }
-        show(&totals(accepted, delivered));
+        self.has_begun = true;
     }
-    Ok(status(!has_damaged_lines(reading, folder) && !is_empty))
+
+    fn finish(&mut self) {
+        if self.form.json {
+            show(if self.has_begun { "\n]\n" } else { "[]\n" });
+        } else if self.form.csv && !self.has_begun {
+            show(&csv::line(COLUMNS));
+        } else {
+            self.show_rows();
+        }
+    }
+
+    fn show_rows(&mut self) {
+        let rows = std::mem::take(&mut self.rows);
+        // From the first page that is too wide on, all pages have blocks.
+        let table = if self.is_table {
+            table(&rows, self.width)
+        } else {
+            None
+        };
+        self.is_table = table.is_some();
+        show(&table.unwrap_or_else(|| rows.iter().map(|row| block(row, self.width)).collect()));
+    }
 }
 
-/// Returns the last line of a table.
-fn totals(accepted: u64, delivered: u64) -> String {
-    let deliveries = if delivered == 1 {
-        "1 delivery".to_owned()
-    } else {
-        format!("{delivered} deliveries")
+/// Returns the line of a record with `sender` and `recipient` or `recipients` behind its own
+/// fields, as in all other documents. What stands before them is the record as it was written.
+fn with_common_names(line: &str, record: &MailRecord) -> String {
+    use serde_json::json;
+    let names = match record {
+        MailRecord::Accepted(acceptance) => {
+            format!(
+                "\"sender\":{},\"recipients\":{}",
+                json!(acceptance.from),
+                json!(acceptance.to)
+            )
+        }
+        MailRecord::Delivery(delivery) => {
+            format!(
+                "\"sender\":{},\"recipient\":{}",
+                json!(delivery.from),
+                json!(delivery.to)
+            )
+        }
     };
-    match (accepted, delivered) {
-        (0, 0) => "no record matches\n".to_owned(),
-        (0, _) => deliveries + "\n",
-        (_, 0) => format!("{} accepted\n", count(accepted, "message")),
-        (_, _) => format!("{} accepted, {deliveries}\n", count(accepted, "message")),
-    }
+    format!(
+        "{},{names}}}",
+        line.trim_end().strip_suffix('}').unwrap_or(line)
+    )
 }
 
 fn time(link: &Link) -> String {
@@ -166,7 +185,10 @@ fn address(text: &str) -> String {
     }
 }
 
-fn acceptance_row(link: &Link, acceptance: &AcceptanceRecord) -> [String; 9] {
+/// The cells of a record in the list.
+type ListRow = [String; 9];
+
+fn acceptance_row(link: &Link, acceptance: &AcceptanceRecord) -> ListRow {
     let by = &acceptance.by;
     let more = acceptance.to.len().saturating_sub(1) + acceptance.more_to;
     let to = acceptance
@@ -200,7 +222,7 @@ fn acceptance_row(link: &Link, acceptance: &AcceptanceRecord) -> [String; 9] {
     ]
 }
 
-fn delivery_row(link: &Link, delivery: &DeliveryRecord) -> [String; 9] {
+fn delivery_row(link: &Link, delivery: &DeliveryRecord) -> ListRow {
     let level = delivery.session.as_ref().map_or_else(
         || "no session".to_owned(),
         |session| session.level.to_string(),
@@ -237,8 +259,9 @@ fn outcome(delivery: &DeliveryRecord) -> String {
     }
 }
 
-fn table(rows: &[[String; 9]]) -> String {
-    let mut table = frameless_table(&[
+/// Returns the rows as a table; `None` if it is wider than the terminal.
+fn table(rows: &[ListRow], width: usize) -> Option<String> {
+    let mut table = Table::new(&[
         "time (UTC)",
         "way",
         "id",
@@ -250,9 +273,33 @@ fn table(rows: &[[String; 9]]) -> String {
         "outcome",
     ]);
     for row in rows {
-        table.add_row(row);
+        table.row(row.iter().cloned());
     }
-    table_lines(&table).collect()
+    let text = table.render(usize::MAX);
+    text.lines()
+        .all(|line| line.chars().count() <= width)
+        .then_some(text)
+}
+
+/// Returns a row as a block: message and recipient, and below them the session and the outcome.
+fn block(row: &ListRow, width: usize) -> String {
+    let [time, way, id, from, to, connector, tls, demand, outcome] = row;
+    let mut text = String::new();
+    wrap(
+        &mut text,
+        &format!("{time}  {way}  {id}  "),
+        INDENT,
+        &format!("{from} to {to}"),
+        width,
+    );
+    wrap(
+        &mut text,
+        INDENT,
+        INDENT,
+        &format!("{connector}: {tls}, demand {demand}; {outcome}"),
+        width,
+    );
+    text
 }
 
 fn names(certificate: &CertificateRecord) -> String {
@@ -282,6 +329,9 @@ impl CsvRow {
     fn set_link(&mut self, link: &Link) {
         self.set("seq", link.seq.to_string());
         self.set("time", link.time.to_string());
+        self.set("kind", &link.kind);
+        self.set("prev", link.prev.to_string());
+        self.set("hash", link.hash.to_string());
     }
 
     fn set_policy(&mut self, policy: &PolicyRecord) {
@@ -291,6 +341,8 @@ impl CsvRow {
             .iter()
             .map(|demand| format!("{}: {}", demand.layer, demand.wanted));
         self.set("demands", demands.collect::<Vec<_>>().join("; "));
+        let levels = policy.demands.iter().map(|demand| demand.level.as_str());
+        self.set("demanded_levels", levels.collect::<Vec<_>>().join("; "));
     }
 
     fn set_session(&mut self, session: &SessionRecord) {
@@ -310,6 +362,8 @@ impl CsvRow {
             self.set("spki", &certificate.spki);
             self.set("names", names(certificate));
             self.set("issuer", &certificate.issuer);
+            self.set("more_names", certificate.more_names.to_string());
+            self.set("not_after", certificate.not_after.to_string());
         }
     }
 
@@ -342,6 +396,8 @@ fn set_acceptance(row: &mut CsvRow, acceptance: &AcceptanceRecord) {
     row.set("configuration", &by.configuration);
     row.set_policy(&by.policy);
     row.set_optional("address", by.client.as_ref().or(by.via.as_ref()));
+    row.set_optional("client_name", by.client_name.as_ref());
+    row.set_optional("via", by.via.as_ref());
     row.set("listener", &by.listener);
     row.set_optional("hello", by.hello.as_ref());
     row.set_session(&by.session);
@@ -373,6 +429,7 @@ fn set_delivery(row: &mut CsvRow, delivery: &DeliveryRecord) {
     if let Some(session) = &delivery.session {
         row.set_session(session);
     }
+    row.set_optional("downgraded_from", delivery.downgraded_from.as_ref());
     row.set("standing", delivery.standing.as_str());
     if let Some(unmet) = &delivery.unmet {
         row.set(
@@ -384,4 +441,132 @@ fn set_delivery(row: &mut CsvRow, delivery: &DeliveryRecord) {
     row.set("status", &delivery.status);
     row.set_optional("reply", delivery.reply.as_ref());
     row.set_optional("reason", delivery.reason.as_ref());
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use serde_json::Value;
+
+    use super::*;
+
+    /// A delivery in which every field is set.
+    const DELIVERY: &str = r#"{"queue_id":"q1","message_id":"<m1>","from":"a@b.example","to":"c@d.example",
+        "domain":"d.example","attempt":17,"connector":"partner","configuration":"c0ffee",
+        "policy":{"tls":"forced","demands":[{"layer":"connector","wanted":"TLS with a name","level":"verified"},
+        {"layer":"DANE","wanted":"TLS with TLSA","level":"dane"}]},
+        "exception":{"until":"2027-01-31","reason":"ticket 7"},"host":"mx.d.example","address":"192.0.2.1:25",
+        "session":{"level":"trusted","no_tls":"no reason","tls":{"version":"TLSv1.3","cipher":"TLS_X",
+        "key_exchange":"X25519","client_hello":"classical","resumed":true,"authentication":"untrusted: other name",
+        "matched_name":"n.example","certificate":{"spki":"sha256:CQ","names":["n1.example","n2.example"],
+        "more_names":298,"issuer":"CN=Test CA","not_after":"2027-02-01T00:00:00Z"}}},
+        "unmet":{"layer":"MTA-STS","wanted":"a listed host","got":"another host"},"downgraded_from":"DANE",
+        "standing":"refused","outcome":"bounced","status":"5.7.5","reply":"550 no","reason":"refused by policy"}"#;
+
+    /// An accepted message in which every field is set.
+    const ACCEPTANCE: &str = r#"{"queue_id":"q2","message_id":"<m2>","from":"a@b.example","domain":"b.example",
+        "to":["c@d.example","e@d.example"],"more_to":150,"size":4711,"listener":"mx","client":"192.0.2.7:4000",
+        "client_name":"client.b.example","via":"198.51.100.1:5000","hello":"hello.example","connector":"partner",
+        "configuration":"c0ffee","policy":{"tls":"opportunistic","demands":[]},
+        "session":{"level":"clear","no_tls":"the client did not issue STARTTLS","tls":null},"standing":"met"}"#;
+
+    fn link(kind: &str) -> Link {
+        let text = format!(
+            r#"{{"seq":7,"prev":"{}","time":"2026-11-26T10:00:00.5Z","kind":"{kind}","hash":"{}"}}"#,
+            "1".repeat(64),
+            "2".repeat(64)
+        );
+        serde_json::from_str(&text).expect("a link")
+    }
+
+    /// Collects the texts and numbers of a document.
+    fn leaves(value: &Value, path: &str, found: &mut BTreeMap<String, String>) {
+        match value {
+            Value::Object(fields) => fields
+                .iter()
+                .for_each(|(key, value)| leaves(value, &format!("{path}.{key}"), found)),
+            Value::Array(items) => items
+                .iter()
+                .enumerate()
+                .for_each(|(at, item)| leaves(item, &format!("{path}.{at}"), found)),
+            Value::String(text) => drop(found.insert(path.to_owned(), text.clone())),
+            Value::Bool(true) => drop(found.insert(path.to_owned(), "yes".to_owned())),
+            Value::Number(number) => drop(found.insert(path.to_owned(), number.to_string())),
+            Value::Null | Value::Bool(false) => {}
+        }
+    }
+
+    /// Returns the cells of a line of CSV, without their quotes.
+    fn cells(line: &str) -> Vec<String> {
+        let mut cells = vec![String::new()];
+        let mut is_quoted = false;
+        for c in line.trim_end().chars() {
+            match c {
+                '"' => is_quoted = !is_quoted,
+                ',' if !is_quoted => cells.push(String::new()),
+                c => cells.last_mut().expect("it has a cell").push(c),
+            }
+        }
+        cells
+    }
+
+    /// A line of CSV has every field of its record, and a cell for each column.
+    #[test]
+    fn csv_has_every_field_of_a_record() {
+        let delivery: DeliveryRecord = serde_json::from_str(DELIVERY).expect("a delivery");
+        let acceptance: AcceptanceRecord = serde_json::from_str(ACCEPTANCE).expect("a message");
+        for (kind, document, record) in [
+            (
+                "delivery",
+                serde_json::to_value(&delivery),
+                MailRecord::Delivery(Box::new(delivery)),
+            ),
+            (
+                "accepted",
+                serde_json::to_value(&acceptance),
+                MailRecord::Accepted(Box::new(acceptance)),
+            ),
+        ] {
+            let document = document.expect("JSON");
+            let mut fields = BTreeMap::new();
+            leaves(&document, "", &mut fields);
+            let is_complete = kind == "accepted" || !document.to_string().contains("null");
+            assert!(is_complete, "a field of the sample is not set: {document}");
+            for (name, text) in [
+                ("seq", "7"),
+                ("time", "2026-11-26T10:00:00.5Z"),
+                ("kind", kind),
+            ] {
+                fields.insert(name.to_owned(), text.to_owned());
+            }
+            fields.extend([
+                ("prev".to_owned(), "1".repeat(64)),
+                ("hash".to_owned(), "2".repeat(64)),
+            ]);
+            let line = csv_line(&link(kind), &record);
+            let cells = cells(&line);
+            assert_eq!(cells.len(), COLUMNS.len(), "{line}");
+            for (name, text) in &fields {
+                let has = |cell: &str| {
+                    cell.split([' ', ';']).any(|part| part == text)
+                        || cell.contains(text.as_str()) && text.len() > 3
+                };
+                assert!(
+                    cells.iter().any(|cell| has(cell)),
+                    "{name} ({text}) is missing in {line}"
+                );
+            }
+        }
+    }
+
+    /// What stands before the common names is the line of the file.
+    #[test]
+    fn the_common_names_stand_behind_the_record() {
+        let acceptance = MailRecord::Accepted(serde_json::from_str(ACCEPTANCE).expect("a message"));
+        assert_eq!(
+            with_common_names("{\"seq\":7,\"hash\":\"22\"}", &acceptance),
+            "{\"seq\":7,\"hash\":\"22\",\"sender\":\"a@b.example\",\"recipients\":[\"c@d.example\",\"e@d.example\"]}"
+        );
+    }
 }

@@ -2,31 +2,42 @@
 //! and verifies that the chain of records is whole.
 //!
 //! It reads the files and needs no daemon. Exit status: 0; 1 if the chain is not whole, a record
-//! cannot be read, or no record matches; 2 for unusable arguments or an unusable configuration.
+//! cannot be read, or no record matches; 2 for unusable arguments, a connector that does not exist,
+//! or an unusable configuration.
 
 mod csv;
+mod filter;
+mod form;
 mod list;
+mod query;
 mod summary;
+mod totals;
 mod verify;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
-use clap::{Args, Subcommand, ValueEnum};
-use jiff::Timestamp;
+use clap::{Args, Subcommand};
 
 use super::config_file::ConfigFile;
-use super::format::count;
+use super::connector_name;
 use super::output::show_faults;
 use crate::config::{self, EvidencePath};
-use crate::smtp::address::Host;
-use crate::storage::evidence::{ReadResult, RecordHash};
+use crate::storage::evidence::RecordHash;
+use filter::FilterArguments;
+use form::OutputForm;
+use query::{EvidenceQuery, QueryError};
+
+/// The age of the records that `summary` counts if no period is given.
+const SUMMARY_AGE: Duration = Duration::from_hours(24 * 30);
 
 /// List how mail was accepted and delivered, with its TLS, and verify the records
 ///
 /// Gatepost writes a record of each accepted message and of each recipient in each attempt, each
 /// with the hash of the record before it, in the folder that `[evidence] path` names. The commands
-/// read that folder or a copy of it, and need no daemon.
+/// read that folder or a copy of it, and need no daemon. The output ends with the totals of the
+/// selected records and the state of the chain.
 #[derive(Debug, Args)]
 pub(super) struct EvidenceArguments {
     #[command(subcommand)]
@@ -37,19 +48,12 @@ pub(super) struct EvidenceArguments {
 enum EvidenceCommand {
     /// List accepted messages, a line for each message, and deliveries, a line for each recipient
     /// and attempt
+    ///
+    /// If the lines are too wide for the terminal, each record has a block of lines. CSV and JSON
+    /// have every field of each record.
     List {
-        /// Only accepted messages (in), or only deliveries (out)
-        #[arg(long, value_name = "DIRECTION")]
-        direction: Option<MailDirection>,
-        /// Only deliveries to this recipient domain, and messages from this sender domain
-        #[arg(long, value_name = "DOMAIN", value_parser = domain)]
-        domain: Option<Host>,
-        /// Only records of this message
-        #[arg(long, value_name = "ID")]
-        queue_id: Option<String>,
-        /// Only records of this age or younger: 12h, 7d
-        #[arg(long, value_name = "AGE", value_parser = age)]
-        since: Option<std::time::Duration>,
+        #[command(flatten)]
+        filter: FilterArguments,
         #[command(flatten)]
         form: OutputForm,
         #[command(flatten)]
@@ -57,23 +61,22 @@ enum EvidenceCommand {
     },
     /// Count deliveries by connector and domain, and accepted messages by connector and listener
     ///
-    /// The output also lists the domains that are still served in the clear.
+    /// The output also lists the domains that are still served in the clear. Without --since,
+    /// --from or --to, records of the last 30 days are counted. CSV has deliveries, and accepted
+    /// messages with --direction in.
     Summary {
-        /// Only accepted messages (in), or only deliveries (out); CSV has deliveries by default
-        #[arg(long, value_name = "DIRECTION")]
-        direction: Option<MailDirection>,
-        /// Only deliveries to this recipient domain, and messages from this sender domain
-        #[arg(long, value_name = "DOMAIN", value_parser = domain)]
-        domain: Option<Host>,
-        /// Only records of this age or younger: 12h, 30d
-        #[arg(long, value_name = "AGE", value_parser = age, default_value = "30d")]
-        since: std::time::Duration,
+        #[command(flatten)]
+        filter: FilterArguments,
         #[command(flatten)]
         form: OutputForm,
         #[command(flatten)]
         place: EvidenceLocation,
     },
-    /// Verify the whole chain, and name every record that was edited, moved or removed
+    /// Verify the chain from its first record to its last, and name every record that was edited,
+    /// moved or removed
+    ///
+    /// The other options select the records of the totals at the end; the chain is verified as a
+    /// whole in any case.
     ///
     /// That the end was not cut off can be proven only with a head that is stored elsewhere: store
     /// the output of --head where nobody who can write the files can change it, and pass it later
@@ -89,28 +92,10 @@ enum EvidenceCommand {
         #[arg(long, conflicts_with = "head")]
         json: bool,
         #[command(flatten)]
+        filter: FilterArguments,
+        #[command(flatten)]
         place: EvidenceLocation,
     },
-}
-
-/// The direction of mail.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum MailDirection {
-    /// Accepted messages
-    In,
-    /// Deliveries
-    Out,
-}
-
-/// The output format; a table if neither is set.
-#[derive(Debug, Clone, Copy, Args)]
-struct OutputForm {
-    /// Print one JSON document
-    #[arg(long)]
-    json: bool,
-    /// Print comma-separated values (RFC 4180)
-    #[arg(long, conflicts_with = "json")]
-    csv: bool,
 }
 
 /// The folder of the evidence.
@@ -123,33 +108,30 @@ struct EvidenceLocation {
     file: ConfigFile,
 }
 
-fn age(text: &str) -> Result<std::time::Duration, String> {
-    config::parse_duration(text).ok_or_else(|| "an age is written as 12h or 30d".to_owned())
-}
-
-fn domain(text: &str) -> Result<Host, String> {
-    Host::parse(text).map_err(|error| error.to_string())
-}
-
 fn hash(text: &str) -> Result<RecordHash, String> {
-    RecordHash::parse(text).ok_or_else(|| "a hash has 64 hexadecimal digits".to_owned())
+    let digits = text.strip_prefix("sha256:").unwrap_or(text);
+    RecordHash::parse(digits).ok_or_else(|| "a hash has 64 hexadecimal digits".to_owned())
 }
 
 impl EvidenceLocation {
-    /// Returns the folder.
+    /// Returns the folder, and the names of all connectors if the configuration is read.
     ///
     /// # Errors
     /// Exit status 2, after the error has been printed.
-    fn folder(&self) -> Result<PathBuf, ExitCode> {
+    fn find(&self) -> Result<(PathBuf, Option<Vec<String>>), ExitCode> {
         if let Some(folder) = &self.folder {
-            return Ok(folder.clone());
+            return Ok((folder.clone(), None));
         }
         let (config, _) = config::read(&self.file.config).map_err(|faults| {
             show_faults(&self.file.config, &faults);
             ExitCode::from(2)
         })?;
+        let names = connector_name::all(&config)
+            .iter()
+            .map(|connector| connector.name.clone())
+            .collect();
         match config.evidence.path.value {
-            EvidencePath::Folder(folder) => Ok(folder),
+            EvidencePath::Folder(folder) => Ok((folder, Some(names))),
             EvidencePath::Off => {
                 let place = &config.evidence.path.location;
                 eprintln!("gatepost evidence: {place}: path is \"\": no evidence is written");
@@ -160,65 +142,50 @@ impl EvidenceLocation {
 }
 
 pub(super) fn run(arguments: &EvidenceArguments) -> ExitCode {
-    let (EvidenceCommand::List { place, .. }
-    | EvidenceCommand::Summary { place, .. }
-    | EvidenceCommand::Verify { place, .. }) = &arguments.command;
-    let folder = match place.folder() {
-        Ok(folder) => folder,
+    let (place, filter, default_age) = match &arguments.command {
+        EvidenceCommand::List { place, filter, .. }
+        | EvidenceCommand::Verify { place, filter, .. } => (place, filter, None),
+        EvidenceCommand::Summary { place, filter, .. } => (place, filter, Some(SUMMARY_AGE)),
+    };
+    let filter = match filter.filter(default_age) {
+        Ok(filter) => filter,
+        Err(error) => return fail(&error, 2),
+    };
+    let (folder, connectors) = match place.find() {
+        Ok(found) => found,
         Err(status) => return status,
     };
+    let query = EvidenceQuery {
+        folder: &folder,
+        filter: &filter,
+        connectors: connectors.as_deref(),
+    };
     let result = match &arguments.command {
-        EvidenceCommand::List {
-            direction,
-            domain,
-            queue_id,
-            since,
-            form,
-            ..
-        } => {
-            let filter = list::RecordFilter {
-                direction: *direction,
-                domain: domain.as_ref(),
-                queue_id: queue_id.as_deref(),
-            };
-            list::run(&folder, &filter, since.map(ago), *form)
-        }
-        EvidenceCommand::Summary {
-            direction,
-            domain,
-            since,
-            form,
-            ..
-        } => summary::run(&folder, *direction, domain.as_ref(), ago(*since), *form),
+        EvidenceCommand::List { form, .. } => list::run(&query, *form),
+        EvidenceCommand::Summary { form, .. } => summary::run(&query, *form),
         EvidenceCommand::Verify {
             head,
             expect_head,
             json,
             ..
-        } => verify::run(&folder, *head, expect_head, *json),
+        } => {
+            if *head {
+                verify::show_head(&folder, expect_head)
+            } else {
+                verify::run(&query, expect_head, *json)
+            }
+        }
     };
-    result.unwrap_or_else(|error| {
-        eprintln!("gatepost evidence: {error}");
-        ExitCode::FAILURE
-    })
-}
-
-/// Returns the time that is this long ago.
-fn ago(age: std::time::Duration) -> Timestamp {
-    Timestamp::now().checked_sub(age).unwrap_or(Timestamp::MIN)
-}
-
-/// Prints an error if damaged lines were left out. Returns true in that case: the output is
-/// incomplete then.
-fn has_damaged_lines(reading: ReadResult, folder: &Path) -> bool {
-    if reading.bad > 0 {
-        eprintln!(
-            "gatepost evidence: {} left out; see gatepost evidence verify --folder {}",
-            count(reading.bad, "damaged line"),
-            folder.display()
-        );
+    match result {
+        Ok(is_success) => status(is_success),
+        Err(error @ QueryError::Connector(_)) => fail(&error.to_string(), 2),
+        Err(QueryError::Evidence(error)) => fail(&error.to_string(), 1),
     }
-    reading.bad > 0
+}
+
+fn fail(error: &str, status: u8) -> ExitCode {
+    eprintln!("gatepost evidence: {error}");
+    ExitCode::from(status)
 }
 
 fn status(is_success: bool) -> ExitCode {

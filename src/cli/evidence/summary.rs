@@ -1,20 +1,22 @@
 //! `gatepost evidence summary`.
 
 use std::fmt::Write as _;
-use std::path::Path;
-use std::process::ExitCode;
 
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::super::format::{frameless_table, plain, short, table_lines};
-use super::{MailDirection, OutputForm, csv, has_damaged_lines, status};
+use super::csv;
+use super::filter::MailDirection;
+use super::form::OutputForm;
+use super::query::{EvidenceQuery, QueryError, QueryResult};
+use super::totals::closing_lines;
+use super::verify::ChainDocument;
+use crate::cli::format::{Table, plain, short, width, wrap};
 use crate::cli::json;
 use crate::cli::output::show;
-use crate::smtp::address::Host;
 use crate::storage::evidence::{
-    AcceptedCounts, AssuranceCounts, ClearDeliveries, DeliveryCounts, EvidenceError,
-    ExceptionRecord, MailRecord, Summary, records,
+    AcceptedCounts, AssuranceCounts, ClearDeliveries, DeliveryCounts, ExceptionRecord, MailRecord,
+    Period, Summary, Totals,
 };
 
 /// The CSV columns of deliveries.
@@ -50,45 +52,44 @@ const COLUMNS_IN: [&str; 9] = [
     "dane",
 ];
 
-/// Counts the records since a time and prints the result.
-pub(super) fn run(
-    folder: &Path,
-    direction: Option<MailDirection>,
-    domain: Option<&Host>,
-    since: Timestamp,
-    form: OutputForm,
-) -> Result<ExitCode, EvidenceError> {
+/// Counts the selected records and prints the result. Returns whether there are any, all of them
+/// readable, in a chain that is whole.
+pub(super) fn run(query: &EvidenceQuery<'_>, form: OutputForm) -> Result<bool, QueryError> {
     let mut summary = Summary::default();
-    let domain = domain.map(ToString::to_string);
-    let is_selected = |other: &str| domain.as_ref().is_none_or(|domain| domain == other);
-    let reading = records(folder, Some(since), |_, link, record| {
-        match record {
-            MailRecord::Accepted(acceptance)
-                if direction != Some(MailDirection::Out) && is_selected(&acceptance.domain) =>
-            {
-                summary.count_in(&acceptance);
-            }
-            MailRecord::Delivery(delivery)
-                if direction != Some(MailDirection::In) && is_selected(&delivery.domain) =>
-            {
-                summary.count(link.time, &delivery);
-            }
-            MailRecord::Accepted(_) | MailRecord::Delivery(_) => {}
-        }
-        true
+    let result = query.read(|_, link, record| match record {
+        MailRecord::Accepted(acceptance) => summary.count_in(acceptance),
+        MailRecord::Delivery(delivery) => summary.count(link.time, delivery),
     })?;
-    show(&match (form, direction) {
-        (OutputForm { json: true, .. }, _) => document(&summary, since),
-        (OutputForm { csv: true, .. }, Some(MailDirection::In)) => accepted_csv(&summary),
-        (OutputForm { csv: true, .. }, _) => delivery_csv(&summary),
-        (OutputForm { .. }, Some(MailDirection::In)) => accepted_text(&summary, since),
-        (OutputForm { .. }, Some(MailDirection::Out)) => delivery_text(&summary, since),
-        (OutputForm { .. }, None) => {
-            delivery_text(&summary, since) + &accepted_text(&summary, since)
+    let direction = query.filter.direction();
+    if form.json {
+        show(&document(&summary, query.filter.period(), &result));
+    } else if form.csv {
+        let is_in = direction == Some(MailDirection::In);
+        show(&if is_in {
+            accepted_csv(&summary)
+        } else {
+            delivery_csv(&summary)
+        });
+    }
+    let is_text = !form.json && !form.csv;
+    if result.totals.is_empty() {
+        let text = query.nothing_found(&result.chain)?;
+        if is_text {
+            show(&text)
+        } else {
+            eprint!("{text}")
         }
-    });
-    let has_records = summary.rows().next().is_some() || summary.came_in().next().is_some();
-    Ok(status(!has_damaged_lines(reading, folder) && has_records))
+    } else if is_text {
+        show(&text(
+            &summary,
+            direction,
+            &query.filter.period_text(),
+            width(),
+        ));
+        show(&closing_lines(query.filter, &result));
+    }
+    result.show_damage(query.folder);
+    Ok(result.is_success())
 }
 
 /// Returns the counts of a row in the order of [`COLUMNS`].
@@ -113,13 +114,18 @@ fn counts(row: &DeliveryCounts) -> [u64; 14] {
 
 #[derive(Serialize)]
 struct SummaryDocument<'a> {
-    since: Timestamp,
+    /// The beginning of the period.
+    since: Option<Timestamp>,
+    /// The time before which the period ends.
+    until: Option<Timestamp>,
     rows: Vec<DeliveryEntry<'a>>,
     /// The domains whose last delivery was in the clear.
     in_clear: Vec<ClearEntry<'a>>,
     /// The domains that were served in the clear before and are served under TLS now.
     in_clear_before: Vec<ClearEntry<'a>>,
     accepted: Vec<AcceptedEntry<'a>>,
+    totals: &'a Totals,
+    chain: ChainDocument<'a>,
 }
 
 #[derive(Serialize)]
@@ -146,24 +152,12 @@ struct ClearEntry<'a> {
     clear: &'a ClearDeliveries,
 }
 
-fn document(summary: &Summary, since: Timestamp) -> String {
-    let rows = summary
-        .rows()
-        .map(|(connector, domain, row)| DeliveryEntry {
-            connector,
-            domain,
-            row,
-        })
-        .collect();
+fn document(summary: &Summary, period: Period, result: &QueryResult) -> String {
     let entry = |(connector, domain, clear)| ClearEntry {
         connector,
         domain,
         clear,
     };
-    let (in_clear, in_clear_before) = (
-        summary.in_clear().map(entry).collect(),
-        summary.in_clear_before().map(entry).collect(),
-    );
     let accepted = summary
         .came_in()
         .map(|(connector, listener, counts)| AcceptedEntry {
@@ -172,11 +166,21 @@ fn document(summary: &Summary, since: Timestamp) -> String {
             counts,
         });
     json::indented(&SummaryDocument {
-        since,
-        rows,
-        in_clear,
-        in_clear_before,
+        since: period.from,
+        until: period.until,
+        rows: summary
+            .rows()
+            .map(|(connector, domain, row)| DeliveryEntry {
+                connector,
+                domain,
+                row,
+            })
+            .collect(),
+        in_clear: summary.in_clear().map(entry).collect(),
+        in_clear_before: summary.in_clear_before().map(entry).collect(),
         accepted: accepted.collect(),
+        totals: &result.totals,
+        chain: ChainDocument::of(&result.chain),
     })
 }
 
@@ -212,8 +216,16 @@ fn accepted_csv(summary: &Summary) -> String {
     text
 }
 
-fn accepted_text(summary: &Summary, since: Timestamp) -> String {
-    let since = since.strftime("%Y-%m-%d %H:%M UTC");
+/// Returns the tables of both directions, or of one.
+fn text(summary: &Summary, direction: Option<MailDirection>, period: &str, width: usize) -> String {
+    match direction {
+        Some(MailDirection::In) => accepted_text(summary, period, width),
+        Some(MailDirection::Out) => delivery_text(summary, period, width),
+        None => delivery_text(summary, period, width) + &accepted_text(summary, period, width),
+    }
+}
+
+fn accepted_text(summary: &Summary, period: &str, width: usize) -> String {
     let header = [
         "connector",
         "listener",
@@ -225,20 +237,20 @@ fn accepted_text(summary: &Summary, since: Timestamp) -> String {
         "pinned",
         "DANE",
     ];
-    let mut table = frameless_table(&header);
+    let mut table = Table::new(&header);
     for (connector, listener, counts) in summary.came_in() {
         let cells = accepted_counts(counts.messages, counts.levels);
-        table.add_row([plain(connector), plain(listener)].into_iter().chain(cells));
+        table.row([plain(connector), plain(listener)].into_iter().chain(cells));
     }
+    let table = table.render(width);
     if table.is_empty() {
-        return format!("no record of an accepted message since {since}\n");
+        return format!("no record of an accepted message{period}\n");
     }
-    table_lines(&table).collect::<String>() + &format!("accepted messages since {since}\n")
+    table + &format!("accepted messages{period}\n")
 }
 
-fn delivery_text(summary: &Summary, since: Timestamp) -> String {
-    let since = since.strftime("%Y-%m-%d %H:%M UTC");
-    let mut table = frameless_table(&[
+fn delivery_text(summary: &Summary, period: &str, width: usize) -> String {
+    let mut table = Table::new(&[
         "connector",
         "domain",
         "delivered",
@@ -254,21 +266,18 @@ fn delivery_text(summary: &Summary, since: Timestamp) -> String {
         "deferred",
         "held",
         "bounced",
+        "removed",
     ]);
     for (connector, domain, row) in summary.rows() {
-        let [counts @ .., _removed] = counts(row);
-        table.add_row(
-            [plain(connector), plain(domain)]
-                .into_iter()
-                .chain(counts.map(|count| count.to_string())),
-        );
+        let counts = counts(row).map(|count| count.to_string());
+        table.row([plain(connector), plain(domain)].into_iter().chain(counts));
     }
-    if table.is_empty() {
-        return format!("no record of a delivery since {since}\n");
+    let mut out = table.render(width);
+    if out.is_empty() {
+        return format!("no record of a delivery{period}\n");
     }
-    let mut out: String = table_lines(&table).collect();
     // Writing into a String cannot fail.
-    let _ = writeln!(out, "recipients of all attempts since {since}");
+    let _ = writeln!(out, "recipients of all attempts{period}");
     let (still, before): (Vec<_>, Vec<_>) = (
         summary.in_clear().collect(),
         summary.in_clear_before().collect(),
@@ -282,17 +291,25 @@ fn delivery_text(summary: &Summary, since: Timestamp) -> String {
         let _ = writeln!(out, "{none} served in the clear");
     } else {
         out.push_str("still served in the clear:\n");
-        out.extend(still.into_iter().map(clear_domain_line));
+        still
+            .into_iter()
+            .for_each(|clear| add_clear_domain(&mut out, clear, width));
     }
     if !before.is_empty() {
         out.push_str("served in the clear before, and under TLS now:\n");
-        out.extend(before.into_iter().map(clear_domain_line));
+        before
+            .into_iter()
+            .for_each(|clear| add_clear_domain(&mut out, clear, width));
     }
     out
 }
 
-/// Returns a line for a domain that is or was served in the clear.
-fn clear_domain_line((connector, domain, clear): (&str, &str, &ClearDeliveries)) -> String {
+/// Appends a line for a domain that is or was served in the clear.
+fn add_clear_domain(
+    out: &mut String,
+    (connector, domain, clear): (&str, &str, &ClearDeliveries),
+    width: usize,
+) {
     let time = |at: &Timestamp| at.strftime("%Y-%m-%d %H:%M").to_string();
     let ClearDeliveries {
         delivered,
@@ -304,7 +321,7 @@ fn clear_domain_line((connector, domain, clear): (&str, &str, &ClearDeliveries))
     } = clear;
     let (connector, domain) = (plain(connector), plain(domain));
     let mut line = format!(
-        "    {domain} ({connector}): {delivered}, last {}: {}",
+        "{domain} ({connector}): {delivered}, last {}: {}",
         time(last),
         short(reason)
     );
@@ -319,5 +336,5 @@ fn clear_domain_line((connector, domain, clear): (&str, &str, &ClearDeliveries))
     if let Some(since) = tls_since {
         let _ = write!(line, "; TLS since {}", time(since));
     }
-    line + "\n"
+    wrap(out, "    ", "        ", &line, width);
 }

@@ -2,41 +2,66 @@
 
 use std::fmt::Write as _;
 use std::path::Path;
-use std::process::ExitCode;
 
-use super::super::format::{count, plain, time};
-use super::status;
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::query::{EvidenceQuery, QueryError, QueryResult, is_whole};
+use super::totals::closing_lines;
+use crate::cli::format::{count, plain, time};
 use crate::cli::json;
 use crate::cli::output::show;
-use crate::storage::evidence::{ChainStart, EvidenceError, Link, RecordHash, Verification, verify};
+use crate::storage::evidence::{ChainStart, Link, RecordHash, Totals, Verification, verify};
 
-/// Verifies the chain and prints the result. With `head`, only the hash of the last record is
-/// printed. `heads` are hashes that must be in the chain.
+/// Verifies the chain and prints the result, with the totals of the selected records. `heads` are
+/// hashes that must be in the chain. Returns whether the chain is whole and records were found, if
+/// any were selected.
 pub(super) fn run(
-    folder: &Path,
-    head: bool,
+    query: &EvidenceQuery<'_>,
     heads: &[RecordHash],
     json: bool,
-) -> Result<ExitCode, EvidenceError> {
-    let verified = verify(folder, heads)?;
-    let is_whole = verified.findings.is_empty() && verified.last.is_some();
+) -> Result<bool, QueryError> {
+    let result = query.verify(heads)?;
+    let chain = &result.chain;
+    let is_whole = is_whole(chain);
+    let is_success = is_whole && (query.filter.text().is_none() || !result.totals.is_empty());
     if json {
-        show(&document(&verified, is_whole));
-        return Ok(status(is_whole));
+        show(&document(&result));
+        return Ok(is_success);
     }
-    for finding in &verified.findings {
+    show_findings(chain);
+    match &chain.last {
+        None => eprintln!("there is no evidence in {}", query.folder.display()),
+        Some(last) => show(&text(chain, last, heads, is_whole)),
+    }
+    if !result.totals.is_empty() {
+        show(&closing_lines(query.filter, &result));
+    } else if chain.last.is_some() && query.filter.text().is_some() {
+        show(&query.nothing_found(chain)?);
+    }
+    Ok(is_success)
+}
+
+/// Verifies the chain and prints the hash of its last record. Returns whether the chain is whole.
+pub(super) fn show_head(folder: &Path, heads: &[RecordHash]) -> Result<bool, QueryError> {
+    let chain = verify(folder, heads)?;
+    let is_whole = is_whole(&chain);
+    show_findings(&chain);
+    match &chain.last {
+        None => eprintln!("there is no evidence in {}", folder.display()),
+        Some(last) if is_whole => show(&format!("{}\n", last.hash)),
+        Some(_) => eprintln!("the chain is not whole, so its head proves nothing"),
+    }
+    Ok(is_whole)
+}
+
+fn show_findings(chain: &Verification) {
+    for finding in &chain.findings {
         eprintln!("{}", plain(&finding.to_string()));
     }
-    if verified.more > 0 {
-        eprintln!("and {} more", verified.more);
+    if chain.more > 0 {
+        eprintln!("and {} more", chain.more);
     }
-    match &verified.last {
-        None => eprintln!("there is no evidence in {}", folder.display()),
-        Some(last) if head && is_whole => show(&format!("{}\n", last.hash)),
-        Some(_) if head => eprintln!("the chain is not whole, so its head proves nothing"),
-        Some(last) => show(&text(&verified, last, heads, is_whole)),
-    }
-    Ok(status(is_whole))
 }
 
 fn text(verified: &Verification, last: &Link, heads: &[RecordHash], is_whole: bool) -> String {
@@ -56,7 +81,7 @@ fn text(verified: &Verification, last: &Link, heads: &[RecordHash], is_whole: bo
     );
     // Writing into a String cannot fail.
     match verified.beginning {
-        ChainStart::Empty | ChainStart::First | ChainStart::Unexplained => {}
+        ChainStart::Empty | ChainStart::First | ChainStart::NotRead | ChainStart::Unexplained => {}
         ChainStart::Expired { dropped } => {
             let before = count(dropped, "older record");
             let _ = writeln!(
@@ -93,26 +118,79 @@ fn text(verified: &Verification, last: &Link, heads: &[RecordHash], is_whole: bo
     out
 }
 
-fn document(verified: &Verification, is_whole: bool) -> String {
-    use serde_json::json;
-    let link = |link: &Link| json!({ "seq": link.seq, "time": link.time, "hash": link.hash });
-    let dropped = match verified.beginning {
+/// A record in the chain.
+#[derive(Serialize)]
+struct LinkDocument<'a> {
+    seq: u64,
+    time: Timestamp,
+    hash: &'a RecordHash,
+}
+
+/// The state of the chain in JSON.
+#[derive(Serialize)]
+pub(super) struct ChainDocument<'a> {
+    whole: bool,
+    /// The first record that was verified.
+    first: Option<LinkDocument<'a>>,
+    /// The last record.
+    head: Option<LinkDocument<'a>>,
+}
+
+/// A defect of the chain in JSON.
+#[derive(Serialize)]
+struct FindingDocument {
+    file: String,
+    line: u64,
+    found: String,
+}
+
+#[derive(Serialize)]
+struct VerificationDocument<'a> {
+    #[serde(flatten)]
+    chain: ChainDocument<'a>,
+    files: u64,
+    records: u64,
+    dropped: Option<u64>,
+    findings: Vec<FindingDocument>,
+    more_findings: u64,
+    totals: &'a Totals,
+}
+
+impl<'a> ChainDocument<'a> {
+    /// Returns the document of a verification.
+    pub(super) fn of(chain: &'a Verification) -> Self {
+        let link = |link: &'a Link| LinkDocument {
+            seq: link.seq,
+            time: link.time,
+            hash: &link.hash,
+        };
+        Self {
+            whole: is_whole(chain),
+            first: chain.first.as_ref().map(link),
+            head: chain.last.as_ref().map(link),
+        }
+    }
+}
+
+fn document(result: &QueryResult) -> String {
+    let chain = &result.chain;
+    let dropped = match chain.beginning {
         ChainStart::Expired { dropped } => Some(dropped),
         ChainStart::First => Some(0),
-        ChainStart::Empty | ChainStart::Unexplained => None,
+        ChainStart::Empty | ChainStart::NotRead | ChainStart::Unexplained => None,
     };
-    let findings = verified.findings.iter().map(|finding| {
-        json!({ "file": finding.file.display().to_string(), "line": finding.line, "found": finding.found.to_string() })
+    let findings = chain.findings.iter().map(|finding| FindingDocument {
+        file: finding.file.display().to_string(),
+        line: finding.line,
+        found: finding.found.to_string(),
     });
-    let document = json!({
-        "whole": is_whole,
-        "files": verified.files,
-        "records": verified.records,
-        "first": verified.first.as_ref().map(link),
-        "head": verified.last.as_ref().map(link),
-        "dropped": dropped,
-        "findings": findings.collect::<Vec<_>>(),
-        "more_findings": verified.more,
-    });
-    json::indented(&document)
+    json::indented(&VerificationDocument {
+        chain: ChainDocument::of(chain),
+        files: chain.files,
+        records: chain.records,
+        dropped,
+        findings: findings.collect(),
+        more_findings: chain.more,
+        totals: &result.totals,
+    })
 }

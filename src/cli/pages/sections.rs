@@ -39,6 +39,14 @@ const EVIDENCE: FileEntry = file(
     "/var/lib/gatepost/evidence",
     "The records for auditors, unless [evidence] path names another folder.",
 );
+const EVIDENCE_DAY: FileEntry = file(
+    "/var/lib/gatepost/evidence/2026-11-26.jsonl",
+    "The records of one day (UTC), one line of JSON for each.",
+);
+const EVIDENCE_TORN: FileEntry = file(
+    "/var/lib/gatepost/evidence/torn-*",
+    "An incomplete record that a crash left; a record of the kind torn names it.",
+);
 const DEMO: FileEntry = file(
     "$TMPDIR/gatepost-demo-*",
     "Configuration, certificates and queue of the demo; /tmp if TMPDIR is not set. The folder is deleted at the end.",
@@ -354,49 +362,60 @@ fn clients(action: &str) -> Option<PageSections> {
 }
 
 fn evidence(action: &str) -> Option<PageSections> {
-    let unread = "No record matches, a record cannot be read, or the output cannot be written.";
+    let damaged = "No record matches, the chain is not whole, a record cannot be read, or the output cannot be written.";
     let (success, failure, see_also): (_, _, &[_]) = match action {
         "" => (
             "The records are shown, or the chain is whole.",
-            "The chain is not whole, no record matches, a record cannot be read, or the output cannot be written.",
+            damaged,
             &[
                 "gatepost-evidence-list(1)",
                 "gatepost-evidence-summary(1)",
                 "gatepost-evidence-verify(1)",
+                "gatepost.toml(5)",
             ],
         ),
         "list" => (
-            "The records are listed.",
-            unread,
+            "The records are listed, and the chain is whole.",
+            damaged,
             &[
                 "gatepost-evidence(1)",
                 "gatepost-evidence-summary(1)",
                 "gatepost-evidence-verify(1)",
+                "gatepost.toml(5)",
             ],
         ),
         "summary" => (
-            "The records are counted.",
-            unread,
+            "The records are counted, and the chain is whole.",
+            damaged,
             &[
                 "gatepost-evidence(1)",
                 "gatepost-evidence-list(1)",
                 "gatepost-evidence-verify(1)",
+                "gatepost.toml(5)",
             ],
         ),
         "verify" => (
             "The chain is whole, and has each expected head.",
-            "The chain is not whole, a record cannot be read, or the output cannot be written.",
+            "The chain is not whole, a record cannot be read, no record matches the options, or the output cannot be written.",
             &[
                 "gatepost-evidence(1)",
                 "gatepost-evidence-list(1)",
                 "gatepost-evidence-summary(1)",
+                "gatepost.toml(5)",
             ],
         ),
         _ => return None,
     };
     Some(PageSections::new(
-        exit(success, failure),
-        &[CONFIG, EVIDENCE],
+        vec![
+            (0, success),
+            (1, failure),
+            (
+                2,
+                "The arguments are unusable, neither the configuration nor a record has the connector, or the configuration has errors.",
+            ),
+        ],
+        &[CONFIG, EVIDENCE, EVIDENCE_DAY, EVIDENCE_TORN],
         see_also,
     ))
 }

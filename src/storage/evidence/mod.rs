@@ -16,20 +16,25 @@ mod chain;
 mod error;
 mod folder;
 mod handle;
+mod lines;
 mod read;
 mod record;
 mod summary;
+mod totals;
 mod verify;
 mod writer;
 
 pub use chain::{BadLine, ChainHead, Link, RecordHash};
 pub use error::{EvidenceError, NotWritten};
 pub use handle::Evidence;
-pub use read::{MailRecord, ReadResult, deliveries, records};
+pub use read::{
+    MailRecord, Period, ReadResult, deliveries, first_record, records, records_of_verified_chain,
+};
 pub use record::{
     AcceptanceRecord, CertificateRecord, DeliveryRecord, DemandOutcome, DemandRecord,
     EvidenceRecord, ExceptionRecord, InboundParties, InboundSession, PolicyRecord,
     RecordedAssurance, RecordedOutcome, SessionRecord, TEXT_MAX, TlsSession, UnmetDemand, cut,
 };
 pub use summary::{AcceptedCounts, AssuranceCounts, ClearDeliveries, DeliveryCounts, Summary};
+pub use totals::{AssuranceTotals, OutcomeCounts, Totals};
 pub use verify::{ChainStart, Defect, Finding, Verification, verify};

@@ -1,95 +1,65 @@
-//! Reads the records line by line, with one line in memory at a time.
+//! Reads the records that concern mail, and verifies the chain on the way.
 
-use std::fs::File;
-use std::io::{BufRead as _, BufReader, Read as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan as _};
 
-use super::chain::{self, Link};
+use super::chain::{self, Link, RecordHash};
 use super::error::EvidenceError;
 use super::folder;
+use super::lines::Lines;
 use super::record::{AcceptanceRecord, DeliveryRecord, EvidenceRecord};
+use super::verify::{Verification, read_chain};
 
-/// The longest line that is read, in octets. Records are far shorter.
-const LINE_MAX: u64 = 256 << 10;
-
-/// A reader of the lines of a file.
-pub(super) struct Lines {
-    reader: BufReader<File>,
-    path: PathBuf,
-    number: u64,
-    line: Vec<u8>,
+/// The time of the records that are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Period {
+    /// The earliest time; `None` for all records before `until`.
+    pub from: Option<Timestamp>,
+    /// The time before which the records are; `None` for all records since `from`.
+    pub until: Option<Timestamp>,
 }
 
-/// One line of a file.
-pub(super) struct FileLine<'a> {
-    pub(super) number: u64,
-    /// The text without its line end; only the beginning of a line that is too long.
-    pub(super) text: &'a [u8],
-    /// True if the line has a line end.
-    pub(super) is_whole: bool,
-}
+impl Period {
+    /// The period of all records.
+    pub const ALL: Self = Self {
+        from: None,
+        until: None,
+    };
 
-impl Lines {
-    pub(super) fn open(path: &Path) -> Result<Self, EvidenceError> {
-        let file = File::open(path).map_err(|error| EvidenceError::new("open", path, &error))?;
-        Ok(Self {
-            reader: BufReader::with_capacity(64 << 10, file),
-            path: path.to_owned(),
-            number: 0,
-            line: Vec::new(),
-        })
+    /// Returns the period from the first to the last day, both included, in UTC.
+    #[must_use]
+    pub fn of_days(first: Option<Date>, last: Option<Date>) -> Self {
+        // Fails only at the ends of the calendar.
+        let start = |day: Date| {
+            day.to_zoned_datetime(TimeZone::UTC)
+                .ok()
+                .map(|start| start.timestamp())
+        };
+        let until = last
+            .and_then(|last| last.checked_add(1.day()).ok())
+            .and_then(start);
+        Self {
+            from: first.and_then(start),
+            until,
+        }
     }
 
-    pub(super) fn next(&mut self) -> Result<Option<FileLine<'_>>, EvidenceError> {
-        let path = &self.path;
-        let failed = |error: std::io::Error| EvidenceError::new("read", path, &error);
-        self.line.clear();
-        (&mut self.reader)
-            .take(LINE_MAX)
-            .read_until(b'\n', &mut self.line)
-            .map_err(failed)?;
-        if self.line.is_empty() {
-            return Ok(None);
-        }
-        self.number += 1;
-        let mut is_whole = self.line.last() == Some(&b'\n');
-        if is_whole {
-            self.line.pop();
-        } else if self.line.len() as u64 == LINE_MAX {
-            is_whole = skip_line(&mut self.reader).map_err(failed)?;
-        }
-        Ok(Some(FileLine {
-            number: self.number,
-            text: &self.line,
-            is_whole,
-        }))
-    }
-}
-
-/// Skips the remainder of a line. Returns whether it has a line end.
-fn skip_line(reader: &mut BufReader<File>) -> std::io::Result<bool> {
-    loop {
-        let buffer = reader.fill_buf()?;
-        if buffer.is_empty() {
-            return Ok(false);
-        }
-        if let Some(at) = memchr::memchr(b'\n', buffer) {
-            reader.consume(at + 1);
-            return Ok(true);
-        }
-        let all = buffer.len();
-        reader.consume(all);
+    fn contains(&self, at: Timestamp) -> bool {
+        self.from.is_none_or(|from| at >= from) && self.until.is_none_or(|until| at < until)
     }
 }
 
 /// The result of reading.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct ReadResult {
-    /// The number of lines that were left out because they are not valid records; [`super::verify`]
-    /// names them.
+    /// The number of lines that were left out because they are not valid records; `chain` names
+    /// them.
     pub bad: u64,
+    /// The verification of the chain from the first file that was read to the end.
+    pub chain: Verification,
 }
 
 /// A record that concerns mail.
@@ -101,72 +71,142 @@ pub enum MailRecord {
     Delivery(Box<DeliveryRecord>),
 }
 
-/// Reads every delivery since a time; see [`records`].
+impl MailRecord {
+    /// The queue id of the message.
+    #[must_use]
+    pub fn queue_id(&self) -> &str {
+        match self {
+            Self::Accepted(acceptance) => &acceptance.queue_id,
+            Self::Delivery(delivery) => &delivery.queue_id,
+        }
+    }
+
+    /// The sender (reverse-path); empty for the null sender.
+    #[must_use]
+    pub fn sender(&self) -> &str {
+        match self {
+            Self::Accepted(acceptance) => &acceptance.from,
+            Self::Delivery(delivery) => &delivery.from,
+        }
+    }
+
+    /// The domain that the connector was chosen for: that of the sender of an accepted message,
+    /// that of the recipient of a delivery.
+    #[must_use]
+    pub fn domain(&self) -> &str {
+        match self {
+            Self::Accepted(acceptance) => &acceptance.domain,
+            Self::Delivery(delivery) => &delivery.domain,
+        }
+    }
+
+    /// The name of the connector.
+    #[must_use]
+    pub fn connector(&self) -> &str {
+        match self {
+            Self::Accepted(acceptance) => &acceptance.by.connector,
+            Self::Delivery(delivery) => &delivery.connector,
+        }
+    }
+}
+
+/// Reads every delivery of a period; see [`records`].
 ///
 /// # Errors
 /// [`EvidenceError`] if the folder or a file in it cannot be read.
 pub fn deliveries(
     folder: &Path,
-    since: Option<Timestamp>,
-    mut each: impl FnMut(&str, &Link, DeliveryRecord) -> bool,
+    period: Period,
+    mut each: impl FnMut(&str, &Link, DeliveryRecord),
 ) -> Result<ReadResult, EvidenceError> {
-    records(folder, since, |line, link, record| match record {
-        MailRecord::Accepted(_) => true,
+    records(folder, period, |line, link, record| match record {
+        MailRecord::Accepted(_) => {}
         MailRecord::Delivery(delivery) => each(line, link, *delivery),
     })
 }
 
-/// Reads every mail record since a time, in the order in which they were written. `each` receives
-/// the line, its link and the record, and returns whether to continue.
+/// Reads every mail record of a period, in the order in which they were written. `each` receives
+/// the line, its link and the record.
+///
+/// Files of days before the period are not read, except for the last one: with it, the chain is
+/// verified from the record before the period to its end.
 ///
 /// # Errors
 /// [`EvidenceError`] if the folder or a file in it cannot be read.
 pub fn records(
     folder: &Path,
-    since: Option<Timestamp>,
-    mut each: impl FnMut(&str, &Link, MailRecord) -> bool,
+    period: Period,
+    each: impl FnMut(&str, &Link, MailRecord),
 ) -> Result<ReadResult, EvidenceError> {
     // After the clock was set back, records are in a later file than their day, never in an earlier
     // one.
-    let from = since.and_then(|since| folder::day(since).checked_sub(1.day()).ok());
+    let first_day = period
+        .from
+        .and_then(|from| folder::day(from).checked_sub(1.day()).ok());
+    read(folder, first_day, &[], period, each)
+}
+
+/// Reads every mail record of a period, and verifies the chain from its first record on. `heads`
+/// are hashes that were kept elsewhere; each must be in the chain.
+///
+/// # Errors
+/// [`EvidenceError`] if the folder or a file in it cannot be read.
+pub fn records_of_verified_chain(
+    folder: &Path,
+    period: Period,
+    heads: &[RecordHash],
+    each: impl FnMut(&str, &Link, MailRecord),
+) -> Result<ReadResult, EvidenceError> {
+    read(folder, None, heads, period, each)
+}
+
+fn read(
+    folder: &Path,
+    first_day: Option<Date>,
+    heads: &[RecordHash],
+    period: Period,
+    mut each: impl FnMut(&str, &Link, MailRecord),
+) -> Result<ReadResult, EvidenceError> {
     let mut bad = 0;
-    for file in folder::files(folder)?
-        .into_iter()
-        .filter(|file| from.is_none_or(|from| file.day >= from))
-    {
+    let chain = read_chain(folder, first_day, heads, |line, link| {
+        let (Some(link), Ok(text)) = (link, std::str::from_utf8(line)) else {
+            bad += 1;
+            return;
+        };
+        if !period.contains(link.time) {
+            return;
+        }
+        match serde_json::from_str(text) {
+            Ok(EvidenceRecord::Delivery(delivery)) => {
+                each(text, link, MailRecord::Delivery(delivery))
+            }
+            Ok(EvidenceRecord::Accepted(acceptance)) => {
+                each(text, link, MailRecord::Accepted(acceptance))
+            }
+            Ok(
+                EvidenceRecord::Begun { .. }
+                | EvidenceRecord::Torn { .. }
+                | EvidenceRecord::Dropped { .. }
+                | EvidenceRecord::Unknown,
+            ) => {}
+            Err(_) => bad += 1,
+        }
+    })?;
+    Ok(ReadResult { bad, chain })
+}
+
+/// Returns the first valid record in a folder; `None` if there is none.
+///
+/// # Errors
+/// [`EvidenceError`] if the folder or a file in it cannot be read.
+pub fn first_record(folder: &Path) -> Result<Option<Link>, EvidenceError> {
+    for file in folder::files(folder)? {
         let mut lines = Lines::open(&file.path)?;
         while let Some(line) = lines.next()? {
-            // A line without an end is still being written, or torn. The next read would return its
-            // remainder.
-            if !line.is_whole {
-                break;
-            }
-            let (Ok(link), Ok(text)) = (chain::read(line.text), std::str::from_utf8(line.text))
-            else {
-                bad += 1;
-                continue;
-            };
-            if since.is_some_and(|since| link.time < since) {
-                continue;
-            }
-            let record = match serde_json::from_str(text) {
-                Ok(EvidenceRecord::Delivery(delivery)) => MailRecord::Delivery(delivery),
-                Ok(EvidenceRecord::Accepted(acceptance)) => MailRecord::Accepted(acceptance),
-                Ok(
-                    EvidenceRecord::Begun { .. }
-                    | EvidenceRecord::Torn { .. }
-                    | EvidenceRecord::Dropped { .. }
-                    | EvidenceRecord::Unknown,
-                ) => continue,
-                Err(_) => {
-                    bad += 1;
-                    continue;
-                }
-            };
-            if !each(text, &link, record) {
-                return Ok(ReadResult { bad });
+            if let Ok(link) = chain::read(line.text) {
+                return Ok(Some(link));
             }
         }
     }
-    Ok(ReadResult { bad })
+    Ok(None)
 }

@@ -53,7 +53,8 @@ pub struct AssuranceCounts {
 }
 
 impl AssuranceCounts {
-    fn of(&mut self, level: RecordedAssurance) -> &mut u64 {
+    /// Returns the count of one level.
+    pub(super) fn of(&mut self, level: RecordedAssurance) -> &mut u64 {
         match level {
             RecordedAssurance::Clear => &mut self.clear,
             RecordedAssurance::Tls => &mut self.tls,

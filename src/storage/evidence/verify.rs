@@ -5,10 +5,12 @@
 
 use std::path::Path;
 
-use super::chain::{self, BadLine, RecordHash};
+use jiff::civil::Date;
+
+use super::chain::{self, BadLine, Link, RecordHash};
 use super::error::EvidenceError;
 use super::folder;
-use super::read::Lines;
+use super::lines::Lines;
 use super::record::EvidenceRecord;
 use crate::storage::folder_lock::FolderLock;
 
@@ -24,8 +26,29 @@ pub use findings::{ChainStart, Defect, Finding, Verification};
 /// # Errors
 /// [`EvidenceError`] if the folder or a file in it cannot be read.
 pub fn verify(folder: &Path, heads: &[RecordHash]) -> Result<Verification, EvidenceError> {
-    let mut checker = ChainChecker::new(heads);
-    let files = folder::files(folder)?;
+    read_chain(folder, None, heads, |_, _| {})
+}
+
+/// Reads and verifies the chain from the last file before a day on; all of it without a day. `each`
+/// receives every complete line, with its link if the line is a valid record.
+pub(super) fn read_chain(
+    folder: &Path,
+    first_day: Option<Date>,
+    heads: &[RecordHash],
+    mut each: impl FnMut(&[u8], Option<&Link>),
+) -> Result<Verification, EvidenceError> {
+    let all = folder::files(folder)?;
+    // The file before is read too: its last record shows that none is missing at the beginning of
+    // the day.
+    let skipped = first_day.map_or(0, |day| {
+        all.partition_point(|file| file.day < day).saturating_sub(1)
+    });
+    let files = &all[skipped..];
+    let mut checker = if skipped == 0 {
+        ChainChecker::new(heads)
+    } else {
+        ChainChecker::from_later_record(heads)
+    };
     let mut is_growing = false;
     for (at, file) in files.iter().enumerate() {
         let mut lines = Lines::open(&file.path)?;
@@ -36,7 +59,11 @@ pub fn verify(folder: &Path, heads: &[RecordHash]) -> Result<Verification, Evide
                 // The next read would return the remainder that is being written now.
                 break;
             }
-            match chain::read(line.text) {
+            let read = chain::read(line.text);
+            if line.is_whole {
+                each(line.text, read.as_ref().ok());
+            }
+            match read {
                 Ok(link) => checker.add_record(link, deleted_up_to(line.text)),
                 Err(BadLine::WrongHash(link)) => checker.add_edited(*link),
                 Err(BadLine::NotARecord(_)) if !line.is_whole => checker.report(Defect::Torn),

@@ -444,7 +444,7 @@ impl EvidenceWriter {
 /// Returns the head before the first record of these files, or `None` if they have no record.
 fn head_before(files: &[DayFile]) -> Result<Option<ChainHead>, EvidenceError> {
     for file in files {
-        let mut lines = super::read::Lines::open(&file.path)?;
+        let mut lines = super::lines::Lines::open(&file.path)?;
         while let Some(line) = lines.next()? {
             if let Ok(link) = super::chain::read(line.text) {
                 return Ok(Some(ChainHead {

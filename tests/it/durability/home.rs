@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use gatepost::storage::evidence::{RecordedOutcome, deliveries};
+use gatepost::storage::evidence::{Period, RecordedOutcome, deliveries};
 
 use crate::support::relay::{End, PATIENCE, Relay, program};
 use crate::support::within;
@@ -160,11 +160,10 @@ format = "text"
     /// Lines that are no records.
     pub(crate) fn recorded(&self) -> Result<BTreeMap<String, usize>, String> {
         let mut recorded = BTreeMap::new();
-        let reading = deliveries(&self.evidence(), None, |_, _, delivery| {
+        let reading = deliveries(&self.evidence(), Period::ALL, |_, _, delivery| {
             if delivery.outcome == RecordedOutcome::Delivered {
                 *recorded.entry(delivery.to).or_default() += 1;
             }
-            true
         });
         match reading.map_err(|error| error.to_string())?.bad {
             0 => Ok(recorded),

@@ -5,17 +5,16 @@ use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::time::Duration;
 
-use gatepost::storage::evidence::{ChainStart, Defect, Evidence, RecordHash, deliveries, verify};
+use gatepost::storage::evidence::{
+    ChainStart, Defect, Evidence, Period, RecordHash, deliveries, verify,
+};
 use jiff::Timestamp;
 
 use super::world::{KEEP, files, folder, lines, name, one, put, write};
 
 fn count(folder: &std::path::Path) -> u64 {
     let mut count = 0;
-    let reading = deliveries(folder, None, |_, _, _| {
-        count += 1;
-        true
-    });
+    let reading = deliveries(folder, Period::ALL, |_, _, _| count += 1);
     assert_eq!(reading.expect("readable").bad, 0);
     count
 }

@@ -1,5 +1,6 @@
 //! A folder with a chain in it, and hands to spoil it.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -62,6 +63,40 @@ pub(crate) async fn write(folder: &Path, count: usize) {
             .expect("it is written");
     }
     evidence.close().await;
+}
+
+/// Writes a chain of these records, each into the file of the day that is given beside it.
+pub(crate) fn write_chain(folder: &Path, records: &[(&str, &str, EvidenceRecord)]) {
+    let (mut prev, mut days) = ("0".repeat(64), BTreeMap::<&str, Vec<String>>::new());
+    for (at, (day, time, record)) in records.iter().enumerate() {
+        let fields = serde_json::to_string(record).expect("JSON");
+        let covered = format!(
+            "{{\"seq\":{},\"prev\":\"{prev}\",\"time\":\"{time}\",",
+            at + 1
+        );
+        let covered = covered
+            + fields
+                .trim_start_matches('{')
+                .strip_suffix('}')
+                .expect("an object");
+        prev = hash(&covered);
+        days.entry(day)
+            .or_default()
+            .push(format!("{covered},\"hash\":\"{prev}\"}}"));
+    }
+    for (day, lines) in days {
+        put(&folder.join(format!("{day}.jsonl")), &lines);
+    }
+}
+
+/// The SHA-256 of a text, in hexadecimal digits.
+pub(crate) fn hash(text: &str) -> String {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes());
+    digest
+        .as_ref()
+        .iter()
+        .map(|octet| format!("{octet:02x}"))
+        .collect()
 }
 
 /// The files with records, the oldest first.

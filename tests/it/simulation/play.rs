@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use gatepost::storage::evidence::deliveries;
+use gatepost::storage::evidence::{Period, deliveries};
 
 use super::ledger::Ledger;
 use super::mail::message;
@@ -334,10 +334,9 @@ impl Stage {
         let mut records = Vec::new();
         let reading = deliveries(
             &self.folder.join("disk/evidence"),
-            None,
+            Period::ALL,
             |_, _, delivery| {
                 records.push(delivery);
-                true
             },
         );
         let bad = reading.map_err(|error| error.to_string())?.bad;

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use gatepost::discovery::history::{BestLevel, ForgetEntry, History, HostHistory, TlsLevel};
 use gatepost::discovery::mta_sts::{MtaSts, MtaStsMode, POLICY_FETCH_TIMEOUT, WebSource};
-use gatepost::storage::evidence::{ChainStart, Evidence, EvidenceRecord, MailRecord, verify};
+use gatepost::storage::evidence::{
+    ChainStart, Evidence, EvidenceRecord, MailRecord, Period, verify,
+};
 use gatepost::storage::spool::{Spool as _, SqliteSpool};
 use gatepost::telemetry::Monitor;
 use gatepost::telemetry::labels::Direction;
@@ -224,17 +226,17 @@ async fn evidence_verifies_and_its_chain_goes_on() {
     let folder = folder.path().join("evidence");
     let all = || {
         let (mut read, mut heads) = (Vec::new(), Vec::new());
-        let result = gatepost::storage::evidence::records(&folder, None, |_, link, record| {
-            heads.push(link.hash);
-            read.push((
-                link.time,
-                match record {
-                    MailRecord::Accepted(accepted) => EvidenceRecord::Accepted(accepted),
-                    MailRecord::Delivery(delivery) => EvidenceRecord::Delivery(delivery),
-                },
-            ));
-            true
-        });
+        let result =
+            gatepost::storage::evidence::records(&folder, Period::ALL, |_, link, record| {
+                heads.push(link.hash);
+                read.push((
+                    link.time,
+                    match record {
+                        MailRecord::Accepted(accepted) => EvidenceRecord::Accepted(accepted),
+                        MailRecord::Delivery(delivery) => EvidenceRecord::Delivery(delivery),
+                    },
+                ));
+            });
         assert_eq!(result.expect("readable").bad, 0);
         (read, heads)
     };

@@ -41,6 +41,8 @@ pub(super) struct ChainChecker {
     /// The bad lines since the last record, as indexes of the findings.
     bad: Vec<usize>,
     start_explained: bool,
+    /// True if earlier files are not read.
+    starts_later: bool,
     /// The expected heads that have not been found yet.
     heads: Vec<RecordHash>,
     /// The expected head that is the hash of the record before the first one.
@@ -61,10 +63,19 @@ impl ChainChecker {
             gaps: Vec::new(),
             bad: Vec::new(),
             start_explained: false,
+            starts_later: false,
             heads: heads.to_vec(),
             head_before: None,
             findings: Vec::new(),
             more: 0,
+        }
+    }
+
+    /// Returns the state of a verification that does not read the first files.
+    pub(super) fn from_later_record(heads: &[RecordHash]) -> Self {
+        Self {
+            starts_later: true,
+            ..Self::new(heads)
         }
     }
 
@@ -239,6 +250,7 @@ impl ChainChecker {
             .map(|first| first.seq.saturating_sub(self.bad_before));
         let beginning = match begins {
             None => ChainStart::Empty,
+            Some(_) if self.starts_later => ChainStart::NotRead,
             Some(1) if self.start_explained => ChainStart::First,
             Some(begins) if self.start_explained => ChainStart::Expired {
                 dropped: begins - 1,

@@ -44,6 +44,8 @@ pub enum ChainStart {
         /// The number of deleted records.
         dropped: u64,
     },
+    /// Earlier files were not read, so the verification starts with a later record.
+    NotRead,
     /// The chain starts with another record and nothing explains it; this is also among the
     /// findings.
     Unexplained,

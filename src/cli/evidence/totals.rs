@@ -1,0 +1,143 @@
+//! The last lines of the output: the selection, its totals and the state of the chain.
+
+use super::filter::RecordFilter;
+use super::query::{QueryResult, is_whole};
+use crate::cli::format::{count, plain};
+use crate::storage::evidence::{AssuranceTotals, ChainStart, OutcomeCounts, Totals, Verification};
+
+/// The most verified names that are listed.
+const NAMES_MAX: usize = 3;
+
+/// Returns the last lines of the output for records that were found.
+pub(super) fn closing_lines(filter: &RecordFilter<'_>, result: &QueryResult) -> String {
+    let selection = filter
+        .text()
+        .map(|text| format!("selected: {}\n", plain(&text)));
+    format!(
+        "{}{}; {}\n",
+        selection.unwrap_or_default(),
+        totals_text(&result.totals),
+        chain_text(&result.chain)
+    )
+}
+
+/// Returns the totals: lines without the last line end.
+fn totals_text(totals: &Totals) -> String {
+    let mut lines = Vec::new();
+    if totals.messages.count > 0 {
+        let what = format!("{} accepted", count(totals.messages.count, "message"));
+        lines.push(assurance_text(&what, &totals.messages));
+    }
+    if totals.attempts.total() > 0 {
+        lines.push(attempts_text(&totals.attempts));
+    }
+    if totals.recipients.count > 0 {
+        lines.push(assurance_text(
+            &count(totals.recipients.count, "recipient"),
+            &totals.recipients,
+        ));
+    }
+    lines.join("\n")
+}
+
+/// Returns such a text as `10 attempts: 9 delivered, 1 deferred`.
+fn attempts_text(counts: &OutcomeCounts) -> String {
+    let outcomes = counts.all().into_iter().filter(|(_, count)| *count > 0);
+    let outcomes = outcomes
+        .map(|(outcome, count)| format!("{count} {}", outcome.as_str()))
+        .collect::<Vec<_>>();
+    format!(
+        "{}: {}",
+        count(counts.total(), "attempt"),
+        outcomes.join(", ")
+    )
+}
+
+/// Returns such a text as `312 recipients, 312 verified as smtp.hospital.example, 0 in the clear`.
+fn assurance_text(what: &str, totals: &AssuranceTotals) -> String {
+    let [clear, tls, trusted, verified, pinned, dane] = totals.levels.all();
+    let as_names = if verified > 0 {
+        names_text(totals, verified)
+    } else {
+        String::new()
+    };
+    let other = totals
+        .count
+        .saturating_sub(clear + tls + trusted + verified + pinned + dane);
+    let parts = [
+        (verified, as_names.as_str()),
+        (dane, "verified by DANE"),
+        (pinned, "verified by a pinned key"),
+        (trusted, "encrypted with a chain"),
+        (tls, "encrypted"),
+        (other, "without a recorded session"),
+    ];
+    let parts = parts
+        .into_iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, kind)| format!("{count} {kind}"));
+    let all: Vec<_> = [what.to_owned()]
+        .into_iter()
+        .chain(parts)
+        .chain([format!("{clear} in the clear")])
+        .collect();
+    all.join(", ")
+}
+
+/// Returns such a text as `verified as mail.example.org`; of several names, the number and the
+/// first ones.
+fn names_text(totals: &AssuranceTotals, verified: u64) -> String {
+    let names: Vec<_> = totals.verified_as.keys().map(|name| plain(name)).collect();
+    // The name list ends at a maximum.
+    let are_complete = totals.verified_as.values().sum::<u64>() == verified;
+    match &names[..] {
+        [] => "verified".to_owned(),
+        [name] if are_complete => format!("verified as {name}"),
+        names => {
+            let number = if are_complete {
+                names.len().to_string()
+            } else {
+                format!("over {}", names.len())
+            };
+            let more = if names.len() > NAMES_MAX || !are_complete {
+                ", …"
+            } else {
+                ""
+            };
+            let listed = names
+                .iter()
+                .take(NAMES_MAX)
+                .map(String::as_str)
+                .collect::<Vec<_>>()
+                .join(", ");
+            format!("verified as {number} names ({listed}{more})")
+        }
+    }
+}
+
+/// Returns such a text as `chain whole, head sha256:…`. It says where the verification began, if
+/// that was not the first record.
+pub(super) fn chain_text(chain: &Verification) -> String {
+    let Some(last) = &chain.last else {
+        return "no chain".to_owned();
+    };
+    let scope = match (chain.beginning, &chain.first) {
+        (ChainStart::NotRead, Some(first)) => {
+            format!(
+                " from record {} of {} on",
+                first.seq,
+                first.time.strftime("%Y-%m-%d")
+            )
+        }
+        _ => String::new(),
+    };
+    if is_whole(chain) {
+        format!("chain whole{scope}, head sha256:{}", last.hash)
+    } else {
+        let defects = count(chain.findings.len() as u64 + chain.more, "defect");
+        format!(
+            "chain NOT WHOLE{scope}, {defects}, last record sha256:{}",
+            last.hash
+        )
+    }
+}
