@@ -9,6 +9,10 @@ use crate::smtp::reply::Reply;
 use super::describe::{demand, reached};
 use super::event::{DeliveryObserver, RecipientEnding, RecipientEvent};
 
+/// The target of these lines, for filters in `[log] level`. They say what the scheduler does with a
+/// recipient, so its filter applies to them.
+const LOG_TARGET: &str = "gatepost::relay::scheduler";
+
 /// Logs the outcome of each recipient.
 pub(super) struct DeliveryLog;
 
@@ -34,6 +38,7 @@ fn log_delivered(event: &RecipientEvent<'_>, reply: &Reply) {
     let hello = via.and_then(|via| reduced(&via.clearance));
     let age = entry.accepted.duration_until(Timestamp::now());
     tracing::info!(
+        target: LOG_TARGET,
         queue_id = %entry.id, to = event.mailbox.to_string(), connector = %event.connector.name, peer,
         tls.wanted = demand(event), tls.got = tls, tls.hello = hello, reply = reply.to_string(),
         delay_ms = i64::try_from(age.as_millis()).unwrap_or(i64::MAX), "message delivered"
@@ -43,6 +48,7 @@ fn log_delivered(event: &RecipientEvent<'_>, reply: &Reply) {
 /// Logs a deferral, with the time of the next attempt.
 fn log_deferred(event: &RecipientEvent<'_>, last: &AttemptFailure, next: Timestamp) {
     tracing::warn!(
+        target: LOG_TARGET,
         queue_id = %event.attempt.entry.id, to = event.mailbox.to_string(), connector = %event.connector.name,
         tls.wanted = demand(event), status = %last.status, reason = last.text,
         next = %format_args!("{next:.0}"), "delivery deferred"
@@ -52,6 +58,7 @@ fn log_deferred(event: &RecipientEvent<'_>, last: &AttemptFailure, next: Timesta
 /// Logs that a policy holds a recipient.
 fn log_held(event: &RecipientEvent<'_>, last: &AttemptFailure) {
     tracing::warn!(
+        target: LOG_TARGET,
         queue_id = %event.attempt.entry.id, to = event.mailbox.to_string(), connector = %event.connector.name,
         tls.wanted = demand(event), status = %last.status, reason = last.text,
         "delivery held until an operator decides"
@@ -61,6 +68,7 @@ fn log_held(event: &RecipientEvent<'_>, last: &AttemptFailure) {
 /// Logs a bounce.
 fn log_bounced(event: &RecipientEvent<'_>, last: &AttemptFailure) {
     tracing::warn!(
+        target: LOG_TARGET,
         queue_id = %event.attempt.entry.id, to = event.mailbox.to_string(), connector = %event.connector.name,
         tls.wanted = demand(event), status = %last.status, reason = last.text, "delivery failed for good"
     );
