@@ -1,12 +1,12 @@
 //! Everything that lies on disk: the spool and the evidence, and what all stores share.
 //!
-//! - [`sqlite`] opens a database and refuses one that is not ours; [`quarantine`] moves a damaged
-//!   one aside.
-//! - [`folder_lock`] keeps a folder for one process, and [`ownership`] from other users;
-//!   [`reserve`] keeps some disk space for a full disk; [`files`] makes names durable.
-//! - [`clock_jumps`] knows when the system clock cannot be trusted.
+//! - [`sqlite`] opens a database and refuses one that is not ours; `quarantine` moves a damaged one
+//!   aside.
+//! - `folder_lock` keeps a folder for one process, and [`ownership`] from other users; `reserve`
+//!   keeps some disk space for a full disk; `files` makes names durable.
+//! - `clock_jumps` knows when the system clock cannot be trusted.
 
-pub mod clock_jumps;
+mod clock_jumps;
 pub mod evidence;
 mod files;
 mod folder_lock;

@@ -8,6 +8,7 @@
 //! bodies/       content over 128 KiB: <id>; while it is being received: <id>.part
 //! leaps.json    clock jumps, if there were any
 //! aside/        quarantined entries: <id>.json (envelope), <id>.eml (content), <id>.txt (the damage)
+//!               and damaged databases: <name>-<seconds>.db, with -wal
 //! policies.db   cache of DANE and MTA-STS policies (module `discovery`), with -wal and -shm
 //! tlsrpt.db     TLS reports (module `tlsrpt`), with -wal and -shm
 //! history.db    downgrade memory (module `discovery`), with -wal and -shm
