@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use super::setting::SettingValue;
 use super::settings::{
-    AdminHttp, AdminSocket, Config, DnsConfig, Dnssec, EvidencePath, Limits, ListenerConfig,
-    ListenerTls, LogFormat, QueueConfig, SendReports, Timeouts, TlsConfig, TlsrptConfig,
-    TrustAnchor, WarnAfter,
+    AdminConfig, AdminHttp, AdminSocket, Config, DnsConfig, Dnssec, EvidenceConfig, EvidencePath,
+    Limits, ListenerConfig, ListenerTls, LogFormat, QueueConfig, SendReports, Timeouts, TlsConfig,
+    TlsrptConfig, TrustAnchor, WarnAfter,
 };
 use crate::policy::connector::{
     Connector, IdentityFiles, InboundConfig, OnDowngrade, OnFailure, OutboundConfig, Publication,
@@ -63,18 +63,6 @@ pub fn sections(config: &Config) -> Vec<Section> {
         log,
         source: _,
     } = config;
-    let socket = match &admin.socket.value {
-        AdminSocket::Off => text(""),
-        AdminSocket::Path(path) => text(path.display()),
-    };
-    let http = match admin.http.value {
-        AdminHttp::Off => text(""),
-        AdminHttp::Address(address) => text(address),
-    };
-    let folder = match &evidence.path.value {
-        EvidencePath::Off => text(""),
-        EvidencePath::Folder(path) => text(path.display()),
-    };
     let mut all = vec![
         Section::new(
             "",
@@ -96,11 +84,8 @@ pub fn sections(config: &Config) -> Vec<Section> {
         limits_section(limits),
         timeouts_section(timeouts),
         dns_section(dns),
-        Section::new(
-            "[evidence]",
-            vec![("path", folder), ("keep", time(evidence.keep))],
-        ),
-        Section::new("[admin]", vec![("socket", socket), ("http", http)]),
+        evidence_section(evidence),
+        admin_section(admin),
         tlsrpt_section(tlsrpt),
         Section::new(
             "[log]",
@@ -289,6 +274,29 @@ fn dns_section(dns: &DnsConfig) -> Section {
             ("trust_anchor", anchor),
         ],
     )
+}
+
+fn evidence_section(evidence: &EvidenceConfig) -> Section {
+    let folder = match &evidence.path.value {
+        EvidencePath::Off => text(""),
+        EvidencePath::Folder(path) => text(path.display()),
+    };
+    Section::new(
+        "[evidence]",
+        vec![("path", folder), ("keep", time(evidence.keep))],
+    )
+}
+
+fn admin_section(admin: &AdminConfig) -> Section {
+    let socket = match &admin.socket.value {
+        AdminSocket::Off => text(""),
+        AdminSocket::Path(path) => text(path.display()),
+    };
+    let http = match admin.http.value {
+        AdminHttp::Off => text(""),
+        AdminHttp::Address(address) => text(address),
+    };
+    Section::new("[admin]", vec![("socket", socket), ("http", http)])
 }
 
 fn tlsrpt_section(reports: &TlsrptConfig) -> Section {

@@ -12,11 +12,13 @@ use super::fault::Fault;
 use super::fault_list::FaultList;
 use super::hosts::{domain, mailbox};
 use super::reader::{Field, TableReader};
-use super::settings::{Config, ConfigSource};
+use super::settings::{Config, ConfigSource, DnsConfig};
 use super::tls_toml::{ListenerToml, TlsToml, relay};
+use super::tlsrpt::TlsrptToml;
 use super::values::path;
-use super::{rules, tables, tlsrpt, unmeetable};
+use super::{rules, tables, unmeetable};
 use crate::policy::location::{Located, Location};
+use crate::policy::relay_access::RelayConfig;
 
 /// The default of `[spool] path`.
 const SPOOL: &str = "/var/spool/gatepost";
@@ -164,53 +166,26 @@ fn resolve_document(
         "postmaster = \"postmaster@example.com\"",
         mailbox,
     );
-    let tls = root.table(faults, "tls", "[tls]");
-    let tls = TlsToml::read(tls, faults);
-    let spool = root.table(faults, "spool", "[spool]");
-    let spool = spool_path(spool, faults);
-    let listeners = root
-        .tables(faults, "listener", "[[listener]]")
-        .map(|tables| {
-            tables
-                .into_iter()
-                .map(|table| ListenerToml::read(table, faults))
-                .collect::<Vec<_>>()
-        });
-    let relay_table = root.table(faults, "relay", "[relay]");
-    let relay = relay(relay_table, faults);
-    let connectors = root
-        .tables(faults, "connector", "[[connector]]")
-        .unwrap_or_default();
-    let connectors: Vec<_> = connectors
-        .into_iter()
-        .map(|table| ConnectorToml::read(table, faults))
-        .collect();
-    let queue = root.table(faults, "queue", "[queue]");
-    let queue = tables::queue(queue, faults);
-    let limits = root.table(faults, "limits", "[limits]");
-    let limits = tables::limits(limits, faults);
+    let tls = TlsToml::read(root.table(faults, "tls", "[tls]"), faults);
+    let spool = spool_path(root.table(faults, "spool", "[spool]"), faults);
+    let listeners = root.tables(faults, "listener", "[[listener]]");
+    let listeners = listeners.map(|tables| read_all(tables, faults, ListenerToml::read));
+    let relay = relay(root.table(faults, "relay", "[relay]"), faults);
+    let connectors = root.tables(faults, "connector", "[[connector]]");
+    let connectors = read_all(connectors.unwrap_or_default(), faults, ConnectorToml::read);
+    let queue = tables::queue(root.table(faults, "queue", "[queue]"), faults);
+    let limits = tables::limits(root.table(faults, "limits", "[limits]"), faults);
     let timeouts = tables::timeouts(root.table(faults, "timeouts", "[timeouts]"), faults);
-    let dns = root.table(faults, "dns", "[dns]");
-    let dns = tables::dns(dns, faults);
-    let evidence = root.table(faults, "evidence", "[evidence]");
-    let evidence = tables::evidence(evidence, faults);
-    let admin = root.table(faults, "admin", "[admin]");
-    let admin = tables::admin(admin, faults);
-    let reports = root.table(faults, "tlsrpt", "[tlsrpt]");
-    let reports = tlsrpt::TlsrptToml::read(reports, faults);
+    let dns = tables::dns(root.table(faults, "dns", "[dns]"), faults);
+    let evidence = tables::evidence(root.table(faults, "evidence", "[evidence]"), faults);
+    let admin = tables::admin(root.table(faults, "admin", "[admin]"), faults);
+    let reports = TlsrptToml::read(root.table(faults, "tlsrpt", "[tlsrpt]"), faults);
     let log = tables::log(root.table(faults, "log", "[log]"), faults);
     root.finish(faults);
 
+    let written = (&tls, listeners.as_deref(), connectors.as_slice());
     rules::check_hostname(&hostname, faults);
-    rules::check_tls_and_listeners(&tls, listeners.as_deref(), faults);
-    rules::warn_of_trusted_proxies(
-        listeners.as_deref().unwrap_or_default(),
-        &relay.networks,
-        faults,
-    );
-    check_connectors(&connectors, &tls, listeners.as_deref(), faults);
-    unmeetable::check_dane(&connectors, &dns, faults);
-    unmeetable::warn_of_old_peers(&tls, listeners.as_deref(), &connectors, faults);
+    check_rules(written, &relay, &dns, faults);
     let reports = reports.resolve(&hostname, &postmaster, faults);
 
     let (Field::Valid(hostname), Field::Valid(postmaster)) = (hostname, postmaster) else {
@@ -238,6 +213,30 @@ fn resolve_document(
         log,
         source,
     })
+}
+
+/// Reads the tables of an array.
+fn read_all<'d, 't, T>(
+    tables: Vec<TableReader<'d>>,
+    faults: &mut FaultList<'t>,
+    read: fn(TableReader<'d>, &mut FaultList<'t>) -> T,
+) -> Vec<T> {
+    let read = |table| read(table, faults);
+    tables.into_iter().map(read).collect()
+}
+
+/// Checks the rules between tables. `listeners` is `None` if their list itself is invalid.
+fn check_rules(
+    (tls, listeners, connectors): (&TlsToml, Option<&[ListenerToml]>, &[ConnectorToml]),
+    relay: &RelayConfig,
+    dns: &DnsConfig,
+    faults: &mut FaultList<'_>,
+) {
+    rules::check_tls_and_listeners(tls, listeners, faults);
+    rules::warn_of_trusted_proxies(listeners.unwrap_or_default(), &relay.networks, faults);
+    check_connectors(connectors, tls, listeners, faults);
+    unmeetable::check_dane(connectors, dns, faults);
+    unmeetable::warn_of_old_peers(tls, listeners, connectors, faults);
 }
 
 /// The digest that distinguishes one text of a configuration from another.

@@ -128,41 +128,13 @@ pub(super) fn limits(mut table: TableReader<'_>, faults: &mut FaultList<'_>) -> 
     let all = table.read_or(faults, "transaction_memory", 128 << 20, size);
     let per_session = table.read(faults, "transaction_memory_per_session", size);
     table.finish(faults);
-    if let Some(few) = delivery_attempts
-        .located()
-        .filter(|given| given.value < ATTEMPTS_MIN)
-    {
-        let message = format!(
-            "delivery_attempts = {} is too low: slow destinations would hold up all mail",
-            few.value
-        );
-        faults.add(
-            &few.location,
-            message,
-            format!("Write {ATTEMPTS_MIN} or more, or remove it for the default of 2000."),
-        );
-    }
-    at_least(
-        &recipients,
-        100,
-        "recipients",
-        "RFC 5321 4.5.3.1.8 wants at least 100",
-        faults,
-    );
-    at_least(
-        &received,
-        100,
-        "received",
-        "RFC 5321 6.3 wants at least 100",
-        faults,
-    );
-    at_least(
-        &message_size,
-        64 << 10,
-        "message_size",
-        "RFC 5321 4.5.3.1.7 wants at least 64KiB",
-        faults,
-    );
+    check_attempts(&delivery_attempts, faults);
+    let rule = "RFC 5321 4.5.3.1.8 wants at least 100";
+    at_least(&recipients, 100, "recipients", rule, faults);
+    let rule = "RFC 5321 6.3 wants at least 100";
+    at_least(&received, 100, "received", rule, faults);
+    let rule = "RFC 5321 4.5.3.1.7 wants at least 64KiB";
+    at_least(&message_size, 64 << 10, "message_size", rule, faults);
     let rule = "RFC 5321 4.5.3.1.8 wants room for 100 recipients, which may take 128KiB";
     at_least(
         &per_session,
@@ -185,6 +157,24 @@ pub(super) fn limits(mut table: TableReader<'_>, faults: &mut FaultList<'_>) -> 
         delivery_attempt_time,
         dsn_per_minute,
         dsn_per_minute_per_domain,
+    }
+}
+
+/// Rejects a number of delivery attempts that cannot be shared among destinations.
+fn check_attempts(delivery_attempts: &Field<u32>, faults: &mut FaultList<'_>) {
+    if let Some(few) = delivery_attempts
+        .located()
+        .filter(|given| given.value < ATTEMPTS_MIN)
+    {
+        let message = format!(
+            "delivery_attempts = {} is too low: slow destinations would hold up all mail",
+            few.value
+        );
+        faults.add(
+            &few.location,
+            message,
+            format!("Write {ATTEMPTS_MIN} or more, or remove it for the default of 2000."),
+        );
     }
 }
 

@@ -171,6 +171,97 @@ pub(super) const OUTGOING: &[OutgoingCase] = &[
     ),
 ];
 
+/// The client of a case of incoming mail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum DemoClient {
+    /// It does not use TLS.
+    NoTls,
+    /// It uses TLS without a certificate.
+    NoCertificate,
+    /// It shows a certificate with another name.
+    OtherName,
+    /// It shows the partner's certificate.
+    RightName,
+}
+
+/// A case of incoming mail.
+#[derive(Debug)]
+pub(super) struct IncomingCase {
+    pub(super) title: &'static str,
+    pub(super) policy: &'static str,
+    pub(super) sender: &'static str,
+    pub(super) client: DemoClient,
+    /// The code of the last reply.
+    pub(super) promise: &'static str,
+}
+
+const fn incoming(
+    title: &'static str,
+    policy: &'static str,
+    sender: &'static str,
+    client: DemoClient,
+    promise: &'static str,
+) -> IncomingCase {
+    IncomingCase {
+        title,
+        policy,
+        sender,
+        client,
+        promise,
+    }
+}
+
+/// A sender whose connector has the policy `opportunistic`.
+const ANYBODY: &str = "someone@else.example";
+/// A sender of the partner whose certificate must have the right name.
+const PARTNERS_SENDER: &str = "dave@partner.example";
+
+/// The cases of incoming mail.
+pub(super) const INCOMING: &[IncomingCase] = &[
+    incoming(
+        "client uses TLS",
+        "opportunistic",
+        ANYBODY,
+        DemoClient::NoCertificate,
+        "250",
+    ),
+    incoming(
+        "client does not use TLS",
+        "opportunistic",
+        ANYBODY,
+        DemoClient::NoTls,
+        "250",
+    ),
+    incoming(
+        "client does not use TLS",
+        "forced",
+        "carol@forced.example",
+        DemoClient::NoTls,
+        "530",
+    ),
+    incoming(
+        "partner without a certificate",
+        "forced, by name",
+        PARTNERS_SENDER,
+        DemoClient::NoCertificate,
+        "550",
+    ),
+    incoming(
+        "partner's certificate of another name",
+        "forced, by name",
+        PARTNERS_SENDER,
+        DemoClient::OtherName,
+        "550",
+    ),
+    incoming(
+        "partner's certificate of the right name",
+        "forced, by name",
+        PARTNERS_SENDER,
+        DemoClient::RightName,
+        "250",
+    ),
+];
+
 /// The records and policies that a domain publishes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum DomainRecords {

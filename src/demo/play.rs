@@ -3,7 +3,7 @@
 
 use super::attempts::{AttemptEnd, AttemptRecord};
 use super::authority::Flaw;
-use super::cases::{DOWNGRADED, ExpectedEnd, OUTGOING, PUBLISHERS, SENDER};
+use super::cases::{DOWNGRADED, DemoClient, ExpectedEnd, INCOMING, OUTGOING, PUBLISHERS, SENDER};
 use super::error::DemoError;
 use super::peer::{PeerLog, Submission, submit};
 use super::stage::DemoStage;
@@ -81,86 +81,58 @@ async fn play_outgoing(stage: &DemoStage) -> Result<Vec<CaseResult>, DemoError> 
 /// Plays the cases of incoming mail.
 async fn play_incoming(stage: &DemoStage) -> Result<Vec<CaseResult>, DemoError> {
     let stranger = stage.authority.issue("mail.stranger.example", Flaw::None)?;
-    let plain = || stage.authority.client(None);
-    let cases = [
-        (
-            "client uses TLS",
-            "opportunistic",
-            "someone@else.example",
-            Some(plain()?),
-            "250",
-        ),
-        (
-            "client does not use TLS",
-            "opportunistic",
-            "someone@else.example",
-            None,
-            "250",
-        ),
-        (
-            "client does not use TLS",
-            "forced",
-            "carol@forced.example",
-            None,
-            "530",
-        ),
-        (
-            "partner without a certificate",
-            "forced, by name",
-            "dave@partner.example",
-            Some(plain()?),
-            "550",
-        ),
-        (
-            "partner's certificate of another name",
-            "forced, by name",
-            "dave@partner.example",
-            Some(stage.authority.client(Some(&stranger))?),
-            "550",
-        ),
-        (
-            "partner's certificate of the right name",
-            "forced, by name",
-            "dave@partner.example",
-            Some(stage.authority.client(Some(&stage.partner))?),
-            "250",
-        ),
-    ];
     let mut results = Vec::new();
-    for (at, (title, policy, from, tls, promised)) in cases.into_iter().enumerate() {
+    for (at, case) in INCOMING.iter().enumerate() {
+        let tls = match case.client {
+            DemoClient::NoTls => None,
+            DemoClient::NoCertificate => Some(stage.authority.client(None)?),
+            DemoClient::OtherName => Some(stage.authority.client(Some(&stranger))?),
+            DemoClient::RightName => Some(stage.authority.client(Some(&stage.partner))?),
+        };
         let encrypted = tls.is_some();
         let to = format!("inbox{at}@our.example");
-        let submission = submit(stage.relay, tls, from, &[&to], title).await?;
-        let mut kept = submission.reply.starts_with(promised) && submission.offered;
-        kept &= submission.version.is_some() == encrypted;
-        let received = || stage.mailboxes.log().messages;
+        let submission = submit(stage.relay, tls, case.sender, &[&to], case.title).await?;
         if submission.is_accepted() {
             stage.attempts.wait_for(&to).await?;
-            let protocol = if encrypted { "ESMTPS" } else { "ESMTP" };
-            // The Received field has the protocol after "with".
-            let has_protocol = |text: &str| {
-                text.split_whitespace()
-                    .skip_while(|word| *word != "with")
-                    .nth(1)
-                    == Some(protocol)
-            };
-            kept &= received()
-                .iter()
-                .filter(|(text, _)| text.contains(&to) && has_protocol(text))
-                .count()
-                == 1;
-        } else {
-            kept &= !received().iter().any(|(text, _)| text.contains(&to));
         }
+        let kept = submission.reply.starts_with(case.promise)
+            && submission.offered
+            && submission.version.is_some() == encrypted
+            && has_arrived_as_replied(&submission, &to, &stage.mailboxes.log());
         results.push(CaseResult {
             group: "Incoming",
-            peer: title,
-            policy: policy.to_owned(),
+            peer: case.title,
+            policy: case.policy.to_owned(),
             fate: MessageFate::Incoming(submission),
             kept,
         });
     }
     Ok(results)
+}
+
+/// Returns true if the mailbox server has a message that was accepted, once and with the protocol of its session, and
+/// none that was rejected.
+fn has_arrived_as_replied(submission: &Submission, to: &str, mailboxes: &PeerLog) -> bool {
+    let mut received = mailboxes
+        .messages
+        .iter()
+        .filter(|(text, _)| text.contains(to));
+    if !submission.is_accepted() {
+        return received.next().is_none();
+    }
+    let protocol = if submission.version.is_some() {
+        "ESMTPS"
+    } else {
+        "ESMTP"
+    };
+    // The Received field has the protocol after "with".
+    let has_protocol = |text: &str| {
+        text.split_whitespace()
+            .skip_while(|word| *word != "with")
+            .nth(1)
+            == Some(protocol)
+    };
+    received.filter(|(text, _)| has_protocol(text)).count() == 1
 }
 
 /// Plays one message to three domains, twice: the second time with STARTTLS stripped before
@@ -180,64 +152,51 @@ async fn play_mixture(stage: &DemoStage) -> Result<Vec<CaseResult>, DemoError> {
         let all: Vec<&str> = to.iter().map(String::as_str).collect();
         submit(stage.relay, None, SENDER, &all, run).await?;
         let [a, b, c] = &to;
-        let (a, b, c) = (
-            stage.attempts.wait_for(a).await?,
-            stage.attempts.wait_for(b).await?,
-            stage.attempts.wait_for(c).await?,
-        );
-        let has_arrived = |log: PeerLog, encrypted: bool| {
-            let is_expected = |(text, over_tls): &&(String, bool)| {
-                text.contains(&format!("Subject: {run}\n")) && *over_tls == encrypted
-            };
-            log.messages.iter().filter(is_expected).count() == 1
-        };
-        let log_c = stage.domain_c.log();
-        let kept_c = if stripped {
-            // The peer has received only the first run's message, and no MAIL FROM in the clear.
-            matches!(&c.end, AttemptEnd::Deferred { status, .. } if status == "4.7.4")
-                && log_c.messages.len() == 1
-                && log_c.mail_from.len() == 1
-        } else {
-            matches!(
-                &c.end,
-                AttemptEnd::Tls {
-                    authentication: Authentication::Verified(_),
-                    ..
-                }
-            ) && has_arrived(log_c, true)
-        };
+        let a = stage.attempts.wait_for(a).await?;
+        let b = stage.attempts.wait_for(b).await?;
+        let c = stage.attempts.wait_for(c).await?;
         let kept_a = matches!(a.end, AttemptEnd::Clear(NoTls::NotOffered))
-            && has_arrived(stage.domain_a.log(), false);
-        let kept_b =
-            matches!(b.end, AttemptEnd::Tls { .. }) && has_arrived(stage.domain_b.log(), true);
-        results.push(CaseResult::outgoing(
-            title,
-            "domain-a.com: has no TLS",
-            "opportunistic",
-            a,
-            kept_a,
-        ));
-        results.push(CaseResult::outgoing(
-            title,
-            "domain-b.com: offers TLS",
-            "opportunistic",
-            b,
-            kept_b,
-        ));
+            && has_message(&stage.domain_a.log(), run, false);
+        let kept_b = matches!(b.end, AttemptEnd::Tls { .. })
+            && has_message(&stage.domain_b.log(), run, true);
+        let kept_c = is_kept_by_c(&c.end, &stage.domain_c.log(), run, stripped);
         let peer_c = if stripped {
             "domain-c.com: STARTTLS is missing"
         } else {
             "domain-c.com: offers TLS"
         };
-        results.push(CaseResult::outgoing(
-            title,
-            peer_c,
-            "forced, by name",
-            c,
-            kept_c,
-        ));
+        for (peer, policy, record, kept) in [
+            ("domain-a.com: has no TLS", "opportunistic", a, kept_a),
+            ("domain-b.com: offers TLS", "opportunistic", b, kept_b),
+            (peer_c, "forced, by name", c, kept_c),
+        ] {
+            results.push(CaseResult::outgoing(title, peer, policy, record, kept));
+        }
     }
     Ok(results)
+}
+
+/// Returns true if the peer has received the message of a run once, with or without TLS.
+fn has_message(log: &PeerLog, run: &str, encrypted: bool) -> bool {
+    let is_expected = |(text, over_tls): &&(String, bool)| {
+        text.contains(&format!("Subject: {run}\n")) && *over_tls == encrypted
+    };
+    log.messages.iter().filter(is_expected).count() == 1
+}
+
+/// Returns true if domain-c.com, whose connector verifies its name, has the message of a run only over TLS.
+fn is_kept_by_c(end: &AttemptEnd, log: &PeerLog, run: &str, stripped: bool) -> bool {
+    match end {
+        // The peer has received only the first run's message, and no MAIL FROM in the clear.
+        AttemptEnd::Deferred { status, .. } => {
+            stripped && status == "4.7.4" && log.messages.len() == 1 && log.mail_from.len() == 1
+        }
+        AttemptEnd::Tls {
+            authentication: Authentication::Verified(_),
+            ..
+        } => !stripped && has_message(log, run, true),
+        _ => false,
+    }
 }
 
 /// Plays a delivery to each domain that publishes a policy.

@@ -9,9 +9,9 @@ use super::words::{self, listed};
 use crate::cli::connector_name;
 use crate::cli::format::count;
 use crate::config::{
-    AdminHttp, AdminSocket, Config, DnsConfig, Dnssec, EvidencePath, Limits, ListenerConfig,
-    ListenerTls, LogFormat, QueueConfig, SendReports, Timeouts, TrustAnchor, WarnAfter,
-    write_duration, write_size,
+    AdminHttp, AdminSocket, ClientLimits, Config, DnsConfig, Dnssec, EvidencePath, Limits,
+    ListenerConfig, ListenerTls, LogFormat, QueueConfig, SendReports, Timeouts, TrustAnchor,
+    WarnAfter, write_duration, write_size,
 };
 use crate::net::tls_io::IdentitySummary;
 use crate::policy::tls::TlsVersion;
@@ -213,31 +213,8 @@ fn limits(limits: &Limits) -> String {
             format!("{received} Received fields"),
         ],
     );
-    block.parts(
-        "sessions",
-        &[
-            format!("{} at the same time", clients.connections),
-            format!("{} of one client", clients.connections_per_client),
-            format!("{} of one network", clients.connections_per_network),
-            format!(
-                "{} reserved for [relay] networks",
-                clients.connections_reserved
-            ),
-            format!("421 after {}", count(*errors, "bad command")),
-        ],
-    );
-    block.parts(
-        "per minute",
-        &[
-            format!(
-                "{} of one client",
-                count(clients.connections_per_minute, "connection")
-            ),
-            count(clients.messages_per_minute, "message"),
-            count(clients.recipients_per_minute, "recipient"),
-            count(clients.handshakes_per_minute, "TLS handshake"),
-        ],
-    );
+    block.parts("sessions", &sessions(clients, *errors));
+    block.parts("per minute", &rates(clients));
     block.parts(
         "memory",
         &[
@@ -266,6 +243,29 @@ fn limits(limits: &Limits) -> String {
         ],
     );
     block.end()
+}
+
+fn sessions(clients: &ClientLimits, errors: u32) -> [String; 5] {
+    [
+        format!("{} at the same time", clients.connections),
+        format!("{} of one client", clients.connections_per_client),
+        format!("{} of one network", clients.connections_per_network),
+        format!(
+            "{} reserved for [relay] networks",
+            clients.connections_reserved
+        ),
+        format!("421 after {}", count(errors, "bad command")),
+    ]
+}
+
+fn rates(clients: &ClientLimits) -> [String; 4] {
+    let connections = count(clients.connections_per_minute, "connection");
+    [
+        format!("{connections} of one client"),
+        count(clients.messages_per_minute, "message"),
+        count(clients.recipients_per_minute, "recipient"),
+        count(clients.handshakes_per_minute, "TLS handshake"),
+    ]
 }
 
 fn timeouts(timeouts: &Timeouts) -> String {
