@@ -109,13 +109,14 @@ impl PageSections {
             ("status", "") => Some(Self::new(
                 exit(
                     "The state is shown.",
-                    "No daemon answers, or the output cannot be written.",
+                    "Nothing is known of the domain, no daemon answers, or the output cannot be written.",
                 ),
                 &[CONFIG, SOCKET],
                 &[
                     "gatepost-queue(1)",
                     "gatepost-explain(1)",
                     "gatepost-probe(1)",
+                    "gatepost-history(1)",
                     "journalctl(1)",
                 ],
             )),
