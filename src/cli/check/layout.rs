@@ -23,8 +23,8 @@ pub(super) fn add_parts<T: AsRef<str>>(
             ""
         };
         let part = format!("{}{end}", part.as_ref());
-        let room = WIDTH.saturating_sub(indent);
-        let pieces = if part.chars().count() > room {
+        let columns = WIDTH.saturating_sub(indent);
+        let pieces = if part.chars().count() > columns {
             part.split(' ').collect()
         } else {
             vec![part.as_str()]
