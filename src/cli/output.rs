@@ -1,5 +1,5 @@
-//! What a command writes: its answer to standard output, and errors of a configuration to standard
-//! error.
+//! The output of a command: its answer on standard output, and errors of a configuration on
+//! standard error.
 
 use std::io::{self, ErrorKind, Write as _};
 use std::path::Path;

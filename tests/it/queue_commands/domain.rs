@@ -208,7 +208,7 @@ fn a_domain_that_lost_its_tls_is_shown_with_its_memory_and_the_report_to_the_sen
     );
 }
 
-/// What is held is released by the advised command, and a bounce is named with its report.
+/// Held mail is released by the advised command, and a bounce is named with its report.
 #[test]
 fn held_and_bounced_mail_is_named_with_what_its_sender_got() {
     let sink = Sink::anywhere();

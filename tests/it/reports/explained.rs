@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::support::operated::{Relay, Sink, json, out};
 
 /// The downgrade memory refuses mail to a server that accepted TLS before: the sender reads until
-/// when, on whose side the cause is, and what to do, without a word of our trade.
+/// when, on whose side the cause is, and what to do, in everyday terms.
 #[test]
 fn a_lost_encryption_is_explained_with_its_date() {
     let sink = Sink::anywhere();
