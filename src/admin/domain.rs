@@ -124,7 +124,7 @@ async fn domain_queue(
                     part,
                     until,
                     reason,
-                })
+                });
             }
         }
     }

@@ -123,7 +123,7 @@ impl Screen {
         match next {
             Some(next) => self.line("next attempt", &time_and_wait(*next, self.now)),
             None if *waiting > 0 => {
-                self.line("next attempt", "now, or as soon as a connection is free")
+                self.line("next attempt", "now, or as soon as a connection is free");
             }
             None => {}
         }
@@ -197,9 +197,13 @@ impl Screen {
             .last_attempt
             .as_ref()
             .filter(|last| last.outcome == "bounced");
-        parts.extend(bounced.map(|last| match last.reported {
-            true => "the sender of the bounced message got a failure report".to_owned(),
-            false => "the sender of the bounced message wanted no report".to_owned(),
+        parts.extend(bounced.map(|last| {
+            let report = if last.reported {
+                "got a failure report"
+            } else {
+                "wanted no report"
+            };
+            format!("the sender of the bounced message {report}")
         }));
         if !parts.is_empty() {
             self.line("senders", &parts.join("; "));
