@@ -8,35 +8,38 @@ const QUEUE: &str = "[queue]\nretry = [\"200ms\"]\nexpire = \"4s\"\nwarn_after =
 /// Whoever stands behind such a recipient, or before it, is delivered by the attempt that follows.
 #[tokio::test]
 async fn a_recipient_that_ends_every_session_keeps_nobody_else_from_delivery() {
-    for keywords in [&["PIPELINING"][..], &[]] {
-        for answer in ["421 4.7.0 not for this one", ""] {
-            let odd = peer(keywords, &[("RCPT TO:<b@", answer)]).await;
-            let world = World::start(QUEUE, &[connector("odd.example", odd.address, "")]).await;
-            let to = ["<a@odd.example>", "<b@odd.example>", "<c@odd.example>"];
-            world.sends("<alice@sender.example>", &to, CONTENT).await;
-            let report = world.the_report().await;
-            let fields = report.only("b@odd.example", "failed", "5.4.7");
-            assert_eq!(
-                fields.get("Diagnostic-Code").starts_with("smtp; 421 4.7.0"),
-                !answer.is_empty(),
-                "{fields:?}"
+    let of = |keywords: &'static [&'static str]| {
+        ["421 4.7.0 not for this one", ""].map(|answer| (keywords, answer))
+    };
+    let cases = [of(&["PIPELINING"]), of(&[])].concat();
+    let each = cases.into_iter().map(async |(keywords, answer)| {
+        let odd = peer(keywords, &[("RCPT TO:<b@", answer)]).await;
+        let world = World::start(QUEUE, &[connector("odd.example", odd.address, "")]).await;
+        let to = ["<a@odd.example>", "<b@odd.example>", "<c@odd.example>"];
+        world.sends("<alice@sender.example>", &to, CONTENT).await;
+        let report = world.the_report().await;
+        let fields = report.only("b@odd.example", "failed", "5.4.7");
+        assert_eq!(
+            fields.get("Diagnostic-Code").starts_with("smtp; 421 4.7.0"),
+            !answer.is_empty(),
+            "{fields:?}"
+        );
+        let heard = odd.heard();
+        let ends: Vec<_> = heard
+            .iter()
+            .filter(|heard| !heard.messages.is_empty())
+            .collect();
+        assert_eq!(ends.len(), 1, "{keywords:?}, {answer:?}: {heard:?}");
+        for name in ["RCPT TO:<a@", "RCPT TO:<c@"] {
+            let asked = heard.iter().filter(|heard| heard.has(name)).count();
+            assert!(
+                (1..=2).contains(&asked) && ends[0].has(name),
+                "{name}: {heard:?}"
             );
-            let heard = odd.heard();
-            let ends: Vec<_> = heard
-                .iter()
-                .filter(|heard| !heard.messages.is_empty())
-                .collect();
-            assert_eq!(ends.len(), 1, "{keywords:?}, {answer:?}: {heard:?}");
-            for name in ["RCPT TO:<a@", "RCPT TO:<c@"] {
-                let asked = heard.iter().filter(|heard| heard.has(name)).count();
-                assert!(
-                    (1..=2).contains(&asked) && ends[0].has(name),
-                    "{name}: {heard:?}"
-                );
-            }
-            world.ends().await;
         }
-    }
+        world.ends().await;
+    });
+    futures_util::future::join_all(each).await;
 }
 
 /// A host that ends each session at its second recipient, whoever that is, has them one by one.

@@ -1,4 +1,4 @@
-//! What the hosts have seen, in their own words: it is held against what the daemon says of itself.
+//! What the hosts have seen: it is compared with what the daemon says of itself.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -40,13 +40,13 @@ pub(crate) struct Named {
 pub(crate) enum Answer {
     /// Not at all, or by half: the message may come again.
     Lost,
-    /// With the whole of a 250, at this time.
+    /// With a complete 250, at this time.
     Taken(Instant),
     /// With an error: the host does not have the message.
     Refused,
 }
 
-/// A whole message for one recipient.
+/// A complete message for one recipient.
 #[derive(Debug, Clone)]
 pub(crate) struct Arrival {
     pub(crate) session: Arc<Session>,
@@ -88,7 +88,7 @@ impl Ledger {
 }
 
 impl Reported {
-    /// What a report tells: a group of fields for each recipient (RFC 3464 §2.3).
+    /// The recipients of a report: a group of fields for each (RFC 3464 §2.3).
     pub(crate) fn read(content: &[u8], at: Instant) -> Vec<Self> {
         let text = String::from_utf8_lossy(content);
         let mut reported: Vec<Self> = Vec::new();

@@ -1,4 +1,4 @@
-//! The daemon whole, against a world that delays, cuts, lies and dies by a seed.
+//! The complete daemon, against a world that delays, cuts, lies and dies by a seed.
 //!
 //! - [`world`]: destinations, policies and what is wrong with each; [`script`]: what a host does on
 //!   one connection.
@@ -6,7 +6,7 @@
 //! - [`mail`]: what is sent. [`ledger`]: what the hosts have seen.
 //! - [`play`]: clients send; the daemon is killed, stopped and stalled; its disk fills up and its
 //!   clock jumps.
-//! - [`verdict`]: what must be true afterwards, by the word of clients and hosts alone. [`proof`]
+//! - [`verdict`]: what must be true afterwards, by what clients and hosts saw alone. [`proof`]
 //!   shows that each promise that is broken is found out.
 //!
 //! The tests that play it are in [`super::bad_world`]. `docs/simulation.md` says more.

@@ -31,6 +31,8 @@ pub(crate) struct Extent {
     pub(crate) clients: usize,
     /// What happens to the daemon while clients send, and afterwards.
     pub(crate) events: (usize, usize),
+    /// `[queue] expire`. A world lasts about ten seconds longer.
+    pub(crate) expire: Duration,
     /// The disk may fill up and the clock may jump, where that can be done.
     pub(crate) disk_and_clock: bool,
 }
@@ -41,6 +43,7 @@ impl Extent {
         destinations: 30,
         clients: 4,
         events: (3, 2),
+        expire: Duration::from_secs(10),
         disk_and_clock: false,
     };
     pub(crate) const LARGE: Self = Self {
@@ -48,12 +51,11 @@ impl Extent {
         destinations: 60,
         clients: 8,
         events: (8, 3),
+        expire: Duration::from_secs(25),
         disk_and_clock: true,
     };
 }
 
-/// `[queue] expire`.
-pub(crate) const EXPIRE: Duration = Duration::from_secs(25);
 /// `[timeouts] final_reply`: an answer that takes longer counts as lost.
 pub(crate) const FINAL_REPLY: Duration = Duration::from_secs(6);
 /// How long the rest may take when all has happened: the last message expires, is tried once more,
@@ -182,7 +184,7 @@ fn shortened(faults: &[String]) -> String {
     kinds.iter().map(some).collect::<Vec<_>>().join("\n")
 }
 
-/// The digest that a TLSA record has of a whole certificate.
+/// The digest that a TLSA record has of a complete certificate.
 fn digest(certificate: &[u8]) -> String {
     data_encoding::HEXLOWER
         .encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, certificate).as_ref())
@@ -220,7 +222,7 @@ impl Stage {
              [timeouts]\nconnect = \"2s\"\nreply = \"3s\"\nhandshake = \"3s\"\ndata_block = \"3s\"\nfinal_reply = \"{}s\"\n\
              drain = \"2s\"\n[log]\nformat = \"text\"\n{connectors}",
             resolver.address,
-            EXPIRE.as_secs(),
+            extent.expire.as_secs(),
             FINAL_REPLY.as_secs(),
         );
         Self {
@@ -347,6 +349,7 @@ impl Stage {
         let (lives, pauses) = (locked(&self.lives).clone(), locked(&self.pauses).clone());
         Ok(Played {
             world: world.clone(),
+            expire: self.extent.expire,
             sent,
             seen,
             lives,

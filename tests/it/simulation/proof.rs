@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 use gatepost::storage::evidence::DeliveryRecord;
 
 use super::ledger::{Answer, Arrival, Named, Reported, Seen, Session, Tls};
-use super::play::EXPIRE;
 use super::seed::Seed;
 use super::verdict::{Left, Life, Played, Sent};
 use super::world::{Health, Policy, Shown, World};
 use crate::support::client::Verdict;
 
 const TO: &str = "m1@d0.example";
+const EXPIRE: Duration = Duration::from_secs(25);
 
 /// One message, which was delivered as its policy wants. The world has one destination, which is
 /// healthy and wants a verified name.
@@ -55,6 +55,7 @@ fn kept() -> Played {
     let record = record(&world);
     Played {
         world,
+        expire: EXPIRE,
         sent: vec![sent],
         seen: Seen {
             named: vec![Named {

@@ -8,15 +8,12 @@ use gatepost::storage::evidence::{DeliveryRecord, RecordedAssurance, RecordedOut
 
 use super::ledger::{Answer, Arrival, Reported, Seen, Session};
 use super::mail::is_relaxed;
-use super::play::{EXPIRE, FINAL_REPLY};
+use super::play::FINAL_REPLY;
 use super::world::{Destination, Policy, Shown, World};
 use crate::support::client::Verdict;
 
 /// How long before a kill an answer may have come that the daemon did not write down any more.
 const UNWRITTEN: Duration = Duration::from_secs(3);
-/// Mail for healthy destinations arrives within half of the time that sick ones keep theirs
-/// waiting.
-const HEALTHY_WAIT: Duration = Duration::from_millis(12_500);
 
 /// A message as its client knows it.
 #[derive(Debug, Clone)]
@@ -57,6 +54,8 @@ pub(crate) struct Left {
 #[derive(Debug, Clone)]
 pub(crate) struct Played {
     pub(crate) world: World,
+    /// `[queue] expire`. Mail for healthy destinations arrives within half of it.
+    pub(crate) expire: Duration,
     pub(crate) sent: Vec<Sent>,
     pub(crate) seen: Seen,
     pub(crate) lives: Vec<Life>,
@@ -388,7 +387,7 @@ impl Played {
         faults
     }
 
-    /// Whether a record tells of this session.
+    /// Returns true if a record is of this session.
     fn agrees(&self, record: &DeliveryRecord, session: &Session) -> bool {
         let address = self.world.sites[session.site].address.to_string();
         let is_there = record
@@ -433,7 +432,7 @@ impl Played {
     fn waited(&self, index: &Index<'_>) -> Vec<String> {
         let late = self
             .latencies(index)
-            .filter(|(_, wait)| *wait > HEALTHY_WAIT);
+            .filter(|(_, wait)| *wait > self.expire / 2);
         late.map(|(to, wait)| {
             format!(
                 "LATE: {to} is healthy and waited {:.1} s",
@@ -469,7 +468,7 @@ impl Played {
             let waited = report.at.saturating_duration_since(sent.began);
             let may = destination.may_reject
                 || (!destination.is_healthy && destination.on_failure == "bounce");
-            if destination.is_healthy || (!may && waited + Duration::from_secs(2) < EXPIRE) {
+            if destination.is_healthy || (!may && waited + Duration::from_secs(2) < self.expire) {
                 let what = format!("{} after {:.1} s", report.status, waited.as_secs_f64());
                 faults.push(format!("BOUNCED: {to} with {what}, and {destination:?}"));
             }
@@ -489,7 +488,7 @@ impl Played {
         faults
     }
 
-    /// Nothing arrives that was not accepted, or that is not whole.
+    /// Nothing arrives that was not accepted, or that is incomplete.
     fn invented(&self, index: &Index<'_>) -> Vec<String> {
         let mut faults = Vec::new();
         for sent in &self.sent {

@@ -296,7 +296,7 @@ fn a_new_relay_raises_no_alarm() {
 fn the_window_is_bounded() {
     let mut bench = quiet(0);
     bench.memory = DowngradeMemory::new(100);
-    for number in 0..12_000_i64 {
+    for number in 0..6_000_i64 {
         let issuer = format!("CN=host{number}");
         bench.record_each(
             number..number + 1,
@@ -306,7 +306,7 @@ fn the_window_is_bounded() {
         );
     }
     assert!(bench.watch.contacts.len() <= CONTACTS_MAX);
-    for number in 0..120_000_i64 {
+    for number in 0..60_000_i64 {
         bench
             .watch
             .add_known_issuer(TlsLevel::Tls, &format!("CN=other{number}"), START + number);
@@ -318,7 +318,7 @@ fn the_window_is_bounded() {
 fn issuers_are_counted_separately() {
     let mut bench = AlarmBench::new();
     for (when, at) in [("old", START - DAY), ("new", START)] {
-        for number in 0..1000 {
+        for number in 0..250 {
             bench.record_each(
                 number..number + 1,
                 TlsLevel::Tls,
@@ -335,7 +335,7 @@ fn issuers_are_counted_separately() {
         .filter(|contact| matches!(contact.state, ContactState::NewIssuer(_)))
         .count();
     assert_eq!(
-        news, 1000,
+        news, 250,
         "each is news, and so the window is evaluated for each"
     );
 }
