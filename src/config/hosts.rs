@@ -94,6 +94,7 @@ pub(super) fn domain_pattern(
 }
 
 /// Reads a name in a certificate: `mail.example.org` or `*.example.org`.
+// Rule: RFC 9525 §6.1.1, §7.1.
 pub(super) fn name_pattern(
     value: &TomlValue<'_>,
     faults: &mut FaultList<'_>,

@@ -255,6 +255,7 @@ pub struct Limits {
 }
 
 /// The `[timeouts]` table. Each limits a whole step (RFC 5321 §4.5.3.2).
+// Rule: RFC 5321 §4.5.3.2.1, §4.5.3.2.2, §4.5.3.2.3, §4.5.3.2.4, §4.5.3.2.5, §4.5.3.2.6.
 #[derive(Debug, Clone, Copy)]
 pub struct Timeouts {
     /// Inbound: the next complete command line.

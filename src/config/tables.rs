@@ -33,6 +33,7 @@ const MINUTE: u64 = 60;
 const HOUR: u64 = 60 * MINUTE;
 const DAY: u64 = 24 * HOUR;
 
+// Rule: RFC 5321 §4.5.4.1.
 pub(super) fn queue(mut table: TableReader<'_>, faults: &mut FaultList<'_>) -> QueueConfig {
     let retry = table.read(faults, "retry", |value, faults| {
         full_list(
@@ -103,6 +104,7 @@ fn warn_after(value: &TomlValue<'_>, faults: &mut FaultList<'_>) -> Option<WarnA
     }
 }
 
+// Rule: RFC 5321 §4.5.3.1, §4.5.3.1.7, §4.5.3.1.8, §6.3.
 pub(super) fn limits(mut table: TableReader<'_>, faults: &mut FaultList<'_>) -> Limits {
     let mut number = |faults: &mut FaultList<'_>, key| {
         table.read(

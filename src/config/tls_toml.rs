@@ -149,6 +149,7 @@ pub(super) fn identity(
 }
 
 /// A `[[listener]]` table, as written.
+// Rule: RFC 3207 §4.
 pub(super) struct ListenerToml {
     pub(super) location: Location,
     pub(super) name: Field<String>,

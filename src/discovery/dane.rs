@@ -72,6 +72,7 @@ pub async fn look_up(query: &HopQuery<'_>) -> Result<DaneFinding, Failure> {
 
 /// Returns the names whose TLSA records apply, best first (RFC 7672 §2.2.2): the target of the
 /// alias if the whole chain is secure, then the host name itself if its own zone is signed.
+// Rule: RFC 7672 §2.2.3.
 fn bases(host: &Domain, chain: &CnameChain) -> Vec<Domain> {
     let expanded = chain
         .domain()
@@ -80,6 +81,7 @@ fn bases(host: &Domain, chain: &CnameChain) -> Vec<Domain> {
     expanded.into_iter().chain(original).collect()
 }
 
+// Rule: RFC 7672 §2.2, §2.2.2.
 fn insecurity(chain: &CnameChain) -> String {
     match chain.security {
         Security::Insecure(why) => why.to_string(),
@@ -122,6 +124,7 @@ fn names(query: &HopQuery<'_>, host: &Domain, base: &Domain) -> Vec<NamePattern>
     unique
 }
 
+// Rule: RFC 7672 §2.1.2.
 fn lookup_failure(name: &str, fault: &LookupError) -> Failure {
     let text = format!(
         "the TLSA lookup for {name} failed, and a host whose TLSA records are not known is not used (RFC 7672): {fault}"
@@ -130,6 +133,7 @@ fn lookup_failure(name: &str, fault: &LookupError) -> Failure {
 }
 
 /// Selects the usable records of a secure answer.
+// Rule: RFC 7672 §3.1.
 fn select_records(
     name: &str,
     records: &[TlsaRecord],
@@ -181,6 +185,7 @@ pub fn fuzzed(base: &Domain, records: &[TlsaRecord]) -> Result<Vec<Tlsa>, String
 /// Applies digest agility (RFC 7671 §9): of several digests with the same usage and selector only
 /// the strongest counts; full values always count. DANE-EE records come first, since they need no
 /// certificate path.
+// Rule: RFC 7672 §5.
 fn strongest_digests(records: &[Tlsa]) -> Vec<Tlsa> {
     let has_stronger = |record: &Tlsa| {
         record.matching == TlsaMatching::Sha256
@@ -228,6 +233,7 @@ impl fmt::Display for UnusableRecord {
     }
 }
 
+// Rule: RFC 7672 §3.1.
 fn check_record(record: &TlsaRecord) -> Result<Tlsa, UnusableRecord> {
     let usage = match record.usage {
         2 => TlsaUsage::TrustAnchor,

@@ -250,3 +250,35 @@ fn host_proof(query: &HopQuery<'_>) -> HostProof {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// RFC 8461 §3.4: a smart host's policy is its own; a subdomain does not have its parent's.
+    #[test]
+    fn a_smart_host_has_its_own_policy_and_an_address_has_none() {
+        let parse = |name: &str| Host::parse(name).expect(name);
+        let recipient = parse("sub.good.example");
+        let mx = HopOrigin::Mx { preference: 10 };
+        for (host, origin, domain) in [
+            ("mx.elsewhere.example", mx, Some("sub.good.example")),
+            (
+                "sub.good.example",
+                HopOrigin::ImplicitMx,
+                Some("sub.good.example"),
+            ),
+            ("smart.example", HopOrigin::SmartHost, Some("smart.example")),
+            ("[192.0.2.1]", HopOrigin::SmartHost, None),
+            ("[192.0.2.1]", HopOrigin::Literal, None),
+        ] {
+            let hop = Hop {
+                host: parse(host),
+                port: 25,
+                origin,
+            };
+            let found = policy_domain(&recipient, &hop).map(Domain::as_str);
+            assert_eq!(found, domain, "{host} {origin:?}");
+        }
+    }
+}

@@ -35,6 +35,7 @@ pub struct HopQuery<'a> {
 }
 
 /// Returns the reason why a publication need not be looked up, if there is one.
+// Rule: RFC 8689 §4.2.2.
 pub(super) fn reason_to_skip(
     query: &HopQuery<'_>,
     publication: Publication,

@@ -61,6 +61,7 @@ impl Hops {
 }
 
 /// The source of the hops of a destination.
+// Rule: RFC 5321 §5.1; RFC 7672 §2.2.2; RFC 8689 §4.2.1.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RouteBasis {
     /// MX records. The chain leads from the domain to the name that has them (RFC 7672 §2.2.1).
@@ -84,6 +85,7 @@ impl RouteBasis {
 }
 
 /// The addresses of a hop, with their security.
+// Rule: RFC 5321 §5.2.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Addresses {
     /// The addresses, with IPv6 and IPv4 alternating; never empty.
@@ -203,6 +205,7 @@ impl Router {
     /// A [`Failure`] of the destination: 5.1.10 for a null MX, 5.1.2 for a domain that does not
     /// exist, 5.4.6 if mail would loop back to us, 4.4.3 if DNS did not answer, 4.7.5 if the answer
     /// failed DNSSEC validation (RFC 7672 §2.2.1).
+    // Rule: RFC 5321 §5.1; RFC 7672 §2.1.2.
     pub async fn hops(&self, recipient: &Host, route: &Route) -> Result<Hops, Failure> {
         match (route, recipient) {
             (Route::SmartHosts(hosts), _) => {
@@ -231,6 +234,7 @@ impl Router {
         }
     }
 
+    // Rule: RFC 5321 §5.1.
     async fn mx_hops(&self, domain: &Domain, port: u16) -> Result<Hops, Failure> {
         let destination = Scope::Destination;
         let answer = self.dns.mx(domain).await.map_err(|fault| {
@@ -276,6 +280,7 @@ impl Router {
     /// # Errors
     /// A [`Failure`] of this hop. If the hop is the recipient domain itself and has no address, the
     /// failure is that of the destination: 5.4.4.
+    // Rule: RFC 5321 §5.1.
     pub async fn addresses(&self, hop: &Hop) -> Result<Addresses, Failure> {
         let at_port = |addresses: &[IpAddr], chain| {
             let addresses = addresses
@@ -318,6 +323,7 @@ impl Router {
 }
 
 /// Returns the enhanced status of a failed lookup.
+// Rule: RFC 5321 §5.1.
 fn lookup_status(fault: &LookupError) -> Status {
     match fault {
         LookupError::Bogus(_) => Status(7, 5),
@@ -352,6 +358,7 @@ fn mx_hosts(domain: &Domain, records: &[Mx]) -> Result<Vec<(u16, Domain)>, Failu
     }
 }
 
+// Rule: RFC 5321 §5.1.
 fn mail_loop(domain: &Domain) -> Failure {
     Failure::permanent(
         Scope::Destination,

@@ -336,6 +336,7 @@ pub enum NextStep {
 /// one is final for what it affects. A hop's own 5xx, such as its greeting, is about that host
 /// alone and never bounces mail by itself. Only the lack of REQUIRETLS at every hop does (RFC 8689
 /// §4.2.1).
+// Rule: RFC 5321 §4.2.1, §4.2.5; RFC 8461 §5.1; policy table (refused).
 #[must_use]
 pub fn decide(failure: &Failure, hops_left: bool, on_failure: OnFailure) -> NextStep {
     match (failure.scope, failure.persistence) {

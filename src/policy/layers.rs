@@ -69,6 +69,7 @@ pub enum MtaStsListing {
 }
 
 /// The proof that a host may receive mail for the domain.
+// Rule: RFC 8689 §4.2.1.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HostProof {
     /// The connector's route names the host.
@@ -85,6 +86,7 @@ pub enum HostProof {
 }
 
 /// A domain's entry in the downgrade memory.
+// Rule: policy table (layers).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MemoryFinding {
     /// The domain has never used TLS, or is not known.
@@ -97,6 +99,7 @@ pub enum MemoryFinding {
 }
 
 /// Joins all layers into the policy for one hop.
+// Rule: policy table (layers).
 #[must_use]
 pub fn outbound_policy(
     connector: &Connector,
@@ -152,6 +155,7 @@ pub fn outbound_policy(
 /// The proof for `verify = "dane"`: TLSA records of a host that is proven to be the domain's. An
 /// attacker who forges unsigned MX records could name a signed host of his own, with TLSA records
 /// for his certificate (RFC 7672 §2.2.1).
+// Rule: RFC 7672 §1.3.2, §2.2.
 fn mandatory_dane(facts: &HopFacts) -> Verify {
     let unsigned = match &facts.host_proof {
         HostProof::SmartHost | HostProof::Literal | HostProof::Secure => None,
@@ -169,6 +173,7 @@ fn mandatory_dane(facts: &HopFacts) -> Verify {
     }
 }
 
+// Rule: RFC 7672 §2.2; policy table (layers).
 fn dane(found: &DaneFinding) -> Option<Demand> {
     match found {
         DaneFinding::NotLookedUp(_) | DaneFinding::Absent(_) => None,
@@ -179,6 +184,7 @@ fn dane(found: &DaneFinding) -> Option<Demand> {
 
 /// The demand of MTA-STS. It yields to DANE where TLSA records are usable (RFC 8461 §2); unusable
 /// records authenticate no host.
+// Rule: RFC 8461 §5, §8.3; policy table (layers).
 fn mta_sts(facts: &HopFacts, hop: &Host) -> Option<Demand> {
     let listing = match (&facts.dane, &facts.mta_sts) {
         (DaneFinding::Usable(_), _) => return None,
@@ -199,6 +205,7 @@ fn mta_sts(facts: &HopFacts, hop: &Host) -> Option<Demand> {
     Some(Demand::new(Layer::MtaSts, verify))
 }
 
+// Rule: RFC 8461 §5.
 fn not_listed(host: &Domain, listed: &[NamePattern]) -> Verify {
     Verify::Impossible(Unmeetable::NotListed {
         host: host.clone(),
@@ -209,6 +216,7 @@ fn not_listed(host: &Domain, listed: &[NamePattern]) -> Verify {
 /// The proof for REQUIRETLS: a host that is proven to be the domain's and that proves its name (RFC
 /// 8689 §4.2.1). A host in the connector's route counts as proven, and may also prove one of the
 /// connector's `names`.
+// Rule: policy table (layers).
 fn require_tls(connector: &Connector, facts: &HopFacts, hop: &Host) -> Verify {
     let listed = matches!(
         facts.mta_sts,

@@ -55,6 +55,7 @@ pub struct RelayClient {
 }
 
 /// The reason why a recipient is rejected.
+// Rule: RFC 5321 §4.1.1.3.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum RelayDenied {
     /// The domain is not one of ours.
@@ -88,6 +89,7 @@ impl RelayDenied {
 ///
 /// # Errors
 /// [`RelayDenied`], which has the reply.
+// Rule: RFC 5321 §3.6.1.
 pub fn resolve_recipient(
     rules: RelayRules<'_>,
     client: RelayClient,

@@ -16,6 +16,7 @@ use idna::uts46::{AsciiDenyList, DnsLength, Hyphens, Uts46};
 /// The most octets in a path without its angle brackets (RFC 5321 §4.5.3.1.3). The local part may
 /// use all that the domain leaves: the 64 octets of §4.5.3.1.1 are too few for addresses that
 /// contain another (VERP, SRS).
+// Rule: RFC 5321 §4.5.3.1.1.
 const PATH_MAX: usize = 254;
 
 /// The reason why a text is not an address.
@@ -53,6 +54,7 @@ const NOT_IN_DOMAINS: AsciiDenyList = AsciiDenyList::new(true, "!\"#$%&'()*+,/:;
 /// A domain name as A-labels, in lower case, without a trailing dot (RFC 5890 §2.3.2.1).
 ///
 /// All spellings of one domain compare equal, because only this form is stored.
+// Rule: RFC 5321 §2.3.5, §4.1.2, §4.5.3.1.2; RFC 9525 §7.3.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Domain(Arc<str>);
 
@@ -300,6 +302,7 @@ fn is_atext(c: char) -> bool {
 }
 
 /// The sender in the envelope (RFC 5321 §3.3).
+// Rule: RFC 5321 §4.1.1.2.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum ReversePath {
     /// The null sender `<>`, of a report about another message; such mail never bounces (RFC 5321
@@ -401,6 +404,7 @@ impl fmt::Display for ForwardPath {
 }
 
 /// Removes a source route `@a,@b:` from the front of a path, after checking its syntax.
+// Rule: RFC 5321 §4.1.1.3.
 fn without_source_route(text: &str) -> Result<&str, AddressError> {
     if !text.starts_with('@') {
         return Ok(text);

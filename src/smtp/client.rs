@@ -69,6 +69,7 @@ impl fmt::Display for DialogueStage {
 }
 
 /// The violations of the protocol after which the connection must be closed.
+// Rule: RFC 5321 §4.2.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ProtocolViolation {
     /// The peer's bytes are not a reply.

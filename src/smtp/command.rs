@@ -29,6 +29,7 @@ const PROXY_V1: &[u8] = b"PROXY ";
 const PROXY_V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
 /// A command with its arguments.
+// Rule: RFC 5321 §4.5.1.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
     /// EHLO.
@@ -202,6 +203,7 @@ impl Command {
         Self::parse_any(line).map_err(|fault| escalate(fault, line))
     }
 
+    // Rule: RFC 3207 §4; RFC 5321 §2.4, §4.3.2.
     fn parse_any(line: &[u8]) -> Result<Self, CommandError> {
         let text = std::str::from_utf8(line).map_err(|_| CommandError::NotUtf8)?;
         // Trailing white space is tolerated (RFC 5321 §4.1.1).

@@ -158,6 +158,7 @@ pub fn header_fields(message: &[u8]) -> &[u8] {
 }
 
 /// Writes a report. `report` is the id of its message.
+// Rule: RFC 5321 §4.4.
 #[must_use]
 pub fn write(
     context: &ReportContext<'_>,
@@ -203,6 +204,7 @@ pub fn write(
 }
 
 /// Returns the envelope of a report.
+// Rule: RFC 5321 §4.4, §4.5.5; RFC 8689 §5.
 fn report_envelope(
     to: &Mailbox,
     tls: TlsRequirement,

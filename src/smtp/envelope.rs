@@ -337,6 +337,7 @@ pub struct ContentNeeds {
 }
 
 /// All data about a message except its content.
+// Rule: RFC 5321 §2.3.1.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Envelope {
     /// The sender, who gets failure reports.

@@ -22,6 +22,7 @@ const TEXT_MAX: usize = 8 * 1024;
 const SHORTENED_MAX: usize = 1024;
 
 /// The class of a reply: the first digit of both of its codes.
+// Rule: RFC 5321 §4.2, §4.3.2.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Severity {
     /// 2xx: the command succeeded.
@@ -92,6 +93,7 @@ impl fmt::Display for ReplyCode {
 pub struct Status(pub u16, pub u16);
 
 /// An enhanced status code, `class.subject.detail` (RFC 3463 §2).
+// Rule: RFC 5321 §4.2.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct EnhancedStatusCode {
     /// The class; never [`Severity::Intermediate`].
@@ -316,6 +318,7 @@ fn cut(line: &str, most: usize) -> Cow<'static, str> {
 }
 
 /// The reasons why a peer's bytes are not a reply.
+// Rule: RFC 5321 §4.2.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReplyError {
     /// The line does not begin with three digits and a space, hyphen or line end.
@@ -379,6 +382,7 @@ impl ReplyParser {
     }
 
     /// Parses one line. Returns the reply if the line is its last.
+    // Rule: RFC 5321 §4.2, §4.2.1.
     fn parse_line(&mut self, line: &[u8]) -> Result<Option<Reply>, ReplyError> {
         let text = String::from_utf8_lossy(line);
         let not_a_reply = || ReplyError::NotAReply(text.chars().take(200).collect());

@@ -173,6 +173,7 @@ impl Server {
 
     /// Takes the octets of one step from the front of `input` and returns their number with the
     /// step. Call it, with an empty `input` too, until it returns [`ServerStep::Read`].
+    // Rule: RFC 5321 §4.2.
     pub fn step<'a>(&mut self, input: &'a [u8]) -> (usize, ServerStep<'a>) {
         let mut used = 0;
         loop {
@@ -252,6 +253,7 @@ impl Server {
 
     /// Answers [`ServerStep::Commit`] once the message is durable. No other function makes this
     /// reply.
+    // Rule: RFC 5321 §4.1.1.4.
     pub fn accepted(&mut self, proof: &impl Durable) -> Reply {
         self.errors = 0;
         self.junk = 0;
@@ -295,6 +297,7 @@ impl Server {
     }
 
     /// Executes one line. `behind` holds the octets that the client has already sent after it.
+    // Rule: RFC 5321 §4.1.1.5, §4.1.1.9, §4.1.4.
     fn execute<'a>(&mut self, line: &[u8], behind: &[u8]) -> ServerStep<'a> {
         let parsed = Command::parse(line);
         if self.violates_pipelining(&parsed, behind) {
@@ -336,6 +339,7 @@ impl Server {
         }
     }
 
+    // Rule: RFC 5321 §4.1.1.1.
     fn hello_command<'a>(&mut self, name: ClientName, esmtp: bool) -> ServerStep<'a> {
         // EHLO and HELO end a transaction as RSET does (RFC 5321 §4.1.4).
         self.transaction = None;
@@ -347,6 +351,7 @@ impl Server {
         })
     }
 
+    // Rule: RFC 3207 §4, §4.2.
     fn starttls_command<'a>(&mut self, behind: &[u8]) -> ServerStep<'a> {
         match self.channel {
             Channel::Clear => self.reply(replies::not_implemented("STARTTLS")),
@@ -363,6 +368,7 @@ impl Server {
         }
     }
 
+    // Rule: RFC 5321 §4.1.1.1, §4.1.1.2; RFC 8689 §4.3.
     fn mail_command<'a>(&mut self, from: MailFrom) -> ServerStep<'a> {
         if self.helo.is_none() {
             return self.reply(replies::out_of_order("EHLO or HELO first"));
@@ -389,6 +395,7 @@ impl Server {
         self.channel == Channel::Tls && self.helo.as_ref().is_some_and(|helo| helo.esmtp)
     }
 
+    // Rule: RFC 5321 §4.1.1.3, §4.5.3.1.8.
     fn rcpt_command<'a>(&mut self, rcpt: RcptTo) -> ServerStep<'a> {
         let Some(OpenTransaction {
             progress: ContentProgress::Envelope,
@@ -428,6 +435,7 @@ impl Server {
     }
 
     /// Counts a junk command. Returns false if the limit is exceeded.
+    // Rule: RFC 5321 §4.1.1.5.
     fn count_junk(&mut self) -> bool {
         self.junk = self.junk.saturating_add(1);
         self.junk <= JUNK_MAX

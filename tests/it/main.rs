@@ -15,6 +15,7 @@ mod demo;
 mod dns;
 mod dnssec;
 mod dnssec_differential;
+mod documents;
 mod evidence;
 mod explain;
 mod handshake;

@@ -154,6 +154,7 @@ pub(super) fn complete(text: &[u8], defaults: &DefaultFields<'_>) -> CompletedMe
 }
 
 /// The header fields that are removed.
+// Rule: RFC 5321 §4.4.
 const REMOVED: [&str; 3] = ["bcc", "resent-bcc", "return-path"];
 /// The header fields whose addresses get our hostname if they have no domain.
 const ADDRESS_FIELDS: [&str; 10] = [

@@ -20,6 +20,7 @@ pub struct BestLevel {
 }
 
 /// The memory of one host of a domain.
+// Rule: RFC 3207 §6; RFC 7672 §1.3.2.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostHistory {
     /// The recipient domain.

@@ -12,11 +12,13 @@ use super::policy::{MtaStsMode, MtaStsPolicy};
 use crate::smtp::address::Domain;
 
 /// The maximum number of policies.
+// Rule: RFC 8461 §10.3.
 const POLICIES_MAX: usize = 10_000;
 /// The approximate maximum memory of all policies in octets. A policy normally takes some hundred
 /// octets; the largest are removed first, since only a hostile one is large.
 const WEIGHT_MAX: usize = 32 << 20;
 /// The maximum number of failures.
+// Rule: RFC 8461 §10.3.
 const FAILURES_MAX: usize = 10_000;
 
 /// The interval at which the record of a policy in use is checked.
@@ -78,6 +80,7 @@ pub(super) enum CacheLookup {
 }
 
 /// The policies and failures of all domains.
+// Rule: RFC 8461 §3.3, §8.1.
 #[derive(Debug, Default)]
 pub(super) struct PolicyCache {
     policies: HashMap<Domain, CachedPolicy>,

@@ -69,6 +69,7 @@ impl PublishedPolicy {
 }
 
 /// The result of checking whether the policy under which a delivery failed is still current.
+// Rule: RFC 8461 §5.1.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Recheck {
     /// The policy is current, so the failure stands.
@@ -80,6 +81,7 @@ pub enum Recheck {
 }
 
 /// The policies of all domains. There is one for the process; clones share its state.
+// Rule: RFC 8461 §3.
 #[derive(Clone)]
 pub struct MtaSts(Arc<MtaStsInner>);
 
@@ -104,6 +106,7 @@ impl fmt::Debug for MtaSts {
 }
 
 /// The purpose of a fetch.
+// Rule: RFC 8461 §5.1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum FetchPurpose {
     /// No policy is known for the domain.
@@ -427,6 +430,7 @@ impl MtaStsInner {
         policy
     }
 
+    // Rule: RFC 8461 §10.2.
     fn record_failure(&self, domain: &Domain, failure: MtaStsFailure) -> Arc<MtaStsFailure> {
         let failure = Arc::new(failure);
         match self.cache().fail(domain, &failure, (self.clock)()) {

@@ -18,6 +18,7 @@ const MAX_AGE_MAX: u32 = 31_557_600;
 const QUOTED: usize = 60;
 
 /// The mode of a policy: the treatment of mail when no MX host satisfies the policy.
+// Rule: RFC 8461 §3.2.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MtaStsMode {
     /// The mail must not be delivered.
@@ -85,6 +86,7 @@ pub enum PolicyFault {
 }
 
 /// The content of a policy.
+// Rule: RFC 8461 §3.2.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct PolicyTerms {
     pub(super) mode: MtaStsMode,
@@ -93,6 +95,7 @@ pub(super) struct PolicyTerms {
 }
 
 /// The value of an `mx` line.
+// Rule: RFC 8461 §3.2.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum MxLine {
     /// A host name, or "*." and a domain name.
@@ -221,6 +224,7 @@ fn quoted(text: &str) -> String {
 }
 
 /// A policy as fetched from a domain.
+// Rule: RFC 8461 §3.4.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MtaStsPolicy {
     pub(super) domain: Domain,

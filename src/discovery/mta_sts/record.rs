@@ -10,6 +10,7 @@ const ID_MAX: usize = 32;
 const NAME_MAX: usize = 32;
 
 /// The id of a policy. It changes with the policy.
+// Rule: RFC 8461 §3.1.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct PolicyId(Box<str>);
 
@@ -35,6 +36,7 @@ impl fmt::Display for PolicyId {
 }
 
 /// The fault in the MTA-STS records of a domain.
+// Rule: RFC 8461 §3.1.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RecordFault {
     /// There is more than one record, which counts as none.

@@ -21,6 +21,7 @@ impl MtaSts {
     /// Policies unused for 30 days are left to expire. A failed refresh is retried after 5 minutes,
     /// then after a pause that grows to an hour. Each failure is logged as a warning, unless the
     /// policy's mode is none.
+    // Rule: RFC 8461 §3.3, §10.2.
     pub async fn keep_fresh(&self) {
         let mut rounds = interval(ROUND);
         rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -264,6 +264,7 @@ impl Dns {
     ///
     /// # Errors
     /// [`LookupError`].
+    // Rule: RFC 8461 §3.1.
     pub async fn txt(&self, name: &str) -> Result<DnsAnswer<String>, LookupError> {
         self.lookup(name, RecordType::TXT, |data| match data {
             RData::TXT(text) => Some(String::from_utf8_lossy(&text.txt_data.concat()).into_owned()),
@@ -276,6 +277,7 @@ impl Dns {
     ///
     /// # Errors
     /// [`LookupError`].
+    // Rule: RFC 7672 §2.2.3.
     pub async fn tlsa(
         &self,
         port: u16,

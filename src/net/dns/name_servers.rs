@@ -19,6 +19,7 @@ use hickory_resolver::{NameServerPool, PoolContext, TlsConfig};
 use super::LookupError;
 
 /// The time limit of one attempt over all servers.
+// Rule: RFC 7672 §2.1.2.
 const TRY_TIMEOUT: Duration = Duration::from_secs(4);
 /// The maximum number of concurrent queries on one connection to a name server. The library fails
 /// lookups above it, so it is far above what deliveries need.

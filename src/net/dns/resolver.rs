@@ -32,6 +32,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(30);
 const KEYS_REFRESH: Duration = Duration::from_hours(1);
 
 /// The basis on which answers are trusted.
+// Rule: RFC 7672 §2.1.3.
 #[derive(Clone)]
 pub(super) enum TrustBasis {
     /// Signatures, validated from the keys of the root zone.
@@ -43,6 +44,7 @@ pub(super) enum TrustBasis {
 }
 
 /// The name servers and the result of the last probe. Clones share all of it.
+// Rule: RFC 7672 §2.1.1.
 #[derive(Clone)]
 pub(super) struct ResolverState(Arc<ResolverShared>);
 

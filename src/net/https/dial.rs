@@ -116,6 +116,7 @@ async fn look_up_addresses(
         .collect())
 }
 
+// Rule: RFC 8461 §3.3, §8.2.
 async fn open_session(
     dialer: &Dialer,
     url: &Url,

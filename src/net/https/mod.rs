@@ -192,6 +192,7 @@ impl HttpsRequest {
         }
     }
 
+    // Rule: RFC 8461 §3.3.
     async fn read_response(&self, answer: Response<Incoming>) -> Result<HttpsResponse, HttpsFault> {
         let status = answer.status();
         let is_success = match self {

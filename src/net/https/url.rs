@@ -32,6 +32,7 @@ pub enum UrlError {
 }
 
 /// The target of an HTTPS request (RFC 9110 §4.2.2).
+// Rule: RFC 8461 §3.3.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Url {
     host: Domain,

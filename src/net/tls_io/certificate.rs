@@ -50,6 +50,7 @@ pub(super) fn issuer_and_end(der: &CertificateDer<'_>) -> (String, Timestamp) {
 }
 
 /// Returns the well-formed DNS names (subjectAltName).
+// Rule: RFC 9525 §3, §6.3.
 pub(super) fn dns_names(der: &CertificateDer<'_>) -> Vec<NamePattern> {
     if let Ok(certificate) = EndEntityCert::try_from(der) {
         return certificate

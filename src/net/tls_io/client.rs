@@ -48,6 +48,7 @@ impl ClientTls {
     ///
     /// # Errors
     /// [`HandshakeError`].
+    // Rule: RFC 8461 §7.1.
     pub async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
         stream: S,

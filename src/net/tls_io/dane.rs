@@ -20,6 +20,7 @@ const ANCHORS_MAX: usize = 8;
 
 /// Returns the record that a certificate matches, or the reason why none does. DANE-EE comes first,
 /// because it needs no path.
+// Rule: RFC 7672 §3.1.1, §3.2.1.
 pub(super) fn find_match(
     set: &TlsaSet,
     leaf: &CertificateDer<'_>,
@@ -82,6 +83,7 @@ pub(super) fn find_match(
 /// The authorities that DANE-TA records name: those that the peer sent, and those that a record
 /// contains in full. The peer's own certificate may be its own authority (RFC 7671 §5.2.2 does not
 /// exclude it).
+// Rule: RFC 7672 §3.1.2.
 #[derive(Default)]
 struct NamedAuthorities<'a> {
     anchors: Vec<TrustAnchor<'static>>,
@@ -151,6 +153,7 @@ fn is_about(record: &Tlsa, certificate: &CertificateDer<'_>) -> bool {
     }
 }
 
+// Rule: RFC 7672 §3.1.2.
 fn matches(record: &Tlsa, octets: &[u8]) -> bool {
     match record.matching {
         TlsaMatching::Full => octets == record.data,

@@ -127,6 +127,7 @@ impl TlsIdentity {
     }
 
     /// Returns a warning if the certificate does not carry our host name.
+    // Rule: RFC 9525 §4.1.
     pub(super) fn warn_unless_named(&self, hostname: &Domain) -> Option<Fault> {
         let loaded = self.current.load();
         if covers(&loaded.names, &NamePattern::Exact(hostname.clone())) {

@@ -57,6 +57,7 @@ pub enum Role {
     Client,
 }
 
+// Rule: RFC 8461 §7.2.
 static FROM_1_2: [&SupportedProtocolVersion; 2] =
     [&rustls::version::TLS13, &rustls::version::TLS12];
 static FROM_1_3: [&SupportedProtocolVersion; 1] = [&rustls::version::TLS13];

@@ -142,6 +142,7 @@ impl ServerCertVerifier for RecordingVerifier {
 impl ClientCertVerifier for RecordingVerifier {
     /// A client without a certificate is accepted here; the connectors decide whether that is
     /// enough.
+    // Rule: RFC 3207 §4.1; policy table (inbound).
     fn client_auth_mandatory(&self) -> bool {
         false
     }

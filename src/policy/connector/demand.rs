@@ -42,6 +42,7 @@ pub(crate) fn outbound_demand(
 }
 
 /// The connector's exception, if it has not ended. It ends with its last day, in UTC.
+// Rule: RFC 7672 §9.1.
 #[must_use]
 pub fn exception(connector: &Connector, now: Timestamp) -> Option<&TlsException> {
     let today = now.to_zoned_datetime(TimeZone::UTC).date();
@@ -89,6 +90,7 @@ pub fn inbound_policy(connector: &Connector) -> TlsPolicy {
 
 /// Makes the policy of one direction. `verify = "dane"` adds no proof here: `layers` adds it, which
 /// knows the TLSA records.
+// Rule: RFC 7672 §6.
 fn floor(
     connector: &Connector,
     layer: Layer,

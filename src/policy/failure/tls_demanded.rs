@@ -6,6 +6,7 @@ use crate::smtp::reply::{Reply, Severity, Status};
 
 /// Returns the reason why the session is in the clear, if this permanent reply demands TLS that we
 /// would have used.
+// Rule: RFC 3207 §4.
 pub(super) fn reason<'a>(reply: &Reply, outcome: &'a TlsOutcome) -> Option<&'a NoTls> {
     let TlsOutcome::Clear(reason) = outcome else {
         return None;

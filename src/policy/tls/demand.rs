@@ -85,6 +85,7 @@ impl Demand {
 }
 
 /// The way in which a peer must prove its identity.
+// Rule: RFC 8689 §4.2.1.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verify {
     /// No proof: encryption is enough.

@@ -5,6 +5,7 @@ use super::{Handshake, TlsPolicy};
 
 /// The `ClientHello`s for one server: the first, and the second for a new connection if the server
 /// ends the handshake early.
+// Rule: policy table (broken handshake).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hellos {
     pub(super) usual: Hello,
@@ -78,6 +79,7 @@ impl Hellos {
 }
 
 /// The use of SNI in a handshake.
+// Rule: RFC 7672 §8.1; policy table (broken handshake).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SniUse {
     /// A certificate is demanded, so the server must know which host is asked for.

@@ -38,6 +38,7 @@ impl Clearance {
 
 /// The permission to connect to the same host again and send in the clear, because TLS failed and
 /// the connection can no longer be used.
+// Rule: policy table (broken handshake, octets before the handshake).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fallback(NoTls);
 
@@ -80,6 +81,8 @@ pub enum Verdict {
 /// the client, the connector's names when we are the server. They only fill the record where the
 /// policy itself demands no name. A policy is satisfied if every demand is; a refusal names the
 /// first that is not.
+// Rule: RFC 3207 §4.1.
+// Rule: policy table (STARTTLS rejected, no STARTTLS, trusted certificate, untrusted certificate).
 #[must_use]
 pub fn judge(policy: &TlsPolicy, outcome: TlsOutcome, reference: &[NamePattern]) -> Verdict {
     match (policy, outcome) {
@@ -121,6 +124,8 @@ pub fn unmeetable(policy: &TlsPolicy) -> Option<Refusal> {
     })
 }
 
+// Rule: RFC 3207 §6.
+// Rule: policy table (STARTTLS rejected, broken handshake, no STARTTLS, octets before the handshake).
 pub(super) fn judge_forced(
     demands: &Demands,
     outcome: TlsOutcome,
@@ -168,6 +173,7 @@ pub(crate) fn judge_each<'a>(
 }
 
 /// Checks one demand, and identifies the peer by it.
+// Rule: RFC 7672 §3.2; policy table (trusted certificate, untrusted certificate).
 pub(super) fn check_demand(
     demand: &Demand,
     outcome: &TlsOutcome,
@@ -231,6 +237,7 @@ pub(super) fn check_demand(
     }
 }
 
+// Rule: RFC 9525 §6.6; policy table (trusted certificate, untrusted certificate).
 pub(super) fn check_name(
     certificate: &CertificateFacts,
     chain: &Result<(), ChainFault>,
@@ -249,6 +256,7 @@ pub(super) fn check_name(
 }
 
 /// Identifies the peer by its certificate and the reference identifiers, where no demand does so.
+// Rule: policy table (untrusted certificate).
 pub(super) fn authenticate(facts: &TlsFacts, reference: &[NamePattern]) -> Authentication {
     let certificate = match &facts.certificate {
         PeerCertificate::Nothing => return Authentication::Anonymous,

@@ -7,6 +7,7 @@ use crate::smtp::address::{AddressError, Domain};
 
 /// A name that a certificate must carry: `mail.example.org`, or `*.example.org`, which accepts any
 /// name one label below and the wildcard name itself.
+// Rule: RFC 7672 §3.2.3; RFC 9525 §6.3; policy table (names).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum NamePattern {
     /// This host.
@@ -55,6 +56,7 @@ impl fmt::Display for NamePattern {
 }
 
 /// Lists at most five names, because a certificate may carry hundreds.
+// Rule: RFC 9525 §6.2, §7.5.
 pub(super) fn any_of(names: &[NamePattern]) -> String {
     let text = names
         .iter()

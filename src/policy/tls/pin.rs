@@ -14,6 +14,7 @@ const PREFIX: &str = "sha256:";
 
 /// The SHA-256 of a public key. It is written as `sha256:` and base64, and read in base64 or
 /// hexadecimal.
+// Rule: RFC 9525 §6.6.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Pin([u8; 32]);
 

@@ -38,6 +38,7 @@ impl TlsPolicy {
 
     /// Adds a demand. A policy can only become stricter, except that `Off` stays `Off`: the
     /// administrator has switched TLS off for the domain.
+    // Rule: policy table (layers).
     #[must_use]
     pub fn raised_by(self, demand: Demand) -> Self {
         match self {

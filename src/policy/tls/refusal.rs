@@ -7,6 +7,7 @@ use super::{Demand, Layer, NoTls, SessionTls};
 use crate::smtp::reply::Status;
 
 /// The judge's refusal: the demand, and the part of it that is unmet.
+// Rule: policy table (refused).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
     /// The first demand that is not satisfied.

@@ -32,6 +32,7 @@ const ACCEPT_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration:
 /// # Panics
 /// Panics if an accept loop panicked, so that the daemon ends instead of going on with a listener
 /// that accepts nothing.
+// Rule: RFC 5321 §4.5.4.2.
 pub async fn serve(
     inbound: Arc<Inbound>,
     name: String,

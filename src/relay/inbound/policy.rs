@@ -45,6 +45,7 @@ pub fn connector<'a>(
 ///
 /// # Errors
 /// Returns the reply to MAIL, which names the unmet demand and its remedy.
+// Rule: RFC 3207 §4.1.
 pub fn judge(
     connector: &Arc<Connector>,
     listener: &ListenerConfig,
@@ -105,6 +106,7 @@ fn identifies_client(connector: &Connector) -> bool {
 }
 
 /// Returns the reply for a refusal of the TLS judge.
+// Rule: policy table (inbound).
 fn refusal_reply(listener: &ListenerConfig, from: &ReversePath, refusal: &Refusal) -> Reply {
     let remedy = match &refusal.unmet {
         // 530 (RFC 3207 §4) would ask for STARTTLS, which this listener does not offer.
@@ -138,6 +140,7 @@ fn refusal_reply(listener: &ListenerConfig, from: &ReversePath, refusal: &Refusa
     ))
 }
 
+// Rule: policy table (inbound).
 fn reject(text: &str) -> Reply {
     let text: String = text
         .chars()

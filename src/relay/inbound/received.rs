@@ -13,6 +13,7 @@ use crate::smtp::envelope::{QueueId, Recipient};
 use crate::smtp::server::ClientHelo;
 
 /// The facts for a Received field.
+// Rule: RFC 5321 §4.4.
 pub(super) struct Received<'a> {
     pub(super) client: Option<&'a ClientHelo>,
     pub(super) address: IpAddr,
@@ -28,6 +29,7 @@ pub(super) struct Received<'a> {
 
 impl Received<'_> {
     /// Returns the folded field with its final CRLF.
+    // Rule: RFC 3207 §6; RFC 5321 §4.4.
     pub(super) fn field(&self) -> String {
         let name = self
             .client
@@ -47,6 +49,7 @@ impl Received<'_> {
         )
     }
 
+    // Rule: RFC 5321 §4.4.
     fn protocol(&self) -> &'static str {
         let esmtp = self.client.is_some_and(|client| client.esmtp);
         match (self.clearance.outcome(), esmtp, self.smtputf8) {
@@ -86,6 +89,7 @@ impl Received<'_> {
 
     /// Returns the `for` clause, only for a single recipient: several would learn of each other
     /// (RFC 5321 §7.2).
+    // Rule: RFC 5321 §4.4.
     fn recipient(&self) -> String {
         match self.recipients {
             [only] if only.mailbox.is_ascii() => format!("\r\n\tfor <{}>", only.mailbox),
@@ -95,6 +99,7 @@ impl Received<'_> {
 }
 
 /// Returns a time in the form of header fields (RFC 5322 §3.3).
+// Rule: RFC 5321 §4.4.
 pub(super) fn date(at: Timestamp) -> String {
     // Only years after 9999 have no such form.
     rfc2822::to_string(&at.to_zoned_datetime(TimeZone::UTC)).unwrap_or_else(|_| at.to_string())

@@ -150,6 +150,7 @@ impl ClientSession {
 
     /// Greets the client, or rejects one that has sent something before the greeting, and continues
     /// with commands.
+    // Rule: RFC 5321 §4.3.1.
     async fn greet<S: ClientStream>(&mut self, connection: &mut BufferedStream<S>) -> EndReason {
         match self.server.greet(connection.has_input()) {
             Ok(greeting) => {

@@ -14,6 +14,7 @@ const SCARCE: SessionTimeouts = SessionTimeouts {
 };
 
 /// The timeouts of a session's steps.
+// Rule: RFC 5321 §4.5.3.2.7.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct SessionTimeouts {
     /// The time for the next complete command line.

@@ -190,6 +190,7 @@ impl Cleared {
 
     /// Returns whether mail under `policy` may use this session too. The judge judges the session's
     /// own handshake again, unless the policy is the one it was cleared under.
+    // Rule: policy table (reuse).
     pub(super) fn admits(&mut self, policy: &TlsPolicy, reference: &[NamePattern]) -> bool {
         if *policy == self.policy {
             return true;
@@ -229,6 +230,7 @@ impl Cleared {
     }
 
     /// Sends one message. The message must fit the peer ([`Mail::fits`]).
+    // Rule: RFC 5321 §4.5.3.1.8.
     pub(super) async fn send(
         &mut self,
         mail: Mail<'_>,
@@ -321,6 +323,7 @@ async fn run_transaction(
 
 /// Sends the content. If the spool cannot be read to the end, the final dot is not sent, so that
 /// the peer does not accept a truncated message.
+// Rule: RFC 5321 §4.5.3.2.5.
 async fn send_content(
     wire: &mut Wire,
     clearance: &Clearance,

@@ -173,6 +173,7 @@ impl Delivery<'_> {
         self.recipients.fail_all(failure, Remaining::Useless);
     }
 
+    // Rule: RFC 5321 §5.1; RFC 7672 §2.2.1.
     async fn try_hops(&mut self, mut found: Hops) {
         self.services
             .pool
@@ -512,6 +513,7 @@ impl Delivery<'_> {
 
     /// Returns the recipients that this peer can receive. The others fail without a command to the
     /// peer.
+    // Rule: RFC 5321 §4.5.4.1.
     fn fitting_recipients(
         &mut self,
         connection: &Cleared,

@@ -34,6 +34,7 @@ impl DialBudget {
 
 /// Returns the server name for the handshake. With TLSA records it is their base domain (RFC 7672
 /// §8.1).
+// Rule: RFC 8461 §7.1; policy table (names).
 pub(super) fn server_name(policy: &TlsPolicy, hop: &Hop) -> Host {
     policy
         .tlsa()

@@ -10,6 +10,7 @@ use crate::policy::tls::Layer;
 use super::plan::{HopPlan, HopUnusable, MailContext};
 
 /// The rechecks of one attempt.
+// Rule: RFC 8461 §5.1.
 #[derive(Clone, Copy)]
 pub(super) struct PolicyRecheck<'a> {
     pub(super) router: &'a Router,

@@ -47,6 +47,7 @@ impl MessageTlsTerms {
     }
 
     /// The policy that a session must satisfy before anything of the envelope is sent.
+    // Rule: RFC 8689 §4.2.1.
     pub(super) fn policy(&self) -> &TlsPolicy {
         match self {
             Self::Ordinary(policy) | Self::Preferred { policy, .. } | Self::Required(policy) => {
@@ -122,6 +123,7 @@ impl MessageTlsTerms {
 
 /// Returns whether the session was not TLS with an authenticated server, as RFC 8689 requires. A
 /// refusal under the administrator's own demands alone does not count.
+// Rule: RFC 8689 §4.2.1.
 fn is_unmet_requirement(refusal: &Refusal) -> bool {
     match refusal.demand.layer {
         Layer::Dane | Layer::MtaSts | Layer::RequireTls => true,

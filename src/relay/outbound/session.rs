@@ -144,6 +144,7 @@ impl Target<'_> {
         }
     }
 
+    // Rule: RFC 8689 §4.2.2.
     pub(super) async fn handshake(
         &self,
         wire: Wire,

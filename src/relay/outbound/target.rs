@@ -39,6 +39,7 @@ pub(super) enum DialPurpose {
 }
 
 /// Returns the names of a hop that are looked for in its certificate, for the record.
+// Rule: RFC 9525 §6.1.
 pub(super) fn reference_names(host: &Host) -> Vec<NamePattern> {
     host.domain()
         .map(|name| NamePattern::Exact(name.clone()))
@@ -91,6 +92,7 @@ impl Target<'_> {
 
     /// Closes a session with QUIT. A probe waits until the connection is closed, since its process
     /// may end right after.
+    // Rule: RFC 3207 §4.1; RFC 5321 §4.1.4; policy table (refused).
     pub(super) async fn quit(&self, wire: Wire) {
         let closing = wire.quit();
         match self.purpose {

@@ -83,6 +83,7 @@ pub(super) enum ConnectError {
 }
 
 /// A failure of a connection, and the stage at which it happened.
+// Rule: RFC 5321 §4.1.1.10.
 #[derive(Debug)]
 pub(super) struct ConnectionFailure {
     kind: FailureKind,

@@ -15,6 +15,7 @@ use super::queues::{Health, Part};
 /// It is down when no hop could be used, unless a refusal concerns only a part of its mail. A
 /// policy of ours that holds or bounces the message, and a failure of the message itself, show
 /// nothing.
+// Rule: RFC 5321 §4.5.4.1.
 pub(super) fn health(events: &[RecipientEvent<'_>]) -> Health {
     let mut last = None;
     let mut spoken = false;

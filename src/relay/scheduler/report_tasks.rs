@@ -66,6 +66,7 @@ impl Drop for ReportGuard {
 
 impl SchedulerState {
     /// Starts tasks for the reports and the digest that are due.
+    // Rule: RFC 5321 §4.1.1.4.
     pub(super) fn begin_reports(&mut self) {
         let (now, rates) = (
             Instant::now(),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 /// Returns the wait after so many attempts, with the random part of [`spread`].
+// Rule: RFC 5321 §4.5.4.1.
 pub(super) fn wait(retry: &[Duration], attempts: u32) -> Duration {
     let at = (attempts.max(1) as usize - 1).min(retry.len().saturating_sub(1));
     spread(retry.get(at).copied().unwrap_or(Duration::from_hours(1)))

@@ -19,6 +19,7 @@ const LISTED_MAX: usize = 20;
 const BASE64_LINE: usize = 76;
 
 /// A message: its header fields, without line ends, and its body.
+// Rule: RFC 8689 §3.
 #[derive(Debug, Clone)]
 pub(super) struct TlsReportMail {
     pub(super) fields: Vec<String>,

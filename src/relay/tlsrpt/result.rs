@@ -7,6 +7,7 @@ use super::observation::ResultType;
 use crate::policy::tls::{ChainFault, DaneFault, NoTls, Refusal, Unmeetable, Unmet};
 
 /// Returns the result type of a refused session.
+// Rule: RFC 8461 §6.
 #[must_use]
 pub fn of_refusal(refusal: &Refusal) -> ResultType {
     of_unmet(&refusal.unmet)

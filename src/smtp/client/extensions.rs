@@ -8,6 +8,7 @@ use crate::smtp::reply::Reply;
     clippy::struct_excessive_bools,
     reason = "each is a keyword of the EHLO answer, independent of the others"
 )]
+// Rule: RFC 5321 §4.1.1.1.
 pub struct Extensions {
     /// STARTTLS (RFC 3207).
     pub starttls: bool,
@@ -30,6 +31,7 @@ pub struct Extensions {
 }
 
 /// The size limit that a peer announces (RFC 1870 §4).
+// Rule: RFC 5321 §4.5.3.1.7.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum SizeLimit {
     /// SIZE is not offered.

@@ -6,6 +6,7 @@ use crate::smtp::reply::{Reply, ReplyParser, Severity};
 use super::{DialogueStage, Extensions, ProtocolViolation};
 
 /// The use of STARTTLS.
+// Rule: policy table (STARTTLS rejected, broken handshake, octets before the handshake).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StarttlsUse {
     /// If the peer offers it.
@@ -102,6 +103,7 @@ impl<'a> Opening<'a> {
     }
 
     /// Continues after the handshake: forgets everything from before it and sends EHLO again.
+    // Rule: RFC 3207 §4.2.
     pub fn continue_under_tls(&mut self, out: &mut Vec<u8>) {
         self.under_tls = true;
         self.parser = ReplyParser::default();
@@ -139,6 +141,7 @@ impl<'a> Opening<'a> {
         }
     }
 
+    // Rule: RFC 3207 §4.
     fn process_reply(&mut self, reply: Reply, out: &mut Vec<u8>) -> Option<OpeningStep> {
         let stage = self.awaited;
         match (stage, reply.severity()) {
@@ -197,6 +200,7 @@ impl<'a> Opening<'a> {
         }
     }
 
+    // Rule: RFC 5321 §4.1.1.1.
     fn send_hello(&mut self, stage: DialogueStage, out: &mut Vec<u8>) {
         self.awaited = stage;
         self.extensions = Extensions::default();

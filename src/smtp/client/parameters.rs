@@ -44,6 +44,7 @@ pub enum RequireTlsUse {
 }
 
 /// The reasons why a peer cannot accept a message, known before it is asked.
+// Rule: RFC 5321 §4.5.3.1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Obstacle {
     /// The message is larger than the peer's limit (RFC 1870 §6.1).
@@ -124,6 +125,7 @@ impl Mail<'_> {
     }
 
     /// Appends the MAIL command.
+    // Rule: RFC 5321 §4.1.1, §4.5.5.
     pub(super) fn write_mail(&self, extensions: Extensions, out: &mut Vec<u8>) {
         let envelope = self.envelope;
         // Writing into a Vec cannot fail.
@@ -161,6 +163,7 @@ impl Mail<'_> {
     }
 
     /// Appends the RCPT command for the recipient at index `at` of the list.
+    // Rule: RFC 5321 §4.1.1, §4.1.1.3.
     pub(super) fn write_rcpt(&self, at: usize, extensions: Extensions, out: &mut Vec<u8>) {
         let recipient = &self.envelope.recipients[self.recipients[at]];
         let _ = write!(out, "RCPT TO:<{}>", recipient.mailbox);

@@ -78,6 +78,7 @@ pub struct TransactionResults {
     reason = "with pipelining, commands are sent ahead of the replies: \
     one state could not represent both"
 )]
+// Rule: RFC 5321 §3.3.
 pub struct Transaction<'a> {
     mail: Mail<'a>,
     extensions: Extensions,
@@ -243,6 +244,7 @@ impl<'a> Transaction<'a> {
     }
 
     /// Processes a 421.
+    // Rule: RFC 5321 §3.8.
     fn process_closing(&mut self, reply: Reply) {
         self.over = true;
         self.reusable = false;
@@ -319,6 +321,7 @@ impl<'a> Transaction<'a> {
         false
     }
 
+    // Rule: RFC 5321 §4.2.5.
     fn process_dot_reply(&mut self, reply: Reply) {
         self.over = true;
         if !self.sends_content {
@@ -349,6 +352,7 @@ impl<'a> Transaction<'a> {
     }
 
     /// Writes the commands that may be sent now: a group, or a single one without PIPELINING.
+    // Rule: RFC 5321 §4.3.1.
     fn write_group(&mut self, out: &mut Vec<u8>) {
         let group_max = if self.extensions.pipelining {
             GROUP_MAX
@@ -374,6 +378,7 @@ impl<'a> Transaction<'a> {
 
     /// Ends the transaction without a message. RSET discards the transaction at a peer that has
     /// accepted MAIL.
+    // Rule: RFC 5321 §4.1.4.
     fn give_up(&mut self, out: &mut Vec<u8>) {
         self.record_no_recipient();
         if self.mail_accepted {

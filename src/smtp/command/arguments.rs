@@ -67,6 +67,7 @@ pub struct RcptTo {
     pub utf8: bool,
 }
 
+// Rule: RFC 5321 §4.1.4.
 pub(super) fn parse_client_name(
     argument: Option<&str>,
     syntax: &'static str,

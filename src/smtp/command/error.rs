@@ -4,6 +4,7 @@ use crate::smtp::address::AddressError;
 use crate::smtp::reply::{Reply, Status};
 
 /// The faults of a command line.
+// Rule: RFC 5321 §4.1.2, §4.2.4, §4.5.3.1.9.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CommandError {
     /// The line is longer than [`LINE_MAX`].

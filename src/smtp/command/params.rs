@@ -13,6 +13,7 @@ const MAIL: CommandError = CommandError::Syntax("MAIL FROM:<address> [parameters
 const RCPT: CommandError = CommandError::Syntax("RCPT TO:<address> [parameters]");
 
 /// Parses the arguments of MAIL.
+// Rule: RFC 8689 §2.
 pub(super) fn parse_mail(arguments: &str) -> Result<MailFrom, CommandError> {
     let (path, parameters) = split_path(arguments, "FROM:").ok_or(MAIL)?;
     let reverse_path = ReversePath::parse(path).map_err(CommandError::Sender)?;
@@ -163,6 +164,7 @@ fn set_once<T>(slot: &mut Option<T>, keyword: &'static str, value: T) -> Result<
 }
 
 /// Returns the error for an unknown parameter. It quotes no more than 40 characters of the keyword.
+// Rule: RFC 5321 §4.1.1, §4.1.1.11.
 fn unknown_parameter(keyword: &str) -> CommandError {
     CommandError::UnknownParameter(keyword.chars().take(40).collect())
 }

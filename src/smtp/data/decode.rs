@@ -32,6 +32,7 @@ enum DecoderState {
 ///
 /// Only CRLF, dot, CRLF ends a message, and only a dot after CRLF is stuffed. A bare CR or LF is
 /// content here; [`super::Inspector`] rejects it.
+// Rule: RFC 5321 §4.1.1.4, §4.5.2, §4.5.3.1.6.
 #[derive(Debug)]
 pub struct Decoder {
     at: DecoderState,

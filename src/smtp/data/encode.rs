@@ -7,6 +7,7 @@ use memchr::memmem;
 /// The input is content as the spool stores it, with CRLF line ends and without dot-stuffing. A dot
 /// is doubled after *any* LF: even content that broke this rule could not end the message early at
 /// a careless server.
+// Rule: RFC 5321 §4.1.1.4, §4.5.2.
 #[derive(Debug)]
 pub struct Stuffer {
     /// The last two octets pushed. They start as a line end, since the content begins a line.

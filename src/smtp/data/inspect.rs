@@ -9,6 +9,7 @@ use crate::smtp::envelope::{ContentNeeds, TlsRequirement};
 use crate::smtp::reply::{Reply, Status};
 
 /// The faults for which content is rejected.
+// Rule: RFC 5321 §4.1.1.4, §4.5.3.1.9.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ContentFault {
     /// A CR without its LF (RFC 5321 §2.3.8).

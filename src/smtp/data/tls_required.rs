@@ -7,6 +7,7 @@
 use crate::smtp::envelope::TlsRequirement;
 
 /// The reader of the field.
+// Rule: RFC 8689 §3.
 #[derive(Debug, Default)]
 pub(super) struct TlsRequired {
     fields: u8,

@@ -82,6 +82,7 @@ fn cut_to_lines(text: &[u8]) -> &[u8] {
 }
 
 /// Writes the digest. `report` is the id of its message.
+// Rule: RFC 5321 §4.5.5.
 #[must_use]
 pub fn write_digest(
     hostname: &Domain,

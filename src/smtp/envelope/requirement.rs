@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 /// The TLS that a message requires.
+// Rule: RFC 8689 §4.1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TlsRequirement {

@@ -47,6 +47,21 @@ fn replies_are_read_in_pieces() {
     );
 }
 
+/// RFC 5321 §4.2: some servers leave the text out, and some the space as well.
+#[test]
+fn a_code_alone_is_a_reply() {
+    for line in ["250\r\n", "250 \r\n"] {
+        let (used, reply) = ReplyParser::default()
+            .parse(line.as_bytes())
+            .expect("a reply");
+        assert_eq!(
+            (used, reply.map(|reply| reply.code().get())),
+            (line.len(), Some(250)),
+            "{line:?}"
+        );
+    }
+}
+
 #[test]
 fn a_status_of_another_class_is_only_text() {
     let (_, reply) = ReplyParser::default()

@@ -13,6 +13,7 @@ const DROP_FACTOR: u64 = 4;
 impl Server {
     /// Rejects the content that is arriving. What follows of it is dropped, and `reply` is sent at
     /// its end.
+    // Rule: RFC 5321 §4.2.5.
     pub fn reject_content(&mut self, reply: Reply) {
         if let InputMode::Incoming(incoming) = &mut self.mode {
             incoming.reject(reply);
@@ -35,6 +36,7 @@ impl Server {
         matches!(&self.mode, InputMode::Incoming(incoming) if incoming.seems_ended())
     }
 
+    // Rule: RFC 5321 §4.1.1.4.
     pub(super) fn data_command<'a>(&mut self, behind: &[u8]) -> ServerStep<'a> {
         // A client that does not wait for the answer to DATA sends content that could be read as
         // commands (RFC 2920 §3.1: DATA is the last command of its group).

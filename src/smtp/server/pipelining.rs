@@ -8,6 +8,7 @@ impl Server {
     /// HELO are the last of their group (RFC 2920 §3.1), and before a reply to EHLO has offered
     /// PIPELINING, so is every command. Octets sent blindly may belong to another protocol (Postfix
     /// `smtpd_forbid_unauth_pipelining`).
+    // Rule: RFC 5321 §4.3.1.
     pub(super) fn violates_pipelining(
         &self,
         parsed: &Result<Command, CommandError>,

@@ -14,6 +14,7 @@ pub struct XClientRights {
 }
 
 impl Server {
+    // Rule: RFC 5321 §4.1.5.
     pub(super) fn xclient_command<'a>(&mut self, attributes: Box<XClient>) -> ServerStep<'a> {
         if self.transaction.is_some() {
             return self.reply(replies::out_of_order(

@@ -13,12 +13,14 @@ const BAD_COMMAND: Status = Status(5, 1);
 
 /// Returns true if the command is accepted in the clear although TLS is required: those of RFC 3207
 /// §4, and HELO and RSET, which reveal nothing either.
+// Rule: policy table (inbound).
 pub(super) fn is_allowed_before_tls(verb: &[u8]) -> bool {
     ["NOOP", "EHLO", "HELO", "STARTTLS", "RSET", "QUIT"]
         .iter()
         .any(|free| verb.eq_ignore_ascii_case(free.as_bytes()))
 }
 
+// Rule: RFC 3207 §2; RFC 5321 §4.1.1.1, §4.2.4, §4.5.3.1.7.
 pub(super) fn ehlo(profile: &Profile, channel: Channel) -> Reply {
     let mut lines = vec![
         profile.hostname.to_string().into(),
@@ -44,6 +46,7 @@ pub(super) fn ehlo(profile: &Profile, channel: Channel) -> Reply {
     Reply::multiline(250, lines)
 }
 
+// Rule: RFC 5321 §4.2.
 pub(super) fn greeting(hostname: &Domain) -> Reply {
     Reply::bare(220, format!("{hostname} ESMTP Gatepost"))
 }
@@ -52,6 +55,7 @@ pub(super) fn xclient_denied() -> Reply {
     Reply::new(550, Status(7, 0), "XCLIENT is not taken from this address")
 }
 
+// Rule: RFC 5321 §4.2.2, §4.2.3.
 pub(super) fn ok() -> Reply {
     Reply::new(250, OTHER, "Ok")
 }
@@ -76,6 +80,7 @@ pub(super) fn queued(id: QueueId) -> Reply {
     Reply::new(250, OTHER, format!("Ok: queued as {id}"))
 }
 
+// Rule: RFC 5321 §4.1.1.10.
 pub(super) fn bye(hostname: &Domain) -> Reply {
     Reply::new(221, OTHER, format!("{hostname} closing the connection"))
 }
@@ -84,6 +89,7 @@ pub(super) fn ready_for_tls() -> Reply {
     Reply::new(220, OTHER, "Ready to start TLS")
 }
 
+// Rule: RFC 5321 §4.1.1.6.
 pub(super) fn cannot_verify() -> Reply {
     Reply::new(
         252,
@@ -92,6 +98,7 @@ pub(super) fn cannot_verify() -> Reply {
     )
 }
 
+// Rule: RFC 5321 §4.1.1.8.
 pub(super) fn help() -> Reply {
     Reply::new(
         214,
@@ -100,10 +107,12 @@ pub(super) fn help() -> Reply {
     )
 }
 
+// Rule: RFC 5321 §4.1.4.
 pub(super) fn out_of_order(what: &'static str) -> Reply {
     Reply::new(503, BAD_COMMAND, what)
 }
 
+// Rule: RFC 5321 §4.1.1.7, §4.2.4.
 pub(super) fn not_implemented(verb: &str) -> Reply {
     Reply::new(502, BAD_COMMAND, format!("{verb} is not available here"))
 }
@@ -112,6 +121,7 @@ pub(super) fn no_valid_recipients() -> Reply {
     Reply::new(554, BAD_COMMAND, "No valid recipients")
 }
 
+// Rule: RFC 5321 §4.5.3.1.10.
 pub(super) fn too_many_recipients() -> Reply {
     Reply::new(
         452,
@@ -133,10 +143,12 @@ pub(super) fn require_tls_not_offered() -> Reply {
     )
 }
 
+// Rule: RFC 3207 §4.
 pub(super) fn starttls_first() -> Reply {
     Reply::new(530, Status(7, 0), "Must issue a STARTTLS command first")
 }
 
+// Rule: RFC 3207 §6.
 pub(super) fn input_after_starttls() -> Reply {
     Reply::new(501, PROTOCOL, "Nothing may follow STARTTLS in clear")
 }
@@ -145,6 +157,7 @@ pub(super) fn input_after_data() -> Reply {
     Reply::new(554, PROTOCOL, "A message must wait for the answer to DATA")
 }
 
+// Rule: RFC 5321 §4.3.1.
 pub(super) fn pregreet() -> Reply {
     Reply::new(
         554,
@@ -176,6 +189,7 @@ pub(super) fn too_many_junk_commands(hostname: &Domain) -> Reply {
     Reply::new(421, Status(7, 0), text)
 }
 
+// Rule: RFC 5321 §3.8, §4.3.2.
 pub(super) fn closing(hostname: &Domain, reason: CloseReason) -> Reply {
     match reason {
         CloseReason::Timeout => Reply::new(

@@ -27,6 +27,7 @@ pub const TEXT_MAX: usize = 1000;
 const NAMES_MAX: usize = 20;
 
 /// The result of one attempt for one recipient.
+// Rule: RFC 7672 §9.1.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeliveryRecord {
     /// The queue id of the message.

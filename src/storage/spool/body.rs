@@ -29,6 +29,7 @@ pub enum Body {
 }
 
 /// A body in a file of its own, with the length and checksum that the file must have.
+// Rule: RFC 5321 §4.5.2.
 #[derive(Debug, Clone)]
 pub struct FileBody(Arc<StoredFile>);
 

@@ -62,6 +62,7 @@ pub(super) enum DraftKind {
 
 /// A message that is being received. Nothing of it is durable yet, and dropping it leaves nothing
 /// behind.
+// Rule: RFC 5321 §4.1.1.10.
 #[derive(Debug)]
 pub struct Draft {
     kind: DraftKind,

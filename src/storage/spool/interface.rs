@@ -9,6 +9,7 @@ use crate::smtp::envelope::{Envelope, QueueId};
 use crate::storage::clock_jumps::ClockJumps;
 
 /// Proof that a message and its envelope are durable. Only the spool makes one.
+// Rule: RFC 5321 §4.1.1.4, §6.1.
 #[derive(Debug)]
 pub struct Receipt {
     pub(super) id: QueueId,

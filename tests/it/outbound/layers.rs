@@ -8,10 +8,11 @@ use hickory_resolver::proto::rr::RecordType;
 use crate::support::certificates::{Authority, Pair, self_signed};
 use crate::support::deliveries::{World, connector, deliver, failure, message, outcome};
 use crate::support::internet::{
-    Internet, assert_told_nothing, in_clear, known_as, one_host, policy, shows, sts, tls, tlsa,
+    Internet, assert_heard_nothing_of_mail, in_clear, known_as, one_host, policy, shows, sts, tls,
+    tlsa,
 };
 use crate::support::peer::{Manner, Peer, Starttls};
-use crate::support::zones::Kind;
+use crate::support::zones::{Fault, Kind};
 
 const DOMAIN: &str = "good.example";
 const HOST: &str = "mx.good.example";
@@ -93,7 +94,7 @@ async fn tls_required_no_never_sets_the_connectors_own_demand_aside() {
             "{demand} {report:?}"
         );
         outbound.close();
-        assert_told_nothing(&peer).await;
+        assert_heard_nothing_of_mail(&peer).await;
     }
 }
 
@@ -138,6 +139,35 @@ async fn what_requires_tls_goes_where_dnssec_or_mta_sts_prove_the_way() {
             assert!(heard.is_empty(), "nobody is dialled");
         }
     }
+}
+
+/// RFC 8689 §4.2.1, step 2: a policy that cannot be looked up may prove the host later, so the
+/// message waits.
+#[tokio::test]
+async fn a_proof_that_cannot_be_looked_up_defers_what_requires_tls() {
+    let authority = Authority::root("Test");
+    let pair = authority.issue(&[HOST]);
+    let peer = Peer::start(Manner {
+        keywords: PROMISES,
+        ..tls(&pair)
+    })
+    .await;
+    let records = one_host(DOMAIN) + &sts(DOMAIN, "1");
+    let internet = Internet::new(authority, &[(DOMAIN, Kind::Unsigned, records)], &[DOMAIN]).await;
+    internet
+        .names
+        .fail("_mta-sts.good.example", None, Fault::ServFail);
+    let report = deliver(
+        &internet.outbound(&peer, ""),
+        asking(TlsRequirement::Require),
+    )
+    .await;
+    assert_eq!(outcome(&report, 0), "deferred 4.7.5", "{report:?}");
+    assert!(
+        failure(&report, 0).to_string().contains("REQUIRETLS"),
+        "{report:?}"
+    );
+    assert!(peer.heard().is_empty(), "nobody is dialled");
 }
 
 #[tokio::test]
@@ -197,7 +227,7 @@ async fn an_exception_stands_in_for_the_connectors_demand_until_it_ends() {
                 "{exception}"
             );
         } else {
-            assert_told_nothing(&peer).await;
+            assert_heard_nothing_of_mail(&peer).await;
         }
     }
 }
@@ -223,7 +253,7 @@ async fn an_exception_does_not_set_aside_what_the_domain_publishes() {
         "{}",
         failure(&report, 0)
     );
-    assert_told_nothing(&peer).await;
+    assert_heard_nothing_of_mail(&peer).await;
 }
 
 /// A connection that was cleared for mail that sets TLSA records aside was never held against them.
@@ -257,9 +287,9 @@ async fn a_connection_cleared_for_less_is_not_used_for_more() {
     }
 }
 
-/// In clear, for a message that does not care; the next one's domain demands TLS.
+/// In the clear, for a message that does not care; the next one's domain demands TLS.
 #[tokio::test]
-async fn a_connection_in_clear_carries_nothing_that_needs_tls() {
+async fn a_connection_in_the_clear_carries_nothing_that_needs_tls() {
     let peer = Peer::start(Manner::new(Starttls::NotOffered)).await;
     let authority = Authority::root("Test");
     let zones = [(DOMAIN, Kind::Unsigned, one_host(DOMAIN) + &sts(DOMAIN, "1"))];

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use gatepost::policy::tls::{Authentication, ChainFault, NoTls, TlsOutcome, Unmet};
 use gatepost::relay::outbound::Via;
-use rcgen::date_time_ymd;
+use rcgen::{DnType, date_time_ymd};
 
 use crate::support::certificates::{Authority, BOTH, Pair, self_signed, server_config};
 use crate::support::deliveries::{
@@ -28,11 +28,11 @@ const POLICIES: [(&str, &str); 5] = [
 /// What a cell promises.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Cell {
-    /// In clear, on so many connections, the last of which got the message.
+    /// In the clear, on so many connections, the last of which got the message.
     Clear(&'static str, usize),
     /// Under TLS, the peer known as this.
     Tls(&'static str),
-    /// Nothing of the envelope was said; the status, and words from the reason.
+    /// Nothing of the envelope was sent; the status, and a part of the reason.
     Refused(&'static str, &'static str),
     /// The same, after a second try with TLS on another connection.
     RefusedTwice(&'static str, &'static str),
@@ -356,7 +356,7 @@ async fn certificate_not_trusted() {
 }
 
 /// A key that cannot be checked is as good as no certificate: TLS where nobody asks who the peer
-/// is, and nothing else. The words name the key.
+/// is, and nothing else. The reason names the key.
 #[tokio::test]
 async fn certificate_with_a_key_that_cannot_be_checked() {
     let world = World::new().await;
@@ -401,7 +401,10 @@ async fn certificate_of_another_name() {
         refused,
     ];
     check_row(&world, "another name", shows(&pair), row).await;
-    let nameless = world.authority.issue(&[]);
+    // A common name is no DNS name.
+    let nameless = world.authority.issue_as(&[], |params| {
+        params.distinguished_name.push(DnType::CommonName, HOP)
+    });
     let refused = Refused("4.7.5", "the certificate has no DNS name at all");
     let row = [
         Clear("not wanted", 1),

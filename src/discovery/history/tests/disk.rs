@@ -110,7 +110,7 @@ fn rows_on_disk(folder: &Path) -> i64 {
 }
 
 #[test]
-fn pages_hold_whole_domains() {
+fn pages_hold_complete_domains() {
     let folder = TempDir::new().expect("a folder");
     let all = filled(folder.path());
     let history = History::open(folder.path(), at(START + 200)).expect("it opens");

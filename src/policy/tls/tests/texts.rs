@@ -275,7 +275,7 @@ fn names_match_as_rfc_9525_says() {
 }
 
 #[test]
-fn a_wildcard_must_be_the_whole_left_most_label() {
+fn a_wildcard_must_be_the_complete_left_most_label() {
     for text in [
         "*",
         "*.",

@@ -50,6 +50,7 @@ impl ClientSession {
     }
 
     /// Begins a draft with our Received field.
+    // Rule: RFC 5321 §4.4.
     async fn begin_draft(
         &self,
         smtputf8: bool,
@@ -220,6 +221,7 @@ impl ClientSession {
 
     /// Logs that a message cannot be stored, and returns the reply, which is always transient
     /// (4xx).
+    // Rule: RFC 5321 §4.1.1.4.
     pub(super) fn cannot_store(&self, fault: &SpoolError) -> Reply {
         let full = matches!(fault, SpoolError::Full(_));
         let connector = self

@@ -33,6 +33,7 @@ pub(super) enum ConnectionTls {
 }
 
 /// The reason for which a session ended.
+// Rule: RFC 5321 §4.1.1.5.
 #[derive(Debug)]
 pub(super) enum EndReason {
     /// Our last reply was sent: to QUIT, or to a client whose session cannot continue.

@@ -21,6 +21,7 @@ use super::ids::Millis;
 pub(super) const SLOW: Millis = 2000;
 
 /// A share of the delivery attempts.
+// Rule: RFC 5321 §4.5.4.1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Share {
     /// Destinations named in the configuration, by the domains of a connector or as smart hosts.

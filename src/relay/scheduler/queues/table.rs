@@ -14,6 +14,7 @@ use super::part::Part;
 use super::queue::{DestinationQueue, Spread};
 
 /// The queues of all destinations.
+// Rule: RFC 5321 §4.5.4.1; policy table (destinations).
 #[derive(Debug)]
 pub(in crate::relay::scheduler) struct DestinationQueues<T> {
     pub(super) all: HashMap<DestinationId, DestinationQueue>,

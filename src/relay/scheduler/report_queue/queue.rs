@@ -74,6 +74,7 @@ struct WaitingReport {
 }
 
 /// The reports that wait to be stored.
+// Rule: RFC 5321 §4.4.
 #[derive(Debug)]
 pub(in crate::relay::scheduler) struct ReportQueue {
     reports: HashMap<QueueId, WaitingReport>,

@@ -70,6 +70,7 @@ pub(in crate::relay::scheduler) enum StoreResult {
 
 /// Returns the reports owed about a message of `octets`. `wait` is the time for which its report
 /// waits for reports about its other recipients.
+// Rule: RFC 5321 §4.5.4.
 pub(in crate::relay::scheduler) fn owed_reports(
     envelope: &Envelope,
     octets: u64,

@@ -17,6 +17,7 @@ use super::dsn::RecipientChange;
 use super::remaining::RemainingWork;
 
 /// Collects the outcomes of one attempt, until they are stored.
+// Rule: RFC 5321 §4.5.4.1.
 pub(super) struct ResultWriter<'a> {
     pub(super) schedule: MessageSchedule<'a>,
     pub(super) attempt: &'a Attempt,
