@@ -96,7 +96,7 @@ fn a_good_configuration_draws_no_warning_and_shows_the_built_in_connector() {
 }
 
 #[test]
-fn every_fault_is_told_and_nothing_is_shown() {
+fn every_fault_is_reported_and_no_connector_is_shown() {
     let output = gatepost(&[
         "check",
         "--config",
@@ -179,7 +179,7 @@ fn unusable_arguments_end_with_2() {
 
 /// One key file that several tables name.
 #[test]
-fn a_warning_about_a_key_is_said_once_with_every_place() {
+fn a_warning_about_a_key_is_given_once_with_every_place() {
     let (folder, file) = folder("relay.pem", "relay.key");
     fs::set_permissions(
         folder.path().join("relay.key"),

@@ -241,7 +241,7 @@ fn open(stage: &mut DialogueStage, starttls: StarttlsUse) -> Option<Extensions> 
                 assert_eq!(
                     opening.extensions(),
                     Extensions::default(),
-                    "what was said in clear is forgotten"
+                    "what was said in the clear is forgotten"
                 );
                 stage.note("handshake");
                 opening.continue_under_tls(&mut stage.out);
@@ -249,13 +249,13 @@ fn open(stage: &mut DialogueStage, starttls: StarttlsUse) -> Option<Extensions> 
             }
             End::TransactionStep(OpeningStep::Secured) => "open under TLS".to_owned(),
             End::TransactionStep(OpeningStep::InClear(NoStarttls::NotWanted)) => {
-                "open in clear: not wanted".to_owned()
+                "open in the clear: not wanted".to_owned()
             }
             End::TransactionStep(OpeningStep::InClear(NoStarttls::NotOffered)) => {
-                "open in clear: not offered".to_owned()
+                "open in the clear: not offered".to_owned()
             }
             End::TransactionStep(OpeningStep::InClear(NoStarttls::Rejected(reply))) => {
-                format!("open in clear: rejected: {reply}")
+                format!("open in the clear: rejected: {reply}")
             }
             End::TransactionStep(OpeningStep::InClear(NoStarttls::SpokeBeforeHandshake)) => {
                 stage.note("spoilt: spoke before the handshake");

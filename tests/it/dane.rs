@@ -297,7 +297,7 @@ async fn without_secure_records_nothing_is_demanded_and_the_reason_is_known() {
 }
 
 #[tokio::test]
-async fn records_that_cannot_be_used_are_told_apart_from_none() {
+async fn unusable_records_are_distinguished_from_none() {
     let server = server(Resolver::default()).await;
     let finding = World::new(&server, "", "").finding("pkix.good.test").await;
     let DaneFinding::Unusable(why) = finding else {
@@ -405,7 +405,7 @@ async fn smart_hosts_have_records_of_their_own_port() {
 }
 
 #[tokio::test]
-async fn nobody_looks_where_nothing_can_come_of_it() {
+async fn no_record_is_looked_up_where_none_can_count() {
     let server = server(Resolver::default()).await;
     for (outbound, recipient, why) in [
         (
@@ -450,7 +450,7 @@ async fn nobody_looks_where_nothing_can_come_of_it() {
 }
 
 #[tokio::test]
-async fn what_the_connector_demands_is_looked_for_whatever_the_message_says() {
+async fn the_connectors_demand_is_looked_up_whatever_the_message_asks() {
     let server = server(Resolver::default()).await;
     let world = World::new(&server, "", "tls = \"forced\"\nverify = \"dane\"");
     let found = world

@@ -2,7 +2,7 @@
 //! but what asks.
 //!
 //! Three servers know the same zones: BIND as their authority, which follows no alias out of a
-//! zone; Unbound as a plain forwarder, which has the whole chain in one answer; and Unbound as a
+//! zone; Unbound as a plain forwarder, which has the complete chain in one answer; and Unbound as a
 //! validator, whose AD bit is believed. `cargo test` leaves all this to `.ci/dnssec`.
 
 use std::net::SocketAddr;
@@ -289,7 +289,7 @@ async fn aliases_across_zones_are_as_secure_as_their_weakest_link() {
 
 #[tokio::test]
 #[ignore = "needs the name servers of .ci/dnssec"]
-async fn the_word_of_a_validator_on_this_machine_is_as_good() {
+async fn a_validator_on_this_machine_is_as_good() {
     let mut wrong = Wrong::default();
     let dns = resolver(&config(
         server("DNSSEC_VALIDATOR"),
@@ -341,7 +341,7 @@ async fn the_word_of_a_validator_on_this_machine_is_as_good() {
     wrong.check("forwarder", &found, &Ok(unvouched));
 }
 
-/// What is found for a host that stands in MX records, in words.
+/// The finding about a host of MX records, as text.
 async fn finding(config: &Config, recipient: &str) -> String {
     let dns = resolver(config);
     let router = Router::new(config, dns.clone());

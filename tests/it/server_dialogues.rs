@@ -8,9 +8,9 @@
 //! == TLS                 the server has asked for the handshake, and it is done
 //! == closed              the server has ended the session
 //! => stored 12           a message was made durable; this many octets of content
-//! => content a\r\n       its content, word for word
+//! => content a\r\n       its content, exactly
 //! => envelope TEXT       its envelope has this, as the spool writes it
-//! => nothing stored      no message was made durable in the whole dialogue
+//! => nothing stored      no message was made durable in the dialogue
 //! ```
 //!
 //! A dialogue that begins with the client is one of a client that does not wait for the greeting.
@@ -270,7 +270,7 @@ fn unescaped(text: &str) -> Vec<u8> {
     out
 }
 
-/// Plays a dialogue; tells where it went another way.
+/// Plays a dialogue; returns where it went another way.
 fn play(text: &str, settings: &Settings, piece: usize) -> Result<(), String> {
     let mut played = Played::new(settings);
     let begins_with = |speaker: &str| {

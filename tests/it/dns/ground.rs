@@ -102,7 +102,7 @@ async fn once_it_has_worked_signatures_may_not_vanish() {
     );
     server.strip(true);
     bogus(dns.addresses(&domain("mx.good.test")).await);
-    // An unsigned zone cannot be told from one whose signatures were taken away.
+    // An unsigned zone cannot be distinguished from one whose signatures were removed.
     bogus(dns.addresses(&domain("mx.plain.test")).await);
     // Nor does a reload of the configuration forget it.
     let renewed = dns
@@ -266,7 +266,7 @@ async fn a_resolver_that_does_not_vouch_is_not_believed() {
 }
 
 #[test]
-fn a_trust_anchor_that_cannot_be_used_is_told_at_its_place() {
+fn an_unusable_trust_anchor_is_reported_at_its_place() {
     let folder = tempfile::tempdir().expect("a folder");
     let empty = folder.path().join("empty.key");
     std::fs::write(&empty, "; nothing\n").expect("written");

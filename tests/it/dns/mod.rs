@@ -50,7 +50,7 @@ pub(crate) fn domain(name: &str) -> Domain {
     Domain::parse(name).expect("a domain")
 }
 
-/// The words of a validation that failed.
+/// The text of a validation that failed.
 pub(crate) fn bogus<T: std::fmt::Debug>(outcome: Result<T, LookupError>) -> String {
     match outcome {
         Err(fault @ LookupError::Bogus(_)) => fault.to_string(),

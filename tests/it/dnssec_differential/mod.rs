@@ -9,7 +9,7 @@
 //!
 //! Gatepost may be stricter than Unbound, never laxer. Nor may it say anything that is not true of
 //! the zones: a signed zone has one truth, and whoever changes answers on the way can only make it
-//! bogus. What is exactly true is no failure where Unbound refuses the whole answer over another
+//! bogus. What is exactly true is no failure where Unbound refuses the answer over another
 //! record; such cases are counted and bounded.
 //!
 //! ```sh

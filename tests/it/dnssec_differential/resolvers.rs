@@ -213,7 +213,7 @@ fn verdict(line: &str, kind: u16) -> Verdict {
     }
 }
 
-/// The data of a record in the words that Gatepost's are put in.
+/// The data of a record in the form that Gatepost gives it.
 fn record(data: &[u8], of: u16) -> String {
     match (of, data) {
         (kind::A, [a, b, c, d]) => Ipv4Addr::new(*a, *b, *c, *d).to_string(),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::question::Kind;
 
-/// What was found, in words.
+/// The finding, as text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Found {
     Records(BTreeSet<String>),
@@ -36,7 +36,7 @@ impl fmt::Debug for Finding {
     }
 }
 
-/// The word of a validator.
+/// The verdict of a validator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Secure(Finding),

@@ -6,7 +6,7 @@
 //! of `SQLite`, on the files as they were after each write. Then with each call on the files of the
 //! evidence failed, or made the relay's last: what the queue has forgotten in that moment is on
 //! record, and in the end everything that has arrived. A message may arrive twice, where the relay
-//! could not tell any more that it had arrived.
+//! could not record any more that it had arrived.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -29,7 +29,7 @@ use crate::support::relay::Relay;
 use crate::support::sink::Sink;
 use crate::support::{place, within};
 
-/// The relay says so where it ends without a record, or without having told the queue.
+/// The relay says so where it ends without a record, or before the queue knows.
 const REPEATED: &str = "may be repeated after the restart";
 
 #[test]

@@ -6,8 +6,8 @@
 //! undisturbed. A fault with the number N then strikes the Nth call of each thread, on files of
 //! that kind only.
 //!
-//! Body files are named after queue ids, and strace wants whole paths. Ids are never below the time
-//! of the spool's last change, so a database that was changed in the future foretells them.
+//! Body files are named after queue ids, and strace wants complete paths. Ids are never below the
+//! time of the spool's last change, so a database that was changed in the future foretells them.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
@@ -156,7 +156,7 @@ fn body_ids(used: &Path) -> Result<Vec<QueueId>, String> {
 #[derive(Debug)]
 pub(crate) struct Case {
     pub(crate) kind: Kind,
-    /// In strace's words.
+    /// In the syntax of strace.
     pub(crate) faults: Vec<String>,
 }
 
@@ -220,8 +220,8 @@ fn a_folder_that_cannot_be_opened_for_a_moment_ends_nothing() {
         .unwrap_or_else(|fault| panic!("{fault}"));
 }
 
-/// `SQLite` tells a quota from a disk that fails by nothing: mail is refused, what is in the queue
-/// stays there, and nothing ends.
+/// `SQLite` does not distinguish a quota from a disk that fails: mail is refused, what is in the
+/// queue stays there, and nothing ends.
 #[test]
 #[ignore = "needs strace: .ci/durability"]
 fn a_quota_that_is_used_up_refuses_mail_and_ends_nothing() {
@@ -336,8 +336,8 @@ pub(crate) fn all(
     );
 }
 
-/// What may happen to the `number`th call, in strace's words. With `+` it happens to all later ones
-/// of that thread as well: a disk that dies, or is full for good.
+/// What may happen to the `number`th call, in the syntax of strace. With `+` it happens to all
+/// later ones of that thread as well: a disk that dies, or is full for good.
 pub(crate) fn faults(kind: &Kind, call: &str, number: usize) -> Vec<Vec<String>> {
     let fault = |what: &str, on: &str| format!("{call}:{what}:when={number}{on}");
     let mut faults = vec![
@@ -426,7 +426,7 @@ pub(crate) fn settle(
     Ok(home)
 }
 
-/// The words that start a relay under strace, which looks at files of one kind.
+/// The command that starts a relay under strace, which traces files of one kind.
 pub(crate) fn under(home: &Home, kind: &Kind, faults: &[String]) -> Vec<String> {
     let mut options: Vec<String> = vec!["-e".into(), format!("trace={}", kind.calls)];
     for file in kind.files.iter().cloned().chain(torn(home, kind)) {

@@ -286,7 +286,7 @@ fn a_kill_while_evidence_waits_for_room_tears_no_record() {
     drop(mounted);
 }
 
-/// Fills the disk step by step, and tells whom is owed what was accepted on the way.
+/// Fills the disk step by step, and returns the recipients of what was accepted meanwhile.
 fn fill(relay: SocketAddr, ballast: &Ballast, kept: u64) -> Vec<String> {
     let mut client = Client::connect(relay).expect("it listens");
     let mut owed = Vec::new();

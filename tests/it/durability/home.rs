@@ -85,7 +85,7 @@ format = "text"
         self.folder.join("gatepost.toml")
     }
 
-    /// Entries in the queue, as the database tells; while the relay runs, too.
+    /// Entries in the queue, from the database; while the relay runs, too.
     pub(crate) fn queued(&self) -> Result<u64, rusqlite::Error> {
         self.ask("SELECT count(*) FROM queue")
             .map(|count: i64| u64::try_from(count).unwrap_or(u64::MAX))
@@ -99,7 +99,7 @@ format = "text"
     }
 
     /// Waits until the queue is empty, ends the relay, and looks at what is left: nothing may be,
-    /// but for the evidence, which must be whole.
+    /// but for the evidence, which must be complete.
     pub(crate) fn expect_clean(&self, relay: Relay) -> Result<(), String> {
         let empty = within(PATIENCE, || matches!(self.queued(), Ok(0)));
         let left = self.queued();

@@ -71,7 +71,7 @@ pub(crate) fn traced(
     verdicts
 }
 
-/// The call that tells a client of its message's acceptance.
+/// The call that acknowledges a message to its client.
 pub(crate) fn acceptance<'a>(calls: &'a [Call], id: &str) -> &'a Call {
     let words = format!("250 2.0.0 Ok: queued as {id}");
     let mut told = calls

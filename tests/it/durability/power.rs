@@ -131,7 +131,7 @@ fn moments(
 }
 
 /// A relay starts on what the disk had: all that is owed arrives, nothing is half there, and of all
-/// that was accepted the evidence tells the delivery, whether it was before or after. `before` is
+/// that was accepted the evidence has the delivery, whether it was before or after. `before` is
 /// how often something had arrived for each recipient then, or did later.
 fn restart(moment: &Moment, traced: &Path, before: &BTreeMap<String, usize>) -> Result<(), String> {
     let folder = place();

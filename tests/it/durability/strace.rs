@@ -9,8 +9,8 @@ pub(crate) const CHANGES: &str = "write,pwrite64,writev,fsync,fdatasync,ftruncat
 /// What else a replay must know: who opened what, and what was said on sockets.
 pub(crate) const TALK: &str = "openat,mkdir,read,recvfrom,sendto";
 
-/// The words that start a program under strace: its trace goes to `file`. Not with --seccomp-bpf,
-/// for all its speed: strace 6.1 then forgets the signals that it should inject.
+/// The command that starts a program under strace: its trace goes to `file`. Not with
+/// --seccomp-bpf, for all its speed: strace 6.1 then forgets the signals that it should inject.
 pub(crate) fn command(file: &Path, options: &[&str]) -> Vec<String> {
     let fixed = ["strace", "-f", "-qq", "-yy", "-xx", "-ttt", "-o"];
     let words = fixed

@@ -441,7 +441,7 @@ fn a_message_that_is_set_aside_before_any_attempt_is_on_record_as_it_came_in() {
     is_whole(folder.path());
 }
 
-/// It failed while no evidence was kept, and what is left to do is to tell the postmaster.
+/// It failed while no evidence was kept, and only the report to the postmaster remains to be sent.
 #[test]
 fn a_message_that_owes_a_report_alone_is_on_record_before_it_is_forgotten() {
     let folder = folder();

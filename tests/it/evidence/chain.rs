@@ -45,7 +45,7 @@ fn resealed(line: &str, from: &str, to: &str) -> String {
 }
 
 #[test]
-fn a_chain_that_nobody_touched_is_whole() {
+fn a_chain_that_nobody_touched_is_complete() {
     let (found, verified) = spoilt(|_| ());
     assert_eq!(
         (found, verified.records, verified.beginning),
@@ -209,7 +209,7 @@ fn a_cut_end_is_found_by_a_head_that_was_kept() {
     let mut all = lines(file);
     all.truncate(4);
     put(file, &all);
-    // Nothing in the chain itself tells.
+    // Nothing in the chain itself shows it.
     assert_eq!(verify(folder.path(), &[]).expect("readable").findings, []);
     let found = verify(folder.path(), &[head]).expect("readable").findings;
     assert_eq!(
@@ -255,7 +255,7 @@ fn files_are_one_chain_and_a_missing_one_is_named() {
 
 /// A reader may see half a line, and the other half when it looks again.
 #[tokio::test]
-async fn a_chain_that_grows_while_it_is_read_is_whole() {
+async fn a_chain_that_grows_while_it_is_read_is_complete() {
     let (source, folder) = (folder(), folder());
     let evidence = Evidence::open(source.path(), KEEP).expect("the folder is ours");
     let many = (0..1000)

@@ -1,5 +1,5 @@
 //! The real daemon: nothing is finished without its evidence, whatever happens, and the commands
-//! tell it.
+//! show it.
 
 use std::collections::HashSet;
 use std::fmt::Write as _;
@@ -401,7 +401,7 @@ async fn play(folder: &Path) -> PathBuf {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_commands_tell_what_happened() {
+async fn the_commands_show_what_happened() {
     let folder = folder();
     let file = play(folder.path()).await;
     let summary = evidence(&file, &["summary", "--csv"]);

@@ -38,7 +38,7 @@ async fn a_chain_goes_on_with_the_next_day_and_with_the_next_process() {
 }
 
 #[tokio::test]
-async fn what_a_crash_tore_is_set_aside_and_told_of() {
+async fn what_a_crash_tore_is_set_aside_and_logged() {
     for torn in [
         "{\"seq\":5,\"prev\":\"12",
         "\0\0\0\0\0\0\0\0",
@@ -85,7 +85,7 @@ async fn what_a_crash_tore_is_set_aside_and_told_of() {
 }
 
 #[tokio::test]
-async fn what_was_set_aside_is_told_of_though_that_start_came_to_no_end() {
+async fn what_was_set_aside_is_logged_although_that_start_failed() {
     let folder = folder();
     write(folder.path(), 1).await;
     fs::write(folder.path().join("torn-2026-01-01-5.untold"), "half").expect("ours");

@@ -125,7 +125,7 @@ async fn a_certificate_with_the_wrong_name_is_on_record_with_its_tls_and_refused
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_ehlo_that_is_refused_under_tls_is_on_record_with_its_tls() {
     let folder = folder();
-    // In clear it is answered, under TLS it is not.
+    // In the clear it is answered, under TLS it is not.
     let manner = Manner::new(partner()).answer_after(1, "EHLO", "421 4.7.0 not from you");
     let peer = Peer::start(manner).await;
     let connectors = format!(

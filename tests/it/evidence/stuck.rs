@@ -100,7 +100,7 @@ fn refuse(stream: &TcpStream) {
 
 /// A report that is out while its evidence is not would go out once more after the restart.
 #[test]
-fn a_sender_is_not_told_before_it_is_on_record_and_is_told_once() {
+fn a_report_follows_the_record_and_comes_once() {
     let folder = folder();
     let sink = Sink::start();
     let slow = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");

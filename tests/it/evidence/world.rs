@@ -18,7 +18,7 @@ pub(crate) fn folder() -> TempDir {
     tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder")
 }
 
-/// A delivery in clear to this domain.
+/// A delivery in the clear to this domain.
 pub(crate) fn delivery(to: &str, connector: &str) -> DeliveryRecord {
     DeliveryRecord {
         queue_id: "0000000000005".to_owned(),

@@ -103,7 +103,7 @@ fn the_running_configuration_and_its_queue_are_compared_with() {
 }
 
 #[test]
-fn what_needs_a_restart_is_told_before_a_reload() {
+fn what_needs_a_restart_is_shown_before_a_reload() {
     let mut relay = Relay::start("");
     let text = fs::read_to_string(relay.config()).expect("a file");
     let other = text.replace("retry = [\"1h\"]", "retry = [\"2h\"]");

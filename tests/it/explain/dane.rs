@@ -57,7 +57,7 @@ fn explain_by(names: &Server, connectors: &str, arguments: &[&str]) -> Output {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn secure_records_demand_and_their_rows_tell_the_key_apart() {
+async fn secure_records_demand_and_their_rows_distinguish_the_key() {
     let names = names().await;
     let output = explain(&names, &["good.test"]);
     assert_eq!(code(&output), 0, "{}{}", out(&output), err(&output));

@@ -15,7 +15,7 @@ use crate::support::peer::{Manner, Peer, Starttls};
 use crate::support::picky::{Does, Over, Picky};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_host_that_takes_no_large_client_hello_is_told_as_the_daemon_knows_it() {
+async fn a_host_that_accepts_no_large_client_hello_is_shown_as_the_daemon_knows_it() {
     let world = World::new().await;
     let config = server_config(
         &Authority::root("The Test Authority").issue(&["mx1.partner.example"]),

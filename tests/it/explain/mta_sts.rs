@@ -166,7 +166,7 @@ async fn a_host_that_is_not_listed_is_not_used_and_testing_demands_nothing() {
 }
 
 #[tokio::test]
-async fn a_policy_that_nobody_wants_is_not_fetched_and_one_that_cannot_be_had_is_told() {
+async fn a_policy_that_nobody_wants_is_not_fetched_and_one_that_cannot_be_had_is_shown() {
     let off = connector("quiet", &["sts.example"], "discover = []");
     let (answer, asked) = explain("x", &off, TlsRequirement::Ordinary).await;
     assert_eq!(

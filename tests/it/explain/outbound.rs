@@ -146,7 +146,7 @@ async fn the_document_has_the_rows_of_the_policy_table() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn where_mail_cannot_go_that_is_said_and_why() {
+async fn mail_that_cannot_go_is_explained_with_the_reason() {
     let world = World::new().await;
     for (domain, said) in [
         (
@@ -328,7 +328,7 @@ async fn what_the_message_asks_counts() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_exception_is_told_with_its_date_and_reason_while_it_holds_and_after() {
+async fn an_exception_is_shown_with_its_date_and_reason_while_it_holds_and_after() {
     let world = World::new().await;
     let exception = |until: &str| {
         let tls = format!(
@@ -358,7 +358,7 @@ async fn an_exception_is_told_with_its_date_and_reason_while_it_holds_and_after(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_running_daemon_tells_what_the_domain_did_before() {
+async fn a_running_daemon_shows_what_the_domain_did_before() {
     let world = World::new().await;
     let refuse = connector("partner", &["partner.example"], "downgrade = \"refuse\"");
     let more = format!(

@@ -490,7 +490,8 @@ async fn a_peer_without_tls_gives_a_readable_error() {
         let address = listener.local_addr().expect("bound");
         let peer = tokio::spawn(async move {
             let (mut stream, _) = listener.accept().await.expect("a client");
-            // The whole ClientHello is read first; unread data would turn the close into a reset.
+            // The complete ClientHello is read first; unread data would turn the close into a
+            // reset.
             let mut hello = vec![0; 5];
             stream.read_exact(&mut hello).await.expect("a record");
             let mut hello = vec![0; usize::from(u16::from_be_bytes([hello[3], hello[4]]))];

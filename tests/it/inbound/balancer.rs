@@ -39,7 +39,7 @@ async fn the_client_is_the_one_that_the_header_names() {
 }
 
 #[tokio::test]
-async fn a_balancer_that_looks_whether_we_are_well_is_itself() {
+async fn a_balancers_health_check_is_the_balancer_itself() {
     let relay = Relay::start(Wanted {
         balancers: BEHIND,
         ..Wanted::default()
@@ -85,7 +85,7 @@ async fn a_balancer_that_names_nobody_has_no_rights() {
         client.hears("550 5.7.1 Relaying denied").await;
         client.hears("250 2.1.5").await;
     }
-    // The same balancer's word on a client of ours still counts.
+    // What the same balancer says of a client of ours still counts.
     let mut client = relay.silent().await;
     client.says("PROXY TCP4 127.0.0.9 127.0.0.1 40000 25").await;
     client.hears("220").await;
@@ -120,7 +120,7 @@ async fn who_speaks_before_the_greeting_is_heard_no_further() {
         ..Wanted::default()
     })
     .await;
-    // In one piece with the header, the words are there before the greeting is due.
+    // In one piece with the header, the command is there before the greeting is due.
     for early in ["EHLO client.example", "POST / HTTP/1.1"] {
         let mut client = relay.silent().await;
         client

@@ -139,7 +139,7 @@ async fn a_network_has_its_share_of_seats() {
 }
 
 #[tokio::test]
-async fn a_stranger_makes_room_for_a_client_of_ours() {
+async fn a_stranger_gives_way_to_a_client_of_ours() {
     let more = "[limits]\nconnections = 3\nconnections_reserved = 1";
     let relay = Relay::start(Wanted {
         more,

@@ -273,7 +273,7 @@ async fn a_busy_scheduler_holds_up_the_next_message_not_the_answer() {
 }
 
 #[tokio::test]
-async fn large_content_comes_through_whole() {
+async fn large_content_comes_through_unchanged() {
     let mut relay = Relay::start(Wanted::default()).await;
     let mut client = relay.client().await;
     client.begins("a@example.org", "b@example.com").await;
@@ -317,7 +317,7 @@ async fn large_content_comes_through_whole() {
 }
 
 #[tokio::test]
-async fn tls_is_told_in_the_received_field() {
+async fn the_received_field_names_the_tls_of_the_session() {
     let mut relay = Relay::start(Wanted::default()).await;
     let mut client = relay.secured(false).await;
     client.says("MAIL FROM:<a@example.org>").await;
@@ -537,7 +537,7 @@ async fn sessions_are_counted() {
 }
 
 #[tokio::test]
-async fn a_command_must_come_whole_in_time() {
+async fn a_command_must_be_complete_in_time() {
     let more = "[timeouts]\ncommand = \"1s\"";
     let relay = Relay::start(Wanted {
         more,

@@ -1,5 +1,4 @@
-//! A relay's inbound side on loopback, with a real spool in a folder of its own, and a client that
-//! says what the test wants.
+//! A relay's inbound side on loopback, with a real spool in a folder of its own.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
@@ -17,14 +16,14 @@ use gatepost::smtp::envelope::{Envelope, QueueId};
 use gatepost::storage::spool::{
     Draft, Entry, Receipt, Spool, SpoolError, SpoolFuture, SqliteSpool, StoredMessage,
 };
-use tokio::io::{
-    AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader,
-};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+
+pub(crate) use crate::support::session::Client;
 
 /// Nothing on loopback takes so long.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -383,101 +382,4 @@ pub(crate) async fn content(entry: &Entry) -> (String, String) {
         lines[..folded].concat().replace("\r\n\t", " "),
         lines[folded..].concat(),
     )
-}
-
-pub(crate) struct Client<S> {
-    stream: BufReader<S>,
-}
-
-impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
-    pub(crate) fn new(stream: S) -> Self {
-        Self {
-            stream: BufReader::new(stream),
-        }
-    }
-
-    /// Says lines, in one piece.
-    pub(crate) async fn says(&mut self, lines: &str) {
-        self.sends(format!("{}\r\n", lines.replace('\n', "\r\n")).as_bytes())
-            .await;
-    }
-
-    pub(crate) async fn sends(&mut self, octets: &[u8]) {
-        timeout(PATIENCE, self.stream.write_all(octets))
-            .await
-            .expect("in time")
-            .expect("a connection");
-        self.stream.flush().await.expect("a connection");
-    }
-
-    /// The next reply, all its lines.
-    pub(crate) async fn reply(&mut self) -> String {
-        let mut reply = String::new();
-        loop {
-            let mut line = String::new();
-            let octets = timeout(PATIENCE, self.stream.read_line(&mut line))
-                .await
-                .expect("in time")
-                .expect("text");
-            assert!(
-                octets > 0,
-                "the relay has closed the connection, after {reply:?}"
-            );
-            reply.push_str(&line);
-            if line.as_bytes().get(3) == Some(&b' ') {
-                return reply.trim_end().to_owned();
-            }
-        }
-    }
-
-    /// The next reply begins so.
-    pub(crate) async fn hears(&mut self, words: &str) {
-        let reply = self.reply().await;
-        assert!(
-            reply.starts_with(words),
-            "{words:?} was wanted, and heard was {reply:?}"
-        );
-    }
-
-    /// Nothing is said, in a time in which something would have been.
-    pub(crate) async fn hears_nothing(&mut self) {
-        let heard = timeout(Duration::from_millis(300), self.stream.fill_buf()).await;
-        assert!(heard.is_err(), "the relay said {heard:?}");
-    }
-
-    /// The relay closes the connection, and says nothing more.
-    pub(crate) async fn hears_the_end(mut self) {
-        let mut rest = String::new();
-        let read = timeout(PATIENCE, self.stream.read_to_string(&mut rest))
-            .await
-            .expect("in time");
-        assert!(rest.is_empty(), "the relay also said {rest:?}");
-        read.expect("closed in order");
-    }
-
-    /// The relay closes the connection; what it may say first (a TLS alert) is no reply.
-    pub(crate) async fn hears_no_reply(mut self) {
-        let mut rest = Vec::new();
-        // Whether it is closed or reset is all the same.
-        let _ = timeout(PATIENCE, self.stream.read_to_end(&mut rest))
-            .await
-            .expect("in time");
-        let code = |octets: &[u8]| octets.iter().all(u8::is_ascii_digit);
-        assert!(
-            !rest.windows(3).any(code),
-            "the relay said {:?}",
-            String::from_utf8_lossy(&rest)
-        );
-    }
-
-    /// EHLO, MAIL, RCPT and DATA, all taken.
-    pub(crate) async fn begins(&mut self, from: &str, to: &str) {
-        self.says("EHLO client.example").await;
-        self.hears("250-relay.example.com").await;
-        self.says(&format!("MAIL FROM:<{from}>\nRCPT TO:<{to}>\nDATA"))
-            .await;
-        self.hears("250 2.1.0").await;
-        self.hears("250 2.1.5").await;
-        self.hears("354").await;
-    }
 }

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use super::Wanted;
 use crate::support::counting_sink::Sink;
-use crate::support::in_process::{Client, queue, until};
+use crate::support::in_process::{queue, until};
+use crate::support::session::Client;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn deliveries_in_flight_finish_and_sessions_hear_421() {
@@ -15,15 +16,15 @@ async fn deliveries_in_flight_finish_and_sessions_hear_421() {
         Client::connect(relay.address).await,
         Client::connect(relay.address).await,
     );
-    client.sends("b@a.example").await;
+    client.sends_message("b@a.example").await;
     until("it is under way", || {
         sink.seen(|seen| (seen.peak == 1).then_some(()))
     })
     .await;
     relay.signal("TERM");
     relay.hears("stopping: no new mail is accepted");
-    idle.reply("421 4.3.2").await;
-    client.reply("421 4.3.2").await;
+    idle.hears("421 4.3.2").await;
+    client.hears("421 4.3.2").await;
     until("nobody listens", || {
         TcpStream::connect(relay.address).is_err().then_some(())
     })
@@ -55,14 +56,14 @@ async fn what_hangs_is_cut_short_after_the_drain() {
     }
     .start();
     let mut client = Client::connect(relay.address).await;
-    let id = client.sends("b@a.example").await;
+    let id = client.sends_message("b@a.example").await;
     until("it is under way", || {
         sink.seen(|seen| (seen.peak == 1).then_some(()))
     })
     .await;
-    client.says("MAIL FROM:<alice@sender.example>", "250").await;
-    client.says("RCPT TO:<c@a.example>", "250").await;
-    client.says("DATA", "354").await;
+    client.asks("MAIL FROM:<alice@sender.example>", "250").await;
+    client.asks("RCPT TO:<c@a.example>", "250").await;
+    client.asks("DATA", "354").await;
     let told = Instant::now();
     relay.signal("TERM");
     let end = relay.ends_by_itself();
@@ -101,7 +102,7 @@ async fn a_second_signal_ends_it_at_once() {
     .start();
     Client::connect(relay.address)
         .await
-        .sends("b@a.example")
+        .sends_message("b@a.example")
         .await;
     until("it is under way", || {
         sink.seen(|seen| (seen.peak == 1).then_some(()))

@@ -6,8 +6,9 @@ use std::process::{Command, Stdio};
 
 use super::Wanted;
 use crate::support::counting_sink::Sink;
-use crate::support::in_process::{Client, until};
+use crate::support::in_process::until;
 use crate::support::relay::program;
+use crate::support::session::Client;
 
 /// Starts the program where it must not start; what it says.
 fn refused(configuration: &Path) -> String {
@@ -52,7 +53,7 @@ async fn a_second_instance_on_one_spool_is_refused() {
     }
     Client::connect(relay.address)
         .await
-        .sends("b@a.example")
+        .sends_message("b@a.example")
         .await;
     until("the first one works on", || {
         (sink.taken() == 1).then_some(())
@@ -183,7 +184,7 @@ async fn counts_that_cannot_be_kept_do_not_keep_mail_from_going() {
     let relay = super::Relay::run(&file, &[]).unwrap_or_else(|end| panic!("{}", end.log));
     Client::connect(relay.address)
         .await
-        .sends("b@a.example")
+        .sends_message("b@a.example")
         .await;
     until("it is delivered", || (sink.taken() == 1).then_some(())).await;
     let end = relay.terminate();

@@ -1,4 +1,4 @@
-//! What systemd is told, and the sockets that it passes: the tests stand in its place.
+//! The notices to systemd, and the sockets that it passes: the tests stand in its place.
 
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use super::Wanted;
 use crate::support::counting_sink::Sink;
-use crate::support::in_process::Client;
 use crate::support::relay::program;
+use crate::support::session::Client;
 
 /// Far longer than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -74,7 +74,7 @@ impl Manager {
         String::from_utf8(notice[..length].to_vec()).expect("UTF-8")
     }
 
-    /// Waits for a notice with these words.
+    /// Waits for a notice with this text.
     fn hears(&self, words: &str) -> String {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -204,8 +204,11 @@ async fn listeners_take_the_sockets_that_systemd_passes_by_name() {
     ] {
         assert!(log.contains(&line), "{line} is missing from\n{log}");
     }
-    Client::connect(mx).await.sends("b@a.example").await;
-    Client::connect(submission).await.sends("b@a.example").await;
+    Client::connect(mx).await.sends_message("b@a.example").await;
+    Client::connect(submission)
+        .await
+        .sends_message("b@a.example")
+        .await;
 }
 
 #[test]

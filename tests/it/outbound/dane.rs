@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use crate::support::certificates::{Authority, BOTH, Pair, self_signed, server_config};
 use crate::support::deliveries::{connector, deliver, failure, message, outcome};
 use crate::support::internet::{
-    Internet, assert_told_nothing, in_clear, known_as, one_host, shows, tls, tlsa,
+    Internet, assert_heard_nothing_of_mail, in_clear, known_as, one_host, shows, tls, tlsa,
 };
 use crate::support::peer::{Manner, Peer, Starttls};
 use crate::support::uncheckable::{self, RSA_1024};
@@ -88,7 +88,7 @@ async fn another_certificate_hears_nothing_however_trusted_it_is() {
         "{text}"
     );
     assert_eq!(peer.heard().len(), 1);
-    assert_told_nothing(&peer).await;
+    assert_heard_nothing_of_mail(&peer).await;
 }
 
 /// Anybody can show the certificate of the record: without its key it is nobody's.
@@ -110,7 +110,7 @@ async fn the_certificate_of_the_record_with_a_key_that_cannot_be_checked_is_not_
         text.contains("its key cannot be checked (RSA key of 1024 bits)"),
         "{text}"
     );
-    assert_told_nothing(&peer).await;
+    assert_heard_nothing_of_mail(&peer).await;
 }
 
 #[tokio::test]
@@ -119,12 +119,12 @@ async fn a_host_without_starttls_hears_nothing() {
     let internet = internet(&tlsa(HOST, &peer, &own(HOST))).await;
     let report = deliver(&internet.outbound(&peer, ""), message(&[TO])).await;
     assert_eq!(outcome(&report, 0), "deferred 4.7.4");
-    assert_told_nothing(&peer).await;
+    assert_heard_nothing_of_mail(&peer).await;
 }
 
 /// RFC 7672 §2.2: secure records of which none can be used still say that there is TLS.
 #[tokio::test]
-async fn records_that_cannot_be_used_want_tls_and_ask_nobody_who_he_is() {
+async fn unusable_records_demand_tls_without_authentication() {
     let pair = own("anything.example");
     for (peer, ends) in [
         (shows(&pair).await, "delivered"),
@@ -282,7 +282,7 @@ async fn unsigned_mx_records_to_a_host_with_records_are_held_to_them_and_remembe
             assert!(authentication.contains("scope: Host"), "{authentication}");
             assert_eq!(best.map(|best| best.level), Some(TlsLevel::Verified));
         } else {
-            assert_told_nothing(&peer).await;
+            assert_heard_nothing_of_mail(&peer).await;
         }
     }
 }

@@ -139,7 +139,7 @@ async fn who_may_do_better_elsewhere_is_tried_elsewhere() {
 }
 
 #[tokio::test]
-async fn what_failed_on_the_way_is_told_of_those_for_whom_it_did() {
+async fn a_failed_hop_is_reported_for_the_recipients_it_failed_for() {
     let world = World::new().await;
     let first = plain()
         .answer("RCPT TO:<b@", "450 4.2.1 b is away")
@@ -187,7 +187,7 @@ fn heard_of(peer: &Peer, command: &str) -> usize {
 /// A message that greylisting, or a full disk behind all hosts, puts off is not sent to each of
 /// them.
 #[tokio::test]
-async fn what_is_put_off_twice_is_not_tried_at_every_other_host() {
+async fn a_recipient_deferred_twice_is_not_tried_at_every_other_host() {
     let world = World::new().await;
     for at in ["MAIL", "RCPT", "DATA", "."] {
         for answer in ["450 4.7.1 not now", "421 4.7.1 not now"] {
@@ -524,7 +524,7 @@ async fn a_connection_lost_before_the_dot_leads_to_the_next_hop() {
 }
 
 #[tokio::test]
-async fn a_peer_that_says_nothing_is_left_after_the_time_limit() {
+async fn a_silent_peer_is_left_after_the_time_limit() {
     let world = World::new().await;
     let mute = tokio::net::TcpListener::bind("127.0.0.1:0")
         .await
@@ -544,7 +544,7 @@ async fn a_peer_that_says_nothing_is_left_after_the_time_limit() {
 }
 
 #[tokio::test]
-async fn nobody_there_is_told_as_such() {
+async fn a_refused_connection_is_named_as_such() {
     let world = World::new().await;
     let (first, _second) = Nobody::twins();
     let port = first.address.port();
@@ -794,7 +794,7 @@ async fn a_large_message_arrives_as_it_is() {
 
 /// The fault shows only when the last chunk is read: by then most of the message has been sent.
 #[tokio::test]
-async fn half_a_message_never_passes_for_a_whole_one() {
+async fn half_a_message_never_passes_for_a_complete_one() {
     let world = World::new().await;
     let (first, second) = (Peer::start(plain()).await, Peer::start(plain()).await);
     let outbound = world.outbound(&smart_hosts(&[&first, &second]));

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 
 use crate::support::certificates::self_signed;
 use crate::support::deliveries::{World, connector, deliver, failure, message, outcome, reload};
-use crate::support::internet::{assert_told_nothing, in_clear, shows};
+use crate::support::internet::{assert_heard_nothing_of_mail, in_clear, shows};
 use crate::support::peer::{Manner, Peer, Starttls};
 
 const TO: &str = "b@partner.example";
@@ -59,7 +59,7 @@ impl Log {
     /// Lines are kept until the guard is dropped.
     fn listen(&self) -> tracing::subscriber::DefaultGuard {
         // Without a subscriber for all threads, a log statement that another test's thread meets
-        // first would be switched off for the whole process.
+        // first would be switched off for the process.
         ALL_THREADS.call_once(|| {
             let nowhere = tracing_subscriber::fmt()
                 .with_writer(std::io::sink)
@@ -84,7 +84,7 @@ impl Log {
 }
 
 #[tokio::test]
-async fn mail_for_a_domain_that_lost_tls_goes_and_it_is_said_or_it_waits() {
+async fn mail_for_a_domain_that_lost_tls_goes_with_a_warning_or_waits() {
     let world = World::new().await;
     for (downgrade, ends, said) in [
         ("downgrade = \"allow\"", "delivered", 0),
@@ -120,7 +120,7 @@ async fn mail_for_a_domain_that_lost_tls_goes_and_it_is_said_or_it_waits() {
         if ends == "delivered" {
             assert_eq!(peer.messages().len(), 2);
         } else {
-            assert_told_nothing(&peer).await;
+            assert_heard_nothing_of_mail(&peer).await;
         }
     }
 }
@@ -157,11 +157,11 @@ async fn a_connection_that_served_two_domains_is_remembered_of_both() {
         );
     }
     outbound.close();
-    assert_told_nothing(&clear).await;
+    assert_heard_nothing_of_mail(&clear).await;
 }
 
 #[tokio::test]
-async fn what_a_domain_has_lost_is_told_of_its_own_mail_alone() {
+async fn what_a_domain_has_lost_is_logged_for_its_own_mail_alone() {
     let world = World::new().await;
     let (before, clear) = (
         shows(&self_signed(&["mx.partner.example"], |_| {})).await,
@@ -190,7 +190,7 @@ async fn what_a_domain_has_lost_is_told_of_its_own_mail_alone() {
 }
 
 #[tokio::test]
-async fn what_looks_like_a_broken_handshake_is_lost_tls_too() {
+async fn a_broken_handshake_counts_as_lost_tls_too() {
     let world = World::new().await;
     for (starttls, status) in [
         (Starttls::Closes, "4.7.5"),

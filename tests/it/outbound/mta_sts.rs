@@ -7,8 +7,8 @@ use gatepost::relay::tlsrpt::Reporter;
 use crate::support::certificates::{Authority, Pair, self_signed};
 use crate::support::deliveries::{attempt, deliver, failure, message, outcome};
 use crate::support::internet::{
-    Internet, assert_told_nothing, by_mx, in_clear, known_as, one_host, policy, shows, sts, tls,
-    tlsa,
+    Internet, assert_heard_nothing_of_mail, by_mx, in_clear, known_as, one_host, policy, shows,
+    sts, tls, tlsa,
 };
 use crate::support::peer::Peer;
 use crate::support::zones::{Fault, Kind};
@@ -55,7 +55,7 @@ async fn an_enforced_policy_wants_a_listed_host_with_a_trusted_certificate_for_i
                 "{}",
                 failure(&report, 0)
             );
-            assert_told_nothing(&peer).await;
+            assert_heard_nothing_of_mail(&peer).await;
         }
     }
 }
@@ -83,7 +83,7 @@ async fn an_underscore_in_the_name_of_a_host_is_matched_by_policy_and_certificat
         if ends == "delivered" {
             assert_eq!(known_as(&report), format!("verified as {NAME}"));
         } else {
-            assert_told_nothing(&peer).await;
+            assert_heard_nothing_of_mail(&peer).await;
         }
     }
 }
@@ -212,7 +212,7 @@ async fn a_policy_never_overrides_dane() {
                 "{}",
                 failure(&report, 0)
             );
-            assert_told_nothing(&peer).await;
+            assert_heard_nothing_of_mail(&peer).await;
         }
     }
 }
@@ -309,7 +309,7 @@ async fn a_policy_that_has_changed_bounces_nothing() {
     // confirmed.
     let report = deliver(&outbound, message(&[TO])).await;
     assert_eq!(outcome(&report, 0), "bounced 5.7.5", "{report:?}");
-    assert_told_nothing(&peer).await;
+    assert_heard_nothing_of_mail(&peer).await;
 }
 
 /// Nobody tries again what is held, so nobody would see that the policy is another one.

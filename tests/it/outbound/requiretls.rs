@@ -176,7 +176,7 @@ async fn a_smart_host_named_by_its_address_alone_does_not_get_it() {
 }
 
 #[tokio::test]
-async fn without_the_promise_nothing_is_said_of_the_message_and_it_bounces() {
+async fn without_requiretls_nothing_of_the_envelope_is_sent_and_it_bounces() {
     let world = World::new().await;
     for on_failure in ON_FAILURE {
         let peer = peer(&world.authority, "mx.partner.example", PROMISES_NOTHING).await;
@@ -197,7 +197,7 @@ async fn without_the_promise_nothing_is_said_of_the_message_and_it_bounces() {
 }
 
 #[tokio::test]
-async fn without_tls_nothing_is_said_of_the_message_and_it_bounces() {
+async fn without_tls_nothing_of_the_envelope_is_sent_and_it_bounces() {
     let world = World::new().await;
     for starttls in [
         Starttls::NotOffered,
@@ -301,7 +301,7 @@ async fn a_hop_that_promises_is_found_behind_those_that_do_not() {
 }
 
 #[tokio::test]
-async fn it_bounces_only_where_every_hop_has_said_no() {
+async fn it_bounces_only_where_every_hop_has_refused() {
     let world = World::new().await;
     let down = Nobody::at([127, 0, 0, 1]);
     let silent = peer(&world.authority, "mx.partner.example", PROMISES_NOTHING).await;

@@ -126,7 +126,7 @@ async fn an_idle_connection_is_closed_after_a_few_seconds() {
 }
 
 #[tokio::test]
-async fn a_fallback_in_clear_is_not_used_again() {
+async fn a_fallback_in_the_clear_is_not_used_again() {
     let world = World::new().await;
     let peer = Peer::start(Manner::new(Starttls::Closes)).await;
     let outbound = world.outbound(&smart_host(&peer, "tls = \"opportunistic\""));

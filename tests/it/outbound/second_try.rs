@@ -44,7 +44,7 @@ const POLICIES: [&str; 5] = [
 enum Ends {
     /// Under TLS, on the last connection.
     Tls,
-    /// In clear, on one more connection.
+    /// In the clear, on one more connection.
     Clear,
     /// Nothing was said of it.
     Refused,
@@ -387,7 +387,7 @@ async fn a_key_on_an_uncheckable_curve_meets_no_demand_and_the_refusal_names_it(
 }
 
 #[tokio::test]
-async fn nothing_less_than_post_quantum_is_taken_where_that_is_demanded() {
+async fn nothing_less_than_post_quantum_satisfies_a_demand_for_it() {
     let world = World::new().await;
     let pair = world.authority.issue(&[HOP]);
     let classical = |versions| {
@@ -549,7 +549,8 @@ async fn a_host_that_does_not_answer_a_second_time_has_still_broken_the_first_ha
 }
 
 #[tokio::test]
-async fn a_host_that_has_lost_starttls_at_the_second_try_gets_mail_in_clear_only_where_it_may() {
+async fn a_host_that_has_lost_starttls_at_the_second_try_gets_mail_in_the_clear_only_where_it_may()
+{
     let world = World::new().await;
     let pair = world.authority.issue(&[HOP]);
     for (policy, ends, connections) in [

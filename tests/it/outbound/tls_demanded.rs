@@ -1,4 +1,4 @@
-//! Hosts that insist on TLS, and could not be given it: their 5xx is not the last word (RFC 3207
+//! Hosts that insist on TLS, and could not be given it: their 5xx is not final (RFC 3207
 //! §4).
 
 use crate::support::certificates::{BOTH, server_config};

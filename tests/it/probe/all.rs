@@ -53,7 +53,7 @@ async fn all_partners_that_are_fine_end_with_0_and_opportunistic_ones_are_left_a
 }
 
 #[tokio::test]
-async fn one_partner_that_fails_makes_it_1_and_is_told_with_its_reason() {
+async fn one_partner_that_fails_makes_it_1_and_is_shown_with_its_reason() {
     let world = World::new().await;
     let (good, bad) = (
         world.good(&[HOP]).await,
@@ -92,7 +92,7 @@ async fn one_partner_that_fails_makes_it_1_and_is_told_with_its_reason() {
 }
 
 #[tokio::test]
-async fn a_certificate_that_expires_soon_is_told_where_a_demand_hangs_on_it() {
+async fn a_certificate_that_expires_soon_is_shown_where_a_demand_depends_on_it() {
     let world = World::new().await;
     let near = world.authority.issue_as(&[HOP], ends_in(12));
     let far = world.authority.issue_as(&[HOP], ends_in(40));
@@ -127,7 +127,7 @@ async fn a_certificate_that_expires_soon_is_told_where_a_demand_hangs_on_it() {
 }
 
 #[tokio::test]
-async fn our_own_certificate_and_an_exception_that_end_soon_are_told() {
+async fn our_own_certificate_and_an_exception_that_end_soon_are_shown() {
     let world = World::new().await;
     let files = world
         .authority
@@ -175,7 +175,7 @@ async fn our_own_certificate_and_an_exception_that_end_soon_are_told() {
 }
 
 #[tokio::test]
-async fn a_partner_in_clear_under_an_exception_is_told_and_what_comes_after_it() {
+async fn a_partner_in_the_clear_under_an_exception_is_shown_with_what_follows_it() {
     let world = World::new().await;
     let plain = Peer::start(Manner::new(Starttls::NotOffered)).await;
     let until = |day: &str| {
@@ -215,7 +215,7 @@ async fn a_partner_in_clear_under_an_exception_is_told_and_what_comes_after_it()
     answer.has(
         "After the exception has ended on 2099-01-31:\nMail for partner.example would be DEFERRED:",
     );
-    // One that would meet the demand is told as well, and an exception that has ended is none.
+    // One that would meet the demand is shown as well, and an exception that has ended is none.
     let good = world.good(&[HOP]).await;
     world.write(&smart(
         "partner",

@@ -44,7 +44,7 @@ async fn probed(shown: &Pair, named: &Pair) -> (Answer, Vec<Vec<String>>) {
 }
 
 #[tokio::test]
-async fn the_record_that_matched_is_told() {
+async fn the_record_that_matched_is_shown() {
     let pair = self_signed(&["whatever.example"], |_| {});
     let (answer, heard) = probed(&pair, &pair).await;
     let record = record(&pair);

@@ -1,4 +1,4 @@
-//! `gatepost probe`: the real program against real peers, who tell what they heard.
+//! `gatepost probe`: the real program against real peers, which record what they heard.
 
 mod all;
 mod dane;

@@ -1,4 +1,4 @@
-//! What is told of certificates and extensions, for people and for programs.
+//! The output about certificates and extensions, for people and for programs.
 
 use serde_json::json;
 
@@ -9,7 +9,7 @@ use crate::support::peer::{Manner, Peer};
 const NAME: &str = "tls = \"forced\"\nverify = \"name\"";
 
 #[tokio::test]
-async fn the_chain_is_told_as_it_was_sent() {
+async fn the_chain_is_shown_as_it_was_sent() {
     let world = World::new().await;
     let pair = world
         .authority
@@ -38,7 +38,7 @@ async fn the_chain_is_told_as_it_was_sent() {
 }
 
 #[tokio::test]
-async fn extensions_are_those_told_under_tls() {
+async fn extensions_are_those_offered_under_tls() {
     let world = World::new().await;
     let starttls = tls(&world.authority.issue(&[HOP]));
     let keywords = &["SIZE 52428800", "8BITMIME", "SMTPUTF8", "DSN", "REQUIRETLS"];

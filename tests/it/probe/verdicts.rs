@@ -109,7 +109,7 @@ async fn what_falls_short_hears_the_same_and_never_mail() {
 }
 
 #[tokio::test]
-async fn no_starttls_is_refused_or_told_as_the_policy_has_it() {
+async fn no_starttls_is_refused_or_shown_as_the_policy_has_it() {
     let world = World::new().await;
     for (starttls, words) in [
         (Starttls::NotOffered, "the peer does not offer STARTTLS"),
@@ -156,7 +156,7 @@ async fn no_starttls_is_refused_or_told_as_the_policy_has_it() {
 }
 
 #[tokio::test]
-async fn a_broken_handshake_is_tried_in_clear_only_as_a_delivery_would() {
+async fn a_broken_handshake_is_tried_in_the_clear_only_as_a_delivery_would() {
     let world = World::new().await;
     for (policy, code, connections) in [("opportunistic", 0, 3), ("forced", 1, 2)] {
         let peer = Peer::start(Manner::new(Starttls::Closes)).await;
@@ -183,7 +183,7 @@ async fn a_broken_handshake_is_tried_in_clear_only_as_a_delivery_would() {
 }
 
 #[tokio::test]
-async fn a_second_try_is_told_with_the_reason_for_it() {
+async fn a_second_try_is_shown_with_its_reason() {
     let world = World::new().await;
     let config = server_config(&world.authority.issue(&[HOP]), BOTH);
     let picky = Picky {
@@ -228,7 +228,7 @@ async fn a_second_try_is_told_with_the_reason_for_it() {
 }
 
 #[tokio::test]
-async fn an_opportunistic_hop_still_tells_all_about_its_certificate() {
+async fn an_opportunistic_hops_certificate_is_shown_completely() {
     let world = World::new().await;
     let pair = self_signed(&["other.example"], |_| {});
     let peer = showing(&pair).await;
@@ -251,7 +251,7 @@ async fn an_opportunistic_hop_still_tells_all_about_its_certificate() {
 }
 
 #[tokio::test]
-async fn a_pin_that_was_told_can_be_pasted() {
+async fn a_pin_that_is_shown_can_be_pasted() {
     let world = World::new().await;
     let peer = showing(&self_signed(&[HOP], |_| {})).await;
     world.write(&smart(
@@ -282,7 +282,7 @@ async fn a_pin_that_was_told_can_be_pasted() {
 }
 
 #[tokio::test]
-async fn every_hop_is_looked_at_and_one_good_one_is_enough() {
+async fn every_hop_is_probed_and_one_good_one_is_enough() {
     let world = World::new().await;
     let pair = world.authority.issue(&["mx2.partner.example"]);
     let (nobody, second) = Nobody::before(|| Manner::new(tls(&pair))).await;
@@ -306,7 +306,7 @@ async fn every_hop_is_looked_at_and_one_good_one_is_enough() {
 }
 
 #[tokio::test]
-async fn what_no_hop_can_do_is_told_as_its_sender_would_hear_it() {
+async fn what_no_hop_can_do_is_shown_as_its_sender_would_read_it() {
     let world = World::new().await;
     world.write("");
     let answer = world.probe(&["null.example"]).await;

@@ -109,7 +109,7 @@ impl Host {
         self.hellos.lock().expect("sound").clone()
     }
 
-    /// Each request that it heard, whole, after the name of SNI and the protocol of ALPN.
+    /// Each complete request, after the name of SNI and the protocol of ALPN.
     pub(crate) fn heard(&self) -> Vec<String> {
         self.heard.lock().expect("sound").clone()
     }

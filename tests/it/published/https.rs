@@ -436,7 +436,7 @@ async fn each_step_ends_in_time() {
 }
 
 #[tokio::test]
-async fn what_is_not_http_is_told() {
+async fn what_is_not_http_is_an_error() {
     let many = "X: y\r\n".repeat(65);
     let long = format!("X: {}\r\n", "y".repeat(17 * 1024));
     for part in [
@@ -465,7 +465,7 @@ async fn what_is_not_http_is_told() {
 }
 
 #[tokio::test]
-async fn the_next_address_is_tried_and_the_last_is_told() {
+async fn the_next_address_is_tried_and_the_last_is_named() {
     let world = world().await;
     let host = Host::start(&world.authority.issue(&["two.example"]), plain(b"")).await;
     // Nobody listens at ::1, whichever of the two is asked first.

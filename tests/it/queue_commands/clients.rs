@@ -12,7 +12,7 @@ fn crowded() -> Relay {
 }
 
 #[test]
-fn who_is_held_back_is_told_once_listed_and_counted() {
+fn a_client_that_is_held_back_is_logged_once_listed_and_counted() {
     let relay = crowded();
     let told = relay.hears("client held back by a limit");
     assert_eq!(told.len(), 1, "{told:?}");

@@ -1,7 +1,8 @@
 //! `gatepost queue` as an operator runs it: the real program against a real daemon, whose smart
 //! host is dead, so that mail waits.
 
-use crate::support::operated::{Relay, Sink, code, err, json, out, raw, stand_in};
+use crate::support::operated::{Relay, code, err, json, out, raw, stand_in};
+use crate::support::sink::Sink;
 use serde_json::Value;
 
 /// Alice's message to Bob and to Jürgen's domain, and Carol's to Bob.
@@ -71,7 +72,7 @@ fn the_list_shows_what_waits_and_why() {
     );
     assert!(message["size"].as_u64().expect("octets") > 100);
     for recipient in message["recipients"].as_array().expect("recipients") {
-        // One attempt was enough to know that the destination is down: the other message tells of
+        // One attempt was enough to know that the destination is down: the other message shows
         // it, too.
         assert_eq!(recipient["state"], "waiting");
         assert_eq!(recipient["connector"], "internet");
@@ -168,7 +169,7 @@ fn an_empty_queue_is_no_fault() {
 }
 
 #[test]
-fn show_tells_the_envelope_every_attempt_and_the_next() {
+fn show_prints_the_envelope_every_attempt_and_the_next() {
     let (relay, [first, _]) = filled();
     let output = relay.queue(&["show", &first]);
     assert_eq!(code(&output), 0, "{}", err(&output));
@@ -217,7 +218,7 @@ fn show_tells_the_envelope_every_attempt_and_the_next() {
 }
 
 #[test]
-fn show_tells_what_a_message_asks_of_tls() {
+fn show_names_the_tls_that_a_message_requires() {
     let relay = Relay::start("");
     let id = relay.send_whole(
         "alice@example.org",
@@ -286,7 +287,7 @@ fn what_is_held_waits_until_it_is_released() {
     }
     assert_eq!(queue[0]["recipients"][0]["next"], Value::Null);
 
-    // One that was named is told why; out of a crowd, those that it means nothing to are left out.
+    // One that was named gets the reason; of many, those that it does not concern are left out.
     let output = relay.queue(&["retry", &first]);
     assert_eq!(
         (code(&output), out(&output)),
@@ -325,7 +326,7 @@ fn what_is_held_waits_until_it_is_released() {
 #[test]
 fn retry_forgets_all_waiting_and_delivers() {
     let (relay, [first, second]) = filled();
-    let sink = Sink::start(relay.smart_host);
+    let sink = Sink::at(relay.smart_host);
     let output = relay.queue(&["retry", "--domain", "example.net"]);
     assert_eq!(
         (code(&output), out(&output)),
@@ -334,7 +335,7 @@ fn retry_forgets_all_waiting_and_delivers() {
         err(&output)
     );
     relay.wait_for("an empty queue", <[Value]>::is_empty);
-    let mut taken = sink.taken();
+    let mut taken = sink.bodies();
     taken.sort();
     assert_eq!(
         taken,
@@ -350,14 +351,15 @@ fn retry_forgets_all_waiting_and_delivers() {
 
 #[test]
 fn a_part_that_is_released_leaves_the_other_part_alone() {
-    let plain = Sink::anywhere();
+    let plain = Sink::start();
     let connector = format!(
         "[[connector]]\nname = \"strict\"\ndomains = [\"strict.example\"]\n[connector.outbound]\nroute = \
          [\"{}\"]\ntls = \"forced\"\non_failure = \"hold\"\n",
         plain.address
     );
     let relay = Relay::start(&connector);
-    // Nobody is told that one part is held: the report would be among the mail that is counted.
+    // Nobody gets a report that one part is held: the report would be among the mail that is
+    // counted.
     let id = relay.send("", &["bob@example.net", "eve@strict.example"], "parted");
     relay.wait_for("one held, one waiting", |queue| {
         state(&queue[0], 1) == "held" && attempts(&queue[0]) > 0
@@ -373,21 +375,21 @@ fn a_part_that_is_released_leaves_the_other_part_alone() {
         reason.as_str().expect("a reason").contains("STARTTLS"),
         "{reason}"
     );
-    let sink = Sink::start(relay.smart_host);
+    let sink = Sink::at(relay.smart_host);
     assert_eq!(code(&relay.queue(&["retry", &id])), 0);
     relay.wait_for("the rest delivered", |queue| {
         state(&queue[0], 0) == "delivered" && queue[0]["busy"] == false
     });
-    assert_eq!(sink.taken(), ["parted"], "delivered once");
+    assert_eq!(sink.bodies(), ["parted"], "delivered once");
     assert_eq!(
-        plain.taken(),
+        plain.bodies(),
         [""; 0],
         "nothing was said where the policy was not met"
     );
 }
 
 #[test]
-fn a_bounce_tells_the_sender() {
+fn a_bounce_is_reported_to_the_sender() {
     let (relay, [first, second]) = filled();
     let output = relay.queue(&["bounce", &first]);
     assert_eq!(code(&output), 2, "nobody can be asked");
@@ -564,7 +566,7 @@ fn what_leaves_the_queue_while_it_is_shown_is_missed_only_where_it_was_named() {
 }
 
 #[test]
-fn an_id_among_other_wishes_is_not_said_to_be_gone() {
+fn an_id_beside_other_options_is_not_reported_as_gone() {
     let (relay, [first, _]) = filled();
     let output = relay.queue(&["remove", &first, "--domain", "nobody.example", "--yes"]);
     assert_eq!(
@@ -579,7 +581,7 @@ fn an_id_among_other_wishes_is_not_said_to_be_gone() {
 
 #[test]
 fn what_is_being_tried_needs_no_push() {
-    // Connections are made, and nobody says a word.
+    // Connections are made, and nobody says anything.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     let slow = format!(
         "[[connector]]\nname = \"slow\"\ndomains = [\"slow.example\"]\n[connector.outbound]\nroute = [\"{}\"]\ntls = \

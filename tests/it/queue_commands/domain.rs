@@ -8,7 +8,8 @@ use gatepost::smtp::address::Host;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
-use crate::support::operated::{Relay, Sink, code, err, json, out};
+use crate::support::operated::{Relay, code, err, json, out};
+use crate::support::sink::Sink;
 
 /// The JSON document about a domain, once it is as expected. The queue is counted once in a second.
 fn status_when(relay: &Relay, domain: &str, is_so: impl Fn(&Value) -> bool) -> Value {
@@ -105,7 +106,7 @@ fn a_domain_that_is_down_is_shown_until_the_advised_command_has_helped() {
         );
     }
 
-    let sink = Sink::start(relay.smart_host);
+    let sink = Sink::at(relay.smart_host);
     assert_eq!(code(&relay.queue(&["retry", "--domain", "b.example"])), 0);
     let status = status_when(&relay, "b.example", |status| {
         status["queue"]["waiting"] == 0
@@ -120,7 +121,7 @@ fn a_domain_that_is_down_is_shown_until_the_advised_command_has_helped() {
             .iter()
             .any(|command| command.starts_with("queue") || command.starts_with("probe"))
     );
-    assert!(sink.taken().contains(&"hello".to_owned()));
+    assert!(sink.bodies().contains(&"hello".to_owned()));
     has_all(
         &out(&relay.status(&["b.example"])),
         &["\nqueue        no mail waits\n", "ago: delivered ("],
@@ -131,7 +132,7 @@ fn a_domain_that_is_down_is_shown_until_the_advised_command_has_helped() {
 /// read, and the command that forgets the domain, after which the mail goes.
 #[test]
 fn a_domain_that_lost_its_tls_is_shown_with_its_memory_and_the_report_to_the_sender() {
-    let sink = Sink::anywhere();
+    let sink = Sink::start();
     let mut relay = Relay::start(&format!(
         "[[connector]]\nname = \"lawyers\"\ndomains = [\"lawyers.example\"]\n[connector.outbound]\nroute = [\"{}\"]\n\
          downgrade = \"refuse\"\n",
@@ -201,7 +202,7 @@ fn a_domain_that_lost_its_tls_is_shown_with_its_memory_and_the_report_to_the_sen
         status["queue"]["waiting"] == 0
     });
     assert_eq!(status["last_attempt"]["outcome"], "delivered", "{status:#}");
-    assert_eq!(sink.taken(), ["hello"]);
+    assert_eq!(sink.bodies(), ["hello"]);
     has_all(
         &out(&relay.status(&["lawyers.example"])),
         &["by uid ", ": they confirmed it\n"],
@@ -211,7 +212,7 @@ fn a_domain_that_lost_its_tls_is_shown_with_its_memory_and_the_report_to_the_sen
 /// Held mail is released by the advised command, and a bounce is named with its report.
 #[test]
 fn held_and_bounced_mail_is_named_with_what_its_sender_got() {
-    let sink = Sink::anywhere();
+    let sink = Sink::start();
     let strict = |name: &str, on_failure: &str| {
         format!(
             "[[connector]]\nname = \"{name}\"\ndomains = [\"{name}.example\"]\n[connector.outbound]\nroute = [\"{}\"]\n\
@@ -267,7 +268,7 @@ fn held_and_bounced_mail_is_named_with_what_its_sender_got() {
             "does not offer encryption",
         ],
     );
-    assert_eq!(sink.taken(), [""; 0], "nothing was sent in the clear");
+    assert_eq!(sink.bodies(), [""; 0], "nothing was sent in the clear");
 }
 
 /// Nothing is known of a domain without mail, and nobody asks the network about it: the answer is

@@ -152,7 +152,7 @@ fn one_domain_is_chosen_in_either_spelling_and_none_is_a_no() {
 }
 
 #[test]
-fn what_is_forgotten_stays_forgotten_and_is_told() {
+fn what_is_forgotten_stays_forgotten_and_is_logged() {
     let mut relay = remembering();
     let output = relay.history(&[
         "forget",

@@ -1,11 +1,11 @@
 //! The log: each line says what held, and for whom.
 
-use std::io::Write as _;
 use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::support::operated::{Relay, Session, Sink};
+use crate::support::operated::{Relay, Session};
+use crate::support::sink::Sink;
 
 /// Connectors with TLS forced to a host that has none; one of them under an exception.
 fn without_tls(sink: &Sink) -> String {
@@ -23,7 +23,7 @@ fn without_tls(sink: &Sink) -> String {
 
 #[test]
 fn deliveries_log_the_demand_that_held() {
-    let sink = Sink::anywhere();
+    let sink = Sink::start();
     let relay = Relay::start(&without_tls(&sink));
     relay.send_quickly(
         "a@example.com",
@@ -111,10 +111,7 @@ fn inside(relay: &Relay) -> Session {
     session.say("MAIL FROM:<a@b.example>", "250");
     session.say("RCPT TO:<x@c.example>", "250");
     session.say("DATA", "354");
-    session
-        .stream
-        .write_all(b"Subject: a\r\n")
-        .expect("a session");
+    session.send(b"Subject: a\r\n");
     session
 }
 
@@ -142,7 +139,7 @@ fn a_client_that_is_too_slow_or_is_lost_inside_a_message_is_one_line() {
     );
     for _ in 0..7 {
         std::thread::sleep(Duration::from_millis(250));
-        slow.stream.write_all(b"x").expect("a session");
+        slow.send(b"x");
     }
     for session in [&mut idle, &mut silent, &mut slow] {
         session.say("", "421");

@@ -8,7 +8,8 @@ use gatepost::smtp::address::Host;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::support::operated::{Relay, Sink, code, err, json, out};
+use crate::support::operated::{Relay, code, err, json, out};
+use crate::support::sink::Sink;
 
 /// A relay whose smart host has no TLS, which one of the two domains behind it had before.
 fn relay(sink: &Sink) -> Relay {
@@ -40,14 +41,14 @@ fn attempts(queue: &[Value]) -> u64 {
 
 #[test]
 fn one_domains_lost_tls_holds_up_its_own_mail_alone() {
-    let sink = Sink::anywhere();
+    let sink = Sink::start();
     let relay = relay(&sink);
     let first = relay.send("alice@example.org", &["bob@lost.example"], "first");
     relay.wait_for("a refusal", |queue| attempts(queue) == 1);
     let second = relay.send("alice@example.org", &["carol@lost.example"], "second");
     relay.send_quickly("alice@example.org", &["bob@fine.example"], "fine");
     relay.wait_for("the other domain's mail has gone", |queue| queue.len() == 2);
-    assert_eq!(sink.taken(), ["fine"]);
+    assert_eq!(sink.bodies(), ["fine"]);
     let queue = relay.list();
     assert_eq!(attempts(&queue), 1, "the second one waits with the first");
     for message in &queue {
@@ -111,5 +112,5 @@ fn one_domains_lost_tls_holds_up_its_own_mail_alone() {
         assert!(Instant::now() < deadline, "it is not tried");
         std::thread::sleep(Duration::from_millis(50));
     }
-    assert_eq!(sink.taken(), ["fine"]);
+    assert_eq!(sink.bodies(), ["fine"]);
 }

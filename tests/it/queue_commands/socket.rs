@@ -102,7 +102,7 @@ fn switched_off_there_is_none_and_the_commands_say_so() {
 }
 
 #[test]
-fn what_cannot_be_answered_is_told_in_a_sentence() {
+fn an_unanswerable_request_is_rejected_with_a_sentence() {
     let relay = Relay::start("");
     let get = |target: &str| format!("GET {target} HTTP/1.1\r\nHost: x\r\n\r\n");
     let post = |body: &str| {

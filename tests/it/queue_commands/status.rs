@@ -4,7 +4,8 @@ use std::net::TcpListener;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::support::operated::{Relay, Sink, code, err, json, out};
+use crate::support::operated::{Relay, code, err, json, out};
+use crate::support::sink::Sink;
 
 /// A daemon with mail that cannot be delivered: nobody listens where it goes.
 fn troubled() -> Relay {
@@ -34,7 +35,7 @@ fn metric(metrics: &str, line: &str) -> f64 {
 }
 
 #[test]
-fn status_tells_what_waits_and_why() {
+fn status_shows_what_waits_and_why() {
     let relay = troubled();
     let status = json(&relay.status(&["--json"]));
     assert_eq!(status["hostname"], "relay.example.com");
@@ -99,7 +100,7 @@ fn without_a_daemon_the_answer_is_no() {
 }
 
 #[test]
-fn exceptions_and_refusals_are_told() {
+fn exceptions_and_refusals_are_shown() {
     let relay = Relay::start(
         "[[connector]]\nname = \"partner\"\ndomains = [\"partner.example\"]\n[connector.outbound]\ntls = \"forced\"\n\
          exception = { tls = \"opportunistic\", until = \"2099-01-31\", reason = \"their new gateway\" }\n\
@@ -160,10 +161,10 @@ fn the_page_shows_the_same_and_allows_nothing_from_elsewhere() {
 #[test]
 fn metrics_count_what_came_and_went() {
     let relay = Relay::start("");
-    let sink = Sink::start(relay.smart_host);
+    let sink = Sink::at(relay.smart_host);
     relay.send_quickly("a@example.com", &["b@b.example"], "hello");
     let deadline = Instant::now() + Duration::from_secs(30);
-    while sink.taken().is_empty() || !relay.list().is_empty() {
+    while sink.bodies().is_empty() || !relay.list().is_empty() {
         assert!(Instant::now() < deadline, "it is not delivered");
         std::thread::sleep(Duration::from_millis(50));
     }
@@ -243,10 +244,10 @@ fn metrics_count_what_came_and_went() {
 #[test]
 fn what_is_covered_outlives_the_daemon() {
     let mut relay = Relay::start("");
-    let sink = Sink::start(relay.smart_host);
+    let sink = Sink::at(relay.smart_host);
     relay.send_quickly("a@example.com", &["b@b.example"], "hello");
     let deadline = Instant::now() + Duration::from_secs(30);
-    while sink.taken().is_empty() || !relay.list().is_empty() {
+    while sink.bodies().is_empty() || !relay.list().is_empty() {
         assert!(Instant::now() < deadline, "it is not delivered");
         std::thread::sleep(Duration::from_millis(50));
     }
@@ -338,7 +339,7 @@ fn the_page_is_shown_under_our_own_names_alone() {
 }
 
 #[test]
-fn an_address_that_is_taken_is_a_fault_with_a_remedy() {
+fn an_address_in_use_is_a_fault_with_a_remedy() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = taken.local_addr().expect("bound");
     let mut relay = Relay::start("");

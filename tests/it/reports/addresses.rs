@@ -9,7 +9,7 @@ const GLOBAL: &str =
 
 /// The sender's host may take seven bits only; RFC 6533 §3 has a form for that.
 #[tokio::test]
-async fn a_recipient_beyond_ascii_is_named_in_seven_bits() {
+async fn a_recipient_outside_ascii_is_named_in_seven_bits() {
     let bad = peer(
         &["8BITMIME", "SMTPUTF8"],
         &[("RCPT", "550 5.1.1 kein Benutzer für Sie")],
@@ -65,7 +65,7 @@ async fn a_recipient_beyond_ascii_is_named_in_seven_bits() {
 
 /// Whoever takes mail for such a sender takes eight bits.
 #[tokio::test]
-async fn a_sender_beyond_ascii_has_the_recipient_named_as_it_is() {
+async fn a_sender_outside_ascii_has_the_recipient_named_as_it_is() {
     let bad = peer(
         &["8BITMIME", "SMTPUTF8"],
         &[("RCPT", "550 5.1.1 kein Benutzer für Sie")],
@@ -101,7 +101,7 @@ async fn a_sender_beyond_ascii_has_the_recipient_named_as_it_is() {
 }
 
 #[tokio::test]
-async fn a_sender_beyond_ascii_is_told_under_smtputf8() {
+async fn a_sender_outside_ascii_gets_its_report_under_smtputf8() {
     let bad = peer(&["8BITMIME", "SMTPUTF8"], &[("RCPT", "550 5.1.1 nobody")]).await;
     let world = World::start("", &[connector("bad.example", bad.address, "")]).await;
     for (ret, kind) in [
@@ -145,7 +145,7 @@ async fn a_sender_beyond_ascii_is_told_under_smtputf8() {
 }
 
 #[tokio::test]
-async fn a_host_that_takes_ascii_only_cannot_be_told_and_the_sender_is() {
+async fn mail_that_an_ascii_only_host_cannot_accept_bounces_to_its_sender() {
     let old = peer(&["8BITMIME"], &[]).await;
     let world = World::start("", &[connector("old.example", old.address, "")]).await;
     world

@@ -4,8 +4,9 @@
 use std::sync::Arc;
 
 use crate::support::in_process::{
-    Client, SENDER, World, configured, connector, peer, queue, run, until, willing,
+    SENDER, World, configured, connector, peer, queue, run, until, willing,
 };
+use crate::support::session::Client;
 
 const CONTENT: &str = "Subject: minutes\r\n\r\nThe very words.\r\n";
 
@@ -236,8 +237,8 @@ async fn a_hundred_failures_of_mail_from_nobody_do_not_wait_for_the_hour() {
     .await;
     let mut client = Client::connect(world.address).await;
     for _ in 0..100 {
-        client.says("MAIL FROM:<>", "250").await;
-        client.says("RCPT TO:<b@bad.example>", "250").await;
+        client.asks("MAIL FROM:<>", "250").await;
+        client.asks("RCPT TO:<b@bad.example>", "250").await;
         client.content(CONTENT).await;
     }
     world.is_done().await;

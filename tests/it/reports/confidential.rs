@@ -1,4 +1,4 @@
-//! What was held to TLS does not come back in clear.
+//! What was held to TLS does not come back in the clear.
 
 use crate::support::in_process::{World, connector, peer};
 
@@ -49,7 +49,7 @@ async fn under_a_forced_policy_header_fields_alone_are_returned() {
 }
 
 /// The way in counts as the way out does: who must send to us under TLS is not answered with the
-/// content in clear.
+/// content in the clear.
 #[tokio::test]
 async fn content_that_had_to_come_under_tls_does_not_go_back() {
     let bad = peer(&[], &[("RCPT", "550 5.1.1 nobody")]).await;
@@ -71,9 +71,9 @@ async fn content_that_had_to_come_under_tls_does_not_go_back() {
     let world = World::start_with(home, &tls, &connectors).await;
     let mut client = world.client_under_tls().await;
     client
-        .says("MAIL FROM:<alice@partner.example>", "250")
+        .asks("MAIL FROM:<alice@partner.example>", "250")
         .await;
-    client.says("RCPT TO:<bob@bad.example>", "250").await;
+    client.asks("RCPT TO:<bob@bad.example>", "250").await;
     client
         .content("Subject: minutes\r\n\r\nThe very words.\r\n")
         .await;

@@ -69,7 +69,7 @@ async fn a_delay_names_the_demand_that_was_not_met_host_by_host() {
 }
 
 #[tokio::test]
-async fn a_delay_is_told_once_and_not_again_after_a_restart() {
+async fn a_delay_is_reported_once_and_not_again_after_a_restart() {
     let down = Nobody::at([127, 0, 0, 1]);
     let connectors = [connector("down.example", down.address, "")];
     let before = LATE.replace("1h", "100ms");

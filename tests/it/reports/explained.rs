@@ -4,13 +4,14 @@ use gatepost::discovery::history::{History, TlsLevel};
 use gatepost::smtp::address::Host;
 use jiff::{SignedDuration, Timestamp};
 
-use crate::support::operated::{Relay, Sink, json, out};
+use crate::support::operated::{Relay, json, out};
+use crate::support::sink::Sink;
 
 /// The downgrade memory refuses mail to a server that accepted TLS before: the sender reads until
 /// when, on whose side the cause is, and what to do, in everyday terms.
 #[test]
 fn a_lost_encryption_is_explained_with_its_date() {
-    let sink = Sink::anywhere();
+    let sink = Sink::start();
     let mut relay = Relay::start(&format!(
         "[[connector]]\nname = \"lawyers\"\ndomains = [\"lawyers.example\"]\n[connector.outbound]\nroute = [\"{}\"]\n\
          downgrade = \"refuse\"\non_failure = \"bounce\"\n",
@@ -70,5 +71,5 @@ fn a_lost_encryption_is_explained_with_its_date() {
         "{details}"
     );
     assert!(fields.contains("Diagnostic-Code: x-gatepost; "), "{fields}");
-    assert_eq!(sink.taken(), [""; 0], "nothing was sent in the clear");
+    assert_eq!(sink.bodies(), [""; 0], "nothing was sent in the clear");
 }

@@ -141,7 +141,7 @@ async fn content_that_is_refused_is_reported_once_for_all() {
 }
 
 #[tokio::test]
-async fn what_expires_tells_the_last_reason() {
+async fn an_expired_message_bounces_with_the_last_reason() {
     let bad = peer(&[], &[("RCPT", "451 4.2.2 the mailbox is full")]).await;
     let down = Nobody::at([127, 0, 0, 1]);
     let connectors = [
@@ -158,7 +158,7 @@ async fn what_expires_tells_the_last_reason() {
         )
         .await;
     world.is_done().await;
-    // Both expire at the same time, and one report tells of both.
+    // Both expire at the same time, and one report names both.
     let report = world.one_report("alice@sender.example");
     let told = |to: &str| (to.to_owned(), "failed".to_owned(), "5.4.7".to_owned());
     assert_eq!(
@@ -201,7 +201,7 @@ async fn what_expires_tells_the_last_reason() {
 }
 
 #[tokio::test]
-async fn three_domains_three_fates_and_each_is_told_once() {
+async fn three_domains_three_outcomes_and_each_is_reported_once() {
     let good = peer(&["PIPELINING"], &[]).await;
     let bad = peer(&["PIPELINING"], &[("RCPT", "550 5.7.1 go away")]).await;
     let slow = peer(&["PIPELINING"], &[("MAIL", "451 4.3.2 not now")]).await;
@@ -239,7 +239,7 @@ async fn three_domains_three_fates_and_each_is_told_once() {
     world.ends().await;
 }
 
-/// A peer's words are its own: they may be long, odd, and in any alphabet.
+/// A peer's text is its own: it may be long, odd, and in any alphabet.
 #[tokio::test]
 async fn whatever_a_peer_says_the_report_is_in_order() {
     let words: &'static str =

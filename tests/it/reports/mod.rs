@@ -1,4 +1,4 @@
-//! What senders are told, and what is passed on so that others tell them: a real daemon, real
+//! The reports to senders, and what is passed on so that others report: a real daemon, real
 //! sockets, and reports that are read as a program would read them (RFC 3461, RFC 3464).
 
 mod addresses;

@@ -5,7 +5,7 @@ use crate::support::in_process::{SENDER, World, connector, peer};
 const CONTENT: &str = "Subject: minutes\r\n\r\nThe very words.\r\n";
 
 #[tokio::test]
-async fn failures_are_told_to_those_who_want_to_know() {
+async fn failures_are_reported_to_senders_who_want_reports() {
     let bad = peer(&["PIPELINING", "DSN"], &[("RCPT", "550 5.1.1 nobody")]).await;
     let world = World::start("", &[connector("bad.example", bad.address, "")]).await;
     let to = [
@@ -30,7 +30,7 @@ async fn failures_are_told_to_those_who_want_to_know() {
 }
 
 #[tokio::test]
-async fn where_nobody_wants_to_know_nothing_is_said() {
+async fn no_report_is_sent_where_nobody_wants_one() {
     let bad = peer(&[], &[("RCPT", "550 5.1.1 nobody")]).await;
     let world = World::start("", &[connector("bad.example", bad.address, "")]).await;
     let to = [
@@ -44,7 +44,7 @@ async fn where_nobody_wants_to_know_nothing_is_said() {
 }
 
 #[tokio::test]
-async fn success_is_told_as_relayed_where_the_next_hop_will_not_tell_it() {
+async fn success_is_reported_as_relayed_where_the_next_hop_offers_no_dsn() {
     let plain = peer(&["PIPELINING"], &[]).await;
     let world = World::start("", &[connector("plain.example", plain.address, "")]).await;
     let to = [

@@ -83,7 +83,7 @@ async fn lines_that_smtp_does_not_allow_do_not_come_back() {
 }
 
 #[tokio::test]
-async fn a_sender_whose_host_takes_seven_bits_is_told() {
+async fn a_sender_whose_host_accepts_seven_bits_gets_a_report() {
     let plain = "Subject: minutes\r\n\r\nbody\r\n";
     for (from, to, content, kind, returned) in [
         (

@@ -8,7 +8,7 @@ use crate::support::in_process::{World, configured, connector, peer, run, until,
 
 const CONTENT: &str = "Subject: a report of somebody's\r\n\r\nIts words.\r\n";
 
-/// The one digest there is, as text with whole lines; it went to the postmaster.
+/// The one digest there is, as text with unfolded lines; it went to the postmaster.
 fn the_digest(world: &World) -> String {
     let heard = world.home.heard();
     let to: Vec<_> = heard
@@ -26,7 +26,7 @@ fn the_digest(world: &World) -> String {
 }
 
 #[tokio::test]
-async fn a_message_from_nobody_is_told_to_the_postmaster_alone() {
+async fn failures_of_mail_from_nobody_go_to_the_postmaster_alone() {
     let bad = peer(&[], &[("RCPT", "550 5.1.1 nobody")]).await;
     let world = World::start("", &[connector("bad.example", bad.address, "")]).await;
     let id = world
@@ -85,7 +85,7 @@ async fn a_report_that_cannot_be_delivered_goes_to_the_postmaster() {
     world.is_done().await;
     assert!(gone.heard()[0].has("MAIL FROM:<>"), "{:?}", gone.heard());
     let digest = the_digest(&world);
-    // In it is the text of the report that was lost, which names the message that it told of.
+    // In it is the text of the report that was lost, which names the message that it reported.
     for words in [
         "<alice@sender.example>: ",
         "550 5.1.6 alice has moved",
@@ -126,7 +126,7 @@ async fn where_the_postmaster_cannot_be_reached_it_ends() {
     world.ends().await;
 }
 
-/// Its address is another word for one that a connector leads to, and the digest goes there.
+/// Its address is another spelling of one that a connector leads to, and the digest goes there.
 #[tokio::test]
 async fn a_digest_that_fails_is_known_as_ours_whatever_the_postmasters_address() {
     let bad = peer(&[], &[("RCPT", "550 5.1.1 nobody")]).await;

@@ -1,10 +1,10 @@
-//! What is told of a message that required TLS (RFC 8689 §5).
+//! The reports about a message that required TLS (RFC 8689 §5).
 
 use crate::support::in_process::{World, connector, peer, queue, until, willing};
 
 const CONTENT: &str = "Subject: minutes\r\n\r\nThe very words.\r\n";
 
-/// A relay that offers STARTTLS, with this home, and these partners in clear.
+/// A relay that offers STARTTLS, with this home, and these partners in the clear.
 async fn started(home: crate::support::peer::Peer, connectors: &[String]) -> World {
     let certs = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("certs");
     let tls = format!(
@@ -15,7 +15,7 @@ async fn started(home: crate::support::peer::Peer, connectors: &[String]) -> Wor
 }
 
 #[tokio::test]
-async fn what_required_tls_and_found_none_is_told_at_once_and_without_its_content() {
+async fn a_message_that_required_tls_and_found_none_bounces_at_once_without_its_content() {
     let clear = peer(&["PIPELINING", "REQUIRETLS"], &[]).await;
     let world = started(
         willing().await,
@@ -24,12 +24,12 @@ async fn what_required_tls_and_found_none_is_told_at_once_and_without_its_conten
     .await;
     let mut client = world.client_under_tls().await;
     client
-        .says(
+        .asks(
             "MAIL FROM:<alice@sender.example> RET=FULL REQUIRETLS",
             "250",
         )
         .await;
-    client.says("RCPT TO:<bob@partner.example>", "250").await;
+    client.asks("RCPT TO:<bob@partner.example>", "250").await;
     client.content(CONTENT).await;
     let report = world.the_report().await;
     let bob = report.only("bob@partner.example", "failed", "5.7.10");
@@ -56,7 +56,7 @@ async fn what_required_tls_and_found_none_is_told_at_once_and_without_its_conten
         "the connector has TLS off: {:?}",
         clear.heard()
     );
-    // Home is in clear: nothing may be promised there, and the report is not lost for that.
+    // Home is in the clear: nothing may be promised there, and the report is not lost for that.
     assert!(world.home.heard().iter().all(|heard| {
         !heard
             .commands
@@ -74,9 +74,9 @@ async fn a_report_about_it_requires_tls_as_well() {
     let world = started(home, &[connector("partner.example", clear.address, "")]).await;
     let mut client = world.client_under_tls().await;
     client
-        .says("MAIL FROM:<alice@sender.example> REQUIRETLS", "250")
+        .asks("MAIL FROM:<alice@sender.example> REQUIRETLS", "250")
         .await;
-    client.says("RCPT TO:<bob@partner.example>", "250").await;
+    client.asks("RCPT TO:<bob@partner.example>", "250").await;
     client.content(CONTENT).await;
     let tls = until("the report waits in the queue", || {
         let queued = queue(world.folder.path());
@@ -90,7 +90,7 @@ async fn a_report_about_it_requires_tls_as_well() {
 }
 
 #[tokio::test]
-async fn a_message_with_tls_required_no_comes_back_whole_and_asks_for_nothing() {
+async fn a_message_with_tls_required_no_comes_back_complete_and_asks_for_nothing() {
     let bad = peer(&[], &[("RCPT", "550 5.1.1 nobody")]).await;
     let world = World::start("", &[connector("bad.example", bad.address, "")]).await;
     let content = format!("TLS-Required: No\r\n{CONTENT}");

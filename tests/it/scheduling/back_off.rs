@@ -11,7 +11,8 @@ use gatepost::smtp::address::Host;
 use tokio::net::TcpListener;
 
 use crate::support::counting_sink::{Sink, fill};
-use crate::support::in_process::{Client, configured, connector, peer, queue, run, until, willing};
+use crate::support::in_process::{configured, connector, peer, queue, run, until, willing};
+use crate::support::session::Client;
 
 /// Counts what is dialled, closes it at once, and goes on.
 async fn slamming() -> (std::net::SocketAddr, Arc<AtomicUsize>) {
@@ -66,10 +67,12 @@ async fn two_hundred_messages_for_a_dead_port_are_a_few_dials() {
     .await;
     let mut client = Client::connect(relay).await;
     for number in 0..20 {
-        client.sends(&format!("c{number}@dead.example")).await;
+        client
+            .sends_message(&format!("c{number}@dead.example"))
+            .await;
     }
     // What was handed in before this one has been looked at when it has arrived.
-    client.sends("last@quick.example").await;
+    client.sends_message("last@quick.example").await;
     until("the last one has gone", || {
         (sink.taken() == 1).then_some(())
     })
@@ -117,7 +120,7 @@ async fn a_server_that_ends_every_session_is_left_alone() {
     .await;
     Client::connect(relay)
         .await
-        .sends("last@quick.example")
+        .sends_message("last@quick.example")
         .await;
     until("the last one has gone", || {
         (sink.taken() == 1).then_some(())
@@ -161,7 +164,7 @@ async fn a_domain_that_lost_tls_does_not_close_the_smart_host_that_it_shares() {
     );
     let (relay, mut running) = run(config, Arc::new(())).await;
     let mut client = Client::connect(relay).await;
-    client.sends("first@lost.example").await;
+    client.sends_message("first@lost.example").await;
     let refused = |envelope: &serde_json::Value| {
         envelope["recipients"][0]["state"]["pending"]["attempts"] == 1
     };
@@ -176,9 +179,11 @@ async fn a_domain_that_lost_tls_does_not_close_the_smart_host_that_it_shares() {
     })
     .await;
     for number in 0..20 {
-        client.sends(&format!("b{number}@lost.example")).await;
+        client
+            .sends_message(&format!("b{number}@lost.example"))
+            .await;
     }
-    client.sends("b@fine.example").await;
+    client.sends_message("b@fine.example").await;
     until("the other domain's mail has gone", || {
         (clear.messages().len() == 1).then_some(())
     })
@@ -215,7 +220,10 @@ async fn work_that_dies_is_done_again() {
         );
     };
     let (relay, mut running) = run(config, Arc::new(observer)).await;
-    Client::connect(relay).await.sends("b@a.example").await;
+    Client::connect(relay)
+        .await
+        .sends_message("b@a.example")
+        .await;
     until("it is settled", || {
         queue(folder.path()).is_empty().then_some(())
     })

@@ -1,5 +1,5 @@
-//! Messages whose content was damaged on the disk: no report is lost with it, and nobody is left
-//! without a word.
+//! Messages whose content was damaged on the disk: no report is lost with it, and every sender gets
+//! a report.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -121,7 +121,7 @@ async fn a_report_that_waits_goes_without_the_content_that_was_damaged() {
 }
 
 #[tokio::test]
-async fn a_message_that_is_damaged_before_its_delivery_is_given_up_and_its_sender_told() {
+async fn a_message_that_is_damaged_before_its_delivery_bounces() {
     for (sender, size) in [(SENDER, SIZES[0]), (SENDER, SIZES[1]), ("", SIZES[0])] {
         let (home, folder) = (
             willing().await,

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use socket2::{Domain, Socket, Type};
 
 use crate::support::counting_sink::{Sink, fill};
-use crate::support::in_process::{Client, configured, connector, queue, run, until, willing};
+use crate::support::in_process::{configured, connector, queue, run, until, willing};
+use crate::support::session::Client;
 
 /// A listener that never accepts: the system answers for it, and then nobody does.
 pub(crate) fn hanging() -> Socket {
@@ -48,7 +49,9 @@ async fn a_hundred_destinations_that_hang_hold_up_no_other() {
     let (relay, mut running) = run(config, Arc::new(())).await;
     let mut client = Client::connect(relay).await;
     for number in 0..10 {
-        client.sends(&format!("c{number}@quick.example")).await;
+        client
+            .sends_message(&format!("c{number}@quick.example"))
+            .await;
         until("it has gone past those that hang", || {
             (sink.taken() > number).then_some(())
         })
@@ -85,7 +88,7 @@ async fn five_thousand_for_one_do_not_delay_one_for_another() {
     );
     let (relay, mut running) = run(config, Arc::new(())).await;
     let mut client = Client::connect(relay).await;
-    client.sends("c@quick.example").await;
+    client.sends_message("c@quick.example").await;
     until("it has gone past them all", || {
         (quick.taken() == 1).then_some(())
     })
@@ -94,7 +97,7 @@ async fn five_thousand_for_one_do_not_delay_one_for_another() {
     // And with the slow one on its way, each further one has its turn at once.
     slow.leave.add_permits(500);
     for number in 2..12 {
-        client.sends("c@quick.example").await;
+        client.sends_message("c@quick.example").await;
         until("it is in its turn", || {
             (quick.taken() == number).then_some(())
         })

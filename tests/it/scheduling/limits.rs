@@ -9,7 +9,8 @@ use gatepost::relay::outbound::RecipientEvent;
 
 use super::fairness::hanging;
 use crate::support::counting_sink::{Sink, fill};
-use crate::support::in_process::{Client, configured, connector, queue, run, until, willing};
+use crate::support::in_process::{configured, connector, queue, run, until, willing};
+use crate::support::session::Client;
 
 const BRIEF: &str = "[limits]\ndelivery_attempt_time = \"300ms\"\n[queue]\nretry = [\"1h\"]\n[timeouts]\ndrain = \"100ms\"";
 
@@ -47,7 +48,10 @@ async fn an_attempt_that_takes_too_long_is_deferred_with_the_reason() {
         &[connector("hangs.example", address, "")],
     );
     let (relay, mut running) = run(config, Arc::new(())).await;
-    Client::connect(relay).await.sends("b@hangs.example").await;
+    Client::connect(relay)
+        .await
+        .sends_message("b@hangs.example")
+        .await;
     let (status, text) = until("it is deferred", || {
         last_failure(folder.path(), "hangs.example")
     })
@@ -74,7 +78,10 @@ async fn no_attempt_ends_while_the_last_answer_is_awaited() {
         &[connector("slow.example", sink.address, "")],
     );
     let (relay, mut running) = run(config, Arc::new(())).await;
-    Client::connect(relay).await.sends("b@slow.example").await;
+    Client::connect(relay)
+        .await
+        .sends_message("b@slow.example")
+        .await;
     until("it is on its way", || {
         sink.seen(|seen| (seen.per_session.len() == 1).then_some(()))
     })
@@ -120,7 +127,10 @@ async fn addresses_that_hang_leave_time_for_the_next() {
         counted.fetch_add(1, Ordering::SeqCst);
     };
     let (relay, mut running) = run(config, Arc::new(observer)).await;
-    Client::connect(relay).await.sends("b@some.example").await;
+    Client::connect(relay)
+        .await
+        .sends_message("b@some.example")
+        .await;
     until("it is delivered", || {
         queue(folder.path()).is_empty().then_some(())
     })
@@ -163,7 +173,9 @@ async fn attempts_that_hang_end_where_all_are_in_use() {
     let (relay, mut running) = run(config, Arc::new(())).await;
     let mut client = Client::connect(relay).await;
     for number in 0..3 {
-        client.sends(&format!("c{number}@quick.example")).await;
+        client
+            .sends_message(&format!("c{number}@quick.example"))
+            .await;
         until("it has gone past those that hang", || {
             (sink.taken() > number).then_some(())
         })

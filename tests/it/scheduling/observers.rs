@@ -7,10 +7,9 @@ use gatepost::relay::outbound::{
     DeliveryObserver, EventOrigin, RecipientEnding, RecipientEvent, SessionEvent, SessionOutcome,
 };
 
-use crate::support::in_process::{
-    Client, SENDER, configured, connector, peer, queue, run, until, willing,
-};
+use crate::support::in_process::{SENDER, configured, connector, peer, queue, run, until, willing};
 use crate::support::peer::Nobody;
+use crate::support::session::Client;
 
 /// Records the sessions and the recipients of mail that is not for the sender.
 #[derive(Default)]
@@ -104,14 +103,14 @@ async fn each_recipient_and_each_session_has_one_event() {
     let (relay, mut running) = run(config, Arc::clone(&recorder) as _).await;
 
     let mut client = Client::connect(relay).await;
-    client.says(&format!("MAIL FROM:<{SENDER}>"), "250").await;
+    client.asks(&format!("MAIL FROM:<{SENDER}>"), "250").await;
     for recipient in [
         "a@one.example",
         "b@one.example",
         "c@two.example",
         "d@bare.example",
     ] {
-        client.says(&format!("RCPT TO:<{recipient}>"), "250").await;
+        client.asks(&format!("RCPT TO:<{recipient}>"), "250").await;
     }
     client.content("Subject: test\r\n\r\nbody\r\n").await;
     // The connection is idle then.
@@ -124,7 +123,7 @@ async fn each_recipient_and_each_session_has_one_event() {
             .any(|line| line.starts_with("a@one"))
     };
     until("the first message was tried", || is_tried().then_some(())).await;
-    client.sends("e@one.example").await;
+    client.sends_message("e@one.example").await;
     until("the queue is empty", || {
         queue(folder.path()).is_empty().then_some(())
     })

@@ -9,7 +9,8 @@ use gatepost::smtp::envelope::{FailureHistory, RecipientState};
 use jiff::Timestamp;
 
 use crate::support::counting_sink::{Sink, fill};
-use crate::support::in_process::{Client, configured, connector, peer, queue, run, until, willing};
+use crate::support::in_process::{configured, connector, peer, queue, run, until, willing};
+use crate::support::session::Client;
 
 /// Who was tried, by local part, and when.
 type Log = Arc<Mutex<Vec<(String, Instant)>>>;
@@ -50,7 +51,10 @@ async fn the_schedule_is_kept_and_its_last_step_repeats() {
     );
     let (log, observer) = logging();
     let (relay, mut running) = run(config, observer).await;
-    Client::connect(relay).await.sends("b@slow.example").await;
+    Client::connect(relay)
+        .await
+        .sends_message("b@slow.example")
+        .await;
     until("it was tried four times", || {
         (tried(&log).len() >= 4).then_some(())
     })
@@ -90,7 +94,7 @@ async fn an_attempt_knows_whether_it_may_be_the_last() {
         let (relay, mut running) = run(config, Arc::new(observer)).await;
         Client::connect(relay)
             .await
-            .sends("b@anywhere.example")
+            .sends_message("b@anywhere.example")
             .await;
         until("it was tried", || {
             (!seen.lock().expect("no panic").is_empty()).then_some(())
@@ -189,7 +193,10 @@ async fn a_restart_takes_everything_up_where_it_was() {
     })
     .await;
     // Whoever was to be tried at the start was before this one.
-    Client::connect(relay).await.sends("last@a.example").await;
+    Client::connect(relay)
+        .await
+        .sends_message("last@a.example")
+        .await;
     until("the last one has gone", || {
         (sink.taken() == 3).then_some(())
     })
@@ -339,8 +346,14 @@ async fn work_that_panics_is_done_again_and_holds_up_nobody() {
         );
     };
     let (relay, mut running) = run(config, Arc::new(observer)).await;
-    Client::connect(relay).await.sends("b@a.example").await;
-    Client::connect(relay).await.sends("c@a.example").await;
+    Client::connect(relay)
+        .await
+        .sends_message("b@a.example")
+        .await;
+    Client::connect(relay)
+        .await
+        .sends_message("c@a.example")
+        .await;
     until("the queue is empty", || {
         queue(folder.path()).is_empty().then_some(())
     })

@@ -394,7 +394,7 @@ async fn with_bs_it_is_a_way_to_speak_smtp() {
 
 /// Everything stands on standard input at once, with the line ends of a file.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn with_bs_a_whole_session_is_taken_from_a_file() {
+async fn with_bs_a_complete_session_is_read_from_a_file() {
     let post = Post::open().await;
     let begin = |to: &str| format!("MAIL FROM:<a@a.example>\nRCPT TO:<{to}@b.example>\n");
     let session = format!(
@@ -442,7 +442,7 @@ async fn with_bs_a_whole_session_is_taken_from_a_file() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_empty_queue_is_flushed_without_a_word() {
+async fn an_empty_queue_is_flushed_without_output() {
     let post = Post::open().await;
     for word in ["-q", "-q30m"] {
         let output = post.sendmail(&[word], "");

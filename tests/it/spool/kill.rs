@@ -7,10 +7,9 @@ use gatepost::storage::spool::{Spool as _, StoredMessage};
 
 use super::{LARGE, content, envelope, everything, names, open, put, read};
 
-/// Not a test: the process that the next test kills. It commits, and prints what it was told is
-/// safe.
+/// Not a test: the process that the next test kills. It commits, and prints what was acknowledged.
 #[test]
-#[ignore = "run by kill_nine_loses_nothing_that_was_told"]
+#[ignore = "run by kill_nine_loses_nothing_that_was_acknowledged"]
 fn child_that_commits() {
     let Some(folder) = std::env::var_os("SPOOL_TEST_CHILD") else {
         return;
@@ -44,7 +43,7 @@ fn child_that_commits() {
 }
 
 #[tokio::test]
-async fn kill_nine_loses_nothing_that_was_told() {
+async fn kill_nine_loses_nothing_that_was_acknowledged() {
     use std::io::{BufRead as _, BufReader};
     let folder = tempfile::tempdir().expect("a folder");
     let (mut told, mut gone) = (BTreeMap::new(), BTreeMap::new());
@@ -64,7 +63,7 @@ async fn kill_nine_loses_nothing_that_was_told() {
         let mut lines = 0;
         for line in BufReader::new(child.stdout.take().expect("piped")).lines() {
             let line = line.expect("text");
-            // The test runner's own words may stand before the first line.
+            // The test runner's own output may stand before the first line.
             let words: Vec<&str> = line.split(' ').collect();
             let Some(at) = words
                 .iter()
@@ -108,7 +107,7 @@ async fn kill_nine_loses_nothing_that_was_told() {
                 (*size, &envelope(&format!("{seed}@example.org")))
             );
         }
-        // Whole, also where nobody was told.
+        // Complete, also where nothing was acknowledged.
         for stored in there.values() {
             let seed = stored
                 .envelope

@@ -132,7 +132,7 @@ async fn what_was_committed_is_there_after_reopening() {
 }
 
 #[tokio::test]
-async fn the_sizes_around_the_limit_come_back_whole() {
+async fn the_sizes_around_the_limit_come_back_complete() {
     let folder = tempfile::tempdir().expect("a folder");
     let spool = open(folder.path());
     for size in [
@@ -231,8 +231,8 @@ async fn a_commit_that_nobody_waits_for_is_withdrawn() {
         let mut draft = spool.draft();
         draft.write(&content(1, size)).await.expect("written");
         let mut commit = spool.commit(draft, envelope("a@example.org"));
-        // Long enough to have handed it in at least; whether it was told as well depends on the
-        // disk.
+        // Long enough to have handed it in at least; whether it was acknowledged as well depends on
+        // the disk.
         let told = matches!(
             tokio::time::timeout(Duration::from_micros(300), &mut commit).await,
             Ok(Ok(_))
@@ -256,7 +256,7 @@ async fn a_commit_that_nobody_waits_for_is_withdrawn() {
 }
 
 #[tokio::test]
-async fn a_second_instance_is_refused_and_told_what_to_do() {
+async fn a_second_instance_is_refused_with_the_remedy() {
     let folder = tempfile::tempdir().expect("a folder");
     let first = open(folder.path());
     let refused = SqliteSpool::open(folder.path())

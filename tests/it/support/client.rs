@@ -1,4 +1,4 @@
-//! A client that sends one message at a time and tells what it was answered.
+//! A client that sends one message at a time and returns the result.
 
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -46,7 +46,13 @@ impl Client {
         self.reply()
     }
 
-    fn reply(&mut self) -> io::Result<String> {
+    /// Sends octets as they are.
+    pub(crate) fn write(&mut self, octets: &[u8]) -> io::Result<()> {
+        self.0.get_mut().write_all(octets)
+    }
+
+    /// Reads a reply, and gives the last line of it.
+    pub(crate) fn reply(&mut self) -> io::Result<String> {
         loop {
             let mut line = String::new();
             if self.0.read_line(&mut line)? == 0 || !line.ends_with("\r\n") {

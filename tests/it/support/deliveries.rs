@@ -23,7 +23,7 @@ use super::certificates::Authority;
 use super::config::ConfigBuilder;
 use super::dns::NameServer;
 
-/// The zone of every test: all hosts are on loopback, told apart by their ports.
+/// The zone of every test: all hosts are on loopback, and differ in their ports.
 const PARTNER: &str = "
     mx.partner.example A 127.0.0.1
     mx1.partner.example A 127.0.0.1

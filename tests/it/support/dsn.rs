@@ -176,7 +176,7 @@ impl Report {
         }
     }
 
-    /// Whom it tells of, in their order, each with its action and status.
+    /// The recipients, in their order, each with its action and status.
     pub(crate) fn tells(&self) -> Vec<(String, String, String)> {
         let about = |fields: &Fields| {
             let recipient = fields
@@ -191,7 +191,7 @@ impl Report {
         self.recipients.iter().map(about).collect()
     }
 
-    /// It tells of one recipient, who is this one.
+    /// It has one recipient, which is this one.
     pub(crate) fn only(&self, recipient: &str, action: &str, status: &str) -> &Fields {
         assert_eq!(
             self.tells(),
@@ -212,7 +212,7 @@ fn lines(whole: &str) {
     }
 }
 
-/// Checks the header of the whole; gives the boundary of its parts.
+/// Checks the header of the report; returns the boundary of its parts.
 fn outer(header: &Fields, body: &str) -> String {
     for name in ["Date", "From", "To", "Subject", "Message-ID"] {
         header.get(name);

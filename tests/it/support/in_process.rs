@@ -15,13 +15,13 @@ use gatepost::smtp::address::Host;
 use rusqlite::OpenFlags;
 use serde_json::Value;
 use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 
 use super::config::ConfigBuilder;
 use super::dsn::Report;
 use super::peer::{Manner, Peer, Starttls};
+use super::session::Client;
 
 /// Only a test that fails waits for it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -107,9 +107,9 @@ impl World {
     /// Sends a message, its envelope as MAIL and RCPT have it, and gives its queue id.
     pub(crate) async fn sends(&self, from: &str, to: &[&str], content: &str) -> String {
         let mut client = Client::connect(self.address).await;
-        client.says(&format!("MAIL FROM:{from}"), "250").await;
+        client.asks(&format!("MAIL FROM:{from}"), "250").await;
         for recipient in to {
-            client.says(&format!("RCPT TO:{recipient}"), "250").await;
+            client.asks(&format!("RCPT TO:{recipient}"), "250").await;
         }
         client.content(content).await
     }
@@ -119,12 +119,12 @@ impl World {
         &self,
     ) -> Client<impl AsyncRead + AsyncWrite + Unpin + use<>> {
         let mut client = Client::connect(self.address).await;
-        client.says("STARTTLS", "220").await;
+        client.asks("STARTTLS", "220").await;
         let config = configured(self.folder.path(), self.home.address, "", &[]);
         let (tls, _) = TlsMaterial::load(&config).expect("a client has no files");
         let name = Host::parse("relay.example.com").expect("a name");
         let (stream, hello) = (
-            client.0.into_inner(),
+            client.stream.into_inner(),
             Hello {
                 groups: Groups::PostQuantumFirst,
                 sni: true,
@@ -137,12 +137,12 @@ impl World {
             .await
             .expect("in time")
             .expect("a handshake");
-        let mut client = Client(BufReader::new(stream));
-        client.says("EHLO client.example", "250").await;
+        let mut client = Client::new(stream);
+        client.asks("EHLO client.example", "250").await;
         client
     }
 
-    /// Waits until the queue is empty: all fates are known then, and all has been told.
+    /// Waits until the queue is empty: all outcomes are known then, and all reports are sent.
     pub(crate) async fn is_done(&self) {
         until("the queue is worked off", || {
             queue(self.folder.path()).is_empty().then_some(())
@@ -247,7 +247,7 @@ pub(crate) async fn run(
     (running.addresses[0].1, running)
 }
 
-/// The envelopes in the queue, as the database tells while the relay runs, each with its id.
+/// The envelopes in the queue, from the database while the relay runs, each with its id.
 pub(crate) fn queue(folder: &Path) -> Vec<(String, Value)> {
     let open = || {
         let file = folder.join("spool/queue.db");
@@ -264,68 +264,4 @@ pub(crate) fn queue(folder: &Path) -> Vec<(String, Value)> {
     rows.into_iter()
         .map(|(name, envelope)| (name, serde_json::from_str(&envelope).expect("JSON")))
         .collect()
-}
-
-/// A client of the relay that has said EHLO.
-pub(crate) struct Client<S>(BufReader<S>);
-
-impl Client<TcpStream> {
-    pub(crate) async fn connect(address: SocketAddr) -> Self {
-        let mut client = Self(BufReader::new(
-            TcpStream::connect(address)
-                .await
-                .expect("the relay listens"),
-        ));
-        client.reply("220").await;
-        client.says("EHLO client.example", "250").await;
-        client
-    }
-}
-
-impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
-    /// Says a line, and hears an answer that begins so.
-    pub(crate) async fn says(&mut self, line: &str, expected: &str) -> String {
-        self.0
-            .write_all(format!("{line}\r\n").as_bytes())
-            .await
-            .expect("a connection");
-        self.0.flush().await.expect("a connection");
-        self.reply(expected).await
-    }
-
-    pub(crate) async fn reply(&mut self, expected: &str) -> String {
-        loop {
-            let mut line = String::new();
-            let read = timeout(PATIENCE, self.0.read_line(&mut line))
-                .await
-                .expect("in time")
-                .expect("text");
-            assert!(read > 0, "the relay has closed the connection");
-            assert!(
-                line.starts_with(expected),
-                "{expected} was wanted, and heard was {line:?}"
-            );
-            if line.as_bytes().get(3) == Some(&b' ') {
-                return line.trim_end().to_owned();
-            }
-        }
-    }
-
-    /// DATA, and content that has no line with a leading dot; gives the queue id.
-    pub(crate) async fn content(&mut self, content: &str) -> String {
-        self.says("DATA", "354").await;
-        self.0
-            .write_all(content.as_bytes())
-            .await
-            .expect("a connection");
-        let taken = self.says(".", "250 2.0.0 Ok: queued as ").await;
-        taken.rsplit(' ').next().expect("an id").to_owned()
-    }
-
-    /// A message from nobody in particular, in one go.
-    pub(crate) async fn sends(&mut self, to: &str) -> String {
-        self.says(&format!("MAIL FROM:<{SENDER}>"), "250").await;
-        self.says(&format!("RCPT TO:<{to}>"), "250").await;
-        self.content("Subject: test\r\n\r\nbody\r\n").await
-    }
 }

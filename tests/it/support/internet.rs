@@ -140,7 +140,7 @@ pub(crate) fn known_as(report: &AttemptResult) -> String {
 
 /// What a peer must hear of a message that is not for it: a session that was ended in order, and no
 /// MAIL.
-pub(crate) async fn assert_told_nothing(peer: &Peer) {
+pub(crate) async fn assert_heard_nothing_of_mail(peer: &Peer) {
     for heard in peer.heard_to_the_end().await {
         assert!(!heard.has("MAIL") && !heard.has("RCPT"), "{heard:?}");
         assert_eq!(

@@ -64,7 +64,7 @@ fn content(name: &str, size: usize) -> Vec<u8> {
     text.into_bytes()
 }
 
-/// The name of the message that arrived, where it is whole: our own Received field, then exactly
+/// The name of the message that arrived, where it is complete: our own Received field, then exactly
 /// the content that belongs to its name.
 pub(crate) fn recognise(arrived: &[u8]) -> Result<String, String> {
     let show = || String::from_utf8_lossy(&arrived[..arrived.len().min(600)]).into_owned();

@@ -10,8 +10,9 @@
 //! - The rest of the world: [`dns`] is an unsigned name server, [`zones`] a signed one,
 //!   [`internet`] joins it with a policy host; [`certificates`] makes authorities and leaves,
 //!   [`uncheckable`] leaves with unusual keys.
-//! - [`config`] builds configurations. [`client`] sends [`message`]s that can be recognised;
-//!   [`dsn`] reads reports, and [`disk`] is a small file system.
+//! - Clients: [`session`] speaks line by line, [`client`] sends complete [`message`]s that can be
+//!   recognised.
+//! - [`config`] builds configurations, [`dsn`] reads reports, and [`disk`] is a small file system.
 
 pub(crate) mod certificates;
 pub(crate) mod client;
@@ -28,14 +29,15 @@ pub(crate) mod operated;
 pub(crate) mod peer;
 pub(crate) mod picky;
 pub(crate) mod relay;
+pub(crate) mod session;
 pub(crate) mod sink;
 pub(crate) mod uncheckable;
 pub(crate) mod zones;
 
 use std::time::{Duration, Instant};
 
-/// A folder of its own, on a disk: where programs are built, and under the name that the system
-/// tells.
+/// A folder of its own, on a disk: where programs are built, and under the name that the system has
+/// for it.
 pub(crate) fn place() -> tempfile::TempDir {
     let target = std::path::Path::new(env!("CARGO_TARGET_TMPDIR"));
     target

@@ -1,5 +1,4 @@
-//! A daemon in a temporary folder, a client that hands it mail, and a server that takes what it
-//! delivers.
+//! A daemon in a temporary folder, and a client that hands it mail.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -13,6 +12,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use super::client::Client;
 use super::config::ConfigBuilder;
 
 /// Far longer than anything here takes.
@@ -223,7 +223,7 @@ impl Relay {
             .expect("gatepost runs")
     }
 
-    /// Asks the status page's address: the whole answer.
+    /// Asks the status page's address: the complete answer.
     pub(crate) fn http(&self, head: &str) -> String {
         self.http_at("x", head)
     }
@@ -337,13 +337,7 @@ impl Relay {
     }
 
     pub(crate) fn session(&self) -> Session {
-        let stream = TcpStream::connect(self.address).expect("a listener");
-        stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
-        let answers = BufReader::new(stream.try_clone().expect("a descriptor")).lines();
-        let mut session = Session { stream, answers };
-        session.say("", "220");
-        session.say("EHLO client.example", "250");
-        session
+        Session(Client::connect(self.address).expect("a listener"))
     }
 
     fn hand_in(&self, from: &str, to: &[&str], content: &str) -> String {
@@ -360,25 +354,24 @@ impl Relay {
 }
 
 /// A client's session.
-pub(crate) struct Session {
-    pub(crate) stream: TcpStream,
-    answers: std::io::Lines<BufReader<TcpStream>>,
-}
+pub(crate) struct Session(Client);
 
 impl Session {
+    /// Says a line, where it is not empty; the last line of the reply begins so.
     pub(crate) fn say(&mut self, line: &str, expected: &str) -> String {
-        if !line.is_empty() {
-            self.stream
-                .write_all(format!("{line}\r\n").as_bytes())
-                .expect("a session");
-        }
-        loop {
-            let answer = self.answers.next().expect("an answer").expect("an answer");
-            if answer.as_bytes().get(3) != Some(&b'-') {
-                assert!(answer.starts_with(expected), "{line}: {answer}");
-                return answer;
-            }
-        }
+        let reply = if line.is_empty() {
+            self.0.reply()
+        } else {
+            self.0.command(line)
+        };
+        let reply = reply.expect("an answer");
+        assert!(reply.starts_with(expected), "{line}: {reply}");
+        reply
+    }
+
+    /// Sends octets as they are.
+    pub(crate) fn send(&mut self, octets: &[u8]) {
+        self.0.write(octets).expect("a session");
     }
 }
 
@@ -417,64 +410,6 @@ fn run(folder: &Path) -> (Daemon, SocketAddr, SocketAddr) {
     });
     let next = || address.recv_timeout(PATIENCE).expect("it listens");
     (daemon, next(), next())
-}
-
-/// A server without TLS that takes everything.
-pub(crate) struct Sink {
-    pub(crate) address: SocketAddr,
-    bodies: Arc<Mutex<Vec<String>>>,
-}
-
-impl Sink {
-    pub(crate) fn anywhere() -> Self {
-        Self::start("127.0.0.1:0".parse().expect("an address"))
-    }
-
-    pub(crate) fn start(address: SocketAddr) -> Self {
-        let socket = TcpListener::bind(address).expect("a free port");
-        let address = socket.local_addr().expect("bound");
-        let bodies: Arc<Mutex<Vec<String>>> = Arc::default();
-        let taken = Arc::clone(&bodies);
-        std::thread::spawn(move || {
-            for stream in socket.incoming().map_while(Result::ok) {
-                let taken = Arc::clone(&taken);
-                std::thread::spawn(move || converse(&stream, &taken));
-            }
-        });
-        Self { address, bodies }
-    }
-
-    /// The bodies of what was taken.
-    pub(crate) fn taken(&self) -> Vec<String> {
-        self.bodies.lock().expect("nobody panicked").clone()
-    }
-}
-
-fn converse(mut stream: &TcpStream, taken: &Mutex<Vec<String>>) -> Option<()> {
-    let mut lines = BufReader::new(stream).lines();
-    stream.write_all(b"220 sink.example\r\n").ok()?;
-    loop {
-        let line = lines.next()?.ok()?;
-        let answer = match line.split(' ').next()?.to_ascii_uppercase().as_str() {
-            "DATA" => {
-                stream.write_all(b"354 go on\r\n").ok()?;
-                let content: Vec<_> = lines
-                    .by_ref()
-                    .map_while(Result::ok)
-                    .take_while(|line| line != ".")
-                    .collect();
-                let body = content.split(String::is_empty).skip(1).flatten();
-                taken
-                    .lock()
-                    .ok()?
-                    .push(body.map(String::as_str).collect::<Vec<_>>().join("\n"));
-                "250 taken"
-            }
-            "QUIT" => "221 bye",
-            _ => "250 so be it",
-        };
-        stream.write_all(format!("{answer}\r\n").as_bytes()).ok()?;
-    }
 }
 
 /// Stands in for a daemon at its socket: what is asked for that is not among the answers is not

@@ -1,4 +1,4 @@
-//! A small SMTP server that behaves as it is told, and remembers every word it heard.
+//! A small SMTP server that follows a script, and records each command.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -344,7 +344,7 @@ impl Shared {
             }
             Starttls::Vanishes => Ok(Next::Over),
             Starttls::Answered(_) | Starttls::NotOffered => {
-                unreachable!("the session goes on in clear")
+                unreachable!("the session goes on in the clear")
             }
         }
     }

@@ -123,7 +123,7 @@ impl Relay {
         self.ends_by_itself()
     }
 
-    /// The end that it was told to make.
+    /// The end that was asked for.
     pub(crate) fn ends_by_itself(mut self) -> End {
         if !within(PATIENCE, || self.has_ended()) {
             let End { log, .. } = self.kill();
@@ -161,7 +161,7 @@ impl Relay {
         }
     }
 
-    /// Waits for a line of the log with these words in it.
+    /// Waits for a line of the log with this text in it.
     pub(crate) fn hears(&mut self, words: &str) -> String {
         loop {
             let Ok(line) = self.lines.recv_timeout(PATIENCE) else {

@@ -31,8 +31,11 @@ pub(crate) struct Sink {
 
 impl Sink {
     pub(crate) fn start() -> Self {
-        let listener =
-            TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback has a free port");
+        Self::at((Ipv4Addr::LOCALHOST, 0).into())
+    }
+
+    pub(crate) fn at(address: SocketAddr) -> Self {
+        let listener = TcpListener::bind(address).expect("a free port");
         let address = listener.local_addr().expect("it is bound");
         let sink = Self {
             address,
@@ -62,6 +65,25 @@ impl Sink {
             .clone()
     }
 
+    /// The bodies of the messages that have arrived, without empty lines.
+    pub(crate) fn bodies(&self) -> Vec<String> {
+        let mut contents: Vec<_> = self
+            .arrivals()
+            .into_iter()
+            .map(|arrival| arrival.content)
+            .collect();
+        contents.dedup_by(|one, other| Arc::ptr_eq(one, other));
+        let body = |content: &Arc<[u8]>| {
+            let text = String::from_utf8_lossy(content).replace("\r\n", "\n");
+            let body = text.split_once("\n\n").map_or("", |(_, body)| body);
+            body.lines()
+                .filter(|line| !line.is_empty())
+                .collect::<Vec<_>>()
+                .join("\n")
+        };
+        contents.iter().map(body).collect()
+    }
+
     /// Waits until each of these recipients has had mail. Tells those that have not.
     pub(crate) fn wait_for<'a, T: AsRef<str>>(
         &self,
@@ -87,7 +109,7 @@ impl Sink {
     /// once.
     ///
     /// # Errors
-    /// A message that is not whole, that went to somebody else, or that nobody sent.
+    /// A message that is incomplete, that went to somebody else, or that nobody sent.
     pub(crate) fn tally(&self) -> Result<BTreeMap<String, Vec<String>>, String> {
         let mut tally: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for arrival in self.arrivals() {

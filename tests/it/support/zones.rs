@@ -1,5 +1,4 @@
-//! A validating world in the process: the zones of the demo, with a resolver that fails when it is
-//! told to.
+//! A validating world in the process: the zones of the demo, with a resolver that fails on request.
 //!
 //! ```ignore
 //! let dns = Zones::new()
@@ -8,9 +7,8 @@
 //!     .start(Resolver::default())
 //!     .await;
 //! dns.fail("mx.good.test", Some(RecordType::TLSA), Fault::ServFail);
-//! let config = format!("[dns]\nservers = [\"{}\"]\ntrust_anchor = \"{}\"", dns.address, dns.anchor("dnskey"));
-//! assert_eq!(dns.asked("good.test", RecordType::MX), 1);
-//! ```
+//! let config = format!("[dns]\nservers = [\"{}\"]\ntrust_anchor = \"{}\"", dns.address,
+//! dns.anchor("dnskey")); assert_eq!(dns.asked("good.test", RecordType::MX), 1); ```
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -26,7 +26,7 @@ async fn policies(office: &Office) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn failures_beyond_the_bound_are_summed_by_their_result() {
+async fn failures_over_the_limit_are_summed_by_their_result() {
     let folder = folder();
     let bounds = Bounds {
         failures: 3,
@@ -56,7 +56,7 @@ async fn failures_beyond_the_bound_are_summed_by_their_result() {
 }
 
 #[tokio::test]
-async fn domains_and_policies_beyond_their_bounds_are_not_counted() {
+async fn domains_and_policies_over_the_limit_are_not_counted() {
     let folder = folder();
     let bounds = Bounds {
         domains: 2,

@@ -183,7 +183,7 @@ impl Office {
         self.desk.count().await;
     }
 
-    /// Sends what is due; tells when to come again.
+    /// Sends what is due, and returns when the next is.
     pub(crate) async fn reports(&self, now: &str) -> Timestamp {
         self.desk.report(&self.outbox, at(now)).await
     }

@@ -22,7 +22,7 @@ use crate::support::certificates::{Authority, provider};
 use crate::support::config::ConfigBuilder;
 use crate::support::dns::NameServer;
 
-/// Serves one connection, and tells what was said over it; nothing where the handshake failed.
+/// Serves one connection, and returns what came over it; nothing where the handshake failed.
 async fn collector(
     listener: TcpListener,
     authority: &Authority,
