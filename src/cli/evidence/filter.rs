@@ -170,7 +170,7 @@ impl RecordFilter<'_> {
         }
     }
 
-    /// Returns the period in words, with a blank before; nothing if all records are selected.
+    /// Returns the period as text, with a blank before; nothing if all records are selected.
     pub(super) fn period_text(&self) -> String {
         match self.asked {
             AskedPeriod::Days(None, None) => String::new(),
@@ -213,7 +213,7 @@ impl RecordFilter<'_> {
         options
     }
 
-    /// Returns the selection in words, for the output; `None` if there is no option but a default.
+    /// Returns the selection as text, for the output; `None` if there is no option but a default.
     pub(super) fn text(&self) -> Option<String> {
         let mut parts = self.options();
         let FilterArguments {
@@ -394,6 +394,7 @@ mod tests {
 
     /// Each option alone excludes a record that does not match it.
     #[test]
+    #[allow(clippy::too_many_lines, reason = "a table")]
     fn a_record_must_match_every_option() {
         for (options, from, outcome, level, expected) in [
             (&[][..], "a@b.example", "deferred", "clear", true),

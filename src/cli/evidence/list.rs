@@ -483,13 +483,16 @@ mod tests {
     /// Collects the texts and numbers of a document.
     fn leaves(value: &Value, path: &str, found: &mut BTreeMap<String, String>) {
         match value {
-            Value::Object(fields) => fields
-                .iter()
-                .for_each(|(key, value)| leaves(value, &format!("{path}.{key}"), found)),
-            Value::Array(items) => items
-                .iter()
-                .enumerate()
-                .for_each(|(at, item)| leaves(item, &format!("{path}.{at}"), found)),
+            Value::Object(fields) => {
+                for (key, value) in fields {
+                    leaves(value, &format!("{path}.{key}"), found);
+                }
+            }
+            Value::Array(items) => {
+                for (at, item) in items.iter().enumerate() {
+                    leaves(item, &format!("{path}.{at}"), found);
+                }
+            }
             Value::String(text) => drop(found.insert(path.to_owned(), text.clone())),
             Value::Bool(true) => drop(found.insert(path.to_owned(), "yes".to_owned())),
             Value::Number(number) => drop(found.insert(path.to_owned(), number.to_string())),

@@ -75,8 +75,8 @@ enum EvidenceCommand {
     /// Verify the chain from its first record to its last, and name every record that was edited,
     /// moved or removed
     ///
-    /// The other options select the records of the totals at the end; the chain is verified as a
-    /// whole in any case.
+    /// The other options select the records of the totals at the end; the entire chain is verified
+    /// in any case.
     ///
     /// That the end was not cut off can be proven only with a head that is stored elsewhere: store
     /// the output of --head where nobody who can write the files can change it, and pass it later

@@ -291,15 +291,15 @@ fn delivery_text(summary: &Summary, period: &str, width: usize) -> String {
         let _ = writeln!(out, "{none} served in the clear");
     } else {
         out.push_str("still served in the clear:\n");
-        still
-            .into_iter()
-            .for_each(|clear| add_clear_domain(&mut out, clear, width));
+        for clear in still {
+            add_clear_domain(&mut out, clear, width);
+        }
     }
     if !before.is_empty() {
         out.push_str("served in the clear before, and under TLS now:\n");
-        before
-            .into_iter()
-            .for_each(|clear| add_clear_domain(&mut out, clear, width));
+        for clear in before {
+            add_clear_domain(&mut out, clear, width);
+        }
     }
     out
 }

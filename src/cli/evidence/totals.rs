@@ -141,3 +141,73 @@ pub(super) fn chain_text(chain: &Verification) -> String {
         )
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::evidence::AssuranceCounts;
+
+    /// Recipients of whom so many were verified, as these names.
+    fn verified(verified: u64, names: &[(&str, u64)]) -> AssuranceTotals {
+        let levels = AssuranceCounts {
+            verified,
+            ..AssuranceCounts::default()
+        };
+        let verified_as = names
+            .iter()
+            .map(|(name, count)| ((*name).to_owned(), *count))
+            .collect();
+        AssuranceTotals {
+            count: verified,
+            levels,
+            verified_as,
+        }
+    }
+
+    /// One name is named; of several, the number and the first three are.
+    #[test]
+    fn several_names_are_counted() {
+        let [a, b, c, d] = [("a", 1), ("b", 2), ("c", 3), ("d", 4)];
+        for (totals, expected) in [
+            (verified(0, &[]), "who, 0 in the clear"),
+            (verified(1, &[a]), "who, 1 verified as a, 0 in the clear"),
+            (
+                verified(3, &[a, b]),
+                "who, 3 verified as 2 names (a, b), 0 in the clear",
+            ),
+            (
+                verified(6, &[a, b, c]),
+                "who, 6 verified as 3 names (a, b, c), 0 in the clear",
+            ),
+            (
+                verified(10, &[a, b, c, d]),
+                "who, 10 verified as 4 names (a, b, c, …), 0 in the clear",
+            ),
+            // The list of names reached its maximum.
+            (
+                verified(9, &[b, c]),
+                "who, 9 verified as over 2 names (b, c, …), 0 in the clear",
+            ),
+            // Records of earlier versions may lack the name.
+            (verified(2, &[]), "who, 2 verified, 0 in the clear"),
+        ] {
+            assert_eq!(assurance_text("who", &totals), expected);
+        }
+    }
+
+    /// Attempts are counted by outcome, and recipients without a session are not left out.
+    #[test]
+    fn each_record_is_in_the_totals() {
+        let mut totals = Totals::default();
+        totals.attempts.delivered = 1;
+        totals.recipients.count = 1;
+        let text =
+            "1 attempt: 1 delivered\n1 recipient, 1 without a recorded session, 0 in the clear";
+        assert_eq!(totals_text(&totals), text);
+        totals.attempts.deferred = 9;
+        totals.attempts.removed = 2;
+        totals.recipients.levels.clear = 1;
+        let text = "12 attempts: 1 delivered, 9 deferred, 2 removed\n1 recipient, 1 in the clear";
+        assert_eq!(totals_text(&totals), text);
+    }
+}

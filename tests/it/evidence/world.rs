@@ -96,7 +96,8 @@ pub(crate) fn hash(text: &str) -> String {
         .as_ref()
         .iter()
         .map(|octet| format!("{octet:02x}"))
-        .collect()
+        .collect::<Vec<_>>()
+        .concat()
 }
 
 /// The files with records, the oldest first.
