@@ -5,19 +5,47 @@ use std::sync::Arc;
 
 use super::super::Peer;
 use super::*;
+use crate::policy::connector::{TlsDemand, TlsException, TrustSource, default_connector};
+use crate::policy::location::{Located, Location};
 use crate::policy::tls::{NamePattern, Pin, RefusalBasis, Strength, TlsVersion, UncheckableKey};
 use crate::smtp::address::Domain;
 use crate::smtp::reply::{Reply, Status};
 
-/// The connector of lawyers.example, with these lines in its `[connector.outbound]`.
-fn connector(outbound: &str) -> Arc<Connector> {
-    let text = format!(
-        "hostname = \"relay.example.com\"\npostmaster = \"p@example.com\"\n[[listener]]\nname = \"mx\"\naddress = \
-         [\"127.0.0.1:0\"]\ntls = \"off\"\n[[connector]]\nname = \"lawyers\"\ndomains = [\"lawyers.example\"]\n\
-         [connector.outbound]\n{outbound}\n"
-    );
-    let (config, _) = crate::config::parse(&text, Path::new("gatepost.toml")).expect("good");
-    Arc::clone(&config.connectors[0])
+/// The settings that make a difference to an explanation.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum ConnectorCase {
+    ByMx,
+    /// By MX, with an exception that ended on 29 Nov 2026.
+    ExceptionOver,
+    BySmartHost,
+}
+
+/// The connector of lawyers.example.
+fn connector(case: ConnectorCase) -> Connector {
+    let file = Arc::from(Path::new("gatepost.toml"));
+    let location = Location {
+        file,
+        line: 1,
+        column: 1,
+    };
+    let value = TrustSource::Webpki;
+    let trust = Located {
+        value,
+        location: location.clone(),
+    };
+    let mut connector = Connector::clone(&default_connector(&trust));
+    if case == ConnectorCase::ExceptionOver {
+        connector.outbound.exception = Some(TlsException {
+            tls: TlsDemand::Opportunistic,
+            until: jiff::civil::date(2026, 11, 29),
+            reason: "x".to_owned(),
+            location,
+        });
+    }
+    if case == ConnectorCase::BySmartHost {
+        connector.outbound.route = Route::SmartHosts(Vec::new());
+    }
+    connector
 }
 
 fn at(text: &str) -> Timestamp {
@@ -48,18 +76,17 @@ fn without_tls(layer: Layer) -> Failure {
 }
 
 /// The explanation for mail to lawyers.example, on 30 Nov 2026.
-fn explained(failure: &Failure, outbound: &str) -> String {
+fn explained(failure: &Failure, case: ConnectorCase) -> String {
     let recipient = Host::parse("lawyers.example").expect("a domain");
     let text = explain_to_sender(
         failure,
         Some(&recipient),
-        &connector(outbound),
+        &connector(case),
         at("2026-11-30T12:00:00Z"),
     );
     text.expect("it is about TLS policy")
 }
 
-const FORCED: &str = "tls = \"forced\"";
 const NOT_OFFERED: &str = "But mx.lawyers.example does not offer encryption at present.";
 const THEIR_SIDE: &str = "The cause is on the side of lawyers.example, or on the way there. Please reach the recipient in \
                           another way if it is urgent, and let those who look after mail at lawyers.example see this \
@@ -72,46 +99,45 @@ fn each_layer_has_its_reason() {
         last_tls: Some(at("2026-11-29T08:00:00Z")),
         ..Demand::new(Layer::DowngradeMemory, Verify::None)
     };
-    let over = "tls = \"forced\"\nexception = { tls = \"opportunistic\", until = \"2026-11-29\", reason = \"x\" }";
     let rule = "This relay sends to lawyers.example only encrypted, because";
     let proof = "This relay sends to lawyers.example only encrypted and only to a server that proves its identity, because";
     let host = Domain::parse("mx.lawyers.example").expect("a domain");
     let published = Demand::new(Layer::MtaSts, Verify::Published(host));
-    for (failure, outbound, sentence) in [
+    for (failure, case, sentence) in [
         (
             without_tls(Layer::Connector),
-            FORCED,
+            ConnectorCase::ByMx,
             format!("{rule} its administrators decided so."),
         ),
         (
             without_tls(Layer::Connector),
-            over,
+            ConnectorCase::ExceptionOver,
             format!(
                 "{rule} its administrators decided so; an exception to that ended on 29 Nov 2026."
             ),
         ),
         (
             without_tls(Layer::Exception),
-            FORCED,
+            ConnectorCase::ByMx,
             format!("{rule} its administrators decided so."),
         ),
         (
             without_tls(Layer::Dane),
-            "",
+            ConnectorCase::ByMx,
             format!("{rule} lawyers.example asks all senders for that."),
         ),
         (
             refused(published, Unmet::NoTls(NoTls::NotOffered)),
-            "",
+            ConnectorCase::ByMx,
             format!("{proof} lawyers.example asks all senders for that."),
         ),
         (
             without_tls(Layer::DowngradeMemory),
-            "downgrade = \"refuse\"",
+            ConnectorCase::ByMx,
             format!("{rule} their server accepted it so before."),
         ),
     ] {
-        let text = explained(&failure, outbound);
+        let text = explained(&failure, case);
         assert!(
             text.starts_with(&format!("{sentence} But mx.lawyers.example does not offer")),
             "{text}"
@@ -121,7 +147,7 @@ fn each_layer_has_its_reason() {
     assert_eq!(
         explained(
             &refused(remembered, Unmet::NoTls(NoTls::NotOffered)),
-            "downgrade = \"refuse\""
+            ConnectorCase::ByMx
         ),
         format!(
             "{rule} their server accepted it so until 29 Nov 2026. But mx.lawyers.example does not offer encryption at \
@@ -159,7 +185,7 @@ fn what_the_sender_required_the_sender_can_withdraw() {
     ] {
         let failure = Failure::require_tls(why).with_peer(peer());
         assert_eq!(
-            explained(&failure, ""),
+            explained(&failure, ConnectorCase::ByMx),
             format!(
                 "You, or the program that sent your message, asked that it travel only encrypted, and only to servers \
                  that prove their identity. {problem} If the message may travel without that protection, send it again \
@@ -202,7 +228,7 @@ fn assert_sides(rows: Vec<(Layer, Unmet, &str, Side)>) {
             min_strength,
             ..Demand::new(layer, Verify::Chain)
         };
-        let text = explained(&refused(demand, unmet), FORCED);
+        let text = explained(&refused(demand, unmet), ConnectorCase::ByMx);
         assert!(text.contains(problem), "{problem}: {text}");
         for (other, words) in sides {
             assert_eq!(text.contains(words), other == side, "{other:?}: {text}");
@@ -338,13 +364,13 @@ fn each_demand_that_cannot_be_met_has_a_side() {
 #[test]
 fn only_failures_of_tls_policy_are_explained() {
     let unknown = Failure::discovery(Status(7, 5), "the TLSA lookup failed");
-    let text = explained(&unknown, "");
+    let text = explained(&unknown, ConnectorCase::ByMx);
     assert!(
         text.starts_with("This relay must know how lawyers.example wants mail to be protected"),
         "{text}"
     );
     assert!(!text.contains("TLSA"), "{text}");
-    let connector = connector("");
+    let connector = connector(ConnectorCase::ByMx);
     for failure in [
         Failure::reply(
             super::super::Scope::Recipient,
@@ -364,10 +390,7 @@ fn only_failures_of_tls_policy_are_explained() {
 #[test]
 fn a_smart_host_is_named_as_the_next_server() {
     let failure = without_tls(Layer::Connector);
-    let text = explained(
-        &failure,
-        "route = [\"mx.lawyers.example:25\"]\ntls = \"forced\"",
-    );
+    let text = explained(&failure, ConnectorCase::BySmartHost);
     assert!(
         text.starts_with(
             "This relay passes mail for lawyers.example on to mx.lawyers.example only encrypted"
@@ -378,8 +401,13 @@ fn a_smart_host_is_named_as_the_next_server() {
         text.contains("The cause is on the side of mx.lawyers.example,"),
         "{text}"
     );
-    let shared =
-        explain_to_sender(&failure, None, &connector(FORCED), Timestamp::UNIX_EPOCH).expect("one");
+    let shared = explain_to_sender(
+        &failure,
+        None,
+        &connector(ConnectorCase::ByMx),
+        Timestamp::UNIX_EPOCH,
+    )
+    .expect("one");
     assert!(
         shared.starts_with("This relay sends to the recipient's domain only encrypted"),
         "{shared}"

@@ -154,7 +154,7 @@ impl<'a> ResultWriter<'a> {
         else {
             return None;
         };
-        let last = down
+        let mut last = down
             .or(history.last())
             .cloned()
             .unwrap_or_else(|| AttemptFailure {
@@ -165,6 +165,10 @@ impl<'a> ResultWriter<'a> {
                 host: None,
                 reply: None,
             });
+        // A backoff may concern several domains; the recipient's own failure names its domain.
+        if let Some(own) = history.last().filter(|own| own.text == last.text) {
+            last.explanation.clone_from(&own.explanation);
+        }
         if !self.schedule.is_over() {
             self.check_delay(at, recipient, *warned, last);
             self.remaining = self.remaining.and(due, self.schedule.expires);
