@@ -81,7 +81,7 @@ pub enum StartError {
         /// The location of its folder in the configuration, which is that of the spool.
         location: crate::config::Location,
         /// The reason.
-        error: PolicyStoreError,
+        error: Box<PolicyStoreError>,
     },
     /// The counts for TLS reports are of another version or program.
     #[error(
@@ -202,8 +202,101 @@ pub async fn start_with(
     config: Config,
     observer: Arc<dyn DeliveryObserver>,
 ) -> Result<RunningDaemon, StartError> {
+    let Loaded {
+        tls,
+        dns,
+        submitter,
+    } = load(&config)?;
+    let monitor = Monitor::default();
+    let stores = open_stores(&config, &dns, &monitor)?;
+    let web = reload::web(&tls, &dns, test_overrides);
+    let policies =
+        MtaSts::open(&config.spool.value, web).map_err(|error| StartError::Policies {
+            location: config.spool.location.clone(),
+            error: Box::new(error),
+        })?;
+    let discovery = Discovery::new(policies, stores.history);
+    let sockets = sockets::bind(&config, passed)
+        .await
+        .map_err(StartError::NotReady)?;
+    let addresses = addresses_of(&sockets);
+    let unix_server = UnixServer::open(&config.admin.socket)
+        .await
+        .map_err(|fault| StartError::NotReady(vec![fault]))?;
+    let http_server = HttpServer::open(&config.admin.http)
+        .await
+        .map_err(|fault| StartError::NotReady(vec![fault]))?;
+    let http = http_server.as_ref().and_then(HttpServer::address);
+    let config = Arc::new(config);
+    let watched = (stores.reporter.clone(), monitor, observer);
+    let in_force = InForce::new(
+        &config,
+        tls,
+        dns.clone(),
+        discovery,
+        watched,
+        submitter,
+        test_overrides,
+    );
+    let in_force = Arc::new(InForce {
+        evidence: stores.evidence,
+        ..in_force
+    });
+    // A resolver without DNSSEC is reported now, and not with the first mail.
+    tokio::spawn(async move { dns.probe_dnssec().await });
+    let stop = CancellationToken::new();
+    let services = Services {
+        in_force: Arc::clone(&in_force),
+        spool: Arc::clone(&stores.spool),
+        stop: stop.clone(),
+        clients: Clients::default(),
+    };
+    let scheduler = services.scheduler();
+    let liveness = LivenessProbe::new(
+        scheduler.liveness(),
+        stores.spool,
+        Arc::clone(&in_force.outbound),
+    );
+    let task = tokio::spawn(services.run(
+        scheduler,
+        sockets,
+        (unix_server, http_server),
+        stores.reports,
+    ));
+    Ok(RunningDaemon {
+        addresses,
+        http,
+        in_force,
+        liveness,
+        reporter: stores.reporter,
+        stop,
+        task,
+    })
+}
+
+/// Returns the addresses of all listeners.
+fn addresses_of(sockets: &[Bound]) -> Vec<(String, SocketAddr)> {
+    sockets
+        .iter()
+        .flat_map(|(name, sockets)| {
+            sockets
+                .iter()
+                .filter_map(|socket| Some((name.clone(), socket.local_addr().ok()?)))
+        })
+        .collect()
+}
+
+/// Everything that is loaded from the files that the configuration names.
+struct Loaded {
+    tls: Arc<TlsMaterial>,
+    dns: Dns,
+    submitter: Submitter,
+}
+
+/// Loads certificates, trust anchors and keys, and logs the warnings about them.
+fn load(config: &Config) -> Result<Loaded, StartError> {
     let loaded = (
-        TlsMaterial::load(&config),
+        TlsMaterial::load(config),
         Dns::new(&config.dns),
         Submitter::load(&config.tlsrpt),
     );
@@ -222,94 +315,55 @@ pub async fn start_with(
     for warning in config::merge_warnings(warnings.into_iter().chain(more).collect()) {
         tracing::warn!(place = %warning.location, remedy = %warning.remedy, "{}", warning.message);
     }
-    // The spool is opened first, so that a second instance reports the first one, and not that its
-    // ports are in use.
-    let spool_error = |error| StartError::Spool {
-        location: config.spool.location.clone(),
-        error,
-    };
-    let monitor = Monitor::default();
+    Ok(Loaded {
+        tls,
+        dns,
+        submitter,
+    })
+}
+
+/// The files that the daemon keeps open.
+struct Stores {
+    spool: Arc<SqliteSpool>,
+    evidence: Evidence,
+    history: History,
+    reporter: Reporter,
+    reports: Option<ReportService>,
+}
+
+/// Opens the spool, the evidence, the counts for TLS reports and the downgrade memory.
+///
+/// The spool is opened first, so that a second instance reports the first one, and not that its
+/// ports are in use.
+fn open_stores(config: &Config, dns: &Dns, monitor: &Monitor) -> Result<Stores, StartError> {
+    let folder = &config.spool.value;
     let options = spool::Options {
         monitor: monitor.clone(),
         ..spool::Options::default()
     };
-    let spool =
-        Arc::new(SqliteSpool::open_with(&config.spool.value, &options).map_err(spool_error)?);
-    monitor.restore(&config.spool.value, jiff::Timestamp::now());
-    dns.remember_in(&config.spool.value);
-    let evidence = evidence(&config)?;
-    let reports_error = |error| StartError::TlsReports {
-        location: config.tlsrpt.send.location.clone(),
-        error,
-    };
-    let (reporter, desk) = tls_reports::open_service(&config).map_err(reports_error)?;
-    let history_error = |error| StartError::History {
+    let spool = SqliteSpool::open_with(folder, &options).map_err(|error| StartError::Spool {
         location: config.spool.location.clone(),
         error,
-    };
-    let history =
-        History::open(&config.spool.value, jiff::Timestamp::now()).map_err(history_error)?;
-    let policies_error = |error| StartError::Policies {
+    })?;
+    let now = jiff::Timestamp::now();
+    monitor.restore(folder, now);
+    dns.remember_in(folder);
+    let evidence = evidence(config)?;
+    let (reporter, reports) =
+        tls_reports::open_service(config).map_err(|error| StartError::TlsReports {
+            location: config.tlsrpt.send.location.clone(),
+            error,
+        })?;
+    let history = History::open(folder, now).map_err(|error| StartError::History {
         location: config.spool.location.clone(),
         error,
-    };
-    let web = reload::web(&tls, &dns, test_overrides);
-    let policies = MtaSts::open(&config.spool.value, web).map_err(policies_error)?;
-    let discovery = Discovery::new(policies, history);
-    let sockets = sockets::bind(&config, passed)
-        .await
-        .map_err(StartError::NotReady)?;
-    let addresses = sockets
-        .iter()
-        .flat_map(|(name, sockets)| {
-            sockets
-                .iter()
-                .filter_map(|socket| Some((name.clone(), socket.local_addr().ok()?)))
-        })
-        .collect();
-    let unix_server = UnixServer::open(&config.admin.socket)
-        .await
-        .map_err(|fault| StartError::NotReady(vec![fault]))?;
-    let http_server = HttpServer::open(&config.admin.http)
-        .await
-        .map_err(|fault| StartError::NotReady(vec![fault]))?;
-    let http = http_server.as_ref().and_then(HttpServer::address);
-    let config = Arc::new(config);
-    let watched = (reporter.clone(), monitor, observer);
-    let in_force = InForce::new(
-        &config,
-        tls,
-        dns.clone(),
-        discovery,
-        watched,
-        submitter,
-        test_overrides,
-    );
-    let in_force = Arc::new(InForce {
+    })?;
+    Ok(Stores {
+        spool: Arc::new(spool),
         evidence,
-        ..in_force
-    });
-    // A resolver without DNSSEC is reported now, and not with the first mail.
-    tokio::spawn(async move { dns.probe_dnssec().await });
-    let stop = CancellationToken::new();
-    let (held, kept, ending) = (Arc::clone(&in_force), Arc::clone(&spool), stop.clone());
-    let services = Services {
-        in_force: held,
-        spool: kept,
-        stop: ending,
-        clients: Clients::default(),
-    };
-    let scheduler = services.scheduler();
-    let liveness = LivenessProbe::new(scheduler.liveness(), spool, Arc::clone(&in_force.outbound));
-    let task = tokio::spawn(services.run(scheduler, sockets, (unix_server, http_server), desk));
-    Ok(RunningDaemon {
-        addresses,
-        http,
-        in_force,
-        liveness,
+        history,
         reporter,
-        stop,
-        task,
+        reports,
     })
 }
 

@@ -173,28 +173,7 @@ fn number(value: impl TryInto<i64>) -> i64 {
 /// Builds a registry for one request, so that values that no longer exist are not shown.
 fn read(reading: &MetricsReading) -> Registry {
     let mut registry = Registry::with_prefix("gatepost");
-    let (queued, oldest) = (
-        Family::<QueueLabels, Gauge>::default(),
-        Family::<ConnectorLabel, Gauge>::default(),
-    );
-    for queue in &reading.queue {
-        for (state, count) in [("waiting", queue.waiting), ("held", queue.held)] {
-            queued
-                .get_or_create(&QueueLabels {
-                    connector: queue.connector.clone(),
-                    state,
-                })
-                .set(number(count));
-        }
-        oldest
-            .get_or_create(&ConnectorLabel {
-                connector: queue.connector.clone(),
-            })
-            .set(number(queue.oldest));
-    }
-    registry.register("queue_recipients", "Recipients in the queue", queued);
-    let help = "Age of the oldest message in the queue";
-    registry.register_with_unit("queue_oldest_age", help, Unit::Seconds, oldest);
+    queue(&mut registry, &reading.queue);
     let one = |value: i64| {
         let gauge = Gauge::<i64>::default();
         gauge.set(value);
@@ -208,22 +187,7 @@ fn read(reading: &MetricsReading) -> Registry {
     );
     attempts(&mut registry, &reading.attempts);
     reports(&mut registry, reading.reports);
-    let certificates = Family::<CertificateLabels, Gauge>::default();
-    for (owner, certificate, ends) in &reading.certificates {
-        let label = CertificateLabels {
-            owner,
-            certificate: certificate.clone(),
-        };
-        certificates.get_or_create(&label).set(ends.as_second());
-    }
-    let help =
-        "End of validity of certificates: our own by file, of partners (the earliest) by connector";
-    registry.register_with_unit(
-        "certificate_expiry_timestamp",
-        help,
-        Unit::Seconds,
-        certificates,
-    );
+    certificates(&mut registry, &reading.certificates);
     registry.register(
         "mta_sts_policies",
         "MTA-STS policies that are cached",
@@ -251,6 +215,50 @@ fn read(reading: &MetricsReading) -> Registry {
         .set(1);
     registry.register("build_info", "The version of Gatepost", version);
     registry
+}
+
+fn queue(registry: &mut Registry, readings: &[QueueReading]) {
+    let (queued, oldest) = (
+        Family::<QueueLabels, Gauge>::default(),
+        Family::<ConnectorLabel, Gauge>::default(),
+    );
+    for queue in readings {
+        for (state, count) in [("waiting", queue.waiting), ("held", queue.held)] {
+            queued
+                .get_or_create(&QueueLabels {
+                    connector: queue.connector.clone(),
+                    state,
+                })
+                .set(number(count));
+        }
+        oldest
+            .get_or_create(&ConnectorLabel {
+                connector: queue.connector.clone(),
+            })
+            .set(number(queue.oldest));
+    }
+    registry.register("queue_recipients", "Recipients in the queue", queued);
+    let help = "Age of the oldest message in the queue";
+    registry.register_with_unit("queue_oldest_age", help, Unit::Seconds, oldest);
+}
+
+fn certificates(registry: &mut Registry, read: &[(&'static str, String, Timestamp)]) {
+    let certificates = Family::<CertificateLabels, Gauge>::default();
+    for (owner, certificate, ends) in read {
+        let label = CertificateLabels {
+            owner,
+            certificate: certificate.clone(),
+        };
+        certificates.get_or_create(&label).set(ends.as_second());
+    }
+    let help =
+        "End of validity of certificates: our own by file, of partners (the earliest) by connector";
+    registry.register_with_unit(
+        "certificate_expiry_timestamp",
+        help,
+        Unit::Seconds,
+        certificates,
+    );
 }
 
 fn attempts(registry: &mut Registry, shares: &[AttemptsReading]) {

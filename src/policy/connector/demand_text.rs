@@ -94,11 +94,28 @@ mod tests {
         connector
     }
 
+    /// One case: the connector, the policy of the hop, the day, and the text.
+    type Case = (&'static str, Option<TlsPolicy>, &'static str, &'static str);
+
+    fn demand(layer: Layer) -> Demand {
+        Demand::new(layer, Verify::None)
+    }
+
+    fn forced(layer: Layer) -> TlsPolicy {
+        TlsPolicy::forced(demand(layer))
+    }
+
+    fn check(cases: impl IntoIterator<Item = Case>) {
+        for (outbound, policy, now, field) in cases {
+            let now = format!("{now}T12:00:00Z").parse().expect("a time");
+            let text = describe_demand(&connector(outbound), policy.as_ref(), now);
+            assert_eq!(text, field, "{outbound}");
+        }
+    }
+
     #[test]
     fn the_text_names_the_level_and_each_layers_demand() {
-        let demand = |layer| Demand::new(layer, Verify::None);
-        let forced = |layer| TlsPolicy::forced(demand(layer));
-        for (outbound, policy, now, field) in [
+        check([
             ("off", Some(TlsPolicy::Off), "2027-01-01", "off"),
             (
                 "opportunistic",
@@ -134,6 +151,13 @@ mod tests {
                 "2027-01-01",
                 "forced (connector: TLS; DANE: TLS; MTA-STS: TLS)",
             ),
+            ("opportunistic", None, "2027-02-01", "opportunistic"),
+        ]);
+    }
+
+    #[test]
+    fn the_text_names_an_exception_until_its_last_day() {
+        check([
             (
                 "forced except opportunistic",
                 Some(TlsPolicy::Opportunistic),
@@ -178,14 +202,6 @@ mod tests {
                 "2027-02-01",
                 "forced (connector)",
             ),
-            ("opportunistic", None, "2027-02-01", "opportunistic"),
-        ] {
-            let now = format!("{now}T12:00:00Z").parse().expect("a time");
-            assert_eq!(
-                describe_demand(&connector(outbound), policy.as_ref(), now),
-                field,
-                "{outbound}"
-            );
-        }
+        ]);
     }
 }

@@ -119,11 +119,10 @@ mod tests {
     use crate::policy::tls::{NamePattern, TlsVersion, UncheckableKey};
     use crate::smtp::reply::Reply;
 
-    #[test]
-    fn each_unmet_demand_has_the_result_type_that_the_standard_names() {
+    fn session_faults() -> Vec<(Unmet, &'static str)> {
         let chain = |fault| Unmet::Chain(fault);
         let name = NamePattern::parse("mx.example.org").expect("valid");
-        let rows = [
+        vec![
             (Unmet::NoTls(NoTls::NotOffered), "starttls-not-supported"),
             (
                 Unmet::NoTls(NoTls::Rejected(Reply::bare(454, "no"))),
@@ -163,6 +162,11 @@ mod tests {
                 },
                 "certificate-host-mismatch",
             ),
+        ]
+    }
+
+    fn dane_faults() -> Vec<(Unmet, &'static str)> {
+        vec![
             (
                 Unmet::Dane(DaneFault::NoMatch { records: 2 }),
                 "tlsa-invalid",
@@ -193,8 +197,12 @@ mod tests {
                 Unmet::Unmeetable(Unmeetable::Unproven("no policy".to_owned())),
                 "validation-failure",
             ),
-        ];
-        for (unmet, result) in rows {
+        ]
+    }
+
+    #[test]
+    fn each_unmet_demand_has_the_result_type_that_the_standard_names() {
+        for (unmet, result) in session_faults().into_iter().chain(dane_faults()) {
             let got = of_unmet(&unmet);
             assert_eq!(got.as_str(), result, "{unmet:?}");
             let code = reason_code(&unmet);

@@ -365,71 +365,18 @@ fn between<'a>(text: &'a str, from: &str, to: &str) -> &'a str {
 #[test]
 fn content_is_returned_in_full_only_if_allowed() {
     let (known, stranger) = (ClientOrigin::Known, ClientOrigin::Stranger);
+    use Action::{Failed, Relayed};
+    use ReturnedContent::{Full, Headers};
+    let full = Some(Ret::Full);
     for (action, ret, size, confidential, origin, wanted) in [
-        (
-            Action::Failed,
-            None,
-            100,
-            false,
-            known,
-            ReturnedContent::Full,
-        ),
-        (
-            Action::Failed,
-            Some(Ret::Full),
-            FULL_RETURN_MAX,
-            false,
-            known,
-            ReturnedContent::Full,
-        ),
-        (
-            Action::Failed,
-            None,
-            FULL_RETURN_MAX + 1,
-            false,
-            known,
-            ReturnedContent::Headers,
-        ),
-        (
-            Action::Failed,
-            Some(Ret::Full),
-            100,
-            true,
-            known,
-            ReturnedContent::Headers,
-        ),
-        (
-            Action::Failed,
-            Some(Ret::Hdrs),
-            100,
-            false,
-            known,
-            ReturnedContent::Headers,
-        ),
-        (
-            Action::Relayed,
-            Some(Ret::Full),
-            100,
-            false,
-            known,
-            ReturnedContent::Headers,
-        ),
-        (
-            Action::Failed,
-            None,
-            100,
-            false,
-            stranger,
-            ReturnedContent::Headers,
-        ),
-        (
-            Action::Failed,
-            Some(Ret::Full),
-            100,
-            false,
-            stranger,
-            ReturnedContent::Headers,
-        ),
+        (Failed, None, 100, false, known, Full),
+        (Failed, full, FULL_RETURN_MAX, false, known, Full),
+        (Failed, None, FULL_RETURN_MAX + 1, false, known, Headers),
+        (Failed, full, 100, true, known, Headers),
+        (Failed, Some(Ret::Hdrs), 100, false, known, Headers),
+        (Relayed, full, 100, false, known, Headers),
+        (Failed, None, 100, false, stranger, Headers),
+        (Failed, full, 100, false, stranger, Headers),
     ] {
         let envelope = Envelope {
             ret,

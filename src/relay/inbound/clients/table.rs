@@ -24,7 +24,7 @@ use super::seat_queue::QueueKey;
 use super::seat_queue::WaitingClient;
 use super::seat_request::{ClientKind, GrantedSeat, NoSeat, Occupancy, SeatRequest, SeatStage};
 use super::seats::Seats;
-use crate::config::{Config, ListenerConfig, Rate};
+use crate::config::{ClientLimits, Config, ListenerConfig, Rate};
 use crate::config::{Timeouts, TransactionMemory};
 use crate::policy::networks::{self, network_text};
 use crate::policy::relay_access;
@@ -243,16 +243,7 @@ impl Clients {
     ) -> Result<SeatAnswer, LimitReached> {
         let limits = config.limits.clients;
         let is_own = relay_access::is_own_client(&config.relay, origin.client());
-        let kind = match origin.client() {
-            None if stage == SeatStage::Connection => ClientKind::Check,
-            Some(client)
-                if stage != SeatStage::Mail && proxied::is_listed(&listener.xclient, client) =>
-            {
-                ClientKind::Proxy
-            }
-            _ if is_own => ClientKind::Own,
-            _ => ClientKind::Stranger,
-        };
+        let kind = kind_of(config, listener, origin, stage);
         if let Some(client) = origin.client().filter(|_| kind != ClientKind::Proxy) {
             // A load balancer's health checks are not counted, and a proxy's sessions are counted
             // at XCLIENT.
@@ -289,33 +280,12 @@ impl Clients {
                 },
             );
         let refusal = |no_seat| {
-            let (limit, network, most) = match no_seat {
-                NoSeat::All => (
-                    Limit::All,
-                    None,
-                    if is_own {
-                        limits.connections
-                    } else {
-                        listener_seats
-                    },
-                ),
-                NoSeat::Client => (
-                    Limit::PerClient,
-                    Some(networks::client(address)),
-                    limits.connections_per_client,
-                ),
-                NoSeat::Network(network) => (
-                    Limit::PerNetwork,
-                    Some(network),
-                    limits.connections_per_network,
-                ),
+            let all = if is_own {
+                limits.connections
+            } else {
+                listener_seats
             };
-            LimitReached {
-                limit,
-                network,
-                most,
-                wait: None,
-            }
+            limit_reached(no_seat, address, all, &limits)
         };
         Ok(match given.map_err(refusal)? {
             Ok(given) => SeatAnswer::Seat(Seat::new(self, &request, given)),
@@ -503,6 +473,53 @@ impl Clients {
 }
 
 /// Locks a table. A poisoned lock is ignored, since no change to the tables is interrupted by a
+/// Returns the kind of client at a stage of its session.
+fn kind_of(
+    config: &Config,
+    listener: &ListenerConfig,
+    origin: Origin,
+    stage: SeatStage,
+) -> ClientKind {
+    match origin.client() {
+        None if stage == SeatStage::Connection => ClientKind::Check,
+        Some(client)
+            if stage != SeatStage::Mail && proxied::is_listed(&listener.xclient, client) =>
+        {
+            ClientKind::Proxy
+        }
+        client if relay_access::is_own_client(&config.relay, client) => ClientKind::Own,
+        _ => ClientKind::Stranger,
+    }
+}
+
+/// Returns the limit for which a client has no seat. `all` is the limit of all clients of its kind.
+fn limit_reached(
+    no_seat: NoSeat,
+    address: IpAddr,
+    all: usize,
+    limits: &ClientLimits,
+) -> LimitReached {
+    let (limit, network, most) = match no_seat {
+        NoSeat::All => (Limit::All, None, all),
+        NoSeat::Client => (
+            Limit::PerClient,
+            Some(networks::client(address)),
+            limits.connections_per_client,
+        ),
+        NoSeat::Network(network) => (
+            Limit::PerNetwork,
+            Some(network),
+            limits.connections_per_network,
+        ),
+    };
+    LimitReached {
+        limit,
+        network,
+        most,
+        wait: None,
+    }
+}
+
 /// panic.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
