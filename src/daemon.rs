@@ -275,7 +275,7 @@ pub async fn start_with(
 }
 
 /// Returns the addresses of all listeners.
-fn addresses_of(sockets: &[Bound]) -> Vec<(String, SocketAddr)> {
+fn addresses_of(sockets: &Bound) -> Vec<(String, SocketAddr)> {
     sockets
         .iter()
         .flat_map(|(name, sockets)| {

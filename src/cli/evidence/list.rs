@@ -103,7 +103,7 @@ struct RecordPrinter {
 }
 
 impl RecordPrinter {
-    fn add(&mut self, line: &str, link: &Link, record: &MailRecord) {
+    fn add(&mut self, line: &str, chained: &Link, record: &MailRecord) {
         if self.form.json {
             show(if self.has_begun { ",\n" } else { "[\n" });
             show(&with_common_names(line, record));
@@ -111,11 +111,11 @@ impl RecordPrinter {
             if !self.has_begun {
                 show(&csv::line(COLUMNS));
             }
-            show(&csv_line(link, record));
+            show(&csv_line(chained, record));
         } else {
             self.rows.push(match record {
-                MailRecord::Accepted(acceptance) => acceptance_row(link, acceptance),
-                MailRecord::Delivery(delivery) => delivery_row(link, delivery),
+                MailRecord::Accepted(acceptance) => acceptance_row(chained, acceptance),
+                MailRecord::Delivery(delivery) => delivery_row(chained, delivery),
             });
             if self.rows.len() >= PAGE {
                 self.show_rows();
