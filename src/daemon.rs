@@ -24,7 +24,7 @@ use crate::admin::{self, HttpServer, UnixServer};
 use crate::config::{self, Config, EvidencePath, Fault};
 use crate::discovery::Discovery;
 use crate::discovery::history::{History, HistoryError};
-use crate::discovery::mta_sts::{MtaSts, PolicyStoreError};
+use crate::discovery::mta_sts::{MtaSts, PolicyStoreError, WebSource};
 use crate::net::dns::{Dns, DnsError};
 use crate::net::tls_io::TlsMaterial;
 use crate::relay::inbound::{self, Clients, Inbound};
@@ -65,7 +65,7 @@ pub enum StartError {
         /// The location of its path in the configuration.
         location: crate::config::Location,
         /// The reason.
-        error: SpoolError,
+        error: Box<SpoolError>,
     },
     /// The evidence cannot be opened.
     #[error("{location}: {error}")]
@@ -73,7 +73,7 @@ pub enum StartError {
         /// The location of its folder in the configuration.
         location: crate::config::Location,
         /// The reason.
-        error: EvidenceError,
+        error: Box<EvidenceError>,
     },
     /// The cache of MTA-STS policies is of another version or program.
     #[error("{location}: the MTA-STS policies cannot be opened: {error}")]
@@ -91,7 +91,7 @@ pub enum StartError {
         /// The location of the key that asks for reports.
         location: crate::config::Location,
         /// The reason.
-        error: CountStoreError,
+        error: Box<CountStoreError>,
     },
     /// The downgrade memory can be neither opened nor quarantined.
     #[error("{location}: cannot open the downgrade memory: {error}")]
@@ -99,7 +99,7 @@ pub enum StartError {
         /// The location of its folder in the configuration, which is that of the spool.
         location: crate::config::Location,
         /// The reason.
-        error: HistoryError,
+        error: Box<HistoryError>,
     },
 }
 
@@ -210,11 +210,7 @@ pub async fn start_with(
     let monitor = Monitor::default();
     let stores = open_stores(&config, &dns, &monitor)?;
     let web = reload::web(&tls, &dns, test_overrides);
-    let policies =
-        MtaSts::open(&config.spool.value, web).map_err(|error| StartError::Policies {
-            location: config.spool.location.clone(),
-            error: Box::new(error),
-        })?;
+    let policies = open_policies(&config, web)?;
     let discovery = Discovery::new(policies, stores.history);
     let sockets = sockets::bind(&config, passed)
         .await
@@ -286,6 +282,13 @@ fn addresses_of(sockets: &Bound) -> Vec<(String, SocketAddr)> {
         .collect()
 }
 
+fn open_policies(config: &Config, web: WebSource) -> Result<MtaSts, StartError> {
+    MtaSts::open(&config.spool.value, web).map_err(|error| StartError::Policies {
+        location: config.spool.location.clone(),
+        error: Box::new(error),
+    })
+}
+
 /// Everything that is loaded from the files that the configuration names.
 struct Loaded {
     tls: Arc<TlsMaterial>,
@@ -343,7 +346,7 @@ fn open_stores(config: &Config, dns: &Dns, monitor: &Monitor) -> Result<Stores, 
     };
     let spool = SqliteSpool::open_with(folder, &options).map_err(|error| StartError::Spool {
         location: config.spool.location.clone(),
-        error,
+        error: Box::new(error),
     })?;
     let now = jiff::Timestamp::now();
     monitor.restore(folder, now);
@@ -352,11 +355,11 @@ fn open_stores(config: &Config, dns: &Dns, monitor: &Monitor) -> Result<Stores, 
     let (reporter, reports) =
         tls_reports::open_service(config).map_err(|error| StartError::TlsReports {
             location: config.tlsrpt.send.location.clone(),
-            error,
+            error: Box::new(error),
         })?;
     let history = History::open(folder, now).map_err(|error| StartError::History {
         location: config.spool.location.clone(),
-        error,
+        error: Box::new(error),
     })?;
     Ok(Stores {
         spool: Arc::new(spool),
@@ -389,7 +392,7 @@ fn evidence(config: &Config) -> Result<Evidence, StartError> {
     };
     let failed = |error| StartError::Evidence {
         location: config.evidence.path.location.clone(),
-        error,
+        error: Box::new(error),
     };
     Evidence::open(folder, config.evidence.keep).map_err(failed)
 }

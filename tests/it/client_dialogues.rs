@@ -61,7 +61,7 @@ fn read(text: &str) -> Script {
                         Ret::Full
                     } else {
                         Ret::Hdrs
-                    })
+                    });
                 }
                 "envid" => envelope.envid = Some(value.to_owned()),
                 "requiretls" => {
@@ -97,7 +97,7 @@ fn read(text: &str) -> Script {
                 script.envelope = Some(Envelope::new(
                     ReversePath::parse(value.trim()).expect(value),
                     Vec::new(),
-                ))
+                ));
             }
             "pieces" => script.whole = value == "whole",
             _ => panic!("unknown setting {key}"),

@@ -80,9 +80,9 @@ pub(super) fn run(query: &EvidenceQuery<'_>, form: OutputForm) -> Result<bool, Q
     if result.totals.is_empty() {
         let text = query.nothing_found(&result.chain)?;
         if form.json || form.csv {
-            eprint!("{text}")
+            eprint!("{text}");
         } else {
-            show(&text)
+            show(&text);
         }
     } else if !form.json && !form.csv {
         show(&closing_lines(query.filter, &result));

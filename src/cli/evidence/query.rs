@@ -121,23 +121,22 @@ impl EvidenceQuery<'_> {
     /// Returns the text for a query that selects no record: the period, and the records that the
     /// folder has.
     pub(super) fn nothing_found(&self, chain: &Verification) -> Result<String, QueryError> {
-        let mut text = format!("no records{} match\n", self.filter.period_text());
+        let none = format!("no records{} match\n", self.filter.period_text());
         let first = match &chain.last {
             Some(_) => first_record(self.folder)?,
             None => None,
         };
-        text += &match (first, &chain.last) {
+        Ok(match (first, &chain.last) {
             (Some(first), Some(last)) => format!(
-                "{} has records {} to {}, of {} to {} (UTC)\n",
+                "{none}{} has records {} to {}, of {} to {} (UTC)\n",
                 self.folder.display(),
                 first.seq,
                 last.seq,
                 first.time.strftime("%Y-%m-%d"),
                 last.time.strftime("%Y-%m-%d")
             ),
-            _ => format!("{} has no records\n", self.folder.display()),
-        };
-        Ok(text)
+            _ => format!("{none}{} has no records\n", self.folder.display()),
+        })
     }
 }
 

@@ -75,9 +75,9 @@ pub(super) fn run(query: &EvidenceQuery<'_>, form: OutputForm) -> Result<bool, Q
     if result.totals.is_empty() {
         let text = query.nothing_found(&result.chain)?;
         if is_text {
-            show(&text)
+            show(&text);
         } else {
-            eprint!("{text}")
+            eprint!("{text}");
         }
     } else if is_text {
         show(&text(

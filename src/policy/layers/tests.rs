@@ -249,7 +249,7 @@ fn off_stays_off_and_nothing_is_ever_lowered() {
         match (&plain, &row.policy) {
             (TlsPolicy::Off, policy) => assert_eq!(*policy, TlsPolicy::Off, "{:?}", row.words),
             (TlsPolicy::Opportunistic, policy) => {
-                assert_ne!(*policy, TlsPolicy::Off, "{:?}", row.words)
+                assert_ne!(*policy, TlsPolicy::Off, "{:?}", row.words);
             }
             (TlsPolicy::Forced(floor), policy) => {
                 for demand in floor.iter() {

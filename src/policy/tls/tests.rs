@@ -412,7 +412,7 @@ fn without_a_forced_policy_nothing_is_refused_and_only_broken_sessions_are_redia
         );
         match verdict {
             Verdict::Cleared(_) => {
-                assert!(!spoilt, "{outcome:?} goes on as if nothing had happened")
+                assert!(!spoilt, "{outcome:?} goes on as if nothing had happened");
             }
             Verdict::Redial(fallback) => {
                 assert!(spoilt, "{outcome:?} is dialled again");

@@ -178,10 +178,10 @@ fn read(
         }
         match serde_json::from_str(text) {
             Ok(EvidenceRecord::Delivery(delivery)) => {
-                each(text, link, MailRecord::Delivery(delivery))
+                each(text, link, MailRecord::Delivery(delivery));
             }
             Ok(EvidenceRecord::Accepted(acceptance)) => {
-                each(text, link, MailRecord::Accepted(acceptance))
+                each(text, link, MailRecord::Accepted(acceptance));
             }
             Ok(
                 EvidenceRecord::Begun { .. }

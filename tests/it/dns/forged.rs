@@ -103,7 +103,7 @@ async fn a_ds_record_of_another_zone_vouches_for_no_key() {
         ] {
             let theirs = std::sync::Arc::clone(&theirs);
             server.forge(name, kind, move |_, due| {
-                become_of(due, reply(&theirs, name, kind))
+                become_of(due, reply(&theirs, name, kind));
             });
         }
         let dns = validating(&server);
@@ -125,7 +125,7 @@ async fn a_ds_record_of_another_zone_makes_none_unsigned() {
                 .extend(reply(zones, "x.evil.test", RecordType::DS).answers);
         });
         server.forge("good.test", RecordType::MX, |_, due| {
-            to_plain(due, "good.test")
+            to_plain(due, "good.test");
         });
         bogus(validating(&server).mx(&domain("good.test")).await);
     }

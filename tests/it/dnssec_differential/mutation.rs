@@ -273,9 +273,9 @@ fn change_type(stage: &mut Stage<'_>) {
     let other = stage.dice.pick(&kinds).copied().unwrap_or(kind::A);
     if let Some(record) = some_record(stage, |_| true) {
         if class {
-            record.class = 3
+            record.class = 3;
         } else {
-            record.kind = other
+            record.kind = other;
         }
     }
 }

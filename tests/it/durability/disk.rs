@@ -130,7 +130,7 @@ impl Disk {
         let target = call.target().map(PathBuf::from).unwrap_or_default();
         match call.name.as_str() {
             "openat" if call.args.contains("O_CREAT") => {
-                self.create(&paths[0], call.args.contains("O_TRUNC"))
+                self.create(&paths[0], call.args.contains("O_TRUNC"));
             }
             "rename" => {
                 if let Some(file) = self.names.remove(&paths[0]) {

@@ -27,7 +27,7 @@ const LIVES: usize = 4;
 fn on_record(folder: &Path) -> Vec<MailRecord> {
     let mut all = Vec::new();
     let reading = records(&folder.join("evidence"), Period::ALL, |_, _, record| {
-        all.push(record)
+        all.push(record);
     });
     assert_eq!(reading.expect("readable").bad, 0);
     all

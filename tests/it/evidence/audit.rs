@@ -311,7 +311,7 @@ fn the_output_says_what_was_verified() {
             "a record long before the period is edited",
             |archive| {
                 archive.change("2026-10-02", |lines| {
-                    lines[0] = lines[0].replace("sender@", "render@")
+                    lines[0] = lines[0].replace("sender@", "render@");
                 });
             },
             true,
@@ -330,7 +330,7 @@ fn the_output_says_what_was_verified() {
             "a record after the period is edited",
             |archive| {
                 archive.change("2026-11-30", |lines| {
-                    lines[0] = lines[0].replace("sender@", "render@")
+                    lines[0] = lines[0].replace("sender@", "render@");
                 });
             },
             false,

@@ -211,13 +211,13 @@ async fn a_dane_ee_record_ignores_name_dates_and_issuer() {
         (
             "expired",
             root.issue_as(&[NAME], |params| {
-                params.not_after = date_time_ymd(2021, 2, 3)
+                params.not_after = date_time_ymd(2021, 2, 3);
             }),
         ),
         (
             "not yet valid",
             root.issue_as(&[NAME], |params| {
-                params.not_before = date_time_ymd(2090, 2, 3)
+                params.not_before = date_time_ymd(2090, 2, 3);
             }),
         ),
         ("another name", root.issue(&["other.example"])),
@@ -226,13 +226,13 @@ async fn a_dane_ee_record_ignores_name_dates_and_issuer() {
         (
             "an authority's",
             root.issue_as(&[NAME], |params| {
-                params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained)
+                params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
             }),
         ),
         (
             "for clients",
             root.issue_as(&[NAME], |params| {
-                params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth]
+                params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
             }),
         ),
         ("version 1", version_1()),
@@ -308,7 +308,7 @@ async fn under_dane_ta_the_dates_are_checked() {
     let root = Authority::root("Partner CA");
     let anchor = record(TrustAnchor, PublicKey, Sha256, &root.certificate);
     let ended = root.issue_as(&[NAME], |params| {
-        params.not_after = date_time_ymd(2021, 2, 3)
+        params.not_after = date_time_ymd(2021, 2, 3);
     });
     assert_eq!(
         held(&with_root(&root, ended), std::slice::from_ref(&anchor)).await,
@@ -317,7 +317,7 @@ async fn under_dane_ta_the_dates_are_checked() {
         ))))
     );
     let begins = root.issue_as(&[NAME], |params| {
-        params.not_before = date_time_ymd(2090, 2, 3)
+        params.not_before = date_time_ymd(2090, 2, 3);
     });
     assert_eq!(
         held(&with_root(&root, begins), &[anchor]).await,
@@ -372,7 +372,7 @@ async fn a_certificate_that_issued_itself_may_be_its_own_authority() {
     }
     // The same rules apply under this authority as under any other.
     let ended = self_signed(&[NAME], |params| {
-        params.not_after = date_time_ymd(2021, 2, 3)
+        params.not_after = date_time_ymd(2021, 2, 3);
     });
     let found = held(
         &ended,
@@ -427,7 +427,7 @@ async fn an_end_entity_record_helps_where_the_authority_of_another_does_not() {
     let pair = with_root(
         &root,
         root.issue_as(&["other.example"], |params| {
-            params.not_after = date_time_ymd(2021, 2, 3)
+            params.not_after = date_time_ymd(2021, 2, 3);
         }),
     );
     let leaf = record(EndEntity, Certificate, Sha512, &pair.chain[0]);

@@ -229,7 +229,7 @@ async fn a_client_certificate_is_requested_only_if_configured_and_never_required
     let partner = NamePattern::parse(name).expect("a name");
     let only = |usage: ExtendedKeyUsagePurpose| {
         move |params: &mut rcgen::CertificateParams| {
-            params.extended_key_usages = vec![usage.clone()]
+            params.extended_key_usages = vec![usage.clone()];
         }
     };
     let shown = |chain| Some((vec![partner.clone()], chain));

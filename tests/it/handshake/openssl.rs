@@ -69,7 +69,7 @@ fn chains() -> Vec<(&'static str, Pair)> {
     let ended =
         |params: &mut rcgen::CertificateParams| params.not_after = date_time_ymd(2021, 2, 3);
     let for_data = |params: &mut rcgen::CertificateParams| {
-        params.key_usages = vec![KeyUsagePurpose::DataEncipherment]
+        params.key_usages = vec![KeyUsagePurpose::DataEncipherment];
     };
     let crippled = Authority::root_as("Crippled CA", for_data);
     vec![

@@ -218,7 +218,7 @@ async fn tls_works_with_every_openssl_server_if_no_identity_is_demanded() {
             let (_server, address) = server(&files, versions).await;
             match handshake(&material, &connector, address).await {
                 Ok(presented) => {
-                    assert_eq!(told(&presented).as_deref(), key.2, "{key:?}, {versions:?}")
+                    assert_eq!(told(&presented).as_deref(), key.2, "{key:?}, {versions:?}");
                 }
                 Err(error) => assert!(
                     speaks_with_nobody(key.2, versions, &error),
@@ -331,7 +331,7 @@ async fn tls_works_with_every_openssl_client() {
                     );
                 }
                 (presented, words) => {
-                    assert_eq!(told(&presented).as_deref(), words, "{key:?}, {versions:?}")
+                    assert_eq!(told(&presented).as_deref(), words, "{key:?}, {versions:?}");
                 }
             }
         }

@@ -162,7 +162,7 @@ fn of_strangers(trusted: &Authority) -> Vec<Row> {
     let impostor = Authority::root("Partner CA").issue(&[NAME]);
     let self_made = self_signed(&[NAME], |_| {});
     let by_openssl = self_signed(&[NAME], |params| {
-        params.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained)
+        params.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
     });
     let unknown = |issuer: &str| Err(ChainFault::UnknownIssuer(format!("CN={issuer}")));
     vec![
@@ -380,7 +380,7 @@ async fn a_listed_host_certificate_is_no_authority() {
     // allow that.
     let mut rogue = Authority::root("A host");
     let listed = self_signed(&["mail.partner.example"], |params| {
-        params.distinguished_name = common_name("A host")
+        params.distinguished_name = common_name("A host");
     });
     rogue.set_key(&listed);
     let file = folder.path().join("listed.pem");

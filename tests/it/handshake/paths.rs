@@ -216,7 +216,7 @@ async fn an_issuer_s_extended_key_usage_limits_its_certificates() {
     ] {
         let pair = root
             .intermediate_as("Partner CA 2", |params| {
-                params.extended_key_usages.clone_from(&purposes)
+                params.extended_key_usages.clone_from(&purposes);
             })
             .issue(&[NAME]);
         assert_eq!(path_of(&root, &pair).await, verdict, "{purposes:?}");

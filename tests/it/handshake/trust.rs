@@ -55,10 +55,10 @@ const NOTHING: Vec<String> = Vec::new();
 fn a_root_that_may_not_issue_is_always_an_error() {
     let desk = Desk::new();
     let crippled = Authority::root_as("Old CA", |params| {
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature]
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     });
     let good = Authority::root_as("Partner CA", |params| {
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign]
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
     });
     let words = |number: usize| {
         one(&format!(
@@ -160,7 +160,7 @@ fn expired_and_future_dates_are_warnings() {
 #[tokio::test]
 async fn an_expired_root_is_still_trusted() {
     let root = Authority::root_as("Partner CA", |params| {
-        params.not_after = date_time_ymd(2020, 1, 2)
+        params.not_after = date_time_ymd(2020, 1, 2);
     });
     assert_eq!(path_of(&root, &root.issue(&[NAME])).await, Ok(()));
 }

@@ -124,7 +124,7 @@ async fn a_pinned_key_brings_mail_and_another_does_not() {
 async fn neither_date_nor_issuer_matters_to_a_pin() {
     let root = Authority::root("Partner CA");
     let ended = root.issue_as(&["mail.partner.example"], |params| {
-        params.not_after = rcgen::date_time_ymd(2021, 2, 3)
+        params.not_after = rcgen::date_time_ymd(2021, 2, 3);
     });
     let mut partners = Partners::new();
     partners.client("ended", &ended);

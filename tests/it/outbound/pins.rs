@@ -42,7 +42,7 @@ async fn a_pinned_key_is_enough_whatever_its_certificate_says() {
         (
             "expired",
             world.authority.issue_as(&[HOP], |params| {
-                params.not_after = date_time_ymd(2021, 2, 3)
+                params.not_after = date_time_ymd(2021, 2, 3);
             }),
         ),
         (

@@ -14,7 +14,7 @@ const NAME: &str = "tls = \"forced\"\nverify = \"name\"";
 /// A certificate that ends so many days and an hour from now.
 fn ends_in(days: u64) -> impl FnOnce(&mut CertificateParams) {
     move |params| {
-        params.not_after = (SystemTime::now() + Duration::from_secs(days * 86_400 + 3_600)).into()
+        params.not_after = (SystemTime::now() + Duration::from_secs(days * 86_400 + 3_600)).into();
     }
 }
 

@@ -79,7 +79,7 @@ async fn what_falls_short_hears_the_same_and_never_mail() {
         (
             "expired",
             world.authority.issue_as(&[HOP], |params| {
-                params.not_after = date_time_ymd(2021, 2, 3)
+                params.not_after = date_time_ymd(2021, 2, 3);
             }),
             "name",
             "it expired on 2021-02-03",

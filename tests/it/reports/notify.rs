@@ -113,7 +113,7 @@ async fn everything_is_passed_on_to_a_host_that_offers_dsn() {
         assert!(
             commands.iter().any(|command| command == line),
             "{line} is not in {commands:?}"
-        )
+        );
     };
     has("MAIL FROM:<alice@sender.example> RET=HDRS ENVID=QQ+2B314");
     has(

@@ -100,7 +100,7 @@ async fn no_attempt_ends_while_the_last_answer_is_awaited() {
         assert_eq!(
             (seen.per_session.len(), seen.taken["b@slow.example"]),
             (1, 1)
-        )
+        );
     });
 }
 

@@ -175,7 +175,7 @@ async fn a_restart_takes_everything_up_where_it_was() {
         ),
     ] {
         let change = |envelope: &mut gatepost::smtp::envelope::Envelope| {
-            envelope.recipients[0].state = state.clone()
+            envelope.recipients[0].state = state.clone();
         };
         fill(&spool, [format!("{name}@a.example")], change).await;
     }
@@ -237,7 +237,7 @@ async fn a_time_far_in_the_future_is_no_reason_to_wait_for_years() {
         apart: false,
     };
     let change = |envelope: &mut gatepost::smtp::envelope::Envelope| {
-        envelope.recipients[0].state = state.clone()
+        envelope.recipients[0].state = state.clone();
     };
     fill(
         &folder.path().join("spool"),

@@ -340,7 +340,7 @@ impl<S: AsyncBufRead + AsyncWrite + Unpin> Talk<'_, S> {
             match verb.as_str() {
                 "EHLO" => self.features().await?,
                 "STARTTLS" if self.script.starttls == Starttls::Rejected => {
-                    self.say("454 4.7.0 not now").await?
+                    self.say("454 4.7.0 not now").await?;
                 }
                 "STARTTLS" => {
                     self.say("220 go ahead").await?;
@@ -356,7 +356,7 @@ impl<S: AsyncBufRead + AsyncWrite + Unpin> Talk<'_, S> {
                     self.say("250 2.1.5 ok").await?;
                 }
                 "DATA" if recipients.is_empty() => {
-                    self.say("554 5.5.1 nobody to send it to").await?
+                    self.say("554 5.5.1 nobody to send it to").await?;
                 }
                 "DATA" => {
                     self.say("354 go ahead").await?;
@@ -392,7 +392,7 @@ impl<S: AsyncBufRead + AsyncWrite + Unpin> Talk<'_, S> {
                 session,
                 recipient,
                 at: Instant::now(),
-            })
+            });
         });
         verb == "MAIL"
     }
@@ -440,7 +440,7 @@ impl<S: AsyncBufRead + AsyncWrite + Unpin> Talk<'_, S> {
             ledger.note(|seen| {
                 seen.arrivals[first..first + count]
                     .iter_mut()
-                    .for_each(|one| one.answer = answer)
+                    .for_each(|one| one.answer = answer);
             });
         };
         let refuses = self.script.trouble.is_some_and(|(point, trouble)| {

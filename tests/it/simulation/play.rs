@@ -199,7 +199,7 @@ impl Stage {
         (authority, peers, resolver): (&Authority, &Peers, &Resolver),
     ) -> Self {
         let write = |name: &str, text: String| {
-            std::fs::write(folder.join(name), text).expect("the folder is ours")
+            std::fs::write(folder.join(name), text).expect("the folder is ours");
         };
         write("ca.pem", authority.pem());
         write("anchor", resolver.anchor.clone());

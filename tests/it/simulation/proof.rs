@@ -192,7 +192,7 @@ fn each_promise_that_is_broken_is_found_out() {
                 recipient: TO.to_owned(),
                 held: true,
                 reason: String::new(),
-            })
+            });
         }),
         ("TWICE", |played| {
             nothing_arrived(played);
@@ -223,10 +223,10 @@ fn each_promise_that_is_broken_is_found_out() {
             played.records.push(record);
         }),
         ("RECORD", |played| {
-            played.records[0].session.as_mut().expect("a session").tls = None
+            played.records[0].session.as_mut().expect("a session").tls = None;
         }),
         ("RECORD", |played| {
-            played.records[0].address = Some("127.0.0.1:25".to_owned())
+            played.records[0].address = Some("127.0.0.1:25".to_owned());
         }),
         ("LATE", |played| played.seen.arrivals[0].at += EXPIRE),
         ("BOUNCED", |played| {
@@ -234,10 +234,10 @@ fn each_promise_that_is_broken_is_found_out() {
             reported(played, Duration::from_secs(1));
         }),
         ("INVENTED", |played| {
-            played.sent[0].verdict = Some(Verdict::Refused("452 4.3.1".to_owned()))
+            played.sent[0].verdict = Some(Verdict::Refused("452 4.3.1".to_owned()));
         }),
         ("CHANGED", |played| {
-            played.seen.arrivals[0].content = Err("an octet is missing".to_owned())
+            played.seen.arrivals[0].content = Err("an octet is missing".to_owned());
         }),
     ];
     for (at, (word, change)) in broken.into_iter().enumerate() {

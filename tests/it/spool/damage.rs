@@ -121,7 +121,7 @@ async fn damaged_rows_are_set_aside_and_harm_no_other() {
         ("content is missing", "DELETE FROM body WHERE id ="),
     ] {
         damaged(5_000, fault, |folder, id| {
-            tamper(folder, &format!("{sql} {}", id.number()))
+            tamper(folder, &format!("{sql} {}", id.number()));
         })
         .await;
     }
@@ -177,7 +177,7 @@ async fn damaged_files_are_set_aside_and_harm_no_other() {
     })
     .await;
     damaged(LARGE, "missing", |folder, id| {
-        std::fs::remove_file(folder.join(format!("bodies/{id}"))).expect("gone")
+        std::fs::remove_file(folder.join(format!("bodies/{id}"))).expect("gone");
     })
     .await;
 }

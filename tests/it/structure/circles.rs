@@ -141,12 +141,14 @@ fn names_of<'a>(
     // Through an imported module: `access::may_relay`.
     for at in 0..tokens.len() {
         let before = at.checked_sub(1).map_or("", |before| text(tokens, before));
-        if before != "::" && text(tokens, at + 1) == "::" && is_word(text(tokens, at + 2)) {
-            if let Some(import) = names.imported.get(tokens[at].text) {
-                let mut words = import.clone();
-                words.push(text(tokens, at + 2));
-                names.used.insert(words);
-            }
+        if before != "::"
+            && text(tokens, at + 1) == "::"
+            && is_word(text(tokens, at + 2))
+            && let Some(import) = names.imported.get(tokens[at].text)
+        {
+            let mut words = import.clone();
+            words.push(text(tokens, at + 2));
+            names.used.insert(words);
         }
     }
     names

@@ -157,7 +157,7 @@ const HARMLESS: [(&str, Scenario); 11] = [
         bench.record_each(100..120, TlsLevel::Plain, None, START);
     }),
     ("new domains in the clear", |bench| {
-        bench.record_each(200..220, TlsLevel::Plain, None, START)
+        bench.record_each(200..220, TlsLevel::Plain, None, START);
     }),
     ("many domains on one host", |bench| {
         twenty_lose_tls(bench, |number| {
@@ -230,7 +230,7 @@ const HARMLESS: [(&str, Scenario); 11] = [
         }
     }),
     ("keys that DNSSEC vouches for", |bench| {
-        bench.record_each(0..50, TlsLevel::Dane, Some(BOX), START)
+        bench.record_each(0..50, TlsLevel::Dane, Some(BOX), START);
     }),
 ];
 

@@ -186,7 +186,7 @@ type Damage = fn(&Path);
 fn a_damaged_database_is_quarantined_and_replaced() {
     let damages: [(&str, Damage); 3] = [
         ("not a database", |file| {
-            fs::write(file, "nonsense ".repeat(1000)).expect("written")
+            fs::write(file, "nonsense ".repeat(1000)).expect("written");
         }),
         ("a broken page", |file| {
             let mut octets = fs::read(file).expect("a file");

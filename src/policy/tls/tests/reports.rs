@@ -21,7 +21,7 @@ fn a_clearance_reports_the_session_and_the_identification_of_the_peer() {
                 if facts.certificate != PeerCertificate::Nothing)),
             (Authentication::Unproved(key), None) => {
                 assert!(matches!(outcome, TlsOutcome::Tls(facts)
-                if facts.certificate == PeerCertificate::Unproved(key.clone())))
+                if facts.certificate == PeerCertificate::Unproved(key.clone())));
             }
             (Authentication::Anonymous, Some(certificate)) => {
                 assert_eq!(certificate.chain, Err(ChainFault::NotChecked));

@@ -50,10 +50,10 @@ pub(super) struct SeatQueue<G> {
 impl<G> Default for SeatQueue<G> {
     fn default() -> Self {
         Self {
-            last: Default::default(),
-            queues: Default::default(),
-            count: Default::default(),
-            by_network: Default::default(),
+            last: 0,
+            queues: HashMap::default(),
+            count: 0,
+            by_network: HashMap::default(),
         }
     }
 }

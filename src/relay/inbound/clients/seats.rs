@@ -101,19 +101,19 @@ pub(super) struct Seats<G> {
 impl<G> Default for Seats<G> {
     fn default() -> Self {
         Self {
-            last: Default::default(),
-            sessions: Default::default(),
-            by_network: Default::default(),
-            by_site: Default::default(),
-            by_listener: Default::default(),
-            strangers: Default::default(),
+            last: 0,
+            sessions: HashMap::default(),
+            by_network: HashMap::default(),
+            by_site: HashMap::default(),
+            by_listener: HashMap::default(),
+            strangers: 0,
             strangers_max: Default::default(),
             is_scarce: Default::default(),
             changes: Default::default(),
-            leaving: Default::default(),
-            provisional: Default::default(),
-            queue: Default::default(),
-            served: Default::default(),
+            leaving: HashSet::default(),
+            provisional: ProvisionalSeats::default(),
+            queue: SeatQueue::default(),
+            served: ServedSites::default(),
         }
     }
 }

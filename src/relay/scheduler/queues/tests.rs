@@ -129,7 +129,7 @@ impl QueueBench {
             match job {
                 Job::Deliver(queue, item) => jobs.push((item.id.number(), queue)),
                 Job::DeadlineReached(item, _, _) => {
-                    jobs.push((item.id.number() + 1000, AttemptToken::NONE))
+                    jobs.push((item.id.number() + 1000, AttemptToken::NONE));
                 }
             }
         }
