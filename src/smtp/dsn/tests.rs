@@ -364,9 +364,10 @@ fn between<'a>(text: &'a str, from: &str, to: &str) -> &'a str {
 
 #[test]
 fn content_is_returned_in_full_only_if_allowed() {
-    let (known, stranger) = (ClientOrigin::Known, ClientOrigin::Stranger);
     use Action::{Failed, Relayed};
     use ReturnedContent::{Full, Headers};
+
+    let (known, stranger) = (ClientOrigin::Known, ClientOrigin::Stranger);
     let full = Some(Ret::Full);
     for (action, ret, size, confidential, origin, wanted) in [
         (Failed, None, 100, false, known, Full),

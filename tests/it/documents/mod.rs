@@ -51,7 +51,11 @@ fn documents() -> Files {
             std::fs::read_to_string(root.join(name)).expect(name),
         );
     }
-    documents.retain(|name, _| name.ends_with(".md"));
+    documents.retain(|name, _| {
+        Path::new(name)
+            .extension()
+            .is_some_and(|extension| extension == "md")
+    });
     documents
 }
 

@@ -5,6 +5,7 @@
 //! policy table (refused)." above an item.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use super::{Files, code_spans, files_below};
 
@@ -130,7 +131,7 @@ fn rules(document: &str) -> Result<Vec<Rule>, String> {
     for (line, text) in (1..).zip(document.lines()) {
         if let Some(heading) = text.strip_prefix("## ") {
             let number = heading.strip_prefix("RFC ").and_then(|rest| rest.get(..4));
-            standard = number.unwrap_or("table").to_owned();
+            number.unwrap_or("table").clone_into(&mut standard);
         }
         let Some(row) = text
             .strip_prefix("| ")
@@ -311,7 +312,7 @@ fn faults_of_tests(rule: &Rule, files: &Files) -> Vec<String> {
 }
 
 /// Returns true if there is a test of this name, such as
-/// "outbound::reuse::connectors_share_no_connection".
+/// `outbound::reuse::connectors_share_no_connection`.
 fn is_test(name: &str, files: &Files) -> bool {
     let Some((module, name)) = name.rsplit_once("::") else {
         return false;
@@ -333,10 +334,12 @@ fn is_test(name: &str, files: &Files) -> bool {
 /// contains; a line "Rule:" must be named with its file.
 fn faults_of_marks(rules: &[Rule], files: &Files) -> Vec<String> {
     let mut faults = Vec::new();
-    for (path, text) in files
-        .iter()
-        .filter(|(path, _)| path.ends_with(".rs") && !path.contains("/documents/"))
-    {
+    for (path, text) in files.iter().filter(|(path, _)| {
+        Path::new(path)
+            .extension()
+            .is_some_and(|extension| extension == "rs")
+            && !path.contains("/documents/")
+    }) {
         for (of, section) in marks(text) {
             let inner = format!("{section}.");
             let is_here =

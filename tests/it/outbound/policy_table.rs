@@ -403,7 +403,7 @@ async fn certificate_of_another_name() {
     check_row(&world, "another name", shows(&pair), row).await;
     // A common name is no DNS name.
     let nameless = world.authority.issue_as(&[], |params| {
-        params.distinguished_name.push(DnType::CommonName, HOP)
+        params.distinguished_name.push(DnType::CommonName, HOP);
     });
     let refused = Refused("4.7.5", "the certificate has no DNS name at all");
     let row = [

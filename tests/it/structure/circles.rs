@@ -34,7 +34,12 @@ pub(crate) fn faults(sources: &[Source]) -> Vec<String> {
     let modules: HashSet<Module<'_>> = files.iter().map(|(source, _)| source.module()).collect();
     let names: BTreeMap<Module<'_>, Names<'_>> = files
         .iter()
-        .map(|(source, tokens)| (source.module(), names_of(source.module(), tokens, &modules)))
+        .map(|(source, tokens)| {
+            (
+                source.module(),
+                names_of(&source.module(), tokens, &modules),
+            )
+        })
         .collect();
     let edges: BTreeMap<_, BTreeSet<_>> = names
         .iter()
@@ -106,7 +111,7 @@ fn definition<'a>(
 }
 
 fn names_of<'a>(
-    module: Module<'a>,
+    module: &[&'a str],
     tokens: &[Token<'a>],
     modules: &HashSet<Module<'a>>,
 ) -> Names<'a> {
@@ -121,7 +126,7 @@ fn names_of<'a>(
         let child: Module<'a> = module.iter().copied().chain([word]).collect();
         modules.contains(&child)
     }) {
-        let Some(words) = path.from_root(&module) else {
+        let Some(words) = path.absolute(module) else {
             continue;
         };
         let Some(import) = path.import else {

@@ -129,7 +129,7 @@ pub(crate) enum Import {
 
 impl<'a> Path<'a> {
     /// The path from the crate's root; `None` if it climbs out of it.
-    pub(crate) fn from_root(&self, module: &[&'a str]) -> Option<Vec<&'a str>> {
+    pub(crate) fn absolute(&self, module: &[&'a str]) -> Option<Vec<&'a str>> {
         if matches!(self.words[0], "crate" | "gatepost") {
             return Some(self.words[1..].to_vec());
         }
@@ -154,7 +154,7 @@ impl<'a> Path<'a> {
 
 fn fault_of(from: &str, module: &[&str], path: &Path<'_>) -> Option<String> {
     let written = path.words.join("::");
-    let to = match path.from_root(module) {
+    let to = match path.absolute(module) {
         None => {
             return Some(format!(
                 "`{written}` climbs out of the crate; write `crate::`"

@@ -293,6 +293,24 @@ pub(crate) fn connector(
     }
 }
 
+fn limits() -> Limits {
+    Limits {
+        message_size: 1,
+        recipients: 100,
+        clients: ClientLimits::of(1, 1),
+        transaction_memory: TransactionMemory {
+            all: 0,
+            per_session: 1 << 20,
+        },
+        errors: 1,
+        received: 1,
+        delivery_attempts: 100,
+        delivery_attempt_time: Duration::from_secs(1),
+        dsn_per_minute: 1,
+        dsn_per_minute_per_domain: 1,
+    }
+}
+
 /// A configuration with nothing but TLS in it.
 pub(crate) fn config(identity: Option<IdentityFiles>, connectors: Vec<Connector>) -> Config {
     let second = Duration::from_secs(1);
@@ -316,21 +334,7 @@ pub(crate) fn config(identity: Option<IdentityFiles>, connectors: Vec<Connector>
             dsn_gather: second,
             postmaster_digest: second,
         },
-        limits: Limits {
-            message_size: 1,
-            recipients: 100,
-            clients: ClientLimits::of(1, 1),
-            transaction_memory: TransactionMemory {
-                all: 0,
-                per_session: 1 << 20,
-            },
-            errors: 1,
-            received: 1,
-            delivery_attempts: 100,
-            delivery_attempt_time: second,
-            dsn_per_minute: 1,
-            dsn_per_minute_per_domain: 1,
-        },
+        limits: limits(),
         timeouts: Timeouts {
             command: second,
             data_block: second,
