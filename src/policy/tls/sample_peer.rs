@@ -1,7 +1,7 @@
 //! Sample peers: typical servers and clients, given to the judge to show the effect of a policy
 //! before any connection.
 //!
-//! They are the rows of the policy table; its cells come from [`super::judge`].
+//! They are the rows of the policy table; its cells come from [`super::judge()`].
 
 use std::fmt;
 
@@ -134,7 +134,7 @@ impl SamplePeer {
     }
 
     /// Returns the session with this peer under a policy. `reference` holds the reference
-    /// identifiers, as for [`super::judge`].
+    /// identifiers, as for [`super::judge()`].
     #[must_use]
     pub fn outcome(
         self,

@@ -65,7 +65,7 @@ impl AssuranceCounts {
         }
     }
 
-    /// Returns the counts in the order of [`RecordedAssurance::ALL`].
+    /// Returns the counts in ascending order of assurance.
     #[must_use]
     pub fn all(&self) -> [u64; 6] {
         [
