@@ -1,5 +1,5 @@
-//! Positions in a configuration file. A rule carries the position of what it names, so that an error
-//! that shows up later still names the line.
+//! Positions in a configuration file. A rule carries the position of what it names, so that an
+//! error that shows up later still names the line.
 
 use std::fmt;
 use std::path::Path;

@@ -1,5 +1,5 @@
-//! Jumps of the system clock. A machine that was off for a long time, or a clock that is ahead until it
-//! is synchronised, must not make the relay give up mail or delete records.
+//! Jumps of the system clock. A machine that was off for a long time, or a clock that is ahead
+//! until it is synchronised, must not make the relay give up mail or delete records.
 //!
 //! A clock has jumped if it is more than a week ahead of the last sign of life.
 //!
@@ -21,8 +21,8 @@ use serde::{Deserialize, Serialize};
 
 use super::files::{parent, sync_folder, with_suffix};
 
-/// The clock has jumped if it is further ahead than this. Waiting mail is tried, and so written, far
-/// more often; holidays, quiet weeks and machines that sleep at night stay below.
+/// The clock has jumped if it is further ahead than this. Waiting mail is tried, and so written,
+/// far more often; holidays, quiet weeks and machines that sleep at night stay below.
 const MIN_JUMP: Duration = Duration::from_hours(7 * 24);
 /// The tolerance for a clock that was set back. By more than this, the jump before it no longer
 /// counts.
@@ -182,8 +182,8 @@ impl Moment {
 
 /// The check of the system clock before records are deleted for their age.
 ///
-/// The days on record, and the time since the start, give a lower bound of the present time. A clock
-/// that has jumped far ahead of it is in doubt, until it has run on from there for a day.
+/// The days on record, and the time since the start, give a lower bound of the present time. A
+/// clock that has jumped far ahead of it is in doubt, until it has run on from there for a day.
 #[derive(Debug)]
 pub(super) struct ClockGuard {
     /// A lower bound of the present time.
@@ -320,7 +320,8 @@ mod tests {
         );
     }
 
-    /// The start that finds a jump need not write to the spool, and the next one comes a minute later.
+    /// The start that finds a jump need not write to the spool, and the next one comes a minute
+    /// later.
     #[test]
     fn a_jump_counts_once_however_many_starts_find_it() {
         let folder = tempfile::tempdir().expect("a folder");

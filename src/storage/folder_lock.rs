@@ -1,6 +1,7 @@
 //! The lock of a folder: one process at a time uses it.
 //!
-//! The lock is on the file `lock` in the folder, which contains the id of the process that holds it.
+//! The lock is on the file `lock` in the folder, which contains the id of the process that holds
+//! it.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Write as _};
@@ -65,9 +66,9 @@ impl FolderLock {
 
 impl Drop for FolderLock {
     fn drop(&mut self) {
-        // Closing the file is not enough: a child process that another thread is starting has a copy
-        // of each open file until its program begins, and the lock lasts as long as any copy. Should
-        // unlocking fail, the lock still ends with the last copy.
+        // Closing the file is not enough: a child process that another thread is starting has a
+        // copy of each open file until its program begins, and the lock lasts as long as any copy.
+        // Should unlocking fail, the lock still ends with the last copy.
         let _still_open = self.0.unlock();
     }
 }

@@ -1,8 +1,8 @@
 //! The databases: one way to open them all, and the check that a file is ours.
 //!
-//! A file of a newer version or of another program is sound. It is refused and stays as it is, octet
-//! for octet, with an error that names the remedy. A damaged file is quarantined and replaced by
-//! [`open_or_replace`], for stores that mail can do without; [`open`] refuses it, too.
+//! A file of a newer version or of another program is sound. It is refused and stays as it is,
+//! octet for octet, with an error that names the remedy. A damaged file is quarantined and replaced
+//! by [`open_or_replace`], for stores that mail can do without; [`open`] refuses it, too.
 
 use std::borrow::Cow;
 use std::io;
@@ -180,8 +180,8 @@ impl Database {
     }
 }
 
-/// Opens or creates a database in `folder`. Refuses a file that is damaged, of another version or of
-/// another program, and leaves it as it is.
+/// Opens or creates a database in `folder`. Refuses a file that is damaged, of another version or
+/// of another program, and leaves it as it is.
 ///
 /// # Errors
 /// [`OpenError`].
@@ -196,8 +196,8 @@ pub fn open(schema: &Schema, folder: &Path) -> Result<Database, OpenError> {
     let connection = Connection::open_with_flags(&file, flags).map_err(failed("open"))?;
     let keep_log =
         |keep| connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, keep);
-    // The last connection that closes moves the log into the file, which would change a file that is
-    // refused. Without a log there is nothing to move.
+    // The last connection that closes moves the log into the file, which would change a file that
+    // is refused. Without a log there is nothing to move.
     keep_log(has_log).map_err(failed("set up"))?;
     connection.busy_timeout(BUSY).map_err(failed("set up"))?;
     let is_new = check_owner(&connection, schema, &file)?;
@@ -246,9 +246,10 @@ pub fn connect(schema: &Schema, folder: &Path) -> Result<Connection, OpenError> 
     })
 }
 
-/// Opens or creates a database and reads it. A damaged one, also one in which `read` finds damage, is
-/// quarantined and replaced by an empty one; `log` reports that, with the path of the quarantined
-/// file and the damage. A file of another version or program is refused and left as it is.
+/// Opens or creates a database and reads it. A damaged one, also one in which `read` finds damage,
+/// is quarantined and replaced by an empty one; `log` reports that, with the path of the
+/// quarantined file and the damage. A file of another version or program is refused and left as it
+/// is.
 ///
 /// # Errors
 /// [`OpenError`].

@@ -40,7 +40,7 @@ fn totals_text(totals: &Totals) -> String {
     lines.join("\n")
 }
 
-/// Returns such a text as `10 attempts: 9 delivered, 1 deferred`.
+/// Returns a text such as `10 attempts: 9 delivered, 1 deferred`.
 fn attempts_text(counts: &OutcomeCounts) -> String {
     let outcomes = counts.all().into_iter().filter(|(_, count)| *count > 0);
     let outcomes = outcomes
@@ -53,7 +53,7 @@ fn attempts_text(counts: &OutcomeCounts) -> String {
     )
 }
 
-/// Returns such a text as `312 recipients, 312 verified as smtp.hospital.example, 0 in the clear`.
+/// Returns a text such as `312 recipients, 312 verified as smtp.hospital.example, 0 in the clear`.
 fn assurance_text(what: &str, totals: &AssuranceTotals) -> String {
     let [clear, tls, trusted, verified, pinned, dane] = totals.levels.all();
     let as_names = if verified > 0 {
@@ -84,7 +84,7 @@ fn assurance_text(what: &str, totals: &AssuranceTotals) -> String {
     all.join(", ")
 }
 
-/// Returns such a text as `verified as mail.example.org`; of several names, the number and the
+/// Returns a text such as `verified as mail.example.org`; of several names, the number and the
 /// first ones.
 fn names_text(totals: &AssuranceTotals, verified: u64) -> String {
     let names: Vec<_> = totals.verified_as.keys().map(|name| plain(name)).collect();
@@ -115,7 +115,7 @@ fn names_text(totals: &AssuranceTotals, verified: u64) -> String {
     }
 }
 
-/// Returns such a text as `chain whole, head sha256:…`. It says where the verification began, if
+/// Returns a text such as `chain whole, head sha256:…`. It says where the verification began, if
 /// that was not the first record.
 pub(super) fn chain_text(chain: &Verification) -> String {
     let Some(last) = &chain.last else {

@@ -68,8 +68,8 @@ pub(super) struct Disk {
 }
 
 impl Disk {
-    /// Opens or creates the database in `folder` and reads it. A damaged database is quarantined and
-    /// replaced. A database of another version or program is an error and stays as it is.
+    /// Opens or creates the database in `folder` and reads it. A damaged database is quarantined
+    /// and replaced. A database of another version or program is an error and stays as it is.
     pub(super) fn open(folder: &Path) -> Result<(Self, StoredHistory), HistoryError> {
         let (database, stored) = sqlite::open_or_replace(&SCHEMA, folder, read, log_replaced)
             .map_err(|error| HistoryError::of(folder, &error))?;

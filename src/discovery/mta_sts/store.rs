@@ -101,9 +101,9 @@ struct StoreState {
 }
 
 impl PolicyStore {
-    /// Opens or creates the file in a folder and reads it. A damaged file is quarantined and replaced
-    /// by a new one. If the file cannot be opened, the store is returned nevertheless, and each
-    /// write tries again.
+    /// Opens or creates the file in a folder and reads it. A damaged file is quarantined and
+    /// replaced by a new one. If the file cannot be opened, the store is returned nevertheless, and
+    /// each write tries again.
     pub(super) fn open(folder: &Path) -> (Self, Result<Vec<StoredPolicy>, PolicyStoreError>) {
         let opened = sqlite::open_or_replace(&SCHEMA, folder, read, log_replaced);
         let (database, rows) = match opened {
@@ -266,7 +266,7 @@ fn log_replaced(aside: &Path, fault: &str) {
 }
 
 fn is_damage(error: &rusqlite::Error) -> bool {
-    // Unknown: a missing table or column. None: a value of the wrong type. The file does not have our
-    // form.
+    // Unknown: a missing table or column. None: a value of the wrong type. The file does not have
+    // our form.
     sqlite::is_damage(error) || matches!(error.sqlite_error_code(), Some(ErrorCode::Unknown) | None)
 }

@@ -1,5 +1,5 @@
-//! Connectors: the administrator's rules for each partner, the choice of a connector for a domain, and its
-//! own demand. [`super::layers`] joins that demand with what else is known of a hop.
+//! Connectors: the administrator's rules for each partner, the choice of a connector for a domain,
+//! and its own demand. [`super::layers`] joins that demand with what else is known of a hop.
 
 mod demand;
 mod demand_text;

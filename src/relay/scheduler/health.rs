@@ -333,7 +333,8 @@ mod tests {
         }
     }
 
-    /// One reply about mail is enough; of failures, the last one that concerns the destination counts.
+    /// One reply about mail is enough; of failures, the last one that concerns the destination
+    /// counts.
     #[test]
     fn of_several_recipients_the_best_result_counts() {
         let replied = |scope, code| Failure::reply(scope, "RCPT TO", Reply::bare(code, "no"));

@@ -38,7 +38,8 @@ fn open(database: &str, folder: &Path, world: &World) -> Result<(), String> {
     }
 }
 
-/// A copy of the stores in which this SQL changed a database, as after a kill: the change is in the log alone.
+/// A copy of the stores in which this SQL changed a database, as after a kill: the change is in the
+/// log alone.
 fn changed(database: &str, sql: &str) -> tempfile::TempDir {
     let (before, after) = (stores(), stores());
     let changed = Connection::open(spool(&before).join(database)).expect("ours");
@@ -53,7 +54,8 @@ fn changed(database: &str, sql: &str) -> tempfile::TempDir {
     after
 }
 
-/// Neither the file nor its log changes, nothing is quarantined, and the error names file, versions and remedy.
+/// Neither the file nor its log changes, nothing is quarantined, and the error names file, versions
+/// and remedy.
 #[tokio::test]
 async fn a_database_that_is_not_ours_to_use_is_refused_and_left_alone() {
     let world = World::new(RECORDS).await;

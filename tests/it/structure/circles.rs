@@ -1,5 +1,5 @@
-//! Circles between files: file A uses a name that file B defines, and B, directly or through others,
-//! one that A defines. A file that only re-exports a name does not use it.
+//! Circles between files: file A uses a name that file B defines, and B, directly or through
+//! others, one that A defines. A file that only re-exports a name does not use it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 

@@ -1,9 +1,9 @@
-//! The structure of `src/`: imports point down and form no circle, files are small and introduced, and
-//! a proof has one source.
+//! The structure of `src/`: imports point down and form no circle, files are small and introduced,
+//! and a proof has one source.
 //!
 //! The layers stand in [`imports`]. The length of functions, missing documentation and `unwrap` are
-//! left to clippy (`Cargo.toml`, `.clippy.toml`). The second half shows each check failing on a small
-//! sample of what it forbids.
+//! left to clippy (`Cargo.toml`, `.clippy.toml`). The second half shows each check failing on a
+//! small sample of what it forbids.
 
 mod circles;
 mod imports;

@@ -31,8 +31,8 @@ impl Source {
         }
     }
 
-    /// Its place among the modules: `spool/engine.rs` is `["spool", "engine"]`. The roots of the two
-    /// crates, `lib.rs` and `main.rs`, are no modules.
+    /// Its place among the modules: `spool/engine.rs` is `["spool", "engine"]`. The roots of the
+    /// two crates, `lib.rs` and `main.rs`, are no modules.
     pub(crate) fn module(&self) -> Vec<&str> {
         let path = self.path.strip_suffix(".rs").unwrap_or(&self.path);
         let path = path.strip_suffix("/mod").unwrap_or(path);
@@ -81,7 +81,8 @@ pub(crate) fn is_word(text: &str) -> bool {
     text.starts_with(word_character)
 }
 
-/// Where the item that starts at `at` ends: the index of its `;`, or of the brace that closes its body.
+/// Where the item that starts at `at` ends: the index of its `;`, or of the brace that closes its
+/// body.
 pub(crate) fn end_of_item(tokens: &[Token<'_>], at: usize) -> usize {
     let mut nested = 0_usize;
     for (index, token) in tokens.iter().enumerate().skip(at) {

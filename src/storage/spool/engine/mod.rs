@@ -4,8 +4,8 @@
 //!   sync; [`wal`] and [`checkpoint`] move the log into the database.
 //! - [`readers`] lends read connections; [`row`] defines the form of a row and its checksums;
 //!   [`quarantine`] removes damaged entries.
-//! - [`folder`] is the folder: lock, leftovers, foreign files; [`paths`] names its files, and [`schema`]
-//!   is the database in it. [`shared`] is the state that all of them share.
+//! - [`folder`] is the folder: lock, leftovers, foreign files; [`paths`] names its files, and
+//!   [`schema`] is the database in it. [`shared`] is the state that all of them share.
 //!
 //! Nothing here blocks the threads of the async runtime.
 
