@@ -123,7 +123,7 @@ pub async fn start(
     .await
 }
 
-/// Starts a daemon with other settings than the defaults, and with the sockets that systemd passed.
+/// Starts a daemon with the overrides of tests, and with the sockets that systemd passed.
 ///
 /// # Errors
 /// [`StartError`]; nothing is left open or bound then.
@@ -342,7 +342,7 @@ impl Services {
         scheduler: Scheduler,
         sockets: Bound,
         (unix_server, http_server): (Option<UnixServer>, Option<HttpServer>),
-        desk: Option<ReportService>,
+        service: Option<ReportService>,
     ) -> Result<(), RunError> {
         let (accepted, work) = mpsc::channel(ACCEPTED_MAX);
         let operator = scheduler.operator();
@@ -350,7 +350,7 @@ impl Services {
         let reports_task = self
             .in_force
             .reports
-            .start(desk, &self.spool, &accepted, &self.stop);
+            .start(service, &self.spool, &accepted, &self.stop);
         let mut listeners = self.listen(sockets, accepted);
         let admin = self.admin(operator);
         if let Some(unix_server) = unix_server {

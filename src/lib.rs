@@ -7,10 +7,11 @@
 //! [`policy::tls`] decides whether the session satisfies it. At RCPT, [`policy::relay_access`]
 //! decides whether this client may relay to the recipient. The content streams into a draft of the
 //! [`storage::spool`], which returns a receipt once the message is durable. Only a receipt makes
-//! the final 250. The [`relay::scheduler`] then makes an attempt for each recipient domain.
+//! the final 250. The [`relay::scheduler`] then starts an attempt for each destination.
 //! [`relay::outbound`] runs it: [`net::route`] yields the hops, [`net::tls_io`] negotiates TLS, and
-//! the TLS judge decides. MAIL FROM can be written only with its clearance. [`policy::failure`]
-//! decides what a failure means, and [`smtp::dsn`] writes the report to the sender.
+//! the TLS judge decides. MAIL FROM can be written only with the judge's clearance.
+//! [`policy::failure`] decides what a failure means, and [`smtp::dsn`] writes the report to the
+//! sender.
 //!
 //! # The layers
 //!
@@ -33,8 +34,8 @@
 //!
 //! A [`policy::tls::Clearance`] is made by the TLS judge alone, and MAIL FROM is written only on a
 //! connection that has one. A [`storage::spool::Receipt`] is made by the spool alone, and the final
-//! 250 needs one. A session without TLS carries its reason, [`policy::tls::NoTls`]. Both codes of a
-//! reply share one severity.
+//! 250 needs one. A session without TLS carries its reason, [`policy::tls::NoTls`]. The reply code
+//! and the enhanced status code of a [`smtp::reply::Reply`] share one severity.
 
 pub mod admin;
 pub mod cli;

@@ -1,5 +1,5 @@
-//! `/v1/client-hellos`: the hosts that did not accept the usual `ClientHello` lately, each with the
-//! smaller one that it accepted.
+//! `/v1/client-hellos`: the hosts that recently failed with the usual `ClientHello`, each with the
+//! reduced one that it accepted.
 
 use axum::Json;
 use axum::extract::State;

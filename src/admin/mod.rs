@@ -2,10 +2,11 @@
 //! `gatepost history` and any other program that may open the socket.
 //!
 //! It reports the contents of the spool, the state of the scheduler, the downgrade memory, the
-//! MTA-STS policies and the configuration in use, and passes orders on to them. It changes nothing
-//! itself. Access is decided by the permissions of the socket alone: owner and group may do
-//! everything. RFC 9112 (HTTP/1.1), one request for each connection. A second server, for everybody
-//! who can reach its address (`[admin] http`), offers metrics, health and the status page.
+//! MTA-STS policies and the configuration in use, and passes an operator's orders on to these
+//! parts. It changes nothing itself. Access is decided by the permissions of the socket alone:
+//! owner and group may do everything. The protocol is HTTP/1.1 (RFC 9112), with one request on each
+//! connection. A second server, for everybody who can reach its address (`[admin] http`), offers
+//! metrics, health and the status page.
 
 pub mod api;
 mod clients;
@@ -40,8 +41,8 @@ pub use socket::UnixServer;
 pub use state::AdminState;
 use state::{ErrorResponse, PeerUid};
 
-/// The limits of the operator's socket. The head has room for a thousand ids. A reader may pause
-/// over a long message, but not for ever.
+/// The limits of the admin socket. A request head of this size can list a thousand ids. An operator
+/// may take up to `time` to read a long message.
 const LIMITS: HttpLimits = HttpLimits {
     server: "admin socket",
     connections: 32,

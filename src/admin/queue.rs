@@ -21,11 +21,12 @@ use crate::relay::scheduler::{
 use crate::smtp::envelope::{self, AttemptFailure, QueueId, RecipientState};
 use crate::storage::spool::{Spool, SpoolError, StoredMessage};
 
-/// Messages read from the spool at a time.
+/// The number of messages that are read from the spool at once.
 const SCAN: usize = 100;
-/// Messages examined for one page, so that a filter without matches does not keep a request busy.
+/// The maximum number of messages that are examined for one page, so that a request whose filter
+/// matches nothing ends soon.
 const SCANNED_MAX: usize = 20_000;
-/// Recipients after which a page ends.
+/// The number of recipients after which a page ends.
 const RECIPIENTS_MAX: usize = 10_000;
 
 /// `GET /v1/queue`.
@@ -123,7 +124,7 @@ pub(super) async fn order(
     );
     for (id, result) in admin.operator.order(order, found).await {
         let result = match result {
-            // Nothing of the message waits. Perhaps it has been delivered in the meantime.
+            // No recipient of the message waits: it may have been delivered in the meantime.
             Err(OrderRefused::NothingToDo(_)) if find(&*admin.spool, id).await?.is_none() => {
                 Err(SpoolError::Missing(id).into())
             }
@@ -244,7 +245,8 @@ struct PageBuilder {
 }
 
 impl PageBuilder {
-    /// Adds a message, with only the last entry of each history. Returns true if the page is full.
+    /// Adds a message, with only the last failure of each recipient. Returns true if the page is
+    /// full.
     fn push(&mut self, mut stored: StoredMessage, limit: usize) -> bool {
         for recipient in &mut stored.envelope.recipients {
             if let RecipientState::Pending { history, .. } | RecipientState::Held { history, .. } =
@@ -263,7 +265,8 @@ impl PageBuilder {
     }
 }
 
-/// Asks the scheduler for the next attempts of these messages.
+/// Asks the scheduler for the state of these messages: their next attempts, connectors and
+/// backoffs.
 async fn query_status(
     admin: &AdminState,
     stored: &[StoredMessage],
@@ -367,7 +370,7 @@ fn recipient(
         RecipientState::Delivered => details.state = api::DeliveryState::Delivered,
         RecipientState::Failed => {
             details.state = api::DeliveryState::Failed;
-            // It stays in the queue until its sender has been informed.
+            // A failed recipient stays in the queue until the report to the sender is stored.
             details.reason = recipient.owed.as_deref().map(reason);
         }
     }

@@ -71,7 +71,8 @@ pub(super) fn check_connectors(
     }
 }
 
-/// Returns what a direction verifies: nothing if it is not forced, `None` if the value is invalid.
+/// Returns the verification that a direction demands, which is [`VerifyWanted::None`] unless `tls`
+/// is forced. Returns `None` if a value is invalid.
 fn verifies(tls: &Field<TlsLevel>, verify: &Field<VerifyWanted>) -> Option<VerifyWanted> {
     match tls.resolve(TlsLevel::Opportunistic)? {
         TlsLevel::Off | TlsLevel::Opportunistic => Some(VerifyWanted::None),

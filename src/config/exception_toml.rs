@@ -1,6 +1,7 @@
-//! The `exception` of a connector as written: a lower demand with an end.
+//! The `exception` of a connector as written: a lower demand with a last day.
 //!
-//! The configuration knows no time, so whether the exception has ended is decided elsewhere.
+//! Reading a configuration uses no clock. [`crate::policy::connector`] decides if an exception has
+//! ended.
 
 use jiff::civil::Date;
 use toml::de::DeValue;
@@ -84,7 +85,7 @@ fn date(value: &TomlValue<'_>, faults: &mut FaultList<'_>) -> Option<Date> {
         DeValue::Datetime(date) => date.to_string(),
         other => kind_name(other).to_owned(),
     };
-    // A day without a time of day.
+    // The length excludes a day with a time of day.
     let plain = written.len() == "2027-01-31".len();
     if let Some(date) = Some(&written)
         .filter(|_| plain)

@@ -239,7 +239,7 @@ fn check_rules(
     unmeetable::warn_of_old_peers(tls, listeners, connectors, faults);
 }
 
-/// The digest that distinguishes one text of a configuration from another.
+/// Returns the SHA-256 of a configuration's text, in hexadecimal.
 fn digest(text: &str) -> String {
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes());
     digest

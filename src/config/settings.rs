@@ -240,9 +240,9 @@ pub struct Limits {
     pub clients: ClientLimits,
     /// The octets that the recipients of open transactions may use.
     pub transaction_memory: TransactionMemory,
-    /// The bad commands after which a session ends with 421.
+    /// The number of bad commands after which a session ends with 421.
     pub errors: u32,
-    /// The Received fields at which a message counts as looping (RFC 5321 §6.3).
+    /// The number of Received fields at which a message counts as looping (RFC 5321 §6.3).
     pub received: u32,
     /// The most concurrent delivery attempts.
     pub delivery_attempts: u32,
@@ -274,7 +274,7 @@ pub struct Timeouts {
     pub reply: Duration,
     /// Outbound: the reply to the final dot.
     pub final_reply: Duration,
-    /// The deliveries that are running at shutdown.
+    /// Both directions: the sessions and deliveries that are running at shutdown.
     pub drain: Duration,
 }
 

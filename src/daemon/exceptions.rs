@@ -10,7 +10,8 @@ use jiff::civil::Date;
 use crate::config::{Connector, TlsException};
 use crate::policy::connector::ended_exception;
 
-/// The expired exceptions that have been logged. Never more than the configuration has.
+/// The expired exceptions that have been logged: names of connectors and last days. An exception
+/// that is no longer in the configuration is removed.
 #[derive(Debug, Default)]
 pub(super) struct AnnouncedExpiries(BTreeSet<(String, Date)>);
 

@@ -43,37 +43,37 @@ impl Reports {
     /// [`RunningReports::end`].
     pub(super) fn start(
         &self,
-        desk: Option<ReportService>,
+        service: Option<ReportService>,
         spool: &Arc<SqliteSpool>,
         accepted: &mpsc::Sender<Entry>,
         stop: &CancellationToken,
     ) -> RunningReports {
         let end = CancellationToken::new();
-        let desk = desk.map(|desk| {
+        let service = service.map(|service| {
             let sender = ReportSender {
                 submitter: Arc::clone(&self.submitter),
                 spool: Arc::clone(spool) as _,
                 accepted: accepted.clone(),
                 network: Arc::clone(&self.internet) as _,
             };
-            tokio::spawn(desk.run(sender, stop.clone(), end.clone()))
+            tokio::spawn(service.run(sender, stop.clone(), end.clone()))
         });
-        RunningReports { end, desk }
+        RunningReports { end, service }
     }
 }
 
 /// The running service.
 pub(super) struct RunningReports {
     end: CancellationToken,
-    desk: Option<JoinHandle<()>>,
+    service: Option<JoinHandle<()>>,
 }
 
 impl RunningReports {
     /// Counts the last sessions and ends.
     pub(super) async fn end(self) {
         self.end.cancel();
-        if let Some(desk) = self.desk
-            && let Err(death) = desk.await
+        if let Some(service) = self.service
+            && let Err(death) = service.await
         {
             tracing::error!(%death, "the TLS report service panicked; its latest results are lost");
         }
@@ -93,7 +93,7 @@ pub(super) fn open_service(
         return Ok((Reporter::off(), None));
     }
     match ReportService::open(&config.spool.value, Bounds::default(), Schedule::default()) {
-        Ok((reporter, desk)) => Ok((reporter, Some(desk))),
+        Ok((reporter, service)) => Ok((reporter, Some(service))),
         Err(error) if error.is_refusal() => Err(error),
         Err(error) => {
             let remedy = "Let the user that Gatepost runs as write to [spool] path and see that its disk has room, \

@@ -110,8 +110,8 @@ async fn play_incoming(stage: &DemoStage) -> Result<Vec<CaseResult>, DemoError> 
     Ok(results)
 }
 
-/// Returns true if the mailbox server has a message that was accepted, once and with the protocol
-/// of its session, and none that was rejected.
+/// Returns true if the mailbox server has the message exactly once, received with the protocol of
+/// its session, or has none of it if the relay rejected it.
 fn has_arrived_as_replied(submission: &Submission, to: &str, mailboxes: &PeerLog) -> bool {
     let mut received = mailboxes
         .messages
@@ -184,8 +184,8 @@ fn has_message(log: &PeerLog, run: &str, encrypted: bool) -> bool {
     log.messages.iter().filter(is_expected).count() == 1
 }
 
-/// Returns true if domain-c.com, whose connector verifies its name, has the message of a run only
-/// over TLS.
+/// Returns true if the promise for domain-c.com is kept, whose connector verifies its name: its
+/// message is delivered over TLS and, once STARTTLS is stripped, deferred.
 fn is_kept_by_c(end: &AttemptEnd, log: &PeerLog, run: &str, stripped: bool) -> bool {
     match end {
         // The peer has received only the first run's message, and no MAIL FROM in the clear.

@@ -149,8 +149,8 @@ fn changes(old: &[Section], new: &[Section]) -> Vec<SectionChange> {
     all
 }
 
-/// Returns the patterns that have another connector. It is enough to look at the patterns of both
-/// files: a domain that matches none of them has the built-in default in both.
+/// Returns the patterns that have another connector. Only patterns of the two files are compared: a
+/// domain that matches none of them has the built-in default in both.
 fn winners(
     old: &Config,
     new: &Config,

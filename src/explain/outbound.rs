@@ -25,9 +25,9 @@ use crate::smtp::envelope::TlsRequirement;
 use crate::smtp::reply::Status;
 
 impl Explainer {
-    /// Explains mail to a recipient domain. `subject` is the user's own form of it. The function
-    /// sends DNS queries and fetches MTA-STS policies, for all hops at once; each lookup has a time
-    /// limit.
+    /// Explains mail to a recipient domain. `subject` is the address or domain as the user typed
+    /// it. The function sends DNS queries and fetches MTA-STS policies, for all hops at once; each
+    /// lookup has a time limit.
     pub async fn outbound(
         &self,
         subject: &Subject,
@@ -310,7 +310,7 @@ impl OutboundQuestion<'_> {
     }
 }
 
-/// Describes a failure of the last hop.
+/// Describes a failure, with the next step as if no hop were left.
 fn problem(failure: &Failure, connector: &Connector) -> HopProblem {
     let last = failure::decide(failure, false, connector.outbound.on_failure);
     HopProblem {

@@ -66,7 +66,8 @@ impl Hops {
 pub enum RouteBasis {
     /// MX records. The chain leads from the domain to the name that has them (RFC 7672 §2.2.1).
     Mx(CnameChain),
-    /// The destination has no MX record and is its own host. The chain leads to the denial.
+    /// The destination has no MX record and is its own host. The chain leads from the domain to the
+    /// name that has no MX record.
     NoMx(CnameChain),
     /// The connector's route or an address literal, without DNS.
     Configured,
@@ -151,7 +152,7 @@ impl fmt::Display for Hop {
     }
 }
 
-/// A hop that is not dialled.
+/// Names a hop that was not dialled.
 impl From<&Hop> for FailedHost {
     fn from(hop: &Hop) -> Self {
         Self::NotDialled {

@@ -188,8 +188,8 @@ impl Failure {
     }
 
     /// A host that is this relay itself. One such host is no proof of a mail loop, so the failure
-    /// is transient: the host is left out, with every host that is not preferred to it (RFC 5321
-    /// §5.1).
+    /// is transient: the host is left out, and so are the hops after it, whose preference is no
+    /// better (RFC 5321 §5.1).
     #[must_use]
     pub fn ourselves(how: impl Into<String>) -> Self {
         let (scope, persistence) = (Scope::Hop, Persistence::Transient);

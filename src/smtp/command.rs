@@ -72,7 +72,7 @@ pub enum Command {
 pub(super) enum CommandLine<'a> {
     /// The line is not complete yet.
     Partial,
-    /// A line without its CRLF, and the number of octets with it.
+    /// A line without its CRLF, and the number of octets including the CRLF.
     Complete(&'a [u8], usize),
     /// An invalid line. After this number of octets, the driver drops the remainder of the line
     /// with [`skip_line`].
@@ -88,8 +88,8 @@ pub(super) fn split_line(input: &[u8]) -> CommandLine<'_> {
         return CommandLine::Invalid(CommandError::ProxyHeader, PROXY_V2.len());
     }
     match split_any_line(input) {
-        // Only the longest line is examined, so that the result does not depend on how much more
-        // has arrived.
+        // No more octets are examined than a line may have, so that the result does not depend on
+        // how much more has arrived.
         CommandLine::Invalid(fault, used) => {
             CommandLine::Invalid(escalate(fault, &input[..input.len().min(LINE_MAX)]), used)
         }

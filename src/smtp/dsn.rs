@@ -36,8 +36,8 @@ pub const FULL_RETURN_MAX: u64 = 50 * 1024;
 const QUOTE_MAX: usize = 900;
 /// The most characters of a reason in the part for people.
 const REASON_MAX: usize = 2500;
-/// The octets that the reasons of all recipients may take in one part of a report, while each has
-/// [`REASON_MIN`].
+/// The maximum number of octets of all reasons in one part of a report, as long as each reason has
+/// [`REASON_MIN`] characters.
 const REASONS_MAX: usize = 64 * 1024;
 /// The least number of characters that each reason gets, even with many recipients.
 const REASON_MIN: usize = 120;
@@ -141,7 +141,8 @@ pub fn content_to_return(action: Action, envelope: &Envelope, size: u64) -> Retu
 }
 
 /// Returns the header fields at the front of a message. They end at the first line that is not a
-/// field, whether that is empty or not: content without a header must not be mistaken for one.
+/// field, even if that is not an empty line: content without a header must not be mistaken for
+/// header fields.
 #[must_use]
 pub fn header_fields(message: &[u8]) -> &[u8] {
     let is_name = |octet: &u8| (b'!'..=b'~').contains(octet) && *octet != b':';
@@ -319,8 +320,8 @@ fn header(host: &Domain, now: Timestamp, to: &Mailbox, subject: &str, report: Qu
     )
 }
 
-/// Returns the content type and the returned part of the message, which is smaller than allowed if
-/// it could not pass. `None` if nothing is returned.
+/// Returns the content type and the returned part of the message; `None` if nothing is returned. If
+/// the complete message could not pass unencoded, only its header fields are returned.
 fn returned_part<'a>(
     context: &ReportContext<'a>,
     eight_bit_path: bool,
@@ -449,9 +450,9 @@ fn reason_for_people(out: &mut String, last: &AttemptFailure, most: usize) {
     );
 }
 
-/// Returns the content type and the part for programs. Addresses outside ASCII have a 7-bit form.
-/// On an 8-bit path, or if that form makes a line too long, a content type is used that allows
-/// encoding (RFC 6533).
+/// Returns the content type and the machine-readable part. Addresses outside ASCII have a 7-bit
+/// form. On an 8-bit path, or if that form makes a line too long, a content type is used that
+/// allows encoding (RFC 6533).
 fn status_part(
     context: &ReportContext<'_>,
     action: Action,
@@ -479,8 +480,8 @@ fn status_part(
     )
 }
 
-/// Returns the fields of that part (RFC 3464 §2). With `global`, characters outside ASCII are
-/// written as they are.
+/// Returns the fields of the machine-readable part (RFC 3464 §2). With `global`, characters outside
+/// ASCII are written as they are.
 fn status(
     context: &ReportContext<'_>,
     action: Action,

@@ -1,7 +1,7 @@
 //! Jumps of the system clock. A machine that was off for a long time, or a clock that is ahead
 //! until it is synchronised, must not make the relay give up mail or delete records.
 //!
-//! A clock has jumped if it is more than a week ahead of the last sign of life.
+//! A clock has jumped if it is more than a week ahead of the last time on record.
 //!
 //! - [`ClockJumps`]: time skipped by a jump does not count towards a message's age. Each jump is
 //!   stored in a file beside the queue.
@@ -24,8 +24,8 @@ use super::files::{parent, sync_folder, with_suffix};
 /// The clock has jumped if it is further ahead than this. Waiting mail is tried, and so written,
 /// far more often; holidays, quiet weeks and machines that sleep at night stay below.
 const MIN_JUMP: Duration = Duration::from_hours(7 * 24);
-/// The tolerance for a clock that was set back. By more than this, the jump before it no longer
-/// counts.
+/// The tolerance for a clock that was set back after a jump. If the clock is further than this
+/// before the end of the jump, the jump no longer counts.
 const TOLERANCE: SignedDuration = SignedDuration::from_hours(1);
 /// The time for which a clock that jumped must run on before it is trusted.
 const PROBATION: Duration = Duration::from_hours(24);
@@ -52,7 +52,7 @@ impl ClockJumps {
             Vec::new()
         });
         // Drops a jump if the clock has since been set back to before its end: the clock was wrong,
-        // and now is right.
+        // and is right now.
         let mut all = known.clone();
         all.retain(|jump| jump.still_counts(now));
         let mut all = without_overlaps(&all);
@@ -83,7 +83,7 @@ impl ClockJumps {
     #[must_use]
     pub fn deadline(&self, accepted: Timestamp, age: Duration, now: Timestamp) -> Timestamp {
         let deadline = accepted.checked_add(self.skipped(accepted, now));
-        // Fails to add up only if the clock is absurdly wrong.
+        // The sum overflows only if the clock is absurdly wrong.
         deadline
             .and_then(|at| at.checked_add(age))
             .unwrap_or(Timestamp::MAX)
@@ -236,7 +236,8 @@ impl ClockGuard {
     }
 }
 
-/// The smaller `keep` is, the smaller is the jump that would expire everything.
+/// Returns the least jump that counts. It is at most `keep`, since a jump of that length would
+/// expire every record.
 fn min_jump(keep: Duration) -> Duration {
     MIN_JUMP.min(keep)
 }

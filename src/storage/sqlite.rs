@@ -35,7 +35,7 @@ pub struct Schema {
     pub durability: Durability,
     /// The octets of the log that are kept for reuse.
     pub log_kept: u32,
-    /// The loss of whoever moves the file away, as in "and lose …".
+    /// The loss if the file is moved away, to follow "and lose" in an error text.
     pub loss: &'static str,
 }
 
@@ -170,7 +170,7 @@ impl Database {
         }
     }
 
-    /// Returns the error of a damaged content.
+    /// Returns the error for damaged content.
     #[must_use]
     pub fn damaged(&self, fault: String) -> OpenError {
         OpenError::Damaged {

@@ -6,8 +6,8 @@ use std::fmt::Display;
 
 use super::log_budget::{LogBudget, LogClient, Suppressed};
 
-/// The most lines that are remembered. Repetitions of further lines are not recognised; the budgets
-/// limit clients.
+/// The maximum number of lines that are remembered. Repetitions of further lines are not
+/// recognised; lines about clients are still limited by their budgets.
 const LINES_MAX: usize = 4096;
 /// The characters of a line's text that are compared and logged.
 const TEXT_MAX: usize = 300;

@@ -1,5 +1,6 @@
-//! The state of the relay, from the spool, the scheduler, the monitor, the memories and the
-//! configuration in use. The status command, the status page and the metrics are made from it.
+//! The state of the relay, from the spool, the scheduler, the monitor, the downgrade memory, the
+//! policy cache and the configuration in use. `gatepost status`, the status page and the metrics
+//! show it.
 
 mod process;
 mod queue_stats;
@@ -296,8 +297,8 @@ fn failing_destinations(
     all
 }
 
-/// Moves the next attempts to the end of the destinations' backoff. If the scheduler does not
-/// answer in time, the times are those of the messages alone.
+/// Sets the reported time of each next attempt to the end of the destination's backoff where that
+/// is later. If the scheduler does not answer in time, the times are those of the messages alone.
 async fn add_backoff(admin: &AdminState, troubles: &mut [FailingDestination]) {
     let hosts = troubles
         .iter()
@@ -328,8 +329,8 @@ async fn add_backoff(admin: &AdminState, troubles: &mut [FailingDestination]) {
     }
 }
 
-/// Returns the backoff of ordinary mail for a domain. `None` as well if the scheduler does not
-/// answer in time.
+/// Returns the backoff of ordinary mail for a domain; `None` if there is none, or if the scheduler
+/// does not answer in time.
 pub(super) async fn destination_backoff(
     admin: &AdminState,
     domain: &Host,
@@ -453,8 +454,8 @@ fn days_left(not_after: Timestamp, now: Timestamp) -> i64 {
     (not_after.as_second() - now.as_second()).div_euclid(86_400)
 }
 
-/// Returns the time of expiry of each of our files, and for each connector that of the first
-/// certificate to expire.
+/// Returns the time of expiry of each of our own certificate files, and for each connector the
+/// earliest one of its partners' certificates.
 fn certificate_readings(
     certificates: Vec<CertificateStatus>,
 ) -> Vec<(&'static str, String, Timestamp)> {
@@ -475,7 +476,8 @@ fn certificate_readings(
         .collect()
 }
 
-/// Sums up the queue of each connector.
+/// Sums up the queue of each connector. The mail of domains that are not counted one by one is
+/// added to the connector for all domains.
 fn queue_readings(stats: &QueueStats, settings: &Snapshot, now: Timestamp) -> Vec<QueueReading> {
     let mut by_connector: BTreeMap<String, DomainStats> = BTreeMap::new();
     // Every connector has a value, so that no metric appears and disappears with the mail.

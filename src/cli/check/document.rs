@@ -18,7 +18,7 @@ use crate::config::{
 use crate::explain::document::ExceptionNote;
 use crate::net::tls_io::IdentitySummary;
 
-/// Everything that `check` says.
+/// The document that `check --json` prints.
 #[derive(Serialize)]
 pub(super) struct CheckDocument {
     /// The file that was checked.

@@ -65,8 +65,8 @@ const COLUMNS: [&str; 47] = [
     "hash",
 ];
 
-/// Prints the selected records and their totals. Returns whether there are any, all of them
-/// readable, in a chain that is whole.
+/// Prints the selected records and their totals. Returns true if records were found, every line is
+/// a valid record, and the chain is whole.
 pub(super) fn run(query: &EvidenceQuery<'_>, form: OutputForm) -> Result<bool, QueryError> {
     let mut printer = RecordPrinter {
         form,
@@ -136,7 +136,7 @@ impl RecordPrinter {
 
     fn show_rows(&mut self) {
         let rows = std::mem::take(&mut self.rows);
-        // From the first page that is too wide on, all pages have blocks.
+        // Once a page is too wide for a table, it and all later ones are printed as blocks.
         let table = if self.is_table {
             table(&rows, self.width)
         } else {
@@ -147,8 +147,9 @@ impl RecordPrinter {
     }
 }
 
-/// Returns the line of a record with `sender` and `recipient` or `recipients` behind its own
-/// fields, as in all other documents. What stands before them is the record as it was written.
+/// Returns the line of a record, with `sender` and `recipient` or `recipients` appended to its
+/// fields: the names that all other JSON documents use. The text before these is the line as it is
+/// in the file.
 fn with_common_names(line: &str, record: &MailRecord) -> String {
     use serde_json::json;
     let names = match record {
@@ -563,7 +564,7 @@ mod tests {
         }
     }
 
-    /// What stands before the common names is the line of the file.
+    /// The line of the file is unchanged before the appended names.
     #[test]
     fn the_common_names_stand_behind_the_record() {
         let acceptance = MailRecord::Accepted(serde_json::from_str(ACCEPTANCE).expect("a message"));

@@ -88,7 +88,7 @@ fn assurance_text(what: &str, totals: &AssuranceTotals) -> String {
 /// first ones.
 fn names_text(totals: &AssuranceTotals, verified: u64) -> String {
     let names: Vec<_> = totals.verified_as.keys().map(|name| plain(name)).collect();
-    // The name list ends at a maximum.
+    // The number of listed names is limited. If their counts do not add up, there are more names.
     let are_complete = totals.verified_as.values().sum::<u64>() == verified;
     match &names[..] {
         [] => "verified".to_owned(),

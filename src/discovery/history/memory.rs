@@ -1,8 +1,9 @@
 //! The levels that the hosts of each domain have shown, and the comparison of new sessions with
 //! them.
 //!
-//! No I/O and no clock: callers pass the time, and [`super::disk`] collects what must be written.
-//! Times are seconds since 1970, which take less memory than a `Timestamp`.
+//! This module does no I/O and reads no clock: callers pass the time, and write the changes that
+//! [`DowngradeMemory::take_batch`] returns. Times are seconds since 1970, which take less memory
+//! than a `Timestamp`.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
@@ -169,7 +170,7 @@ impl DowngradeMemory {
         }
     }
 
-    /// Loads the content of the disk.
+    /// Adds the content of the database.
     pub(super) fn restore(
         &mut self,
         rows: Vec<(Host, HostRecord)>,
@@ -299,7 +300,7 @@ impl DowngradeMemory {
         }
     }
 
-    /// Returns true if a warning about a domain is due: at most one a day.
+    /// Returns true if a warning about a domain is due, at most one a day, and counts it as given.
     pub(super) fn should_warn(&mut self, domain: &Host, at: i64) -> bool {
         let Some(entry) = self.domains.get_mut(domain) else {
             return true;

@@ -57,7 +57,8 @@ impl Shared {
         }
     }
 
-    /// After a panic with this lock held, at worst one session was not recorded.
+    /// Locks the state. A poisoned lock is ignored: after a panic, at worst one session was not
+    /// recorded.
     pub(super) fn state(&self) -> MutexGuard<'_, HistoryState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -158,7 +158,8 @@ impl PolicyStore {
         write_to(database, &rows)
     }
 
-    /// A panic while the lock is held leaves only a transaction that SQLite rolls back.
+    /// Locks the state. A poisoned lock is ignored: a panic leaves only a transaction that SQLite
+    /// rolls back.
     fn state(&self) -> MutexGuard<'_, StoreState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

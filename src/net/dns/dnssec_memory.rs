@@ -1,8 +1,8 @@
-//! The memory that DNSSEC validation has worked on this machine, stored in the spool folder.
+//! Remembers that DNSSEC validation has worked on this machine, in a file in the spool folder.
 //!
 //! From then on a resolver that returns no signatures is treated as an attack. Only an operator's
-//! command removes the memory. An unreadable file counts as the memory itself, since that is the
-//! stricter reading.
+//! command removes the memory. A file that cannot be read counts like a sound one, since that is
+//! stricter.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write as _};

@@ -18,9 +18,10 @@ use crate::policy::tls::{
     CertificateFacts, ChainFault, DaneFacts, DaneFault, NamePattern, Pin, TlsPolicy, Tlsa, TlsaSet,
 };
 
-/// Concurrent searches in the chains of servers.
+/// The limit of concurrent searches in the chains of servers.
 static SERVER_SEARCHES: LazyLock<Arc<Semaphore>> = LazyLock::new(limit);
-/// Concurrent searches in the chains of clients. A flood of clients does not delay deliveries.
+/// The limit of concurrent searches in the chains of clients. It is a separate one, so that a flood
+/// of clients does not delay deliveries.
 static CLIENT_SEARCHES: LazyLock<Arc<Semaphore>> = LazyLock::new(limit);
 
 fn limit() -> Arc<Semaphore> {

@@ -21,7 +21,7 @@ enum Side {
     Relay,
     /// Both sides, which must agree on something.
     Both,
-    /// The sender, who asked for more protection than the way offers.
+    /// The sender, who asked for more protection than the servers on the way offer.
     Sender,
 }
 
@@ -33,7 +33,7 @@ struct Names {
     host: String,
     /// The party that runs the server: the domain, or a smart host.
     operator: String,
-    /// The kind of way, as a part of a sentence.
+    /// The action of this relay, as a part of a sentence, such as "sends to example.org".
     way: String,
 }
 
@@ -266,7 +266,7 @@ fn required_problem(why: &RequireTlsUnmet, names: &Names) -> (String, Side) {
     (text, Side::Sender)
 }
 
-/// Returns the sentence about a rule of the recipient's side that cannot be found out.
+/// Returns the sentence about a published policy that cannot be looked up.
 fn unknown_rule(Names { operator, .. }: &Names) -> (String, Side) {
     let text = format!(
         "This relay must know how {operator} wants mail to be protected before it sends any, and cannot find that out at \

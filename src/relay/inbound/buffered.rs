@@ -22,9 +22,10 @@ const COMMAND_BUFFER: usize = 4 * 1024;
 const CONTENT_BUFFER: (usize, usize) = (8 * 1024, 64 * 1024);
 /// The octets of replies to a pipeline of commands that are collected before they are sent.
 const UNSENT_MAX: usize = 16 * 1024;
-/// The time, and below the number of octets, for which input is read and discarded after our last
-/// reply. Closing at once would reset the connection, and the client might lose the reply.
+/// The maximum time for which input is read and discarded after our last reply. Closing at once
+/// would reset the connection, and the client might lose the reply.
 const LINGER: Duration = Duration::from_secs(2);
+/// The maximum number of octets that are discarded so.
 const LINGER_OCTETS: usize = 256 * 1024;
 
 /// A connection with its buffers, in the clear or under TLS.

@@ -60,7 +60,8 @@ pub(super) enum Interruption {
 pub(super) struct SendResult {
     pub(super) results: TransactionResults,
     pub(super) interruption: Option<Interruption>,
-    /// True if the peer had closed an idle connection. Nothing was sent to it, and nothing failed.
+    /// True if the peer had closed the connection while it was idle. The peer accepted nothing, and
+    /// no failure is recorded: the message is tried on another connection.
     pub(super) was_stale: bool,
 }
 

@@ -29,8 +29,8 @@ use super::requirement::MessageTlsTerms;
 use super::session_watch::{Dialling, ObservedSession, SessionWatch};
 use super::target::{DialPurpose, Target};
 
-/// The part of an address's time that one handshake may use. After two handshakes without an
-/// answer, time is left for a connection in the clear.
+/// One handshake may use an address's time divided by this. After two handshakes without an answer,
+/// time is left for a connection in the clear.
 const HANDSHAKE_SHARE: u32 = 3;
 /// The number of addresses at which a recipient may be deferred in one attempt, so that a message
 /// that one host greylists is not sent to ten others. Hosts that were not reached, or that the
@@ -62,9 +62,9 @@ struct Delivery<'a> {
     /// The address that is being dialled.
     dialling: Option<Dialling>,
     budget: DialBudget,
-    /// The number of addresses at which the peer deferred the message, now and before the current
-    /// address.
+    /// The number of addresses at which the peer deferred the message.
     deferrals: usize,
+    /// The value of `deferrals` before the current address.
     deferrals_before: usize,
     /// The recipients that remain after a connection carried its last transaction; the next
     /// connection to the same hop is for them alone.
@@ -83,7 +83,8 @@ struct HopAttempt<'a> {
 
 /// The use that was made of a connection.
 enum ConnectionUse {
-    /// No connection was available, or the peer had closed it. Nothing was tried.
+    /// No connection was available, or the peer had closed it while it was idle. That counts as no
+    /// try.
     NotTried,
     /// The message was tried on it.
     Tried,
@@ -365,7 +366,8 @@ impl Delivery<'_> {
         }
     }
 
-    /// Records that an address could not be used, for the recipients that were meant for it.
+    /// Records that an address could not be used: for the recipients of `overflow` if there are
+    /// some, otherwise for all without an outcome.
     async fn record_failed_dial(
         &mut self,
         hop_attempt: &HopAttempt<'_>,
@@ -543,8 +545,8 @@ impl Delivery<'_> {
         able
     }
 
-    /// Records that this peer cannot receive the message. The next hop may; if there is none, the
-    /// failure is permanent.
+    /// Records that this peer cannot receive the message for these recipients. The failure concerns
+    /// the hop if another one can be tried, otherwise the message.
     fn fail_obstructed(
         &mut self,
         recipients: &[usize],
@@ -568,8 +570,7 @@ impl Delivery<'_> {
         );
     }
 
-    /// Records that the peer ended the session after some recipients and before the others could be
-    /// named.
+    /// Records that the peer ended the session before these recipients could be named.
     fn fail_unnamed(&mut self, overflow: &[usize], connection: &Cleared, has_next: bool) {
         let text = "the peer ended the session before the remaining recipients could be named";
         let failure =

@@ -142,7 +142,7 @@ impl Target<'_> {
                 wire, extensions, ..
             } => Ok((wire, extensions)),
             OpenedSession::Closed(_) | OpenedSession::Handshake(_) => {
-                unreachable!("an opening without STARTTLS is in clear or fails")
+                unreachable!("an opening without STARTTLS continues in the clear or fails")
             }
         }
     }

@@ -140,7 +140,9 @@ impl Target<'_> {
         match self.judge(TlsOutcome::Clear(reason), record) {
             Verdict::Redial(fallback) => DialOutcome::Redial(fallback),
             Verdict::Refused(refusal) => DialOutcome::Refused(refusal),
-            Verdict::Cleared(_) => unreachable!("the judge clears no session that TLS spoilt"),
+            Verdict::Cleared(_) => {
+                unreachable!("the judge clears no session whose connection is closed")
+            }
         }
     }
 

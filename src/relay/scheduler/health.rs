@@ -73,8 +73,8 @@ pub(super) fn health(events: &[RecipientEvent<'_>]) -> Health {
 }
 
 /// Returns the part of a destination's mail that the failures of one attempt concern, or `None` for
-/// all of it. A hop that was refused for this message may do for other mail: the downgrade memory
-/// demands TLS for one domain only, and DANE and MTA-STS do not apply to messages with
+/// all of it. A hop that was refused for this message may be usable for other mail: the downgrade
+/// memory demands TLS for one domain only, and DANE and MTA-STS do not apply to messages with
 /// `TLS-Required: No`.
 fn part<'a>(
     event: &RecipientEvent<'_>,

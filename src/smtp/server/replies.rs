@@ -6,7 +6,7 @@ use crate::smtp::data::ContentFault;
 use crate::smtp::envelope::QueueId;
 use crate::smtp::reply::{Reply, Status};
 
-/// Enhanced status codes: RFC 3463 §3 and RFC 2034 §4.
+// Subject and detail of enhanced status codes (RFC 3463 §3, RFC 2034 §4).
 const OTHER: Status = Status(0, 0);
 const PROTOCOL: Status = Status(5, 0);
 const BAD_COMMAND: Status = Status(5, 1);
@@ -134,7 +134,8 @@ pub(super) fn too_large(limit: u64) -> Reply {
     ContentFault::TooLarge(limit).reply()
 }
 
-/// A parameter that was not offered is treated as unknown (RFC 5321 §4.1.1.11).
+/// Rejects REQUIRETLS where it was not offered: such a parameter is treated as unknown (RFC 5321
+/// §4.1.1.11).
 pub(super) fn require_tls_not_offered() -> Reply {
     Reply::new(
         555,

@@ -70,8 +70,9 @@ pub(super) struct EvidenceWriter {
     head: ChainHead,
     log: Option<DayLog>,
     clock: ClockGuard,
-    /// The time of the last search for expired files, and of the last check of the reserve file.
+    /// The time of the last search for expired files.
     expired_at: Instant,
+    /// The time of the last check of the reserve file.
     reserve_checked_at: Instant,
     /// Set when the log says that nothing is deleted because the clock is in doubt.
     doubt_logged: bool,
@@ -292,8 +293,8 @@ impl EvidenceWriter {
         }
     }
 
-    /// Truncates records that may not be durable. The next process could not tell, and would link
-    /// to them.
+    /// Truncates records that may not be durable. The next process would take them for durable
+    /// ones, and link new records to them.
     fn cut_uncertain(&mut self) {
         if let Some(log) = self
             .log
@@ -352,8 +353,8 @@ impl EvidenceWriter {
         Ok(())
     }
 
-    /// Opens the file of the day. The days never go back, even if the clock does, because the order
-    /// is that of the chain.
+    /// Opens the file of the day. The days never go back, even if the clock does, since the files
+    /// in order are the chain.
     fn rotate(&mut self, now: Moment) -> io::Result<()> {
         let today = folder::day(now.wall);
         // The leftovers of a failed write are cut off before the file is closed. In the file of a
@@ -465,7 +466,7 @@ impl DayLog {
         let mut length = file.metadata()?.len();
         let mut last = [b'\n'];
         if length > 0 {
-            // An incomplete line of somebody else must not become part of a record.
+            // An incomplete line that another program has left must not become part of a record.
             File::open(&day_file.path)?.read_exact_at(&mut last, length - 1)?;
         }
         if last != *b"\n" {

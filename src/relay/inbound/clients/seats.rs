@@ -170,8 +170,8 @@ impl<G> Seats<G> {
         Ok(self.add(request, now))
     }
 
-    /// Gives seats to waiting clients, as long as there are any. Returns the clients with their
-    /// seats.
+    /// Gives seats to waiting clients, as long as seats are available. Returns the clients with
+    /// their seats.
     pub(super) fn serve(&mut self, now: Duration) -> Vec<(WaitingClient<G>, GrantedSeat)> {
         let mut served = Vec::new();
         while self.serve_next(&mut served, now) {}

@@ -343,8 +343,9 @@ impl Clients {
         (waiting < most).then_some(permit)
     }
 
-    /// Counts an event against the rate limit of `address`. Clients of `[relay] networks` have
-    /// none; `client` is the client's address if it may give rights.
+    /// Counts an event against the rate limit of `address`. Clients of `[relay] networks` have no
+    /// such limit. `client` is the address that decides about that; `None` if the client is
+    /// unknown, as behind a load balancer that names none.
     ///
     /// # Errors
     /// Returns the limit that is reached.
@@ -373,7 +374,8 @@ impl Clients {
     }
 
     /// Counts a refusal, and logs it if the client was not held back by this limit in the last hour
-    /// and its network has log lines left.
+    /// and its network has log lines left. A refusal because all seats are in use is logged at most
+    /// once a minute for each listener.
     pub(in crate::relay::inbound) fn log_refusal(
         &self,
         monitor: &Monitor,
@@ -472,7 +474,6 @@ impl Clients {
     }
 }
 
-/// Locks a table. A poisoned lock is ignored, since no change to the tables is interrupted by a
 /// Returns the kind of client at a stage of its session.
 fn kind_of(
     config: &Config,
@@ -520,6 +521,7 @@ fn limit_reached(
     }
 }
 
+/// Locks a table. A poisoned lock is ignored, since no change to the tables is interrupted by a
 /// panic.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)

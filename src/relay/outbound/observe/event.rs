@@ -1,8 +1,9 @@
 //! The events of deliveries, and the trait of those that observe them.
 //!
-//! There is one [`SessionEvent`] for each address that is dialled, for each hop that is not, and
-//! for each message on an idle connection; and one [`RecipientEvent`] for each recipient of an
-//! attempt. Each is built once, from typed values, and every observer reads the same.
+//! There is one [`SessionEvent`] for each address that is dialled, for each hop that is not
+//! dialled, and for each message on an idle connection; and one [`RecipientEvent`] for each
+//! recipient of an attempt. Each is built once, from typed values, and every observer reads the
+//! same.
 
 use std::fmt;
 use std::time::Instant;
@@ -28,11 +29,12 @@ use crate::telemetry::{HandshakeResult, PolicyDecision};
 ///
 /// To add one, implement this trait and add the observer to `Observers::list`.
 pub trait DeliveryObserver: Send + Sync {
-    /// A session with a next hop is ready for mail, or ended before that, or was not begun.
+    /// Observes that a session with a next hop is ready for mail, ended before that, or was not
+    /// begun.
     fn observe_session(&self, _event: &SessionEvent<'_>) {}
 
-    /// An attempt has ended, or a message without an attempt: one event for each recipient that has
-    /// an outcome. Its result is not stored yet.
+    /// Observes the end of an attempt, or of recipients without an attempt (see [`EventOrigin`]):
+    /// one event for each recipient that has an outcome. The outcome is not stored yet.
     fn observe_recipients(&self, _events: &[RecipientEvent<'_>]) {}
 }
 
@@ -125,8 +127,8 @@ pub struct SessionSteps {
     pub handshakes: Vec<HandshakeResult>,
     /// The first handshake, if it was cut short and another one was tried.
     pub first_try: Option<FirstTry>,
-    /// The verdicts of the TLS judge, in order. There is another one if a session ends after its
-    /// verdict.
+    /// The verdicts of the TLS judge, in order. A session that ends after its verdict is judged
+    /// once more.
     pub verdicts: Vec<VerdictSummary>,
     /// The reason why TLS failed, if the judge permitted a fresh connection in the clear.
     pub fallback: Option<NoTls>,
@@ -216,9 +218,9 @@ pub enum RecipientEnding<'a> {
     Deferred {
         /// The failure.
         last: AttemptFailure,
-        /// The time of the next attempt, for the queue.
+        /// The time of the next attempt by the monotonic clock, for the queue in memory.
         due: Instant,
-        /// The time of the next attempt.
+        /// The same time by the system clock, for the stored state.
         next: Timestamp,
     },
     /// An operator must decide.

@@ -1,7 +1,8 @@
 //! The turns of the queues: which destination has a job next, and what the end of an attempt
 //! changes.
 //!
-//! The queues are served round robin. No step looks further than the front of a list.
+//! The queues are served round robin. No step goes past the front of a list, except for operators'
+//! orders and a reload.
 
 use std::collections::{BTreeMap, HashSet};
 use std::time::{Duration, Instant};
@@ -21,7 +22,7 @@ use super::table::{DestinationQueues, first};
 /// The time for which a destination is remembered after its last attempt or the end of its backoff,
 /// unless there are more than [`REMEMBERED_MAX`].
 const REMEMBERED: Millis = 15 * 60 * 1000;
-/// The length of a queue from which a new message is not tried soon.
+/// The length of a queue from which on a new message does not count as tried soon.
 const SOON: usize = 1000;
 
 /// The obstacle to an attempt of a queue.
@@ -31,7 +32,7 @@ enum QueueObstacle {
     None,
     /// A backoff that ends at this time.
     Backoff(Millis),
-    /// No attempt is free; it waits in this list.
+    /// All attempts of the share are in use; the queue waits in this list.
     Place(WaitList),
     /// The connections of the destination are all in use. The next attempt that ends gives the
     /// queue its turn, at the earliest after the backoff.
@@ -112,7 +113,8 @@ impl<T> DestinationQueues<T> {
             let ((_, serial), parked) = entry.remove_entry();
             let (item, due) = parked.item(|at| self.instant(at));
             let placement = placement(&item.host);
-            // An expired item gets a last attempt, and a due item an attempt.
+            // Only the deadline of a report of delay is reached. (A due item gets an attempt, and
+            // an expired item its last one.)
             if due > now && item.deadline < item.expires {
                 let id = self.names.get(&placement.destination).copied();
                 let wait = id.and_then(|id| self.current_backoff(id, &item.host, item.is_relaxed));
@@ -264,7 +266,8 @@ impl<T> DestinationQueues<T> {
         if queue.waiting == 0 {
             QueueObstacle::None
         } else if !self.may_start(id, next) {
-            // The limit is its own or, for a part, perhaps that of the destination.
+            // The limit that is reached is the queue's own or, for a part, perhaps that of the
+            // destination.
             let is_of_destination = queue.part.is_none() || queue.active < queue.allowed(next);
             if is_of_destination {
                 QueueObstacle::Connections { backoff_end }
@@ -310,7 +313,7 @@ impl<T> DestinationQueues<T> {
 
     /// Applies a new configuration: clears every backoff, and routes every item again. `rebase`
     /// recomputes the deadlines of an item. Running attempts still count towards limits, but their
-    /// results say nothing about destinations.
+    /// results do not change the health of destinations.
     pub(in crate::relay::scheduler) fn reload(&mut self, rebase: impl Fn(&mut Item<T>)) {
         self.generation += 1;
         self.delays.clear();
@@ -431,7 +434,7 @@ impl<T> DestinationQueues<T> {
         self.call_waiting();
     }
 
-    /// Changes the most attempts that may run. Running attempts continue.
+    /// Changes the maximum number of attempts. Running attempts continue.
     pub(in crate::relay::scheduler) fn resize(&mut self, attempts: u32) {
         self.attempts.resize(attempts);
     }

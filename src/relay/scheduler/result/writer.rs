@@ -1,5 +1,5 @@
-//! Collects the outcomes of one attempt: the new state of each recipient, and the report that it is
-//! owed.
+//! Collects the outcomes of one attempt: the new state of each recipient, and the report about it
+//! that the sender must get.
 
 use std::time::Instant;
 
@@ -27,9 +27,13 @@ pub(super) struct ResultWriter<'a> {
     pub(super) connector: &'a Connector,
     pub(super) warn_at: Option<Instant>,
     pub(super) remaining: RemainingWork,
+    /// The recipients that are given up.
     pub(super) failed: Vec<RecipientChange>,
+    /// The recipients for which a report of delay is due.
     pub(super) late: Vec<RecipientChange>,
+    /// The recipients that are held, and for which the sender gets a report.
     pub(super) held: Vec<RecipientChange>,
+    /// The recipients for which the sender requested a report that the message was relayed.
     pub(super) relayed: Vec<RecipientChange>,
     /// The states before the attempt, to restore when the result cannot be stored.
     pub(super) before: Vec<PreviousState>,
@@ -87,7 +91,7 @@ impl<'a> ResultWriter<'a> {
             RecipientState::Pending {
                 warned, history, ..
             } => (*warned, std::mem::take(history)),
-            // An operator bounces it.
+            // A held recipient gets an outcome only if an operator bounces it.
             RecipientState::Held { history, .. } => (true, std::mem::take(history)),
             RecipientState::Delivered | RecipientState::Failed => return,
         };
@@ -187,7 +191,8 @@ impl<'a> ResultWriter<'a> {
         Some(event)
     }
 
-    /// Adds a report of delay when it is due and not yet sent.
+    /// Adds a report of delay when it is due and not yet sent. Before it is due, its time becomes a
+    /// deadline of the message.
     fn check_delay(
         &mut self,
         at: usize,

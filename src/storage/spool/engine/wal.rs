@@ -3,7 +3,7 @@
 //! SQLite restarts the log from its beginning only when all of it is in the database. While
 //! sessions write without pause that never happens by itself. So a thread of its own, the
 //! checkpointer, moves most of the log and syncs it, several times if necessary, until little is
-//! left. The writer moves that little between two transactions.
+//! left. The writer moves that remainder between two transactions.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
