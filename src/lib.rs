@@ -7,7 +7,7 @@
 //! [`policy::tls`] decides whether the session satisfies it. At RCPT, [`policy::relay_access`]
 //! decides whether this client may relay to the recipient. The content streams into a draft of the
 //! [`storage::spool`], which returns a receipt once the message is durable. Only a receipt makes
-//! the final 250. The [`relay::scheduler`] then starts an attempt for each destination.
+//! the final 250. The [`relay::scheduler`] then starts an attempt for each recipient domain.
 //! [`relay::outbound`] runs it: [`net::route`] yields the hops, [`net::tls_io`] negotiates TLS, and
 //! the TLS judge decides. MAIL FROM can be written only with the judge's clearance.
 //! [`policy::failure`] decides what a failure means, and [`smtp::dsn`] writes the report to the

@@ -1,8 +1,9 @@
 //! Monitoring over HTTP (`[admin] http`): metrics, health and the status page. RFC 9110, RFC 9112.
 //!
 //! The server is read-only and has four paths. The address decides who may reach it. It shows
-//! neither content of mail nor secrets, but names of hosts and domains. Therefore it shows the page
-//! only under the names of this host, so that a web page of a third party cannot read it.
+//! neither content of mail nor secrets, but it does show names of hosts and domains. Therefore it
+//! shows the page only under the names of this host, so that a web page of a third party cannot
+//! read it.
 
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};

@@ -7,7 +7,7 @@ use crate::config::{Config, Connector, DomainPattern, default_connector, nearest
 /// The most names that an error lists.
 const LISTED_MAX: usize = 20;
 
-/// There is no connector of a name.
+/// The error for a name that no connector has.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("there is no connector \"{name}\"{}", hint(.nearest.as_deref(), .names))]
 pub(super) struct UnknownConnector {

@@ -87,7 +87,7 @@ pub(super) fn sender(sender: &ReversePath) -> String {
         .map_or_else(|| "<>".to_owned(), |mailbox| plain(&mailbox.to_string()))
 }
 
-/// The columns of the terminal where nothing says how many it has.
+/// The number of columns if neither `COLUMNS` nor the terminal gives one.
 const COLUMNS: usize = 80;
 /// The least number of columns that a terminal is believed to have.
 const COLUMNS_MIN: usize = 20;

@@ -25,7 +25,7 @@ pub struct ClientLimits {
     pub connections_per_client: usize,
     /// The most concurrent sessions of one network.
     pub connections_per_network: usize,
-    /// The sessions of these that are reserved for clients in `[relay] networks`.
+    /// The part of `connections` that is reserved for clients in `[relay] networks`.
     pub connections_reserved: usize,
     /// The most new connections of one client in a minute.
     pub connections_per_minute: u32,

@@ -1,5 +1,5 @@
 //! The `[[connector]]` tables as written, and their resolution. Rules between keys are in
-//! [`super::rules`].
+//! [`super::connector_rules`].
 
 use std::sync::Arc;
 

@@ -1,8 +1,8 @@
 //! The configuration: valid values, which the rest of Gatepost trusts without further checks.
 //!
 //! [`parse()`] turns a TOML text into a [`Config`], or into all its faults, each with location and
-//! remedy. It opens no certificate and binds no address: the modules that do report their errors as
-//! a [`Fault`] at the [`Location`] stored here.
+//! remedy. It opens no certificate and binds no address. The modules that do so report their errors
+//! as a [`Fault`] at the [`Location`] stored here.
 
 mod client_limits;
 mod connector_rules;

@@ -1,4 +1,4 @@
-//! Reads a table key by key. Keys that nobody has requested at the end are unknown.
+//! Reads a table key by key. Keys that were not requested by the end are unknown.
 //!
 //! This module knows the types of TOML, but not the meaning of keys (see [`super::values`] and its
 //! neighbours). A table of the wrong type is reported once, and every key in it is then

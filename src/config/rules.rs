@@ -1,4 +1,5 @@
-//! Rules between keys: combinations that are rejected or warned of, each with its remedy.
+//! Rules between keys: combinations that are rejected or warned of, each with its remedy. Those of
+//! connectors are in [`super::connector_rules`].
 //!
 //! A rule that depends on an invalid value is skipped, so that one mistake gives one fault.
 

@@ -25,7 +25,7 @@ impl SystemdSockets {
     /// Takes the sockets that the environment announces (`LISTEN_PID`, `LISTEN_FDS`,
     /// `LISTEN_FDNAMES`).
     ///
-    /// Call it once in a process, and before that has threads: it removes the variables, so that
+    /// Call it once in a process, before the process has threads: it removes the variables, so that
     /// nothing else takes the same sockets.
     #[must_use]
     pub fn from_environment() -> Self {
@@ -77,7 +77,7 @@ impl SystemdSockets {
             .collect()
     }
 
-    /// Returns the names of the sockets that no listener has taken.
+    /// Returns the names of the sockets that no listener uses.
     fn unused(&self) -> Vec<&str> {
         let mut names: Vec<_> = self.sockets.iter().map(|(name, _)| name.as_str()).collect();
         names.dedup();

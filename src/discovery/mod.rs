@@ -2,7 +2,7 @@
 //!
 //! TLSA records (RFC 7672) are in [`dane`], MTA-STS policies (RFC 8461) in [`mta_sts`], the
 //! downgrade memory in [`history`]. [`Discovery`] looks all of them up for one hop.
-//! [`crate::policy::connector`] joins them into a demand, and the TLS judge
+//! [`crate::policy::layers`] joins them into a demand, and the TLS judge
 //! ([`crate::policy::tls`]) decides whether a session satisfies it.
 
 pub mod dane;

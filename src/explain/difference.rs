@@ -251,7 +251,7 @@ mod tests {
         all
     }
 
-    /// Compares two configurations and returns the differences as text, one a line.
+    /// Compares two configurations and returns the differences as text, one on each line.
     fn differences(old: &str, new: &str, messages: &[&[&str]]) -> Vec<String> {
         let found = Difference::between(&config(old), &config(new), &waiting(messages));
         let keys = |keys: &[ChangedKey]| {

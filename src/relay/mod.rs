@@ -1,5 +1,5 @@
-//! The way of a message, in services: in by `inbound`, on by `scheduler`, out by `outbound`; and
-//! TLS reports.
+//! The services that a message passes: `inbound` accepts it, `scheduler` queues it, and `outbound`
+//! delivers it. `tlsrpt` reports on the TLS of the sessions.
 
 pub mod inbound;
 pub mod outbound;

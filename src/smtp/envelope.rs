@@ -172,8 +172,8 @@ pub struct Recipient {
     /// The state of the delivery.
     #[serde(default, skip_serializing_if = "RecipientState::is_fresh")]
     pub state: RecipientState,
-    /// The report to the sender about this recipient that is not stored yet. The state tells its
-    /// kind.
+    /// The report to the sender about this recipient that is not stored yet. Its kind follows from
+    /// `state`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owed: Option<Box<AttemptFailure>>,
 }

@@ -91,7 +91,7 @@ enum InputMode {
     Skip,
     /// Content that is stored or dropped.
     Incoming(Box<Incoming>),
-    /// Nothing that this machine reads: the bytes belong to TLS, or the session is closed.
+    /// Bytes that this machine does not read: they belong to TLS, or the session is closed.
     Closed,
 }
 

@@ -1,5 +1,5 @@
-//! The reserve file: disk space that is given up when the disk is full, so that what must still be
-//! written can be.
+//! The reserve file: disk space that is freed when the disk is full, for data that must be written
+//! even then.
 
 use std::fs::{self, OpenOptions};
 use std::io;
@@ -39,7 +39,8 @@ impl ReserveFile {
     pub(super) fn create(&self, size: u64) -> io::Result<()> {
         match fs::metadata(&self.path) {
             Ok(present) if present.len() >= size.max(1) => return Ok(()),
-            // Of a smaller disk, or of a crash between its creation and its allocation.
+            // The file is from a time when the disk had less free space, or a crash came between
+            // its creation and its allocation.
             Ok(_) => fs::remove_file(&self.path)?,
             Err(_) => {}
         }

@@ -134,7 +134,7 @@ impl Metrics {
 
     fn register_outbound(&mut self) {
         let registry = &mut self.registry;
-        let help = "GaugeGuard connections to next hops, including idle ones";
+        let help = "Open connections to next hops, including idle ones";
         registry.register(
             "outbound_open_connections",
             help,

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::status::ExceptionStatus;
 use super::{DestinationBackoff, FailureReason, ForgottenDomain, PartBackoff, RememberedHost};
 
-/// The daemon's knowledge of mail to one domain. The daemon asks nobody for it.
+/// The daemon's knowledge of mail to one domain. No lookup is made for it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct DomainStatus {
     /// The domain, in A-labels.

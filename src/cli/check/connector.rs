@@ -73,7 +73,7 @@ pub(super) fn text(config: &Config, shown: &EffectiveConnector, now: Timestamp) 
     text
 }
 
-/// Adds the settings, one a line, each after the place that it comes from. Those that are not set
+/// Adds the settings, one on each line, after the place that it comes from. Those that are not set
 /// share a line.
 fn settings(text: &mut String, settings: &[EffectiveSetting]) {
     let mut unset = Vec::new();

@@ -52,8 +52,8 @@ const COLUMNS_IN: [&str; 9] = [
     "dane",
 ];
 
-/// Counts the selected records and prints the result. Returns whether there are any, all of them
-/// readable, in a chain that is whole.
+/// Counts the selected records and prints the result. Returns true if records were found, every
+/// line is a valid record, and the chain is whole.
 pub(super) fn run(query: &EvidenceQuery<'_>, form: OutputForm) -> Result<bool, QueryError> {
     let mut summary = Summary::default();
     let result = query.read(|_, link, record| match record {

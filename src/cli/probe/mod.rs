@@ -2,7 +2,8 @@
 //! would. No mail is sent.
 //!
 //! Exit status: 0 if mail would be delivered today; 1 if not; 2 for unusable arguments or an
-//! unusable configuration. The command works without a running daemon and writes no file of it.
+//! unusable configuration. The command works without a running daemon, and writes none of the
+//! daemon's files.
 
 mod all;
 mod context;

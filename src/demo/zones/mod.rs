@@ -34,9 +34,9 @@ impl std::fmt::Debug for Zones {
 }
 
 impl Zones {
-    /// Builds and signs zones from their origins and records. Records stand one a line with
-    /// complete names, for example `example.test MX 10 mx.example.test`; A, AAAA, MX, CNAME, TXT,
-    /// TLSA and DS are supported.
+    /// Builds and signs zones from their origins and records. There is one record on each line,
+    /// with complete names, for example `example.test MX 10 mx.example.test`; A, AAAA, MX, CNAME,
+    /// TXT, TLSA and DS are supported.
     ///
     /// # Errors
     /// [`ZoneError`].

@@ -1,4 +1,4 @@
-//! The parser of records, one a line.
+//! The parser of records in text form.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 

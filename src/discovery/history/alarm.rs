@@ -1,10 +1,10 @@
 //! The alarm about an interception of our connections. It is raised if many unrelated domains
 //! change in the same way within an hour.
 //!
-//! Two changes count: domains that took TLS no longer do, and certificates have an issuer that
-//! nobody had before. A change of a single domain is the matter of the memory. No I/O and no clock:
-//! callers pass sessions with their time and receive events. The sessions of the last hour are
-//! kept, in limited number.
+//! Two changes count: domains that took TLS no longer do, and certificates have an issuer that no
+//! domain had before. Changes of single domains belong to [`super::memory`]. This module does no
+//! I/O and reads no clock: callers pass sessions with their time and receive events. The sessions
+//! of the last hour are kept, in limited number.
 
 #[cfg(test)]
 mod tests;

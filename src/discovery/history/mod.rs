@@ -2,8 +2,8 @@
 //! comparison of new sessions with it.
 //!
 //! Opportunistic TLS accepts a session in the clear, so an attacker on the network can remove TLS
-//! unnoticed (RFC 7435 §1.2). A relay that remembers notices. The connector's `downgrade` decides
-//! what follows: `allow`, `warn` or `refuse`.
+//! unnoticed (RFC 7435 §1.2). A relay that remembers earlier sessions notices this. The connector's
+//! `downgrade` decides what follows: `allow`, `warn` or `refuse`.
 //!
 //! - [`level`] orders the TLS levels. `memory` keeps and compares them. `alarm` detects downgrades
 //!   of many domains at once, and counts related domains (`registrable`) as one. These do no I/O.

@@ -349,7 +349,7 @@ impl Drop for RunningFetch {
 }
 
 impl MtaStsInner {
-    /// The lock cannot be left with a partial change: no code panics while holding it.
+    /// Locks the cache. A poisoned lock is ignored: no code panics in the middle of a change.
     fn cache(&self) -> MutexGuard<'_, PolicyCache> {
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -8,7 +8,7 @@ use crate::config::{Config, ListenAddress};
 #[derive(Debug)]
 pub(super) struct OwnAddresses {
     listeners: Vec<SocketAddr>,
-    /// True if the system binds only addresses of this machine, so that an attempt to bind tells
+    /// True if the system binds only addresses of this machine, so that an attempt to bind shows
     /// which addresses are ours.
     bind_proves_local: bool,
 }

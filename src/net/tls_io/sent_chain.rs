@@ -14,7 +14,7 @@ const SHOWN_MAX: usize = 10;
 pub enum SentCertificate {
     /// A readable certificate.
     Readable(Box<CertificateSummary>),
-    /// Something that is not a certificate.
+    /// Octets that are not a certificate.
     Malformed,
 }
 

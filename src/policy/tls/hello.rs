@@ -1,11 +1,10 @@
-//! The choice of `ClientHello`s for a server: a first one, and a second for servers that break on
-//! the first.
+//! The parts of a `ClientHello` that some servers do not accept. `hellos` chooses a first one for a
+//! server, and a second one if the server breaks on the first.
 //!
 //! X25519MLKEM768 makes a `ClientHello` larger than one TCP segment, and some servers and
 //! middleboxes reset or drop what does not arrive in one piece. Other servers reject a server name
 //! (SNI) that they do not know, or have a key on a curve that the first `ClientHello` does not
-//! list. Such a server speaks TLS when offered a different `ClientHello`. The choice is a pure
-//! function; the policy limits what is offered.
+//! list. Such a server speaks TLS when offered a different `ClientHello`.
 
 use std::fmt;
 

@@ -1,4 +1,5 @@
-//! The `ClientHello`s of one session: which is sent first, and which follows a failure.
+//! The `ClientHello`s of one session: which is sent first, and which follows a failure. The choice
+//! is a pure function; the policy limits what is offered.
 
 use super::hello::{Groups, Hello, Strength};
 use super::{Handshake, TlsPolicy};

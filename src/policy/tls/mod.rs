@@ -1,9 +1,9 @@
 //! The TLS judge: decides whether a session satisfies the demands of a policy.
 //!
 //! The decisions are pure functions of facts. [`crate::net::tls_io`] gathers the facts and
-//! [`crate::policy::connector`] makes the policies. Both directions, every command and every report
-//! use [`judge()`]; there is no second one. Only this module can make a [`Clearance`] or a
-//! [`Fallback`].
+//! [`crate::policy::layers`] (outbound) and [`crate::policy::connector`] (inbound) make the
+//! policies. Both directions, every command and every report use [`judge()`]; there is no second
+//! one. Only this module can make a [`Clearance`] or a [`Fallback`].
 //!
 //! Names are matched by RFC 9525 §6: only DNS names in the subjectAltName count, never the common
 //! name.

@@ -1,4 +1,4 @@
-//! An attempt: one message to one destination; and its result.
+//! An attempt to deliver one message to its recipients at one domain, and its result.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::relay::running_config::Snapshot;
 use crate::smtp::address::Host;
 use crate::storage::spool::Entry;
 
-/// The task of one attempt: one message and one destination.
+/// The task of one attempt: one message, and its recipients at one domain.
 #[derive(Debug, Clone)]
 pub struct Attempt {
     /// The message.

@@ -1,9 +1,9 @@
-//! Delivers messages: one attempt takes one message to one destination, with hops, TLS and the
-//! transaction.
+//! Delivers messages: one attempt takes one message to its recipients at one domain, with hops, TLS
+//! and the transaction.
 //!
 //! The scheduler decides what happens to the recipients afterwards (retry, report, removal) and how
 //! many attempts run at the same time. The hops are tried in the order of RFC 5321 §5.1.
-//! [`crate::policy::connector`] joins the demands on each hop, [`crate::policy::tls`] judges the
+//! [`crate::policy::layers`] joins the demands on each hop, [`crate::policy::tls`] judges the
 //! session, and [`crate::policy::failure`] judges a failure.
 //!
 //! A connection passes through these modules: `wire` opens it, `session` and `dial` lead it to the

@@ -1,6 +1,6 @@
 //! The TLS requirement of a message, applied to one hop (RFC 8689).
 //!
-//! [`crate::policy::connector`] joins the demands on the hop, and [`crate::policy::tls`] judges
+//! [`crate::policy::layers`] joins the demands on the hop, and [`crate::policy::tls`] judges
 //! them. This module chooses which of the hop's policies applies, and names the failure.
 
 use crate::policy::failure::{Cause, Failure, RequireTlsUnmet};

@@ -35,8 +35,8 @@ pub(super) struct Context {
     pub(super) ending: CancellationToken,
 }
 
-/// A message from a delivery task to the scheduler. The number of jobs bounds the number of events
-/// in the channel.
+/// An event that a task sends to the scheduler's loop. The number of jobs bounds the number of
+/// events in the channel.
 pub(super) enum Event {
     /// An attempt has ended, and its connection slot is free.
     Finished(AttemptToken, Health),

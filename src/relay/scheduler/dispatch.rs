@@ -12,7 +12,8 @@ use super::queues::Job;
 use super::state::SchedulerState;
 
 impl SchedulerState {
-    /// Starts the jobs that are due, and ends slow attempts that must make room.
+    /// Starts the jobs that are due, and ends slow attempts that must give way to other
+    /// destinations.
     pub(super) fn dispatch(&mut self) {
         let (now, settings) = (Instant::now(), self.context.running.load());
         while self.may_begin() {

@@ -53,7 +53,7 @@ pub fn of_dane_fault(fault: &DaneFault) -> ResultType {
 pub fn of_no_tls(reason: &NoTls) -> ResultType {
     match reason {
         // A host that offers STARTTLS and then rejects it does not support it, as far as a client
-        // can tell.
+        // can see.
         NoTls::NotOffered | NoTls::Rejected(_) => ResultType::StartTlsNotSupported,
         NoTls::NotWanted | NoTls::NotUsed | NoTls::SpokeBeforeHandshake | NoTls::Broken(_) => {
             ResultType::ValidationFailure

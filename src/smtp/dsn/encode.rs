@@ -118,7 +118,7 @@ pub(super) fn from_xtext(text: &str) -> String {
         .collect()
 }
 
-/// Returns a text of somebody else without control characters, at most `most` characters long.
+/// Returns a text of a peer or sender without control characters, at most `most` characters long.
 pub(super) fn quote(text: &str, most: usize) -> String {
     text.chars()
         .take(most)

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// The session in which a message was received, as JSON. [`crate::storage::evidence`] writes it
+/// The session in which a message was received, as JSON. [`crate::storage::evidence`] makes it
 /// before the final 250, and reads it when it records the message. Until then it is stored with the
 /// message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -3,7 +3,7 @@
 //! A message comes in as a [`Draft`]. [`Spool::commit`] makes it durable and returns a [`Receipt`],
 //! which only the spool can make and without which no final 250 is written. That keeps the promise
 //! of RFC 5321 §6.1: a server that has answered 250 is responsible for the message. The scheduler
-//! decides what happens to a message afterwards. Nobody interprets its content.
+//! decides what happens to a message afterwards. The spool does not interpret the content.
 
 mod body;
 mod draft;

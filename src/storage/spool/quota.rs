@@ -1,5 +1,5 @@
 //! Disk quotas. A disk can be full for our user alone. SQLite reports a write that exceeds a quota
-//! like a failing disk, so a test file is written to tell the two apart.
+//! like a failing disk, so a test file is written to distinguish the two.
 
 use std::fs::File;
 use std::io::{self, Write as _};

@@ -70,8 +70,8 @@ impl fmt::Display for EndReason {
     }
 }
 
-/// The wait for more of refused content that seems to be complete: its client may have ended it
-/// with bare LFs.
+/// The time for which more of a rejected message is awaited once it seems to be complete: the
+/// client may have ended it with bare LFs, and now awaits the reply.
 pub(super) const SEEMS_ENDED: Duration = Duration::from_secs(3);
 
 /// The state of one session.

@@ -1,10 +1,9 @@
 //! The queues of the destinations: the order of due messages, concurrency and backoff.
 //!
 //! An item that is not due waits in one list by time, and a due one in the queue of its
-//! destination. The queues are served round robin. No step goes past the front of a list, except for
-//! operators' orders and a reload.
-//! Time comes in as an argument and jobs come out: no clock, no I/O, no tasks, so tests need not
-//! wait.
+//! destination. The queues are served round robin. No step goes past the front of a list, except
+//! for operators' orders and a reload. Time comes in as an argument and jobs come out: no clock, no
+//! I/O, no tasks, so tests need not wait.
 
 mod attempts;
 mod ids;

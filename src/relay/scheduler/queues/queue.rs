@@ -35,7 +35,7 @@ pub(in crate::relay::scheduler) enum Health {
     SessionBroken(AttemptFailure),
     /// This part of its mail is refused; nothing is known of the rest.
     Refused(Part, AttemptFailure),
-    /// Nothing was learnt.
+    /// The attempt shows nothing about the destination.
     Unknown,
 }
 

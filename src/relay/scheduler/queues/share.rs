@@ -44,7 +44,8 @@ impl Share {
     }
 
     /// Returns the size of the share, of `attempts` in all: two fifths for `Named`, the rest for
-    /// `ByMx`. Half of a share are places, the other half is for slow attempts besides.
+    /// `ByMx`. One half of a share is places; the other half is for slow attempts, which hold no
+    /// place.
     pub(super) fn size(self, attempts: u32) -> ShareSize {
         let named = attempts / 5 * 2;
         let all = match self {

@@ -31,7 +31,7 @@ pub(in crate::relay::scheduler) struct RecipientChange {
     /// The earlier failures.
     pub(in crate::relay::scheduler) history: FailureHistory,
     pub(in crate::relay::scheduler) last: AttemptFailure,
-    /// A host rejected the message for its content, and may accept it in another form.
+    /// True if a host rejected the message for its content, and may accept it in another form.
     pub(in crate::relay::scheduler) is_of_content: bool,
 }
 

@@ -9,11 +9,11 @@
 //! leaps.json    clock jumps, if there were any
 //! aside/        quarantined entries: <id>.json (envelope), <id>.eml (content), <id>.txt (the damage)
 //!               and damaged databases: <name>-<seconds>.db, with -wal
-//! policies.db   cache of DANE and MTA-STS policies (module `discovery`), with -wal and -shm
-//! tlsrpt.db     TLS reports (module `tlsrpt`), with -wal and -shm
+//! policies.db   cache of MTA-STS policies (module `discovery`), with -wal and -shm
+//! tlsrpt.db     counts for TLS reports (module `relay::tlsrpt`), with -wal and -shm
 //! history.db    downgrade memory (module `discovery`), with -wal and -shm
-//! dnssec.json   the record that DNSSEC validation has worked (module `dns`)
-//! monitor.json  what is watched (module `monitor`)
+//! dnssec.json   the record that DNSSEC validation has worked (module `net::dns`)
+//! monitor.json  TLS coverage and certificates of partners (module `telemetry`)
 //! ```
 //!
 //! Any other file is foreign: it is logged and left alone.
@@ -60,7 +60,7 @@ const KNOWN_NAMES: [&str; 25] = [
     // The record that DNSSEC validation has worked.
     "dnssec.json",
     "dnssec.json.new",
-    // The state of the certificate watch.
+    // The TLS coverage and the state of the certificate watch.
     "monitor.json",
     "monitor.json.new",
 ];

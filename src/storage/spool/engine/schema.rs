@@ -14,9 +14,10 @@ use super::super::quota;
 use super::paths::SpoolPaths;
 use crate::storage::sqlite::{self, Database, Durability, OpenError, Schema};
 
-/// A database with more free space than this, in octets, is compacted when it is opened …
+/// The free space in a database, in octets, above which it is compacted when it is opened, if it
+/// holds no more data than [`COPIED`].
 const SLACK: i64 = 256 << 20;
-/// … if it holds no more data than this, in octets, so that compacting takes seconds at most.
+/// The most data in octets that compacting may copy, so that it takes seconds at most.
 const COPIED: i64 = 64 << 20;
 
 /// The form of `queue.db`.
@@ -104,7 +105,8 @@ fn empty_log(connection: &Connection, paths: &SpoolPaths) -> Result<(), SpoolErr
     }
 }
 
-/// Returns the disk space of a queue that was once long, if that takes little time.
+/// Gives the disk space of a queue that was once long back to the system, if that takes little
+/// time.
 fn shrink(connection: &Connection, paths: &SpoolPaths) {
     let number = |pragma: &str| {
         connection.query_row(&format!("PRAGMA {pragma}"), [], |row| row.get::<_, i64>(0))
