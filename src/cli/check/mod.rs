@@ -58,7 +58,7 @@ pub(super) struct CheckArguments {
     #[arg(long, value_name = "FILE", num_args = 0..=1)]
     #[allow(
         clippy::option_option,
-        reason = "given or not, and if given with a file or not: what clap makes of it"
+        reason = "clap's type for an option that may be given without a value"
     )]
     against: Option<Option<PathBuf>>,
     /// The running daemon's admin socket, if the file names another
