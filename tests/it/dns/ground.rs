@@ -1,4 +1,4 @@
-//! Who validates, from what, and what happens where nobody can.
+//! The three ways of validation, the trust anchors, and the cases in which nobody can validate.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! What is secure, what is insecure, and what is neither.
+//! Answers that are secure, insecure, or neither of the two.
 
 use gatepost::net::dns::{AnswerRecords, DnsAnswer, Exchange, LookupError, TlsaRecord};
 

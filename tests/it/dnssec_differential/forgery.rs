@@ -1,4 +1,4 @@
-//! What the attacker makes himself and signs with the key of his own zone.
+//! Records that the attacker makes himself and signs with the key of his own zone.
 
 use super::attacker::{Attacker, UNKNOWN, base32, hashed};
 use super::dice::Dice;

@@ -1,4 +1,4 @@
-//! What two resolvers make of the same answers, and which of them is laxer.
+//! The verdicts of two resolvers on the same answers, and the comparison: which of them is laxer.
 
 use std::collections::BTreeSet;
 use std::fmt;

@@ -1,4 +1,4 @@
-//! What is made of the folder: rotation, `keep`, and what a crash leaves.
+//! The evidence folder: rotation, `keep`, and the state that a crash leaves.
 
 use std::fs;
 use std::io::Write as _;

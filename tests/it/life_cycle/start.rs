@@ -1,4 +1,5 @@
-//! Why a start is refused, and what is said of it.
+//! The reasons for which a start is refused, the error texts that name them, and a start that goes
+//! on without the TLS results.
 
 use std::net::TcpListener;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! What becomes of recipients: answers, splits, lost connections, peers that cannot take a message.
+//! The results of recipients: answers, splits, lost connections, peers that cannot take a message.
 
 use bytes::Bytes;
 use gatepost::policy::failure::RecipientOutcome;

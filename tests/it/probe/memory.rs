@@ -1,5 +1,5 @@
-//! What the daemon remembers of a domain counts, where it runs; and nothing of a probe is
-//! remembered.
+//! A probe uses what the daemon remembers of a domain while the daemon runs; and nothing of a probe
+//! is remembered.
 
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};

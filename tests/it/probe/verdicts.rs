@@ -1,4 +1,4 @@
-//! What is judged, what is said to the peer, and how it ends.
+//! The verdicts of a probe, the commands that it sends to the peer, and its exit code.
 
 use rcgen::date_time_ymd;
 

@@ -1,5 +1,5 @@
-//! What domains publish on the web: HTTPS hosts on loopback with certificates of every kind, found
-//! through a real name server.
+//! Policies that domains publish on the web: HTTPS hosts on loopback with certificates of every
+//! kind, found through a real name server.
 
 pub(crate) mod host;
 

@@ -1,4 +1,4 @@
-//! What strangers do to the log, and to the places of the status page and the admin socket.
+//! Strangers fill neither the log nor the places of the status page and the admin socket.
 
 use std::io::Write as _;
 use std::net::TcpStream;

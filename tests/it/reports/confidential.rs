@@ -1,4 +1,4 @@
-//! What was held to TLS does not come back in the clear.
+//! Content that had to be sent over TLS does not come back in the clear.
 
 use crate::support::in_process::{World, connector, peer};
 

@@ -1,4 +1,4 @@
-//! What a sender hears of a message that is late.
+//! The reports that a sender gets about a message that is late.
 
 use crate::support::in_process::{SENDER, World, connector, peer, queue, until};
 use crate::support::peer::Nobody;

@@ -1,4 +1,4 @@
-//! What was refused for good, and what took too long.
+//! The reports about recipients that were refused for good, and about those whose time ran out.
 
 use crate::support::in_process::{World, connector, peer, queue, until};
 use crate::support::peer::Nobody;

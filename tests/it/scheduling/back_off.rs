@@ -1,4 +1,4 @@
-//! What is down is tried as one destination, not message by message; and work that dies is done
+//! A failing destination is tried as one, not message by message; and a job that panics is run
 //! again.
 
 use std::net::Ipv4Addr;

@@ -1,4 +1,4 @@
-//! How long an attempt may take, and that it ends for others where all are in use.
+//! The time limit of an attempt, and the earlier end of slow attempts while every place is in use.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! Who is tried when, and who must not wait for whom: a real daemon, real sockets, and sinks that
-//! count.
+//! The scheduler's order of attempts, and the messages that must not wait for one another: a real
+//! daemon, real sockets, and sinks that count.
 
 mod back_off;
 mod clock;

@@ -1,5 +1,5 @@
-//! What an operator's order leaves behind where it is cut short: the spool fails between two
-//! domains, the evidence is given up at the end, or the work panics.
+//! The state that an operator's order leaves if it is cut short: the spool fails between two
+//! domains, the evidence cannot be written, or the job panics.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! What the hosts have seen: it is compared with what the daemon says of itself.
+//! A record of everything that the hosts have seen. It is compared with the daemon's own account.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;

@@ -1,4 +1,4 @@
-//! What a host does on one connection, as the seed has it.
+//! The behaviour of a host on one connection, chosen by the seed.
 
 use std::time::Duration;
 

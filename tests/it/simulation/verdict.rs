@@ -1,5 +1,5 @@
-//! What must be true of a world that was played. Clients and hosts are believed; what the daemon
-//! says of itself is held against them.
+//! Everything that must be true of a world that was played. Clients and hosts are believed; the
+//! daemon's own account is compared with theirs.
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};

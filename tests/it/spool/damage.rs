@@ -1,4 +1,5 @@
-//! What a crash, a disk or a hand has spoiled is set aside, and everything else goes out.
+//! Rows and files that a crash, a disk or a person has damaged are set aside, and everything else
+//! is delivered.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! What is kept, and how much of it at most.
+//! The counts of TLS reports: the stored values, and the limits on their number.
 
 use gatepost::relay::tlsrpt::{
     AppliedPolicy, Bounds, Observation, ReportedPolicy, Reporter, ResultType, SessionFailure,
