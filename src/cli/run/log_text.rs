@@ -37,6 +37,11 @@ struct LineWriter<'writer> {
 
 impl LineWriter<'_> {
     fn add(&mut self, field: &Field, value: &str) {
+        // Lines of libraries that use the `log` crate have such fields, with the place in the
+        // library's source.
+        if field.name().starts_with("log.") {
+            return;
+        }
         if self.result.is_ok() {
             self.result = self.write(field.name(), value);
         }
@@ -257,5 +262,20 @@ mod tests {
             split(&written[1]),
             ("set tls = \"forced\"".to_owned(), Vec::new())
         );
+    }
+
+    /// A line of a library has no field about its source, also if it is the first one.
+    #[test]
+    fn the_place_in_a_library_is_left_out() {
+        let written = lines(|| {
+            tracing::info!(
+                log.target = "rustls",
+                log.line = 7_u64,
+                n = 1,
+                "alert received"
+            );
+            tracing::info!(n = 1, log.file = %"hs.rs", log.module_path = "rustls::hs");
+        });
+        assert_eq!(written, ["alert received n=1", "n=1"]);
     }
 }
