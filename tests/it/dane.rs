@@ -122,7 +122,7 @@ impl World {
         }
     }
 
-    /// What is found for the first hop of a recipient domain.
+    /// Returns the result of DANE for the first hop of a recipient domain.
     async fn find(
         &self,
         recipient: &str,

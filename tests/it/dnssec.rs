@@ -63,7 +63,7 @@ fn resolver(config: &Config) -> Dns {
     Dns::new(&config.dns).expect("a resolver")
 }
 
-/// What is wrong with answers, all of it.
+/// Everything that is wrong with the answers.
 #[derive(Default)]
 struct Wrong(Vec<String>);
 
@@ -89,7 +89,7 @@ impl Drop for Wrong {
     }
 }
 
-/// How many addresses, how secure, and under which name.
+/// Returns the number of addresses, their security, and the name that they belong to.
 async fn addresses(dns: &Dns, name: &str) -> Result<(usize, Security, String), LookupError> {
     let answer = dns.addresses(&domain(name)).await?;
     Ok((answer.records().len(), answer.security, answer.name))

@@ -104,7 +104,7 @@ impl Settings {
 struct Played {
     server: Server,
     full: bool,
-    /// What the server has said, and no line of the dialogue has asked for yet.
+    /// The server's replies that no line of the dialogue has asked for yet.
     said: Vec<String>,
     everything: String,
     content: Vec<u8>,

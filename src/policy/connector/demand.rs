@@ -10,7 +10,7 @@ use crate::smtp::address::Host;
 /// The connector's own demand for one hop of a recipient domain, without DANE.
 ///
 /// `smart_host` is the hop if it comes from the connector's route, `None` if it comes from MX.
-/// Where the connector has no `names`, `verify = "name"` expects the name of the smart host, or
+/// If the connector has no `names`, `verify = "name"` expects the name of the smart host, or
 /// else the recipient domain or one label below it.
 pub(crate) fn outbound_demand(
     connector: &Connector,

@@ -294,7 +294,7 @@ async fn a_wildcard_stands_for_no_name_that_exists() {
     bogus(validating(&server).addresses(&domain(name)).await);
 }
 
-/// What belongs to one class, owner or type counts for no other: changed records do not validate.
+/// A record of one class, owner or type counts for no other: changed records do not validate.
 #[tokio::test]
 async fn a_record_that_was_changed_is_not_validated() {
     let changes: [fn(&mut Record); 2] = [

@@ -13,7 +13,7 @@ use super::wire::{Name, Record, kind, labels, name};
 
 /// ECDSA P-256 with SHA-256.
 const ALGORITHM: u8 = 13;
-/// What nobody has heard of.
+/// A number of an algorithm or of a digest that nobody knows.
 pub(crate) const UNKNOWN: u8 = 200;
 
 /// The attacker's zone and its only key.

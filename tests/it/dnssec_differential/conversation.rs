@@ -48,11 +48,11 @@ struct Inner {
 struct Truth {
     verdicts: Vec<Verdict>,
     first: Option<bool>,
-    /// Whether the zone of the name is provably unsigned: an alias there may lead anywhere.
+    /// True if the zone of the name is provably unsigned: an alias there may lead anywhere.
     is_unsigned: bool,
 }
 
-/// How a conversation ended.
+/// The end of a conversation.
 struct Outcome {
     conversation: Conversation,
     ours: Ours,
@@ -61,7 +61,7 @@ struct Outcome {
     laxities: Vec<String>,
     /// Unbound refuses, over another record, what is exactly as in the genuine zones.
     is_tolerant: bool,
-    /// What was answered, and why; with all records where somebody wants to know.
+    /// Each answer and the reason for it; with all records if they are asked for.
     log: Vec<String>,
 }
 
@@ -260,7 +260,7 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// How many conversations ended.
+/// The conversations that have ended.
 pub(crate) struct Report(Vec<Outcome>);
 
 impl fmt::Display for Report {

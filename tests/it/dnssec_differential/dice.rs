@@ -37,7 +37,7 @@ impl Dice {
         usize::try_from(self.next() % bound).unwrap_or(0)
     }
 
-    /// Whether something that happens in so many of a hundred cases does.
+    /// Returns true in so many of a hundred cases, at random.
     pub(crate) fn happens(&mut self, percent: usize) -> bool {
         self.below(100) < percent
     }

@@ -4,7 +4,7 @@ use super::stage::Stage;
 use super::wire::{Message, Record, code, flag, is_in, kind, lower, name, parent};
 use super::world::sets;
 
-/// How often, its name, and the change.
+/// The weight of a change in the random choice, its name, and the change itself.
 type Mutation = (usize, &'static str, fn(&mut Stage<'_>));
 
 /// Everything that can happen to an answer.

@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::wire::{Name, kind, name};
 
-/// What Gatepost looks up.
+/// A kind of lookup that Gatepost makes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Kind {
     Mx,

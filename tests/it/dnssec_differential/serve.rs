@@ -27,7 +27,7 @@ const OTHER: usize = 25;
 const ATTACKED: usize = 25;
 const BESIDES: usize = 10;
 
-/// What happens to the answers.
+/// The treatment of the answers.
 #[derive(Debug, Clone)]
 pub(crate) enum Script {
     /// Nothing. With aliases followed, or not.
@@ -42,16 +42,16 @@ pub(crate) enum Script {
     },
 }
 
-/// What was done to an answer, and what it became.
+/// The changes that were made to an answer, and the answer after them.
 pub(crate) type Part = (Vec<String>, Message);
 
 /// The answers of one conversation.
 pub(crate) struct Plan {
     pub(crate) world: Arc<World>,
     pub(crate) script: Script,
-    /// What was asked in the first place.
+    /// The questions of the conversation itself.
     pub(crate) asked: Vec<(Name, u16)>,
-    /// What became of each answer.
+    /// The answers as they were given.
     pub(crate) log: Mutex<BTreeMap<(Name, u16), Part>>,
 }
 

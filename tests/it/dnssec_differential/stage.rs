@@ -100,14 +100,14 @@ impl<'a> Stage<'a> {
     }
 }
 
-/// Whether a zone is the attacker's.
+/// Returns true if a zone is the attacker's.
 fn is_evil(zone: &[u8]) -> bool {
     labels(zone)
         .first()
         .is_some_and(|label| label.starts_with(b"evil"))
 }
 
-/// Whether an NSEC or NSEC3 record matches or covers a name.
+/// Returns true if an NSEC or NSEC3 record matches or covers a name.
 fn touches(zone: &[u8], set: &Set, name: &[u8]) -> bool {
     let data = &set.records[0].data;
     match set.kind() {

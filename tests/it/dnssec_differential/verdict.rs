@@ -14,7 +14,7 @@ pub(crate) enum Found {
     NoDomain,
 }
 
-/// What was found, and the name at the end of the aliases.
+/// The data that was found, and the name at the end of the aliases.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Finding {
     pub(crate) found: Found,
@@ -64,9 +64,9 @@ impl Verdict {
 #[derive(Debug, Clone)]
 pub(crate) struct Ours {
     pub(crate) verdict: Verdict,
-    /// Whether the name that was asked for is secure by itself.
+    /// `Some(true)` if the name that was asked for is secure by itself.
     pub(crate) first: Option<bool>,
-    /// How long it is believed.
+    /// The time for which the verdict may be used.
     pub(crate) holds: Duration,
 }
 
@@ -135,8 +135,8 @@ pub(crate) fn laxity(ours: &Verdict, theirs: &Verdict) -> Option<&'static str> {
     }
 }
 
-/// Whether our verdict is what is true of the zones: secure with their own data, or insecure where
-/// they are. Nobody is deceived by that, whatever else was added to the answers or lost.
+/// Returns true if our verdict agrees with the zones: secure with their own data, or insecure where
+/// they are. Such a verdict deceives nobody, whatever else was added to the answers or lost.
 pub(crate) fn is_true(ours: &Verdict, truth: &Verdict) -> bool {
     match (ours, truth) {
         (Verdict::Secure(ours), Verdict::Secure(truth)) => ours == truth,

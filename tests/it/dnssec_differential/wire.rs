@@ -337,7 +337,7 @@ pub(crate) fn labels(name: &[u8]) -> Vec<&[u8]> {
     labels
 }
 
-/// Whether octets are a name: data that was changed need not be.
+/// Returns true if octets are a name: data that was changed need not be one.
 pub(crate) fn is_name(octets: &[u8]) -> bool {
     labels(octets)
         .iter()
@@ -381,7 +381,7 @@ pub(crate) fn child(label: &str, name: &[u8]) -> Name {
     child
 }
 
-/// Whether `name` is `zone` or below it.
+/// Returns true if `name` is `zone` or below it.
 pub(crate) fn is_in(name: &[u8], zone: &[u8]) -> bool {
     let (name, zone) = (labels(name), labels(zone));
     name.ends_with(&zone)

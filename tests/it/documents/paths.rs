@@ -41,7 +41,7 @@ fn each_path_exists() {
     assert!(gone.is_empty(), "{}", gone.join("\n"));
 }
 
-/// What is named and not there is found, in text, in commands and in links; patterns are none.
+/// A path that is named and not there is found, in text, in commands and in links; not a pattern.
 #[test]
 fn a_path_that_is_gone_is_found() {
     let text = "See `src/gone.rs`, run\n    $ .ci/gone --all\nor read [that](docs/gone.md#how); `src/*.rs` and src/there.rs.";

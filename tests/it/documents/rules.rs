@@ -412,7 +412,7 @@ fn each_rule_has_its_code_and_its_test() {
     assert!(faults.is_empty(), "docs/rules.md:\n{}", faults.join("\n"));
 }
 
-/// What breaks the document is found.
+/// A change that breaks the document is found.
 #[test]
 fn a_rule_that_is_not_true_is_found() {
     let code = "/// Greets.\n// Rule: RFC 5321 §4.2; policy table (no STARTTLS).\npub(in crate::a) fn greet() {\n    x();\n}\n";

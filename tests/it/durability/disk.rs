@@ -55,7 +55,7 @@ pub(crate) struct Event<'a> {
     pub(crate) call: &'a Call,
 }
 
-/// What happens to the files below a folder, and on sockets, in its order.
+/// Returns the changes to the files below a folder, and the talk on sockets, in order.
 pub(crate) fn events<'a>(calls: &'a [Call], folder: &Path) -> Vec<Event<'a>> {
     let below = hex(folder);
     let ours = |call: &&Call| call.args.contains(&below) || call.name == "sendto";
@@ -181,7 +181,7 @@ impl Disk {
         }
     }
 
-    /// What the system has, synced or not.
+    /// Returns the files as the running system has them, synced or not.
     pub(crate) fn now(&self) -> Image {
         let name = |(name, file): (&PathBuf, &usize)| (name.clone(), self.files[*file].written());
         self.names
@@ -191,7 +191,7 @@ impl Disk {
             .collect()
     }
 
-    /// What is found after the power came back. With dice, some of what was never synced is there
+    /// Returns the files after a power failure. With dice, some data that was never synced is there
     /// too.
     pub(crate) fn image(&self, mut dice: Option<Dice>) -> Image {
         let mut coin = |sides| dice.as_mut().is_some_and(|dice| dice.below(sides) == 0);

@@ -105,7 +105,7 @@ fn proof(calls: &[Call], home: &Home, (id, to): (&str, &str), forgot: &Call) -> 
     )
 }
 
-/// Whether a write has the record of this delivery in it.
+/// Returns true if a write has the record of this delivery in it.
 fn tells(call: &Call, id: &str, to: &str) -> bool {
     let data = call.data();
     let records = data
@@ -281,7 +281,7 @@ fn what_could_not_be_synced_at_the_end_is_not_left_for_the_next_start() {
     );
 }
 
-/// Whether somebody on this machine is connected to a port of it.
+/// Returns true if somebody on this machine is connected to this port.
 fn is_called(port: u16) -> bool {
     let sockets = fs::read_to_string("/proc/net/tcp").expect("Linux tells its sockets");
     sockets.lines().any(|line| {
@@ -339,8 +339,8 @@ fn kinds() -> Vec<Kind> {
 /// The file that is appended to, and the reserve that is given up for it.
 const EVIDENCE: &str = "evidence";
 
-/// What may happen to the `number`th call, and what may happen while the relay is setting that
-/// right.
+/// The failures of the `number`th call, and further ones while the relay deals with the first
+/// failure.
 fn faults(kind: &Kind, call: &str, number: usize) -> Vec<Vec<String>> {
     let mut faults = faults::faults(kind, call, number);
     let mut both = |first: &str, then: &str| {
@@ -360,7 +360,7 @@ fn faults(kind: &Kind, call: &str, number: usize) -> Vec<Vec<String>> {
     faults
 }
 
-/// Whether from the first record on none could be written.
+/// Returns true if no record could be written, from the first one on.
 fn is_stuck(case: &Case) -> bool {
     let none = |call: &str| {
         case.faults

@@ -31,13 +31,13 @@ use crate::support::{place, within};
 const FUTURE: u64 = 2_840_140_800;
 /// Queue ids count milliseconds since 2020, above 22 bits of counter.
 const FIRST_ID: u64 = ((FUTURE - 1_577_836_800) * 1000 + 1) << 22;
-/// How long a relay that was struck may take to deliver what it still can.
+/// The time that a relay has after a fault to deliver everything that it still can.
 const STRUCK: Duration = Duration::from_secs(2);
 
 /// Seconds that a start may take.
 const STARTS: u64 = 15;
 
-/// What the queue's log is called here.
+/// The name of the queue's log in this module.
 const LOG: &str = "log";
 
 /// Files that are struck together.
@@ -46,12 +46,12 @@ pub(crate) struct Kind {
     pub(crate) name: &'static str,
     /// Below the relay's folder.
     pub(crate) files: Vec<String>,
-    /// What is struck there.
+    /// The calls that fail there.
     pub(crate) calls: String,
     pub(crate) before: Before,
 }
 
-/// What the relay finds when it starts.
+/// The state that the relay finds when it starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Before {
     /// Nothing: the first start of all is struck.
@@ -160,7 +160,7 @@ pub(crate) struct Case {
     pub(crate) faults: Vec<String>,
 }
 
-/// What a run came to.
+/// The result of a run.
 #[derive(Debug)]
 pub(crate) struct Ran {
     pub(crate) struck: bool,
@@ -336,8 +336,8 @@ pub(crate) fn all(
     );
 }
 
-/// What may happen to the `number`th call, in the syntax of strace. With `+` it happens to all
-/// later ones of that thread as well: a disk that dies, or is full for good.
+/// The failures of the `number`th call, in the syntax of strace. With `+` all later calls of
+/// that thread fail as well: a disk that dies, or is full for good.
 pub(crate) fn faults(kind: &Kind, call: &str, number: usize) -> Vec<Vec<String>> {
     let fault = |what: &str, on: &str| format!("{call}:{what}:when={number}{on}");
     let mut faults = vec![
@@ -482,7 +482,7 @@ fn undisturbed(kind: &Kind, used: &Path) -> Result<Vec<Call>, String> {
     Ok(strace::read(&home.folder.join("trace")))
 }
 
-/// How often each call is made by the thread that makes it most often.
+/// The number of times that each call is made by the thread that makes it most often.
 fn most(calls: Vec<Call>) -> BTreeMap<String, usize> {
     let mut threads: HashMap<(u32, String), usize> = HashMap::new();
     for call in calls {
@@ -505,14 +505,14 @@ fn reachable<'a>(recipients: &[&'a str]) -> Vec<&'a str> {
         .collect()
 }
 
-/// What a relay that was struck came to.
+/// The result of a run with a fault.
 #[derive(Debug)]
 pub(crate) struct Struck {
     pub(crate) verdicts: Vec<Verdict>,
     pub(crate) killed: bool,
-    /// Whether it was struck at all.
+    /// True if the fault happened at all.
     pub(crate) noticed: bool,
-    /// What it said.
+    /// The log of the relay.
     pub(crate) log: String,
 }
 

@@ -12,13 +12,13 @@ use gatepost::storage::evidence::{Period, RecordedOutcome, deliveries};
 use crate::support::relay::{End, PATIENCE, Relay, program};
 use crate::support::within;
 
-/// Where a relay lives and whom it delivers to.
+/// The folder of a relay, and the servers that it delivers to.
 #[derive(Debug, Clone)]
 pub(crate) struct Home {
     /// The configuration is written here, and the evidence.
     pub(crate) folder: PathBuf,
     pub(crate) spool: PathBuf,
-    /// Where all mail goes …
+    /// The server for all mail …
     pub(crate) sink: SocketAddr,
     /// … but that for down.example.
     pub(crate) down: SocketAddr,
@@ -136,7 +136,7 @@ format = "text"
     /// `gatepost evidence verify` finds nothing wrong; while the relay runs, too.
     ///
     /// # Errors
-    /// What it said.
+    /// The output of the command.
     pub(crate) fn expect_chain(&self) -> Result<(), String> {
         let mut verify = Command::new(program());
         verify
@@ -153,8 +153,8 @@ format = "text"
         ))
     }
 
-    /// How often each recipient is on record as one to whom was delivered. What a crash has left
-    /// half written is not there.
+    /// The number of records of a delivery to each recipient. A record that a crash has left half
+    /// written does not count.
     ///
     /// # Errors
     /// Lines that are no records.
@@ -175,7 +175,7 @@ format = "text"
     /// more often than something `arrived` for him.
     ///
     /// # Errors
-    /// Who is not, or too often.
+    /// The recipients without a record, or with too many.
     pub(crate) fn expect_recorded<T: AsRef<str>>(
         &self,
         owed: impl IntoIterator<Item = T>,

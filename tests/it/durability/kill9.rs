@@ -29,15 +29,15 @@ const LONGEST_LIFE: u64 = 1200;
 /// Messages of one client, at most: they must be worked off within the time of a test.
 const EACH: usize = 400;
 
-/// What the clients share.
+/// The state that the clients share.
 #[derive(Debug)]
 struct Crowd {
-    /// Where the relay is; `None` while there is none.
+    /// The address of the relay; `None` while there is none.
     relay: Mutex<Option<SocketAddr>>,
     over: AtomicBool,
 }
 
-/// What the clients know of their messages.
+/// Everything that the clients know of their messages.
 #[derive(Debug, Default)]
 struct Known {
     accepted: usize,

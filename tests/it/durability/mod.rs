@@ -62,7 +62,7 @@ fn owed<'a>(messages: &'a [Message], verdicts: &[Verdict]) -> Vec<&'a str> {
         .collect()
 }
 
-/// How long a message may take to its destination; many times what it does take.
+/// The time that a message may need to its destination; many times the usual one.
 const ARRIVES: Duration = Duration::from_secs(20);
 /// Daemons at the same time. They wait for disk and clock more than they work.
 const AT_ONCE: usize = 6;

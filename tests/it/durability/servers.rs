@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use crate::support::sink::Sink;
 
 impl Sink {
-    /// How often something has arrived for each recipient.
+    /// Returns the number of messages that have arrived for each recipient.
     pub(crate) fn times(&self) -> BTreeMap<String, usize> {
         let mut times = BTreeMap::new();
         for arrival in self.arrivals() {

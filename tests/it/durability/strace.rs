@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 /// Everything that changes a file or a folder, or makes a change durable.
 pub(crate) const CHANGES: &str = "write,pwrite64,writev,fsync,fdatasync,ftruncate,fallocate,rename,renameat,renameat2,unlink,unlinkat";
-/// What else a replay must know: who opened what, and what was said on sockets.
+/// The other calls that a replay needs: files that are opened, and the talk on sockets.
 pub(crate) const TALK: &str = "openat,mkdir,read,recvfrom,sendto";
 
 /// The command that starts a program under strace: its trace goes to `file`. Not with
@@ -28,12 +28,12 @@ pub(crate) struct Call {
     pub(crate) thread: u32,
     pub(crate) name: String,
     pub(crate) args: String,
-    /// What it returned; `None` where it never did, or failed.
+    /// The value that it returned; `None` if it never returned, or failed.
     pub(crate) result: Option<u64>,
     /// Lines of the trace: a thread goes on only when strace has written its line.
     pub(crate) began: usize,
     pub(crate) ended: usize,
-    /// When it ended.
+    /// The time at which it ended.
     pub(crate) at: SystemTime,
 }
 

@@ -20,7 +20,7 @@ use crate::support::relay::program;
 use crate::support::sink::Sink;
 use crate::support::{Dice, within};
 
-/// How often the daemon is killed while mail comes in.
+/// The number of kills of the daemon while mail comes in.
 const LIVES: usize = 4;
 
 /// Every record of mail, in the order of the chain.

@@ -293,7 +293,7 @@ async fn a_policy_that_the_daemon_goes_by_counts_though_its_host_is_silent() {
     );
 }
 
-/// What `gatepost probe` says, whatever it comes to.
+/// Returns the output of `gatepost probe`, whatever its exit code.
 fn probe(world: &World, arguments: &[&str]) -> String {
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_gatepost"));
     command

@@ -51,7 +51,7 @@ impl Partners {
         self.connector(name, &format!("pins = {pins:?}"), "pin");
     }
 
-    /// What becomes of MAIL from each of `domains`, by a client with the certificate of `who`.
+    /// The replies to MAIL from each of `domains`, for a client with the certificate of `who`.
     async fn mail(relay: &Relay, who: &str, domains: &[&str]) -> Vec<String> {
         let mut client = relay.secured_as(who).await;
         client.says("EHLO client.example").await;

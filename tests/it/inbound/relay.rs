@@ -74,7 +74,7 @@ pub(crate) struct Relay {
     folder: tempfile::TempDir,
 }
 
-/// What a test may want otherwise.
+/// The settings that a test may change.
 pub(crate) struct Wanted<'a> {
     pub(crate) tls: &'a str,
     /// More TOML, at the end.
@@ -85,7 +85,7 @@ pub(crate) struct Wanted<'a> {
     pub(crate) proxies: &'a str,
     /// Networks that may relay.
     pub(crate) networks: &'a str,
-    /// Whether commits go through at once.
+    /// True if commits are made without a wait.
     pub(crate) at_once: bool,
     pub(crate) full: bool,
 }

@@ -13,11 +13,11 @@ use tempfile::TempDir;
 use crate::support::config::ConfigBuilder;
 use crate::support::relay::Relay;
 
-/// What a test may write otherwise.
+/// The settings that a test may change.
 struct Wanted<'a> {
     hostname: &'a str,
     listener: &'a str,
-    /// Where all mail goes.
+    /// The server for all mail.
     route: SocketAddr,
     /// Lines of the connector's outbound table.
     outbound: &'a str,

@@ -739,7 +739,7 @@ async fn what_a_host_cannot_take_is_final_though_another_address_of_it_is_dead()
     }
 }
 
-/// What a host said of one recipient says nothing of another.
+/// A host's answer for one recipient counts for no other.
 #[tokio::test]
 async fn what_no_host_can_take_bounces_whatever_becomes_of_others() {
     let world = World::new().await;

@@ -352,7 +352,7 @@ async fn a_policy_that_has_changed_or_cannot_be_confirmed_holds_nothing() {
     }
 }
 
-/// What waits until it expires is not given up under a policy that was replaced.
+/// Mail that waits until it expires is not given up under a policy that was replaced.
 #[tokio::test]
 async fn the_last_attempt_is_made_under_the_policy_of_its_time() {
     let authority = Authority::root("Test");

@@ -25,7 +25,7 @@ const POLICIES: [(&str, &str); 5] = [
     ("name", "tls = \"forced\"\nverify = \"name\""),
 ];
 
-/// What a cell promises.
+/// The promise of a cell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Cell {
     /// In the clear, on so many connections, the last of which got the message.

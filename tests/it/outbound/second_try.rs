@@ -39,7 +39,7 @@ const POLICIES: [&str; 5] = [
     BY_NAME_STRONG,
 ];
 
-/// What must come of a message.
+/// The result that a message must have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ends {
     /// Under TLS, on the last connection.

@@ -87,7 +87,7 @@ async fn another_host_may_have_what_the_first_lacks() {
     assert_eq!(outcome(&report, 0), "delivered", "{report:?}");
 }
 
-/// What has nothing to do with TLS, or is what the administrator has asked for, stays final.
+/// An answer that has nothing to do with TLS, or that the administrator asked for, stays final.
 #[tokio::test]
 async fn any_other_permanent_answer_is_final() {
     let world = World::new().await;

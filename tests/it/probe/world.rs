@@ -23,7 +23,7 @@ const ZONE: &str = "
     other.example MX 10 mx1.partner.example
 ";
 
-/// What was said and how it ended.
+/// The output of a probe, and its exit code.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) code: i32,
@@ -161,7 +161,7 @@ pub(crate) fn connector(name: &str, domains: &[&str], more: &str) -> String {
     )
 }
 
-/// What each connection heard, once all have ended; and nobody ever heard of mail.
+/// The commands of each connection, once all have ended. No connection ever had a mail command.
 pub(crate) async fn commands(peer: &Peer) -> Vec<Vec<String>> {
     let heard: Vec<Heard> = peer.heard_to_the_end().await;
     for connection in &heard {

@@ -17,7 +17,7 @@ use crate::support::certificates::{self, Authority, BOTH, Pair, at, server_confi
 use crate::support::dns::NameServer;
 use crate::support::picky::{Picky, Waiting};
 
-/// How a host answers a request that it has read.
+/// The answer of a host to a request that it has read.
 #[derive(Debug, Clone)]
 pub(crate) enum Part {
     /// With these octets, and closes.

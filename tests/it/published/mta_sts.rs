@@ -58,14 +58,14 @@ fn open(world: &World, host: &Host) -> MtaSts {
     MtaSts::open(world.folder.path(), web(world, host)).expect("our own version")
 }
 
-/// What mail to `good.example` goes under, where its policy host plays this part.
+/// Returns the policy for `good.example` if its policy host plays this part.
 async fn good(part: Part) -> PublishedPolicy {
     let world = World::new(RECORDS).await;
     let host = host(&world, part).await;
     open(&world, &host).policy(&domain("good.example")).await
 }
 
-/// What a TLS report says, and what an administrator reads.
+/// Returns the failure's type in a TLS report, and its text for the administrator.
 fn absent(published: PublishedPolicy) -> (&'static str, String) {
     match published {
         PublishedPolicy::Policy(policy) => panic!("{policy:?}"),

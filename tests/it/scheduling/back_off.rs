@@ -132,7 +132,7 @@ async fn a_server_that_ends_every_session_is_left_alone() {
     assert!(busy.heard().len() <= 7, "{} sessions", busy.heard().len());
 }
 
-/// What is remembered of one domain keeps its own mail here, and not that of the smart host's other
+/// A domain's remembered TLS defers its own mail here, and not the mail of the smart host's other
 /// domains.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_domain_that_lost_tls_does_not_close_the_smart_host_that_it_shares() {

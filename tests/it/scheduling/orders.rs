@@ -41,7 +41,7 @@ pub(crate) struct Brittle {
     panics: AtomicBool,
     /// … or does so once it is written.
     panics_afterwards: AtomicBool,
-    /// What was recorded goes in, and after that nothing.
+    /// One record is written, and no further one.
     ends_after_one: AtomicBool,
     ended: AtomicBool,
 }

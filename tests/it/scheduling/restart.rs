@@ -12,7 +12,7 @@ use crate::support::counting_sink::{Sink, fill};
 use crate::support::in_process::{configured, connector, peer, queue, run, until, willing};
 use crate::support::session::Client;
 
-/// Who was tried, by local part, and when.
+/// The local part of each recipient that was tried, and the time.
 type Log = Arc<Mutex<Vec<(String, Instant)>>>;
 
 fn logging() -> (Log, Arc<dyn DeliveryObserver>) {
@@ -74,7 +74,7 @@ async fn the_schedule_is_kept_and_its_last_step_repeats() {
     }
 }
 
-/// Who makes the attempt looks once more at what may be out of date, where there may be no other.
+/// A last attempt checks again everything that may be out of date, so it must know that it is one.
 #[tokio::test]
 async fn an_attempt_knows_whether_it_may_be_the_last() {
     for (expire, may_be_last) in [("1h", false), ("5m", true)] {
@@ -325,7 +325,7 @@ fn accepted_at(database: &std::path::Path, then: Timestamp) {
     file.set_modified(modified).expect("ours");
 }
 
-/// What dies is the work on one message, and not for good.
+/// A panic ends the job of one message only, and the message is tried again.
 #[tokio::test]
 async fn work_that_panics_is_done_again_and_holds_up_nobody() {
     let (home, sink) = (willing().await, Sink::start(1000).await);

@@ -98,7 +98,7 @@ impl Post {
             .collect()
     }
 
-    /// What the relay said to its peer.
+    /// Returns the commands that the relay sent to its peer.
     fn commands(&self) -> Vec<String> {
         self.peer
             .heard()

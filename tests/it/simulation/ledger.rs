@@ -35,7 +35,7 @@ pub(crate) struct Named {
     pub(crate) at: Instant,
 }
 
-/// How the final dot was answered.
+/// The answer to the final dot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Answer {
     /// Not at all, or by half: the message may come again.
@@ -51,14 +51,14 @@ pub(crate) enum Answer {
 pub(crate) struct Arrival {
     pub(crate) session: Arc<Session>,
     pub(crate) recipient: String,
-    /// When the dot was read.
+    /// The time at which the dot was read.
     pub(crate) at: Instant,
     pub(crate) answer: Answer,
     /// The name of the message, or what is wrong with its content.
     pub(crate) content: Result<String, String>,
 }
 
-/// What a report says of one recipient.
+/// A report's statement on one recipient.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Reported {
     pub(crate) recipient: String,
@@ -77,7 +77,7 @@ pub(crate) struct Seen {
     pub(crate) reports: Vec<Reported>,
 }
 
-/// What is being seen.
+/// Everything that the hosts have seen so far.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger(Mutex<Seen>);
 

@@ -43,7 +43,7 @@ pub(crate) fn message(world: &World, number: usize) -> (Message, bool) {
     (message, chance(dice, 2))
 }
 
-/// Whether mail for this recipient says `TLS-Required: No`.
+/// Returns true if mail for this recipient says `TLS-Required: No`.
 pub(crate) fn is_relaxed(recipient: &str) -> bool {
     recipient.contains(RELAXED)
 }

@@ -23,7 +23,7 @@ use crate::support::certificates::{
 };
 use crate::support::message::recognise;
 
-/// How long a silent host keeps a connection open; the daemon gives up long before.
+/// The time for which a silent host keeps a connection open; the daemon gives up long before.
 const SILENCE: Duration = Duration::from_mins(1);
 
 /// The certificates that a host can show.
@@ -491,7 +491,7 @@ impl<S: AsyncBufRead + AsyncWrite + Unpin> Talk<'_, S> {
     }
 }
 
-/// What stands between the angle brackets.
+/// Returns the text between the angle brackets.
 fn path(line: &str) -> String {
     let inside = line
         .split_once('<')

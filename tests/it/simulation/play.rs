@@ -23,13 +23,13 @@ use crate::support::message::Message;
 use crate::support::relay::{Relay, program};
 use crate::support::{place, within};
 
-/// How large a world is, and what may happen in it.
+/// The size of a world, and the events that may happen in it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Extent {
     pub(crate) messages: usize,
     pub(crate) destinations: usize,
     pub(crate) clients: usize,
-    /// What happens to the daemon while clients send, and afterwards.
+    /// The number of events in the daemon's life: while clients send, and afterwards.
     pub(crate) events: (usize, usize),
     /// `[queue] expire`. A world lasts about ten seconds longer.
     pub(crate) expire: Duration,
@@ -58,7 +58,7 @@ impl Extent {
 
 /// `[timeouts] final_reply`: an answer that takes longer counts as lost.
 pub(crate) const FINAL_REPLY: Duration = Duration::from_secs(6);
-/// How long the rest may take when all has happened: the last message expires, is tried once more,
+/// The time for the rest when all has happened: the last message expires, is tried once more,
 /// and is reported.
 const DRAINS: Duration = Duration::from_secs(75);
 /// A disk that the spool and the evidence have for themselves.
@@ -81,14 +81,14 @@ enum Event {
     Clock(i64),
 }
 
-/// Where everything is.
+/// The world, the processes and the files of a play.
 struct Stage {
     seed: Seed,
     extent: Extent,
     folder: PathBuf,
     /// Lines of the configuration that stay the same.
     fixed: String,
-    /// Where the daemon listens; `None` while it does not run.
+    /// The address of the daemon; `None` while it does not run.
     relay: Mutex<Option<SocketAddr>>,
     attempted: AtomicUsize,
     over: AtomicBool,
@@ -465,7 +465,7 @@ impl Stage {
         set(*behind);
     }
 
-    /// What waits in the queue, as `gatepost queue list` has it.
+    /// Returns the messages that wait in the queue, as `gatepost queue list` lists them.
     fn left(&self) -> Result<Vec<Left>, String> {
         let text = self.command(&["queue", "list", "--json"])?;
         let messages: Vec<serde_json::Value> =

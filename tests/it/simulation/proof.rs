@@ -97,7 +97,7 @@ fn record(world: &World) -> DeliveryRecord {
     serde_json::from_value(record).expect("a record")
 }
 
-/// What is found, but for the complaint that so small a world proves nothing.
+/// Returns the faults that are found, except that so small a world proves nothing.
 fn found(change: impl FnOnce(&mut Played)) -> Vec<String> {
     let mut played = kept();
     change(&mut played);

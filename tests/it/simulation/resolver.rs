@@ -28,11 +28,11 @@ pub(crate) struct Resolver {
 struct Inner {
     world: Arc<World>,
     zones: Zones,
-    /// How often each question was asked.
+    /// The number of times that each question was asked.
     asked: Mutex<HashMap<String, u64>>,
 }
 
-/// What becomes of one question.
+/// The treatment of one question.
 enum Fate {
     Answer(Duration),
     ServFail(Duration),

@@ -6,7 +6,7 @@ use super::seed::{Seed, chance, one_of};
 use super::world::{Dead, Health, Point, Shown, Site};
 use crate::support::Dice;
 
-/// How STARTTLS goes.
+/// The host's answer to STARTTLS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Starttls {
     NotOffered,
@@ -20,7 +20,7 @@ pub(crate) enum Starttls {
     Shows(Shown),
 }
 
-/// What goes wrong.
+/// A failure in the middle of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Trouble {
     /// The connection is closed in the place of an answer.
@@ -49,7 +49,7 @@ pub(crate) struct Script {
 }
 
 impl Site {
-    /// What happens on this connection to it.
+    /// Returns the events of this connection to it.
     pub(crate) fn script(&self, seed: Seed, connection: u64) -> Script {
         let usual = Script {
             starttls: self.shown.map_or(Starttls::NotOffered, Starttls::Shows),

@@ -24,7 +24,7 @@ pub(crate) fn one_of<T: Copy>(dice: &mut Dice, all: &[T]) -> T {
     all[usize::try_from(dice.below(all.len() as u64)).expect("an index")]
 }
 
-/// Whether something happens that has this chance in a hundred.
+/// Returns true with this chance in a hundred.
 pub(crate) fn chance(dice: &mut Dice, percent: u64) -> bool {
     dice.below(100) < percent
 }

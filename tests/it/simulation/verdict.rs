@@ -12,7 +12,7 @@ use super::play::FINAL_REPLY;
 use super::world::{Destination, Policy, Shown, World};
 use crate::support::client::Verdict;
 
-/// How long before a kill an answer may have come that the daemon did not write down any more.
+/// The time before a kill in which an answer may have come that the daemon did not write down.
 const UNWRITTEN: Duration = Duration::from_secs(3);
 
 /// A message as its client knows it.
@@ -35,7 +35,7 @@ pub(crate) struct Life {
 }
 
 impl Life {
-    /// Whether it ended between two moments.
+    /// Returns true if it ended between two moments.
     fn was_cut(&self, after: Instant, before: Instant) -> bool {
         self.ended
             .is_some_and(|ended| ended > after && ended < before)
@@ -66,7 +66,7 @@ pub(crate) struct Played {
     pub(crate) records: Vec<DeliveryRecord>,
 }
 
-/// What is known of each recipient.
+/// Everything that is known of each recipient.
 struct Index<'a> {
     arrivals: HashMap<&'a str, Vec<&'a Arrival>>,
     failed: HashMap<&'a str, Vec<&'a Reported>>,
@@ -147,7 +147,7 @@ impl Played {
             .expect("mail is sent to destinations")
     }
 
-    /// What was accepted was delivered, bounced, or is still held.
+    /// Each accepted message was delivered, bounced, or is still held.
     fn lost(&self, index: &Index<'_>) -> Vec<String> {
         let mut faults = Vec::new();
         for (sent, to) in self.accepted() {
@@ -172,7 +172,7 @@ impl Played {
         faults
     }
 
-    /// Whether the daemon may not know that a message was taken.
+    /// Returns true if the daemon may not know that a message was accepted by its host.
     fn is_unknown(&self, arrival: &Arrival) -> bool {
         let Answer::Taken(taken) = arrival.answer else {
             return true;
@@ -299,7 +299,7 @@ impl Played {
         faults
     }
 
-    /// Where a downgrade is refused, no host that has taken mail under TLS hears of mail in the
+    /// If a downgrade is refused, no host that has accepted mail over TLS is ever sent mail in the
     /// clear.
     fn forgotten(&self) -> Vec<String> {
         let minds = |to: &str| {
@@ -342,7 +342,7 @@ impl Played {
         faults
     }
 
-    /// What is on record as delivered has arrived like that, and the other way round.
+    /// Each delivery on record has arrived as recorded, and each arrival is on record.
     fn misrecorded(&self, index: &Index<'_>) -> Vec<String> {
         let mut faults = Vec::new();
         let mut recorded: HashMap<&str, usize> = HashMap::new();
@@ -457,7 +457,7 @@ impl Played {
         })
     }
 
-    /// What bounces has a reason for it: a refusal, or its time is over.
+    /// Each bounce has a reason: a refusal, or the message has expired.
     fn given_up(&self, index: &Index<'_>) -> Vec<String> {
         let mut faults = Vec::new();
         for (sent, to) in self.accepted() {

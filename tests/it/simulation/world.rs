@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 
 use super::seed::{Seed, chance, one_of};
 
-/// How a host stands to TLS; from its certificate follows which policies it meets.
+/// The TLS that a host offers; its certificate decides which policies it meets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Shown {
     SelfSigned,
@@ -17,7 +17,7 @@ pub(crate) enum Shown {
     Good,
 }
 
-/// What is demanded on the way to a domain.
+/// The demand on connections to a domain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Policy {
     Off,
@@ -39,8 +39,8 @@ pub(crate) enum Policy {
 }
 
 impl Policy {
-    /// Whether mail may go over a session in which the host showed this; nothing: in the clear.
-    /// This is the policy table once more, written without a look at the code.
+    /// Returns true if mail may go over a session in which the host showed this (`None`: no TLS).
+    /// This is the policy table once more, written independently of the code.
     pub(crate) fn admits(self, shown: Option<Shown>) -> bool {
         match self {
             Self::Off => shown.is_none(),
@@ -51,14 +51,14 @@ impl Policy {
         }
     }
 
-    /// Whether a host that shows this while nothing is wrong gets the mail: `off` does not care
-    /// what is offered.
+    /// Returns true if a host that shows this while nothing is wrong gets the mail: `off` accepts
+    /// whatever is offered.
     fn fits(self, shown: Option<Shown>) -> bool {
         self == Self::Off || self.admits(shown)
     }
 
-    /// Whether the domain has made the demand, and not a connector: mail with `TLS-Required: No`
-    /// sets it aside (RFC 8689).
+    /// Returns true if the domain has made the demand, and not a connector: `TLS-Required: No`
+    /// in a message sets it aside (RFC 8689).
     pub(crate) fn is_published(self) -> bool {
         matches!(self, Self::Published | Self::Unusable)
     }
@@ -85,7 +85,7 @@ pub(crate) enum Point {
     Dot,
 }
 
-/// What is wrong with a destination.
+/// The fault of a destination.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Health {
     Healthy,
@@ -98,7 +98,7 @@ pub(crate) enum Health {
     Dead(Dead),
 }
 
-/// What never gets better.
+/// A fault that never ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Dead {
     /// Nobody listens.
@@ -123,7 +123,7 @@ pub(crate) enum Dead {
     Bogus,
 }
 
-/// What the resolver does with questions about a domain.
+/// The resolver's treatment of questions about a domain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Names {
     Good,
@@ -154,7 +154,7 @@ pub(crate) struct Site {
     pub(crate) name: String,
     pub(crate) address: Ipv4Addr,
     pub(crate) health: Health,
-    /// What it shows while nothing is wrong.
+    /// The TLS that it offers while nothing is wrong.
     pub(crate) shown: Option<Shown>,
     pub(crate) pipelining: bool,
     pub(crate) only_tls12: bool,
@@ -431,7 +431,7 @@ impl World {
     }
 }
 
-/// How a zone is signed.
+/// The signing of a zone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Zone {
     Signed,
@@ -476,7 +476,7 @@ impl Policy {
 }
 
 impl Dead {
-    /// Whether mail waits for it until it expires, whatever else is tried.
+    /// Returns true if mail waits for it until it expires, whatever else is tried.
     pub(crate) fn is_patient(self) -> bool {
         !matches!(self, Self::Rejects(_) | Self::NoSuchName | Self::NullMx)
     }

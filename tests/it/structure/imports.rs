@@ -50,7 +50,7 @@ const LAYERS: [&[&str]; 31] = [
 /// in the spool before anything goes out.
 const APART: [(&str, &str); 1] = [("relay::inbound", "relay::outbound")];
 
-/// How paths from a root begin.
+/// The first segments of paths that start at a root.
 const ROOTS: [&str; 4] = ["crate", "gatepost", "super", "self"];
 
 /// The faults of a file's imports.

@@ -4,7 +4,7 @@ use super::source::{Source, Token, end_of_item, text};
 
 /// Proofs, and the module whose files alone may make one.
 const PROOFS: [(&str, &str); 2] = [("Clearance", "policy::tls"), ("Receipt", "storage::spool")];
-/// What a proof must be for the final 250 to be written: one type and no other.
+/// The only type of proof for which the final 250 may be written.
 const FINAL_REPLY: &str = "Durable";
 
 /// Proofs made in a module that may not make them, and a second source of the final reply.
@@ -42,7 +42,7 @@ pub(crate) fn faults(sources: &[Source]) -> Vec<String> {
     faults
 }
 
-/// Whether `Name {` opens a body (`impl Name {`, `-> Name {`) and not a value.
+/// Returns true if `Name {` opens a body (`impl Name {`, `-> Name {`) and not a value.
 fn names_type(tokens: &[Token<'_>], mut at: usize) -> bool {
     while at >= 2 && text(tokens, at - 1) == "::" {
         at -= 2;
@@ -68,7 +68,7 @@ pub(crate) fn without_tests<'a>(tokens: &[Token<'a>]) -> Vec<Token<'a>> {
     kept
 }
 
-/// Where the item begins that a `#[cfg(test)]` at `at` marks, behind its other attributes.
+/// Returns the start of the item that a `#[cfg(test)]` at `at` marks, after its other attributes.
 fn test_item(tokens: &[Token<'_>], at: usize) -> Option<usize> {
     let attribute = ["#", "[", "cfg", "(", "test", ")", "]"];
     if !attribute

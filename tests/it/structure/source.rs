@@ -76,13 +76,13 @@ pub(crate) fn text<'a>(tokens: &[Token<'a>], at: usize) -> &'a str {
     tokens.get(at).map_or("", |token| token.text)
 }
 
-/// Whether a token is an identifier, a keyword or a number.
+/// Returns true if a token is an identifier, a keyword or a number.
 pub(crate) fn is_word(text: &str) -> bool {
     text.starts_with(word_character)
 }
 
-/// Where the item that starts at `at` ends: the index of its `;`, or of the brace that closes its
-/// body.
+/// Returns the end of the item that starts at `at`: the index of its `;`, or of the brace that
+/// closes its body.
 pub(crate) fn end_of_item(tokens: &[Token<'_>], at: usize) -> usize {
     let mut nested = 0_usize;
     for (index, token) in tokens.iter().enumerate().skip(at) {

@@ -113,7 +113,7 @@ pub(crate) struct Authority {
     params: CertificateParams,
     key: KeyPair,
     pub(crate) certificate: CertificateDer<'static>,
-    /// What a host must send beside its own certificate.
+    /// The certificates that a host must send after its own.
     above: Vec<CertificateDer<'static>>,
 }
 
@@ -450,7 +450,7 @@ pub(crate) fn server_config(pair: &Pair, versions: Versions<'_>) -> rustls::Serv
         )))
 }
 
-/// What a bare peer says of its side of a handshake that it completed.
+/// A bare peer's side of a handshake that it completed.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Other {
     pub(crate) kind: rustls::HandshakeKind,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::message::{Message, SENDER};
 
-/// What became of a message, as its sender knows it.
+/// The outcome of a message, as its sender knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// 250 to the final dot; with the queue id.
@@ -17,7 +17,7 @@ pub(crate) enum Verdict {
     Lost,
 }
 
-/// How long a reply may take.
+/// The time that a reply may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 const ACCEPTED: &str = "250 2.0.0 Ok: queued as ";
 

@@ -13,7 +13,7 @@ use tokio::sync::{Semaphore, mpsc};
 
 use super::in_process::SENDER;
 
-/// What a sink has seen.
+/// Everything that a sink has seen.
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
     /// Sessions that have not said QUIT.
@@ -22,7 +22,7 @@ pub(crate) struct Seen {
     pub(crate) peak: usize,
     /// Messages that each session brought.
     pub(crate) per_session: Vec<usize>,
-    /// How often each recipient's message has come.
+    /// The number of messages that have arrived for each recipient.
     pub(crate) taken: BTreeMap<String, usize>,
 }
 

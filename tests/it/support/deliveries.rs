@@ -43,7 +43,7 @@ pub(crate) struct World {
     folder: tempfile::TempDir,
     /// The lines of `[dns]`.
     pub(crate) dns: String,
-    /// Where policy hosts are asked.
+    /// The port of the policy hosts.
     pub(crate) policy_port: u16,
     /// The time for a handshake.
     pub(crate) handshake: &'static str,
@@ -104,7 +104,7 @@ impl World {
         Snapshot::new(config, tls, dns)
     }
 
-    /// What outside of connectors is known, as far as it is in this folder.
+    /// Everything that is known apart from the connectors, if it is in this folder.
     pub(crate) fn discovery(&self, folder: &Path) -> Discovery {
         let config = self.config("");
         let dns = Dns::new(&config.dns).expect("a resolver");

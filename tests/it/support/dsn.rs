@@ -72,7 +72,7 @@ impl Fields {
             .unwrap_or_else(|| panic!("there is no {name} in {self:?}"))
     }
 
-    /// What follows `kind;`.
+    /// Returns the text after `kind;`.
     fn typed(&self, name: &str, kinds: &[&str]) -> Option<&str> {
         let value = self.find(name)?;
         let (kind, rest) = value
@@ -366,7 +366,7 @@ fn check_recipient(fields: &Fields) {
     }
 }
 
-/// What is too loose to find a fault finds none: each of these breaks one rule.
+/// A reader that accepts everything would find no fault: each of these reports breaks one rule.
 #[test]
 fn the_reader_is_strict() {
     let sound = "Date: Mon, 2 Jan 2006 15:04:05 +0000\r\nFrom: <a@example>\r\nTo: <b@example>\r\nSubject: s\r\n\

@@ -26,7 +26,7 @@ use super::session::Client;
 /// Only a test that fails waits for it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Who sends, where a test does not say otherwise.
+/// The sender, unless a test has another one.
 pub(crate) const SENDER: &str = "alice@sender.example";
 
 /// Asks every few milliseconds until the answer is there.
@@ -150,7 +150,7 @@ impl World {
         .await;
     }
 
-    /// What has come home, as reports; each with the addresses it was sent to.
+    /// The reports that have arrived; each with the addresses it was sent to.
     pub(crate) fn reports(&self) -> Vec<(Vec<String>, Report)> {
         let mut reports = Vec::new();
         for heard in self.home.heard() {

@@ -127,7 +127,7 @@ pub(crate) fn tlsa(host: &str, peer: &Peer, pair: &Pair) -> String {
     format!("_{}._tcp.{host} TLSA 3 0 1 {hex}\n", peer.address.port())
 }
 
-/// How the peer was known that the message went to.
+/// Returns the way in which the peer that got the message was authenticated.
 pub(crate) fn known_as(report: &AttemptResult) -> String {
     result(report, 0)
         .via
@@ -138,8 +138,8 @@ pub(crate) fn known_as(report: &AttemptResult) -> String {
         .to_string()
 }
 
-/// What a peer must hear of a message that is not for it: a session that was ended in order, and no
-/// MAIL.
+/// Asserts that a peer got nothing of a message that is not for it: its session ended in order,
+/// without MAIL.
 pub(crate) async fn assert_heard_nothing_of_mail(peer: &Peer) {
     for heard in peer.heard_to_the_end().await {
         assert!(!heard.has("MAIL") && !heard.has("RCPT"), "{heard:?}");

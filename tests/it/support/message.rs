@@ -5,7 +5,7 @@ use super::Dice;
 /// The sender of all of them. A report about one would come from nobody, and be noticed.
 pub(crate) const SENDER: &str = "alice@sender.example";
 
-/// What the names of messages end with that say `TLS-Required: No` (RFC 8689).
+/// The ending in the names of messages that say `TLS-Required: No` (RFC 8689).
 pub(crate) const RELAXED: &str = "-relaxed";
 
 /// A message to send.
@@ -96,7 +96,7 @@ pub(crate) fn recognise(arrived: &[u8]) -> Result<String, String> {
     ))
 }
 
-/// What follows the first header field, which must be Received.
+/// Returns the content after the first header field, which must be Received.
 fn after_received(content: &[u8]) -> Option<&[u8]> {
     content.strip_prefix(b"Received: ")?;
     let folds = |at: usize| matches!(content.get(at), Some(b' ' | b'\t'));

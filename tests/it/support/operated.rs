@@ -40,12 +40,12 @@ pub(crate) fn json(output: &Output) -> Value {
 
 /// A daemon that runs.
 pub(crate) struct Relay {
-    /// Where all mail goes, and nobody listens unless a test makes somebody.
+    /// The server for all mail. Nobody listens there unless a test starts a server.
     pub(crate) smart_host: SocketAddr,
     pub(crate) folder: TempDir,
     daemon: Daemon,
     address: SocketAddr,
-    /// Where status and metrics are.
+    /// The address of the status page and the metrics.
     pub(crate) http: SocketAddr,
 }
 
@@ -89,7 +89,7 @@ impl Relay {
         }
     }
 
-    /// Where mail is taken.
+    /// Returns the address that accepts mail.
     pub(crate) fn smtp(&self) -> SocketAddr {
         self.address
     }

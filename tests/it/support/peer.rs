@@ -16,7 +16,7 @@ use super::picky::{Picky, Waiting};
 /// Only a test that fails waits for it.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// What a peer does where STARTTLS comes in.
+/// The behaviour of a peer at STARTTLS.
 #[derive(Clone)]
 pub(crate) enum Starttls {
     NotOffered,
@@ -33,7 +33,7 @@ pub(crate) enum Starttls {
     Picky(Picky, Arc<rustls::ServerConfig>),
 }
 
-/// How a peer behaves.
+/// The behaviour of a peer.
 #[derive(Clone)]
 pub(crate) struct Manner {
     pub(crate) greeting: &'static str,
@@ -75,7 +75,7 @@ impl Manner {
     }
 }
 
-/// What one connection heard.
+/// Everything that was received on one connection.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Heard {
     /// Commands as they came; `(TLS)` where a handshake was completed.
@@ -184,12 +184,12 @@ impl Peer {
         }
     }
 
-    /// What was heard so far, connection by connection.
+    /// Returns everything received so far, connection by connection.
     pub(crate) fn heard(&self) -> Vec<Heard> {
         self.shared.heard.lock().expect("no panic").clone()
     }
 
-    /// What was heard, once every connection has come to its end.
+    /// Returns everything received, once every connection has ended.
     pub(crate) async fn heard_to_the_end(&self) -> Vec<Heard> {
         let mut active = self.shared.active.subscribe();
         let ended = tokio::time::timeout(PATIENCE, active.wait_for(|active| *active == 0)).await;

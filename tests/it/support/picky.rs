@@ -8,7 +8,7 @@ use rustls::{NamedGroup, SignatureScheme};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// What is larger is more than one TCP segment on some ways: the smallest MTU of IPv6. Every
+/// A larger ClientHello may need more than one TCP segment: the smallest MTU of IPv6. Every
 /// hybrid's key alone has 1216 octets.
 pub(crate) const SEGMENT: usize = 1280;
 
@@ -18,7 +18,7 @@ pub(crate) const SECP256K1: NamedGroup = NamedGroup::Unknown(22);
 /// `ecdsa_brainpoolP256r1tls13_sha256` (RFC 8734 §3), a scheme that no key of ours signs with.
 const BRAINPOOL: SignatureScheme = SignatureScheme::Unknown(0x081a);
 
-/// What a server stumbles over, and what it does then.
+/// The ClientHello that a server cannot bear, and its reaction.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Picky {
     pub(crate) over: Over,
@@ -107,7 +107,7 @@ impl Waiting {
 }
 
 impl Picky {
-    /// Whether the server stumbles over it.
+    /// Returns true if the server cannot bear it.
     pub(crate) fn stumbles(self, hello: &Waiting) -> bool {
         match self.over {
             Over::Large => hello.octets > SEGMENT,

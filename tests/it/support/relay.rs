@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::within;
 
-/// How long a start or an end may take; many times what it does take.
+/// The time that a start or an end may take; many times the usual one.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The program under test: the one that was built for the tests, or the one that `GATEPOST` names.
@@ -31,10 +31,10 @@ pub(crate) struct End {
 }
 
 impl End {
-    /// However it ended: by itself, without a panic, and by no signal that it raised itself.
+    /// Checks that it ended by itself, without a panic, and by no signal that it raised itself.
     ///
     /// # Errors
-    /// What happened.
+    /// The way in which it ended, if that was not in order.
     pub(crate) fn check(&self) -> Result<(), String> {
         use std::os::unix::process::ExitStatusExt as _;
         let ended = self
@@ -54,7 +54,7 @@ impl End {
 #[derive(Debug)]
 pub(crate) struct Relay {
     pub(crate) address: SocketAddr,
-    /// What was started: the relay, or who watches it.
+    /// The process that was started: the relay, or the program that watches it.
     child: Child,
     /// The relay itself.
     pid: u32,
@@ -112,7 +112,7 @@ impl Relay {
         }
     }
 
-    /// Whether it has ended.
+    /// Returns true if it has ended.
     pub(crate) fn has_ended(&mut self) -> bool {
         !matches!(self.child.try_wait(), Ok(None))
     }
@@ -174,7 +174,7 @@ impl Relay {
         }
     }
 
-    /// What it said up to what was last waited for.
+    /// Returns its log, up to the line that was last waited for.
     pub(crate) fn said(&self) -> &str {
         &self.log
     }

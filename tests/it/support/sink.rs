@@ -17,7 +17,7 @@ pub(crate) struct Arrival {
     pub(crate) sender: String,
     pub(crate) recipient: String,
     pub(crate) content: Arc<[u8]>,
-    /// When it was there, before it was answered.
+    /// The time of its arrival, before it was answered.
     #[allow(dead_code, reason = "the durability tests compare it with a trace")]
     pub(crate) at: SystemTime,
 }
@@ -57,7 +57,7 @@ impl Sink {
         });
     }
 
-    /// What has arrived so far.
+    /// Returns the messages that have arrived so far.
     pub(crate) fn arrivals(&self) -> Vec<Arrival> {
         self.arrived
             .lock()
@@ -176,7 +176,7 @@ fn session(stream: TcpStream, arrived: &Mutex<Vec<Arrival>>) -> io::Result<()> {
     }
 }
 
-/// What stands between the angle brackets.
+/// Returns the text between the angle brackets.
 fn path(argument: &str) -> String {
     let inside = argument
         .split_once('<')

@@ -21,7 +21,7 @@ use hickory_resolver::proto::op::{Message, Query, ResponseCode};
 use hickory_resolver::proto::rr::{Name, RecordType};
 use tokio::task::JoinSet;
 
-/// What happens instead of an answer.
+/// The fault that replaces an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
     ServFail,
@@ -30,11 +30,11 @@ pub(crate) enum Fault {
     Silence,
     /// Nothing comes back by UDP.
     OnlyTcp,
-    /// What is true of this name is said of the one that was asked.
+    /// The records of this name are the answer for the name that was asked for.
     Stranger(&'static str),
 }
 
-/// How the resolver behaves.
+/// The behaviour of the resolver.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Resolver {
     /// It leaves signatures and proofs out, whatever it is asked.
@@ -143,12 +143,12 @@ impl Server {
         self.inner.faults.lock().expect("no panic").clear();
     }
 
-    /// Whether signatures and proofs are left out from now on.
+    /// Sets whether signatures and proofs are left out from now on.
     pub(crate) fn strip(&self, strips: bool) {
         self.inner.strips.store(strips, Ordering::SeqCst);
     }
 
-    /// How often this was asked.
+    /// Returns the number of times that this was asked.
     pub(crate) fn asked(&self, name: &str, kind: RecordType) -> usize {
         let wanted = (full(name), kind);
         self.inner
@@ -160,7 +160,7 @@ impl Server {
             .count()
     }
 
-    /// How many questions were asked in all.
+    /// Returns the number of all questions.
     pub(crate) fn questions(&self) -> usize {
         self.inner.asked.lock().expect("no panic").len()
     }

@@ -27,7 +27,7 @@ pub(crate) const RECORD: &str = "_smtp._tls.partner.example";
 #[derive(Default)]
 pub(crate) struct Wire {
     pub(crate) records: Mutex<HashMap<&'static str, Result<Vec<String>, String>>>,
-    /// Whether collectors take what is posted.
+    /// True if collectors refuse the reports that are posted.
     pub(crate) refuses: Mutex<bool>,
     pub(crate) posted: Mutex<Vec<(String, Bytes)>>,
     pub(crate) asked: Mutex<Vec<String>>,
@@ -75,7 +75,7 @@ impl Network for Wire {
     }
 }
 
-/// What a compressed report says.
+/// Returns the content of a compressed report.
 pub(crate) fn json(compressed: &[u8]) -> Value {
     let mut text = String::new();
     GzDecoder::new(compressed)
@@ -124,7 +124,7 @@ pub(crate) struct Office {
     pub(crate) desk: ReportService,
     pub(crate) outbox: ReportSender,
     pub(crate) wire: Arc<Wire>,
-    /// What went to the scheduler.
+    /// The messages that were passed to the scheduler.
     pub(crate) accepted: mpsc::Receiver<Entry>,
 }
 
