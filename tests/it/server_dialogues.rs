@@ -1,7 +1,8 @@
 //! The server dialogue, played from files: `tests/it/dialogues/server/*.txt`, one behaviour each.
 //!
 //! ```text
-//! # tls: forced          settings: tls, size, recipients, errors, received; client: ours; xclient: yes; spool: full; never: TEXT
+//! # tls: forced          settings: tls, size, recipients, errors, received; client: ours;
+//!                        xclient: yes; spool: full; never: TEXT
 //! C: NOOP                the client says this and CRLF; lines in a row go out in one piece
 //! C| NOOP\n              the same without CRLF; \r \n \0 \\ and \xHH are escapes in both
 //! S: 250 2.0.0 Ok        the server says exactly this; "…" at the end stands for any rest
@@ -194,7 +195,7 @@ impl Played {
                     self.wants_tls = true;
                     reads = true;
                 }
-                // Who has another address now is no proxy.
+                // A client with another address is no longer a proxy.
                 ServerStep::XClient(said) => {
                     let xclient = said.address == Attribute::Absent;
                     let reply = self.server.apply_xclient(

@@ -127,7 +127,7 @@ impl Theatre {
             .map(|laxity| format!("than Unbound: {laxity}"))
             .into_iter()
             .collect();
-        // What the attacker signs in his own zone is true, a delegation of his making too.
+        // Records that the attacker signs in his own zone are true, and so are his delegations.
         let of_attacker = question.wire().iter().any(|(name, _)| {
             crate::dnssec_differential::wire::is_in(name, &self.0.world.attacker.zone)
         });

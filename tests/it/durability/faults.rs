@@ -329,7 +329,7 @@ pub(crate) fn all(
         faults.len(),
         faults[0]
     );
-    // How the threads share the work differs a little from run to run.
+    // The threads share the work a little differently from run to run.
     assert!(
         struck * 10 >= all * 8,
         "only {struck} of {all} runs were struck: this proves little"
@@ -352,8 +352,8 @@ pub(crate) fn faults(kind: &Kind, call: &str, number: usize) -> Vec<Vec<String>>
             vec![fault("error=ENOSPC", "+")],
         ]);
     }
-    // What failed is still in the system's memory. Where the end is not orderly either, the next
-    // start reads it.
+    // Data whose sync failed is still in the system's memory. If the end is not orderly either, the
+    // next start reads it.
     if kind.name == LOG && matches!(call, "fsync" | "pwrite64") {
         faults.push(vec![
             fault("error=EIO", "+"),

@@ -122,7 +122,7 @@ impl Crowd {
         let relay = Relay::start(home, &format!("life{life}.example"), &[]);
         let relay = relay.map_err(|end| format!("life {life} did not begin:\n{}", end.log))?;
         self.at(Some(relay.address));
-        // What the kill before has torn is set aside and logged by now.
+        // A record that the last kill has torn is set aside and logged by now.
         home.expect_chain()
             .map_err(|fault| format!("life {life}: {fault}"))?;
         std::thread::sleep(Duration::from_millis(dice.below(LONGEST_LIFE)));

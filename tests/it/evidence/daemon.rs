@@ -134,7 +134,7 @@ fn kill_9_at_any_moment_leaves_no_delivery_without_evidence() {
                 .into_iter()
                 .flat_map(|sender| sender.join().expect("no panic")),
         );
-        // What the queue has forgotten is on record already, in this very moment.
+        // A message that has left the queue is on record already, at this very moment.
         let on_record: HashSet<String> = told(folder.path())
             .into_iter()
             .map(|delivery| delivery.to)

@@ -176,7 +176,7 @@ async fn what_is_too_old_goes_and_the_chain_says_so() {
             .collect::<Vec<_>>(),
         [Defect::HeadMissing(first)]
     );
-    // What somebody else removes is another matter.
+    // A file that somebody else removes is reported.
     fs::remove_file(folder.path().join(name(5))).expect("ours");
     let found = verify(folder.path(), &[]).expect("readable").findings;
     assert_eq!(

@@ -89,7 +89,7 @@ fn the_running_configuration_and_its_queue_are_compared_with() {
     );
     assert_eq!(told["running_sha256"].as_str().map(str::len), Some(64));
 
-    // What was written since is not in force.
+    // Changes to the file since the start are not in force.
     fs::write(relay.config(), fs::read(&new).expect("a file")).expect("a file");
     assert_eq!(code(&check(&relay.config(), &["--against"])), 1);
     let (_, in_force) = raw(

@@ -23,7 +23,7 @@ fn config(world: &World) -> String {
             &copy,
         )
         .expect("a certificate");
-        // Who asks may have no right to our keys.
+        // The user who asks may have no right to our keys.
         fs::set_permissions(&copy, fs::Permissions::from_mode(0o000)).expect("our own file");
     }
     world.config("certificate = \"relay.pem\"\nkey = \"relay.key\"", PARTNER)

@@ -85,7 +85,7 @@ async fn a_balancer_that_names_nobody_has_no_rights() {
         client.hears("550 5.7.1 Relaying denied").await;
         client.hears("250 2.1.5").await;
     }
-    // What the same balancer says of a client of ours still counts.
+    // The same balancer's statement about a client of ours still counts.
     let mut client = relay.silent().await;
     client.says("PROXY TCP4 127.0.0.9 127.0.0.1 40000 25").await;
     client.hears("220").await;

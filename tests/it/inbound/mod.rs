@@ -524,7 +524,7 @@ async fn sessions_are_counted() {
     first.says("QUIT").await;
     first.hears("221").await;
     first.hears_the_end().await;
-    // Who waits is next.
+    // A client that waits is next.
     last.hears("220").await;
     drop(last);
     // The place is free once the session has ended, a moment after the client has seen it.

@@ -32,7 +32,7 @@ async fn a_second_instance_on_one_spool_is_refused() {
     let sink = Sink::start(1).await;
     let (folder, relay) = Wanted::mail_to(sink.address).start();
     let listener = relay.address.to_string();
-    // Whether it would listen elsewhere or in the same place: what matters to people is the other
+    // With another port or with the same one, the error text must name the other
     // instance.
     for listener in ["127.0.0.1:0", &listener] {
         let said = refused(

@@ -102,7 +102,7 @@ async fn what_falls_short_hears_the_same_and_never_mail() {
         answer
             .has("Mail for partner.example would be DEFERRED:\n  4.7.5 ")
             .has("5.4.7 not delivered within 5d");
-        // What it offers is asked for all the same.
+        // The probe asks for its extensions all the same.
         answer.has("offers    SIZE");
         assert_eq!(commands(&peer).await, [WHOLE], "{what}");
     }

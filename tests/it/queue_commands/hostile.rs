@@ -18,7 +18,7 @@ fn a_network_has_so_many_lines_in_the_log() {
         replies.all(|reply| reply.starts_with("550 5.7.1")),
         "each is refused"
     );
-    // What is taken is always logged.
+    // An accepted message is always logged.
     relay.send_quickly("a@example.org", &["b@example.com"], "b");
     let accepted = relay.hears("message accepted");
     assert_eq!((accepted.len(), &accepted[0]["recipients"]), (1, &1.into()));

@@ -20,7 +20,7 @@ fn troubled() -> Relay {
                 .into_iter()
                 .all(|recipient| !recipient["reason"].is_null())
     });
-    // What was counted just before is good for a second.
+    // A count is good for a second.
     std::thread::sleep(Duration::from_millis(1100));
     relay
 }

@@ -10,7 +10,7 @@ async fn under_a_forced_policy_header_fields_alone_are_returned() {
     let world = World::start("", &[connector("partner.example", clear.address, FORCED)]).await;
     for (content, subject) in [
         ("Subject: minutes\r\n\r\nThe very words.\r\n", true),
-        // What has no header must not pass for one.
+        // Content without a header must not pass for a header.
         ("The very words.\r\nand: more\r\n", false),
         ("\r\nThe very words.\r\n", false),
         ("Subject: minutes\r\nThe very words.\r\nX: y\r\n", true),

@@ -165,7 +165,7 @@ async fn a_report_that_is_refused_is_sent_once_more_as_plain_text() {
             )
             .await;
         world.is_done().await;
-        // Where MAIL was refused, the commands that were sent behind it end in a message of nothing
+        // If MAIL was refused, the commands that were pipelined after it end in an empty message
         // (RFC 2920 §3.1).
         let mail: Vec<_> = mail(&world)
             .into_iter()

@@ -71,7 +71,7 @@ async fn two_hundred_messages_for_a_dead_port_are_a_few_dials() {
             .sends_message(&format!("c{number}@dead.example"))
             .await;
     }
-    // What was handed in before this one has been looked at when it has arrived.
+    // When this one has arrived, every message before it has been examined.
     client.sends_message("last@quick.example").await;
     until("the last one has gone", || {
         (sink.taken() == 1).then_some(())

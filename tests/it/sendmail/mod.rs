@@ -524,7 +524,7 @@ async fn flags_behind_the_recipients_count() {
             .iter()
             .any(|command| command.starts_with("MAIL FROM:<a@a.example>"))
     );
-    // What stands behind "--" is a recipient, whatever it looks like.
+    // An argument after "--" is a recipient, even one that starts like an option.
     let output = post.sendmail(&["--", "-bd@b.example"], "Subject: x\n\none\n");
     assert_eq!((code(&output), said(&output)), (0, String::new()));
     post.delivered(2).await;
@@ -653,7 +653,7 @@ async fn what_is_refused_has_the_status_of_sysexits_and_goes_to_nobody() {
     ]);
     let output = run(command, "Subject: x\n\nhello\n");
     assert_eq!(code(&output), 78, "{}", said(&output));
-    // What is taken comes after what was refused: nothing of that is on its way.
+    // The accepted message arrives; nothing of the refused one does.
     assert_eq!(
         code(&post.sendmail(&["b@b.example"], "Subject: last\n\nhello\n")),
         0

@@ -28,7 +28,7 @@ async fn damaged(size: usize, fault: &str, damage: impl FnOnce(&Path, QueueId)) 
     let spool = open(folder.path());
     let listed = ids(&spool).await;
     let told = match spool.load(put_ids[1]).await {
-        // What is wrong with a file's content is seen when it is read.
+        // Damage to the content of a file shows when it is read.
         Ok(entry) => read(&entry.body).await.expect_err("damaged"),
         Err(error) => error,
     };

@@ -85,7 +85,7 @@ impl Client {
                 .is_ok_and(|reply| reply.starts_with(['2', '3']))
         });
         if said {
-            // Where the relay has gone first, it has nothing either.
+            // If the relay has ended first, it does not have the message either.
             let _gone = self.0.get_mut().write_all(&content[..content.len() - 5]);
         }
     }

@@ -9,7 +9,8 @@ use gatepost::config::{Config, parse};
 /// added, in that order.
 ///
 /// ```ignore
-/// let config = ConfigBuilder::new().table("dns", "dnssec = \"off\"").relays_to(peer.address).parse();
+/// let builder = ConfigBuilder::new().table("dns", "dnssec = \"off\"");
+/// let config = builder.relays_to(peer.address).parse();
 /// ```
 #[derive(Debug, Clone)]
 pub(crate) struct ConfigBuilder {

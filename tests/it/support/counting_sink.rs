@@ -57,7 +57,7 @@ impl Sink {
                 });
                 let sink = serving.clone();
                 tokio::spawn(async move {
-                    // Who hangs up without QUIT is gone, too.
+                    // A client that closes without QUIT is gone, too.
                     if sink.serve(stream, session).await.is_none() {
                         sink.seen(|seen| seen.open -= 1);
                     }

@@ -338,7 +338,7 @@ impl Shared {
             }
             Starttls::Closes => {
                 say(stream, "220 go ahead").await?;
-                // What the client says first is read, so that closing does not reset.
+                // The client's first command is read, so that closing does not reset.
                 let _ = stream.fill_buf().await?;
                 Ok(Next::Over)
             }

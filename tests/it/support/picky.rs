@@ -121,7 +121,7 @@ impl Picky {
     /// The end of the connection.
     pub(crate) async fn play(self, mut stream: TcpStream) -> io::Result<()> {
         if self.does == Does::Resets {
-            // What was not read makes the end a reset.
+            // Unread octets make the end a reset.
             return Ok(());
         }
         let mut hello = vec![0; 16 * 1024];

@@ -204,7 +204,7 @@ fn listen(child: &mut Child) -> Receiver<String> {
     let (told, lines) = mpsc::channel();
     std::thread::spawn(move || {
         for line in stderr.split(b'\n').map_while(Result::ok) {
-            // Who does not listen any more has heard enough.
+            // If the receiver is gone, nobody needs the line.
             let _unheard = told.send(format!("{}\n", String::from_utf8_lossy(&line)));
         }
     });

@@ -102,7 +102,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     /// The relay closes the connection; what it may say first (a TLS alert) is no reply.
     pub(crate) async fn hears_no_reply(mut self) {
         let mut rest = Vec::new();
-        // Whether it is closed or reset is all the same.
+        // Closed or reset: both are an end.
         let _ = timeout(PATIENCE, self.stream.read_to_end(&mut rest))
             .await
             .expect("in time");

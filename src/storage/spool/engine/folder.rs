@@ -7,7 +7,7 @@
 //! quota-probe   a test file that shows whether a quota is exhausted; removed after the test
 //! bodies/       content over 128 KiB: <id>; while it is being received: <id>.part
 //! leaps.json    clock jumps, if there were any
-//! aside/        quarantined entries: <id>.json (envelope), <id>.eml (content), <id>.txt (the damage)
+//! aside/        quarantined entries: <id>.json (envelope), <id>.eml (content), <id>.txt (damage)
 //!               and damaged databases: <name>-<seconds>.db, with -wal
 //! policies.db   cache of MTA-STS policies (module `discovery`), with -wal and -shm
 //! tlsrpt.db     counts for TLS reports (module `relay::tlsrpt`), with -wal and -shm
