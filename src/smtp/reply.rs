@@ -1,8 +1,9 @@
 //! Replies of a server (RFC 5321 §4.2) and their enhanced status codes (RFC 2034, RFC 3463).
 //!
-//! Both codes of a [`Reply`] share one severity, so "451 5.x.x" cannot be written. [`ReplyParser`]
-//! reads the replies of a peer within limits, and accepts an enhanced status only if it agrees with
-//! the basic code. [`crate::policy::failure`] decides what a reply means for a message.
+//! The basic code and the enhanced status of a [`Reply`] share one severity, so "451 5.x.x" cannot
+//! be written. [`ReplyParser`] reads the replies of a peer within limits, and accepts an enhanced
+//! status only if it agrees with the basic code. [`crate::policy::failure`] decides what a reply
+//! means for a message.
 
 use std::borrow::Cow;
 use std::fmt;

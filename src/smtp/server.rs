@@ -30,9 +30,9 @@ pub use replies::CloseReason;
 /// nothing, and one every few minutes would occupy a connection for ever (Postfix
 /// `smtpd_junk_command_limit`).
 const JUNK_MAX: u32 = 100;
-/// The number of RCPT commands over the recipient limit, or rejected with 4xx, that a transaction
-/// may have before each further one counts as a junk command. A client that pipelines a long list
-/// gets 452 for the excess, and its message goes to the others (RFC 5321 §4.5.3.1.10; Postfix
+/// The number of RCPT commands in one transaction that may be over the recipient limit or rejected
+/// with 4xx. Each further one counts as a junk command. A client that pipelines a long list gets
+/// 452 for the excess, and its message goes to the others (RFC 5321 §4.5.3.1.10; Postfix
 /// `smtpd_recipient_overshoot_limit`).
 const OVERSHOOT_MAX: u32 = 1000;
 

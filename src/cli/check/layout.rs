@@ -5,8 +5,8 @@ const WIDTH: usize = 80;
 
 /// Adds a line that begins with `head`, and continues with the parts and a separator between them.
 /// Further lines are indented as far as the head is wide. A line is broken between parts, and
-/// inside of a part only if that is too long for a line of its own. What has no space in it is
-/// never broken.
+/// inside of a part only if that is too long for a line of its own. Text without a space is never
+/// broken.
 pub(super) fn add_parts<T: AsRef<str>>(
     text: &mut String,
     head: &str,
