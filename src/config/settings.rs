@@ -1,4 +1,4 @@
-//! The configuration as meant: valid values, with every default filled in.
+//! The configuration in its final form: valid values, with every default filled in.
 
 use std::fmt;
 use std::net::SocketAddr;

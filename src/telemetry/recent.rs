@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::labels::Direction;
 
-/// The number of each that are stored.
+/// The most refusals, and the most downgrades, that are stored.
 const LISTED_MAX: usize = 50;
 /// The time after which a downgrade is no longer listed if it was not seen again: the host may not
 /// exist any more.
