@@ -202,13 +202,34 @@ impl Signals {
     }
 }
 
+/// The reason why logging cannot start.
+#[derive(Debug, thiserror::Error)]
+enum LoggingError {
+    /// The filter cannot be parsed.
+    #[error("level = \"{level}\" is not a filter: {error}")]
+    Filter {
+        /// `[log] level`.
+        level: String,
+        /// The error of the parser.
+        error: tracing_subscriber::filter::ParseError,
+    },
+    /// The journal cannot be reached.
+    #[error("cannot reach the journal ({0}); set format = \"text\"")]
+    Journal(std::io::Error),
+    /// Logging has been started before.
+    #[error(transparent)]
+    Again(#[from] tracing_subscriber::util::TryInitError),
+}
+
 /// Starts logging as `[log]` says.
 ///
 /// # Errors
-/// A sentence about a filter that cannot be parsed or a journal that cannot be reached.
-fn start_logging(log: &LogConfig) -> Result<LogFilterHandle, String> {
-    let filter = log_filter::parse(&log.level)
-        .map_err(|error| format!("level = \"{}\" is not a filter: {error}", log.level))?;
+/// A filter that cannot be parsed, or a journal that cannot be reached.
+fn start_logging(log: &LogConfig) -> Result<LogFilterHandle, LoggingError> {
+    let filter = log_filter::parse(&log.level).map_err(|error| LoggingError::Filter {
+        level: log.level.clone(),
+        error,
+    })?;
     let (filter, handle) = tracing_subscriber::reload::Layer::new(filter);
     let under_systemd = std::env::var_os("JOURNAL_STREAM").is_some();
     let colour = std::io::stderr().is_terminal();
@@ -228,13 +249,12 @@ fn start_logging(log: &LogConfig) -> Result<LogFilterHandle, String> {
             .with_writer(std::io::stderr)
             .boxed(),
         LogFormat::Auto | LogFormat::Journald => JournaldLayer::open(Path::new(journald::SOCKET))
-            .map_err(|error| format!("cannot reach the journal ({error}); set format = \"text\""))?
+            .map_err(LoggingError::Journal)?
             .boxed(),
     };
     tracing_subscriber::registry()
         .with(filter)
         .with(layer)
-        .try_init()
-        .map_err(|error| error.to_string())?;
+        .try_init()?;
     Ok(handle)
 }

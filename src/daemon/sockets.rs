@@ -15,10 +15,30 @@ use crate::config::{Config, Fault, ListenAddress, Located, Location};
 /// The sockets of each listener, with its name.
 pub(super) type Bound = Vec<(String, Vec<TcpListener>)>;
 
+/// The reason why a listener has no socket from systemd.
+#[derive(Debug, thiserror::Error)]
+enum SocketError {
+    /// systemd passed no socket at all.
+    #[error("systemd passed no socket")]
+    None,
+    /// systemd passed sockets of other names.
+    #[error("systemd passed {0} only")]
+    Others(String),
+    /// Another listener has the socket.
+    #[error("another listener uses it already")]
+    InUse,
+    /// The socket accepts no connections.
+    #[error("it is a connection, not a socket to accept them on; set Accept=no")]
+    Connection,
+    /// The socket cannot be used.
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+}
+
 /// The sockets that systemd passed to this process.
 #[derive(Debug, Default)]
 pub struct SystemdSockets {
-    sockets: Vec<(String, Result<StdListener, String>)>,
+    sockets: Vec<(String, Result<StdListener, SocketError>)>,
 }
 
 impl SystemdSockets {
@@ -49,7 +69,7 @@ impl SystemdSockets {
     }
 
     /// Takes the sockets of one name. A socket unit with several `ListenStream=` passes as many.
-    fn take_named(&mut self, name: &str) -> Result<Vec<TcpListener>, String> {
+    fn take_named(&mut self, name: &str) -> Result<Vec<TcpListener>, SocketError> {
         let (mine, others) = std::mem::take(&mut self.sockets)
             .into_iter()
             .partition(|(other, _)| other == name);
@@ -63,9 +83,9 @@ impl SystemdSockets {
                 .collect();
             names.dedup();
             return Err(if names.is_empty() {
-                "systemd passed no socket".to_owned()
+                SocketError::None
             } else {
-                format!("systemd passed {} only", names.join(", "))
+                SocketError::Others(names.join(", "))
             });
         }
         let listen = |socket: StdListener| {
@@ -73,7 +93,7 @@ impl SystemdSockets {
             TcpListener::from_std(socket)
         };
         mine.into_iter()
-            .map(|(_, socket)| listen(socket?).map_err(|error| error.to_string()))
+            .map(|(_, socket)| Ok(listen(socket?)?))
             .collect()
     }
 
@@ -86,17 +106,12 @@ impl SystemdSockets {
 }
 
 /// Takes one descriptor if it is a listening socket.
-fn take_listener(passed: &mut ListenFd, at: usize) -> Result<StdListener, String> {
-    let socket = passed
-        .take_tcp_listener(at)
-        .map_err(|error| error.to_string())?;
-    let socket = socket.ok_or("another listener uses it already")?;
-    match SockRef::from(&socket).is_listener() {
-        Ok(true) => Ok(socket),
-        Ok(false) => {
-            Err("it is a connection, not a socket to accept them on; set Accept=no".to_owned())
-        }
-        Err(error) => Err(error.to_string()),
+fn take_listener(passed: &mut ListenFd, at: usize) -> Result<StdListener, SocketError> {
+    let socket = passed.take_tcp_listener(at)?.ok_or(SocketError::InUse)?;
+    if SockRef::from(&socket).is_listener()? {
+        Ok(socket)
+    } else {
+        Err(SocketError::Connection)
     }
 }
 
@@ -138,7 +153,12 @@ pub(super) async fn bind(config: &Config, mut passed: SystemdSockets) -> Result<
     Ok(all)
 }
 
-fn passed_fault(listener: &str, name: &str, address: &Located<ListenAddress>, why: &str) -> Fault {
+fn passed_fault(
+    listener: &str,
+    name: &str,
+    address: &Located<ListenAddress>,
+    why: &SocketError,
+) -> Fault {
     let message = format!("listener \"{listener}\" has no socket \"{name}\" from systemd: {why}");
     let remedy = format!(
         "Write FileDescriptorName={name} and Service=gatepost.service into a socket unit, and start that: `systemctl \

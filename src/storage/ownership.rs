@@ -6,7 +6,7 @@
 use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Permission bits: group and others may write.
 const WRITABLE: u32 = 0o022;
@@ -55,23 +55,48 @@ impl From<Metadata> for Ownership {
     }
 }
 
-/// Checks that only we can write to a folder. The error names the remedy.
+/// A folder that is not safe to use, with the remedy.
+#[derive(Debug, thiserror::Error)]
+#[error("{} is not safe to use: {fault}; {}", path.display(), self.remedy())]
+pub struct UnsafeFolder {
+    /// The folder.
+    pub path: PathBuf,
+    /// The fault.
+    pub fault: NotOurs,
+    /// Our user id.
+    user: u32,
+}
+
+impl UnsafeFolder {
+    fn remedy(&self) -> String {
+        let (path, user) = (self.path.display(), self.user);
+        match &self.fault {
+            NotOurs::Foreign { .. } | NotOurs::ForeignLink(_) => {
+                format!(
+                    "run gatepost as its owner, give it to {user} (chown {user} {path}), or choose another path"
+                )
+            }
+            NotOurs::Writable(_) => {
+                format!("check its contents and run chmod go-w {path}, or choose another path")
+            }
+            NotOurs::Replaceable(_) => {
+                "choose a path below a folder that only its owner may write to".to_owned()
+            }
+            NotOurs::Io(_) => format!("make sure that {path} exists and is accessible"),
+        }
+    }
+}
+
+/// Checks that only we can write to a folder.
 ///
 /// # Errors
-/// The fault and the remedy, in a sentence each.
-pub fn check(folder: &Path) -> Result<(), String> {
+/// The fault and the remedy.
+pub fn check(folder: &Path) -> Result<(), UnsafeFolder> {
     let user = rustix::process::geteuid().as_raw();
-    examine(folder, user).map_err(|fault| {
-        let path = folder.display();
-        let remedy = match &fault {
-            NotOurs::Foreign { .. } | NotOurs::ForeignLink(_) => {
-                format!("run gatepost as its owner, give it to {user} (chown {user} {path}), or choose another path")
-            }
-            NotOurs::Writable(_) => format!("check its contents and run chmod go-w {path}, or choose another path"),
-            NotOurs::Replaceable(_) => "choose a path below a folder that only its owner may write to".to_owned(),
-            NotOurs::Io(_) => format!("make sure that {path} exists and is accessible"),
-        };
-        format!("{path} is not safe to use: {fault}; {remedy}")
+    examine(folder, user).map_err(|fault| UnsafeFolder {
+        path: folder.to_owned(),
+        fault,
+        user,
     })
 }
 
@@ -184,6 +209,7 @@ mod tests {
     fn each_fault_comes_with_a_remedy() {
         let place = tempfile::tempdir().expect("a folder");
         let folder = place.path().join("spool");
+        let check = |folder: &Path| super::check(folder).map_err(|fault| fault.to_string());
         fs::create_dir(&folder).expect("our own folder");
         assert_eq!(check(&folder), Ok(()));
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o777)).expect("our own folder");

@@ -72,7 +72,7 @@ impl Disk {
     /// and replaced. A database of another version or program is an error and stays as it is.
     pub(super) fn open(folder: &Path) -> Result<(Self, StoredHistory), HistoryError> {
         let (database, stored) = sqlite::open_or_replace(&SCHEMA, folder, read, log_replaced)
-            .map_err(|error| HistoryError::of(folder, &error))?;
+            .map_err(|error| HistoryError::of(folder, error))?;
         Ok((Self { database }, stored))
     }
 
@@ -82,7 +82,7 @@ impl Disk {
         drop(self);
         let folder = file.parent().unwrap_or(Path::new("."));
         let database = sqlite::replace(&SCHEMA, folder, fault, log_replaced)
-            .map_err(|error| HistoryError::of(folder, &error))?;
+            .map_err(|error| HistoryError::of(folder, error))?;
         Ok(Self { database })
     }
 

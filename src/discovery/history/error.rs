@@ -1,23 +1,50 @@
-//! The error of the downgrade memory.
+//! The errors of the downgrade memory.
 
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 
+use crate::smtp::address::Host;
 use crate::storage::sqlite::OpenError;
 
-/// The reason why the memory cannot be used.
+/// The reason why the memory cannot be used, or a change cannot be kept.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct HistoryError(pub(super) String);
+pub enum HistoryError {
+    /// The database is of another version or program. It was not changed.
+    #[error("{0}")]
+    Refused(OpenError),
+    /// The database cannot be opened.
+    #[error("{error}; check owner, permissions and free space of {}", folder.display())]
+    Open {
+        /// The folder of the database.
+        folder: PathBuf,
+        /// The error of the database.
+        error: OpenError,
+    },
+    /// The thread that writes cannot be started.
+    #[error("cannot start a thread: {0}")]
+    Thread(io::Error),
+    /// A domain was removed from the memory, but not from the disk.
+    #[error(
+        "{domain} is forgotten, but the change could not be written ({error}); a restart may restore it"
+    )]
+    NotWritten {
+        /// The domain.
+        domain: Host,
+        /// The error of the database.
+        error: String,
+    },
+    /// The memory is closed.
+    #[error("the daemon is stopping")]
+    Stopping,
+}
 
 impl HistoryError {
     /// Describes an error of the database in `folder`.
-    pub(super) fn of(folder: &Path, error: &OpenError) -> Self {
+    pub(super) fn of(folder: &Path, error: OpenError) -> Self {
         if error.is_refusal() {
-            return Self(error.to_string());
+            return Self::Refused(error);
         }
-        let folder = folder.display();
-        Self(format!(
-            "{error}; check owner, permissions and free space of {folder}"
-        ))
+        let folder = folder.to_owned();
+        Self::Open { folder, error }
     }
 }

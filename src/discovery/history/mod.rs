@@ -116,8 +116,7 @@ impl History {
             watch.add_known_issuer(level, issuer, since);
         }
         let shared = Arc::new(Shared::new(memory, watch));
-        let writer = writer::start(Arc::clone(&shared), disk)
-            .map_err(|error| HistoryError(format!("cannot start a thread: {error}")))?;
+        let writer = writer::start(Arc::clone(&shared), disk).map_err(HistoryError::Thread)?;
         Ok(Self(Arc::new(HistoryInner {
             shared,
             writer: Mutex::new(Some(writer)),
@@ -233,10 +232,11 @@ impl History {
         tracing::warn!(%domain, hosts, reason, who, "the downgrade memory of a domain was removed");
         match written.await {
             Ok(Ok(())) => Ok(hosts),
-            Ok(Err(error)) => Err(HistoryError(format!(
-                "{domain} is forgotten, but the change could not be written ({error}); a restart may restore it"
-            ))),
-            Err(_) => Err(HistoryError("the daemon is stopping".to_owned())),
+            Ok(Err(error)) => Err(HistoryError::NotWritten {
+                domain: domain.clone(),
+                error,
+            }),
+            Err(_) => Err(HistoryError::Stopping),
         }
     }
 

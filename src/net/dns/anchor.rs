@@ -17,6 +17,60 @@ use super::validator::{WorkBudget, is_digest_of, is_supported};
 /// The maximum size of an anchor file in octets.
 const FILE_MAX: u64 = 256 << 10;
 
+/// The reason why a file is no trust anchor.
+#[derive(Debug, thiserror::Error)]
+pub enum AnchorError {
+    /// The file cannot be read.
+    #[error("cannot be read: {0}")]
+    Io(#[from] std::io::Error),
+    /// The file is too large; the value is its length in octets.
+    #[error("is too large for a trust anchor ({0} octets; at most {FILE_MAX})")]
+    TooLarge(u64),
+    /// The file has no key.
+    #[error("holds no DNSKEY or DS record")]
+    Empty,
+    /// A parenthesis is open at the end of the file.
+    #[error("a parenthesis is never closed")]
+    Parenthesis,
+    /// A record is invalid.
+    #[error("line {line}: {fault}")]
+    Record {
+        /// The line, from 1.
+        line: usize,
+        /// The fault.
+        fault: RecordFault,
+    },
+}
+
+/// The fault of a record in a trust anchor file.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordFault {
+    /// The owner is not the root.
+    #[error("\"{0}\" is not the root: validation starts from the root's keys, owner \".\"")]
+    Owner(String),
+    /// The DNSKEY is malformed.
+    #[error("the DNSKEY is malformed: {0}")]
+    Key(String),
+    /// The DNSKEY has no key.
+    #[error("the DNSKEY is malformed")]
+    NoKey,
+    /// The record is of another type.
+    #[error("\"{0}\" is neither DNSKEY nor DS")]
+    Kind(String),
+    /// The record has no type.
+    #[error("the record has no type")]
+    NoKind,
+    /// The DS is malformed.
+    #[error("the DS is malformed: {0}")]
+    Digest(&'static str),
+    /// The digest of the DS is not of the length, in octets, that its type has.
+    #[error("the DS is malformed: the digest is not {0} octets in hex")]
+    DigestLength(usize),
+    /// The algorithm is not supported.
+    #[error("the algorithm {0} is not supported; 8, 10, 13, 14 and 15 are")]
+    Algorithm(u8),
+}
+
 /// Trusted keys, and digests of trusted keys that must be fetched before use.
 #[derive(Clone)]
 pub(super) struct Anchors {
@@ -34,22 +88,16 @@ impl Anchors {
     }
 
     /// Reads a file. The error is a description of the fault.
-    pub(super) fn read(path: &Path) -> Result<Self, String> {
-        let length = std::fs::metadata(path)
-            .map_err(|error| format!("cannot be read: {error}"))?
-            .len();
+    pub(super) fn read(path: &Path) -> Result<Self, AnchorError> {
+        let length = std::fs::metadata(path)?.len();
         if length > FILE_MAX {
-            return Err(format!(
-                "is too large for a trust anchor ({length} octets; at most {FILE_MAX})"
-            ));
+            return Err(AnchorError::TooLarge(length));
         }
-        let text =
-            std::fs::read_to_string(path).map_err(|error| format!("cannot be read: {error}"))?;
-        Self::parse(&text)
+        Self::parse(&std::fs::read_to_string(path)?)
     }
 
     /// Parses the text of a file. The error is a description of the fault with its line.
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
+    pub(super) fn parse(text: &str) -> Result<Self, AnchorError> {
         let mut anchors = Self {
             keys: TrustAnchors::empty(),
             digests: Vec::new(),
@@ -57,22 +105,20 @@ impl Anchors {
         for (line, words) in split_records(text)? {
             anchors
                 .add(&words)
-                .map_err(|fault| format!("line {line}: {fault}"))?;
+                .map_err(|fault| AnchorError::Record { line, fault })?;
         }
         if anchors.keys.is_empty() && anchors.digests.is_empty() {
-            return Err("holds no DNSKEY or DS record".to_owned());
+            return Err(AnchorError::Empty);
         }
         Ok(anchors)
     }
 
-    fn add(&mut self, words: &[String]) -> Result<(), String> {
+    fn add(&mut self, words: &[String]) -> Result<(), RecordFault> {
         let [owner, fields @ ..] = words else {
             return Ok(());
         };
         if owner != "." {
-            return Err(format!(
-                "\"{owner}\" is not the root: validation starts from the root's keys, owner \".\""
-            ));
+            return Err(RecordFault::Owner(owner.clone()));
         }
         let is_class_or_ttl = |word: &&String| {
             word.eq_ignore_ascii_case("IN") || word.bytes().all(|octet| octet.is_ascii_digit())
@@ -82,8 +128,8 @@ impl Anchors {
             [kind, data @ ..] if kind.eq_ignore_ascii_case("DNSKEY") => {
                 let line = format!(". IN DNSKEY {}", data.join(" "));
                 let keys = TrustAnchors::from_str(&line)
-                    .map_err(|fault| format!("the DNSKEY is malformed: {fault}"))?;
-                let key = keys.get(0).ok_or("the DNSKEY is malformed")?;
+                    .map_err(|fault| RecordFault::Key(fault.to_string()))?;
+                let key = keys.get(0).ok_or(RecordFault::NoKey)?;
                 require_supported(key.algorithm())?;
                 self.keys.insert(key);
                 Ok(())
@@ -92,8 +138,8 @@ impl Anchors {
                 self.digests.push(parse_ds(data)?);
                 Ok(())
             }
-            [kind, ..] => Err(format!("\"{kind}\" is neither DNSKEY nor DS")),
-            [] => Err("the record has no type".to_owned()),
+            [kind, ..] => Err(RecordFault::Kind(kind.clone())),
+            [] => Err(RecordFault::NoKind),
         }
     }
 
@@ -111,8 +157,8 @@ impl Anchors {
 }
 
 /// Parses the data of a DS record such as `20326 8 2 E06D44B8…` (RFC 4034 §5.3).
-fn parse_ds(data: &[String]) -> Result<DS, String> {
-    let malformed = |what: &str| format!("the DS is malformed: {what}");
+fn parse_ds(data: &[String]) -> Result<DS, RecordFault> {
+    let malformed = RecordFault::Digest;
     let [tag, algorithm, kind, hex @ ..] = data else {
         return Err(malformed(
             "it needs a key tag, an algorithm, a digest type and a digest",
@@ -149,25 +195,20 @@ fn parse_ds(data: &[String]) -> Result<DS, String> {
         .collect();
     match octets {
         Some(digest) if digest.len() == length => Ok(DS::new(tag, algorithm, kind, digest)),
-        _ => Err(malformed(&format!(
-            "the digest is not {length} octets in hex"
-        ))),
+        _ => Err(RecordFault::DigestLength(length)),
     }
 }
 
 /// Rejects an algorithm that validation does not support.
-fn require_supported(algorithm: Algorithm) -> Result<(), String> {
+fn require_supported(algorithm: Algorithm) -> Result<(), RecordFault> {
     if is_supported(algorithm) {
         return Ok(());
     }
-    Err(format!(
-        "the algorithm {} is not supported; 8, 10, 13, 14 and 15 are",
-        u8::from(algorithm)
-    ))
+    Err(RecordFault::Algorithm(u8::from(algorithm)))
 }
 
 /// Splits a zone file into records, each a list of words with the number of its first line.
-fn split_records(text: &str) -> Result<Vec<(usize, Vec<String>)>, String> {
+fn split_records(text: &str) -> Result<Vec<(usize, Vec<String>)>, AnchorError> {
     let mut records: Vec<(usize, Vec<String>)> = Vec::new();
     let mut open = false;
     for (index, line) in text.lines().enumerate() {
@@ -194,7 +235,7 @@ fn split_records(text: &str) -> Result<Vec<(usize, Vec<String>)>, String> {
         }
     }
     if open {
-        Err("a parenthesis is never closed".to_owned())
+        Err(AnchorError::Parenthesis)
     } else {
         Ok(records)
     }
@@ -209,7 +250,8 @@ mod tests {
         "20326 8 2 E06D44B80B8F1D39A95C0B0D7C65D08458E880409BBC683457104237C7F8EC8D";
 
     fn counts(text: &str) -> Result<(usize, usize), String> {
-        Anchors::parse(text).map(|anchors| (anchors.keys.len(), anchors.digests.len()))
+        let parsed = Anchors::parse(text).map_err(|error| error.to_string());
+        parsed.map(|anchors| (anchors.keys.len(), anchors.digests.len()))
     }
 
     #[test]

@@ -33,6 +33,7 @@ use hickory_resolver::proto::rr::{Name, RData, RecordType};
 use crate::config::{self, Dnssec, Fault, TrustAnchor};
 use crate::smtp::address::Domain;
 use anchor::Anchors;
+pub use anchor::{AnchorError, RecordFault};
 pub use answer::{
     AnswerRecords, CnameChain, DnsAnswer, Exchange, InsecureReason, LookupError, Mx, Security,
     TlsaRecord,
@@ -77,7 +78,7 @@ pub enum DnsError {
         /// The trust anchor file.
         file: PathBuf,
         /// The fault in the file.
-        fault: String,
+        fault: AnchorError,
     },
     /// The resolver library cannot be set up.
     #[error("the DNS resolver cannot be set up: {0}")]
@@ -153,7 +154,7 @@ impl Dns {
         let state = ResolverState::new(
             name_servers,
             Dnssec::Require,
-            Anchors::parse(anchor)?,
+            Anchors::parse(anchor).map_err(|fault| fault.to_string())?,
             Arc::default(),
         );
         Ok(Self(Arc::new(DnsShared {

@@ -13,13 +13,15 @@ use jiff::civil::Date;
 use jiff::{SignedDuration, Timestamp, ToSpan as _};
 use tokio::task::JoinSet;
 
+use super::dkim::SignError;
 use super::mail;
 use super::record::{self, ReportDestination, TlsRptRecordError};
 use super::report::{TlsReport, day_of, day_start};
 use super::sender::{ENVELOPE_ID, ReportSender, Schedule, Submitter};
-use super::store::{CountStore, ReportJob};
+use super::store::{CountStore, CountStoreError, ReportJob};
 use crate::smtp::address::{Mailbox, ReversePath};
 use crate::smtp::envelope::{Envelope, Notify, Recipient, TlsRequirement};
+use crate::storage::spool::SpoolError;
 
 /// The number of reports that are sent at the same time.
 const CONCURRENT_MAX: usize = 8;
@@ -39,6 +41,28 @@ const SLEEP_MAX: Duration = Duration::from_hours(1);
 const ERROR_DELAY: Duration = Duration::from_mins(5);
 /// The days after which a report is dropped if it could not be sent.
 const KEEP_DAYS: i64 = 4;
+
+/// The reason why a round of reports ends early; the next round goes on.
+#[derive(Debug, thiserror::Error)]
+enum RoundError {
+    /// The counts cannot be read or written.
+    #[error(transparent)]
+    Store(#[from] CountStoreError),
+    /// A task of the round panicked or was cancelled.
+    #[error(transparent)]
+    Task(#[from] tokio::task::JoinError),
+}
+
+/// The reason why a report could not be queued as mail.
+#[derive(Debug, thiserror::Error)]
+enum QueueReportError {
+    /// The DKIM signature cannot be made.
+    #[error(transparent)]
+    Sign(#[from] SignError),
+    /// The spool did not store the mail.
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
+}
 
 /// Sends reports for ever.
 pub(super) async fn run(store: Arc<CountStore>, schedule: Schedule, sender: ReportSender) {
@@ -71,7 +95,7 @@ async fn try_send_due(
     schedule: Schedule,
     sender: &ReportSender,
     now: Timestamp,
-) -> Result<Timestamp, String> {
+) -> Result<Timestamp, RoundError> {
     let submitter = sender.submitter.load_full();
     let today = day_of(now);
     let planned = blocking(store, move |store| {
@@ -105,7 +129,7 @@ async fn try_send_due(
             }
             match under_way.join_next().await {
                 Some(Ok(done)) => done?,
-                Some(Err(death)) => return Err(death.to_string()),
+                Some(Err(death)) => return Err(death.into()),
                 None => break,
             }
         }
@@ -152,13 +176,10 @@ fn after(at: Timestamp, by: Duration) -> Timestamp {
 
 async fn blocking<T: Send + 'static>(
     store: &Arc<CountStore>,
-    work: impl FnOnce(&CountStore) -> Result<T, super::CountStoreError> + Send + 'static,
-) -> Result<T, String> {
+    work: impl FnOnce(&CountStore) -> Result<T, CountStoreError> + Send + 'static,
+) -> Result<T, RoundError> {
     let store = Arc::clone(store);
-    match tokio::task::spawn_blocking(move || work(&store)).await {
-        Ok(result) => result.map_err(|error| error.to_string()),
-        Err(death) => Err(death.to_string()),
-    }
+    Ok(tokio::task::spawn_blocking(move || work(&store)).await??)
 }
 
 /// Makes one attempt to send one report. An error is an error of the store.
@@ -168,7 +189,7 @@ async fn attempt(
     sender: ReportSender,
     mut job: ReportJob,
     now: Timestamp,
-) -> Result<(), String> {
+) -> Result<(), RoundError> {
     job.attempts += 1;
     let first = *job.first.get_or_insert(now);
     let name = format!("_smtp._tls.{}", job.domain);
@@ -217,7 +238,7 @@ async fn close_report(
     store: &Arc<CountStore>,
     job: ReportJob,
     why: &'static str,
-) -> Result<(), String> {
+) -> Result<(), RoundError> {
     tracing::debug!(domain = %job.domain, day = %job.day, why, "TLS report closed");
     blocking(store, move |store| store.close(&job, why)).await
 }
@@ -230,7 +251,7 @@ async fn send(
     job: &mut ReportJob,
     destinations: &[ReportDestination],
     now: Timestamp,
-) -> Result<Vec<String>, String> {
+) -> Result<Vec<String>, RoundError> {
     let submitter = sender.submitter.load_full();
     let (report, compressed) = build_report(store, &submitter, job).await?;
     let mut failures = Vec::new();
@@ -272,7 +293,7 @@ async fn record_sent(
     store: &Arc<CountStore>,
     job: &mut ReportJob,
     names: Vec<String>,
-) -> Result<(), String> {
+) -> Result<(), RoundError> {
     job.done.extend(names);
     let saved = job.clone();
     blocking(store, move |store| store.save_progress(&saved)).await
@@ -282,7 +303,7 @@ async fn build_report(
     store: &Arc<CountStore>,
     submitter: &Arc<Submitter>,
     job: &ReportJob,
-) -> Result<(TlsReport, Bytes), String> {
+) -> Result<(TlsReport, Bytes), RoundError> {
     let (submitter, job) = (Arc::clone(submitter), job.clone());
     blocking(store, move |store| {
         let report = TlsReport {
@@ -307,12 +328,10 @@ async fn queue_mail(
     compressed: &[u8],
     to: &[Mailbox],
     now: Timestamp,
-) -> Result<(), String> {
+) -> Result<(), QueueReportError> {
     let message = mail::write(report, compressed, &submitter.domain, to, now);
     let mut head = match &submitter.signer {
-        Some(signer) => signer
-            .sign(&message.fields, message.body.as_bytes(), now)
-            .map_err(|error| error.to_string())?,
+        Some(signer) => signer.sign(&message.fields, message.body.as_bytes(), now)?,
         None => String::new(),
     };
     for field in &message.fields {
@@ -320,15 +339,13 @@ async fn queue_mail(
         head.push_str("\r\n");
     }
     head.push_str("\r\n");
-    let text = |error: crate::storage::spool::SpoolError| error.to_string();
     let mut draft = sender.spool.draft();
-    draft.write(head.as_bytes()).await.map_err(text)?;
-    draft.write(message.body.as_bytes()).await.map_err(text)?;
+    draft.write(head.as_bytes()).await?;
+    draft.write(message.body.as_bytes()).await?;
     let (receipt, entry) = sender
         .spool
         .commit(draft, envelope(submitter, report, to))
-        .await
-        .map_err(text)?;
+        .await?;
     tracing::info!(
         queue_id = %receipt.id(), domain = %report.domain, day = %report.day, report = report.id,
         "TLS report queued"

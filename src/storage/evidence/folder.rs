@@ -61,10 +61,10 @@ pub(super) fn day(at: Timestamp) -> Date {
 
 /// Returns the day files of a folder, the oldest first.
 pub(super) fn files(folder: &Path) -> Result<Vec<DayFile>, EvidenceError> {
-    let failed = |error: &io::Error| EvidenceError::new("list", folder, error);
+    let failed = |error| EvidenceError::new("list", folder, error);
     let mut found = Vec::new();
-    for entry in fs::read_dir(folder).map_err(|error| failed(&error))? {
-        let name = entry.map_err(|error| failed(&error))?.file_name();
+    for entry in fs::read_dir(folder).map_err(|error| failed(error))? {
+        let name = entry.map_err(|error| failed(error))?.file_name();
         let day = name
             .to_str()
             .and_then(|name| name.strip_suffix(SUFFIX)?.parse::<Date>().ok());
@@ -105,25 +105,24 @@ pub(super) fn open_for_append(path: &Path) -> io::Result<File> {
 
 /// Creates the folder if it is missing, and locks it for this process.
 pub(super) fn lock(folder: &Path) -> Result<FolderLock, EvidenceError> {
-    let remedy = |what: &str, error: &io::Error| {
-        let user = "the user that gatepost runs as";
-        EvidenceError(format!(
-            "cannot {what} {folder}: {error}; give that folder to {user} (install -d -m 0700 -o USER {folder}), name \
-             another with [evidence] path, or write path = \"\" to keep no evidence",
-            folder = folder.display()
-        ))
+    let failed = |what| {
+        move |error| EvidenceError::Folder {
+            what,
+            folder: folder.to_owned(),
+            error,
+        }
     };
-    create_folder(folder).map_err(|error| remedy("create the evidence folder", &error))?;
-    ownership::check(folder)
-        .map_err(|fault| EvidenceError(format!("the evidence folder {fault}")))?;
+    create_folder(folder).map_err(failed("create the evidence folder"))?;
+    ownership::check(folder)?;
     FolderLock::acquire(folder).map_err(|error| match error {
-        LockError::Open(error) => remedy("write to the evidence folder", &error),
-        LockError::Lock(error) => EvidenceError::new("lock", &folder.join(folder_lock::NAME), &error),
-        LockError::InUse { process } => EvidenceError(format!(
-            "the evidence folder {} is in use by another gatepost (process {process}): a chain has one writer; \
-             stop it, or give this one an [evidence] path of its own",
-            folder.display(),
-        )),
+        LockError::Open(error) => failed("write to the evidence folder")(error),
+        LockError::Lock(error) => {
+            EvidenceError::new("lock", &folder.join(folder_lock::NAME), error)
+        }
+        LockError::InUse { process } => EvidenceError::InUse {
+            folder: folder.to_owned(),
+            process,
+        },
     })
 }
 
@@ -144,8 +143,7 @@ impl TornFile {
     /// Renames the file, now that a record mentions it.
     pub(super) fn mark_recorded(self, folder: &Path) -> Result<(), EvidenceError> {
         let to = folder.join(self.final_name());
-        fs::rename(&self.path, &to)
-            .map_err(|error| EvidenceError::new("rename", &self.path, &error))
+        fs::rename(&self.path, &to).map_err(|error| EvidenceError::new("rename", &self.path, error))
     }
 }
 
@@ -155,7 +153,7 @@ pub(super) fn recover(folder: &Path, now: Timestamp) -> Result<ChainHead, Eviden
     for file in files(folder)?.into_iter().rev() {
         let path = &file.path;
         let failed =
-            |what: &'static str| move |error: io::Error| EvidenceError::new(what, path, &error);
+            |what: &'static str| move |error: io::Error| EvidenceError::new(what, path, error);
         let mut opened = OpenOptions::new()
             .read(true)
             .write(true)
@@ -178,15 +176,14 @@ pub(super) fn recover(folder: &Path, now: Timestamp) -> Result<ChainHead, Eviden
             if copied.as_ref().is_err_and(is_full) && remove_reserve(folder) {
                 copied = copy_from(&mut opened, end, &torn);
             }
-            copied.and_then(|()| sync_folder(folder)).map_err(|error| {
-                EvidenceError(format!(
-                    "cannot move the {} octets of an incomplete record, left by a crash at the end of {}, to {}: {error}; \
-                     free some disk space or repair the disk, and start again: nothing was changed",
-                    length - end,
-                    path.display(),
-                    torn.display()
-                ))
-            })?;
+            copied
+                .and_then(|()| sync_folder(folder))
+                .map_err(|error| EvidenceError::Torn {
+                    octets: length - end,
+                    path: path.clone(),
+                    torn: torn.clone(),
+                    error,
+                })?;
             opened
                 .set_len(end)
                 .and_then(|()| opened.sync_all())
@@ -228,16 +225,16 @@ fn copy_from(file: &mut File, start: u64, to: &Path) -> io::Result<()> {
 
 /// Returns the torn files that no record mentions, of this start or of earlier ones that failed.
 pub(super) fn unrecorded_torn_files(folder: &Path) -> Result<Vec<TornFile>, EvidenceError> {
-    let failed = |error: &io::Error| EvidenceError::new("list", folder, error);
+    let failed = |error| EvidenceError::new("list", folder, error);
     let mut found = Vec::new();
-    for entry in fs::read_dir(folder).map_err(|error| failed(&error))? {
-        let entry = entry.map_err(|error| failed(&error))?;
+    for entry in fs::read_dir(folder).map_err(|error| failed(error))? {
+        let entry = entry.map_err(|error| failed(error))?;
         let name = entry.file_name();
         if name
             .to_str()
             .is_some_and(|name| name.starts_with(TORN) && name.ends_with(UNRECORDED))
         {
-            let octets = entry.metadata().map_err(|error| failed(&error))?.len();
+            let octets = entry.metadata().map_err(|error| failed(error))?.len();
             found.push(TornFile {
                 path: entry.path(),
                 octets,

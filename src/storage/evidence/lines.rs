@@ -28,7 +28,7 @@ pub(super) struct FileLine<'a> {
 
 impl Lines {
     pub(super) fn open(path: &Path) -> Result<Self, EvidenceError> {
-        let file = File::open(path).map_err(|error| EvidenceError::new("open", path, &error))?;
+        let file = File::open(path).map_err(|error| EvidenceError::new("open", path, error))?;
         Ok(Self {
             reader: BufReader::with_capacity(64 << 10, file),
             path: path.to_owned(),
@@ -39,7 +39,7 @@ impl Lines {
 
     pub(super) fn next(&mut self) -> Result<Option<FileLine<'_>>, EvidenceError> {
         let path = &self.path;
-        let failed = |error: std::io::Error| EvidenceError::new("read", path, &error);
+        let failed = |error: std::io::Error| EvidenceError::new("read", path, error);
         self.line.clear();
         (&mut self.reader)
             .take(LINE_MAX)

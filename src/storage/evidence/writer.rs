@@ -121,7 +121,7 @@ impl EvidenceWriter {
             _lock: lock,
         };
         let failed =
-            |error: io::Error| EvidenceError::new("write to the evidence in", folder, &error);
+            |error: io::Error| EvidenceError::new("write to the evidence in", folder, error);
         if let Some(newest) = days
             .last()
             .filter(|newest| **newest > folder::day(now.wall))
@@ -164,7 +164,7 @@ impl EvidenceWriter {
                     return Err(EvidenceError::new(
                         "write to the evidence in",
                         &self.folder,
-                        &error,
+                        error,
                     ));
                 }
             }
@@ -191,7 +191,7 @@ impl EvidenceWriter {
             .spawn(run);
         started
             .map(drop)
-            .map_err(|error| EvidenceError::new("start the writer of", &folder, &error))
+            .map_err(|error| EvidenceError::new("start the writer of", &folder, error))
     }
 
     fn run(&mut self, commands: &Receiver<WriterCommand>, ending: &AtomicBool) {
@@ -430,12 +430,10 @@ impl EvidenceWriter {
             last_hash: last.hash,
         };
         self.append(&[dropped.to_fields(now.wall)], now)
-            .map_err(|error| {
-                EvidenceError::new("write to the evidence in", &self.folder, &error)
-            })?;
+            .map_err(|error| EvidenceError::new("write to the evidence in", &self.folder, error))?;
         for file in &old {
             fs::remove_file(&file.path)
-                .map_err(|error| EvidenceError::new("remove", &file.path, &error))?;
+                .map_err(|error| EvidenceError::new("remove", &file.path, error))?;
         }
         tracing::info!(folder = %self.folder.display(), files, last_seq = last.seq, "deleted evidence older than [evidence] keep");
         Ok(())
