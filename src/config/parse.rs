@@ -43,7 +43,9 @@ pub fn read(path: &Path) -> Result<(Config, Vec<Fault>), Vec<Fault>> {
     let octets = std::fs::read(path).map_err(|error| {
         let remedy = match error.kind() {
             std::io::ErrorKind::NotFound => "Create it, or name another file with --config.",
-            std::io::ErrorKind::PermissionDenied => "Let the user that Gatepost runs as read it.",
+            std::io::ErrorKind::PermissionDenied => {
+                "Let the user that Gatepost runs as read it; for a command, use sudo."
+            }
             _ => "Name a readable file with --config.",
         };
         single(format!("the configuration cannot be read: {error}"), remedy)

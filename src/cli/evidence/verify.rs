@@ -77,7 +77,7 @@ fn text(verified: &Verification, last: &Link, heads: &[RecordHash], is_whole: bo
     let (last_seq, until) = (last.seq, time(last.time));
     let (records, files) = (count(*records, "record"), count(*files, "file"));
     let mut out = format!(
-        "the chain is {verdict}: {records} in {files}, number {first} of {since} to number {last_seq} of {until}\n"
+        "the chain is {verdict}: {records} in {files},\n    number {first} of {since} to number {last_seq} of {until}\n"
     );
     // Writing into a String cannot fail.
     match verified.beginning {
@@ -96,8 +96,8 @@ fn text(verified: &Verification, last: &Link, heads: &[RecordHash], is_whole: bo
     let _ = writeln!(out, "head: {}", last.hash);
     if heads.is_empty() {
         out.push_str(
-            "only a head that is stored elsewhere (--expect-head) proves that the end was not cut off and that the chain \
-             was not rewritten\n",
+            "only a head that is stored elsewhere (--expect-head) proves that the end was\n    \
+             not cut off and that the chain was not rewritten\n",
         );
     } else if is_whole {
         if let Some(hash) = verified.dropped_head {
@@ -111,7 +111,8 @@ fn text(verified: &Verification, last: &Link, heads: &[RecordHash], is_whole: bo
             .any(|head| Some(*head) != verified.dropped_head)
         {
             out.push_str(
-                "the expected heads are in the chain: up to the last of them nothing was cut off or rewritten\n",
+                "the expected heads are in the chain: up to the last of them nothing was cut\n    \
+                 off or rewritten\n",
             );
         }
     }

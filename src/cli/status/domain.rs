@@ -199,9 +199,9 @@ impl Screen {
             .filter(|last| last.outcome == "bounced");
         parts.extend(bounced.map(|last| {
             let report = if last.reported {
-                "got a failure report"
+                "gets a failure report"
             } else {
-                "wanted no report"
+                "gets no failure report"
             };
             format!("the sender of the bounced message {report}")
         }));
@@ -217,7 +217,7 @@ impl Screen {
             .as_ref()
             .and_then(|last| last.explanation.as_deref());
         if let Some(explanation) = queued.or(last) {
-            self.line("they read", &format!("\"{}\"", plain(explanation)));
+            self.line("report text", &format!("\"{}\"", plain(explanation)));
         }
     }
 

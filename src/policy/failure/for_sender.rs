@@ -99,7 +99,7 @@ fn rule(demand: &Demand, names: &Names, connector: &Connector, now: Timestamp) -
                 let day = exception.until.strftime("%-d %b %Y");
                 format!("; an exception to that ended on {day}")
             });
-            format!("its administrators decided so{}", ended.unwrap_or_default())
+            format!("our administrators decided so{}", ended.unwrap_or_default())
         }
         Layer::Dane | Layer::MtaSts => format!("{operator} asks all senders for that"),
         Layer::DowngradeMemory => match demand.last_tls {

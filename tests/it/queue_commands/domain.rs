@@ -98,7 +98,7 @@ fn a_domain_that_is_down_is_shown_until_the_advised_command_has_helped() {
             "\n  gatepost queue retry --domain b.example\n",
         ],
     );
-    for absent in ["they read", "held", "MTA-STS", "release", "other.example"] {
+    for absent in ["report text", "held", "MTA-STS", "release", "other.example"] {
         assert!(
             !out(&output).contains(absent),
             "{absent:?} in\n{}",
@@ -184,7 +184,7 @@ fn a_domain_that_lost_its_tls_is_shown_with_its_memory_and_the_report_to_the_sen
         &out(&relay.status(&["lawyers.example"])),
         &[
             "\nsenders      a delay report was sent for 1 of 1 waiting\n",
-            "\nthey read    \"This relay passes mail for lawyers.example on to [127.0.0.1] only encrypted",
+            "\nreport text  \"This relay passes mail for lawyers.example on to [127.0.0.1] only encrypted",
             "\ndemand       forced (downgrade memory: TLS), at the last attempt\n",
             "WORSE: no TLS",
             "\n  gatepost history forget lawyers.example --reason TEXT\n",
@@ -247,7 +247,7 @@ fn held_and_bounced_mail_is_named_with_what_its_sender_got() {
         &text,
         &[
             "\nqueue        1 held until an operator decides, oldest ",
-            "\nthey read    \"This relay passes mail for",
+            "\nreport text  \"This relay passes mail for",
         ],
     );
     assert!(!text.contains("next attempt"), "{text}");
@@ -264,7 +264,7 @@ fn held_and_bounced_mail_is_named_with_what_its_sender_got() {
     has_all(
         &text,
         &[
-            "the sender of the bounced message got a failure report\n",
+            "the sender of the bounced message gets a failure report\n",
             "But [127.0.0.1] does not offer",
         ],
     );

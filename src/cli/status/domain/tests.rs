@@ -66,7 +66,7 @@ last attempt 2026-11-30 03:10:02 UTC, 2m ago: deferred (0sbe82jf40000)
              4.7.4 mx.lawyers.example [192.0.2.1]:25: TLS is demanded
 senders      a delay report was sent for 1 of 3 waiting; next delay report
              2026-11-30 05:12:44 UTC, in 2h 0m
-they read    \"This relay sends to lawyers.example only encrypted, because their
+report text  \"This relay sends to lawyers.example only encrypted, because their
              server accepted it so until 29 Nov 2026.\"
 connector    internet: TLS if offered; on_failure = \"defer\", downgrade =
              \"refuse\"

@@ -107,19 +107,19 @@ fn each_layer_has_its_reason() {
         (
             without_tls(Layer::Connector),
             ConnectorCase::ByMx,
-            format!("{rule} its administrators decided so."),
+            format!("{rule} our administrators decided so."),
         ),
         (
             without_tls(Layer::Connector),
             ConnectorCase::ExceptionOver,
             format!(
-                "{rule} its administrators decided so; an exception to that ended on 29 Nov 2026."
+                "{rule} our administrators decided so; an exception to that ended on 29 Nov 2026."
             ),
         ),
         (
             without_tls(Layer::Exception),
             ConnectorCase::ByMx,
-            format!("{rule} its administrators decided so."),
+            format!("{rule} our administrators decided so."),
         ),
         (
             without_tls(Layer::Dane),
