@@ -112,7 +112,7 @@ fn screen(status: &RelayStatus, width: usize) -> String {
     let (shown, more) = first(&status.exceptions, 0);
     list("exceptions in force", exceptions(shown), more);
     let (shown, more) = first(&status.downgrades, 0);
-    list("downgrade warnings", downgrades(shown), more);
+    list("downgrades that were let through", downgrades(shown), more);
     sessions(&mut text, &status.clients, width);
     let mut list =
         |heading: &str, table: Table, more: usize| section(&mut text, heading, &table, more, width);
@@ -416,7 +416,7 @@ mod tests {
              destinations in trouble:\n  domain     connector  waiting  oldest  next attempt\n  \
              b.example  internet   1        1h 0m   in 5m\n      4.7.4 mx.b.example: no\u{fffd}[31m TLS\n\n\
              certificates:\n  certificate  expires     time left\n{}  and 3 more\n\nexceptions in force: none\n\n\
-             downgrade warnings: none\n\nsessions: 30 of 40, 29 of 36 by clients outside of [relay] networks\n  \
+             downgrades that were let through: none\n\nsessions: 30 of 40, 29 of 36 by clients outside of [relay] networks\n  \
              memory of transactions: 2.0 KiB\n  SCARCE on listener mx: clients outside of [relay] networks get less time\n\n\
              clients held back:\n  client        limit                times  last\n  \
              192.0.2.0/24  messages_per_minute  812    2026-11-26 01:29:30 UTC\n\nlast refusals:\n  \

@@ -115,7 +115,10 @@ fn listener_rules(config: &Config, listener: &ListenerConfig) -> Vec<String> {
         (_, true) => rules.push("client certificate requested".to_owned()),
         (_, false) => rules.push("client certificate not requested".to_owned()),
     }
-    rules.push(format!("{} sessions of strangers", config.seats(listener)));
+    rules.push(format!(
+        "{} sessions of clients outside of [relay] networks",
+        config.seats(listener)
+    ));
     for (networks, what) in [
         (&listener.proxy_protocol, "PROXY header"),
         (&listener.xclient, "XCLIENT"),

@@ -225,6 +225,12 @@ impl RecordFilter<'_> {
         (!parts.is_empty()).then(|| parts.join(", "))
     }
 
+    /// Returns the given options without the period; `None` if there are none.
+    pub(super) fn options_text(&self) -> Option<String> {
+        let options = self.options();
+        (!options.is_empty()).then(|| options.join(", "))
+    }
+
     /// Returns whether a record of the period is selected.
     pub(super) fn matches(&self, record: &MailRecord) -> bool {
         let FilterArguments {

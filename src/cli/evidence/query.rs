@@ -3,9 +3,11 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use jiff::Timestamp;
+
 use super::filter::RecordFilter;
 use crate::cli::connector_name::{self, UnknownConnector};
-use crate::cli::format::count;
+use crate::cli::format::{count, plain};
 use crate::storage::evidence::{
     EvidenceError, Link, MailRecord, ReadResult, RecordHash, Totals, Verification, first_record,
     records, records_of_verified_chain,
@@ -121,20 +123,31 @@ impl EvidenceQuery<'_> {
     /// Returns the text for a query that selects no record: the period, and the records that the
     /// folder has.
     pub(super) fn nothing_found(&self, chain: &Verification) -> Result<String, QueryError> {
-        let none = format!("no records{} match\n", self.filter.period_text());
+        let options = match self.filter.options_text() {
+            Some(options) => format!(": {}", plain(&options)),
+            None => String::new(),
+        };
+        let none = format!("no records{} match{options}\n", self.filter.period_text());
         let first = match &chain.last {
             Some(_) => first_record(self.folder)?,
             None => None,
         };
         Ok(match (first, &chain.last) {
-            (Some(first), Some(last)) => format!(
-                "{none}{} has records {} to {}, of {} to {} (UTC)\n",
-                self.folder.display(),
-                first.seq,
-                last.seq,
-                first.time.strftime("%Y-%m-%d"),
-                last.time.strftime("%Y-%m-%d")
-            ),
+            (Some(first), Some(last)) => {
+                let day = |time: Timestamp| time.strftime("%Y-%m-%d").to_string();
+                let (from, to) = (day(first.time), day(last.time));
+                let days = if from == to {
+                    from
+                } else {
+                    format!("{from} to {to}")
+                };
+                format!(
+                    "{none}{} has records {} to {}, of {days} (UTC)\n",
+                    self.folder.display(),
+                    first.seq,
+                    last.seq,
+                )
+            }
             _ => format!("{none}{} has no records\n", self.folder.display()),
         })
     }

@@ -93,13 +93,20 @@ fn text(verified: &Verification, last: &Link, heads: &[RecordHash], is_whole: bo
     if verified.is_growing {
         out.push_str("the daemon is writing another record at this moment\n");
     }
+    if !is_whole {
+        out.push_str(
+            "copy the folder before anything else, and compare it with the last backup and\n    \
+             with the last head that was stored elsewhere\n",
+        );
+        return out;
+    }
     let _ = writeln!(out, "head: {}", last.hash);
     if heads.is_empty() {
         out.push_str(
             "only a head that is stored elsewhere (--expect-head) proves that the end was\n    \
              not cut off and that the chain was not rewritten\n",
         );
-    } else if is_whole {
+    } else {
         if let Some(hash) = verified.dropped_head {
             let _ = writeln!(
                 out,

@@ -186,7 +186,7 @@ impl fmt::Display for Demand {
                 f.write_str(" with a trusted certificate for the right name")
             }
             Verify::Impossible(Unmeetable::NotListed { .. }) => {
-                f.write_str(" with a host that the domain's policy lists")
+                f.write_str(" to a host that the domain's MTA-STS policy lists")
             }
             Verify::Impossible(Unmeetable::Unproven(_)) => {
                 f.write_str(" with a host proven to be the domain's")

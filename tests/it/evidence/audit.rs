@@ -396,10 +396,16 @@ fn a_query_without_a_record_says_what_there_is() {
         ),
         (
             "list --to 2020-01-01 --connector empty",
-            "no records up to 2020-01-01 (UTC) match\n",
+            "no records up to 2020-01-01 (UTC) match: connector empty\n",
         ),
-        ("list --connector hospital --clear", "no records match\n"),
-        ("list --direction in", "no records match\n"),
+        (
+            "list --connector hospital --clear",
+            "no records match: connector hospital, in the clear\n",
+        ),
+        (
+            "list --direction in",
+            "no records match: accepted messages\n",
+        ),
         (
             "summary --from 2025-01-01 --to 2025-01-31",
             "no records between 2025-01-01 and 2025-01-31 (UTC) match\n",
@@ -421,7 +427,9 @@ fn a_query_without_a_record_says_what_there_is() {
     }
     let verified = archive.run("verify --clear --connector hospital");
     assert!(
-        out(&verified).ends_with(&format!("no records match\n{there}")),
+        out(&verified).ends_with(&format!(
+            "no records match: connector hospital, in the clear\n{there}"
+        )),
         "{}",
         out(&verified)
     );

@@ -184,7 +184,7 @@ fn a_refusal_names_the_layer_and_its_demand() {
     };
     assert_eq!(
         of(Layer::MtaSts, Verify::Impossible(reason), good()),
-        "TLS with a host that the domain's policy lists is demanded by MTA-STS, but mx.example.net is not among the \
+        "TLS to a host that the domain's MTA-STS policy lists is demanded by MTA-STS, but mx.example.net is not among the \
          hosts listed: *.mail.example.org"
     );
 }
