@@ -466,7 +466,7 @@ async fn the_commands_show_what_happened() {
     assert_eq!(
         (
             none.status.code(),
-            out(&none).starts_with("no records match\n")
+            out(&none).starts_with("no records match: domain nowhere.example\n")
         ),
         (Some(1), true)
     );
