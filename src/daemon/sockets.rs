@@ -17,7 +17,7 @@ pub(super) type Bound = Vec<(String, Vec<TcpListener>)>;
 
 /// The reason why a listener has no socket from systemd.
 #[derive(Debug, thiserror::Error)]
-enum SocketError {
+enum PassedSocketError {
     /// systemd passed no socket at all.
     #[error("systemd passed no socket")]
     None,
@@ -38,7 +38,7 @@ enum SocketError {
 /// The sockets that systemd passed to this process.
 #[derive(Debug, Default)]
 pub struct SystemdSockets {
-    sockets: Vec<(String, Result<StdListener, SocketError>)>,
+    sockets: Vec<(String, Result<StdListener, PassedSocketError>)>,
 }
 
 impl SystemdSockets {
@@ -69,7 +69,7 @@ impl SystemdSockets {
     }
 
     /// Takes the sockets of one name. A socket unit with several `ListenStream=` passes as many.
-    fn take_named(&mut self, name: &str) -> Result<Vec<TcpListener>, SocketError> {
+    fn take_named(&mut self, name: &str) -> Result<Vec<TcpListener>, PassedSocketError> {
         let (mine, others) = std::mem::take(&mut self.sockets)
             .into_iter()
             .partition(|(other, _)| other == name);
@@ -83,9 +83,9 @@ impl SystemdSockets {
                 .collect();
             names.dedup();
             return Err(if names.is_empty() {
-                SocketError::None
+                PassedSocketError::None
             } else {
-                SocketError::Others(names.join(", "))
+                PassedSocketError::Others(names.join(", "))
             });
         }
         let listen = |socket: StdListener| {
@@ -106,12 +106,14 @@ impl SystemdSockets {
 }
 
 /// Takes one descriptor if it is a listening socket.
-fn take_listener(passed: &mut ListenFd, at: usize) -> Result<StdListener, SocketError> {
-    let socket = passed.take_tcp_listener(at)?.ok_or(SocketError::InUse)?;
+fn take_listener(passed: &mut ListenFd, at: usize) -> Result<StdListener, PassedSocketError> {
+    let socket = passed
+        .take_tcp_listener(at)?
+        .ok_or(PassedSocketError::InUse)?;
     if SockRef::from(&socket).is_listener()? {
         Ok(socket)
     } else {
-        Err(SocketError::Connection)
+        Err(PassedSocketError::Connection)
     }
 }
 
@@ -157,7 +159,7 @@ fn passed_fault(
     listener: &str,
     name: &str,
     address: &Located<ListenAddress>,
-    why: &SocketError,
+    why: &PassedSocketError,
 ) -> Fault {
     let message = format!("listener \"{listener}\" has no socket \"{name}\" from systemd: {why}");
     let remedy = format!(

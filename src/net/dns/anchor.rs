@@ -38,13 +38,13 @@ pub enum AnchorError {
         /// The line, from 1.
         line: usize,
         /// The fault.
-        fault: RecordFault,
+        fault: AnchorRecordFault,
     },
 }
 
 /// The fault of a record in a trust anchor file.
 #[derive(Debug, thiserror::Error)]
-pub enum RecordFault {
+pub enum AnchorRecordFault {
     /// The owner is not the root.
     #[error("\"{0}\" is not the root: validation starts from the root's keys, owner \".\"")]
     Owner(String),
@@ -113,12 +113,12 @@ impl Anchors {
         Ok(anchors)
     }
 
-    fn add(&mut self, words: &[String]) -> Result<(), RecordFault> {
+    fn add(&mut self, words: &[String]) -> Result<(), AnchorRecordFault> {
         let [owner, fields @ ..] = words else {
             return Ok(());
         };
         if owner != "." {
-            return Err(RecordFault::Owner(owner.clone()));
+            return Err(AnchorRecordFault::Owner(owner.clone()));
         }
         let is_class_or_ttl = |word: &&String| {
             word.eq_ignore_ascii_case("IN") || word.bytes().all(|octet| octet.is_ascii_digit())
@@ -128,8 +128,8 @@ impl Anchors {
             [kind, data @ ..] if kind.eq_ignore_ascii_case("DNSKEY") => {
                 let line = format!(". IN DNSKEY {}", data.join(" "));
                 let keys = TrustAnchors::from_str(&line)
-                    .map_err(|fault| RecordFault::Key(fault.to_string()))?;
-                let key = keys.get(0).ok_or(RecordFault::NoKey)?;
+                    .map_err(|fault| AnchorRecordFault::Key(fault.to_string()))?;
+                let key = keys.get(0).ok_or(AnchorRecordFault::NoKey)?;
                 require_supported(key.algorithm())?;
                 self.keys.insert(key);
                 Ok(())
@@ -138,8 +138,8 @@ impl Anchors {
                 self.digests.push(parse_ds(data)?);
                 Ok(())
             }
-            [kind, ..] => Err(RecordFault::Kind(kind.clone())),
-            [] => Err(RecordFault::NoKind),
+            [kind, ..] => Err(AnchorRecordFault::Kind(kind.clone())),
+            [] => Err(AnchorRecordFault::NoKind),
         }
     }
 
@@ -157,8 +157,8 @@ impl Anchors {
 }
 
 /// Parses the data of a DS record such as `20326 8 2 E06D44B8…` (RFC 4034 §5.3).
-fn parse_ds(data: &[String]) -> Result<DS, RecordFault> {
-    let malformed = RecordFault::Digest;
+fn parse_ds(data: &[String]) -> Result<DS, AnchorRecordFault> {
+    let malformed = AnchorRecordFault::Digest;
     let [tag, algorithm, kind, hex @ ..] = data else {
         return Err(malformed(
             "it needs a key tag, an algorithm, a digest type and a digest",
@@ -195,16 +195,16 @@ fn parse_ds(data: &[String]) -> Result<DS, RecordFault> {
         .collect();
     match octets {
         Some(digest) if digest.len() == length => Ok(DS::new(tag, algorithm, kind, digest)),
-        _ => Err(RecordFault::DigestLength(length)),
+        _ => Err(AnchorRecordFault::DigestLength(length)),
     }
 }
 
 /// Rejects an algorithm that validation does not support.
-fn require_supported(algorithm: Algorithm) -> Result<(), RecordFault> {
+fn require_supported(algorithm: Algorithm) -> Result<(), AnchorRecordFault> {
     if is_supported(algorithm) {
         return Ok(());
     }
-    Err(RecordFault::Algorithm(u8::from(algorithm)))
+    Err(AnchorRecordFault::Algorithm(u8::from(algorithm)))
 }
 
 /// Splits a zone file into records, each a list of words with the number of its first line.

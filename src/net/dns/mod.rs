@@ -33,7 +33,7 @@ use hickory_resolver::proto::rr::{Name, RData, RecordType};
 use crate::config::{self, Dnssec, Fault, TrustAnchor};
 use crate::smtp::address::Domain;
 use anchor::Anchors;
-pub use anchor::{AnchorError, RecordFault};
+pub use anchor::{AnchorError, AnchorRecordFault};
 pub use answer::{
     AnswerRecords, CnameChain, DnsAnswer, Exchange, InsecureReason, LookupError, Mx, Security,
     TlsaRecord,
