@@ -47,11 +47,11 @@ async fn a_crowd_asks_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn thousands_of_names_at_once_all_get_their_answer() {
+async fn a_thousand_names_at_once_all_get_their_answer() {
     let server = world().await;
     let dns = validating(&server);
     let mut tasks = tokio::task::JoinSet::new();
-    for number in 0..2000 {
+    for number in 0..1000 {
         let dns = dns.clone();
         let zone = if number % 2 == 0 {
             "wild.good.test"
