@@ -75,7 +75,7 @@ pub enum Verdict {
     Refused(Refusal),
 }
 
-/// Judges a session by the policy table (docs/policy.md): one match arm for each of its cells.
+/// Judges a session by the table of docs/policy.md: one match arm for each of its cells.
 ///
 /// `reference` holds the reference identifiers (RFC 9525 §2): the hop's own host name when we are
 /// the client, the connector's names when we are the server. They only fill the record where the
