@@ -42,7 +42,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         if self.from == self.to {
             Ok(self.stream)
         } else {
-            Err(io::Error::other("octets in clear behind STARTTLS"))
+            Err(io::Error::other("octets in the clear behind STARTTLS"))
         }
     }
 
