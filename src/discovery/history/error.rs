@@ -11,14 +11,14 @@ use crate::storage::sqlite::OpenError;
 pub enum HistoryError {
     /// The database is of another version or program. It was not changed.
     #[error("{0}")]
-    Refused(OpenError),
+    Refused(Box<OpenError>),
     /// The database cannot be opened.
     #[error("{error}; check owner, permissions and free space of {}", folder.display())]
     Open {
         /// The folder of the database.
         folder: PathBuf,
         /// The error of the database.
-        error: OpenError,
+        error: Box<OpenError>,
     },
     /// The thread that writes cannot be started.
     #[error("cannot start a thread: {0}")]
@@ -42,9 +42,12 @@ impl HistoryError {
     /// Describes an error of the database in `folder`.
     pub(super) fn of(folder: &Path, error: OpenError) -> Self {
         if error.is_refusal() {
-            return Self::Refused(error);
+            return Self::Refused(Box::new(error));
         }
         let folder = folder.to_owned();
-        Self::Open { folder, error }
+        Self::Open {
+            folder,
+            error: Box::new(error),
+        }
     }
 }

@@ -63,8 +63,8 @@ pub(super) fn day(at: Timestamp) -> Date {
 pub(super) fn files(folder: &Path) -> Result<Vec<DayFile>, EvidenceError> {
     let failed = |error| EvidenceError::new("list", folder, error);
     let mut found = Vec::new();
-    for entry in fs::read_dir(folder).map_err(|error| failed(error))? {
-        let name = entry.map_err(|error| failed(error))?.file_name();
+    for entry in fs::read_dir(folder).map_err(&failed)? {
+        let name = entry.map_err(&failed)?.file_name();
         let day = name
             .to_str()
             .and_then(|name| name.strip_suffix(SUFFIX)?.parse::<Date>().ok());
@@ -227,14 +227,14 @@ fn copy_from(file: &mut File, start: u64, to: &Path) -> io::Result<()> {
 pub(super) fn unrecorded_torn_files(folder: &Path) -> Result<Vec<TornFile>, EvidenceError> {
     let failed = |error| EvidenceError::new("list", folder, error);
     let mut found = Vec::new();
-    for entry in fs::read_dir(folder).map_err(|error| failed(error))? {
-        let entry = entry.map_err(|error| failed(error))?;
+    for entry in fs::read_dir(folder).map_err(&failed)? {
+        let entry = entry.map_err(&failed)?;
         let name = entry.file_name();
         if name
             .to_str()
             .is_some_and(|name| name.starts_with(TORN) && name.ends_with(UNRECORDED))
         {
-            let octets = entry.metadata().map_err(|error| failed(error))?.len();
+            let octets = entry.metadata().map_err(&failed)?.len();
             found.push(TornFile {
                 path: entry.path(),
                 octets,
