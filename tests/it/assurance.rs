@@ -108,7 +108,6 @@ fn judged(policy: &TlsPolicy, outcome: TlsOutcome) -> (SessionTls, Option<TlsLev
 
 /// Every kind of session has the same place on all scales, whether it is cleared or refused.
 #[test]
-#[allow(clippy::too_many_lines, reason = "a table")]
 fn the_projections_agree() {
     use Assurance::{Chain, DaneDomain, DaneHost, Encrypted, Name, None as Clear, Pin as Key};
     let opportunistic = || TlsPolicy::Opportunistic;

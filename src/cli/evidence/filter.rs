@@ -400,7 +400,6 @@ mod tests {
 
     /// Each option alone excludes a record that does not match it.
     #[test]
-    #[allow(clippy::too_many_lines, reason = "a table")]
     fn a_record_must_match_every_option() {
         for (options, delivery, expected) in [
             ("", "a@b.example deferred clear", true),

@@ -42,13 +42,18 @@ pub struct DeliveryCounts {
 
 /// Counts by assurance.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-#[allow(missing_docs, reason = "the levels are described at RecordedAssurance")]
 pub struct AssuranceCounts {
+    /// Sessions in the clear.
     pub clear: u64,
+    /// Encrypted sessions whose peer is not authenticated.
     pub tls: u64,
+    /// Encrypted sessions with a trusted chain that is verified for no name.
     pub trusted: u64,
+    /// Sessions verified as a name.
     pub verified: u64,
+    /// Sessions verified by a pinned key.
     pub pinned: u64,
+    /// Sessions verified by DANE.
     pub dane: u64,
 }
 

@@ -24,12 +24,16 @@ pub struct Totals {
 
 /// Counts by outcome. Each recipient of each attempt counts as one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-#[allow(missing_docs, reason = "the outcomes are described at RecordedOutcome")]
 pub struct OutcomeCounts {
+    /// Recipients whose mail was delivered.
     pub delivered: u64,
+    /// Recipients whose mail is retried.
     pub deferred: u64,
+    /// Recipients whose mail is held until an operator releases it.
     pub held: u64,
+    /// Recipients whose mail bounced.
     pub bounced: u64,
+    /// Recipients that an operator removed.
     pub removed: u64,
 }
 
