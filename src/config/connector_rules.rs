@@ -9,7 +9,7 @@ use super::reader::Field;
 use super::rules::{bind_address, reject_duplicates};
 use super::settings::ListenAddress;
 use super::spelling::shorten;
-use super::tls_level::TlsLevel;
+use super::tls_level::WrittenTlsLevel;
 use super::tls_toml::{ListenerToml, TlsToml};
 use crate::policy::connector::{DEFAULT_NAME, Publication, TrustSource, VerifyWanted};
 use crate::policy::location::Located;
@@ -73,10 +73,10 @@ pub(super) fn check_connectors(
 
 /// Returns the verification that a direction demands, which is [`VerifyWanted::None`] unless `tls`
 /// is forced. Returns `None` if a value is invalid.
-fn verifies(tls: &Field<TlsLevel>, verify: &Field<VerifyWanted>) -> Option<VerifyWanted> {
-    match tls.resolve(TlsLevel::Opportunistic)? {
-        TlsLevel::Off | TlsLevel::Opportunistic => Some(VerifyWanted::None),
-        TlsLevel::Forced => verify.resolve(VerifyWanted::None),
+fn verifies(tls: &Field<WrittenTlsLevel>, verify: &Field<VerifyWanted>) -> Option<VerifyWanted> {
+    match tls.resolve(WrittenTlsLevel::Opportunistic)? {
+        WrittenTlsLevel::Off | WrittenTlsLevel::Opportunistic => Some(VerifyWanted::None),
+        WrittenTlsLevel::Forced => verify.resolve(VerifyWanted::None),
     }
 }
 
@@ -155,16 +155,16 @@ fn check_identification(connector: &ConnectorToml, faults: &mut FaultList<'_>) {
 fn reject_unless_forced<T>(
     key: &str,
     given: &Field<T>,
-    tls: &Field<TlsLevel>,
+    tls: &Field<WrittenTlsLevel>,
     faults: &mut FaultList<'_>,
 ) {
-    let level = tls.resolve(TlsLevel::Opportunistic);
-    let (Some(given), Some(level @ (TlsLevel::Off | TlsLevel::Opportunistic))) =
+    let level = tls.resolve(WrittenTlsLevel::Opportunistic);
+    let (Some(given), Some(level @ (WrittenTlsLevel::Off | WrittenTlsLevel::Opportunistic))) =
         (given.located(), level)
     else {
         return;
     };
-    let level = if level == TlsLevel::Off {
+    let level = if level == WrittenTlsLevel::Off {
         "off"
     } else {
         "opportunistic"
@@ -217,7 +217,7 @@ fn check_outbound(connector: &ConnectorToml, tls: &TlsToml, faults: &mut FaultLi
     if let Some(files) = outbound
         .client_identity
         .located()
-        .filter(|_| outbound.tls.value() == Some(&TlsLevel::Off))
+        .filter(|_| outbound.tls.value() == Some(&WrittenTlsLevel::Off))
     {
         let remedy = "Remove client_certificate and client_key, or write tls = \"opportunistic\" or \"forced\".";
         faults.add(
@@ -262,7 +262,7 @@ fn check_inbound(
         faults.add(demand, "inbound verify = \"name\" needs names", remedy);
     }
     if let (Some(forced), Some(listeners)) = (inbound.tls.located(), listeners)
-        && forced.value == TlsLevel::Forced
+        && forced.value == WrittenTlsLevel::Forced
         && !listeners.is_empty()
     {
         if !listeners.iter().any(ListenerToml::offers_tls) {
@@ -300,7 +300,7 @@ fn check_key_exchange(outbound: &OutboundToml, faults: &mut FaultList<'_>) {
     if let Some(groups) = outbound
         .groups
         .located()
-        .filter(|_| outbound.tls.value() == Some(&TlsLevel::Off))
+        .filter(|_| outbound.tls.value() == Some(&WrittenTlsLevel::Off))
     {
         let remedy = "Remove groups, or write tls = \"opportunistic\" or \"forced\".";
         faults.add(
@@ -325,7 +325,7 @@ fn check_key_exchange(outbound: &OutboundToml, faults: &mut FaultList<'_>) {
 
 /// Checks `discover`, `downgrade` and `exception`.
 fn check_published(outbound: &OutboundToml, faults: &mut FaultList<'_>) {
-    let off = outbound.tls.value() == Some(&TlsLevel::Off);
+    let off = outbound.tls.value() == Some(&WrittenTlsLevel::Off);
     if let Some(discover) = outbound
         .discover
         .located()
@@ -365,17 +365,20 @@ fn check_published(outbound: &OutboundToml, faults: &mut FaultList<'_>) {
         return;
     };
     let (Some(tls), Some(verify)) = (
-        outbound.tls.resolve(TlsLevel::Opportunistic),
+        outbound.tls.resolve(WrittenTlsLevel::Opportunistic),
         outbound.verify.resolve(VerifyWanted::None),
     ) else {
         return;
     };
     let lowers = match (tls, exception.value.tls) {
-        (TlsLevel::Forced, TlsLevel::Forced) => verify != VerifyWanted::None,
-        (TlsLevel::Forced, TlsLevel::Off | TlsLevel::Opportunistic)
-        | (TlsLevel::Opportunistic, TlsLevel::Off) => true,
-        (TlsLevel::Opportunistic, TlsLevel::Opportunistic | TlsLevel::Forced)
-        | (TlsLevel::Off, _) => false,
+        (WrittenTlsLevel::Forced, WrittenTlsLevel::Forced) => verify != VerifyWanted::None,
+        (WrittenTlsLevel::Forced, WrittenTlsLevel::Off | WrittenTlsLevel::Opportunistic)
+        | (WrittenTlsLevel::Opportunistic, WrittenTlsLevel::Off) => true,
+        (
+            WrittenTlsLevel::Opportunistic,
+            WrittenTlsLevel::Opportunistic | WrittenTlsLevel::Forced,
+        )
+        | (WrittenTlsLevel::Off, _) => false,
     };
     if !lowers {
         let remedy = "Remove the exception, or write a lower tls in it than the connector's.";

@@ -11,7 +11,7 @@ use super::hosts::{domain_pattern, name_pattern, network, smart_host};
 use super::reader::{Field, TableReader, TomlValue};
 use super::settings::TlsConfig;
 use super::spelling::shorten;
-use super::tls_level::TlsLevel;
+use super::tls_level::WrittenTlsLevel;
 use super::tls_toml::identity;
 use super::values::{
     boolean, choice, count, full_list, label, list, pin, port, text, trust, version,
@@ -63,7 +63,7 @@ pub(super) struct ConnectorToml {
 pub(super) struct OutboundToml {
     pub(super) route: Field<RouteToml>,
     pub(super) port: Field<u16>,
-    pub(super) tls: Field<TlsLevel>,
+    pub(super) tls: Field<WrittenTlsLevel>,
     pub(super) verify: Field<VerifyWanted>,
     pub(super) min_version: Field<TlsVersion>,
     pub(super) discover: Field<Vec<Publication>>,
@@ -80,7 +80,7 @@ pub(super) struct OutboundToml {
 /// A `[connector.inbound]` table, as written.
 pub(super) struct InboundToml {
     pub(super) location: Location,
-    pub(super) tls: Field<TlsLevel>,
+    pub(super) tls: Field<WrittenTlsLevel>,
     pub(super) verify: Field<VerifyWanted>,
     pub(super) networks: Field<Vec<IpNet>>,
     pub(super) relay: Field<bool>,
@@ -157,7 +157,7 @@ impl OutboundToml {
             route: table.read(faults, "route", route),
             port: table.read(faults, "port", port),
             tls: table.read(faults, "tls", |value, faults| {
-                choice(value, faults, &TlsLevel::OUTBOUND)
+                choice(value, faults, &WrittenTlsLevel::OUTBOUND)
             }),
             verify: table.read(faults, "verify", |value, faults| {
                 choice(
@@ -249,7 +249,7 @@ impl InboundToml {
         let written = Self {
             location: table.location().clone(),
             tls: table.read(faults, "tls", |value, faults| {
-                choice(value, faults, &TlsLevel::INBOUND)
+                choice(value, faults, &WrittenTlsLevel::INBOUND)
             }),
             verify: table.read(faults, "verify", |value, faults| {
                 choice(value, faults, &VERIFY)
@@ -274,11 +274,15 @@ impl InboundToml {
     }
 }
 
-fn demand(tls: Field<TlsLevel>, verify: Field<VerifyWanted>, min_version: TlsVersion) -> TlsDemand {
-    match tls.or(TlsLevel::Opportunistic) {
-        TlsLevel::Off => TlsDemand::Off,
-        TlsLevel::Opportunistic => TlsDemand::Opportunistic,
-        TlsLevel::Forced => TlsDemand::Forced {
+fn demand(
+    tls: Field<WrittenTlsLevel>,
+    verify: Field<VerifyWanted>,
+    min_version: TlsVersion,
+) -> TlsDemand {
+    match tls.or(WrittenTlsLevel::Opportunistic) {
+        WrittenTlsLevel::Off => TlsDemand::Off,
+        WrittenTlsLevel::Opportunistic => TlsDemand::Opportunistic,
+        WrittenTlsLevel::Forced => TlsDemand::Forced {
             min_version,
             verify: verify.or(VerifyWanted::None),
         },

@@ -9,7 +9,7 @@ use toml::de::DeValue;
 use super::fault_list::FaultList;
 use super::reader::{Field, TableReader, TomlValue, kind_name};
 use super::spelling::shorten;
-use super::tls_level::TlsLevel;
+use super::tls_level::WrittenTlsLevel;
 use super::values::{choice, text};
 use crate::policy::connector::{TlsDemand, TlsException, VerifyWanted};
 use crate::policy::location::{Located, Location};
@@ -21,7 +21,7 @@ const REASON_MAX: usize = 200;
 /// An `exception` table, as written.
 #[derive(Debug, Clone)]
 pub(super) struct ExceptionToml {
-    pub(super) tls: TlsLevel,
+    pub(super) tls: WrittenTlsLevel,
     pub(super) tls_location: Location,
     until: Date,
     reason: String,
@@ -36,7 +36,7 @@ impl ExceptionToml {
         }
         let location = table.location().clone();
         let tls = table.required(faults, "tls", "tls = \"opportunistic\"", |value, faults| {
-            choice(value, faults, &TlsLevel::OUTBOUND)
+            choice(value, faults, &WrittenTlsLevel::OUTBOUND)
         });
         let until = table.required(faults, "until", "until = \"2027-01-31\"", date);
         let reason = table.required(
@@ -62,9 +62,9 @@ impl ExceptionToml {
 
     pub(super) fn resolve(self, min_version: TlsVersion, location: Location) -> TlsException {
         let tls = match self.tls {
-            TlsLevel::Off => TlsDemand::Off,
-            TlsLevel::Opportunistic => TlsDemand::Opportunistic,
-            TlsLevel::Forced => TlsDemand::Forced {
+            WrittenTlsLevel::Off => TlsDemand::Off,
+            WrittenTlsLevel::Opportunistic => TlsDemand::Opportunistic,
+            WrittenTlsLevel::Forced => TlsDemand::Forced {
                 min_version,
                 verify: VerifyWanted::None,
             },

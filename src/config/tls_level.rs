@@ -2,13 +2,13 @@
 
 /// `tls` of a direction, as written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum TlsLevel {
+pub(super) enum WrittenTlsLevel {
     Off,
     Opportunistic,
     Forced,
 }
 
-impl TlsLevel {
+impl WrittenTlsLevel {
     /// The levels of mail to a domain, by name. Mail from a domain cannot have `off`.
     pub(super) const OUTBOUND: [(&str, Self); 3] = [
         ("off", Self::Off),

@@ -5,7 +5,7 @@ use super::connector_toml::{ConnectorToml, RouteToml};
 use super::fault_list::FaultList;
 use super::settings::{DnsConfig, Dnssec, ListenerTls};
 use super::spelling::shorten;
-use super::tls_level::TlsLevel;
+use super::tls_level::WrittenTlsLevel;
 use super::tls_toml::{ListenerToml, TlsToml};
 use crate::policy::connector::{DEFAULT_NAME, DomainPattern, Publication, VerifyWanted};
 use crate::policy::tls::TlsVersion;
@@ -24,7 +24,8 @@ pub(super) fn check_dane(
             .verify
             .located()
             .filter(|verify| verify.value == VerifyWanted::Dane);
-        let Some(verify) = dane.filter(|_| outbound.tls.value() == Some(&TlsLevel::Forced)) else {
+        let Some(verify) = dane.filter(|_| outbound.tls.value() == Some(&WrittenTlsLevel::Forced))
+        else {
             let asked = outbound
                 .discover
                 .located()
@@ -116,8 +117,8 @@ fn opportunistic(connectors: &[ConnectorToml]) -> Option<String> {
     let is_opportunistic = |connector: &&ConnectorToml| {
         let outbound = &connector.outbound;
         let lowered = outbound.exception.value().map(|exception| exception.tls);
-        outbound.tls.resolve(TlsLevel::Opportunistic) == Some(TlsLevel::Opportunistic)
-            || lowered == Some(TlsLevel::Opportunistic)
+        outbound.tls.resolve(WrittenTlsLevel::Opportunistic) == Some(WrittenTlsLevel::Opportunistic)
+            || lowered == Some(WrittenTlsLevel::Opportunistic)
     };
     let named = |connector: &ConnectorToml| {
         connector

@@ -29,7 +29,7 @@ const ISSUER_MAX: usize = 200;
 
 /// The facts of a certificate that the watch compares.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CertificateSummary {
+pub struct WatchedCertificate {
     /// The names of the certificate.
     pub names: Vec<String>,
     /// The issuer.
@@ -40,7 +40,7 @@ pub struct CertificateSummary {
     pub not_after: Timestamp,
 }
 
-impl CertificateSummary {
+impl WatchedCertificate {
     /// Returns the certificate of a session, or `None` if the peer sent none.
     #[must_use]
     pub fn of(outcome: &TlsOutcome) -> Option<Self> {
@@ -99,7 +99,7 @@ fn join_names(names: &[String]) -> String {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Partner {
     /// The certificate that the partner sent last.
-    pub shown: CertificateSummary,
+    pub shown: WatchedCertificate,
     /// The time at which it was sent.
     pub seen: Timestamp,
     /// The reason why its connector refused the certificate, if it did.
@@ -110,7 +110,7 @@ pub struct Partner {
     pub from: Option<IpAddr>,
     /// The certificate that was accepted last.
     #[serde(rename = "taken")]
-    accepted: Option<CertificateSummary>,
+    accepted: Option<WatchedCertificate>,
     /// The key of the changed certificate that was reported last.
     #[serde(rename = "told")]
     reported_key: Option<String>,
@@ -130,7 +130,7 @@ pub struct PartnerCertificate<'a> {
     /// The address of the client; `None` for outbound sessions.
     pub from: Option<IpAddr>,
     /// The certificate.
-    pub shown: CertificateSummary,
+    pub shown: WatchedCertificate,
     /// The refusal of the TLS judge in words, if it refused the session.
     pub refused: Option<String>,
 }
@@ -361,7 +361,7 @@ impl Certificates {
         &mut self,
         is_forced: impl Fn(Direction, &str) -> bool,
         now: Timestamp,
-    ) -> Vec<(String, String, TimeLeft, CertificateSummary)> {
+    ) -> Vec<(String, String, TimeLeft, WatchedCertificate)> {
         let is_stale = |partner: &Partner| partner.seen.duration_until(now) >= PARTNER_MAX_AGE;
         let removed: Vec<String> = self
             .partners()

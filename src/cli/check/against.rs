@@ -33,7 +33,7 @@ pub(super) enum CompareError {
     NoSocket,
     /// The other configuration has errors.
     #[error("{what} cannot be read:\n{}", .faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
-    Baseline {
+    OldConfig {
         /// The other configuration, in words.
         what: &'static str,
         /// The errors.
@@ -45,7 +45,7 @@ pub(super) enum CompareError {
 }
 
 /// The configuration to compare with.
-pub(super) enum Baseline<'a> {
+pub(super) enum OldConfig<'a> {
     /// The configuration of the running daemon, on this socket or on that of the new file.
     Running(Option<&'a Path>),
     /// A file.
@@ -77,18 +77,18 @@ impl Comparison {
 }
 
 /// Compares a configuration with another one.
-pub(super) fn compare(new: &Config, old: &Baseline<'_>) -> Result<Comparison, CompareError> {
+pub(super) fn compare(new: &Config, old: &OldConfig<'_>) -> Result<Comparison, CompareError> {
     let waiting = QueuedMessages::default();
     let (old, running_sha256, waiting, queue_asked) = match old {
-        Baseline::File(file) => {
+        OldConfig::File(file) => {
             let file = std::path::absolute(file).unwrap_or_else(|_| file.to_path_buf());
-            let read = config::read(&file).map_err(|faults| CompareError::Baseline {
+            let read = config::read(&file).map_err(|faults| CompareError::OldConfig {
                 what: "the other file",
                 faults,
             })?;
             (read.0, None, waiting, false)
         }
-        Baseline::Running(socket) => {
+        OldConfig::Running(socket) => {
             let client = client(new, *socket)?;
             let ((running, sha256), waiting) = runtime::single_threaded()?.block_on(async {
                 Ok::<_, CompareError>((
@@ -115,7 +115,7 @@ pub(super) fn compare(new: &Config, old: &Baseline<'_>) -> Result<Comparison, Co
 pub(super) async fn running_config(client: &AdminClient) -> Result<(Config, String), CompareError> {
     let RunningConfigText { file, sha256, text } = client.get("/v1/config").await?;
     let read = config::parse(&text, &file);
-    let (config, _) = read.map_err(|faults| CompareError::Baseline {
+    let (config, _) = read.map_err(|faults| CompareError::OldConfig {
         what: "the running configuration",
         faults,
     })?;

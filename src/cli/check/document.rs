@@ -92,7 +92,7 @@ struct ConnectorDocument {
     built_in: bool,
     /// The place of its table.
     location: Option<LocationDocument>,
-    domains: Vec<DomainDocument>,
+    domains: Vec<DomainRulesDocument>,
     #[serde(flatten, serialize_with = "as_map")]
     settings: Vec<(String, SettingValue)>,
     outbound: DirectionDocument,
@@ -126,7 +126,7 @@ struct WrittenSetting {
 
 /// The rules for the domains of one pattern.
 #[derive(Serialize)]
-struct DomainDocument {
+struct DomainRulesDocument {
     pattern: String,
     /// The names that a certificate must carry, in words; `null` if the demand does not verify a
     /// name.
@@ -366,7 +366,7 @@ impl WrittenSetting {
     }
 }
 
-impl From<EffectiveDomain> for DomainDocument {
+impl From<EffectiveDomain> for DomainRulesDocument {
     fn from(domain: EffectiveDomain) -> Self {
         let EffectiveDomain {
             pattern,

@@ -26,7 +26,7 @@ use super::config_file::ConfigFile;
 use super::output::{show, show_faults, show_warnings};
 use super::{connector_name, json};
 use crate::config::KeyLocations;
-use against::Baseline;
+use against::OldConfig;
 use document::{CheckDocument, OneConnectorDocument};
 use effective::EffectiveConnector;
 use load::{LoadedConfig, load};
@@ -72,19 +72,19 @@ pub(super) struct CheckArguments {
 pub(super) fn run(arguments: &CheckArguments) -> ExitCode {
     match (&arguments.against, &arguments.socket) {
         (None, _) => check(arguments),
-        (Some(Some(old)), None) => compare(arguments, &Baseline::File(old)),
+        (Some(Some(old)), None) => compare(arguments, &OldConfig::File(old)),
         (Some(Some(_)), Some(_)) => {
             eprintln!(
                 "gatepost check: --socket compares with the running daemon, --against FILE with a file: give one of them"
             );
             ExitCode::from(2)
         }
-        (Some(None), socket) => compare(arguments, &Baseline::Running(socket.as_deref())),
+        (Some(None), socket) => compare(arguments, &OldConfig::Running(socket.as_deref())),
     }
 }
 
 /// Compares the file with another configuration and prints the differences.
-fn compare(arguments: &CheckArguments, old: &Baseline<'_>) -> ExitCode {
+fn compare(arguments: &CheckArguments, old: &OldConfig<'_>) -> ExitCode {
     let file = &arguments.file.config;
     // Relative paths in the file start from its folder: they are comparable only if that is
     // absolute.

@@ -286,13 +286,13 @@ mod tests {
     use super::*;
 
     #[derive(Debug, Parser)]
-    struct Command {
+    struct FilterCommand {
         #[command(flatten)]
         filter: FilterArguments,
     }
 
     fn arguments(options: &[&str]) -> Result<FilterArguments, String> {
-        let command = Command::try_parse_from([&["evidence"], options].concat());
+        let command = FilterCommand::try_parse_from([&["evidence"], options].concat());
         command
             .map(|command| command.filter)
             .map_err(|error| error.to_string())

@@ -19,7 +19,7 @@ const LABEL: usize = 13;
 
 /// The JSON document.
 #[derive(Debug, Serialize)]
-pub(super) struct DomainDocument<'a> {
+pub(super) struct DomainStatusDocument<'a> {
     #[serde(flatten)]
     status: &'a DomainStatus,
     /// True if the daemon knows more of the domain than its connector.
@@ -44,8 +44,8 @@ pub(super) fn is_known(status: &DomainStatus) -> bool {
 }
 
 /// Returns the JSON document about a domain.
-pub(super) fn document(status: &DomainStatus) -> DomainDocument<'_> {
-    DomainDocument {
+pub(super) fn document(status: &DomainStatus) -> DomainStatusDocument<'_> {
+    DomainStatusDocument {
         status,
         known: is_known(status),
         commands: commands(status),

@@ -5,12 +5,12 @@ use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 
 use super::error::ZoneError;
 use super::kind::Kind;
-use super::sign::SignedZone;
+use super::sign::DemoZone;
 
 /// Fills a reply. With `dnssec`, it includes signatures and proofs.
 pub(super) fn fill(
     reply: &mut Message,
-    zones: &[SignedZone],
+    zones: &[DemoZone],
     query: &Query,
     dnssec: bool,
     validates: bool,
@@ -64,8 +64,8 @@ struct ZoneAnswer {
 
 /// Returns the zone that answers for a name. For DS records, that is the parent of the zone with
 /// this name.
-fn zone_of<'a>(zones: &'a [SignedZone], name: &Name, kind: RecordType) -> &'a SignedZone {
-    let above = |zone: &&SignedZone| {
+fn zone_of<'a>(zones: &'a [DemoZone], name: &Name, kind: RecordType) -> &'a DemoZone {
+    let above = |zone: &&DemoZone| {
         zone.origin.zone_of(name) && (kind != RecordType::DS || zone.origin != *name)
     };
     zones
@@ -76,12 +76,12 @@ fn zone_of<'a>(zones: &'a [SignedZone], name: &Name, kind: RecordType) -> &'a Si
 }
 
 /// Returns the zones from the root to the one with this origin.
-fn chain<'a>(zones: &'a [SignedZone], origin: &'a Name) -> impl Iterator<Item = &'a SignedZone> {
+fn chain<'a>(zones: &'a [DemoZone], origin: &'a Name) -> impl Iterator<Item = &'a DemoZone> {
     zones.iter().filter(|zone| zone.origin.zone_of(origin))
 }
 
 /// Looks a name up in a zone, also by wildcard.
-fn lookup(zone: &SignedZone, name: &Name, kind: RecordType) -> Result<ZoneAnswer, ZoneError> {
+fn lookup(zone: &DemoZone, name: &Name, kind: RecordType) -> Result<ZoneAnswer, ZoneError> {
     if zone.exists(name) {
         return Ok(answer_at(zone, name, kind, name, Vec::new()));
     }
@@ -112,7 +112,7 @@ fn lookup(zone: &SignedZone, name: &Name, kind: RecordType) -> Result<ZoneAnswer
 /// Returns the answer for a name that exists. `asked` is the name of the question, which differs
 /// from `name` if that is a wildcard.
 fn answer_at(
-    zone: &SignedZone,
+    zone: &DemoZone,
     name: &Name,
     kind: RecordType,
     asked: &Name,
@@ -147,7 +147,7 @@ fn answer_at(
     answer(Vec::new(), authorities, None)
 }
 
-fn soa(zone: &SignedZone) -> Vec<Record> {
+fn soa(zone: &DemoZone) -> Vec<Record> {
     zone.set(&zone.origin, RecordType::SOA, &zone.origin)
         .unwrap_or_default()
 }

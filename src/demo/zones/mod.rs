@@ -17,12 +17,12 @@ pub use error::ZoneError;
 pub use kind::Kind;
 pub use record::full_name;
 pub use serve::{DnsTransport, Resolver, serve};
-use sign::SignedZone;
+use sign::DemoZone;
 
 /// Signed and unsigned zones, under one signed root.
 pub struct Zones {
     /// The zones, with the root first.
-    zones: Vec<SignedZone>,
+    zones: Vec<DemoZone>,
 }
 
 impl std::fmt::Debug for Zones {

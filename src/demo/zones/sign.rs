@@ -26,7 +26,7 @@ const NEGATIVE_TTL: u32 = 60;
 type RecordSetKey = (Name, RecordType);
 
 /// A zone, signed as its kind says.
-pub(super) struct SignedZone {
+pub(super) struct DemoZone {
     pub(super) origin: Name,
     pub(super) kind: Kind,
     sets: BTreeMap<RecordSetKey, Vec<Record>>,
@@ -40,10 +40,10 @@ pub(super) struct SignedZone {
 /// Builds the root and all zones below it.
 pub(super) fn build_zones<T: AsRef<str>>(
     written: &[(T, Kind, T)],
-) -> Result<Vec<SignedZone>, ZoneError> {
-    let mut zones = vec![SignedZone::new(Name::root(), Kind::Signed, "")?];
+) -> Result<Vec<DemoZone>, ZoneError> {
+    let mut zones = vec![DemoZone::new(Name::root(), Kind::Signed, "")?];
     for (origin, kind, records) in written {
-        zones.push(SignedZone::new(
+        zones.push(DemoZone::new(
             full_name(origin.as_ref())?,
             *kind,
             records.as_ref(),
@@ -82,7 +82,7 @@ fn new_key(origin: &Name) -> Result<(DNSKEY, DnssecSigner), ZoneError> {
     Ok((public, signer))
 }
 
-impl SignedZone {
+impl DemoZone {
     fn new(origin: Name, kind: Kind, records: &str) -> Result<Self, ZoneError> {
         let (key, signer) = new_key(&origin)?;
         let (sets, signatures, names) = Default::default();

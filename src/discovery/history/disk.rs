@@ -12,7 +12,7 @@ use rusqlite::{Connection, Row as Columns, params};
 
 use super::error::HistoryError;
 use super::level::TlsLevel;
-use super::memory::{HostRecord, Period, WriteBatch, timestamp};
+use super::memory::{HostRecord, LevelPeriod, WriteBatch, timestamp};
 use super::remembered::ForgetEntry;
 use crate::smtp::address::Host;
 use crate::storage::sqlite::{self, Database, Durability, OpenError, Schema};
@@ -190,7 +190,9 @@ fn row(columns: &Columns<'_>) -> Result<(Host, HostRecord), Box<dyn std::error::
     for (place, level) in periods.iter_mut().zip(TlsLevel::ALL) {
         let first: Option<i64> = columns.get(&*format!("{}_first", level.as_str()))?;
         let last: Option<i64> = columns.get(&*format!("{}_last", level.as_str()))?;
-        *place = first.zip(last).map(|(first, last)| Period { first, last });
+        *place = first
+            .zip(last)
+            .map(|(first, last)| LevelPeriod { first, last });
     }
     let (issuer, since): (Option<String>, Option<i64>) =
         (columns.get("issuer")?, columns.get("issuer_since")?);

@@ -37,7 +37,7 @@ const ISSUER_MAX: usize = 200;
 
 /// The period in which a level was seen, without a gap of [`MEMORY_PERIOD`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Period {
+pub(super) struct LevelPeriod {
     pub(super) first: i64,
     pub(super) last: i64,
 }
@@ -47,7 +47,7 @@ pub(super) struct Period {
 pub(super) struct HostRecord {
     pub(super) host: Host,
     /// The period of each level, in the order of [`TlsLevel::ALL`].
-    pub(super) periods: [Option<Period>; 5],
+    pub(super) periods: [Option<LevelPeriod>; 5],
     pub(super) seen: i64,
     pub(super) level: TlsLevel,
     /// The issuer of the last certificate, and the time since which it is the issuer.
@@ -76,7 +76,7 @@ impl HostRecord {
 
     /// Returns true if the host ever took TLS.
     fn took_tls(&self) -> bool {
-        let with_tls = |(level, period): (TlsLevel, Option<Period>)| {
+        let with_tls = |(level, period): (TlsLevel, Option<LevelPeriod>)| {
             level > TlsLevel::Plain && period.is_some()
         };
         TlsLevel::ALL.into_iter().zip(self.periods).any(with_tls)
@@ -533,11 +533,11 @@ fn record_level(row: &mut HostRecord, level: TlsLevel, at: i64) -> bool {
     let continues = period.is_some_and(|period| period.last > at - MEMORY_PERIOD);
     // A clock that was set back does not shorten the period.
     *period = match *period {
-        Some(Period { first, last }) if continues => Some(Period {
+        Some(LevelPeriod { first, last }) if continues => Some(LevelPeriod {
             first: first.min(at),
             last: last.max(at),
         }),
-        _ => Some(Period {
+        _ => Some(LevelPeriod {
             first: at,
             last: at,
         }),

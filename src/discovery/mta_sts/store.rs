@@ -88,11 +88,11 @@ pub(super) enum PolicyChange {
 #[derive(Debug, Clone)]
 pub(super) struct PolicyStore {
     folder: PathBuf,
-    state: Arc<Mutex<StoreState>>,
+    state: Arc<Mutex<PolicyStoreState>>,
 }
 
 #[derive(Debug, Default)]
-struct StoreState {
+struct PolicyStoreState {
     /// The database; `None` while the file cannot be opened. Each write tries again.
     database: Option<Database>,
     /// True once a file that was damaged in use was replaced. It happens once in a run, since a
@@ -110,7 +110,7 @@ impl PolicyStore {
             Ok((database, rows)) => (Some(database), Ok(rows)),
             Err(error) => (None, Err(error.into())),
         };
-        let state = StoreState {
+        let state = PolicyStoreState {
             database,
             has_recreated: false,
         };
@@ -160,7 +160,7 @@ impl PolicyStore {
 
     /// Locks the state. A poisoned lock is ignored: a panic leaves only a transaction that SQLite
     /// rolls back.
-    fn state(&self) -> MutexGuard<'_, StoreState> {
+    fn state(&self) -> MutexGuard<'_, PolicyStoreState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

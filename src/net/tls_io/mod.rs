@@ -45,7 +45,7 @@ pub use identity::IdentitySummary;
 pub use known_hellos::KnownHellos;
 pub use material::TlsMaterial;
 pub use pem::{key_warning, private_key};
-pub use sent_chain::{CertificateSummary, SentCertificate};
+pub use sent_chain::{CertificateContent, SentCertificate};
 pub use trust::TrustAnchors;
 
 /// The role of the certificate's owner. The certificate must allow this use (RFC 5280 §4.2.1.12).

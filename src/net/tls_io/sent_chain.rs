@@ -13,14 +13,14 @@ const SHOWN_MAX: usize = 10;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SentCertificate {
     /// A readable certificate.
-    Readable(Box<CertificateSummary>),
+    Readable(Box<CertificateContent>),
     /// Octets that are not a certificate.
     Malformed,
 }
 
 /// The content of a certificate, unchecked.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CertificateSummary {
+pub struct CertificateContent {
     /// The subject's name.
     pub subject: String,
     /// The issuer's name.
@@ -49,7 +49,7 @@ fn describe(der: &CertificateDer<'_>) -> SentCertificate {
         return SentCertificate::Malformed;
     };
     let (not_before, not_after) = certificate::validity(&readable);
-    SentCertificate::Readable(Box::new(CertificateSummary {
+    SentCertificate::Readable(Box::new(CertificateContent {
         subject: certificate::readable_name(readable.subject()),
         issuer: certificate::readable_name(readable.issuer()),
         names: certificate::dns_names(der),

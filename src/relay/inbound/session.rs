@@ -36,9 +36,9 @@ use crate::smtp::command::{CommandError, MailFrom, RcptTo};
 use crate::smtp::reply::Reply;
 use crate::smtp::server::{Channel, Profile, Server, ServerStep};
 use crate::telemetry::RefusalReason;
-use crate::telemetry::certificates::CertificateSummary;
+use crate::telemetry::certificates::WatchedCertificate;
 use client_log::send_failed;
-use state::{ClientSession, ConnectionTls, EndReason, TransactionSender};
+use state::{ClientSession, ConnectionTls, SessionEndReason, TransactionSender};
 
 /// Runs one session to its end.
 pub(super) async fn run(
@@ -104,11 +104,11 @@ pub(super) async fn run(
 
 impl ClientSession {
     /// Runs the session on its connection, through STARTTLS, and closes it.
-    async fn run(&mut self, tcp: TcpStream) -> EndReason {
+    async fn run(&mut self, tcp: TcpStream) -> SessionEndReason {
         if self.listener.tls == ListenerTls::Implicit {
             // With implicit TLS no reply can be sent before the handshake.
             if self.count(Rate::Handshakes).is_err() || self.has_proxy_header(&tcp).await {
-                return EndReason::Replied;
+                return SessionEndReason::Replied;
             }
             return match self.negotiate_tls(tcp).await {
                 Ok(tls) => self.run_under_tls(BufferedStream::new(tls), true).await,
@@ -118,18 +118,20 @@ impl ClientSession {
         let mut connection = BufferedStream::new(tcp);
         if connection.has_input() && self.has_proxy_header(connection.stream()).await {
             connection.add_reply(&CommandError::ProxyHeader.reply());
-            return self.close(connection, EndReason::Replied).await;
+            return self.close(connection, SessionEndReason::Replied).await;
         }
         match self.greet(&mut connection).await {
-            EndReason::StartTls => match self.negotiate_tls(connection.into_stream()).await {
-                Ok(tls) => {
-                    self.server.continue_under_tls();
-                    self.sender_clearance = None;
-                    self.seat.free();
-                    self.run_under_tls(BufferedStream::new(tls), false).await
+            SessionEndReason::StartTls => {
+                match self.negotiate_tls(connection.into_stream()).await {
+                    Ok(tls) => {
+                        self.server.continue_under_tls();
+                        self.sender_clearance = None;
+                        self.seat.free();
+                        self.run_under_tls(BufferedStream::new(tls), false).await
+                    }
+                    Err(end) => end,
                 }
-                Err(end) => end,
-            },
+            }
             end => self.close(connection, end).await,
         }
     }
@@ -139,7 +141,7 @@ impl ClientSession {
         &mut self,
         mut connection: BufferedStream<S>,
         greet: bool,
-    ) -> EndReason {
+    ) -> SessionEndReason {
         let end = if greet {
             self.greet(&mut connection).await
         } else {
@@ -151,7 +153,10 @@ impl ClientSession {
     /// Greets the client, or rejects one that has sent something before the greeting, and continues
     /// with commands.
     // Rule: RFC 5321 §4.3.1.
-    async fn greet<S: ClientStream>(&mut self, connection: &mut BufferedStream<S>) -> EndReason {
+    async fn greet<S: ClientStream>(
+        &mut self,
+        connection: &mut BufferedStream<S>,
+    ) -> SessionEndReason {
         match self.server.greet(connection.has_input()) {
             Ok(greeting) => {
                 connection.add_reply(&greeting);
@@ -159,7 +164,7 @@ impl ClientSession {
             }
             Err(reply) => {
                 self.reply(connection, &reply);
-                EndReason::Replied
+                SessionEndReason::Replied
             }
         }
     }
@@ -168,15 +173,15 @@ impl ClientSession {
     async fn negotiate_tls(
         &mut self,
         tcp: TcpStream,
-    ) -> Result<TlsStream<RecordedStream<TcpStream>>, EndReason> {
+    ) -> Result<TlsStream<RecordedStream<TcpStream>>, SessionEndReason> {
         let time_limit = self.timeouts().handshake;
         let handshake = self
             .settings
             .tls
             .accept(tcp, self.listener.request_client_certificate);
         let result = select! {
-            () = self.stop.cancelled() => return Err(EndReason::Shutdown),
-            () = self.seat.evicted() => return Err(EndReason::Evicted),
+            () = self.stop.cancelled() => return Err(SessionEndReason::Shutdown),
+            () = self.seat.evicted() => return Err(SessionEndReason::Evicted),
             result = timeout(time_limit, handshake) => result,
         };
         let fault = match result {
@@ -190,11 +195,14 @@ impl ClientSession {
             Err(_) => format!("not complete after {} seconds", time_limit.as_secs_f32()),
         };
         self.count_handshake(None);
-        Err(EndReason::Handshake(fault))
+        Err(SessionEndReason::Handshake(fault))
     }
 
     /// Executes the client's commands until the session ends or the client sends STARTTLS.
-    async fn dialogue<S: ClientStream>(&mut self, connection: &mut BufferedStream<S>) -> EndReason {
+    async fn dialogue<S: ClientStream>(
+        &mut self,
+        connection: &mut BufferedStream<S>,
+    ) -> SessionEndReason {
         loop {
             if self.server.transaction().is_none() && !self.server.expects_content() {
                 self.sender = None;
@@ -256,14 +264,14 @@ impl ClientSession {
         &mut self,
         connection: &mut BufferedStream<S>,
         reply: &Reply,
-    ) -> EndReason {
+    ) -> SessionEndReason {
         if let Err(refusal) = self.count(Rate::Handshakes) {
             return self.end_with(connection, &refusal);
         }
         self.reply(connection, reply);
         self.flush(connection)
             .await
-            .map_or_else(|end| end, |()| EndReason::StartTls)
+            .map_or_else(|end| end, |()| SessionEndReason::StartTls)
     }
 
     /// Returns the session's timeouts at this moment.
@@ -275,11 +283,11 @@ impl ClientSession {
     async fn flush<S: ClientStream>(
         &self,
         connection: &mut BufferedStream<S>,
-    ) -> Result<(), EndReason> {
+    ) -> Result<(), SessionEndReason> {
         select! {
             biased;
             sent = connection.flush(self.timeouts().command) => sent.map_err(|fault| send_failed(&fault)),
-            () = self.seat.evicted() => Err(EndReason::Evicted),
+            () = self.seat.evicted() => Err(SessionEndReason::Evicted),
         }
     }
 
@@ -288,7 +296,7 @@ impl ClientSession {
     async fn read_more<S: ClientStream>(
         &mut self,
         connection: &mut BufferedStream<S>,
-    ) -> Result<(), EndReason> {
+    ) -> Result<(), SessionEndReason> {
         self.flush(connection).await?;
         let content = self.server.expects_content();
         // Content that is already refused does not count as progress.
@@ -299,8 +307,8 @@ impl ClientSession {
             select! {
                 biased;
                 // A stop waits for a message that is being received.
-                () = self.stop.cancelled(), if !content => return Err(EndReason::Shutdown),
-                is_evicted = self.seat.changed() => if is_evicted { return Err(EndReason::Evicted) },
+                () = self.stop.cancelled(), if !content => return Err(SessionEndReason::Shutdown),
+                is_evicted = self.seat.changed() => if is_evicted { return Err(SessionEndReason::Evicted) },
                 read = timeout_at(deadline, connection.fill(content)) => match read {
                     Ok(read) => break read,
                     Err(_) => return Err(self.give_up(connection, end)),
@@ -315,11 +323,11 @@ impl ClientSession {
             }
         }
         match read {
-            Ok(0) => Err(EndReason::ConnectionLost(
+            Ok(0) => Err(SessionEndReason::ConnectionLost(
                 "closed by the client without QUIT".into(),
             )),
             Ok(_) => Ok(()),
-            Err(fault) => Err(EndReason::ConnectionLost(fault.to_string())),
+            Err(fault) => Err(SessionEndReason::ConnectionLost(fault.to_string())),
         }
     }
 
@@ -363,7 +371,7 @@ impl ClientSession {
                 })
             }
         };
-        let shown = CertificateSummary::of(&outcome);
+        let shown = WatchedCertificate::of(&outcome);
         let verdict = policy::judge(
             connector,
             &self.listener,

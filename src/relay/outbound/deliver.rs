@@ -19,7 +19,7 @@ use super::attempt::{Attempt, AttemptResult};
 use super::cleared::Cleared;
 use super::dial_record::DialRecord;
 use super::hellos::DialBudget;
-use super::limit::{AttemptLimit, EndReason};
+use super::limit::{AttemptEndReason, AttemptLimit};
 use super::observe::{Observers, SessionOutcome, SessionSteps};
 use super::plan::MailContext;
 use super::pool::{Pool, PoolKey};
@@ -162,7 +162,7 @@ impl Delivery<'_> {
     }
 
     /// Defers the recipients without an outcome: the attempt was ended from outside.
-    fn fail_ended(&mut self, ended: EndReason) {
+    fn fail_ended(&mut self, ended: AttemptEndReason) {
         self.services.monitor.attempt_ended(ended.label());
         let failure = Failure::transient(Scope::Destination, Status(4, 2), ended.to_string());
         let failure = Failure {

@@ -44,14 +44,14 @@ enum AttemptStage {
 
 /// The reason for which an attempt was ended early.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum EndReason {
+pub(super) enum AttemptEndReason {
     /// The attempt reached this time limit.
     TimeOver(Duration),
     /// Attempts for other destinations needed its slot.
     GaveWay,
 }
 
-impl EndReason {
+impl AttemptEndReason {
     /// The label of this reason in metrics.
     pub(super) fn label(self) -> &'static str {
         match self {
@@ -61,7 +61,7 @@ impl EndReason {
     }
 }
 
-impl fmt::Display for EndReason {
+impl fmt::Display for AttemptEndReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::TimeOver(time) => {
@@ -139,7 +139,7 @@ impl AttemptLimit {
     }
 
     /// Waits until the attempt must end, and returns the reason.
-    pub(super) async fn wait_for_end(&self) -> EndReason {
+    pub(super) async fn wait_for_end(&self) -> AttemptEndReason {
         let mut stage = self.0.stage.subscribe();
         loop {
             let (deadline, may_end) = match *stage.borrow_and_update() {
@@ -154,8 +154,8 @@ impl AttemptLimit {
                 }
             };
             tokio::select! {
-                () = self.0.end_request.cancelled(), if may_end => return EndReason::GaveWay,
-                () = time_over => return EndReason::TimeOver(self.0.time),
+                () = self.0.end_request.cancelled(), if may_end => return AttemptEndReason::GaveWay,
+                () = time_over => return AttemptEndReason::TimeOver(self.0.time),
                 // The channel cannot be closed: `self` holds its sender.
                 _ = stage.changed() => {}
             }

@@ -15,7 +15,7 @@ use crate::policy::tls::{
 };
 use crate::smtp::client::{DialogueStage, Extensions, NoStarttls, Opening, OpeningStep};
 use crate::smtp::reply::Status;
-use crate::telemetry::certificates::CertificateSummary;
+use crate::telemetry::certificates::WatchedCertificate;
 
 use super::dial_record::DialRecord;
 use super::observe::VerdictSummary;
@@ -253,7 +253,7 @@ impl Target<'_> {
 
     fn judge(&self, outcome: TlsOutcome, record: &mut DialRecord) -> Verdict {
         record.outcome = Some(outcome.clone());
-        let shown = CertificateSummary::of(&outcome);
+        let shown = WatchedCertificate::of(&outcome);
         let verdict = tls::judge(self.policy, outcome, &reference_names(&self.hop.host));
         record
             .steps

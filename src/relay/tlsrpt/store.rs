@@ -85,11 +85,11 @@ pub(super) struct Uncounted {
 pub(super) struct CountStore {
     file: PathBuf,
     bounds: Bounds,
-    state: Mutex<StoreState>,
+    state: Mutex<CountStoreState>,
 }
 
 #[derive(Debug)]
-struct StoreState {
+struct CountStoreState {
     connection: Connection,
     /// The number of domains by day, cached so that it need not be counted for each new domain.
     domains: HashMap<Date, u64>,
@@ -108,7 +108,7 @@ impl CountStore {
         let Database {
             connection, file, ..
         } = schema::open(folder)?;
-        let state = StoreState {
+        let state = CountStoreState {
             connection,
             domains: HashMap::new(),
         };
@@ -122,7 +122,7 @@ impl CountStore {
     fn with<T>(
         &self,
         what: &'static str,
-        work: impl FnOnce(&mut StoreState) -> rusqlite::Result<T>,
+        work: impl FnOnce(&mut CountStoreState) -> rusqlite::Result<T>,
     ) -> Result<T, CountStoreError> {
         // A panic within a transaction rolls it back, so the database is consistent.
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);

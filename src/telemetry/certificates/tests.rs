@@ -8,8 +8,8 @@ fn at(days: i64) -> Timestamp {
     Timestamp::from_second(1_800_000_000 + days * DAY).expect("a time")
 }
 
-fn shown(name: &str, issuer: &str, key: &str, ends: i64) -> CertificateSummary {
-    CertificateSummary {
+fn shown(name: &str, issuer: &str, key: &str, ends: i64) -> WatchedCertificate {
+    WatchedCertificate {
         names: vec![name.to_owned()],
         issuer: issuer.to_owned(),
         key: key.to_owned(),
@@ -18,7 +18,7 @@ fn shown(name: &str, issuer: &str, key: &str, ends: i64) -> CertificateSummary {
 }
 
 fn sent_certificate(
-    shown: &CertificateSummary,
+    shown: &WatchedCertificate,
     refused: Option<&str>,
 ) -> PartnerCertificate<'static> {
     PartnerCertificate {
@@ -231,7 +231,7 @@ fn a_refused_client_from_elsewhere_is_not_taken_for_the_partner() {
         shown("x.example", "CN=Two", "k2", 1),
     );
     let from = |address: &str| Some(address.parse().expect("an address"));
-    let inbound = |shown: &CertificateSummary, refused, address| PartnerCertificate {
+    let inbound = |shown: &WatchedCertificate, refused, address| PartnerCertificate {
         direction: Direction::Inbound,
         from: from(address),
         ..sent_certificate(shown, refused)

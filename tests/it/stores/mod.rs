@@ -27,7 +27,7 @@ use gatepost::storage::evidence::{
     EvidenceRecord, ExceptionRecord, InboundSession, PolicyRecord, RecordedAssurance,
     RecordedOutcome, SessionRecord, TlsSession, UnmetDemand,
 };
-use gatepost::telemetry::certificates::CertificateSummary;
+use gatepost::telemetry::certificates::WatchedCertificate;
 use jiff::Timestamp;
 
 /// The day on which the stores were made. Each test reads them with a clock of that time, or asks
@@ -415,8 +415,8 @@ fn records() -> Vec<(Timestamp, EvidenceRecord)> {
         .collect()
 }
 
-fn certificate() -> CertificateSummary {
-    CertificateSummary {
+fn certificate() -> WatchedCertificate {
+    WatchedCertificate {
         names: vec!["mx.partner.example".to_owned()],
         issuer: ISSUER.to_owned(),
         key: "sha256:CQkJ".to_owned(),

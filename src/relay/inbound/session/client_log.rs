@@ -5,15 +5,15 @@ use std::io;
 use tokio::time::Instant;
 use tracing::info;
 
-use super::state::{ClientSession, EndReason, MissedDeadline, SEEMS_ENDED};
+use super::state::{ClientSession, MissedDeadline, SEEMS_ENDED, SessionEndReason};
 use crate::relay::inbound::buffered::{BufferedStream, ClientStream};
 use crate::smtp::reply::{Reply, Severity};
 
 /// Returns the reason of the end of a session whose replies cannot be sent.
-pub(super) fn send_failed(fault: &io::Error) -> EndReason {
+pub(super) fn send_failed(fault: &io::Error) -> SessionEndReason {
     match fault.kind() {
-        io::ErrorKind::TimedOut => EndReason::Timeout(MissedDeadline::Replies),
-        _ => EndReason::ConnectionLost(fault.to_string()),
+        io::ErrorKind::TimedOut => SessionEndReason::Timeout(MissedDeadline::Replies),
+        _ => SessionEndReason::ConnectionLost(fault.to_string()),
     }
 }
 
@@ -48,7 +48,7 @@ impl ClientSession {
 
     /// Returns the deadline for the client's next input, which has been awaited since `since`, and
     /// the reason of the session's end if the client misses it.
-    pub(super) fn deadline(&self, content: bool, since: Instant) -> (Instant, EndReason) {
+    pub(super) fn deadline(&self, content: bool, since: Instant) -> (Instant, SessionEndReason) {
         let (configured, timeouts) = (&self.settings.config.timeouts, self.timeouts());
         let block = self
             .content_rate
@@ -73,27 +73,29 @@ impl ClientSession {
             MissedDeadline::Content(timeouts.data_block)
         };
         if next <= message {
-            (next, EndReason::Timeout(slow))
+            (next, SessionEndReason::Timeout(slow))
         } else {
-            (message, EndReason::NoMessage)
+            (message, SessionEndReason::NoMessage)
         }
     }
 
     /// Logs that the client was too slow or lost its seat, or that its connection was lost within a
     /// message.
-    pub(super) fn log_loss(&self, end: &EndReason) {
+    pub(super) fn log_loss(&self, end: &SessionEndReason) {
         let what = match end {
-            EndReason::Timeout(_) | EndReason::NoMessage | EndReason::Evicted => "client timed out",
-            EndReason::ConnectionLost(_)
+            SessionEndReason::Timeout(_)
+            | SessionEndReason::NoMessage
+            | SessionEndReason::Evicted => "client timed out",
+            SessionEndReason::ConnectionLost(_)
                 if self.server.expects_content() || self.server.is_storing() =>
             {
                 "client lost inside a message"
             }
-            EndReason::ConnectionLost(_)
-            | EndReason::Replied
-            | EndReason::StartTls
-            | EndReason::Handshake(_)
-            | EndReason::Shutdown => return,
+            SessionEndReason::ConnectionLost(_)
+            | SessionEndReason::Replied
+            | SessionEndReason::StartTls
+            | SessionEndReason::Handshake(_)
+            | SessionEndReason::Shutdown => return,
         };
         if self.should_log(what, end) {
             let (from, from_connector) = self.sender_fields();

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use super::state::MissedDeadline;
-use super::{ClientSession, EndReason};
+use super::{ClientSession, SessionEndReason};
 use crate::relay::inbound::buffered::{BufferedStream, ClientStream};
 use crate::smtp::reply::Reply;
 use crate::smtp::server::CloseReason;
@@ -18,31 +18,31 @@ impl ClientSession {
     pub(super) async fn close<S: ClientStream>(
         &self,
         mut connection: BufferedStream<S>,
-        end: EndReason,
-    ) -> EndReason {
+        end: SessionEndReason,
+    ) -> SessionEndReason {
         match end {
-            EndReason::ConnectionLost(_)
-            | EndReason::Handshake(_)
-            | EndReason::Timeout(MissedDeadline::Replies) => {
+            SessionEndReason::ConnectionLost(_)
+            | SessionEndReason::Handshake(_)
+            | SessionEndReason::Timeout(MissedDeadline::Replies) => {
                 return end;
             }
-            EndReason::Timeout(_) => {
+            SessionEndReason::Timeout(_) => {
                 connection.add_reply(&self.server.closing_reply(CloseReason::Timeout));
             }
-            EndReason::NoMessage => {
+            SessionEndReason::NoMessage => {
                 connection.add_reply(&self.server.closing_reply(CloseReason::NoMessage));
             }
-            EndReason::Shutdown => {
+            SessionEndReason::Shutdown => {
                 connection.add_reply(&self.server.closing_reply(CloseReason::Shutdown));
             }
-            EndReason::Evicted => match self.server.content_refusal() {
+            SessionEndReason::Evicted => match self.server.content_refusal() {
                 // After 421 the client would send the same content again.
                 Some(refusal) => connection.add_reply(refusal),
                 None => connection.add_reply(&self.server.closing_reply(CloseReason::Crowded)),
             },
-            EndReason::Replied | EndReason::StartTls => {}
+            SessionEndReason::Replied | SessionEndReason::StartTls => {}
         }
-        if matches!(end, EndReason::Evicted) {
+        if matches!(end, SessionEndReason::Evicted) {
             // Another client has the seat already, so the connection must end soon.
             let _ = timeout(EVICTION_TIME, connection.close(EVICTION_TIME)).await;
         } else {
@@ -56,8 +56,8 @@ impl ClientSession {
     pub(super) fn give_up<S: ClientStream>(
         &mut self,
         connection: &mut BufferedStream<S>,
-        end: EndReason,
-    ) -> EndReason {
+        end: SessionEndReason,
+    ) -> SessionEndReason {
         let Some(refusal) = self.server.content_refusal().cloned() else {
             return end;
         };
@@ -69,9 +69,9 @@ impl ClientSession {
         &mut self,
         connection: &mut BufferedStream<S>,
         reply: &Reply,
-    ) -> EndReason {
+    ) -> SessionEndReason {
         self.draft = None;
         self.reply(connection, reply);
-        EndReason::Replied
+        SessionEndReason::Replied
     }
 }

@@ -7,7 +7,7 @@ use tracing::{debug, error, info};
 
 use super::client_log::send_failed;
 use super::state::IncomingMessage;
-use super::state::{ClientSession, EndReason};
+use super::state::{ClientSession, SessionEndReason};
 use crate::config::EvidencePath;
 use crate::policy::connector::inbound_policy;
 use crate::policy::relay_access;
@@ -87,7 +87,7 @@ impl ClientSession {
         &mut self,
         connection: &mut BufferedStream<S>,
         mut envelope: Envelope,
-    ) -> Result<(), EndReason> {
+    ) -> Result<(), SessionEndReason> {
         if !relay_access::may_relay(&self.settings.config.relay, self.client_rights()) {
             envelope.origin = ClientOrigin::Stranger;
         }
@@ -174,7 +174,7 @@ impl ClientSession {
         &self,
         connection: &mut BufferedStream<S>,
         entry: Entry,
-    ) -> Result<(), EndReason> {
+    ) -> Result<(), SessionEndReason> {
         use tokio::sync::mpsc::error::TrySendError;
         let entry = match self.inbound.accepted.try_send(entry) {
             Ok(()) => return Ok(()),

@@ -4,7 +4,7 @@
 use jiff::Timestamp;
 use tracing::info;
 
-use super::{ClientSession, EndReason};
+use super::{ClientSession, SessionEndReason};
 use crate::config::{Connector, Rate, TlsDemand};
 use crate::net::tls_io::CompletedHandshake;
 use crate::policy::relay_access;
@@ -14,28 +14,28 @@ use crate::relay::inbound::proxied;
 use crate::smtp::address::{Mailbox, ReversePath};
 use crate::smtp::envelope::Recipient;
 use crate::smtp::reply::Reply;
-use crate::telemetry::certificates::{CertificateSummary, PartnerCertificate};
+use crate::telemetry::certificates::{PartnerCertificate, WatchedCertificate};
 use crate::telemetry::labels::Direction;
 use crate::telemetry::recent::ListedRefusal;
 use crate::telemetry::{HandshakeResult, LogClient, PolicyDecision, RefusalReason, SessionEnd};
 
 impl ClientSession {
     /// Logs and counts the end of the session.
-    pub(super) fn record_end(&self, end: &EndReason) {
+    pub(super) fn record_end(&self, end: &SessionEndReason) {
         let monitor = &self.inbound.monitor;
-        if let EndReason::Handshake(fault) = end
+        if let SessionEndReason::Handshake(fault) = end
             && self.should_log("TLS handshake failed", fault)
         {
             info!(listener = %self.listener.name, peer = %self.peer, reason = %fault, "TLS handshake failed");
         }
         self.log_loss(end);
         let end = match end {
-            EndReason::Replied | EndReason::StartTls => SessionEnd::Closed,
-            EndReason::Handshake(_) => SessionEnd::HandshakeFailed,
-            EndReason::Timeout(_) | EndReason::NoMessage => SessionEnd::Timeout,
-            EndReason::Evicted => SessionEnd::Evicted,
-            EndReason::Shutdown => SessionEnd::Shutdown,
-            EndReason::ConnectionLost(_) => SessionEnd::ConnectionLost,
+            SessionEndReason::Replied | SessionEndReason::StartTls => SessionEnd::Closed,
+            SessionEndReason::Handshake(_) => SessionEnd::HandshakeFailed,
+            SessionEndReason::Timeout(_) | SessionEndReason::NoMessage => SessionEnd::Timeout,
+            SessionEndReason::Evicted => SessionEnd::Evicted,
+            SessionEndReason::Shutdown => SessionEnd::Shutdown,
+            SessionEndReason::ConnectionLost(_) => SessionEnd::ConnectionLost,
         };
         monitor.session_ended(&self.listener.name, end);
     }
@@ -84,7 +84,7 @@ impl ClientSession {
         &self,
         connector: &Connector,
         from: &ReversePath,
-        shown: Option<CertificateSummary>,
+        shown: Option<WatchedCertificate>,
         verdict: &Result<SenderClearance, Reply>,
     ) {
         let monitor = &self.inbound.monitor;

@@ -35,7 +35,7 @@ pub(super) enum ConnectionTls {
 /// The reason for which a session ended.
 // Rule: RFC 5321 §4.1.1.5.
 #[derive(Debug)]
-pub(super) enum EndReason {
+pub(super) enum SessionEndReason {
     /// Our last reply was sent: to QUIT, or to a client whose session cannot continue.
     Replied,
     /// The client has sent STARTTLS; the session goes on after the handshake.
@@ -54,7 +54,7 @@ pub(super) enum EndReason {
     ConnectionLost(String),
 }
 
-impl fmt::Display for EndReason {
+impl fmt::Display for SessionEndReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Replied | Self::StartTls => f.write_str("the relay closed the connection after its last reply"),

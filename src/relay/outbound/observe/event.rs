@@ -22,7 +22,7 @@ use crate::relay::running_config::Snapshot;
 use crate::smtp::address::Mailbox;
 use crate::smtp::envelope::AttemptFailure;
 use crate::smtp::reply::Reply;
-use crate::telemetry::certificates::CertificateSummary;
+use crate::telemetry::certificates::WatchedCertificate;
 use crate::telemetry::{HandshakeResult, PolicyDecision};
 
 /// Observes deliveries. An observer decides nothing, and returns nothing.
@@ -149,7 +149,7 @@ pub struct VerdictSummary {
     /// The decision.
     pub decision: PolicyDecision,
     /// The certificate of the peer, if it showed one.
-    pub certificate: Option<CertificateSummary>,
+    pub certificate: Option<WatchedCertificate>,
     /// The refusal, as text.
     pub refused: Option<String>,
 }
@@ -157,7 +157,7 @@ pub struct VerdictSummary {
 impl VerdictSummary {
     pub(in crate::relay::outbound) fn of(
         verdict: &Verdict,
-        certificate: Option<CertificateSummary>,
+        certificate: Option<WatchedCertificate>,
     ) -> Self {
         let (decision, refused) = match verdict {
             Verdict::Cleared(_) => (PolicyDecision::Cleared, None),

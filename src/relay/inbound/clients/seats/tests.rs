@@ -30,12 +30,12 @@ fn seat_request(
 
 /// The table of seats, with the time in seconds.
 #[derive(Default)]
-struct Table {
+struct SeatTable {
     seats: Seats<Seat>,
     now: u64,
 }
 
-impl Table {
+impl SeatTable {
     fn asks(
         &mut self,
         address: &str,
@@ -122,7 +122,7 @@ fn a_client_and_a_network_have_their_share() {
             "2001:db8:1:2300::/56",
         ),
     ] {
-        let mut table = Table::default();
+        let mut table = SeatTable::default();
         for address in mine {
             table.stranger(address).expect("a seat");
         }
@@ -148,7 +148,7 @@ fn a_client_and_a_network_have_their_share() {
 
 #[test]
 fn an_ipv6_48_is_one_network() {
-    let mut table = Table::default();
+    let mut table = SeatTable::default();
     for n in 0..6 {
         table
             .stranger(&format!("2001:db8:1:{n}00::1"))
@@ -164,7 +164,7 @@ fn an_ipv6_48_is_one_network() {
 
 #[test]
 fn strangers_cannot_take_the_reserve() {
-    let mut table = Table::default();
+    let mut table = SeatTable::default();
     let given = table.fills();
     table.now = 7;
     assert_eq!(
@@ -183,7 +183,7 @@ fn strangers_cannot_take_the_reserve() {
 
 #[test]
 fn a_client_without_a_seat_evicts_the_longest_idle_session() {
-    let mut table = Table::default();
+    let mut table = SeatTable::default();
     let given = table.fills();
     table.now = 10;
     let (seat, _) = table.stranger("192.0.2.1").expect("a seat");
@@ -208,7 +208,7 @@ fn a_client_without_a_seat_evicts_the_longest_idle_session() {
 
 #[test]
 fn sites_with_many_sessions_are_evicted_first() {
-    let mut table = Table::default();
+    let mut table = SeatTable::default();
     // This session is older, but the only one of its site.
     let single = table.stranger("10.0.9.1").expect("a seat");
     table.now = 1;
@@ -231,7 +231,7 @@ fn sites_with_many_sessions_are_evicted_first() {
 
 #[test]
 fn the_size_of_a_site_counts_before_the_idle_time() {
-    let mut table = Table::default();
+    let mut table = SeatTable::default();
     // This session is the oldest, but the only one of its site.
     let single = table.stranger("10.0.9.1").expect("a seat");
     table.now = 1;
@@ -263,7 +263,7 @@ fn the_size_of_a_site_counts_before_the_idle_time() {
 
 #[test]
 fn sites_that_were_never_served_come_first() {
-    let mut table = Table::default();
+    let mut table = SeatTable::default();
     let given = table.fills();
     let mut granted = Vec::new();
     table.now = 7;
@@ -295,7 +295,7 @@ fn sites_that_were_never_served_come_first() {
 
 #[test]
 fn waiting_clients_of_one_listener_do_not_delay_another() {
-    let mut table = Table::default();
+    let mut table = SeatTable::default();
     let mx: Vec<_> = (0..2)
         .map(|n| {
             table
@@ -314,7 +314,7 @@ fn waiting_clients_of_one_listener_do_not_delay_another() {
 
 #[test]
 fn a_network_that_reaches_its_limit_leaves_the_queue() {
-    let mut table = Table::default();
+    let mut table = SeatTable::default();
     let given = table.fills();
     let mut granted: Vec<_> = (1..4)
         .filter_map(|n| table.waits(&format!("192.0.2.{n}"), ("mx", 8)))
@@ -340,7 +340,7 @@ fn a_network_that_reaches_its_limit_leaves_the_queue() {
 
 #[test]
 fn proxies_and_checks_use_no_seats() {
-    let mut table = Table::default();
+    let mut table = SeatTable::default();
     let given = table.fills();
     table.now = 20;
     for kind in [ClientKind::Proxy, ClientKind::Check] {
@@ -362,7 +362,7 @@ fn proxies_and_checks_use_no_seats() {
 
 #[test]
 fn evictions_stop_while_evicted_sessions_do_not_end() {
-    let mut table = Table::default();
+    let mut table = SeatTable::default();
     let given = table.fills();
     table.now = 30;
     let more: Vec<_> = (0..4)
@@ -390,7 +390,7 @@ fn evictions_stop_while_evicted_sessions_do_not_end() {
 
 #[test]
 fn evictions_end_scarcity() {
-    let mut table = Table::default();
+    let mut table = SeatTable::default();
     let given: Vec<_> = (0..6)
         .map(|n| table.stranger(&format!("10.0.{n}.1")).expect("a seat"))
         .collect();
@@ -416,7 +416,7 @@ fn evictions_end_scarcity() {
 
 #[test]
 fn a_listener_has_seats_of_its_own() {
-    let mut table = Table::default();
+    let mut table = SeatTable::default();
     let given: Vec<_> = (0..4)
         .map(|n| {
             table
@@ -441,7 +441,7 @@ fn a_listener_has_seats_of_its_own() {
 
 #[test]
 fn scarcity_begins_at_three_quarters_and_ends_at_half() {
-    let mut table = Table::default();
+    let mut table = SeatTable::default();
     let mut given: Vec<_> = (0..5)
         .map(|n| table.stranger(&format!("10.0.{n}.1")).expect("a seat"))
         .collect();
