@@ -123,9 +123,13 @@ pub(super) fn read(table: &mut TableReader<'_>, faults: &mut FaultList<'_>) -> C
             |value: &TomlValue<'_>, faults: &mut FaultList<'_>| count(value, faults, COUNT_MAX),
         )
     };
-    let all = number(faults, "connections").or(CONNECTIONS);
-    let per_client = number(faults, "connections_per_client").or(CONNECTIONS_PER_CLIENT);
-    let default = ClientLimits::of(all, per_client);
+    let all = number(faults, "connections");
+    let per_client = number(faults, "connections_per_client");
+    let (known_all, known_per_client) = (
+        all.resolve(CONNECTIONS),
+        per_client.resolve(CONNECTIONS_PER_CLIENT),
+    );
+    let default = ClientLimits::of(all.or(CONNECTIONS), per_client.or(CONNECTIONS_PER_CLIENT));
     let per_network = number(faults, "connections_per_network");
     let reserved = number(faults, "connections_reserved");
     let rates = Rate::ALL.map(|rate| number(faults, rate.key()).or(default.per_minute(rate)));
@@ -135,7 +139,9 @@ pub(super) fn read(table: &mut TableReader<'_>, faults: &mut FaultList<'_>) -> C
         recipients_per_minute,
         handshakes_per_minute,
     ] = rates;
-    if let Some(reserved) = reserved.located().filter(|reserved| reserved.value >= all) {
+    if let (Some(reserved), Some(all)) = (reserved.located(), known_all)
+        && reserved.value >= all
+    {
         let message =
             format!("connections_reserved leaves no connection for others: all together are {all}");
         faults.add(
@@ -144,9 +150,8 @@ pub(super) fn read(table: &mut TableReader<'_>, faults: &mut FaultList<'_>) -> C
             "Write less than connections; a tenth of it is the default.",
         );
     }
-    if let Some(network) = per_network
-        .located()
-        .filter(|network| network.value < per_client)
+    if let (Some(network), Some(per_client)) = (per_network.located(), known_per_client)
+        && network.value < per_client
     {
         let message = format!(
             "connections_per_network is less than connections_per_client, which is {per_client}"

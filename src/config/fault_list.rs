@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::fault::Fault;
-use super::unknown_keys::UnknownKeys;
+use super::unknown_keys::{IntendedKeys, UnknownKeys};
 use crate::policy::location::Location;
 
 /// The faults and warnings of a text that is being read, and the start of each line for their
@@ -20,6 +20,8 @@ pub(super) struct FaultList<'t> {
     pub(super) warnings: Vec<Fault>,
     /// The keys that their table does not know.
     pub(super) unknown_keys: UnknownKeys,
+    /// The keys for which those stand, if the text has been read before.
+    pub(super) intended_keys: IntendedKeys,
 }
 
 impl<'t> FaultList<'t> {
@@ -34,6 +36,16 @@ impl<'t> FaultList<'t> {
             errors: Vec::new(),
             warnings: Vec::new(),
             unknown_keys: UnknownKeys::default(),
+            intended_keys: IntendedKeys::default(),
+        }
+    }
+
+    /// Returns an empty list for the same text, which knows what the unknown keys of this list stand
+    /// for.
+    pub(super) fn for_second_reading(&self) -> Self {
+        Self {
+            intended_keys: self.unknown_keys.intended(),
+            ..Self::new(self.text, &self.file)
         }
     }
 

@@ -128,11 +128,16 @@ pub fn parse(text: &str, file: &Path) -> Result<(Config, Vec<Fault>), Vec<Fault>
         text: Arc::from(text),
         digest,
     };
-    let config = if is_toml {
-        resolve_document(document.get_ref(), &mut faults, source)
-    } else {
-        None
-    };
+    let duplicates = faults.errors.clone();
+    let read =
+        |faults: &mut FaultList<'_>| resolve_document(document.get_ref(), faults, source.clone());
+    let mut config = if is_toml { read(&mut faults) } else { None };
+    if !faults.unknown_keys.is_empty() {
+        // A second reading reports no fault that only follows from an unknown key.
+        faults = faults.for_second_reading();
+        faults.errors = duplicates;
+        config = read(&mut faults);
+    }
     let FaultList {
         mut errors,
         mut warnings,

@@ -39,8 +39,8 @@ impl<'d> TomlValue<'d> {
 pub(super) enum Field<T> {
     /// The key is not there.
     Absent,
-    /// The key is there, but its value is invalid and has been reported. Rules that depend on it
-    /// are skipped.
+    /// The key is there, but misspelt, in a wrong table, or with an invalid value, which has been
+    /// reported. Rules that depend on it are skipped.
     Invalid,
     /// The key is there, with a valid value.
     Valid(Located<T>),
@@ -87,6 +87,8 @@ impl<T> Field<T> {
 pub(super) struct TableReader<'d> {
     title: &'static str,
     location: Location,
+    /// The table of an array that this table is, or is in.
+    entry: Option<Location>,
     content: TableContent<'d>,
     requested: Vec<&'static str>,
     /// The requested keys that are values, not tables.
@@ -105,6 +107,7 @@ impl<'d> TableReader<'d> {
         Self {
             title: "",
             location: faults.location(0),
+            entry: None,
             content: TableContent::Table(document),
             requested: Vec::new(),
             value_keys: Vec::new(),
@@ -129,6 +132,14 @@ impl<'d> TableReader<'d> {
         }
     }
 
+    /// Returns true if a key that is not there has been reported already: the table is invalid, or
+    /// an unknown key stands for it.
+    fn is_reported(&self, key: &'static str, faults: &FaultList<'_>) -> bool {
+        let intended = &faults.intended_keys;
+        matches!(self.content, TableContent::Invalid)
+            || intended.contains(self.title, key, self.entry.as_ref())
+    }
+
     /// Reads a key.
     pub(super) fn read<T>(
         &mut self,
@@ -138,7 +149,7 @@ impl<'d> TableReader<'d> {
     ) -> Field<T> {
         self.value_keys.push(key);
         let Some(raw) = self.get(key) else {
-            return if matches!(self.content, TableContent::Invalid) {
+            return if self.is_reported(key, faults) {
                 Field::Invalid
             } else {
                 Field::Absent
@@ -202,7 +213,7 @@ impl<'d> TableReader<'d> {
         title: &'static str,
     ) -> TableReader<'d> {
         let Some(raw) = self.get(key) else {
-            let content = if matches!(self.content, TableContent::Invalid) {
+            let content = if self.is_reported(key, faults) {
                 TableContent::Invalid
             } else {
                 TableContent::Absent
@@ -210,6 +221,7 @@ impl<'d> TableReader<'d> {
             return TableReader {
                 title,
                 location: self.location.clone(),
+                entry: self.entry.clone(),
                 content,
                 requested: Vec::new(),
                 value_keys: Vec::new(),
@@ -240,6 +252,7 @@ impl<'d> TableReader<'d> {
         TableReader {
             title,
             location,
+            entry: self.entry.clone(),
             content,
             requested: Vec::new(),
             value_keys: Vec::new(),
@@ -254,7 +267,7 @@ impl<'d> TableReader<'d> {
         title: &'static str,
     ) -> Option<Vec<TableReader<'d>>> {
         let Some(raw) = self.get(key) else {
-            return if matches!(self.content, TableContent::Invalid) {
+            return if self.is_reported(key, faults) {
                 None
             } else {
                 Some(Vec::new())
@@ -292,6 +305,7 @@ impl<'d> TableReader<'d> {
             };
             tables.push(TableReader {
                 title,
+                entry: Some(location.clone()),
                 location,
                 content,
                 requested: Vec::new(),
@@ -318,6 +332,7 @@ impl<'d> TableReader<'d> {
                 location,
                 name: shorten(name),
                 title: self.title,
+                entry: self.entry.clone(),
                 known: self.requested.clone(),
             });
         }
