@@ -3,7 +3,7 @@
 
 passed() { printf 'ok    %s\n' "$*"; }
 
-# Says what failed and ends the script. With what was expected and what came, a line for each; a transcript follows whole.
+# Prints what failed, what was expected and what came, a line for each, and the transcript; then ends the script.
 fail() { # WHAT [EXPECTED CAME [TRANSCRIPT]]
     printf 'FAIL  %s\n' "$1" >&2
     if [ $# -gt 1 ]; then
@@ -65,7 +65,7 @@ address() { # MESSAGE [LOG]
     sed -n "s/.*\"message\":\"$1\".*\"address\":\"\([^\"]*\)\".*/\1/p" "${2:-$log}" | head -n 1 | grep .
 }
 
-# A step of .ci/run or .ci/quick, and the time that each has taken.
+# A step of .ci/run or .ci/quick, and the duration of each.
 times=""
 current=""
 

@@ -1,4 +1,4 @@
-// Looks at the status page with Chromium: node page.mjs URL FOLDER PROFILE
+// Opens the status page with Chromium: node page.mjs URL FOLDER PROFILE
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
