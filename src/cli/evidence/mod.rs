@@ -10,6 +10,7 @@ mod filter;
 mod form;
 mod list;
 mod query;
+mod record_csv;
 mod summary;
 mod totals;
 mod verify;

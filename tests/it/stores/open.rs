@@ -20,6 +20,7 @@ use super::{
     domain, host, messages, records, sessions, spool, stores,
 };
 use crate::published::host::World;
+use crate::support::relay::program;
 use crate::tlsrpt::desk::Office;
 
 /// Every message is in the queue, with its state, its time and its content, and can be changed and
@@ -285,4 +286,21 @@ fn monitoring_state_is_restored() {
         (&partner.shown, partner.seen, partner.refused.as_deref()),
         (&certificate(), at(FIRST), None)
     );
+}
+
+/// The list as CSV is the same as that of version 0.1.0, byte for byte.
+#[test]
+fn the_csv_of_the_evidence_has_not_changed() {
+    let folder = stores();
+    let list = std::process::Command::new(program())
+        .args(["evidence", "list", "--csv", "--folder"])
+        .arg(folder.path().join("evidence"))
+        .output()
+        .expect("gatepost runs");
+    let before = fs::read(folder.path().join("evidence_list.csv")).expect("the test data");
+    assert_eq!(
+        String::from_utf8_lossy(&list.stdout),
+        String::from_utf8_lossy(&before)
+    );
+    assert_eq!(list.status.code(), Some(0));
 }
