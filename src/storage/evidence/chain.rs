@@ -15,6 +15,8 @@ use aws_lc_rs::digest::{SHA256, digest};
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::lines::LINE_MAX;
+
 /// The text before and after the hash in a line.
 const BEFORE_HASH: &str = ",\"hash\":\"";
 const AFTER_HASH: &str = "\"}";
@@ -144,10 +146,65 @@ impl Link {
 /// The reason why a line is not a valid record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BadLine {
-    /// The line does not have the form of a record; the text says why.
-    NotARecord(String),
+    /// The line does not have the form of a record.
+    NotARecord(LineFault),
     /// The line has the form of a record, but its hash does not match its text.
     WrongHash(Box<Link>),
+}
+
+/// The fault of a line that does not have the form of a record.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LineFault {
+    /// The line is empty.
+    #[error("it is empty")]
+    Empty,
+    /// The line is longer than any record.
+    #[error("it is longer than {} KiB", LINE_MAX >> 10)]
+    TooLong,
+    /// The line is not UTF-8.
+    #[error("it is not UTF-8 text")]
+    NotText,
+    /// The line is not JSON.
+    #[error("it is not JSON")]
+    NotJson,
+    /// The line ends before its JSON does.
+    #[error("it ends in the middle of a record")]
+    Incomplete,
+    /// The line goes on after the JSON of a record.
+    #[error("there is more text after the record")]
+    MoreText,
+    /// The line is JSON with other fields than those of a record.
+    #[error("its fields are not those of a record: {0}")]
+    Fields(String),
+    /// The hash is not the last field.
+    #[error("its hash is not at its end")]
+    HashNotLast,
+}
+
+impl LineFault {
+    /// Returns the fault of a line that the JSON parser rejected.
+    fn new(line: &[u8], error: &serde_json::Error) -> Self {
+        use serde_json::error::Category;
+        if line.iter().all(u8::is_ascii_whitespace) {
+            return Self::Empty;
+        }
+        if line.len() as u64 >= LINE_MAX {
+            return Self::TooLong;
+        }
+        if std::str::from_utf8(line).is_err() {
+            return Self::NotText;
+        }
+        match error.classify() {
+            Category::Data => {
+                // A record is one line, and the file and the line are reported with the fault.
+                let text = error.to_string();
+                let position = format!(" at line {} column {}", error.line(), error.column());
+                Self::Fields(text.strip_suffix(&position).unwrap_or(&text).to_owned())
+            }
+            Category::Eof => Self::Incomplete,
+            Category::Syntax | Category::Io => Self::NotJson,
+        }
+    }
 }
 
 /// Reads a line, given without its line end.
@@ -155,12 +212,19 @@ pub enum BadLine {
 /// # Errors
 /// [`BadLine`] if the line is not a valid record.
 pub(super) fn read(line: &[u8]) -> Result<Link, BadLine> {
-    let record: Link =
-        serde_json::from_slice(line).map_err(|error| BadLine::NotARecord(error.to_string()))?;
+    let bad = |fault| Err(BadLine::NotARecord(fault));
+    let mut json = serde_json::Deserializer::from_slice(line);
+    let record = match Link::deserialize(&mut json) {
+        Ok(record) => record,
+        Err(error) => return bad(LineFault::new(line, &error)),
+    };
+    if json.end().is_err() {
+        return bad(LineFault::MoreText);
+    }
     let covered = line.len().saturating_sub(TAIL);
     let tail = format!("{BEFORE_HASH}{}{AFTER_HASH}", record.hash);
     if line.get(covered..) != Some(tail.as_bytes()) {
-        return Err(BadLine::NotARecord("its hash is not at its end".to_owned()));
+        return bad(LineFault::HashNotLast);
     }
     let is_sound = RecordHash::of(&line[..covered]) == record.hash;
     if is_sound {
@@ -230,6 +294,42 @@ mod tests {
                 matches!(read(line.as_bytes()), Err(BadLine::NotARecord(_))),
                 "{line}"
             );
+        }
+    }
+
+    /// A line that is no record has its fault in plain words, without the position in the parser's
+    /// terms.
+    #[test]
+    fn the_fault_of_a_line_is_in_plain_words() {
+        let (one, _) = two();
+        let unknown_hash = one.replace(&one[one.len() - 66..one.len() - 2], "short");
+        let long = "x".repeat(usize::try_from(LINE_MAX).expect("it fits"));
+        let cases: [(&[u8], &str); 10] = [
+            (b"", "it is empty"),
+            (b" \t", "it is empty"),
+            (b"a line of my own", "it is not JSON"),
+            (&[0; 7], "it is not JSON"),
+            (b"{\"seq\":1,\xff", "it is not UTF-8 text"),
+            (one[..90].as_bytes(), "it ends in the middle of a record"),
+            (long.as_bytes(), "it is longer than 256 KiB"),
+            (
+                b"{}",
+                "its fields are not those of a record: missing field `seq`",
+            ),
+            (
+                unknown_hash.as_bytes(),
+                "its fields are not those of a record: a hash has 64 hexadecimal digits",
+            ),
+            (
+                &[one.as_bytes(), one.as_bytes()].concat(),
+                "there is more text after the record",
+            ),
+        ];
+        for (line, expected) in cases {
+            let Err(BadLine::NotARecord(fault)) = read(line) else {
+                panic!("{}", String::from_utf8_lossy(line));
+            };
+            assert_eq!(fault.to_string(), expected);
         }
     }
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::error::EvidenceError;
 
 /// The longest line that is read, in octets. Records are far shorter.
-const LINE_MAX: u64 = 256 << 10;
+pub(super) const LINE_MAX: u64 = 256 << 10;
 
 /// A reader of the lines of a file.
 pub(super) struct Lines {

@@ -24,7 +24,7 @@ mod totals;
 mod verify;
 mod writer;
 
-pub use chain::{BadLine, ChainHead, Link, RecordHash};
+pub use chain::{BadLine, ChainHead, LineFault, Link, RecordHash};
 pub use error::{EvidenceError, NotWritten};
 pub use handle::Evidence;
 pub use read::{

@@ -171,6 +171,19 @@ fn a_destroyed_record_is_named_by_its_neighbours() {
     );
 }
 
+/// A line that is no record is named by its file and line once, and by its fault in plain words.
+#[test]
+fn a_line_that_is_no_record_has_one_position() {
+    let (_, verified) = spoilt(|all| all.insert(2, "a line of my own".to_owned()));
+    let finding = verified.findings.first().expect("a finding").to_string();
+    let expected = ".jsonl:3: this line is not a record: it is not JSON";
+    assert!(finding.ends_with(expected), "{finding}");
+    assert!(
+        !finding.contains("column") && !finding.contains("line 1"),
+        "{finding}"
+    );
+}
+
 #[test]
 fn what_the_first_record_hangs_on_is_no_record() {
     let folder = folder();

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::super::chain::{Link, RecordHash};
+use super::super::chain::{LineFault, Link, RecordHash};
 use super::findings::{ChainStart, Defect, FINDINGS_MAX, Finding, Verification};
 
 /// The place of a line.
@@ -102,7 +102,7 @@ impl ChainChecker {
         }
     }
 
-    pub(super) fn add_bad_line(&mut self, why: String) {
+    pub(super) fn add_bad_line(&mut self, why: LineFault) {
         if self.findings.len() < FINDINGS_MAX {
             self.bad.push(self.findings.len());
         }

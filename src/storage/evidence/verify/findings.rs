@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use super::super::chain::{Link, RecordHash};
+use super::super::chain::{LineFault, Link, RecordHash};
 
 /// The most defects that are reported one by one.
 pub(super) const FINDINGS_MAX: usize = 1000;
@@ -69,8 +69,8 @@ pub enum Defect {
     NotARecord {
         /// The number of the record that was there, if the records around it show it.
         seq: Option<u64>,
-        /// A description of the fault.
-        why: String,
+        /// The fault.
+        why: LineFault,
     },
     /// A record was changed: its hash does not match its text.
     Edited {
