@@ -1,6 +1,5 @@
 //! `gatepost queue show`.
 
-use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _, Write};
 use std::process::ExitCode;
 
@@ -13,10 +12,13 @@ use crate::admin::api::{
     DeliveryState, EnvelopeParameters, FailureReason, QueuedMessage, QueuedRecipient,
 };
 use crate::cli::admin_client::{AdminClient, SocketError};
-use crate::cli::format::{age, plain, sender, size, time, time_and_wait};
+use crate::cli::format::{age, plain, sender, size, time, time_and_wait, width, wrap};
 use crate::cli::json::JsonArray;
 use crate::cli::output::{has_write_error, show};
 use crate::smtp::envelope::{BodyType, Notify, QueueId, Ret, TlsRequirement};
+
+/// The width of the labels.
+const LABEL: usize = 11;
 
 /// A part of a message's content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,10 +75,8 @@ pub(super) async fn run(
                     .await
                     .map(|message: QueuedMessage| {
                         let gap = if shown == 0 { "" } else { "\n" };
-                        show(&format!(
-                            "{gap}{}",
-                            message_text(&message, Timestamp::now())
-                        ));
+                        let text = message_text(&message, Timestamp::now(), width());
+                        show(&format!("{gap}{text}"));
                     })
             }
             (false, true, false) => write_content(client, id, ContentPart::Headers).await,
@@ -205,54 +205,42 @@ fn incomplete_tail(octets: &[u8]) -> usize {
     0
 }
 
-/// Returns a message with all of its recipients as text.
-fn message_text(message: &QueuedMessage, now: Timestamp) -> String {
-    let mut text = String::new();
-    let mut line = |name: &str, value: &str| {
-        // Writing into a String cannot fail.
-        let _ = writeln!(text, "{name:<10} {value}");
+/// Returns a message with all of its recipients as text, for a terminal with `width` columns.
+fn message_text(message: &QueuedMessage, now: Timestamp, width: usize) -> String {
+    let mut text = MessageText {
+        text: String::new(),
+        now,
+        width,
     };
-    line("message", &message.id.to_string());
-    line("sender", &sender(&message.sender));
-    line(
-        "accepted",
-        &format!(
-            "{}, {} ago",
-            time(message.accepted),
-            age(message.accepted, now)
-        ),
-    );
-    line("expires", &time_and_wait(message.expires, now));
-    line("size", &size(message.size));
-    if let Some(parameters) = message
-        .parameters
-        .as_ref()
-        .map(parameters)
-        .filter(|text| !text.is_empty())
-    {
-        line("parameters", &parameters);
-    }
-    if message
-        .parameters
-        .as_ref()
-        .is_some_and(|parameters| parameters.tls == TlsRequirement::Relaxed)
-    {
-        line(
-            "header",
-            "TLS-Required: No (DANE and MTA-STS of the recipients' domains do not apply)",
-        );
+    text.line("message", &message.id.to_string());
+    text.line("sender", &sender(&message.sender));
+    let (accepted, ago) = (time(message.accepted), age(message.accepted, now));
+    text.line("accepted", &format!("{accepted}, {ago} ago"));
+    text.line("expires", &time_and_wait(message.expires, now));
+    text.line("size", &size(message.size));
+    if let Some(given) = &message.parameters {
+        let keywords = parameters(given);
+        if !keywords.is_empty() {
+            text.line("parameters", &keywords);
+        }
+        if given.tls == TlsRequirement::Relaxed {
+            text.line(
+                "header",
+                "TLS-Required: No (DANE and MTA-STS of the recipients' domains do not apply)",
+            );
+        }
     }
     if message.busy {
-        line(
+        text.line(
             "now",
             "busy (being delivered, or another command is running)",
         );
     }
     for recipient in &message.recipients {
-        text.push('\n');
-        recipient_text(&mut text, recipient, message.busy, now);
+        text.text.push('\n');
+        text.recipient(recipient, message.busy);
     }
-    text
+    text.text
 }
 
 /// Returns the parameters of MAIL FROM with which the message was accepted.
@@ -278,75 +266,108 @@ fn parameters(parameters: &EnvelopeParameters) -> String {
     texts.join(" ")
 }
 
-fn recipient_text(text: &mut String, recipient: &QueuedRecipient, busy: bool, now: Timestamp) {
-    let mut line = |name: &str, value: &str| {
-        let _ = writeln!(text, "{name:<10} {value}");
-    };
-    line(
-        "recipient",
-        &format!(
-            "{} (connector {})",
-            plain(&recipient.address.to_string()),
-            plain(&recipient.connector)
-        ),
-    );
-    line(
-        "state",
-        match recipient.state {
-            DeliveryState::Waiting => "waiting",
-            DeliveryState::Held => "held until it is released",
-            DeliveryState::Delivered => "delivered",
-            DeliveryState::Failed if recipient.reason.is_some() => "bounced, report pending",
-            DeliveryState::Failed => "bounced",
-        },
-    );
-    if let Some(notify) = recipient.notify {
-        line("NOTIFY", &notify_keywords(notify));
-    }
-    if let Some(orcpt) = &recipient.orcpt {
-        line("ORCPT", &plain(orcpt));
-    }
-    if let Some(down) = &recipient.destination_down {
-        let reason = reason(&down.reason);
-        line(
-            "",
-            &format!(
-                "its destination is in backoff until {}: {reason}",
-                time_and_wait(down.until, now)
-            ),
+/// The text of a message while it is written.
+struct MessageText {
+    text: String,
+    now: Timestamp,
+    width: usize,
+}
+
+impl MessageText {
+    /// Adds a value behind a label. An empty label continues the line before.
+    fn line(&mut self, label: &str, value: &str) {
+        let label = format!("{label:<LABEL$}");
+        wrap(
+            &mut self.text,
+            &label,
+            &" ".repeat(LABEL),
+            value,
+            self.width,
         );
     }
-    if let Some(down) = &recipient.part_down {
-        let (part, until, reason) = (
-            plain(&down.part),
-            time_and_wait(down.until, now),
-            reason(&down.reason),
+
+    fn recipient(&mut self, recipient: &QueuedRecipient, busy: bool) {
+        let (address, connector) = (recipient.address.to_string(), plain(&recipient.connector));
+        self.line(
+            "recipient",
+            &format!("{} (connector {connector})", plain(&address)),
         );
-        line(
-            "",
-            &format!(
-                "{part} is in backoff until {until}, other mail for its destination is not: {reason}"
-            ),
+        self.line(
+            "state",
+            match recipient.state {
+                DeliveryState::Waiting => "waiting",
+                DeliveryState::Held => "held until it is released",
+                DeliveryState::Delivered => "delivered",
+                DeliveryState::Failed if recipient.reason.is_some() => "bounced, report pending",
+                DeliveryState::Failed => "bounced",
+            },
         );
-    }
-    let history = recipient.history.as_deref().unwrap_or_default();
-    let attempts = usize::try_from(recipient.attempts).unwrap_or(usize::MAX);
-    match (attempts, history.len()) {
-        (0, 0) if recipient.state == DeliveryState::Waiting => line("attempts", "none yet"),
-        (_, 0) => {}
-        (attempts, kept) if attempts > kept => {
-            line("attempts", &format!("{attempts}, {kept} of them listed"));
+        if let Some(notify) = recipient.notify {
+            self.line("NOTIFY", &notify_keywords(notify));
         }
-        (attempts, _) => line("attempts", &attempts.to_string()),
+        if let Some(orcpt) = &recipient.orcpt {
+            self.line("ORCPT", &plain(orcpt));
+        }
+        self.backoff(recipient);
+        self.attempts(recipient);
+        if recipient.state == DeliveryState::Waiting {
+            match recipient.next {
+                Some(next) => self.line("next", &time_and_wait(next, self.now)),
+                None if busy => self.line("next", "now"),
+                None => self.line("next", "as soon as a connection to its destination is free"),
+            }
+        }
     }
-    for failure in history {
-        line("", &format!("{}  {}", time(failure.at), reason(failure)));
+
+    /// Adds the backoff of the destination, or of a part of its mail. The reason is left out if it
+    /// is that of the last attempt, which follows.
+    fn backoff(&mut self, recipient: &QueuedRecipient) {
+        let last = recipient.history.as_ref().and_then(|all| all.last());
+        let because = |cause: &FailureReason| {
+            let cause = reason(cause);
+            if last.is_some_and(|last| reason(last) == cause) {
+                String::new()
+            } else {
+                format!(": {cause}")
+            }
+        };
+        if let Some(down) = &recipient.destination_down {
+            let (until, because) = (time_and_wait(down.until, self.now), because(&down.reason));
+            self.line(
+                "",
+                &format!("its destination is in backoff until {until}{because}"),
+            );
+        }
+        if let Some(down) = &recipient.part_down {
+            let (part, until) = (plain(&down.part), time_and_wait(down.until, self.now));
+            let because = because(&down.reason);
+            self.line(
+                "",
+                &format!(
+                    "{part} is in backoff until {until}, other mail for its destination is not{because}"
+                ),
+            );
+        }
     }
-    if recipient.state == DeliveryState::Waiting {
-        match recipient.next {
-            Some(next) => line("next", &time_and_wait(next, now)),
-            None if busy => line("next", "now"),
-            None => line("next", "as soon as a connection to its destination is free"),
+
+    /// Adds the attempts that failed.
+    fn attempts(&mut self, recipient: &QueuedRecipient) {
+        let history = recipient.history.as_deref().unwrap_or_default();
+        let attempts = usize::try_from(recipient.attempts).unwrap_or(usize::MAX);
+        match (attempts, history.len()) {
+            (0, 0) if recipient.state == DeliveryState::Waiting => {
+                self.line("attempts", "none yet");
+            }
+            (_, 0) => {}
+            (attempts, kept) if attempts > kept => {
+                self.line("attempts", &format!("{attempts}, {kept} of them listed"));
+            }
+            (attempts, _) => self.line("attempts", &attempts.to_string()),
+        }
+        for failure in history {
+            let label = format!("{:LABEL$}{}  ", "", time(failure.at));
+            let next = " ".repeat(LABEL + 2);
+            wrap(&mut self.text, &label, &next, &reason(failure), self.width);
         }
     }
 }
@@ -391,6 +412,70 @@ mod tests {
                 text
             );
         }
+    }
+
+    /// A message whose only recipient was tried once.
+    fn message(text: &str, address: &str) -> QueuedMessage {
+        let failure = serde_json::json!({
+            "at": "2026-11-23T19:37:33Z", "status": "4.4.1", "text": text, "host": null, "reply": null
+        });
+        serde_json::from_value(serde_json::json!({
+            "id": "0saq0qxfm0000", "accepted": "2026-11-23T19:37:33Z", "expires": "2026-11-28T19:37:33Z",
+            "size": 1015, "sender": "alice@example.org", "busy": false,
+            "parameters": {
+                "body": "8BITMIME", "smtputf8": false, "ret": null, "envid": null, "tls": "relaxed",
+                "eight_bit": true, "utf8_header": false
+            },
+            "recipients": [{
+                "address": address, "state": "waiting", "connector": "mailbox-server",
+                "attempts": 1, "next": "2026-11-23T19:38:33Z", "reason": failure,
+                "destination_down": {"until": "2026-11-23T19:38:33Z", "reason": failure},
+                "part_down": null, "notify": null, "orcpt": null, "history": [failure]
+            }]
+        }))
+        .expect("a message")
+    }
+
+    /// Lines are as wide as the terminal at most, except for a text that must stay in one piece.
+    #[test]
+    fn a_message_fits_the_terminal() {
+        let now = "2026-11-23T19:37:53Z".parse().expect("a time");
+        let refused = "[127.0.0.1]:2625: cannot connect: Connection refused (os error 111)";
+        let expected = "\
+message    0saq0qxfm0000
+sender     alice@example.org
+accepted   2026-11-23 19:37:33 UTC, 20s ago
+expires    2026-11-28 19:37:33 UTC, in 4d 23h
+size       1015 B
+parameters BODY=8BITMIME
+header     TLS-Required: No (DANE and MTA-STS of the recipients' domains do not
+           apply)
+
+recipient  bob@example.com (connector mailbox-server)
+state      waiting
+           its destination is in backoff until 2026-11-23 19:38:33 UTC, in 40s
+attempts   1
+           2026-11-23 19:37:33 UTC  4.4.1 [127.0.0.1]:2625: cannot connect:
+             Connection refused (os error 111)
+next       2026-11-23 19:38:33 UTC, in 40s
+";
+        assert_eq!(
+            message_text(&message(refused, "bob@example.com"), now, 80),
+            expected
+        );
+        let address = format!("{}@example.com", "a".repeat(64));
+        let text = message_text(&message(refused, &address), now, 60);
+        let is_narrow = |line: &str| line.chars().count() <= 60 || line.contains(&address);
+        assert!(text.lines().all(is_narrow), "{text}");
+        let mut other = message(refused, "bob@example.com");
+        other.recipients[0].history = Some(Vec::new());
+        assert!(
+            message_text(&other, now, 200).contains(&format!("UTC, in 40s: 4.4.1 {refused}\n")),
+            "a reason that is not listed below is given"
+        );
+        let wide = message_text(&message(refused, "bob@example.com"), now, 200);
+        let line = format!("           2026-11-23 19:37:33 UTC  4.4.1 {refused}\n");
+        assert!(wide.contains(&line), "{wide}");
     }
 
     #[test]
