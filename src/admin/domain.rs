@@ -13,9 +13,9 @@ use super::api::domain::{
 use super::api::status::ExceptionStatus;
 use super::api::{DestinationBackoff, PAGE_MAX, PartBackoff};
 use super::state::{AdminState, ErrorResponse};
-use super::status::{DomainStats, describe_demand, destination_backoff};
+use super::status::{DomainStats, describe_demand, domain_status};
 use super::{history, queue};
-use crate::config::{Connector, OnDowngrade, OnFailure, WarnAfter};
+use crate::config::{Connector, OnDowngrade, OnFailure, QueueConfig, WarnAfter};
 use crate::policy::connector::exception;
 use crate::smtp::address::Host;
 use crate::telemetry::last_attempts::LastAttempt;
@@ -45,7 +45,7 @@ pub(super) async fn show(
         at: now,
         since: admin.since,
         connector: connector(running.connectors.for_host(&domain), now),
-        queue: domain_queue(&admin, &domain, running.config.queue.warn_after, now).await?,
+        queue: domain_queue(&admin, &domain, &running.config.queue, now).await?,
         last_attempt: admin
             .monitor
             .last_attempt(&domain)
@@ -99,17 +99,29 @@ fn connector(connector: &Connector, now: Timestamp) -> DomainConnector {
 async fn domain_queue(
     admin: &AdminState,
     domain: &Host,
-    warn_after: WarnAfter,
+    config: &QueueConfig,
     now: Timestamp,
 ) -> Result<DomainQueue, ErrorResponse> {
     let stats = admin.queue_counter.stats(&*admin.spool).await?;
     let none = DomainStats::default();
     let mail = stats.domains.get(domain).unwrap_or(&none);
-    let next_delay_report = match (warn_after, mail.oldest_unreported) {
-        (WarnAfter::Age(age), Some(accepted)) => accepted.checked_add(age).ok(),
-        (WarnAfter::Never, _) | (_, None) => None,
+    // A delay report that would come after the bounce is not sent.
+    let warn_after = match config.warn_after {
+        WarnAfter::Age(age) if age < config.expire => Some(age),
+        WarnAfter::Age(_) | WarnAfter::Never => None,
     };
-    let backoff = destination_backoff(admin, domain).await;
+    let next_delay_report = warn_after
+        .zip(mail.oldest_unreported)
+        .and_then(|(age, accepted)| accepted.checked_add(age).ok());
+    let reply = domain_status(admin, domain).await;
+    let expires = reply
+        .as_ref()
+        .zip(mail.oldest_waiting)
+        .map(|(reply, accepted)| reply.expires(accepted));
+    let messages = reply.into_iter().flat_map(|reply| reply.messages);
+    let backoff = messages
+        .flat_map(|message| message.destinations)
+        .find_map(|destination| destination.backoff);
     let until = backoff
         .as_ref()
         .map(|backoff| backoff.until)
@@ -134,8 +146,10 @@ async fn domain_queue(
         held: mail.held,
         oldest: mail.oldest,
         next: mail.next.filter(|next| *next > now).max(until),
+        expires,
         delays_reported: mail.delays_reported,
         next_delay_report,
+        reports_holds: warn_after.is_some(),
         reason: mail.trouble.as_ref().map(queue::reason),
         destination_down,
         part_down,

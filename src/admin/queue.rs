@@ -122,7 +122,9 @@ pub(super) async fn order(
         messages = found.len(),
         "an operator gave an order"
     );
-    for (id, result) in admin.operator.order(order, found).await {
+    let results = admin.operator.order(order, found).await;
+    admin.queue_counter.expire();
+    for (id, result) in results {
         let result = match result {
             // No recipient of the message waits: it may have been delivered in the meantime.
             Err(OrderRefused::NothingToDo(_)) if find(&*admin.spool, id).await?.is_none() => {

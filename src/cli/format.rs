@@ -10,6 +10,8 @@ use crate::smtp::address::ReversePath;
 
 /// The maximum length of a text in a table, in characters.
 const SHORT_MAX: usize = 200;
+/// The age from which a count is shown with its age. A short queue is counted once a second.
+const COUNT_AGE: SignedDuration = SignedDuration::from_secs(2);
 
 /// Returns a number with its noun: `1 message`, `2 messages`. The plural is formed with "s".
 pub(super) fn count<N: Copy + Display + PartialEq + From<u8>>(number: N, noun: &str) -> String {
@@ -30,6 +32,12 @@ pub(super) fn age(at: Timestamp, now: Timestamp) -> String {
 /// Returns a moment in the future in UTC, and the time until then.
 pub(super) fn time_and_wait(at: Timestamp, now: Timestamp) -> String {
     format!("{}, in {}", time(at), brief(now.duration_until(at)))
+}
+
+/// Returns the age of a count; `None` if the count is at most as old as a count of a short queue.
+pub(super) fn count_age(counted: Timestamp, now: Timestamp) -> Option<String> {
+    let age = counted.duration_until(now);
+    (age >= COUNT_AGE).then(|| format!("counted {} ago", brief(age)))
 }
 
 /// Returns a duration in its two largest units. A negative one is `0s`.

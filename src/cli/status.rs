@@ -13,7 +13,9 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::admin_client::{AdminClient, SocketError, percent_encoded};
 use super::config_file::ConfigFile;
-use super::format::{INDENT, Table, age, brief, count, plain, short, size, time, width, wrap};
+use super::format::{
+    INDENT, Table, age, brief, count, count_age, plain, short, size, time, width, wrap,
+};
 use super::history::alarm_lines;
 use super::json;
 use super::output::show;
@@ -132,15 +134,20 @@ fn queue(queue: &QueueStatus, now: Timestamp) -> String {
         .filter(|(count, _)| *count > 0)
         .map(|(count, state)| format!("{count} {state}"));
     let recipients: Vec<String> = recipients.collect();
+    let counted = queue
+        .counted
+        .and_then(|counted| count_age(counted, now))
+        .map(|age| format!("; {age}"))
+        .unwrap_or_default();
     match (recipients.is_empty(), queue.oldest) {
-        (true, _) if queue.messages == 0 => "queue: empty".to_owned(),
-        (true, _) => format!("queue: {messages} ({octets})"),
+        (true, _) if queue.messages == 0 => format!("queue: empty{counted}"),
+        (true, _) => format!("queue: {messages} ({octets}){counted}"),
         (false, oldest) => {
             let oldest = oldest
                 .map(|oldest| format!(", oldest {}", age(oldest, now)))
                 .unwrap_or_default();
             format!(
-                "queue: {messages} ({octets}), recipients: {}{oldest}",
+                "queue: {messages} ({octets}), recipients: {}{oldest}{counted}",
                 recipients.join(", ")
             )
         }
@@ -393,7 +400,8 @@ mod tests {
         let held = r#"{"client":"192.0.2.0/24","limit":"messages_per_minute","since":"2026-11-26T00:00:00Z","last":"2026-11-26T01:29:30Z","times":812}"#;
         let text = format!(
             r#"{{"version":"0.1.0","hostname":"relay.example.com","since":"2026-11-26T00:00:00Z","at":"2026-11-26T01:30:00Z",
-            "queue":{{"messages":1,"octets":2048,"waiting":1,"held":0,"oldest":"2026-11-26T00:30:00Z","counted":null}},
+            "queue":{{"messages":1,"octets":2048,"waiting":1,"held":0,"oldest":"2026-11-26T00:30:00Z",
+            "counted":"2026-11-26T01:28:50Z"}},
             "reports":{{"waiting":3,"for_digest":12,"stored":9,"delayed":3,"merged":0,"digests":1}},
             "attempts":[{{"share":"named","most":800,"running":3,"slow":1,"waiting":0,"full_seconds":null}},
             {{"share":"mx","most":1200,"running":1200,"slow":900,"waiting":7,"full_seconds":130}}],
@@ -408,7 +416,7 @@ mod tests {
         let line = "  relay.pem    2026-12-06  9 days\n";
         let expected = format!(
             "relay.example.com, Gatepost 0.1.0, up since 2026-11-26 00:00:00 UTC (1h 30m)\n\n\
-             queue: 1 message (2.0 KiB), recipients: 1 waiting, oldest 1h 0m\n\
+             queue: 1 message (2.0 KiB), recipients: 1 waiting, oldest 1h 0m; counted 1m ago\n\
              reports to senders: 3 waiting; for the postmaster's next digest: 12\n\
              delivery attempts for named connectors and smart hosts: 3 of 800, 1 slow\n\
              delivery attempts for destinations by MX: 1200 of 1200, 900 slow; ALL IN USE for\n    \

@@ -58,10 +58,17 @@ pub struct DomainQueue {
     pub oldest: Option<Timestamp>,
     /// The time of the next attempt. `null` if that is now, or if nothing waits.
     pub next: Option<Timestamp>,
+    /// The time at which the oldest waiting message expires: what is undelivered then bounces after
+    /// a last attempt. `null` if nothing waits. Held mail does not expire.
+    pub expires: Option<Timestamp>,
     /// Waiting recipients about whom a delay report was sent.
     pub delays_reported: u64,
     /// The time of the next delay report, if one is to come.
     pub next_delay_report: Option<Timestamp>,
+    /// True if a sender gets a delay report when a TLS policy holds the message (`[queue]
+    /// warn_after`). An operator's hold is not reported.
+    #[serde(default)]
+    pub reports_holds: bool,
     /// The latest failure.
     pub reason: Option<FailureReason>,
     /// The backoff of the destination, after no hop of it could be used.

@@ -25,7 +25,7 @@ use crate::net::tls_io::TlsMaterial;
 use crate::policy::connector::{Connectors, exception};
 use crate::relay::inbound::Occupancy;
 use crate::relay::running_config::Snapshot;
-use crate::relay::scheduler::{BackoffStatus, ReportCounts, ShareUsage, StatusQuery};
+use crate::relay::scheduler::{ReportCounts, ShareUsage, StatusQuery, StatusReply};
 use crate::smtp::address::Host;
 use crate::smtp::envelope::TlsRequirement;
 use crate::telemetry::labels::Direction;
@@ -329,28 +329,16 @@ async fn add_backoff(admin: &AdminState, troubles: &mut [FailingDestination]) {
     }
 }
 
-/// Returns the backoff of ordinary mail for a domain; `None` if there is none, or if the scheduler
-/// does not answer in time.
-pub(super) async fn destination_backoff(
-    admin: &AdminState,
-    domain: &Host,
-) -> Option<BackoffStatus> {
+/// Returns the scheduler's status of ordinary mail for a domain; `None` if the scheduler does not
+/// answer in time.
+pub(super) async fn domain_status(admin: &AdminState, domain: &Host) -> Option<StatusReply> {
     let question = vec![StatusQuery {
         id: None,
         hosts: vec![domain.clone()],
         tls: TlsRequirement::Ordinary,
     }];
     let answer = tokio::time::timeout(SCHEDULER_TIME, admin.operator.status(question)).await;
-    answer
-        .ok()
-        .flatten()?
-        .messages
-        .into_iter()
-        .next()?
-        .destinations
-        .into_iter()
-        .next()?
-        .backoff
+    answer.ok().flatten()
 }
 
 /// Returns the connectors of the configuration, and the built-in default if none of them is for all

@@ -1,10 +1,11 @@
 //! Statistics of the queue: the mail for each domain, its age, and the last failure.
 //!
 //! Counting reads every message in the spool, so its result is cached, the longer the more time it
-//! took. Only one count runs at a time.
+//! took, or until an operator's order changes the queue. Only one count runs at a time.
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -16,8 +17,8 @@ use crate::storage::spool::{Spool, SpoolError, StoredMessage};
 
 /// Messages read at a time.
 const PAGE: usize = 1000;
-/// A count is valid for a second at least, and for fifty times as long as it took. So counting
-/// takes at most a fiftieth of one processor.
+/// A count is valid for a second at least, and for fifty times as long as it took, unless an
+/// operator gives an order. So counting takes at most a fiftieth of one processor otherwise.
 const GOOD_FOR: Duration = Duration::from_secs(1);
 const SHARE: u32 = 50;
 /// The number of recipient domains with statistics of their own. Mail for further domains is
@@ -42,6 +43,8 @@ pub(in crate::admin) struct DomainStats {
     pub(in crate::admin) waiting: u64,
     pub(in crate::admin) held: u64,
     pub(in crate::admin) oldest: Option<Timestamp>,
+    /// The time of acceptance of the oldest waiting message.
+    pub(in crate::admin) oldest_waiting: Option<Timestamp>,
     /// The number of waiting recipients about whom a delay report was sent.
     pub(in crate::admin) delays_reported: u64,
     /// The time of acceptance of the oldest waiting message without a delay report.
@@ -54,12 +57,18 @@ pub(in crate::admin) struct DomainStats {
 
 /// Counts the queue and caches the result.
 #[derive(Debug, Default)]
-pub(in crate::admin) struct QueueCounter(Mutex<Option<CachedStats>>);
+pub(in crate::admin) struct QueueCounter {
+    cached: Mutex<Option<CachedStats>>,
+    /// The number of orders that have changed the queue.
+    orders: AtomicU64,
+}
 
 #[derive(Debug)]
 struct CachedStats {
     stats: Arc<QueueStats>,
     good_until: Instant,
+    /// The number of orders when the count began.
+    orders: u64,
 }
 
 impl QueueCounter {
@@ -71,9 +80,11 @@ impl QueueCounter {
         &self,
         spool: &dyn Spool,
     ) -> Result<Arc<QueueStats>, SpoolError> {
-        let mut last = self.0.lock().await;
-        let began = Instant::now();
-        if let Some(counted) = last.as_ref().filter(|counted| began < counted.good_until) {
+        let mut last = self.cached.lock().await;
+        let (began, orders) = (Instant::now(), self.orders.load(Ordering::Acquire));
+        let is_valid =
+            |counted: &&CachedStats| began < counted.good_until && counted.orders == orders;
+        if let Some(counted) = last.as_ref().filter(is_valid) {
             return Ok(Arc::clone(&counted.stats));
         }
         let mut stats = QueueStats::new(Timestamp::now());
@@ -91,8 +102,14 @@ impl QueueCounter {
         *last = Some(CachedStats {
             stats: Arc::clone(&stats),
             good_until,
+            orders,
         });
         Ok(stats)
+    }
+
+    /// Makes the next request count the queue anew, because an operator's order has changed it.
+    pub(in crate::admin) fn expire(&self) {
+        self.orders.fetch_add(1, Ordering::Release);
     }
 }
 
@@ -144,6 +161,7 @@ impl DomainStats {
                 ..
             } => {
                 self.waiting += 1;
+                keep_earlier(&mut self.oldest_waiting, accepted);
                 if *warned {
                     self.delays_reported += 1;
                 } else {

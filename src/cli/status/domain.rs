@@ -10,7 +10,7 @@ use crate::admin::api::domain::{
     DomainConnector, DomainQueue, DomainStatus, LastAttemptStatus, MtaStsStatus,
 };
 use crate::admin::api::{FailureReason, RememberedHost};
-use crate::cli::format::{age, plain, time, time_and_wait, wrap};
+use crate::cli::format::{age, count_age, plain, time, time_and_wait, wrap};
 use crate::cli::history;
 use crate::discovery::history::TlsLevel;
 
@@ -62,7 +62,7 @@ pub(super) fn screen(status: &DomainStatus, width: usize) -> String {
     let domain = plain(&status.domain);
     let _ = writeln!(screen.text, "{domain}, {}\n", time(status.at));
     if is_known(status) {
-        screen.queue(&status.queue);
+        screen.queue(status);
         screen.last_attempt(status.last_attempt.as_ref(), status.since);
         screen.senders(status);
     } else {
@@ -104,8 +104,10 @@ impl Screen {
         wrap(&mut self.text, &label, &" ".repeat(LABEL), text, self.width);
     }
 
-    fn queue(&mut self, queue: &DomainQueue) {
+    fn queue(&mut self, status: &DomainStatus) {
+        let queue = &status.queue;
         let DomainQueue {
+            counted,
             waiting,
             held,
             oldest,
@@ -115,11 +117,13 @@ impl Screen {
         let mut parts: Vec<String> = Vec::new();
         parts.extend((*waiting > 0).then(|| format!("{waiting} waiting")));
         parts.extend((*held > 0).then(|| format!("{held} held until an operator decides")));
+        let counted = count_age(*counted, self.now).map(|age| format!("; {age}"));
+        let counted = counted.unwrap_or_default();
         if parts.is_empty() {
-            return self.line("queue", "no mail waits");
+            return self.line("queue", &format!("no mail waits{counted}"));
         }
         parts.extend(oldest.map(|oldest| format!("oldest {}", age(oldest, self.now))));
-        self.line("queue", &parts.join(", "));
+        self.line("queue", &(parts.join(", ") + &counted));
         match next {
             Some(next) => self.line("next attempt", &time_and_wait(*next, self.now)),
             None if *waiting > 0 => {
@@ -127,25 +131,52 @@ impl Screen {
             }
             None => {}
         }
-        if let Some(down) = &queue.destination_down {
-            let until = time_and_wait(down.until, self.now);
+        if let Some(expires) = queue.expires.filter(|_| *waiting > 0) {
+            let which = if *waiting == 1 { "it" } else { "the oldest" };
             self.line(
-                "backoff",
-                &format!(
-                    "the destination is not tried until {until}: {}",
-                    reason(&down.reason)
-                ),
+                "expires",
+                &if expires > self.now {
+                    format!("{}; then {which} bounces", time_and_wait(expires, self.now))
+                } else {
+                    format!("{}: {which} bounces after a last attempt", time(expires))
+                },
             );
         }
-        if let Some(down) = &queue.part_down {
+        self.reasons(status);
+    }
+
+    /// Adds the backoff, and why mail waits. A reason that the last attempt has is not repeated.
+    fn reasons(&mut self, status: &DomainStatus) {
+        let queue = &status.queue;
+        let failed = status
+            .last_attempt
+            .as_ref()
+            .filter(|last| last.outcome != "delivered");
+        let mut shown: Vec<String> = failed.map(attempt_reason).into_iter().collect();
+        let mut because = |cause: &FailureReason| {
+            let cause = reason(cause);
+            if shown.iter().any(|shown| is_same(shown, &cause)) {
+                return String::new();
+            }
+            shown.push(cause.clone());
+            format!(": {cause}")
+        };
+        let down = queue.destination_down.as_ref().map(|down| {
+            let (until, because) = (time_and_wait(down.until, self.now), because(&down.reason));
+            format!("the destination is not tried until {until}{because}")
+        });
+        let part = queue.part_down.as_ref().map(|down| {
             let (part, until) = (plain(&down.part), time_and_wait(down.until, self.now));
-            self.line(
-                "backoff",
-                &format!(
-                    "{part} is not tried until {until}: {}",
-                    reason(&down.reason)
-                ),
-            );
+            format!("{part} is not tried until {until}{}", because(&down.reason))
+        });
+        for text in down.into_iter().chain(part) {
+            self.line("backoff", &text);
+        }
+        let own = queue.reason.as_ref().map(reason);
+        let is_news =
+            |own: &String| failed.is_none() && !shown.iter().any(|shown| is_same(shown, own));
+        if let Some(own) = own.filter(is_news) {
+            self.line("reason", &own);
         }
     }
 
@@ -160,8 +191,6 @@ impl Screen {
             at,
             queue_id,
             outcome,
-            status,
-            text,
             tls,
             ..
         } = last;
@@ -170,7 +199,7 @@ impl Screen {
             "last attempt",
             &format!("{}, {ago} ago: {outcome} ({id})", time(*at)),
         );
-        self.line("", &format!("{} {}", plain(status), plain(text)));
+        self.line("", &attempt_reason(last));
         if let Some(tls) = tls {
             self.line("", &format!("TLS: {}", plain(tls)));
         }
@@ -205,8 +234,17 @@ impl Screen {
             };
             format!("the sender of the bounced message {report}")
         }));
-        if !parts.is_empty() {
-            self.line("senders", &parts.join("; "));
+        let waiting = Some(parts.join("; ")).filter(|text| !text.is_empty());
+        let held = (queue.held > 0).then(|| {
+            let report = if queue.reports_holds {
+                "a delay report was sent if a TLS policy held it, none if an operator did"
+            } else {
+                "no report was sent, as [queue] warn_after says"
+            };
+            format!("held mail: {report}; it bounces only by an order")
+        });
+        for (at, text) in waiting.into_iter().chain(held).enumerate() {
+            self.line(if at == 0 { "senders" } else { "" }, &text);
         }
         let queued = queue
             .reason
@@ -296,6 +334,19 @@ impl Screen {
 
 fn reason(reason: &FailureReason) -> String {
     plain(&format!("{} {}", reason.status, reason.text))
+}
+
+/// Returns the status code and the text of an attempt.
+fn attempt_reason(last: &LastAttemptStatus) -> String {
+    plain(&format!("{} {}", last.status, last.text))
+}
+
+/// Returns whether a shown reason, which may have been cut, is this one.
+fn is_same(shown: &str, cause: &str) -> bool {
+    shown == cause
+        || shown
+            .strip_suffix('…')
+            .is_some_and(|start| cause.starts_with(start))
 }
 
 /// Returns the commands that help in the present situation, the most useful first.

@@ -91,6 +91,8 @@ fn a_domain_that_is_down_is_shown_until_the_advised_command_has_helped() {
             "\nbackoff      the destination is not tried until 20",
             "Connection refused",
             "ago: deferred (",
+            "\nexpires      20",
+            " UTC, in 4d 23h; then it bounces\n",
             "\nsenders      no delay report was sent; next delay report 20",
             "\nconnector    internet: no TLS; on_failure = \"defer\", downgrade = \"warn\"",
             "\nTLS memory   no TLS of this domain is remembered",
@@ -98,7 +100,20 @@ fn a_domain_that_is_down_is_shown_until_the_advised_command_has_helped() {
             "\n  gatepost queue retry --domain b.example\n",
         ],
     );
-    for absent in ["report text", "held", "MTA-STS", "release", "other.example"] {
+    assert_eq!(
+        out(&output).matches("Connection refused").count(),
+        1,
+        "a reason is shown once: {}",
+        out(&output)
+    );
+    for absent in [
+        "report text",
+        "held",
+        "MTA-STS",
+        "release",
+        "other.example",
+        "counted",
+    ] {
         assert!(
             !out(&output).contains(absent),
             "{absent:?} in\n{}",
@@ -126,6 +141,28 @@ fn a_domain_that_is_down_is_shown_until_the_advised_command_has_helped() {
         &out(&relay.status(&["b.example"])),
         &["\nqueue        no mail waits\n", "ago: delivered ("],
     );
+}
+
+/// What an order has changed is shown at once, though the queue was counted just before.
+#[test]
+fn an_order_is_seen_at_once() {
+    let relay = Relay::start("");
+    relay.send("alice@example.org", &["bob@b.example"], "hello");
+    relay.wait_for("an attempt", |queue| {
+        !queue[0]["recipients"][0]["reason"].is_null()
+    });
+    let counts = || {
+        let status = json(&relay.status(&["b.example", "--json"]));
+        (
+            status["queue"]["waiting"].as_u64(),
+            status["queue"]["held"].as_u64(),
+        )
+    };
+    assert_eq!(counts(), (Some(1), Some(0)));
+    assert_eq!(code(&relay.queue(&["hold", "--domain", "b.example"])), 0);
+    assert_eq!(counts(), (Some(0), Some(1)), "it is held");
+    assert_eq!(code(&relay.queue(&["release", "--domain", "b.example"])), 0);
+    assert_eq!(counts(), (Some(1), Some(0)), "it is released");
 }
 
 /// A domain that lost its TLS: the demand with its layer, what the memory has, what the senders
@@ -247,10 +284,21 @@ fn held_and_bounced_mail_is_named_with_what_its_sender_got() {
         &text,
         &[
             "\nqueue        1 held until an operator decides, oldest ",
+            "\nsenders      held mail: a delay report was sent if a TLS policy held it, none if an operator did;",
             "\nreport text  \"This relay passes mail for",
         ],
     );
-    assert!(!text.contains("next attempt"), "{text}");
+    assert!(
+        !text.contains("next attempt") && !text.contains("\nexpires"),
+        "{text}"
+    );
+    assert_eq!(
+        (
+            &status["queue"]["expires"],
+            &status["queue"]["reports_holds"]
+        ),
+        (&Value::Null, &json!(true))
+    );
 
     let status = status_when(&relay, "bounces.example", |status| {
         !status["last_attempt"].is_null() && status["queue"]["waiting"] == 0

@@ -18,10 +18,11 @@ fn lost_tls() -> Value {
         },
         "queue": {
             "counted": "2026-11-30T03:12:44Z", "waiting": 3, "held": 0, "oldest": "2026-11-30T01:07:44Z",
-            "next": "2026-11-30T03:16:44Z", "delays_reported": 1, "next_delay_report": "2026-11-30T05:12:44Z",
+            "next": "2026-11-30T03:16:44Z", "expires": "2026-12-05T01:07:44Z", "reports_holds": true, "delays_reported": 1, "next_delay_report": "2026-11-30T05:12:44Z",
             "reason": reason, "part_down": null,
             "destination_down": {"until": "2026-11-30T03:16:44Z", "reason": {
-                "at": "2026-11-30T03:10:02Z", "status": "4.7.4", "text": "the same", "host": null, "reply": null
+                "at": "2026-11-30T03:10:02Z", "status": "4.7.4",
+                "text": "mx.lawyers.example [192.0.2.1]:25: TLS is demanded", "host": null, "reply": null
             }}
         },
         "last_attempt": {
@@ -60,8 +61,8 @@ lawyers.example, 2026-11-30 03:12:44 UTC
 
 queue        3 waiting, oldest 2h 5m
 next attempt 2026-11-30 03:16:44 UTC, in 4m
-backoff      the destination is not tried until 2026-11-30 03:16:44 UTC, in 4m:
-             4.7.4 the same
+expires      2026-12-05 01:07:44 UTC, in 4d 21h; then the oldest bounces
+backoff      the destination is not tried until 2026-11-30 03:16:44 UTC, in 4m
 last attempt 2026-11-30 03:10:02 UTC, 2m ago: deferred (0sbe82jf40000)
              4.7.4 mx.lawyers.example [192.0.2.1]:25: TLS is demanded
 senders      a delay report was sent for 1 of 3 waiting; next delay report
@@ -102,6 +103,124 @@ commands:
         text.lines().all(|line| line.chars().count() <= 80),
         "{text}"
     );
+}
+
+/// Counts that are older than those of a short queue have their age, also if no mail was counted.
+#[test]
+fn old_counts_have_their_age() {
+    let screen = |counted: &str, waiting: u64| {
+        let mut value = lost_tls();
+        value["queue"]["counted"] = json!(counted);
+        value["queue"]["waiting"] = json!(waiting);
+        if waiting == 0 {
+            value["queue"]["oldest"] = Value::Null;
+        }
+        screen(&status(value), 80)
+    };
+    let old = "2026-11-30T03:12:04Z";
+    let text = screen(old, 3);
+    assert!(
+        text.contains("\nqueue        3 waiting, oldest 2h 5m; counted 40s ago\n"),
+        "{text}"
+    );
+    let text = screen(old, 0);
+    assert!(
+        text.contains("\nqueue        no mail waits; counted 40s ago\n"),
+        "{text}"
+    );
+    for fresh in ["2026-11-30T03:12:43Z", "2026-11-30T03:12:45Z"] {
+        assert!(!screen(fresh, 3).contains("counted"), "{fresh}");
+    }
+}
+
+/// The time at which waiting mail bounces is shown, and not for held mail.
+#[test]
+fn waiting_mail_has_the_time_of_its_bounce() {
+    let expiry = |waiting: u64, expires: &str| {
+        let mut value = lost_tls();
+        value["queue"]["waiting"] = json!(waiting);
+        value["queue"]["held"] = json!(1);
+        value["queue"]["expires"] = json!(expires);
+        let text = screen(&status(value), 80);
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix("expires      "));
+        line.map(str::to_owned)
+    };
+    let in_future = "2026-12-05T01:07:44Z";
+    assert_eq!(
+        expiry(1, in_future).as_deref(),
+        Some("2026-12-05 01:07:44 UTC, in 4d 21h; then it bounces")
+    );
+    assert_eq!(
+        expiry(2, "2026-11-30T03:12:00Z").as_deref(),
+        Some("2026-11-30 03:12:00 UTC: the oldest bounces after a last attempt")
+    );
+    assert_eq!(expiry(0, in_future), None);
+}
+
+/// Held mail has a line about its senders, of its own if other mail waits.
+#[test]
+fn held_mail_has_its_senders() {
+    let senders = |waiting: u64, reports_holds: bool| {
+        let mut value = lost_tls();
+        (value["queue"]["waiting"], value["queue"]["held"]) = (json!(waiting), json!(2));
+        value["queue"]["reports_holds"] = json!(reports_holds);
+        let text = screen(&status(value), 200);
+        let start = text.find("\nsenders").expect("a line");
+        let end = text.find("\nreport text").expect("a line");
+        text[start..end].to_owned()
+    };
+    let held = "held mail: a delay report was sent if a TLS policy held it, none if an operator did; it bounces only by an order";
+    assert_eq!(senders(0, true), format!("\nsenders      {held}"));
+    assert_eq!(
+        senders(0, false),
+        "\nsenders      held mail: no report was sent, as [queue] warn_after says; it bounces only by an order"
+    );
+    assert_eq!(
+        senders(3, true),
+        format!(
+            "\nsenders      a delay report was sent for 1 of 3 waiting; next delay report 2026-11-30 05:12:44 UTC, in 2h 0m\n\
+             {:13}{held}",
+            ""
+        )
+    );
+}
+
+/// A reason is shown once: that of the last attempt is not repeated, and another one is kept.
+#[test]
+fn each_reason_is_shown_once() {
+    let count = |value: Value, text: &str| screen(&status(value), 200).matches(text).count();
+    let same = "4.7.4 mx.lawyers.example [192.0.2.1]:25: TLS is demanded";
+    assert_eq!(count(lost_tls(), same), 1);
+    let mut other = lost_tls();
+    other["queue"]["destination_down"]["reason"]["text"] = json!("mx2.lawyers.example: timeout");
+    assert_eq!(count(other.clone(), same), 1);
+    assert_eq!(
+        count(
+            other,
+            "until 2026-11-30 03:16:44 UTC, in 4m: 4.7.4 mx2.lawyers.example: timeout\n"
+        ),
+        1
+    );
+    // After a restart, or a delivery of other mail, the queue knows why mail waits.
+    let queued = "\nreason       4.7.4 mx.lawyers.example [192.0.2.1]:25: TLS is demanded by downgrade memory";
+    let mut restarted = lost_tls();
+    restarted["last_attempt"] = Value::Null;
+    restarted["queue"]["destination_down"] = Value::Null;
+    assert_eq!(count(restarted.clone(), queued), 1);
+    restarted["queue"]["destination_down"] = json!({
+        "until": "2026-11-30T03:16:44Z", "reason": restarted["queue"]["reason"]
+    });
+    assert_eq!(count(restarted.clone(), queued), 0);
+    assert_eq!(count(restarted, "TLS is demanded by downgrade memory"), 1);
+    let mut delivered = lost_tls();
+    delivered["last_attempt"]["outcome"] = json!("delivered");
+    assert_eq!(count(delivered, queued), 1);
+    assert_eq!(count(lost_tls(), "\nreason "), 0);
+    let mut cut = lost_tls();
+    cut["last_attempt"]["text"] = json!("mx.lawyers.example [192.0.2.1]:25: TLS…");
+    assert_eq!(count(cut, "mx.lawyers.example [192.0.2.1]:25: TLS"), 1);
 }
 
 /// Of a domain without any trace, only the connector is known, and the commands show what would
