@@ -248,6 +248,58 @@ fn a_damaged_database_is_quarantined_and_replaced() {
     }
 }
 
+/// Damages the database while it is open; its writer finds that with its next change.
+fn damage_in_use(folder: &Path) {
+    let other = rusqlite::Connection::open(folder.join("history.db")).expect("a database");
+    other
+        .execute_batch(
+            "PRAGMA writable_schema = ON;
+             UPDATE sqlite_schema SET sql = 'nonsense' WHERE name = 'host';
+             PRAGMA schema_version = 1000;",
+        )
+        .expect("changed");
+}
+
+/// Returns the quarantined databases, without their logs.
+fn quarantined(folder: &Path) -> Vec<PathBuf> {
+    let is_database = |file: &PathBuf| file.extension().is_some_and(|end| end == "db");
+    aside(folder).into_iter().filter(is_database).collect()
+}
+
+/// Forgets a domain and returns the number of its hosts, or `None` if that could not be written.
+async fn forget(history: &History, domain: &str) -> Option<usize> {
+    let domain = host(domain);
+    let forgotten = history.forget(&domain, "test", "me", at(START + 300));
+    forgotten.await.ok()
+}
+
+/// The new database has everything that is remembered, also what had been written before.
+#[tokio::test]
+async fn damage_in_use_loses_nothing() {
+    let folder = TempDir::new().expect("a folder");
+    filled(folder.path());
+    let history = History::open(folder.path(), at(START + 200)).expect("it opens");
+    damage_in_use(folder.path());
+    assert_eq!(forget(&history, "a.example").await, Some(2));
+    history.close().await;
+    assert_eq!(quarantined(folder.path()).len(), 1);
+    assert_eq!(rows_on_disk(folder.path()), 1, "the other domain's");
+}
+
+/// A disk that damages whatever is written to it would fill `aside/`.
+#[tokio::test]
+async fn a_database_that_is_damaged_in_use_again_is_not_quarantined_again() {
+    let folder = TempDir::new().expect("a folder");
+    filled(folder.path());
+    let history = History::open(folder.path(), at(START + 200)).expect("it opens");
+    for (domain, written) in [("a.example", Some(2)), ("b\u{fc}cher.example", None)] {
+        damage_in_use(folder.path());
+        assert_eq!(forget(&history, domain).await, written, "{domain}");
+    }
+    history.close().await;
+    assert_eq!(quarantined(folder.path()).len(), 1);
+}
+
 #[test]
 fn a_missing_folder_is_not_damage() {
     let folder = TempDir::new().expect("a folder");
