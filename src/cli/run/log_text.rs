@@ -162,9 +162,7 @@ mod tests {
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), events);
         let text =
             String::from_utf8(log.0.lock().expect("nobody panicked").clone()).expect("UTF-8");
-        text.lines()
-            .map(|line| line.trim_start().to_owned())
-            .collect()
+        text.lines().map(str::to_owned).collect()
     }
 
     /// Splits a line as a simple reader of `name=value` does: the sentence, and each field with its
@@ -275,7 +273,8 @@ mod tests {
                 "alert received"
             );
             tracing::info!(n = 1, log.file = %"hs.rs", log.module_path = "rustls::hs");
+            tracing::info!(log.file = %"hs.rs", n = 1);
         });
-        assert_eq!(written, ["alert received n=1", "n=1"]);
+        assert_eq!(written, ["alert received n=1", "n=1", "n=1"]);
     }
 }
