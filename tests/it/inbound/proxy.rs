@@ -258,3 +258,28 @@ async fn a_crowded_client_is_one_behind_the_proxy() {
     open.push(relay.client().await);
     relay.ends().await;
 }
+
+/// The proxy itself may connect as often as it has clients; each of these has its own allowance.
+#[tokio::test]
+async fn a_connection_counts_for_the_client_that_the_proxy_names() {
+    let relay = Relay::start(Wanted {
+        proxies: FROM_HERE,
+        more: "[limits]\nconnections_per_minute = 2",
+        ..Wanted::default()
+    })
+    .await;
+    for (address, words) in [
+        ("192.0.2.1", "220"),
+        ("192.0.2.1", "220"),
+        (
+            "192.0.2.1",
+            "421 4.7.0 relay.example.com Too many connections a minute from 192.0.2.1; try again in",
+        ),
+        ("192.0.2.2", "220"),
+    ] {
+        let mut client = relay.client().await;
+        client.says(&format!("XCLIENT ADDR={address}")).await;
+        client.hears(words).await;
+    }
+    relay.ends().await;
+}

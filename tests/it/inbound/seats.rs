@@ -180,3 +180,53 @@ async fn a_proxy_takes_nobodys_seat_before_it_has_named_its_client() {
     own.hears("250 2.1.0").await;
     relay.ends().await;
 }
+
+/// A message counts as activity: of two sessions, the one that has sent nothing makes room.
+#[tokio::test]
+async fn a_stored_message_keeps_the_seat() {
+    let relay = Relay::start(Wanted {
+        more: THREE,
+        networks: OURS,
+        ..Wanted::default()
+    })
+    .await;
+    let mut busy = relay.client().await;
+    let mut idle = relay.from("127.0.0.2").await;
+    idle.hears("220").await;
+    busy.begins("a@example.org", "b@example.com").await;
+    busy.says("Subject: a\n\nb\n.").await;
+    busy.hears("250 2.0.0 Ok: queued").await;
+    let mut newcomer = relay.from("127.0.0.3").await;
+    newcomer.hears("220").await;
+    idle.hears("421 4.3.2 relay.example.com Too busy, other clients are waiting; try again later")
+        .await;
+    busy.says("NOOP").await;
+    busy.hears("250 2.0.0").await;
+    relay.ends().await;
+}
+
+/// No session of our own clients makes room for another of ours, so nobody waits for that.
+#[tokio::test]
+async fn a_client_of_ours_is_refused_at_once_when_ours_have_every_seat() {
+    let relay = Relay::start(Wanted {
+        more: THREE,
+        networks: OURS,
+        ..Wanted::default()
+    })
+    .await;
+    let mut ours = Vec::new();
+    for address in ["127.0.1.1", "127.0.1.2", "127.0.1.3"] {
+        let mut client = relay.from(address).await;
+        client.hears("220").await;
+        ours.push(client);
+    }
+    let mut next = relay.from("127.0.1.4").await;
+    next.hears("421 4.3.2 relay.example.com Too many connections, try again later")
+        .await;
+    next.hears_the_end().await;
+    for client in &mut ours {
+        client.says("NOOP").await;
+        client.hears("250 2.0.0").await;
+    }
+    relay.ends().await;
+}

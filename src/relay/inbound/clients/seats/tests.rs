@@ -439,6 +439,23 @@ fn a_listener_has_seats_of_its_own() {
     assert!(!other.1.is_cancelled(), "a seat elsewhere is of no use");
 }
 
+/// Both listeners have seats left when all strangers together have none.
+#[test]
+fn listeners_share_the_seats_that_are_not_reserved() {
+    let mut table = SeatTable::default();
+    for n in 0..8 {
+        let listener = ["mx", "other"][n % 2];
+        table
+            .asks(&format!("10.0.{n}.1"), false, (listener, 6))
+            .expect("a seat");
+    }
+    for listener in ["mx", "other"] {
+        let given = table.asks("192.0.2.1", false, (listener, 6));
+        assert_eq!(given.err(), Some(NoSeat::All), "{listener}");
+    }
+    assert!(table.asks("127.0.0.1", true, ("mx", 6)).is_ok());
+}
+
 #[test]
 fn scarcity_begins_at_three_quarters_and_ends_at_half() {
     let mut table = SeatTable::default();

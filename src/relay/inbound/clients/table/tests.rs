@@ -43,6 +43,70 @@ async fn the_wait_ends_after_its_time_or_with_the_removal_from_the_queue() {
     assert!(waited.is_err(), "others are served first");
 }
 
+/// A client that waits for a seat and goes away leaves its place to another.
+#[test]
+fn a_client_that_goes_leaves_the_queue() {
+    let (_grant, waiting) = wait(WAIT);
+    let clients = waiting.clients.clone();
+    let (grant, _granted) = oneshot::channel();
+    let waiter = WaitingClient {
+        request: request("192.0.2.1", ClientKind::Stranger),
+        limits: ClientLimits::of(10, 3),
+        grant,
+    };
+    let key = lock(&clients.0.seats).queue.push(waiter, None);
+    assert_eq!(key, Some(waiting.key));
+    drop(waiting);
+    assert_eq!(lock(&clients.0.seats).queue.count(), 0);
+}
+
+fn request(address: &str, kind: ClientKind) -> SeatRequest {
+    SeatRequest {
+        address: address.parse().expect("an address"),
+        kind,
+        listener: "mx".into(),
+        listener_seats: 4,
+    }
+}
+
+/// So many connections may wait for their headers, and a connection that was refused uses no
+/// permit.
+#[test]
+fn connections_that_wait_for_a_header_are_limited() {
+    let clients = Clients::default();
+    let mut waiting: Vec<_> = (0..3)
+        .map(|_| clients.permit_header_wait(3).expect("a permit"))
+        .collect();
+    for _ in 0..2 {
+        assert!(clients.permit_header_wait(3).is_none());
+    }
+    drop(waiting.pop());
+    assert!(clients.permit_header_wait(3).is_some());
+}
+
+/// Strangers have to hurry while their seats are scarce; clients of ours have not.
+#[test]
+fn scarcity_shortens_the_timeouts_of_strangers_alone() {
+    let clients = Clients::default();
+    let limits = ClientLimits {
+        connections_reserved: 4,
+        ..ClientLimits::of(8, 8)
+    };
+    let seat = |address: &str, kind| {
+        let request = request(address, kind);
+        let given = lock(&clients.0.seats).give(&request, &limits, Duration::ZERO);
+        Seat::new(&clients, &request, given.expect("a seat"))
+    };
+    let own = seat("127.0.0.1", ClientKind::Own);
+    let mut strangers: Vec<_> = ["192.0.2.1", "192.0.2.2", "192.0.2.3"]
+        .map(|address| seat(address, ClientKind::Stranger))
+        .into();
+    assert!(strangers.iter().all(Seat::has_short_timeouts));
+    assert!(!own.has_short_timeouts());
+    strangers.truncate(1);
+    assert!(!strangers[0].has_short_timeouts(), "few seats are in use");
+}
+
 #[test]
 fn log_lines_about_held_clients_count_against_their_networks_budget() {
     let (clients, monitor) = (Clients::default(), Monitor::default());
