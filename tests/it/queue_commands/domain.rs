@@ -358,6 +358,52 @@ fn an_unknown_domain_is_said_to_be_unknown() {
     );
 }
 
+/// An exception of the connector and the MTA-STS policy in the cache are shown with their ends.
+#[test]
+fn an_exception_and_a_cached_policy_are_shown() {
+    let mut relay = Relay::start(
+        "[[connector]]\nname = \"partner\"\ndomains = [\"partner.example\"]\n[connector.outbound]\n\
+         tls = \"forced\"\nverify = \"name\"\n\
+         exception = { tls = \"off\", until = 2200-01-31, reason = \"ticket 4711\" }\n",
+    );
+    relay.stop();
+    let file = relay.folder.path().join("spool/policies.db");
+    let terms = "version: STSv1\nmode: enforce\nmx: mx.partner.example\nmax_age: 86400";
+    let fetched = Timestamp::now().as_second() - 3600;
+    let policies = rusqlite::Connection::open(file).expect("a database");
+    policies
+        .execute(
+            "INSERT INTO policy VALUES ('partner.example', '7', ?1, ?2, ?2)",
+            (terms, fetched),
+        )
+        .expect("a row");
+    drop(policies);
+    relay.start_again();
+    let status = json(&relay.status(&["partner.example", "--json"]));
+    assert_eq!(status["known"], true, "{status:#}");
+    let exception = &status["connector"]["exception"];
+    assert_eq!(
+        (&exception["until"], &exception["reason"]),
+        (&json!("2200-01-31"), &json!("ticket 4711"))
+    );
+    let policy = &status["mta_sts"];
+    assert_eq!(
+        (&policy["mode"], &policy["mx"], &policy["id"]),
+        (
+            &json!("enforce"),
+            &json!(["mx.partner.example"]),
+            &json!("7")
+        )
+    );
+    has_all(
+        &out(&relay.status(&["partner.example"])),
+        &[
+            "\nexception    no TLS, until the end of 2200-01-31: ticket 4711\n",
+            "\nMTA-STS      enforce: mx.partner.example; fetched 1h 0m ago, cached until 20",
+        ],
+    );
+}
+
 /// A table that is too wide for 80 columns, the width where none is known, becomes blocks.
 #[test]
 fn no_line_is_wider_than_the_terminal() {

@@ -39,6 +39,23 @@ fn attempts(queue: &[Value]) -> u64 {
         .sum()
 }
 
+/// The status of the domain names the part that is not tried; the smart host that it shares is up.
+#[test]
+fn the_status_of_a_refused_domain_names_the_part_in_backoff() {
+    let sink = Sink::start();
+    let relay = relay(&sink);
+    relay.send("alice@example.org", &["bob@lost.example"], "first");
+    relay.wait_for("a refusal", |queue| attempts(queue) == 1);
+    let status = json(&relay.status(&["lost.example", "--json"]));
+    let queue = &status["queue"];
+    assert_eq!(queue["part_down"]["part"], "mail for lost.example");
+    assert_eq!(queue["part_down"]["reason"]["status"], "4.7.4");
+    assert_eq!(queue["destination_down"], Value::Null, "{status:#}");
+    let text = out(&relay.status(&["lost.example"]));
+    let words = "\nbackoff      mail for lost.example is not tried until 20";
+    assert!(text.contains(words), "{words:?} is not in\n{text}");
+}
+
 #[test]
 fn one_domains_lost_tls_holds_up_its_own_mail_alone() {
     let sink = Sink::start();
