@@ -1,8 +1,8 @@
 //! The stores that an earlier version left on the disk open in this one, with everything in them.
 //!
 //! `data/stores` is the folder of the spool and the one of the evidence, as version 0.1.0 wrote
-//! them on [`MADE`]. [`make::make_stores`] writes such folders anew, with what the tests here
-//! expect in them.
+//! them on [`MADE`], and the CSV in which it listed that evidence. [`make::make_stores`] writes such
+//! folders anew, with what the tests here expect in them.
 
 mod make;
 mod newer;
