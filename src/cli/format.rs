@@ -145,7 +145,7 @@ pub(super) fn wrap(out: &mut String, first: &str, next: &str, text: &str, width:
 ///
 /// A column in which every cell is empty or zero is left out, the first one excepted. If a row
 /// would be too wide, every row becomes a block: its first cell, and below it a line for each other
-/// cell. A row whose first cell is empty continues the row before.
+/// cell that is neither empty nor zero. A row whose first cell is empty continues the row before.
 #[derive(Debug)]
 pub(super) struct Table {
     header: Vec<&'static str>,
@@ -239,7 +239,7 @@ impl Table {
         let mut text = String::new();
         for (at, column) in columns.iter().enumerate() {
             let cell = row.cell(*column);
-            if cell.is_empty() {
+            if cell.is_empty() || at > 0 && is_zero(cell) {
                 continue;
             }
             if at == 0 {
@@ -366,6 +366,14 @@ mod tests {
         let block = "5\n  size       9 B\n  recipient  bob@example.net\n    4.4.1 mx.example.net:\n    \
                      connection refused\n  recipient  carol@example.net\n";
         assert_eq!(mail().render(26), block);
+        let mut counts = Table::new(&["domain", "delivered", "deferred", "bounced"]);
+        counts.row(["a.example", "1", "0", "0"]);
+        counts.row(["b.example", "0", "12", "0"]);
+        assert_eq!(
+            counts.render(20),
+            "a.example\n  delivered  1\nb.example\n  deferred   12\n",
+            "a block leaves out what is zero"
+        );
         let mut wide = Table::new(&["domain", "reason"]);
         wide.row([
             "a.example".to_owned(),

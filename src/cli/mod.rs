@@ -23,6 +23,7 @@ mod run;
 mod runtime;
 mod sendmail;
 mod status;
+mod user;
 
 #[cfg(fuzzing)]
 pub use sendmail::fuzzed as sendmail_message;

@@ -26,14 +26,14 @@ pub(super) fn run(query: &EvidenceQuery<'_>, form: OutputForm) -> Result<bool, Q
     let result = query.read(|line, link, record| printer.add(line, link, record))?;
     printer.finish();
     if result.totals.is_empty() {
-        let text = query.nothing_found(&result.chain)?;
+        let text = query.nothing_found(&result.chain, width())?;
         if form.json || form.csv {
             eprint!("{text}");
         } else {
             show(&text);
         }
     } else if !form.json && !form.csv {
-        show(&closing_lines(query.filter, &result));
+        show(&closing_lines(query.filter, &result, width()));
     }
     result.show_damage(query.folder);
     Ok(result.is_success())

@@ -11,6 +11,7 @@ mod form;
 mod list;
 mod query;
 mod record_csv;
+mod remedy;
 mod summary;
 mod totals;
 mod verify;
@@ -25,10 +26,12 @@ use super::config_file::ConfigFile;
 use super::connector_name;
 use super::output::show_faults;
 use crate::config::{self, EvidencePath};
+use crate::policy::location::{Located, Location};
 use crate::storage::evidence::RecordHash;
 use filter::FilterArguments;
 use form::OutputForm;
 use query::{EvidenceQuery, QueryError};
+use remedy::with_remedy;
 
 /// The age of the records that `summary` counts if no period is given.
 const SUMMARY_AGE: Duration = Duration::from_hours(24 * 30);
@@ -109,19 +112,32 @@ struct EvidenceLocation {
     file: ConfigFile,
 }
 
+/// The folder that a command reads.
+struct EvidenceFolder {
+    path: PathBuf,
+    /// The position of `[evidence] path`, if the configuration names the folder.
+    key: Option<Location>,
+    /// The names of the connectors, if the configuration was read.
+    connectors: Option<Vec<String>>,
+}
+
 fn hash(text: &str) -> Result<RecordHash, String> {
     let digits = text.strip_prefix("sha256:").unwrap_or(text);
     RecordHash::parse(digits).ok_or_else(|| "a hash has 64 hexadecimal digits".to_owned())
 }
 
 impl EvidenceLocation {
-    /// Returns the folder, and the names of all connectors if the configuration is read.
+    /// Returns the folder. The configuration is read only if `--folder` is not given.
     ///
     /// # Errors
     /// Exit status 2, after the error has been printed.
-    fn find(&self) -> Result<(PathBuf, Option<Vec<String>>), ExitCode> {
+    fn find(&self) -> Result<EvidenceFolder, ExitCode> {
         if let Some(folder) = &self.folder {
-            return Ok((folder.clone(), None));
+            return Ok(EvidenceFolder {
+                path: folder.clone(),
+                key: None,
+                connectors: None,
+            });
         }
         let (config, _) = config::read(&self.file.config).map_err(|faults| {
             show_faults(&self.file.config, &faults);
@@ -131,11 +147,15 @@ impl EvidenceLocation {
             .iter()
             .map(|connector| connector.name.clone())
             .collect();
-        match config.evidence.path.value {
-            EvidencePath::Folder(folder) => Ok((folder, Some(names))),
+        let Located { value, location } = config.evidence.path;
+        match value {
+            EvidencePath::Folder(path) => Ok(EvidenceFolder {
+                path,
+                key: Some(location),
+                connectors: Some(names),
+            }),
             EvidencePath::Off => {
-                let place = &config.evidence.path.location;
-                eprintln!("gatepost evidence: {place}: path is \"\": no evidence is written");
+                eprintln!("gatepost evidence: {location}: path is \"\": no evidence is written");
                 Err(ExitCode::from(2))
             }
         }
@@ -152,7 +172,11 @@ pub(super) fn run(arguments: &EvidenceArguments) -> ExitCode {
         Ok(filter) => filter,
         Err(error) => return fail(&error, 2),
     };
-    let (folder, connectors) = match place.find() {
+    let EvidenceFolder {
+        path: folder,
+        key,
+        connectors,
+    } = match place.find() {
         Ok(found) => found,
         Err(status) => return status,
     };
@@ -180,7 +204,7 @@ pub(super) fn run(arguments: &EvidenceArguments) -> ExitCode {
     match result {
         Ok(is_success) => status(is_success),
         Err(error @ QueryError::Connector(_)) => fail(&error.to_string(), 2),
-        Err(QueryError::Evidence(error)) => fail(&error.to_string(), 1),
+        Err(QueryError::Evidence(error)) => fail(&with_remedy(&error, &folder, key.as_ref()), 1),
     }
 }
 

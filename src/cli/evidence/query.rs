@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::filter::RecordFilter;
 use crate::cli::connector_name::{self, UnknownConnector};
-use crate::cli::format::{count, plain};
+use crate::cli::format::{INDENT, count, plain, wrap};
 use crate::storage::evidence::{
     EvidenceError, Link, MailRecord, ReadResult, RecordHash, Totals, Verification, first_record,
     records, records_of_verified_chain,
@@ -120,19 +120,24 @@ impl EvidenceQuery<'_> {
         Ok(QueryResult { totals, chain, bad })
     }
 
-    /// Returns the text for a query that selects no record: the period, and the records that the
-    /// folder has.
-    pub(super) fn nothing_found(&self, chain: &Verification) -> Result<String, QueryError> {
+    /// Returns the text for a query that selects no record, for a terminal with `width` columns: the
+    /// period, and the records that the folder has.
+    pub(super) fn nothing_found(
+        &self,
+        chain: &Verification,
+        width: usize,
+    ) -> Result<String, QueryError> {
         let options = match self.filter.options_text() {
             Some(options) => format!(": {}", plain(&options)),
             None => String::new(),
         };
-        let none = format!("no records{} match{options}\n", self.filter.period_text());
+        let none = format!("no records{} match{options}", self.filter.period_text());
+        let folder = self.folder.display();
         let first = match &chain.last {
             Some(_) => first_record(self.folder)?,
             None => None,
         };
-        Ok(match (first, &chain.last) {
+        let existing = match (first, &chain.last) {
             (Some(first), Some(last)) => {
                 let day = |time: Timestamp| time.strftime("%Y-%m-%d").to_string();
                 let (from, to) = (day(first.time), day(last.time));
@@ -141,15 +146,15 @@ impl EvidenceQuery<'_> {
                 } else {
                     format!("{from} to {to}")
                 };
-                format!(
-                    "{none}{} has records {} to {}, of {days} (UTC)\n",
-                    self.folder.display(),
-                    first.seq,
-                    last.seq,
-                )
+                let (first, last) = (first.seq, last.seq);
+                format!("{folder} has records {first} to {last}, of {days} (UTC)")
             }
-            _ => format!("{none}{} has no records\n", self.folder.display()),
-        })
+            _ => format!("{folder} has no records"),
+        };
+        let mut text = String::new();
+        wrap(&mut text, "", INDENT, &none, width);
+        wrap(&mut text, "", INDENT, &existing, width);
+        Ok(text)
     }
 }
 

@@ -11,7 +11,7 @@ use super::form::OutputForm;
 use super::query::{EvidenceQuery, QueryError, QueryResult};
 use super::totals::closing_lines;
 use super::verify::ChainDocument;
-use crate::cli::format::{Table, plain, short, width, wrap};
+use crate::cli::format::{INDENT, Table, plain, short, width, wrap};
 use crate::cli::json;
 use crate::cli::output::show;
 use crate::storage::evidence::{
@@ -73,7 +73,7 @@ pub(super) fn run(query: &EvidenceQuery<'_>, form: OutputForm) -> Result<bool, Q
     }
     let is_text = !form.json && !form.csv;
     if result.totals.is_empty() {
-        let text = query.nothing_found(&result.chain)?;
+        let text = query.nothing_found(&result.chain, width())?;
         if is_text {
             show(&text);
         } else {
@@ -86,7 +86,7 @@ pub(super) fn run(query: &EvidenceQuery<'_>, form: OutputForm) -> Result<bool, Q
             &query.filter.period_text(),
             width(),
         ));
-        show(&closing_lines(query.filter, &result));
+        show(&closing_lines(query.filter, &result, width()));
     }
     result.show_damage(query.folder);
     Ok(result.is_success())
@@ -242,11 +242,14 @@ fn accepted_text(summary: &Summary, period: &str, width: usize) -> String {
         let cells = accepted_counts(counts.messages, counts.levels);
         table.row([plain(connector), plain(listener)].into_iter().chain(cells));
     }
-    let table = table.render(width);
-    if table.is_empty() {
-        return format!("no record of an accepted message{period}\n");
-    }
-    table + &format!("accepted messages{period}\n")
+    let mut out = table.render(width);
+    let line = if out.is_empty() {
+        format!("no record of an accepted message{period}")
+    } else {
+        format!("accepted messages{period}")
+    };
+    wrap(&mut out, "", INDENT, &line, width);
+    out
 }
 
 fn delivery_text(summary: &Summary, period: &str, width: usize) -> String {
@@ -274,10 +277,12 @@ fn delivery_text(summary: &Summary, period: &str, width: usize) -> String {
     }
     let mut out = table.render(width);
     if out.is_empty() {
-        return format!("no record of a delivery{period}\n");
+        let line = format!("no record of a delivery{period}");
+        wrap(&mut out, "", INDENT, &line, width);
+        return out;
     }
-    // Writing into a String cannot fail.
-    let _ = writeln!(out, "recipients of all attempts{period}");
+    let line = format!("recipients of all attempts{period}");
+    wrap(&mut out, "", INDENT, &line, width);
     let (still, before): (Vec<_>, Vec<_>) = (
         summary.in_clear().collect(),
         summary.in_clear_before().collect(),
@@ -288,6 +293,7 @@ fn delivery_text(summary: &Summary, period: &str, width: usize) -> String {
         } else {
             "no domain is still"
         };
+        // Writing into a String cannot fail.
         let _ = writeln!(out, "{none} served in the clear");
     } else {
         out.push_str("still served in the clear:\n");

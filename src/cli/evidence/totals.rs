@@ -2,27 +2,42 @@
 
 use super::filter::RecordFilter;
 use super::query::{QueryResult, is_whole};
-use crate::cli::format::{count, plain};
+use crate::cli::format::{INDENT, count, plain, wrap};
 use crate::storage::evidence::{AssuranceTotals, ChainStart, OutcomeCounts, Totals, Verification};
 
 /// The most verified names that are listed.
 const NAMES_MAX: usize = 3;
 
-/// Returns the last lines of the output for records that were found.
-pub(super) fn closing_lines(filter: &RecordFilter<'_>, result: &QueryResult) -> String {
-    let selection = filter
-        .text()
-        .map(|text| format!("selected: {}\n", plain(&text)));
-    format!(
-        "{}{}; {}\n",
-        selection.unwrap_or_default(),
-        totals_text(&result.totals),
-        chain_text(&result.chain)
-    )
+/// Returns the last lines of the output for records that were found, for a terminal with `width`
+/// columns.
+pub(super) fn closing_lines(
+    filter: &RecordFilter<'_>,
+    result: &QueryResult,
+    width: usize,
+) -> String {
+    let mut text = String::new();
+    if let Some(selection) = filter.text() {
+        let line = format!("selected: {}", plain(&selection));
+        wrap(&mut text, "", INDENT, &line, width);
+    }
+    add_totals(&mut text, &result.totals, &chain_text(&result.chain), width);
+    text
 }
 
-/// Returns the totals: lines without the last line end.
-fn totals_text(totals: &Totals) -> String {
+/// Appends the totals, and the state of the chain to the last line of them.
+fn add_totals(text: &mut String, totals: &Totals, chain: &str, width: usize) {
+    let mut lines = totals_lines(totals);
+    match lines.last_mut() {
+        Some(last) => *last = format!("{last}; {chain}"),
+        None => lines.push(chain.to_owned()),
+    }
+    for line in &lines {
+        wrap(text, "", INDENT, line, width);
+    }
+}
+
+/// Returns the totals, a line for each kind of record.
+fn totals_lines(totals: &Totals) -> Vec<String> {
     let mut lines = Vec::new();
     if totals.messages.count > 0 {
         let what = format!("{} accepted", count(totals.messages.count, "message"));
@@ -37,7 +52,7 @@ fn totals_text(totals: &Totals) -> String {
             &totals.recipients,
         ));
     }
-    lines.join("\n")
+    lines
 }
 
 /// Returns a text such as `10 attempts: 9 delivered, 1 deferred`.
@@ -195,6 +210,40 @@ mod tests {
         }
     }
 
+    /// Each line is as wide as the terminal at most, and only a hash, which must stay in one piece,
+    /// may be wider.
+    #[test]
+    fn the_totals_fit_the_terminal() {
+        let mut totals = Totals {
+            recipients: verified(312, &[("smtp.hospital.example", 312)]),
+            ..Totals::default()
+        };
+        totals.attempts.delivered = 312;
+        let hash = format!("sha256:{}", "c".repeat(64));
+        let lines = |width| {
+            let mut text = String::new();
+            add_totals(
+                &mut text,
+                &totals,
+                &format!("chain whole, head {hash}"),
+                width,
+            );
+            text
+        };
+        assert_eq!(
+            lines(80),
+            format!(
+                "312 attempts: 312 delivered\n312 recipients, 312 verified as smtp.hospital.example, 0 in the clear; chain\n    \
+                 whole, head\n    {hash}\n"
+            )
+        );
+        let narrow = lines(40);
+        let is_narrow = |line: &str| line.chars().count() <= 40 || line.trim() == hash;
+        assert!(narrow.lines().all(is_narrow), "{narrow}");
+        let wide = "312 recipients, 312 verified as smtp.hospital.example, 0 in the clear; chain whole, head ";
+        assert!(lines(200).ends_with(&format!("\n{wide}{hash}\n")));
+    }
+
     /// Attempts are counted by outcome, and recipients without a session are not left out.
     #[test]
     fn each_record_is_in_the_totals() {
@@ -203,11 +252,11 @@ mod tests {
         totals.recipients.count = 1;
         let text =
             "1 attempt: 1 delivered\n1 recipient, 1 without a recorded session, 0 in the clear";
-        assert_eq!(totals_text(&totals), text);
+        assert_eq!(totals_lines(&totals).join("\n"), text);
         totals.attempts.deferred = 9;
         totals.attempts.removed = 2;
         totals.recipients.levels.clear = 1;
         let text = "12 attempts: 1 delivered, 9 deferred, 2 removed\n1 recipient, 1 in the clear";
-        assert_eq!(totals_text(&totals), text);
+        assert_eq!(totals_lines(&totals).join("\n"), text);
     }
 }

@@ -1,6 +1,5 @@
 //! `gatepost evidence verify`.
 
-use std::fmt::Write as _;
 use std::path::Path;
 
 use jiff::Timestamp;
@@ -8,7 +7,7 @@ use serde::Serialize;
 
 use super::query::{EvidenceQuery, QueryError, QueryResult, is_whole};
 use super::totals::closing_lines;
-use crate::cli::format::{count, plain, time};
+use crate::cli::format::{INDENT, count, plain, time, width, wrap};
 use crate::cli::json;
 use crate::cli::output::show;
 use crate::storage::evidence::{ChainStart, Link, RecordHash, Totals, Verification, verify};
@@ -32,12 +31,12 @@ pub(super) fn run(
     show_findings(chain);
     match &chain.last {
         None => eprintln!("there is no evidence in {}", query.folder.display()),
-        Some(last) => show(&text(chain, last, heads, is_whole)),
+        Some(last) => show(&text(chain, last, heads, width())),
     }
     if !result.totals.is_empty() {
-        show(&closing_lines(query.filter, &result));
+        show(&closing_lines(query.filter, &result, width()));
     } else if chain.last.is_some() && query.filter.text().is_some() {
-        show(&query.nothing_found(chain)?);
+        show(&query.nothing_found(chain, width())?);
     }
     Ok(is_success)
 }
@@ -64,66 +63,88 @@ fn show_findings(chain: &Verification) {
     }
 }
 
-fn text(verified: &Verification, last: &Link, heads: &[RecordHash], is_whole: bool) -> String {
-    let Verification { files, records, .. } = verified;
+/// Returns the result of the verification of a chain with a last record, for a terminal with
+/// `width` columns.
+fn text(verified: &Verification, last: &Link, heads: &[RecordHash], width: usize) -> String {
+    let mut out = String::new();
+    let mut add = |indent: &str, line: &str| wrap(&mut out, indent, INDENT, line, width);
+    let is_whole = is_whole(verified);
     let verdict = if is_whole { "whole" } else { "NOT WHOLE" };
+    let (records, files) = (
+        count(verified.records, "record"),
+        count(verified.files, "file"),
+    );
+    add(
+        "",
+        &format!("the chain is {verdict}: {records} in {files},"),
+    );
     let first = verified.first.as_ref().map_or(0, |first| first.seq);
-    let since = time(
-        verified
-            .first
-            .as_ref()
-            .map_or(last.time, |first| first.time),
+    let since = verified
+        .first
+        .as_ref()
+        .map_or(last.time, |first| first.time);
+    let (since, until) = (time(since), time(last.time));
+    add(
+        INDENT,
+        &format!(
+            "number {first} of {since} to number {} of {until}",
+            last.seq
+        ),
     );
-    let (last_seq, until) = (last.seq, time(last.time));
-    let (records, files) = (count(*records, "record"), count(*files, "file"));
-    let mut out = format!(
-        "the chain is {verdict}: {records} in {files},\n    number {first} of {since} to number {last_seq} of {until}\n"
-    );
-    // Writing into a String cannot fail.
     match verified.beginning {
         ChainStart::Empty | ChainStart::First | ChainStart::NotRead | ChainStart::Unexplained => {}
         ChainStart::Expired { dropped } => {
             let before = count(dropped, "older record");
-            let _ = writeln!(
-                out,
-                "{before} expired and were dropped, as a record of it says"
+            add(
+                "",
+                &format!("{before} expired and were dropped, as a record of it says"),
             );
         }
     }
     if verified.is_growing {
-        out.push_str("the daemon is writing another record at this moment\n");
+        add("", "the daemon is writing another record at this moment");
     }
     if !is_whole {
-        out.push_str(
-            "copy the folder before anything else, and compare it with the last backup and\n    \
-             with the last head that was stored elsewhere\n",
+        add(
+            "",
+            "copy the folder before anything else, and compare it with the last backup and with the last head that was \
+             stored elsewhere",
         );
         return out;
     }
-    let _ = writeln!(out, "head: {}", last.hash);
-    if heads.is_empty() {
-        out.push_str(
-            "only a head that is stored elsewhere (--expect-head) proves that the end was\n    \
-             not cut off and that the chain was not rewritten\n",
-        );
-    } else {
-        if let Some(hash) = verified.dropped_head {
-            let _ = writeln!(
-                out,
-                "{hash} is the last record that expired and was dropped: the chain continues it"
-            );
-        }
-        if heads
-            .iter()
-            .any(|head| Some(*head) != verified.dropped_head)
-        {
-            out.push_str(
-                "the expected heads are in the chain: up to the last of them nothing was cut\n    \
-                 off or rewritten\n",
-            );
-        }
-    }
+    add_head(&mut out, verified, (last, heads), width);
     out
+}
+
+/// Appends the head of a chain that is whole, and what it proves with the heads that were stored
+/// elsewhere.
+fn add_head(
+    out: &mut String,
+    verified: &Verification,
+    (last, heads): (&Link, &[RecordHash]),
+    width: usize,
+) {
+    let mut add = |line: &str| wrap(out, "", INDENT, line, width);
+    add(&format!("head: {}", last.hash));
+    if heads.is_empty() {
+        add(
+            "only a head that is stored elsewhere (--expect-head) proves that the end was not cut off and that the \
+             chain was not rewritten",
+        );
+    }
+    if let Some(hash) = verified.dropped_head {
+        add(&format!(
+            "{hash} is the last record that expired and was dropped: the chain continues it"
+        ));
+    }
+    if heads
+        .iter()
+        .any(|head| Some(*head) != verified.dropped_head)
+    {
+        add(
+            "the expected heads are in the chain: up to the last of them nothing was cut off or rewritten",
+        );
+    }
 }
 
 /// A record in the chain.

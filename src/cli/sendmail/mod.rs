@@ -12,7 +12,6 @@ mod exit;
 mod message;
 mod session;
 mod submit;
-mod user;
 
 use std::ffi::OsString;
 use std::io;
@@ -26,6 +25,7 @@ use jiff::tz::TimeZone;
 
 use super::config_file::{CONFIG_FILE, ConfigFile};
 use super::queue::{self, SendmailQueueCommand, SendmailQueueError};
+use super::user::User;
 use crate::config::{self, Config};
 use crate::policy::connector::Connectors;
 use crate::policy::relay_access;
@@ -37,7 +37,6 @@ use arguments::{SendmailMode, SendmailOptions};
 use exit::{SendmailError, Sysexit};
 use message::{CompletedMessage, DefaultFields};
 use submit::RelayConnection;
-use user::User;
 
 /// Send a message from standard input, as sendmail(8) does
 ///

@@ -120,7 +120,7 @@ fn a_message_that_comes_in_is_on_record_once_before_its_deliveries() {
 
     let list = out(&evidence(&file, &["list"]));
     let totals = "\n1 message accepted, 1 in the clear\n2 attempts: 2 delivered\n\
-                  2 recipients, 2 in the clear; chain whole, head sha256:";
+                  2 recipients, 2 in the clear; chain whole, head\n    sha256:";
     assert!(list.contains("  in  ") && list.contains(totals), "{list}");
     let list = out(&evidence(&file, &["list", "--direction", "in"]));
     assert!(

@@ -132,8 +132,9 @@ impl Archive {
         self.folder.path().join("evidence")
     }
 
+    /// Runs a command on a terminal on which every line fits.
     fn run(&self, arguments: &str) -> Output {
-        self.run_with_width("", arguments)
+        self.run_with_width("1000", arguments)
     }
 
     fn run_with_width(&self, columns: &str, arguments: &str) -> Output {
@@ -559,6 +560,73 @@ fn the_output_fits_the_terminal() {
         ),
         "{summary}"
     );
+}
+
+/// The totals and the state of the chain fit the terminal too. Only the hash of the head may be
+/// wider, since it must be copied in one piece.
+#[test]
+fn the_last_lines_fit_the_terminal() {
+    let archive = Archive::of(&november());
+    let head = archive.head();
+    let sealed = format!("sha256:{head}");
+    for command in ["list", "summary", "verify"] {
+        let arguments = format!(
+            "{command} --from 2026-11-01 --to 2026-11-30 --connector hospital --domain hospital.example"
+        );
+        for (columns, width) in [("", 80), ("60", 60)] {
+            let text = out(&archive.run_with_width(columns, &arguments));
+            let start = text.find("selected: ").expect("it is selected");
+            let last = if command == "verify" {
+                &text
+            } else {
+                &text[start..]
+            };
+            let is_hash = |line: &str| line.trim() == head || line.trim() == sealed;
+            let fits = |line: &str| line.chars().count() <= width || is_hash(line);
+            assert!(last.lines().all(fits), "{command} {columns}: {text}");
+            let totals = text.replace("\n    ", " ");
+            let expected =
+                "\n4 recipients, 4 verified as smtp.hospital.example, 0 in the clear; chain whole";
+            assert!(totals.contains(expected), "{command} {columns}: {text}");
+            assert!(totals.ends_with(&format!(" head sha256:{head}\n")));
+        }
+    }
+    let nothing = out(&archive.run_with_width(
+        "40",
+        "list --connector hospital --clear --sender alice@clinic.example",
+    ));
+    let path = archive.path().display().to_string();
+    let fits = |line: &str| line.chars().count() <= 40 || line == path;
+    assert!(nothing.lines().all(fits), "{nothing}");
+}
+
+/// A folder that does not exist is an error with the key or the option that names it.
+#[test]
+fn a_missing_folder_has_its_remedy() {
+    let archive = Archive::of(&november());
+    fs::remove_dir_all(archive.path()).expect("ours");
+    let path = archive.path().display().to_string();
+    let key = format!("Check [evidence] path ({}:", archive.file.display());
+    for command in ["list", "summary", "verify", "verify --head"] {
+        for (folder, remedy) in [
+            (String::new(), key.as_str()),
+            (format!(" --folder {path}"), "Check --folder: "),
+        ] {
+            let output = archive.run(&format!("{command}{folder}"));
+            let expected = format!(
+                "gatepost evidence: cannot list {path}: No such file or directory (os error 2)\n{remedy}"
+            );
+            assert!(
+                err(&output).starts_with(&expected),
+                "{command}{folder}: {}",
+                err(&output)
+            );
+            assert_eq!(
+                (output.status.code(), out(&output)),
+                (Some(1), String::new())
+            );
+        }
+    }
 }
 
 /// The JSON of the list has the record as it was written, and behind it the names that every

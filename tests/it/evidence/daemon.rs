@@ -690,7 +690,7 @@ fn verify_answers_with_its_exit_status() {
     assert!(
         out(&list)
             .contains("\n1 message accepted, 1 in the clear\n2 attempts: 2 delivered\n2 recipients, 2 in the clear; ")
-            && out(&list).contains("; chain NOT WHOLE, 1 defect, last record sha256:")
+            && out(&list).contains("; chain NOT WHOLE, 1 defect, last record\n    sha256:")
             && err(&list).contains("1 damaged line left out"),
         "{list:?}"
     );

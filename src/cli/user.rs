@@ -1,4 +1,4 @@
-//! The user that called `sendmail`, from the system's list of accounts (passwd(5)).
+//! The users of this system, from its list of accounts (passwd(5)).
 
 /// An account.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,11 +13,13 @@ impl User {
     /// Returns the user that this process runs as. Environment variables such as `USER` are not
     /// used, since the caller can set them.
     pub(super) fn caller() -> Option<Self> {
+        Self::with_id(rustix::process::getuid().as_raw())
+    }
+
+    /// Returns the user with this id.
+    pub(super) fn with_id(uid: u32) -> Option<Self> {
         let accounts = std::fs::read("/etc/passwd").unwrap_or_default();
-        Self::find(
-            &String::from_utf8_lossy(&accounts),
-            rustix::process::getuid().as_raw(),
-        )
+        Self::find(&String::from_utf8_lossy(&accounts), uid)
     }
 
     fn find(accounts: &str, uid: u32) -> Option<Self> {
