@@ -10,11 +10,11 @@
 
 mod assurance;
 mod chain_fault;
+mod client_hello;
 mod dane;
 mod demand;
 mod facts;
-mod hello;
-mod hellos;
+mod hello_sequence;
 mod judge;
 mod key;
 mod names;
@@ -29,6 +29,7 @@ mod unmet;
 
 pub use assurance::Assurance;
 pub use chain_fault::ChainFault;
+pub use client_hello::{Groups, Hello, Strength};
 pub use dane::{
     DaneFacts, DaneFault, DaneScope, Tlsa, TlsaMatching, TlsaSelector, TlsaSet, TlsaUsage,
 };
@@ -36,8 +37,7 @@ pub use demand::{Demand, Layer, Unmeetable, Verify};
 pub use facts::{
     CertificateFacts, Handshake, NoTls, PeerCertificate, TlsFacts, TlsOutcome, TlsVersion,
 };
-pub use hello::{Groups, Hello, Strength};
-pub use hellos::{Hellos, SniUse};
+pub use hello_sequence::{Hellos, SniUse};
 pub(crate) use judge::judge_each;
 pub use judge::{Clearance, Fallback, Verdict, judge, unmeetable};
 pub use key::UncheckableKey;

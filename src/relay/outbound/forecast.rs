@@ -8,7 +8,7 @@ use crate::policy::failure::{self, Failure, NextStep, RequireTlsUnmet};
 use crate::policy::tls::{self, Clearance, Hello, Hellos, SamplePeer, TlsPolicy, Verdict};
 use crate::smtp::envelope::TlsRequirement;
 
-use super::hellos::{self as client_hellos, server_name};
+use super::hellos::{choose_hellos, server_name};
 use super::plan::MailContext;
 use super::requirement::MessageTlsTerms;
 use super::target::reference_names;
@@ -71,7 +71,7 @@ pub fn hellos(
 ) -> Option<Hellos> {
     let handshake = terms(policy, context.requirement).needed_handshake();
     let chosen = || {
-        client_hellos::hellos(
+        choose_hellos(
             policy,
             context.connector,
             &server_name(policy, hop),

@@ -42,7 +42,7 @@ pub(super) fn server_name(policy: &TlsPolicy, hop: &Hop) -> Host {
 }
 
 /// Returns the `ClientHello`s for a server of this name.
-pub(super) fn hellos(
+pub(super) fn choose_hellos(
     policy: &TlsPolicy,
     connector: &Connector,
     name: &Host,

@@ -77,7 +77,7 @@ impl Target<'_> {
             // A probe uses those of a message without a requirement of its own.
             DialPurpose::Probe => self.policy.needed_handshake(),
         };
-        hellos::hellos(
+        hellos::choose_hellos(
             self.policy,
             self.connector,
             &self.server_name(),

@@ -1,5 +1,5 @@
-//! The parts of a `ClientHello` that some servers do not accept. `hellos` chooses a first one for a
-//! server, and a second one if the server breaks on the first.
+//! The parts of a `ClientHello` that some servers do not accept. `hello_sequence` chooses the
+//! first `ClientHello` for a server, and the second if the server breaks on the first.
 //!
 //! X25519MLKEM768 makes a `ClientHello` larger than one TCP segment, and some servers and
 //! middleboxes reset or drop what does not arrive in one piece. Other servers reject a server name

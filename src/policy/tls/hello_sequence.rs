@@ -1,7 +1,7 @@
 //! The `ClientHello`s of one session: which is sent first, and which follows a failure. The choice
 //! is a pure function; the policy limits what is offered.
 
-use super::hello::{Groups, Hello, Strength};
+use super::client_hello::{Groups, Hello, Strength};
 use super::{Handshake, TlsPolicy};
 
 /// The `ClientHello`s for one server: the first, and the second for a new connection if the server
