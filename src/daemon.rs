@@ -38,7 +38,7 @@ use crate::telemetry::Monitor;
 pub use error::{RunError, StartError};
 use exceptions::AnnouncedExpiries;
 pub use liveness::{Liveness, LivenessProbe, Unresponsive};
-use reload::InForce;
+use reload::ConfiguredServices;
 pub use reload::needs_restart;
 use sockets::Bound;
 pub use sockets::SystemdSockets;
@@ -58,7 +58,7 @@ pub struct RunningDaemon {
     pub addresses: Vec<(String, SocketAddr)>,
     /// The address of the HTTP server for status and metrics.
     pub http: Option<SocketAddr>,
-    in_force: Arc<InForce>,
+    configured: Arc<ConfiguredServices>,
     liveness: LivenessProbe,
     reporter: Reporter,
     stop: CancellationToken,
@@ -74,7 +74,7 @@ impl RunningDaemon {
     /// All faults of the new configuration, and all changes that need a restart. The old
     /// configuration then stays in use.
     pub fn reload(&self, config: Config) -> Result<Vec<Fault>, Vec<Fault>> {
-        self.in_force.replace(config)
+        self.configured.replace(config)
     }
 
     /// Returns the liveness probe.
@@ -156,7 +156,7 @@ pub async fn start_with(
     let http = http_server.as_ref().and_then(HttpServer::address);
     let config = Arc::new(config);
     let watched = (stores.reporter.clone(), monitor, observer);
-    let in_force = InForce::new(
+    let configured = ConfiguredServices::new(
         &config,
         tls,
         dns.clone(),
@@ -165,15 +165,15 @@ pub async fn start_with(
         submitter,
         test_overrides,
     );
-    let in_force = Arc::new(InForce {
+    let configured = Arc::new(ConfiguredServices {
         evidence: stores.evidence,
-        ..in_force
+        ..configured
     });
     // A resolver without DNSSEC is reported now, and not with the first mail.
     tokio::spawn(async move { dns.probe_dnssec().await });
     let stop = CancellationToken::new();
     let services = Services {
-        in_force: Arc::clone(&in_force),
+        configured: Arc::clone(&configured),
         spool: Arc::clone(&stores.spool),
         stop: stop.clone(),
         clients: Clients::default(),
@@ -182,7 +182,7 @@ pub async fn start_with(
     let liveness = LivenessProbe::new(
         scheduler.liveness(),
         stores.spool,
-        Arc::clone(&in_force.outbound),
+        Arc::clone(&configured.outbound),
     );
     let task = tokio::spawn(services.run(
         scheduler,
@@ -193,7 +193,7 @@ pub async fn start_with(
     Ok(RunningDaemon {
         addresses,
         http,
-        in_force,
+        configured,
         liveness,
         reporter: stores.reporter,
         stop,
@@ -330,7 +330,7 @@ fn evidence(config: &Config) -> Result<Evidence, StartError> {
 
 /// The services of the daemon.
 struct Services {
-    in_force: Arc<InForce>,
+    configured: Arc<ConfiguredServices>,
     spool: Arc<SqliteSpool>,
     stop: CancellationToken,
     clients: Clients,
@@ -347,10 +347,10 @@ impl Services {
         let (accepted, work) = mpsc::channel(ACCEPTED_MAX);
         let operator = scheduler.operator();
         let mut deliveries = tokio::spawn(scheduler.run(work, self.stop.clone()));
-        let reports_task = self
-            .in_force
-            .reports
-            .start(service, &self.spool, &accepted, &self.stop);
+        let reports_task =
+            self.configured
+                .reports
+                .start(service, &self.spool, &accepted, &self.stop);
         let mut listeners = self.listen(sockets, accepted);
         let admin = self.admin(operator);
         if let Some(unix_server) = unix_server {
@@ -366,18 +366,18 @@ impl Services {
             biased;
             () = self.stop.cancelled() => Ok(()),
             () = self.spool.closed() => Err(RunError::SpoolClosed),
-            () = self.in_force.evidence.closed() => Err(RunError::EvidenceClosed),
+            () = self.configured.evidence.closed() => Err(RunError::EvidenceClosed),
             death = &mut deliveries => Err(scheduler_end(death)),
             Some(Err(death)) = listeners.join_next() => Err(RunError::Died(death.to_string())),
             Some(Err(death)) = periodic_tasks.join_next() => Err(RunError::Died(death.to_string())),
         };
         periodic_tasks.abort_all();
         self.stop.cancel();
-        self.in_force.evidence.stop_retrying();
-        self.in_force.outbound.close();
+        self.configured.evidence.stop_retrying();
+        self.configured.outbound.close();
         // Sessions and deliveries end at the same time: a message that is still accepted waits in
         // the spool.
-        let drain = self.in_force.config().timeouts.drain;
+        let drain = self.configured.config().timeouts.drain;
         let sessions = tokio::time::timeout(drain, async {
             while listeners.join_next().await.is_some() {}
         });
@@ -395,21 +395,21 @@ impl Services {
         drop(listeners);
         // The sessions are over, so all of them can be counted.
         reports_task.end().await;
-        metrics::save(&self.in_force).await;
+        metrics::save(&self.configured).await;
         // The spool is closed last, since its lock keeps other processes from the folder.
-        self.in_force.evidence.close().await;
-        self.in_force.outbound.discovery().history().close().await;
+        self.configured.evidence.close().await;
+        self.configured.outbound.discovery().history().close().await;
         let closed = self.spool.close().await;
         end.and(closed.map_err(RunError::Spool))
     }
 
     fn scheduler(&self) -> Scheduler {
-        let InForce {
+        let ConfiguredServices {
             outbound,
             running,
             evidence,
             ..
-        } = &*self.in_force;
+        } = &*self.configured;
         let (outbound, running) = (Arc::clone(outbound), running.clone());
         Scheduler::new(
             Arc::clone(&self.spool) as _,
@@ -420,12 +420,12 @@ impl Services {
     }
 
     fn admin(&self, operator: Operator) -> admin::AdminState {
-        let InForce {
+        let ConfiguredServices {
             outbound,
             running,
             monitor,
             ..
-        } = &*self.in_force;
+        } = &*self.configured;
         let (spool, running) = (Arc::clone(&self.spool) as _, running.clone());
         let (dns, since) = (running.load().router.dns().clone(), jiff::Timestamp::now());
         let known = (outbound.discovery(), outbound.hellos());
@@ -437,12 +437,12 @@ impl Services {
     /// certificates and policies would become outdated unnoticed.
     fn periodic_tasks(&self) -> JoinSet<()> {
         let mut periodic_tasks = JoinSet::new();
-        periodic_tasks.spawn(watch_certificates(Arc::clone(&self.in_force)));
+        periodic_tasks.spawn(watch_certificates(Arc::clone(&self.configured)));
         periodic_tasks.spawn(metrics::round(
-            Arc::clone(&self.in_force),
+            Arc::clone(&self.configured),
             self.clients.clone(),
         ));
-        let policies = self.in_force.outbound.discovery().mta_sts().clone();
+        let policies = self.configured.outbound.discovery().mta_sts().clone();
         periodic_tasks.spawn(async move { policies.keep_fresh().await });
         periodic_tasks
     }
@@ -452,10 +452,10 @@ impl Services {
         sockets: Bound,
         accepted: mpsc::Sender<crate::storage::spool::Entry>,
     ) -> JoinSet<()> {
-        let running = self.in_force.running.clone();
+        let running = self.configured.running.clone();
         let inbound = Inbound::new(running, Arc::clone(&self.spool) as _, accepted);
         let inbound = inbound
-            .with_monitor(self.in_force.monitor.clone())
+            .with_monitor(self.configured.monitor.clone())
             .with_clients(self.clients.clone());
         let inbound = Arc::new(inbound);
         let mut listeners = JoinSet::new();
@@ -481,12 +481,12 @@ fn scheduler_end(death: Result<Result<(), SpoolError>, tokio::task::JoinError>) 
 
 /// Loads renewed certificates, as ACME clients write them, without a restart, and logs exceptions
 /// that have expired.
-async fn watch_certificates(in_force: Arc<InForce>) {
+async fn watch_certificates(configured: Arc<ConfiguredServices>) {
     let mut expiries = AnnouncedExpiries::default();
     loop {
-        expiries.log_expired(&in_force.config().connectors, jiff::Timestamp::now());
+        expiries.log_expired(&configured.config().connectors, jiff::Timestamp::now());
         tokio::time::sleep(WATCH_INTERVAL).await;
-        let tls = in_force.tls();
+        let tls = configured.tls();
         let result = match tokio::task::spawn_blocking(move || tls.refresh()).await {
             Ok(result) => result,
             Err(error) => {

@@ -11,7 +11,7 @@ use axum::extract::State;
 use super::api::RunningConfigText;
 use super::state::AdminState;
 
-pub(super) async fn in_force(State(admin): State<AdminState>) -> Json<RunningConfigText> {
+pub(super) async fn show_running(State(admin): State<AdminState>) -> Json<RunningConfigText> {
     let config = &admin.running.load().config;
     let written = &config.source;
     // The client runs in another folder.

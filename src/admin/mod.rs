@@ -99,7 +99,7 @@ fn router(admin: AdminState) -> Router {
         .route("/v1/queue/{id}", get(queue::show))
         .route("/v1/queue/{id}/content", get(content::content))
         .route("/v1/status", get(status::status))
-        .route("/v1/config", get(config::in_force))
+        .route("/v1/config", get(config::show_running))
         .route("/v1/domain", get(domain::show))
         .route("/v1/policy", get(policy::known))
         .route("/v1/client-hellos", get(hellos::list))

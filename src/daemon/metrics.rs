@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::reload::InForce;
+use super::reload::ConfiguredServices;
 use crate::config::{Config, TlsDemand};
 use crate::relay::inbound::Clients;
 use crate::telemetry::SAVE_INTERVAL;
@@ -13,28 +13,28 @@ use crate::telemetry::labels::Direction;
 
 /// Runs every minute: logs suppressed lines, checks certificates, and saves the state of the
 /// monitor.
-pub(super) async fn round(in_force: Arc<InForce>, clients: Clients) {
+pub(super) async fn round(configured: Arc<ConfiguredServices>, clients: Clients) {
     loop {
-        check_certificates(&in_force);
-        save(&in_force).await;
+        check_certificates(&configured);
+        save(&configured).await;
         tokio::time::sleep(SAVE_INTERVAL).await;
-        in_force.monitor.log_suppressed();
-        clients.announce_releases(&in_force.monitor, &in_force.config());
+        configured.monitor.log_suppressed();
+        clients.announce_releases(&configured.monitor, &configured.config());
     }
 }
 
-fn check_certificates(in_force: &InForce) {
-    let own = in_force.tls().identities().into_iter();
+fn check_certificates(configured: &ConfiguredServices) {
+    let own = configured.tls().identities().into_iter();
     let own: Vec<OwnCertificate> = own
         .map(|own| OwnCertificate {
             file: own.file.display().to_string(),
             not_after: own.not_after,
         })
         .collect();
-    let settings = in_force.running.load();
+    let settings = configured.running.load();
     let config = &settings.config;
     let any = std::iter::once(settings.connectors.catch_all());
-    in_force.monitor.prepare(
+    configured.monitor.prepare(
         config
             .listeners
             .iter()
@@ -45,7 +45,7 @@ fn check_certificates(in_force: &InForce) {
             .chain(any)
             .map(|connector| connector.name.as_str()),
     );
-    in_force.monitor.certificates().warn_expiring(
+    configured.monitor.certificates().warn_expiring(
         &own,
         |direction, name| is_forced(config, direction, name),
         Timestamp::now(),
@@ -68,10 +68,10 @@ fn is_forced(config: &Config, direction: Direction, name: &str) -> bool {
 }
 
 /// Saves the state of the monitor for the next run.
-pub(super) async fn save(in_force: &InForce) {
+pub(super) async fn save(configured: &ConfiguredServices) {
     let (monitor, folder) = (
-        in_force.monitor.clone(),
-        in_force.config().spool.value.clone(),
+        configured.monitor.clone(),
+        configured.config().spool.value.clone(),
     );
     // Fails only while the runtime shuts down.
     let _ = tokio::task::spawn_blocking(move || monitor.save(&folder)).await;

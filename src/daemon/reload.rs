@@ -20,7 +20,7 @@ use super::tls_reports::Reports;
 
 /// The configuration in use, and the services that a reload must inform.
 #[derive(Debug)]
-pub(super) struct InForce {
+pub(super) struct ConfiguredServices {
     pub(super) running: RunningConfig,
     pub(super) outbound: Arc<Outbound>,
     pub(super) evidence: Evidence,
@@ -29,7 +29,7 @@ pub(super) struct InForce {
     pub(super) test_overrides: TestOverrides,
 }
 
-impl InForce {
+impl ConfiguredServices {
     pub(super) fn new(
         config: &Arc<Config>,
         tls: Arc<TlsMaterial>,
