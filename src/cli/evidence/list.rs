@@ -54,7 +54,7 @@ impl RecordPrinter {
     fn add(&mut self, line: &str, chained: &Link, record: &MailRecord) {
         if self.form.json {
             show(if self.has_begun { ",\n" } else { "[\n" });
-            show(&with_common_names(line, record));
+            show(&append_envelope_fields(line, record));
         } else if self.form.csv {
             if !self.has_begun {
                 show(&record_csv::header());
@@ -98,7 +98,7 @@ impl RecordPrinter {
 /// Returns the line of a record, with `sender` and `recipient` or `recipients` appended to its
 /// fields: the names that all other JSON documents use. The text before these is the line as it is
 /// in the file.
-fn with_common_names(line: &str, record: &MailRecord) -> String {
+fn append_envelope_fields(line: &str, record: &MailRecord) -> String {
     use serde_json::json;
     let names = match record {
         MailRecord::Accepted(acceptance) => {
@@ -264,10 +264,10 @@ mod tests {
 
     /// The line of the file is unchanged before the appended names.
     #[test]
-    fn the_common_names_stand_behind_the_record() {
+    fn the_envelope_fields_follow_the_record() {
         let acceptance = MailRecord::Accepted(serde_json::from_str(ACCEPTANCE).expect("a message"));
         assert_eq!(
-            with_common_names("{\"seq\":7,\"hash\":\"22\"}", &acceptance),
+            append_envelope_fields("{\"seq\":7,\"hash\":\"22\"}", &acceptance),
             "{\"seq\":7,\"hash\":\"22\",\"sender\":\"a@b.example\",\"recipients\":[\"c@d.example\",\"e@d.example\"]}"
         );
     }
