@@ -72,5 +72,5 @@ pub struct Via {
     pub offers_dsn: bool,
     /// The TLS level that the domain showed before, if this session shows less and the connector
     /// warns of that.
-    pub was: Option<TlsLevel>,
+    pub earlier_level: Option<TlsLevel>,
 }

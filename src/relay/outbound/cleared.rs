@@ -123,7 +123,7 @@ impl Cleared {
             peer,
             clearance,
             offers_dsn: extensions.dsn,
-            was: None,
+            earlier_level: None,
         });
         Self {
             wire,
@@ -158,10 +158,10 @@ impl Cleared {
 
     /// Records the TLS level that the domain of the current message showed before, if that was
     /// higher.
-    pub(super) fn set_earlier_level(&mut self, was: Option<TlsLevel>) {
-        if self.via.was != was {
+    pub(super) fn set_earlier_level(&mut self, level: Option<TlsLevel>) {
+        if self.via.earlier_level != level {
             self.via = Arc::new(Via {
-                was,
+                earlier_level: level,
                 ..Via::clone(&self.via)
             });
         }

@@ -292,11 +292,11 @@ impl Delivery<'_> {
                 policy: Some(terms.policy()),
                 steps: &SessionSteps::default(),
             };
-            let was = self.watch.observe(
+            let earlier_level = self.watch.observe(
                 &session,
                 SessionOutcome::Reused(&connection.via().clearance),
             );
-            connection.set_earlier_level(was);
+            connection.set_earlier_level(earlier_level);
             let promise = terms.promise(&mut connection, &hop.host);
             match self.send_on(connection, &key, promise, hops_left > 0).await {
                 ConnectionUse::Tried => return ConnectionUse::Tried,
@@ -342,10 +342,10 @@ impl Delivery<'_> {
                 match dialled {
                     Ok(mut connection) => {
                         let cleared = SessionOutcome::Cleared(&connection.via().clearance);
-                        let was =
+                        let earlier_level =
                             self.watch
                                 .observe_dialled(self.dialling.take(), Some(found), cleared);
-                        connection.set_earlier_level(was);
+                        connection.set_earlier_level(earlier_level);
                         let promise = terms.promise(&mut connection, &hop.host);
                         let ConnectionUse::Spent =
                             self.send_on(connection, &key, promise, has_next).await

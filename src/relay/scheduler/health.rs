@@ -169,7 +169,7 @@ mod tests {
             },
             clearance: clearance(),
             offers_dsn: false,
-            was: None,
+            earlier_level: None,
         })
     }
 

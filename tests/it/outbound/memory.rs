@@ -181,7 +181,11 @@ async fn what_a_domain_has_lost_is_logged_for_its_own_mail_alone() {
         let report = deliver(&outbound, message(&[to])).await;
         assert_eq!(outcome(&report, 0), "delivered");
         assert_eq!(
-            report.results[0].via.as_ref().expect("a session").was,
+            report.results[0]
+                .via
+                .as_ref()
+                .expect("a session")
+                .earlier_level,
             was,
             "{to}"
         );

@@ -111,8 +111,8 @@ fn delivery_record(
             .or_else(|| failure.and_then(without_mail)),
         unmet,
         downgraded_from: via
-            .and_then(|via| via.was)
-            .map(|was| was.as_str().to_owned()),
+            .and_then(|via| via.earlier_level)
+            .map(|level| level.as_str().to_owned()),
         standing,
         outcome,
         status: status.to_string(),
