@@ -49,14 +49,14 @@ struct Bucket(Instant);
 
 impl Bucket {
     /// Returns the first time from `now` on at which the bucket has a token.
-    fn room_at(self, now: Instant, per_period: u32) -> Instant {
+    fn next_token_at(self, now: Instant, per_period: u32) -> Instant {
         let others = PERIOD.saturating_sub(interval(per_period));
         self.0.checked_sub(others).map_or(now, |at| at.max(now))
     }
 
     /// Reserves the next token and returns its time.
     fn take(&mut self, now: Instant, per_period: u32) -> Instant {
-        let at = self.room_at(now, per_period);
+        let at = self.next_token_at(now, per_period);
         self.0 = self.0.max(now) + interval(per_period);
         at
     }
@@ -100,7 +100,7 @@ impl Buckets {
     }
 
     /// Returns the first time from `now` on at which the domain has a token.
-    fn room_of_domain(&mut self, host: &Host, now: Instant, per_period: u32) -> Instant {
+    fn next_domain_token_at(&mut self, host: &Host, now: Instant, per_period: u32) -> Instant {
         self.forget_full(now);
         let has_place = self.domains.len() < DOMAINS_MAX;
         let unknown = if has_place { Bucket(now) } else { self.others };
@@ -108,7 +108,7 @@ impl Buckets {
             .get(host)
             .copied()
             .unwrap_or(unknown)
-            .room_at(now, per_period)
+            .next_token_at(now, per_period)
     }
 
     /// Reserves the next token of a domain and returns its time.
@@ -160,8 +160,8 @@ impl Limiter {
         now: Instant,
     ) -> bool {
         let buckets = self.of(to.origin);
-        let in_all = buckets.all.room_at(now, rates.all) <= now;
-        if !in_all || buckets.room_of_domain(&to.host, now, rates.domain) > now {
+        let in_all = buckets.all.next_token_at(now, rates.all) <= now;
+        if !in_all || buckets.next_domain_token_at(&to.host, now, rates.domain) > now {
             return false;
         }
         buckets.take_of_domain(&to.host, now, rates.domain);

@@ -25,7 +25,7 @@ const HEADERS_MAX: usize = 64 * 1024;
 
 /// A recipient with a report to the sender.
 #[derive(Debug)]
-pub(in crate::relay::scheduler) struct RecipientChange {
+pub(in crate::relay::scheduler) struct ReportCandidate {
     pub(in crate::relay::scheduler) recipient: usize,
     pub(in crate::relay::scheduler) attempts: u32,
     /// The earlier failures.
@@ -35,7 +35,7 @@ pub(in crate::relay::scheduler) struct RecipientChange {
     pub(in crate::relay::scheduler) is_of_content: bool,
 }
 
-impl RecipientChange {
+impl ReportCandidate {
     /// Creates a report for a recipient that does not bounce.
     pub(in crate::relay::scheduler) fn notice(recipient: usize, last: AttemptFailure) -> Self {
         Self {

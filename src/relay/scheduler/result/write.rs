@@ -12,7 +12,7 @@ use crate::smtp::dsn::{self, Action};
 use crate::smtp::envelope::{Envelope, QueueId, Recipient, RecipientState, ReportForm};
 use crate::storage::spool::SpoolError;
 
-use super::dsn::{self as sender_reports, RateCheck, RecipientChange, StoreResult};
+use super::dsn::{self as sender_reports, RateCheck, ReportCandidate, StoreResult};
 use super::evidence::{EvidenceRecorded, wait_for_evidence, write_evidence};
 use super::remaining::RemainingWork;
 use super::writer::{PreviousState, ResultWriter};
@@ -115,7 +115,7 @@ impl ResultWriter<'_> {
             ..
         } = envelope;
         let postmaster = sender_reports::postmaster(self.schedule.settings);
-        for RecipientChange {
+        for ReportCandidate {
             recipient, last, ..
         } in failed
         {
@@ -146,9 +146,9 @@ impl ResultWriter<'_> {
     }
 
     /// Keeps recipients that cannot bounce yet.
-    fn keep_in_queue(&mut self, envelope: &mut Envelope, failed: Vec<RecipientChange>) {
+    fn keep_in_queue(&mut self, envelope: &mut Envelope, failed: Vec<ReportCandidate>) {
         let all = envelope.recipients.len();
-        for RecipientChange {
+        for ReportCandidate {
             recipient,
             attempts,
             mut history,

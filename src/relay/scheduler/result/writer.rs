@@ -13,7 +13,7 @@ use crate::smtp::dsn::{self, Action};
 use crate::smtp::envelope::{AttemptFailure, Envelope, Recipient, RecipientState};
 use crate::smtp::reply::{EnhancedStatusCode, Reply, Status};
 
-use super::dsn::RecipientChange;
+use super::dsn::ReportCandidate;
 use super::remaining::RemainingWork;
 
 /// Collects the outcomes of one attempt, until they are stored.
@@ -28,13 +28,13 @@ pub(super) struct ResultWriter<'a> {
     pub(super) warn_at: Option<Instant>,
     pub(super) remaining: RemainingWork,
     /// The recipients that are given up.
-    pub(super) failed: Vec<RecipientChange>,
+    pub(super) failed: Vec<ReportCandidate>,
     /// The recipients for which a report of delay is due.
-    pub(super) late: Vec<RecipientChange>,
+    pub(super) late: Vec<ReportCandidate>,
     /// The recipients that are held, and for which the sender gets a report.
-    pub(super) held: Vec<RecipientChange>,
+    pub(super) held: Vec<ReportCandidate>,
     /// The recipients for which the sender requested a report that the message was relayed.
-    pub(super) relayed: Vec<RecipientChange>,
+    pub(super) relayed: Vec<ReportCandidate>,
     /// The states before the attempt, to restore when the result cannot be stored.
     pub(super) before: Vec<PreviousState>,
 }
@@ -106,7 +106,7 @@ impl<'a> ResultWriter<'a> {
                 is_of_content,
             } => {
                 let (last, is_of_content) = (last.clone(), *is_of_content);
-                self.failed.push(RecipientChange {
+                self.failed.push(ReportCandidate {
                     recipient: at,
                     attempts,
                     history,
@@ -118,7 +118,7 @@ impl<'a> ResultWriter<'a> {
                 // The time of an operator's decision is unknown, so the sender gets the report now.
                 if self.warn_at.is_some() && !warned && self.wants(recipient, Action::Delayed(None))
                 {
-                    self.held.push(RecipientChange::notice(at, last.clone()));
+                    self.held.push(ReportCandidate::notice(at, last.clone()));
                 }
                 recipient.owed = None;
                 history.push(last.clone(), all);
@@ -181,7 +181,7 @@ impl<'a> ResultWriter<'a> {
         let event = of_expiry(self.schedule, self.attempt, at, last)?;
         let last = event.ending.failure()?.clone();
         let (attempts, history) = (*attempts, history.clone());
-        self.failed.push(RecipientChange {
+        self.failed.push(ReportCandidate {
             recipient: at,
             attempts,
             history,
@@ -206,7 +206,7 @@ impl<'a> ResultWriter<'a> {
         if self.schedule.now < warn_at {
             self.remaining = self.remaining.and(self.schedule.expires, warn_at);
         } else if self.wants(recipient, Action::Delayed(None)) {
-            self.late.push(RecipientChange::notice(at, last));
+            self.late.push(ReportCandidate::notice(at, last));
         }
     }
 
@@ -227,7 +227,7 @@ impl<'a> ResultWriter<'a> {
                 reply: Some(reply.clone()),
             };
             self.relayed
-                .push(RecipientChange::notice(event.recipient, last));
+                .push(ReportCandidate::notice(event.recipient, last));
         }
     }
 
