@@ -19,7 +19,7 @@ use super::{
     observations, records, sessions,
 };
 use crate::published::host::{Host, World, plain};
-use crate::tlsrpt::desk::Office;
+use crate::tlsrpt::service::ServiceFixture;
 
 /// Writes the stores into `target/tmp/stores`. To replace those in `tests/it/data/stores` by stores
 /// of the present version, run this with `cargo test --test it -- --ignored make_stores`, copy the
@@ -74,14 +74,14 @@ async fn make_queue(spool: &Path) {
 
 /// Counts two days. The report of the first was tried once.
 async fn make_reports(folder: &Path) {
-    let mut office = Office::in_folder(folder);
-    office.sees(observations(FIRST)).await;
-    office
-        .wire
+    let mut fixture = ServiceFixture::in_folder(folder);
+    fixture.sees(observations(FIRST)).await;
+    fixture
+        .network
         .publishes("v=TLSRPTv1; rua=https://collector.example/v1");
-    *office.wire.refuses.lock().expect("one thread") = true;
-    office.reports(LATER).await;
-    office.sees(observations(LATER)).await;
+    *fixture.network.refuses.lock().expect("one thread") = true;
+    fixture.reports(LATER).await;
+    fixture.sees(observations(LATER)).await;
 }
 
 async fn make_history(spool: &Path) {

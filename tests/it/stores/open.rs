@@ -21,7 +21,7 @@ use super::{
 };
 use crate::published::host::World;
 use crate::support::relay::program;
-use crate::tlsrpt::desk::Office;
+use crate::tlsrpt::service::ServiceFixture;
 
 /// Every message is in the queue, with its state, its time and its content, and can be changed and
 /// removed.
@@ -176,15 +176,15 @@ async fn tls_reports_are_sent_from_the_counts_of_an_earlier_version() {
         .query_row(planned, [], |row| row.get(0))
         .expect("the form of version 1");
     drop(stored);
-    let office = Office::in_folder(folder.path());
-    office
-        .wire
+    let fixture = ServiceFixture::in_folder(folder.path());
+    fixture
+        .network
         .publishes("v=TLSRPTv1; rua=https://collector.example/v1");
-    office.reports("2026-11-21T12:00:00Z").await;
-    let first = office.one_post();
+    fixture.reports("2026-11-21T12:00:00Z").await;
+    let first = fixture.one_post();
     assert_eq!(first["report-id"], id);
-    office.reports("2026-11-22T01:00:00Z").await;
-    let posts = office.wire.posts();
+    fixture.reports("2026-11-22T01:00:00Z").await;
+    let posts = fixture.network.posts();
     assert_eq!(posts.len(), 2, "{posts:#?}");
     for (day, (_, report)) in ["2026-11-20", "2026-11-21"].into_iter().zip(&posts) {
         assert_eq!(

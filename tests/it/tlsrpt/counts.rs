@@ -6,20 +6,20 @@ use gatepost::relay::tlsrpt::{
 };
 use serde_json::Value;
 
-use super::desk::{AT_ONCE, Office, domain, folder, no_starttls, nothing_found, seen};
+use super::service::{AT_ONCE, ServiceFixture, domain, folder, no_starttls, nothing_found, seen};
 
 const DAY: &str = "2026-03-01T10:00:00Z";
 
-fn publish(office: &Office) {
-    office
-        .wire
+fn publish(fixture: &ServiceFixture) {
+    fixture
+        .network
         .publishes("v=TLSRPTv1; rua=https://collector.example/v1");
 }
 
-async fn policies(office: &Office) -> Vec<Value> {
-    publish(office);
-    office.reports("2026-03-02T01:00:00Z").await;
-    office.one_post()["policies"]
+async fn policies(fixture: &ServiceFixture) -> Vec<Value> {
+    publish(fixture);
+    fixture.reports("2026-03-02T01:00:00Z").await;
+    fixture.one_post()["policies"]
         .as_array()
         .expect("a list")
         .clone()
@@ -32,16 +32,16 @@ async fn failures_over_the_limit_are_summed_by_their_result() {
         failures: 3,
         ..Bounds::default()
     };
-    let mut office = Office::open(folder.path(), bounds, AT_ONCE, None);
+    let mut fixture = ServiceFixture::open(folder.path(), bounds, AT_ONCE, None);
     let failure = |number: usize| {
         let mut failure = SessionFailure::new(ResultType::ValidationFailure);
         failure.mx = Some(format!("mx{number}.partner.example"));
         SessionResult::Failed(failure)
     };
     for number in 0..50 {
-        office.sees([seen(DAY, failure(number % 25))]).await;
+        fixture.sees([seen(DAY, failure(number % 25))]).await;
     }
-    let policies = policies(&office).await;
+    let policies = policies(&fixture).await;
     let details = policies[0]["failure-details"].as_array().expect("a list");
     assert_eq!(details.len(), 4, "{details:#?}");
     let rest: Vec<_> = details
@@ -63,13 +63,13 @@ async fn domains_and_policies_over_the_limit_are_not_counted() {
         policies: 2,
         ..Bounds::default()
     };
-    let mut office = Office::open(folder.path(), bounds, AT_ONCE, None);
+    let mut fixture = ServiceFixture::open(folder.path(), bounds, AT_ONCE, None);
     let tlsa = |number: usize| AppliedPolicy {
         domain: domain("mx.partner.example"),
         found: ReportedPolicy::Tlsa(vec![format!("3 1 1 {number}")]),
     };
     for number in 0..5 {
-        office
+        fixture
             .sees([Observation {
                 policy: tlsa(number).into(),
                 ..seen(DAY, SessionResult::Succeeded)
@@ -78,7 +78,7 @@ async fn domains_and_policies_over_the_limit_are_not_counted() {
     }
     for name in ["a.example", "b.example", "c.example"] {
         let policy = nothing_found(name);
-        office
+        fixture
             .sees([Observation {
                 domain: domain(name),
                 policy,
@@ -86,11 +86,11 @@ async fn domains_and_policies_over_the_limit_are_not_counted() {
             }])
             .await;
     }
-    let policies = policies(&office).await;
+    let policies = policies(&fixture).await;
     assert_eq!(policies.len(), 2, "{policies:#?}");
     assert_eq!(policies[0]["policy"]["policy-type"], "tlsa");
     assert_eq!(policies[0]["policy"]["policy-domain"], "mx.partner.example");
-    let asked = office.wire.asked.lock().expect("one thread").clone();
+    let asked = fixture.network.asked.lock().expect("one thread").clone();
     assert_eq!(asked.len(), 2, "{asked:?}");
     assert!(
         !asked.contains(&"_smtp._tls.b.example".to_owned()),
@@ -101,12 +101,14 @@ async fn domains_and_policies_over_the_limit_are_not_counted() {
 #[tokio::test]
 async fn observing_never_waits_and_what_is_too_much_is_dropped() {
     let folder = folder();
-    let mut office = Office::in_folder(folder.path());
+    let mut fixture = ServiceFixture::in_folder(folder.path());
     for _ in 0..20_000 {
-        office.reporter.observe(seen(DAY, SessionResult::Succeeded));
+        fixture
+            .reporter
+            .observe(seen(DAY, SessionResult::Succeeded));
     }
-    office.desk.count().await;
-    let counted = policies(&office).await[0]["summary"]["total-successful-session-count"]
+    fixture.service.count().await;
+    let counted = policies(&fixture).await[0]["summary"]["total-successful-session-count"]
         .as_u64()
         .expect("a count");
     assert!((1..20_000).contains(&counted), "{counted}");
@@ -115,15 +117,15 @@ async fn observing_never_waits_and_what_is_too_much_is_dropped() {
 #[tokio::test]
 async fn texts_of_peers_are_cut_to_one_line() {
     let folder = folder();
-    let mut office = Office::in_folder(folder.path());
+    let mut fixture = ServiceFixture::in_folder(folder.path());
     let mut failure = SessionFailure::new(ResultType::ValidationFailure);
     failure.helo = Some(format!("mx\r\nX: {}", "x".repeat(10_000)));
     failure.information = Some("y".repeat(100_000));
     failure.reason = Some("\u{7}".to_owned());
-    office
+    fixture
         .sees([seen(DAY, SessionResult::Failed(failure))])
         .await;
-    let detail = policies(&office).await[0]["failure-details"][0].clone();
+    let detail = policies(&fixture).await[0]["failure-details"][0].clone();
     let helo = detail["receiving-mx-helo"].as_str().expect("text");
     assert!(helo.starts_with("mxX: x") && helo.len() == 255, "{helo}");
     assert_eq!(
@@ -137,7 +139,7 @@ async fn texts_of_peers_are_cut_to_one_line() {
 async fn a_damaged_file_is_set_aside() {
     let folder = folder();
     let file = folder.path().join("spool/tlsrpt.db");
-    drop(Office::in_folder(folder.path()));
+    drop(ServiceFixture::in_folder(folder.path()));
     for name in ["tlsrpt.db-wal", "tlsrpt.db-shm"] {
         let _missing = std::fs::remove_file(folder.path().join("spool").join(name));
     }
@@ -146,9 +148,9 @@ async fn a_damaged_file_is_set_aside() {
         "this is no database, whatever it was before; so much is sure. ".repeat(100),
     )
     .expect("written");
-    let mut office = Office::in_folder(folder.path());
-    office.sees([seen(DAY, no_starttls())]).await;
-    assert_eq!(policies(&office).await.len(), 1);
+    let mut fixture = ServiceFixture::in_folder(folder.path());
+    fixture.sees([seen(DAY, no_starttls())]).await;
+    assert_eq!(policies(&fixture).await.len(), 1);
     let aside = std::fs::read_dir(folder.path().join("spool/aside")).expect("a folder");
     let names: Vec<_> = aside
         .map(|entry| entry.expect("an entry").file_name())

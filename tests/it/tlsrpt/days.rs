@@ -5,28 +5,29 @@ use std::time::Duration;
 use gatepost::relay::tlsrpt::{Bounds, Schedule, SessionResult};
 use jiff::ToSpan as _;
 
-use super::desk::{AT_ONCE, Office, RECORD, at, folder, no_starttls, seen};
+use super::service::{AT_ONCE, RECORD, ServiceFixture, at, folder, no_starttls, seen};
 
 const COLLECTOR: &str = "v=TLSRPTv1; rua=https://collector.example/v1";
 
 #[tokio::test]
 async fn nothing_is_sent_before_the_day_is_over_and_nothing_twice() {
     let folder = folder();
-    let mut office = Office::in_folder(folder.path());
-    office.wire.publishes(COLLECTOR);
-    office
+    let mut fixture = ServiceFixture::in_folder(folder.path());
+    fixture.network.publishes(COLLECTOR);
+    fixture
         .sees([
             seen("2026-03-01T00:00:00Z", SessionResult::Succeeded),
             seen("2026-03-01T23:59:59Z", no_starttls()),
         ])
         .await;
-    let next = office.reports("2026-03-01T23:59:59Z").await;
+    let next = fixture.reports("2026-03-01T23:59:59Z").await;
     assert_eq!(next, at("2026-03-02T00:00:00Z"));
     assert!(
-        office.wire.posts().is_empty() && office.wire.asked.lock().expect("one thread").is_empty()
+        fixture.network.posts().is_empty()
+            && fixture.network.asked.lock().expect("one thread").is_empty()
     );
-    office.reports("2026-03-02T00:00:00Z").await;
-    let report = office.one_post();
+    fixture.reports("2026-03-02T00:00:00Z").await;
+    let report = fixture.one_post();
     assert_eq!(
         report["date-range"]["start-datetime"],
         "2026-03-01T00:00:00Z"
@@ -40,28 +41,28 @@ async fn nothing_is_sent_before_the_day_is_over_and_nothing_twice() {
         "starttls-not-supported"
     );
     assert_eq!(policy["failure-details"][0]["receiving-ip"], "192.0.2.25");
-    office.reports("2026-03-02T12:00:00Z").await;
-    office.one_post();
+    fixture.reports("2026-03-02T12:00:00Z").await;
+    fixture.one_post();
 }
 
 #[tokio::test]
 async fn each_day_has_a_report_of_its_own() {
     let folder = folder();
-    let mut office = Office::in_folder(folder.path());
-    office.wire.publishes(COLLECTOR);
-    office
+    let mut fixture = ServiceFixture::in_folder(folder.path());
+    fixture.network.publishes(COLLECTOR);
+    fixture
         .sees([
             seen("2026-03-01T23:59:59Z", SessionResult::Succeeded),
             seen("2026-03-02T00:00:00Z", SessionResult::Succeeded),
         ])
         .await;
-    office.reports("2026-03-02T00:00:01Z").await;
+    fixture.reports("2026-03-02T00:00:01Z").await;
     assert_eq!(
-        office.one_post()["policies"][0]["summary"]["total-successful-session-count"],
+        fixture.one_post()["policies"][0]["summary"]["total-successful-session-count"],
         1
     );
-    office.reports("2026-03-03T00:00:01Z").await;
-    let posts = office.wire.posts();
+    fixture.reports("2026-03-03T00:00:01Z").await;
+    let posts = fixture.network.posts();
     assert_eq!(posts.len(), 2);
     assert_ne!(posts[0].1["report-id"], posts[1].1["report-id"]);
 }
@@ -70,19 +71,19 @@ async fn each_day_has_a_report_of_its_own() {
 async fn counts_survive_a_restart_and_count_once() {
     let folder = folder();
     for _ in 0..3 {
-        let mut office = Office::in_folder(folder.path());
-        office
+        let mut fixture = ServiceFixture::in_folder(folder.path());
+        fixture
             .sees([
                 seen("2026-03-01T10:00:00Z", SessionResult::Succeeded),
                 seen("2026-03-01T10:00:00Z", no_starttls()),
             ])
             .await;
-        office.desk.count().await;
+        fixture.service.count().await;
     }
-    let office = Office::in_folder(folder.path());
-    office.wire.publishes(COLLECTOR);
-    office.reports("2026-03-02T01:00:00Z").await;
-    let policy = office.one_post()["policies"][0].clone();
+    let fixture = ServiceFixture::in_folder(folder.path());
+    fixture.network.publishes(COLLECTOR);
+    fixture.reports("2026-03-02T01:00:00Z").await;
+    let policy = fixture.one_post()["policies"][0].clone();
     assert_eq!(policy["summary"]["total-successful-session-count"], 3);
     assert_eq!(policy["summary"]["total-failure-session-count"], 3);
     assert_eq!(policy["failure-details"].as_array().map(Vec::len), Some(1));
@@ -93,32 +94,32 @@ async fn counts_survive_a_restart_and_count_once() {
 async fn who_has_a_report_is_sent_no_second_one_after_a_restart() {
     let folder = folder();
     let text = "v=TLSRPTv1;rua=mailto:tls@partner.example,https://collector.example/v1";
-    let mut office = Office::in_folder(folder.path());
-    office.wire.publishes(text);
-    *office.wire.refuses.lock().expect("one thread") = true;
-    office
+    let mut fixture = ServiceFixture::in_folder(folder.path());
+    fixture.network.publishes(text);
+    *fixture.network.refuses.lock().expect("one thread") = true;
+    fixture
         .sees([seen("2026-03-01T10:00:00Z", SessionResult::Succeeded)])
         .await;
-    let next = office.reports("2026-03-02T01:00:00Z").await;
+    let next = fixture.reports("2026-03-02T01:00:00Z").await;
     assert_eq!(
         next,
         at("2026-03-02T01:15:00Z"),
         "the collector is tried again after a quarter of an hour"
     );
-    let id = office
+    let id = fixture
         .accepted
         .try_recv()
         .expect("the mail is queued")
         .envelope
         .envid
         .expect("an id");
-    drop(office);
-    let mut office = Office::in_folder(folder.path());
-    office.wire.publishes(text);
-    office.reports("2026-03-02T01:14:59Z").await;
-    assert!(office.wire.posts().is_empty(), "not before its time");
-    office.reports("2026-03-02T01:15:00Z").await;
-    let report = office.one_post();
+    drop(fixture);
+    let mut fixture = ServiceFixture::in_folder(folder.path());
+    fixture.network.publishes(text);
+    fixture.reports("2026-03-02T01:14:59Z").await;
+    assert!(fixture.network.posts().is_empty(), "not before its time");
+    fixture.reports("2026-03-02T01:15:00Z").await;
+    let report = fixture.one_post();
     let name = report["report-id"]
         .as_str()
         .expect("text")
@@ -127,60 +128,63 @@ async fn who_has_a_report_is_sent_no_second_one_after_a_restart() {
         .expect("an id")
         .to_owned();
     assert!(id.ends_with(&name), "{id} and {name} are one report");
-    assert!(office.accepted.try_recv().is_err(), "the mail went already");
+    assert!(
+        fixture.accepted.try_recv().is_err(),
+        "the mail went already"
+    );
 }
 
 #[tokio::test]
 async fn a_collector_that_is_down_is_given_up_after_a_day() {
     let folder = folder();
-    let mut office = Office::in_folder(folder.path());
-    office.wire.publishes(COLLECTOR);
-    *office.wire.refuses.lock().expect("one thread") = true;
-    office
+    let mut fixture = ServiceFixture::in_folder(folder.path());
+    fixture.network.publishes(COLLECTOR);
+    *fixture.network.refuses.lock().expect("one thread") = true;
+    fixture
         .sees([seen("2026-03-01T10:00:00Z", SessionResult::Succeeded)])
         .await;
     let (mut now, mut tries) = (at("2026-03-02T00:00:00Z"), 0);
     while now < at("2026-03-03T00:00:01Z") {
-        let asked = office.wire.asked.lock().expect("one thread").len();
-        now = office.desk.report(&office.outbox, now).await;
-        tries += office.wire.asked.lock().expect("one thread").len() - asked;
+        let asked = fixture.network.asked.lock().expect("one thread").len();
+        now = fixture.service.report(&fixture.outbox, now).await;
+        tries += fixture.network.asked.lock().expect("one thread").len() - asked;
     }
     assert!((8..=12).contains(&tries), "{tries} tries in a day");
-    *office.wire.refuses.lock().expect("one thread") = false;
+    *fixture.network.refuses.lock().expect("one thread") = false;
     for hours in 0..48_i64 {
-        office
-            .desk
-            .report(&office.outbox, now + hours.hours())
+        fixture
+            .service
+            .report(&fixture.outbox, now + hours.hours())
             .await;
     }
-    assert!(office.wire.posts().is_empty(), "given up");
+    assert!(fixture.network.posts().is_empty(), "given up");
 }
 
 #[tokio::test]
 async fn who_does_not_ask_gets_nothing_and_a_lookup_that_fails_is_repeated() {
     let folder = folder();
-    let mut office = Office::in_folder(folder.path());
-    office
-        .wire
+    let mut fixture = ServiceFixture::in_folder(folder.path());
+    fixture
+        .network
         .records
         .lock()
         .expect("one thread")
         .insert(RECORD, Err("SERVFAIL".to_owned()));
-    office
+    fixture
         .sees([seen("2026-03-01T10:00:00Z", SessionResult::Succeeded)])
         .await;
-    let next = office.reports("2026-03-02T00:00:00Z").await;
+    let next = fixture.reports("2026-03-02T00:00:00Z").await;
     assert_eq!(next, at("2026-03-02T00:15:00Z"));
-    office.wire.records.lock().expect("one thread").clear();
-    office.reports("2026-03-02T00:15:00Z").await;
+    fixture.network.records.lock().expect("one thread").clear();
+    fixture.reports("2026-03-02T00:15:00Z").await;
     // It asks from now on, and has had its chance for that day.
-    office.wire.publishes(COLLECTOR);
-    office
+    fixture.network.publishes(COLLECTOR);
+    fixture
         .sees([seen("2026-03-01T23:59:59Z", SessionResult::Succeeded)])
         .await;
-    office.reports("2026-03-02T12:00:00Z").await;
-    assert_eq!(office.wire.asked.lock().expect("one thread").len(), 2);
-    assert!(office.wire.posts().is_empty() && office.accepted.try_recv().is_err());
+    fixture.reports("2026-03-02T12:00:00Z").await;
+    assert_eq!(fixture.network.asked.lock().expect("one thread").len(), 2);
+    assert!(fixture.network.posts().is_empty() && fixture.accepted.try_recv().is_err());
 }
 
 #[tokio::test]
@@ -191,22 +195,22 @@ async fn reports_are_spread_over_hours() {
         spread: Duration::from_hours(4),
         ..AT_ONCE
     };
-    let mut office = Office::open(folder.path(), Bounds::default(), schedule, None);
-    office.wire.publishes(COLLECTOR);
-    office
+    let mut fixture = ServiceFixture::open(folder.path(), Bounds::default(), schedule, None);
+    fixture.network.publishes(COLLECTOR);
+    fixture
         .sees([seen("2026-03-01T10:00:00Z", SessionResult::Succeeded)])
         .await;
-    let next = office.reports("2026-03-02T00:00:00Z").await;
+    let next = fixture.reports("2026-03-02T00:00:00Z").await;
     assert!(
         next >= at("2026-03-02T00:10:00Z") && next < at("2026-03-02T04:10:00Z"),
         "{next}"
     );
-    assert!(office.wire.posts().is_empty());
+    assert!(fixture.network.posts().is_empty());
     assert_eq!(
-        office.reports("2026-03-02T00:05:00Z").await,
+        fixture.reports("2026-03-02T00:05:00Z").await,
         next,
         "it is drawn once"
     );
-    office.desk.report(&office.outbox, next).await;
-    office.one_post();
+    fixture.service.report(&fixture.outbox, next).await;
+    fixture.one_post();
 }

@@ -7,7 +7,7 @@ use gatepost::relay::tlsrpt::{AppliedPolicy, ReportedPolicy, ResultType, Session
 use gatepost::smtp::address::Mailbox;
 use serde_json::Value;
 
-use super::desk::{domain, json};
+use super::service::{domain, json};
 
 /// RFC 8460 appendix B, with erratum 6241 (`mx-host` is a list) and without the line break that the
 /// page puts into a URI.

@@ -17,7 +17,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
-use super::desk::folder;
+use super::service::folder;
 use crate::support::certificates::{Authority, provider};
 use crate::support::config::ConfigBuilder;
 use crate::support::dns::NameServer;

@@ -13,7 +13,7 @@ use gatepost::relay::tlsrpt::{Bounds, SessionResult, is_report};
 use gatepost::smtp::envelope::{Notify, TlsRequirement};
 use gatepost::storage::spool::Entry;
 
-use super::desk::{AT_ONCE, Office, domain, folder, json, no_starttls, seen};
+use super::service::{AT_ONCE, ServiceFixture, domain, folder, json, no_starttls, seen};
 use crate::support::in_process::{PATIENCE, configured, run, until};
 use crate::support::sink::Sink;
 
@@ -66,24 +66,24 @@ fn signer(kind: &Kind) -> Signer {
 /// Makes a report, and has a relay deliver it from the spool. Gives the entry and what arrived.
 async fn delivered(signer: Option<Signer>) -> (Entry, String) {
     let folder = folder();
-    let mut office = Office::open(folder.path(), Bounds::default(), AT_ONCE, signer);
-    office.wire.publishes(&format!(
+    let mut fixture = ServiceFixture::open(folder.path(), Bounds::default(), AT_ONCE, signer);
+    fixture.network.publishes(&format!(
         "v=TLSRPTv1; rua=mailto:{},mailto:{}",
         TO[0], TO[1]
     ));
-    office
+    fixture
         .sees([
             seen("2026-03-01T10:00:00Z", SessionResult::Succeeded),
             seen("2026-03-01T11:00:00Z", no_starttls()),
         ])
         .await;
-    office.reports("2026-03-02T00:00:00Z").await;
-    let entry = office.accepted.try_recv().expect("the scheduler is told");
-    assert!(office.accepted.try_recv().is_err(), "of one message");
+    fixture.reports("2026-03-02T00:00:00Z").await;
+    let entry = fixture.accepted.try_recv().expect("the scheduler is told");
+    assert!(fixture.accepted.try_recv().is_err(), "of one message");
     // The lock on the spool goes with the last that has it.
-    let Office {
+    let ServiceFixture {
         outbox, accepted, ..
-    } = office;
+    } = fixture;
     drop((outbox, accepted));
     let sink = Sink::start();
     let config = configured(folder.path(), sink.address, "", &[]);

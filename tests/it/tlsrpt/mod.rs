@@ -3,8 +3,8 @@
 
 mod counts;
 mod days;
-pub(crate) mod desk;
 mod example;
 mod https;
 mod mail;
+pub(crate) mod service;
 mod sessions;

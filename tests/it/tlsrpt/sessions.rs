@@ -4,7 +4,7 @@ use gatepost::relay::tlsrpt::Bounds;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
-use super::desk::{AT_ONCE, Office, folder};
+use super::service::{AT_ONCE, ServiceFixture, folder};
 use crate::support::certificates::{Authority, BOTH, server_config};
 use crate::support::deliveries::{World, connector, deliver, message, outcome};
 use crate::support::internet::{Internet, one_host};
@@ -15,24 +15,24 @@ use crate::support::zones::{Fault, Kind};
 /// Delivers once to partner.example by MX, and reads the policies of the day's report.
 async fn reported(world: &World, manner: Manner, policy: &str, wanted: &str) -> Vec<Value> {
     let folder = folder();
-    let mut office = Office::open(folder.path(), Bounds::default(), AT_ONCE, None);
-    office
-        .wire
+    let mut fixture = ServiceFixture::open(folder.path(), Bounds::default(), AT_ONCE, None);
+    fixture
+        .network
         .publishes("v=TLSRPTv1; rua=https://collector.example/v1");
     let peer = Peer::start(manner).await;
     let route = format!("route = \"mx\"\nport = {}\n{policy}", peer.address.port());
     let outbound = world.observed(
         &connector("partner", &["partner.example"], &route),
-        office.reporter.clone(),
+        fixture.reporter.clone(),
     );
     let report = deliver(&outbound, message(&["b@partner.example"])).await;
     outbound.close();
     assert_eq!(outcome(&report, 0), wanted, "{policy}");
-    office.desk.count().await;
+    fixture.service.count().await;
     let tomorrow = Timestamp::now() + SignedDuration::from_hours(25);
-    office.reports(&tomorrow.to_string()).await;
-    office
-        .wire
+    fixture.reports(&tomorrow.to_string()).await;
+    fixture
+        .network
         .posts()
         .first()
         .map(|(_, report)| report["policies"].as_array().expect("a list").clone())

@@ -1,4 +1,4 @@
-//! A desk with a spool behind it, and a network that answers as a test says.
+//! A report service with its spool, and a network that answers as a test says.
 
 use std::collections::HashMap;
 use std::io::Read as _;
@@ -23,9 +23,9 @@ use tokio::sync::mpsc;
 
 pub(crate) const RECORD: &str = "_smtp._tls.partner.example";
 
-/// Answers of a test's own; what was posted.
+/// A network with the answers of a test, which keeps what was asked and posted.
 #[derive(Default)]
-pub(crate) struct Wire {
+pub(crate) struct FakeNetwork {
     pub(crate) records: Mutex<HashMap<&'static str, Result<Vec<String>, String>>>,
     /// True if collectors refuse the reports that are posted.
     pub(crate) refuses: Mutex<bool>,
@@ -33,7 +33,7 @@ pub(crate) struct Wire {
     pub(crate) asked: Mutex<Vec<String>>,
 }
 
-impl Wire {
+impl FakeNetwork {
     pub(crate) fn publishes(&self, text: &str) {
         self.records
             .lock()
@@ -50,7 +50,7 @@ impl Wire {
     }
 }
 
-impl Network for Wire {
+impl Network for FakeNetwork {
     fn txt<'a>(&'a self, name: &'a str) -> NetworkFuture<'a, Vec<String>> {
         self.asked.lock().expect("one thread").push(name.to_owned());
         let answer = self.records.lock().expect("one thread").get(name).cloned();
@@ -118,12 +118,12 @@ pub(crate) fn no_starttls() -> SessionResult {
     })
 }
 
-/// Everything that a report needs.
-pub(crate) struct Office {
+/// A report service, with everything that it needs.
+pub(crate) struct ServiceFixture {
     pub(crate) reporter: Reporter,
-    pub(crate) desk: ReportService,
+    pub(crate) service: ReportService,
     pub(crate) outbox: ReportSender,
-    pub(crate) wire: Arc<Wire>,
+    pub(crate) network: Arc<FakeNetwork>,
     /// The messages that were passed to the scheduler.
     pub(crate) accepted: mpsc::Receiver<Entry>,
 }
@@ -134,8 +134,8 @@ pub(crate) const AT_ONCE: Schedule = Schedule {
     give_up_after: Duration::from_hours(24),
 };
 
-impl Office {
-    /// One whose spool is `folder`/spool, as a relay configured by
+impl ServiceFixture {
+    /// Opens a service whose spool is `folder`/spool, as a relay configured by
     /// [`crate::support::in_process::configured`] has it.
     pub(crate) fn open(
         folder: &Path,
@@ -144,7 +144,7 @@ impl Office {
         signer: Option<Signer>,
     ) -> Self {
         let spool = SqliteSpool::open(&folder.join("spool")).expect("a spool");
-        let (reporter, desk) =
+        let (reporter, service) =
             ReportService::open(&folder.join("spool"), bounds, schedule).expect("counts");
         let submitter = Submitter {
             organization: "Example Ltd".to_owned(),
@@ -152,21 +152,20 @@ impl Office {
             domain: domain("relay.example.com"),
             signer,
         };
-        let (way, accepted) = mpsc::channel(100);
-        let wire = Arc::new(Wire::default());
-        let network = Arc::clone(&wire) as Arc<dyn Network>;
+        let (queue, accepted) = mpsc::channel(100);
+        let network = Arc::new(FakeNetwork::default());
         let submitter = Arc::new(ArcSwap::from_pointee(submitter));
         let outbox = ReportSender {
             submitter,
             spool: Arc::new(spool),
-            accepted: way,
-            network,
+            accepted: queue,
+            network: Arc::clone(&network) as Arc<dyn Network>,
         };
         Self {
             reporter,
-            desk,
+            service,
             outbox,
-            wire,
+            network,
             accepted,
         }
     }
@@ -180,17 +179,17 @@ impl Office {
         for observation in observations {
             self.reporter.observe(observation);
         }
-        self.desk.count().await;
+        self.service.count().await;
     }
 
     /// Sends what is due, and returns when the next is.
     pub(crate) async fn reports(&self, now: &str) -> Timestamp {
-        self.desk.report(&self.outbox, at(now)).await
+        self.service.report(&self.outbox, at(now)).await
     }
 
     /// The one report that was posted, to the one collector.
     pub(crate) fn one_post(&self) -> Value {
-        let mut posts = self.wire.posts();
+        let mut posts = self.network.posts();
         assert_eq!(posts.len(), 1, "{posts:#?}");
         posts.remove(0).1
     }
