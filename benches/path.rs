@@ -192,15 +192,15 @@ fn run(arguments: &Arguments) -> io::Result<bool> {
     }
     let mut rows = Vec::new();
     for case in arguments.cases() {
-        let one = |make: Make, wanted: bool| {
+        let measure = |make: Make, wanted: bool| {
             if !wanted {
                 return Ok(None);
             }
             eprintln!("{}, {} …", make.name(), case.name());
             trial::run(make, case, arguments.messages, &cancelled).map(Some)
         };
-        let gatepost = one(Make::Gatepost, arguments.wants(Make::Gatepost))?;
-        let postfix = one(Make::Postfix, postfix.is_ok())?;
+        let gatepost = measure(Make::Gatepost, arguments.wants(Make::Gatepost))?;
+        let postfix = measure(Make::Postfix, postfix.is_ok())?;
         rows.push(Row {
             case,
             gatepost,

@@ -174,7 +174,7 @@ fn number(value: impl TryInto<i64>) -> i64 {
 fn read(reading: &MetricsReading) -> Registry {
     let mut registry = Registry::with_prefix("gatepost");
     queue(&mut registry, &reading.queue);
-    let one = |value: i64| {
+    let gauge_of = |value: i64| {
         let gauge = Gauge::<i64>::default();
         gauge.set(value);
         gauge
@@ -183,7 +183,7 @@ fn read(reading: &MetricsReading) -> Registry {
     registry.register(
         "queue_troubled_destinations",
         help,
-        one(number(reading.troubled)),
+        gauge_of(number(reading.troubled)),
     );
     attempts(&mut registry, &reading.attempts);
     reports(&mut registry, reading.reports);
@@ -191,7 +191,7 @@ fn read(reading: &MetricsReading) -> Registry {
     registry.register(
         "mta_sts_policies",
         "MTA-STS policies that are cached",
-        one(number(reading.policies)),
+        gauge_of(number(reading.policies)),
     );
     let alarms = Family::<AlarmLabel, Gauge>::default();
     for (alarm, is_on) in &reading.alarms {
@@ -205,7 +205,7 @@ fn read(reading: &MetricsReading) -> Registry {
     registry.register(
         "runtime_tasks",
         "Tasks of the asynchronous runtime",
-        one(number(reading.tasks)),
+        gauge_of(number(reading.tasks)),
     );
     let version = Family::<VersionLabel, Gauge>::default();
     version

@@ -8,7 +8,7 @@ use gatepost::storage::evidence::{
 };
 use jiff::Timestamp;
 
-use super::world::{KEEP, files, folder, hash, lines, name, one, put, write};
+use super::world::{KEEP, files, folder, hash, lines, name, one_delivery, put, write};
 
 /// A chain of six records, spoilt, and what is found: line and finding.
 fn spoilt(spoil: impl FnOnce(&mut Vec<String>)) -> (Vec<(u64, Defect)>, Verification) {
@@ -272,7 +272,7 @@ async fn a_chain_that_grows_while_it_is_read_is_complete() {
     let (source, folder) = (folder(), folder());
     let evidence = Evidence::open(source.path(), KEEP).expect("the folder is ours");
     let many = (0..1000)
-        .flat_map(|at| one(&format!("d{at}.example")))
+        .flat_map(|at| one_delivery(&format!("d{at}.example")))
         .collect();
     evidence
         .write(Timestamp::now(), many)

@@ -48,7 +48,7 @@ pub(crate) fn delivery(to: &str, connector: &str) -> DeliveryRecord {
     }
 }
 
-pub(crate) fn one(to: &str) -> Vec<EvidenceRecord> {
+pub(crate) fn one_delivery(to: &str) -> Vec<EvidenceRecord> {
     vec![EvidenceRecord::Delivery(Box::new(delivery(to, "internet")))]
 }
 
@@ -58,7 +58,7 @@ pub(crate) async fn write(folder: &Path, count: usize) {
     let evidence = Evidence::open(folder, KEEP).expect("the folder is ours");
     for at in 0..count {
         evidence
-            .write(Timestamp::now(), one(&format!("d{at}.example")))
+            .write(Timestamp::now(), one_delivery(&format!("d{at}.example")))
             .await
             .expect("it is written");
     }

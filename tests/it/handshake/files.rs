@@ -10,12 +10,12 @@ use rcgen::{KeyPair, date_time_ymd};
 
 use crate::support::certificates::*;
 
-struct Desk {
+struct KeyFolder {
     folder: tempfile::TempDir,
     authority: Authority,
 }
 
-impl Desk {
+impl KeyFolder {
     fn new() -> Self {
         Self {
             folder: tempfile::tempdir().expect("a folder"),
@@ -36,7 +36,7 @@ impl Desk {
     }
 
     /// The faults or warnings, without the name of the test's folder.
-    fn told(&self, faults: &[Fault]) -> Vec<String> {
+    fn messages(&self, faults: &[Fault]) -> Vec<String> {
         let folder = format!("{}/", self.folder.path().display());
         let told = faults.iter().map(|fault| {
             format!(
@@ -51,13 +51,13 @@ impl Desk {
     fn faults(&self, config: &Config) -> Vec<String> {
         match TlsMaterial::load(config) {
             Ok((_, warnings)) => panic!("taken, with {warnings:?}"),
-            Err(faults) => self.told(&faults),
+            Err(faults) => self.messages(&faults),
         }
     }
 
     fn warnings(&self, config: &Config) -> Vec<String> {
         match TlsMaterial::load(config) {
-            Ok((_, warnings)) => self.told(&warnings),
+            Ok((_, warnings)) => self.messages(&warnings),
             Err(faults) => panic!("refused: {faults:?}"),
         }
     }
@@ -65,23 +65,23 @@ impl Desk {
 
 #[test]
 fn a_good_identity_has_no_warning() {
-    let desk = Desk::new();
+    let keys = KeyFolder::new();
     assert_eq!(
-        desk.warnings(&config(Some(desk.good()), Vec::new())),
+        keys.warnings(&config(Some(keys.good()), Vec::new())),
         [""; 0]
     );
 }
 
 #[test]
 fn an_invalid_certificate_file_is_reported() {
-    let desk = Desk::new();
-    let whole = std::fs::read_to_string(desk.good().certificate.value).expect("just written");
+    let keys = KeyFolder::new();
+    let whole = std::fs::read_to_string(keys.good().certificate.value).expect("just written");
     let malformed = pem("CERTIFICATE", b"\x30\x03\x02\x01\x01");
     for (content, told) in [
         (Vec::new(), "relay.pem is empty"),
         (b"hello\n".to_vec(), "relay.pem has no certificate in it"),
         (
-            desk.authority.certificate.to_vec(),
+            keys.authority.certificate.to_vec(),
             "relay.pem is a certificate in DER, not in PEM",
         ),
         (
@@ -101,10 +101,10 @@ fn an_invalid_certificate_file_is_reported() {
             "certificate 1 of relay.pem is malformed",
         ),
     ] {
-        let files = desk.good();
+        let files = keys.good();
         std::fs::write(&files.certificate.value, content).expect("the folder is ours");
         assert_eq!(
-            desk.faults(&config(Some(files), Vec::new())),
+            keys.faults(&config(Some(files), Vec::new())),
             [format!("line 11: {told}")]
         );
     }
@@ -112,7 +112,7 @@ fn an_invalid_certificate_file_is_reported() {
 
 #[test]
 fn an_invalid_key_file_is_reported() {
-    let desk = Desk::new();
+    let keys = KeyFolder::new();
     let encrypted = pem("ENCRYPTED PRIVATE KEY", b"whatever");
     let old_encrypted =
         pem("RSA PRIVATE KEY", b"whatever").replacen('\n', "\nProc-Type: 4,ENCRYPTED\n", 1);
@@ -145,10 +145,10 @@ fn an_invalid_key_file_is_reported() {
             "relay.key is not a key that TLS can use here",
         ),
     ] {
-        let files = desk.good();
+        let files = keys.good();
         std::fs::write(&files.key.value, content).expect("the folder is ours");
         assert_eq!(
-            desk.faults(&config(Some(files), Vec::new())),
+            keys.faults(&config(Some(files), Vec::new())),
             [format!("line 12: {told}")]
         );
     }
@@ -156,10 +156,10 @@ fn an_invalid_key_file_is_reported() {
 
 #[test]
 fn all_faults_are_reported_in_the_order_of_the_file() {
-    let desk = Desk::new();
-    let mut bad = desk.good();
+    let keys = KeyFolder::new();
+    let mut bad = keys.good();
     bad.certificate.value = PathBuf::from("/nowhere/relay.pem");
-    bad.key.value = desk.file("empty.key", "");
+    bad.key.value = keys.file("empty.key", "");
     let mut of_partner = bad.clone();
     of_partner.certificate.location.line = 41;
     of_partner.key.location.line = 42;
@@ -170,7 +170,7 @@ fn all_faults_are_reported_in_the_order_of_the_file() {
     );
     let another = connector("another", partner.trust.value.clone(), None);
     assert_eq!(
-        desk.faults(&config(Some(bad), vec![partner, another])),
+        keys.faults(&config(Some(bad), vec![partner, another])),
         [
             "line 11: /nowhere/relay.pem does not exist",
             "line 12: empty.key is empty",
@@ -184,13 +184,13 @@ fn all_faults_are_reported_in_the_order_of_the_file() {
 
 #[test]
 fn a_chain_in_the_wrong_order_is_reported_with_a_remedy() {
-    let desk = Desk::new();
-    let mut pair = desk
+    let keys = KeyFolder::new();
+    let mut pair = keys
         .authority
         .intermediate("Relay CA 2")
         .issue(&["relay.example.com"]);
     pair.chain.reverse();
-    let config = config(Some(pair.write(desk.folder.path(), "relay")), Vec::new());
+    let config = config(Some(pair.write(keys.folder.path(), "relay")), Vec::new());
     let faults = TlsMaterial::load(&config)
         .map(|_| ())
         .expect_err("the wrong order");
@@ -202,14 +202,14 @@ fn a_chain_in_the_wrong_order_is_reported_with_a_remedy() {
 
 #[test]
 fn an_open_key_is_a_warning() {
-    let desk = Desk::new();
+    let keys = KeyFolder::new();
     for (mode, told) in [
         (0o600, None),
         (0o400, None),
         (0o640, Some("its whole group (mode 0640)")),
         (0o644, Some("every user of this machine (mode 0644)")),
     ] {
-        let files = desk.good();
+        let files = keys.good();
         let key = files.key.value.clone();
         // A key of an ordinary user. For root's keys other rules apply, and under root these files
         // are root's.
@@ -219,7 +219,7 @@ fn an_open_key_is_a_warning() {
         let told =
             told.map(|who| format!("line 12: relay.key is a private key, and open to {who}"));
         assert_eq!(
-            desk.warnings(&config(Some(files), Vec::new())),
+            keys.warnings(&config(Some(files), Vec::new())),
             Vec::from_iter(told)
         );
         std::fs::remove_file(key).expect("the file is ours");
@@ -229,8 +229,8 @@ fn an_open_key_is_a_warning() {
 /// 0640 root:gatepost is the mode by which root lets a service read a key without changing it.
 #[test]
 fn a_root_owned_key_readable_by_a_group_is_no_warning() {
-    let desk = Desk::new();
-    let files = desk.good();
+    let keys = KeyFolder::new();
+    let files = keys.good();
     let key = files.key.value.clone();
     let config = config(Some(files), Vec::new());
     if std::os::unix::fs::chown(&key, Some(0), None).is_err() {
@@ -240,21 +240,21 @@ fn a_root_owned_key_readable_by_a_group_is_no_warning() {
     for (mode, is_told) in [(0o640, false), (0o660, true), (0o644, true)] {
         std::fs::set_permissions(&key, std::fs::Permissions::from_mode(mode))
             .expect("the file is ours");
-        assert_eq!(!desk.warnings(&config).is_empty(), is_told, "{mode:o}");
+        assert_eq!(!keys.warnings(&config).is_empty(), is_told, "{mode:o}");
     }
 }
 
 #[test]
 fn an_unreadable_file_is_reported_with_its_mode() {
-    let desk = Desk::new();
-    let files = desk.good();
+    let keys = KeyFolder::new();
+    let files = keys.good();
     std::fs::set_permissions(&files.key.value, std::fs::Permissions::from_mode(0o000))
         .expect("the file is ours");
     if std::fs::read(&files.key.value).is_ok() {
         // The superuser may read everything.
         return;
     }
-    let faults = desk.faults(&config(Some(files), Vec::new()));
+    let faults = keys.faults(&config(Some(files), Vec::new()));
     assert!(
         faults[0].starts_with(
             "line 12: relay.key may not be read: its mode is 0000, its owner is user "
@@ -265,7 +265,7 @@ fn an_unreadable_file_is_reported_with_its_mode() {
 
 #[test]
 fn dates_and_hostname_are_warnings() {
-    let desk = Desk::new();
+    let keys = KeyFolder::new();
     let today = jiff::Timestamp::now();
     let in_days = |days: i64| {
         let day = (today + jiff::SignedDuration::from_hours(24 * days)).to_string();
@@ -289,12 +289,12 @@ fn dates_and_hostname_are_warnings() {
         (-300, -1, Some("expired on")),
         (2, 60, Some("is not valid before")),
     ] {
-        let pair = desk.authority.issue_as(&["relay.example.com"], |params| {
+        let pair = keys.authority.issue_as(&["relay.example.com"], |params| {
             params.not_before = in_days(begins);
             params.not_after = in_days(ends);
         });
-        let warnings = desk.warnings(&config(
-            Some(pair.write(desk.folder.path(), "relay")),
+        let warnings = keys.warnings(&config(
+            Some(pair.write(keys.folder.path(), "relay")),
             Vec::new(),
         ));
         match told {
@@ -309,12 +309,12 @@ fn dates_and_hostname_are_warnings() {
             }
         }
     }
-    let other = desk
+    let other = keys
         .authority
         .issue(&["mx.example.com"])
-        .write(desk.folder.path(), "relay");
+        .write(keys.folder.path(), "relay");
     assert_eq!(
-        desk.warnings(&config(Some(other), Vec::new())),
+        keys.warnings(&config(Some(other), Vec::new())),
         [
             "line 11: the certificate in relay.pem is for mx.example.com, not for our own hostname relay.example.com"
         ]
@@ -323,7 +323,7 @@ fn dates_and_hostname_are_warnings() {
 
 #[test]
 fn an_sni_identity_must_carry_its_configured_names() {
-    let desk = Desk::new();
+    let keys = KeyFolder::new();
     for (carried, listed, told) in [
         (&["*.example.net"][..], &["mx.example.net"][..], None),
         (&["*.example.net"], &["*.example.net"], None),
@@ -343,21 +343,21 @@ fn an_sni_identity_must_carry_its_configured_names() {
             Some("no DNS name at all, but listed for mx.example.net"),
         ),
     ] {
-        let files = desk
+        let files = keys
             .authority
             .issue(carried)
-            .write(desk.folder.path(), "sni");
+            .write(keys.folder.path(), "sni");
         let names = listed
             .iter()
             .map(|name| NamePattern::parse(name).expect(name))
             .collect();
-        let mut config = config(Some(desk.good()), Vec::new());
+        let mut config = config(Some(keys.good()), Vec::new());
         config.tls.sni.push(SniIdentity { names, files });
         match told {
-            None => assert_eq!(desk.warnings(&config), [""; 0]),
+            None => assert_eq!(keys.warnings(&config), [""; 0]),
             Some(told) => {
                 assert_eq!(
-                    desk.faults(&config),
+                    keys.faults(&config),
                     [format!("line 11: the certificate in sni.pem is for {told}")]
                 );
             }
@@ -367,7 +367,7 @@ fn an_sni_identity_must_carry_its_configured_names() {
 
 #[test]
 fn a_trust_file_without_authorities_is_a_warning() {
-    let desk = Desk::new();
+    let keys = KeyFolder::new();
     let with_trust = |file| {
         config(
             None,
@@ -375,13 +375,13 @@ fn a_trust_file_without_authorities_is_a_warning() {
         )
     };
     assert_eq!(
-        desk.faults(&with_trust(desk.file("trust.pem", "nothing\n"))),
+        keys.faults(&with_trust(keys.file("trust.pem", "nothing\n"))),
         ["line 40: trust.pem has no certificate in it"]
     );
-    let host = desk.authority.issue(&["mail.partner.example"]);
-    let both = desk.authority.pem() + &pem("CERTIFICATE", &host.chain[0]);
+    let host = keys.authority.issue(&["mail.partner.example"]);
+    let both = keys.authority.pem() + &pem("CERTIFICATE", &host.chain[0]);
     assert_eq!(
-        desk.warnings(&with_trust(desk.file("trust.pem", both))),
+        keys.warnings(&with_trust(keys.file("trust.pem", both))),
         [
             "line 40: certificate 2 of trust.pem (CN=a host) is not a CA certificate: only this certificate itself is trusted"
         ]
@@ -390,13 +390,13 @@ fn a_trust_file_without_authorities_is_a_warning() {
 
 #[test]
 fn identities_have_a_summary() {
-    let desk = Desk::new();
-    let pair = desk
+    let keys = KeyFolder::new();
+    let pair = keys
         .authority
         .issue_as(&["relay.example.com", "*.example.com"], |params| {
             params.not_after = date_time_ymd(2090, 1, 2);
         });
-    let files = pair.write(desk.folder.path(), "relay");
+    let files = pair.write(keys.folder.path(), "relay");
     // As a client identity the same file is not listed again.
     let partner = connector("partner", TrustSource::Webpki, Some(files.clone()));
     let identities = load(&config(Some(files.clone()), vec![partner])).identities();

@@ -10,11 +10,11 @@ use super::dane::NAME;
 use super::words::{odd, odd_chain};
 use crate::support::certificates::*;
 
-struct Desk {
+struct TrustFolder {
     folder: tempfile::TempDir,
 }
 
-impl Desk {
+impl TrustFolder {
     fn new() -> Self {
         Self {
             folder: tempfile::tempdir().expect("a folder"),
@@ -27,7 +27,7 @@ impl Desk {
         path
     }
 
-    fn told(&self, faults: &[Fault]) -> Vec<String> {
+    fn messages(&self, faults: &[Fault]) -> Vec<String> {
         let folder = format!("{}/", self.folder.path().display());
         faults
             .iter()
@@ -39,13 +39,13 @@ impl Desk {
     fn load(&self, content: impl AsRef<[u8]>) -> Result<Vec<String>, Vec<String>> {
         let connector = connector("partner", TrustSource::File(self.file(content)), None);
         match TlsMaterial::load(&config(None, vec![connector])) {
-            Ok((_, warnings)) => Ok(self.told(&warnings)),
-            Err(faults) => Err(self.told(&faults)),
+            Ok((_, warnings)) => Ok(self.messages(&warnings)),
+            Err(faults) => Err(self.messages(&faults)),
         }
     }
 }
 
-fn one(text: &str) -> Vec<String> {
+fn only(text: &str) -> Vec<String> {
     vec![text.to_owned()]
 }
 
@@ -53,7 +53,7 @@ const NOTHING: Vec<String> = Vec::new();
 
 #[test]
 fn a_root_that_may_not_issue_is_always_an_error() {
-    let desk = Desk::new();
+    let trust = TrustFolder::new();
     let crippled = Authority::root_as("Old CA", |params| {
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     });
@@ -61,19 +61,19 @@ fn a_root_that_may_not_issue_is_always_an_error() {
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
     });
     let words = |number: usize| {
-        one(&format!(
+        only(&format!(
             "certificate {number} of trust.pem (CN=Old CA) cannot be a trust anchor: its key usage lacks keyCertSign, so \
              it may not issue certificates"
         ))
     };
-    assert_eq!(desk.load(crippled.pem()), Err(words(1)));
-    assert_eq!(desk.load(good.pem() + &crippled.pem()), Err(words(2)));
-    assert_eq!(desk.load(good.pem()), Ok(NOTHING));
+    assert_eq!(trust.load(crippled.pem()), Err(words(1)));
+    assert_eq!(trust.load(good.pem() + &crippled.pem()), Err(words(2)));
+    assert_eq!(trust.load(good.pem()), Ok(NOTHING));
 }
 
 #[tokio::test]
 async fn an_unusable_root_is_an_error_only_if_nothing_else_is_usable() {
-    let desk = Desk::new();
+    let trust = TrustFolder::new();
     let good = Authority::root("Partner CA");
     let weak = odd_chain("weak-root").1;
     let malformed = pem("CERTIFICATE", b"\x30\x03\x02\x01\x01");
@@ -89,17 +89,17 @@ async fn an_unusable_root_is_an_error_only_if_nothing_else_is_usable() {
         ),
     ] {
         let told = |number: usize| format!("certificate {number} of trust.pem {words}");
-        assert_eq!(desk.load(&bad), Err(one(&told(1))));
-        assert_eq!(desk.load(bad.clone() + &bad), Err(vec![told(1), told(2)]));
-        assert_eq!(desk.load(good.pem() + &bad), Ok(one(&told(2))));
+        assert_eq!(trust.load(&bad), Err(only(&told(1))));
+        assert_eq!(trust.load(bad.clone() + &bad), Err(vec![told(1), told(2)]));
+        assert_eq!(trust.load(good.pem() + &bad), Ok(only(&told(2))));
         assert_eq!(
-            path_under(&desk.file(bad + &good.pem()), &good.issue(&[NAME])).await,
+            path_under(&trust.file(bad + &good.pem()), &good.issue(&[NAME])).await,
             Ok(())
         );
     }
     // A host's certificate is usable by itself.
     let host = self_signed(&[NAME], |_| {});
-    let with_host = desk
+    let with_host = trust
         .load(malformed + &pem("CERTIFICATE", &host.chain[0]))
         .expect("one is of use");
     assert_eq!(with_host.len(), 2, "{with_host:?}");
@@ -119,7 +119,7 @@ fn unreadable_extension() -> Authority {
 
 #[test]
 fn expired_and_future_dates_are_warnings() {
-    let desk = Desk::new();
+    let trust = TrustFolder::new();
     let dates = |begins: i32, ends: i32| {
         move |params: &mut CertificateParams| {
             (params.not_before, params.not_after) =
@@ -139,14 +139,14 @@ fn expired_and_future_dates_are_warnings() {
         };
         let root = Authority::root_as("Partner CA", dates(begins, ends));
         assert_eq!(
-            desk.load(root.pem()),
+            trust.load(root.pem()),
             Ok(told("certificates that it issued are still trusted"))
         );
         let host = self_signed(&[NAME], |params| {
             dates(begins, ends)(params);
             params.distinguished_name = common_name("Partner CA");
         });
-        let warnings = desk
+        let warnings = trust
             .load(pem("CERTIFICATE", &host.chain[0]))
             .expect("it is of use");
         let warnings: Vec<_> = warnings
@@ -167,7 +167,7 @@ async fn an_expired_root_is_still_trusted() {
 
 #[tokio::test]
 async fn certificates_are_read_with_byte_order_marks_and_under_their_old_label() {
-    let desk = Desk::new();
+    let trust = TrustFolder::new();
     let (one, two) = (Authority::root("Partner CA"), Authority::root("Another CA"));
     let old = |authority: &Authority| pem("X509 CERTIFICATE", &authority.certificate);
     for content in [
@@ -177,10 +177,10 @@ async fn certificates_are_read_with_byte_order_marks_and_under_their_old_label()
         old(&one) + &old(&two),
         format!("\u{feff}{}", old(&one) + &two.pem()).replace('\n', "\r\n"),
     ] {
-        assert_eq!(desk.load(&content), Ok(NOTHING), "{content}");
+        assert_eq!(trust.load(&content), Ok(NOTHING), "{content}");
         for authority in [&one, &two] {
             assert_eq!(
-                path_under(&desk.file(&content), &authority.issue(&[NAME])).await,
+                path_under(&trust.file(&content), &authority.issue(&[NAME])).await,
                 Ok(()),
                 "{content}"
             );
@@ -203,7 +203,7 @@ fn our_own_files_are_read_with_byte_order_marks() {
 
 #[test]
 fn unsupported_formats_are_named() {
-    let desk = Desk::new();
+    let trust = TrustFolder::new();
     let good = Authority::root("Partner CA").pem();
     let odd = |name: &str| std::fs::read_to_string(odd(name)).expect("it is there");
     let utf16 = |text: &str| {
@@ -217,16 +217,20 @@ fn unsupported_formats_are_named() {
         (odd("trusted-form.pem"), openssl),
         (odd("pkcs7.pem"), pkcs7),
     ] {
-        assert_eq!(desk.load(&form), Err(one(words)));
-        assert_eq!(desk.load(form + &good), Ok(one(words)), "beside a good one");
+        assert_eq!(trust.load(&form), Err(only(words)));
+        assert_eq!(
+            trust.load(form + &good),
+            Ok(only(words)),
+            "beside a good one"
+        );
     }
     assert_eq!(
-        desk.load(utf16(&good)),
-        Err(one("trust.pem is text in UTF-16"))
+        trust.load(utf16(&good)),
+        Err(only("trust.pem is text in UTF-16"))
     );
     let hidden = "trust.pem has a certificate that does not begin at the start of a line";
-    assert_eq!(desk.load(good.clone() + " " + &good), Ok(one(hidden)));
-    assert_eq!(desk.load(format!(" {good}")), Err(one(hidden)));
+    assert_eq!(trust.load(good.clone() + " " + &good), Ok(only(hidden)));
+    assert_eq!(trust.load(format!(" {good}")), Err(only(hidden)));
 }
 
 /// Our own chain must be complete.

@@ -367,12 +367,12 @@ async fn too_many_recipients_go_in_further_transactions_on_one_connection() {
 async fn no_connection_carries_more_transactions_than_messages_are_allowed_on_it() {
     let world = World::new().await;
     // Takes one recipient at a time.
-    let one = |manner: Manner, name| {
+    let accept_one = |manner: Manner, name| {
         manner
             .answer_after(1, name, "250 ok")
             .answer(name, "452 4.5.3 too many")
     };
-    let manner = one(plain(), "RCPT TO:<c@").answer_after(2, "RCPT TO:<d@", "250 ok");
+    let manner = accept_one(plain(), "RCPT TO:<c@").answer_after(2, "RCPT TO:<d@", "250 ok");
     let peer = Peer::start(manner.answer("RCPT TO:<d@", "452 4.5.3 too many")).await;
     let outbound = world.outbound(&format!(
         "{}\nmessages_per_connection = 2",

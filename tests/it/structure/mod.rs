@@ -96,7 +96,7 @@ fn proofs_have_one_source() {
 }
 
 /// Exactly one fault, at this line, that says this.
-fn one(faults: &[String], line: usize, words: &str) {
+fn assert_one_fault(faults: &[String], line: usize, words: &str) {
     let place = format!(":{line}: ");
     assert!(
         matches!(faults, [fault] if fault.contains(&place) && fault.contains(words)),
@@ -220,7 +220,7 @@ fn a_bad_import_is_found() {
         ),
         ("common.rs", "//! Things.", "`common` has no layer"),
     ] {
-        one(&imports_of(path, import), 1, reason);
+        assert_one_fault(&imports_of(path, import), 1, reason);
     }
 }
 
@@ -317,24 +317,24 @@ fn growth_is_found() {
 #[test]
 fn a_silent_module_is_found() {
     let of = |text: &str| form(&Source::new("policy/tls.rs", text));
-    one(
+    assert_one_fault(
         &of("use std::fmt;\n//! Too late.\n"),
         1,
         "it must open with `//!`",
     );
-    one(&of("//!\nfn f() {}"), 1, "it must open with `//!`");
+    assert_one_fault(&of("//!\nfn f() {}"), 1, "it must open with `//!`");
     none(&of("//! The judge.\n"));
 }
 
 #[test]
 fn a_forged_proof_is_found() {
     let of = |path: &str, text: &str| proofs::faults(&[Source::new(path, text)]);
-    one(
+    assert_one_fault(
         &of("relay/outbound/mod.rs", "let c = Clearance { outcome };"),
         1,
         "`Clearance { … }` is for policy::tls alone",
     );
-    one(
+    assert_one_fault(
         &of(
             "relay/inbound/mod.rs",
             "answer(crate::spool::Receipt { id })",
