@@ -196,8 +196,8 @@ async fn attempt(
     let failures = match sender.network.txt(&name).await {
         Ok(texts) => match record::parse(&texts) {
             Ok(record) => {
-                for why in &record.unusable {
-                    tracing::info!(domain = %job.domain, destination = why, "unusable destination for TLS reports");
+                for unusable in &record.unusable {
+                    tracing::info!(domain = %job.domain, destination = %unusable, "unusable destination for TLS reports");
                 }
                 send(&store, &sender, &mut job, &record.destinations, now).await?
             }

@@ -33,7 +33,7 @@ use tokio_util::sync::CancellationToken;
 
 use count::CountBatch;
 use counter::Counter;
-pub use network::{Internet, Network, NetworkFuture};
+pub use network::{Internet, Network, NetworkError, NetworkFuture};
 pub use observation::{
     AppliedPolicy, Observation, ReportedPolicy, ResultType, SessionFailure, SessionResult,
 };

@@ -7,11 +7,22 @@ use std::pin::Pin;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 
-use crate::net::dns::{AnswerRecords, Dns};
-use crate::net::https::{Https, Url};
+use crate::net::dns::{AnswerRecords, Dns, LookupError};
+use crate::net::https::{Https, HttpsError, Url};
 
-/// The future of a network operation. An error is a description; each error is worth a retry.
-pub type NetworkFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, String>> + Send + 'a>>;
+/// The reason why a network operation failed. Each one is worth a retry.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NetworkError {
+    /// The TXT lookup failed.
+    #[error(transparent)]
+    Lookup(#[from] LookupError),
+    /// The report could not be posted.
+    #[error("{0}")]
+    Post(Box<HttpsError>),
+}
+
+/// The future of a network operation.
+pub type NetworkFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, NetworkError>> + Send + 'a>>;
 
 /// Access to DNS and HTTPS.
 pub trait Network: Send + Sync + 'static {
@@ -50,7 +61,7 @@ impl Network for Internet {
     fn txt<'a>(&'a self, name: &'a str) -> NetworkFuture<'a, Vec<String>> {
         let with = self.0.load_full();
         Box::pin(async move {
-            let answer = with.0.txt(name).await.map_err(|error| error.to_string())?;
+            let answer = with.0.txt(name).await?;
             match answer.found {
                 AnswerRecords::Records(texts) => Ok(texts),
                 AnswerRecords::NoData | AnswerRecords::NoDomain => Ok(Vec::new()),
@@ -62,7 +73,9 @@ impl Network for Internet {
         let with = self.0.load_full();
         Box::pin(async move {
             let posted = with.1.post(to, "application/tlsrpt+gzip", report).await;
-            posted.map(|_| ()).map_err(|error| error.to_string())
+            posted
+                .map(|_| ())
+                .map_err(|error| NetworkError::Post(Box::new(error)))
         })
     }
 }

@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use crate::net::https::Url;
+use crate::net::https::{Url, UrlError};
 use crate::smtp::address::Mailbox;
 
 /// The most destinations of a record that are used.
@@ -18,8 +18,8 @@ const VERSION: &str = "v=TLSRPTv1";
 pub struct TlsRptRecord {
     /// The destinations in the order of the record; at least one, at most [`DESTINATIONS_MAX`].
     pub destinations: Vec<ReportDestination>,
-    /// The destinations that cannot be used, each with the reason.
-    pub unusable: Vec<String>,
+    /// The destinations that cannot be used; at most [`DESTINATIONS_MAX`].
+    pub unusable: Vec<UnusableDestination>,
 }
 
 /// One destination.
@@ -40,6 +40,59 @@ impl fmt::Display for ReportDestination {
     }
 }
 
+/// A destination that cannot be used, with the reason.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnusableDestination {
+    /// The URI, escaped and cut off for the log.
+    pub uri: String,
+    /// The reason.
+    pub reason: DestinationError,
+}
+
+impl fmt::Display for UnusableDestination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.uri, self.reason)
+    }
+}
+
+/// The reason why a destination cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DestinationError {
+    /// It has no scheme.
+    #[error("it is not a URI")]
+    NoUri,
+    /// It has a character that no URI may have.
+    #[error("it has a character that no URI may have")]
+    Character,
+    /// It has an exclamation mark. In DMARC a size limit follows it; here it must be encoded.
+    #[error("\"!\" must be written %21")]
+    ExclamationMark,
+    /// Its scheme is another one.
+    #[error("it is neither mailto: nor https:")]
+    Scheme,
+    /// Its percent-encoding is malformed, or does not encode text.
+    #[error("its percent signs do not encode text")]
+    PercentEncoding,
+    /// It does not name one mail address.
+    #[error("it is not one mail address")]
+    MailAddress,
+    /// The host of the mail address is an address literal.
+    #[error("its host is an address, not a domain")]
+    AddressLiteral,
+    /// The mail address is not in ASCII.
+    #[error("it needs SMTPUTF8")]
+    Smtputf8,
+    /// The `https:` URI is not valid.
+    #[error(transparent)]
+    Url(#[from] UrlError),
+    /// The host of the `https:` URI has one label.
+    #[error("its host is not fully qualified")]
+    UnqualifiedHost,
+    /// The record has more destinations before it than are used.
+    #[error("more than {DESTINATIONS_MAX} destinations")]
+    TooMany,
+}
+
 /// The reason why a domain does not get reports.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TlsRptRecordError {
@@ -56,8 +109,8 @@ pub enum TlsRptRecordError {
     #[error("the record names no destination (rua)")]
     NoRua,
     /// No destination can be used.
-    #[error("no destination of the record can be used: {0}")]
-    Unusable(String),
+    #[error("no destination of the record can be used: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))]
+    Unusable(Vec<UnusableDestination>),
 }
 
 /// Parses the TXT records at `_smtp._tls.DOMAIN`.
@@ -110,21 +163,22 @@ fn parse_fields(fields: &str) -> Result<TlsRptRecord, TlsRptRecordError> {
     let rua = rua.ok_or(TlsRptRecordError::NoRua)?;
     let (mut destinations, mut unusable) = (Vec::new(), Vec::new());
     for uri in rua.split(',').map(|uri| uri.trim_matches(is_blank)) {
-        match parse_destination(uri) {
-            Ok(known) if destinations.contains(&known) => {}
-            Ok(_) if destinations.len() == DESTINATIONS_MAX => {
-                unusable.push(format!(
-                    "{}: more than {DESTINATIONS_MAX} destinations",
-                    escape(uri)
-                ));
+        let reason = match parse_destination(uri) {
+            Ok(known) if destinations.contains(&known) => continue,
+            Ok(_) if destinations.len() == DESTINATIONS_MAX => DestinationError::TooMany,
+            Ok(new) => {
+                destinations.push(new);
+                continue;
             }
-            Ok(new) => destinations.push(new),
-            Err(why) => unusable.push(format!("{}: {why}", escape(uri))),
+            Err(reason) => reason,
+        };
+        if unusable.len() < DESTINATIONS_MAX {
+            let uri = escape(uri);
+            unusable.push(UnusableDestination { uri, reason });
         }
     }
-    unusable.truncate(DESTINATIONS_MAX);
     if destinations.is_empty() {
-        Err(TlsRptRecordError::Unusable(unusable.join(", ")))
+        Err(TlsRptRecordError::Unusable(unusable))
     } else {
         Ok(TlsRptRecord {
             destinations,
@@ -147,43 +201,38 @@ fn is_extension(name: &str, value: &str) -> bool {
     first && rest && name.len() <= 32 && !value.is_empty() && value.chars().all(value_fits)
 }
 
-fn parse_destination(uri: &str) -> Result<ReportDestination, String> {
-    let (scheme, rest) = uri
-        .split_once(':')
-        .ok_or_else(|| "it is not a URI".to_owned())?;
+fn parse_destination(uri: &str) -> Result<ReportDestination, DestinationError> {
+    let (scheme, rest) = uri.split_once(':').ok_or(DestinationError::NoUri)?;
     if !rest.chars().all(|c| c.is_ascii_graphic()) {
-        return Err("it has a character that no URI may have".to_owned());
+        return Err(DestinationError::Character);
     }
-    // In DMARC a size limit follows "!"; here the character must be encoded.
     if rest.contains('!') {
-        return Err("\"!\" must be written %21".to_owned());
+        return Err(DestinationError::ExclamationMark);
     }
     if scheme.eq_ignore_ascii_case("mailto") {
-        parse_mailto(rest)
-            .map(ReportDestination::Mail)
-            .map_err(str::to_owned)
+        parse_mailto(rest).map(ReportDestination::Mail)
     } else if scheme.eq_ignore_ascii_case("https") {
-        let url = Url::parse(uri).map_err(|error| error.to_string())?;
+        let url = Url::parse(uri)?;
         if url.host().parent().is_none() {
-            return Err("its host is not fully qualified".to_owned());
+            return Err(DestinationError::UnqualifiedHost);
         }
         Ok(ReportDestination::Https(url))
     } else {
-        Err("it is neither mailto: nor https:".to_owned())
+        Err(DestinationError::Scheme)
     }
 }
 
-fn parse_mailto(rest: &str) -> Result<Mailbox, &'static str> {
+fn parse_mailto(rest: &str) -> Result<Mailbox, DestinationError> {
     let address = rest.split('?').next().unwrap_or_default();
-    let address = percent_decode(address).ok_or("its percent signs do not encode text")?;
-    let mailbox = Mailbox::parse(&address).map_err(|_| "it is not one mail address")?;
+    let address = percent_decode(address).ok_or(DestinationError::PercentEncoding)?;
+    let mailbox = Mailbox::parse(&address).map_err(|_| DestinationError::MailAddress)?;
     if mailbox.host().domain().is_none() {
-        return Err("its host is an address, not a domain");
+        return Err(DestinationError::AddressLiteral);
     }
     if mailbox.is_ascii() {
         Ok(mailbox)
     } else {
-        Err("it needs SMTPUTF8")
+        Err(DestinationError::Smtputf8)
     }
 }
 
@@ -303,37 +352,52 @@ mod tests {
         }
     }
 
+    /// Each reason is that of the fault, and the texts name the URI.
     #[test]
     fn unusable_destinations_are_rejected() {
-        for uri in [
-            "",
-            "a@b.example",
-            "mailto:",
-            "mailto:a",
-            "mailto:a@[192.0.2.1]",
-            "mailto:a%zz@b.example",
-            "mailto:a@b.example!10m",
-            "https://b.example/a!10m",
-            "http://b.example/",
-            "https:b.example",
-            "https://192.0.2.1/",
-            "https://[::1]/",
-            "https://localhost/",
-            "https://b.example/#f",
-            "https://u:p@b.example/",
-            "https://b.example:0/",
-            "https://b.example:x/",
-            "https://b.example/a b",
-            "https://b.example/\u{e9}",
-            "mailto:%c3%a9@b.example",
-            "https://b.example/\"x\"",
+        use DestinationError::{
+            AddressLiteral, Character, ExclamationMark, MailAddress, NoUri, PercentEncoding,
+            Scheme, Smtputf8, UnqualifiedHost, Url,
+        };
+        for (uri, reason) in [
+            ("", NoUri),
+            ("a@b.example", NoUri),
+            ("mailto:", MailAddress),
+            ("mailto:a", MailAddress),
+            ("mailto:a@[192.0.2.1]", AddressLiteral),
+            ("mailto:a%zz@b.example", PercentEncoding),
+            ("mailto:a@b.example!10m", ExclamationMark),
+            ("https://b.example/a!10m", ExclamationMark),
+            ("http://b.example/", Scheme),
+            ("https:b.example", Url(UrlError::Scheme)),
+            ("https://192.0.2.1/", Url(UrlError::Host)),
+            ("https://[::1]/", Url(UrlError::Port)),
+            ("https://localhost/", UnqualifiedHost),
+            ("https://b.example/#f", Url(UrlError::Path)),
+            ("https://u:p@b.example/", Url(UrlError::Port)),
+            ("https://b.example:0/", Url(UrlError::Port)),
+            ("https://b.example:x/", Url(UrlError::Port)),
+            ("https://b.example/a b", Character),
+            ("https://b.example/\u{e9}", Character),
+            ("mailto:%c3%a9@b.example", Smtputf8),
+            ("https://b.example/\"x\"", Url(UrlError::Path)),
         ] {
-            let read = read(&format!("v=TLSRPTv1;rua={uri}"));
-            assert!(
-                matches!(read, Err(TlsRptRecordError::Unusable(_))),
-                "{uri}: {read:?}"
+            let unusable = vec![UnusableDestination {
+                uri: escape(uri),
+                reason,
+            }];
+            assert_eq!(
+                read(&format!("v=TLSRPTv1;rua={uri}")),
+                Err(TlsRptRecordError::Unusable(unusable)),
+                "{uri}"
             );
         }
+        let error = read("v=TLSRPTv1;rua=mailto:a,ftp://b.example").expect_err("neither");
+        assert_eq!(
+            error.to_string(),
+            "no destination of the record can be used: mailto:a: it is not one mail address, \
+             ftp://b.example: it is neither mailto: nor https:"
+        );
     }
 
     #[test]

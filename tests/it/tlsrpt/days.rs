@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use gatepost::net::dns::LookupError;
 use gatepost::relay::tlsrpt::{Bounds, Schedule, SessionResult};
 use jiff::ToSpan as _;
 
@@ -169,7 +170,7 @@ async fn who_does_not_ask_gets_nothing_and_a_lookup_that_fails_is_repeated() {
         .records
         .lock()
         .expect("one thread")
-        .insert(RECORD, Err("SERVFAIL".to_owned()));
+        .insert(RECORD, Err(LookupError::Server("SERVFAIL".to_owned())));
     fixture
         .sees([seen("2026-03-01T10:00:00Z", SessionResult::Succeeded)])
         .await;

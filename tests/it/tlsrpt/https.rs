@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use gatepost::net::dns::Dns;
-use gatepost::net::https::{Https, Url};
+use gatepost::net::https::{Https, HttpsFault, Url};
 use gatepost::net::tls_io::TlsMaterial;
-use gatepost::relay::tlsrpt::{Internet, Network as _};
+use gatepost::relay::tlsrpt::{Internet, Network as _, NetworkError};
 use rustls::ServerConfig;
 use rustls::server::NoClientAuth;
 use rustls::sign::SingleCertAndKey;
@@ -65,7 +65,7 @@ fn internet(folder: &Path, authority: &Authority, names: &NameServer) -> Interne
 }
 
 /// Posts to a collector that shows a certificate for `name` and gives this answer.
-async fn posted(name: &str, answer: &'static str) -> (Result<(), String>, Option<Vec<u8>>) {
+async fn posted(name: &str, answer: &'static str) -> (Result<(), NetworkError>, Option<Vec<u8>>) {
     let folder = folder();
     let authority = Authority::root("collectors");
     let names = NameServer::start(&[("collector.example", "collector.example A 127.0.0.1")]).await;
@@ -105,7 +105,10 @@ async fn a_redirect_is_a_failure_and_is_not_followed() {
         "HTTP/1.1 302 Found\r\nLocation: https://other.example/\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
     )
     .await;
-    assert!(result.expect_err("a redirect").contains("302"));
+    assert!(
+        matches!(&result, Err(NetworkError::Post(error)) if error.fault == HttpsFault::Redirect(302)),
+        "{result:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -9,11 +9,13 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use flate2::read::GzDecoder;
-use gatepost::net::https::Url;
+use gatepost::net::dns::LookupError;
+use gatepost::net::https::{HttpsError, HttpsFault, Url};
 use gatepost::relay::tlsrpt::dkim::Signer;
 use gatepost::relay::tlsrpt::{
-    AppliedPolicy, Bounds, Network, NetworkFuture, Observation, ReportSender, ReportService,
-    ReportedPolicy, Reporter, ResultType, Schedule, SessionFailure, SessionResult, Submitter,
+    AppliedPolicy, Bounds, Network, NetworkError, NetworkFuture, Observation, ReportSender,
+    ReportService, ReportedPolicy, Reporter, ResultType, Schedule, SessionFailure, SessionResult,
+    Submitter,
 };
 use gatepost::smtp::address::{Domain, Mailbox};
 use gatepost::storage::spool::{Entry, SqliteSpool};
@@ -26,7 +28,7 @@ pub(crate) const RECORD: &str = "_smtp._tls.partner.example";
 /// A network with the answers of a test, which keeps what was asked and posted.
 #[derive(Default)]
 pub(crate) struct FakeNetwork {
-    pub(crate) records: Mutex<HashMap<&'static str, Result<Vec<String>, String>>>,
+    pub(crate) records: Mutex<HashMap<&'static str, Result<Vec<String>, LookupError>>>,
     /// True if collectors refuse the reports that are posted.
     pub(crate) refuses: Mutex<bool>,
     pub(crate) posted: Mutex<Vec<(String, Bytes)>>,
@@ -54,7 +56,11 @@ impl Network for FakeNetwork {
     fn txt<'a>(&'a self, name: &'a str) -> NetworkFuture<'a, Vec<String>> {
         self.asked.lock().expect("one thread").push(name.to_owned());
         let answer = self.records.lock().expect("one thread").get(name).cloned();
-        Box::pin(async move { answer.unwrap_or_else(|| Ok(Vec::new())) })
+        Box::pin(async move {
+            answer
+                .unwrap_or_else(|| Ok(Vec::new()))
+                .map_err(NetworkError::Lookup)
+        })
     }
 
     fn post<'a>(&'a self, to: &'a Url, report: Bytes) -> NetworkFuture<'a, ()> {
@@ -67,7 +73,12 @@ impl Network for FakeNetwork {
         }
         Box::pin(async move {
             if refuses {
-                Err("status 503".to_owned())
+                Err(NetworkError::Post(Box::new(HttpsError {
+                    url: to.clone(),
+                    address: None,
+                    tried: 1,
+                    fault: HttpsFault::Status(503),
+                })))
             } else {
                 Ok(())
             }

@@ -11,6 +11,7 @@ mod tests;
 use std::fmt;
 
 use aws_lc_rs::digest::{SHA256, digest};
+use aws_lc_rs::error::KeyRejected;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeySize;
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _, RSA_PKCS1_SHA256, RsaKeyPair};
@@ -77,6 +78,23 @@ impl SigningKey {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("cannot sign the report with the DKIM key")]
 pub struct SignError;
+
+/// The reason why a private key cannot sign mail.
+#[derive(Debug, thiserror::Error)]
+enum DkimKeyError {
+    /// The key is of another kind.
+    #[error("it is neither an RSA nor an Ed25519 key")]
+    Kind,
+    /// The library does not accept the key.
+    #[error("it is neither Ed25519 nor RSA of 2048 to 8192 bits ({0})")]
+    Rejected(KeyRejected),
+    /// The RSA key has fewer bits than RFC 8301 §3.2 requires.
+    #[error("it has {bits} bits, and at least 2048 are required")]
+    TooShort {
+        /// The length of the key.
+        bits: usize,
+    },
+}
 
 impl Signer {
     /// Loads the key that `[tlsrpt]` configures. Also returns a warning if other users can read the
@@ -160,7 +178,7 @@ fn signed_text(fields: &[String], unsigned: &str) -> String {
     text
 }
 
-fn parse_key(der: &PrivateKeyDer<'_>) -> Result<SigningKey, String> {
+fn parse_key(der: &PrivateKeyDer<'_>) -> Result<SigningKey, DkimKeyError> {
     let rsa = match der {
         PrivateKeyDer::Pkcs8(pkcs8) => {
             if let Ok(key) = Ed25519KeyPair::from_pkcs8_maybe_unchecked(pkcs8.secret_pkcs8_der()) {
@@ -169,17 +187,14 @@ fn parse_key(der: &PrivateKeyDer<'_>) -> Result<SigningKey, String> {
             RsaKeyPair::from_pkcs8(pkcs8.secret_pkcs8_der())
         }
         PrivateKeyDer::Pkcs1(pkcs1) => RsaKeyPair::from_der(pkcs1.secret_pkcs1_der()),
-        _ => return Err("it is neither an RSA nor an Ed25519 key".to_owned()),
+        _ => return Err(DkimKeyError::Kind),
     };
-    let key = rsa.map_err(|reason| {
-        format!("it is neither Ed25519 nor RSA of 2048 to 8192 bits ({reason})")
-    })?;
+    let key = rsa.map_err(DkimKeyError::Rejected)?;
     // The minimum of RFC 8301 §3.2.
     if key.public_modulus_len() < KeySize::Rsa2048.len() {
-        return Err(format!(
-            "it has {} bits, and at least 2048 are required",
-            key.public_modulus_len() * 8
-        ));
+        return Err(DkimKeyError::TooShort {
+            bits: key.public_modulus_len() * 8,
+        });
     }
     Ok(SigningKey::Rsa(Box::new(key)))
 }
