@@ -2,9 +2,10 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::smtp::address::Host;
-use crate::storage::sqlite::OpenError;
+use crate::storage::sqlite::{OpenError, is_damage};
 
 /// The reason why the memory cannot be used, or a change cannot be kept.
 #[derive(Debug, thiserror::Error)]
@@ -30,12 +31,35 @@ pub enum HistoryError {
     NotWritten {
         /// The domain.
         domain: Host,
-        /// The error of the database.
-        error: String,
+        /// The reason.
+        error: Arc<WriteError>,
     },
     /// The memory is closed.
     #[error("the daemon is stopping")]
     Stopping,
+}
+
+/// The reason why changes of the memory are not on disk.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError {
+    /// A damaged database could not be replaced.
+    #[error("there is no database to write to")]
+    NoDatabase,
+    /// The database cannot be written.
+    #[error("cannot write to {}: {error}", file.display())]
+    Failed {
+        /// The database.
+        file: PathBuf,
+        /// The error of the database.
+        error: rusqlite::Error,
+    },
+}
+
+impl WriteError {
+    /// Returns true if the database is damaged.
+    pub(super) fn is_damage(&self) -> bool {
+        matches!(self, Self::Failed { error, .. } if is_damage(error))
+    }
 }
 
 impl HistoryError {

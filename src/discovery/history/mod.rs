@@ -37,7 +37,7 @@ use memory::DowngradeMemory;
 use writer::Shared;
 
 pub use alarm::{Alarm, AlarmKind};
-pub use error::HistoryError;
+pub use error::{HistoryError, WriteError};
 pub use level::{TlsLevel, issuer};
 pub use remembered::{Baseline, BestLevel, ForgetEntry, HostHistory, LevelChange, MemoryPage};
 

@@ -11,8 +11,8 @@ use tokio::sync::oneshot;
 
 use super::alarm::AlarmWatch;
 use super::disk::Disk;
+use super::error::WriteError;
 use super::memory::{DowngradeMemory, WriteBatch};
-use crate::storage::sqlite::is_damage;
 
 /// The time during which changes are collected for one transaction.
 const GATHER_PERIOD: Duration = Duration::from_secs(1);
@@ -20,7 +20,7 @@ const GATHER_PERIOD: Duration = Duration::from_secs(1);
 const RETRY_AFTER: Duration = Duration::from_mins(1);
 
 /// A caller that waits until its change is on disk, and receives the result.
-type WriteWaiter = oneshot::Sender<Result<(), String>>;
+type WriteWaiter = oneshot::Sender<Result<(), Arc<WriteError>>>;
 
 /// The state shared by the handles and the thread.
 #[derive(Debug)]
@@ -141,40 +141,33 @@ impl HistoryWriter {
             }
         }
         self.log_result(&result, closing);
-        let result = result.map_err(|fault| fault.text);
-        for one in waiters {
+        let result = result.map_err(Arc::new);
+        for waiter in waiters {
             // The caller may have stopped waiting.
-            let _ = one.send(result.clone());
+            let _ = waiter.send(result.clone());
         }
         !closing
     }
 
-    fn write(&mut self, batch: &WriteBatch) -> Result<(), WriteFault> {
-        let missing = || WriteFault {
-            text: "there is no database to write to".to_owned(),
-            is_damage: false,
-        };
-        let disk = self.disk.as_mut().ok_or_else(missing)?;
-        disk.write(batch).map_err(|error| {
-            let text = format!("cannot write to {}: {error}", disk.file().display());
-            WriteFault {
-                text,
-                is_damage: is_damage(&error),
-            }
+    fn write(&mut self, batch: &WriteBatch) -> Result<(), WriteError> {
+        let disk = self.disk.as_mut().ok_or(WriteError::NoDatabase)?;
+        disk.write(batch).map_err(|error| WriteError::Failed {
+            file: disk.file().to_owned(),
+            error,
         })
     }
 
     /// Replaces a damaged database by a new one. Returns true if there is a new one.
-    fn replace_database(&mut self, result: &Result<(), WriteFault>) -> bool {
+    fn replace_database(&mut self, result: &Result<(), WriteError>) -> bool {
         let Err(fault) = result else { return false };
-        if !fault.is_damage || self.has_recreated {
+        if !fault.is_damage() || self.has_recreated {
             return false;
         }
         self.has_recreated = true;
         let Some(disk) = self.disk.take() else {
             return false;
         };
-        match disk.recreate(&fault.text) {
+        match disk.recreate(&fault.to_string()) {
             Ok(disk) => self.disk = Some(disk),
             Err(error) => {
                 tracing::error!(%error, "cannot replace history.db; the downgrade memory lasts until the next restart only");
@@ -184,27 +177,21 @@ impl HistoryWriter {
     }
 
     /// Logs when writing starts to fail, when it works again, and what is lost.
-    fn log_result(&mut self, result: &Result<(), WriteFault>, closing: bool) {
+    fn log_result(&mut self, result: &Result<(), WriteError>, closing: bool) {
         match result {
             Ok(()) if self.is_failing => tracing::info!("the downgrade memory is written again"),
-            Err(fault) if closing => {
+            Err(error) if closing => {
                 tracing::error!(
-                    error = fault.text,
+                    %error,
                     "recent changes of the downgrade memory are lost"
                 );
             }
-            Err(fault) if !self.is_failing => tracing::error!(
-                error = fault.text,
+            Err(error) if !self.is_failing => tracing::error!(
+                %error,
                 "cannot write the downgrade memory; retrying every minute, a restart loses recent changes"
             ),
             Ok(()) | Err(_) => {}
         }
         self.is_failing = result.is_err();
     }
-}
-
-/// The reason why a batch was not written.
-struct WriteFault {
-    text: String,
-    is_damage: bool,
 }
