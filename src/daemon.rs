@@ -522,13 +522,13 @@ mod tests {
                     [[listener]]\nname = \"mx\"\naddress = [\"127.0.0.1:0\"]\ntls = \"off\"\n";
         let (config, _) = config::parse(text, std::path::Path::new("gatepost.toml"))
             .expect("a good configuration");
-        let system = || Some(DnsError::SystemConfiguration("no nameservers".to_owned()));
+        let system = || Some(DnsError::SystemConfiguration("no nameservers".into()));
         let start = unusable(Vec::new(), system(), &config.dns);
         assert!(
             matches!(&start, StartError::NotReady(faults) if faults.len() == 1),
             "{start}"
         );
-        let fault = DnsError::Library("of ours".to_owned()).fault(&config.dns);
+        let fault = DnsError::Library("of ours".into()).fault(&config.dns);
         let start = unusable(vec![fault], system(), &config.dns);
         assert!(
             matches!(&start, StartError::Faults(faults) if faults.len() == 2),

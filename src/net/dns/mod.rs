@@ -66,7 +66,7 @@ impl fmt::Debug for Dns {
 pub enum DnsError {
     /// /etc/resolv.conf cannot be used.
     #[error("/etc/resolv.conf cannot be used ({0})")]
-    SystemConfiguration(String),
+    SystemConfiguration(NetError),
     /// With `dnssec = "trust-resolver"`, /etc/resolv.conf names a server on another machine.
     #[error(
         "dnssec = \"trust-resolver\", and /etc/resolv.conf names {0}, which is not on this machine"
@@ -82,7 +82,7 @@ pub enum DnsError {
     },
     /// The resolver library cannot be set up.
     #[error("the DNS resolver cannot be set up: {0}")]
-    Library(String),
+    Library(NetError),
 }
 
 impl DnsError {
@@ -188,8 +188,7 @@ impl Dns {
                 })?
             }
         };
-        let name_servers = NameServers::new(&servers)
-            .map_err(|fault: NetError| DnsError::Library(fault.to_string()))?;
+        let name_servers = NameServers::new(&servers).map_err(DnsError::Library)?;
         let state = ResolverState::new(name_servers, config.dnssec.value, anchors, memory);
         Ok(Self(Arc::new(DnsShared {
             state,

@@ -217,8 +217,11 @@ fn server_config(server: SocketAddr, udp: bool) -> NameServerConfig {
     NameServerConfig::new(server.ip(), true, ways)
 }
 
-/// Returns the servers of /etc/resolv.conf, or the reason why the file cannot be used.
-pub(super) fn system_servers() -> Result<Vec<SocketAddr>, String> {
+/// Returns the servers of /etc/resolv.conf.
+///
+/// # Errors
+/// The error of the library if the file cannot be used.
+pub(super) fn system_servers() -> Result<Vec<SocketAddr>, NetError> {
     match hickory_resolver::system_conf::read_system_conf() {
         Ok((config, _)) => {
             let address = |server: &NameServerConfig| SocketAddr::new(server.ip, 53);
@@ -228,6 +231,6 @@ pub(super) fn system_servers() -> Result<Vec<SocketAddr>, String> {
         Err(NetError::Io(fault)) if fault.kind() == std::io::ErrorKind::NotFound => {
             Ok(vec![SocketAddr::new(IpAddr::from([127, 0, 0, 1]), 53)])
         }
-        Err(fault) => Err(fault.to_string()),
+        Err(fault) => Err(fault),
     }
 }
