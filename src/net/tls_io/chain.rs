@@ -51,6 +51,6 @@ fn check_listed(leaf: &X509Certificate<'_>, role: Role, now: Timestamp) -> Resul
     } else if now < begins {
         Err(ChainFault::NotYetValid(begins))
     } else {
-        usage::allows_tls(leaf, role).map_err(|why| ChainFault::Invalid(why.to_owned()))
+        usage::allows_tls(leaf, role).map_err(|fault| ChainFault::Invalid(fault.to_string()))
     }
 }

@@ -35,7 +35,7 @@ pub(super) fn describe(
     };
     let chain = FailedChain { leaf, search };
     match no_path {
-        NoPath::NotForTls(why) => ChainFault::Invalid((*why).to_owned()),
+        NoPath::NotForTls(fault) => ChainFault::Invalid(fault.to_string()),
         NoPath::MayNotIssue(issuer) => ChainFault::Invalid(format!(
             "an issuer of it ({issuer}) may not issue certificates: its key usage lacks keyCertSign"
         )),

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use rustls::pki_types::{CertificateDer, SignatureVerificationAlgorithm, TrustAnchor, UnixTime};
 use webpki::{EndEntityCert, Error, KeyUsage, VerifiedPath};
 
+use super::usage::UsageFault;
 use super::{Role, certificate, usage};
 
 /// The most certificates of a chain that are used, including the peer's own.
@@ -77,8 +78,8 @@ pub(super) enum NoPath {
     Invalid(Error),
     /// A path was found, but the key usage of this issuer does not allow it to issue certificates.
     MayNotIssue(String),
-    /// A path was found, but the peer's certificate does not allow this use; the reason.
-    NotForTls(&'static str),
+    /// A path was found, but the peer's certificate does not allow this use.
+    NotForTls(UsageFault),
 }
 
 /// The input of a path search.

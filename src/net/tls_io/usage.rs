@@ -43,17 +43,31 @@ pub(super) fn der_may_issue(der: &CertificateDer<'_>) -> bool {
     certificate::parse(der).is_some_and(|certificate| may_issue(&certificate))
 }
 
+/// The reason why a certificate cannot be used for TLS in a role.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum UsageFault {
+    /// The extended key usage does not name the role.
+    #[error("{}", wrong_purpose(*.0))]
+    Purpose(Role),
+    /// The key usage is malformed or repeated.
+    #[error("its key usage cannot be read")]
+    Unreadable,
+    /// The key usage allows none of the three that a server needs one of.
+    #[error("its key usage does not allow TLS (digitalSignature, keyEncipherment or keyAgreement)")]
+    ServerKeyUsage,
+    /// The key usage allows none of the two that a client needs one of.
+    #[error("its key usage does not allow TLS clients (digitalSignature or keyAgreement)")]
+    ClientKeyUsage,
+}
+
 /// Checks that a peer may use its certificate for TLS, by the rules of OpenSSL and so of Postfix: a
 /// server needs any of three usages, a client one of two.
 ///
 /// # Errors
-/// The reason.
-pub(super) fn allows_tls(
-    certificate: &X509Certificate<'_>,
-    role: Role,
-) -> Result<(), &'static str> {
+/// [`UsageFault`].
+pub(super) fn allows_tls(certificate: &X509Certificate<'_>, role: Role) -> Result<(), UsageFault> {
     if !allows_purpose(certificate, role) {
-        return Err(wrong_purpose(role));
+        return Err(UsageFault::Purpose(role));
     }
     let allowed = match (allowed_uses(certificate), role) {
         (AllowedUses::Any, _) => true,
@@ -63,16 +77,12 @@ pub(super) fn allows_tls(
         (AllowedUses::Only(usage), Role::Client) => {
             usage.digital_signature() || usage.key_agreement()
         }
-        (AllowedUses::Unreadable, _) => return Err("its key usage cannot be read"),
+        (AllowedUses::Unreadable, _) => return Err(UsageFault::Unreadable),
     };
     match role {
         _ if allowed => Ok(()),
-        Role::Server => Err(
-            "its key usage does not allow TLS (digitalSignature, keyEncipherment or keyAgreement)",
-        ),
-        Role::Client => {
-            Err("its key usage does not allow TLS clients (digitalSignature or keyAgreement)")
-        }
+        Role::Server => Err(UsageFault::ServerKeyUsage),
+        Role::Client => Err(UsageFault::ClientKeyUsage),
     }
 }
 
