@@ -44,7 +44,27 @@ pub enum RecordFault {
     Several(usize),
     /// The record violates the grammar.
     #[error("its record is malformed: {0}")]
-    Malformed(&'static str),
+    Malformed(FieldFault),
+}
+
+/// The fault in the fields of an MTA-STS record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum FieldFault {
+    /// A field has no name.
+    #[error("a field has no \"=\"")]
+    NoName,
+    /// A field has characters that no field may have.
+    #[error("a field has characters that it cannot have")]
+    Characters,
+    /// The id is not valid.
+    #[error("the id is not 1 to {ID_MAX} letters and digits")]
+    Id,
+    /// There is more than one id.
+    #[error("it has more than one id")]
+    SeveralIds,
+    /// There is no id.
+    #[error("it has no id")]
+    NoId,
 }
 
 /// Returns the id in a domain's TXT records; `None` if none of them is an MTA-STS record.
@@ -72,7 +92,7 @@ pub fn fuzzed(records: &[&str]) -> Result<Option<PolicyId>, RecordFault> {
 }
 
 /// Parses the fields after the version and returns the id.
-fn fields_id(fields: &str) -> Result<PolicyId, &'static str> {
+fn fields_id(fields: &str) -> Result<PolicyId, FieldFault> {
     let mut found = None;
     let mut fields = fields
         .split(';')
@@ -83,17 +103,17 @@ fn fields_id(fields: &str) -> Result<PolicyId, &'static str> {
         if field.is_empty() && fields.peek().is_none() {
             break;
         }
-        let (name, value) = field.split_once('=').ok_or("a field has no \"=\"")?;
+        let (name, value) = field.split_once('=').ok_or(FieldFault::NoName)?;
         if name == "id" {
-            let id = PolicyId::parse(value).ok_or("the id is not 1 to 32 letters and digits")?;
+            let id = PolicyId::parse(value).ok_or(FieldFault::Id)?;
             if found.replace(id).is_some() {
-                return Err("it has more than one id");
+                return Err(FieldFault::SeveralIds);
             }
         } else if !is_name(name) || !is_value(value) {
-            return Err("a field has characters that it cannot have");
+            return Err(FieldFault::Characters);
         }
     }
-    found.ok_or("it has no id")
+    found.ok_or(FieldFault::NoId)
 }
 
 /// Returns true for a valid field name, in a record or in a policy.
