@@ -25,18 +25,32 @@ pub(super) struct StoredState {
     pub(super) certificates: certificates::StoredCertificates,
 }
 
+/// The reason why the file cannot be read.
+#[derive(Debug, thiserror::Error)]
+enum ReadFileError {
+    /// The system cannot read it.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    /// It has more than [`SIZE_MAX`] octets.
+    #[error("it is too large")]
+    TooLarge,
+    /// It is not JSON of our form.
+    #[error(transparent)]
+    Json(#[from] serde_json::Error),
+}
+
 pub(super) fn read(folder: &Path) -> StoredState {
     let path = folder.join(FILE_NAME);
     let too_large = || fs::metadata(&path).is_ok_and(|found| found.len() > SIZE_MAX);
     let read = match fs::read(&path) {
         Err(error) if error.kind() == ErrorKind::NotFound => return StoredState::default(),
-        Ok(_) if too_large() => Err("it is too large".to_owned()),
-        Ok(content) => serde_json::from_slice(&content).map_err(|error| error.to_string()),
-        Err(error) => Err(error.to_string()),
+        Ok(_) if too_large() => Err(ReadFileError::TooLarge),
+        Ok(content) => serde_json::from_slice(&content).map_err(ReadFileError::Json),
+        Err(error) => Err(ReadFileError::Io(error)),
     };
     read.unwrap_or_else(|error| {
         let file = path.display();
-        tracing::warn!(%file, error, "cannot read monitor.json; charts restart and warnings may be repeated");
+        tracing::warn!(%file, %error, "cannot read monitor.json; charts restart and warnings may be repeated");
         StoredState::default()
     })
 }

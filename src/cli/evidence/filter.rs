@@ -117,6 +117,14 @@ enum AskedPeriod {
     Since(Timestamp),
 }
 
+/// The reason why the arguments select no period.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("--from {from} is after --to {to}")]
+pub(super) struct ReversedDays {
+    from: Date,
+    to: Date,
+}
+
 /// The records that are selected.
 #[derive(Debug)]
 pub(super) struct RecordFilter<'a> {
@@ -129,8 +137,11 @@ impl FilterArguments {
     /// all records.
     ///
     /// # Errors
-    /// A text if the days are in the wrong order.
-    pub(super) fn filter(&self, default_age: Option<Duration>) -> Result<RecordFilter<'_>, String> {
+    /// [`ReversedDays`] if the first day is after the last one.
+    pub(super) fn filter(
+        &self,
+        default_age: Option<Duration>,
+    ) -> Result<RecordFilter<'_>, ReversedDays> {
         let has_days = self.from.is_some() || self.to.is_some();
         let asked = match self.since.or(default_age.filter(|_| !has_days)) {
             Some(age) => {
@@ -139,7 +150,7 @@ impl FilterArguments {
             None => AskedPeriod::Days(self.from, self.to),
         };
         match (self.from, self.to) {
-            (Some(from), Some(to)) if from > to => Err(format!("--from {from} is after --to {to}")),
+            (Some(from), Some(to)) if from > to => Err(ReversedDays { from, to }),
             _ => Ok(RecordFilter {
                 arguments: self,
                 asked,
@@ -325,7 +336,10 @@ mod tests {
         let reversed =
             arguments(&["--from", "2026-11-30", "--to", "2026-11-01"]).expect("both exist");
         assert_eq!(
-            reversed.filter(None).map(|_| ()),
+            reversed
+                .filter(None)
+                .map(|_| ())
+                .map_err(|error| error.to_string()),
             Err("--from 2026-11-30 is after --to 2026-11-01".to_owned())
         );
     }

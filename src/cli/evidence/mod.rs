@@ -170,7 +170,7 @@ pub(super) fn run(arguments: &EvidenceArguments) -> ExitCode {
     };
     let filter = match filter.filter(default_age) {
         Ok(filter) => filter,
-        Err(error) => return fail(&error, 2),
+        Err(error) => return fail(&error.to_string(), 2),
     };
     let EvidenceFolder {
         path: folder,
