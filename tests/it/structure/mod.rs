@@ -1,5 +1,5 @@
 //! The structure of `src/`: imports point down and form no circle, files are small and introduced,
-//! and a proof has one source.
+//! no two types share a name, and a proof has one source.
 //!
 //! The layers stand in [`imports`]. The length of functions, missing documentation and `unwrap` are
 //! left to clippy (`Cargo.toml`, `.clippy.toml`). The second half shows each check failing on a
@@ -7,6 +7,7 @@
 
 mod circles;
 mod imports;
+mod names;
 mod proofs;
 mod source;
 
