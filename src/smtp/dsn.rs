@@ -351,7 +351,7 @@ fn text_for_people(
     action: Action,
     recipients: &[ReportedRecipient<'_>],
 ) -> String {
-    let mut out = format!("This is the mail relay at {}.\r\n\r\n", context.hostname);
+    let mut out = format!("This is the mail system {}.\r\n\r\n", context.hostname);
     match action {
         Action::Failed => out.push_str(
             "Your message could not be delivered to the recipients below, and will not\r\n\
@@ -359,7 +359,7 @@ fn text_for_people(
         ),
         Action::Delayed(None) => out.push_str(
             "Your message could not be delivered to the recipients below. It is kept here\r\n\
-             until an administrator of the relay decides about it.",
+             until an administrator decides about it.",
         ),
         Action::Delayed(Some(until)) => {
             let _ = write!(
@@ -402,10 +402,12 @@ fn text_for_people(
         .iter()
         .any(|recipient| is_about_policy(recipient.last))
     {
-        out.push_str(
-            "\r\nA security policy of this relay or of the recipient's does not allow the\r\n\
-             message to go the way that was found. Sending it again will not help; the\r\n\
-             administrators of the two sides can. Please show them this report.\r\n",
+        let _ = write!(
+            out,
+            "\r\nA security policy of {} or of the recipient's domain does not\r\n\
+             allow the message to go the way that was found. Sending it again will not\r\n\
+             help; the administrators of the two sides can. Please show them this report.\r\n",
+            context.hostname
         );
     }
     if recipients
@@ -414,8 +416,8 @@ fn text_for_people(
     {
         let _ = write!(
             out,
-            "\r\nThe administrators of this relay: <{}>\r\n",
-            context.postmaster
+            "\r\nThe administrators of {}: <{}>\r\n",
+            context.hostname, context.postmaster
         );
     }
     out

@@ -1,6 +1,6 @@
 //! Explains an unmet TLS policy to the sender of a message, who is no administrator: the rule and
-//! its reason, what is wrong, on whose side, and what can be done. The technical text is that of
-//! [`Failure`].
+//! its reason, what is wrong, on whose side, and what can be done. It names mail systems by their
+//! domains, never by addresses. The technical text is that of [`Failure`].
 
 use jiff::Timestamp;
 
@@ -10,14 +10,14 @@ use crate::policy::connector::{Connector, Route};
 use crate::policy::tls::{
     ChainFault, DaneFault, Demand, Layer, NoTls, Refusal, Unmeetable, Unmet, Verify,
 };
-use crate::smtp::address::Host;
+use crate::smtp::address::{Domain, Host};
 
 /// The side that can end a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Side {
     /// The recipient's side, or the network on the way there.
     Recipient,
-    /// This relay.
+    /// Our side.
     Relay,
     /// Both sides, which must agree on something.
     Both,
@@ -27,28 +27,32 @@ enum Side {
 
 /// The names that occur in an explanation.
 struct Names {
+    /// Our host name.
+    relay: String,
     /// The recipient's domain.
     domain: String,
-    /// The server that failed.
+    /// The server that failed; a description if it has no name.
     host: String,
     /// The party that runs the server: the domain, or a smart host.
     operator: String,
-    /// The action of this relay, as a part of a sentence, such as "sends to example.org".
+    /// The action of our mail system, as a part of a sentence, such as "sends to example.org".
     way: String,
 }
 
 /// Returns the explanation of a failure for the sender; `None` if the failure is not about TLS
 /// policy.
 ///
-/// `recipient` is the recipient's domain; `None` if the failure concerns several domains.
+/// `recipient` is the recipient's domain; `None` if the failure concerns several domains. `relay` is
+/// our host name.
 #[must_use]
 pub fn explain_to_sender(
     failure: &Failure,
     recipient: Option<&Host>,
     connector: &Connector,
+    relay: &Domain,
     now: Timestamp,
 ) -> Option<String> {
-    let names = Names::new(failure, recipient, connector);
+    let names = Names::new(failure, recipient, connector, relay);
     let (rule, (problem, side)) = match &failure.cause {
         Cause::Policy(refusal) => (
             rule(&refusal.demand, &names, connector, now),
@@ -69,19 +73,38 @@ pub fn explain_to_sender(
 }
 
 impl Names {
-    fn new(failure: &Failure, recipient: Option<&Host>, connector: &Connector) -> Self {
-        let domain =
-            recipient.map_or_else(|| "the recipient's domain".to_owned(), ToString::to_string);
-        let host = failure.peer.as_ref().map(FailedHost::host_name);
-        let host = host.unwrap_or_else(|| "its mail server".to_owned());
-        let (operator, way) = match &connector.outbound.route {
-            Route::Mx { .. } => (domain.clone(), format!("sends to {domain}")),
-            Route::SmartHosts(_) => (
-                host.clone(),
+    fn new(
+        failure: &Failure,
+        recipient: Option<&Host>,
+        connector: &Connector,
+        relay: &Domain,
+    ) -> Self {
+        let domain = recipient
+            .and_then(Host::domain)
+            .map_or_else(|| "the recipient's domain".to_owned(), ToString::to_string);
+        let host = failure.peer.as_ref().and_then(FailedHost::domain);
+        let (host, operator, way) = match (&connector.outbound.route, host) {
+            (Route::Mx { .. }, host) => (
+                host.map_or_else(
+                    || format!("the mail server of {domain}"),
+                    ToString::to_string,
+                ),
+                domain.clone(),
+                format!("sends to {domain}"),
+            ),
+            (Route::SmartHosts(_), Some(host)) => (
+                host.to_string(),
+                host.to_string(),
                 format!("passes mail for {domain} on to {host}"),
+            ),
+            (Route::SmartHosts(_), None) => (
+                "the next mail server".to_owned(),
+                "the next mail server".to_owned(),
+                format!("passes mail for {domain} on"),
             ),
         };
         Self {
+            relay: relay.to_string(),
             domain,
             host,
             operator,
@@ -92,14 +115,19 @@ impl Names {
 
 /// Returns the sentence about the rule, and why it holds.
 fn rule(demand: &Demand, names: &Names, connector: &Connector, now: Timestamp) -> String {
-    let Names { operator, way, .. } = names;
+    let Names {
+        relay,
+        operator,
+        way,
+        ..
+    } = names;
     let reason = match demand.layer {
         Layer::Connector | Layer::Exception => {
             let ended = ended_exception(connector, now).map(|exception| {
                 let day = exception.until.strftime("%-d %b %Y");
                 format!("; an exception to that ended on {day}")
             });
-            format!("our administrators decided so{}", ended.unwrap_or_default())
+            format!("its administrators decided so{}", ended.unwrap_or_default())
         }
         Layer::Dane | Layer::MtaSts => format!("{operator} asks all senders for that"),
         Layer::DowngradeMemory => match demand.last_tls {
@@ -117,7 +145,7 @@ fn rule(demand: &Demand, names: &Names, connector: &Connector, now: Timestamp) -
         | Verify::Dane(_)
         | Verify::Impossible(_) => " and only to a server that proves its identity",
     };
-    format!("This relay {way} only encrypted{proof}, because {reason}.")
+    format!("The mail system {relay} {way} only encrypted{proof}, because {reason}.")
 }
 
 fn required_by_sender() -> String {
@@ -147,7 +175,7 @@ fn problem(refusal: &Refusal, names: &Names) -> (String, Side) {
             format!("the certificate of {host} is of a kind that proves no identity"),
             Side::Recipient,
         ),
-        Unmet::Chain(fault) => certificate_problem(fault, host),
+        Unmet::Chain(fault) => certificate_problem(fault, names),
         Unmet::Name { .. } => match refusal.demand.layer {
             Layer::Connector | Layer::Exception => (issued_for_another(host), Side::Both),
             Layer::Dane | Layer::MtaSts | Layer::RequireTls | Layer::DowngradeMemory => {
@@ -166,7 +194,7 @@ fn problem(refusal: &Refusal, names: &Names) -> (String, Side) {
             format!("{host} shows another certificate than the one that was announced for it"),
             Side::Recipient,
         ),
-        Unmet::Dane(DaneFault::Path(fault)) => certificate_problem(fault, host),
+        Unmet::Dane(DaneFault::Path(fault)) => certificate_problem(fault, names),
         Unmet::Dane(DaneFault::Name { .. }) => (issued_for_another(host), Side::Recipient),
         Unmet::Unmeetable(why) => unmeetable_problem(why, names),
     };
@@ -179,7 +207,8 @@ fn problem(refusal: &Refusal, names: &Names) -> (String, Side) {
     (format!("But {text}{suspicion}."), side)
 }
 
-fn encryption_problem(reason: &NoTls, Names { domain, host, .. }: &Names) -> (String, Side) {
+fn encryption_problem(reason: &NoTls, names: &Names) -> (String, Side) {
+    let host = &names.host;
     let text = match reason {
         NoTls::NotOffered => format!("{host} does not offer encryption at present"),
         NoTls::Rejected(_) => format!("{host} refuses encryption at present"),
@@ -187,18 +216,21 @@ fn encryption_problem(reason: &NoTls, Names { domain, host, .. }: &Names) -> (St
             format!("the encrypted connection to {host} failed")
         }
         NoTls::NotWanted | NoTls::NotUsed => {
-            let text = format!("this relay is set up to send to {domain} without encryption");
-            return (text, Side::Relay);
+            return (set_up_without_encryption(names), Side::Relay);
         }
     };
     (text, Side::Recipient)
+}
+
+fn set_up_without_encryption(Names { relay, domain, .. }: &Names) -> String {
+    format!("{relay} is set up to send to {domain} without encryption")
 }
 
 fn issued_for_another(host: &str) -> String {
     format!("the certificate that {host} shows was issued for another server")
 }
 
-fn certificate_problem(fault: &ChainFault, host: &str) -> (String, Side) {
+fn certificate_problem(fault: &ChainFault, Names { relay, host, .. }: &Names) -> (String, Side) {
     match fault {
         ChainFault::Expired(at) => (
             format!("the certificate that {host} shows expired on {}", date(*at)),
@@ -212,7 +244,7 @@ fn certificate_problem(fault: &ChainFault, host: &str) -> (String, Side) {
             Side::Recipient,
         ),
         ChainFault::SelfSigned | ChainFault::UnknownIssuer(_) => (
-            format!("this relay does not know the issuer of the certificate that {host} shows"),
+            format!("{relay} does not know the issuer of the certificate that {host} shows"),
             Side::Both,
         ),
         ChainFault::NotChecked => (
@@ -226,10 +258,16 @@ fn certificate_problem(fault: &ChainFault, host: &str) -> (String, Side) {
     }
 }
 
-fn unmeetable_problem(why: &Unmeetable, Names { domain, host, .. }: &Names) -> (String, Side) {
+fn unmeetable_problem(why: &Unmeetable, names: &Names) -> (String, Side) {
+    let Names {
+        relay,
+        domain,
+        host,
+        ..
+    } = names;
     match why {
         Unmeetable::NoTlsa(_) => (
-            format!("nothing that is published about {host} lets this relay check its identity"),
+            format!("nothing that is published about {host} lets {relay} check its identity"),
             Side::Both,
         ),
         Unmeetable::UnsignedMx(_) => (
@@ -240,8 +278,8 @@ fn unmeetable_problem(why: &Unmeetable, Names { domain, host, .. }: &Names) -> (
             format!("{host} is not among the mail servers that {domain} lists"),
             Side::Recipient,
         ),
-        Unmeetable::NoName(host) => (
-            format!("{host} is an address, which cannot prove an identity"),
+        Unmeetable::NoName(_) => (
+            format!("{host} is known by a number only, and without a name it proves no identity"),
             Side::Relay,
         ),
         Unmeetable::Unproven(_) => (
@@ -253,13 +291,11 @@ fn unmeetable_problem(why: &Unmeetable, Names { domain, host, .. }: &Names) -> (
 
 /// Returns the sentence about a requirement of the message that is unmet.
 fn required_problem(why: &RequireTlsUnmet, names: &Names) -> (String, Side) {
-    let Names { domain, host, .. } = names;
     let text = match why {
         RequireTlsUnmet::Session(refusal) => return (problem(refusal, names).0, Side::Sender),
-        RequireTlsUnmet::Off => {
-            format!("But this relay is set up to send to {domain} without encryption.")
-        }
+        RequireTlsUnmet::Off => format!("But {}.", set_up_without_encryption(names)),
         RequireTlsUnmet::NotOffered => {
+            let host = &names.host;
             format!("But {host} does not promise to pass it on like that.")
         }
     };
@@ -267,29 +303,36 @@ fn required_problem(why: &RequireTlsUnmet, names: &Names) -> (String, Side) {
 }
 
 /// Returns the sentence about a published policy that cannot be looked up.
-fn unknown_rule(Names { operator, .. }: &Names) -> (String, Side) {
+fn unknown_rule(
+    Names {
+        relay, operator, ..
+    }: &Names,
+) -> (String, Side) {
     let text = format!(
-        "This relay must know how {operator} wants mail to be protected before it sends any, and cannot find that out at \
-         present."
+        "The mail system {relay} must know how {operator} wants mail to be protected before it sends any, and cannot find \
+         that out at present."
     );
     (text, Side::Recipient)
 }
 
 /// Returns the sentences about the remedy.
-fn remedy(side: Side, Names { operator, .. }: &Names) -> String {
+fn remedy(
+    side: Side,
+    Names {
+        relay, operator, ..
+    }: &Names,
+) -> String {
     match side {
         Side::Recipient => format!(
             "The cause is on the side of {operator}, or on the way there. Please reach the recipient in another way if it \
-             is urgent, and let those who look after mail at {operator} see this report."
+             is urgent, and pass this report on to the mail administrators of {operator}."
         ),
-        Side::Relay => {
-            "The cause is in the settings of this relay. Please show this report to its administrators, who \
-                        can change that."
-                .to_owned()
-        }
+        Side::Relay => format!(
+            "The cause is in the settings of {relay}. Please show this report to its administrators, who can change that."
+        ),
         Side::Both => format!(
-            "The administrators of this relay and of {operator} must agree on that. Please show this report to those of \
-             this relay, and reach the recipient in another way if it is urgent."
+            "The administrators of {relay} and of {operator} must agree on that. Please show this report to those of \
+             {relay}, and reach the recipient in another way if it is urgent."
         ),
         Side::Sender => "If the message may travel without that protection, send it again without asking for it. \
                          Otherwise reach the recipient in another way."

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 
-use crate::smtp::address::Host;
+use crate::smtp::address::{Domain, Host};
 
 /// A host that was dialled, with the address.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,6 +57,14 @@ impl FailedHost {
         match self {
             Self::Dialled(peer) => peer.host_name(),
             Self::NotDialled { host, .. } => host.to_string(),
+        }
+    }
+
+    /// Returns the name of the host, if it has one.
+    #[must_use]
+    pub fn domain(&self) -> Option<&Domain> {
+        match self {
+            Self::Dialled(Peer { host, .. }) | Self::NotDialled { host, .. } => host.domain(),
         }
     }
 

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use crate::config::Connector;
 use crate::policy::failure::for_sender::explain_to_sender;
 use crate::policy::failure::{FailedHost, Failure, Persistence, Scope};
-use crate::smtp::address::Host;
+use crate::smtp::address::{Domain, Host};
 use crate::smtp::envelope::AttemptFailure;
 use crate::smtp::reply::Status;
 
@@ -15,13 +15,15 @@ use crate::smtp::reply::Status;
 const REASON_MAX: usize = 2000;
 
 /// Returns the stored form of a failure. Its text has the reasons of every hop that was tried, its
-/// own first. `recipient` is the domain that it concerns; `None` for several domains.
+/// own first. `recipient` is the domain that it concerns; `None` for several domains. `relay` is our
+/// host name.
 pub(super) fn attempt_failure(
     failure: &Failure,
     trail: &[Arc<Failure>],
     ends_as: Persistence,
     connector: &Connector,
     recipient: Option<&Host>,
+    relay: &Domain,
 ) -> AttemptFailure {
     let mut text = failure.to_string();
     for earlier in trail
@@ -39,7 +41,7 @@ pub(super) fn attempt_failure(
         at: now,
         status: failure.enhanced(ends_as),
         text: text.chars().take(REASON_MAX).collect(),
-        explanation: explain_to_sender(failure, recipient, connector, now),
+        explanation: explain_to_sender(failure, recipient, connector, relay, now),
         host: failure.peer.as_ref().map(FailedHost::host_name),
         reply: failure.peer_reply().cloned(),
     }

@@ -59,6 +59,7 @@ pub(super) fn health(events: &[RecipientEvent<'_>]) -> Health {
         Persistence::Transient,
         event.connector,
         is_of_domain.then_some(&event.attempt.host),
+        &event.snapshot.config.hostname,
     );
     if spoken {
         return Health::SessionBroken(attempt_failure);

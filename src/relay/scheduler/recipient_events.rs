@@ -116,6 +116,7 @@ fn ending<'a>(
             ends_as,
             &report.connector,
             recipient,
+            &report.snapshot.config.hostname,
         )
     };
     match &result.outcome {

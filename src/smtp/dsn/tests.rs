@@ -103,7 +103,7 @@ fn an_unmet_policy_is_explained_before_its_details() {
         ..trouble()
     };
     let (one, other) = (
-        explanation("This relay sends only encrypted."),
+        explanation("The mail system sends only encrypted."),
         explanation("The certificate has expired."),
     );
     let mut envelope = envelope("a@example.org");
@@ -120,9 +120,9 @@ fn an_unmet_policy_is_explained_before_its_details() {
     let report = report_all(&envelope, Action::Failed, &recipients.collect::<Vec<_>>());
     let details = "Details for administrators: 5.7.4 mx.example.net: TLS is demanded\r\n";
     let expected = format!(
-        "\r\n<b@example.net>:\r\n<c@example.net>:\r\n    This relay sends only encrypted.\r\n\r\n    {details}\r\n\
+        "\r\n<b@example.net>:\r\n<c@example.net>:\r\n    The mail system sends only encrypted.\r\n\r\n    {details}\r\n\
          <d@example.net>:\r\n    The certificate has expired.\r\n\r\n    {details}\r\n\
-         The administrators of this relay: <p@example.com>\r\n"
+         The administrators of relay.example.com: <p@example.com>\r\n"
     );
     assert!(text(&report).contains(&expected), "{}", text(&report));
     assert!(
@@ -143,8 +143,9 @@ fn an_unmet_policy_is_explained_before_its_details() {
     };
     let report = report_on(&envelope, Action::Failed, &refused);
     assert!(
-        text(&report).contains("A security policy")
-            && !text(&report).contains("administrators of this relay:")
+        text(&report)
+            .contains("A security policy of relay.example.com or of the recipient's domain")
+            && !text(&report).contains("The administrators of relay.example.com:")
     );
 }
 
@@ -157,7 +158,7 @@ fn a_held_message_is_not_announced_as_retried() {
     );
     for words in [
         "Subject: Delayed mail (held",
-        "until an administrator of the relay decides",
+        "until an administrator decides",
         "Action: delayed\r\n",
     ] {
         assert!(

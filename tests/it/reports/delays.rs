@@ -37,11 +37,11 @@ async fn a_delay_names_the_demand_that_was_not_met_host_by_host() {
         "does not offer STARTTLS",
         "550 no",
         "A WARNING ONLY",
-        "This relay passes mail for partner.example on to [127.0.0.1] only encrypted and only to a server that proves its \
-         identity, because our administrators decided so.",
-        "But [127.0.0.1] does not offer encryption at present.",
+        "The mail system relay.example.com passes mail for partner.example on only encrypted and only to a server that proves its \
+         identity, because its administrators decided so.",
+        "But the next mail server does not offer encryption at present.",
         "Please reach the recipient in another way if it is urgent",
-        "The administrators of this relay: <postmaster@",
+        "The administrators of relay.example.com: <postmaster@",
     ] {
         assert!(
             report.text.contains(words),

@@ -327,7 +327,7 @@ async fn a_policy_that_is_not_met_waits_is_held_or_bounces() {
     assert!(
         report
             .text
-            .contains("only encrypted, because our administrators decided so."),
+            .contains("only encrypted, because its administrators decided so."),
         "{}",
         report.text
     );

@@ -36,7 +36,7 @@ async fn a_message_that_required_tls_and_found_none_bounces_at_once_without_its_
     assert!(bob.get("Diagnostic-Code").contains("REQUIRETLS"), "{bob:?}");
     for words in [
         "You, or the program that sent your message, asked that it travel only encrypted",
-        "But this relay is set up to send to partner.example without encryption. If the message may travel without that",
+        "But relay.example.com is set up to send to partner.example without encryption. If the message may travel without that",
     ] {
         assert!(
             report.text.replace('\n', " ").contains(words),

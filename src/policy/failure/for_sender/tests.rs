@@ -82,15 +82,20 @@ fn explained(failure: &Failure, case: ConnectorCase) -> String {
         failure,
         Some(&recipient),
         &connector(case),
+        &relay(),
         at("2026-11-30T12:00:00Z"),
     );
     text.expect("it is about TLS policy")
 }
 
+fn relay() -> Domain {
+    Domain::parse("relay.example.com").expect("a name")
+}
+
 const NOT_OFFERED: &str = "But mx.lawyers.example does not offer encryption at present.";
 const THEIR_SIDE: &str = "The cause is on the side of lawyers.example, or on the way there. Please reach the recipient in \
-                          another way if it is urgent, and let those who look after mail at lawyers.example see this \
-                          report.";
+                          another way if it is urgent, and pass this report on to the mail administrators of \
+                          lawyers.example.";
 
 /// The rule is that of the layer, with the reason why it holds.
 #[test]
@@ -99,27 +104,28 @@ fn each_layer_has_its_reason() {
         last_tls: Some(at("2026-11-29T08:00:00Z")),
         ..Demand::new(Layer::DowngradeMemory, Verify::None)
     };
-    let rule = "This relay sends to lawyers.example only encrypted, because";
-    let proof = "This relay sends to lawyers.example only encrypted and only to a server that proves its identity, because";
+    let rule = "The mail system relay.example.com sends to lawyers.example only encrypted, because";
+    let proof = "The mail system relay.example.com sends to lawyers.example only encrypted and only to a server that proves \
+                 its identity, because";
     let host = Domain::parse("mx.lawyers.example").expect("a domain");
     let published = Demand::new(Layer::MtaSts, Verify::Published(host));
     for (failure, case, sentence) in [
         (
             without_tls(Layer::Connector),
             ConnectorCase::ByMx,
-            format!("{rule} our administrators decided so."),
+            format!("{rule} its administrators decided so."),
         ),
         (
             without_tls(Layer::Connector),
             ConnectorCase::ExceptionOver,
             format!(
-                "{rule} our administrators decided so; an exception to that ended on 29 Nov 2026."
+                "{rule} its administrators decided so; an exception to that ended on 29 Nov 2026."
             ),
         ),
         (
             without_tls(Layer::Exception),
             ConnectorCase::ByMx,
-            format!("{rule} our administrators decided so."),
+            format!("{rule} its administrators decided so."),
         ),
         (
             without_tls(Layer::Dane),
@@ -176,7 +182,7 @@ fn what_the_sender_required_the_sender_can_withdraw() {
         ),
         (
             RequireTlsUnmet::Off,
-            "But this relay is set up to send to lawyers.example without encryption.",
+            "But relay.example.com is set up to send to lawyers.example without encryption.",
         ),
         (
             RequireTlsUnmet::NotOffered,
@@ -203,10 +209,13 @@ fn assert_sides(rows: Vec<(Layer, Unmet, &str, Side)>) {
             Side::Recipient,
             "The cause is on the side of lawyers.example",
         ),
-        (Side::Relay, "The cause is in the settings of this relay."),
+        (
+            Side::Relay,
+            "The cause is in the settings of relay.example.com.",
+        ),
         (
             Side::Both,
-            "The administrators of this relay and of lawyers.example must agree",
+            "The administrators of relay.example.com and of lawyers.example must agree",
         ),
     ];
     let jargon = [
@@ -221,6 +230,9 @@ fn assert_sides(rows: Vec<(Layer, Unmet, &str, Side)>) {
         "peer",
         "handshake",
         ":25",
+        "192.0.2.1",
+        "this relay",
+        "This relay",
     ];
     for (layer, unmet, problem, side) in rows {
         let min_strength = Strength::PostQuantum;
@@ -349,12 +361,12 @@ fn each_demand_that_cannot_be_met_has_a_side() {
             "not among the mail servers that lawyers.example lists",
             Side::Recipient,
         ),
-        (layer, no_tlsa, "lets this relay check", Side::Both),
+        (layer, no_tlsa, "lets relay.example.com check", Side::Both),
         (layer, unsigned, "nothing proves", Side::Both),
         (
             layer,
             unmeetable(Unmeetable::NoName(literal)),
-            "[192.0.2.1] is an address",
+            "mx.lawyers.example is known by a number only",
             Side::Relay,
         ),
     ]);
@@ -366,7 +378,7 @@ fn only_failures_of_tls_policy_are_explained() {
     let unknown = Failure::discovery(Status(7, 5), "the TLSA lookup failed");
     let text = explained(&unknown, ConnectorCase::ByMx);
     assert!(
-        text.starts_with("This relay must know how lawyers.example wants mail to be protected"),
+        text.starts_with("The mail system relay.example.com must know how lawyers.example wants mail to be protected"),
         "{text}"
     );
     assert!(!text.contains("TLSA"), "{text}");
@@ -380,7 +392,7 @@ fn only_failures_of_tls_policy_are_explained() {
         Failure::transient(super::super::Scope::Hop, Status(4, 1), "connection refused"),
     ] {
         assert_eq!(
-            explain_to_sender(&failure, None, &connector, Timestamp::UNIX_EPOCH),
+            explain_to_sender(&failure, None, &connector, &relay(), Timestamp::UNIX_EPOCH),
             None
         );
     }
@@ -393,7 +405,7 @@ fn a_smart_host_is_named_as_the_next_server() {
     let text = explained(&failure, ConnectorCase::BySmartHost);
     assert!(
         text.starts_with(
-            "This relay passes mail for lawyers.example on to mx.lawyers.example only encrypted"
+            "The mail system relay.example.com passes mail for lawyers.example on to mx.lawyers.example only encrypted"
         ),
         "{text}"
     );
@@ -405,11 +417,48 @@ fn a_smart_host_is_named_as_the_next_server() {
         &failure,
         None,
         &connector(ConnectorCase::ByMx),
+        &relay(),
         Timestamp::UNIX_EPOCH,
     )
     .expect("one");
     assert!(
-        shared.starts_with("This relay sends to the recipient's domain only encrypted"),
+        shared.starts_with(
+            "The mail system relay.example.com sends to the recipient's domain only encrypted"
+        ),
         "{shared}"
     );
+}
+
+/// A server or a recipient's domain that is an address is described, never named by its address.
+#[test]
+fn no_address_is_named() {
+    let literal = |text: &str| Host::parse(text).expect("a host");
+    let addresses = [
+        literal("[192.0.2.1]"),
+        literal("[IPv6:2001:db8::1]"),
+        literal("lawyers.example"),
+    ];
+    let unmet = || Unmet::Unmeetable(Unmeetable::NoName(literal("[192.0.2.1]")));
+    for recipient in &addresses {
+        for (case, server) in [
+            (ConnectorCase::ByMx, "the mail server of "),
+            (ConnectorCase::BySmartHost, "the next mail server"),
+        ] {
+            for unmet in [Unmet::NoTls(NoTls::NotOffered), unmet()] {
+                let demand = Demand::new(Layer::Connector, Verify::None);
+                let failure = refused(demand, unmet).with_peer(Peer {
+                    host: literal("[192.0.2.1]"),
+                    address: "192.0.2.1:25".parse().expect("an address"),
+                });
+                let now = Timestamp::UNIX_EPOCH;
+                let text =
+                    explain_to_sender(&failure, Some(recipient), &connector(case), &relay(), now)
+                        .expect("it is about TLS policy");
+                assert!(text.contains(server), "{text}");
+                for address in ["192.0.2.1", "2001:db8", "["] {
+                    assert!(!text.contains(address), "{address}: {text}");
+                }
+            }
+        }
+    }
 }
