@@ -24,9 +24,9 @@ use crate::smtp::address::Host;
 /// The number of hosts in one request to the daemon.
 const PAGE: usize = 500;
 
-/// List the best TLS that domains have shown, or forget a domain
+/// List the downgrade memory, or remove a domain from it
 ///
-/// For each recipient domain and host Gatepost remembers for 90 days the best TLS it has shown; a
+/// The downgrade memory has, for 90 days, the best TLS that each recipient domain and host has shown; a
 /// connector's `downgrade` says what happens when it gets worse. The commands ask the running
 /// daemon over its admin socket.
 #[derive(Debug, Args)]

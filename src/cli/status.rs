@@ -34,7 +34,7 @@ const LINES_MAX: usize = 5;
 /// Show the state of the relay: queue, destinations in trouble, certificates, exceptions, refusals
 ///
 /// With a domain, show what is known of mail to it: what waits and why, the last attempt, what
-/// senders read in a report, the connector and the demand, the TLS that is remembered, and the
+/// senders read in a report, the connector and the demand, the downgrade memory, and the
 /// commands that help. The command asks the running daemon over its admin socket; no host is
 /// dialled. The status page ([admin] http) shows the state of the relay too.
 #[derive(Debug, Args)]

@@ -1,4 +1,4 @@
-//! Exceptions that have expired: each is logged once, at the start, after a reload or when its last
+//! Exceptions that have ended: each is logged once, at the start, after a reload or when its last
 //! day is over.
 
 use std::collections::BTreeSet;
@@ -10,13 +10,13 @@ use jiff::civil::Date;
 use crate::config::{Connector, TlsException};
 use crate::policy::connector::ended_exception;
 
-/// The expired exceptions that have been logged: names of connectors and last days. An exception
+/// The ended exceptions that have been logged: names of connectors and last days. An exception
 /// that is no longer in the configuration is removed.
 #[derive(Debug, Default)]
 pub(super) struct AnnouncedExpiries(BTreeSet<(String, Date)>);
 
 impl AnnouncedExpiries {
-    /// Returns the exceptions that have expired and were not returned before.
+    /// Returns the exceptions that have ended and were not returned before.
     fn take_new<'a>(
         &mut self,
         connectors: &'a [Arc<Connector>],
@@ -39,7 +39,7 @@ impl AnnouncedExpiries {
         ended.into_iter().filter(is_new).collect()
     }
 
-    /// Logs the exceptions that have expired.
+    /// Logs the exceptions that have ended.
     pub(super) fn log_expired(&mut self, connectors: &[Arc<Connector>], now: Timestamp) {
         for (
             connector,
@@ -53,7 +53,7 @@ impl AnnouncedExpiries {
         {
             tracing::warn!(
                 connector, %until, ?reason, place = %location,
-                "the exception of a connector has expired: its own demand applies again; remove the exception from the file"
+                "the exception of a connector has ended: its own demand applies again; remove the exception from the file"
             );
         }
     }

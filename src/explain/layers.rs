@@ -73,9 +73,9 @@ impl HopLayers<'_> {
         {
             return None;
         } else if *policy == TlsPolicy::Off {
-            "TLS is switched off"
+            "TLS off"
         } else {
-            "TLS where it is offered"
+            "TLS opportunistic"
         };
         Some(format!("{built_in}{level}"))
     }
@@ -86,10 +86,7 @@ impl HopLayers<'_> {
             ended_exception(self.connector, self.now),
         ) {
             (Some(holds), _) => format!("until {} ({})", holds.until, holds.reason),
-            (None, Some(ended)) => format!(
-                "ended on {} ({}): it no longer applies",
-                ended.until, ended.reason
-            ),
+            (None, Some(ended)) => format!("ended on {} ({})", ended.until, ended.reason),
             (None, None) => "the connector has none".to_owned(),
         }
     }
@@ -173,7 +170,7 @@ impl HopLayers<'_> {
             return format!("not available: {why}{matters}");
         }
         match &self.findings.memory {
-            MemoryFinding::Nothing => "no TLS of the domain is remembered".to_owned(),
+            MemoryFinding::Nothing => "no TLS of this domain is remembered".to_owned(),
             MemoryFinding::TookTls { last } => {
                 let last = last.strftime("%Y-%m-%d");
                 let effect = match downgrade {

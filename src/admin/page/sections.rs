@@ -316,7 +316,7 @@ pub(super) fn exceptions(html: &mut Html, status: &RelayStatus) {
         html.element(
             "<div class=\"row\"><h3>",
             &one.connector,
-            "</h3><span class=\"meta\">until the end of ",
+            "</h3><span class=\"meta\">until ",
         );
         html.text(&one.until.to_string())
             .element(" UTC</span></div><p>", &one.tls, ": ")

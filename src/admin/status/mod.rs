@@ -373,8 +373,8 @@ fn connectors(
 /// Describes a demand in a few words.
 pub(super) fn describe_demand(tls: TlsDemand) -> String {
     let verify = match tls {
-        TlsDemand::Off => return "no TLS".to_owned(),
-        TlsDemand::Opportunistic => return "TLS if offered".to_owned(),
+        TlsDemand::Off => return "TLS off".to_owned(),
+        TlsDemand::Opportunistic => return "TLS opportunistic".to_owned(),
         TlsDemand::Forced { verify, .. } => verify,
     };
     let whom = match verify {

@@ -294,8 +294,7 @@ fn queue(action: &str) -> Option<PageSections> {
 
 fn history(action: &str) -> Option<PageSections> {
     let no_daemon = "No daemon answers, or the output cannot be written.";
-    let unknown =
-        "The domain is not in the memory, no daemon answers, or the output cannot be written.";
+    let unknown = "The domain is not in the downgrade memory, no daemon answers, or the output cannot be written.";
     let (success, failure, see_also): (_, _, &[_]) = match action {
         "" => (
             "The memory is listed, or the domain is forgotten.",

@@ -1,5 +1,5 @@
 //! `gatepost status DOMAIN`: shows what waits for one domain and why, what its senders read, the
-//! demand and the memory of its TLS, and the commands that help.
+//! demand and the downgrade memory, and the commands that help.
 
 use std::fmt::Write as _;
 
@@ -280,7 +280,7 @@ impl Screen {
             let (tls, reason) = (plain(&exception.tls), plain(&exception.reason));
             self.line(
                 "exception",
-                &format!("{tls}, until the end of {}: {reason}", exception.until),
+                &format!("{tls} until {} ({reason})", exception.until),
             );
         }
     }
@@ -305,10 +305,10 @@ impl Screen {
     }
 
     fn memory(&mut self, status: &DomainStatus) {
+        let _ = writeln!(self.text, "\ndowngrade memory:");
         if status.memory.is_empty() {
-            self.line("TLS memory", "no TLS of this domain is remembered");
+            let _ = writeln!(self.text, "  no TLS of this domain is remembered");
         } else {
-            let _ = writeln!(self.text, "\nTLS memory:");
             let table = history::table(&status.memory).render(self.width.saturating_sub(2));
             for line in table.lines() {
                 let _ = writeln!(self.text, "  {line}");

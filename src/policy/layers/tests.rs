@@ -486,8 +486,8 @@ fn an_exception_replaces_the_connectors_demand_until_its_end() {
 /// A policy in few words, for the table.
 fn brief(policy: &TlsPolicy) -> String {
     match policy {
-        TlsPolicy::Off => return "no TLS".to_owned(),
-        TlsPolicy::Opportunistic => return "TLS if offered".to_owned(),
+        TlsPolicy::Off => return "TLS off".to_owned(),
+        TlsPolicy::Opportunistic => return "TLS opportunistic".to_owned(),
         TlsPolicy::Forced(_) => {}
     }
     let mut words: Vec<String> = Vec::new();

@@ -149,8 +149,8 @@ impl Demands {
 impl fmt::Display for TlsPolicy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Off => f.write_str("no TLS"),
-            Self::Opportunistic => f.write_str("TLS if offered"),
+            Self::Off => f.write_str("TLS off"),
+            Self::Opportunistic => f.write_str("TLS opportunistic"),
             Self::Forced(demands) => demands.fmt(f),
         }
     }

@@ -1,8 +1,9 @@
 //! The documents of the repository agree with its code: `docs/rules.md` with the rules that it
-//! lists, and every document with the paths that it names.
+//! lists, every document with the paths that it names, and all texts with the glossary.
 
 mod paths;
 mod rules;
+mod words;
 
 use std::collections::BTreeMap;
 use std::path::Path;

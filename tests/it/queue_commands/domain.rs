@@ -94,8 +94,8 @@ fn a_domain_that_is_down_is_shown_until_the_advised_command_has_helped() {
             "\nexpires      20",
             " UTC, in 4d 23h; then it bounces\n",
             "\nsenders      no delay report was sent; next delay report 20",
-            "\nconnector    internet: no TLS; on_failure = \"defer\", downgrade = \"warn\"",
-            "\nTLS memory   no TLS of this domain is remembered",
+            "\nconnector    internet: TLS off; on_failure = \"defer\", downgrade = \"warn\"",
+            "\ndowngrade memory:\n  no TLS of this domain is remembered\n",
             "\n  gatepost probe b.example\n",
             "\n  gatepost queue retry --domain b.example\n",
         ],
@@ -221,7 +221,7 @@ fn a_domain_that_lost_its_tls_is_shown_with_its_memory_and_the_report_to_the_sen
         &out(&relay.status(&["lawyers.example"])),
         &[
             "\nsenders      a delay report was sent for 1 of 1 waiting\n",
-            "\nreport text  \"This relay passes mail for lawyers.example on to [127.0.0.1] only encrypted",
+            "\nreport text  \"The mail system relay.example.com passes mail for lawyers.example on only encrypted",
             "\ndemand       forced (downgrade memory: TLS), at the last attempt\n",
             "WORSE: no TLS",
             "\n  gatepost history forget lawyers.example --reason TEXT\n",
@@ -285,7 +285,7 @@ fn held_and_bounced_mail_is_named_with_what_its_sender_got() {
         &[
             "\nqueue        1 held until an operator decides, oldest ",
             "\nsenders      held mail: a delay report was sent if a TLS policy held it, none if an operator did;",
-            "\nreport text  \"This relay passes mail for",
+            "\nreport text  \"The mail system relay.example.com passes mail for",
         ],
     );
     assert!(
@@ -313,7 +313,7 @@ fn held_and_bounced_mail_is_named_with_what_its_sender_got() {
         &text,
         &[
             "the sender of the bounced message gets a failure report\n",
-            "But [127.0.0.1] does not offer",
+            "But the next mail server does not offer",
         ],
     );
     assert_eq!(sink.bodies(), [""; 0], "nothing was sent in the clear");

@@ -114,7 +114,7 @@ fn exceptions_and_refusals_are_shown() {
         status["exceptions"][0]["reason"], "their new gateway",
         "{status:#}"
     );
-    assert_eq!(status["connectors"][1]["outbound"], "TLS if offered");
+    assert_eq!(status["connectors"][1]["outbound"], "TLS opportunistic");
     let refusals = status["refusals"].as_array().expect("a list");
     assert_eq!(refusals.len(), 1, "the same again is counted: {status:#}");
     assert_eq!(

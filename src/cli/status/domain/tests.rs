@@ -9,12 +9,12 @@ fn lost_tls() -> Value {
     let reason = json!({
         "at": "2026-11-30T03:10:02Z", "status": "4.7.4", "host": "mx.lawyers.example", "reply": null,
         "text": "mx.lawyers.example [192.0.2.1]:25: TLS is demanded by downgrade memory, but the peer does not offer STARTTLS",
-        "explanation": "This relay sends to lawyers.example only encrypted, because their server accepted it so until 29 Nov 2026."
+        "explanation": "The mail system relay.example.com sends to lawyers.example only encrypted, because their server accepted it so until 29 Nov 2026."
     });
     json!({
         "domain": "lawyers.example", "at": "2026-11-30T03:12:44Z", "since": "2026-11-28T00:00:00Z",
         "connector": {
-            "name": "internet", "demand": "TLS if offered", "exception": null, "on_failure": "defer", "downgrade": "refuse"
+            "name": "internet", "demand": "TLS opportunistic", "exception": null, "on_failure": "defer", "downgrade": "refuse"
         },
         "queue": {
             "counted": "2026-11-30T03:12:44Z", "waiting": 3, "held": 0, "oldest": "2026-11-30T01:07:44Z",
@@ -67,15 +67,15 @@ last attempt 2026-11-30 03:10:02 UTC, 2m ago: deferred (0sbe82jf40000)
              4.7.4 mx.lawyers.example [192.0.2.1]:25: TLS is demanded
 senders      a delay report was sent for 1 of 3 waiting; next delay report
              2026-11-30 05:12:44 UTC, in 2h 0m
-report text  \"This relay sends to lawyers.example only encrypted, because their
-             server accepted it so until 29 Nov 2026.\"
-connector    internet: TLS if offered; on_failure = \"defer\", downgrade =
+report text  \"The mail system relay.example.com sends to lawyers.example only
+             encrypted, because their server accepted it so until 29 Nov 2026.\"
+connector    internet: TLS opportunistic; on_failure = \"defer\", downgrade =
              \"refuse\"
 demand       forced (downgrade memory: TLS), at the last attempt
 MTA-STS      testing: *.lawyers.example; fetched 1d 0h ago, cached until
              2026-12-01 03:12:44 UTC, in 1d 0h
 
-TLS memory:
+downgrade memory:
   lawyers.example
     host   mx.lawyers.example
     best   TLS
@@ -250,10 +250,16 @@ fn a_domain_without_a_trace_is_said_to_be_unknown() {
          no TLS and no MTA-STS policy of it are remembered"
     );
     assert!(
-        text.contains("connector    internet: TLS if offered"),
+        text.contains("connector    internet: TLS opportunistic"),
         "{text}"
     );
-    for absent in ["queue ", "senders", "last attempt", "demand", "TLS memory"] {
+    for absent in [
+        "queue ",
+        "senders",
+        "last attempt",
+        "demand",
+        "downgrade memory",
+    ] {
         assert!(
             !text.contains(&format!("\n{absent}")),
             "{absent:?} in\n{text}"
