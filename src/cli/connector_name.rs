@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::format::short;
 use crate::config::{Config, Connector, DomainPattern, default_connector, nearest_word};
 
 /// The most names that an error lists.
@@ -70,7 +71,7 @@ pub(super) fn unknown(name: &str, names: Vec<String>) -> UnknownConnector {
         .and_then(|near| lower.iter().position(|name| name == near))
         .map(|at| names[at].clone());
     UnknownConnector {
-        name: name.to_owned(),
+        name: short(name),
         nearest,
         names,
     }

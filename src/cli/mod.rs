@@ -35,7 +35,11 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 use config_file::ConfigFile;
+use format::short;
 use output::finish_output;
+
+/// The maximum length of an argument that an error repeats completely, in octets.
+const ARGUMENT_MAX: usize = 200;
 
 /// An SMTP relay that holds every domain to its TLS policy, in both directions.
 #[derive(Debug, Parser)]
@@ -113,5 +117,32 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     if is_sendmail && !asks_for_help {
         return finish_output(sendmail::run_raw(skip(2)));
     }
-    Cli::parse_from(arguments).run()
+    match Cli::try_parse_from(&arguments) {
+        Ok(cli) => cli.run(),
+        Err(error) => reject_arguments(&error, &arguments),
+    }
+}
+
+/// Prints clap's error about arguments, or the help or version that they ask for. Returns the exit
+/// status.
+fn reject_arguments(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
+    if error.use_stderr() && arguments.iter().any(|one| one.len() > ARGUMENT_MAX) {
+        eprint!("{}", with_short_arguments(error.to_string(), arguments));
+        return ExitCode::from(2);
+    }
+    error.exit()
+}
+
+/// Shortens each overlong argument, or value of one, that a text repeats.
+fn with_short_arguments(mut text: String, arguments: &[OsString]) -> String {
+    for argument in arguments.iter().filter(|one| one.len() > ARGUMENT_MAX) {
+        let argument = argument.to_string_lossy();
+        let (option, value) = argument.split_once('=').unwrap_or(("", &argument));
+        for part in [&*argument, value, option] {
+            if part.len() > ARGUMENT_MAX {
+                text = text.replace(part, &short(part));
+            }
+        }
+    }
+    text
 }

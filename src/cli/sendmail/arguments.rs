@@ -6,6 +6,7 @@
 use std::path::PathBuf;
 
 use super::exit::{SendmailError, Sysexit};
+use crate::cli::format::short;
 use crate::smtp::envelope::{Notify, Ret};
 
 /// The task that the arguments request.
@@ -102,7 +103,7 @@ impl SendmailOptions {
                     options.config = PathBuf::from(long.trim_start_matches("-config="));
                 }
                 Some(long) if long.starts_with('-') => {
-                    return Err(usage(format!("unknown flag {argument}")));
+                    return Err(usage(format!("unknown flag {}", short(argument))));
                 }
                 Some(flags) if !flags.is_empty() => {
                     options.set_flags(argument, flags, &mut arguments)?;
@@ -135,7 +136,7 @@ impl SendmailOptions {
                 return self.set_value(flag, value);
             }
             if !ALONE.contains(flag) {
-                return Err(usage(format!("{argument}: unknown flag -{flag}")));
+                return Err(usage(format!("{}: unknown flag -{flag}", short(argument))));
             }
             match flag {
                 'i' => self.dots = LoneDot::Content,
@@ -162,7 +163,10 @@ impl SendmailOptions {
                 self.ret = Some(match value.to_ascii_lowercase().as_str() {
                     "full" => Ret::Full,
                     "hdrs" => Ret::Hdrs,
-                    _ => return Err(usage(format!("-R {value}: write -R full or -R hdrs"))),
+                    _ => {
+                        let value = short(value);
+                        return Err(usage(format!("-R {value}: write -R full or -R hdrs")));
+                    }
                 });
             }
             'V' => self.envid = Some(xtext(value)),
@@ -184,7 +188,8 @@ fn mode(value: &str) -> Result<SendmailMode, SendmailError> {
             "-bd: the daemon is started with `gatepost run` or `systemctl start gatepost`",
         )),
         _ => Err(usage(format!(
-            "-b{value} is not supported: -bm, -bs, -bp and -bi are"
+            "-b{} is not supported: -bm, -bs, -bp and -bi are",
+            short(value)
         ))),
     }
 }
@@ -202,7 +207,8 @@ fn notify(value: &str) -> Result<Notify, SendmailError> {
             "delay" => delay = true,
             _ => {
                 return Err(usage(format!(
-                    "-N {value}: write never, or some of success, failure and delay"
+                    "-N {}: write never, or some of success, failure and delay",
+                    short(value)
                 )));
             }
         }
