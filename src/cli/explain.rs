@@ -13,6 +13,7 @@ use clap::Args;
 
 use super::admin_client::{AdminClient, SocketError, percent_encoded};
 use super::config_file::ConfigFile;
+use super::format::width;
 use super::output::{show, show_faults};
 use super::{json, runtime};
 use crate::admin::api::{HistoryItem, HistoryPage, KnownHello, KnownHelloPage, KnownPolicy};
@@ -76,7 +77,7 @@ pub(super) fn run(arguments: &ExplainArguments) -> ExitCode {
         show(&if arguments.json {
             json::indented(&explanation)
         } else {
-            text::inbound(&explanation)
+            text::inbound(&explanation, width())
         });
         return if explanation.can_come {
             ExitCode::SUCCESS
@@ -113,7 +114,7 @@ pub(super) fn run(arguments: &ExplainArguments) -> ExitCode {
     show(&if arguments.json {
         json::indented(&explanation)
     } else {
-        text::outbound(&explanation)
+        text::outbound(&explanation, width())
     });
     if explanation.can_go {
         ExitCode::SUCCESS

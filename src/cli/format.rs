@@ -123,10 +123,46 @@ pub(super) fn width() -> usize {
 /// Appends a text in lines of at most `width` columns. The first begins with `first`, the others
 /// with `next`. No word is broken, so that it can be copied; a longer one has a line of its own.
 pub(super) fn wrap(out: &mut String, first: &str, next: &str, text: &str, width: usize) {
+    fill(out, (first, next), text.split_whitespace(), width);
+}
+
+/// Appends several parts in lines of at most `width` columns, like [`wrap`]. A line is broken
+/// between parts, and inside of a part only if that is too long for a line of its own. Further
+/// lines are indented as far as `first` is wide.
+pub(super) fn wrap_parts<T: AsRef<str>>(
+    out: &mut String,
+    first: &str,
+    parts: &[T],
+    separator: &str,
+    width: usize,
+) {
+    let next = " ".repeat(first.chars().count());
+    let mut parts: Vec<_> = parts.iter().map(|part| part.as_ref().to_owned()).collect();
+    let separated = parts.len().saturating_sub(1);
+    for part in &mut parts[..separated] {
+        part.push_str(separator.trim_end());
+    }
+    let is_short = |part: &str| next.len() + part.chars().count() <= width;
+    let pieces = parts.iter().flat_map(|part| {
+        let whole = Some(part.as_str()).filter(|part| is_short(part));
+        let words = part.split_whitespace().filter(move |_| whole.is_none());
+        whole.into_iter().chain(words)
+    });
+    fill(out, (first, &next), pieces, width);
+}
+
+/// Appends pieces in lines of at most `width` columns, with a blank between two pieces of a line.
+/// No line ends with a blank.
+fn fill<'a>(
+    out: &mut String,
+    (first, next): (&str, &str),
+    pieces: impl Iterator<Item = &'a str>,
+    width: usize,
+) {
     out.push_str(first);
     let mut column = first.chars().count();
-    for (at, word) in text.split_whitespace().enumerate() {
-        let length = word.chars().count();
+    for (at, piece) in pieces.enumerate() {
+        let length = piece.chars().count();
         if at > 0 && column + 1 + length > width {
             out.push('\n');
             out.push_str(next);
@@ -135,10 +171,59 @@ pub(super) fn wrap(out: &mut String, first: &str, next: &str, text: &str, width:
             out.push(' ');
             column += 1;
         }
-        out.push_str(word);
+        out.push_str(piece);
         column += length;
     }
+    out.truncate(out.trim_end_matches(' ').len());
     out.push('\n');
+}
+
+/// A text that is built line by line, in lines of at most `width` columns. Control characters are
+/// replaced.
+#[derive(Debug)]
+pub(super) struct WrappedText {
+    text: String,
+    width: usize,
+}
+
+impl WrappedText {
+    pub(super) fn new(width: usize) -> Self {
+        Self {
+            text: String::new(),
+            width,
+        }
+    }
+
+    /// Adds a line that begins with `indent` blanks.
+    pub(super) fn line(&mut self, indent: usize, text: &str) {
+        let first = " ".repeat(indent);
+        let next = format!("{first}{INDENT}");
+        wrap(&mut self.text, &first, &next, &plain(text), self.width);
+    }
+
+    /// Adds an empty line.
+    pub(super) fn blank(&mut self) {
+        self.text.push('\n');
+    }
+
+    /// Adds a line with a label in a column of `column` characters, and a value. If the labels use
+    /// more than half of the width, the value is below its label.
+    pub(super) fn pair(&mut self, indent: usize, column: usize, label: &str, value: &str) {
+        let (label, value) = (plain(label), plain(value));
+        if (indent + column) * 2 > self.width {
+            self.line(indent, &label);
+            self.line(indent + INDENT.len(), &value);
+            return;
+        }
+        let first = format!("{:indent$}{label:<column$}  ", "");
+        let next = " ".repeat(indent + column + 2);
+        wrap(&mut self.text, &first, &next, &value, self.width);
+    }
+
+    /// Returns the lines.
+    pub(super) fn end(self) -> String {
+        self.text
+    }
 }
 
 /// A table without a frame that fits the terminal.
@@ -383,6 +468,41 @@ mod tests {
         assert_eq!(
             wide.render(30),
             format!("a.example\n  reason  the name\n          {name}\n          is too long\n")
+        );
+    }
+
+    /// A line is broken between parts, then between words, and never inside of a word.
+    #[test]
+    fn a_line_is_broken_between_parts_first() {
+        let broken = |parts: &[&str]| {
+            let mut text = String::new();
+            wrap_parts(&mut text, "  label  ", parts, "; ", 80);
+            text
+        };
+        let long = "x".repeat(90);
+        for (parts, lines) in [
+            (&["a", "b"][..], "  label  a; b\n".to_owned()),
+            (&[], "  label\n".to_owned()),
+            (
+                &[
+                    "certificate for one.example",
+                    "trusted by the roots of Mozilla",
+                    "raised by DANE",
+                ],
+                format!(
+                    "  label  certificate for one.example; trusted by the roots of Mozilla;\n{:9}raised by DANE\n",
+                    ""
+                ),
+            ),
+            (&[&long, "b"], format!("  label  {long};\n{:9}b\n", "")),
+            (&["a", &long], format!("  label  a;\n{:9}{long}\n", "")),
+        ] {
+            assert_eq!(broken(parts), lines);
+        }
+        let words = broken(&[&"word ".repeat(30)]);
+        assert!(
+            words.lines().count() > 1 && words.lines().all(|line| line.len() <= 80),
+            "{words}"
         );
     }
 

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::OnceLock;
 
+use super::format::{INDENT, width, wrap};
 use crate::config::Fault;
 
 /// The first error in writing to standard output.
@@ -54,8 +55,9 @@ pub(super) fn show_faults(file: &Path, faults: &[Fault]) {
         format!("{} errors", faults.len())
     };
     let mut stderr = std::io::stderr().lock();
+    let width = width();
     for fault in faults {
-        let _ = writeln!(stderr, "{fault}");
+        let _ = stderr.write_all(fault_text("", fault, width).as_bytes());
     }
     let _ = writeln!(stderr, "{}: {count}", file.display());
 }
@@ -63,7 +65,17 @@ pub(super) fn show_faults(file: &Path, faults: &[Fault]) {
 /// Prints warnings about a configuration that is usable.
 pub(super) fn show_warnings(warnings: &[Fault]) {
     let mut stderr = std::io::stderr().lock();
+    let width = width();
     for warning in warnings {
-        let _ = writeln!(stderr, "warning: {warning}");
+        let _ = stderr.write_all(fault_text("warning: ", warning, width).as_bytes());
     }
+}
+
+/// Returns a fault, and its remedy below it, in lines of at most `width` columns.
+fn fault_text(prefix: &str, fault: &Fault, width: usize) -> String {
+    let mut text = String::new();
+    let line = format!("{prefix}{}: {}", fault.location, fault.message);
+    wrap(&mut text, "", INDENT, &line, width);
+    wrap(&mut text, INDENT, INDENT, &fault.remedy, width);
+    text
 }

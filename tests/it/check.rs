@@ -15,6 +15,7 @@ fn gatepost(arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_gatepost"));
     command
         .current_dir(ROOT)
+        .env_remove("COLUMNS")
         .args(arguments)
         .output()
         .expect("gatepost runs")
@@ -195,7 +196,10 @@ fn a_warning_about_a_key_is_given_once_with_every_place() {
     let text = fs::read_to_string(&file).expect("our own file") + &partner("one") + &partner("two");
     fs::write(&file, text).expect("our own file");
     let output = check(&file);
-    let said = err(&output);
+    let said = err(&output)
+        .split_whitespace()
+        .collect::<Vec<_>>()
+        .join(" ");
     assert_eq!(output.status.code(), Some(0), "{said}");
     assert_eq!(
         said.matches("is a private key, and open to every user of this machine")

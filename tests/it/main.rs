@@ -31,6 +31,7 @@ mod queue_commands;
 mod reports;
 mod route;
 mod scheduling;
+mod screens;
 mod sendmail;
 mod server_dialogues;
 mod simulation;

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::admin::api::{DeliveryState, QueuePage, RunningConfigText};
 use crate::cli::admin_client::{AdminClient, SocketError};
-use crate::cli::format::{count, plain, short};
+use crate::cli::format::{count, plain, short, wrap};
 use crate::cli::runtime::{self, RuntimeError};
 use crate::config::{self, AdminSocket, ChangedKey, Config, Fault};
 use crate::explain::difference::{
@@ -157,13 +157,15 @@ async fn queue(
     }
 }
 
-/// Returns the comparison as text.
-pub(super) fn text(report: &Comparison) -> String {
+/// Returns the comparison as text, in lines of at most `width` columns.
+pub(super) fn text(report: &Comparison, width: usize) -> String {
     let (new, old) = (report.new.display(), report.old.display());
-    let mut text = match report.running_sha256 {
-        Some(_) => format!("{new} against the running configuration, read from {old}\n"),
-        None => format!("{new} against {old}\n"),
+    let title = match report.running_sha256 {
+        Some(_) => format!("{new} against the running configuration, read from {old}"),
+        None => format!("{new} against {old}"),
     };
+    let mut text = String::new();
+    wrap(&mut text, "", "  ", &title, width);
     let Difference {
         changes,
         winners,
@@ -174,7 +176,7 @@ pub(super) fn text(report: &Comparison) -> String {
         text.push_str("no difference: both mean the same\n");
     }
     for change in changes {
-        section(&mut text, change);
+        section(&mut text, change, width);
     }
     if !winners.is_empty() {
         text.push_str("\nDomains with another connector\n");
@@ -188,7 +190,7 @@ pub(super) fn text(report: &Comparison) -> String {
         (false, _) => text.push_str("\nMessages in the queue that would be treated differently\n"),
     }
     for domain in queued {
-        queued_domain(&mut text, domain);
+        queued_domain(&mut text, domain, width);
     }
     if *queued_more > 0 {
         let _ = writeln!(
@@ -200,29 +202,25 @@ pub(super) fn text(report: &Comparison) -> String {
     text
 }
 
-fn section(text: &mut String, change: &SectionChange) {
+fn section(text: &mut String, change: &SectionChange, width: usize) {
     let table = if change.table.is_empty() {
         "before the first table"
     } else {
         &change.table
     };
     let _ = writeln!(text, "\n{table}: {}", change.what);
-    keys(text, 2, &change.keys);
+    keys(text, "  ", &change.keys, width);
 }
 
-fn keys(text: &mut String, indent: usize, keys: &[ChangedKey]) {
+fn keys(text: &mut String, indent: &str, keys: &[ChangedKey], width: usize) {
+    let next = format!("{indent}  ");
     for ChangedKey { key, old, new } in keys {
-        let _ = writeln!(
-            text,
-            "{:indent$}{key}: {} -> {}",
-            "",
-            short(old),
-            short(new)
-        );
+        let line = format!("{key}: {} -> {}", short(old), short(new));
+        wrap(text, indent, &next, &line, width);
     }
 }
 
-fn queued_domain(text: &mut String, queued: &QueuedDomain) {
+fn queued_domain(text: &mut String, queued: &QueuedDomain, width: usize) {
     let QueuedDomain {
         domain,
         old,
@@ -239,11 +237,11 @@ fn queued_domain(text: &mut String, queued: &QueuedDomain) {
     let ids_shown: Vec<_> = ids.iter().map(ToString::to_string).collect();
     let more = if *messages > ids.len() { " …" } else { "" };
     let messages = count(*messages, "message");
-    let _ = writeln!(
-        text,
-        "  {}: {messages} ({by}): {}{more}",
+    let line = format!(
+        "{}: {messages} ({by}): {}{more}",
         plain(domain),
         ids_shown.join(" ")
     );
-    keys(text, 4, changed);
+    wrap(text, "  ", "    ", &line, width);
+    keys(text, "    ", changed, width);
 }

@@ -3,15 +3,22 @@
 use jiff::Timestamp;
 
 use super::effective::{EffectiveConnector, EffectiveDomain, EffectiveSetting, SettingOrigin};
-use super::layout::{Block, add_parts};
+use super::layout::Block;
 use super::words;
+use crate::cli::format::wrap_parts;
 use crate::config::{Config, DomainPattern, SettingValue};
 
 /// The width of the column with the place of a setting.
 const ORIGIN: usize = 9;
 
-/// Returns a connector with all effective values, and the place that each comes from.
-pub(super) fn text(config: &Config, shown: &EffectiveConnector, now: Timestamp) -> String {
+/// Returns a connector with all effective values, and the place that each comes from, in lines of at
+/// most `width` columns.
+pub(super) fn text(
+    config: &Config,
+    shown: &EffectiveConnector,
+    now: Timestamp,
+    width: usize,
+) -> String {
     let connector = &shown.connector;
     let title = match &shown.location {
         Some(location) => format!(
@@ -23,38 +30,41 @@ pub(super) fn text(config: &Config, shown: &EffectiveConnector, now: Timestamp) 
         None => format!("Connector {} (built in)", connector.name),
     };
     let mut text = title + "\n";
-    settings(&mut text, &shown.both);
+    settings(&mut text, &shown.both, width);
     text.push('\n');
-    add_parts(
+    wrap_parts(
         &mut text,
         "Mail to them: ",
         &words::outbound_demand(connector, now),
         ", ",
+        width,
     );
     if let Some(exception) = &connector.outbound.exception {
-        add_parts(
+        wrap_parts(
             &mut text,
             "  ",
             &[words::exception_text(exception, now)],
             "",
+            width,
         );
     }
     if let Some(demand) = words::demand_after_exception(connector, now) {
-        add_parts(&mut text, "  afterwards: ", &demand, ", ");
+        wrap_parts(&mut text, "  afterwards: ", &demand, ", ", width);
     }
-    settings(&mut text, &shown.outbound);
+    settings(&mut text, &shown.outbound, width);
     let mut parts = vec![words::route(&connector.outbound.route)];
     parts.extend(words::other_layers(connector));
     parts.extend(words::on_failure(connector));
-    add_parts(&mut text, "  means    ", &parts, "; ");
+    wrap_parts(&mut text, "  means    ", &parts, "; ", width);
     text.push('\n');
-    add_parts(
+    wrap_parts(
         &mut text,
         "Mail from them: ",
         &words::inbound_demand(connector),
         ", ",
+        width,
     );
-    settings(&mut text, &shown.inbound);
+    settings(&mut text, &shown.inbound, width);
     let from = if connector.inbound.networks.is_empty() {
         "from any address"
     } else {
@@ -65,17 +75,17 @@ pub(super) fn text(config: &Config, shown: &EffectiveConnector, now: Timestamp) 
     } else {
         "may send to [relay] domains"
     };
-    add_parts(&mut text, "  means    ", &[from, to], "; ");
+    wrap_parts(&mut text, "  means    ", &[from, to], "; ", width);
     text.push_str("\nDomains\n");
     for domain in &shown.domains {
-        text.push_str(&domain_text(config, domain));
+        text.push_str(&domain_text(config, domain, width));
     }
     text
 }
 
 /// Adds the settings, one on each line, after the place that it comes from. Those that are not set
 /// share a line.
-fn settings(text: &mut String, settings: &[EffectiveSetting]) {
+fn settings(text: &mut String, settings: &[EffectiveSetting], width: usize) {
     let mut unset = Vec::new();
     for EffectiveSetting {
         key, value, origin, ..
@@ -95,10 +105,11 @@ fn settings(text: &mut String, settings: &[EffectiveSetting]) {
         if let Some(last) = parts.last_mut() {
             last.push_str(remark);
         }
-        add_parts(text, &head, &parts, ", ");
+        wrap_parts(text, &head, &parts, ", ", width);
     }
     if !unset.is_empty() {
-        add_parts(text, &format!("  {:<ORIGIN$}", "not set"), &unset, ", ");
+        let head = format!("  {:<ORIGIN$}", "not set");
+        wrap_parts(text, &head, &unset, ", ", width);
     }
 }
 
@@ -127,7 +138,7 @@ fn parts(value: &SettingValue) -> Vec<String> {
     parts
 }
 
-fn domain_text(config: &Config, domain: &EffectiveDomain) -> String {
+fn domain_text(config: &Config, domain: &EffectiveDomain, width: usize) -> String {
     let EffectiveDomain {
         pattern,
         certificate,
@@ -135,7 +146,7 @@ fn domain_text(config: &Config, domain: &EffectiveDomain) -> String {
         others,
         more_others,
     } = domain;
-    let mut block = Block::new(&format!("  {pattern}"), 4, 10);
+    let mut block = Block::new(&format!("  {pattern}"), (4, 10), width);
     if let Some(names) = certificate {
         block.line("to them", &format!("certificate for {names}"));
     }

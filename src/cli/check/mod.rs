@@ -23,6 +23,7 @@ use clap::Args;
 use jiff::Timestamp;
 
 use super::config_file::ConfigFile;
+use super::format::width;
 use super::output::{show, show_faults, show_warnings};
 use super::{connector_name, json};
 use crate::config::KeyLocations;
@@ -102,7 +103,7 @@ fn compare(arguments: &CheckArguments, old: &OldConfig<'_>) -> ExitCode {
             show(&if arguments.json {
                 json::indented(&comparison)
             } else {
-                against::text(&comparison)
+                against::text(&comparison, width())
             });
             if comparison.is_same() {
                 ExitCode::SUCCESS
@@ -157,7 +158,7 @@ fn check(arguments: &CheckArguments) -> ExitCode {
         show(&json::indented(&CheckDocument::of(file, &loaded, now)));
         return ExitCode::SUCCESS;
     }
-    show(&report::text(&loaded, now));
+    show(&report::text(&loaded, now, width()));
     show_warnings(&loaded.warnings);
     show(&format!("\n{}: OK\n", file.display()));
     ExitCode::SUCCESS
@@ -183,7 +184,7 @@ fn show_connector(file: &Path, loaded: &LoadedConfig, name: &str, as_json: bool)
             file, warnings, effective, now,
         )));
     } else {
-        show(&connector::text(config, &effective, now));
+        show(&connector::text(config, &effective, now, width()));
         show_warnings(warnings);
     }
     ExitCode::SUCCESS

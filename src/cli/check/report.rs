@@ -7,7 +7,7 @@ use super::layout::Block;
 use super::load::LoadedConfig;
 use super::words::{self, listed};
 use crate::cli::connector_name;
-use crate::cli::format::count;
+use crate::cli::format::{count, wrap};
 use crate::config::{
     AdminHttp, AdminSocket, ClientLimits, Config, DnsConfig, Dnssec, EvidencePath, Limits,
     ListenerConfig, ListenerTls, LogFormat, QueueConfig, SendReports, Timeouts, TrustAnchor,
@@ -20,8 +20,8 @@ use crate::relay::tlsrpt::Submitter;
 /// The width of the labels in a block.
 const LABEL: usize = 12;
 
-/// Returns the configuration as text, with all defaults.
-pub(super) fn text(loaded: &LoadedConfig, now: Timestamp) -> String {
+/// Returns the configuration as text, with all defaults, in lines of at most `width` columns.
+pub(super) fn text(loaded: &LoadedConfig, now: Timestamp, width: usize) -> String {
     let LoadedConfig {
         config,
         identities,
@@ -29,22 +29,22 @@ pub(super) fn text(loaded: &LoadedConfig, now: Timestamp) -> String {
         ..
     } = loaded;
     let sections = [
-        relay(config),
-        listeners(config),
-        relay_rules(config),
-        connectors(config, now),
-        queue(&config.queue),
-        limits(&config.limits),
-        timeouts(&config.timeouts),
-        dns(&config.dns),
-        tls_reports(config.tlsrpt.send.value, submitter),
-        certificates(identities, now),
+        relay(config, width),
+        listeners(config, width),
+        relay_rules(config, width),
+        connectors(config, now, width),
+        queue(&config.queue, width),
+        limits(&config.limits, width),
+        timeouts(&config.timeouts, width),
+        dns(&config.dns, width),
+        tls_reports(config.tlsrpt.send.value, submitter, width),
+        certificates(identities, now, width),
     ];
     sections.join("\n")
 }
 
-fn relay(config: &Config) -> String {
-    let mut block = Block::new(&format!("Relay {}", config.hostname), 2, LABEL);
+fn relay(config: &Config, width: usize) -> String {
+    let mut block = Block::new(&format!("Relay {}", config.hostname), (2, LABEL), width);
     block.line("postmaster", &config.postmaster.to_string());
     block.line("spool", &config.spool.value.display().to_string());
     let evidence = match &config.evidence.path.value {
@@ -88,8 +88,8 @@ fn relay(config: &Config) -> String {
     block.end()
 }
 
-fn listeners(config: &Config) -> String {
-    let mut block = Block::new("Listeners", 2, LABEL);
+fn listeners(config: &Config, width: usize) -> String {
+    let mut block = Block::new("Listeners", (2, LABEL), width);
     for listener in &config.listeners {
         let addresses: Vec<_> = listener
             .addresses
@@ -130,8 +130,8 @@ fn listener_rules(config: &Config, listener: &ListenerConfig) -> Vec<String> {
     rules
 }
 
-fn relay_rules(config: &Config) -> String {
-    let mut block = Block::new("Relay rules", 2, LABEL);
+fn relay_rules(config: &Config, width: usize) -> String {
+    let mut block = Block::new("Relay rules", (2, LABEL), width);
     let networks = listed(&config.relay.networks, "no network");
     block.bare(&[format!("clients in {networks} may send to any domain")]);
     block.bare(&[format!(
@@ -141,11 +141,11 @@ fn relay_rules(config: &Config) -> String {
     block.end()
 }
 
-fn connectors(config: &Config, now: Timestamp) -> String {
+fn connectors(config: &Config, now: Timestamp, width: usize) -> String {
     let mut block = Block::new(
         "Connectors (for each domain the most specific pattern wins)",
-        4,
-        10,
+        (4, 10),
+        width,
     );
     for connector in connector_name::in_force(config) {
         let built_in = if connector.is_built_in() {
@@ -162,7 +162,7 @@ fn connectors(config: &Config, now: Timestamp) -> String {
     block.end()
 }
 
-fn queue(queue: &QueueConfig) -> String {
+fn queue(queue: &QueueConfig, width: usize) -> String {
     let QueueConfig {
         retry,
         expire,
@@ -170,7 +170,7 @@ fn queue(queue: &QueueConfig) -> String {
         dsn_gather,
         postmaster_digest,
     } = queue;
-    let mut block = Block::new("Queue", 2, LABEL);
+    let mut block = Block::new("Queue", (2, LABEL), width);
     let waits: Vec<_> = retry.iter().map(|wait| write_duration(*wait)).collect();
     let last = waits.last().map(|last| format!("then every {last}"));
     block.parts(
@@ -194,7 +194,7 @@ fn queue(queue: &QueueConfig) -> String {
     block.end()
 }
 
-fn limits(limits: &Limits) -> String {
+fn limits(limits: &Limits, width: usize) -> String {
     let Limits {
         message_size,
         recipients,
@@ -207,7 +207,7 @@ fn limits(limits: &Limits) -> String {
         dsn_per_minute,
         dsn_per_minute_per_domain,
     } = limits;
-    let mut block = Block::new("Limits", 2, LABEL);
+    let mut block = Block::new("Limits", (2, LABEL), width);
     block.parts(
         "message",
         &[
@@ -271,7 +271,7 @@ fn rates(clients: &ClientLimits) -> [String; 4] {
     ]
 }
 
-fn timeouts(timeouts: &Timeouts) -> String {
+fn timeouts(timeouts: &Timeouts, width: usize) -> String {
     let Timeouts {
         command,
         data_block,
@@ -287,7 +287,7 @@ fn timeouts(timeouts: &Timeouts) -> String {
         [command, data_block, message, handshake].map(|time| write_duration(*time));
     let [connect, reply, final_reply, drain] =
         [connect, reply, final_reply, drain].map(|time| write_duration(*time));
-    let mut block = Block::new("Timeouts", 2, LABEL);
+    let mut block = Block::new("Timeouts", (2, LABEL), width);
     block.parts(
         "inbound",
         &[
@@ -315,8 +315,8 @@ fn timeouts(timeouts: &Timeouts) -> String {
     block.end()
 }
 
-fn dns(dns: &DnsConfig) -> String {
-    let mut block = Block::new("DNS", 2, LABEL);
+fn dns(dns: &DnsConfig, width: usize) -> String {
+    let mut block = Block::new("DNS", (2, LABEL), width);
     let servers: Vec<_> = dns.servers.iter().map(|server| server.value).collect();
     block.line("servers", &listed(&servers, "those of /etc/resolv.conf"));
     let validation = match dns.dnssec.value {
@@ -344,31 +344,34 @@ fn dns(dns: &DnsConfig) -> String {
     block.end()
 }
 
-fn tls_reports(send: SendReports, submitter: &Submitter) -> String {
+fn tls_reports(send: SendReports, submitter: &Submitter, width: usize) -> String {
     let Submitter {
         organization,
         contact,
         signer,
         ..
     } = submitter;
-    let signed = match signer {
-        Some(signer) => format!(
-            "signed; publish the key as\n  {} TXT \"{}\"",
-            signer.record_name(),
-            signer.record()
-        ),
-        None => "not signed".to_owned(),
-    };
-    match send {
-        SendReports::Off => "TLS reports are not sent\n".to_owned(),
-        SendReports::Daily => {
-            format!("TLS reports are sent by {organization}, {contact}; by mail: {signed}\n")
-        }
+    let mut text = String::new();
+    if send == SendReports::Off {
+        wrap(&mut text, "", "  ", "TLS reports are not sent", width);
+        return text;
     }
+    let signed = match signer {
+        Some(_) => "signed; publish the key as",
+        None => "not signed",
+    };
+    let line = format!("TLS reports are sent by {organization}, {contact}; by mail: {signed}");
+    wrap(&mut text, "", "  ", &line, width);
+    if let Some(signer) = signer {
+        // The record is on one line, so that it can be copied.
+        let record = format!("  {} TXT \"{}\"\n", signer.record_name(), signer.record());
+        text.push_str(&record);
+    }
+    text
 }
 
-fn certificates(identities: &[IdentitySummary], now: Timestamp) -> String {
-    let mut block = Block::new("Our certificates", 4, 10);
+fn certificates(identities: &[IdentitySummary], now: Timestamp, width: usize) -> String {
+    let mut block = Block::new("Our certificates", (4, 10), width);
     for identity in identities {
         block.raw(&format!("  {}\n", identity.file.display()));
         block.parts("names", &identity.names);

@@ -1,66 +1,46 @@
 //! The text form of an explanation.
 
-use std::fmt::Write as _;
-
-use crate::cli::format::plain;
+use crate::cli::format::WrappedText;
 use crate::explain::document::{
-    ConnectorMatch, ExplainedHop, ExplainedListener, InboundExplanation, LayerNote,
+    ConnectorMatch, ExceptionNote, ExplainedHop, ExplainedListener, InboundExplanation, LayerNote,
     MatchingPattern, OutboundExplanation, PeerForecast, SessionForecast,
 };
 
-/// A text that is built line by line.
-#[derive(Default)]
-struct Text(String);
+/// The width of the column with the names of layers.
+const LAYER: usize = 16;
 
-impl Text {
-    fn line(&mut self, text: &str) {
-        // Writing into a String cannot fail.
-        let _ = writeln!(self.0, "{}", plain(text).trim_end());
-    }
-
-    /// Adds a line with a label in a column of `width` characters, and a value.
-    fn pair(&mut self, indent: usize, width: usize, label: &str, value: &str) {
-        self.line(&format!("{:indent$}{label:<width$}  {value}", ""));
-    }
-}
-
-/// Returns an explanation of mail to a domain.
-pub(super) fn outbound(answer: &OutboundExplanation) -> String {
-    let mut text = Text::default();
-    text.line(&format!("Mail to {}", answer.asked));
+/// Returns an explanation of mail to a domain, in lines of at most `width` columns.
+pub(super) fn outbound(answer: &OutboundExplanation, width: usize) -> String {
+    let mut text = WrappedText::new(width);
+    text.line(0, &format!("Mail to {}", answer.asked));
     if let Some(note) = &answer.note {
-        text.line(&format!("  {note}"));
+        text.line(2, note);
     }
     connector(&mut text, &answer.connectors, &answer.domain);
     if let Some(exception) = &answer.exception {
-        let state = if exception.holds {
-            "EXCEPTION"
+        let ExceptionNote {
+            tls, until, reason, ..
+        } = exception;
+        let line = if exception.holds {
+            format!("EXCEPTION: TLS {tls} until {until} ({reason})")
         } else {
-            "exception, ended:"
+            format!("the exception ended on {until} ({reason})")
         };
-        text.pair(
-            2,
-            10,
-            "",
-            &format!(
-                "{state} TLS {} until {} ({})",
-                exception.tls, exception.until, exception.reason
-            ),
-        );
+        text.pair(2, 10, "", &line);
     }
     if let Some(route) = &answer.route {
         text.pair(2, 10, "route", route);
     }
     for (at, hop) in answer.hops.iter().enumerate() {
-        text.line("");
+        text.blank();
         hop_lines(&mut text, at, hop, &answer.hops[..at]);
     }
-    text.line("");
+    text.blank();
     end(&mut text, answer);
-    text.0
+    text.end()
 }
 
-fn connector(text: &mut Text, connectors: &ConnectorMatch, domain: &str) {
+fn connector(text: &mut WrappedText, connectors: &ConnectorMatch, domain: &str) {
     let MatchingPattern {
         name,
         pattern,
@@ -89,19 +69,17 @@ fn connector(text: &mut Text, connectors: &ConnectorMatch, domain: &str) {
     }
 }
 
-fn hop_lines(text: &mut Text, at: usize, hop: &ExplainedHop, before: &[ExplainedHop]) {
+fn hop_lines(text: &mut WrappedText, at: usize, hop: &ExplainedHop, before: &[ExplainedHop]) {
     let origin = match (hop.origin, hop.preference) {
         (_, Some(preference)) => format!("preference {preference}"),
         ("implicit-mx", None) => "the domain itself".to_owned(),
         ("literal", None) => "as the address says".to_owned(),
         (_, None) => "smart host".to_owned(),
     };
-    text.line(&format!(
-        "Hop {}: {}:{}, {origin}",
-        at + 1,
-        hop.host,
-        hop.port
-    ));
+    text.line(
+        0,
+        &format!("Hop {}: {}:{}, {origin}", at + 1, hop.host, hop.port),
+    );
     if !hop.addresses.is_empty() {
         text.pair(2, 10, "addresses", &hop.addresses.join(", "));
     }
@@ -115,7 +93,7 @@ fn hop_lines(text: &mut Text, at: usize, hop: &ExplainedHop, before: &[Explained
             .as_ref()
             .filter(|_| layer.layer == "mta-sts")
         {
-            text.pair(4, 10, "", &policy.to_string());
+            text.pair(4, LAYER, "", &policy.to_string());
         }
     }
     if let Some(hello) = &hop.client_hello {
@@ -142,13 +120,16 @@ fn hop_lines(text: &mut Text, at: usize, hop: &ExplainedHop, before: &[Explained
         return;
     }
     if let Some(same) = before.iter().position(|other| ends(other) == ends(hop)) {
-        text.line(&format!(
-            "  The result for each kind of peer is the same as at hop {}.",
-            same + 1
-        ));
+        text.line(
+            2,
+            &format!(
+                "The result for each kind of peer is the same as at hop {}.",
+                same + 1
+            ),
+        );
         return;
     }
-    text.line("  If the peer does this, the mail …");
+    text.line(2, "If the peer does this, the mail …");
     let width = hop
         .peers
         .iter()
@@ -175,11 +156,12 @@ fn ends(hop: &ExplainedHop) -> Vec<(&str, &str, Option<&str>, Option<&str>)> {
         .collect()
 }
 
-fn layer_line(text: &mut Text, note: &LayerNote) {
+fn layer_line(text: &mut WrappedText, note: &LayerNote) {
     let label = match note.layer {
         "dane" => "DANE",
         "mta-sts" => "MTA-STS",
         "requiretls" => "REQUIRETLS",
+        "memory" => "downgrade memory",
         other => other,
     };
     let why = note.why.as_deref().unwrap_or_default();
@@ -188,7 +170,7 @@ fn layer_line(text: &mut Text, note: &LayerNote) {
         (false, true) => note.demands.join(", and "),
         (false, false) => format!("{} ({why})", note.demands.join(", and ")),
     };
-    text.pair(4, 10, label, &demands);
+    text.pair(4, LAYER, label, &demands);
 }
 
 fn result(row: &PeerForecast) -> String {
@@ -207,7 +189,7 @@ fn result(row: &PeerForecast) -> String {
     }
 }
 
-fn end(text: &mut Text, answer: &OutboundExplanation) {
+fn end(text: &mut WrappedText, answer: &OutboundExplanation) {
     if let Some(problem) = &answer.problem {
         let then = match problem.then {
             "bounce" => "it bounces at once",
@@ -219,13 +201,13 @@ fn end(text: &mut Text, answer: &OutboundExplanation) {
         } else {
             "Mail cannot go: no hop can be used"
         };
-        text.line(&format!(
-            "{verdict}: {} ({}); {then}.",
-            problem.text, problem.status
-        ));
+        text.line(
+            0,
+            &format!("{verdict}: {} ({}); {then}.", problem.text, problem.status),
+        );
         return;
     }
-    text.line("When no hop is left");
+    text.line(0, "When no hop is left");
     let left = &answer.no_hop_left;
     text.pair(
         2,
@@ -242,12 +224,12 @@ fn end(text: &mut Text, answer: &OutboundExplanation) {
     text.pair(2, 20, "hosts unreachable", &left.unreachable);
 }
 
-/// Returns an explanation of mail from a sender.
-pub(super) fn inbound(answer: &InboundExplanation) -> String {
-    let mut text = Text::default();
-    text.line(&format!("Mail from {}", answer.asked));
+/// Returns an explanation of mail from a sender, in lines of at most `width` columns.
+pub(super) fn inbound(answer: &InboundExplanation, width: usize) -> String {
+    let mut text = WrappedText::new(width);
+    text.line(0, &format!("Mail from {}", answer.asked));
     if let Some(note) = &answer.note {
-        text.line(&format!("  {note}"));
+        text.line(2, note);
     }
     connector(
         &mut text,
@@ -275,35 +257,42 @@ pub(super) fn inbound(answer: &InboundExplanation) -> String {
         },
     );
     for (at, listener) in answer.listeners.iter().enumerate() {
-        text.line("");
+        text.blank();
         listener_lines(&mut text, listener, &answer.listeners[..at]);
     }
     if !answer.can_come {
-        text.line("");
-        text.line("No session can deliver this mail to us.");
+        text.blank();
+        text.line(0, "No session can deliver this mail to us.");
     }
-    text.0
+    text.end()
 }
 
-fn listener_lines(text: &mut Text, listener: &ExplainedListener, before: &[ExplainedListener]) {
+fn listener_lines(
+    text: &mut WrappedText,
+    listener: &ExplainedListener,
+    before: &[ExplainedListener],
+) {
     let certificate = match (listener.tls, listener.client_certificate) {
         ("off", _) => "",
         (_, true) => ", client certificate requested",
         (_, false) => ", client certificate not requested",
     };
     let addresses = listener.addresses.join(", ");
-    text.line(&format!(
-        "At listener {} ({addresses}; TLS {}{certificate})",
-        listener.name, listener.tls
-    ));
+    text.line(
+        0,
+        &format!(
+            "At listener {} ({addresses}; TLS {}{certificate})",
+            listener.name, listener.tls
+        ),
+    );
     if let Some(same) = before
         .iter()
         .find(|other| other.sessions == listener.sessions)
     {
-        text.line(&format!("  the same as at {}", same.name));
+        text.line(2, &format!("the same as at {}", same.name));
         return;
     }
-    text.line("  If the client does this, the reply to MAIL FROM is …");
+    text.line(2, "If the client does this, the reply to MAIL FROM is …");
     let width = listener
         .sessions
         .iter()

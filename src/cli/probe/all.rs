@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use futures_util::{StreamExt as _, stream};
 
-use super::super::format::{Table, width};
+use super::super::format::{INDENT, Table, width, wrap};
 use super::super::output::show;
 use super::context::ProbeContext;
 use super::domain_probe::{AfterException, DomainProbe, probe_domain};
@@ -50,15 +50,17 @@ pub(super) async fn run(context: &ProbeContext, json: bool) -> ExitCode {
             .collect();
         show(&crate::cli::json::indented(&documents));
     } else {
-        show(&table(&results).render(width()));
-        show(&wildcards.iter().map(wildcard_line).collect::<String>());
-        show(
-            &expiries
-                .iter()
-                .map(|expiries| expiry::lines(expiries))
-                .collect::<String>(),
-        );
-        show(&totals(&results));
+        let width = width();
+        show(&table(&results).render(width));
+        let mut text = String::new();
+        for wildcard in &wildcards {
+            wrap(&mut text, "", INDENT, &wildcard_line(wildcard), width);
+        }
+        for expiries in &expiries {
+            text.push_str(&expiry::lines(expiries, width));
+        }
+        wrap(&mut text, "", INDENT, &totals(&results), width);
+        show(&text);
     }
     if results.iter().any(DomainProbe::fails) {
         ExitCode::FAILURE
@@ -140,7 +142,7 @@ fn table(results: &[DomainProbe]) -> Table {
 fn wildcard_line(wildcard: &WildcardPattern) -> String {
     let WildcardPattern { connector, pattern } = wildcard;
     format!(
-        "the pattern \"{pattern}\" of connector \"{}\" names no domain to probe: probe one by its name\n",
+        "the pattern \"{pattern}\" of connector \"{}\" names no domain to probe: probe one by its name",
         connector.name
     )
 }
@@ -148,7 +150,7 @@ fn wildcard_line(wildcard: &WildcardPattern) -> String {
 /// Returns the last line of the output.
 fn totals(results: &[DomainProbe]) -> String {
     if results.is_empty() {
-        return "no connector forces TLS for a domain that could be probed\n".to_owned();
+        return "no connector forces TLS for a domain that could be probed".to_owned();
     }
     let count = |is_counted: fn(&DomainProbe) -> bool| {
         results.iter().filter(|result| is_counted(result)).count()
@@ -169,5 +171,5 @@ fn totals(results: &[DomainProbe]) -> String {
             let _ = write!(text, ", {number} {property}");
         }
     }
-    text + "\n"
+    text
 }

@@ -3,7 +3,7 @@
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 
-use super::super::format::{count, plain};
+use super::super::format::{INDENT, count, plain, wrap};
 use super::context::ProbeContext;
 use super::domain_probe::DomainProbe;
 use crate::config::TlsDemand;
@@ -90,9 +90,10 @@ pub(super) fn upcoming(result: &DomainProbe, context: &ProbeContext) -> Vec<Upco
         .collect()
 }
 
-/// Returns a line for each item.
-pub(super) fn lines(expiries: &[UpcomingExpiry]) -> String {
-    let line = |expiry: &UpcomingExpiry| {
+/// Returns a text for each item, in lines of at most `width` columns.
+pub(super) fn lines(expiries: &[UpcomingExpiry], width: usize) -> String {
+    let mut lines = String::new();
+    for expiry in expiries {
         let (connector, at) = (&expiry.connector, date_and_days(expiry.at));
         let text = match &expiry.item {
             ExpiringItem::PeerCertificate { peer, subject } => {
@@ -108,14 +109,22 @@ pub(super) fn lines(expiries: &[UpcomingExpiry]) -> String {
                     format!(", and mail for {domain} would not be delivered to its hosts as they are today")
                 });
                 let stops = stops.unwrap_or_default();
+                // An exception is named by its last day.
+                let last = date_and_days(expiry.at - SignedDuration::from_secs(1));
                 format!(
-                    "the exception of connector \"{connector}\" ends {at}: TLS is forced again then{stops}"
+                    "the exception of connector \"{connector}\" ends on {last}: TLS is forced again then{stops}"
                 )
             }
         };
-        format!("SOON: {}\n", plain(&text))
-    };
-    expiries.iter().map(line).collect()
+        wrap(
+            &mut lines,
+            "",
+            INDENT,
+            &format!("SOON: {}", plain(&text)),
+            width,
+        );
+    }
+    lines
 }
 
 /// Returns the number of full days from now, negative for the past.

@@ -18,6 +18,7 @@ use std::sync::Arc;
 use clap::Args;
 
 use super::config_file::ConfigFile;
+use super::format::width;
 use super::output::{show, show_faults};
 use super::{connector_name, runtime};
 use crate::config::{self, Connector};
@@ -116,8 +117,9 @@ async fn run_one(
     if json {
         show(&super::json::indented(&json::document(&result, &expiries)));
     } else {
-        show(&text::report(&result, &context.snapshot.config));
-        show(&expiry::lines(&expiries));
+        let width = width();
+        show(&text::report(&result, &context.snapshot.config, width));
+        show(&expiry::lines(&expiries, width));
     }
     if result.fails() {
         ExitCode::FAILURE

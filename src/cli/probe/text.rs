@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-use super::super::format::plain;
+use super::super::format::{WrappedText, plain};
 use super::domain_probe::{AfterException, DomainProbe};
 use super::expiry::date_and_days;
 use crate::config::{Config, WarnAfter, write_duration};
@@ -26,15 +26,13 @@ use crate::smtp::client::{Extensions, SizeLimit};
 /// The maximum number of names of a certificate, which may have hundreds.
 const NAMES_MAX: usize = 8;
 
-// Writing into a String cannot fail, so the results of `write!` are ignored below.
-
-/// Returns everything that the probe saw, and the result that mail would have.
-pub(super) fn report(result: &DomainProbe, config: &Config) -> String {
-    let mut out = format!(
-        "{}, by connector \"{}\"\n",
-        result.recipient, result.connector.name
-    );
-    let _ = writeln!(out, "remembered  {}", remembered(&result.remembered));
+/// Returns everything that the probe saw, and the result that mail would have, in lines of at most
+/// `width` columns.
+pub(super) fn report(result: &DomainProbe, config: &Config, width: usize) -> String {
+    let mut out = WrappedText::new(width);
+    let (recipient, connector) = (&result.recipient, &result.connector.name);
+    out.line(0, &format!("{recipient}, by connector \"{connector}\""));
+    out.pair(0, 16, "downgrade memory", &remembered(&result.remembered));
     match &result.probe.hops {
         Ok(hops) => {
             for probed in hops {
@@ -42,34 +40,33 @@ pub(super) fn report(result: &DomainProbe, config: &Config) -> String {
             }
         }
         Err(failure) => {
-            let _ = writeln!(
-                out,
-                "\nno hosts    {}",
-                failure_text(failure, failure.persistence)
+            out.blank();
+            out.pair(
+                0,
+                16,
+                "no hosts",
+                &failure_text(failure, failure.persistence),
             );
         }
     }
-    let _ = write!(
-        out,
-        "\n{}",
-        prospect(&result.recipient, &result.probe.prospect, config)
-    );
+    out.blank();
+    prospect(&mut out, recipient, &result.probe.prospect, config);
     if let (Some(exception), true) = (
         exception(&result.connector, Timestamp::now()),
         result.is_clear(),
     ) {
-        let _ = writeln!(
-            out,
-            "The exception until {} allows that ({}).",
-            exception.until,
-            plain(&exception.reason)
+        let (until, reason) = (exception.until, &exception.reason);
+        out.line(
+            0,
+            &format!("The exception until {until} allows that ({reason})."),
         );
     }
     if let Some(AfterException { until, probe }) = &result.after {
-        let then = prospect(&result.recipient, &probe.prospect, config);
-        let _ = write!(out, "\nAfter the exception has ended on {until}:\n{then}");
+        out.blank();
+        out.line(0, &format!("After the exception has ended on {until}:"));
+        prospect(&mut out, recipient, &probe.prospect, config);
     }
-    out
+    out.end()
 }
 
 fn remembered(remembered: &RememberedTls) -> String {
@@ -87,22 +84,20 @@ fn remembered(remembered: &RememberedTls) -> String {
     }
 }
 
-fn hop(out: &mut String, probed: &ProbedHop, known: &DaemonPolicies) {
+fn hop(out: &mut WrappedText, probed: &ProbedHop, known: &DaemonPolicies) {
     let origin = match probed.hop.origin {
         HopOrigin::Mx { preference } => format!("MX {preference}"),
         HopOrigin::ImplicitMx => "the domain itself, which has no MX".to_owned(),
         HopOrigin::Literal => "the address itself".to_owned(),
         HopOrigin::SmartHost => "smart host".to_owned(),
     };
-    let _ = writeln!(out, "\n{} ({origin})", probed.hop);
+    out.blank();
+    out.line(0, &format!("{} ({origin})", probed.hop));
     let findings = match &probed.findings {
         Ok(findings) => findings,
         Err(failure) => {
-            let _ = writeln!(
-                out,
-                "  NOT USABLE  {}",
-                failure_text(failure, failure.persistence)
-            );
+            let failure = failure_text(failure, failure.persistence);
+            out.pair(2, 10, "NOT USABLE", &failure);
             return;
         }
     };
@@ -131,8 +126,8 @@ fn hop(out: &mut String, probed: &ProbedHop, known: &DaemonPolicies) {
     }
 }
 
-fn line(out: &mut String, label: &str, text: &str) {
-    let _ = writeln!(out, "  {label:<10}{text}");
+fn line(out: &mut WrappedText, label: &str, text: &str) {
+    out.pair(2, 8, label, text);
 }
 
 fn dane(found: &DaneFinding) -> String {
@@ -167,8 +162,9 @@ fn mta_sts(found: &MtaStsFinding) -> String {
     }
 }
 
-fn address(out: &mut String, findings: &AddressFindings) {
-    let _ = writeln!(out, "\n  {}", findings.peer);
+fn address(out: &mut WrappedText, findings: &AddressFindings) {
+    out.blank();
+    out.line(2, &findings.peer);
     if let Some(FirstTry { fault, second }) = &findings.first_try {
         line(out, "broken", &plain(fault));
         line(out, "", &format!("second handshake with {second}"));
@@ -254,7 +250,7 @@ fn known(authentication: &Authentication) -> String {
     }
 }
 
-fn certificate(out: &mut String, number: usize, sent: &SentCertificate) {
+fn certificate(out: &mut WrappedText, number: usize, sent: &SentCertificate) {
     let label = format!("cert {number}");
     match sent {
         SentCertificate::Malformed => line(out, &label, "malformed"),
@@ -321,21 +317,20 @@ fn failure_text(failure: &Failure, ends_as: Persistence) -> String {
     plain(&format!("{} {failure}", failure.enhanced(ends_as)))
 }
 
-/// Returns the result that mail would have, as its sender would see it.
-fn prospect(domain: &Host, prospect: &PredictedOutcome, config: &Config) -> String {
+/// Adds the result that mail would have, as its sender would see it.
+fn prospect(out: &mut WrappedText, domain: &Host, prospect: &PredictedOutcome, config: &Config) {
     match prospect {
-        PredictedOutcome::Sent { peer, clearance } => match clearance.outcome() {
-            TlsOutcome::Tls(_) => format!("Mail for {domain} would go to {peer} under TLS.\n"),
-            TlsOutcome::Clear(reason) => {
-                format!(
-                    "Mail for {domain} would go to {peer} IN THE CLEAR: {}.\n",
-                    plain(&reason.to_string())
-                )
-            }
-        },
+        PredictedOutcome::Sent { peer, clearance } => {
+            let how = match clearance.outcome() {
+                TlsOutcome::Tls(_) => "under TLS".to_owned(),
+                TlsOutcome::Clear(reason) => format!("IN THE CLEAR: {reason}"),
+            };
+            out.line(0, &format!("Mail for {domain} would go to {peer} {how}."));
+        }
         PredictedOutcome::Deferred(failure) => {
-            let why = failure_text(failure, Persistence::Transient);
             let expire = write_duration(config.queue.expire);
+            out.line(0, &format!("Mail for {domain} would be DEFERRED:"));
+            out.line(2, &failure_text(failure, Persistence::Transient));
             let delay_report = match config.queue.warn_after {
                 WarnAfter::Never => String::new(),
                 WarnAfter::Age(age) => format!(
@@ -343,18 +338,19 @@ fn prospect(domain: &Host, prospect: &PredictedOutcome, config: &Config) -> Stri
                     write_duration(age)
                 ),
             };
-            format!(
-                "Mail for {domain} would be DEFERRED:\n  {why}\n{delay_report}after {expire} it bounces:\n  5.4.7 not \
-                 delivered within {expire}; the last attempt failed because: …\n"
-            )
+            out.line(0, &format!("{delay_report}after {expire} it bounces:"));
+            let last =
+                format!("5.4.7 not delivered within {expire}; the last attempt failed because: …");
+            out.line(2, &last);
         }
         PredictedOutcome::Held(failure) => {
-            let why = failure_text(failure, Persistence::Transient);
-            format!("Mail for {domain} would be HELD until an operator decides:\n  {why}\n")
+            let held = format!("Mail for {domain} would be HELD until an operator decides:");
+            out.line(0, &held);
+            out.line(2, &failure_text(failure, Persistence::Transient));
         }
         PredictedOutcome::Bounced(failure) => {
-            let why = failure_text(failure, Persistence::Permanent);
-            format!("Mail for {domain} would BOUNCE at once:\n  {why}\n")
+            out.line(0, &format!("Mail for {domain} would BOUNCE at once:"));
+            out.line(2, &failure_text(failure, Persistence::Permanent));
         }
     }
 }

@@ -13,6 +13,7 @@ use crate::support::operated::{Relay, code, err, json, out, raw};
 fn check(file: &Path, arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_gatepost"));
     command
+        .env("COLUMNS", "500")
         .arg("check")
         .arg("--config")
         .arg(file)

@@ -48,6 +48,7 @@ fn explain_by(names: &Server, connectors: &str, arguments: &[&str]) -> Output {
     let file = config.write(folder.path());
     let mut command = Command::new(env!("CARGO_BIN_EXE_gatepost"));
     command
+        .env("COLUMNS", "500")
         .arg("explain")
         .args(arguments)
         .arg("--config")
@@ -66,7 +67,7 @@ async fn secure_records_demand_and_their_rows_distinguish_the_key() {
         &[
             "route       the MX records of good.test (secured by DNSSEC)\n",
             "demand      TLS with a certificate that the TLSA records of mx.good.test name (DANE)\n",
-            "DANE        TLS with a certificate that the TLSA records of mx.good.test name (TLSA records of mx.good.test: \"3 1 1 abababababababab…\")\n",
+            "DANE              TLS with a certificate that the TLSA records of mx.good.test name (TLSA records of mx.good.test: \"3 1 1 abababababababab…\")\n",
             "offers no STARTTLS",
             "is refused, 4.7.4 (DANE)\n",
             "TLS, trusted and for the right name, another key",

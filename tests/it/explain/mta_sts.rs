@@ -260,7 +260,7 @@ async fn a_policy_that_the_daemon_goes_by_counts_though_its_host_is_silent() {
     in_order(
         &out(&output),
         &[
-            "MTA-STS     TLS with a publicly trusted certificate for mx1.partner.example (the policy is in enforce mode",
+            "MTA-STS           TLS with a publicly trusted certificate for mx1.partner.example (the policy is in enforce mode",
             "the policy 20261126 of sts.example in the daemon's cache, fetched at 20",
         ],
     );
@@ -297,6 +297,7 @@ async fn a_policy_that_the_daemon_goes_by_counts_though_its_host_is_silent() {
 fn probe(world: &World, arguments: &[&str]) -> String {
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_gatepost"));
     command
+        .env("COLUMNS", "500")
         .arg("probe")
         .args(arguments)
         .arg("--config")

@@ -38,12 +38,12 @@ async fn a_forced_partner_is_explained_from_connector_to_bounce_and_nobody_is_di
             &format!("Hop 1: mx1.partner.example:{port}, preference 10\n"),
             &format!("addresses   127.0.0.1:{port}\n"),
             "demand      TLS with a trusted certificate for partner.example or *.partner.example\n",
-            "connector   TLS with a trusted certificate for partner.example or *.partner.example\n",
-            "exception   nothing: the connector has none\n",
-            "DANE        nothing: ",
-            "MTA-STS     nothing: the domain publishes no MTA-STS policy\n",
-            "REQUIRETLS  nothing: an ordinary message does not ask for it",
-            "memory      nothing: not available: no running Gatepost answers on ",
+            "connector         TLS with a trusted certificate for partner.example or *.partner.example\n",
+            "exception         nothing: the connector has none\n",
+            "DANE              nothing: ",
+            "MTA-STS           nothing: the domain publishes no MTA-STS policy\n",
+            "REQUIRETLS        nothing: an ordinary message does not ask for it",
+            "downgrade memory  nothing: not available: no running Gatepost answers on ",
             "offered     post-quantum key exchange first\n",
             "if the handshake breaks, again on a fresh connection: classical key exchange, all curves\n",
             "offers no STARTTLS",
@@ -109,7 +109,7 @@ async fn the_document_has_the_rows_of_the_policy_table() {
         (
             &json!(["127.0.0.3:25"]),
             &json!(null),
-            &json!("TLS if offered")
+            &json!("TLS opportunistic")
         )
     );
     assert_eq!(
@@ -209,7 +209,7 @@ async fn every_spelling_of_a_destination_is_understood() {
                 "matches [192.0.2.1]\n",
                 "the address itself\n",
                 "Hop 1: [192.0.2.1]:25, as the address says\n",
-                "MTA-STS     nothing: the host is named by its address\n",
+                "MTA-STS           nothing: the host is named by its address\n",
             ][..],
         ),
         (
@@ -292,7 +292,7 @@ async fn what_the_message_asks_counts() {
     in_order(
         &refused,
         &[
-            "REQUIRETLS  TLS with a host proven to be the domain's",
+            "REQUIRETLS        TLS with a host proven to be the domain's",
             "NOT USED    the message requires TLS on its whole way (REQUIRETLS): ",
             "no MTA-STS policy lists it (5.7.10)\n",
             "Mail cannot go: no hop can be used: ",
@@ -323,7 +323,7 @@ async fn what_the_message_asks_counts() {
     let relaxed = world.said("", &["partner.example", "--tls-not-required"], 0);
     in_order(
         &relaxed,
-        &["MTA-STS     nothing: the message overrides it (TLS-Required: No)\n"],
+        &["MTA-STS           nothing: the message overrides it (TLS-Required: No)\n"],
     );
 }
 
@@ -339,10 +339,10 @@ async fn an_exception_is_shown_with_its_date_and_reason_while_it_holds_and_after
     in_order(
         &world.said(&exception("2999-01-31"), &["partner.example"], 0),
         &[
-            "EXCEPTION TLS opportunistic until 2999-01-31 (ticket 4711)\n",
-            "demand      TLS if offered\n",
-            "connector   nothing: its exception replaces its own demand\n",
-            "exception   nothing: until 2999-01-31 (ticket 4711)\n",
+            "EXCEPTION: TLS opportunistic until 2999-01-31 (ticket 4711)\n",
+            "demand      TLS opportunistic\n",
+            "connector         nothing: its exception replaces its own demand\n",
+            "exception         nothing: until 2999-01-31 (ticket 4711)\n",
             "offers no STARTTLS",
             "goes in the clear\n",
         ],
@@ -350,9 +350,9 @@ async fn an_exception_is_shown_with_its_date_and_reason_while_it_holds_and_after
     in_order(
         &world.said(&exception("2001-01-31"), &["partner.example"], 0),
         &[
-            "exception, ended: TLS opportunistic until 2001-01-31 (ticket 4711)\n",
+            "the exception ended on 2001-01-31 (ticket 4711)\n",
             "demand      TLS\n",
-            "exception   nothing: ended on 2001-01-31 (ticket 4711): it no longer applies\n",
+            "exception         nothing: ended on 2001-01-31 (ticket 4711)\n",
         ],
     );
 }
@@ -379,6 +379,7 @@ async fn a_running_daemon_shows_what_the_domain_did_before() {
     let explain = || {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_gatepost"));
         command
+            .env("COLUMNS", "500")
             .args(["explain", "partner.example", "--config"])
             .arg(&config)
             .output()
@@ -391,7 +392,7 @@ async fn a_running_daemon_shows_what_the_domain_did_before() {
         &[
             "demand      TLS (downgrade memory)\n",
             &format!(
-                "memory      TLS (the domain used TLS, last on {today}; so TLS is required now (downgrade = \"refuse\"))\n"
+                "downgrade memory  TLS (the domain used TLS, last on {today}; so TLS is required now (downgrade = \"refuse\"))\n"
             ),
             "offers no STARTTLS",
             "is refused, 4.7.4 (downgrade memory)\n",
@@ -415,6 +416,7 @@ async fn a_running_daemon_shows_what_the_domain_did_before() {
         std::fs::write(&other, text.replace(&refuse, &connector)).expect("the folder is ours");
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_gatepost"));
         command
+            .env("COLUMNS", "500")
             .args(["explain", "partner.example", "--config"])
             .arg(&other);
         in_order(
@@ -426,9 +428,34 @@ async fn a_running_daemon_shows_what_the_domain_did_before() {
     in_order(
         &out(&explain()),
         &[
-            "demand      TLS if offered\n",
+            "demand      TLS opportunistic\n",
             "not available: no running Gatepost answers on ",
             "may demand TLS\n",
         ],
     );
+}
+
+/// An explanation fits the terminal, in both directions.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_explanation_fits_the_terminal() {
+    let world = World::new().await;
+    let more = "tls = \"forced\"\nverify = \"name\"\nexception = { tls = \"opportunistic\", until = \"2001-01-31\", \
+                reason = \"their new gateway is not ready, as they wrote on the telephone to us, ticket 4711\" }";
+    let config = world.config("", &connector("partner", &["partner.example"], more));
+    for width in [50, 80, 120] {
+        for arguments in [
+            &["bob@partner.example"][..],
+            &["null.example"],
+            &["--sender", "bob@partner.example"],
+        ] {
+            let output = world.explain_within(&width.to_string(), &config, arguments);
+            let text = out(&output);
+            assert_eq!(
+                crate::screens::too_wide(&text, width),
+                [""; 0],
+                "{arguments:?}"
+            );
+            assert!(text.lines().count() > 3, "{text}{}", err(&output));
+        }
+    }
 }

@@ -64,10 +64,17 @@ impl World {
     }
 
     pub(crate) fn explain_file(&self, text: &str, arguments: &[&str]) -> Output {
+        // Wide enough for every text to be one line.
+        self.explain_within("500", text, arguments)
+    }
+
+    /// Runs `gatepost explain` in a terminal with these columns.
+    pub(crate) fn explain_within(&self, columns: &str, text: &str, arguments: &[&str]) -> Output {
         let file = self.folder.path().join("gatepost.toml");
         fs::write(&file, text).expect("the folder is ours");
         let mut command = Command::new(env!("CARGO_BIN_EXE_gatepost"));
         command
+            .env("COLUMNS", columns)
             .arg("explain")
             .args(arguments)
             .arg("--config")

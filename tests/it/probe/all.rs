@@ -158,7 +158,9 @@ async fn our_own_certificate_and_an_exception_that_end_soon_are_shown() {
     ));
     answer
         .has(", in 5 days\n")
-        .has("SOON: the exception of connector \"partner\" ends ")
+        .has(&format!(
+            "SOON: the exception of connector \"partner\" ends on {until}, in "
+        ))
         .has("TLS is forced again then\n");
     // The hosts of today would not do then.
     let plain = Peer::start(Manner::new(Starttls::NotOffered)).await;
@@ -172,6 +174,13 @@ async fn our_own_certificate_and_an_exception_that_end_soon_are_shown() {
     answer
         .ends(0)
         .has("forced again then, and mail for partner.example would not be delivered to its hosts as they are today\n");
+    for width in [50, 80] {
+        for arguments in [["--all"], ["partner.example"]] {
+            let answer = world.probe_within(&width.to_string(), &arguments).await;
+            let wide = crate::screens::too_wide(&answer.ends(0).has("SOON: ").out, width);
+            assert_eq!(wide, [""; 0], "{}", answer.out);
+        }
+    }
 }
 
 #[tokio::test]

@@ -46,7 +46,7 @@ async fn a_domain_that_lost_its_tls_is_refused_where_the_daemon_remembers_it() {
     let answer = world.probe(&["partner.example"]).await;
     answer
         .ends(0)
-        .has("remembered  not available: no running Gatepost answers on ");
+        .has("downgrade memory  not available: no running Gatepost answers on ");
 
     let spool = world.folder.path().join("spool");
     std::fs::create_dir(&spool).expect("the folder is ours");

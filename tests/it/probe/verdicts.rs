@@ -241,7 +241,7 @@ async fn an_opportunistic_hops_certificate_is_shown_completely() {
     let answer = world.probe(&["partner.example"]).await;
     answer
         .ends(0)
-        .has("policy    TLS if offered")
+        .has("policy    TLS opportunistic")
         .has("trusted   NO: it is self-signed")
         .has("for other.example");
     answer

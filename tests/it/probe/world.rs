@@ -107,10 +107,15 @@ impl World {
 
     /// `gatepost probe …`. The peers and the name server go on meanwhile.
     pub(crate) async fn probe(&self, arguments: &[&str]) -> Answer {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_gatepost"));
         // Wide enough for every reason to be one line.
+        self.probe_within("500", arguments).await
+    }
+
+    /// `gatepost probe …` in a terminal with these columns.
+    pub(crate) async fn probe_within(&self, columns: &str, arguments: &[&str]) -> Answer {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_gatepost"));
         command
-            .env("COLUMNS", "500")
+            .env("COLUMNS", columns)
             .arg("probe")
             .args(arguments)
             .arg("--config")
