@@ -26,9 +26,9 @@ const PAGE: usize = 500;
 
 /// List the downgrade memory, or remove a domain from it
 ///
-/// The downgrade memory has, for 90 days, the best TLS that each recipient domain and host has shown; a
-/// connector's `downgrade` says what happens when it gets worse. The commands ask the running
-/// daemon over its admin socket.
+/// For 90 days, the downgrade memory has the best TLS that each recipient domain and host has
+/// shown; a connector's `downgrade` says what happens when it gets worse. The commands ask the
+/// running daemon over its admin socket.
 #[derive(Debug, Args)]
 pub(super) struct HistoryArguments {
     #[command(subcommand)]
