@@ -11,8 +11,8 @@ use crate::config::{Config, DomainPattern, SettingValue};
 /// The width of the column with the place of a setting.
 const ORIGIN: usize = 9;
 
-/// Returns a connector with all effective values, and the place that each comes from, in lines of at
-/// most `width` columns.
+/// Returns a connector with all effective values, and the place that each comes from, in lines of
+/// at most `width` columns.
 pub(super) fn text(
     config: &Config,
     shown: &EffectiveConnector,

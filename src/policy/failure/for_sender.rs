@@ -42,8 +42,8 @@ struct Names {
 /// Returns the explanation of a failure for the sender; `None` if the failure is not about TLS
 /// policy.
 ///
-/// `recipient` is the recipient's domain; `None` if the failure concerns several domains. `relay` is
-/// our host name.
+/// `recipient` is the recipient's domain; `None` if the failure concerns several domains. `relay`
+/// is our host name.
 #[must_use]
 pub fn explain_to_sender(
     failure: &Failure,

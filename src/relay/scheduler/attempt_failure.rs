@@ -15,8 +15,8 @@ use crate::smtp::reply::Status;
 const REASON_MAX: usize = 2000;
 
 /// Returns the stored form of a failure. Its text has the reasons of every hop that was tried, its
-/// own first. `recipient` is the domain that it concerns; `None` for several domains. `relay` is our
-/// host name.
+/// own first. `recipient` is the domain that it concerns; `None` for several domains. `relay` is
+/// our host name.
 pub(super) fn attempt_failure(
     failure: &Failure,
     trail: &[Arc<Failure>],
