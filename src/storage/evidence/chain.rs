@@ -310,7 +310,7 @@ mod tests {
             (b"a line of my own", "it is not JSON"),
             (&[0; 7], "it is not JSON"),
             (b"{\"seq\":1,\xff", "it is not UTF-8 text"),
-            (one[..90].as_bytes(), "it ends in the middle of a record"),
+            (&one.as_bytes()[..90], "it ends in the middle of a record"),
             (long.as_bytes(), "it is longer than 256 KiB"),
             (
                 b"{}",
