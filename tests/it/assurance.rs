@@ -106,171 +106,129 @@ fn judged(policy: &TlsPolicy, outcome: TlsOutcome) -> (SessionTls, Option<TlsLev
     }
 }
 
-/// Every kind of session has the same place on all scales, whether it is cleared or refused.
-#[test]
-fn the_projections_agree() {
-    use Assurance::{Chain, DaneDomain, DaneHost, Encrypted, Name, None as Clear, Pin as Key};
-    let opportunistic = || TlsPolicy::Opportunistic;
-    let other_pin = || policy(Verify::Pin(vec![Pin::new([2; 32])]));
-    let pin = || policy(Verify::Pin(vec![Pin::new([1; 32])]));
-    let dane = |scope| policy(Verify::Dane(records(scope)));
-    let clear = TlsOutcome::Clear;
-    let unchecked = || DaneFacts::NotChecked;
-    let unmatched = || {
-        let records = records(DaneScope::Domain);
-        DaneFacts::Checked {
-            records,
-            result: Err(DaneFault::NoMatch { records: 1 }),
-        }
-    };
-    let key = || PeerCertificate::Unproved(UncheckableKey::RsaSize(1024));
+/// A policy, the session that it judges, and the assurance of that session.
+type Case = (TlsPolicy, TlsOutcome, Assurance);
+
+fn opportunistic() -> TlsPolicy {
+    TlsPolicy::Opportunistic
+}
+
+fn dane(scope: DaneScope) -> TlsPolicy {
+    policy(Verify::Dane(records(scope)))
+}
+
+fn pin(octet: u8) -> TlsPolicy {
+    policy(Verify::Pin(vec![Pin::new([octet; 32])]))
+}
+
+/// A certificate that no DANE record matches.
+fn unmatched() -> DaneFacts {
+    DaneFacts::Checked {
+        records: records(DaneScope::Domain),
+        result: Err(DaneFault::NoMatch { records: 1 }),
+    }
+}
+
+fn self_signed(name: &str, dane: DaneFacts) -> TlsOutcome {
+    shown(name, Err(ChainFault::SelfSigned), dane)
+}
+
+/// A certificate with a good chain, for the host or for another one.
+fn trusted(name: &str) -> TlsOutcome {
+    shown(name, Ok(()), DaneFacts::NotChecked)
+}
+
+fn clear_cases() -> Vec<Case> {
+    let rejected = NoTls::Rejected(Reply::bare(454, "no"));
     let cases = [
-        (opportunistic(), clear(NoTls::NotOffered), Clear),
-        (
-            opportunistic(),
-            clear(NoTls::Rejected(Reply::bare(454, "no"))),
-            Clear,
-        ),
-        (opportunistic(), clear(NoTls::SpokeBeforeHandshake), Clear),
-        (
-            opportunistic(),
-            clear(NoTls::Broken("alert".to_owned())),
-            Clear,
-        ),
-        (policy(Verify::None), clear(NoTls::NotOffered), Clear),
-        (
-            opportunistic(),
-            tls(PeerCertificate::Nothing, Handshake::Full),
-            Encrypted,
-        ),
-        (
-            policy(Verify::Chain),
-            tls(PeerCertificate::Nothing, Handshake::Full),
-            Encrypted,
-        ),
-        (opportunistic(), tls(key(), Handshake::Full), Encrypted),
-        (
-            policy(Verify::Chain),
-            tls(key(), Handshake::Full),
-            Encrypted,
-        ),
-        (
-            opportunistic(),
-            shown(HOST, Err(ChainFault::SelfSigned), unchecked()),
-            Encrypted,
-        ),
+        (opportunistic(), NoTls::NotOffered),
+        (opportunistic(), rejected),
+        (opportunistic(), NoTls::SpokeBeforeHandshake),
+        (opportunistic(), NoTls::Broken("alert".to_owned())),
+        (policy(Verify::None), NoTls::NotOffered),
+    ];
+    let clear = |(policy, reason)| (policy, TlsOutcome::Clear(reason), Assurance::None);
+    cases.into_iter().map(clear).collect()
+}
+
+/// Sessions under TLS in which nothing proves the peer.
+fn encrypted_cases() -> Vec<Case> {
+    let nothing = || tls(PeerCertificate::Nothing, Handshake::Full);
+    let key = || {
+        let key = UncheckableKey::RsaSize(1024);
+        tls(PeerCertificate::Unproved(key), Handshake::Full)
+    };
+    let unchecked = || DaneFacts::NotChecked;
+    let chain = || policy(Verify::Chain);
+    let cases = [
+        (opportunistic(), nothing()),
+        (chain(), nothing()),
+        (opportunistic(), key()),
+        (chain(), key()),
+        (opportunistic(), self_signed(HOST, unchecked())),
         (
             opportunistic(),
             shown(HOST, Err(ChainFault::NotChecked), unchecked()),
-            Encrypted,
         ),
-        (
-            policy(Verify::Chain),
-            shown(HOST, Err(ChainFault::SelfSigned), unchecked()),
-            Encrypted,
-        ),
-        (
-            other_pin(),
-            shown(HOST, Err(ChainFault::SelfSigned), unchecked()),
-            Encrypted,
-        ),
-        (
-            dane(DaneScope::Domain),
-            shown(HOST, Err(ChainFault::SelfSigned), unmatched()),
-            Encrypted,
-        ),
-        (
-            opportunistic(),
-            shown("mx.example.net", Ok(()), unchecked()),
-            Chain,
-        ),
-        (
-            policy(Verify::Chain),
-            shown("mx.example.net", Ok(()), unchecked()),
-            Chain,
-        ),
-        (
-            policy(Verify::Name(names(HOST))),
-            shown("mx.example.net", Ok(()), unchecked()),
-            Chain,
-        ),
-        (opportunistic(), shown(HOST, Ok(()), unchecked()), Name),
-        (
-            policy(Verify::Name(names(HOST))),
-            shown(HOST, Ok(()), unchecked()),
-            Name,
-        ),
+        (chain(), self_signed(HOST, unchecked())),
+        (pin(2), self_signed(HOST, unchecked())),
+        (dane(DaneScope::Domain), self_signed(HOST, unmatched())),
+    ];
+    let encrypted = |(policy, outcome)| (policy, outcome, Assurance::Encrypted);
+    cases.into_iter().map(encrypted).collect()
+}
+
+/// Sessions in which the certificate proves something of the peer.
+fn authenticated_cases() -> Vec<Case> {
+    use Assurance::{Chain, DaneDomain, DaneHost, Name, Pin as Key};
+    let named = |name| policy(Verify::Name(names(name)));
+    let other = "mx.example.net";
+    let dane_case = |scope, assurance| {
+        let session = self_signed(HOST, matched(scope));
+        (dane(scope), session, assurance)
+    };
+    vec![
+        (opportunistic(), trusted(other), Chain),
+        (policy(Verify::Chain), trusted(other), Chain),
+        (named(HOST), trusted(other), Chain),
+        (opportunistic(), trusted(HOST), Name),
+        (named(HOST), trusted(HOST), Name),
         // Refused, and all the same a certificate with the name of the host.
-        (
-            policy(Verify::Name(names("mx.example.net"))),
-            shown(HOST, Ok(()), unchecked()),
-            Name,
-        ),
-        (other_pin(), shown(HOST, Ok(()), unchecked()), Name),
+        (named(other), trusted(HOST), Name),
+        (pin(2), trusted(HOST), Name),
         (
             dane(DaneScope::Domain),
             shown(HOST, Ok(()), unmatched()),
             Name,
         ),
-        (
-            pin(),
-            shown("mx.example.net", Err(ChainFault::SelfSigned), unchecked()),
-            Key,
-        ),
-        (
-            dane(DaneScope::Host),
-            shown(HOST, Err(ChainFault::SelfSigned), matched(DaneScope::Host)),
-            DaneHost,
-        ),
-        (
-            dane(DaneScope::Domain),
-            shown(
-                HOST,
-                Err(ChainFault::SelfSigned),
-                matched(DaneScope::Domain),
-            ),
-            DaneDomain,
-        ),
-    ];
+        (pin(1), self_signed(other, DaneFacts::NotChecked), Key),
+        dane_case(DaneScope::Host, DaneHost),
+        dane_case(DaneScope::Domain, DaneDomain),
+    ]
+}
+
+/// The place of an assurance in the evidence, in the downgrade memory and in the coverage.
+fn projected(assurance: Assurance) -> (RecordedAssurance, TlsLevel, CoverageClass) {
+    use CoverageClass::{Clear, Encrypted, Verified};
+    match assurance {
+        Assurance::None => (RecordedAssurance::Clear, TlsLevel::Plain, Clear),
+        Assurance::Encrypted => (RecordedAssurance::Tls, TlsLevel::Tls, Encrypted),
+        Assurance::Chain => (RecordedAssurance::Trusted, TlsLevel::Trusted, Encrypted),
+        Assurance::Name => (RecordedAssurance::Verified, TlsLevel::Verified, Verified),
+        Assurance::Pin => (RecordedAssurance::Pinned, TlsLevel::Verified, Verified),
+        Assurance::DaneHost => (RecordedAssurance::Dane, TlsLevel::Verified, Verified),
+        Assurance::DaneDomain => (RecordedAssurance::Dane, TlsLevel::Dane, Verified),
+    }
+}
+
+/// Every kind of session has the same place on all scales, whether it is cleared or refused.
+#[test]
+fn the_projections_agree() {
+    let cases = [clear_cases(), encrypted_cases(), authenticated_cases()];
+    let cases: Vec<_> = cases.into_iter().flatten().collect();
     for (policy, outcome, assurance) in &cases {
         let (session, level) = judged(policy, outcome.clone());
-        let (recorded, remembered, counted) = match assurance {
-            Clear => (
-                RecordedAssurance::Clear,
-                TlsLevel::Plain,
-                CoverageClass::Clear,
-            ),
-            Encrypted => (
-                RecordedAssurance::Tls,
-                TlsLevel::Tls,
-                CoverageClass::Encrypted,
-            ),
-            Chain => (
-                RecordedAssurance::Trusted,
-                TlsLevel::Trusted,
-                CoverageClass::Encrypted,
-            ),
-            Name => (
-                RecordedAssurance::Verified,
-                TlsLevel::Verified,
-                CoverageClass::Verified,
-            ),
-            Key => (
-                RecordedAssurance::Pinned,
-                TlsLevel::Verified,
-                CoverageClass::Verified,
-            ),
-            DaneHost => (
-                RecordedAssurance::Dane,
-                TlsLevel::Verified,
-                CoverageClass::Verified,
-            ),
-            DaneDomain => (
-                RecordedAssurance::Dane,
-                TlsLevel::Dane,
-                CoverageClass::Verified,
-            ),
-        };
+        let (recorded, remembered, counted) = projected(*assurance);
         let found = (
             session.assurance(),
             RecordedAssurance::of(&session),

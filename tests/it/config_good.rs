@@ -1,10 +1,11 @@
 //! Valid configurations: their meaning, and the documented defaults.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use gatepost::config::{
-    self, AdminHttp, AdminSocket, Config, Dnssec, DomainPattern, EvidencePath, Fault,
+    self, AdminHttp, AdminSocket, Config, Connector, Dnssec, DomainPattern, EvidencePath, Fault,
     ListenAddress, ListenerTls, LogFormat, OnDowngrade, OnFailure, Publication, Rate, Route,
     SendReports, TlsDemand, TransactionMemory, TrustAnchor, TrustSource, VerifyWanted,
 };
@@ -19,8 +20,11 @@ fn texts<T: ToString>(items: &[T]) -> Vec<String> {
     items.iter().map(ToString::to_string).collect()
 }
 
-fn has_the_documented_values(config: &Config) {
-    let minutes = |minutes: u64| Duration::from_secs(minutes * 60);
+const fn minutes(minutes: u64) -> Duration {
+    Duration::from_secs(minutes * 60)
+}
+
+fn has_the_documented_tables(config: &Config) {
     assert_eq!(config.tls.trust.value, TrustSource::Webpki);
     assert_eq!(config.tls.min_version, TlsVersion::V1_2);
     assert_eq!(config.spool.value, Path::new("/var/spool/gatepost"));
@@ -29,7 +33,31 @@ fn has_the_documented_values(config: &Config) {
     assert!(config.listeners[0].request_client_certificate);
     assert_eq!(texts(&config.relay.networks), ["127.0.0.0/8", "::1/128"]);
     assert!(config.relay.domains.is_empty());
+    assert!(config.dns.servers.is_empty());
+    assert_eq!(config.dns.dnssec.value, Dnssec::Validate);
+    assert_eq!(config.dns.trust_anchor, TrustAnchor::BuiltIn);
+    assert_eq!(
+        config.admin.socket.value,
+        AdminSocket::Path("/run/gatepost/admin.sock".into())
+    );
+    assert_eq!(
+        config.evidence.path.value,
+        EvidencePath::Folder("/var/lib/gatepost/evidence".into())
+    );
+    assert_eq!(config.evidence.keep, minutes(400 * 24 * 60));
+    assert_eq!(
+        config.admin.http.value,
+        AdminHttp::Address("127.0.0.1:9025".parse().expect("an address"))
+    );
+    assert_eq!(config.tlsrpt.send.value, SendReports::Off);
+    assert_eq!(config.tlsrpt.organization, "relay.example.com");
+    assert_eq!(config.tlsrpt.contact.to_string(), "postmaster@example.com");
+    assert_eq!(config.tlsrpt.dkim, None);
+    assert_eq!(config.log.format.value, LogFormat::Auto);
+    assert_eq!(config.log.level, "info");
+}
 
+fn has_the_documented_connector(config: &Config) {
     let connector = &config.connectors[0];
     assert_eq!(connector.domains, [DomainPattern::Any]);
     assert!(connector.names.is_empty());
@@ -56,13 +84,14 @@ fn has_the_documented_values(config: &Config) {
     );
     assert_eq!(connector.inbound.tls, TlsDemand::Opportunistic);
     assert!(connector.inbound.networks.is_empty() && !connector.inbound.relay);
+}
 
+fn has_the_documented_limits(config: &Config) {
     assert_eq!(
         config.queue.retry,
         [1, 5, 15, 30, 60, 120, 240].map(minutes)
     );
     assert_eq!(config.queue.expire, minutes(5 * 24 * 60));
-
     assert_eq!(
         (config.queue.dsn_gather, config.queue.postmaster_digest),
         (Duration::from_secs(30), minutes(60))
@@ -126,29 +155,6 @@ fn has_the_documented_values(config: &Config) {
         (minutes(5), minutes(10))
     );
     assert_eq!(timeouts.drain, Duration::from_secs(30));
-
-    assert!(config.dns.servers.is_empty());
-    assert_eq!(config.dns.dnssec.value, Dnssec::Validate);
-    assert_eq!(config.dns.trust_anchor, TrustAnchor::BuiltIn);
-    assert_eq!(
-        config.admin.socket.value,
-        AdminSocket::Path("/run/gatepost/admin.sock".into())
-    );
-    assert_eq!(
-        config.evidence.path.value,
-        EvidencePath::Folder("/var/lib/gatepost/evidence".into())
-    );
-    assert_eq!(config.evidence.keep, minutes(400 * 24 * 60));
-    assert_eq!(
-        config.admin.http.value,
-        AdminHttp::Address("127.0.0.1:9025".parse().expect("an address"))
-    );
-    assert_eq!(config.tlsrpt.send.value, SendReports::Off);
-    assert_eq!(config.tlsrpt.organization, "relay.example.com");
-    assert_eq!(config.tlsrpt.contact.to_string(), "postmaster@example.com");
-    assert_eq!(config.tlsrpt.dkim, None);
-    assert_eq!(config.log.format.value, LogFormat::Auto);
-    assert_eq!(config.log.level, "info");
 }
 
 #[test]
@@ -159,7 +165,9 @@ fn defaults_are_the_documented_values() {
     ] {
         let (config, warnings) = read(file);
         assert_eq!(warnings, [], "{file}");
-        has_the_documented_values(&config);
+        has_the_documented_tables(&config);
+        has_the_documented_connector(&config);
+        has_the_documented_limits(&config);
     }
 }
 
@@ -293,14 +301,18 @@ fn tlsrpt_settings_are_resolved() {
     assert_eq!(key.file.value, folder.join("dkim.pem"));
 }
 
-#[test]
-fn connectors_are_resolved() {
+/// The four connectors of `partners.toml`: with smart hosts, a partner's, without TLS, with pins.
+fn partners() -> [Arc<Connector>; 4] {
     let (config, _) = read("tests/it/config_good/partners.toml");
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/config_good");
-    let [smart, partner, none, pinned] = config.connectors.as_slice() else {
-        panic!("four connectors are written")
-    };
+    config
+        .connectors
+        .try_into()
+        .unwrap_or_else(|_| panic!("four connectors are written"))
+}
 
+#[test]
+fn a_connector_with_smart_hosts_is_resolved() {
+    let [smart, ..] = partners();
     let Route::SmartHosts(hosts) = &smart.outbound.route else {
         panic!("smart hosts are written")
     };
@@ -324,7 +336,24 @@ fn connectors_are_resolved() {
         "the default trust of this file"
     );
     assert_eq!(smart.inbound.tls, TlsDemand::Opportunistic);
+    assert_eq!(smart.outbound.discover, [Publication::MtaSts]);
+    assert_eq!(smart.outbound.downgrade, OnDowngrade::Refuse);
+    let exception = smart.outbound.exception.as_ref().expect("an exception");
+    let any = TlsDemand::Forced {
+        min_version: TlsVersion::V1_3,
+        verify: VerifyWanted::None,
+    };
+    assert_eq!(
+        (exception.tls, exception.until.to_string().as_str()),
+        (any, "2027-01-31")
+    );
+    assert_eq!(exception.reason, "their new gateway, ticket 4711");
+}
 
+#[test]
+fn a_partners_connector_is_resolved() {
+    let [_, partner, ..] = partners();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/config_good");
     let name = TlsDemand::Forced {
         min_version: TlsVersion::V1_2,
         verify: VerifyWanted::Name,
@@ -341,15 +370,6 @@ fn connectors_are_resolved() {
     );
     assert_eq!(partner.outbound.route, Route::Mx { port: 2525 });
     assert_eq!(
-        [partner, pinned, smart]
-            .map(|connector| (connector.outbound.groups, connector.outbound.min_strength)),
-        [
-            (Strength::PostQuantum, Strength::PostQuantum),
-            (Strength::Classical, Strength::Classical),
-            (Strength::PostQuantum, Strength::Classical),
-        ]
-    );
-    assert_eq!(
         (
             partner.outbound.connections,
             partner.outbound.messages_per_connection
@@ -364,26 +384,36 @@ fn connectors_are_resolved() {
     assert_eq!(client.certificate.value, folder.join("client.pem"));
     assert_eq!(texts(&partner.inbound.networks), ["203.0.113.0/24"]);
     assert!(partner.inbound.relay);
+}
 
+#[test]
+fn the_strengths_of_the_key_exchange_are_resolved() {
+    let [smart, partner, _, pinned] = partners();
+    let strengths =
+        |connector: &Arc<Connector>| (connector.outbound.groups, connector.outbound.min_strength);
+    assert_eq!(
+        [&partner, &pinned, &smart].map(strengths),
+        [
+            (Strength::PostQuantum, Strength::PostQuantum),
+            (Strength::Classical, Strength::Classical),
+            (Strength::PostQuantum, Strength::Classical),
+        ]
+    );
+}
+
+#[test]
+fn a_connector_without_tls_discovers_nothing() {
+    let [_, _, none, _] = partners();
     assert_eq!(none.outbound.tls, TlsDemand::Off);
     assert!(
         none.outbound.discover.is_empty(),
         "nothing can raise a demand for no TLS"
     );
+}
 
-    assert_eq!(smart.outbound.discover, [Publication::MtaSts]);
-    assert_eq!(smart.outbound.downgrade, OnDowngrade::Refuse);
-    let exception = smart.outbound.exception.as_ref().expect("an exception");
-    let any = TlsDemand::Forced {
-        min_version: TlsVersion::V1_3,
-        verify: VerifyWanted::None,
-    };
-    assert_eq!(
-        (exception.tls, exception.until.to_string().as_str()),
-        (any, "2027-01-31")
-    );
-    assert_eq!(exception.reason, "their new gateway, ticket 4711");
-
+#[test]
+fn a_connector_with_pins_is_resolved() {
+    let [.., pinned] = partners();
     assert_eq!(pinned.pins, [Pin::new([9; 32]), Pin::new([10; 32])]);
     let forced = |verify| TlsDemand::Forced {
         min_version: TlsVersion::V1_2,

@@ -95,16 +95,45 @@ async fn addresses(dns: &Dns, name: &str) -> Result<(usize, Security, String), L
     Ok((answer.records().len(), answer.security, answer.name))
 }
 
-async fn answers_of(dns: &Dns, zone: &str, security: Security, who: &str, wrong: &mut Wrong) {
-    let at = |label: &str| format!("{label}.{zone}");
-    // With opt-out, nothing proves that a name does not exist, nor that a wildcard stands for it
-    // (RFC 5155 §9.2).
-    let loose = if zone == "optout.test" {
+/// A zone that a resolver is asked about.
+struct Zone<'a> {
+    dns: &'a Dns,
+    name: &'a str,
+    security: Security,
+    /// The security of what does not exist, or comes from a wildcard: with opt-out, nothing proves
+    /// either (RFC 5155 §9.2).
+    loose: Security,
+    /// The resolver's name in what is reported.
+    who: &'a str,
+}
+
+impl Zone<'_> {
+    fn at(&self, label: &str) -> String {
+        format!("{label}.{}", self.name)
+    }
+}
+
+async fn answers_of(dns: &Dns, name: &str, security: Security, who: &str, wrong: &mut Wrong) {
+    let loose = if name == "optout.test" {
         UNSIGNED
     } else {
         security
     };
-    let mx = dns.mx(&domain(zone)).await.map(|answer| {
+    let zone = Zone {
+        dns,
+        name,
+        security,
+        loose,
+        who,
+    };
+    mail_exchangers_of(&zone, wrong).await;
+    addresses_of(&zone, wrong).await;
+    texts_and_wildcards_of(&zone, wrong).await;
+    tlsa_records_of(&zone, wrong).await;
+}
+
+async fn mail_exchangers_of(zone: &Zone<'_>, wrong: &mut Wrong) {
+    let mx = zone.dns.mx(&domain(zone.name)).await.map(|answer| {
         let mut hosts: Vec<_> = answer
             .records()
             .iter()
@@ -117,10 +146,19 @@ async fn answers_of(dns: &Dns, zone: &str, security: Security, who: &str, wrong:
         hosts.dedup();
         (hosts, answer.security)
     });
-    let mut hosts = vec![at("mx"), "mx.nsec.test".to_owned()];
+    let mut hosts = vec![zone.at("mx"), "mx.nsec.test".to_owned()];
     hosts.sort();
     hosts.dedup();
-    wrong.check(&format!("{who} {zone} MX"), &mx, &Ok((hosts, security)));
+    let (who, name) = (zone.who, zone.name);
+    wrong.check(
+        &format!("{who} {name} MX"),
+        &mx,
+        &Ok((hosts, zone.security)),
+    );
+}
+
+async fn addresses_of(zone: &Zone<'_>, wrong: &mut Wrong) {
+    let (security, loose) = (zone.security, zone.loose);
     for (label, count, target, security) in [
         ("mx", 2, "mx", security),
         ("four", 1, "four", security),
@@ -135,13 +173,16 @@ async fn answers_of(dns: &Dns, zone: &str, security: Security, who: &str, wrong:
         ("nowhere", 0, "nowhere", loose),
         ("no.where.at.all", 0, "no.where.at.all", loose),
     ] {
-        let found = addresses(dns, &at(label)).await;
-        wrong.check(
-            &format!("{who} {}", at(label)),
-            &found,
-            &Ok((count, security, at(target))),
-        );
+        let (owner, target) = (zone.at(label), zone.at(target));
+        let found = addresses(zone.dns, &owner).await;
+        let expected = Ok((count, security, target));
+        wrong.check(&format!("{} {owner}", zone.who), &found, &expected);
     }
+}
+
+async fn texts_and_wildcards_of(zone: &Zone<'_>, wrong: &mut Wrong) {
+    let (dns, who, security, loose) = (zone.dns, zone.who, zone.security, zone.loose);
+    let at = |label| zone.at(label);
     let wild = dns
         .mx(&domain(&at("x.wild")))
         .await
@@ -165,10 +206,14 @@ async fn answers_of(dns: &Dns, zone: &str, security: Security, who: &str, wrong:
         .await
         .map(|answer| (answer.records().to_vec(), answer.security));
     wrong.check(
-        &format!("{who} {zone} TXT"),
+        &format!("{who} {} TXT", zone.name),
         &text,
         &Ok((vec!["v=STSv1; id=1;".to_owned()], security)),
     );
+}
+
+async fn tlsa_records_of(zone: &Zone<'_>, wrong: &mut Wrong) {
+    let (security, loose) = (zone.security, zone.loose);
     for (port, host, count, security) in [
         (25, "mx", 3, security),
         (443, "mx", 3, security),
@@ -176,15 +221,11 @@ async fn answers_of(dns: &Dns, zone: &str, security: Security, who: &str, wrong:
         (25, "nowhere", 0, loose),
         (25, "any.wild", 0, loose),
     ] {
-        let tlsa = dns
-            .tlsa(port, &domain(&at(host)))
-            .await
-            .map(|answer| (answer.records().len(), answer.security));
-        wrong.check(
-            &format!("{who} {} TLSA {port}", at(host)),
-            &tlsa,
-            &Ok((count, security)),
-        );
+        let owner = zone.at(host);
+        let tlsa = zone.dns.tlsa(port, &domain(&owner)).await;
+        let tlsa = tlsa.map(|answer| (answer.records().len(), answer.security));
+        let asked = format!("{} {owner} TLSA {port}", zone.who);
+        wrong.check(&asked, &tlsa, &Ok((count, security)));
     }
 }
 

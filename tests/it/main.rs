@@ -4,9 +4,6 @@
 //! `cargo test --test it SUBJECT::` runs one subject. `durability` is a program of its own, because
 //! it kills and traces the relay.
 
-// A table or a conversation is read in one piece, however many lines it has.
-#![allow(clippy::too_many_lines)]
-
 mod assurance;
 mod bad_world;
 mod check;

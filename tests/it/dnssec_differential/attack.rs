@@ -88,21 +88,8 @@ impl Attack {
             (Self::ForeignKey, _) if below && (stage.kind == kind::DNSKEY || !inner) => {
                 foreign_key(stage, victim)
             }
-            (Self::UnsignedAlias | Self::UnsignedAliasNoName, _) if asked => {
-                stage.message.answers =
-                    vec![Record::new(&stage.name, kind::CNAME, name("mx.evil.test."))];
-                stage
-                    .message
-                    .authorities
-                    .clone_from(&stage.denial.authorities);
-                let code = if self == Self::UnsignedAlias {
-                    code::NOERROR
-                } else {
-                    code::NXDOMAIN
-                };
-                stage.message.set_code(code);
-                true
-            }
+            (Self::UnsignedAlias, _) if asked => unsigned_alias(stage, code::NOERROR),
+            (Self::UnsignedAliasNoName, _) if asked => unsigned_alias(stage, code::NXDOMAIN),
             (Self::OtherWildcard, _) if asked => {
                 let other = world
                     .genuine(&child("any", &child("wild", victim)), kind::A)
@@ -139,17 +126,7 @@ impl Attack {
                 put(stage, Message::clone(&other));
                 true
             }
-            (Self::Stripped, _) if below => {
-                let unsigned = |record: &Record| {
-                    !matches!(
-                        record.kind,
-                        kind::RRSIG | kind::NSEC | kind::NSEC3 | kind::DS
-                    )
-                };
-                stage.message.answers.retain(unsigned);
-                stage.message.authorities.retain(unsigned);
-                true
-            }
+            (Self::Stripped, _) if below => strip(&mut stage.message),
             _ => false,
         }
     }
@@ -364,4 +341,27 @@ fn foreign_denial(stage: &mut Stage<'_>) {
         code::NOERROR
     };
     stage.message.set_code(code);
+}
+
+/// Puts an alias without a signature in place of the answer, beside the denial.
+fn unsigned_alias(stage: &mut Stage<'_>, code: u16) -> bool {
+    let target = name("mx.evil.test.");
+    stage.message.answers = vec![Record::new(&stage.name, kind::CNAME, target)];
+    let authorities = &stage.denial.authorities;
+    stage.message.authorities.clone_from(authorities);
+    stage.message.set_code(code);
+    true
+}
+
+/// Takes everything that DNSSEC adds out of a message.
+fn strip(message: &mut Message) -> bool {
+    let unsigned = |record: &Record| {
+        !matches!(
+            record.kind,
+            kind::RRSIG | kind::NSEC | kind::NSEC3 | kind::DS
+        )
+    };
+    message.answers.retain(unsigned);
+    message.authorities.retain(unsigned);
+    true
 }

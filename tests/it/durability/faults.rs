@@ -20,7 +20,7 @@ use gatepost::smtp::envelope::QueueId;
 use super::home::Home;
 use super::servers::ClosedPort;
 use super::strace::{self, CHANGES, Call};
-use super::{ARRIVES, owed, script, side_by_side};
+use super::{ARRIVES, owed, reachable, script, side_by_side};
 use crate::support::client::{Verdict, send_all};
 use crate::support::message::Message;
 use crate::support::relay::Relay;
@@ -494,15 +494,6 @@ fn most(calls: Vec<Call>) -> BTreeMap<String, usize> {
         *so_far = count.max(*so_far);
     }
     most
-}
-
-/// Those whose destination is not down.
-fn reachable<'a>(recipients: &[&'a str]) -> Vec<&'a str> {
-    recipients
-        .iter()
-        .copied()
-        .filter(|to| !to.ends_with("@down.example"))
-        .collect()
 }
 
 /// The result of a run with a fault.

@@ -109,3 +109,12 @@ fn side_by_side<T: Send, R: Send>(
     done.sort_by_key(|(at, _)| *at);
     done.into_iter().map(|(_, result)| result).collect()
 }
+
+/// Those whose destination is not down.
+fn reachable<'a>(recipients: &[&'a str]) -> Vec<&'a str> {
+    recipients
+        .iter()
+        .copied()
+        .filter(|to| !to.ends_with("@down.example"))
+        .collect()
+}

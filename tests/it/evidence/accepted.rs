@@ -3,7 +3,8 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
 
@@ -42,32 +43,37 @@ pub(crate) fn accepted(folder: &Path) -> Vec<AcceptanceRecord> {
     on_record(folder).into_iter().filter_map(of).collect()
 }
 
-fn send(address: std::net::SocketAddr, message: &Message) -> String {
+fn send(address: SocketAddr, message: &Message) -> String {
     match Client::connect(address).expect("it listens").send(message) {
         Verdict::Accepted(id) => id,
         other => panic!("{other:?}"),
     }
 }
 
-#[test]
-fn a_message_that_comes_in_is_on_record_once_before_its_deliveries() {
-    let folder = folder();
+/// Sends one message to two domains, which get it. Returns its queue id and the configuration.
+fn one_message_was_delivered(folder: &Path) -> (String, PathBuf) {
     let sink = Sink::start();
-    let file = configure(folder.path(), "path = \"evidence\"", &to(&sink));
+    let file = configure(folder, "path = \"evidence\"", &to(&sink));
     let relay = start(&file);
     let id = send(
         relay.address,
         &Message::new("m", &["a.example", "b.example"], 500),
     );
-    assert!(within(PATIENCE, || queued(folder.path()) == Some(0)));
+    assert!(within(PATIENCE, || queued(folder) == Some(0)));
     assert!(
         relay
             .terminate()
             .status
             .is_some_and(|status| status.success())
     );
-    is_whole(folder.path());
+    is_whole(folder);
+    (id, file)
+}
 
+#[test]
+fn a_message_that_comes_in_is_on_record_once_before_its_deliveries() {
+    let folder = folder();
+    let (id, _) = one_message_was_delivered(folder.path());
     let all = on_record(folder.path());
     let [
         MailRecord::Accepted(one),
@@ -117,7 +123,12 @@ fn a_message_that_comes_in_is_on_record_once_before_its_deliveries() {
         by.session.no_tls.is_some() && by.configuration.len() == 64,
         "{by:?}"
     );
+}
 
+#[test]
+fn a_message_that_came_in_is_listed_apart_from_its_deliveries() {
+    let folder = folder();
+    let (_, file) = one_message_was_delivered(folder.path());
     let list = out(&evidence(&file, &["list"]));
     let totals = "\n1 message accepted, 1 in the clear\n2 attempts: 2 delivered\n\
                   2 recipients, 2 in the clear; chain whole, head\n    sha256:";
@@ -239,6 +250,20 @@ fn a_message_that_an_operator_removes_before_any_attempt_is_on_record_as_it_came
     is_whole(folder.path());
 }
 
+/// Sends sixty messages to two domains; returns the queue ids of those that are accepted.
+fn send_sixty(address: SocketAddr, name: &str) -> Vec<String> {
+    let to = ["a.example", "b.example"];
+    let message = |at| Message::new(&format!("{name}-{at}"), &to, 600);
+    let messages: Vec<_> = (0..60).map(message).collect();
+    send_all(address, &messages)
+        .into_iter()
+        .filter_map(|verdict| match verdict {
+            Verdict::Accepted(id) => Some(id),
+            Verdict::Refused(_) | Verdict::Lost => None,
+        })
+        .collect()
+}
+
 #[test]
 fn kill_9_at_any_moment_leaves_no_accepted_message_without_its_record() {
     let folder = folder();
@@ -251,23 +276,7 @@ fn kill_9_at_any_moment_leaves_no_accepted_message_without_its_record() {
         let address = relay.address;
         let senders: Vec<_> = (0..4)
             .map(|sender| {
-                std::thread::spawn(move || {
-                    let message = |at| {
-                        Message::new(
-                            &format!("l{life}-s{sender}-{at}"),
-                            &["a.example", "b.example"],
-                            600,
-                        )
-                    };
-                    let messages: Vec<_> = (0..60).map(message).collect();
-                    let accepted = send_all(address, &messages)
-                        .into_iter()
-                        .filter_map(|verdict| match verdict {
-                            Verdict::Accepted(id) => Some(id),
-                            Verdict::Refused(_) | Verdict::Lost => None,
-                        });
-                    accepted.collect::<Vec<_>>()
-                })
+                std::thread::spawn(move || send_sixty(address, &format!("l{life}-s{sender}")))
             })
             .collect();
         std::thread::sleep(Duration::from_millis(30 + dice.below(300)));

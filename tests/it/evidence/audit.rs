@@ -53,14 +53,14 @@ fn deferred() -> DeliveryRecord {
 }
 
 /// The day of the file, the time and the record.
-type Entry = (&'static str, &'static str, EvidenceRecord);
+pub(crate) type Entry = (&'static str, &'static str, EvidenceRecord);
 
 fn entry(day: &'static str, time: &'static str, delivery: DeliveryRecord) -> Entry {
     (day, time, EvidenceRecord::Delivery(Box::new(delivery)))
 }
 
 /// November at the hospital, and other mail before, after and beside it.
-fn november() -> Vec<Entry> {
+pub(crate) fn november() -> Vec<Entry> {
     let other_sender = DeliveryRecord {
         from: "doctor@clinic.example".to_owned(),
         ..verified(NAME)
@@ -104,13 +104,13 @@ fn november() -> Vec<Entry> {
 }
 
 /// A folder with such a chain, and a configuration with the connectors `hospital` and `empty`.
-struct Archive {
+pub(crate) struct Archive {
     folder: TempDir,
-    file: PathBuf,
+    pub(crate) file: PathBuf,
 }
 
 impl Archive {
-    fn of(records: &[Entry]) -> Self {
+    pub(crate) fn of(records: &[Entry]) -> Self {
         let folder = folder();
         let connector = |name: &str| {
             format!(
@@ -128,12 +128,12 @@ impl Archive {
         archive
     }
 
-    fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         self.folder.path().join("evidence")
     }
 
     /// Runs a command on a terminal on which every line fits.
-    fn run(&self, arguments: &str) -> Output {
+    pub(crate) fn run(&self, arguments: &str) -> Output {
         self.run_with_width("1000", arguments)
     }
 
@@ -154,7 +154,7 @@ impl Archive {
     }
 
     /// Changes the lines of the file of a day.
-    fn change(&self, day: &str, change: impl FnOnce(&mut Vec<String>)) {
+    pub(crate) fn change(&self, day: &str, change: impl FnOnce(&mut Vec<String>)) {
         let file = self.path().join(format!("{day}.jsonl"));
         let mut all = lines(&file);
         change(&mut all);
@@ -297,85 +297,6 @@ fn a_record_of_a_clock_that_was_set_back_is_found_by_its_time() {
     let archive = Archive::of(&records);
     let text = out(&archive.run("list --from 2026-11-07 --to 2026-11-07"));
     assert!(text.contains("\n1 recipient, 1 verified"), "{text}");
-}
-
-/// The chain is verified from the record before the period to the end, and by `verify` from its
-/// first record.
-#[test]
-#[allow(clippy::too_many_lines, reason = "a table")]
-fn the_output_says_what_was_verified() {
-    type Damage = fn(&Archive);
-    let list = "list --from 2026-11-15 --to 2026-11-15";
-    let cases: [(&str, Damage, bool); 5] = [
-        ("nothing", |_| {}, true),
-        (
-            "a record long before the period is edited",
-            |archive| {
-                archive.change("2026-10-02", |lines| {
-                    lines[0] = lines[0].replace("sender@", "render@");
-                });
-            },
-            true,
-        ),
-        (
-            "the record before the period is missing",
-            |archive| archive.change("2026-11-01", |lines| drop(lines.pop())),
-            false,
-        ),
-        (
-            "the first record of the period is missing",
-            |archive| archive.change("2026-11-15", |lines| drop(lines.remove(0))),
-            false,
-        ),
-        (
-            "a record after the period is edited",
-            |archive| {
-                archive.change("2026-11-30", |lines| {
-                    lines[0] = lines[0].replace("sender@", "render@");
-                });
-            },
-            false,
-        ),
-    ];
-    for (damage, apply, is_whole) in cases {
-        let archive = Archive::of(&november());
-        apply(&archive);
-        let output = archive.run(list);
-        let text = out(&output);
-        assert_eq!(
-            output.status.success(),
-            is_whole,
-            "{damage}: {text}{}",
-            err(&output)
-        );
-        assert_eq!(
-            text.contains("; chain whole from record 5 of 2026-11-01 on, head sha256:"),
-            is_whole,
-            "{damage}: {text}"
-        );
-        assert_eq!(
-            text.contains("; chain NOT WHOLE from record 5"),
-            !is_whole,
-            "{damage}: {text}"
-        );
-        assert!(
-            is_whole || err(&output).contains("see gatepost evidence verify --folder"),
-            "{damage}: {}",
-            err(&output)
-        );
-        let verified = archive.run("verify --from 2026-11-15 --to 2026-11-15");
-        assert_eq!(
-            verified.status.success(),
-            damage == "nothing",
-            "{damage}: {}",
-            out(&verified)
-        );
-        assert_eq!(
-            out(&verified).contains("; chain whole, head sha256:"),
-            damage == "nothing",
-            "{damage}"
-        );
-    }
 }
 
 /// Nothing found is an answer: the period, and the records that the folder has.
@@ -598,35 +519,6 @@ fn the_last_lines_fit_the_terminal() {
     let path = archive.path().display().to_string();
     let fits = |line: &str| line.chars().count() <= 40 || line == path;
     assert!(nothing.lines().all(fits), "{nothing}");
-}
-
-/// A folder that does not exist is an error with the key or the option that names it.
-#[test]
-fn a_missing_folder_has_its_remedy() {
-    let archive = Archive::of(&november());
-    fs::remove_dir_all(archive.path()).expect("ours");
-    let path = archive.path().display().to_string();
-    let key = format!("Check [evidence] path ({}:", archive.file.display());
-    for command in ["list", "summary", "verify", "verify --head"] {
-        for (folder, remedy) in [
-            (String::new(), key.as_str()),
-            (format!(" --folder {path}"), "Check --folder: "),
-        ] {
-            let output = archive.run(&format!("{command}{folder}"));
-            let expected = format!(
-                "gatepost evidence: cannot list {path}: No such file or directory (os error 2)\n{remedy}"
-            );
-            assert!(
-                err(&output).starts_with(&expected),
-                "{command}{folder}: {}",
-                err(&output)
-            );
-            assert_eq!(
-                (output.status.code(), out(&output)),
-                (Some(1), String::new())
-            );
-        }
-    }
 }
 
 /// The JSON of the list has the record as it was written, and behind it the names that every

@@ -1,9 +1,12 @@
 //! A partner that answers with the wrong certificate: on record is what it showed, and that it was
 //! refused.
 
+use std::path::PathBuf;
+
 use gatepost::storage::evidence::{
     DeliveryRecord, DemandOutcome, RecordedAssurance, RecordedOutcome,
 };
+use tempfile::TempDir;
 
 use super::daemon::{CERTS, PATIENCE, configure, evidence, is_whole, out, partner, start, told};
 use super::world::folder;
@@ -12,8 +15,9 @@ use crate::support::message::Message;
 use crate::support::peer::{Manner, Peer};
 use crate::support::within;
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_certificate_with_the_wrong_name_is_on_record_with_its_tls_and_refused() {
+/// Sends a message to a partner that has to show `name`, and shows another one. Returns the one
+/// record of it and the folder and configuration of the daemon, which has ended.
+async fn refused_for_its_name() -> (DeliveryRecord, TempDir, PathBuf) {
     let folder = folder();
     let peer = Peer::start(Manner::new(partner())).await;
     let connectors = format!(
@@ -23,9 +27,9 @@ async fn a_certificate_with_the_wrong_name_is_on_record_with_its_tls_and_refused
         peer.address
     );
     let file = configure(folder.path(), "path = \"evidence\"", &connectors);
-    let path = folder.path().to_owned();
-    let (mut all, commands) = tokio::task::spawn_blocking(move || {
-        let relay = start(&file);
+    let (path, configuration) = (folder.path().to_owned(), file.clone());
+    let mut all = tokio::task::spawn_blocking(move || {
+        let relay = start(&configuration);
         let message = Message::new("m", &["wrong.example"], 500);
         assert!(matches!(
             Client::connect(relay.address)
@@ -41,11 +45,7 @@ async fn a_certificate_with_the_wrong_name_is_on_record_with_its_tls_and_refused
                 .is_some_and(|status| status.success())
         );
         is_whole(&path);
-        let commands = [&["list"][..], &["list", "--csv"], &["summary", "--csv"]];
-        (
-            told(&path),
-            commands.map(|arguments| out(&evidence(&file, arguments))),
-        )
+        told(&path)
     })
     .await
     .expect("no panic");
@@ -53,25 +53,24 @@ async fn a_certificate_with_the_wrong_name_is_on_record_with_its_tls_and_refused
         !peer.heard().iter().any(|heard| heard.has("MAIL")),
         "it never heard of the message"
     );
+    let record = all.pop().expect("a record");
+    assert_eq!(all.len(), 0, "one record and no other");
+    (record, folder, file)
+}
 
-    let Some(DeliveryRecord {
-        session: Some(session),
-        unmet: Some(unmet),
-        standing,
-        outcome,
-        ..
-    }) = all.pop()
-    else {
-        panic!("neither session nor demand: {all:?}")
-    };
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_certificate_with_the_wrong_name_is_on_record_with_its_tls_and_refused() {
+    let (record, ..) = refused_for_its_name().await;
     assert_eq!(
-        (standing, outcome, all.len()),
-        (DemandOutcome::Refused, RecordedOutcome::Deferred, 0)
+        (record.standing, record.outcome),
+        (DemandOutcome::Refused, RecordedOutcome::Deferred)
     );
+    let unmet = record.unmet.expect("a demand");
     assert_eq!(
         unmet.got,
         "the certificate is for mail.domain-c.com, not for mail.wrong.example"
     );
+    let session = record.session.expect("a session");
     assert_eq!(
         (session.level, session.no_tls),
         (RecordedAssurance::Trusted, None)
@@ -99,12 +98,20 @@ async fn a_certificate_with_the_wrong_name_is_on_record_with_its_tls_and_refused
         shown.spki.starts_with("sha256:") && !shown.issuer.is_empty(),
         "{shown:?}"
     );
+}
 
-    let [list, csv, summary] = commands;
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_commands_show_a_certificate_that_was_refused() {
+    let (record, _folder, file) = refused_for_its_name().await;
+    let show = |arguments: &[&str]| out(&evidence(&file, arguments));
+    let list = show(&["list"]);
     assert!(
         list.contains(" TLS, trusted, demand refused; deferred 4.7.5"),
         "{list}"
     );
+    let tls = record.session.and_then(|session| session.tls).expect("TLS");
+    let shown = tls.certificate.expect("a certificate");
+    let csv = show(&["list", "--csv"]);
     for cell in [
         &tls.cipher,
         &shown.spki,
@@ -114,6 +121,7 @@ async fn a_certificate_with_the_wrong_name_is_on_record_with_its_tls_and_refused
     ] {
         assert!(csv.contains(cell), "{cell} is missing from {csv}");
     }
+    let summary = show(&["summary", "--csv"]);
     let counted = summary.lines().nth(1);
     assert_eq!(
         counted,

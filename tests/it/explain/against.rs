@@ -1,7 +1,7 @@
 //! `gatepost check --against`, with a running daemon and with another file.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use serde_json::json;
@@ -22,19 +22,23 @@ fn check(file: &Path, arguments: &[&str]) -> Output {
         .expect("gatepost runs")
 }
 
+/// Writes the relay's configuration with another retry interval and a connector for
+/// partner.example beside it.
+fn changed(relay: &Relay) -> PathBuf {
+    let new = relay.folder.path().join("new.toml");
+    let text = fs::read_to_string(relay.config()).expect("a file");
+    let text = text.replace("retry = [\"1h\"]", "retry = [\"2h\"]");
+    let partner = connector("partner", &["partner.example"], "tls = \"forced\"");
+    fs::write(&new, format!("{text}{partner}")).expect("a file");
+    new
+}
+
 #[test]
 fn the_running_configuration_and_its_queue_are_compared_with() {
     let relay = Relay::start("");
-    let mut ids: Vec<_> = (0..2)
-        .map(|_| {
-            relay.send(
-                "a@example.com",
-                &["b@partner.example", "c@other.example"],
-                "x",
-            )
-        })
-        .collect();
-    ids.push(relay.send("a@example.com", &["b@other.example"], "x"));
+    let to = ["b@partner.example", "c@other.example"];
+    let [first, second] = [(); 2].map(|()| relay.send("a@example.com", &to, "x"));
+    let other = relay.send("a@example.com", &["b@other.example"], "x");
     let same = check(&relay.config(), &["--against"]);
     assert_eq!(code(&same), 0, "{}{}", out(&same), err(&same));
     assert!(
@@ -42,18 +46,7 @@ fn the_running_configuration_and_its_queue_are_compared_with() {
         "{}",
         out(&same)
     );
-
-    let new = relay.folder.path().join("new.toml");
-    let text = fs::read_to_string(relay.config()).expect("a file");
-    let partner = connector("partner", &["partner.example"], "tls = \"forced\"");
-    fs::write(
-        &new,
-        format!(
-            "{}{partner}",
-            text.replace("retry = [\"1h\"]", "retry = [\"2h\"]")
-        ),
-    )
-    .expect("a file");
+    let new = changed(&relay);
     let output = check(&new, &["--against"]);
     assert_eq!(code(&output), 1, "{}", err(&output));
     let said = out(&output);
@@ -64,15 +57,12 @@ fn the_running_configuration_and_its_queue_are_compared_with() {
             "[queue]: changed\n  retry: [\"1h\"] -> [\"2h\"]\n",
             "[[connector]] partner: added\n",
             "Domains with another connector\n  partner.example: internet -> partner\n",
-            &format!(
-                "  partner.example: 2 messages (internet -> partner): {} {}\n",
-                ids[0], ids[1]
-            ),
+            &format!("  partner.example: 2 messages (internet -> partner): {first} {second}\n"),
             "    outbound.tls: \"off\" -> \"forced\"\n",
         ],
     );
     assert!(
-        !said.contains("other.example") && !said.contains(&ids[2]),
+        !said.contains("other.example") && !said.contains(&other),
         "{said}"
     );
     let told = json(&check(&new, &["--against", "--json"]));
@@ -89,9 +79,14 @@ fn the_running_configuration_and_its_queue_are_compared_with() {
         json!([{"pattern": "partner.example", "old": "internet", "new": "partner"}])
     );
     assert_eq!(told["running_sha256"].as_str().map(str::len), Some(64));
+}
 
-    // Changes to the file since the start are not in force.
-    fs::write(relay.config(), fs::read(&new).expect("a file")).expect("a file");
+/// Changes to the file since the start are not in force.
+#[test]
+fn the_running_configuration_is_the_one_that_was_read() {
+    let relay = Relay::start("");
+    let text = fs::read_to_string(relay.config()).expect("a file");
+    fs::copy(changed(&relay), relay.config()).expect("a file");
     assert_eq!(code(&check(&relay.config(), &["--against"])), 1);
     let (_, in_force) = raw(
         &relay.socket(),

@@ -198,6 +198,60 @@ pub(crate) async fn leave_mail(world: &World) {
     spool.close().await.expect("all is written");
 }
 
+/// Asks the daemon for the policy that it has of a domain; returns status line and answer.
+fn ask_for_policy(world: &World, domain: &str) -> (String, Value) {
+    raw(
+        &world.folder.path().join("admin.sock"),
+        &format!("GET /v1/policy?domain={domain} HTTP/1.1\r\nHost: x\r\n\r\n"),
+    )
+}
+
+/// Waits until the daemon, which delivers, has the policy of sts.example.
+async fn policy_in_use(world: &World) -> Value {
+    let deadline = std::time::Instant::now() + Duration::from_secs(20);
+    loop {
+        let (_, known) = ask_for_policy(world, "sts.example");
+        if known != Value::Null {
+            return known;
+        }
+        assert!(
+            std::time::Instant::now() < deadline,
+            "the daemon delivers, and needs the policy for that"
+        );
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// `explain` and `probe` show the policy that the daemon has.
+fn the_cached_policy_is_shown(world: &World, text: &str, known: &Value) {
+    let output = world.explain_file(text, &["bob@sts.example"]);
+    assert_eq!(code(&output), 0);
+    in_order(
+        &out(&output),
+        &[
+            "MTA-STS           TLS with a publicly trusted certificate for mx1.partner.example (the policy is in enforce mode",
+            "the policy 20261126 of sts.example in the daemon's cache, fetched at 20",
+        ],
+    );
+    let told = json(&world.explain_file(text, &["sts.example", "--json"]));
+    let note = &told["hops"][0]["mta_sts_policy"];
+    assert_eq!(
+        (&note["from"], &note["mode"], &note["fetched"]),
+        (&"daemon".into(), &"enforce".into(), &known["fetched"])
+    );
+    let probed = probe(world, &["sts.example"]);
+    in_order(
+        &probed,
+        &[
+            "MTA-STS   enforce: the policy lists this host",
+            "in the daemon's cache, fetched at 20",
+        ],
+    );
+    let probed: Value =
+        serde_json::from_str(&probe(world, &["sts.example", "--json"])).expect("a document");
+    assert_eq!(probed["hops"][0]["mta_sts_policy"]["from"], "daemon");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_policy_that_the_daemon_goes_by_counts_though_its_host_is_silent() {
     let world = World::new().await;
@@ -216,71 +270,23 @@ async fn a_policy_that_the_daemon_goes_by_counts_though_its_host_is_silent() {
     let test_overrides = TestOverrides {
         policy_port: address.port(),
     };
-    let daemon = daemon::start_with(
-        test_overrides,
-        SystemdSockets::default(),
-        config,
-        Arc::new(()),
-    )
-    .await;
+    let sockets = SystemdSockets::default();
+    let daemon = daemon::start_with(test_overrides, sockets, config, Arc::new(())).await;
     let mut daemon = daemon.expect("it starts");
 
-    let socket = world.folder.path().join("admin.sock");
-    let ask = |domain: &str| {
-        raw(
-            &socket,
-            &format!("GET /v1/policy?domain={domain} HTTP/1.1\r\nHost: x\r\n\r\n"),
-        )
-    };
-    let deadline = std::time::Instant::now() + Duration::from_secs(20);
-    let known = loop {
-        let (_, known) = ask("sts.example");
-        if known != Value::Null {
-            break known;
-        }
-        assert!(
-            std::time::Instant::now() < deadline,
-            "the daemon delivers, and needs the policy for that"
-        );
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    };
+    let known = policy_in_use(&world).await;
     assert_eq!(
         (known["id"].as_str(), known["lines"][1].as_str()),
         (Some("20261126"), Some("mode: enforce"))
     );
-    assert_eq!(ask("other.example").1, Value::Null);
-    let (line, said) = ask("a%20b");
+    assert_eq!(ask_for_policy(&world, "other.example").1, Value::Null);
+    let (line, said) = ask_for_policy(&world, "a%20b");
     assert!(
         line.contains(" 400 ") && said["error"].to_string().contains("is not a domain name"),
         "{line}: {said}"
     );
 
-    let output = world.explain_file(&text, &["bob@sts.example"]);
-    assert_eq!(code(&output), 0);
-    in_order(
-        &out(&output),
-        &[
-            "MTA-STS           TLS with a publicly trusted certificate for mx1.partner.example (the policy is in enforce mode",
-            "the policy 20261126 of sts.example in the daemon's cache, fetched at 20",
-        ],
-    );
-    let told = json(&world.explain_file(&text, &["sts.example", "--json"]));
-    let note = &told["hops"][0]["mta_sts_policy"];
-    assert_eq!(
-        (&note["from"], &note["mode"], &note["fetched"]),
-        (&"daemon".into(), &"enforce".into(), &known["fetched"])
-    );
-    let probed = probe(&world, &["sts.example"]);
-    in_order(
-        &probed,
-        &[
-            "MTA-STS   enforce: the policy lists this host",
-            "in the daemon's cache, fetched at 20",
-        ],
-    );
-    let probed: Value =
-        serde_json::from_str(&probe(&world, &["sts.example", "--json"])).expect("a document");
-    assert_eq!(probed["hops"][0]["mta_sts_policy"]["from"], "daemon");
+    the_cached_policy_is_shown(&world, &text, &known);
 
     daemon.stop();
     daemon.ended().await.expect("an orderly end");

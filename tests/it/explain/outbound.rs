@@ -1,6 +1,8 @@
 //! Mail to somebody: connectors, layers, hops, peers, and what follows when no hop is left.
 
 use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Command, Output};
 
 use gatepost::discovery::history::{History, TlsLevel};
 use gatepost::smtp::address::Host;
@@ -70,22 +72,40 @@ async fn a_forced_partner_is_explained_from_connector_to_bounce_and_nobody_is_di
 #[tokio::test(flavor = "multi_thread")]
 async fn the_document_has_the_rows_of_the_policy_table() {
     let world = World::new().await;
+    let told = json(&world.explain("", &["alone.example", "--json"]));
+    let hop = &told["hops"][0];
+    for (peer, result) in [
+        ("no-starttls", "clear"),
+        ("starttls-rejected", "clear"),
+        ("handshake-broken", "clear-again"),
+        ("speaks-before-handshake", "clear-again"),
+        ("self-signed", "tls"),
+        ("right", "tls"),
+    ] {
+        assert_eq!(row(hop, peer)["result"], result, "{peer}");
+    }
+    let off = json(&world.explain(
+        &connector("off", &["*"], "tls = \"off\""),
+        &["alone.example", "--json"],
+    ));
+    assert_eq!(off["hops"][0]["peers"].as_array().map(Vec::len), Some(1));
+    assert_eq!(row(&off["hops"][0], "not-asked")["result"], "clear");
+    assert_eq!(
+        layer(&off["hops"][0], "mta-sts")["why"],
+        "the connector has TLS switched off, which no layer can raise"
+    );
+}
+
+/// Domain and recipient, connector, route, demand and offers.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_document_names_what_is_used() {
+    let world = World::new().await;
     let output = world.explain("", &["alone.example", "--json"]);
     assert_eq!(code(&output), 0, "{}", err(&output));
     let told = json(&output);
     assert_eq!(
         (&told["direction"], &told["domain"], &told["can_go"]),
         (&json!("outbound"), &json!("alone.example"), &json!(true))
-    );
-    assert_eq!(
-        told["recipient"],
-        json!(null),
-        "the user named no recipient"
-    );
-    let named = json(&world.explain("", &["bob@alone.example", "--json"]));
-    assert_eq!(
-        (&named["recipient"], &named["asked"]),
-        (&json!("bob@alone.example"), &json!("bob@alone.example"))
     );
     assert_eq!(
         told["connector"],
@@ -116,16 +136,6 @@ async fn the_document_has_the_rows_of_the_policy_table() {
         hop["client_hello"],
         json!({"first": "post-quantum key exchange first", "second": "classical key exchange, all curves, without SNI", "remembered": false})
     );
-    for (peer, result) in [
-        ("no-starttls", "clear"),
-        ("starttls-rejected", "clear"),
-        ("handshake-broken", "clear-again"),
-        ("speaks-before-handshake", "clear-again"),
-        ("self-signed", "tls"),
-        ("right", "tls"),
-    ] {
-        assert_eq!(row(hop, peer)["result"], result, "{peer}");
-    }
     assert!(
         layer(hop, "connector")["why"]
             .as_str()
@@ -133,15 +143,15 @@ async fn the_document_has_the_rows_of_the_policy_table() {
             .starts_with("default: no connector"),
         "{hop:#}"
     );
-    let off = json(&world.explain(
-        &connector("off", &["*"], "tls = \"off\""),
-        &["alone.example", "--json"],
-    ));
-    assert_eq!(off["hops"][0]["peers"].as_array().map(Vec::len), Some(1));
-    assert_eq!(row(&off["hops"][0], "not-asked")["result"], "clear");
     assert_eq!(
-        layer(&off["hops"][0], "mta-sts")["why"],
-        "the connector has TLS switched off, which no layer can raise"
+        told["recipient"],
+        json!(null),
+        "the user named no recipient"
+    );
+    let named = json(&world.explain("", &["bob@alone.example", "--json"]));
+    assert_eq!(
+        (&named["recipient"], &named["asked"]),
+        (&json!("bob@alone.example"), &json!("bob@alone.example"))
     );
 }
 
@@ -193,72 +203,85 @@ async fn mail_that_cannot_go_is_explained_with_the_reason() {
     );
 }
 
-#[tokio::test(flavor = "multi_thread")]
-#[allow(clippy::too_many_lines, reason = "a table")]
-async fn every_spelling_of_a_destination_is_understood() {
-    let world = World::new().await;
-    let smart = connector(
+/// A destination as it is written, and what is said of it.
+const SPELLINGS: [(&str, &[&str]); 7] = [
+    (
+        "[192.0.2.1]",
+        &[
+            "matches [192.0.2.1]\n",
+            "the address itself\n",
+            "Hop 1: [192.0.2.1]:25, as the address says\n",
+            "MTA-STS           nothing: the host is named by its address\n",
+        ],
+    ),
+    (
+        "bob@[IPv6:2001:db8::1]",
+        &["addresses   [2001:db8::1]:25\n"],
+    ),
+    (
+        "postmaster",
+        &[
+            "Mail to postmaster\n",
+            "goes to postmaster@partner.example, as the configuration says\n",
+            "matches partner.example\n",
+        ],
+    ),
+    (
+        "root@relay.example.com",
+        &[
+            "Mail to root@relay.example.com\n",
+            "mail of our own clients for it goes to postmaster@partner.example\n",
+            "matches partner.example\n",
+        ],
+    ),
+    (
+        "localhost",
+        &[
+            "Mail to localhost\n",
+            "goes to postmaster@partner.example\n",
+            "matches partner.example\n",
+        ],
+    ),
+    (
+        "B\u{fc}cher.example.",
+        &[
+            "Mail to xn--bcher-kva.example\n",
+            "Hop 1: mx1.partner.example:25",
+        ],
+    ),
+    (
+        "bob@smart.example",
+        &[
+            "the smart hosts of the connector's route, in their order\n",
+            "Hop 1: smart.partner.example:587, smart host\n",
+            "demand      TLS\n",
+            "Hop 2: [127.0.0.9]:26, smart host\n",
+        ],
+    ),
+];
+
+/// A connector with smart hosts.
+fn smart() -> String {
+    connector(
         "smart",
         &["smart.example"],
         "route = [\"smart.partner.example:587\", \"[127.0.0.9]:26\"]\ntls = \"forced\"",
-    );
-    for (asked, pieces) in [
-        (
-            "[192.0.2.1]",
-            &[
-                "matches [192.0.2.1]\n",
-                "the address itself\n",
-                "Hop 1: [192.0.2.1]:25, as the address says\n",
-                "MTA-STS           nothing: the host is named by its address\n",
-            ][..],
-        ),
-        (
-            "bob@[IPv6:2001:db8::1]",
-            &["addresses   [2001:db8::1]:25\n"],
-        ),
-        (
-            "postmaster",
-            &[
-                "Mail to postmaster\n",
-                "goes to postmaster@partner.example, as the configuration says\n",
-                "matches partner.example\n",
-            ],
-        ),
-        (
-            "root@relay.example.com",
-            &[
-                "Mail to root@relay.example.com\n",
-                "mail of our own clients for it goes to postmaster@partner.example\n",
-                "matches partner.example\n",
-            ],
-        ),
-        (
-            "localhost",
-            &[
-                "Mail to localhost\n",
-                "goes to postmaster@partner.example\n",
-                "matches partner.example\n",
-            ],
-        ),
-        (
-            "B\u{fc}cher.example.",
-            &[
-                "Mail to xn--bcher-kva.example\n",
-                "Hop 1: mx1.partner.example:25",
-            ],
-        ),
-        (
-            "bob@smart.example",
-            &[
-                "the smart hosts of the connector's route, in their order\n",
-                "Hop 1: smart.partner.example:587, smart host\n",
-                "demand      TLS\n",
-                "Hop 2: [127.0.0.9]:26, smart host\n",
-            ],
-        ),
-    ] {
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_spelling_of_a_destination_is_understood() {
+    let world = World::new().await;
+    let smart = smart();
+    for (asked, pieces) in SPELLINGS {
         in_order(&world.said(&smart, &[asked], 0), pieces);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unusable_arguments_and_files_end_with_2() {
+    let world = World::new().await;
+    let smart = smart();
     for (arguments, said) in [
         (&["192.0.2.1"][..], "write [192.0.2.1]"),
         (&["a b"], "is not a domain name"),
@@ -357,12 +380,10 @@ async fn an_exception_is_shown_with_its_date_and_reason_while_it_holds_and_after
     );
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_running_daemon_shows_what_the_domain_did_before() {
-    let world = World::new().await;
-    let refuse = connector("partner", &["partner.example"], "downgrade = \"refuse\"");
+/// A relay with this connector that remembers TLS of partner.example.
+fn relay_with_a_memory(world: &World, connector: &str) -> Relay {
     let more = format!(
-        "[dns]\nservers = [\"{}\"]\ndnssec = \"off\"\n{refuse}",
+        "[dns]\nservers = [\"{}\"]\ndnssec = \"off\"\n{connector}",
         world.names.address
     );
     let mut relay = Relay::start(&more);
@@ -374,19 +395,28 @@ async fn a_running_daemon_shows_what_the_domain_did_before() {
     let _ = memory.record(&domain, &host, TlsLevel::Trusted, None, Timestamp::now());
     drop(memory);
     relay.start_again();
+    relay
+}
+
+/// Runs `gatepost explain partner.example` with a configuration.
+fn explain(config: &Path) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_gatepost"));
+    command
+        .env("COLUMNS", "500")
+        .args(["explain", "partner.example", "--config"])
+        .arg(config)
+        .output()
+        .expect("gatepost runs")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_running_daemon_shows_what_the_domain_did_before() {
+    let world = World::new().await;
+    let refuse = connector("partner", &["partner.example"], "downgrade = \"refuse\"");
+    let mut relay = relay_with_a_memory(&world, &refuse);
     let text = std::fs::read_to_string(relay.config()).expect("a file");
-    let config = relay.config();
-    let explain = || {
-        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_gatepost"));
-        command
-            .env("COLUMNS", "500")
-            .args(["explain", "partner.example", "--config"])
-            .arg(&config)
-            .output()
-            .expect("gatepost runs")
-    };
     let today = Timestamp::now().strftime("%Y-%m-%d").to_string();
-    let output = explain();
+    let output = explain(&relay.config());
     in_order(
         &out(&output),
         &[
@@ -414,19 +444,14 @@ async fn a_running_daemon_shows_what_the_domain_did_before() {
         let other = relay.folder.path().join("other.toml");
         let connector = connector("partner", &["partner.example"], outbound);
         std::fs::write(&other, text.replace(&refuse, &connector)).expect("the folder is ours");
-        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_gatepost"));
-        command
-            .env("COLUMNS", "500")
-            .args(["explain", "partner.example", "--config"])
-            .arg(&other);
         in_order(
-            &out(&command.output().expect("gatepost runs")),
+            &out(&explain(&other)),
             &["the domain used TLS, last on ", words],
         );
     }
     relay.stop();
     in_order(
-        &out(&explain()),
+        &out(&explain(&relay.config())),
         &[
             "demand      TLS opportunistic\n",
             "not available: no running Gatepost answers on ",

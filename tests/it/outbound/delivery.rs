@@ -3,18 +3,16 @@
 use bytes::Bytes;
 use gatepost::policy::failure::RecipientOutcome;
 use gatepost::smtp::address::Mailbox;
-use gatepost::smtp::envelope::BodyType;
 use gatepost::storage::spool::{Body, Spool as _, SqliteSpool};
 
-use crate::support::certificates::{BOTH, server_config};
 use crate::support::deliveries::{World, connector, deliver, failure, message, outcome, result};
 use crate::support::peer::{Manner, Nobody, Peer, Starttls};
 
-fn plain() -> Manner {
+pub(crate) fn plain() -> Manner {
     Manner::new(Starttls::NotOffered)
 }
 
-fn smart_hosts(peers: &[&Peer]) -> String {
+pub(crate) fn smart_hosts(peers: &[&Peer]) -> String {
     let hosts: Vec<String> = peers
         .iter()
         .map(|peer| format!("mx.partner.example:{}", peer.address.port()))
@@ -177,7 +175,7 @@ async fn a_failed_hop_is_reported_for_the_recipients_it_failed_for() {
     assert_eq!(report.trail.len(), 4, "{:?}", report.trail);
 }
 
-fn heard_of(peer: &Peer, command: &str) -> usize {
+pub(crate) fn heard_of(peer: &Peer, command: &str) -> usize {
     peer.heard()
         .iter()
         .filter(|heard| heard.has(command))
@@ -342,153 +340,6 @@ async fn a_host_that_takes_no_mail_at_all_bounces_nothing() {
 }
 
 #[tokio::test]
-async fn too_many_recipients_go_in_further_transactions_on_one_connection() {
-    let world = World::new().await;
-    let manner = plain()
-        .answer_after(1, "RCPT TO:<c@", "250 ok")
-        .answer("RCPT TO:<c@", "452 4.5.3 too many");
-    let peer = Peer::start(manner).await;
-    let outbound = world.outbound(&smart_hosts(&[&peer]));
-    let report = deliver(
-        &outbound,
-        message(&["b@partner.example", "c@partner.example"]),
-    )
-    .await;
-    assert_eq!(
-        [outcome(&report, 0), outcome(&report, 1)],
-        ["delivered", "delivered"]
-    );
-    outbound.close();
-    let heard = peer.heard_to_the_end().await;
-    assert_eq!((heard.len(), heard[0].messages.len()), (1, 2));
-}
-
-#[tokio::test]
-async fn no_connection_carries_more_transactions_than_messages_are_allowed_on_it() {
-    let world = World::new().await;
-    // Takes one recipient at a time.
-    let accept_one = |manner: Manner, name| {
-        manner
-            .answer_after(1, name, "250 ok")
-            .answer(name, "452 4.5.3 too many")
-    };
-    let manner = accept_one(plain(), "RCPT TO:<c@").answer_after(2, "RCPT TO:<d@", "250 ok");
-    let peer = Peer::start(manner.answer("RCPT TO:<d@", "452 4.5.3 too many")).await;
-    let outbound = world.outbound(&format!(
-        "{}\nmessages_per_connection = 2",
-        smart_hosts(&[&peer])
-    ));
-    let to = [
-        "a@partner.example",
-        "b@partner.example",
-        "c@partner.example",
-        "d@partner.example",
-    ];
-    assert_eq!(
-        outcome(&deliver(&outbound, message(&to[..1])).await, 0),
-        "delivered"
-    );
-    let report = deliver(&outbound, message(&to[1..])).await;
-    assert_eq!(
-        [0, 1, 2].map(|at| outcome(&report, at)),
-        ["delivered", "delivered", "delivered"],
-        "{report:?}"
-    );
-    assert_eq!(report.trail.len(), 0, "{:?}", report.trail);
-    outbound.close();
-    let messages: Vec<usize> = peer
-        .heard_to_the_end()
-        .await
-        .iter()
-        .map(|heard| heard.messages.len())
-        .collect();
-    assert_eq!(
-        messages,
-        [2, 2],
-        "the first message, and the second in three transactions"
-    );
-}
-
-#[tokio::test]
-async fn a_connection_in_the_place_of_a_spent_one_is_for_the_rest_alone() {
-    let world = World::new().await;
-    let first = plain()
-        .answer("RCPT TO:<later@", "450 4.2.1 later")
-        .answer_after(1, "RCPT TO:<c@", "250 ok")
-        .answer("RCPT TO:<c@", "452 4.5.3 too many");
-    let (first, second) = (Peer::start(first).await, Peer::start(plain()).await);
-    let outbound = world.outbound(&format!(
-        "{}\nmessages_per_connection = 1",
-        smart_hosts(&[&first, &second])
-    ));
-    let to = [
-        "later@partner.example",
-        "b@partner.example",
-        "c@partner.example",
-    ];
-    let report = deliver(&outbound, message(&to)).await;
-    assert_eq!(
-        [0, 1, 2].map(|at| outcome(&report, at)),
-        ["delivered", "delivered", "delivered"],
-        "{report:?}"
-    );
-    assert_eq!((first.messages().len(), second.messages().len()), (2, 1));
-    assert_eq!(
-        heard_of(&first, "RCPT TO:<later@"),
-        1,
-        "it was asked again what it had answered"
-    );
-}
-
-#[tokio::test]
-async fn who_could_not_be_named_any_more_is_not_forgotten() {
-    let world = World::new().await;
-    for (farewell, words) in [
-        (
-            "",
-            "the peer closed the connection instead of replying to MAIL FROM",
-        ),
-        ("421 4.3.2 bye", "MAIL FROM with: 421 4.3.2 bye"),
-    ] {
-        let manner = plain().answer("RCPT TO:<c@", "452 4.5.3 too many");
-        let peer = Peer::start(Manner {
-            farewell: Some(farewell),
-            ..manner
-        })
-        .await;
-        let outbound = world.outbound(&smart_hosts(&[&peer]));
-        let report = deliver(
-            &outbound,
-            message(&["b@partner.example", "c@partner.example"]),
-        )
-        .await;
-        assert_eq!(outcome(&report, 0), "delivered");
-        let reason = failure(&report, 1).to_string();
-        // The farewell may come along with the answer to the dot.
-        let early = "the peer ended the session before the remaining recipients could be named";
-        assert!(reason.contains(words) || reason.contains(early), "{reason}");
-        assert!(outcome(&report, 1).starts_with("deferred 4."));
-    }
-}
-
-#[tokio::test]
-async fn a_thousand_recipients_go_in_one_transaction() {
-    let world = World::new().await;
-    let peer = Peer::start(plain()).await;
-    let outbound = world.outbound(&smart_hosts(&[&peer]));
-    let recipients: Vec<String> = (0..1000)
-        .map(|at| format!("u{at}@partner.example"))
-        .collect();
-    let report = deliver(
-        &outbound,
-        message(&recipients.iter().map(String::as_str).collect::<Vec<_>>()),
-    )
-    .await;
-    assert!((0..1000).all(|at| outcome(&report, at) == "delivered"));
-    assert_eq!(peer.messages().len(), 1);
-}
-
-#[tokio::test]
 async fn without_an_answer_to_the_dot_no_other_hop_is_tried() {
     let world = World::new().await;
     let first = Peer::start(plain().answer(".", "")).await;
@@ -595,180 +446,6 @@ async fn the_second_mx_host_takes_what_the_first_cannot() {
     assert_eq!(
         (outcome(&report, 0).as_str(), report.trail.len()),
         ("delivered", 1)
-    );
-}
-
-#[tokio::test]
-async fn what_a_peer_cannot_take_is_tried_elsewhere_and_then_bounced() {
-    let world = World::new().await;
-    let small = || Manner {
-        keywords: &["PIPELINING", "SIZE 10"],
-        ..plain()
-    };
-    let mut eight_bit = message(&["b@partner.example"]);
-    eight_bit.envelope.needs.eight_bit = true;
-    eight_bit.envelope.body = BodyType::EightBitMime;
-    let mut utf8 = message(&["b@partner.example"]);
-    utf8.envelope.needs.utf8_header = true;
-    for (entry, manner, ends) in [
-        (message(&["b@partner.example"]), small(), "bounced 5.3.4"),
-        (
-            eight_bit,
-            Manner {
-                keywords: &["PIPELINING"],
-                ..plain()
-            },
-            "bounced 5.6.3",
-        ),
-        (utf8, plain(), "bounced 5.6.7"),
-    ] {
-        let able = Manner {
-            keywords: &["SIZE", "SMTPUTF8", "8BITMIME"],
-            ..plain()
-        };
-        let (first, second) = (Peer::start(manner).await, Peer::start(able).await);
-        let alone = world.outbound(&smart_hosts(&[&first]));
-        assert_eq!(outcome(&deliver(&alone, entry.clone()).await, 0), ends);
-        let both = world.outbound(&smart_hosts(&[&first, &second]));
-        let report = deliver(&both, entry).await;
-        assert_eq!(
-            (outcome(&report, 0).as_str(), report.trail.len()),
-            ("delivered", 1)
-        );
-        alone.close();
-        both.close();
-        assert!(
-            first
-                .heard_to_the_end()
-                .await
-                .iter()
-                .all(|heard| !heard.has("MAIL")),
-            "MAIL was said for nothing"
-        );
-    }
-}
-
-/// The host that is down may be the one that can take it.
-#[tokio::test]
-async fn what_a_peer_cannot_take_waits_for_the_host_that_could_not_be_asked() {
-    let world = World::new().await;
-    let small = || Manner {
-        keywords: &["PIPELINING", "SIZE 10"],
-        ..plain()
-    };
-    let nobody = Nobody::at([127, 0, 0, 1]);
-    let busy = Peer::start(plain().answer("RCPT", "450 4.2.1 later")).await;
-    let (first, second) = (Peer::start(small()).await, Peer::start(small()).await);
-    for (hosts, ends) in [
-        (
-            [nobody.address, first.address, second.address],
-            "deferred 4.3.4",
-        ),
-        (
-            [first.address, nobody.address, second.address],
-            "deferred 4.3.4",
-        ),
-        (
-            [first.address, second.address, nobody.address],
-            "deferred 4.3.4",
-        ),
-        (
-            [busy.address, first.address, second.address],
-            "deferred 4.3.4",
-        ),
-        (
-            [first.address, second.address, first.address],
-            "bounced 5.3.4",
-        ),
-    ] {
-        let route = hosts.map(|address| format!("mx.partner.example:{}", address.port()));
-        let policy = format!("route = {route:?}\ntls = \"opportunistic\"");
-        let outbound = world.outbound(&connector("partner", &["partner.example"], &policy));
-        let report = deliver(&outbound, message(&["b@partner.example"])).await;
-        assert_eq!(outcome(&report, 0), ends, "{report:?}");
-    }
-}
-
-/// The host that could take it does not meet the policy: what becomes of that is the
-/// administrator's to say.
-#[tokio::test]
-async fn what_a_peer_cannot_take_leaves_a_policy_that_is_not_met_to_on_failure() {
-    let world = World::new().await;
-    let pair = world.authority.issue(&["mx.partner.example"]);
-    let small = Manner::new(Starttls::Tls(server_config(&pair, BOTH).into()));
-    let small = Peer::start(Manner {
-        keywords: &["SIZE 10"],
-        ..small
-    })
-    .await;
-    let clear = Peer::start(plain()).await;
-    for (on_failure, ends) in [
-        ("defer", "deferred 4.7.4"),
-        ("hold", "held 4.7.4"),
-        ("bounce", "bounced 5.7.4"),
-    ] {
-        for peers in [[&small, &clear], [&clear, &small]] {
-            let more = format!("verify = \"none\"\non_failure = \"{on_failure}\"");
-            let forced =
-                smart_hosts(&peers).replace("opportunistic\"", &format!("forced\"\n{more}"));
-            let report = deliver(&world.outbound(&forced), message(&["b@partner.example"])).await;
-            assert_eq!(outcome(&report, 0), ends, "{report:?}");
-            assert!(
-                report.trail.len() == 2 && clear.heard().iter().all(|heard| !heard.has("MAIL")),
-                "{report:?}"
-            );
-        }
-    }
-}
-
-/// A host has said so with one of its addresses, whichever is asked first.
-#[tokio::test]
-async fn what_a_host_cannot_take_is_final_though_another_address_of_it_is_dead() {
-    let world = World::new().await;
-    let small = || Manner {
-        keywords: &["PIPELINING", "SIZE 10"],
-        ..plain()
-    };
-    let first = Peer::start(small()).await;
-    let (_nobody, second) = Nobody::before(small).await;
-    for port in [first.address.port(), second.address.port()] {
-        let policy = format!("route = [\"two.partner.example:{port}\"]\ntls = \"opportunistic\"");
-        let outbound = world.outbound(&connector("partner", &["partner.example"], &policy));
-        let report = deliver(&outbound, message(&["b@partner.example"])).await;
-        assert_eq!(outcome(&report, 0), "bounced 5.3.4", "{report:?}");
-    }
-}
-
-/// A host's answer for one recipient counts for no other.
-#[tokio::test]
-async fn what_no_host_can_take_bounces_whatever_becomes_of_others() {
-    let world = World::new().await;
-    let later = || plain().answer("RCPT TO:<later@", "450 4.2.1 later");
-    let (first, second) = (Peer::start(later()).await, Peer::start(later()).await);
-    let outbound = world.outbound(&smart_hosts(&[&first, &second]));
-    let mut entry = message(&["later@partner.example", "u@partner.example"]);
-    entry.envelope.recipients[1].mailbox =
-        Mailbox::parse("jürgen@partner.example").expect("a mailbox");
-    let report = deliver(&outbound, entry).await;
-    assert_eq!(
-        [outcome(&report, 0), outcome(&report, 1)],
-        ["deferred 4.2.1", "bounced 5.6.7"],
-        "{report:?}"
-    );
-}
-
-#[tokio::test]
-async fn only_the_recipient_that_needs_smtputf8_fails_without_it() {
-    let world = World::new().await;
-    let peer = Peer::start(plain()).await;
-    let outbound = world.outbound(&smart_hosts(&[&peer]));
-    let mut entry = message(&["b@partner.example", "c@partner.example"]);
-    entry.envelope.recipients[1].mailbox =
-        Mailbox::parse("jürgen@partner.example").expect("a mailbox");
-    let report = deliver(&outbound, entry).await;
-    assert_eq!(
-        [outcome(&report, 0), outcome(&report, 1)],
-        ["delivered", "bounced 5.6.7"]
     );
 }
 

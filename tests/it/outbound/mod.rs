@@ -2,8 +2,10 @@
 
 mod dane;
 mod delivery;
+mod extensions;
 mod layers;
 mod loops;
+mod many_addresses;
 mod memory;
 mod mta_sts;
 mod observed;
@@ -13,3 +15,4 @@ mod requiretls;
 mod reuse;
 mod second_try;
 mod tls_demanded;
+mod transactions;

@@ -10,7 +10,7 @@ use crate::support::certificates::{Authority, BOTH, Pair, self_signed, server_co
 use crate::support::deliveries::{
     CONTENT, World, connector, deliver, failure, message, outcome, result,
 };
-use crate::support::peer::{Manner, Nobody, Peer, Starttls};
+use crate::support::peer::{Heard, Manner, Nobody, Peer, Starttls};
 use crate::support::uncheckable::{self, KINDS};
 
 /// The name of the one hop.
@@ -92,81 +92,81 @@ async fn check(world: &World, row: &str, manner: &Manner, at: usize, promised: C
     let (told, peer, via) = play(world, manner.clone(), policy).await;
     let heard = peer.heard_to_the_end().await;
     let cell = format!("{row} / {column}: {told}\n{heard:#?}");
+    let delivered = !matches!(promised, Refused(..) | RefusedTwice(..));
+    assert_eq!(told == "delivered", delivered, "{cell}");
     match promised {
         Clear(why, connections) => {
-            assert_eq!(told, "delivered", "{cell}");
             let via = via.expect("a session");
             assert_eq!(reason(via.clearance.outcome()), why, "{cell}");
-            assert_eq!(
-                known_as(via.clearance.authentication()),
-                "anonymous",
-                "{cell}"
-            );
-            assert_eq!(heard.len(), connections, "{cell}");
-            assert!(!heard.iter().any(|heard| heard.has("(TLS)")), "{cell}");
-            if why == "not wanted" || connections > 1 {
-                assert!(!heard[connections - 1].has("STARTTLS"), "{cell}");
-            }
-            for spoilt in &heard[..connections - 1] {
-                assert!(
-                    !spoilt.has("MAIL"),
-                    "MAIL FROM was said on a spoilt connection: {cell}"
-                );
-            }
+            let known = known_as(via.clearance.authentication());
+            assert_eq!(known, "anonymous", "{cell}");
+            went_in_the_clear(&heard, why, connections, &cell);
         }
         Tls(known) => {
-            assert_eq!(told, "delivered", "{cell}");
             let via = via.expect("a session");
             assert_eq!(reason(via.clearance.outcome()), "TLS", "{cell}");
             assert_eq!(known_as(via.clearance.authentication()), known, "{cell}");
-            let [heard] = &heard[..] else {
-                panic!("one connection: {cell}")
-            };
-            let place = |command: &str| {
-                heard
-                    .commands
-                    .iter()
-                    .position(|line| line.starts_with(command))
-            };
-            assert!(
-                place("(TLS)") < place("MAIL") && place("(TLS)").is_some(),
-                "MAIL FROM before TLS: {cell}"
-            );
+            went_under_tls(&heard, &cell);
         }
         Refused(status, words) | RefusedTwice(status, words) => {
             assert!(
                 told.starts_with(&format!("deferred {status}: {HOP} [127.0.0.1]:")),
                 "{cell}"
             );
-            assert!(told.contains(words), "{cell}");
-            assert!(via.is_none(), "{cell}");
-            assert_eq!(
-                heard.len(),
-                if matches!(promised, Refused(..)) {
-                    1
-                } else {
-                    2
-                },
-                "{cell}"
-            );
-            for command in ["MAIL", "RCPT", "DATA", "HELO"] {
-                assert!(
-                    !heard.iter().any(|heard| heard.has(command)),
-                    "{command} was said: {cell}"
-                );
-            }
+            assert!(told.contains(words) && via.is_none(), "{cell}");
+            let connections = 1 + usize::from(matches!(promised, RefusedTwice(..)));
+            went_nowhere(&heard, connections, &cell);
         }
     }
-    let delivered: Vec<Vec<u8>> = if matches!(promised, Refused(..) | RefusedTwice(..)) {
-        vec![]
-    } else {
-        vec![CONTENT.to_vec()]
-    };
+    let contents: Vec<Vec<u8>> = delivered.then(|| CONTENT.to_vec()).into_iter().collect();
     assert_eq!(
         peer.messages(),
-        delivered,
+        contents,
         "delivered exactly once, or not at all: {cell}"
     );
+}
+
+/// The last connection got the message, without TLS; those before it got nothing of it.
+fn went_in_the_clear(heard: &[Heard], why: &str, connections: usize, cell: &str) {
+    assert_eq!(heard.len(), connections, "{cell}");
+    assert!(!heard.iter().any(|heard| heard.has("(TLS)")), "{cell}");
+    if why == "not wanted" || connections > 1 {
+        assert!(!heard[connections - 1].has("STARTTLS"), "{cell}");
+    }
+    for spoilt in &heard[..connections - 1] {
+        assert!(
+            !spoilt.has("MAIL"),
+            "MAIL FROM was said on a spoilt connection: {cell}"
+        );
+    }
+}
+
+/// The one connection got the message, after the handshake.
+fn went_under_tls(heard: &[Heard], cell: &str) {
+    let [heard] = heard else {
+        panic!("one connection: {cell}")
+    };
+    let place = |command: &str| {
+        heard
+            .commands
+            .iter()
+            .position(|line| line.starts_with(command))
+    };
+    assert!(
+        place("(TLS)") < place("MAIL") && place("(TLS)").is_some(),
+        "MAIL FROM before TLS: {cell}"
+    );
+}
+
+/// No connection got anything of the envelope.
+fn went_nowhere(heard: &[Heard], connections: usize, cell: &str) {
+    assert_eq!(heard.len(), connections, "{cell}");
+    for command in ["MAIL", "RCPT", "DATA", "HELO"] {
+        assert!(
+            !heard.iter().any(|heard| heard.has(command)),
+            "{command} was said: {cell}"
+        );
+    }
 }
 
 async fn check_row(world: &World, row: &str, starttls: Starttls, promised: [Cell; 5]) {

@@ -1,6 +1,5 @@
 //! TLS that is tried once more with another ClientHello, before clear text and before a refusal.
 
-use std::fmt::Write as _;
 use std::sync::Arc;
 
 use gatepost::policy::tls::{Authentication, Groups, Handshake, Hello, TlsFacts, TlsOutcome};
@@ -16,18 +15,18 @@ use crate::support::peer::{Heard, Manner, Peer, Starttls};
 use crate::support::picky::{Does, Over, Picky, SECP256K1};
 use crate::support::uncheckable::{self, KINDS};
 
-const HOP: &str = "mx.partner.example";
-const TO: &str = "b@partner.example";
+pub(crate) const HOP: &str = "mx.partner.example";
+pub(crate) const TO: &str = "b@partner.example";
 
-const HYBRID: &str = "(hello hybrid+classical sni)";
+pub(crate) const HYBRID: &str = "(hello hybrid+classical sni)";
 const CLASSICAL: &str = "(hello classical sni)";
 const CURVES: &str = "(hello classical+curves sni)";
-const NAMELESS: &str = "(hello classical+curves)";
+pub(crate) const NAMELESS: &str = "(hello classical+curves)";
 const ONLY: &str = "(hello hybrid sni)";
 const ONLY_NAMELESS: &str = "(hello hybrid)";
 
-const OPPORTUNISTIC: &str = "tls = \"opportunistic\"";
-const FORCED: &str = "tls = \"forced\"\nverify = \"none\"";
+pub(crate) const OPPORTUNISTIC: &str = "tls = \"opportunistic\"";
+pub(crate) const FORCED: &str = "tls = \"forced\"\nverify = \"none\"";
 const BY_NAME: &str = "tls = \"forced\"\nverify = \"name\"";
 const FORCED_STRONG: &str = "tls = \"forced\"\nverify = \"none\"\nmin_strength = \"post-quantum\"";
 const BY_NAME_STRONG: &str = "tls = \"forced\"\nverify = \"name\"\nmin_strength = \"post-quantum\"";
@@ -55,7 +54,7 @@ async fn picky(world: &World, over: Over, does: Does) -> Peer {
     Peer::start(manner(&world.authority.issue(&[HOP]), over, does)).await
 }
 
-fn manner(pair: &Pair, over: Over, does: Does) -> Manner {
+pub(crate) fn manner(pair: &Pair, over: Over, does: Does) -> Manner {
     Manner::new(Starttls::Picky(
         Picky { over, does },
         server_config(pair, BOTH).into(),
@@ -71,7 +70,7 @@ fn way(peer: &Peer, policy: &str) -> String {
 }
 
 /// The ClientHellos of all connections, in order.
-fn hellos(heard: &[Heard]) -> Vec<&str> {
+pub(crate) fn hellos(heard: &[Heard]) -> Vec<&str> {
     let commands = heard.iter().flat_map(|heard| &heard.commands);
     commands
         .map(String::as_str)
@@ -86,7 +85,7 @@ fn facts(via: Option<&Arc<Via>>) -> &TlsFacts {
     }
 }
 
-async fn send(outbound: &Outbound) -> AttemptResult {
+pub(crate) async fn send(outbound: &Outbound) -> AttemptResult {
     let report = deliver(outbound, message(&[TO])).await;
     assert_eq!(outcome(&report, 0), "delivered", "{report:?}");
     report
@@ -579,62 +578,4 @@ async fn a_host_that_has_lost_starttls_at_the_second_try_gets_mail_in_the_clear_
             "{heard:?}"
         );
     }
-}
-
-/// The second tries of an attempt count as connections to further addresses do.
-#[tokio::test]
-async fn a_host_with_many_addresses_that_breaks_each_handshake_costs_an_attempt_no_more_than_before()
- {
-    let mut records = String::new();
-    for host in 1..=6 {
-        writeln!(
-            records,
-            "partner.example MX {host} mx{host}.partner.example"
-        )
-        .expect("a String grows");
-        for number in 1..=10 {
-            writeln!(records, "mx{host}.partner.example A 127.0.{host}.{number}")
-                .expect("a String grows");
-        }
-    }
-    let world = World::with(&records).await;
-    let peer = Peer::everywhere(manner(
-        &world.authority.issue(&[HOP]),
-        Over::Every,
-        Does::Resets,
-    ))
-    .await;
-    let policy = format!("port = {}\n{FORCED}", peer.address.port());
-    let outbound = world.outbound(&connector("partner", &["partner.example"], &policy));
-    let report = deliver(&outbound, message(&[TO])).await;
-    assert_eq!(outcome(&report, 0), "deferred 4.7.5");
-    let heard = peer.heard_to_the_end().await;
-    assert_eq!(heard.len(), 50);
-    assert!(heard.iter().all(|heard| !heard.has("MAIL")));
-    assert_eq!(report.trail.len(), 25, "{:?}", report.trail);
-}
-
-/// With several addresses each has its part of the time of an attempt.
-#[tokio::test]
-async fn two_handshakes_that_are_swallowed_leave_time_for_clear_text() {
-    let mut records = String::from("partner.example MX 10 mx.partner.example\n");
-    for number in 1..=4 {
-        writeln!(records, "{HOP} A 127.0.9.{number}").expect("a String grows");
-    }
-    let world = World::with(&records).await;
-    let peer = Peer::everywhere(manner(
-        &world.authority.issue(&[HOP]),
-        Over::Every,
-        Does::Swallows,
-    ))
-    .await;
-    let policy = format!("port = {}\n{OPPORTUNISTIC}", peer.address.port());
-    let connectors = connector("partner", &["partner.example"], &policy);
-    let outbound = world.outbound(&format!(
-        "{connectors}[limits]\ndelivery_attempt_time = \"12s\"\n"
-    ));
-    send(&outbound).await;
-    outbound.close();
-    let heard = peer.heard_to_the_end().await;
-    assert_eq!((heard.len(), hellos(&heard)), (3, vec![HYBRID, NAMELESS]));
 }

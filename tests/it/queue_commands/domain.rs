@@ -54,6 +54,32 @@ fn a_domain_that_is_down_is_shown_until_the_advised_command_has_helped() {
             && !status["queue"]["reason"].is_null()
             && !status["last_attempt"].is_null()
     });
+    document_of_a_domain_that_is_down(&status);
+    page_of_a_domain_that_is_down(&relay);
+
+    let sink = Sink::at(relay.smart_host);
+    assert_eq!(code(&relay.queue(&["retry", "--domain", "b.example"])), 0);
+    let status = status_when(&relay, "b.example", |status| {
+        status["queue"]["waiting"] == 0
+    });
+    assert_eq!(status["last_attempt"]["outcome"], "delivered", "{status:#}");
+    assert_eq!(
+        status["last_attempt"]["tls"],
+        "none: TLS is switched off for this domain"
+    );
+    assert!(
+        !advised(&status)
+            .iter()
+            .any(|command| command.starts_with("queue") || command.starts_with("probe"))
+    );
+    assert!(sink.bodies().contains(&"hello".to_owned()));
+    has_all(
+        &out(&relay.status(&["b.example"])),
+        &["\nqueue        no mail waits\n", "ago: delivered ("],
+    );
+}
+
+fn document_of_a_domain_that_is_down(status: &Value) {
     assert_eq!(
         (&status["domain"], &status["known"]),
         (&json!("b.example"), &json!(true)),
@@ -76,10 +102,12 @@ fn a_domain_that_is_down_is_shown_until_the_advised_command_has_helped() {
         "{status:#}"
     );
     assert!(
-        advised(&status).contains(&"queue retry --domain b.example".to_owned()),
+        advised(status).contains(&"queue retry --domain b.example".to_owned()),
         "{status:#}"
     );
+}
 
+fn page_of_a_domain_that_is_down(relay: &Relay) {
     let output = relay.status(&["bob@B.example"]);
     assert_eq!((code(&output), err(&output).as_str()), (0, ""));
     has_all(
@@ -120,27 +148,6 @@ fn a_domain_that_is_down_is_shown_until_the_advised_command_has_helped() {
             out(&output)
         );
     }
-
-    let sink = Sink::at(relay.smart_host);
-    assert_eq!(code(&relay.queue(&["retry", "--domain", "b.example"])), 0);
-    let status = status_when(&relay, "b.example", |status| {
-        status["queue"]["waiting"] == 0
-    });
-    assert_eq!(status["last_attempt"]["outcome"], "delivered", "{status:#}");
-    assert_eq!(
-        status["last_attempt"]["tls"],
-        "none: TLS is switched off for this domain"
-    );
-    assert!(
-        !advised(&status)
-            .iter()
-            .any(|command| command.starts_with("queue") || command.starts_with("probe"))
-    );
-    assert!(sink.bodies().contains(&"hello".to_owned()));
-    has_all(
-        &out(&relay.status(&["b.example"])),
-        &["\nqueue        no mail waits\n", "ago: delivered ("],
-    );
 }
 
 /// What an order has changed is shown at once, though the queue was counted just before.
@@ -165,11 +172,9 @@ fn an_order_is_seen_at_once() {
     assert_eq!(counts(), (Some(1), Some(0)), "it is released");
 }
 
-/// A domain that lost its TLS: the demand with its layer, what the memory has, what the senders
-/// read, and the command that forgets the domain, after which the mail goes.
-#[test]
-fn a_domain_that_lost_its_tls_is_shown_with_its_memory_and_the_report_to_the_sender() {
-    let sink = Sink::start();
+/// A relay that remembers TLS of lawyers.example, last used at that time, and finds none now. It
+/// reports a delay at once.
+fn relay_that_remembers_tls(sink: &Sink, last: Timestamp) -> Relay {
     let mut relay = Relay::start(&format!(
         "[[connector]]\nname = \"lawyers\"\ndomains = [\"lawyers.example\"]\n[connector.outbound]\nroute = [\"{}\"]\n\
          downgrade = \"refuse\"\n",
@@ -182,7 +187,6 @@ fn a_domain_that_lost_its_tls_is_shown_with_its_memory_and_the_report_to_the_sen
         "retry = [\"1h\"]\nwarn_after = \"100ms\"",
     );
     std::fs::write(relay.config(), text).expect("a configuration");
-    let last = Timestamp::now() - SignedDuration::from_hours(24);
     let memory =
         History::open(&relay.folder.path().join("spool"), Timestamp::now()).expect("a memory");
     let host = |name: &str| Host::parse(name).expect("a host");
@@ -195,6 +199,16 @@ fn a_domain_that_lost_its_tls_is_shown_with_its_memory_and_the_report_to_the_sen
     );
     drop(memory);
     relay.start_again();
+    relay
+}
+
+/// A domain that lost its TLS: the demand with its layer, what the memory has, what the senders
+/// read, and the command that forgets the domain, after which the mail goes.
+#[test]
+fn a_domain_that_lost_its_tls_is_shown_with_its_memory_and_the_report_to_the_sender() {
+    let sink = Sink::start();
+    let last = Timestamp::now() - SignedDuration::from_hours(24);
+    let relay = relay_that_remembers_tls(&sink, last);
     relay.send_quickly("alice@example.org", &["bob@lawyers.example"], "hello");
     let status = status_when(&relay, "lawyers.example", |status| {
         status["queue"]["delays_reported"] == 1

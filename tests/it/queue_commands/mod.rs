@@ -7,6 +7,7 @@ mod domain;
 mod history;
 mod hostile;
 mod log;
+mod output;
 mod proxies;
 mod refused;
 mod socket;

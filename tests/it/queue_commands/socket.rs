@@ -101,25 +101,22 @@ fn switched_off_there_is_none_and_the_commands_say_so() {
     relay.stop();
 }
 
-#[test]
-fn an_unanswerable_request_is_rejected_with_a_sentence() {
-    let relay = Relay::start("");
-    let get = |target: &str| format!("GET {target} HTTP/1.1\r\nHost: x\r\n\r\n");
-    let post = |body: &str| {
-        let length = body.len();
-        format!(
-            "POST /v1/queue/orders HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
-        )
-    };
-    let many = format!(
-        "{{\"order\":\"hold\",\"ids\":[{}]}}",
-        vec!["\"0000000000005\""; 1001].join(",")
-    );
-    let huge = format!(
-        "{{\"order\":\"hold\",\"ids\":[\"{}\"]}}",
-        "x".repeat(100_000)
-    );
-    for (request, status, sentence) in [
+/// A request, and the status and sentence that it is rejected with.
+type Rejected = (String, &'static str, &'static str);
+
+fn get(target: &str) -> String {
+    format!("GET {target} HTTP/1.1\r\nHost: x\r\n\r\n")
+}
+
+fn post(body: &str) -> String {
+    let length = body.len();
+    format!(
+        "POST /v1/queue/orders HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+    )
+}
+
+fn unanswerable_questions() -> [Rejected; 9] {
+    [
         (get("/v1/nothing"), "404", "no such path"),
         (get("/v1/queue/orders/x"), "404", "no such path"),
         (
@@ -153,6 +150,19 @@ fn an_unanswerable_request_is_rejected_with_a_sentence() {
             "405",
             "method not allowed on this path",
         ),
+    ]
+}
+
+fn unanswerable_orders() -> [Rejected; 5] {
+    let many = format!(
+        "{{\"order\":\"hold\",\"ids\":[{}]}}",
+        vec!["\"0000000000005\""; 1001].join(",")
+    );
+    let huge = format!(
+        "{{\"order\":\"hold\",\"ids\":[\"{}\"]}}",
+        "x".repeat(100_000)
+    );
+    [
         (post("{"), "400", "EOF"),
         (
             post("{\"order\":\"burn\",\"ids\":[]}"),
@@ -166,7 +176,14 @@ fn an_unanswerable_request_is_rejected_with_a_sentence() {
         ),
         (post(&many), "422", "an order names 1 to 1000 ids"),
         (post(&huge), "413", "length limit"),
-    ] {
+    ]
+}
+
+#[test]
+fn an_unanswerable_request_is_rejected_with_a_sentence() {
+    let relay = Relay::start("");
+    let requests = unanswerable_questions();
+    for (request, status, sentence) in requests.into_iter().chain(unanswerable_orders()) {
         let (line, body) = raw(&relay.socket(), &request);
         let head = &request[..request.len().min(60)];
         assert!(
@@ -181,6 +198,12 @@ fn an_unanswerable_request_is_rejected_with_a_sentence() {
             "{head:?}: {body}"
         );
     }
+}
+
+/// An order for a message that is gone is answered, for that message.
+#[test]
+fn an_order_for_a_message_that_is_gone_is_answered_so() {
+    let relay = Relay::start("");
     let (line, body) = raw(
         &relay.socket(),
         &post("{\"order\":\"hold\",\"ids\":[\"0000000000005\"]}"),

@@ -1,5 +1,8 @@
 //! The reports about recipients that were refused for good, and about those whose time ran out.
 
+use serde_json::Value;
+
+use crate::support::dsn::Report;
 use crate::support::in_process::{World, connector, peer, queue, until};
 use crate::support::peer::Nobody;
 
@@ -262,51 +265,23 @@ async fn whatever_a_peer_says_the_report_is_in_order() {
     world.ends().await;
 }
 
-#[tokio::test]
-async fn a_policy_that_is_not_met_waits_is_held_or_bounces() {
-    let clear = peer(&[], &[]).await;
-    let on_failure = |domain: &str, what: &str| {
-        connector(
-            domain,
-            clear.address,
-            &format!("tls = \"forced\"\nverify = \"none\"\non_failure = \"{what}\""),
-        )
-    };
-    let connectors = [
-        on_failure("defer.example", "defer"),
-        on_failure("hold.example", "hold"),
-        on_failure("bounce.example", "bounce"),
-    ];
-    let world = World::start("", &connectors).await;
-    let to = [
-        "<a@defer.example>",
-        "<b@hold.example>",
-        "<c@bounce.example>",
-    ];
-    let id = world.sends("<alice@sender.example>", &to, CONTENT).await;
-    let states = until("everybody has been tried", || {
+/// Waits until the first of three recipients has been tried, the second is held and the third has
+/// failed; returns their states.
+async fn states_of_three(world: &World, id: &str) -> [Value; 3] {
+    until("everybody has been tried", || {
         let queue = queue(world.folder.path());
-        let message = queue.iter().find(|(name, _)| *name == id)?;
+        let message = queue.iter().find(|(name, _)| name == id)?;
         let state = |at: usize| message.1["recipients"][at]["state"].clone();
         let states = [state(0), state(1), state(2)];
         (states[0]["pending"]["attempts"] == 1
             && states[1].get("held").is_some()
             && states[2] == "failed")
             .then_some(states)
-    });
-    let states = states.await;
-    assert_eq!(
-        states[0]["pending"]["history"][0]["status"], "4.7.4",
-        "{states:?}"
-    );
-    assert_eq!(
-        states[1]["held"]["history"][0]["status"], "4.7.4",
-        "{states:?}"
-    );
-    let reports = until("both reports have come", || {
-        Some(world.reports()).filter(|reports| reports.len() == 2)
     })
-    .await;
+    .await
+}
+
+fn the_held_and_the_bounced_are_reported(reports: &[(Vec<String>, Report)]) {
     let find = |subject: &str| {
         &reports
             .iter()
@@ -336,6 +311,44 @@ async fn a_policy_that_is_not_met_waits_is_held_or_bounces() {
         "the explanation says more: {}",
         report.text
     );
+}
+
+#[tokio::test]
+async fn a_policy_that_is_not_met_waits_is_held_or_bounces() {
+    let clear = peer(&[], &[]).await;
+    let on_failure = |domain: &str, what: &str| {
+        connector(
+            domain,
+            clear.address,
+            &format!("tls = \"forced\"\nverify = \"none\"\non_failure = \"{what}\""),
+        )
+    };
+    let connectors = [
+        on_failure("defer.example", "defer"),
+        on_failure("hold.example", "hold"),
+        on_failure("bounce.example", "bounce"),
+    ];
+    let world = World::start("", &connectors).await;
+    let to = [
+        "<a@defer.example>",
+        "<b@hold.example>",
+        "<c@bounce.example>",
+    ];
+    let id = world.sends("<alice@sender.example>", &to, CONTENT).await;
+    let states = states_of_three(&world, &id).await;
+    assert_eq!(
+        states[0]["pending"]["history"][0]["status"], "4.7.4",
+        "{states:?}"
+    );
+    assert_eq!(
+        states[1]["held"]["history"][0]["status"], "4.7.4",
+        "{states:?}"
+    );
+    let reports = until("both reports have come", || {
+        Some(world.reports()).filter(|reports| reports.len() == 2)
+    })
+    .await;
+    the_held_and_the_bounced_are_reported(&reports);
     assert!(
         clear.heard().iter().all(|heard| !heard.has("MAIL")),
         "{:?}",

@@ -171,76 +171,79 @@ fn a_copy_with_an_excuse_is_no_fault() {
     assert_eq!(found(killed), [""; 0]);
 }
 
+/// A promise, and a change to what was played that breaks it.
+type Broken = (&'static str, fn(&mut Played));
+
+const BROKEN: [Broken; 18] = [
+    ("LOST", nothing_arrived),
+    ("STUCK", |played| {
+        nothing_arrived(played);
+        played.drained = false;
+        played.left.push(Left {
+            recipient: TO.to_owned(),
+            held: false,
+            reason: String::new(),
+        });
+    }),
+    ("TWICE", again),
+    ("TWICE", |played| reported(played, EXPIRE)),
+    ("TWICE", |played| {
+        played.left.push(Left {
+            recipient: TO.to_owned(),
+            held: true,
+            reason: String::new(),
+        });
+    }),
+    ("TWICE", |played| {
+        nothing_arrived(played);
+        reported(played, EXPIRE);
+        reported(played, EXPIRE);
+    }),
+    ("TWICE", |played| {
+        nothing_arrived(played);
+        reported(played, EXPIRE);
+        reported(played, EXPIRE);
+        "another".clone_into(&mut played.seen.reports[1].id);
+    }),
+    ("WEAK", |played| shows(played, Shown::WrongName)),
+    ("WEAK", |played| {
+        shows(played, Shown::SelfSigned);
+        played.seen.named[0].recipient = None;
+    }),
+    ("WEAK", |played| {
+        played.world.destinations[0].policy = Policy::Remembered;
+        let mut session = (*played.seen.named[0].session).clone();
+        session.tls = None;
+        played.seen.named[0].session = Arc::new(session);
+        played.seen.named[0].at += EXPIRE;
+    }),
+    ("RECORD", |played| played.records.clear()),
+    ("RECORD", |played| {
+        let record = played.records[0].clone();
+        played.records.push(record);
+    }),
+    ("RECORD", |played| {
+        played.records[0].session.as_mut().expect("a session").tls = None;
+    }),
+    ("RECORD", |played| {
+        played.records[0].address = Some("127.0.0.1:25".to_owned());
+    }),
+    ("LATE", |played| played.seen.arrivals[0].at += EXPIRE),
+    ("BOUNCED", |played| {
+        nothing_arrived(played);
+        reported(played, Duration::from_secs(1));
+    }),
+    ("INVENTED", |played| {
+        played.sent[0].verdict = Some(Verdict::Refused("452 4.3.1".to_owned()));
+    }),
+    ("CHANGED", |played| {
+        played.seen.arrivals[0].content = Err("an octet is missing".to_owned());
+    }),
+];
+
 #[test]
 fn each_promise_that_is_broken_is_found_out() {
-    type Change = fn(&mut Played);
-    let broken: [(&str, Change); 18] = [
-        ("LOST", nothing_arrived),
-        ("STUCK", |played| {
-            nothing_arrived(played);
-            played.drained = false;
-            played.left.push(Left {
-                recipient: TO.to_owned(),
-                held: false,
-                reason: String::new(),
-            });
-        }),
-        ("TWICE", again),
-        ("TWICE", |played| reported(played, EXPIRE)),
-        ("TWICE", |played| {
-            played.left.push(Left {
-                recipient: TO.to_owned(),
-                held: true,
-                reason: String::new(),
-            });
-        }),
-        ("TWICE", |played| {
-            nothing_arrived(played);
-            reported(played, EXPIRE);
-            reported(played, EXPIRE);
-        }),
-        ("TWICE", |played| {
-            nothing_arrived(played);
-            reported(played, EXPIRE);
-            reported(played, EXPIRE);
-            "another".clone_into(&mut played.seen.reports[1].id);
-        }),
-        ("WEAK", |played| shows(played, Shown::WrongName)),
-        ("WEAK", |played| {
-            shows(played, Shown::SelfSigned);
-            played.seen.named[0].recipient = None;
-        }),
-        ("WEAK", |played| {
-            played.world.destinations[0].policy = Policy::Remembered;
-            let mut session = (*played.seen.named[0].session).clone();
-            session.tls = None;
-            played.seen.named[0].session = Arc::new(session);
-            played.seen.named[0].at += EXPIRE;
-        }),
-        ("RECORD", |played| played.records.clear()),
-        ("RECORD", |played| {
-            let record = played.records[0].clone();
-            played.records.push(record);
-        }),
-        ("RECORD", |played| {
-            played.records[0].session.as_mut().expect("a session").tls = None;
-        }),
-        ("RECORD", |played| {
-            played.records[0].address = Some("127.0.0.1:25".to_owned());
-        }),
-        ("LATE", |played| played.seen.arrivals[0].at += EXPIRE),
-        ("BOUNCED", |played| {
-            nothing_arrived(played);
-            reported(played, Duration::from_secs(1));
-        }),
-        ("INVENTED", |played| {
-            played.sent[0].verdict = Some(Verdict::Refused("452 4.3.1".to_owned()));
-        }),
-        ("CHANGED", |played| {
-            played.seen.arrivals[0].content = Err("an octet is missing".to_owned());
-        }),
-    ];
-    for (at, (word, change)) in broken.into_iter().enumerate() {
+    for (at, (word, change)) in BROKEN.into_iter().enumerate() {
         let faults = found(change);
         assert!(
             faults.iter().any(|fault| fault.starts_with(word)),

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use gatepost::smtp::envelope::RecipientState;
-use gatepost::storage::spool::{Options, Spool as _, SpoolError, SqliteSpool};
+use gatepost::storage::spool::{Entry, Options, Spool as _, SpoolError, SqliteSpool};
 
 use super::{LARGE, content, envelope, ids, put, read};
 
@@ -15,6 +15,45 @@ fn fill(disk: &Path) {
     let mut filler = File::create(disk.join("filler")).expect("room for a name");
     for block in [64 * 1024, 4096, 512, 1] {
         while filler.write_all(&vec![b'x'; block]).is_ok() {}
+    }
+}
+
+/// Stores messages of this size until one is refused because the disk is full.
+async fn refuses_messages_of(spool: &SqliteSpool, size: usize) {
+    let mut refused = None;
+    // Small ones find room in what the database already has, for a while.
+    for _ in 0..200 {
+        let mut draft = spool.draft();
+        let result = match draft.write(&content(1, size)).await {
+            Ok(()) => spool
+                .commit(draft, envelope("new@example.org"))
+                .await
+                .map(|(receipt, _)| receipt),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = result {
+            refused = Some(error);
+            break;
+        }
+    }
+    assert!(
+        matches!(refused, Some(SpoolError::Full(_))),
+        "{size}: {refused:?}"
+    );
+}
+
+/// What was not removed is there after the next start, as it was stored.
+async fn has_the_rest(folder: &Path, rest: &[Entry]) {
+    let spool = SqliteSpool::open(folder).expect("a spool");
+    let there = ids(&spool).await;
+    for (seed, entry) in (20..).zip(rest) {
+        assert!(there.contains(&entry.id));
+        let loaded = spool.load(entry.id).await.expect("sound");
+        assert_eq!(loaded.envelope, entry.envelope);
+        assert_eq!(
+            read(&loaded.body).await.expect("sound"),
+            content(seed, usize::try_from(entry.size).expect("small"))
+        );
     }
 }
 
@@ -44,26 +83,7 @@ async fn the_queue_is_worked_off_on_a_full_disk() {
     fill(disk);
 
     for size in [1_000_000, 100_000, LARGE] {
-        let mut refused = None;
-        // Small ones find room in what the database already has, for a while.
-        for _ in 0..200 {
-            let mut draft = spool.draft();
-            let result = match draft.write(&content(1, size)).await {
-                Ok(()) => spool
-                    .commit(draft, envelope("new@example.org"))
-                    .await
-                    .map(|(receipt, _)| receipt),
-                Err(error) => Err(error),
-            };
-            if let Err(error) = result {
-                refused = Some(error);
-                break;
-            }
-        }
-        assert!(
-            matches!(refused, Some(SpoolError::Full(_))),
-            "{size}: {refused:?}"
-        );
+        refuses_messages_of(&spool, size).await;
     }
     for entry in &mut queued {
         entry.envelope.recipients[0].state = RecipientState::Delivered;
@@ -90,17 +110,7 @@ async fn the_queue_is_worked_off_on_a_full_disk() {
     let new = put(&spool, "new@example.org", &content(50, LARGE)).await;
     assert_eq!(read(&new.body).await.expect("sound"), content(50, LARGE));
     drop(spool);
-    let spool = SqliteSpool::open(folder.path()).expect("a spool");
-    let there = ids(&spool).await;
-    for (seed, entry) in (20..).zip(&rest) {
-        assert!(there.contains(&entry.id));
-        let loaded = spool.load(entry.id).await.expect("sound");
-        assert_eq!(loaded.envelope, entry.envelope);
-        assert_eq!(
-            read(&loaded.body).await.expect("sound"),
-            content(seed, usize::try_from(entry.size).expect("small"))
-        );
-    }
+    has_the_rest(folder.path(), &rest).await;
     assert!(
         folder
             .path()

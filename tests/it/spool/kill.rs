@@ -1,6 +1,7 @@
 //! kill -9 in the middle of everything, again and again, on one folder.
 
 use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 
 use gatepost::storage::spool::{Spool as _, StoredMessage};
@@ -42,12 +43,17 @@ fn child_that_commits() {
     });
 }
 
-#[tokio::test]
-async fn kill_nine_loses_nothing_that_was_acknowledged() {
-    use std::io::{BufRead as _, BufReader};
-    let folder = tempfile::tempdir().expect("a folder");
-    let (mut told, mut gone) = (BTreeMap::new(), BTreeMap::new());
-    for lines_before in [1, 40, 150] {
+/// Seed and size of each message that the child acknowledged as stored, and as removed, by the
+/// number of its id.
+#[derive(Default)]
+struct Acknowledged {
+    stored: BTreeMap<u64, (u64, u64)>,
+    removed: BTreeMap<u64, (u64, u64)>,
+}
+
+impl Acknowledged {
+    /// Starts the child, kills it after so many lines, and reads the lines to their end.
+    fn add_until_killed(&mut self, folder: &Path, lines_before: usize) {
         let mut child = std::process::Command::new(std::env::current_exe().expect("this test"))
             .args([
                 "--ignored",
@@ -56,7 +62,7 @@ async fn kill_nine_loses_nothing_that_was_acknowledged() {
                 "--nocapture",
                 "--test-threads=1",
             ])
-            .env("SPOOL_TEST_CHILD", folder.path())
+            .env("SPOOL_TEST_CHILD", folder)
             .stdout(std::process::Stdio::piped())
             .spawn()
             .expect("a child");
@@ -74,9 +80,9 @@ async fn kill_nine_loses_nothing_that_was_acknowledged() {
             let [id, seed, size] =
                 [1, 2, 3].map(|next| words[at + next].parse::<u64>().expect("a number"));
             if words[at] == "gone" {
-                &mut gone
+                &mut self.removed
             } else {
-                &mut told
+                &mut self.stored
             }
             .insert(id, (seed, size));
             lines += 1;
@@ -86,27 +92,41 @@ async fn kill_nine_loses_nothing_that_was_acknowledged() {
         }
         child.wait().expect("ended");
         assert!(lines >= lines_before, "{lines} lines before it ended");
+    }
+
+    /// Nothing that was stored is lost, and nothing that was removed is back.
+    fn is_there(&self, there: &BTreeMap<u64, StoredMessage>) {
+        for (id, (seed, size)) in &self.stored {
+            let Some(stored) = there.get(id) else {
+                // It may have been removed, and killed before it said so.
+                assert!(
+                    self.removed.contains_key(id) || seed % 3 == 0,
+                    "message {seed} is lost"
+                );
+                continue;
+            };
+            assert!(!self.removed.contains_key(id), "message {seed} came back");
+            assert_eq!(
+                (stored.size, &stored.envelope),
+                (*size, &envelope(&format!("{seed}@example.org")))
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn kill_nine_loses_nothing_that_was_acknowledged() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut acknowledged = Acknowledged::default();
+    for lines_before in [1, 40, 150] {
+        acknowledged.add_until_killed(folder.path(), lines_before);
         let spool = open(folder.path());
         let there: BTreeMap<u64, StoredMessage> = everything(&spool)
             .await
             .into_iter()
             .map(|stored| (stored.id.number(), stored))
             .collect();
-        for (id, (seed, size)) in &told {
-            let Some(stored) = there.get(id) else {
-                // It may have been removed, and killed before it said so.
-                assert!(
-                    gone.contains_key(id) || seed % 3 == 0,
-                    "message {seed} is lost"
-                );
-                continue;
-            };
-            assert!(!gone.contains_key(id), "message {seed} came back");
-            assert_eq!(
-                (stored.size, &stored.envelope),
-                (*size, &envelope(&format!("{seed}@example.org")))
-            );
-        }
+        acknowledged.is_there(&there);
         // Complete, also where nothing was acknowledged.
         for stored in there.values() {
             let seed = stored

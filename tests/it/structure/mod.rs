@@ -109,118 +109,123 @@ fn imports_of(path: &str, text: &str) -> Vec<String> {
     imports::faults(&Source::new(path, text))
 }
 
+/// A file, an import in it, and the reason why it is rejected.
+type BadImport = (&'static str, &'static str, &'static str);
+
+const BAD_IMPORTS: [BadImport; 23] = [
+    (
+        "storage/spool/mod.rs",
+        "use crate::relay::scheduler::Due;",
+        "imports relay::scheduler",
+    ),
+    (
+        "policy/tls.rs",
+        "fn f() { crate::net::tls_io::shake(); }",
+        "in a layer above",
+    ),
+    (
+        "policy/tls.rs",
+        "fn f(x: $crate::net::tls_io::Done) {}",
+        "in a layer above",
+    ),
+    (
+        "policy/tls.rs",
+        "type F = Box<dyn gatepost::config::F>;",
+        "policy::tls imports config",
+    ),
+    (
+        "smtp/address.rs",
+        "use crate::policy::tls as words;",
+        "smtp::address imports policy",
+    ),
+    ("demo/mod.rs", "use crate::cli::*;", "demo imports cli"),
+    (
+        "relay/outbound/mod.rs",
+        "use super::inbound::Session;",
+        "imports relay::inbound",
+    ),
+    (
+        "net/route.rs",
+        "use crate::net::tls_io::Trust;",
+        "in the same layer",
+    ),
+    (
+        "relay/inbound/session.rs",
+        "use crate::relay::scheduler::Due;",
+        "in the same layer",
+    ),
+    (
+        "relay/inbound/session.rs",
+        "use crate::relay::outbound::Attempt;",
+        "kept apart",
+    ),
+    (
+        "smtp/reply.rs",
+        "use super::command::Command;",
+        "smtp::reply imports smtp",
+    ),
+    (
+        "smtp/reply.rs",
+        "mod t { use super::*; use super::super::data; }",
+        "imports smtp",
+    ),
+    (
+        "config/mod.rs",
+        "use {std::fmt, crate::{policy::tls, admin}};",
+        "imports admin",
+    ),
+    (
+        "config/mod.rs",
+        "use crate::{smtp::{self, reply::X}, cli::{Y}};",
+        "(`crate::cli::Y`)",
+    ),
+    (
+        "smtp/server/mod.rs",
+        "use super::super::super::net;",
+        "climbs out",
+    ),
+    (
+        "policy/tls.rs",
+        "mod t { use super::super::super::super::x; }",
+        "climbs out",
+    ),
+    (
+        "policy/tls.rs",
+        "use crate as everything;",
+        "imports the whole crate",
+    ),
+    (
+        "policy/tls.rs",
+        "use crate::*;",
+        "no module that has a layer",
+    ),
+    (
+        "policy/tls.rs",
+        "use crate::common::f;",
+        "no module that has a layer",
+    ),
+    (
+        "main.rs",
+        "fn main() { gatepost::common::f() }",
+        "no module that has a layer",
+    ),
+    (
+        "policy/tls.rs",
+        "#[path = \"../spool.rs\"]\nmod other;",
+        "#[path]",
+    ),
+    (
+        "lib.rs",
+        "pub mod policy; pub use policy::tls::Clearance;",
+        "imports nothing",
+    ),
+    ("common.rs", "//! Things.", "`common` has no layer"),
+];
+
 /// Upward, sideways, or by another name: imports that are rejected, with the reason.
 #[test]
 fn a_bad_import_is_found() {
-    for (path, import, reason) in [
-        (
-            "storage/spool/mod.rs",
-            "use crate::relay::scheduler::Due;",
-            "imports relay::scheduler",
-        ),
-        (
-            "policy/tls.rs",
-            "fn f() { crate::net::tls_io::shake(); }",
-            "in a layer above",
-        ),
-        (
-            "policy/tls.rs",
-            "fn f(x: $crate::net::tls_io::Done) {}",
-            "in a layer above",
-        ),
-        (
-            "policy/tls.rs",
-            "type F = Box<dyn gatepost::config::F>;",
-            "policy::tls imports config",
-        ),
-        (
-            "smtp/address.rs",
-            "use crate::policy::tls as words;",
-            "smtp::address imports policy",
-        ),
-        ("demo/mod.rs", "use crate::cli::*;", "demo imports cli"),
-        (
-            "relay/outbound/mod.rs",
-            "use super::inbound::Session;",
-            "imports relay::inbound",
-        ),
-        (
-            "net/route.rs",
-            "use crate::net::tls_io::Trust;",
-            "in the same layer",
-        ),
-        (
-            "relay/inbound/session.rs",
-            "use crate::relay::scheduler::Due;",
-            "in the same layer",
-        ),
-        (
-            "relay/inbound/session.rs",
-            "use crate::relay::outbound::Attempt;",
-            "kept apart",
-        ),
-        (
-            "smtp/reply.rs",
-            "use super::command::Command;",
-            "smtp::reply imports smtp",
-        ),
-        (
-            "smtp/reply.rs",
-            "mod t { use super::*; use super::super::data; }",
-            "imports smtp",
-        ),
-        (
-            "config/mod.rs",
-            "use {std::fmt, crate::{policy::tls, admin}};",
-            "imports admin",
-        ),
-        (
-            "config/mod.rs",
-            "use crate::{smtp::{self, reply::X}, cli::{Y}};",
-            "(`crate::cli::Y`)",
-        ),
-        (
-            "smtp/server/mod.rs",
-            "use super::super::super::net;",
-            "climbs out",
-        ),
-        (
-            "policy/tls.rs",
-            "mod t { use super::super::super::super::x; }",
-            "climbs out",
-        ),
-        (
-            "policy/tls.rs",
-            "use crate as everything;",
-            "imports the whole crate",
-        ),
-        (
-            "policy/tls.rs",
-            "use crate::*;",
-            "no module that has a layer",
-        ),
-        (
-            "policy/tls.rs",
-            "use crate::common::f;",
-            "no module that has a layer",
-        ),
-        (
-            "main.rs",
-            "fn main() { gatepost::common::f() }",
-            "no module that has a layer",
-        ),
-        (
-            "policy/tls.rs",
-            "#[path = \"../spool.rs\"]\nmod other;",
-            "#[path]",
-        ),
-        (
-            "lib.rs",
-            "pub mod policy; pub use policy::tls::Clearance;",
-            "imports nothing",
-        ),
-        ("common.rs", "//! Things.", "`common` has no layer"),
-    ] {
+    for (path, import, reason) in BAD_IMPORTS {
         assert_one_fault(&imports_of(path, import), 1, reason);
     }
 }

@@ -12,6 +12,7 @@ use gatepost::relay::tlsrpt::dkim::Signer;
 use gatepost::relay::tlsrpt::{Bounds, SessionResult, is_report};
 use gatepost::smtp::envelope::{Notify, TlsRequirement};
 use gatepost::storage::spool::Entry;
+use serde_json::Value;
 
 use super::service::{AT_ONCE, ServiceFixture, domain, folder, json, no_starttls, seen};
 use crate::support::in_process::{PATIENCE, configured, run, until};
@@ -148,8 +149,22 @@ async fn a_report_goes_through_the_queue_in_the_form_of_the_standard() {
         "nobody is told of its failure"
     );
 
-    let (head, body) = message.split_once("\r\n\r\n").expect("a header");
     assert!(message.lines().all(|line| line.len() < 998) && message.is_ascii());
+    let (head, body) = message.split_once("\r\n\r\n").expect("a header");
+    has_the_fields_of_a_report(head);
+    let [text, report] = parts(head, body);
+    says_in_words_what_it_reports(text);
+    let report = attached_report(report);
+    let id = format!("<{}>", report["report-id"].as_str().expect("text"));
+    assert_eq!(field(head, "Message-ID"), id);
+    assert_eq!(report["contact-info"], "tls@relay.example.com");
+    assert_eq!(
+        report["policies"][0]["summary"]["total-failure-session-count"],
+        1
+    );
+}
+
+fn has_the_fields_of_a_report(head: &str) {
     let id = field(head, "Message-ID");
     assert!(
         id.starts_with("<2026-03-01.") && id.ends_with("@relay.example.com>"),
@@ -166,10 +181,6 @@ async fn a_report_goes_through_the_queue_in_the_form_of_the_standard() {
     assert_eq!(field(head, "TLS-Report-Domain"), "partner.example");
     assert_eq!(field(head, "TLS-Report-Submitter"), "relay.example.com");
     assert_eq!(field(head, "TLS-Required"), "No");
-    let kind = field(head, "Content-Type");
-    let boundary = kind
-        .strip_prefix("multipart/report; report-type=\"tlsrpt\"; boundary=\"")
-        .expect(&kind);
     let signature = field(head, "DKIM-Signature");
     for part in [
         "d=example.com;",
@@ -180,7 +191,14 @@ async fn a_report_goes_through_the_queue_in_the_form_of_the_standard() {
     ] {
         assert!(signature.contains(part), "{part} is not in {signature}");
     }
+}
 
+/// The two parts of the body.
+fn parts<'a>(head: &str, body: &'a str) -> [&'a str; 2] {
+    let kind = field(head, "Content-Type");
+    let boundary = kind
+        .strip_prefix("multipart/report; report-type=\"tlsrpt\"; boundary=\"")
+        .expect(&kind);
     let parts: Vec<&str> = body
         .split(&format!("--{}", boundary.trim_end_matches('"')))
         .collect();
@@ -188,14 +206,18 @@ async fn a_report_goes_through_the_queue_in_the_form_of_the_standard() {
         panic!("{body}")
     };
     assert_eq!((before, end), ("", "--\r\n"));
-    let decoded = |part: &str| {
-        let (head, content) = part.split_once("\r\n\r\n").expect("a header");
-        (
-            head.to_owned(),
-            BASE64.decode(content.replace("\r\n", "")).expect("base64"),
-        )
-    };
-    let (head, text) = decoded(text);
+    [text, report]
+}
+
+/// The header and the content of a part.
+fn decoded(part: &str) -> (&str, Vec<u8>) {
+    let (head, content) = part.split_once("\r\n\r\n").expect("a header");
+    let content = BASE64.decode(content.replace("\r\n", ""));
+    (head, content.expect("base64"))
+}
+
+fn says_in_words_what_it_reports(part: &str) {
+    let (head, text) = decoded(part);
     assert!(head.contains("Content-Type: text/plain"), "{head}");
     let text = String::from_utf8(text).expect("text");
     for words in [
@@ -207,7 +229,10 @@ async fn a_report_goes_through_the_queue_in_the_form_of_the_standard() {
     ] {
         assert!(text.contains(words), "{words:?} is not in {text}");
     }
-    let (head, report) = decoded(report);
+}
+
+fn attached_report(part: &str) -> Value {
+    let (head, report) = decoded(part);
     assert!(
         head.contains("Content-Type: application/tlsrpt+gzip"),
         "{head}"
@@ -218,16 +243,7 @@ async fn a_report_goes_through_the_queue_in_the_form_of_the_standard() {
         ),
         "{head}"
     );
-    let report = json(&report);
-    assert_eq!(
-        format!("<{}>", report["report-id"].as_str().expect("text")),
-        id
-    );
-    assert_eq!(report["contact-info"], "tls@relay.example.com");
-    assert_eq!(
-        report["policies"][0]["summary"]["total-failure-session-count"],
-        1
-    );
+    json(&report)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
