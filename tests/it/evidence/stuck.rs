@@ -38,6 +38,7 @@ fn nothing_is_begun_while_evidence_cannot_be_written_and_all_of_it_once_it_can()
             "mail is taken all the same"
         );
     }
+    drop(client);
     // Many times what a delivery takes, and the writer tries again in between.
     std::thread::sleep(Duration::from_secs(3));
     let arrived: Vec<_> = sink
@@ -121,6 +122,7 @@ fn a_report_follows_the_record_and_comes_once() {
         client.send(&Message::new("stuck", &["a.example"], 500)),
         Verdict::Accepted(_)
     ));
+    drop(client);
     relay.hears("cannot write evidence, deliveries wait");
     refuse(&called);
     relay.signal("TERM");

@@ -56,6 +56,7 @@ async fn a_partner_is_on_record_with_its_tls_its_name_and_the_demand() {
         ("forced", 1, "connector")
     );
     assert_eq!(demands[0].level, RecordedAssurance::Verified);
+    drop(client);
     relay.ends().await;
 }
 
@@ -80,6 +81,7 @@ async fn who_shows_no_certificate_is_on_record_with_its_tls() {
             .tls
             .is_some_and(|tls| tls.certificate.is_none() && tls.matched_name.is_none())
     );
+    drop(client);
     relay.ends().await;
 }
 

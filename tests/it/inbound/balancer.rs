@@ -35,6 +35,7 @@ async fn the_client_is_the_one_that_the_header_names() {
     client.hears("250").await;
     client.says("RCPT TO:<b@far.example>").await;
     client.hears("550 5.7.1").await;
+    drop(client);
     relay.ends().await;
 }
 
@@ -186,6 +187,7 @@ async fn tls_from_the_first_byte_begins_behind_the_header() {
         .await;
     let mut client = relay.shaken(client, false).await;
     client.hears("220").await;
+    drop(client);
     relay.ends().await;
 }
 

@@ -62,6 +62,7 @@ async fn a_stranger_has_so_many_messages_and_recipients_a_minute() {
             ours.hears(words).await;
         }
     }
+    drop((client, again, ours));
     relay.ends().await;
 }
 
@@ -88,6 +89,7 @@ async fn a_stranger_has_so_many_connections_and_handshakes_a_minute() {
     for _ in 0..5 {
         relay.from("127.0.0.9").await.hears("220").await;
     }
+    drop(third);
     relay.ends().await;
 }
 
@@ -165,6 +167,7 @@ async fn a_stranger_gives_way_to_a_client_of_ours() {
     second.says("NOOP").await;
     second.hears("250 2.0.0").await;
     third.hears_nothing().await;
+    drop((second, third));
     relay.ends().await;
 }
 
@@ -196,6 +199,7 @@ async fn a_listener_has_its_own_seats() {
     again.hears_the_end().await;
     open.pop();
     next.hears("220").await;
+    drop(next);
     relay.ends().await;
 }
 
@@ -298,6 +302,7 @@ async fn the_recipients_of_a_transaction_have_so_much_memory() {
             _ => client.hears("250").await,
         }
     }
+    drop(client);
     relay.ends().await;
 }
 
@@ -347,5 +352,6 @@ async fn long_lists_share_memory_and_usual_mail_waits_for_nobody() {
         again.says("RSET").await;
         again.hears("250").await;
     }
+    drop(again);
     relay.ends().await;
 }

@@ -102,6 +102,7 @@ async fn mail_of_our_own_clients_for_this_host_goes_to_the_postmaster() {
             wanted
         );
     }
+    drop(client);
     relay.ends().await;
 }
 
@@ -191,6 +192,7 @@ async fn text_that_begins_with_a_blank_is_a_body_for_our_own_clients() {
         content.ends_with(">\r\n\r\n  hello\r\n there\r\n"),
         "{content}"
     );
+    drop(client);
     relay.ends().await;
 }
 
@@ -240,6 +242,7 @@ async fn a_full_spool_is_our_trouble() {
     client.says("NOOP").await;
     client.hears("250 2.0.0").await;
     assert!(relay.stored().await.is_empty());
+    drop(client);
     relay.ends().await;
 }
 
@@ -252,6 +255,7 @@ async fn a_message_is_answered_for_even_if_nobody_delivers() {
     client.says("a\n.").await;
     client.hears("250 2.0.0 Ok: queued as").await;
     assert_eq!(relay.stored().await.len(), 1, "it waits for the next start");
+    drop(client);
     relay.ends().await;
 }
 
@@ -270,6 +274,7 @@ async fn a_busy_scheduler_holds_up_the_next_message_not_the_answer() {
         relay.entry().await;
     }
     client.hears("250 2.0.0").await;
+    drop(client);
     relay.ends().await;
 }
 
@@ -314,6 +319,7 @@ async fn large_content_comes_through_unchanged() {
         "admin@example.com"
     );
     assert_eq!(content(&entry).await.1, "a\r\n.\r\n");
+    drop(client);
     relay.ends().await;
 }
 
@@ -369,6 +375,7 @@ async fn requiretls_is_offered_under_tls_alone_and_is_kept_with_the_message() {
         entry.envelope
     );
     assert_eq!(content(&entry).await.1, "TLS-Required: No\r\n\r\na\r\n");
+    drop((clear, client));
     relay.ends().await;
 }
 
@@ -387,6 +394,7 @@ async fn implicit_tls_comes_before_the_greeting() {
     client.says("a\n.").await;
     client.hears("250 2.0.0").await;
     relay.entry().await;
+    drop(client);
     relay.ends().await;
 }
 
@@ -442,6 +450,7 @@ async fn a_partner_is_held_to_its_connector() {
         .await;
     partner.hears("250 2.1.0").await;
     partner.hears("550 5.7.1 Relaying denied").await;
+    drop((clear, partner));
     relay.ends().await;
 }
 
@@ -467,6 +476,7 @@ async fn a_certificate_that_no_connector_asks_for_is_not_checked() {
         received.contains("client certificate: verified as mail.domain-c.com)"),
         "{received}"
     );
+    drop(partner);
     relay.ends().await;
 }
 
@@ -503,6 +513,7 @@ async fn strangers_do_not_relay() {
     stranger.says("DATA").await;
     stranger.hears("554 5.5.1 No valid recipients").await;
     assert!(relay.stored().await.is_empty());
+    drop(stranger);
     relay.ends().await;
 }
 
@@ -534,6 +545,7 @@ async fn sessions_are_counted() {
         assert!(Instant::now() < until, "the place was never given back");
         tokio::task::yield_now().await;
     }
+    drop(other);
     relay.ends().await;
 }
 

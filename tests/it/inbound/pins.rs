@@ -117,6 +117,7 @@ async fn a_pinned_key_brings_mail_and_another_does_not() {
     clear.hears("250").await;
     clear.says("MAIL FROM:<a@pinned.example>").await;
     clear.hears("530 5.7.0").await;
+    drop(clear);
     relay.ends().await;
 }
 

@@ -78,6 +78,7 @@ async fn the_client_and_its_rights_are_those_that_xclient_names() {
         rest, "Subject: a\r\n\r\nb\r\n",
         "nothing is added for strangers"
     );
+    drop(client);
     relay.ends().await;
 }
 
@@ -109,6 +110,7 @@ async fn a_client_whose_address_the_proxy_does_not_know_has_no_rights() {
     client.hears("250").await;
     client.says("XCLIENT ADDR=127.0.0.1").await;
     client.hears("550 5.7.0").await;
+    drop(client);
     relay.ends().await;
 }
 
@@ -128,6 +130,7 @@ async fn strangers_are_not_offered_it_and_not_believed() {
         .await;
     client.says("MAIL FROM:<a@elsewhere.example>").await;
     client.hears("550 5.7.1").await;
+    drop(client);
     relay.ends().await;
 }
 
@@ -159,6 +162,7 @@ async fn the_certificate_of_the_proxy_is_not_its_clients() {
         .by;
     assert_eq!(by.session.level, RecordedAssurance::Tls);
     assert!(by.session.tls.is_some_and(|tls| tls.certificate.is_none()));
+    drop(client);
     relay.ends().await;
 }
 

@@ -231,11 +231,11 @@ impl Relay {
 
     /// Connects, and hears nothing yet.
     pub(crate) async fn silent(&self) -> Client<TcpStream> {
-        Client::new(
-            TcpStream::connect(self.address)
-                .await
-                .expect("a connection"),
-        )
+        let stream = TcpStream::connect(self.address)
+            .await
+            .expect("a connection");
+        stream.set_nodelay(true).expect("a connection");
+        Client::new(stream)
     }
 
     /// Connects from another address of loopback's network.

@@ -41,6 +41,7 @@ async fn refused_content_keeps_no_seat() {
     idle.says("NOOP").await;
     idle.hears("250 2.0.0").await;
     assert!(relay.stored().await.is_empty());
+    drop((idle, newcomer));
     relay.ends().await;
 }
 
@@ -65,6 +66,7 @@ async fn content_that_is_accepted_keeps_the_seat() {
     idle.hears_the_end().await;
     busy.says(".").await;
     busy.hears("250 2.0.0 Ok: queued").await;
+    drop((busy, newcomer));
     relay.ends().await;
 }
 
@@ -97,6 +99,7 @@ async fn a_session_that_loses_its_seat_while_its_message_is_stored_hears_250() {
     relay.entry().await;
     second.says("NOOP").await;
     second.hears("250 2.0.0").await;
+    drop(second);
     relay.ends().await;
 }
 
@@ -133,6 +136,7 @@ async fn the_check_of_a_balancer_is_answered_when_all_seats_are_in_use() {
     }
     drop(first);
     mail.hears("250 2.1.0").await;
+    drop((second, ours));
     relay.ends().await;
 }
 
@@ -178,6 +182,7 @@ async fn a_proxy_takes_nobodys_seat_before_it_has_named_its_client() {
     drop(third);
     stranger.hears("220").await;
     own.hears("250 2.1.0").await;
+    drop((first, stranger, ours, own));
     relay.ends().await;
 }
 

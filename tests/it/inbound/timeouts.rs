@@ -58,6 +58,7 @@ async fn a_message_must_keep_up() {
         began.elapsed()
     );
     assert!(relay.stored().await.is_empty());
+    drop((silent, slow));
     relay.ends().await;
 }
 

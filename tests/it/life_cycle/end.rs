@@ -25,6 +25,7 @@ async fn deliveries_in_flight_finish_and_sessions_hear_421() {
     relay.hears("stopping: no new mail is accepted");
     idle.hears("421 4.3.2").await;
     client.hears("421 4.3.2").await;
+    drop((idle, client));
     until("nobody listens", || {
         TcpStream::connect(relay.address).is_err().then_some(())
     })

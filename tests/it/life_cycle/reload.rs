@@ -35,6 +35,7 @@ async fn new_sessions_have_the_new_one_and_old_ones_keep_theirs() {
     for client in [&mut old, &mut new] {
         client.send(&Message::new("test", &["a.example"], 500));
     }
+    drop((old, new));
     until("both can still send", || (sink.taken() == 2).then_some(())).await;
     assert!(
         relay
@@ -108,6 +109,7 @@ async fn a_bad_one_changes_nothing_and_says_why() {
     );
     let mut client = Client::connect(relay.address).expect("a session");
     client.send(&Message::new("test", &["a.example"], 500));
+    drop(client);
     until("it works on", || (sink.taken() == 1).then_some(())).await;
     assert!(
         relay
@@ -163,6 +165,7 @@ async fn mail_that_waits_has_the_new_age() {
     let (folder, mut relay) = Wanted::mail_to(nobody.address).start();
     let mut client = Client::connect(relay.address).expect("a session");
     client.send(&Message::new("test", &["a.example"], 500));
+    drop(client);
     relay.hears("delivery deferred");
     let queue = "retry = [\"100ms\"]\nexpire = \"200ms\"";
     Wanted {

@@ -144,6 +144,7 @@ fn a_client_that_is_too_slow_or_is_lost_inside_a_message_is_one_line() {
     for session in [&mut idle, &mut silent, &mut slow] {
         session.say("", "421");
     }
+    drop((idle, silent, slow));
     relay.hears_all("client timed out", 3);
     assert_eq!(timed_out("no command within 2s"), Value::Null);
     assert_eq!(

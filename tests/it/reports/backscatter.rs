@@ -241,6 +241,7 @@ async fn a_hundred_failures_of_mail_from_nobody_do_not_wait_for_the_hour() {
         client.asks("RCPT TO:<b@bad.example>", "250").await;
         client.content(CONTENT).await;
     }
+    drop(client);
     world.is_done().await;
     let digests = digests(&world);
     let [digest] = &digests[..] else {

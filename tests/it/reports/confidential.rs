@@ -78,6 +78,7 @@ async fn content_that_had_to_come_under_tls_does_not_go_back() {
         .content("Subject: minutes\r\n\r\nThe very words.\r\n")
         .await;
     world.is_done().await;
+    drop(client);
     let report = world.one_report("alice@partner.example");
     report.only("bob@bad.example", "failed", "5.1.1");
     assert_eq!(report.returned.0, "text/rfc822-headers");

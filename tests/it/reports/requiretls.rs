@@ -31,6 +31,7 @@ async fn a_message_that_required_tls_and_found_none_bounces_at_once_without_its_
         .await;
     client.asks("RCPT TO:<bob@partner.example>", "250").await;
     client.content(CONTENT).await;
+    drop(client);
     let report = world.the_report().await;
     let bob = report.only("bob@partner.example", "failed", "5.7.10");
     assert!(bob.get("Diagnostic-Code").contains("REQUIRETLS"), "{bob:?}");
@@ -78,6 +79,7 @@ async fn a_report_about_it_requires_tls_as_well() {
         .await;
     client.asks("RCPT TO:<bob@partner.example>", "250").await;
     client.content(CONTENT).await;
+    drop(client);
     let tls = until("the report waits in the queue", || {
         let queued = queue(world.folder.path());
         let report = queued

@@ -73,6 +73,7 @@ async fn two_hundred_messages_for_a_dead_port_are_a_few_dials() {
     }
     // When this one has arrived, every message before it has been examined.
     client.sends_message("last@quick.example").await;
+    drop(client);
     until("the last one has gone", || {
         (sink.taken() == 1).then_some(())
     })
@@ -184,6 +185,7 @@ async fn a_domain_that_lost_tls_does_not_close_the_smart_host_that_it_shares() {
             .await;
     }
     client.sends_message("b@fine.example").await;
+    drop(client);
     until("the other domain's mail has gone", || {
         (clear.messages().len() == 1).then_some(())
     })

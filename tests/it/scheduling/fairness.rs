@@ -57,6 +57,7 @@ async fn a_hundred_destinations_that_hang_hold_up_no_other() {
         })
         .await;
     }
+    drop(client);
     // The last one is forgotten a moment after it has arrived.
     until("the others alone still wait", || {
         (queue(folder.path()).len() == 2000).then_some(())
@@ -103,6 +104,7 @@ async fn five_thousand_for_one_do_not_delay_one_for_another() {
         })
         .await;
     }
+    drop(client);
     until("some have gone", || (slow.taken() == 500).then_some(())).await;
     slow.seen(|seen| assert!(seen.taken.values().all(|times| *times == 1), "each once"));
     running.stop();

@@ -181,6 +181,7 @@ async fn attempts_that_hang_end_where_all_are_in_use() {
         })
         .await;
     }
+    drop(client);
     let reasons = domains
         .iter()
         .filter_map(|domain| last_failure(folder.path(), domain));

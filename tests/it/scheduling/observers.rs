@@ -124,6 +124,7 @@ async fn each_recipient_and_each_session_has_one_event() {
     };
     until("the first message was tried", || is_tried().then_some(())).await;
     client.sends_message("e@one.example").await;
+    drop(client);
     until("the queue is empty", || {
         queue(folder.path()).is_empty().then_some(())
     })

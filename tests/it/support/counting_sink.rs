@@ -49,6 +49,7 @@ impl Sink {
         let serving = sink.clone();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
+                let _ = stream.set_nodelay(true);
                 let session = serving.seen(|seen| {
                     seen.open += 1;
                     seen.peak = seen.peak.max(seen.open);

@@ -163,6 +163,8 @@ impl Peer {
         let task = tokio::spawn(async move {
             loop {
                 let (stream, _) = listener.accept().await.expect("a client");
+                // Without a delay: each part of an answer would wait for an acknowledgement.
+                let _ = stream.set_nodelay(true);
                 let shared = Arc::clone(&serving);
                 let connection = {
                     let mut heard = shared.heard.lock().expect("no panic");

@@ -14,7 +14,8 @@ use super::in_process::SENDER;
 /// Only a test that fails waits for it.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A connection to the relay.
+/// A connection to the relay. It is dropped before the relay is stopped: for an open one the stop
+/// waits some seconds.
 pub(crate) struct Client<S> {
     pub(crate) stream: BufReader<S>,
 }
@@ -22,11 +23,12 @@ pub(crate) struct Client<S> {
 impl Client<TcpStream> {
     /// Connects, and says EHLO.
     pub(crate) async fn connect(address: SocketAddr) -> Self {
-        let mut client = Self::new(
-            TcpStream::connect(address)
-                .await
-                .expect("the relay listens"),
-        );
+        let stream = TcpStream::connect(address)
+            .await
+            .expect("the relay listens");
+        // Without a delay: the final dot would wait for an acknowledgement of the content.
+        stream.set_nodelay(true).expect("a connection");
+        let mut client = Self::new(stream);
         client.hears("220").await;
         client.asks("EHLO client.example", "250").await;
         client
