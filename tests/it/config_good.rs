@@ -11,6 +11,8 @@ use gatepost::config::{
 };
 use gatepost::policy::tls::{Pin, Strength, TlsVersion};
 
+use crate::support::config::ConfigBuilder;
+
 fn read(path: &str) -> (Config, Vec<Fault>) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
     config::read(&path).unwrap_or_else(|faults| panic!("{faults:#?}"))
@@ -299,6 +301,29 @@ fn tlsrpt_settings_are_resolved() {
         ("example.com", "2026.reports")
     );
     assert_eq!(key.file.value, folder.join("dkim.pem"));
+}
+
+/// Strangers at the only listener may use every seat that is not reserved, and three quarters of
+/// them where there are several listeners. A listener's own limit never reaches into the reserve.
+#[test]
+fn a_listener_has_its_part_of_the_seats() {
+    let limits = "connections = 13\nconnections_reserved = 3";
+    let other = "name = \"other\"\naddress = [\"127.0.0.1:2526\"]\ntls = \"off\"";
+    for (own_limit, expected) in [
+        (None, &[10][..]),
+        (Some(""), &[8, 8]),
+        (Some("\nconnections = 2"), &[8, 2]),
+        (Some("\nconnections = 13"), &[8, 10]),
+    ] {
+        let mut builder = ConfigBuilder::new().table("limits", limits);
+        if let Some(own_limit) = own_limit {
+            builder = builder.table("[listener]", &format!("{other}{own_limit}"));
+        }
+        let config = builder.parse();
+        let listeners = config.listeners.iter();
+        let seats: Vec<_> = listeners.map(|listener| config.seats(listener)).collect();
+        assert_eq!(seats, expected, "{own_limit:?}");
+    }
 }
 
 /// The four connectors of `partners.toml`: with smart hosts, a partner's, without TLS, with pins.

@@ -355,3 +355,40 @@ async fn long_lists_share_memory_and_usual_mail_waits_for_nobody() {
     drop(again);
     relay.ends().await;
 }
+
+/// A session that goes on after its transaction keeps none of the shared memory.
+#[tokio::test]
+async fn an_ended_transaction_gives_its_memory_back_at_once() {
+    let more =
+        "[limits]\ntransaction_memory = \"64KiB\"\ntransaction_memory_per_session = \"256KiB\"";
+    let relay = Relay::start(Wanted {
+        more,
+        ..Wanted::default()
+    })
+    .await;
+    let (mut one, mut other) = (relay.client().await, relay.from("127.0.0.2").await);
+    other.hears("220").await;
+    for client in [&mut one, &mut other] {
+        client.says("EHLO client.example").await;
+        client.hears("250-").await;
+    }
+    let (all, _) = fill(&mut one).await;
+    for end in ["RSET", "EHLO client.example", "a\n."] {
+        if end.ends_with('.') {
+            one.says("DATA").await;
+            one.hears("354").await;
+        }
+        one.says(end).await;
+        one.hears("250").await;
+        let began = Instant::now();
+        while fill(&mut other).await.0 != all {
+            assert!(began.elapsed() < PATIENCE, "{end:?} gives nothing back");
+            other.says("RSET").await;
+            other.hears("250").await;
+        }
+        other.says("RSET").await;
+        other.hears("250").await;
+        assert_eq!(fill(&mut one).await.0, all, "after {end:?}");
+    }
+    relay.ends().await;
+}
