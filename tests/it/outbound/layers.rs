@@ -170,6 +170,29 @@ async fn a_proof_that_cannot_be_looked_up_defers_what_requires_tls() {
     assert!(peer.heard().is_empty(), "nobody is dialled");
 }
 
+/// DNSSEC proves the host already, so the message does not wait for a policy.
+#[tokio::test]
+async fn a_host_that_dnssec_proves_needs_no_policy_for_what_requires_tls() {
+    let authority = Authority::root("Test");
+    let pair = authority.issue(&[HOST]);
+    let peer = Peer::start(Manner {
+        keywords: PROMISES,
+        ..tls(&pair)
+    })
+    .await;
+    let records = one_host(DOMAIN) + &sts(DOMAIN, "1");
+    let internet = Internet::new(authority, &[(DOMAIN, Kind::Signed, records)], &[DOMAIN]).await;
+    internet
+        .names
+        .fail("_mta-sts.good.example", None, Fault::ServFail);
+    let report = deliver(
+        &internet.outbound(&peer, ""),
+        asking(TlsRequirement::Require),
+    )
+    .await;
+    assert_eq!(outcome(&report, 0), "delivered", "{report:?}");
+}
+
 #[tokio::test]
 async fn dane_authenticates_for_what_requires_tls() {
     let pair = own("anything.example");
