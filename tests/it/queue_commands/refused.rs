@@ -46,8 +46,14 @@ fn the_status_of_a_refused_domain_names_the_part_in_backoff() {
     let relay = relay(&sink);
     relay.send("alice@example.org", &["bob@lost.example"], "first");
     relay.wait_for("a refusal", |queue| attempts(queue) == 1);
+    relay.send("alice@example.org", &["carol@lost.example"], "second");
     let status = json(&relay.status(&["lost.example", "--json"]));
     let queue = &status["queue"];
+    assert_eq!(queue["waiting"], 2, "{status:#}");
+    assert_eq!(
+        queue["next"], queue["part_down"]["until"],
+        "the second one is due and waits for the end of the backoff"
+    );
     assert_eq!(queue["part_down"]["part"], "mail for lost.example");
     assert_eq!(queue["part_down"]["reason"]["status"], "4.7.4");
     assert_eq!(queue["destination_down"], Value::Null, "{status:#}");
