@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -14,6 +14,7 @@ use tempfile::TempDir;
 
 use super::client::Client;
 use super::config::ConfigBuilder;
+use super::peer::Nobody;
 
 /// Far longer than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -42,6 +43,7 @@ pub(crate) fn json(output: &Output) -> Value {
 pub(crate) struct Relay {
     /// The server for all mail. Nobody listens there unless a test starts a server.
     pub(crate) smart_host: SocketAddr,
+    _reserved: Nobody,
     pub(crate) folder: TempDir,
     daemon: Daemon,
     address: SocketAddr,
@@ -63,10 +65,8 @@ impl Relay {
     /// `more` is added to the configuration.
     pub(crate) fn start(more: &str) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        // Free a moment ago.
-        let smart_host = TcpListener::bind("127.0.0.1:0")
-            .and_then(|socket| socket.local_addr())
-            .expect("a free port");
+        let reserved = Nobody::until_a_server_starts();
+        let smart_host = reserved.address;
         ConfigBuilder::new()
             .listener("127.0.0.1:0")
             .table("spool", "path = \"spool\"")
@@ -82,6 +82,7 @@ impl Relay {
         let (daemon, address, http) = run(folder.path());
         Self {
             smart_host,
+            _reserved: reserved,
             folder,
             daemon,
             address,

@@ -428,9 +428,21 @@ impl Nobody {
         }
     }
 
+    /// At a port of 127.0.0.1 on which a server may still be started by its number. No other gets
+    /// it: a port that the system chooses is never one that is bound.
+    pub(crate) fn until_a_server_starts() -> Self {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.set_reuseaddr(true).expect("a socket");
+        Self::bound(socket, ([127, 0, 0, 1], 0).into()).expect("loopback")
+    }
+
     fn on(ip: [u8; 4], port: u16) -> Option<Self> {
         let socket = TcpSocket::new_v4().expect("a socket");
-        socket.bind((ip, port).into()).ok()?;
+        Self::bound(socket, (ip, port).into())
+    }
+
+    fn bound(socket: TcpSocket, address: SocketAddr) -> Option<Self> {
+        socket.bind(address).ok()?;
         Some(Self {
             address: socket.local_addr().expect("bound"),
             _socket: socket,
