@@ -12,7 +12,7 @@ const DAMAGES: [Damage; 5] = [
     ("nothing", |_| {}, true),
     (
         "a record long before the period is edited",
-        |archive| archive.change("2026-10-02", edit_first),
+        |archive| archive.change("2026-10-02", |lines| edit_first(lines)),
         true,
     ),
     (
@@ -27,12 +27,12 @@ const DAMAGES: [Damage; 5] = [
     ),
     (
         "a record after the period is edited",
-        |archive| archive.change("2026-11-30", edit_first),
+        |archive| archive.change("2026-11-30", |lines| edit_first(lines)),
         false,
     ),
 ];
 
-fn edit_first(lines: &mut Vec<String>) {
+fn edit_first(lines: &mut [String]) {
     lines[0] = lines[0].replace("sender@", "render@");
 }
 
