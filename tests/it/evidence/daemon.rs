@@ -126,7 +126,11 @@ fn kill_9_at_any_moment_leaves_no_delivery_without_evidence() {
     let file = configure(folder.path(), "path = \"evidence\"", &to(&sink));
     let mut dice = Dice::new(7);
     let mut owed = Vec::new();
-    for life in 0..6_u64 {
+    // On a busy machine a life may end before much is accepted, and more lives are needed.
+    for life in 0..40 {
+        if life >= 6 && owed.len() > 50 {
+            break;
+        }
         let relay = start(&file);
         let address = relay.address;
         let senders: Vec<_> = (0..4)
