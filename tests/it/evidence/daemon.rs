@@ -126,7 +126,7 @@ fn kill_9_at_any_moment_leaves_no_delivery_without_evidence() {
     let file = configure(folder.path(), "path = \"evidence\"", &to(&sink));
     let mut dice = Dice::new(7);
     let mut owed = Vec::new();
-    // On a busy machine a life may end before much is accepted, and more lives are needed.
+    // On a busy machine a life may end before much is accepted: more and longer ones are needed.
     for life in 0..40 {
         if life >= 6 && owed.len() > 50 {
             break;
@@ -142,7 +142,7 @@ fn kill_9_at_any_moment_leaves_no_delivery_without_evidence() {
         let _ = within(Duration::from_secs(2), || {
             queued(folder.path()).is_some_and(|queued| queued > 0)
         });
-        std::thread::sleep(Duration::from_millis(30 + dice.below(300)));
+        std::thread::sleep(Duration::from_millis(30 + dice.below(300) * (1 + life / 6)));
         relay
             .kill()
             .check()

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use gatepost::storage::evidence::{Period, deliveries};
+use serde_json::Value;
 
 use super::ledger::Ledger;
 use super::mail::message;
@@ -325,7 +326,7 @@ impl Stage {
             // It may not answer while it is busy; it is asked again.
             self.left().is_ok_and(|now| {
                 left = now;
-                left.iter().all(|one| one.held)
+                left.iter().all(|one| one.held) && self.owes_no_report()
             })
         });
         if relay.has_ended() {
@@ -468,14 +469,14 @@ impl Stage {
     /// Returns the messages that wait in the queue, as `gatepost queue list` lists them.
     fn left(&self) -> Result<Vec<Left>, String> {
         let text = self.command(&["queue", "list", "--json"])?;
-        let messages: Vec<serde_json::Value> =
+        let messages: Vec<Value> =
             serde_json::from_str(&text).map_err(|error| error.to_string())?;
         let recipients = messages
             .iter()
             .flat_map(|message| message["recipients"].as_array().into_iter().flatten());
         let open =
             recipients.filter(|one| matches!(one["state"].as_str(), Some("waiting" | "held")));
-        let left = |one: &serde_json::Value| Left {
+        let left = |one: &Value| Left {
             recipient: one["address"].as_str().unwrap_or_default().to_owned(),
             held: one["state"] == "held",
             reason: one["reason"]["text"]
@@ -484,6 +485,12 @@ impl Stage {
                 .to_owned(),
         };
         Ok(open.map(left).collect())
+    }
+
+    /// A failed recipient's report may wait for those about other recipients of its message.
+    fn owes_no_report(&self) -> bool {
+        let status = self.command(&["status", "--json"]).unwrap_or_default();
+        serde_json::from_str(&status).is_ok_and(|status: Value| status["reports"]["waiting"] == 0)
     }
 
     /// The evidence and the database are as they should be, and no body is left behind without a
