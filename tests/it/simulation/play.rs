@@ -469,13 +469,12 @@ impl Stage {
     /// Returns the messages that wait in the queue, as `gatepost queue list` lists them.
     fn left(&self) -> Result<Vec<Left>, String> {
         let text = self.command(&["queue", "list", "--json"])?;
-        let messages: Vec<Value> =
-            serde_json::from_str(&text).map_err(|error| error.to_string())?;
+        let messages = serde_json::from_str(&text).map_err(|error| error.to_string());
+        let messages: Vec<Value> = messages?;
         let recipients = messages
             .iter()
             .flat_map(|message| message["recipients"].as_array().into_iter().flatten());
-        let open =
-            recipients.filter(|one| matches!(one["state"].as_str(), Some("waiting" | "held")));
+        let is_open = |one: &&Value| matches!(one["state"].as_str(), Some("waiting" | "held"));
         let left = |one: &Value| Left {
             recipient: one["address"].as_str().unwrap_or_default().to_owned(),
             held: one["state"] == "held",
@@ -484,7 +483,7 @@ impl Stage {
                 .unwrap_or_default()
                 .to_owned(),
         };
-        Ok(open.map(left).collect())
+        Ok(recipients.filter(is_open).map(left).collect())
     }
 
     /// A failed recipient's report may wait for those about other recipients of its message.
