@@ -77,6 +77,12 @@ impl Hellos {
     pub fn reduced(&self, hello: Hello) -> Option<Hello> {
         Some(hello).filter(|hello| *hello != self.usual)
     }
+
+    /// Returns this `ClientHello` if it is reduced and was not known before.
+    #[must_use]
+    pub fn newly_reduced(&self, hello: Hello) -> Option<Hello> {
+        self.reduced(hello).filter(|hello| *hello != self.first)
+    }
 }
 
 /// The use of SNI in a handshake.
