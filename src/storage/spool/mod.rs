@@ -14,6 +14,7 @@ mod file;
 mod free_space;
 mod ids;
 mod interface;
+pub mod log;
 mod message;
 mod quota;
 

@@ -1,0 +1,269 @@
+//! The folder of the log: its segments, and a spare file for the next one.
+//!
+//! ```text
+//! <number>.seg   a segment; its number has sixteen hexadecimal digits
+//! spare          a file with allocated space that will become the next segment
+//! ```
+//!
+//! A segment that is not needed any more becomes the spare, so a log that is worked off needs no
+//! more space, on a full disk neither. A file gets the name of a segment only when its header is
+//! durable.
+
+use std::fs::File;
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+use std::io::{self, Read as _};
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rustix::fs::FallocateFlags;
+
+use super::super::SpoolError;
+use super::super::file::{io_error, sync_folder};
+use super::frame::{DATA_START, HeaderFault, SegmentHeader};
+use super::recover::{RecoveredSegment, recover};
+use super::segment::{AppendError, SegmentFile};
+use crate::storage::files;
+
+/// The name of the spare file.
+const SPARE: &str = "spare";
+const EXTENSION: &str = "seg";
+/// The size of a segment in octets.
+const SEGMENT: u64 = 16 << 20;
+/// The smallest size of a segment in octets, on a small disk.
+const SMALLEST: u64 = 256 << 10;
+/// The part of the disk that a segment may have, as a divisor.
+const DISK_SHARE: u64 = 64;
+
+/// The folder of the log. One thread may begin segments while another retires them.
+#[derive(Debug)]
+pub struct LogFolder {
+    folder: PathBuf,
+    segment_size: u64,
+    /// Held while the spare file is made, renamed or replaced.
+    spare: Mutex<()>,
+}
+
+impl LogFolder {
+    /// Opens the folder, which is created if it is missing. The size of new segments follows from
+    /// the size of the disk.
+    ///
+    /// # Errors
+    /// [`SpoolError::Io`] or [`SpoolError::Full`].
+    pub fn open(folder: &Path) -> Result<Self, SpoolError> {
+        files::create_folder(folder).map_err(|error| io_error("create", folder, &error))?;
+        let disk = rustix::fs::statvfs(folder)
+            .map_err(|error| io_error("read the free space of", folder, &error.into()))?;
+        let total = disk.f_blocks.saturating_mul(disk.f_frsize);
+        Ok(Self {
+            folder: folder.to_owned(),
+            segment_size: (total / DISK_SHARE).clamp(SMALLEST, SEGMENT) / SMALLEST * SMALLEST,
+            spare: Mutex::new(()),
+        })
+    }
+
+    /// Returns the size of new segments in octets. One may be larger if a batch needs it.
+    #[must_use]
+    pub fn segment_size(&self) -> u64 {
+        self.segment_size
+    }
+
+    /// Returns the path of a segment.
+    #[must_use]
+    pub fn path(&self, number: u64) -> PathBuf {
+        self.folder.join(format!("{number:016x}.{EXTENSION}"))
+    }
+
+    fn lock_spare(&self) -> MutexGuard<'_, ()> {
+        self.spare.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns the path of the spare file.
+    fn spare(&self) -> PathBuf {
+        self.folder.join(SPARE)
+    }
+
+    /// Returns the numbers of the segments in ascending order, and the names of foreign files.
+    ///
+    /// # Errors
+    /// [`SpoolError::Io`].
+    pub fn list(&self) -> Result<(Vec<u64>, Vec<PathBuf>), SpoolError> {
+        let failed = |error| io_error("list", &self.folder, &error);
+        let (mut numbers, mut foreign) = (Vec::new(), Vec::new());
+        for entry in std::fs::read_dir(&self.folder).map_err(failed)? {
+            let path = entry.map_err(failed)?.path();
+            let stem = path.file_stem().and_then(|stem| stem.to_str());
+            let number = stem.and_then(|stem| u64::from_str_radix(stem, 16).ok());
+            match number.filter(|number| self.path(*number) == path) {
+                Some(number) => numbers.push(number),
+                None if path == self.spare() => {}
+                None => foreign.push(path),
+            }
+        }
+        numbers.sort_unstable();
+        Ok((numbers, foreign))
+    }
+
+    /// Reads the header of a segment.
+    ///
+    /// # Errors
+    /// [`SpoolError::Io`] if it cannot be read; the inner error is the fault of the header.
+    pub fn header(&self, number: u64) -> Result<Result<SegmentHeader, HeaderFault>, SpoolError> {
+        let path = self.path(number);
+        let mut octets = Vec::new();
+        let read =
+            File::open(&path).and_then(|file| file.take(DATA_START).read_to_end(&mut octets));
+        read.map_err(|error| io_error("read", &path, &error))?;
+        let header = SegmentHeader::decode(&octets);
+        Ok(header.and_then(|header| {
+            // A file under the name of another segment.
+            (header.number == number)
+                .then_some(header)
+                .ok_or(HeaderFault::Damaged)
+        }))
+    }
+
+    /// Reads a segment. `reached` is its end as the next segment has it in its header.
+    ///
+    /// # Errors
+    /// [`SpoolError::Io`].
+    pub fn read(
+        &self,
+        header: &SegmentHeader,
+        reached: Option<u64>,
+    ) -> Result<RecoveredSegment, SpoolError> {
+        let path = self.path(header.number);
+        let octets = std::fs::read(&path).map_err(|error| io_error("read", &path, &error))?;
+        Ok(recover(&octets, header, reached))
+    }
+
+    /// Reads `length` octets of a segment at `offset`: the content of a message.
+    ///
+    /// # Errors
+    /// [`SpoolError::Io`].
+    pub fn read_at(&self, number: u64, offset: u64, length: usize) -> Result<Vec<u8>, SpoolError> {
+        let path = self.path(number);
+        let mut octets = vec![0; length];
+        let read = File::open(&path).and_then(|file| file.read_exact_at(&mut octets, offset));
+        read.map_err(|error| io_error("read", &path, &error))?;
+        Ok(octets)
+    }
+
+    /// Makes a spare file if there is none, so that the next segment needs no more space.
+    ///
+    /// # Errors
+    /// [`SpoolError::Full`], [`SpoolError::Io`].
+    pub fn prepare(&self) -> Result<(), SpoolError> {
+        let _guard = self.lock_spare();
+        if self.spare().is_file() {
+            return Ok(());
+        }
+        let made = self.spare_of(self.segment_size);
+        made.map(drop).map_err(AppendError::into_inner)
+    }
+
+    /// Returns whether there is a spare file.
+    #[must_use]
+    pub fn has_spare(&self) -> bool {
+        self.spare().is_file()
+    }
+
+    /// Starts the segment `number`, with room for a batch of `needed` octets. `previous_end` is the
+    /// end of the segment before.
+    ///
+    /// # Errors
+    /// [`AppendError::Rejected`] if there is no space for it, or no file can be opened;
+    /// [`AppendError::Uncertain`] if the disk failed.
+    pub fn begin(
+        &self,
+        number: u64,
+        previous_end: u64,
+        needed: u64,
+    ) -> Result<SegmentFile, AppendError> {
+        let _guard = self.lock_spare();
+        let needed = DATA_START
+            .saturating_add(needed)
+            .next_multiple_of(DATA_START);
+        let (file, size) = self.spare_of(needed.max(self.segment_size))?;
+        let (spare, path) = (self.spare(), self.path(number));
+        let header = SegmentHeader {
+            number,
+            salt: RandomState::new().build_hasher().finish(),
+            previous_end,
+        };
+        file.write_all_at(&header.encode(), 0)
+            .and_then(|()| file.sync_all())
+            .map_err(|error| AppendError::of("write", &spare, &error))?;
+        std::fs::rename(&spare, &path)
+            .map_err(|error| AppendError::of("rename", &spare, &error))?;
+        sync_folder(&self.folder).map_err(AppendError::Uncertain)?;
+        Ok(SegmentFile::new(file, &path, header, size))
+    }
+
+    /// Removes a segment that is not needed any more. Its file becomes the spare if there is none.
+    /// When this returns, its name is durably gone: segments leave the log in their order.
+    ///
+    /// # Errors
+    /// [`SpoolError::Io`].
+    pub fn retire(&self, number: u64) -> Result<(), SpoolError> {
+        let _guard = self.lock_spare();
+        let path = self.path(number);
+        let done = if self.has_spare() || !self.has_common_size(&path) {
+            std::fs::remove_file(&path)
+        } else {
+            std::fs::rename(&path, self.spare())
+        };
+        done.map_err(|error| io_error("remove", &path, &error))?;
+        sync_folder(&self.folder)
+    }
+
+    /// Removes the spare file, to make room on a full disk.
+    pub fn release(&self) {
+        let _guard = self.lock_spare();
+        self.remove_spare();
+    }
+
+    fn remove_spare(&self) {
+        if let Err(error) = std::fs::remove_file(self.spare())
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(file = %self.spare().display(), %error, "cannot remove the spare file");
+        }
+    }
+
+    fn has_common_size(&self, path: &Path) -> bool {
+        std::fs::metadata(path).is_ok_and(|file| file.len() == self.segment_size)
+    }
+
+    /// Opens the spare file with at least `size` octets allocated. Returns its size. If there is no
+    /// space for that, there is no new spare file either.
+    fn spare_of(&self, size: u64) -> Result<(File, u64), AppendError> {
+        let path = self.spare();
+        let mut options = File::options();
+        options.read(true).write(true).create(true).truncate(false);
+        let opened = options.mode(0o600).open(&path).and_then(|file| {
+            let present = file.metadata()?.len();
+            Ok((file, present))
+        });
+        // Too many open files are no failure of the disk.
+        let (file, present) =
+            opened.map_err(|error| AppendError::Rejected(io_error("open", &path, &error)))?;
+        if present >= size {
+            return Ok((file, present));
+        }
+        if let Err(error) = allocate(&file, size) {
+            // Half a spare would only use up space.
+            self.remove_spare();
+            return Err(AppendError::of("allocate", &path, &error));
+        }
+        Ok((file, size))
+    }
+}
+
+/// Makes a file have `size` octets, with their space where the file system can do that.
+fn allocate(file: &File, size: u64) -> io::Result<()> {
+    match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, size) {
+        Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => file.set_len(size),
+        other => Ok(other?),
+    }
+}
