@@ -31,7 +31,7 @@ fn logging() -> (Log, Arc<dyn DeliveryObserver>) {
             local_part: event.mailbox.local_part().to_owned(),
             at,
             due: match event.ending {
-                RecipientEnding::Deferred { due, .. } => Some(due.into()),
+                RecipientEnding::Deferred { due, .. } => Some(due),
                 _ => None,
             },
         });
