@@ -43,6 +43,10 @@ const EVIDENCE_DAY: FileEntry = file(
     "/var/lib/gatepost/evidence/2026-11-26.jsonl",
     "The records of one day (UTC), one line of JSON for each.",
 );
+const EVIDENCE_CLOSED: FileEntry = file(
+    "/var/lib/gatepost/evidence/2026-11-25.jsonl.gz",
+    "The records of a day that is over, compressed; zcat(1) shows them.",
+);
 const EVIDENCE_TORN: FileEntry = file(
     "/var/lib/gatepost/evidence/torn-*",
     "An incomplete record that a crash left; a record of the kind torn names it.",
@@ -415,7 +419,13 @@ fn evidence(action: &str) -> Option<PageSections> {
                 "The arguments are unusable, neither the configuration nor a record has the connector, or the configuration has errors.",
             ),
         ],
-        &[CONFIG, EVIDENCE, EVIDENCE_DAY, EVIDENCE_TORN],
+        &[
+            CONFIG,
+            EVIDENCE,
+            EVIDENCE_DAY,
+            EVIDENCE_CLOSED,
+            EVIDENCE_TORN,
+        ],
         see_also,
     ))
 }

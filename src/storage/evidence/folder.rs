@@ -1,11 +1,17 @@
-//! The folder of the evidence: one file for each day, and its recovery when a process starts.
+//! The folder of the evidence and its recovery when a process starts.
 //!
 //! ```text
-//! 2026-11-26.jsonl   the records of a day in UTC
-//! lock               locked by the running instance; contains its process id
-//! torn-…             the incomplete record that a crash left
-//! reserve            a reserve of disk space, removed when the disk is full
+//! 2026-11-26.jsonl          the records of a day in UTC
+//! 2026-11-25.jsonl.gz       the records of a closed day, compressed (`compress`)
+//! 2026-11-25.jsonl.gz.new   a closed day that is being compressed
+//! lock                      locked by the running instance; contains its process id
+//! torn-…                    the incomplete record that a crash left
+//! reserve                   a reserve of disk space, removed when the disk is full
 //! ```
+//!
+//! A day is closed when a later day has a file. The days never go back, so nothing is appended to a
+//! closed day. If a day has both a plain and a compressed file, as after a crash, the plain one is
+//! read.
 //!
 //! Any other file is foreign and left alone.
 
@@ -15,11 +21,11 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
-use jiff::civil::Date;
-use jiff::tz::TimeZone;
 
 use super::chain::{self, ChainHead};
+use super::days::{DayFile, files};
 use super::error::EvidenceError;
+use super::lines::Lines;
 use crate::storage::files::{create_folder, is_full, sync_folder};
 use crate::storage::folder_lock::{self, FolderLock, LockError};
 use crate::storage::ownership;
@@ -30,53 +36,12 @@ use crate::storage::reserve::ReserveFile;
 const RESERVE_SIZE: u64 = 16 << 20;
 /// The smallest useful size of the reserve file in octets.
 const RESERVE_MIN: u64 = 256 << 10;
-const SUFFIX: &str = ".jsonl";
 const TORN: &str = "torn-";
 /// The end of the name of a torn file that no record mentions yet.
 const UNRECORDED: &str = ".untold";
 /// The distance from the end of a file, in octets, within which a complete record is searched. A
 /// torn part is at most one batch.
 const SEARCH_MAX: u64 = 64 << 20;
-
-/// The file of one day.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct DayFile {
-    pub(super) day: Date,
-    pub(super) path: PathBuf,
-}
-
-impl DayFile {
-    pub(super) fn of(folder: &Path, day: Date) -> Self {
-        Self {
-            day,
-            path: folder.join(format!("{day}{SUFFIX}")),
-        }
-    }
-}
-
-/// Returns the day of a time in UTC.
-pub(super) fn day(at: Timestamp) -> Date {
-    at.to_zoned_datetime(TimeZone::UTC).date()
-}
-
-/// Returns the day files of a folder, the oldest first.
-pub(super) fn files(folder: &Path) -> Result<Vec<DayFile>, EvidenceError> {
-    let failed = |error| EvidenceError::new("list", folder, error);
-    let mut found = Vec::new();
-    for entry in fs::read_dir(folder).map_err(&failed)? {
-        let name = entry.map_err(&failed)?.file_name();
-        let day = name
-            .to_str()
-            .and_then(|name| name.strip_suffix(SUFFIX)?.parse::<Date>().ok());
-        // Accepts only names that we write ourselves.
-        found.extend(
-            day.map(|day| DayFile::of(folder, day))
-                .filter(|file| file.path.file_name() == Some(&name)),
-        );
-    }
-    found.sort();
-    Ok(found)
-}
 
 /// Creates the reserve file if it is missing, and replaces it by a larger one if the disk now has
 /// more free space.
@@ -151,59 +116,93 @@ impl TornFile {
 /// own.
 pub(super) fn recover(folder: &Path, now: Timestamp) -> Result<ChainHead, EvidenceError> {
     for file in files(folder)?.into_iter().rev() {
-        let path = &file.path;
-        let failed =
-            |what: &'static str| move |error: io::Error| EvidenceError::new(what, path, error);
-        let mut opened = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open(path)
-            .map_err(failed("open"))?;
-        let length = opened
-            .metadata()
-            .map_err(failed("read the metadata of"))?
-            .len();
-        let (head, end) = last_record(&mut opened, length)
-            .map_err(failed("read"))?
-            .unwrap_or((ChainHead::START, 0));
-        if end < length {
-            let torn = folder.join(format!(
-                "{TORN}{}-{}{UNRECORDED}",
-                file.day,
-                now.as_second()
-            ));
-            let mut copied = copy_from(&mut opened, end, &torn);
-            if copied.as_ref().is_err_and(is_full) && remove_reserve(folder) {
-                copied = copy_from(&mut opened, end, &torn);
-            }
-            copied
-                .and_then(|()| sync_folder(folder))
-                .map_err(|error| EvidenceError::Torn {
-                    octets: length - end,
-                    path: path.clone(),
-                    torn: torn.clone(),
-                    error,
-                })?;
-            opened
-                .set_len(end)
-                .and_then(|()| opened.sync_all())
-                .map_err(failed("cut"))?;
-            tracing::error!(
-                file = %file.path.display(), octets = length - end, aside = %torn.display(),
-                "the evidence ended with an incomplete record, as after a crash; moved it to a file of its own"
-            );
-        }
-        if end > 0 {
-            // The last process may have been killed before its sync. The sync of the next record
-            // would cover this file only if that record belongs to the same day.
-            opened.sync_all().map_err(failed("sync"))?;
+        let head = if file.is_compressed {
+            last_compressed_record(&file)?
+        } else {
+            recover_day(folder, &file, now)?
+        };
+        if let Some(head) = head {
             return Ok(head);
         }
-        fs::remove_file(&file.path)
-            .and_then(|()| sync_folder(folder))
-            .map_err(failed("remove the empty"))?;
     }
     Ok(ChainHead::START)
+}
+
+/// Returns the last record of a compressed day. A damaged day stays as it is; verification reports
+/// it.
+fn last_compressed_record(file: &DayFile) -> Result<Option<ChainHead>, EvidenceError> {
+    let mut lines = Lines::open(file)?;
+    let mut last = None;
+    while let Some(line) = lines.next()? {
+        if let Ok(link) = chain::read(line.text) {
+            last = Some(link.head());
+        }
+    }
+    if let Some(damage) = lines.damage() {
+        tracing::error!(file = %file.path.display(), line = lines.number(), %damage, "the last day of the evidence is damaged; the chain continues after its last readable record; run gatepost evidence verify");
+    }
+    Ok(last)
+}
+
+/// Finds the last record of a day that is not compressed, and moves whatever follows it to a file
+/// of its own. Removes the file if it has no record.
+fn recover_day(
+    folder: &Path,
+    file: &DayFile,
+    now: Timestamp,
+) -> Result<Option<ChainHead>, EvidenceError> {
+    let path = &file.path;
+    let failed =
+        |what: &'static str| move |error: io::Error| EvidenceError::new(what, path, error);
+    let mut opened = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(path)
+        .map_err(failed("open"))?;
+    let length = opened
+        .metadata()
+        .map_err(failed("read the metadata of"))?
+        .len();
+    let (head, end) = last_record(&mut opened, length)
+        .map_err(failed("read"))?
+        .unwrap_or((ChainHead::START, 0));
+    if end < length {
+        let torn = folder.join(format!(
+            "{TORN}{}-{}{UNRECORDED}",
+            file.day,
+            now.as_second()
+        ));
+        let mut copied = copy_from(&mut opened, end, &torn);
+        if copied.as_ref().is_err_and(is_full) && remove_reserve(folder) {
+            copied = copy_from(&mut opened, end, &torn);
+        }
+        copied
+            .and_then(|()| sync_folder(folder))
+            .map_err(|error| EvidenceError::Torn {
+                octets: length - end,
+                path: path.clone(),
+                torn: torn.clone(),
+                error,
+            })?;
+        opened
+            .set_len(end)
+            .and_then(|()| opened.sync_all())
+            .map_err(failed("cut"))?;
+        tracing::error!(
+            file = %file.path.display(), octets = length - end, aside = %torn.display(),
+            "the evidence ended with an incomplete record, as after a crash; moved it to a file of its own"
+        );
+    }
+    if end > 0 {
+        // The last process may have been killed before its sync. The sync of the next record would
+        // cover this file only if that record belongs to the same day.
+        opened.sync_all().map_err(failed("sync"))?;
+        return Ok(Some(head));
+    }
+    fs::remove_file(&file.path)
+        .and_then(|()| sync_folder(folder))
+        .map_err(failed("remove the empty"))?;
+    Ok(None)
 }
 
 /// Copies the end of a file durably, or leaves no copy.

@@ -2,7 +2,7 @@
 //! with the TLS that was demanded and the TLS that was used.
 //!
 //! A record is one line of JSON that contains the hash of the record before it (`chain`); each day
-//! has a file of its own (`folder`). One thread (`writer`) appends the records, many with one sync.
+//! has a file of its own (`folder`), which is compressed when the day is over (`compress`). One thread (`writer`) appends the records, many with one sync.
 //! A caller goes on only when its records are durable, so the queue never forgets a delivery that
 //! is not recorded here. `verify` checks the chain; `read` and `summary` evaluate the records. They
 //! need no daemon.
@@ -13,6 +13,8 @@
 //! record where nobody who can write here can change it. The content of messages is not recorded.
 
 mod chain;
+mod compress;
+mod days;
 mod error;
 mod folder;
 mod handle;

@@ -7,8 +7,8 @@ use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan as _};
 
 use super::chain::{self, Link, RecordHash};
+use super::days;
 use super::error::EvidenceError;
-use super::folder;
 use super::lines::Lines;
 use super::record::{AcceptanceRecord, DeliveryRecord, EvidenceRecord};
 use super::verify::{Verification, read_chain};
@@ -142,7 +142,7 @@ pub fn records(
     // one.
     let first_day = period
         .from
-        .and_then(|from| folder::day(from).checked_sub(1.day()).ok());
+        .and_then(|from| days::day(from).checked_sub(1.day()).ok());
     read(folder, first_day, &[], period, each)
 }
 
@@ -200,8 +200,8 @@ fn read(
 /// # Errors
 /// [`EvidenceError`] if the folder or a file in it cannot be read.
 pub fn first_record(folder: &Path) -> Result<Option<Link>, EvidenceError> {
-    for file in folder::files(folder)? {
-        let mut lines = Lines::open(&file.path)?;
+    for file in days::files_for_reading(folder)? {
+        let mut lines = Lines::open(&file)?;
         while let Some(line) = lines.next()? {
             if let Ok(link) = chain::read(line.text) {
                 return Ok(Some(link));

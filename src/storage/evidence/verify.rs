@@ -8,8 +8,8 @@ use std::path::Path;
 use jiff::civil::Date;
 
 use super::chain::{self, BadLine, Link, RecordHash};
+use super::days;
 use super::error::EvidenceError;
-use super::folder;
 use super::lines::Lines;
 use super::record::EvidenceRecord;
 use crate::storage::folder_lock::FolderLock;
@@ -37,7 +37,7 @@ pub(super) fn read_chain(
     heads: &[RecordHash],
     mut each: impl FnMut(&[u8], Option<&Link>),
 ) -> Result<Verification, EvidenceError> {
-    let all = folder::files(folder)?;
+    let all = days::files_for_reading(folder)?;
     // The file before is read too: its last record shows that none is missing at the beginning of
     // the day.
     let skipped = first_day.map_or(0, |day| {
@@ -51,7 +51,7 @@ pub(super) fn read_chain(
     };
     let mut is_growing = false;
     for (at, file) in files.iter().enumerate() {
-        let mut lines = Lines::open(&file.path)?;
+        let mut lines = Lines::open(file)?;
         while let Some(line) = lines.next()? {
             checker.set_position(&file.path, line.number);
             if !line.is_whole && at + 1 == files.len() && FolderLock::is_held(folder) {
@@ -69,6 +69,12 @@ pub(super) fn read_chain(
                 Err(BadLine::NotARecord(_)) if !line.is_whole => checker.report(Defect::Torn),
                 Err(BadLine::NotARecord(why)) => checker.add_bad_line(why),
             }
+        }
+        if let Some(why) = lines.damage() {
+            checker.set_position(&file.path, lines.number());
+            checker.report(Defect::Damaged {
+                why: why.to_owned(),
+            });
         }
     }
     let files = files.len() as u64;

@@ -4,6 +4,7 @@
 //! waits. Before a retry the file is truncated to its durable length and the same octets are
 //! written again, so that a successful sync covers them.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
@@ -13,17 +14,22 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
+use jiff::civil::Date;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::chain::ChainHead;
+use super::compress::Compressor;
+use super::days::{self, DayFile};
 use super::error::EvidenceError;
-use super::folder::{self, DayFile};
+use super::folder;
 use super::record::EvidenceRecord;
 use crate::storage::clock_jumps::{ClockGuard, Moment};
 use crate::storage::files::{is_full, sync_folder};
 use crate::storage::folder_lock::FolderLock;
 
+mod compression;
+mod expiry;
 #[cfg(test)]
 mod tests;
 
@@ -33,6 +39,8 @@ const BATCH_OCTETS: usize = 4 << 20;
 const EXPIRE_INTERVAL: Duration = Duration::from_hours(1);
 /// The interval at which the reserve file is checked.
 const RESERVE_INTERVAL: Duration = Duration::from_mins(1);
+/// The interval at which a running compression is checked.
+const COMPRESSION_INTERVAL: Duration = Duration::from_millis(100);
 /// The time for which a record waits for others to share its sync with.
 const BATCH_DELAY: Duration = Duration::from_millis(5);
 /// The time between two attempts to write, and between two log lines about a failure.
@@ -80,6 +88,12 @@ pub(super) struct EvidenceWriter {
     failing: Option<(Instant, Instant)>,
     /// Set while writing fails; read by those who start attempts and sessions.
     stuck: Arc<AtomicBool>,
+    /// The thread that compresses closed days. Set when this thread has started.
+    compressor: Option<Compressor>,
+    /// Set if there may be closed days that are not compressed.
+    compression_due: bool,
+    /// The days that could not be compressed. They are tried again in the next round.
+    uncompressed: BTreeSet<Date>,
     _lock: FolderLock,
 }
 
@@ -101,9 +115,10 @@ impl EvidenceWriter {
         stuck: Arc<AtomicBool>,
     ) -> Result<Self, EvidenceError> {
         let lock = folder::lock(folder)?;
+        days::remove_unfinished(folder)?;
         let head = folder::recover(folder, now.wall)?;
         // Read before a record with the present time is written, which would be the newest.
-        let days: Vec<_> = folder::files(folder)?
+        let days: Vec<_> = days::files(folder)?
             .into_iter()
             .map(|file| file.day)
             .collect();
@@ -118,13 +133,16 @@ impl EvidenceWriter {
             doubt_logged: false,
             failing: None,
             stuck,
+            compressor: None,
+            compression_due: true,
+            uncompressed: BTreeSet::new(),
             _lock: lock,
         };
         let failed =
             |error: io::Error| EvidenceError::new("write to the evidence in", folder, error);
         if let Some(newest) = days
             .last()
-            .filter(|newest| **newest > folder::day(now.wall))
+            .filter(|newest| **newest > days::day(now.wall))
         {
             tracing::warn!(file = %DayFile::of(folder, *newest).path.display(), "the evidence has a file of a future day; check the clock; new records go to that file");
         }
@@ -180,10 +198,12 @@ impl EvidenceWriter {
         ended: CancellationToken,
     ) -> Result<(), EvidenceError> {
         let folder = self.folder.clone();
+        let compressor = Compressor::start(&folder)?;
         let run = move || {
             let _ending = EndSignal(ended);
             // Dropped, and so the lock released, before the end of the thread is signalled.
             let mut writer = self;
+            writer.compressor = Some(compressor);
             writer.run(&commands, &ending);
         };
         let started = std::thread::Builder::new()
@@ -196,7 +216,14 @@ impl EvidenceWriter {
 
     fn run(&mut self, commands: &Receiver<WriterCommand>, ending: &AtomicBool) {
         loop {
-            let command = commands.recv_timeout(RESERVE_INTERVAL);
+            self.compress_closed();
+            let is_busy = self.compressor.as_ref().is_some_and(Compressor::is_busy);
+            let interval = if is_busy {
+                COMPRESSION_INTERVAL
+            } else {
+                RESERVE_INTERVAL
+            };
+            let command = commands.recv_timeout(interval);
             self.run_periodic(Moment::now());
             let mut next = match command {
                 Ok(command) => {
@@ -240,6 +267,8 @@ impl EvidenceWriter {
         let since = |earlier| now.monotonic.saturating_duration_since(earlier);
         if since(self.expired_at) >= EXPIRE_INTERVAL {
             self.expired_at = now.monotonic;
+            self.compression_due = true;
+            self.uncompressed.clear();
             self.expire(now);
         } else if since(self.reserve_checked_at) >= RESERVE_INTERVAL {
             self.reserve_checked_at = now.monotonic;
@@ -289,6 +318,7 @@ impl EvidenceWriter {
             let _ = done.send(());
         }
         if self.log.as_ref().map(|log| log.day_file.day) > day {
+            self.compression_due = true;
             self.expire(Moment::now());
         }
     }
@@ -356,7 +386,7 @@ impl EvidenceWriter {
     /// Opens the file of the day. The days never go back, even if the clock does, since the files
     /// in order are the chain.
     fn rotate(&mut self, now: Moment) -> io::Result<()> {
-        let today = folder::day(now.wall);
+        let today = days::day(now.wall);
         // The leftovers of a failed write are cut off before the file is closed. In the file of a
         // past day they would count as repeated records.
         if let Some(log) = self
@@ -379,81 +409,11 @@ impl EvidenceWriter {
                 );
             }
         }
-        let newest = folder::files(&self.folder).map_err(io::Error::other)?.pop();
-        let day = newest.map_or(today, |newest| newest.day.max(today));
+        let newest = days::files(&self.folder).map_err(io::Error::other)?.pop();
+        let day = newest.map_or(today, |newest| newest.next_day().max(today));
         self.log = Some(DayLog::open(&self.folder, day)?);
         Ok(())
     }
-
-    /// Reserves disk space for the records that a full disk must still store: without them no
-    /// delivery can be completed, and no message leaves the queue.
-    fn reserve(&self) {
-        if let Err(error) = folder::ensure_reserve(&self.folder) {
-            tracing::debug!(folder = %self.folder.display(), %error, "cannot create the reserve file for evidence");
-        }
-    }
-
-    /// Deletes expired files, after a record in the chain that says so. A failure is retried later.
-    fn expire(&mut self, now: Moment) {
-        self.reserve();
-        let is_trusted = self.clock.is_trusted(now, self.keep);
-        self.doubt_logged &= !is_trusted;
-        if let Err(error) = self.delete_expired(now, is_trusted) {
-            tracing::error!(folder = %self.folder.display(), %error, "cannot delete expired evidence; trying again later");
-        }
-    }
-
-    fn delete_expired(&mut self, now: Moment, is_trusted: bool) -> Result<(), EvidenceError> {
-        let files = folder::files(&self.folder)?;
-        // A file is as old as the last moment of its day.
-        let Some(oldest) = now.wall.checked_sub(self.keep).ok().map(folder::day) else {
-            return Ok(());
-        };
-        let newest = files.last().map(|newest| newest.day);
-        let (old, kept): (Vec<_>, Vec<_>) = files
-            .into_iter()
-            .partition(|file| file.day < oldest && Some(file.day) != newest);
-        if old.is_empty() {
-            return Ok(());
-        }
-        if !is_trusted {
-            if !std::mem::replace(&mut self.doubt_logged, true) {
-                tracing::warn!(folder = %self.folder.display(), clock = %now.wall, "not deleting expired evidence: the clock has jumped far ahead of the last record; if it is wrong, set it, and nothing is lost; if it is right, evidence older than [evidence] keep is deleted after a day");
-            }
-            return Ok(());
-        }
-        let last = head_before(&kept)?.unwrap_or(self.head);
-        let files = old.len() as u64;
-        let dropped = EvidenceRecord::Dropped {
-            files,
-            last_seq: last.seq,
-            last_hash: last.hash,
-        };
-        self.append(&[dropped.to_fields(now.wall)], now)
-            .map_err(|error| EvidenceError::new("write to the evidence in", &self.folder, error))?;
-        for file in &old {
-            fs::remove_file(&file.path)
-                .map_err(|error| EvidenceError::new("remove", &file.path, error))?;
-        }
-        tracing::info!(folder = %self.folder.display(), files, last_seq = last.seq, "deleted evidence older than [evidence] keep");
-        Ok(())
-    }
-}
-
-/// Returns the head before the first record of these files, or `None` if they have no record.
-fn head_before(files: &[DayFile]) -> Result<Option<ChainHead>, EvidenceError> {
-    for file in files {
-        let mut lines = super::lines::Lines::open(&file.path)?;
-        while let Some(line) = lines.next()? {
-            if let Ok(link) = super::chain::read(line.text) {
-                return Ok(Some(ChainHead {
-                    seq: link.seq.saturating_sub(1),
-                    hash: link.prev,
-                }));
-            }
-        }
-    }
-    Ok(None)
 }
 
 impl DayLog {

@@ -177,7 +177,7 @@ async fn what_is_too_old_goes_and_the_chain_says_so() {
         [Defect::HeadMissing(first)]
     );
     // A file that somebody else removes is reported.
-    fs::remove_file(folder.path().join(name(5))).expect("ours");
+    fs::remove_file(&files(folder.path())[0]).expect("ours");
     let found = verify(folder.path(), &[]).expect("readable").findings;
     assert_eq!(
         found
@@ -334,7 +334,7 @@ async fn a_full_disk_takes_the_reserve_and_no_other_trouble_does() {
     assert_eq!((verified.records, verified.findings.len()), (2, 0));
 }
 
-async fn until(mut is_so: impl FnMut() -> bool) {
+pub(super) async fn until(mut is_so: impl FnMut() -> bool) {
     let asked = async {
         while !is_so() {
             tokio::time::sleep(Duration::from_millis(10)).await;

@@ -3,6 +3,7 @@
 mod accepted;
 mod audit;
 mod chain;
+mod compressed;
 mod daemon;
 mod damaged;
 mod folder;

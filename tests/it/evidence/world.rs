@@ -2,9 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use gatepost::storage::evidence::{
     DeliveryRecord, DemandOutcome, Evidence, EvidenceRecord, RecordedAssurance, RecordedOutcome,
     SessionRecord,
@@ -100,18 +103,33 @@ pub(crate) fn hash(text: &str) -> String {
         .concat()
 }
 
-/// The files with records, the oldest first.
+/// The files with records, the oldest first, compressed or not.
 pub(crate) fn files(folder: &Path) -> Vec<PathBuf> {
     let mut files: Vec<_> = fs::read_dir(folder)
         .expect("a folder")
         .map(|entry| entry.expect("an entry").path())
         .collect();
     files.retain(|path| {
-        path.extension()
-            .is_some_and(|extension| extension == "jsonl")
+        let name = path.file_name().map(|name| name.to_string_lossy());
+        name.is_some_and(|name| name.ends_with(".jsonl") || name.ends_with(".jsonl.gz"))
     });
     files.sort();
     files
+}
+
+/// Compresses a file with gzip, as the relay does when its day is over.
+pub(crate) fn compress(file: &Path) -> PathBuf {
+    let content = fs::read(file).expect("a day");
+    let compressed = file.with_extension("jsonl.gz");
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    let octets = encoder
+        .write_all(&content)
+        .and_then(|()| encoder.finish())
+        .expect("memory");
+    fs::write(&compressed, octets)
+        .and_then(|()| fs::remove_file(file))
+        .expect("the folder is ours");
+    compressed
 }
 
 pub(crate) fn lines(file: &Path) -> Vec<String> {

@@ -102,6 +102,11 @@ pub enum Defect {
         /// The number of the record.
         seq: u64,
     },
+    /// A compressed file cannot be read from this line on.
+    Damaged {
+        /// The fault.
+        why: String,
+    },
     /// The last line has no end: an incomplete record that no daemon is writing.
     Torn,
     /// The records before this line are missing, and no record says that they expired.
@@ -132,6 +137,9 @@ impl fmt::Display for Defect {
             Self::Missing { from, to } => write!(f, "records {from} to {to} are missing before this line"),
             Self::Misplaced { seq, behind } => write!(f, "record {seq} was moved: it comes after record {behind}"),
             Self::Repeated { seq } => write!(f, "record {seq} is repeated"),
+            Self::Damaged { why } => {
+                write!(f, "the compressed file is damaged from this line on: {why}")
+            }
             Self::Torn => f.write_str(
                 "incomplete record, as after a crash; the next start of the daemon moves it to a file of its own",
             ),

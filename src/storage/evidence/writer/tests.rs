@@ -63,7 +63,7 @@ fn record(now: Moment) -> [String; 1] {
 }
 
 fn names(folder: &TempDir) -> Vec<String> {
-    let files = folder::files(folder.path()).expect("readable");
+    let files = days::files(folder.path()).expect("readable");
     files.iter().map(|file| file.day.to_string()).collect()
 }
 
