@@ -33,7 +33,7 @@ pub(super) enum Replacement {
 
 /// The result of comparing the content of two files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Comparison {
+enum FileComparison {
     Equal,
     /// The first file ends before the second one.
     FirstEnds,
@@ -126,9 +126,9 @@ fn compress(plain: &DayFile, stop: &AtomicBool) -> Result<Replacement, EvidenceE
     if target.path.exists() {
         // A crash came before the plain file was removed, or another program made one of the two.
         match compare(plain, &target.path, stop)? {
-            Comparison::Equal | Comparison::FirstEnds => return Ok(Replacement::Present),
-            Comparison::SecondEnds => {}
-            Comparison::Differ(octet) => {
+            FileComparison::Equal | FileComparison::FirstEnds => return Ok(Replacement::Present),
+            FileComparison::SecondEnds => {}
+            FileComparison::Differ(octet) => {
                 let text = format!("it differs from {} at octet {octet}", target.path.display());
                 return Err(EvidenceError::new(
                     "compress",
@@ -141,7 +141,7 @@ fn compress(plain: &DayFile, stop: &AtomicBool) -> Result<Replacement, EvidenceE
     let unfinished = target.unfinished();
     let made = write_compressed(plain, &unfinished, stop).and_then(|octets| {
         match compare(plain, &unfinished, stop)? {
-            Comparison::Equal => Ok(octets),
+            FileComparison::Equal => Ok(octets),
             other => {
                 let text = format!("the compressed copy is not the same: {other:?}");
                 Err(EvidenceError::new(
@@ -214,7 +214,7 @@ fn compare(
     day: &DayFile,
     compressed: &Path,
     stop: &AtomicBool,
-) -> Result<Comparison, EvidenceError> {
+) -> Result<FileComparison, EvidenceError> {
     let unreadable = |error| EvidenceError::new("read", compressed, error);
     let (mut first, _) = open(day)?;
     let second = File::open(compressed).and_then(expanded);
@@ -227,17 +227,17 @@ fn compare(
             .map_err(|error| EvidenceError::new("read", &day.path, error))?;
         let other = match second.fill_buf() {
             Ok(block) => block,
-            Err(error) if is_damage(&error) => return Ok(Comparison::SecondEnds),
+            Err(error) if is_damage(&error) => return Ok(FileComparison::SecondEnds),
             Err(error) => return Err(unreadable(error)),
         };
         match (one.is_empty(), other.is_empty()) {
-            (true, true) => return Ok(Comparison::Equal),
-            (true, false) => return Ok(Comparison::FirstEnds),
-            (false, true) => return Ok(Comparison::SecondEnds),
+            (true, true) => return Ok(FileComparison::Equal),
+            (true, false) => return Ok(FileComparison::FirstEnds),
+            (false, true) => return Ok(FileComparison::SecondEnds),
             (false, false) => {}
         }
         if let Some(octet) = one.iter().zip(other).position(|(one, other)| one != other) {
-            return Ok(Comparison::Differ(at + octet as u64));
+            return Ok(FileComparison::Differ(at + octet as u64));
         }
         let same = one.len().min(other.len());
         at += same as u64;
@@ -251,9 +251,8 @@ impl Replacement {
     /// stays as it is.
     pub(super) fn finish(self, plain: &DayFile) -> Result<(), EvidenceError> {
         let folder = plain.path.parent().unwrap_or(Path::new("."));
-        let sync = || {
-            sync_folder(folder).map_err(|error| EvidenceError::new("sync", folder, error))
-        };
+        let sync =
+            || sync_folder(folder).map_err(|error| EvidenceError::new("sync", folder, error));
         if let Self::Unfinished { path, octets } = self {
             if fs::metadata(&plain.path).map_or(0, |file| file.len()) != octets {
                 return fs::remove_file(&path)

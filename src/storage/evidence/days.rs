@@ -119,8 +119,7 @@ pub(super) fn remove_unfinished(folder: &Path) -> Result<(), EvidenceError> {
         let finished = name.to_str().and_then(|name| name.strip_suffix(UNFINISHED));
         if finished.is_some_and(|name| DayFile::named(folder, name).is_some()) {
             let path = folder.join(&name);
-            fs::remove_file(&path)
-                .map_err(|error| EvidenceError::new("remove", &path, error))?;
+            fs::remove_file(&path).map_err(|error| EvidenceError::new("remove", &path, error))?;
         }
     }
     Ok(())

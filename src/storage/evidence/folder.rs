@@ -152,8 +152,7 @@ fn recover_day(
     now: Timestamp,
 ) -> Result<Option<ChainHead>, EvidenceError> {
     let path = &file.path;
-    let failed =
-        |what: &'static str| move |error: io::Error| EvidenceError::new(what, path, error);
+    let failed = |what: &'static str| move |error: io::Error| EvidenceError::new(what, path, error);
     let mut opened = OpenOptions::new()
         .read(true)
         .write(true)

@@ -140,10 +140,7 @@ impl EvidenceWriter {
         };
         let failed =
             |error: io::Error| EvidenceError::new("write to the evidence in", folder, error);
-        if let Some(newest) = days
-            .last()
-            .filter(|newest| **newest > days::day(now.wall))
-        {
+        if let Some(newest) = days.last().filter(|newest| **newest > days::day(now.wall)) {
             tracing::warn!(file = %DayFile::of(folder, *newest).path.display(), "the evidence has a file of a future day; check the clock; new records go to that file");
         }
         if head == ChainHead::START {

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use gatepost::storage::evidence::{
     Defect, Evidence, Period, Verification, deliveries, first_record, verify,
@@ -47,7 +48,11 @@ async fn a_closed_day_is_compressed_and_reads_as_before() {
     fs::write(&left_by_a_crash, "half").expect("ours");
     let evidence = Evidence::open(folder.path(), KEEP).expect("ours");
     assert!(!left_by_a_crash.exists());
-    let compressed = [format!("{}.gz", name(9)), format!("{}.gz", name(5)), name(0)];
+    let compressed = [
+        format!("{}.gz", name(9)),
+        format!("{}.gz", name(5)),
+        name(0),
+    ];
     until(|| names(folder.path()) == compressed).await;
     let (count, chain) = read(folder.path());
     assert_eq!((count, chain.records, chain.findings), (6, 7, vec![]));
@@ -73,9 +78,13 @@ async fn a_chain_continues_after_a_compressed_day() {
     write(folder.path(), 1).await;
     let (count, chain) = read(folder.path());
     assert_eq!((count, chain.findings), (3, vec![]));
+    let tomorrow = Timestamp::now() + Duration::from_hours(24);
     assert_eq!(
         names(folder.path()),
-        [format!("{}.gz", name(0)), name(-1)],
+        [
+            format!("{}.gz", name(0)),
+            format!("{}.jsonl", tomorrow.strftime("%Y-%m-%d"))
+        ],
         "nothing is appended to a compressed day"
     );
 }
@@ -83,7 +92,11 @@ async fn a_chain_continues_after_a_compressed_day() {
 type Damage = (&'static str, fn(Vec<u8>) -> Vec<u8>, &'static str);
 
 const DAMAGES: [Damage; 6] = [
-    ("cut", |mut octets| octets.drain(..octets.len() - 20).collect(), "file"),
+    (
+        "cut",
+        |mut octets| octets.drain(..octets.len() - 20).collect(),
+        "file",
+    ),
     ("empty", |_| Vec::new(), "file"),
     (
         "an octet changed",
@@ -103,15 +116,18 @@ const DAMAGES: [Damage; 6] = [
         },
         "checksum",
     ),
-    ("text behind it", |octets| [octets, b"text".to_vec()].concat(), ""),
+    (
+        "text behind it",
+        |octets| [octets, b"text".to_vec()].concat(),
+        "",
+    ),
     ("an endless line", |_| bomb(), "256 times its size"),
 ];
 
 /// A small file that stands for 64 MiB.
 fn bomb() -> Vec<u8> {
     use std::io::Write as _;
-    let mut encoder =
-        flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
     for _ in 0..1024 {
         encoder.write_all(&[b' '; 64 << 10]).expect("memory");
     }
@@ -132,7 +148,11 @@ async fn a_damaged_compressed_day_is_a_defect_with_file_and_line() {
             .find(|finding| matches!(finding.found, Defect::Damaged { .. }));
         let found = found.unwrap_or_else(|| panic!("{damage}: {:?}", chain.findings));
         assert_eq!(found.file, day, "{damage}");
-        assert!((1..=4).contains(&found.line), "{damage}: line {}", found.line);
+        assert!(
+            (1..=4).contains(&found.line),
+            "{damage}: line {}",
+            found.line
+        );
         let text = found.to_string();
         assert!(
             text.contains("damaged from this line on: ") && text.contains(words),

@@ -1,3 +1,5 @@
+//! Tests of the replacement of a plain day, at each moment of a crash.
+
 use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
 
@@ -35,7 +37,13 @@ fn gunzip(path: &Path) -> String {
 fn names(folder: &TempDir) -> Vec<String> {
     let entries = fs::read_dir(folder.path()).expect("readable");
     let mut names: Vec<_> = entries
-        .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
+        .map(|entry| {
+            entry
+                .expect("an entry")
+                .file_name()
+                .to_string_lossy()
+                .into_owned()
+        })
         .collect();
     names.sort();
     names
@@ -58,7 +66,10 @@ fn a_compressed_day_replaces_the_plain_one_with_the_same_content() {
     assert_eq!(names(&folder), ["2026-11-26.jsonl.gz"]);
     let compressed = DayFile::compressed(folder.path(), DAY).path;
     assert_eq!(gunzip(&compressed), CONTENT);
-    let mode = fs::metadata(&compressed).expect("it exists").permissions().mode();
+    let mode = fs::metadata(&compressed)
+        .expect("it exists")
+        .permissions()
+        .mode();
     assert_eq!(mode & 0o777, 0o600);
 }
 
@@ -89,11 +100,10 @@ fn two_files_of_a_day_with_different_content_both_stay() {
     let (folder, plain) = folder(CONTENT);
     let target = DayFile::compressed(folder.path(), DAY).path;
     fs::write(&target, gzip("one\ntoo\nthree\n")).expect("ours");
-    let error = compress(&plain, &go_on()).expect_err("they differ").to_string();
-    assert!(
-        error.contains("2026-11-26.jsonl.gz at octet 5"),
-        "{error}"
-    );
+    let error = compress(&plain, &go_on())
+        .expect_err("they differ")
+        .to_string();
+    assert!(error.contains("2026-11-26.jsonl.gz at octet 5"), "{error}");
     assert_eq!(names(&folder), ["2026-11-26.jsonl", "2026-11-26.jsonl.gz"]);
 }
 
