@@ -56,13 +56,13 @@ fn go_on() -> AtomicBool {
 #[test]
 fn a_compressed_day_replaces_the_plain_one_with_the_same_content() {
     let (folder, plain) = folder(CONTENT);
-    let made = compress(&plain, &go_on()).expect("compressed");
+    let replacement = compress(&plain, &go_on()).expect("compressed");
     assert_eq!(
         names(&folder),
         ["2026-11-26.jsonl", "2026-11-26.jsonl.gz.new"],
         "the plain day exists until the other is complete"
     );
-    made.finish(&plain).expect("replaced");
+    replacement.finish(&plain).expect("replaced");
     assert_eq!(names(&folder), ["2026-11-26.jsonl.gz"]);
     let compressed = DayFile::compressed(folder.path(), DAY).path;
     assert_eq!(gunzip(&compressed), CONTENT);
@@ -88,7 +88,7 @@ fn a_day_with_both_files_keeps_the_complete_one() {
         let target = DayFile::compressed(folder.path(), DAY).path;
         fs::write(&target, compressed).expect("ours");
         compress(&file, &go_on())
-            .and_then(|made| made.finish(&file))
+            .and_then(|replacement| replacement.finish(&file))
             .expect("resolved");
         assert_eq!(names(&folder), [kept], "{plain:?}");
         assert_eq!(gunzip(&target), CONTENT, "{plain:?}");
@@ -110,9 +110,9 @@ fn two_files_of_a_day_with_different_content_both_stay() {
 #[test]
 fn a_day_that_changes_while_it_is_compressed_stays() {
     let (folder, plain) = folder(CONTENT);
-    let made = compress(&plain, &go_on()).expect("compressed");
+    let replacement = compress(&plain, &go_on()).expect("compressed");
     fs::write(&plain.path, format!("{CONTENT}four\n")).expect("ours");
-    made.finish(&plain).expect("left as it is");
+    replacement.finish(&plain).expect("left as it is");
     assert_eq!(names(&folder), ["2026-11-26.jsonl"]);
 }
 
