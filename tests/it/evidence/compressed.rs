@@ -128,8 +128,9 @@ const DAMAGES: [Damage; 6] = [
 fn bomb() -> Vec<u8> {
     use std::io::Write as _;
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    let block = vec![b' '; 64 << 10];
     for _ in 0..1024 {
-        encoder.write_all(&[b' '; 64 << 10]).expect("memory");
+        encoder.write_all(&block).expect("memory");
     }
     encoder.finish().expect("memory")
 }
