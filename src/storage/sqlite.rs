@@ -16,7 +16,7 @@ use super::files::with_suffix;
 use super::quarantine;
 
 /// The time to wait while another program, such as `sqlite3`, locks a database.
-const BUSY: Duration = Duration::from_secs(5);
+pub(super) const BUSY: Duration = Duration::from_secs(5);
 /// The size of a page in octets, for new databases.
 const PAGE: u32 = 4096;
 

@@ -65,6 +65,27 @@ pub enum HandshakeResult {
     Failed,
 }
 
+/// The result of moving the spool's log into the database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogMove {
+    /// All of it was moved.
+    Complete,
+    /// Another program reads from the log or locks it.
+    Blocked,
+    /// The database could not be written.
+    Failed,
+}
+
+impl LogMove {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Complete => "complete",
+            Self::Blocked => "blocked",
+            Self::Failed => "failed",
+        }
+    }
+}
+
 /// The level of a TLS policy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PolicyLevel {
@@ -231,6 +252,7 @@ label_sets! {
     ListenerLabel { listener: String }
     ClientsLabel { clients: &'static str }
     SessionLabels { listener: String, end: &'static str }
+    LogMoveLabel { result: &'static str }
     LimitLabels { listener: String, limit: &'static str }
     HandshakeLabels { direction: &'static str, result: &'static str, tls: &'static str }
     JudgedLabels { direction: &'static str, connector: String, policy: &'static str, outcome: &'static str }

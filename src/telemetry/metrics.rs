@@ -10,8 +10,8 @@ use prometheus_client::registry::{Registry, Unit};
 
 use super::labels::{
     AttemptEndedLabel, ClientsLabel, ConnectorLabel, ConnectorTlsLabels, HandshakeLabels,
-    InboundLabels, JudgedLabels, LimitLabels, ListenerLabel, RecipientLabels, RefusedLabels,
-    SessionLabels,
+    InboundLabels, JudgedLabels, LimitLabels, ListenerLabel, LogMoveLabel, RecipientLabels,
+    RefusedLabels, SessionLabels,
 };
 use super::text::{Format, MetricsReading};
 
@@ -61,6 +61,8 @@ pub(super) struct Metrics {
     pub(super) delay: Family<ConnectorLabel, Histogram>,
     pub(super) downgrades: Family<ConnectorLabel, Counter>,
     pub(super) spool_sync: Histogram,
+    pub(super) spool_log: IntGauge,
+    pub(super) spool_log_moves: Family<LogMoveLabel, Counter>,
 }
 
 impl Default for Metrics {
@@ -86,6 +88,8 @@ impl Default for Metrics {
             downgrades: Family::default(),
             // From a quarter of a millisecond to four seconds.
             spool_sync: Histogram::new(exponential_buckets(0.000_25, 2.0, 15)),
+            spool_log: IntGauge::default(),
+            spool_log_moves: Family::default(),
         };
         metrics.register_inbound();
         metrics.register_outbound();
@@ -154,6 +158,10 @@ impl Metrics {
         registry.register("tls_downgrades", help, self.downgrades.clone());
         let help = "Time of one commit of the spool, including its sync";
         registry.register_with_unit("spool_sync", help, Unit::Seconds, self.spool_sync.clone());
+        let help = "Length of the spool's log, which waits to be moved into the database";
+        registry.register_with_unit("spool_log", help, Unit::Bytes, self.spool_log.clone());
+        let help = "Moves of the spool's log into the database, by result: complete, blocked by another program, or failed";
+        registry.register("spool_log_moves", help, self.spool_log_moves.clone());
     }
 
     pub(super) fn open_sessions(&self, listener: &str) -> IntGauge {

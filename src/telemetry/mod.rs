@@ -30,10 +30,12 @@ use certificates::Certificates;
 use coverage::Coverage;
 use labels::{
     AttemptEndedLabel, ConnectorLabel, ConnectorTlsLabels, Direction, HandshakeLabels,
-    InboundLabels, JudgedLabels, LimitLabels, RecipientLabels, RefusedLabels, TlsLabels,
+    InboundLabels, JudgedLabels, LimitLabels, LogMoveLabel, RecipientLabels, RefusedLabels,
+    TlsLabels,
 };
 pub use labels::{
-    DeliveryResult, HandshakeResult, PolicyDecision, PolicyLevel, RefusalReason, SessionEnd,
+    DeliveryResult, HandshakeResult, LogMove, PolicyDecision, PolicyLevel, RefusalReason,
+    SessionEnd,
 };
 use last_attempts::{LastAttempt, LastAttempts};
 pub use log_budget::LogClient;
@@ -409,6 +411,20 @@ impl Monitor {
     /// Measures one transaction of the spool, including its sync.
     pub fn spool_sync(&self, took: Duration) {
         self.0.metrics.spool_sync.observe(took.as_secs_f64());
+    }
+
+    /// Sets the length of the spool's log in octets.
+    pub fn spool_log(&self, octets: u64) {
+        let octets = i64::try_from(octets).unwrap_or(i64::MAX);
+        self.0.metrics.spool_log.set(octets);
+    }
+
+    /// Counts an attempt to move the spool's log into the database.
+    pub fn spool_log_move(&self, result: LogMove) {
+        let label = LogMoveLabel {
+            result: result.as_str(),
+        };
+        self.0.metrics.spool_log_moves.get_or_create(&label).inc();
     }
 
     /// Returns whether a log line should be written. If the same line was written within the last

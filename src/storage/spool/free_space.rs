@@ -5,9 +5,10 @@
 //! possible. This is not a quota: the spool may use as much of the disk as there is.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::database_space::DatabaseSpace;
 use super::error::SpoolError;
 use super::quota;
 use crate::storage::files::is_full;
@@ -29,6 +30,7 @@ pub(super) struct FreeSpace {
     reserve: ReserveFile,
     keep_free: u64,
     reserve_size: u64,
+    database: Arc<DatabaseSpace>,
     state: Mutex<DiskState>,
 }
 
@@ -46,7 +48,11 @@ struct DiskState {
 impl FreeSpace {
     /// Measures the disk that `folder` is on and creates the reserve file. `keep_free` is in
     /// octets.
-    pub(super) fn open(folder: &Path, keep_free: Option<u64>) -> Result<Self, SpoolError> {
+    pub(super) fn open(
+        folder: &Path,
+        keep_free: Option<u64>,
+        database: Arc<DatabaseSpace>,
+    ) -> Result<Self, SpoolError> {
         let disk = rustix::fs::statvfs(folder).map_err(|error| {
             SpoolError::Io(format!(
                 "cannot read the free space of {}: {error}",
@@ -63,6 +69,7 @@ impl FreeSpace {
             reserve,
             keep_free: keep_free.unwrap_or(KEEP_FREE.min(total / 20)),
             reserve_size: RESERVE.min(total / 50),
+            database,
             state: Mutex::new(DiskState {
                 measured: None,
                 free: 0,
@@ -92,6 +99,13 @@ impl FreeSpace {
     /// [`SpoolError::Full`] if they cannot.
     pub(super) fn admit(&self, octets: u64) -> Result<(), SpoolError> {
         self.admit_keeping(octets, |kept| kept)?;
+        if let Some(log) = self.database.log_over_limit() {
+            return Err(SpoolError::Full(format!(
+                "the log of the queue in {} has {} MiB and cannot be moved into queue.db; end the programs that read queue.db, and free some space there",
+                self.folder.display(),
+                log >> 20
+            )));
+        }
         if !self.is_over_quota() {
             return Ok(());
         }
@@ -210,10 +224,14 @@ impl FreeSpace {
 mod tests {
     use super::*;
 
+    fn open(folder: &Path, keep_free: Option<u64>) -> Result<FreeSpace, SpoolError> {
+        FreeSpace::open(folder, keep_free, Arc::new(DatabaseSpace::with_limit(None)))
+    }
+
     #[test]
     fn new_mail_leaves_the_reserved_space_free() {
         let folder = tempfile::tempdir().expect("a folder");
-        let space = FreeSpace::open(folder.path(), Some(1 << 20)).expect("measured");
+        let space = open(folder.path(), Some(1 << 20)).expect("measured");
         space.admit(4096).expect("an empty disk");
         assert!(matches!(
             space.admit(u64::MAX / 2),
@@ -226,7 +244,7 @@ mod tests {
     fn the_reserve_file_is_removed_once_and_created_again() {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("reserve");
-        let space = FreeSpace::open(folder.path(), Some(1 << 20)).expect("measured");
+        let space = open(folder.path(), Some(1 << 20)).expect("measured");
         assert!(file.metadata().expect("the reserve").len() > 0);
         assert!(space.release_reserve());
         assert!(!file.exists());
@@ -239,7 +257,7 @@ mod tests {
     #[test]
     fn a_quota_without_space_for_the_reserve_rejects_mail_but_not_reports() {
         let folder = tempfile::tempdir().expect("a folder");
-        let space = FreeSpace::open(folder.path(), Some(1 << 20)).expect("measured");
+        let space = open(folder.path(), Some(1 << 20)).expect("measured");
         space.state.lock().expect("nobody panics").over_quota = Some(Instant::now());
         let refused = space.admit(1);
         assert!(
@@ -265,7 +283,7 @@ mod tests {
     #[test]
     fn octets_written_since_the_last_measurement_count() {
         let folder = tempfile::tempdir().expect("a folder");
-        let space = FreeSpace::open(folder.path(), Some(0)).expect("measured");
+        let space = open(folder.path(), Some(0)).expect("measured");
         space.record_written(u64::MAX);
         assert!(matches!(space.admit(1), Err(SpoolError::Full(_))));
     }

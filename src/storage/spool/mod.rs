@@ -6,6 +6,7 @@
 //! decides what happens to a message afterwards. The spool does not interpret the content.
 
 mod body;
+mod database_space;
 mod draft;
 mod engine;
 mod entry;

@@ -14,6 +14,7 @@ use rusqlite::Connection;
 mod damage;
 mod full;
 mod kill;
+mod log;
 
 /// Larger than what stays in the row.
 const LARGE: usize = 300_000;

@@ -18,6 +18,7 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::body::{Body, FileBody, Quarantine};
+use super::database_space::DatabaseSpace;
 use super::draft::{Draft, DraftContent, DraftKind, Drafts, FinishedDraft};
 use super::file::blocking;
 use super::free_space::FreeSpace;
@@ -51,7 +52,10 @@ pub struct Options {
     /// The space on the disk that new mail leaves free, in octets. By default 64 MiB, or a
     /// twentieth of a small disk.
     pub keep_free: Option<u64>,
-    /// The monitor that receives the duration of each commit.
+    /// The length of the database's log in octets above which new mail is rejected. By default 256
+    /// MiB.
+    pub log_limit: Option<u64>,
+    /// The monitor that receives the duration of each commit and the length of the log.
     pub monitor: Monitor,
 }
 
@@ -99,7 +103,8 @@ impl SqliteSpool {
     pub fn open_with(folder: &Path, options: &Options) -> Result<Self, SpoolError> {
         let folder = SpoolFolder::lock(folder)?;
         let paths = folder.paths.clone();
-        let free_space = FreeSpace::open(&paths.folder, options.keep_free)?;
+        let space = Arc::new(DatabaseSpace::with_limit(options.log_limit));
+        let free_space = FreeSpace::open(&paths.folder, options.keep_free, Arc::clone(&space))?;
         let written = folder.last_change();
         // Read before the first write, which changes the time of the last change.
         let clock_jumps = ClockJumps::find(&paths.clock_jumps, written, Timestamp::now());
@@ -109,7 +114,8 @@ impl SqliteSpool {
         let checkpointer = schema::connect(&paths)?;
         let core = Arc::new_cyclic(|me| Core {
             queue: Arc::new(WriteQueue::default()),
-            wal: Wal::default(),
+            wal: Wal::new(Arc::clone(&space), options.monitor.clone()),
+            space,
             readers: Readers::new(paths.clone()),
             drafts: Arc::new(Drafts {
                 bodies: paths.bodies.clone(),

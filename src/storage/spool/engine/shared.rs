@@ -6,6 +6,7 @@ use std::sync::{Arc, Weak};
 use tokio_util::sync::CancellationToken;
 
 use super::super::ClockJumps;
+use super::super::database_space::DatabaseSpace;
 use super::super::draft::Drafts;
 use super::paths::SpoolPaths;
 use super::queue::WriteQueue;
@@ -20,6 +21,7 @@ pub(super) struct Core {
     pub(super) clock_jumps: ClockJumps,
     pub(super) queue: Arc<WriteQueue>,
     pub(super) wal: Wal,
+    pub(super) space: Arc<DatabaseSpace>,
     pub(super) readers: Readers,
     pub(super) drafts: Arc<Drafts>,
     pub(super) ended: CancellationToken,

@@ -279,10 +279,12 @@ async fn the_log_starts_again_under_load() {
 
 fn core(folder: &SpoolFolder) -> Arc<Core> {
     let paths = folder.paths.clone();
-    let free_space = FreeSpace::open(&paths.folder, Some(0)).expect("room");
+    let space = Arc::new(DatabaseSpace::with_limit(None));
+    let free_space = FreeSpace::open(&paths.folder, Some(0), Arc::clone(&space)).expect("room");
     Arc::new_cyclic(|me| Core {
         queue: Arc::new(WriteQueue::default()),
-        wal: Wal::default(),
+        wal: Wal::new(Arc::clone(&space), crate::telemetry::Monitor::default()),
+        space,
         readers: Readers::new(paths.clone()),
         drafts: Arc::new(Drafts {
             bodies: paths.bodies.clone(),

@@ -26,9 +26,9 @@ pub(super) fn start(
     core: Arc<Core>,
     mut connection: Connection,
 ) -> Result<JoinHandle<()>, SpoolError> {
-    let frames = core.wal.frames();
+    let space = Arc::clone(&core.space);
     let hooked = connection.wal_hook(Some(move |_: &mut rusqlite::hooks::Wal, log: i32| {
-        frames.store(u32::try_from(log).unwrap_or(0), Ordering::Relaxed);
+        space.set_log(u32::try_from(log).unwrap_or(0));
         Ok(())
     }));
     hooked.map_err(|error| database_error(&core.paths, "watch the log of", &error))?;

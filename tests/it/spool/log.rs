@@ -1,0 +1,168 @@
+//! The log of the queue's database: another program that reads or locks it makes it grow, but not
+//! without bound, and not for longer than that program runs.
+
+use std::path::Path;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use gatepost::smtp::envelope::{QueueId, RecipientState};
+use gatepost::storage::spool::{Options, Spool as _, SpoolError, SqliteSpool};
+use gatepost::telemetry::{Format, MetricsReading, Monitor};
+use rusqlite::Connection;
+use rusqlite::wal::CheckpointMode;
+
+use super::{content, envelope, ids, put};
+
+/// Many times the time that any of this takes.
+const PATIENCE: Duration = Duration::from_mins(1);
+/// The octets of a message.
+const SIZE: usize = 100_000;
+
+fn log(folder: &Path) -> u64 {
+    std::fs::metadata(folder.join("queue.db-wal")).map_or(0, |log| log.len())
+}
+
+/// Stores messages and removes them, several at a time.
+async fn write_and_remove(spool: &Arc<SqliteSpool>, count: u64) {
+    let mut tasks = tokio::task::JoinSet::new();
+    for seed in 0..count {
+        let spool = Arc::clone(spool);
+        tasks.spawn(async move {
+            let entry = put(&spool, "a@example.org", &content(seed, SIZE)).await;
+            spool.remove(entry.id).await.expect("there");
+        });
+    }
+    tasks.join_all().await;
+}
+
+/// Puts messages until one is rejected; returns those that were accepted.
+async fn fill(spool: &SqliteSpool, most: u64) -> Vec<QueueId> {
+    let mut accepted = Vec::new();
+    for seed in 0..most {
+        let mut draft = spool.draft();
+        let written = draft.write(&content(seed, SIZE)).await;
+        let stored = match written {
+            Ok(()) => spool.commit(draft, envelope("a@example.org")).await,
+            Err(error) => Err(error),
+        };
+        match stored {
+            Ok((receipt, _)) => accepted.push(receipt.id()),
+            Err(SpoolError::Full(text)) => {
+                assert!(text.contains("the log of the queue"), "{text}");
+                return accepted;
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    panic!("{most} messages are in the log, and none was rejected");
+}
+
+async fn admits_again(spool: &SqliteSpool) {
+    let deadline = Instant::now() + PATIENCE;
+    while let Err(error) = spool.admit(0) {
+        assert!(Instant::now() < deadline, "{error}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_reader_makes_mail_wait_but_never_states_or_removals() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let options = Options {
+        log_limit: Some(24 << 20),
+        ..Options::default()
+    };
+    let spool = SqliteSpool::open_with(folder.path(), &options).expect("a spool");
+    put(&spool, "first@example.org", b"x").await;
+    let reader = Connection::open(folder.path().join("queue.db")).expect("opens beside us");
+    reader
+        .execute_batch("BEGIN; SELECT count(*) FROM message")
+        .expect("read");
+
+    let accepted = fill(&spool, 1000).await;
+    assert!(log(folder.path()) < 32 << 20, "{}", log(folder.path()));
+    let (last, rest) = accepted.split_last().expect("some");
+    for id in rest {
+        spool.remove(*id).await.expect("a removal is never held up");
+    }
+    let mut state = envelope("a@example.org");
+    state.recipients[0].state = RecipientState::Delivered;
+    spool.record(*last, state).await.expect("nor is a state");
+    assert!(matches!(spool.admit(0), Err(SpoolError::Full(_))));
+
+    drop(reader);
+    // Nothing is written meanwhile that would start the log again.
+    admits_again(&spool).await;
+    let new = put(&spool, "new@example.org", &content(1, SIZE)).await;
+    assert!(ids(&spool).await.contains(&new.id));
+    assert!(log(folder.path()) < 24 << 20, "{}", log(folder.path()));
+}
+
+/// Tells that the log is locked, and waits until it may be unlocked.
+static LOCKED: Mutex<Option<(SyncSender<()>, Receiver<()>)>> = Mutex::new(None);
+
+fn keep_locked(_: i32) -> bool {
+    let kept = LOCKED.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let Some((locked, unlock)) = kept {
+        locked.send(()).expect("the test waits");
+        // An end of the test ends the lock as well.
+        let _ended = unlock.recv();
+    }
+    false
+}
+
+/// Keeps the lock of checkpoints until something is sent: a checkpoint gets that lock first, and
+/// then waits for the writer.
+fn lock_checkpoints(folder: &Path) -> (SyncSender<()>, std::thread::JoinHandle<()>) {
+    let database = folder.join("queue.db");
+    let writer = Connection::open(&database).expect("opens beside us");
+    writer.execute_batch("BEGIN IMMEDIATE").expect("begun");
+    let ((locked, is_locked), (unlock, unlocked)) = (sync_channel(1), sync_channel(1));
+    *LOCKED.lock().unwrap_or_else(PoisonError::into_inner) = Some((locked, unlocked));
+    let thread = std::thread::spawn(move || {
+        let mut holder = Connection::open(&database).expect("opens beside us");
+        // A connection that has read nothing does not know of the log.
+        let read = holder.execute_batch("SELECT count(*) FROM message");
+        read.expect("read");
+        holder.busy_handler(Some(keep_locked)).expect("set");
+        let mode = CheckpointMode::FULL;
+        // A passive one in the end, which SQLite calls busy.
+        let _busy = holder.wal_checkpoint_v2(rusqlite::MAIN_DB.into(), mode);
+    });
+    is_locked.recv_timeout(PATIENCE).expect("locked");
+    writer.execute_batch("ROLLBACK").expect("ended");
+    (unlock, thread)
+}
+
+fn moves(monitor: &Monitor, result: &str) -> u64 {
+    let metrics = monitor.text(&MetricsReading::default(), Format::Classic);
+    let line = format!("gatepost_spool_log_moves_total{{result=\"{result}\"}} ");
+    let count = metrics.lines().find_map(|found| found.strip_prefix(&line));
+    count.map_or(0, |count| count.parse().expect("a number"))
+}
+
+#[tokio::test]
+async fn one_blocked_checkpoint_does_not_end_them_all() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let options = Options::default();
+    let opened = SqliteSpool::open_with(folder.path(), &options);
+    let spool = Arc::new(opened.expect("a spool"));
+    let (unlock, holder) = lock_checkpoints(folder.path());
+    let deadline = Instant::now() + PATIENCE;
+    while moves(&options.monitor, "blocked") == 0 {
+        assert!(Instant::now() < deadline, "no move was tried");
+        write_and_remove(&spool, 20).await;
+    }
+    unlock.send(()).expect("it waits");
+    holder.join().expect("no panic");
+    // The next one comes after 16 MiB, long before these 80 MB.
+    for _ in 0..40 {
+        write_and_remove(&spool, 20).await;
+    }
+    assert!(log(folder.path()) < 64 << 20, "{}", log(folder.path()));
+    let metrics = options
+        .monitor
+        .text(&MetricsReading::default(), Format::Classic);
+    assert!(metrics.contains("gatepost_spool_log_bytes "), "{metrics}");
+}
