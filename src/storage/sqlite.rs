@@ -18,7 +18,7 @@ use super::quarantine;
 /// The time to wait while another program, such as `sqlite3`, locks a database.
 pub(super) const BUSY: Duration = Duration::from_secs(5);
 /// The size of a page in octets, for new databases.
-const PAGE: u32 = 4096;
+pub(super) const PAGE: u32 = 4096;
 
 /// The form of a database.
 #[derive(Debug)]
@@ -35,6 +35,8 @@ pub struct Schema {
     pub durability: Durability,
     /// The octets of the log that are kept for reuse.
     pub log_kept: u32,
+    /// True if the file shrinks again when its content does.
+    pub gives_space_back: bool,
     /// The loss if the file is moved away, to follow "and lose" in an error text.
     pub loss: &'static str,
 }
@@ -207,6 +209,11 @@ pub fn open(schema: &Schema, folder: &Path) -> Result<Database, OpenError> {
         connection
             .pragma_update(None, "page_size", PAGE)
             .map_err(failed("set up"))?;
+        if schema.gives_space_back {
+            connection
+                .pragma_update(None, "auto_vacuum", "INCREMENTAL")
+                .map_err(failed("set up"))?;
+        }
     }
     set_up(&connection, schema).map_err(failed("set up"))?;
     if is_new {

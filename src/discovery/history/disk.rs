@@ -26,6 +26,7 @@ static SCHEMA: Schema = Schema {
     tables: Cow::Borrowed(TABLES),
     durability: Durability::PowerFailure,
     log_kept: 4 << 20,
+    gives_space_back: false,
     loss: "what it remembers of each domain",
 };
 

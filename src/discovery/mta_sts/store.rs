@@ -25,6 +25,7 @@ static SCHEMA: Schema = Schema {
     tables: Cow::Borrowed(TABLE),
     durability: Durability::PowerFailure,
     log_kept: 1 << 20,
+    gives_space_back: false,
     loss: "the cached policies, which are fetched again",
 };
 

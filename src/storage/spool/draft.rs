@@ -16,7 +16,7 @@ use crc32fast::Hasher;
 
 use super::error::SpoolError;
 use super::file::{TemporaryFile, blocking, io_error};
-use super::free_space::FreeSpace;
+use super::free_space::{FreeSpace, Place};
 use super::ids::Ids;
 use crate::smtp::envelope::QueueId;
 
@@ -38,6 +38,16 @@ pub(super) struct Drafts {
 }
 
 impl Drafts {
+    /// Checks that there is space for a new message of `octets`.
+    pub(super) fn admit(&self, octets: u64) -> Result<(), SpoolError> {
+        let place = if octets > SMALL as u64 {
+            Place::File
+        } else {
+            Place::Row
+        };
+        self.free_space.admit(place, octets)
+    }
+
     pub(super) fn start(self: &Arc<Self>, kind: DraftKind) -> Draft {
         Draft {
             kind,
@@ -128,7 +138,7 @@ impl Draft {
     /// [`SpoolError::Full`] or [`SpoolError::Io`]; the draft cannot be used any more.
     pub async fn write(&mut self, content: &[u8]) -> Result<(), SpoolError> {
         if self.size == 0 {
-            self.admit(0)?;
+            self.admit(Place::Row, 0)?;
         }
         self.size += content.len() as u64;
         self.crc.update(content);
@@ -147,23 +157,29 @@ impl Draft {
         Ok(())
     }
 
-    fn admit(&self, octets: usize) -> Result<(), SpoolError> {
+    fn admit(&self, place: Place, octets: usize) -> Result<(), SpoolError> {
+        let (free_space, octets) = (&self.drafts.free_space, octets as u64);
         match self.kind {
-            DraftKind::Mail => self.drafts.free_space.admit(octets as u64),
-            DraftKind::Report => self.drafts.free_space.admit_report(octets as u64),
+            DraftKind::Mail => free_space.admit(place, octets)?,
+            DraftKind::Report => free_space.admit_report(place, octets)?,
         }
+        free_space.record_written(match place {
+            // Once in the log, and once in the database.
+            Place::Row => octets.saturating_mul(2),
+            Place::File => octets,
+        });
+        Ok(())
     }
 
     /// Prepares the content for the commit: syncs the file and its folder if there is a file. Small
     /// content becomes durable only with its row.
     pub(super) async fn finish(mut self) -> Result<FinishedDraft, SpoolError> {
         let (id, size, crc) = (self.id, self.size, self.crc.clone().finalize());
-        self.admit(self.buffer.len())?;
-        self.drafts
-            .free_space
-            .record_written(self.buffer.len() as u64);
         let content = match self.storage {
-            DraftStorage::Memory => DraftContent::Row(self.buffer.freeze()),
+            DraftStorage::Memory => {
+                self.admit(Place::Row, self.buffer.len())?;
+                DraftContent::Row(self.buffer.freeze())
+            }
             DraftStorage::Failed => return Err(self.write_failed()),
             DraftStorage::File(_) => {
                 self.spill().await?;
@@ -187,8 +203,7 @@ impl Draft {
     /// meanwhile, the file is removed.
     async fn spill(&mut self) -> Result<(), SpoolError> {
         let block = self.buffer.split();
-        self.admit(block.len())?;
-        self.drafts.free_space.record_written(block.len() as u64);
+        self.admit(Place::File, block.len())?;
         let storage = std::mem::replace(&mut self.storage, DraftStorage::Failed);
         let path = self.part_path();
         let (part, mut block) = blocking(move || {

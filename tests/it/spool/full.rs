@@ -4,12 +4,16 @@
 use std::fs::File;
 use std::io::Write as _;
 use std::path::Path;
+use std::sync::mpsc::SyncSender;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use gatepost::smtp::envelope::RecipientState;
 use gatepost::storage::spool::{Entry, Options, Spool as _, SpoolError, SqliteSpool};
 
+use super::log::lock_checkpoints;
 use super::{LARGE, content, envelope, ids, put, read};
+use crate::support::disk::Mounted;
 
 fn fill(disk: &Path) {
     let mut filler = File::create(disk.join("filler")).expect("room for a name");
@@ -120,4 +124,226 @@ async fn the_queue_is_worked_off_on_a_full_disk() {
             .len()
             > 0
     );
+}
+
+/// The orders of events in which a full disk is drained.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Order {
+    Plain,
+    /// The database is one of a version that could not give pages back.
+    OldDatabase,
+    /// Another program reads the database, from before the disk is full until a write fails.
+    Reader,
+    /// Another program keeps checkpoints from running, likewise.
+    Checkpoints,
+    /// A tenth stays.
+    MostDrained,
+    /// As `MostDrained`, and the database is an old one.
+    MostDrainedOld,
+    /// The spool is closed and opened before it is drained.
+    Restart,
+    /// And after it, while nothing else writes.
+    RestartAfter,
+    /// Another program takes all space that is left before the queue is drained.
+    NothingLeft,
+    /// The same after a program has read for long.
+    ReaderAndNothingLeft,
+}
+
+impl Order {
+    fn is_old(self) -> bool {
+        matches!(self, Self::OldDatabase | Self::MostDrainedOld)
+    }
+
+    fn has_reader(self) -> bool {
+        matches!(self, Self::Reader | Self::ReaderAndNothingLeft)
+    }
+
+    fn is_filled_up(self) -> bool {
+        matches!(self, Self::NothingLeft | Self::ReaderAndNothingLeft)
+    }
+
+    fn kept(self, all: usize) -> usize {
+        match self {
+            Self::MostDrained | Self::MostDrainedOld => all / 10,
+            _ => 0,
+        }
+    }
+}
+
+/// Another program that keeps the log from being moved.
+enum Blocker {
+    Reader(rusqlite::Connection),
+    Checkpoint(SyncSender<()>, JoinHandle<()>),
+}
+
+impl Blocker {
+    fn start(order: Order, folder: &Path) -> Option<Self> {
+        if order == Order::Checkpoints {
+            let (unlock, holder) = lock_checkpoints(folder);
+            return Some(Self::Checkpoint(unlock, holder));
+        }
+        let database = folder.join("queue.db");
+        order.has_reader().then(|| {
+            let reader = rusqlite::Connection::open(database).expect("opens beside us");
+            let reads = reader.execute_batch("BEGIN; SELECT count(*) FROM message");
+            reads.expect("read");
+            Self::Reader(reader)
+        })
+    }
+
+    fn end(self) {
+        match self {
+            Self::Reader(reader) => drop(reader),
+            Self::Checkpoint(unlock, holder) => {
+                unlock.send(()).expect("it waits");
+                holder.join().expect("no panic");
+            }
+        }
+    }
+}
+
+/// A message of a size that stays in its row.
+const IN_ROW: usize = 20_000;
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// Stores messages until the disk is full.
+async fn fill_with_mail(spool: &SqliteSpool) -> Vec<Entry> {
+    let mut accepted = Vec::new();
+    loop {
+        let mut draft = spool.draft();
+        let stored = match draft.write(&content(accepted.len() as u64, IN_ROW)).await {
+            Ok(()) => spool.commit(draft, envelope("a@example.org")).await,
+            Err(error) => Err(error),
+        };
+        match stored {
+            Ok((_, entry)) => accepted.push(entry),
+            Err(SpoolError::Full(_)) => return accepted,
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+/// Repeats a state or a removal as the scheduler does. Once it fails, the administrator ends the
+/// other program.
+async fn persist<T>(
+    blocker: &mut Option<Blocker>,
+    mut write: impl AsyncFnMut() -> Result<T, SpoolError>,
+) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match write().await {
+            Ok(done) => return done,
+            Err(error) => assert!(Instant::now() < deadline, "{error}"),
+        }
+        if let Some(blocker) = blocker.take() {
+            blocker.end();
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+async fn drain(spool: &SqliteSpool, entries: &mut [Entry], blocker: &mut Option<Blocker>) {
+    for entry in entries {
+        entry.envelope.recipients[0].state = RecipientState::Delivered;
+        let (id, envelope) = (entry.id, &entry.envelope);
+        persist(blocker, async || spool.record(id, envelope.clone()).await).await;
+        persist(blocker, async || spool.remove(id).await).await;
+    }
+}
+
+fn make_old(database: &Path) {
+    let old = rusqlite::Connection::open(database).expect("a database");
+    old.execute_batch("PRAGMA auto_vacuum = NONE; VACUUM; PRAGMA wal_checkpoint(TRUNCATE)")
+        .expect("rewritten");
+}
+
+async fn fill_and_drain(disk: &Path, order: Order) {
+    let folder = disk.join("spool");
+    let database = folder.join("queue.db");
+    let open = || SqliteSpool::open(&folder).expect("a spool");
+    drop(open());
+    if order.is_old() {
+        make_old(&database);
+    }
+    let mut spool = open();
+    put(&spool, "first@example.org", b"x").await;
+    let mut blocker = Blocker::start(order, &folder);
+    let mut queued = fill_with_mail(&spool).await;
+    let accepted = queued.len();
+    assert!(accepted > 300, "{order:?}: {accepted} were accepted");
+    if order == Order::Restart {
+        drop(spool);
+        spool = open();
+    }
+    if order.is_filled_up() {
+        fill(disk);
+    }
+    let rest = order.kept(accepted);
+    drain(&spool, &mut queued[rest..], &mut blocker).await;
+    queued.truncate(rest);
+    if let Some(blocker) = blocker {
+        blocker.end();
+    }
+    if order == Order::RestartAfter {
+        drop(spool);
+        spool = open();
+    }
+    if order.is_filled_up() {
+        std::fs::remove_file(disk.join("filler")).expect("removed");
+    }
+    persist(&mut None, async || spool.admit(0)).await;
+    // What is free in the database and its log is used again, or was given back.
+    let again = take_again(&spool, accepted * 2 / 3).await;
+    drop(spool);
+    let spool = open();
+    let there = ids(&spool).await;
+    assert_eq!(there.len(), 1 + queued.len() + again, "{order:?}");
+    for (seed, entry) in (0..).zip(&queued) {
+        let loaded = spool.load(entry.id).await.expect("sound");
+        assert_eq!(
+            read(&loaded.body).await.expect("sound"),
+            content(seed, IN_ROW)
+        );
+    }
+}
+
+/// Stores so many messages, each as soon as there is room.
+async fn take_again(spool: &SqliteSpool, count: usize) -> usize {
+    for seed in 0..count {
+        let seed = seed as u64;
+        persist(&mut None, async || {
+            let mut draft = spool.draft();
+            draft.write(&content(seed, IN_ROW)).await?;
+            spool.commit(draft, envelope("b@example.org")).await
+        })
+        .await;
+    }
+    count
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs root: .ci/durability"]
+async fn a_disk_that_mail_filled_takes_mail_again_when_it_is_delivered() {
+    for order in [
+        Order::Plain,
+        Order::OldDatabase,
+        Order::MostDrained,
+        Order::MostDrainedOld,
+        Order::Restart,
+        Order::RestartAfter,
+        Order::NothingLeft,
+        Order::Reader,
+        Order::ReaderAndNothingLeft,
+        Order::Checkpoints,
+    ] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let Some(mounted) = Mounted::on(folder.path().to_owned(), 64 << 20) else {
+            return;
+        };
+        let began = Instant::now();
+        fill_and_drain(folder.path(), order).await;
+        println!("{order:?}: {:?}", began.elapsed());
+        drop(mounted);
+    }
 }

@@ -114,7 +114,7 @@ fn keep_locked(_: i32) -> bool {
 
 /// Keeps the lock of checkpoints until something is sent: a checkpoint gets that lock first, and
 /// then waits for the writer.
-fn lock_checkpoints(folder: &Path) -> (SyncSender<()>, std::thread::JoinHandle<()>) {
+pub(super) fn lock_checkpoints(folder: &Path) -> (SyncSender<()>, std::thread::JoinHandle<()>) {
     let database = folder.join("queue.db");
     let writer = Connection::open(&database).expect("opens beside us");
     writer.execute_batch("BEGIN IMMEDIATE").expect("begun");

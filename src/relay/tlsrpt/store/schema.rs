@@ -14,6 +14,7 @@ static SCHEMA: Schema = Schema {
     tables: Cow::Borrowed(TABLES),
     durability: Durability::Crash,
     log_kept: 4 << 20,
+    gives_space_back: false,
     loss: "the sessions that are not reported yet",
 };
 

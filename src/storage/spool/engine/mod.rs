@@ -108,21 +108,26 @@ impl SqliteSpool {
         let written = folder.last_change();
         // Read before the first write, which changes the time of the last change.
         let clock_jumps = ClockJumps::find(&paths.clock_jumps, written, Timestamp::now());
-        let database = schema::open(&paths)?;
+        let database = schema::open(&paths, || free_space.release_reserve())?;
         folder.clear_leftovers(&database)?;
         let ids = super::ids::Ids::after(row::highest(&database.connection, &paths)?, written);
         let checkpointer = schema::connect(&paths)?;
+        let drafts = Arc::new(Drafts {
+            bodies: paths.bodies.clone(),
+            free_space,
+            ids,
+            folder_failed: false.into(),
+        });
         let core = Arc::new_cyclic(|me| Core {
             queue: Arc::new(WriteQueue::default()),
-            wal: Wal::new(Arc::clone(&space), options.monitor.clone()),
+            wal: Wal::new(
+                Arc::clone(&space),
+                Arc::clone(&drafts),
+                options.monitor.clone(),
+            ),
             space,
             readers: Readers::new(paths.clone()),
-            drafts: Arc::new(Drafts {
-                bodies: paths.bodies.clone(),
-                free_space,
-                ids,
-                folder_failed: false.into(),
-            }),
+            drafts,
             ended: CancellationToken::new(),
             counters: Counters::default(),
             monitor: options.monitor.clone(),
@@ -369,7 +374,7 @@ impl Spool for SqliteSpool {
     }
 
     fn admit(&self, octets: u64) -> Result<(), SpoolError> {
-        self.core.drafts.free_space.admit(octets)
+        self.core.drafts.admit(octets)
     }
 
     fn clock_jumps(&self) -> ClockJumps {

@@ -240,6 +240,12 @@ impl WriteQueue {
         (!batch.is_empty()).then_some(batch)
     }
 
+    /// Returns whether the queue is open and no operation waits.
+    pub(super) fn is_idle(&self) -> bool {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.ops.is_empty() && !state.closed
+    }
+
     /// Accepts no more operations. Those that wait are still executed.
     pub(super) fn close(&self) {
         self.state

@@ -12,13 +12,23 @@ use super::super::SpoolError;
 use super::super::file::sync_folder;
 use super::super::quota;
 use super::paths::SpoolPaths;
-use crate::storage::sqlite::{self, Database, Durability, OpenError, Schema};
+use crate::storage::sqlite::{self, Database, Durability, OpenError, PAGE, Schema};
 
 /// The free space in a database, in octets, above which it is compacted when it is opened, if it
 /// holds no more data than [`COPIED`].
-const SLACK: i64 = 256 << 20;
+const SLACK: u64 = 64 << 20;
 /// The most data in octets that compacting may copy, so that it takes seconds at most.
-const COPIED: i64 = 64 << 20;
+const COPIED: u64 = 64 << 20;
+/// The most data in octets that compacting may copy while mail waits.
+const COPIED_AT_ONCE: u64 = 1 << 20;
+/// The free space in a database, in octets, that is kept for the next mail.
+const FREE_KEPT: u64 = 64 << 20;
+/// As [`FREE_KEPT`], on a disk that has little space left.
+const FREE_KEPT_SHORT: u64 = 1 << 20;
+/// The number of pages that are given back in one transaction.
+const PAGES_GIVEN_BACK: u32 = 1024;
+/// The value of `PRAGMA auto_vacuum` of a database that can give pages back.
+const INCREMENTAL: i64 = 2;
 
 /// The form of `queue.db`.
 static SCHEMA: LazyLock<Schema> = LazyLock::new(|| Schema {
@@ -31,6 +41,7 @@ static SCHEMA: LazyLock<Schema> = LazyLock::new(|| Schema {
     // A log that is overwritten needs no new blocks, so its sync is cheaper and it needs no more
     // space on a full disk.
     log_kept: 64 << 20,
+    gives_space_back: true,
     loss: "the mail in it",
 });
 
@@ -52,14 +63,20 @@ CREATE TABLE body (
 );
 ";
 
-/// Opens or creates the database. Rejects one that is not ours.
-pub(super) fn open(paths: &SpoolPaths) -> Result<Database, SpoolError> {
+/// Opens or creates the database. Rejects one that is not ours. `release_reserve` makes room on a
+/// full disk, if it can.
+pub(super) fn open(
+    paths: &SpoolPaths,
+    release_reserve: impl FnOnce() -> bool,
+) -> Result<Database, SpoolError> {
     let failed = |error| open_error(paths, error);
     let database = sqlite::open(&SCHEMA, &paths.folder).map_err(failed)?;
     let connection = &database.connection;
     settings(connection).map_err(|error| database_error(paths, "set up", &error))?;
     if !database.is_new {
-        empty_log(connection, paths)?;
+        if !empty_log(connection, paths)? && release_reserve() {
+            empty_log(connection, paths)?;
+        }
         shrink(connection, paths);
     }
     // Makes the names of the database and its log durable: SQLite ignores errors of its own folder
@@ -80,7 +97,7 @@ fn settings(connection: &Connection) -> rusqlite::Result<()> {
     // The checkpointer moves the log.
     connection.pragma_update(None, "wal_autocheckpoint", 0)?;
     connection.pragma_update(None, "cache_size", -8192)?;
-    connection.set_prepared_statement_cache_capacity(16);
+    connection.set_prepared_statement_cache_capacity(24);
     Ok(())
 }
 
@@ -93,13 +110,14 @@ fn open_error(paths: &SpoolPaths, error: OpenError) -> SpoolError {
 
 /// Moves the log into the database, so that the log starts from its beginning. After a failed sync
 /// and a kill, the kernel may show log entries that are not on the disk. Entries written after them
-/// would be lost with them on a power failure.
-fn empty_log(connection: &Connection, paths: &SpoolPaths) -> Result<(), SpoolError> {
+/// would be lost with them on a power failure. Returns `false` if the disk is full.
+fn empty_log(connection: &Connection, paths: &SpoolPaths) -> Result<bool, SpoolError> {
     match connection.query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(())) {
-        Ok(()) => Ok(()),
+        Ok(()) => Ok(true),
         Err(error) if is_full(paths, &error) => {
-            tracing::warn!(database = %paths.database.display(), %error, "cannot move the log into the spool database, disk full; trying again later");
-            Ok(())
+            let needed = sizes(connection, paths).map_or(0, |sizes| sizes.growth);
+            tracing::error!(database = %paths.database.display(), needed, %error, "cannot move the log into the spool database, disk full; free as many octets as needed");
+            Ok(false)
         }
         Err(error) => Err(database_error(paths, "move the log into", &error)),
     }
@@ -108,23 +126,81 @@ fn empty_log(connection: &Connection, paths: &SpoolPaths) -> Result<(), SpoolErr
 /// Gives the disk space of a queue that was once long back to the system, if that takes little
 /// time.
 fn shrink(connection: &Connection, paths: &SpoolPaths) {
-    let number = |pragma: &str| {
-        connection.query_row(&format!("PRAGMA {pragma}"), [], |row| row.get::<_, i64>(0))
-    };
-    let sizes = number("freelist_count")
-        .and_then(|free| Ok((free, number("page_count")?, number("page_size")?)));
-    let Ok((free, pages, page)) = sizes else {
+    let Ok(sizes) = sizes(connection, paths) else {
         return;
     };
-    if free * page < SLACK || (pages - free) * page > COPIED {
+    if sizes.free < SLACK || sizes.data > COPIED {
         return;
     }
-    match connection.execute_batch("VACUUM") {
-        Ok(()) => tracing::info!(freed = free * page, "spool database compacted"),
+    match compact(connection) {
+        Ok(()) => tracing::info!(freed = sizes.free, "spool database compacted"),
         Err(error) => {
             tracing::warn!(database = %paths.database.display(), %error, "cannot compact the spool database");
         }
     }
+}
+
+/// Writes the database anew, without free pages. From then on it can also give pages back one by
+/// one, which databases of earlier versions cannot.
+fn compact(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute_batch("PRAGMA auto_vacuum = INCREMENTAL; VACUUM;")
+}
+
+/// The sizes of the database, in octets.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sizes {
+    /// The pages in use.
+    data: u64,
+    /// The free pages.
+    pub(super) free: u64,
+    /// The octets by which the file grows when the log is moved into it.
+    pub(super) growth: u64,
+}
+
+/// Reads the sizes of the database.
+pub(super) fn sizes(connection: &Connection, paths: &SpoolPaths) -> rusqlite::Result<Sizes> {
+    let number = |pragma: &str| {
+        let mut query = connection.prepare_cached(pragma)?;
+        query.query_row([], |row| row.get::<_, u64>(0))
+    };
+    let free = number("PRAGMA freelist_count")?.saturating_mul(PAGE.into());
+    let all = number("PRAGMA page_count")?.saturating_mul(PAGE.into());
+    // A database that cannot be found is a new one.
+    let file = std::fs::metadata(&paths.database).map_or(0, |file| file.len());
+    Ok(Sizes {
+        data: all.saturating_sub(free),
+        free,
+        growth: all.saturating_sub(file),
+    })
+}
+
+/// Gives some of the free pages of an idle database back, if there are many, or any on a disk that
+/// `is_short`. Returns whether it gave any.
+pub(super) fn give_back(
+    connection: &Connection,
+    sizes: Sizes,
+    is_short: bool,
+) -> rusqlite::Result<bool> {
+    let (kept, pages) = if is_short {
+        (FREE_KEPT_SHORT, PAGES_GIVEN_BACK / 8)
+    } else {
+        (FREE_KEPT, PAGES_GIVEN_BACK)
+    };
+    if sizes.free <= kept {
+        return Ok(false);
+    }
+    if sizes.data <= COPIED_AT_ONCE {
+        compact(connection)?;
+        return Ok(true);
+    }
+    let mut mode = connection.prepare_cached("PRAGMA auto_vacuum")?;
+    if mode.query_row([], |row| row.get::<_, i64>(0))? != INCREMENTAL {
+        return Ok(false);
+    }
+    let mut give = connection.prepare(&format!("PRAGMA incremental_vacuum({pages})"))?;
+    let mut rows = give.query([])?;
+    while rows.next()?.is_some() {}
+    Ok(true)
 }
 
 /// Returns the SQL of a view that shows the queue in readable form. The column `name` is the queue

@@ -116,7 +116,7 @@ async fn a_full_database_rejects_mail_removes_the_reserve_and_recovers() {
     let folder = tempfile::tempdir().expect("a folder");
     drop(SqliteSpool::open(folder.path()).expect("a spool"));
     let folder = SpoolFolder::lock(folder.path()).expect("free");
-    let mut database = schema::open(&folder.paths).expect("ours");
+    let mut database = schema::open(&folder.paths, || false).expect("ours");
     database
         .connection
         .pragma_update(None, "max_page_count", 40)
@@ -221,7 +221,11 @@ async fn a_start_moves_the_log_into_the_database() {
     }
     let folder = SpoolFolder::lock(killed.path()).expect("free");
     // Not closed: closing would empty the log.
-    std::mem::forget(schema::open(&folder.paths).expect("ours").connection);
+    std::mem::forget(
+        schema::open(&folder.paths, || false)
+            .expect("ours")
+            .connection,
+    );
     // The log is missing, as if it had never reached the disk.
     let alone = tempfile::tempdir().expect("a folder");
     std::fs::copy(
@@ -281,17 +285,19 @@ fn core(folder: &SpoolFolder) -> Arc<Core> {
     let paths = folder.paths.clone();
     let space = Arc::new(DatabaseSpace::with_limit(None));
     let free_space = FreeSpace::open(&paths.folder, Some(0), Arc::clone(&space)).expect("room");
+    let drafts = Arc::new(Drafts {
+        bodies: paths.bodies.clone(),
+        free_space,
+        ids: super::super::ids::Ids::after(None, None),
+        folder_failed: false.into(),
+    });
+    let monitor = crate::telemetry::Monitor::default();
     Arc::new_cyclic(|me| Core {
         queue: Arc::new(WriteQueue::default()),
-        wal: Wal::new(Arc::clone(&space), crate::telemetry::Monitor::default()),
+        wal: Wal::new(Arc::clone(&space), Arc::clone(&drafts), monitor),
         space,
         readers: Readers::new(paths.clone()),
-        drafts: Arc::new(Drafts {
-            bodies: paths.bodies.clone(),
-            free_space,
-            ids: super::super::ids::Ids::after(None, None),
-            folder_failed: false.into(),
-        }),
+        drafts,
         ended: CancellationToken::new(),
         counters: Counters::default(),
         clock_jumps: ClockJumps::default(),

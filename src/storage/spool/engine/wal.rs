@@ -16,6 +16,7 @@ use rusqlite::wal::CheckpointMode;
 use rusqlite::{Connection, ErrorCode};
 
 use super::super::database_space::DatabaseSpace;
+use super::super::draft::Drafts;
 use super::paths::SpoolPaths;
 use super::schema::{database_error, is_fatal};
 use crate::storage::sqlite::BUSY;
@@ -46,7 +47,8 @@ pub(super) enum CheckpointOutcome {
     Moved { log: u32, done: u32 },
     /// Another connection runs a checkpoint, or reads what is to be replaced.
     Blocked,
-    /// The database could not be written; nothing is lost. The text describes the error.
+    /// The disk is full, or the database could not be written; nothing is lost. The text describes
+    /// the error.
     Failed(String),
 }
 
@@ -78,6 +80,7 @@ impl MoveFault {
 #[derive(Debug)]
 pub(super) struct Wal {
     space: Arc<DatabaseSpace>,
+    drafts: Arc<Drafts>,
     monitor: Monitor,
     state: Mutex<WalState>,
     changed: Condvar,
@@ -178,9 +181,10 @@ impl WalState {
 }
 
 impl Wal {
-    pub(super) fn new(space: Arc<DatabaseSpace>, monitor: Monitor) -> Self {
+    pub(super) fn new(space: Arc<DatabaseSpace>, drafts: Arc<Drafts>, monitor: Monitor) -> Self {
         Self {
             space,
+            drafts,
             monitor,
             state: Mutex::default(),
             changed: Condvar::new(),
@@ -207,13 +211,23 @@ impl Wal {
             CheckpointPhase::Idle | CheckpointPhase::Requested => {}
             CheckpointPhase::BulkMoved => {
                 state.phase = CheckpointPhase::Idle;
-                let outcome = checkpoint(writer, paths, CheckpointMode::PASSIVE)?;
+                let outcome = self.checkpoint_with_reserve(writer, paths)?;
                 state.record(outcome, &self.monitor);
                 return Ok(());
             }
         }
         drop(state);
         self.changed.notify_one();
+        Ok(())
+    }
+
+    /// Moves what can be moved, so that the log can start again with the next transaction.
+    pub(super) fn move_now(&self, writer: &Connection, paths: &SpoolPaths) -> Result<(), Fatal> {
+        match self.checkpoint_with_reserve(writer, paths)? {
+            // The checkpointer is moving it.
+            CheckpointOutcome::Blocked => {}
+            outcome => self.lock().record(outcome, &self.monitor),
+        }
         Ok(())
     }
 
@@ -237,7 +251,8 @@ impl Wal {
                 let outcome = self.move_bulk(connection, paths)?;
                 state = self.lock();
                 state.phase = CheckpointPhase::BulkMoved;
-                if !matches!(outcome, CheckpointOutcome::Moved { .. }) {
+                // One that failed is repeated by the writer, with the reserve.
+                if outcome == CheckpointOutcome::Blocked {
                     state.phase = CheckpointPhase::Idle;
                     state.record(outcome, &self.monitor);
                 }
@@ -289,7 +304,7 @@ impl Wal {
     ) -> Result<MutexGuard<'a, WalState>, Fatal> {
         let (written, pages) = (state.written, state.pages);
         drop(state);
-        let mut outcome = checkpoint(connection, paths, CheckpointMode::PASSIVE)?;
+        let mut outcome = self.checkpoint_with_reserve(connection, paths)?;
         let is_complete = matches!(outcome, CheckpointOutcome::Moved { log, done } if done >= log);
         let is_long = pages > MOVE_ABOVE || self.space.log_over_limit().is_some();
         let restarts = is_complete && is_long;
@@ -323,6 +338,22 @@ impl Wal {
             }
         }
         Ok(state)
+    }
+
+    /// Moves what can be moved. On a full disk the room that is reserved for the growth of the
+    /// database is given up for it.
+    fn checkpoint_with_reserve(
+        &self,
+        connection: &Connection,
+        paths: &SpoolPaths,
+    ) -> Result<CheckpointOutcome, Fatal> {
+        let outcome = checkpoint(connection, paths, CheckpointMode::PASSIVE)?;
+        if !matches!(outcome, CheckpointOutcome::Failed(_))
+            || !self.drafts.free_space.release_growth()
+        {
+            return Ok(outcome);
+        }
+        checkpoint(connection, paths, CheckpointMode::PASSIVE)
     }
 
     fn lock(&self) -> MutexGuard<'_, WalState> {

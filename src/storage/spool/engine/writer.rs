@@ -12,11 +12,12 @@ use std::time::Instant;
 use rusqlite::{Connection, params};
 
 use super::super::SpoolError;
+use super::super::database_space::DatabaseSizes;
 use super::super::draft::DraftContent;
 use super::super::file::{TemporaryFile, io_error};
-use super::queue::{Committed, NewMessage, Op};
+use super::queue::{Committed, NewMessage, Op, WriteQueue};
 use super::row::{EnvelopeText, IN_FILE, IN_ROW, row_id};
-use super::schema::{database_error, is_busy, is_fatal, is_full};
+use super::schema::{self, Sizes, database_error, is_busy, is_fatal, is_full};
 use super::shared::{Core, EndGuard};
 use super::wal::Fatal;
 use crate::smtp::envelope::QueueId;
@@ -39,10 +40,14 @@ pub(super) fn start(
             connection,
             core: &guard.0,
         };
+        // The last run may have left much to move, or to give back.
+        if writer.tend(&guard.0.queue).is_err() {
+            return;
+        }
         while let Some(batch) = guard.0.queue.take() {
             if writer
                 .execute(batch)
-                .and_then(|()| writer.checkpoint())
+                .and_then(|()| writer.tend(&guard.0.queue))
                 .is_err()
             {
                 break;
@@ -86,15 +91,7 @@ impl SpoolWriter<'_> {
             Err(error) => error,
         };
         if is_fatal(&self.core.paths, &error) || !self.connection.is_autocommit() {
-            let text = database_error(&self.core.paths, "write to", &error).to_string();
-            tracing::error!(
-                error = text,
-                "spool failed; waiting operations are not acknowledged and the process must restart"
-            );
-            for op in batch {
-                op.answer_uncertain(SpoolError::Io(text.clone()));
-            }
-            return Err(Fatal);
+            return self.fail(batch, &error);
         }
         if is_busy(&error) {
             // The transaction did not begin; repeating each operation alone would only wait again.
@@ -109,15 +106,60 @@ impl SpoolWriter<'_> {
         }
         let Some(op) = batch.pop() else { return Ok(()) };
         // States and removals may use the reserve; new mail may not.
-        let may_use_reserve = !matches!(op, Op::Commit(..));
-        if may_use_reserve
-            && is_full(&self.core.paths, &error)
+        if matches!(op, Op::Commit(..)) || !is_full(&self.core.paths, &error) {
+            op.answer_error(database_error(&self.core.paths, "write to", &error));
+            return Ok(());
+        }
+        self.execute_on_full_disk(op)
+    }
+
+    /// Executes a state or a removal for which the disk had no room. The log is moved into the
+    /// database, so that the operation can be written where the log begins; if that is not enough,
+    /// the reserve is given up.
+    fn execute_on_full_disk(&mut self, op: Op) -> Result<(), Fatal> {
+        self.move_log()?;
+        self.measure();
+        let mut result = self.execute_transaction(std::slice::from_ref(&op));
+        if result
+            .as_ref()
+            .is_err_and(|error| is_full(&self.core.paths, error))
             && self.core.drafts.free_space.release_reserve()
         {
-            return self.execute(vec![op]);
+            result = self.execute_transaction(std::slice::from_ref(&op));
         }
-        op.answer_error(database_error(&self.core.paths, "write to", &error));
-        Ok(())
+        match result {
+            Ok(mut done) => {
+                self.core
+                    .counters
+                    .operations
+                    .fetch_add(1, Ordering::Relaxed);
+                if let Some(done) = done.pop() {
+                    self.answer(op, &done);
+                }
+                self.move_log()
+            }
+            Err(error)
+                if is_fatal(&self.core.paths, &error) || !self.connection.is_autocommit() =>
+            {
+                self.fail(vec![op], &error)
+            }
+            Err(error) => {
+                op.answer_error(database_error(&self.core.paths, "write to", &error));
+                Ok(())
+            }
+        }
+    }
+
+    fn fail(&self, batch: Vec<Op>, error: &rusqlite::Error) -> Result<(), Fatal> {
+        let text = database_error(&self.core.paths, "write to", error).to_string();
+        tracing::error!(
+            error = text,
+            "spool failed; waiting operations are not acknowledged and the process must restart"
+        );
+        for op in batch {
+            op.answer_uncertain(SpoolError::Io(text.clone()));
+        }
+        Err(Fatal)
     }
 
     /// Executes all operations of a batch in one transaction. If one fails, none takes effect.
@@ -248,9 +290,58 @@ impl SpoolWriter<'_> {
         }
     }
 
-    fn checkpoint(&mut self) -> Result<(), Fatal> {
-        self.core
-            .wal
-            .after_transaction(&self.connection, &self.core.paths)
+    /// Does what follows a transaction: checkpoints, and the account of the space.
+    fn tend(&mut self, queue: &WriteQueue) -> Result<(), Fatal> {
+        let core = self.core;
+        core.wal.after_transaction(&self.connection, &core.paths)?;
+        loop {
+            let is_short = core.drafts.free_space.is_short();
+            if is_short {
+                self.move_log()?;
+            }
+            let Some(sizes) = self.measure() else {
+                return Ok(());
+            };
+            if !is_short && !queue.is_idle() {
+                return Ok(());
+            }
+            match schema::give_back(&self.connection, sizes, is_short) {
+                Ok(true) => {}
+                Ok(false) => return Ok(()),
+                Err(error) if is_fatal(&core.paths, &error) => {
+                    return self.fail(Vec::new(), &error);
+                }
+                // There is no room for it, or another program writes.
+                Err(error) => {
+                    tracing::debug!(%error, "cannot give free pages of the spool database back");
+                    return Ok(());
+                }
+            }
+            core.wal.after_transaction(&self.connection, &core.paths)?;
+            if !queue.is_idle() {
+                self.measure();
+                return Ok(());
+            }
+        }
+    }
+
+    /// Moves the log into the database, as far as that is possible now.
+    fn move_log(&self) -> Result<(), Fatal> {
+        let core = self.core;
+        core.wal.move_now(&self.connection, &core.paths)
+    }
+
+    /// Records the sizes of the database. Returns `None` if they cannot be read.
+    fn measure(&self) -> Option<Sizes> {
+        let core = self.core;
+        let sizes = schema::sizes(&self.connection, &core.paths).ok()?;
+        let log_file = std::fs::metadata(&core.paths.wal).map_or(0, |log| log.len());
+        core.space.set_sizes(DatabaseSizes {
+            log_file,
+            free: sizes.free,
+            growth: sizes.growth,
+        });
+        core.drafts.free_space.reserve_growth();
+        Some(sizes)
     }
 }
