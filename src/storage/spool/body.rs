@@ -4,19 +4,23 @@
 //! This is not a mail parser: the octets are not interpreted.
 
 use std::fs::File;
-use std::io::{Read as _, Seek as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use crc32fast::Hasher;
+use rustix::buffer::spare_capacity;
+use rustix::io::{pread, retry_on_intr};
+use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::error::SpoolError;
-use super::file::{SpoolFuture, blocking, io_error};
+use super::file::{SpoolFuture, blocking, interrupted, io_error};
 use crate::smtp::envelope::QueueId;
 
 /// The largest chunk, in octets.
 const CHUNK: usize = 64 * 1024;
+/// The largest chunk of a reader with large chunks, in octets. It holds two of them.
+pub const LARGE_CHUNK: usize = 512 * 1024;
 
 /// The content of a message: our Received field and everything that came after DATA, with CRLF line
 /// ends and with dot-stuffing removed.
@@ -73,14 +77,20 @@ impl FileBody {
     }
 }
 
-/// A reader that yields a [`Body`] in chunks of at most 64 KiB.
+/// A reader that yields a [`Body`] in chunks of at most 64 KiB. With large chunks, of at most
+/// [`LARGE_CHUNK`], it reads the next one while the caller works with the last one.
 #[derive(Debug)]
-pub struct BodyReader(BodySource);
+pub struct BodyReader {
+    source: BodySource,
+    large: bool,
+}
 
 #[derive(Debug)]
 enum BodySource {
     Memory(Bytes),
     File(Box<FileReader>),
+    /// The next chunk is being read.
+    Reading(JoinHandle<FileRead>),
     /// A read failed, or its future was dropped before it was complete.
     Failed,
 }
@@ -93,7 +103,11 @@ struct FileReader {
     crc: Hasher,
 }
 
+/// A file reader after a step of reading, with the chunk that was read.
+type FileRead = (Box<FileReader>, Result<Bytes, ReadError>);
+
 /// The error of one step of reading.
+#[derive(Debug)]
 enum ReadError {
     Damage(String),
     Spool(SpoolError),
@@ -106,29 +120,42 @@ impl BodyReader {
     /// [`SpoolError::Damaged`] if length or checksum differ from the stored ones (returned in place
     /// of the last chunk at the latest); [`SpoolError::Io`].
     pub async fn next(&mut self) -> Result<Option<Bytes>, SpoolError> {
-        let mut reading = match &mut self.0 {
+        let read = match &mut self.source {
             BodySource::Memory(bytes) if bytes.is_empty() => return Ok(None),
             BodySource::Memory(bytes) => return Ok(Some(bytes.split_to(bytes.len().min(CHUNK)))),
             BodySource::File(reading) if reading.remaining == 0 => return Ok(None),
-            source @ BodySource::File(_) => match std::mem::replace(source, BodySource::Failed) {
-                BodySource::File(reading) => reading,
-                _ => return Err(reading_failed()),
+            source => match std::mem::replace(source, BodySource::Failed) {
+                BodySource::File(reading) => self.start_reading(reading),
+                BodySource::Reading(read) => read,
+                BodySource::Memory(_) | BodySource::Failed => return Err(reading_failed()),
             },
-            BodySource::Failed => return Err(reading_failed()),
         };
-        let body = reading.body.clone();
-        let read = blocking(move || {
-            let chunk = reading.chunk();
-            Ok((reading, chunk))
-        });
-        let (reading, chunk) = read.await?;
+        let (reading, chunk) = read.await.map_err(|error| interrupted(&error))?;
         match chunk {
             Ok(chunk) => {
-                self.0 = BodySource::File(reading);
+                self.source = if self.large && reading.remaining > 0 {
+                    BodySource::Reading(self.start_reading(reading))
+                } else {
+                    BodySource::File(reading)
+                };
                 Ok(Some(chunk))
             }
-            Err(error) => Err(body.spool_error(error).await),
+            Err(error) => Err(reading.body.spool_error(error).await),
         }
+    }
+
+    fn start_reading(&self, mut reading: Box<FileReader>) -> JoinHandle<FileRead> {
+        let most = if self.large { LARGE_CHUNK } else { CHUNK };
+        spawn_blocking(move || {
+            let chunk = reading.chunk(most);
+            (reading, chunk)
+        })
+    }
+
+    /// Selects whether chunks may have [`LARGE_CHUNK`] octets. They need fewer reads, and more
+    /// memory.
+    pub fn use_large_chunks(&mut self, large: bool) {
+        self.large = large;
     }
 }
 
@@ -139,13 +166,17 @@ impl Body {
     /// [`SpoolError::Damaged`] if the file is missing or has another length; [`SpoolError::Io`] if
     /// it cannot be opened.
     pub async fn reader(&self) -> Result<BodyReader, SpoolError> {
+        let reader = |source| BodyReader {
+            source,
+            large: false,
+        };
         let body = match self {
-            Self::Memory(bytes) => return Ok(BodyReader(BodySource::Memory(bytes.clone()))),
+            Self::Memory(bytes) => return Ok(reader(BodySource::Memory(bytes.clone()))),
             Self::File(body) => body.clone(),
         };
         let opened = body.clone();
         match blocking(move || Ok(opened.open())).await? {
-            Ok(reading) => Ok(BodyReader(BodySource::File(Box::new(reading)))),
+            Ok(reading) => Ok(reader(BodySource::File(Box::new(reading)))),
             Err(error) => Err(body.spool_error(error).await),
         }
     }
@@ -179,20 +210,25 @@ impl FileBody {
 }
 
 impl FileReader {
-    fn chunk(&mut self) -> Result<Bytes, ReadError> {
-        let path = &self.body.0.path;
-        let io = |error| ReadError::Spool(io_error("read", path, &error));
-        let length = usize::try_from(self.remaining).unwrap_or(CHUNK).min(CHUNK);
-        let mut chunk = BytesMut::zeroed(length);
-        if let Err(error) = self.file.read_exact(&mut chunk) {
-            let at = self.file.stream_position().unwrap_or_default();
-            return Err(match error.kind() {
-                std::io::ErrorKind::UnexpectedEof => {
-                    ReadError::Damage(format!("its body file ends after {at} octets"))
+    fn chunk(&mut self, most: usize) -> Result<Bytes, ReadError> {
+        let length = usize::try_from(self.remaining).unwrap_or(most).min(most);
+        let from = self.body.0.size - self.remaining;
+        let mut chunk = Vec::with_capacity(length);
+        while chunk.len() < length {
+            let at = from + chunk.len() as u64;
+            match retry_on_intr(|| pread(&self.file, spare_capacity(&mut chunk), at)) {
+                Ok(0) => {
+                    let damage = format!("its body file ends after {at} octets");
+                    return Err(ReadError::Damage(damage));
                 }
-                _ => io(error),
-            });
+                Ok(_) => {}
+                Err(error) => {
+                    let error = io_error("read", &self.body.0.path, &error.into());
+                    return Err(ReadError::Spool(error));
+                }
+            }
         }
+        chunk.truncate(length);
         self.crc.update(&chunk);
         self.remaining -= length as u64;
         if self.remaining == 0 {
@@ -205,7 +241,7 @@ impl FileReader {
                 return Err(ReadError::Damage(text));
             }
         }
-        Ok(chunk.freeze())
+        Ok(chunk.into())
     }
 }
 

@@ -22,8 +22,9 @@ use crate::smtp::envelope::QueueId;
 
 /// The largest content, in octets, that stays in memory and is stored in the database row.
 pub(super) const SMALL: usize = 128 * 1024;
-/// The number of octets that are written to a file at once.
-const BLOCK: usize = 128 * 1024;
+/// The number of octets that a draft with large blocks collects before it writes them to its file.
+/// Other drafts collect [`SMALL`].
+pub const LARGE_BLOCK: usize = 512 * 1024;
 
 /// The parts of a spool that drafts need: the folder for large bodies, the free space of the disk,
 /// and the queue ids.
@@ -55,6 +56,7 @@ impl Drafts {
             size: 0,
             crc: Hasher::new(),
             buffer: BytesMut::new(),
+            block: SMALL,
             storage: DraftStorage::Memory,
             drafts: Arc::clone(self),
         }
@@ -81,6 +83,8 @@ pub struct Draft {
     crc: Hasher,
     /// The content that is not in the file yet; the whole content if there is no file.
     buffer: BytesMut,
+    /// The largest content of the buffer that is not written to the file yet.
+    block: usize,
     storage: DraftStorage,
     drafts: Arc<Drafts>,
 }
@@ -137,24 +141,39 @@ impl Draft {
     /// # Errors
     /// [`SpoolError::Full`] or [`SpoolError::Io`]; the draft cannot be used any more.
     pub async fn write(&mut self, content: &[u8]) -> Result<(), SpoolError> {
+        if self.add(content)? {
+            self.write_out().await?;
+        }
+        Ok(())
+    }
+
+    /// Appends content to the buffer. Returns true if the buffer is full; [`Draft::write_out`] must
+    /// follow then.
+    ///
+    /// # Errors
+    /// As [`Draft::write`].
+    pub fn add(&mut self, content: &[u8]) -> Result<bool, SpoolError> {
+        if matches!(self.storage, DraftStorage::Failed) {
+            return Err(self.write_failed());
+        }
         if self.size == 0 {
             self.admit(Place::Row, 0)?;
         }
         self.size += content.len() as u64;
         self.crc.update(content);
-        let mut remaining = content;
-        while self.buffer.len() + remaining.len() > SMALL {
-            let (now, later) =
-                remaining.split_at(BLOCK.saturating_sub(self.buffer.len()).min(remaining.len()));
-            self.buffer.extend_from_slice(now);
-            self.spill().await?;
-            remaining = later;
+        if self.block == LARGE_BLOCK {
+            // In one step, with space for the piece that completes the block.
+            let most = LARGE_BLOCK + SMALL;
+            self.buffer.reserve(most.saturating_sub(self.buffer.len()));
         }
-        if matches!(self.storage, DraftStorage::Failed) {
-            return Err(self.write_failed());
-        }
-        self.buffer.extend_from_slice(remaining);
-        Ok(())
+        self.buffer.extend_from_slice(content);
+        Ok(self.buffer.len() > self.block)
+    }
+
+    /// Selects whether the draft collects blocks of [`LARGE_BLOCK`] octets. They need fewer writes,
+    /// and more memory.
+    pub fn use_large_blocks(&mut self, large: bool) {
+        self.block = if large { LARGE_BLOCK } else { SMALL };
     }
 
     fn admit(&self, place: Place, octets: usize) -> Result<(), SpoolError> {
@@ -175,6 +194,9 @@ impl Draft {
     /// content becomes durable only with its row.
     pub(super) async fn finish(mut self) -> Result<FinishedDraft, SpoolError> {
         let (id, size, crc) = (self.id, self.size, self.crc.clone().finalize());
+        if matches!(self.storage, DraftStorage::Memory) && self.buffer.len() > SMALL {
+            self.write_out().await?;
+        }
         let content = match self.storage {
             DraftStorage::Memory => {
                 self.admit(Place::Row, self.buffer.len())?;
@@ -182,7 +204,7 @@ impl Draft {
             }
             DraftStorage::Failed => return Err(self.write_failed()),
             DraftStorage::File(_) => {
-                self.spill().await?;
+                self.write_out().await?;
                 let DraftStorage::File(part) = self.storage else {
                     return Err(self.write_failed());
                 };
@@ -201,8 +223,11 @@ impl Draft {
 
     /// Moves the buffer to the file, which is created first if necessary. If the future is dropped
     /// meanwhile, the file is removed.
-    async fn spill(&mut self) -> Result<(), SpoolError> {
-        let block = self.buffer.split();
+    ///
+    /// # Errors
+    /// As [`Draft::write`].
+    pub async fn write_out(&mut self) -> Result<(), SpoolError> {
+        let block = std::mem::take(&mut self.buffer);
         self.admit(Place::File, block.len())?;
         let storage = std::mem::replace(&mut self.storage, DraftStorage::Failed);
         let path = self.part_path();
@@ -223,8 +248,10 @@ impl Draft {
             Ok((part, block))
         })
         .await?;
-        block.clear();
-        self.buffer = block;
+        if block.capacity() <= 2 * self.block {
+            block.clear();
+            self.buffer = block;
+        }
         self.storage = DraftStorage::File(part);
         Ok(())
     }

@@ -1,12 +1,15 @@
 //! File operations of the spool: sync a folder, remove a file that is no longer needed, describe an
 //! I/O error.
 //!
-//! All functions here except [`blocking`] block; call them on blocking threads only.
+//! All functions here that touch files block; call them on blocking threads only, as in
+//! [`blocking`].
 
 use std::future::Future;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
+
+use tokio::task::JoinError;
 
 use super::error::SpoolError;
 use crate::storage::files;
@@ -75,9 +78,12 @@ pub(super) async fn blocking<T: Send + 'static>(
 ) -> Result<T, SpoolError> {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
-        // `work` panicked, or the runtime is shutting down. In either case its result is unknown.
-        Err(error) => Err(SpoolError::Io(format!(
-            "a spool operation was interrupted: {error}"
-        ))),
+        Err(error) => Err(interrupted(&error)),
     }
+}
+
+/// Returns the error for work on another thread that panicked, or that the end of the runtime cut
+/// short. In either case its result is unknown.
+pub(super) fn interrupted(error: &JoinError) -> SpoolError {
+    SpoolError::Io(format!("a spool operation was interrupted: {error}"))
 }

@@ -20,8 +20,8 @@ mod message;
 mod quota;
 
 pub use super::clock_jumps::ClockJumps;
-pub use body::{Body, BodyReader, FileBody};
-pub use draft::Draft;
+pub use body::{Body, BodyReader, FileBody, LARGE_CHUNK};
+pub use draft::{Draft, LARGE_BLOCK};
 pub use engine::{Options, SpoolStats, SqliteSpool};
 pub use entry::Entry;
 pub use error::SpoolError;

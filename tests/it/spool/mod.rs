@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use gatepost::smtp::address::{Mailbox, ReversePath};
 use gatepost::smtp::envelope::{Envelope, QueueId, Recipient, RecipientState};
 use gatepost::storage::spool::{
-    Body, Entry, Options, Spool as _, SpoolError, SqliteSpool, StoredMessage,
+    Body, Entry, LARGE_CHUNK, Options, Spool as _, SpoolError, SqliteSpool, StoredMessage,
 };
 use rusqlite::Connection;
 
@@ -207,6 +207,41 @@ async fn what_was_removed_is_gone_with_its_file() {
     }
     assert!(names(&folder.path().join("bodies")).is_empty());
     assert!(ids(&spool).await.is_empty());
+}
+
+/// The draft of a fast client collects more than what a row may hold.
+#[tokio::test]
+async fn a_large_block_that_is_still_in_memory_goes_to_a_file() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let spool = open(folder.path());
+    let mut draft = spool.draft();
+    draft.use_large_blocks(true);
+    let sent = content(1, LARGE);
+    assert!(!draft.add(&sent).expect("room"), "more can be collected");
+    assert!(names(&folder.path().join("bodies")).is_empty());
+    let (_, entry) = spool
+        .commit(draft, envelope("a@example.org"))
+        .await
+        .expect("durable");
+    assert!(matches!(entry.body, Body::File(_)), "{:?}", entry.body);
+    assert_eq!(read(&entry.body).await.expect("sound"), sent);
+}
+
+#[tokio::test]
+async fn a_large_body_is_read_in_large_chunks() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let spool = open(folder.path());
+    let sent = content(1, 2 * LARGE_CHUNK + 7);
+    let entry = put(&spool, "a@example.org", &sent).await;
+    let mut reader = entry.body.reader().await.expect("sound");
+    reader.use_large_chunks(true);
+    let (mut read, mut sizes) = (Vec::new(), Vec::new());
+    while let Some(chunk) = reader.next().await.expect("sound") {
+        sizes.push(chunk.len());
+        read.extend_from_slice(&chunk);
+    }
+    assert_eq!(sizes, [LARGE_CHUNK, LARGE_CHUNK, 7]);
+    assert!(read == sent);
 }
 
 #[tokio::test]

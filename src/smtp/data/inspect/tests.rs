@@ -233,3 +233,40 @@ proptest! {
         prop_assert_eq!(inspected(limit, content.as_bytes().chunks(size)), whole);
     }
 }
+
+/// Returns the first fault of a body, found octet by octet.
+fn first_fault_of(body: &[u8]) -> Option<ContentFault> {
+    let mut before = b' ';
+    for octet in body {
+        match (before, *octet) {
+            (b'\r', b'\n') => {}
+            (b'\r', _) => return Some(ContentFault::BareCr),
+            (_, b'\n') => return Some(ContentFault::BareLf),
+            (_, 0) => return Some(ContentFault::Nul),
+            (_, _) => {}
+        }
+        before = *octet;
+    }
+    (before == b'\r').then_some(ContentFault::BareCr)
+}
+
+proptest! {
+    #[test]
+    fn a_body_has_the_fault_that_comes_first(
+        pieces in proptest::collection::vec(
+            prop_oneof![
+                20 => Just("\r\n"), 1 => Just("\r"), 1 => Just("\n"), 1 => Just("\0"), 10 => Just("x"), 10 => Just("xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"), 1 => Just("\u{fc}")
+            ],
+            0..40,
+        ),
+        size in 1..200_usize,
+    ) {
+        let body = pieces.concat();
+        let content = format!("a: b\r\n\r\n{body}");
+        let result = inspected(10_000, content.as_bytes().chunks(size));
+        prop_assert_eq!(result.as_ref().err().copied(), first_fault_of(body.as_bytes()));
+        if let Ok(facts) = result {
+            prop_assert_eq!(facts.needs.eight_bit, !body.is_ascii());
+        }
+    }
+}
