@@ -95,7 +95,7 @@ pub fn sections(config: &Config) -> Vec<Section> {
             ],
         ),
     ];
-    all.extend(listeners.iter().map(listener_section));
+    all.extend(listeners.iter().map(|listener| listener_section(listener)));
     all.extend(
         connectors
             .iter()

@@ -203,7 +203,10 @@ fn resolve_document(
         hostname: hostname.value,
         postmaster: postmaster.value,
         spool,
-        listeners: listeners?.into_iter().map(ListenerToml::resolve).collect(),
+        listeners: listeners?
+            .into_iter()
+            .map(|listener| Arc::new(listener.resolve()))
+            .collect(),
         relay,
         connectors: connectors
             .into_iter()

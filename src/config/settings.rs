@@ -29,7 +29,7 @@ pub struct Config {
     /// The folder of the spool.
     pub spool: Located<PathBuf>,
     /// The listeners.
-    pub listeners: Vec<ListenerConfig>,
+    pub listeners: Vec<Arc<ListenerConfig>>,
     /// The `[relay]` table: the clients and domains that may be relayed for.
     pub relay: RelayConfig,
     /// The connectors in the order of the file, without the built-in default.

@@ -155,7 +155,7 @@ pub fn needs_restart(old: &Config, new: &Config) -> Vec<Fault> {
     faults
 }
 
-fn bound(listeners: &[ListenerConfig]) -> Vec<(&str, Vec<&ListenAddress>)> {
+fn bound(listeners: &[Arc<ListenerConfig>]) -> Vec<(&str, Vec<&ListenAddress>)> {
     listeners
         .iter()
         .map(|listener| {

@@ -207,7 +207,7 @@ impl Acceptor {
         stream: TcpStream,
         origin: Origin,
         settings: Arc<Snapshot>,
-        listener: ListenerConfig,
+        listener: Arc<ListenerConfig>,
     ) {
         match self.inbound.clients.connect(
             &settings.config,
