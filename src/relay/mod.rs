@@ -1,6 +1,7 @@
 //! The services that a message passes: `inbound` accepts it, `scheduler` queues it, and `outbound`
 //! delivers it. `tlsrpt` reports on the TLS of the sessions.
 
+mod buffer_memory;
 pub mod inbound;
 pub mod outbound;
 pub mod running_config;

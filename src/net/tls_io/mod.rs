@@ -26,6 +26,7 @@ mod material;
 mod path_fault;
 mod path_search;
 mod pem;
+mod read_ahead;
 mod sent_chain;
 mod server;
 mod tickets;
@@ -45,6 +46,7 @@ pub use identity::IdentitySummary;
 pub use known_hellos::KnownHellos;
 pub use material::TlsMaterial;
 pub use pem::{key_warning, private_key};
+pub use read_ahead::ReadAheadStream;
 pub use sent_chain::{CertificateContent, SentCertificate};
 pub use trust::TrustAnchors;
 

@@ -1,25 +1,36 @@
 //! A connection with its two buffers: received octets that are not processed yet, and replies that
 //! are not sent yet.
 
+use std::future::poll_fn;
 use std::io::{self, Write as _};
 use std::mem::MaybeUninit;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::BytesMut;
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::server::TlsStream;
 
-use crate::net::tls_io::RecordedStream;
+use crate::net::tls_io::{ReadAheadStream, RecordedStream};
+use crate::relay::buffer_memory::{BufferMemory, SLOW};
 use crate::smtp::reply::Reply;
+use crate::storage::spool::LARGE_BLOCK;
 
-/// The size of the input buffer for commands. It is small, since most sessions are idle.
-const COMMAND_BUFFER: usize = 4 * 1024;
-/// The size of the input buffer for content: at first, and at most. It grows while the client fills
-/// it, since most messages are small.
-const CONTENT_BUFFER: (usize, usize) = (8 * 1024, 64 * 1024);
+/// The largest input that is read through the stack, in octets: commands and small messages. A
+/// session that waits for them has no input buffer.
+const SMALL_INPUT: usize = 8 * 1024;
+/// The size of the input buffer for content that fills [`SMALL_INPUT`].
+const CONTENT_BUFFER: usize = 64 * 1024;
+/// The size of the input buffer of a client that fills [`CONTENT_BUFFER`] as well.
+const LARGE_BUFFER: usize = 128 * 1024;
+/// The octets that are read at once under the TLS session of such a client.
+const READ_AHEAD: usize = 128 * 1024;
+/// The memory that such a client needs in addition, with the block that its draft collects.
+const LARGE_MEMORY: usize = LARGE_BUFFER + READ_AHEAD + LARGE_BLOCK;
 /// The octets of replies to a pipeline of commands that are collected before they are sent.
 const UNSENT_MAX: usize = 16 * 1024;
 /// The maximum time for which input is read and discarded after our last reply. Closing at once
@@ -36,7 +47,12 @@ pub(super) struct BufferedStream<S> {
     unsent: Vec<u8>,
     /// The present size of the input buffer for content.
     content_buffer: usize,
+    /// The memory for large buffers, if the client is fast.
+    large: Option<BufferMemory>,
 }
+
+/// A client's connection under TLS.
+pub(super) type TlsClientStream = TlsStream<RecordedStream<ReadAheadStream<TcpStream>>>;
 
 /// The operations at the beginning and at the end of a connection, which differ in the clear and
 /// under TLS.
@@ -47,6 +63,9 @@ pub(super) trait ClientStream: AsyncRead + AsyncWrite + Unpin {
     /// Moves replies out of `replies` that can be sent in one write with the end of the TLS
     /// session.
     fn write_last(&mut self, replies: &mut Vec<u8>);
+
+    /// Sets the number of octets that are read at once under the TLS session; 0 leaves it to TLS.
+    fn read_ahead(&mut self, octets: usize);
 }
 
 impl ClientStream for TcpStream {
@@ -60,14 +79,16 @@ impl ClientStream for TcpStream {
     }
 
     fn write_last(&mut self, _replies: &mut Vec<u8>) {}
+
+    fn read_ahead(&mut self, _octets: usize) {}
 }
 
-impl ClientStream for TlsStream<RecordedStream<TcpStream>> {
+impl ClientStream for TlsClientStream {
     fn has_input(&mut self) -> bool {
         let (tcp, tls) = self.get_mut();
         tls.process_new_packets()
             .is_ok_and(|state| state.plaintext_bytes_to_read() > 0)
-            || tcp.get_mut().has_input()
+            || tcp.get_mut().get_mut().has_input()
     }
 
     /// Sends our 221 and `close_notify` (RFC 8446 §6.1) in one write.
@@ -77,15 +98,20 @@ impl ClientStream for TlsStream<RecordedStream<TcpStream>> {
             replies.drain(..taken);
         }
     }
+
+    fn read_ahead(&mut self, octets: usize) {
+        self.get_mut().0.get_mut().set_size(octets);
+    }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> BufferedStream<S> {
+impl<S: ClientStream> BufferedStream<S> {
     pub(super) fn new(stream: S) -> Self {
         Self {
             stream,
             input: BytesMut::new(),
             unsent: Vec::new(),
-            content_buffer: CONTENT_BUFFER.0,
+            content_buffer: SMALL_INPUT,
+            large: None,
         }
     }
 
@@ -100,10 +126,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> BufferedStream<S> {
     }
 
     /// Returns true if the client has sent something already.
-    pub(super) fn has_input(&mut self) -> bool
-    where
-        S: ClientStream,
-    {
+    pub(super) fn has_input(&mut self) -> bool {
         self.stream.has_input()
     }
 
@@ -136,36 +159,90 @@ impl<S: AsyncRead + AsyncWrite + Unpin> BufferedStream<S> {
         timeout(time_limit, sending)
             .await
             .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
-        self.unsent.shrink_to(COMMAND_BUFFER);
+        self.unsent = Vec::new();
         Ok(())
     }
 
     /// Reads once into the input buffer. Returns the number of octets, 0 at the end of the
     /// connection.
     pub(super) async fn fill(&mut self, content: bool) -> io::Result<usize> {
-        let size = if content {
-            self.content_buffer
-        } else {
-            COMMAND_BUFFER
-        };
-        if self.input.is_empty() && self.input.capacity() > COMMAND_BUFFER && !content {
+        if !content {
+            self.content_buffer = SMALL_INPUT;
+            if self.large.is_some() {
+                self.use_large(None);
+            }
+        }
+        let size = self.content_buffer;
+        poll_fn(|context| {
+            // Nothing that is empty stays allocated while the client sends nothing.
+            if self.input.is_empty() {
+                self.input = BytesMut::new();
+            }
+            if size > SMALL_INPUT {
+                self.poll_fill_directly(context, size)
+            } else {
+                self.poll_fill_through_stack(context)
+            }
+        })
+        .await
+    }
+
+    fn poll_fill_through_stack(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let mut octets = [MaybeUninit::uninit(); SMALL_INPUT];
+        let mut buffer = ReadBuf::uninit(&mut octets);
+        ready!(Pin::new(&mut self.stream).poll_read(context, &mut buffer))?;
+        let octets = buffer.filled();
+        self.input.extend_from_slice(octets);
+        if octets.len() == SMALL_INPUT {
+            self.content_buffer = self.content_buffer.max(CONTENT_BUFFER);
+        }
+        Poll::Ready(Ok(octets.len()))
+    }
+
+    fn poll_fill_directly(
+        &mut self,
+        context: &mut Context<'_>,
+        size: usize,
+    ) -> Poll<io::Result<usize>> {
+        self.input
+            .reserve(size.saturating_sub(self.input.len()).max(SMALL_INPUT));
+        let read = pin!(self.stream.read_buf(&mut self.input)).poll(context);
+        if read.is_pending() && self.input.is_empty() {
             self.input = BytesMut::new();
         }
-        self.input
-            .reserve(size.saturating_sub(self.input.len()).max(COMMAND_BUFFER));
-        let octets = self.stream.read_buf(&mut self.input).await?;
-        if content && self.input.len() >= self.content_buffer {
-            self.content_buffer = (2 * self.content_buffer).min(CONTENT_BUFFER.1);
+        read
+    }
+
+    /// Gives a client that fills its input buffer a larger one, if there is memory for it, and
+    /// takes it from one that was awaited for too long.
+    pub(super) fn adapt(&mut self, waited: Duration) {
+        if waited > SLOW {
+            self.content_buffer = SMALL_INPUT;
+            self.use_large(None);
+        } else if self.large.is_none() && self.input.len() >= CONTENT_BUFFER {
+            self.use_large(BufferMemory::reserve(LARGE_MEMORY));
         }
-        Ok(octets)
+    }
+
+    /// Returns true if the client has large buffers.
+    pub(super) fn is_large(&self) -> bool {
+        self.large.is_some()
+    }
+
+    fn use_large(&mut self, memory: Option<BufferMemory>) {
+        self.large = memory;
+        let (buffer, ahead) = if self.large.is_some() {
+            (LARGE_BUFFER, READ_AHEAD)
+        } else {
+            (self.content_buffer.min(CONTENT_BUFFER), 0)
+        };
+        self.content_buffer = buffer;
+        self.stream.read_ahead(ahead);
     }
 
     /// Closes the connection in order: sends the collected replies, ends TLS, shuts the connection
     /// down, and discards input for a short time.
-    pub(super) async fn close(mut self, time_limit: Duration)
-    where
-        S: ClientStream,
-    {
+    pub(super) async fn close(mut self, time_limit: Duration) {
         self.stream.write_last(&mut self.unsent);
         if self.flush(time_limit).await.is_err()
             || timeout(time_limit, self.stream.shutdown()).await.is_err()
@@ -189,43 +266,74 @@ impl<S: AsyncRead + AsyncWrite + Unpin> BufferedStream<S> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{DuplexStream, duplex};
+
     use super::*;
     use crate::smtp::reply::Status;
 
+    impl ClientStream for DuplexStream {
+        fn has_input(&mut self) -> bool {
+            false
+        }
+
+        fn write_last(&mut self, _replies: &mut Vec<u8>) {}
+
+        fn read_ahead(&mut self, _octets: usize) {}
+    }
+
     #[tokio::test]
     async fn the_buffer_grows_for_fast_content_and_shrinks_for_commands() {
-        let (mut client, server) = tokio::io::duplex(4 * CONTENT_BUFFER.1);
+        let (mut client, server) = duplex(8 * LARGE_BUFFER);
         client
-            .write_all(&vec![b'x'; 3 * CONTENT_BUFFER.1])
+            .write_all(&vec![b'x'; 8 * LARGE_BUFFER])
             .await
             .expect("there is room");
         let mut stream = BufferedStream::new(server);
-        let first = stream.fill(true).await.expect("it is there");
-        assert!(
-            (CONTENT_BUFFER.0..CONTENT_BUFFER.1).contains(&first),
-            "{first} octets at once for a small message"
-        );
-        let mut largest = 0;
+        let mut sizes = Vec::new();
         for _ in 0..4 {
             stream.input.clear();
-            largest = stream.fill(true).await.expect("there is more").max(largest);
+            sizes.push(stream.fill(true).await.expect("there is more"));
+            stream.adapt(Duration::ZERO);
         }
-        assert!(
-            largest >= CONTENT_BUFFER.1,
-            "a large message comes in pieces of {largest} octets"
-        );
+        assert_eq!(sizes[0], SMALL_INPUT, "a small message needs no more");
+        assert!(sizes[1] >= CONTENT_BUFFER, "{sizes:?}");
+        assert!(stream.is_large() && sizes[3] >= LARGE_BUFFER, "{sizes:?}");
+        stream.adapt(SLOW * 2);
+        assert!(!stream.is_large(), "a slow client has small buffers");
         stream.input.clear();
-        stream.fill(false).await.expect("there is more");
+        assert_eq!(stream.fill(true).await.expect("there is more"), SMALL_INPUT);
+        stream.input.clear();
+        stream.fill(true).await.expect("there is more");
+        stream.adapt(Duration::ZERO);
+        assert!(stream.is_large(), "it is fast again");
+        stream.input.clear();
+        let command = stream.fill(false).await.expect("there is more");
         assert!(
-            stream.input.capacity() < CONTENT_BUFFER.0,
-            "{} octets for commands",
-            stream.input.capacity()
+            command <= SMALL_INPUT && !stream.is_large(),
+            "{command} octets of commands"
         );
     }
 
     #[tokio::test]
+    async fn a_session_without_input_has_no_buffers() {
+        let (mut client, server) = duplex(LARGE_BUFFER);
+        let mut stream = BufferedStream::new(server);
+        for content in [false, true] {
+            stream.add_reply(&Reply::new(250, Status(0, 0), "Ok"));
+            stream.flush(LINGER).await.expect("the client takes it");
+            client.write_all(b"NOOP\r\n").await.expect("there is room");
+            stream.fill(content).await.expect("it is there");
+            stream.input.clear();
+            stream.content_buffer = CONTENT_BUFFER;
+            let waiting = timeout(Duration::from_millis(1), stream.fill(content)).await;
+            assert!(waiting.is_err(), "nothing is there");
+            assert_eq!((stream.input.capacity(), stream.unsent.capacity()), (0, 0));
+        }
+    }
+
+    #[tokio::test]
     async fn the_remainder_of_a_partly_sent_reply_is_sent_next() {
-        let (mut client, server) = tokio::io::duplex(10);
+        let (mut client, server) = duplex(10);
         let mut stream = BufferedStream::new(server);
         stream.add_reply(&Reply::new(250, Status(0, 0), "Ok: queued as 42"));
         // The client does not read, and the first flush is cancelled.

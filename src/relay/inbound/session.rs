@@ -15,19 +15,18 @@ use jiff::Timestamp;
 use tokio::net::TcpStream;
 use tokio::select;
 use tokio::time::{Instant, timeout, timeout_at};
-use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
 use super::Inbound;
-use super::buffered::{BufferedStream, ClientStream};
+use super::buffered::{BufferedStream, ClientStream, TlsClientStream};
 use super::clients::Seat;
 use super::min_rate::ContentRate;
 use super::policy::{self};
 use super::proxied::{self, Origin};
 use super::timeouts::{Progress, SessionTimeouts};
 use crate::config::{ListenerConfig, ListenerTls, Rate};
-use crate::net::tls_io::{RecordedStream, Role};
+use crate::net::tls_io::{ReadAheadStream, Role};
 use crate::policy::connector::inbound_policy;
 use crate::policy::relay_access;
 use crate::policy::tls::{NoTls, PeerCertificate, TlsFacts, TlsOutcome};
@@ -44,7 +43,7 @@ use state::{ClientSession, ConnectionTls, SessionEndReason, TransactionSender};
 pub(super) async fn run(
     inbound: Arc<Inbound>,
     settings: Arc<Snapshot>,
-    listener: ListenerConfig,
+    listener: Arc<ListenerConfig>,
     stream: TcpStream,
     (origin, seat): (Origin, Seat),
     stop: CancellationToken,
@@ -102,83 +101,84 @@ pub(super) async fn run(
     debug!(listener = %session.listener.name, %peer, reason = %end, "session closed");
 }
 
+// Thousands of sessions wait for their next command, and each needs its future in memory. What a
+// session needs for a short time only is therefore boxed, and so is all that it needs under TLS.
 impl ClientSession {
     /// Runs the session on its connection, through STARTTLS, and closes it.
     async fn run(&mut self, tcp: TcpStream) -> SessionEndReason {
         if self.listener.tls == ListenerTls::Implicit {
             // With implicit TLS no reply can be sent before the handshake.
-            if self.count(Rate::Handshakes).is_err() || self.has_proxy_header(&tcp).await {
+            if self.count(Rate::Handshakes).is_err() || Box::pin(self.has_proxy_header(&tcp)).await
+            {
                 return SessionEndReason::Replied;
             }
-            return match self.negotiate_tls(tcp).await {
-                Ok(tls) => self.run_under_tls(BufferedStream::new(tls), true).await,
-                Err(end) => end,
-            };
+            return Box::pin(self.run_under_tls(tcp, true)).await;
         }
         let mut connection = BufferedStream::new(tcp);
-        if connection.has_input() && self.has_proxy_header(connection.stream()).await {
+        if connection.has_input() && Box::pin(self.has_proxy_header(connection.stream())).await {
             connection.add_reply(&CommandError::ProxyHeader.reply());
-            return self.close(connection, SessionEndReason::Replied).await;
+            return Box::pin(self.close(connection, SessionEndReason::Replied)).await;
         }
-        match self.greet(&mut connection).await {
-            SessionEndReason::StartTls => {
-                match self.negotiate_tls(connection.into_stream()).await {
-                    Ok(tls) => {
-                        self.server.continue_under_tls();
-                        self.sender_clearance = None;
-                        self.seat.free();
-                        self.run_under_tls(BufferedStream::new(tls), false).await
-                    }
-                    Err(end) => end,
-                }
-            }
-            end => self.close(connection, end).await,
-        }
-    }
-
-    /// Runs the session under TLS to its end; `greet` is true if the client has not been greeted.
-    async fn run_under_tls<S: ClientStream>(
-        &mut self,
-        mut connection: BufferedStream<S>,
-        greet: bool,
-    ) -> SessionEndReason {
-        let end = if greet {
-            self.greet(&mut connection).await
-        } else {
-            self.dialogue(&mut connection).await
+        let end = match self.greet(&mut connection) {
+            Ok(()) => self.dialogue(&mut connection).await,
+            Err(end) => end,
         };
-        self.close(connection, end).await
+        if matches!(end, SessionEndReason::StartTls) {
+            return Box::pin(self.run_under_tls(connection.into_stream(), false)).await;
+        }
+        Box::pin(self.close(connection, end)).await
     }
 
-    /// Greets the client, or rejects one that has sent something before the greeting, and continues
-    /// with commands.
+    /// Runs the TLS handshake and the session under TLS to its end; `greet` is true if the client
+    /// has not been greeted.
+    async fn run_under_tls(&mut self, tcp: TcpStream, greet: bool) -> SessionEndReason {
+        let mut connection = match Box::pin(self.negotiate_tls(tcp)).await {
+            Ok(tls) => BufferedStream::new(tls),
+            Err(end) => return end,
+        };
+        let greeted = if greet {
+            self.greet(&mut connection)
+        } else {
+            self.server.continue_under_tls();
+            self.sender_clearance = None;
+            self.seat.free();
+            Ok(())
+        };
+        let end = match greeted {
+            Ok(()) => self.dialogue(&mut connection).await,
+            Err(end) => end,
+        };
+        Box::pin(self.close(connection, end)).await
+    }
+
+    /// Greets the client.
+    ///
+    /// # Errors
+    /// Returns the end of the session with a client that has sent something before the greeting.
     // Rule: RFC 5321 §4.3.1.
-    async fn greet<S: ClientStream>(
+    fn greet<S: ClientStream>(
         &mut self,
         connection: &mut BufferedStream<S>,
-    ) -> SessionEndReason {
+    ) -> Result<(), SessionEndReason> {
         match self.server.greet(connection.has_input()) {
             Ok(greeting) => {
                 connection.add_reply(&greeting);
-                self.dialogue(connection).await
+                Ok(())
             }
             Err(reply) => {
                 self.reply(connection, &reply);
-                SessionEndReason::Replied
+                Err(SessionEndReason::Replied)
             }
         }
     }
 
     /// Runs the TLS handshake within its timeout.
-    async fn negotiate_tls(
-        &mut self,
-        tcp: TcpStream,
-    ) -> Result<TlsStream<RecordedStream<TcpStream>>, SessionEndReason> {
+    async fn negotiate_tls(&mut self, tcp: TcpStream) -> Result<TlsClientStream, SessionEndReason> {
         let time_limit = self.timeouts().handshake;
-        let handshake = self
-            .settings
-            .tls
-            .accept(tcp, self.listener.request_client_certificate);
+        let handshake = self.settings.tls.accept(
+            ReadAheadStream::new(tcp),
+            self.listener.request_client_certificate,
+        );
         let result = select! {
             () = self.stop.cancelled() => return Err(SessionEndReason::Shutdown),
             () = self.seat.evicted() => return Err(SessionEndReason::Evicted),
@@ -217,19 +217,22 @@ impl ClientSession {
                     }
                 }
                 ServerStep::Content(octets) => {
-                    self.write_content(octets).await;
+                    let is_full = self.add_content(octets, connection.is_large());
                     connection.input.advance(used);
+                    if is_full {
+                        Box::pin(self.write_content()).await;
+                    }
                     continue;
                 }
                 ServerStep::Reply(reply) => reply,
-                ServerStep::Mail(from) => match self.mail(from).await {
+                ServerStep::Mail(from) => match Box::pin(self.mail(from)).await {
                     Ok(reply) => reply,
                     Err(refusal) => return self.end_with(connection, &refusal),
                 },
                 ServerStep::Rcpt(rcpt) => self.rcpt(rcpt),
                 ServerStep::Commit(envelope) => {
                     connection.input.advance(used);
-                    match self.commit(connection, *envelope).await {
+                    match Box::pin(self.commit(connection, *envelope)).await {
                         Ok(()) => continue,
                         Err(end) => return end,
                     }
@@ -238,7 +241,7 @@ impl ClientSession {
                     connection.input.advance(used);
                     return self.start_tls(connection, &reply).await;
                 }
-                ServerStep::XClient(command) => match self.xclient(*command).await {
+                ServerStep::XClient(command) => match Box::pin(self.xclient(*command)).await {
                     Ok(reply) => reply,
                     Err(refusal) => return self.end_with(connection, &refusal),
                 },
@@ -317,7 +320,9 @@ impl ClientSession {
         };
         if content {
             let octets = read.as_ref().map_or(0, |octets| *octets);
-            self.content_rate.add_wait(since.elapsed(), octets);
+            let waited = since.elapsed();
+            connection.adapt(waited);
+            self.content_rate.add_wait(waited, octets);
             if is_message && self.progress.add(octets) {
                 self.seat.record_activity();
             }
@@ -388,7 +393,7 @@ impl ClientSession {
         });
         Ok(match verdict {
             Ok(cleared) => {
-                self.sender_clearance = Some(cleared);
+                self.sender_clearance = Some(Box::new(cleared));
                 self.content_rate = ContentRate::default();
                 self.seat.free();
                 self.server.mail(from, Ok(()))
@@ -441,5 +446,23 @@ impl ClientSession {
                 .map(|()| mailbox)
         });
         self.server.rcpt(rcpt, answer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size_of_future<A, B, C, D, E, F, Run: Future>(
+        _: impl FnOnce(A, B, C, D, E, F) -> Run,
+    ) -> usize {
+        size_of::<Run>()
+    }
+
+    /// A session that waits for its next command needs this memory and no buffers.
+    #[test]
+    fn the_future_of_a_session_is_small() {
+        let octets = size_of_future(run);
+        assert!(octets <= 3 << 10, "{octets} octets");
     }
 }

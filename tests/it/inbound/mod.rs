@@ -3,6 +3,7 @@
 mod arrival;
 mod balancer;
 mod keys;
+mod large;
 mod limits;
 mod pins;
 mod proxy;

@@ -24,34 +24,56 @@ use crate::storage::spool::{Entry, SpoolError};
 use crate::telemetry::{AcceptedMessage, RefusalReason};
 
 impl ClientSession {
-    /// Writes content to the draft. If that fails, further content is discarded, and the client
-    /// gets the error as the reply to its content.
-    pub(super) async fn write_content(&mut self, octets: &[u8]) {
-        if let Err(fault) = self.write_to_draft(octets).await {
-            self.draft = None;
-            let reply = self.cannot_store(&fault);
-            self.server.reject_content(reply);
+    /// Adds content to the draft, and begins the draft before the first octets. Returns true if
+    /// [`ClientSession::write_content`] must follow. `large` is true if the draft may collect large
+    /// blocks.
+    ///
+    /// If the content cannot be stored, the remainder is discarded, and the client gets the error
+    /// as the reply to its content.
+    pub(super) fn add_content(&mut self, octets: &[u8], large: bool) -> bool {
+        let added = self.add_to_draft(octets, large);
+        added.unwrap_or_else(|fault| {
+            self.discard_content(&fault);
+            false
+        })
+    }
+
+    /// Writes the collected content to the disk.
+    pub(super) async fn write_content(&mut self) {
+        let Some(incoming) = &mut self.draft else {
+            return;
+        };
+        if let Err(fault) = incoming.draft.write_out().await {
+            self.discard_content(&fault);
         }
     }
 
-    /// Writes content to the draft, and begins the draft before the first octets.
-    async fn write_to_draft(&mut self, octets: &[u8]) -> Result<(), SpoolError> {
+    fn discard_content(&mut self, fault: &SpoolError) {
+        self.draft = None;
+        let reply = self.cannot_store(fault);
+        self.server.reject_content(reply);
+    }
+
+    fn add_to_draft(&mut self, octets: &[u8], large: bool) -> Result<bool, SpoolError> {
         if self.draft.is_none() {
             let (smtputf8, recipients) = match self.server.transaction() {
                 Some((from, recipients)) => (from.smtputf8, recipients),
                 None => (false, &[][..]),
             };
-            self.draft = Some(self.begin_draft(smtputf8, recipients).await?);
+            self.draft = Some(Box::new(self.begin_draft(smtputf8, recipients)?));
         }
         match &mut self.draft {
-            Some(incoming) => incoming.write(octets).await,
-            None => Ok(()),
+            Some(incoming) => {
+                incoming.draft.use_large_blocks(large);
+                incoming.add(octets)
+            }
+            None => Ok(false),
         }
     }
 
     /// Begins a draft with our Received field.
     // Rule: RFC 5321 §4.4.
-    async fn begin_draft(
+    fn begin_draft(
         &self,
         smtputf8: bool,
         recipients: &[Recipient],
@@ -77,7 +99,7 @@ impl ClientSession {
                 recipients,
                 at,
             };
-            draft.write(received.field().as_bytes()).await?;
+            draft.add(received.field().as_bytes())?;
         }
         Ok(IncomingMessage { draft, completer })
     }
@@ -92,16 +114,10 @@ impl ClientSession {
             envelope.origin = ClientOrigin::Stranger;
         }
         let incoming = match self.draft.take() {
-            Some(incoming) => Ok(incoming),
-            None => {
-                self.begin_draft(envelope.smtputf8, &envelope.recipients)
-                    .await
-            }
+            Some(incoming) => Ok(*incoming),
+            None => self.begin_draft(envelope.smtputf8, &envelope.recipients),
         };
-        let draft = match incoming {
-            Ok(incoming) => incoming.finish(&mut envelope).await,
-            Err(fault) => Err(fault),
-        };
+        let draft = incoming.and_then(|incoming| incoming.finish(&mut envelope));
         envelope.arrival = self.arrival();
         let stored = match draft {
             Ok(draft) => self.inbound.spool.commit(draft, envelope).await,

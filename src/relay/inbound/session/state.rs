@@ -78,7 +78,7 @@ pub(super) const SEEMS_ENDED: Duration = Duration::from_secs(3);
 pub(super) struct ClientSession {
     pub(super) inbound: Arc<Inbound>,
     pub(super) settings: Arc<Snapshot>,
-    pub(super) listener: ListenerConfig,
+    pub(super) listener: Arc<ListenerConfig>,
     pub(super) peer: SocketAddr,
     /// The client's address, if it is known and may give rights.
     pub(super) client: Option<IpAddr>,
@@ -91,11 +91,11 @@ pub(super) struct ClientSession {
     pub(super) server: Server,
     pub(super) connection_tls: ConnectionTls,
     /// The judge's clearance for the last accepted MAIL.
-    pub(super) sender_clearance: Option<SenderClearance>,
+    pub(super) sender_clearance: Option<Box<SenderClearance>>,
     /// The sender of the transaction, or of the MAIL that is being answered.
     pub(super) sender: Option<TransactionSender>,
     /// The message that is being received.
-    pub(super) draft: Option<IncomingMessage>,
+    pub(super) draft: Option<Box<IncomingMessage>>,
     pub(super) content_rate: ContentRate,
     /// The time at which the wait for the next command began.
     pub(super) command_since: Instant,
@@ -149,23 +149,22 @@ pub(crate) struct IncomingMessage {
 }
 
 impl IncomingMessage {
-    /// Writes content to the draft, through the header completer if there is one.
-    pub(super) async fn write(&mut self, octets: &[u8]) -> Result<(), SpoolError> {
+    /// Adds content to the draft, through the header completer if there is one. Returns true if
+    /// [`Draft::write_out`] must follow.
+    pub(super) fn add(&mut self, octets: &[u8]) -> Result<bool, SpoolError> {
         let Some(completer) = &mut self.completer else {
-            return self.draft.write(octets).await;
+            return self.draft.add(octets);
         };
         let (made, rest) = completer.push(octets);
-        if !made.is_empty() {
-            self.draft.write(&made).await?;
-        }
-        self.draft.write(rest).await
+        self.draft.add(&made)?;
+        self.draft.add(rest)
     }
 
     /// Completes the message. If a Message-ID was added, the envelope gets it.
-    pub(super) async fn finish(mut self, envelope: &mut Envelope) -> Result<Draft, SpoolError> {
+    pub(super) fn finish(mut self, envelope: &mut Envelope) -> Result<Draft, SpoolError> {
         if let Some(completer) = self.completer {
             let (made, id) = completer.finish();
-            self.draft.write(&made).await?;
+            self.draft.add(&made)?;
             if let Some(id) = id {
                 envelope.message_id = Some(id.into());
             }
