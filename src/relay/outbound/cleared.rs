@@ -4,8 +4,10 @@
 //! [`ClearedTransaction`], which cannot be created without the clearance of its connection.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use crate::config::Timeouts;
 use crate::discovery::history::TlsLevel;
@@ -13,21 +15,27 @@ use crate::policy::failure::Peer;
 use crate::policy::tls::{
     Clearance, Handshake, NamePattern, NoTls, TlsOutcome, TlsPolicy, Verdict, judge,
 };
+use crate::relay::buffer_memory::{BufferMemory, SLOW};
 use crate::smtp::client::{
     DialogueStage, Extensions, Mail, ProtocolViolation, RecipientStatus, Transaction,
     TransactionEnd, TransactionResults, TransactionStep,
 };
 use crate::smtp::data::Stuffer;
 use crate::smtp::reply::{Reply, Severity};
-use crate::storage::spool::{Body, SpoolError};
+use crate::storage::spool::{Body, LARGE_CHUNK, SpoolError};
 
 use super::attempt::Via;
 use super::limit::AttemptLimit;
-use super::wire::{ConnectionFailure, Dialogue, Wire};
+use super::wire::{ConnectionFailure, Dialogue, LARGE_TLS_BUFFER, Wire};
 
 /// The size of the blocks in which content is sent, in octets; a smaller content is sent in one
 /// block.
 const BLOCK_SIZE: usize = 64 * 1024;
+/// The size of the blocks in which content is sent to a peer that is fast.
+const LARGE_BLOCK_SIZE: usize = 256 * 1024;
+/// The memory that such a peer needs in addition: two chunks of the spool, a block, and the block
+/// under TLS.
+const LARGE_MEMORY: usize = 2 * LARGE_CHUNK + LARGE_BLOCK_SIZE + LARGE_TLS_BUFFER;
 
 /// A connection on which mail may be sent.
 #[derive(Debug)]
@@ -339,18 +347,44 @@ async fn send_content(
     limit.begin_content(octets, timeouts.data_rate);
     let mut reader = body.reader().await.map_err(Interruption::Spool)?;
     let mut stuffer = Stuffer::new();
+    let mut large: Option<BufferMemory> = None;
     while let Some(chunk) = reader.next().await.map_err(Interruption::Spool)? {
-        let out = wire.output(clearance);
-        stuffer.push(&chunk, out);
-        if out.len() >= BLOCK_SIZE {
-            wire.flush(timeouts.data_block)
-                .await
-                .map_err(Interruption::Connection)?;
+        let since = Instant::now();
+        let block = if large.is_some() {
+            LARGE_BLOCK_SIZE
+        } else {
+            BLOCK_SIZE
+        };
+        for part in chunk.chunks(block) {
+            let out = wire.output(clearance);
+            stuffer.push(part, out);
+            if out.len() >= block {
+                wire.flush(time_for_block(block, timeouts))
+                    .await
+                    .map_err(Interruption::Connection)?;
+            }
         }
+        if since.elapsed() > SLOW {
+            large = None;
+        } else if large.is_none() && octets > LARGE_CHUNK as u64 {
+            large = BufferMemory::reserve(LARGE_MEMORY);
+        }
+        reader.use_large_chunks(large.is_some());
+        wire.use_large_blocks(large.is_some());
     }
     stuffer.finish(wire.output(clearance));
     limit.await_final_reply();
-    wire.flush(timeouts.data_block)
-        .await
-        .map_err(Interruption::Connection)
+    let time_limit = time_for_block(BLOCK_SIZE, timeouts);
+    let sent = wire.flush(time_limit).await;
+    wire.use_large_blocks(false);
+    sent.map_err(Interruption::Connection)
+}
+
+/// Returns the time in which the peer must accept a block. A large block may take as long as it
+/// takes at `[timeouts] data_rate`, since a peer that keeps this rate is served to the end.
+fn time_for_block(octets: usize, timeouts: &Timeouts) -> Duration {
+    let rate = timeouts.data_rate.max(1);
+    timeouts
+        .data_block
+        .max(Duration::from_secs(octets as u64 / rate))
 }

@@ -30,6 +30,10 @@ use crate::telemetry::OpenGuard;
 const QUIT_TIME: Duration = Duration::from_secs(5);
 /// The number of octets read at once. Replies are short.
 const READ_SIZE: usize = 2048;
+/// The octets that the TLS session collects before it writes them: usually, and of content that is
+/// sent in large blocks.
+const TLS_BUFFER: usize = 64 * 1024;
+pub(super) const LARGE_TLS_BUFFER: usize = 256 * 1024;
 /// The largest output buffer that an idle connection keeps, in octets.
 const MAX_IDLE_OUTPUT: usize = 32 * 1024;
 
@@ -358,6 +362,15 @@ impl Wire {
         })
         .await;
         !is_ready && self.input.is_empty()
+    }
+
+    /// Selects whether the TLS session collects full records for large blocks, which it then sends
+    /// in one write.
+    pub(super) fn use_large_blocks(&mut self, large: bool) {
+        if let Stream::Tls(stream) = &mut self.stream {
+            let octets = if large { LARGE_TLS_BUFFER } else { TLS_BUFFER };
+            stream.get_mut().1.set_buffer_limit(Some(octets));
+        }
     }
 
     /// Frees the memory that a large message needed.

@@ -34,8 +34,10 @@ async fn commands_behind_a_large_message_under_tls_are_not_lost() {
 async fn large_chunks_of_bdat_come_through_unchanged() {
     let mut relay = Relay::start(Wanted::default()).await;
     let mut client = relay.secured(false).await;
+    client.says("EHLO client.example").await;
+    client.hears("250-relay.example.com").await;
     client
-        .says("EHLO client.example\nMAIL FROM:<a@example.org>\nRCPT TO:<b@example.com>")
+        .says("MAIL FROM:<a@example.org>\nRCPT TO:<b@example.com>")
         .await;
     let text = format!("{}\r\n", "x".repeat(98)).repeat(20_000);
     let (first, last) = text.split_at(1_500_001);

@@ -472,6 +472,12 @@ async fn a_large_message_arrives_as_it_is() {
 /// The fault shows only when the last chunk is read: by then most of the message has been sent.
 #[tokio::test]
 async fn half_a_message_never_passes_for_a_complete_one() {
+    for lines in [20_000, 100_000] {
+        half_a_message(lines).await;
+    }
+}
+
+async fn half_a_message(lines: usize) {
     let world = World::new().await;
     let (first, second) = (Peer::start(plain()).await, Peer::start(plain()).await);
     let outbound = world.outbound(&smart_hosts(&[&first, &second]));
@@ -479,7 +485,7 @@ async fn half_a_message_never_passes_for_a_complete_one() {
     let spool = SqliteSpool::open(folder.path()).expect("a spool");
     let mut draft = spool.draft();
     draft
-        .write(&b"a line of the message\r\n".repeat(20_000))
+        .write(&b"a line of the message\r\n".repeat(lines))
         .await
         .expect("written");
     let (_, entry) = spool

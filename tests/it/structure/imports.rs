@@ -18,8 +18,8 @@ const LAYERS: [&[&str]; 31] = [
     &["relay::inbound", "relay::scheduler"],
     &["relay::outbound"],
     &["relay::tlsrpt"],
-    // One configuration, and what is built from it.
-    &["relay::running_config"],
+    // One configuration, and what is built from it; the memory that all share.
+    &["relay::running_config", "relay::buffer_memory"],
     // One part of the world each.
     &["discovery"],
     &["storage::spool", "storage::evidence"],
