@@ -12,6 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::pki_types::ServerName;
 
 use crate::ledger::Ledger;
@@ -25,6 +26,8 @@ pub(crate) struct Load {
     pub(crate) tls: Option<TlsConnector>,
     pub(crate) connections: usize,
     pub(crate) messages_per_connection: usize,
+    /// The size of a message in octets.
+    pub(crate) size: usize,
     pub(crate) ledger: Arc<Ledger>,
 }
 
@@ -43,16 +46,6 @@ impl Load {
         connections.join_all().await;
     }
 
-    async fn connect(&self) -> io::Result<Wire<TcpStream>> {
-        let stream = TcpStream::connect(self.address).await?;
-        stream.set_nodelay(true)?;
-        let mut wire = Wire::new(stream, FOR_REPLIES);
-        wire.expect("220").await?;
-        wire.say(b"EHLO client.bench.example\r\n").await?;
-        wire.expect("250").await?;
-        Ok(wire)
-    }
-
     /// Runs one connection with its messages, from this number on.
     async fn carry(
         &self,
@@ -60,16 +53,11 @@ impl Load {
         counter: &Counter,
         message: &mut Message,
     ) -> io::Result<()> {
-        let mut wire = self.connect().await?;
+        let wire = hello(self.address).await?;
         let Some(tls) = &self.tls else {
             return self.messages(wire, number, counter, message).await;
         };
-        wire.say(b"STARTTLS\r\n").await?;
-        wire.expect("220").await?;
-        let name = ServerName::try_from("localhost").map_err(io::Error::other)?;
-        let mut wire = Wire::new(tls.connect(name, wire.into_stream()?).await?, FOR_REPLIES);
-        wire.say(b"EHLO client.bench.example\r\n").await?;
-        wire.expect("250").await?;
+        let wire = hello_under_tls(wire, tls).await?;
         self.messages(wire, number, counter, message).await
     }
 
@@ -102,6 +90,37 @@ impl Load {
     }
 }
 
+/// Connects and says EHLO.
+///
+/// # Errors
+/// Those of the connection, and of other replies.
+pub(crate) async fn hello(address: SocketAddr) -> io::Result<Wire<TcpStream>> {
+    let stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    let mut wire = Wire::new(stream, FOR_REPLIES);
+    wire.expect("220").await?;
+    wire.say(b"EHLO client.bench.example\r\n").await?;
+    wire.expect("250").await?;
+    Ok(wire)
+}
+
+/// Says STARTTLS, and EHLO again under TLS.
+///
+/// # Errors
+/// As [`hello`], and those of the handshake.
+pub(crate) async fn hello_under_tls(
+    mut wire: Wire<TcpStream>,
+    tls: &TlsConnector,
+) -> io::Result<Wire<TlsStream<TcpStream>>> {
+    wire.say(b"STARTTLS\r\n").await?;
+    wire.expect("220").await?;
+    let name = ServerName::try_from("localhost").map_err(io::Error::other)?;
+    let mut wire = Wire::new(tls.connect(name, wire.into_stream()?).await?, FOR_REPLIES);
+    wire.say(b"EHLO client.bench.example\r\n").await?;
+    wire.expect("250").await?;
+    Ok(wire)
+}
+
 /// The source of message numbers; it yields each number once.
 struct Counter {
     next: AtomicUsize,
@@ -115,7 +134,7 @@ impl Counter {
 }
 
 async fn one_after_another(load: Arc<Load>, counter: Arc<Counter>) {
-    let mut message = Message::new();
+    let mut message = Message::new(load.size);
     let mut number = counter.next();
     while number.is_some() {
         if let Err(error) = load.carry(&mut number, &counter, &mut message).await {

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::message::DESTINATION;
-use crate::relay::{Ending, Relay, Task, free_address, log_in};
+use crate::relay::{Ending, Relay, Task, free_address, log_in, run};
 use crate::tls;
 
 /// Returns the version that the figures are of.
@@ -35,14 +35,30 @@ pub(crate) fn start(task: &Task<'_>) -> io::Result<Relay> {
     Relay::greeted(address, child.id(), Ending::Terminate(child), &log)
 }
 
+/// Orders a running Gatepost to retry all waiting messages.
+///
+/// # Errors
+/// An error if it refuses.
+pub(crate) fn retry_all(folder: &Path) -> io::Result<()> {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_gatepost"));
+    command
+        .args(["queue", "retry", "--all", "--config"])
+        .arg(folder.join("gatepost.toml"));
+    run(&mut command, &folder.join("retry"))
+}
+
 fn configuration(task: &Task<'_>, address: &str) -> String {
     let mut text = format!(
         r#"hostname = "relay.example.com"
 postmaster = "postmaster@example.com"
 
 [admin]
-socket = ""
+socket = "admin.sock"
 http = ""
+
+[limits]
+connections = 4000
+connections_per_client = 4000
 
 [spool]
 path = "spool"
@@ -65,7 +81,7 @@ level = "info"
 
 [[connector]]
 name = "sink"
-domains = ["{DESTINATION}"]
+domains = ["{DESTINATION}", "*.{DESTINATION}"]
 
 [connector.outbound]
 route = ["{sink}"]

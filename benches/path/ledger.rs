@@ -18,6 +18,7 @@ pub(crate) struct Ledger {
     arrivals: AtomicUsize,
     duplicates: AtomicUsize,
     strangers: AtomicUsize,
+    recipients: AtomicUsize,
     connections: AtomicUsize,
     refusals: AtomicUsize,
     first_refusal: Mutex<Option<String>>,
@@ -35,6 +36,7 @@ impl Ledger {
             arrivals: AtomicUsize::new(0),
             duplicates: AtomicUsize::new(0),
             strangers: AtomicUsize::new(0),
+            recipients: AtomicUsize::new(0),
             connections: AtomicUsize::new(0),
             refusals: AtomicUsize::new(0),
             first_refusal: Mutex::new(None),
@@ -67,8 +69,10 @@ impl Ledger {
         self.connections.fetch_add(1, Relaxed);
     }
 
-    /// Records that a message arrived at the sink; `None` for one that was never sent.
-    pub(crate) fn arrived(&self, number: Option<usize>) {
+    /// Records that a message arrived at the sink, for so many recipients; `None` for one that was
+    /// never sent.
+    pub(crate) fn arrived(&self, number: Option<usize>, recipients: usize) {
+        self.recipients.fetch_add(recipients, Relaxed);
         let Some(row) = number.and_then(|number| self.arrived.get(number)) else {
             self.strangers.fetch_add(1, Relaxed);
             return;
@@ -78,6 +82,11 @@ impl Ledger {
             Err(_) => &self.duplicates,
         };
         counter.fetch_add(1, Relaxed);
+    }
+
+    /// Returns the number of recipients for which messages have arrived.
+    pub(crate) fn recipients(&self) -> usize {
+        self.recipients.load(Relaxed)
     }
 
     /// Returns a number that grows with each event, and whether all accepted messages have arrived.

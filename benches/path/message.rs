@@ -1,8 +1,10 @@
-//! The messages of the benchmark: 4 KiB each, with a number by which the sink identifies them. The
-//! number is in the last line, wherever a relay adds its fields.
+//! The messages of the benchmark, with a number by which the sink identifies them. The number is in
+//! the last line, wherever a relay adds its fields.
 
-/// The size of a message as the client sends it, header and body, in octets.
-pub(crate) const OCTETS: usize = 4096;
+/// The size of a small message as the client sends it, header and body, in octets.
+pub(crate) const SMALL: usize = 4096;
+/// The size of a large one.
+pub(crate) const LARGE: usize = 5 << 20;
 
 /// The envelope of every message, as one pipelined group of commands.
 pub(crate) const ENVELOPE: &[u8] =
@@ -25,8 +27,8 @@ pub(crate) struct Message {
 }
 
 impl Message {
-    /// Creates the message with every field that a relay would add if it were missing.
-    pub(crate) fn new() -> Self {
+    /// Creates the message of this size with every field that a relay would add if it were missing.
+    pub(crate) fn new(size: usize) -> Self {
         let header = "From: Sender <sender@bench.example>\r\n\
             To: Recipient <recipient@sink.example>\r\n\
             Subject: How fast mail gets through\r\n\
@@ -40,8 +42,8 @@ impl Message {
         octets.extend_from_slice(b"@bench.example>\r\n\r\n");
         let tail = MARK.len() + DIGITS + 2;
         // The lines have 70 characters, and the last one is shorter.
-        while octets.len() + tail < OCTETS {
-            let line = (OCTETS - tail - octets.len()).min(72);
+        while octets.len() + tail < size {
+            let line = (size - tail - octets.len()).min(72);
             octets.extend(
                 b"The quick brown fox jumps over the lazy dog. "
                     .iter()
@@ -74,10 +76,11 @@ impl Message {
 }
 
 /// Returns the number of an arrived message, from its content without the last CRLF. `None` if the
-/// message is foreign, such as a bounce, or damaged.
-pub(crate) fn number_of(content: &[u8]) -> Option<usize> {
+/// message is foreign, such as a bounce, or damaged. `size` is the size of the messages that are
+/// sent.
+pub(crate) fn number_of(content: &[u8], size: usize) -> Option<usize> {
     // A relay only adds to a message, so a shorter one has lost something.
-    if content.len() + 2 < OCTETS {
+    if content.len() + 2 < size {
         return None;
     }
     let (before, digits) = content.split_last_chunk::<DIGITS>()?;

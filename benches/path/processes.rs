@@ -140,6 +140,21 @@ pub(crate) fn peak_memory(root: u32) -> u64 {
     family(root).into_iter().filter_map(peak).sum()
 }
 
+/// Returns the memory of a process (`VmRSS`), in octets.
+pub(crate) fn memory(pid: u32) -> u64 {
+    kibibytes(&format!("/proc/{pid}/status"), "VmRSS:").unwrap_or_default() * 1024
+}
+
+/// Returns the octets that a process has caused to be written to disks.
+pub(crate) fn written(pid: u32) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/io")).unwrap_or_default();
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("write_bytes:"));
+    line.and_then(|octets| octets.trim().parse().ok())
+        .unwrap_or_default()
+}
+
 fn kibibytes(file: &str, field: &str) -> Option<u64> {
     let text = fs::read_to_string(file).ok()?;
     let line = text.lines().find(|line| line.starts_with(field))?;

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::processes::{any_lives, cpu_time, family, peak_memory};
+use crate::processes::{any_lives, cpu_time, family, memory, peak_memory, written};
 
 const START: Duration = Duration::from_secs(20);
 const STOP: Duration = Duration::from_secs(40);
@@ -98,6 +98,16 @@ impl Relay {
     /// Returns the peak memory of its processes, in octets.
     pub(crate) fn peak_memory(&self) -> u64 {
         peak_memory(self.pid)
+    }
+
+    /// Returns the present memory of its first process, in octets.
+    pub(crate) fn memory(&self) -> u64 {
+        memory(self.pid)
+    }
+
+    /// Returns the octets that its first process has written to disks.
+    pub(crate) fn written(&self) -> u64 {
+        written(self.pid)
     }
 
     fn end(&mut self) -> io::Result<()> {

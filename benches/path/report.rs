@@ -1,7 +1,10 @@
 //! The figures as a table, the ratios, and whether they meet their bars.
 
+use std::fmt::Write as _;
+
 use comfy_table::{CellAlignment, Table, presets};
 
+use crate::record::Record;
 use crate::trial::{Case, Figures, Make, Onward};
 
 /// A case with the results of each relay that was measured in it.
@@ -9,6 +12,8 @@ pub(crate) struct Row {
     pub(crate) case: Case,
     pub(crate) gatepost: Option<Figures>,
     pub(crate) postfix: Option<Figures>,
+    /// The messages per second from the client straight into the sink.
+    pub(crate) ceiling: f64,
 }
 
 /// The share of a core from which an end of the benchmark may limit the figures.
@@ -35,6 +40,9 @@ impl Case {
             Onward::AsItLikes => "",
             Onward::AsTheLoad => ", on both legs",
         };
+        if self.is_large() {
+            return format!("5 MiB, {how}, 4 connections");
+        }
         format!(
             "{how}, {} per connection{legs}",
             self.messages_per_connection
@@ -42,54 +50,70 @@ impl Case {
     }
 
     /// The bars: the factors by which Gatepost must be faster and cheaper than Postfix.
-    fn bar(self) -> Option<f64> {
+    fn bars(self) -> Option<(f64, f64)> {
         match self.messages_per_connection {
-            1 => Some(5.0),
-            50 => Some(10.0),
+            _ if self.is_large() => Some((2.0, 2.5)),
+            1 => Some((5.0, 5.0)),
+            50 => Some((10.0, 10.0)),
             _ => None,
         }
     }
 }
 
-/// Prints everything; returns whether Gatepost lost, duplicated and refused nothing, and met every
-/// bar that was measured.
-pub(crate) fn print(rows: &[Row]) -> bool {
-    println!("\n{}", figures(rows));
-    println!("{LEGEND}");
+/// Adds everything to the text and the record; returns whether Gatepost lost, duplicated and refused
+/// nothing, and met every bar that was measured.
+pub(crate) fn add(rows: &[Row], text: &mut String, record: &mut Record) -> bool {
+    if rows.is_empty() {
+        return true;
+    }
+    let _ = writeln!(text, "\n{}\n{LEGEND}", figures(rows));
     for (name, figures) in rows.iter().flat_map(measured) {
         let passage = &figures.passage;
+        record.add(&name, "delivered/s", passage.delivered.rate());
+        record.add_cpu(&name, figures.cpu);
+        record.add(&name, "peak memory, MiB", mebibytes(figures.peak_memory));
+        let mut note = |line: String| {
+            let _ = writeln!(text, "{name}: {line}");
+        };
         if let Some(refusal) = &passage.first_refusal {
-            println!(
-                "{name}: {} messages were not accepted; the first: {refusal}",
+            note(format!(
+                "{} messages were not accepted; the first: {refusal}",
                 passage.refused
-            );
+            ));
         }
         if passage.strangers > 0 {
-            println!(
-                "{name}: {} arrivals were not ours, or damaged",
+            note(format!(
+                "{} arrivals were not ours, or damaged",
                 passage.strangers
-            );
+            ));
         }
         if figures.others > DISTURBED {
             let share = figures.others * 100.0;
-            println!(
-                "{name}: {share:.0} % of the computer went to other things; measure again when it is idle"
-            );
+            note(format!(
+                "{share:.0} % of the computer went to other things; measure again when it is idle"
+            ));
         }
         for (end, busy) in [("client", figures.client_busy), ("sink", figures.sink_busy)] {
             if busy > BUSY {
-                println!(
-                    "{name}: the bench's own {end} was busy for {:.0} % of the time, and may be the limit",
+                note(format!(
+                    "the bench's own {end} was busy for {:.0} % of the time, and may be the limit",
                     busy * 100.0
-                );
+                ));
             }
         }
+    }
+    for row in rows {
+        record.add(&row.case.name(), "ceiling, messages/s", row.ceiling);
     }
     let clean = rows
         .iter()
         .filter_map(|row| row.gatepost.as_ref())
         .all(|figures| figures.passage.is_clean());
-    clean & ratios(rows)
+    clean & ratios(rows, text)
+}
+
+fn mebibytes(octets: u64) -> f64 {
+    octets as f64 / f64::from(1 << 20)
 }
 
 fn measured(row: &Row) -> impl Iterator<Item = (String, &Figures)> {
@@ -140,7 +164,7 @@ fn figures(rows: &[Row]) -> Table {
             format!("{:.1}", passage.p50.as_secs_f64() * 1000.0),
             format!("{:.1}", passage.p99.as_secs_f64() * 1000.0),
             format!("{:.3}", figures.cpu),
-            format!("{:.1}", figures.peak_memory as f64 / f64::from(1 << 20)),
+            format!("{:.1}", mebibytes(figures.peak_memory)),
             passage.lost.to_string(),
             passage.duplicated.to_string(),
             format!("{:.0} %", figures.client_busy * 100.0),
@@ -150,9 +174,9 @@ fn figures(rows: &[Row]) -> Table {
     table
 }
 
-/// Prints Gatepost's figures divided by Postfix's, if both were measured; returns whether all bars
-/// are met.
-fn ratios(rows: &[Row]) -> bool {
+/// Adds Gatepost's figures over Postfix's and over the ceiling, where they were measured; returns
+/// whether all bars are met.
+fn ratios(rows: &[Row], text: &mut String) -> bool {
     let mut table = table([
         "case",
         "delivered/s",
@@ -161,40 +185,55 @@ fn ratios(rows: &[Row]) -> bool {
         "CPU per message",
         "bar",
         "",
+        "of the ceiling",
+        "ceiling/s",
     ]);
     let mut all_met = true;
     for row in rows {
-        let (Some(gatepost), Some(postfix)) = (&row.gatepost, &row.postfix) else {
+        let Some(gatepost) = &row.gatepost else {
             continue;
         };
-        let faster = gatepost.passage.delivered.rate() / postfix.passage.delivered.rate();
-        let cheaper = postfix.cpu / gatepost.cpu;
-        let mut verdict = |ratio: f64| match row.case.bar() {
-            Some(bar) if ratio >= bar => "met",
-            Some(_) => {
-                all_met = false;
-                "MISSED"
-            }
-            None => "",
+        let rate = gatepost.passage.delivered.rate();
+        let mut line = vec![row.case.name()];
+        let mut add = |ratio: Option<f64>, bar: Option<f64>, cheaper: bool| {
+            let text = |factor: f64, [rate, cpu]: [&str; 2]| {
+                if cheaper {
+                    format!("{cpu}1/{factor:.1}")
+                } else {
+                    format!("{rate}{factor:.1} ×")
+                }
+            };
+            let verdict = ratio.zip(bar).map(|(ratio, bar)| ratio >= bar);
+            all_met &= verdict != Some(false);
+            line.extend([
+                ratio.map_or_else(String::new, |ratio| text(ratio, ["", ""])),
+                bar.map_or_else(String::new, |bar| text(bar, ["≥ ", "≤ "])),
+                verdict
+                    .map_or("", |met| if met { "met" } else { "MISSED" })
+                    .to_owned(),
+            ]);
         };
-        let (fast_enough, cheap_enough) = (verdict(faster), verdict(cheaper));
-        let bar = |words: &str| {
-            row.case
-                .bar()
-                .map_or_else(String::new, |bar| format!("{words}{bar}"))
-        };
-        table.add_row([
-            row.case.name(),
-            format!("{faster:.1} ×"),
-            bar("≥ "),
-            fast_enough.to_owned(),
-            format!("1/{cheaper:.1}"),
-            bar("≤ 1/"),
-            cheap_enough.to_owned(),
-        ]);
+        let (faster, cheaper) = row.case.bars().unzip();
+        let postfix = row.postfix.as_ref();
+        add(
+            postfix.map(|postfix| rate / postfix.passage.delivered.rate()),
+            faster,
+            false,
+        );
+        add(
+            postfix.map(|postfix| postfix.cpu / gatepost.cpu),
+            cheaper,
+            true,
+        );
+        line.push(format!("{:.0} %", rate / row.ceiling * 100.0));
+        line.push(format!("{:.0}", row.ceiling));
+        table.add_row(line);
     }
     if table.row_count() > 0 {
-        println!("\nGatepost's figures over Postfix's:\n{table}");
+        let _ = writeln!(
+            text,
+            "\nGatepost's figures over Postfix's, and over the ceiling (the client straight into the sink):\n{table}"
+        );
     }
     all_met
 }

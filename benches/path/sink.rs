@@ -11,15 +11,16 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::ledger::Ledger;
 use crate::message::number_of;
-use crate::wire::{FOR_MESSAGES, Wire};
+use crate::wire::{BESIDE_MESSAGE, Wire};
 
-/// Serves all connections, until its runtime ends.
+/// Serves all connections, until its runtime ends. The messages have `size` octets.
 ///
 /// # Errors
 /// Those of the listening socket.
 pub(crate) async fn serve(
     listener: TcpListener,
     tls: Option<TlsAcceptor>,
+    size: usize,
     ledger: Arc<Ledger>,
 ) -> io::Result<()> {
     loop {
@@ -28,21 +29,29 @@ pub(crate) async fn serve(
         let (tls, ledger) = (tls.clone(), Arc::clone(&ledger));
         tokio::spawn(async move {
             // A dropped connection costs one message at most, and the ledger shows which.
-            let _ = session(stream, tls, &ledger).await;
+            let _ = session(stream, tls, size, &ledger).await;
         });
     }
 }
 
-async fn session(stream: TcpStream, tls: Option<TlsAcceptor>, ledger: &Ledger) -> io::Result<()> {
+async fn session(
+    stream: TcpStream,
+    tls: Option<TlsAcceptor>,
+    size: usize,
+    ledger: &Ledger,
+) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    let mut wire = Wire::new(stream, FOR_MESSAGES);
+    // In the clear before TLS there are commands alone.
+    let room = |size| size + BESIDE_MESSAGE;
+    let clear = if tls.is_some() { 0 } else { size };
+    let mut wire = Wire::new(stream, room(clear));
     wire.say(b"220 sink.example ESMTP\r\n").await?;
     let Some(tls) = tls else {
-        return converse(&mut wire, false, ledger).await.map(drop);
+        return converse(&mut wire, false, size, ledger).await.map(drop);
     };
-    if let End::StartTls = converse(&mut wire, true, ledger).await? {
+    if let End::StartTls = converse(&mut wire, true, size, ledger).await? {
         let stream = tls.accept(wire.into_stream()?).await?;
-        converse(&mut Wire::new(stream, FOR_MESSAGES), false, ledger).await?;
+        converse(&mut Wire::new(stream, room(size)), false, size, ledger).await?;
     }
     Ok(())
 }
@@ -56,10 +65,11 @@ enum End {
 async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
     wire: &mut Wire<S>,
     offers_tls: bool,
+    size: usize,
     ledger: &Ledger,
 ) -> io::Result<End> {
     let mut replies = Vec::with_capacity(512);
-    let (mut in_content, mut searched) = (false, 0);
+    let (mut in_content, mut searched, mut recipients) = (false, 0, 0);
     loop {
         let mut end = None;
         while end.is_none() {
@@ -67,7 +77,7 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
                 let Some(content) = wire.content(&mut searched) else {
                     break;
                 };
-                ledger.arrived(number_of(content));
+                ledger.arrived(number_of(content, size), std::mem::take(&mut recipients));
                 replies.extend_from_slice(b"250 2.0.0 taken\r\n");
                 in_content = false;
                 continue;
@@ -77,6 +87,7 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
             replies.extend_from_slice(reply);
             match what {
                 What::On => {}
+                What::Recipient => recipients += 1,
                 What::Content => in_content = true,
                 What::End(which) => end = Some(which),
             }
@@ -94,6 +105,7 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
 
 enum What {
     On,
+    Recipient,
     Content,
     End(End),
 }
@@ -101,7 +113,9 @@ enum What {
 fn answer(line: &[u8], offers_tls: bool) -> (&'static [u8], What) {
     let verb = line.split(|&octet| octet == b' ').next().unwrap_or(line);
     let is = |word: &str| verb.eq_ignore_ascii_case(word.as_bytes());
-    if is("MAIL") || is("RCPT") || is("RSET") || is("NOOP") {
+    if is("RCPT") {
+        (b"250 2.0.0 ok\r\n", What::Recipient)
+    } else if is("MAIL") || is("RSET") || is("NOOP") {
         (b"250 2.0.0 ok\r\n", What::On)
     } else if is("DATA") {
         (b"354 end with a dot\r\n", What::Content)

@@ -19,16 +19,14 @@ use tokio_util::sync::CancellationToken;
 use crate::client::Load;
 use crate::ledger::{Ledger, Passage};
 use crate::processes::{ThreadClock, computer_time};
-use crate::relay::{Relay, Task};
+use crate::relay::{Task, free_address};
 use crate::tls::KeyExchange;
-use crate::{gatepost, postfix, sink, tls};
+use crate::{gatepost, message, postfix, sink, tls};
 
-/// The number of parallel connections on either side of the relay.
+/// The number of parallel connections on either side of the relay: for small messages, and for
+/// large ones.
 pub(crate) const CONNECTIONS: usize = 20;
-
-/// The number of messages before the measurement: processes are forked, pools filled, tickets
-/// issued.
-const WARM_UP: usize = 400;
+const CONNECTIONS_OF_LARGE: usize = 4;
 
 /// The time without progress after which missing messages count as lost. It is longer than either
 /// relay's retry interval, so that a retried message is late and not lost.
@@ -59,6 +57,8 @@ pub(crate) enum Onward {
 /// The parameters of a trial.
 #[derive(Clone, Copy)]
 pub(crate) struct Case {
+    /// The size of a message in octets.
+    pub(crate) size: usize,
     /// STARTTLS on both legs with this key exchange, or on neither.
     pub(crate) tls: Option<KeyExchange>,
     /// The messages per connection of the load.
@@ -67,6 +67,35 @@ pub(crate) struct Case {
     pub(crate) onward: Onward,
     /// True if Gatepost keeps evidence, which is its default.
     pub(crate) evidence: bool,
+}
+
+impl Case {
+    pub(crate) fn is_large(self) -> bool {
+        self.size == message::LARGE
+    }
+
+    fn connections(self) -> usize {
+        if self.is_large() {
+            CONNECTIONS_OF_LARGE
+        } else {
+            CONNECTIONS
+        }
+    }
+
+    /// Returns the number of messages before the measurement: processes are forked, pools filled,
+    /// tickets issued.
+    fn warm_up(self) -> usize {
+        if self.is_large() { 8 } else { 400 }
+    }
+
+    /// Returns the number of messages of a trial, where small ones are so many.
+    fn messages(self, small: usize) -> usize {
+        if self.is_large() {
+            small.div_ceil(100)
+        } else {
+            small
+        }
+    }
 }
 
 /// The results of one trial.
@@ -86,6 +115,18 @@ pub(crate) struct Figures {
     pub(crate) others: f64,
 }
 
+/// Creates the folder of a trial, on the disk.
+///
+/// # Errors
+/// Those of the disk.
+pub(crate) fn folder() -> io::Result<tempfile::TempDir> {
+    tempfile::Builder::new()
+        .prefix("path-")
+        // Postfix drops root and must still be able to enter the folder.
+        .permissions(Permissions::from_mode(0o755))
+        .tempdir_in(env!("CARGO_TARGET_TMPDIR"))
+}
+
 /// Runs one trial.
 ///
 /// # Errors
@@ -93,21 +134,17 @@ pub(crate) struct Figures {
 pub(crate) fn run(
     make: Make,
     case: Case,
-    messages: usize,
+    small: usize,
     cancelled: &CancellationToken,
 ) -> io::Result<Figures> {
-    let folder = tempfile::Builder::new()
-        .prefix("path-")
-        // Postfix drops root and must still be able to enter the folder.
-        .permissions(Permissions::from_mode(0o755))
-        .tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
-    let ledger = Arc::new(Ledger::new(WARM_UP + messages));
-    let sink = Sink::start(case.tls, &ledger)?;
+    let (folder, messages, warm_up) = (folder()?, case.messages(small), case.warm_up());
+    let ledger = Arc::new(Ledger::new(warm_up + messages));
+    let sink = Sink::start(case, None, &ledger)?;
     let task = Task {
         folder: folder.path(),
         sink: sink.address,
         tls: case.tls.is_some(),
-        connections: CONNECTIONS,
+        connections: case.connections(),
         messages_per_connection: match case.onward {
             Onward::AsItLikes => None,
             Onward::AsTheLoad => Some(case.messages_per_connection),
@@ -118,18 +155,18 @@ pub(crate) fn run(
         Make::Gatepost => gatepost::start(&task)?,
         Make::Postfix => postfix::start(&task)?,
     };
-    carry(&relay, case, 0..WARM_UP, &ledger, cancelled)?;
+    let lives = || relay.lives();
+    let carry = |numbers| carry(relay.address, &lives, case, numbers, &ledger, cancelled);
+    let died = |error: io::Error| match error.kind() {
+        io::ErrorKind::BrokenPipe => relay.with_log("the relay died on the way"),
+        _ => error,
+    };
+    carry(0..warm_up).map_err(died)?;
     thread::sleep(SETTLE);
 
     let (relay_cpu, sink_cpu, began) = (relay.cpu_time(), sink.clock.used(), ledger.now());
     let (computer, start) = (computer_time(), Instant::now());
-    let client_cpu = carry(
-        &relay,
-        case,
-        WARM_UP..WARM_UP + messages,
-        &ledger,
-        cancelled,
-    )?;
+    let client_cpu = carry(warm_up..warm_up + messages).map_err(died)?;
     thread::sleep(SETTLE);
     let relay_cpu = relay.cpu_time().saturating_sub(relay_cpu);
     let sink_cpu = sink.clock.used().saturating_sub(sink_cpu);
@@ -138,10 +175,10 @@ pub(crate) fn run(
         .as_secs_f64();
     let others =
         others / start.elapsed().as_secs_f64() / thread::available_parallelism()?.get() as f64;
-    let passage = ledger.passage(WARM_UP..WARM_UP + messages, began);
+    let passage = ledger.passage(warm_up..warm_up + messages, began);
     let share = |cpu: Duration| cpu.as_secs_f64() / passage.delivered.took.as_secs_f64();
     let figures = Figures {
-        reuse: (WARM_UP + passage.delivered.messages) as f64 / passage.connections as f64,
+        reuse: (warm_up + passage.delivered.messages) as f64 / passage.connections as f64,
         cpu: relay_cpu.as_secs_f64() * 1000.0 / passage.delivered.messages as f64,
         peak_memory: relay.peak_memory(),
         client_busy: share(client_cpu),
@@ -157,6 +194,66 @@ pub(crate) fn run(
         );
     }
     Ok(figures)
+}
+
+/// Runs the case without a relay, from the client straight into the sink. Returns the messages per
+/// second, the ceiling of what any relay between the two could reach.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) fn ceiling(case: Case, small: usize, cancelled: &CancellationToken) -> io::Result<f64> {
+    let (messages, warm_up) = (case.messages(small), case.warm_up());
+    let ledger = Arc::new(Ledger::new(warm_up + messages));
+    let sink = Sink::start(case, None, &ledger)?;
+    let carry = |numbers| carry(sink.address, &|| true, case, numbers, &ledger, cancelled);
+    carry(0..warm_up)?;
+    let began = ledger.now();
+    carry(warm_up..warm_up + messages)?;
+    let passage = ledger.passage(warm_up..warm_up + messages, began);
+    Ok(passage.delivered.rate())
+}
+
+/// Lets so many messages wait for a next hop that is down, and then opens it. Returns the messages
+/// per second from then to the last arrival.
+///
+/// # Errors
+/// As [`run`], and an error if a message is lost.
+pub(crate) fn backlog(
+    case: Case,
+    messages: usize,
+    cancelled: &CancellationToken,
+) -> io::Result<f64> {
+    let folder = folder()?;
+    let (ledger, sink) = (Arc::new(Ledger::new(messages)), free_address()?);
+    let task = Task {
+        folder: folder.path(),
+        sink,
+        tls: case.tls.is_some(),
+        connections: case.connections(),
+        messages_per_connection: None,
+        evidence: case.evidence,
+    };
+    let relay = gatepost::start(&task)?;
+    let (filled, waiting) = (Arc::new(Ledger::new(messages)), 0..messages);
+    let load = Load::of(relay.address, case, &filled)?;
+    on_own_thread(cancelled, load.send(waiting.clone()))?;
+    let accepted = filled.progress().0;
+    let began = ledger.now();
+    let _sink = Sink::start(case, Some(sink), &ledger)?;
+    gatepost::retry_all(folder.path())?;
+    let deadline = Instant::now() + PATIENCE;
+    while ledger.progress().0 < accepted && Instant::now() < deadline && relay.lives() {
+        if cancelled.is_cancelled() {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    let passage = ledger.passage(waiting, began);
+    if passage.delivered.messages < messages {
+        let arrived = passage.delivered.messages;
+        return Err(relay.with_log(&format!("{arrived} of {messages} messages arrived")));
+    }
+    Ok(passage.delivered.rate())
 }
 
 /// Returns the type of the file system of the relays' spools, as `stat` names it.
@@ -183,29 +280,21 @@ pub(crate) fn file_system() -> io::Result<String> {
 
 /// Sends these messages and waits until all accepted ones have arrived. Returns the processor time
 /// of the client.
+///
+/// # Errors
+/// `BrokenPipe` if the relay no longer `lives`.
 fn carry(
-    relay: &Relay,
+    address: SocketAddr,
+    lives: &dyn Fn() -> bool,
     case: Case,
     numbers: Range<usize>,
     ledger: &Arc<Ledger>,
     cancelled: &CancellationToken,
 ) -> io::Result<Duration> {
-    let load = Load {
-        address: relay.address,
-        tls: case.tls.map(tls::connector).transpose()?,
-        connections: CONNECTIONS,
-        messages_per_connection: case.messages_per_connection,
-        ledger: Arc::clone(ledger),
-    };
+    let load = Load::of(address, case, ledger)?;
     let stop = cancelled.child_token();
     let stopped = stop.clone();
-    let client = thread::spawn(move || {
-        let runtime = runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
-        runtime.block_on(stopped.run_until_cancelled(load.send(numbers)));
-        Ok(ThreadClock::here()?.used())
-    });
+    let client = thread::spawn(move || on_own_thread(&stopped, load.send(numbers)));
     let (mut before, mut since) = (0, Instant::now());
     loop {
         let (progress, all_arrived) = ledger.progress();
@@ -220,9 +309,9 @@ fn carry(
         } else if since.elapsed() > PATIENCE {
             stop.cancel();
             break;
-        } else if !relay.lives() {
+        } else if !lives() {
             stop.cancel();
-            return Err(relay.with_log("the relay died on the way"));
+            return Err(io::ErrorKind::BrokenPipe.into());
         }
         thread::sleep(Duration::from_millis(5));
     }
@@ -231,17 +320,51 @@ fn carry(
         .map_err(|_| io::Error::other("the client panicked"))?
 }
 
+/// Runs a load on the calling thread. Returns the processor time of the thread.
+fn on_own_thread(
+    stopped: &CancellationToken,
+    load: impl Future<Output = ()>,
+) -> io::Result<Duration> {
+    let runtime = runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(stopped.run_until_cancelled(load));
+    Ok(ThreadClock::here()?.used())
+}
+
+impl Load {
+    fn of(address: SocketAddr, case: Case, ledger: &Arc<Ledger>) -> io::Result<Self> {
+        Ok(Self {
+            address,
+            tls: case.tls.map(tls::connector).transpose()?,
+            connections: case.connections(),
+            messages_per_connection: case.messages_per_connection,
+            size: case.size,
+            ledger: Arc::clone(ledger),
+        })
+    }
+}
+
 /// The sink in its own thread, beside the client's; many computers have only two cores.
-struct Sink {
-    address: SocketAddr,
+pub(crate) struct Sink {
+    pub(crate) address: SocketAddr,
     clock: ThreadClock,
     stop: CancellationToken,
     thread: Option<JoinHandle<io::Result<()>>>,
 }
 
 impl Sink {
-    fn start(tls: Option<KeyExchange>, ledger: &Arc<Ledger>) -> io::Result<Self> {
-        let tls = tls.map(tls::acceptor).transpose()?;
+    /// Starts a sink for this case, at `address` or at a free one.
+    ///
+    /// # Errors
+    /// An error if it cannot listen there.
+    pub(crate) fn start(
+        case: Case,
+        address: Option<SocketAddr>,
+        ledger: &Arc<Ledger>,
+    ) -> io::Result<Self> {
+        let (tls, size) = (case.tls.map(tls::acceptor).transpose()?, case.size);
+        let address = address.unwrap_or((Ipv4Addr::LOCALHOST, 0).into());
         let ledger = Arc::clone(ledger);
         let stop = CancellationToken::new();
         let stopped = stop.clone();
@@ -250,10 +373,10 @@ impl Sink {
             let runtime = runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()?;
-            let listener = runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))?;
+            let listener = runtime.block_on(TcpListener::bind(address))?;
             let _ = up.send((listener.local_addr()?, ThreadClock::here()?));
             runtime
-                .block_on(stopped.run_until_cancelled(sink::serve(listener, tls, ledger)))
+                .block_on(stopped.run_until_cancelled(sink::serve(listener, tls, size, ledger)))
                 .unwrap_or(Ok(()))
         });
         let (address, clock) = ready

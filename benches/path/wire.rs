@@ -8,9 +8,9 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 use crate::message::END;
 
-/// The size of the input buffer: a message with all that a relay adds to it, and as much as one
+/// The octets of the input buffer beside a message: all that a relay adds to it, and as much as one
 /// read returns.
-pub(crate) const FOR_MESSAGES: usize = 32 << 10;
+pub(crate) const BESIDE_MESSAGE: usize = 28 << 10;
 /// The size of the buffer for replies.
 pub(crate) const FOR_REPLIES: usize = 2 << 10;
 
@@ -76,7 +76,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     /// Those of the connection; its end; a line or message that is longer than any that is sent
     /// here.
     pub(crate) async fn fill(&mut self) -> io::Result<()> {
-        self.octets.copy_within(self.from..self.to, 0);
+        if self.from > 0 {
+            self.octets.copy_within(self.from..self.to, 0);
+        }
         (self.from, self.to) = (0, self.to - self.from);
         if self.to == self.octets.len() {
             return Err(io::Error::other("longer than anything that is sent here"));
