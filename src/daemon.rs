@@ -325,7 +325,9 @@ fn evidence(config: &Config) -> Result<Evidence, StartError> {
         location: config.evidence.path.location.clone(),
         error: Box::new(error),
     };
-    Evidence::open(folder, config.evidence.keep).map_err(failed)
+    let evidence = Evidence::open(folder, config.evidence.keep).map_err(failed)?;
+    evidence.set_max_size(config.evidence.max_size);
+    Ok(evidence)
 }
 
 /// The services of the daemon.
@@ -424,6 +426,7 @@ impl Services {
             outbound,
             running,
             monitor,
+            evidence,
             ..
         } = &*self.configured;
         let (spool, running) = (Arc::clone(&self.spool) as _, running.clone());
@@ -431,6 +434,7 @@ impl Services {
         let known = (outbound.discovery(), outbound.hellos());
         let watched = (monitor.clone(), self.clients.clone());
         admin::AdminState::new(spool, operator, known, dns, running, watched, since)
+            .with_evidence(evidence.clone())
     }
 
     /// Starts the tasks that run periodically. They never end by themselves: without them,
@@ -456,7 +460,8 @@ impl Services {
         let inbound = Inbound::new(running, Arc::clone(&self.spool) as _, accepted);
         let inbound = inbound
             .with_monitor(self.configured.monitor.clone())
-            .with_clients(self.clients.clone());
+            .with_clients(self.clients.clone())
+            .with_evidence(self.configured.evidence.clone());
         let inbound = Arc::new(inbound);
         let mut listeners = JoinSet::new();
         for (name, sockets) in sockets {

@@ -1,6 +1,7 @@
 //! The JSON of the admin socket. Released names keep their meaning; new ones may be added.
 
 pub mod domain;
+pub mod evidence;
 pub mod status;
 
 use std::path::PathBuf;

@@ -14,6 +14,7 @@ mod config;
 mod connections;
 mod content;
 mod domain;
+mod evidence;
 mod filter;
 mod hellos;
 mod history;

@@ -16,6 +16,7 @@ use crate::net::tls_io::KnownHellos;
 use crate::relay::inbound::Clients;
 use crate::relay::running_config::RunningConfig;
 use crate::relay::scheduler::Operator;
+use crate::storage::evidence::Evidence;
 use crate::storage::spool::{Spool, SpoolError};
 use crate::telemetry::Monitor;
 
@@ -33,6 +34,7 @@ pub struct AdminState {
     pub(super) clients: Clients,
     pub(super) queue_counter: Arc<QueueCounter>,
     pub(super) since: Timestamp,
+    pub(super) evidence: Evidence,
 }
 
 impl AdminState {
@@ -67,7 +69,14 @@ impl AdminState {
             clients,
             queue_counter,
             since,
+            evidence: Evidence::off(),
         }
+    }
+
+    /// Shows the state of this evidence.
+    #[must_use]
+    pub fn with_evidence(self, evidence: Evidence) -> Self {
+        Self { evidence, ..self }
     }
 }
 

@@ -22,6 +22,7 @@ use super::output::show;
 use super::runtime::run_with_daemon;
 use crate::admin::api::HeldClient;
 use crate::admin::api::domain::DomainStatus;
+use crate::admin::api::evidence::EvidenceStatus;
 use crate::admin::api::status::{
     AttemptsStatus, CertificateOwner, CertificateStatus, ClientsStatus, ExceptionStatus,
     FailingDestination, QueueStatus, RecentDowngrade, RecentRefusal, RelayStatus, ReportsStatus,
@@ -102,6 +103,9 @@ fn screen(status: &RelayStatus, width: usize) -> String {
     if let Some(line) = reports(&status.reports) {
         wrap(&mut text, "", INDENT, &line, width);
     }
+    if let Some(evidence) = &status.evidence {
+        wrap(&mut text, "", INDENT, &evidence_line(evidence), width);
+    }
     for share in &status.attempts {
         wrap(&mut text, "", INDENT, &attempts(share), width);
     }
@@ -167,6 +171,22 @@ fn reports(reports: &ReportsStatus) -> Option<String> {
             "reports to senders: {waiting} waiting; for the postmaster's next digest: {for_digest}"
         )
     })
+}
+
+/// Returns the line about the size of the evidence.
+fn evidence_line(evidence: &EvidenceStatus) -> String {
+    let (octets, max) = (size(evidence.octets), size(evidence.max_octets));
+    let trouble = if evidence.stuck {
+        "; CANNOT BE WRITTEN: deliveries wait, see the log"
+    } else if evidence.rejects_mail {
+        "; NEW MAIL IS REJECTED: run gatepost evidence archive, or raise [evidence] max_size"
+    } else {
+        ""
+    };
+    format!(
+        "evidence: {octets} of {max} ({} %){trouble}",
+        evidence.percent
+    )
 }
 
 /// Returns the line about one share of the delivery attempts.
@@ -393,6 +413,25 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_line_about_evidence_says_what_it_stops() {
+        let line = |rejects_mail, stuck| {
+            evidence_line(&EvidenceStatus {
+                octets: 512 << 20,
+                max_octets: 1 << 30,
+                percent: 50,
+                level: String::new(),
+                rejects_mail,
+                stuck,
+            })
+        };
+        assert_eq!(line(false, false), "evidence: 512.0 MiB of 1.0 GiB (50 %)");
+        assert!(line(true, false).ends_with("raise [evidence] max_size"));
+        for rejects_mail in [false, true] {
+            assert!(line(rejects_mail, true).contains("deliveries wait"));
+        }
+    }
+
+    #[test]
     fn the_status_fits_on_a_screen_of_80_columns() {
         let certificate = r#"{"owner":"own","place":"relay.pem","names":["relay.example.com"],"not_after":"2026-12-06T00:00:00Z","days_left":9}"#;
         let refusal = r#"{"at":"2026-11-26T00:31:00Z","direction":"inbound","connector":"","peer":"192.0.2.1","reason":"550 no","times":2}"#;
@@ -403,6 +442,7 @@ mod tests {
             "queue":{{"messages":1,"octets":2048,"waiting":1,"held":0,"oldest":"2026-11-26T00:30:00Z",
             "counted":"2026-11-26T01:28:50Z"}},
             "reports":{{"waiting":3,"for_digest":12,"stored":9,"delayed":3,"merged":0,"digests":1}},
+            "evidence":{{"octets":51858374656,"max_octets":53687091200,"percent":96,"level":"rejects_mail","rejects_mail":true,"stuck":false}},
             "attempts":[{{"share":"named","most":800,"running":3,"slow":1,"waiting":0,"full_seconds":null}},
             {{"share":"mx","most":1200,"running":1200,"slow":900,"waiting":7,"full_seconds":130}}],
             "troubles":[{{"domain":"b.example","connector":"internet","waiting":1,"held":0,"oldest":"2026-11-26T00:30:00Z",
@@ -418,6 +458,8 @@ mod tests {
             "relay.example.com, Gatepost 0.1.0, up since 2026-11-26 00:00:00 UTC (1h 30m)\n\n\
              queue: 1 message (2.0 KiB), recipients: 1 waiting, oldest 1h 0m; counted 1m ago\n\
              reports to senders: 3 waiting; for the postmaster's next digest: 12\n\
+             evidence: 48.3 GiB of 50.0 GiB (96 %); NEW MAIL IS REJECTED: run gatepost\n    \
+             evidence archive, or raise [evidence] max_size\n\
              delivery attempts for named connectors and smart hosts: 3 of 800, 1 slow\n\
              delivery attempts for destinations by MX: 1200 of 1200, 900 slow; ALL IN USE for\n    \
              2m, 7 destinations wait\n\n\

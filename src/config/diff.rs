@@ -283,7 +283,11 @@ fn evidence_section(evidence: &EvidenceConfig) -> Section {
     };
     Section::new(
         "[evidence]",
-        vec![("path", folder), ("keep", time(evidence.keep))],
+        vec![
+            ("path", folder),
+            ("keep", time(evidence.keep)),
+            ("max_size", evidence.max_size.into()),
+        ],
     )
 }
 

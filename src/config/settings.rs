@@ -285,6 +285,8 @@ pub struct EvidenceConfig {
     pub path: Located<EvidencePath>,
     /// The retention time, at least a day.
     pub keep: Duration,
+    /// The limit of the size of all records in octets, at least a mebibyte.
+    pub max_size: u64,
 }
 
 /// `[evidence] path`.

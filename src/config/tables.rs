@@ -16,7 +16,7 @@ use super::settings::{
     LogConfig, LogFormat, QueueConfig, Timeouts, TrustAnchor, WarnAfter,
 };
 use super::spelling::{nearest_word, shorten};
-use super::values::{choice, count, duration, full_list, list, path, size, text};
+use super::values::{choice, count, duration, full_list, list, path, size, text, write_size};
 use crate::policy::location::Located;
 
 /// The default of `[admin] socket`.
@@ -25,6 +25,9 @@ const SOCKET: &str = "/run/gatepost/admin.sock";
 const SOCKET_PATH_MAX: usize = 107;
 /// The default of `[evidence] path`.
 const EVIDENCE: &str = "/var/lib/gatepost/evidence";
+/// The default and the least of `[evidence] max_size` in octets.
+const EVIDENCE_SIZE: u64 = 50 << 30;
+const EVIDENCE_SIZE_MIN: u64 = 1 << 20;
 /// The default of `[admin] http`: this machine only.
 const HTTP: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 9025);
 /// The fewest concurrent delivery attempts that can be shared among destinations.
@@ -290,8 +293,19 @@ pub(super) fn dns(mut table: TableReader<'_>, faults: &mut FaultList<'_>) -> Dns
 pub(super) fn evidence(mut table: TableReader<'_>, faults: &mut FaultList<'_>) -> EvidenceConfig {
     let path = table.read(faults, "path", evidence_path);
     let keep = table.read(faults, "keep", duration);
+    let max_size = table.read(faults, "max_size", size);
     let location = table.location().clone();
     table.finish(faults);
+    if let Some(small) = max_size
+        .located()
+        .filter(|size| size.value < EVIDENCE_SIZE_MIN)
+    {
+        faults.add(
+            &small.location,
+            format!("max_size = \"{}\" is less than 1MiB", write_size(small.value)),
+            "Mail is rejected when the evidence reaches max_size: write the size that the folder may have, such as \"50GiB\".",
+        );
+    }
     if let Some(short) = keep
         .located()
         .filter(|keep| keep.value < Duration::from_secs(DAY))
@@ -314,6 +328,7 @@ pub(super) fn evidence(mut table: TableReader<'_>, faults: &mut FaultList<'_>) -
     EvidenceConfig {
         path,
         keep: keep.or(Duration::from_secs(400 * DAY)),
+        max_size: max_size.or(EVIDENCE_SIZE),
     }
 }
 

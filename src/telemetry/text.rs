@@ -58,6 +58,8 @@ pub struct MetricsReading {
     pub attempts: Vec<AttemptsReading>,
     /// The reports to senders and to the postmaster.
     pub reports: ReportsReading,
+    /// The size of the evidence; `None` if none is kept.
+    pub evidence: Option<EvidenceReading>,
     /// The certificates: `own` or `partner`, name, and end of validity.
     pub certificates: Vec<(&'static str, String, Timestamp)>,
     /// The number of cached MTA-STS policies.
@@ -134,6 +136,19 @@ pub struct ReportsReading {
     pub diverted: u64,
 }
 
+/// The size of the evidence and its limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EvidenceReading {
+    /// The size of the records in octets.
+    pub octets: u64,
+    /// The limit in octets.
+    pub max_octets: u64,
+    /// True while new mail is rejected because of the limit.
+    pub rejects_mail: bool,
+    /// True while records wait because they cannot be written.
+    pub stuck: bool,
+}
+
 /// The figures of the process, as the system reports them.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Process {
@@ -187,6 +202,9 @@ fn read(reading: &MetricsReading) -> Registry {
     );
     attempts(&mut registry, &reading.attempts);
     reports(&mut registry, reading.reports);
+    if let Some(size) = reading.evidence {
+        evidence(&mut registry, size);
+    }
     certificates(&mut registry, &reading.certificates);
     registry.register(
         "mta_sts_policies",
@@ -323,6 +341,31 @@ fn clients(registry: &mut Registry, reading: &ClientReading) {
     memory.set(number(reading.transaction_memory));
     let help = "Memory of the recipients in open transactions";
     registry.register_with_unit("inbound_transaction_memory", help, Unit::Bytes, memory);
+}
+
+fn evidence(registry: &mut Registry, reading: EvidenceReading) {
+    let gauge_of = |value: i64| {
+        let gauge = Gauge::<i64>::default();
+        gauge.set(value);
+        gauge
+    };
+    let sizes = [
+        ("evidence_size", "Size of the evidence", reading.octets),
+        (
+            "evidence_max_size",
+            "The limit of the evidence: [evidence] max_size",
+            reading.max_octets,
+        ),
+    ];
+    for (name, help, octets) in sizes {
+        registry.register_with_unit(name, help, Unit::Bytes, gauge_of(number(octets)));
+    }
+    let help = "1 while new mail is rejected because the evidence has reached its limit";
+    let rejects = gauge_of(i64::from(reading.rejects_mail));
+    registry.register("evidence_rejects_mail", help, rejects);
+    let help = "1 while deliveries wait because their evidence cannot be written";
+    let stuck = gauge_of(i64::from(reading.stuck));
+    registry.register("evidence_stuck", help, stuck);
 }
 
 fn reports(registry: &mut Registry, reading: ReportsReading) {
@@ -485,6 +528,12 @@ mod tests {
             certificates,
             attempts,
             alarms,
+            evidence: Some(EvidenceReading {
+                octets: 960,
+                max_octets: 1000,
+                rejects_mail: true,
+                stuck: false,
+            }),
             ..MetricsReading::default()
         };
         let text = write(&Registry::default(), &reading, Format::OpenMetrics);
@@ -497,6 +546,10 @@ mod tests {
             "gatepost_queue_oldest_age_seconds{connector=\"internet\"} 60",
             "gatepost_certificate_expiry_timestamp_seconds{owner=\"own\",certificate=\"relay.pem\"} 1800000000",
             "gatepost_interception_alarm{alarm=\"tls_lost\"} 1",
+            "gatepost_evidence_size_bytes 960",
+            "gatepost_evidence_max_size_bytes 1000",
+            "gatepost_evidence_rejects_mail 1",
+            "gatepost_evidence_stuck 0",
             "# TYPE process_cpu_seconds counter",
         ] {
             assert!(

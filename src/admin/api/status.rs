@@ -5,6 +5,7 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 
+use super::evidence::EvidenceStatus;
 use super::{ActiveAlarm, FailureReason, HeldClient};
 use crate::telemetry::coverage::Day;
 
@@ -27,6 +28,9 @@ pub struct RelayStatus {
     /// The reports to senders and to the postmaster.
     #[serde(default)]
     pub reports: ReportsStatus,
+    /// The size of the evidence; `null` if none is kept.
+    #[serde(default)]
+    pub evidence: Option<EvidenceStatus>,
     /// The destinations whose last attempt failed, those with the most mail first.
     pub troubles: Vec<FailingDestination>,
     /// The number of further ones.

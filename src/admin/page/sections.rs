@@ -43,6 +43,10 @@ fn verdict(status: &RelayStatus) -> (&'static str, String) {
         ("bad", "Alarm: check the network".to_owned())
     } else if ended {
         ("bad", "Our own certificate has expired".to_owned())
+    } else if status.evidence.as_ref().is_some_and(|it| it.stuck) {
+        ("bad", "Evidence cannot be written".to_owned())
+    } else if status.evidence.as_ref().is_some_and(|it| it.rejects_mail) {
+        ("bad", "Mail is rejected: the evidence is full".to_owned())
     } else if status.attempts.iter().any(AttemptsStatus::is_full) {
         ("bad", "All delivery attempts are in use".to_owned())
     } else if troubles > 0 {
@@ -114,6 +118,21 @@ pub(super) fn queue(html: &mut Html, status: &RelayStatus) {
             &number(reports.for_digest),
             "</p>",
         );
+    }
+    if let Some(evidence) = &status.evidence {
+        html.element(
+            "<p class=\"meta\">Evidence: ",
+            &format!(
+                "{} of {} ({} %)",
+                size(evidence.octets),
+                size(evidence.max_octets),
+                evidence.percent
+            ),
+            "</p>",
+        );
+        if evidence.rejects_mail {
+            html.raw("<p><span class=\"state bad\">new mail is rejected</span> Run gatepost evidence archive, or raise [evidence] max_size.</p>");
+        }
     }
     for share in &status.attempts {
         html.element(

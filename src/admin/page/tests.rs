@@ -1,6 +1,7 @@
 //! Tests of the page: text of peers stays text, and no external resource is used.
 
 use super::*;
+use crate::admin::api::evidence::EvidenceStatus;
 use crate::admin::api::status::{AttemptsStatus, ReportsStatus};
 
 /// A status with markup in every text.
@@ -107,4 +108,35 @@ fn the_page_uses_no_external_resource() {
         "{}",
         content_security_policy()
     );
+}
+
+#[test]
+fn evidence_near_its_limit_is_shown_at_the_top() {
+    let evidence = |rejects_mail, stuck| EvidenceStatus {
+        octets: 96 << 20,
+        max_octets: 100 << 20,
+        percent: 96,
+        level: "rejects_mail".to_owned(),
+        rejects_mail,
+        stuck,
+    };
+    for (rejects_mail, stuck, top) in [
+        (false, false, "2 destinations in trouble"),
+        (true, false, "Mail is rejected: the evidence is full"),
+        (true, true, "Evidence cannot be written"),
+        (false, true, "Evidence cannot be written"),
+    ] {
+        let status = RelayStatus {
+            alarms: Vec::new(),
+            more_troubles: 1,
+            evidence: Some(evidence(rejects_mail, stuck)),
+            ..hostile()
+        };
+        let page = render(&status);
+        let (header, rest) = page.split_once("<main>").expect("a page");
+        assert!(header.contains(top), "{header}");
+        assert!(rest.contains("Evidence: 96.0 MiB of 100.0 MiB (96 %)"), "{rest}");
+        let is_marked = rest.contains("new mail is rejected</span>");
+        assert_eq!(is_marked, rejects_mail, "{rest}");
+    }
 }

@@ -18,7 +18,7 @@ use super::api::status::{
     ReportsStatus,
 };
 use super::state::{AdminState, ErrorResponse};
-use super::{history, queue};
+use super::{evidence, history, queue};
 use crate::config::{self, Config, TlsDemand, VerifyWanted};
 use crate::discovery::history::AlarmKind;
 use crate::net::tls_io::TlsMaterial;
@@ -75,6 +75,7 @@ pub(super) async fn collect(admin: &AdminState) -> Result<RelayStatus, ErrorResp
         queue: queue(&stats),
         attempts: attempts(admin),
         reports: reports(admin),
+        evidence: evidence::status(admin),
         troubles,
         more_troubles,
         connectors,
@@ -143,6 +144,7 @@ pub(super) async fn reading(admin: &AdminState) -> Result<MetricsReading, ErrorR
             .map(attempts_reading)
             .collect(),
         reports: reports_reading(admin.operator.reports()),
+        evidence: evidence::reading(admin),
         troubled: stats
             .domain_stats()
             .filter(|domain| domain.trouble.is_some())

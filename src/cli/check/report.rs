@@ -51,9 +51,10 @@ fn relay(config: &Config, width: usize) -> String {
         EvidencePath::Off => "off".to_owned(),
         EvidencePath::Folder(folder) => {
             format!(
-                "{}, kept for {}",
+                "{}, kept for {}, at most {}",
                 folder.display(),
-                write_duration(config.evidence.keep)
+                write_duration(config.evidence.keep),
+                write_size(config.evidence.max_size)
             )
         }
     };

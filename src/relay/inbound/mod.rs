@@ -22,6 +22,7 @@ use tokio::sync::mpsc;
 use crate::relay::running_config::RunningConfig;
 use crate::smtp::envelope::QueueId;
 use crate::smtp::server::Durable;
+use crate::storage::evidence::Evidence;
 use crate::storage::spool::{Entry, Receipt, Spool};
 use crate::telemetry::Monitor;
 
@@ -38,6 +39,7 @@ pub struct Inbound {
     accepted: mpsc::Sender<Entry>,
     clients: Clients,
     monitor: Monitor,
+    evidence: Evidence,
 }
 
 impl Inbound {
@@ -56,7 +58,14 @@ impl Inbound {
             accepted,
             clients: Clients::default(),
             monitor: Monitor::default(),
+            evidence: Evidence::off(),
         }
+    }
+
+    /// Accepts mail only while this evidence has room for its records.
+    #[must_use]
+    pub fn with_evidence(self, evidence: Evidence) -> Self {
+        Self { evidence, ..self }
     }
 
     /// Uses this table of clients, which the admin socket and the metrics share.

@@ -386,10 +386,7 @@ impl ClientSession {
         );
         self.record_verdict(connector, &from.reverse_path, shown, &verdict);
         let verdict = verdict.and_then(|cleared| {
-            let admitted = self.inbound.spool.admit(from.size.unwrap_or(0));
-            admitted
-                .map_err(|fault| self.cannot_store(&fault))
-                .map(|()| cleared)
+            self.admit_mail(from.size.unwrap_or(0)).map(|()| cleared)
         });
         Ok(match verdict {
             Ok(cleared) => {

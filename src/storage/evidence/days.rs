@@ -11,6 +11,8 @@ use jiff::tz::TimeZone;
 use super::error::EvidenceError;
 use crate::storage::files::with_suffix;
 
+/// The beginning of the name of a file with an incomplete record.
+pub(super) const TORN: &str = "torn-";
 /// The end of the name of a day.
 const SUFFIX: &str = ".jsonl";
 /// The end of the name of a compressed day after [`SUFFIX`].
@@ -109,6 +111,24 @@ pub(super) fn files_for_reading(folder: &Path) -> Result<Vec<DayFile>, EvidenceE
         }
         listed = again;
     }
+}
+
+/// Returns the size in octets of all records in a folder, and of torn ones.
+pub(super) fn size_of_records(folder: &Path) -> Result<u64, EvidenceError> {
+    let failed = |error| EvidenceError::new("list", folder, error);
+    let mut octets: u64 = 0;
+    for entry in fs::read_dir(folder).map_err(&failed)? {
+        let entry = entry.map_err(&failed)?;
+        let name = entry.file_name();
+        let is_counted = name
+            .to_str()
+            .is_some_and(|name| name.starts_with(TORN) || DayFile::named(folder, name).is_some());
+        // A day that disappears meanwhile has been compressed or has expired.
+        if let Some(file) = entry.metadata().ok().filter(|_| is_counted) {
+            octets = octets.saturating_add(file.len());
+        }
+    }
+    Ok(octets)
 }
 
 /// Removes files that were being compressed when the process ended. The plain files still exist.

@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 
 use super::chain::{self, ChainHead};
-use super::days::{DayFile, files};
+use super::days::{DayFile, TORN, files};
 use super::error::EvidenceError;
 use super::lines::Lines;
 use crate::storage::files::{create_folder, is_full, sync_folder};
@@ -36,7 +36,6 @@ use crate::storage::reserve::ReserveFile;
 const RESERVE_SIZE: u64 = 16 << 20;
 /// The smallest useful size of the reserve file in octets.
 const RESERVE_MIN: u64 = 256 << 10;
-const TORN: &str = "torn-";
 /// The end of the name of a torn file that no record mentions yet.
 const UNRECORDED: &str = ".untold";
 /// The distance from the end of a file, in octets, within which a complete record is searched. A

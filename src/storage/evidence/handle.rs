@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::{EvidenceError, NotWritten};
 use super::record::EvidenceRecord;
+use super::usage::{EvidenceLevel, EvidenceUsage, SizeAccount};
 use super::writer::{EvidenceWriter, WriterCommand};
 use crate::storage::clock_jumps::Moment;
 
@@ -26,6 +27,7 @@ struct WriterHandle {
     ending: Arc<AtomicBool>,
     /// Set while nothing can be written.
     stuck: Arc<AtomicBool>,
+    size: Arc<SizeAccount>,
     /// Cancelled when the writer has ended.
     ended: CancellationToken,
 }
@@ -49,12 +51,15 @@ impl Evidence {
         let ending = Arc::new(AtomicBool::new(false));
         let ended = CancellationToken::new();
         let stuck = Arc::new(AtomicBool::new(false));
-        let writer = EvidenceWriter::open(folder, keep, Moment::now(), Arc::clone(&stuck))?;
+        let size = Arc::default();
+        let shared = (Arc::clone(&stuck), Arc::clone(&size));
+        let writer = EvidenceWriter::open(folder, keep, Moment::now(), shared)?;
         writer.start(received, Arc::clone(&ending), ended.clone())?;
         Ok(Self(Some(Arc::new(WriterHandle {
             commands,
             ending,
             stuck,
+            size,
             ended,
         }))))
     }
@@ -117,6 +122,28 @@ impl Evidence {
             // Fails only after the writer has ended, which its callers learn elsewhere.
             let _ = open.commands.send(WriterCommand::SetKeep(keep));
         }
+    }
+
+    /// Limits the size of the records, in octets, from now on. Without a call there is no limit.
+    pub fn set_max_size(&self, octets: u64) {
+        if let Some(open) = &self.0 {
+            open.size.set_max(octets);
+            let _ = open.commands.send(WriterCommand::CheckSize);
+        }
+    }
+
+    /// Returns the size of the records and their limit; `None` if no evidence is kept.
+    #[must_use]
+    pub fn usage(&self) -> Option<EvidenceUsage> {
+        self.0.as_ref().map(|open| open.size.usage())
+    }
+
+    /// Returns whether the records of another message have room within the limit, beside those of
+    /// the messages that were accepted before.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.usage()
+            .is_none_or(|usage| usage.level() < EvidenceLevel::RejectsMail)
     }
 
     /// Prepares for the end of the process: from now on a failed write is not repeated.

@@ -4,7 +4,7 @@
 //! A record is one line of JSON that contains the hash of the record before it (`chain`); each day
 //! has a file of its own (`folder`), which is compressed when the day is over (`compress`). One thread (`writer`) appends the records, many with one sync.
 //! A caller goes on only when its records are durable, so the queue never forgets a delivery that
-//! is not recorded here. `verify` checks the chain; `read` and `summary` evaluate the records. They
+//! is not recorded here. The records have a limit (`usage`). `verify` checks the chain; `read` and `summary` evaluate the records. They
 //! need no daemon.
 //!
 //! The chain proves that no record between two others was changed, removed, inserted or moved after
@@ -23,6 +23,7 @@ mod read;
 mod record;
 mod summary;
 mod totals;
+mod usage;
 mod verify;
 mod writer;
 
@@ -39,4 +40,5 @@ pub use record::{
 };
 pub use summary::{AcceptedCounts, AssuranceCounts, ClearDeliveries, DeliveryCounts, Summary};
 pub use totals::{AssuranceTotals, OutcomeCounts, Totals};
+pub use usage::{EvidenceLevel, EvidenceUsage};
 pub use verify::{ChainStart, Defect, Finding, Verification, verify};

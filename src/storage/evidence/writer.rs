@@ -4,7 +4,7 @@
 //! waits. Before a retry the file is truncated to its durable length and the same octets are
 //! written again, so that a successful sync covers them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
@@ -24,12 +24,14 @@ use super::days::{self, DayFile};
 use super::error::EvidenceError;
 use super::folder;
 use super::record::EvidenceRecord;
+use super::usage::{EvidenceLevel, SizeAccount};
 use crate::storage::clock_jumps::{ClockGuard, Moment};
 use crate::storage::files::{is_full, sync_folder};
 use crate::storage::folder_lock::FolderLock;
 
 mod compression;
 mod expiry;
+mod size;
 #[cfg(test)]
 mod tests;
 
@@ -43,8 +45,12 @@ const RESERVE_INTERVAL: Duration = Duration::from_mins(1);
 const COMPRESSION_INTERVAL: Duration = Duration::from_millis(100);
 /// The time for which a record waits for others to share its sync with.
 const BATCH_DELAY: Duration = Duration::from_millis(5);
+/// The most octets by which a record is longer than its fields: its place in the chain.
+const LINK_OCTETS: usize = 256;
 /// The time between two attempts to write, and between two log lines about a failure.
 const RETRY_DELAY: Duration = Duration::from_secs(2);
+/// The interval at which a waiting writer checks if the process is ending.
+const ENDING_INTERVAL: Duration = Duration::from_millis(50);
 const LOG_INTERVAL: Duration = Duration::from_mins(1);
 
 /// A command for the writer. Callers that hand in records wait for them, so there are never more
@@ -56,6 +62,8 @@ pub(super) enum WriterCommand {
         done: oneshot::Sender<()>,
     },
     SetKeep(Duration),
+    /// The limit of the size has changed.
+    CheckSize,
     Close,
 }
 
@@ -88,6 +96,12 @@ pub(super) struct EvidenceWriter {
     failing: Option<(Instant, Instant)>,
     /// Set while writing fails; read by those who start attempts and sessions.
     stuck: Arc<AtomicBool>,
+    /// The size of the records, read by those who accept mail.
+    size: Arc<SizeAccount>,
+    /// The level of the size that was logged last.
+    level: EvidenceLevel,
+    /// The commands that came while writing failed.
+    deferred: VecDeque<WriterCommand>,
     /// The thread that compresses closed days. Set when this thread has started.
     compressor: Option<Compressor>,
     /// Set if there may be closed days that are not compressed.
@@ -112,7 +126,7 @@ impl EvidenceWriter {
         folder: &Path,
         keep: Duration,
         now: Moment,
-        stuck: Arc<AtomicBool>,
+        (stuck, size): (Arc<AtomicBool>, Arc<SizeAccount>),
     ) -> Result<Self, EvidenceError> {
         let lock = folder::lock(folder)?;
         days::remove_unfinished(folder)?;
@@ -133,6 +147,9 @@ impl EvidenceWriter {
             doubt_logged: false,
             failing: None,
             stuck,
+            size,
+            level: EvidenceLevel::Normal,
+            deferred: VecDeque::new(),
             compressor: None,
             compression_due: true,
             uncompressed: BTreeSet::new(),
@@ -152,6 +169,7 @@ impl EvidenceWriter {
                 .map_err(failed)?;
         }
         writer.record_torn(now)?;
+        writer.measure();
         writer.expire(now);
         Ok(writer)
     }
@@ -220,7 +238,10 @@ impl EvidenceWriter {
             } else {
                 RESERVE_INTERVAL
             };
-            let command = commands.recv_timeout(interval);
+            let command = match self.deferred.pop_front() {
+                Some(command) => Ok(command),
+                None => commands.recv_timeout(interval),
+            };
             self.run_periodic(Moment::now());
             let mut next = match command {
                 Ok(command) => {
@@ -240,22 +261,34 @@ impl EvidenceWriter {
                         lines.extend(more);
                         waiting.push(done);
                     }
-                    WriterCommand::SetKeep(keep) => {
-                        self.keep = keep;
-                        self.expire(Moment::now());
-                    }
                     WriterCommand::Close => closes = true,
+                    order @ (WriterCommand::SetKeep(_) | WriterCommand::CheckSize) => {
+                        self.carry_out(order);
+                    }
                 }
                 next = if closes || octets >= BATCH_OCTETS {
                     None
                 } else {
-                    commands.try_recv().ok()
+                    let deferred = self.deferred.pop_front();
+                    deferred.or_else(|| commands.try_recv().ok())
                 };
             }
-            self.write_batch(&lines, waiting, ending);
+            self.write_batch(&lines, waiting, (commands, ending));
             if closes {
                 return;
             }
+        }
+    }
+
+    /// Carries out an order that concerns the folder.
+    fn carry_out(&mut self, order: WriterCommand) {
+        match order {
+            WriterCommand::SetKeep(keep) => {
+                self.keep = keep;
+                self.expire(Moment::now());
+            }
+            WriterCommand::CheckSize => self.measure(),
+            WriterCommand::Write { .. } | WriterCommand::Close => self.deferred.push_back(order),
         }
     }
 
@@ -270,6 +303,10 @@ impl EvidenceWriter {
         } else if since(self.reserve_checked_at) >= RESERVE_INTERVAL {
             self.reserve_checked_at = now.monotonic;
             self.reserve();
+            // An administrator may have made room by hand.
+            if self.level >= EvidenceLevel::RejectsMail {
+                self.measure();
+            }
         }
     }
 
@@ -279,13 +316,13 @@ impl EvidenceWriter {
         &mut self,
         lines: &[String],
         waiting: Vec<oneshot::Sender<()>>,
-        ending: &AtomicBool,
+        (commands, ending): (&Receiver<WriterCommand>, &AtomicBool),
     ) {
         if lines.is_empty() {
             return;
         }
         let day = self.log.as_ref().map(|log| log.day_file.day);
-        while let Err(error) = self.append(lines, Moment::now()) {
+        while let Err(error) = self.append_within_limit(lines) {
             if is_full(&error) && folder::remove_reserve(&self.folder) {
                 tracing::warn!(folder = %self.folder.display(), "disk full, reserve file for evidence removed");
                 continue;
@@ -300,16 +337,14 @@ impl EvidenceWriter {
                 tracing::error!(folder = %self.folder.display(), records = lines.len(), "evidence not written before shutdown; its deliveries are repeated after the restart");
                 return;
             }
-            let until = Instant::now() + RETRY_DELAY;
-            while Instant::now() < until && !ending.load(Ordering::Relaxed) {
-                std::thread::sleep(Duration::from_millis(50));
-            }
+            self.wait_for_retry(commands, ending);
         }
         self.stuck.store(false, Ordering::Relaxed);
         if let Some((since, _)) = self.failing.take() {
             let seconds = since.elapsed().as_secs();
             tracing::info!(folder = %self.folder.display(), seconds, "evidence can be written again");
         }
+        self.log_level();
         for done in waiting {
             // A failed send means that the caller was aborted; the record is durable all the same.
             let _ = done.send(());
@@ -317,6 +352,32 @@ impl EvidenceWriter {
         if self.log.as_ref().map(|log| log.day_file.day) > day {
             self.compression_due = true;
             self.expire(Moment::now());
+        }
+    }
+
+    /// Appends records, unless they would exceed `[evidence] max_size`.
+    fn append_within_limit(&mut self, lines: &[String]) -> io::Result<()> {
+        let octets: usize = lines.iter().map(|line| line.len() + LINK_OCTETS).sum();
+        self.size.check(octets as u64).map_err(io::Error::other)?;
+        self.append(lines, Moment::now())
+    }
+
+    /// Waits for the next attempt to write. Orders that concern the folder are carried out, and
+    /// after one the next attempt comes at once: they may make room.
+    fn wait_for_retry(&mut self, commands: &Receiver<WriterCommand>, ending: &AtomicBool) {
+        self.compress_closed();
+        self.run_periodic(Moment::now());
+        self.measure();
+        let until = Instant::now() + RETRY_DELAY;
+        while Instant::now() < until && !ending.load(Ordering::Relaxed) {
+            match commands.recv_timeout(ENDING_INTERVAL) {
+                Ok(command @ (WriterCommand::Write { .. } | WriterCommand::Close)) => {
+                    self.deferred.push_back(command);
+                }
+                Ok(order) => return self.carry_out(order),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => std::thread::sleep(ENDING_INTERVAL),
+            }
         }
     }
 
@@ -376,6 +437,7 @@ impl EvidenceWriter {
         }
         log.uncertain = false;
         log.length += text.len() as u64;
+        self.size.add(text.len() as u64);
         self.head = head;
         Ok(())
     }

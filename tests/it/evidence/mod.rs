@@ -7,6 +7,7 @@ mod compressed;
 mod daemon;
 mod damaged;
 mod folder;
+mod limit;
 mod refused;
 mod scripted;
 mod stuck;

@@ -354,6 +354,7 @@ pub(crate) fn config(identity: Option<IdentityFiles>, connectors: Vec<Connector>
         evidence: EvidenceConfig {
             path: at(EvidencePath::Off, 30),
             keep: second,
+            max_size: u64::MAX,
         },
         admin: AdminConfig {
             socket: at(AdminSocket::Off, 30),

@@ -235,11 +235,39 @@ impl ClientSession {
         );
     }
 
+    /// Returns the reply to MAIL if the spool has no space for a message of so many octets, or the
+    /// evidence none for its records.
+    pub(super) fn admit_mail(&self, octets: u64) -> Result<(), Reply> {
+        if !self.inbound.evidence.has_room() {
+            self.storage_refusal(
+                "evidence full",
+                &"the evidence has reached 95 % of [evidence] max_size",
+                "run gatepost evidence archive, or raise [evidence] max_size and reload",
+            );
+            return Err(insufficient_storage());
+        }
+        self.inbound
+            .spool
+            .admit(octets)
+            .map_err(|fault| self.cannot_store(&fault))
+    }
+
     /// Logs that a message cannot be stored, and returns the reply, which is always transient
     /// (4xx).
     // Rule: RFC 5321 §4.1.1.4.
     pub(super) fn cannot_store(&self, fault: &SpoolError) -> Reply {
-        let full = matches!(fault, SpoolError::Full(_));
+        if matches!(fault, SpoolError::Full(_)) {
+            self.storage_refusal("disk full", fault, "free space on the spool's disk");
+            return insufficient_storage();
+        }
+        let remedy = "check that the spool's disk works and is writable";
+        self.storage_refusal("disk error", fault, remedy);
+        Reply::new(451, Status(3, 0), "Local trouble, try again later")
+    }
+
+    /// Counts and logs that a message cannot be stored. Each trouble is logged once a minute; each
+    /// client's refusal is logged as well.
+    fn storage_refusal(&self, trouble: &str, error: &dyn std::fmt::Display, remedy: &str) {
         let connector = self
             .sender_clearance
             .as_ref()
@@ -247,13 +275,6 @@ impl ClientSession {
         self.inbound
             .monitor
             .refused(&self.listener.name, connector, RefusalReason::Storage);
-        let remedy = if full {
-            "free space on the spool's disk"
-        } else {
-            "check that the spool's disk works and is writable"
-        };
-        // A full or failing disk is logged once a minute; each client's refusal is logged as well.
-        let trouble = if full { "disk full" } else { "disk error" };
         if self
             .inbound
             .monitor
@@ -261,18 +282,18 @@ impl ClientSession {
         {
             let (from, from_connector) = self.sender_fields();
             error!(
-                listener = %self.listener.name, peer = %self.peer, from, from_connector, error = %fault, remedy,
+                listener = %self.listener.name, peer = %self.peer, from, from_connector, %error, remedy,
                 "message cannot be stored"
             );
         }
-        if full {
-            Reply::new(
-                452,
-                Status(3, 1),
-                "Insufficient system storage, try again later",
-            )
-        } else {
-            Reply::new(451, Status(3, 0), "Local trouble, try again later")
-        }
     }
+}
+
+/// Returns the reply to a message for which there is no space.
+fn insufficient_storage() -> Reply {
+    Reply::new(
+        452,
+        Status(3, 1),
+        "Insufficient system storage, try again later",
+    )
 }

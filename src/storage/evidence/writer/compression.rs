@@ -10,10 +10,12 @@ impl EvidenceWriter {
         let Some(compressor) = &mut self.compressor else {
             return;
         };
+        let mut compressed = false;
         if let Some(CompressedDay { plain, result }) = compressor.take_result() {
             self.compression_due = true;
             match result.and_then(|replacement| replacement.finish(&plain)) {
                 Ok(()) => {
+                    compressed = true;
                     tracing::info!(file = %plain.path.display(), "compressed a day of evidence");
                 }
                 Err(error) => {
@@ -25,9 +27,21 @@ impl EvidenceWriter {
                 }
             }
         }
-        if !self.compression_due || compressor.is_busy() {
-            return;
+        if compressed {
+            self.measure();
         }
+        self.begin_compression();
+    }
+
+    /// Begins to compress the next closed day, if there is one and no other is under way.
+    fn begin_compression(&mut self) {
+        let Some(compressor) = self
+            .compressor
+            .as_mut()
+            .filter(|compressor| self.compression_due && !compressor.is_busy())
+        else {
+            return;
+        };
         self.compression_due = false;
         match days::files(&self.folder) {
             Ok(mut files) => {

@@ -23,6 +23,7 @@ impl EvidenceWriter {
     /// Deletes expired files, after a record in the chain that says so. A failure is retried later.
     pub(super) fn expire(&mut self, now: Moment) {
         self.reserve();
+        self.measure();
         let is_trusted = self.clock.is_trusted(now, self.keep);
         self.doubt_logged &= !is_trusted;
         if let Err(error) = self.delete_expired(now, is_trusted) {
@@ -62,6 +63,7 @@ impl EvidenceWriter {
             fs::remove_file(&file.path)
                 .map_err(|error| EvidenceError::new("remove", &file.path, error))?;
         }
+        self.measure();
         tracing::info!(folder = %self.folder.display(), files, last_seq = last.seq, "deleted evidence older than [evidence] keep");
         Ok(())
     }

@@ -39,7 +39,7 @@ fn after(now: Moment, time: Duration) -> Moment {
 }
 
 fn open(folder: &TempDir, now: Moment) -> EvidenceWriter {
-    EvidenceWriter::open(folder.path(), KEEP, now, Arc::default()).expect("the folder is ours")
+    EvidenceWriter::open(folder.path(), KEEP, now, Default::default()).expect("the folder is ours")
 }
 
 /// Creates a folder with a record of each of these days.
@@ -290,7 +290,9 @@ fn the_first_record_of_a_day_deletes_expired_files() {
         .append(&record(yesterday), yesterday)
         .expect("written");
     assert!(old.exists());
-    writer.write_batch(&record(now), Vec::new(), &AtomicBool::new(false));
+    let (_sender, commands) = std::sync::mpsc::channel();
+    let ending = AtomicBool::new(false);
+    writer.write_batch(&record(now), Vec::new(), (&commands, &ending));
     assert!(!old.exists());
     assert_eq!(
         whole(&folder),

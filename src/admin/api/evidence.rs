@@ -1,0 +1,21 @@
+//! The evidence in the JSON of the admin socket.
+
+use serde::{Deserialize, Serialize};
+
+/// The size of the evidence and its limit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EvidenceStatus {
+    /// The size of the records in octets, compressed or not.
+    pub octets: u64,
+    /// The limit `[evidence] max_size` in octets.
+    pub max_octets: u64,
+    /// The share of the limit that is used, in percent.
+    pub percent: u64,
+    /// `normal`; from 80 % on `filling`, from 90 % on `nearly_full`; from 95 % on `rejects_mail`; at
+    /// the limit `full`, when deliveries wait as well.
+    pub level: String,
+    /// True while new mail is rejected because of the limit.
+    pub rejects_mail: bool,
+    /// True while records wait because they cannot be written.
+    pub stuck: bool,
+}

@@ -1,0 +1,114 @@
+//! `[evidence] max_size`: warnings, 452 to new mail, and deliveries that wait and go on.
+
+use std::fs;
+use std::path::Path;
+
+use super::daemon::{PATIENCE, configure, is_whole, queued, start, to, told};
+use super::world::folder;
+use crate::support::client::{Client, Verdict};
+use crate::support::message::Message;
+use crate::support::relay::Relay;
+use crate::support::sink::Sink;
+use crate::support::within;
+
+const FULL: &str = "452 4.3.1 ";
+
+/// Fills the folder of the evidence up to so many octets, and lets the relay measure it.
+fn fill(folder: &Path, relay: &mut Relay, octets: u64) {
+    let evidence = folder.join("evidence");
+    let ballast = evidence.join("torn-2026-01-01-5");
+    let _none_yet = fs::remove_file(&ballast);
+    let records: u64 = fs::read_dir(&evidence)
+        .expect("a folder")
+        .map(|entry| entry.expect("an entry"))
+        .filter(|entry| entry.file_name().to_string_lossy().contains(".jsonl"))
+        .map(|entry| entry.metadata().expect("a file").len())
+        .sum();
+    let file = fs::File::create(&ballast).expect("ours");
+    file.set_len(octets.saturating_sub(records)).expect("ours");
+    relay.signal("HUP");
+    relay.hears("configuration replaced");
+}
+
+fn limited(folder: &Path, sink: &Sink, max_size: &str) -> std::path::PathBuf {
+    let evidence = format!("path = \"evidence\"\nmax_size = \"{max_size}\"");
+    configure(folder, &evidence, &to(sink))
+}
+
+fn percent(share: u64) -> u64 {
+    (1 << 20) * share / 100 + 1
+}
+
+#[test]
+fn evidence_near_its_limit_is_logged_once_and_at_95_percent_new_mail_gets_452() {
+    let folder = folder();
+    let sink = Sink::start();
+    let mut relay = start(&limited(folder.path(), &sink, "1MiB"));
+    let mut client = Client::connect(relay.address).expect("it listens");
+    let mut under_way = Client::connect(relay.address).expect("it listens");
+    for share in [82, 84, 92, 93] {
+        fill(folder.path(), &mut relay, percent(share));
+        let message = Message::new(&format!("at{share}"), &["a.example"], 300);
+        assert!(
+            matches!(client.send(&message), Verdict::Accepted(_)),
+            "at {share} %"
+        );
+    }
+    for command in ["MAIL FROM:<s@b.example>", "RCPT TO:<late@a.example>"] {
+        let reply = under_way.command(command).expect("a reply");
+        assert!(reply.starts_with("250 "), "{reply}");
+    }
+    fill(folder.path(), &mut relay, percent(96));
+    let refused = client.send(&Message::new("refused", &["a.example"], 300));
+    assert!(
+        matches!(&refused, Verdict::Refused(reply) if reply.starts_with(FULL)),
+        "{refused:?}"
+    );
+    relay.hears("raise [evidence] max_size and reload");
+    // What has been accepted is delivered and recorded within the margin.
+    let reply = under_way.command("DATA").expect("a reply");
+    assert!(reply.starts_with("354 "), "{reply}");
+    let reply = under_way.command("Subject: late\r\n\r\n.").expect("a reply");
+    assert!(reply.starts_with("250 "), "{reply}");
+    assert!(within(PATIENCE, || queued(folder.path()) == Some(0)));
+    fill(folder.path(), &mut relay, 0);
+    let after = client.send(&Message::new("after", &["a.example"], 300));
+    assert!(matches!(after, Verdict::Accepted(_)), "{after:?}");
+    assert!(within(PATIENCE, || told(folder.path()).len() == 6));
+    let end = relay.terminate();
+    for (words, times) in [
+        ("evidence fills [evidence] max_size", 2),
+        ("evidence has reached 95 % of", 1),
+        ("evidence is under 80 %", 1),
+    ] {
+        assert_eq!(end.log.matches(words).count(), times, "{words}: {}", end.log);
+    }
+    is_whole(folder.path());
+}
+
+#[test]
+fn deliveries_wait_at_the_limit_and_go_on_when_it_is_raised() {
+    let folder = folder();
+    let sink = Sink::start();
+    let mut relay = start(&limited(folder.path(), &sink, "1MiB"));
+    let mut client = Client::connect(relay.address).expect("it listens");
+    for command in ["MAIL FROM:<s@b.example>", "RCPT TO:<late@a.example>", "DATA"] {
+        let reply = client.command(command).expect("a reply");
+        assert!(reply.starts_with(['2', '3']), "{reply}");
+    }
+    fill(folder.path(), &mut relay, 1 << 20);
+    let reply = client.command("Subject: late\r\n\r\n.").expect("a reply");
+    assert!(reply.starts_with("250 "), "accepted before: {reply}");
+    let line = relay.hears("cannot write evidence, deliveries wait");
+    assert!(line.contains("[evidence] max_size is 1048576"), "{line}");
+    assert_eq!((queued(folder.path()), told(folder.path()).len()), (Some(1), 0));
+    limited(folder.path(), &sink, "2MiB");
+    relay.signal("HUP");
+    assert!(within(PATIENCE, || queued(folder.path()) == Some(0)));
+    assert_eq!(told(folder.path()).len(), 1);
+    let end = relay.terminate();
+    assert!(end.status.is_some_and(|status| status.success()), "{}", end.log);
+    is_whole(folder.path());
+    let tally = sink.tally().unwrap_or_else(|fault| panic!("{fault}"));
+    assert!(tally.values().all(|relays| relays.len() == 1), "{tally:?}");
+}
