@@ -43,7 +43,8 @@ use metrics::{GaugeGuard, Metrics};
 use recent::{ListedDowngrade, ListedRefusal, RecentEvents};
 use repeats::{LogDecision, Repeats};
 pub use text::{
-    AttemptsReading, ClientReading, EvidenceReading, Format, MetricsReading, Process, QueueReading, ReportsReading,
+    AttemptsReading, ClientReading, EvidenceReading, Format, MetricsReading, Process, QueueReading,
+    ReportsReading,
 };
 
 /// The limits that turn clients away, by their keys in `[limits]`.

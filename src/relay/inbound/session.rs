@@ -385,9 +385,8 @@ impl ClientSession {
             outcome,
         );
         self.record_verdict(connector, &from.reverse_path, shown, &verdict);
-        let verdict = verdict.and_then(|cleared| {
-            self.admit_mail(from.size.unwrap_or(0)).map(|()| cleared)
-        });
+        let verdict =
+            verdict.and_then(|cleared| self.admit_mail(from.size.unwrap_or(0)).map(|()| cleared));
         Ok(match verdict {
             Ok(cleared) => {
                 self.sender_clearance = Some(Box::new(cleared));

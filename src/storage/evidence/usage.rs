@@ -159,7 +159,11 @@ mod tests {
             (u64::MAX - 1, u64::MAX, EvidenceLevel::RejectsMail, 99),
         ] {
             let usage = EvidenceUsage { octets, max };
-            assert_eq!((usage.level(), usage.percent()), (level, percent), "{usage:?}");
+            assert_eq!(
+                (usage.level(), usage.percent()),
+                (level, percent),
+                "{usage:?}"
+            );
         }
     }
 
@@ -171,6 +175,9 @@ mod tests {
         account.add(900);
         account.check(100).expect("they fit");
         let error = account.check(101).expect_err("one too many").to_string();
-        assert!(error.contains("have 900 octets") && error.contains("is 1000"), "{error}");
+        assert!(
+            error.contains("have 900 octets") && error.contains("is 1000"),
+            "{error}"
+        );
     }
 }

@@ -13,21 +13,26 @@ use crate::support::within;
 
 const FULL: &str = "452 4.3.1 ";
 
-/// Fills the folder of the evidence up to so many octets, and lets the relay measure it.
-fn fill(folder: &Path, relay: &mut Relay, octets: u64) {
+/// Fills the folder of the evidence up to so many octets, lets the relay measure it, and waits for
+/// these words in its log.
+fn fill(folder: &Path, relay: &mut Relay, octets: u64, words: &str) {
     let evidence = folder.join("evidence");
-    let ballast = evidence.join("torn-2026-01-01-5");
-    let _none_yet = fs::remove_file(&ballast);
     let records: u64 = fs::read_dir(&evidence)
         .expect("a folder")
         .map(|entry| entry.expect("an entry"))
         .filter(|entry| entry.file_name().to_string_lossy().contains(".jsonl"))
         .map(|entry| entry.metadata().expect("a file").len())
         .sum();
-    let file = fs::File::create(&ballast).expect("ours");
-    file.set_len(octets.saturating_sub(records)).expect("ours");
+    let mut ballast = fs::File::options();
+    ballast
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(evidence.join("torn-2026-01-01-5"))
+        .and_then(|file| file.set_len(octets.saturating_sub(records)))
+        .expect("ours");
     relay.signal("HUP");
-    relay.hears("configuration replaced");
+    relay.hears(words);
 }
 
 fn limited(folder: &Path, sink: &Sink, max_size: &str) -> std::path::PathBuf {
@@ -46,8 +51,12 @@ fn evidence_near_its_limit_is_logged_once_and_at_95_percent_new_mail_gets_452() 
     let mut relay = start(&limited(folder.path(), &sink, "1MiB"));
     let mut client = Client::connect(relay.address).expect("it listens");
     let mut under_way = Client::connect(relay.address).expect("it listens");
-    for share in [82, 84, 92, 93] {
-        fill(folder.path(), &mut relay, percent(share));
+    let (fills, nothing) = (
+        "evidence fills [evidence] max_size",
+        "configuration reloaded",
+    );
+    for (share, words) in [(82, fills), (84, nothing), (92, fills), (93, nothing)] {
+        fill(folder.path(), &mut relay, percent(share), words);
         let message = Message::new(&format!("at{share}"), &["a.example"], 300);
         assert!(
             matches!(client.send(&message), Verdict::Accepted(_)),
@@ -58,30 +67,29 @@ fn evidence_near_its_limit_is_logged_once_and_at_95_percent_new_mail_gets_452() 
         let reply = under_way.command(command).expect("a reply");
         assert!(reply.starts_with("250 "), "{reply}");
     }
-    fill(folder.path(), &mut relay, percent(96));
+    let words = "evidence has reached 95 % of";
+    fill(folder.path(), &mut relay, percent(96), words);
     let refused = client.send(&Message::new("refused", &["a.example"], 300));
     assert!(
         matches!(&refused, Verdict::Refused(reply) if reply.starts_with(FULL)),
         "{refused:?}"
     );
-    relay.hears("raise [evidence] max_size and reload");
+    relay.hears("message cannot be stored");
     // What has been accepted is delivered and recorded within the margin.
     let reply = under_way.command("DATA").expect("a reply");
     assert!(reply.starts_with("354 "), "{reply}");
-    let reply = under_way.command("Subject: late\r\n\r\n.").expect("a reply");
+    let reply = under_way
+        .command("Subject: late\r\n\r\n.")
+        .expect("a reply");
     assert!(reply.starts_with("250 "), "{reply}");
     assert!(within(PATIENCE, || queued(folder.path()) == Some(0)));
-    fill(folder.path(), &mut relay, 0);
+    fill(folder.path(), &mut relay, 0, "evidence is under 80 %");
     let after = client.send(&Message::new("after", &["a.example"], 300));
     assert!(matches!(after, Verdict::Accepted(_)), "{after:?}");
     assert!(within(PATIENCE, || told(folder.path()).len() == 6));
     let end = relay.terminate();
-    for (words, times) in [
-        ("evidence fills [evidence] max_size", 2),
-        ("evidence has reached 95 % of", 1),
-        ("evidence is under 80 %", 1),
-    ] {
-        assert_eq!(end.log.matches(words).count(), times, "{words}: {}", end.log);
+    for (line, times) in [(fills, 2), (words, 1), ("evidence is under 80 %", 1)] {
+        assert_eq!(end.log.matches(line).count(), times, "{line}: {}", end.log);
     }
     is_whole(folder.path());
 }
@@ -92,22 +100,34 @@ fn deliveries_wait_at_the_limit_and_go_on_when_it_is_raised() {
     let sink = Sink::start();
     let mut relay = start(&limited(folder.path(), &sink, "1MiB"));
     let mut client = Client::connect(relay.address).expect("it listens");
-    for command in ["MAIL FROM:<s@b.example>", "RCPT TO:<late@a.example>", "DATA"] {
+    for command in [
+        "MAIL FROM:<s@b.example>",
+        "RCPT TO:<late@a.example>",
+        "DATA",
+    ] {
         let reply = client.command(command).expect("a reply");
         assert!(reply.starts_with(['2', '3']), "{reply}");
     }
-    fill(folder.path(), &mut relay, 1 << 20);
+    let words = "evidence has reached [evidence] max_size; new mail";
+    fill(folder.path(), &mut relay, 1 << 20, words);
     let reply = client.command("Subject: late\r\n\r\n.").expect("a reply");
     assert!(reply.starts_with("250 "), "accepted before: {reply}");
     let line = relay.hears("cannot write evidence, deliveries wait");
     assert!(line.contains("[evidence] max_size is 1048576"), "{line}");
-    assert_eq!((queued(folder.path()), told(folder.path()).len()), (Some(1), 0));
+    assert_eq!(
+        (queued(folder.path()), told(folder.path()).len()),
+        (Some(1), 0)
+    );
     limited(folder.path(), &sink, "2MiB");
     relay.signal("HUP");
     assert!(within(PATIENCE, || queued(folder.path()) == Some(0)));
     assert_eq!(told(folder.path()).len(), 1);
     let end = relay.terminate();
-    assert!(end.status.is_some_and(|status| status.success()), "{}", end.log);
+    assert!(
+        end.status.is_some_and(|status| status.success()),
+        "{}",
+        end.log
+    );
     is_whole(folder.path());
     let tally = sink.tally().unwrap_or_else(|fault| panic!("{fault}"));
     assert!(tally.values().all(|relays| relays.len() == 1), "{tally:?}");

@@ -5,7 +5,8 @@ use super::super::usage::{EvidenceLevel, EvidenceUsage};
 use super::EvidenceWriter;
 
 /// What an administrator can do about evidence that fills its limit.
-const REMEDY: &str = "move closed days elsewhere with gatepost evidence archive FOLDER, or raise [evidence] max_size and reload";
+const REMEDY: &str =
+    "run gatepost evidence archive FOLDER, or raise [evidence] max_size and reload";
 
 impl EvidenceWriter {
     /// Measures the size of all records. That is a look at each file, so it happens only when files
