@@ -1,8 +1,13 @@
-//! The evidence: its size and its limit.
+//! The evidence: its size and its limit, and the removal of archived days.
+
+use axum::Json;
+use axum::extract::rejection::JsonRejection;
+use axum::extract::{Extension, State};
+use axum::http::StatusCode;
 
 use super::api::evidence::EvidenceStatus;
-use super::state::AdminState;
-use crate::storage::evidence::EvidenceLevel;
+use super::state::{AdminState, ErrorResponse, PeerUid};
+use crate::storage::evidence::{ArchiveError, ArchivedDays, EvidenceLevel};
 use crate::telemetry::EvidenceReading;
 
 /// Returns the size of the evidence and its limit; `None` if none is kept.
@@ -26,4 +31,32 @@ pub(super) fn reading(admin: &AdminState) -> Option<EvidenceReading> {
         rejects_mail: status.rejects_mail,
         stuck: status.stuck,
     })
+}
+
+/// `POST /v1/evidence/archived`: removes days that the command has archived.
+pub(super) async fn remove_archived(
+    State(admin): State<AdminState>,
+    Extension(PeerUid(uid)): Extension<PeerUid>,
+    request: Result<Json<ArchivedDays>, JsonRejection>,
+) -> Result<Json<Option<EvidenceStatus>>, ErrorResponse> {
+    let Json(archived) =
+        request.map_err(|rejection| ErrorResponse(rejection.status(), rejection.body_text()))?;
+    tracing::info!(archive = %archived.archive.display(), until = %archived.until, uid = ?uid, "removal of archived evidence ordered by an operator");
+    admin.evidence.remove_archived(archived).await?;
+    Ok(Json(status(&admin)))
+}
+
+impl From<ArchiveError> for ErrorResponse {
+    fn from(error: ArchiveError) -> Self {
+        let status = match &error {
+            ArchiveError::Stopping => return Self::stopping(),
+            ArchiveError::Changed => StatusCode::CONFLICT,
+            ArchiveError::Evidence(_)
+            | ArchiveError::SameFolder(_)
+            | ArchiveError::Differs { .. }
+            | ArchiveError::Damaged(_)
+            | ArchiveError::InUse(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        Self(status, error.to_string())
+    }
 }

@@ -1,10 +1,11 @@
 //! `gatepost evidence`: lists and counts the records of accepted messages and of delivery attempts,
-//! and verifies that the chain of records is whole.
+//! verifies that the chain of records is whole, and moves days that are over to another folder.
 //!
-//! It reads the files and needs no daemon. Exit status: 0; 1 if the chain is not whole, a record
+//! It reads the files and needs no daemon; only `archive` asks a running one. Exit status: 0; 1 if the chain is not whole, a record
 //! cannot be read, or no record matches; 2 for unusable arguments, a connector that does not exist,
 //! or an unusable configuration.
 
+mod archive;
 mod csv;
 mod filter;
 mod form;
@@ -27,7 +28,7 @@ use super::connector_name;
 use super::output::show_faults;
 use crate::config::{self, EvidencePath};
 use crate::policy::location::{Located, Location};
-use crate::storage::evidence::RecordHash;
+use crate::storage::evidence::{EvidenceSource, RecordHash};
 use filter::FilterArguments;
 use form::OutputForm;
 use query::{EvidenceQuery, QueryError};
@@ -62,6 +63,8 @@ enum EvidenceCommand {
         form: OutputForm,
         #[command(flatten)]
         place: EvidenceLocation,
+        #[command(flatten)]
+        archives: ArchiveFolders,
     },
     /// Count deliveries by connector and domain, and accepted messages by connector and listener
     ///
@@ -75,6 +78,8 @@ enum EvidenceCommand {
         form: OutputForm,
         #[command(flatten)]
         place: EvidenceLocation,
+        #[command(flatten)]
+        archives: ArchiveFolders,
     },
     /// Verify the chain from its first record to its last, and name every record that was edited,
     /// moved or removed
@@ -99,7 +104,29 @@ enum EvidenceCommand {
         filter: FilterArguments,
         #[command(flatten)]
         place: EvidenceLocation,
+        #[command(flatten)]
+        archives: ArchiveFolders,
     },
+    /// Move the days that are over to another folder, to make room
+    ///
+    /// Each day is copied, compressed, compared with its copy and synced, and the chain of the
+    /// copies is verified; then the days are removed here. The remaining days say in the chain which
+    /// record they continue. It works while the daemon runs, and while it does not, and may be
+    /// repeated if it was interrupted. A daemon that rejected mail for lack of room accepts it
+    /// again.
+    Archive {
+        #[command(flatten)]
+        arguments: archive::ArchiveArguments,
+    },
+}
+
+/// The archives that are read as well.
+#[derive(Debug, Args)]
+struct ArchiveFolders {
+    /// A folder to which earlier days were archived, read before the evidence folder; may be given
+    /// more than once
+    #[arg(long = "archive", value_name = "DIR")]
+    folders: Vec<PathBuf>,
 }
 
 /// The folder of the evidence.
@@ -163,10 +190,26 @@ impl EvidenceLocation {
 }
 
 pub(super) fn run(arguments: &EvidenceArguments) -> ExitCode {
-    let (place, filter, default_age) = match &arguments.command {
-        EvidenceCommand::List { place, filter, .. }
-        | EvidenceCommand::Verify { place, filter, .. } => (place, filter, None),
-        EvidenceCommand::Summary { place, filter, .. } => (place, filter, Some(SUMMARY_AGE)),
+    let (place, archives, filter, default_age) = match &arguments.command {
+        EvidenceCommand::List {
+            place,
+            archives,
+            filter,
+            ..
+        }
+        | EvidenceCommand::Verify {
+            place,
+            archives,
+            filter,
+            ..
+        } => (place, archives, filter, None),
+        EvidenceCommand::Summary {
+            place,
+            archives,
+            filter,
+            ..
+        } => (place, archives, filter, Some(SUMMARY_AGE)),
+        EvidenceCommand::Archive { arguments } => return archive::run(arguments),
     };
     let filter = match filter.filter(default_age) {
         Ok(filter) => filter,
@@ -181,7 +224,10 @@ pub(super) fn run(arguments: &EvidenceArguments) -> ExitCode {
         Err(status) => return status,
     };
     let query = EvidenceQuery {
-        folder: &folder,
+        source: EvidenceSource {
+            folder: &folder,
+            archives: &archives.folders,
+        },
         filter: &filter,
         connectors: connectors.as_deref(),
     };
@@ -195,11 +241,12 @@ pub(super) fn run(arguments: &EvidenceArguments) -> ExitCode {
             ..
         } => {
             if *head {
-                verify::show_head(&folder, expect_head)
+                verify::show_head(query.source, expect_head)
             } else {
                 verify::run(&query, expect_head, *json)
             }
         }
+        EvidenceCommand::Archive { arguments } => return archive::run(arguments),
     };
     match result {
         Ok(is_success) => status(is_success),

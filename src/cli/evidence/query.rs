@@ -9,8 +9,8 @@ use super::filter::RecordFilter;
 use crate::cli::connector_name::{self, UnknownConnector};
 use crate::cli::format::{INDENT, count, plain, wrap};
 use crate::storage::evidence::{
-    EvidenceError, Link, MailRecord, ReadResult, RecordHash, Totals, Verification, first_record,
-    records, records_of_verified_chain,
+    EvidenceError, EvidenceSource, Link, MailRecord, ReadResult, RecordHash, Totals, Verification,
+    first_record, records, records_of_verified_chain,
 };
 
 /// The most names of connectors that an error lists.
@@ -18,7 +18,7 @@ const NAMES_MAX: usize = 20;
 
 /// The folder and the records that are selected in it.
 pub(super) struct EvidenceQuery<'a> {
-    pub(super) folder: &'a Path,
+    pub(super) source: EvidenceSource<'a>,
     pub(super) filter: &'a RecordFilter<'a>,
     /// The names of the connectors in the configuration, if it was read.
     pub(super) connectors: Option<&'a [String]>,
@@ -78,7 +78,7 @@ impl EvidenceQuery<'_> {
         mut each: impl FnMut(&str, &Link, &MailRecord),
     ) -> Result<QueryResult, QueryError> {
         let mut selected = Selected::new(self.filter);
-        let read = records(self.folder, self.filter.period(), |line, link, record| {
+        let read = records(self.source, self.filter.period(), |line, link, record| {
             if selected.add(&record) {
                 each(line, link, &record);
             }
@@ -90,7 +90,7 @@ impl EvidenceQuery<'_> {
     pub(super) fn verify(&self, heads: &[RecordHash]) -> Result<QueryResult, QueryError> {
         let mut selected = Selected::new(self.filter);
         let read =
-            records_of_verified_chain(self.folder, self.filter.period(), heads, |_, _, record| {
+            records_of_verified_chain(self.source, self.filter.period(), heads, |_, _, record| {
                 let _is_selected = selected.add(&record);
             })?;
         self.finish(selected, read)
@@ -132,9 +132,9 @@ impl EvidenceQuery<'_> {
             None => String::new(),
         };
         let none = format!("no records{} match{options}", self.filter.period_text());
-        let folder = self.folder.display();
+        let folder = self.source.folder.display();
         let first = match &chain.last {
-            Some(_) => first_record(self.folder)?,
+            Some(_) => first_record(self.source)?,
             None => None,
         };
         let existing = match (first, &chain.last) {

@@ -1,7 +1,5 @@
 //! `gatepost evidence verify`.
 
-use std::path::Path;
-
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -10,7 +8,9 @@ use super::totals::closing_lines;
 use crate::cli::format::{INDENT, count, plain, time, width, wrap};
 use crate::cli::json;
 use crate::cli::output::show;
-use crate::storage::evidence::{ChainStart, Link, RecordHash, Totals, Verification, verify};
+use crate::storage::evidence::{
+    ChainStart, EvidenceSource, Link, RecordHash, Totals, Verification, verify,
+};
 
 /// Verifies the chain and prints the result, with the totals of the selected records. `heads` are
 /// hashes that must be in the chain. Returns whether the chain is whole and records were found, if
@@ -30,7 +30,7 @@ pub(super) fn run(
     }
     show_findings(chain);
     match &chain.last {
-        None => eprintln!("there is no evidence in {}", query.folder.display()),
+        None => eprintln!("there is no evidence in {}", query.source.folder.display()),
         Some(last) => show(&text(chain, last, heads, width())),
     }
     if !result.totals.is_empty() {
@@ -42,12 +42,15 @@ pub(super) fn run(
 }
 
 /// Verifies the chain and prints the hash of its last record. Returns whether the chain is whole.
-pub(super) fn show_head(folder: &Path, heads: &[RecordHash]) -> Result<bool, QueryError> {
-    let chain = verify(folder, heads)?;
+pub(super) fn show_head(
+    source: EvidenceSource<'_>,
+    heads: &[RecordHash],
+) -> Result<bool, QueryError> {
+    let chain = verify(source, heads)?;
     let is_whole = is_whole(&chain);
     show_findings(&chain);
     match &chain.last {
-        None => eprintln!("there is no evidence in {}", folder.display()),
+        None => eprintln!("there is no evidence in {}", source.folder.display()),
         Some(last) if is_whole => show(&format!("{}\n", last.hash)),
         Some(_) => eprintln!("the chain is not whole, so its head proves nothing"),
     }
@@ -98,6 +101,15 @@ fn text(verified: &Verification, last: &Link, heads: &[RecordHash], width: usize
             add(
                 "",
                 &format!("{before} expired and were dropped, as a record of it says"),
+            );
+        }
+        ChainStart::Archived { archived } => {
+            let before = count(archived, "older record");
+            add(
+                "",
+                &format!(
+                    "{before} were archived, as a record of it says; --archive DIR verifies them, too"
+                ),
             );
         }
     }
@@ -180,6 +192,8 @@ struct VerificationDocument<'a> {
     files: u64,
     records: u64,
     dropped: Option<u64>,
+    /// True if the older records were archived.
+    archived: bool,
     findings: Vec<FindingDocument>,
     more_findings: u64,
     totals: &'a Totals,
@@ -204,7 +218,9 @@ impl<'a> ChainDocument<'a> {
 fn document(result: &QueryResult) -> String {
     let chain = &result.chain;
     let dropped = match chain.beginning {
-        ChainStart::Expired { dropped } => Some(dropped),
+        ChainStart::Expired { dropped } | ChainStart::Archived { archived: dropped } => {
+            Some(dropped)
+        }
         ChainStart::First => Some(0),
         ChainStart::Empty | ChainStart::NotRead | ChainStart::Unexplained => None,
     };
@@ -218,6 +234,7 @@ fn document(result: &QueryResult) -> String {
         files: chain.files,
         records: chain.records,
         dropped,
+        archived: matches!(chain.beginning, ChainStart::Archived { .. }),
         findings: findings.collect(),
         more_findings: chain.more,
         totals: &result.totals,

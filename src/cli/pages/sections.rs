@@ -368,10 +368,20 @@ fn clients(action: &str) -> Option<PageSections> {
 fn evidence(action: &str) -> Option<PageSections> {
     let damaged = "No record matches, the chain is not whole, a record cannot be read, or the output cannot be written.";
     let (success, failure, see_also): (_, _, &[_]) = match action {
+        "archive" => (
+            "The days are in the other folder, and removed here.",
+            "No day is over, the copies cannot be made or verified, or the daemon does not answer. What was copied may stay in the other folder; run the command again.",
+            &[
+                "gatepost-evidence(1)",
+                "gatepost-evidence-verify(1)",
+                "gatepost.toml(5)",
+            ],
+        ),
         "" => (
-            "The records are shown, or the chain is whole.",
+            "The records are shown, the chain is whole, or the days are archived.",
             damaged,
             &[
+                "gatepost-evidence-archive(1)",
                 "gatepost-evidence-list(1)",
                 "gatepost-evidence-summary(1)",
                 "gatepost-evidence-verify(1)",

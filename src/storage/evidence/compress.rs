@@ -33,7 +33,7 @@ pub(super) enum Replacement {
 
 /// The result of comparing the content of two files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum FileComparison {
+pub(super) enum FileComparison {
     Equal,
     /// The first file ends before the second one.
     FirstEnds,
@@ -210,7 +210,7 @@ fn stop_early(stop: &AtomicBool, path: &Path) -> Result<(), EvidenceError> {
 }
 
 /// Compares a day with a compressed file.
-fn compare(
+pub(super) fn compare(
     day: &DayFile,
     compressed: &Path,
     stop: &AtomicBool,

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
+use super::archive::{ArchiveError, ArchivedDays};
 use super::error::{EvidenceError, NotWritten};
 use super::record::EvidenceRecord;
 use super::usage::{EvidenceLevel, EvidenceUsage, SizeAccount};
@@ -144,6 +145,21 @@ impl Evidence {
     pub fn has_room(&self) -> bool {
         self.usage()
             .is_none_or(|usage| usage.level() < EvidenceLevel::RejectsMail)
+    }
+
+    /// Removes days that were archived, and records it.
+    ///
+    /// # Errors
+    /// [`ArchiveError`] if they are not those that were archived; nothing was removed then.
+    pub async fn remove_archived(&self, archived: ArchivedDays) -> Result<(), ArchiveError> {
+        let Some(open) = &self.0 else {
+            return Err(ArchiveError::Stopping);
+        };
+        let (done, removed) = oneshot::channel();
+        open.commands
+            .send(WriterCommand::RemoveArchived { archived, done })
+            .map_err(|_| ArchiveError::Stopping)?;
+        removed.await.map_err(|_| ArchiveError::Stopping)?
     }
 
     /// Prepares for the end of the process: from now on a failed write is not repeated.

@@ -4,7 +4,8 @@
 //! A record is one line of JSON that contains the hash of the record before it (`chain`); each day
 //! has a file of its own (`folder`), which is compressed when the day is over (`compress`). One thread (`writer`) appends the records, many with one sync.
 //! A caller goes on only when its records are durable, so the queue never forgets a delivery that
-//! is not recorded here. The records have a limit (`usage`). `verify` checks the chain; `read` and `summary` evaluate the records. They
+//! is not recorded here. The records have a limit (`usage`), and closed days can
+//! move to another folder (`archive`). `verify` checks the chain; `read` and `summary` evaluate the records. They
 //! need no daemon.
 //!
 //! The chain proves that no record between two others was changed, removed, inserted or moved after
@@ -12,6 +13,7 @@
 //! was not cut off or that it was not rewritten as a whole. For that, keep the hash of the last
 //! record where nobody who can write here can change it. The content of messages is not recorded.
 
+mod archive;
 mod chain;
 mod compress;
 mod days;
@@ -21,12 +23,14 @@ mod handle;
 mod lines;
 mod read;
 mod record;
+mod source;
 mod summary;
 mod totals;
 mod usage;
 mod verify;
 mod writer;
 
+pub use archive::{ArchiveError, ArchivedDays, copy_closed_days, is_in_use, remove_archived_days};
 pub use chain::{BadLine, ChainHead, LineFault, Link, RecordHash};
 pub use error::{EvidenceError, NotWritten};
 pub use handle::Evidence;
@@ -38,6 +42,7 @@ pub use record::{
     EvidenceRecord, ExceptionRecord, InboundParties, InboundSession, PolicyRecord,
     RecordedAssurance, RecordedOutcome, SessionRecord, TEXT_MAX, TlsSession, UnmetDemand, cut,
 };
+pub use source::EvidenceSource;
 pub use summary::{AcceptedCounts, AssuranceCounts, ClearDeliveries, DeliveryCounts, Summary};
 pub use totals::{AssuranceTotals, OutcomeCounts, Totals};
 pub use usage::{EvidenceLevel, EvidenceUsage};

@@ -1,7 +1,5 @@
 //! Reads the records that concern mail, and verifies the chain on the way.
 
-use std::path::Path;
-
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan as _};
@@ -11,6 +9,7 @@ use super::days;
 use super::error::EvidenceError;
 use super::lines::Lines;
 use super::record::{AcceptanceRecord, DeliveryRecord, EvidenceRecord};
+use super::source::EvidenceSource;
 use super::verify::{Verification, read_chain};
 
 /// The time of the records that are read.
@@ -114,12 +113,12 @@ impl MailRecord {
 ///
 /// # Errors
 /// [`EvidenceError`] if the folder or a file in it cannot be read.
-pub fn deliveries(
-    folder: &Path,
+pub fn deliveries<'a>(
+    source: impl Into<EvidenceSource<'a>>,
     period: Period,
     mut each: impl FnMut(&str, &Link, DeliveryRecord),
 ) -> Result<ReadResult, EvidenceError> {
-    records(folder, period, |line, link, record| match record {
+    records(source, period, |line, link, record| match record {
         MailRecord::Accepted(_) => {}
         MailRecord::Delivery(delivery) => each(line, link, *delivery),
     })
@@ -133,8 +132,8 @@ pub fn deliveries(
 ///
 /// # Errors
 /// [`EvidenceError`] if the folder or a file in it cannot be read.
-pub fn records(
-    folder: &Path,
+pub fn records<'a>(
+    source: impl Into<EvidenceSource<'a>>,
     period: Period,
     each: impl FnMut(&str, &Link, MailRecord),
 ) -> Result<ReadResult, EvidenceError> {
@@ -143,7 +142,7 @@ pub fn records(
     let first_day = period
         .from
         .and_then(|from| days::day(from).checked_sub(1.day()).ok());
-    read(folder, first_day, &[], period, each)
+    read(source.into(), first_day, &[], period, each)
 }
 
 /// Reads every mail record of a period, and verifies the chain from its first record on. `heads`
@@ -151,24 +150,24 @@ pub fn records(
 ///
 /// # Errors
 /// [`EvidenceError`] if the folder or a file in it cannot be read.
-pub fn records_of_verified_chain(
-    folder: &Path,
+pub fn records_of_verified_chain<'a>(
+    source: impl Into<EvidenceSource<'a>>,
     period: Period,
     heads: &[RecordHash],
     each: impl FnMut(&str, &Link, MailRecord),
 ) -> Result<ReadResult, EvidenceError> {
-    read(folder, None, heads, period, each)
+    read(source.into(), None, heads, period, each)
 }
 
 fn read(
-    folder: &Path,
+    source: EvidenceSource<'_>,
     first_day: Option<Date>,
     heads: &[RecordHash],
     period: Period,
     mut each: impl FnMut(&str, &Link, MailRecord),
 ) -> Result<ReadResult, EvidenceError> {
     let mut bad = 0;
-    let chain = read_chain(folder, first_day, heads, |line, link| {
+    let chain = read_chain(source, first_day, heads, |line, link| {
         let (Some(link), Ok(text)) = (link, std::str::from_utf8(line)) else {
             bad += 1;
             return;
@@ -195,12 +194,14 @@ fn read(
     Ok(ReadResult { bad, chain })
 }
 
-/// Returns the first valid record in a folder; `None` if there is none.
+/// Returns the first valid record; `None` if there is none.
 ///
 /// # Errors
 /// [`EvidenceError`] if the folder or a file in it cannot be read.
-pub fn first_record(folder: &Path) -> Result<Option<Link>, EvidenceError> {
-    for file in days::files_for_reading(folder)? {
+pub fn first_record<'a>(
+    source: impl Into<EvidenceSource<'a>>,
+) -> Result<Option<Link>, EvidenceError> {
+    for file in source.into().files()? {
         let mut lines = Lines::open(&file)?;
         while let Some(line) = lines.next()? {
             if let Ok(link) = chain::read(line.text) {

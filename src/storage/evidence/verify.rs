@@ -8,36 +8,49 @@ use std::path::Path;
 use jiff::civil::Date;
 
 use super::chain::{self, BadLine, Link, RecordHash};
-use super::days;
+use super::days::{self, DayFile};
 use super::error::EvidenceError;
 use super::lines::Lines;
 use super::record::EvidenceRecord;
+use super::source::EvidenceSource;
 use crate::storage::folder_lock::FolderLock;
 
 mod checker;
 mod findings;
 
-use checker::ChainChecker;
+use checker::{ChainChecker, RecordedRemoval};
 pub use findings::{ChainStart, Defect, Finding, Verification};
 
-/// Verifies the whole chain in a folder. `heads` are hashes that were kept elsewhere; each must be
+/// Verifies the whole chain in a folder, and in archives of its earlier days. `heads` are hashes that were kept elsewhere; each must be
 /// in the chain.
 ///
 /// # Errors
 /// [`EvidenceError`] if the folder or a file in it cannot be read.
-pub fn verify(folder: &Path, heads: &[RecordHash]) -> Result<Verification, EvidenceError> {
-    read_chain(folder, None, heads, |_, _| {})
+pub fn verify<'a>(
+    source: impl Into<EvidenceSource<'a>>,
+    heads: &[RecordHash],
+) -> Result<Verification, EvidenceError> {
+    read_chain(source.into(), None, heads, |_, _| {})
+}
+
+/// Verifies the chain in some days, wherever it starts.
+pub(super) fn verify_days(files: &[DayFile]) -> Result<Verification, EvidenceError> {
+    let mut checker = ChainChecker::from_later_record(&[]);
+    check_files(files, None, &mut checker, |_, _| {})?;
+    Ok(checker.finish())
 }
 
 /// Reads and verifies the chain from the last file before a day on; all of it without a day. `each`
 /// receives every complete line, with its link if the line is a valid record.
 pub(super) fn read_chain(
-    folder: &Path,
+    source: EvidenceSource<'_>,
     first_day: Option<Date>,
     heads: &[RecordHash],
-    mut each: impl FnMut(&[u8], Option<&Link>),
+    each: impl FnMut(&[u8], Option<&Link>),
 ) -> Result<Verification, EvidenceError> {
-    let all = days::files_for_reading(folder)?;
+    // Looked for first: a removal that ends meanwhile is in the chain.
+    let removal = days::archived_until(source.folder)?;
+    let all = source.files()?;
     // The file before is read too: its last record shows that none is missing at the beginning of
     // the day.
     let skipped = first_day.map_or(0, |day| {
@@ -49,12 +62,33 @@ pub(super) fn read_chain(
     } else {
         ChainChecker::from_later_record(heads)
     };
+    if removal.is_some() {
+        checker.expect_archived_start();
+    }
+    let is_growing = check_files(files, Some(source.folder), &mut checker, each)?;
+    let files = files.len() as u64;
+    Ok(Verification {
+        files,
+        is_growing,
+        ..checker.finish()
+    })
+}
+
+/// Adds the records of files to a verification. Returns whether the daemon that uses `live` is
+/// writing the last line.
+fn check_files(
+    files: &[DayFile],
+    live: Option<&Path>,
+    checker: &mut ChainChecker,
+    mut each: impl FnMut(&[u8], Option<&Link>),
+) -> Result<bool, EvidenceError> {
     let mut is_growing = false;
     for (at, file) in files.iter().enumerate() {
         let mut lines = Lines::open(file)?;
         while let Some(line) = lines.next()? {
             checker.set_position(&file.path, line.number);
-            if !line.is_whole && at + 1 == files.len() && FolderLock::is_held(folder) {
+            let is_last = at + 1 == files.len();
+            if !line.is_whole && is_last && live.is_some_and(FolderLock::is_held) {
                 is_growing = true;
                 // The next read would return the remainder that is being written now.
                 break;
@@ -64,7 +98,7 @@ pub(super) fn read_chain(
                 each(line.text, read.as_ref().ok());
             }
             match read {
-                Ok(link) => checker.add_record(link, deleted_up_to(line.text)),
+                Ok(link) => checker.add_record(link, removal(line.text)),
                 Err(BadLine::WrongHash(link)) => checker.add_edited(*link),
                 Err(BadLine::NotARecord(_)) if !line.is_whole => checker.report(Defect::Torn),
                 Err(BadLine::NotARecord(why)) => checker.add_bad_line(why),
@@ -77,24 +111,24 @@ pub(super) fn read_chain(
             });
         }
     }
-    let files = files.len() as u64;
-    Ok(Verification {
-        files,
-        is_growing,
-        ..checker.finish()
-    })
+    Ok(is_growing)
 }
 
-/// Returns the last deleted record, if this line records a deletion.
-fn deleted_up_to(line: &[u8]) -> Option<(u64, RecordHash)> {
+/// Returns the removal of earlier records, if this line records one.
+fn removal(line: &[u8]) -> Option<RecordedRemoval> {
     // Cheap filter: few lines contain the word, so few are parsed.
     memchr::memmem::find(line, b"\"kind\":\"dropped\"")?;
     match serde_json::from_slice(line) {
         Ok(EvidenceRecord::Dropped {
             last_seq,
             last_hash,
+            archived_to,
             ..
-        }) => Some((last_seq, last_hash)),
+        }) => Some(RecordedRemoval {
+            last_seq,
+            last_hash,
+            is_archived: archived_to.is_some(),
+        }),
         Ok(
             EvidenceRecord::Delivery(_)
             | EvidenceRecord::Accepted(_)

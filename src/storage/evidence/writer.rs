@@ -18,6 +18,7 @@ use jiff::civil::Date;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
+use super::archive::{ArchiveError, ArchivedDays};
 use super::chain::ChainHead;
 use super::compress::Compressor;
 use super::days::{self, DayFile};
@@ -31,6 +32,7 @@ use crate::storage::folder_lock::FolderLock;
 
 mod compression;
 mod expiry;
+mod removal;
 mod size;
 #[cfg(test)]
 mod tests;
@@ -64,6 +66,11 @@ pub(super) enum WriterCommand {
     SetKeep(Duration),
     /// The limit of the size has changed.
     CheckSize,
+    /// These days were archived, and are to be removed.
+    RemoveArchived {
+        archived: ArchivedDays,
+        done: oneshot::Sender<Result<(), ArchiveError>>,
+    },
     Close,
 }
 
@@ -169,6 +176,7 @@ impl EvidenceWriter {
                 .map_err(failed)?;
         }
         writer.record_torn(now)?;
+        writer.record_removal(now);
         writer.measure();
         writer.expire(now);
         Ok(writer)
@@ -262,9 +270,9 @@ impl EvidenceWriter {
                         waiting.push(done);
                     }
                     WriterCommand::Close => closes = true,
-                    order @ (WriterCommand::SetKeep(_) | WriterCommand::CheckSize) => {
-                        self.carry_out(order);
-                    }
+                    order @ (WriterCommand::SetKeep(_)
+                    | WriterCommand::CheckSize
+                    | WriterCommand::RemoveArchived { .. }) => self.carry_out(order),
                 }
                 next = if closes || octets >= BATCH_OCTETS {
                     None
@@ -288,6 +296,10 @@ impl EvidenceWriter {
                 self.expire(Moment::now());
             }
             WriterCommand::CheckSize => self.measure(),
+            WriterCommand::RemoveArchived { archived, done } => {
+                // A failed send means that the caller was aborted.
+                let _ = done.send(self.remove_archived(&archived));
+            }
             WriterCommand::Write { .. } | WriterCommand::Close => self.deferred.push_back(order),
         }
     }
@@ -303,6 +315,7 @@ impl EvidenceWriter {
         } else if since(self.reserve_checked_at) >= RESERVE_INTERVAL {
             self.reserve_checked_at = now.monotonic;
             self.reserve();
+            self.record_removal(now);
             // An administrator may have made room by hand.
             if self.level >= EvidenceLevel::RejectsMail {
                 self.measure();

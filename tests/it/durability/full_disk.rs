@@ -7,16 +7,19 @@
 use std::fs;
 use std::io::Write as _;
 use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use super::home::Home;
 use super::servers::ClosedPort;
+use crate::support::chain::write_large_day;
 use crate::support::client::{Client, Verdict, send_all};
+use crate::support::config::ConfigBuilder;
 use crate::support::disk::{Ballast, Mounted};
 use crate::support::message::Message;
-use crate::support::relay::Relay;
+use crate::support::relay::{Relay, program};
 use crate::support::sink::Sink;
 use crate::support::{place, within};
 
@@ -284,6 +287,97 @@ fn a_kill_while_evidence_waits_for_room_tears_no_record() {
     home.expect_recorded(&owed, &sink.times())
         .unwrap_or_else(|fault| panic!("{fault}"));
     drop(mounted);
+}
+
+/// A relay with its spool and its evidence on a small disk. The configuration is not on that disk.
+fn full_of_evidence(folder: &Path, disk: &Path, sink: &Sink) -> PathBuf {
+    fs::DirBuilder::new()
+        .mode(0o700)
+        .create(disk.join("evidence"))
+        .expect("a new disk");
+    write_large_day(&disk.join("evidence"), 300);
+    let table = |name| format!("path = \"{}\"", disk.join(name).display());
+    ConfigBuilder::new()
+        .listener("127.0.0.1:0")
+        .table("spool", &table("spool"))
+        .table("evidence", &table("evidence"))
+        .table("admin", "socket = \"run/admin.sock\"\nhttp = \"\"")
+        .table("relay", "networks = [\"127.0.0.0/8\"]")
+        .table("log", "format = \"text\"")
+        .relays_to(sink.address)
+        .write(folder)
+}
+
+#[test]
+#[ignore = "needs root: .ci/durability"]
+fn a_full_disk_of_evidence_rejects_mail_until_days_are_archived() {
+    let folder = place();
+    let disk = folder.path().join("disk");
+    fs::create_dir(&disk).expect("a folder");
+    let Some(mounted) = Mounted::on(disk.clone(), SMALL) else {
+        return;
+    };
+    let sink = Sink::start();
+    let config = full_of_evidence(folder.path(), &disk, &sink);
+    let mut relay = Relay::run(&config, &[]).unwrap_or_else(|end| panic!("{}", end.log));
+    relay.hears("compressed a day of evidence");
+    let mut client = Client::connect(relay.address).expect("it listens");
+    let steps = [
+        "MAIL FROM:<s@b.example>",
+        "RCPT TO:<late@a.example>",
+        "DATA",
+    ];
+    for command in steps {
+        let reply = client.command(command).expect("a reply");
+        assert!(reply.starts_with(['2', '3']), "{reply}");
+    }
+    let reserve = disk.join("evidence/reserve");
+    fs::remove_file(reserve).expect("there is one");
+    let ballast = Ballast::at(disk.join("ballast"));
+    ballast.leave(256 << 10);
+    let reply = client.command("Subject: late\r\n\r\n.").expect("a reply");
+    let accepted = usize::from(reply.starts_with("250 "));
+    ballast.leave(0);
+    std::thread::sleep(NOTICED);
+    let small = Message::new("no", &["a.example"], 500);
+    let verdict = client.send(&small);
+    assert!(
+        matches!(&verdict, Verdict::Refused(reply) if reply.starts_with("452 4.3.1 ")),
+        "{verdict:?}"
+    );
+
+    // Copies go to another disk. The full one needs no room for it.
+    let archive = folder.path().join("archive");
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(program());
+        command.arg("evidence").args(arguments).arg("--config");
+        let output = command.arg(&config).output().expect("gatepost runs");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{arguments:?}: {text}{errors}");
+        text
+    };
+    let target = archive.to_str().expect("UTF-8");
+    run(&["archive", target]);
+    let after = Message::new("after", &["a.example"], 3000);
+    let goes_on = within(Duration::from_secs(10), || {
+        matches!(client.send(&after), Verdict::Accepted(_))
+    });
+    assert!(goes_on, "days were archived, and no mail is accepted");
+    let missing = sink.wait_for(&after.recipients, Duration::from_mins(1));
+    assert!(missing.is_empty(), "{missing:?}");
+    relay
+        .terminate()
+        .check()
+        .unwrap_or_else(|fault| panic!("{fault}"));
+    assert!(run(&["verify"]).contains("300 older records were archived"));
+    let all = format!("{} recipients", 301 + accepted);
+    let text = run(&["verify", "--archive", target]);
+    assert!(
+        text.contains(&all) && text.contains("number 1 of"),
+        "{text}"
+    );
+    drop((mounted, ballast));
 }
 
 /// Fills the disk step by step, and returns the recipients of what was accepted meanwhile.

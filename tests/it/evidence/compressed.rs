@@ -13,7 +13,7 @@ use super::folder::until;
 use super::world::{KEEP, compress, files, folder, lines, name, one_delivery, put, write};
 
 /// A chain of seven records: two of an old day, three of one between, two of today.
-async fn three_days() -> tempfile::TempDir {
+pub(super) async fn three_days() -> tempfile::TempDir {
     let folder = folder();
     write(folder.path(), 6).await;
     let all = lines(&folder.path().join(name(0)));

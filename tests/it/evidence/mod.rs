@@ -1,6 +1,7 @@
 //! The evidence: a chain that nobody can change unnoticed, written before the queue forgets.
 
 mod accepted;
+mod archive;
 mod audit;
 mod chain;
 mod compressed;

@@ -12,9 +12,10 @@
 //!   [`uncheckable`] leaves with unusual keys.
 //! - Clients: [`session`] speaks line by line, [`client`] sends complete [`message`]s that can be
 //!   recognised.
-//! - [`config`] builds configurations, [`dsn`] reads reports, and [`disk`] is a small file system.
+//! - [`chain`] writes evidence, [`config`] builds configurations, [`dsn`] reads reports, and [`disk`] is a small file system.
 
 pub(crate) mod certificates;
+pub(crate) mod chain;
 pub(crate) mod client;
 pub(crate) mod config;
 pub(crate) mod counting_sink;

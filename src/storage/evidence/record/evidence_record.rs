@@ -27,8 +27,8 @@ pub enum EvidenceRecord {
         /// Its size.
         octets: u64,
     },
-    /// Files older than `[evidence] keep` are about to be deleted: the chain then starts after
-    /// them.
+    /// Files are about to be deleted, and the chain then starts after them: they are older than
+    /// `[evidence] keep`, or were archived.
     Dropped {
         /// The number of files.
         files: u64,
@@ -36,6 +36,10 @@ pub enum EvidenceRecord {
         last_seq: u64,
         /// The hash of the last deleted record.
         last_hash: RecordHash,
+        /// The folder to which the files were archived; empty if it is not known. `None` for
+        /// expired files.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        archived_to: Option<String>,
     },
     /// A kind that only a later version knows.
     #[serde(other)]

@@ -29,6 +29,15 @@ struct Gap {
     position: LinePosition,
 }
 
+/// The removal of the records up to one, as a later record says.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct RecordedRemoval {
+    pub(super) last_seq: u64,
+    pub(super) last_hash: RecordHash,
+    /// True if they were archived, not deleted for their age.
+    pub(super) is_archived: bool,
+}
+
 pub(super) struct ChainChecker {
     position: LinePosition,
     records: u64,
@@ -41,6 +50,10 @@ pub(super) struct ChainChecker {
     /// The bad lines since the last record, as indexes of the findings.
     bad: Vec<usize>,
     start_explained: bool,
+    /// True if the records before the first one were archived.
+    start_archived: bool,
+    /// True if archived days are being removed, which no record says yet.
+    expects_archived_start: bool,
     /// True if earlier files are not read.
     starts_later: bool,
     /// The expected heads that have not been found yet.
@@ -63,6 +76,8 @@ impl ChainChecker {
             gaps: Vec::new(),
             bad: Vec::new(),
             start_explained: false,
+            start_archived: false,
+            expects_archived_start: false,
             starts_later: false,
             heads: heads.to_vec(),
             head_before: None,
@@ -77,6 +92,11 @@ impl ChainChecker {
             starts_later: true,
             ..Self::new(heads)
         }
+    }
+
+    /// Allows that the chain starts with a later record, since archived days are being removed.
+    pub(super) fn expect_archived_start(&mut self) {
+        self.expects_archived_start = true;
     }
 
     pub(super) fn set_position(&mut self, file: &Path, line: u64) {
@@ -122,16 +142,18 @@ impl ChainChecker {
         }
     }
 
-    /// Adds a valid record. `dropped` is set if it says that the records up to that one were
-    /// deleted.
-    pub(super) fn add_record(&mut self, link: Link, dropped: Option<(u64, RecordHash)>) {
+    /// Adds a valid record. `removed` is set if it says that earlier records were removed.
+    pub(super) fn add_record(&mut self, link: Link, removed: Option<RecordedRemoval>) {
         self.records += 1;
         self.heads.retain(|head| *head != link.hash);
-        if let (Some((seq, hash)), Some(first)) = (dropped, &self.first) {
+        if let (Some(removed), Some(first)) = (removed, &self.first) {
             let begins = first.seq.saturating_sub(self.bad_before);
             // The link in a bad line is unknown.
-            self.start_explained |=
-                seq + 1 == begins && (hash == first.prev || self.bad_before > 0);
+            let is_linked = removed.last_hash == first.prev || self.bad_before > 0;
+            if removed.last_seq.checked_add(1) == Some(begins) && is_linked {
+                self.start_explained = true;
+                self.start_archived |= removed.is_archived;
+            }
         }
         self.add(link, true);
     }
@@ -252,6 +274,14 @@ impl ChainChecker {
             None => ChainStart::Empty,
             Some(_) if self.starts_later => ChainStart::NotRead,
             Some(1) if self.start_explained => ChainStart::First,
+            Some(begins)
+                if self.start_archived
+                    || (self.expects_archived_start && !self.start_explained && begins > 1) =>
+            {
+                ChainStart::Archived {
+                    archived: begins - 1,
+                }
+            }
             Some(begins) if self.start_explained => ChainStart::Expired {
                 dropped: begins - 1,
             },

@@ -44,6 +44,11 @@ pub enum ChainStart {
         /// The number of deleted records.
         dropped: u64,
     },
+    /// Older files were archived, as a later record says, or as it will when their removal is over.
+    Archived {
+        /// The number of archived records.
+        archived: u64,
+    },
     /// Earlier files were not read, so the verification starts with a later record.
     NotRead,
     /// The chain starts with another record and nothing explains it; this is also among the

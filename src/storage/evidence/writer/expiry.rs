@@ -2,11 +2,10 @@
 
 use std::fs;
 
-use super::super::chain::{self, ChainHead};
-use super::super::days::{self, DayFile};
+use super::super::archive::head_before;
+use super::super::days;
 use super::super::error::EvidenceError;
 use super::super::folder;
-use super::super::lines::Lines;
 use super::super::record::EvidenceRecord;
 use super::EvidenceWriter;
 use crate::storage::clock_jumps::Moment;
@@ -56,6 +55,7 @@ impl EvidenceWriter {
             files,
             last_seq: last.seq,
             last_hash: last.hash,
+            archived_to: None,
         };
         self.append(&[dropped.to_fields(now.wall)], now)
             .map_err(|error| EvidenceError::new("write to the evidence in", &self.folder, error))?;
@@ -67,20 +67,4 @@ impl EvidenceWriter {
         tracing::info!(folder = %self.folder.display(), files, last_seq = last.seq, "deleted evidence older than [evidence] keep");
         Ok(())
     }
-}
-
-/// Returns the head before the first record of these files, or `None` if they have no record.
-fn head_before(files: &[DayFile]) -> Result<Option<ChainHead>, EvidenceError> {
-    for file in files {
-        let mut lines = Lines::open(file)?;
-        while let Some(line) = lines.next()? {
-            if let Ok(link) = chain::read(line.text) {
-                return Ok(Some(ChainHead {
-                    seq: link.seq.saturating_sub(1),
-                    hash: link.prev,
-                }));
-            }
-        }
-    }
-    Ok(None)
 }

@@ -1,0 +1,69 @@
+//! The removal of archived days, and its record in the chain.
+
+use std::fs;
+
+use super::super::archive::{ArchiveError, ArchivedDays, begin_removal, head_before, remove_days};
+use super::super::days;
+use super::super::error::EvidenceError;
+use super::super::folder;
+use super::super::record::{EvidenceRecord, cut};
+use super::EvidenceWriter;
+use crate::storage::clock_jumps::Moment;
+use crate::storage::files::{is_full, sync_folder};
+
+impl EvidenceWriter {
+    /// Removes archived days and records it. If the record cannot be written, it is tried again
+    /// later: the days are gone, and mail must not wait for it.
+    pub(super) fn remove_archived(&mut self, archived: &ArchivedDays) -> Result<(), ArchiveError> {
+        begin_removal(&self.folder, archived)?;
+        self.measure();
+        self.reserve();
+        self.record_removal(Moment::now());
+        tracing::info!(
+            folder = %self.folder.display(), archive = %archived.archive.display(), days = archived.days,
+            until = %archived.until, last_seq = archived.last_seq, "removed archived days of evidence"
+        );
+        Ok(())
+    }
+
+    /// Completes the removal of archived days that a crash, or the command without a daemon, has
+    /// begun.
+    pub(super) fn record_removal(&mut self, now: Moment) {
+        if let Err(error) = self.finish_removal(now) {
+            tracing::error!(folder = %self.folder.display(), %error, "cannot record that days of evidence were archived; trying again within a minute");
+        }
+    }
+
+    fn finish_removal(&mut self, now: Moment) -> Result<(), EvidenceError> {
+        let Some((until, marker)) = days::archived_until(&self.folder)? else {
+            return Ok(());
+        };
+        let (old, kept): (Vec<_>, Vec<_>) = days::files(&self.folder)?
+            .into_iter()
+            .partition(|file| file.day <= until);
+        let last = head_before(&kept)?.unwrap_or(self.head);
+        if !old.is_empty() {
+            remove_days(&self.folder, until)?;
+        }
+        // The file is empty if there was no space for the path.
+        let archive = fs::read(&marker).unwrap_or_default();
+        let dropped = EvidenceRecord::Dropped {
+            files: old.len() as u64 + 1,
+            last_seq: last.seq,
+            last_hash: last.hash,
+            archived_to: Some(cut(&String::from_utf8_lossy(&archive))),
+        };
+        let record = [dropped.to_fields(now.wall)];
+        let mut written = self.append(&record, now);
+        if written.as_ref().is_err_and(is_full) && folder::remove_reserve(&self.folder) {
+            written = self.append(&record, now);
+        }
+        let failed = |error| EvidenceError::new("write to the evidence in", &self.folder, error);
+        written.map_err(failed)?;
+        fs::remove_file(&marker)
+            .and_then(|()| sync_folder(&self.folder))
+            .map_err(|error| EvidenceError::new("remove", &marker, error))?;
+        self.measure();
+        Ok(())
+    }
+}
