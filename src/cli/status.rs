@@ -458,7 +458,7 @@ mod tests {
             "relay.example.com, Gatepost 0.1.0, up since 2026-11-26 00:00:00 UTC (1h 30m)\n\n\
              queue: 1 message (2.0 KiB), recipients: 1 waiting, oldest 1h 0m; counted 1m ago\n\
              reports to senders: 3 waiting; for the postmaster's next digest: 12\n\
-             evidence: 48.3 GiB of 50.0 GiB (96 %); NEW MAIL IS REJECTED: run gatepost\n    \
+             evidence: 48.2 GiB of 50.0 GiB (96 %); NEW MAIL IS REJECTED: run gatepost\n    \
              evidence archive, or raise [evidence] max_size\n\
              delivery attempts for named connectors and smart hosts: 3 of 800, 1 slow\n\
              delivery attempts for destinations by MX: 1200 of 1200, 900 slow; ALL IN USE for\n    \

@@ -47,7 +47,7 @@ fn has_the_documented_tables(config: &Config) {
         EvidencePath::Folder("/var/lib/gatepost/evidence".into())
     );
     assert_eq!(config.evidence.keep, minutes(400 * 24 * 60));
-    assert_eq!(config.evidence.max_size, 20 << 30);
+    assert_eq!(config.evidence.max_size, 50 << 30);
     assert_eq!(
         config.admin.http.value,
         AdminHttp::Address("127.0.0.1:9025".parse().expect("an address"))

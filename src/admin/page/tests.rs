@@ -136,7 +136,7 @@ fn evidence_near_its_limit_is_shown_at_the_top() {
         let (header, rest) = page.split_once("<main>").expect("a page");
         assert!(header.contains(top), "{header}");
         assert!(
-            rest.contains("Evidence: 96.0 MiB of 100.0 MiB (96 %)"),
+            rest.contains("Evidence: 96 MiB of 100 MiB (96 %)"),
             "{rest}"
         );
         let is_marked = rest.contains("new mail is rejected</span>");

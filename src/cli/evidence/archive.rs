@@ -5,7 +5,8 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::{EvidenceFolder, EvidenceLocation, fail, with_remedy};
+use super::location::{EvidenceFolder, EvidenceLocation, fail};
+use super::remedy::with_remedy;
 use crate::admin::api::evidence::EvidenceStatus;
 use crate::cli::admin_client::{AdminClient, SocketError};
 use crate::cli::format::{count, plain, size};

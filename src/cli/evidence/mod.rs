@@ -10,6 +10,7 @@ mod csv;
 mod filter;
 mod form;
 mod list;
+mod location;
 mod query;
 mod record_csv;
 mod remedy;
@@ -17,20 +18,15 @@ mod summary;
 mod totals;
 mod verify;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
-use super::config_file::ConfigFile;
-use super::connector_name;
-use super::output::show_faults;
-use crate::config::{self, EvidencePath};
-use crate::policy::location::{Located, Location};
 use crate::storage::evidence::{EvidenceSource, RecordHash};
 use filter::FilterArguments;
 use form::OutputForm;
+use location::{ArchiveFolders, EvidenceFolder, EvidenceLocation, fail};
 use query::{EvidenceQuery, QueryError};
 use remedy::with_remedy;
 
@@ -107,12 +103,12 @@ enum EvidenceCommand {
         #[command(flatten)]
         archives: ArchiveFolders,
     },
-    /// Move the days that are over to another folder, to make room
+    /// Move the days that are over to another folder, to free space
     ///
     /// Each day is copied, compressed, compared with its copy and synced, and the chain of the
     /// copies is verified; then the days are removed here. The remaining days say in the chain which
     /// record they continue. It works while the daemon runs, and while it does not, and may be
-    /// repeated if it was interrupted. A daemon that rejected mail for lack of room accepts it
+    /// repeated if it was interrupted. A daemon that rejected mail for lack of space accepts it
     /// again.
     Archive {
         #[command(flatten)]
@@ -120,73 +116,9 @@ enum EvidenceCommand {
     },
 }
 
-/// The archives that are read as well.
-#[derive(Debug, Args)]
-struct ArchiveFolders {
-    /// A folder to which earlier days were archived, read before the evidence folder; may be given
-    /// more than once
-    #[arg(long = "archive", value_name = "DIR")]
-    folders: Vec<PathBuf>,
-}
-
-/// The folder of the evidence.
-#[derive(Debug, Args)]
-struct EvidenceLocation {
-    /// The folder with the files, in place of the one that the configuration names
-    #[arg(long, value_name = "DIR")]
-    folder: Option<PathBuf>,
-    #[command(flatten)]
-    file: ConfigFile,
-}
-
-/// The folder that a command reads.
-struct EvidenceFolder {
-    path: PathBuf,
-    /// The position of `[evidence] path`, if the configuration names the folder.
-    key: Option<Location>,
-    /// The names of the connectors, if the configuration was read.
-    connectors: Option<Vec<String>>,
-}
-
 fn hash(text: &str) -> Result<RecordHash, String> {
     let digits = text.strip_prefix("sha256:").unwrap_or(text);
     RecordHash::parse(digits).ok_or_else(|| "a hash has 64 hexadecimal digits".to_owned())
-}
-
-impl EvidenceLocation {
-    /// Returns the folder. The configuration is read only if `--folder` is not given.
-    ///
-    /// # Errors
-    /// Exit status 2, after the error has been printed.
-    fn find(&self) -> Result<EvidenceFolder, ExitCode> {
-        if let Some(folder) = &self.folder {
-            return Ok(EvidenceFolder {
-                path: folder.clone(),
-                key: None,
-                connectors: None,
-            });
-        }
-        let (config, _) = config::read(&self.file.config).map_err(|faults| {
-            show_faults(&self.file.config, &faults);
-            ExitCode::from(2)
-        })?;
-        let names = connector_name::all(&config)
-            .iter()
-            .map(|connector| connector.name.clone())
-            .collect();
-        let Located { value, location } = config.evidence.path;
-        match value {
-            EvidencePath::Folder(path) => Ok(EvidenceFolder {
-                path,
-                key: Some(location),
-                connectors: Some(names),
-            }),
-            EvidencePath::Off => {
-                eprintln!("gatepost evidence: {location}: path is \"\": no evidence is written");
-                Err(ExitCode::from(2))
-            }
-        }
-    }
 }
 
 pub(super) fn run(arguments: &EvidenceArguments) -> ExitCode {
@@ -253,11 +185,6 @@ pub(super) fn run(arguments: &EvidenceArguments) -> ExitCode {
         Err(error @ QueryError::Connector(_)) => fail(&error.to_string(), 2),
         Err(QueryError::Evidence(error)) => fail(&with_remedy(&error, &folder, key.as_ref()), 1),
     }
-}
-
-fn fail(error: &str, status: u8) -> ExitCode {
-    eprintln!("gatepost evidence: {error}");
-    ExitCode::from(status)
 }
 
 fn status(is_success: bool) -> ExitCode {

@@ -62,7 +62,7 @@ impl Inbound {
         }
     }
 
-    /// Accepts mail only while this evidence has room for its records.
+    /// Accepts mail only while this evidence has space for its records.
     #[must_use]
     pub fn with_evidence(self, evidence: Evidence) -> Self {
         Self { evidence, ..self }

@@ -4,8 +4,8 @@
 //! writer, or the command if no daemon runs, removes them here, in an order in which a crash at any
 //! moment loses nothing and which needs no disk space:
 //!
-//! 1. the oldest of these days is renamed to `archived-2026-11-26`, with the newest of them. From then
-//!    on each start goes on with the removal;
+//! 1. the oldest of these days is renamed to the marker of the removal (`marker`). From then on each
+//!    start goes on with the removal;
 //! 2. that file is emptied, and the other days are removed;
 //! 3. a `dropped` record in the chain says up to which record the days were archived, and the file
 //!    is removed.
@@ -16,14 +16,16 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
+use jiff::Timestamp;
 use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 
-use super::chain::{self, ChainHead, RecordHash};
+use super::chain::{self, ChainHead, Link, RecordHash};
 use super::compress::{FileComparison, compare, write_compressed};
 use super::days::{self, DayFile};
 use super::error::EvidenceError;
 use super::lines::Lines;
+use super::marker::RemovalMarker;
 use super::verify::{Finding, verify_days};
 use crate::storage::files::{create_folder, sync_folder};
 use crate::storage::folder_lock::{FolderLock, LockError};
@@ -100,10 +102,7 @@ pub fn copy_closed_days(
     archive: &Path,
     accepts_damage: bool,
 ) -> Result<Option<ArchivedDays>, ArchiveError> {
-    let mut closed = days::files_for_reading(folder)?;
-    let Some(open) = closed.pop() else {
-        return Ok(None);
-    };
+    let (closed, open) = closed_days(folder)?;
     let (Some(first), Some(last)) = (closed.first(), closed.last()) else {
         return Ok(None);
     };
@@ -123,14 +122,13 @@ pub fn copy_closed_days(
     }
     sync_folder(&archive).map_err(failed("sync", &archive))?;
     let verified = verify_days(&copies)?;
-    let head = head_before(&[open])?;
-    let last = verified.last.as_ref().map(super::chain::Link::head);
+    let last = verified.last.as_ref().map(Link::head);
     if !accepts_damage && !verified.findings.is_empty() {
         return Err(ArchiveError::Damaged(verified.findings));
     }
-    let head = match (head, last) {
+    let head = match (head_before(&open)?, last) {
         (Some(head), Some(last)) if head == last || accepts_damage => head,
-        (None, Some(last)) if accepts_damage => last,
+        (None, Some(last)) if open.is_empty() || accepts_damage => last,
         _ => return Err(ArchiveError::Changed),
     };
     Ok(Some(ArchivedDays {
@@ -142,6 +140,17 @@ pub fn copy_closed_days(
         last_hash: head.hash,
         archive,
     }))
+}
+
+/// Returns the days that are over, and the others. The newest day is written to until its date is
+/// over; it may be the only one, if nothing could be written since.
+fn closed_days(folder: &Path) -> Result<(Vec<DayFile>, Vec<DayFile>), EvidenceError> {
+    let files = days::files_for_reading(folder)?;
+    let newest = files.last().map(|newest| newest.day);
+    let today = days::day(Timestamp::now());
+    Ok(files
+        .into_iter()
+        .partition(|file| file.day < today || Some(file.day) < newest))
 }
 
 /// Copies one day to the archive, durably, unless it is there already.
@@ -253,8 +262,7 @@ pub fn remove_archived_days(folder: &Path, archived: &ArchivedDays) -> Result<()
     begin_removal(folder, archived)
 }
 
-/// Removes archived days, up to the record that says so. A removal that a crash interrupted goes on
-/// with [`finish_removal`].
+/// Removes archived days, up to the record that says so.
 pub(super) fn begin_removal(folder: &Path, archived: &ArchivedDays) -> Result<(), ArchiveError> {
     let (old, kept): (Vec<_>, Vec<_>) = days::files(folder)?
         .into_iter()
@@ -263,18 +271,24 @@ pub(super) fn begin_removal(folder: &Path, archived: &ArchivedDays) -> Result<()
         seq: archived.last_seq,
         hash: archived.last_hash,
     };
-    // The next day proves which record the archived days end with.
-    if head_before(&kept)? != Some(archived_head) {
-        return Err(ArchiveError::Changed);
-    }
     let Some(oldest) = old.first() else {
         return Ok(());
     };
-    let marker = days::archived_marker(folder, archived.until);
-    fs::rename(&oldest.path, &marker)
+    // The next day proves which record the archived days end with; without one, their last record
+    // does.
+    let head = if kept.is_empty() {
+        verify_days(&old)?.last.map(|last| last.head())
+    } else {
+        head_before(&kept)?
+    };
+    if head != Some(archived_head) {
+        return Err(ArchiveError::Changed);
+    }
+    let marker = RemovalMarker::new(folder, archived.until, archived_head);
+    fs::rename(&oldest.path, &marker.path)
         .and_then(|()| sync_folder(folder))
         .map_err(|error| EvidenceError::new("rename", &oldest.path, error))?;
-    empty_marker(&marker, &archived.archive);
+    empty_marker(&marker.path, &archived.archive);
     remove_days(folder, archived.until)?;
     Ok(())
 }

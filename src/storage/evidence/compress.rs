@@ -115,6 +115,12 @@ impl Drop for Compressor {
             // A panic of the thread is in the log already.
             let _panicked = thread.join();
         }
+        for CompressedDay { result, .. } in self.results.try_iter() {
+            if let Ok(Replacement::Unfinished { path, .. }) = result {
+                // The next start removes it otherwise.
+                let _left = fs::remove_file(path);
+            }
+        }
     }
 }
 

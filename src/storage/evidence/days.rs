@@ -13,9 +13,6 @@ use crate::storage::files::with_suffix;
 
 /// The beginning of the name of a file with an incomplete record.
 pub(super) const TORN: &str = "torn-";
-/// The beginning of the name of the file that says up to which day the days were archived, while
-/// they are being removed.
-const ARCHIVED: &str = "archived-";
 /// The end of the name of a day.
 const SUFFIX: &str = ".jsonl";
 /// The end of the name of a compressed day after [`SUFFIX`].
@@ -132,27 +129,6 @@ pub(super) fn size_of_records(folder: &Path) -> Result<u64, EvidenceError> {
         }
     }
     Ok(octets)
-}
-
-/// Returns the path of the file that says that the days up to this one were archived.
-pub(super) fn archived_marker(folder: &Path, until: Date) -> PathBuf {
-    folder.join(format!("{ARCHIVED}{until}"))
-}
-
-/// Returns the day up to which days were archived and are being removed, and the file that says so;
-/// `None` if no removal is under way.
-pub(super) fn archived_until(folder: &Path) -> Result<Option<(Date, PathBuf)>, EvidenceError> {
-    let failed = |error| EvidenceError::new("list", folder, error);
-    let mut found = None;
-    for entry in fs::read_dir(folder).map_err(&failed)? {
-        let name = entry.map_err(&failed)?.file_name();
-        let day: Option<Date> = name
-            .to_str()
-            .and_then(|name| name.strip_prefix(ARCHIVED)?.parse().ok());
-        let marker = day.map(|day| (day, folder.join(&name)));
-        found = found.max(marker);
-    }
-    Ok(found)
 }
 
 /// Removes files that were being compressed when the process ended. The plain files still exist.

@@ -4,6 +4,7 @@
 //! 2026-11-26.jsonl          the records of a day in UTC
 //! 2026-11-25.jsonl.gz       the records of a closed day, compressed (`compress`)
 //! 2026-11-25.jsonl.gz.new   a closed day that is being compressed
+//! archived-…                the marker of archived days that are being removed (`marker`)
 //! lock                      locked by the running instance; contains its process id
 //! torn-…                    the incomplete record that a crash left
 //! reserve                   a reserve of disk space, removed when the disk is full
@@ -26,6 +27,7 @@ use super::chain::{self, ChainHead};
 use super::days::{DayFile, TORN, files};
 use super::error::EvidenceError;
 use super::lines::Lines;
+use super::marker::RemovalMarker;
 use crate::storage::files::{create_folder, is_full, sync_folder};
 use crate::storage::folder_lock::{self, FolderLock, LockError};
 use crate::storage::ownership;
@@ -124,7 +126,8 @@ pub(super) fn recover(folder: &Path, now: Timestamp) -> Result<ChainHead, Eviden
             return Ok(head);
         }
     }
-    Ok(ChainHead::START)
+    // All days may have been archived.
+    Ok(RemovalMarker::find(folder)?.map_or(ChainHead::START, |removal| removal.head))
 }
 
 /// Returns the last record of a compressed day. A damaged day stays as it is; verification reports

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::archive::{ArchiveError, ArchivedDays};
 use super::error::{EvidenceError, NotWritten};
-use super::record::EvidenceRecord;
+use super::record::{self, EvidenceRecord};
 use super::usage::{EvidenceLevel, EvidenceUsage, SizeAccount};
 use super::writer::{EvidenceWriter, WriterCommand};
 use crate::storage::clock_jumps::Moment;
@@ -106,10 +106,7 @@ impl Evidence {
         let Some(open) = self.0.as_ref().filter(|_| !records.is_empty()) else {
             return Ok(());
         };
-        let lines = records
-            .iter()
-            .map(|(at, record)| record.to_fields(*at))
-            .collect();
+        let lines = record::to_fields(&records);
         let (done, written) = oneshot::channel();
         open.commands
             .send(WriterCommand::Write { lines, done })
@@ -139,10 +136,10 @@ impl Evidence {
         self.0.as_ref().map(|open| open.size.usage())
     }
 
-    /// Returns whether the records of another message have room within the limit, beside those of
+    /// Returns whether the records of another message have space within the limit, beside those of
     /// the messages that were accepted before.
     #[must_use]
-    pub fn has_room(&self) -> bool {
+    pub fn has_space(&self) -> bool {
         self.usage()
             .is_none_or(|usage| usage.level() < EvidenceLevel::RejectsMail)
     }

@@ -21,6 +21,7 @@ mod error;
 mod folder;
 mod handle;
 mod lines;
+mod marker;
 mod read;
 mod record;
 mod source;

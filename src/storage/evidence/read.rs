@@ -8,7 +8,7 @@ use super::chain::{self, Link, RecordHash};
 use super::days;
 use super::error::EvidenceError;
 use super::lines::Lines;
-use super::record::{AcceptanceRecord, DeliveryRecord, EvidenceRecord};
+use super::record::{self, AcceptanceRecord, DeliveryRecord, EvidenceRecord};
 use super::source::EvidenceSource;
 use super::verify::{Verification, read_chain};
 
@@ -125,7 +125,7 @@ pub fn deliveries<'a>(
 }
 
 /// Reads every mail record of a period, in the order in which they were written. `each` receives
-/// the line, its link and the record.
+/// the line, its link and the record; for a line with several recipients, once for each.
 ///
 /// Files of days before the period are not read, except for the last one: with it, the chain is
 /// verified from the record before the period to its end.
@@ -176,9 +176,19 @@ fn read(
             return;
         }
         match serde_json::from_str(text) {
-            Ok(EvidenceRecord::Delivery(delivery)) => {
-                each(text, link, MailRecord::Delivery(delivery));
-            }
+            Ok(EvidenceRecord::Delivery(delivery)) => match record::recipients(text) {
+                Ok(None) => each(text, link, MailRecord::Delivery(delivery)),
+                Ok(Some(recipients)) => {
+                    for to in recipients {
+                        let delivery = DeliveryRecord {
+                            to,
+                            ..(*delivery).clone()
+                        };
+                        each(text, link, MailRecord::Delivery(Box::new(delivery)));
+                    }
+                }
+                Err(record::UnknownForm) => bad += 1,
+            },
             Ok(EvidenceRecord::Accepted(acceptance)) => {
                 each(text, link, MailRecord::Accepted(acceptance));
             }

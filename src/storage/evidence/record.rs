@@ -16,10 +16,12 @@ use crate::policy::tls::{
 mod acceptance;
 mod assurance;
 mod evidence_record;
+mod shared;
 
 pub use acceptance::{AcceptanceRecord, InboundParties, InboundSession};
 pub use assurance::{DemandOutcome, RecordedAssurance};
 pub use evidence_record::EvidenceRecord;
+pub(super) use shared::{UnknownForm, recipients, to_fields};
 
 /// The most characters of a text that came from elsewhere.
 pub const TEXT_MAX: usize = 1000;
@@ -36,7 +38,8 @@ pub struct DeliveryRecord {
     pub message_id: Option<String>,
     /// The sender (reverse-path); empty for the null sender.
     pub from: String,
-    /// The recipient.
+    /// The recipient. Recipients that differ in nothing but their address share a record on disk.
+    #[serde(deserialize_with = "shared::first_recipient")]
     pub to: String,
     /// The domain of the recipient.
     pub domain: String,

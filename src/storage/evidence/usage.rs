@@ -113,21 +113,21 @@ impl SizeAccount {
     }
 
     /// Checks that records of this size stay within the limit.
-    pub(super) fn check(&self, octets: u64) -> Result<(), LimitReached> {
+    pub(super) fn check(&self, octets: u64) -> Result<(), MaxSizeReached> {
         let usage = self.usage();
         if usage.octets.saturating_add(octets) <= usage.max {
             Ok(())
         } else {
-            Err(LimitReached(usage))
+            Err(MaxSizeReached(usage))
         }
     }
 }
 
 /// The error of records that do not fit within `[evidence] max_size`.
 #[derive(Debug)]
-pub(super) struct LimitReached(EvidenceUsage);
+pub(super) struct MaxSizeReached(EvidenceUsage);
 
-impl fmt::Display for LimitReached {
+impl fmt::Display for MaxSizeReached {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let EvidenceUsage { octets, max } = self.0;
         write!(
@@ -137,7 +137,7 @@ impl fmt::Display for LimitReached {
     }
 }
 
-impl std::error::Error for LimitReached {}
+impl std::error::Error for MaxSizeReached {}
 
 #[cfg(test)]
 mod tests {

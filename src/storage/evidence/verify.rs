@@ -8,9 +8,10 @@ use std::path::Path;
 use jiff::civil::Date;
 
 use super::chain::{self, BadLine, Link, RecordHash};
-use super::days::{self, DayFile};
+use super::days::DayFile;
 use super::error::EvidenceError;
 use super::lines::Lines;
+use super::marker::RemovalMarker;
 use super::record::EvidenceRecord;
 use super::source::EvidenceSource;
 use crate::storage::folder_lock::FolderLock;
@@ -49,7 +50,7 @@ pub(super) fn read_chain(
     each: impl FnMut(&[u8], Option<&Link>),
 ) -> Result<Verification, EvidenceError> {
     // Looked for first: a removal that ends meanwhile is in the chain.
-    let removal = days::archived_until(source.folder)?;
+    let removal = RemovalMarker::find(source.folder)?;
     let all = source.files()?;
     // The file before is read too: its last record shows that none is missing at the beginning of
     // the day.

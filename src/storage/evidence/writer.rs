@@ -316,7 +316,7 @@ impl EvidenceWriter {
             self.reserve_checked_at = now.monotonic;
             self.reserve();
             self.record_removal(now);
-            // An administrator may have made room by hand.
+            // An administrator may have removed files by hand.
             if self.level >= EvidenceLevel::RejectsMail {
                 self.measure();
             }
@@ -376,7 +376,7 @@ impl EvidenceWriter {
     }
 
     /// Waits for the next attempt to write. Orders that concern the folder are carried out, and
-    /// after one the next attempt comes at once: they may make room.
+    /// after one the next attempt comes at once: they may free space.
     fn wait_for_retry(&mut self, commands: &Receiver<WriterCommand>, ending: &AtomicBool) {
         self.compress_closed();
         self.run_periodic(Moment::now());

@@ -346,7 +346,7 @@ fn a_full_disk_of_evidence_rejects_mail_until_days_are_archived() {
         "{verdict:?}"
     );
 
-    // Copies go to another disk. The full one needs no room for it.
+    // Copies go to another disk. The full one needs no space for it.
     let archive = folder.path().join("archive");
     let run = |arguments: &[&str]| {
         let mut command = Command::new(program());

@@ -12,7 +12,8 @@ use gatepost::storage::evidence::{
 
 use super::compressed::three_days;
 use super::daemon::{PATIENCE, err, out, queued, to};
-use super::world::{KEEP, compress, files, folder, lines, name, put, write_large_day};
+use super::folder::until;
+use super::world::{KEEP, compress, files, folder, lines, name, put, write, write_large_day};
 use crate::support::client::{Client, Verdict};
 use crate::support::config::ConfigBuilder;
 use crate::support::message::Message;
@@ -73,8 +74,12 @@ async fn archived_days_are_removed_and_the_rest_says_what_it_continues() {
     let archive = path.join("archive");
     let compressed = [9, 5].map(|days_ago| format!("{}.gz", name(days_ago)));
     assert_eq!(names(&archive), compressed);
-    let marker = format!("archived-{}", name(5).trim_end_matches(".jsonl"));
-    assert_eq!(names(path), [name(0), "archive".to_owned(), marker]);
+    let marker = marker(path, &archived);
+    let marker = marker.file_name().expect("a name").to_string_lossy();
+    assert_eq!(
+        names(path),
+        [name(0), "archive".to_owned(), marker.into_owned()]
+    );
     is_complete(path);
     restart(path).await;
     assert_eq!(names(path), [name(0), "archive".to_owned()]);
@@ -129,7 +134,13 @@ const INTERRUPTIONS: [Interruption; 6] = [
 ];
 
 fn marker(folder: &Path, archived: &ArchivedDays) -> PathBuf {
-    folder.join(format!("archived-{}", archived.until))
+    let ArchivedDays {
+        until,
+        last_seq,
+        last_hash,
+        ..
+    } = archived;
+    folder.join(format!("archived-{until}-{last_seq}-{last_hash}"))
 }
 
 #[tokio::test]
@@ -219,6 +230,42 @@ async fn days_with_defects_are_archived_as_they_are_on_demand() {
     assert_eq!(verify(path, &[]).expect("readable").findings, []);
 }
 
+/// After a day on which nothing could be written, no file is younger than those that are archived.
+#[tokio::test]
+async fn a_chain_continues_although_all_of_its_days_were_archived() {
+    for is_interrupted in [false, true] {
+        let folder = three_days().await;
+        let path = folder.path();
+        fs::remove_file(path.join(name(0))).expect("ours");
+        let archived = copied(path);
+        assert_eq!((archived.days, archived.last_seq), (2, 5));
+        if is_interrupted {
+            remove_archived_days(path, &archived).expect("removed");
+            assert_eq!(files(path).len(), 0);
+        } else {
+            let evidence = Evidence::open(path, KEEP).expect("ours");
+            evidence.remove_archived(archived).await.expect("removed");
+            evidence.close().await;
+        }
+        write(path, 1).await;
+        let archives = [path.join("archive")];
+        let source = EvidenceSource {
+            folder: path,
+            archives: &archives,
+        };
+        let all = verify(source, &[]).expect("readable");
+        assert_eq!(
+            (all.findings, all.records, all.beginning),
+            (vec![], 7, ChainStart::First)
+        );
+        let rest = verify(path, &[]).expect("readable");
+        assert_eq!(
+            (rest.findings, rest.beginning),
+            (vec![], ChainStart::Archived { archived: 5 })
+        );
+    }
+}
+
 #[tokio::test]
 async fn only_the_daemon_removes_days_of_a_folder_that_it_uses() {
     let folder = three_days().await;
@@ -230,7 +277,7 @@ async fn only_the_daemon_removes_days_of_a_folder_that_it_uses() {
         "{refused:?}"
     );
     evidence.remove_archived(archived).await.expect("removed");
-    assert_eq!(names(folder.path()), [name(0), "archive".to_owned()]);
+    until(|| names(folder.path()) == [name(0), "archive".to_owned()]).await;
     evidence.close().await;
     is_complete(folder.path());
 }
@@ -245,7 +292,7 @@ fn archive(file: &Path, arguments: &[&str]) -> Output {
     command.output().expect("gatepost runs")
 }
 
-/// The relay is at its limit, so it rejects mail and its deliveries wait. The command makes room,
+/// The relay is at its limit, so it rejects mail and its deliveries wait. The command frees space,
 /// and everything goes on without a restart.
 #[test]
 fn a_relay_that_is_full_of_evidence_goes_on_after_the_archive() {
@@ -277,19 +324,13 @@ fn a_relay_that_is_full_of_evidence_goes_on_after_the_archive() {
     let config = file("1GiB");
     let mut relay = Relay::run(&config, &[]).unwrap_or_else(|end| panic!("{}", end.log));
     let mut client = Client::connect(relay.address).expect("it listens");
-    for command in [
-        "MAIL FROM:<s@b.example>",
-        "RCPT TO:<late@a.example>",
-        "DATA",
-    ] {
-        let reply = client.command(command).expect("a reply");
-        assert!(reply.starts_with(['2', '3']), "{reply}");
-    }
+    let late = Message::new("late", &["a.example"], 300);
+    assert_eq!(client.begin(&late).expect("replies"), None);
     file("1MiB");
     relay.signal("HUP");
     relay.hears("evidence has reached [evidence] max_size; new mail is rejected");
-    let reply = client.command("Subject: late\r\n\r\n.").expect("a reply");
-    assert!(reply.starts_with("250 "), "accepted before: {reply}");
+    let verdict = client.complete(&late).expect("a reply");
+    assert!(matches!(verdict, Verdict::Accepted(_)), "{verdict:?}");
     relay.hears("cannot write evidence, deliveries wait");
     let rejected = client.send(&Message::new("no", &["a.example"], 300));
     assert!(

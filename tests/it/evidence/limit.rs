@@ -63,11 +63,10 @@ fn evidence_near_its_limit_is_logged_once_and_at_95_percent_new_mail_gets_452() 
             "at {share} %"
         );
     }
-    for command in ["MAIL FROM:<s@b.example>", "RCPT TO:<late@a.example>"] {
-        let reply = under_way.command(command).expect("a reply");
-        assert!(reply.starts_with("250 "), "{reply}");
-    }
-    let words = "evidence has reached 95 % of";
+    let late = Message::new("late", &["a.example"], 300);
+    let begun = under_way.begin(&late).expect("replies");
+    assert_eq!(begun, None, "it has the space that it needs");
+    let words = "evidence has reached 95 % of [evidence] max_size; new";
     fill(folder.path(), &mut relay, percent(96), words);
     let refused = client.send(&Message::new("refused", &["a.example"], 300));
     assert!(
@@ -76,12 +75,8 @@ fn evidence_near_its_limit_is_logged_once_and_at_95_percent_new_mail_gets_452() 
     );
     relay.hears("message cannot be stored");
     // What has been accepted is delivered and recorded within the margin.
-    let reply = under_way.command("DATA").expect("a reply");
-    assert!(reply.starts_with("354 "), "{reply}");
-    let reply = under_way
-        .command("Subject: late\r\n\r\n.")
-        .expect("a reply");
-    assert!(reply.starts_with("250 "), "{reply}");
+    let verdict = under_way.complete(&late).expect("a reply");
+    assert!(matches!(verdict, Verdict::Accepted(_)), "{verdict:?}");
     assert!(within(PATIENCE, || queued(folder.path()) == Some(0)));
     fill(folder.path(), &mut relay, 0, "evidence is under 80 %");
     let after = client.send(&Message::new("after", &["a.example"], 300));
@@ -100,18 +95,12 @@ fn deliveries_wait_at_the_limit_and_go_on_when_it_is_raised() {
     let sink = Sink::start();
     let mut relay = start(&limited(folder.path(), &sink, "1MiB"));
     let mut client = Client::connect(relay.address).expect("it listens");
-    for command in [
-        "MAIL FROM:<s@b.example>",
-        "RCPT TO:<late@a.example>",
-        "DATA",
-    ] {
-        let reply = client.command(command).expect("a reply");
-        assert!(reply.starts_with(['2', '3']), "{reply}");
-    }
+    let late = Message::new("late", &["a.example"], 300);
+    assert_eq!(client.begin(&late).expect("replies"), None);
     let words = "evidence has reached [evidence] max_size; new mail";
     fill(folder.path(), &mut relay, 1 << 20, words);
-    let reply = client.command("Subject: late\r\n\r\n.").expect("a reply");
-    assert!(reply.starts_with("250 "), "accepted before: {reply}");
+    let verdict = client.complete(&late).expect("a reply");
+    assert!(matches!(verdict, Verdict::Accepted(_)), "{verdict:?}");
     let line = relay.hears("cannot write evidence, deliveries wait");
     assert!(line.contains("[evidence] max_size is 1048576"), "{line}");
     assert_eq!(

@@ -91,6 +91,14 @@ impl Client {
     }
 
     fn transact(&mut self, message: &Message) -> io::Result<Verdict> {
+        match self.begin(message)? {
+            Some(refused) => Ok(refused),
+            None => self.complete(message),
+        }
+    }
+
+    /// Begins a message, from MAIL to DATA. Gives the outcome where it is refused.
+    pub(crate) fn begin(&mut self, message: &Message) -> io::Result<Option<Verdict>> {
         let mut steps = vec![(format!("MAIL FROM:<{SENDER}>"), "250")];
         steps.extend(
             message
@@ -103,9 +111,14 @@ impl Client {
             let reply = self.command(&command)?;
             if !reply.starts_with(expected) {
                 self.command("RSET")?;
-                return Ok(Verdict::Refused(reply));
+                return Ok(Some(Verdict::Refused(reply)));
             }
         }
+        Ok(None)
+    }
+
+    /// Sends the content of a message that was begun.
+    pub(crate) fn complete(&mut self, message: &Message) -> io::Result<Verdict> {
         self.0.get_mut().write_all(&stuffed(&message.content))?;
         let reply = self.reply()?;
         Ok(match reply.strip_prefix(ACCEPTED) {

@@ -238,7 +238,7 @@ impl ClientSession {
     /// Returns the reply to MAIL if the spool has no space for a message of so many octets, or the
     /// evidence none for its records.
     pub(super) fn admit_mail(&self, octets: u64) -> Result<(), Reply> {
-        if !self.inbound.evidence.has_room() {
+        if !self.inbound.evidence.has_space() {
             self.storage_refusal(
                 "evidence full",
                 &"the evidence has reached 95 % of [evidence] max_size",

@@ -146,6 +146,8 @@ impl ChainChecker {
     pub(super) fn add_record(&mut self, link: Link, removed: Option<RecordedRemoval>) {
         self.records += 1;
         self.heads.retain(|head| *head != link.hash);
+        self.add(link, true);
+        // The record may be the first one itself.
         if let (Some(removed), Some(first)) = (removed, &self.first) {
             let begins = first.seq.saturating_sub(self.bad_before);
             // The link in a bad line is unknown.
@@ -155,7 +157,6 @@ impl ChainChecker {
                 self.start_archived |= removed.is_archived;
             }
         }
-        self.add(link, true);
     }
 
     fn add(&mut self, link: Link, is_sound: bool) {

@@ -2,10 +2,11 @@
 
 use std::fs;
 
-use super::super::archive::{ArchiveError, ArchivedDays, begin_removal, head_before, remove_days};
+use super::super::archive::{ArchiveError, ArchivedDays, begin_removal, remove_days};
 use super::super::days;
 use super::super::error::EvidenceError;
 use super::super::folder;
+use super::super::marker::RemovalMarker;
 use super::super::record::{EvidenceRecord, cut};
 use super::EvidenceWriter;
 use crate::storage::clock_jumps::Moment;
@@ -35,22 +36,26 @@ impl EvidenceWriter {
     }
 
     fn finish_removal(&mut self, now: Moment) -> Result<(), EvidenceError> {
-        let Some((until, marker)) = days::archived_until(&self.folder)? else {
+        let Some(removal) = RemovalMarker::find(&self.folder)? else {
             return Ok(());
         };
-        let (old, kept): (Vec<_>, Vec<_>) = days::files(&self.folder)?
-            .into_iter()
-            .partition(|file| file.day <= until);
-        let last = head_before(&kept)?.unwrap_or(self.head);
-        if !old.is_empty() {
-            remove_days(&self.folder, until)?;
+        let files = days::files(&self.folder)?;
+        let left = files
+            .iter()
+            .filter(|file| file.day <= removal.until)
+            .count() as u64;
+        if left > 0 {
+            remove_days(&self.folder, removal.until)?;
         }
+        let RemovalMarker {
+            head, path: marker, ..
+        } = removal;
         // The file is empty if there was no space for the path.
         let archive = fs::read(&marker).unwrap_or_default();
         let dropped = EvidenceRecord::Dropped {
-            files: old.len() as u64 + 1,
-            last_seq: last.seq,
-            last_hash: last.hash,
+            files: left + 1,
+            last_seq: head.seq,
+            last_hash: head.hash,
             archived_to: Some(cut(&String::from_utf8_lossy(&archive))),
         };
         let record = [dropped.to_fields(now.wall)];
