@@ -97,20 +97,14 @@ fn show_archived(archived: &ArchivedDays, status: Option<&EvidenceStatus>, json:
     }
     let archive = plain(&archived.archive.display().to_string());
     let (first, until) = (archived.first, archived.until);
-    let mut text = format!(
-        "archived {} ({first} to {until}, {}) in {archive}\n",
+    let remaining = status.map_or_else(String::new, |status| {
+        let (octets, max) = (size(status.octets), size(status.max_octets));
+        format!("evidence: {octets} of {max} ({} %)\n", status.percent)
+    });
+    show(&format!(
+        "archived {} ({first} to {until}, {}) in {archive}\n{remaining}gatepost evidence verify --archive {archive} \
+         verifies all of it\n",
         count(archived.days, "day"),
         size(archived.octets)
-    );
-    if let Some(status) = status {
-        let (octets, max) = (size(status.octets), size(status.max_octets));
-        text.push_str(&format!(
-            "evidence: {octets} of {max} ({} %)\n",
-            status.percent
-        ));
-    }
-    text.push_str(&format!(
-        "gatepost evidence verify --archive {archive} verifies all of it\n"
     ));
-    show(&text);
 }

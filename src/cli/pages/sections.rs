@@ -127,6 +127,7 @@ impl PageSections {
             ("queue", action) => queue(action),
             ("history", action) => history(action),
             ("clients", action) => clients(action),
+            ("evidence", "archive") => Some(evidence_archive()),
             ("evidence", action) => evidence(action),
             ("sendmail", "") => Some(sendmail()),
             ("demo", "") => Some(Self::new(
@@ -365,18 +366,28 @@ fn clients(action: &str) -> Option<PageSections> {
     ))
 }
 
+fn evidence_archive() -> PageSections {
+    PageSections::new(
+        vec![
+            (0, "The days are in the other folder, and removed here."),
+            (
+                1,
+                "No day is over, the copies cannot be made or verified, or the daemon does not answer. What was copied may stay in the other folder; run the command again.",
+            ),
+            UNUSABLE,
+        ],
+        &[CONFIG, SOCKET, EVIDENCE, EVIDENCE_DAY, EVIDENCE_CLOSED],
+        &[
+            "gatepost-evidence(1)",
+            "gatepost-evidence-verify(1)",
+            "gatepost.toml(5)",
+        ],
+    )
+}
+
 fn evidence(action: &str) -> Option<PageSections> {
     let damaged = "No record matches, the chain is not whole, a record cannot be read, or the output cannot be written.";
     let (success, failure, see_also): (_, _, &[_]) = match action {
-        "archive" => (
-            "The days are in the other folder, and removed here.",
-            "No day is over, the copies cannot be made or verified, or the daemon does not answer. What was copied may stay in the other folder; run the command again.",
-            &[
-                "gatepost-evidence(1)",
-                "gatepost-evidence-verify(1)",
-                "gatepost.toml(5)",
-            ],
-        ),
         "" => (
             "The records are shown, the chain is whole, or the days are archived.",
             damaged,

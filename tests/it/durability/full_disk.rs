@@ -322,21 +322,14 @@ fn a_full_disk_of_evidence_rejects_mail_until_days_are_archived() {
     let mut relay = Relay::run(&config, &[]).unwrap_or_else(|end| panic!("{}", end.log));
     relay.hears("compressed a day of evidence");
     let mut client = Client::connect(relay.address).expect("it listens");
-    let steps = [
-        "MAIL FROM:<s@b.example>",
-        "RCPT TO:<late@a.example>",
-        "DATA",
-    ];
-    for command in steps {
-        let reply = client.command(command).expect("a reply");
-        assert!(reply.starts_with(['2', '3']), "{reply}");
-    }
+    let late = Message::new("late", &["a.example"], 500);
+    assert_eq!(client.begin(&late).expect("replies"), None);
     let reserve = disk.join("evidence/reserve");
     fs::remove_file(reserve).expect("there is one");
     let ballast = Ballast::at(disk.join("ballast"));
     ballast.leave(256 << 10);
-    let reply = client.command("Subject: late\r\n\r\n.").expect("a reply");
-    let accepted = usize::from(reply.starts_with("250 "));
+    let verdict = client.complete(&late).expect("a reply");
+    let accepted = usize::from(matches!(verdict, Verdict::Accepted(_)));
     ballast.leave(0);
     std::thread::sleep(NOTICED);
     let small = Message::new("no", &["a.example"], 500);

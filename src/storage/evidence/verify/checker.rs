@@ -38,6 +38,16 @@ pub(super) struct RecordedRemoval {
     pub(super) is_archived: bool,
 }
 
+/// The explanation of the record with which a chain starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum StartExplanation {
+    /// It is the first of all, or a record says that those before it expired.
+    Recorded,
+    /// A record says that those before it were archived.
+    Archived,
+    Unexplained,
+}
+
 pub(super) struct ChainChecker {
     position: LinePosition,
     records: u64,
@@ -49,9 +59,7 @@ pub(super) struct ChainChecker {
     gaps: Vec<Gap>,
     /// The bad lines since the last record, as indexes of the findings.
     bad: Vec<usize>,
-    start_explained: bool,
-    /// True if the records before the first one were archived.
-    start_archived: bool,
+    start: StartExplanation,
     /// True if archived days are being removed, which no record says yet.
     expects_archived_start: bool,
     /// True if earlier files are not read.
@@ -75,8 +83,7 @@ impl ChainChecker {
             last: None,
             gaps: Vec::new(),
             bad: Vec::new(),
-            start_explained: false,
-            start_archived: false,
+            start: StartExplanation::Unexplained,
             expects_archived_start: false,
             starts_later: false,
             heads: heads.to_vec(),
@@ -153,8 +160,11 @@ impl ChainChecker {
             // The link in a bad line is unknown.
             let is_linked = removed.last_hash == first.prev || self.bad_before > 0;
             if removed.last_seq.checked_add(1) == Some(begins) && is_linked {
-                self.start_explained = true;
-                self.start_archived |= removed.is_archived;
+                self.start = if removed.is_archived {
+                    StartExplanation::Archived
+                } else {
+                    StartExplanation::Recorded
+                };
             }
         }
     }
@@ -194,8 +204,12 @@ impl ChainChecker {
         self.bad_before = (self.bad.len() as u64).min(link.seq.saturating_sub(1));
         self.assign_bad_lines(link.seq - self.bad_before, link.seq);
         let begins = link.seq - self.bad_before;
-        self.start_explained =
-            begins == 1 && (self.bad_before > 0 || link.prev == RecordHash::ZERO);
+        let is_first = begins == 1 && (self.bad_before > 0 || link.prev == RecordHash::ZERO);
+        self.start = if is_first {
+            StartExplanation::Recorded
+        } else {
+            StartExplanation::Unexplained
+        };
         // A deleted record is still known by its hash in the next one. The first record of all is
         // linked to none.
         if link.prev != RecordHash::ZERO && is_sound {
@@ -263,6 +277,11 @@ impl ChainChecker {
         self.report(Defect::Misplaced { seq, behind });
     }
 
+    /// Returns whether the records before the first one were archived, or are being removed for that.
+    fn is_archived_start(&self) -> bool {
+        self.start == StartExplanation::Archived || self.expects_archived_start
+    }
+
     pub(super) fn finish(mut self) -> Verification {
         for Gap { from, to, position } in std::mem::take(&mut self.gaps) {
             self.report_at(position, Defect::Missing { from, to });
@@ -274,17 +293,12 @@ impl ChainChecker {
         let beginning = match begins {
             None => ChainStart::Empty,
             Some(_) if self.starts_later => ChainStart::NotRead,
-            Some(1) if self.start_explained => ChainStart::First,
-            Some(begins)
-                if self.start_archived
-                    || (self.expects_archived_start && !self.start_explained && begins > 1) =>
-            {
-                ChainStart::Archived {
-                    archived: begins - 1,
-                }
-            }
-            Some(begins) if self.start_explained => ChainStart::Expired {
+            Some(1) if self.start == StartExplanation::Recorded => ChainStart::First,
+            Some(begins) if self.start == StartExplanation::Recorded => ChainStart::Expired {
                 dropped: begins - 1,
+            },
+            Some(begins) if begins > 1 && self.is_archived_start() => ChainStart::Archived {
+                archived: begins - 1,
             },
             Some(begins) => {
                 let found = Defect::NoBeginning {
