@@ -11,5 +11,6 @@ mod folder;
 mod limit;
 mod refused;
 mod scripted;
+mod shared;
 mod stuck;
 mod world;

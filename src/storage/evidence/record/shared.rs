@@ -67,21 +67,17 @@ pub(in super::super) fn to_fields(records: &[(Timestamp, EvidenceRecord)]) -> Ve
         };
         let key = (before.to_owned(), after.to_owned());
         let at = *open.entry(key).or_insert(shared.len());
-        match shared
-            .get_mut(at)
-            .filter(|record| record.to.len() < RECIPIENTS_MAX)
-        {
-            Some(record) => record.to.push(to.to_owned()),
-            None => {
-                let key = (before.to_owned(), after.to_owned());
-                open.insert(key, shared.len());
-                shared.push(SharedRecord {
-                    before: before.to_owned(),
-                    after: after.to_owned(),
-                    to: vec![to.to_owned()],
-                });
-            }
+        let has_space = |record: &&mut SharedRecord| record.to.len() < RECIPIENTS_MAX;
+        if let Some(record) = shared.get_mut(at).filter(has_space) {
+            record.to.push(to.to_owned());
+            continue;
         }
+        open.insert((before.to_owned(), after.to_owned()), shared.len());
+        shared.push(SharedRecord {
+            before: before.to_owned(),
+            after: after.to_owned(),
+            to: vec![to.to_owned()],
+        });
     }
     let fields = shared.into_iter().map(|record| {
         if record.to.is_empty() {
