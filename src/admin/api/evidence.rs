@@ -1,4 +1,7 @@
 //! The evidence in the JSON of the admin socket.
+//!
+//! `POST /v1/evidence/archived` takes [`ArchivedDays`](crate::storage::evidence::ArchivedDays), removes
+//! these days, and responds with an [`EvidenceStatus`], or `null` if no evidence is kept.
 
 use serde::{Deserialize, Serialize};
 

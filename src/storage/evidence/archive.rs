@@ -128,7 +128,8 @@ pub fn copy_closed_days(
     }
     let head = match (head_before(&open)?, last) {
         (Some(head), Some(last)) if head == last || accepts_damage => head,
-        (None, Some(last)) if open.is_empty() || accepts_damage => last,
+        // Nothing was written since.
+        (None, Some(last)) => last,
         _ => return Err(ArchiveError::Changed),
     };
     Ok(Some(ArchivedDays {
@@ -241,6 +242,16 @@ pub(super) fn head_before(files: &[DayFile]) -> Result<Option<ChainHead>, Eviden
     Ok(None)
 }
 
+/// Returns the last record of these files, or `None` if they have none.
+fn last_record(files: &[DayFile]) -> Result<Option<ChainHead>, EvidenceError> {
+    for file in files.iter().rev() {
+        if let Some(last) = verify_days(std::slice::from_ref(file))?.last {
+            return Ok(Some(last.head()));
+        }
+    }
+    Ok(None)
+}
+
 /// Returns whether a running daemon, or another command, has the folder.
 #[must_use]
 pub fn is_in_use(folder: &Path) -> bool {
@@ -274,12 +285,11 @@ pub(super) fn begin_removal(folder: &Path, archived: &ArchivedDays) -> Result<()
     let Some(oldest) = old.first() else {
         return Ok(());
     };
-    // The next day proves which record the archived days end with; without one, their last record
-    // does.
-    let head = if kept.is_empty() {
-        verify_days(&old)?.last.map(|last| last.head())
-    } else {
-        head_before(&kept)?
+    // The next record proves which record the archived days end with; if nothing was written since,
+    // their last record does.
+    let head = match head_before(&kept)? {
+        Some(head) => Some(head),
+        None => last_record(&old)?,
     };
     if head != Some(archived_head) {
         return Err(ArchiveError::Changed);

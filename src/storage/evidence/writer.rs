@@ -380,7 +380,9 @@ impl EvidenceWriter {
     fn wait_for_retry(&mut self, commands: &Receiver<WriterCommand>, ending: &AtomicBool) {
         self.compress_closed();
         self.run_periodic(Moment::now());
-        self.measure();
+        if self.level >= EvidenceLevel::RejectsMail {
+            self.measure();
+        }
         let until = Instant::now() + RETRY_DELAY;
         while Instant::now() < until && !ending.load(Ordering::Relaxed) {
             match commands.recv_timeout(ENDING_INTERVAL) {
