@@ -1,12 +1,15 @@
 //! Messages with running jobs, each shared by the jobs for its destinations.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::OnceCell;
 
 use crate::smtp::envelope::{Envelope, QueueId};
 use crate::storage::spool::{Entry, Spool, SpoolError};
+
+use super::change_queue::{ChangeQueue, PAUSE};
+use super::message_change::{MessageChange, Settled};
 
 /// The most octets of content that wait in memory for a first attempt. Further content is read from
 /// the spool.
@@ -19,9 +22,11 @@ pub(super) type LoadedMessage = Option<Arc<ActiveMessage>>;
 pub(super) struct ActiveMessage {
     pub(super) id: QueueId,
     pub(super) entry: OnceCell<Arc<Entry>>,
-    /// The current envelope, once a job has changed a recipient's state; until then the one in
-    /// `entry` holds.
-    pub(super) envelope: tokio::sync::Mutex<Option<Envelope>>,
+    /// The envelope as it is stored, once a job has changed it; until then the one in `entry`
+    /// holds.
+    envelope: Mutex<Option<Arc<Envelope>>>,
+    /// The changes of jobs that wait to be stored.
+    pub(super) changes: ChangeQueue<MessageChange, Settled>,
     /// The octets that count towards [`MEMORY_MAX`].
     held: u64,
     in_memory: Arc<AtomicU64>,
@@ -40,7 +45,8 @@ impl ActiveMessage {
         Self {
             id,
             entry,
-            envelope: tokio::sync::Mutex::new(None),
+            envelope: Mutex::new(None),
+            changes: ChangeQueue::new(PAUSE),
             held,
             in_memory,
         }
@@ -51,6 +57,21 @@ impl ActiveMessage {
         self.entry
             .get_or_try_init(|| async { spool.load(self.id).await.map(Arc::new) })
             .await
+    }
+
+    /// Returns the envelope as it is stored, once a job has changed it.
+    pub(super) fn envelope(&self) -> Option<Arc<Envelope>> {
+        self.current().clone()
+    }
+
+    /// Replaces the envelope, after it was stored.
+    pub(super) fn replace_envelope(&self, envelope: Envelope) {
+        *self.current() = Some(Arc::new(envelope));
+    }
+
+    fn current(&self) -> MutexGuard<'_, Option<Arc<Envelope>>> {
+        // No code panics while it holds the lock.
+        self.envelope.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -166,8 +166,8 @@ async fn prepare(
             });
         }
     };
-    let state = message.envelope.lock().await;
-    let envelope: &Envelope = state.as_ref().unwrap_or(&entry.envelope);
+    let current = message.envelope();
+    let envelope: &Envelope = current.as_deref().unwrap_or(&entry.envelope);
     let planned = attempt::of_pending(&entry, envelope, &item.host);
     Ok((!planned.attempt.recipients.is_empty()).then_some(planned))
 }

@@ -7,12 +7,14 @@
 //! it reads only the route and the limits of a connector.
 //!
 //! From the bottom up: `queues` and `report_queue` decide what is due; `attempt` runs an attempt in
-//! [`crate::relay::outbound`]; `result` stores what came of it; `delivery` and `report_tasks` are
-//! the tasks that do both; `operator` carries out orders; `service` is the loop.
+//! [`crate::relay::outbound`]; `result` stores what came of it; `change_queue` gathers the changes
+//! of one message that are stored together; `delivery` and `report_tasks` are the tasks that do
+//! both; `operator` carries out orders; `service` is the loop.
 
 mod active_message;
 mod attempt;
 mod attempt_failure;
+mod change_queue;
 mod context;
 mod damage;
 mod deadlines;
@@ -20,6 +22,7 @@ mod delivery;
 mod dispatch;
 mod health;
 mod liveness;
+mod message_change;
 mod operator;
 mod placement;
 mod queues;

@@ -5,18 +5,15 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
-use crate::smtp::address::Mailbox;
 use crate::smtp::dsn::{self, DigestEntry, Excerpt};
-use crate::smtp::envelope::{AttemptFailure, QueueId, ReportForm};
+use crate::smtp::envelope::{QueueId, ReportForm};
 use crate::storage::spool::{Entry, SpoolError};
 
 use super::active_message::ActiveMessage;
 use super::context::{Context, Event};
+use super::message_change::{MessageChange, ReportStep, StateWrite, StoreResult};
 use super::report_queue::ReportRates;
-use super::result::{
-    self, RateCheck, StoreResult, postmaster, store_reports, wait_for_evidence, write_acceptance,
-    write_state,
-};
+use super::result::{self, postmaster, wait_for_evidence};
 use super::retry_schedule::wait;
 use super::state::SchedulerState;
 
@@ -111,7 +108,7 @@ async fn report(context: Arc<Context>, message: Arc<ActiveMessage>) {
         Err(SpoolError::Damaged {
             remaining: Some(remaining),
             ..
-        }) => store(&context, &message, &remaining.without_content()).await,
+        }) => store(&context, &message, &Arc::new(remaining.without_content())).await,
         // It was quarantined, or an operator removed it.
         Err(
             SpoolError::Damaged {
@@ -132,14 +129,14 @@ async fn report(context: Arc<Context>, message: Arc<ActiveMessage>) {
 
 /// Stores the reports that a message owes. Returns the wait before the next attempt, if some are
 /// still owed.
-async fn store(context: &Context, message: &ActiveMessage, entry: &Entry) -> Option<Duration> {
-    let mut state = message.envelope.lock().await;
-    let envelope = state.get_or_insert_with(|| entry.envelope.clone());
+async fn store(context: &Context, message: &ActiveMessage, entry: &Arc<Entry>) -> Option<Duration> {
+    let current = message.envelope();
+    let envelope = current.as_deref().unwrap_or(&entry.envelope);
     let is_owed = envelope
         .recipients
         .iter()
         .any(|recipient| recipient.owed.is_some());
-    if !is_owed || !wait_for_evidence(context).await {
+    if !is_owed {
         return None;
     }
     let settings = context.running.load();
@@ -148,17 +145,15 @@ async fn store(context: &Context, message: &ActiveMessage, entry: &Entry) -> Opt
         settings.config.queue.expire,
         Timestamp::now(),
     );
-    let stored = store_reports(context, &settings, entry, envelope, until, RateCheck::Done).await;
-    // Before the message may leave the queue.
-    if !write_acceptance(context, entry, envelope).await {
-        return None;
-    }
-    // If this write fails, `envelope` in memory still keeps a later attempt from reporting again.
-    write_state(context, entry.id, envelope).await;
-    match stored {
-        StoreResult::All => None,
-        StoreResult::OverRate => Some(Duration::ZERO),
-        StoreResult::Failed => Some(wait(&settings.config.queue.retry, 1)),
+    let due = MessageChange::of_reports(entry, ReportStep::Due { until });
+    match result::settle(context, message, due).await {
+        Some(settled) if settled.state == StateWrite::Aborted => None,
+        Some(settled) => match settled.reports {
+            StoreResult::All => None,
+            StoreResult::OverRate => Some(Duration::ZERO),
+            StoreResult::Failed => Some(wait(&settings.config.queue.retry, 1)),
+        },
+        None => Some(SPOOL_PAUSE),
     }
 }
 
@@ -172,8 +167,8 @@ async fn digest(context: Arc<Context>, messages: Vec<Arc<ActiveMessage>>) {
     let (mut lost, mut reported, mut remaining) = (Vec::new(), Vec::new(), Vec::new());
     for message in &messages {
         match digest_entry(&context, message).await {
-            Ok(Some(one)) => {
-                reported.push(message);
+            Ok(Some((entry, one))) => {
+                reported.push((message, entry));
                 lost.push(one);
             }
             Ok(None)
@@ -187,8 +182,11 @@ async fn digest(context: Arc<Context>, messages: Vec<Arc<ActiveMessage>>) {
     if !lost.is_empty() && wait_for_evidence(&context).await {
         match store_digest(&context, &lost).await {
             Ok(()) => {
-                for (message, lost) in reported.into_iter().zip(&lost) {
-                    clear_owed(&context, message, &lost.recipients).await;
+                for ((message, entry), lost) in reported.into_iter().zip(&lost) {
+                    let reports = ReportStep::InDigest(lost.recipients.clone());
+                    let change = MessageChange::of_reports(&entry, reports);
+                    // If that fails, the process is ending, and the next digest has it again.
+                    let _ = result::settle(&context, message, change).await;
                 }
             }
             Err(error) => {
@@ -201,12 +199,11 @@ async fn digest(context: Arc<Context>, messages: Vec<Arc<ActiveMessage>>) {
     guard.end(Event::Digested { ids, remaining });
 }
 
-/// Returns the entry of a message in the digest, or `None` when nothing is owed about it.
+/// Returns the message and its entry in the digest, or `None` when nothing is owed about it.
 async fn digest_entry(
     context: &Context,
     message: &ActiveMessage,
-) -> Result<Option<DigestEntry>, SpoolError> {
-    let mut state = message.envelope.lock().await;
+) -> Result<Option<(Arc<Entry>, DigestEntry)>, SpoolError> {
     let entry = match message.entry.get() {
         Some(entry) => Arc::clone(entry),
         // The content is not kept in memory, since there may be many messages.
@@ -218,7 +215,8 @@ async fn digest_entry(
             loaded => loaded?,
         }),
     };
-    let envelope = state.get_or_insert_with(|| entry.envelope.clone());
+    let current = message.envelope();
+    let envelope = current.as_deref().unwrap_or(&entry.envelope);
     let owed = envelope.recipients.iter().filter_map(|recipient| {
         let last = recipient.owed.as_deref()?;
         Some((recipient.mailbox.clone(), last.clone()))
@@ -229,19 +227,16 @@ async fn digest_entry(
     }
     let report: Option<ReportForm> = envelope.report;
     let sender = envelope.reverse_path.mailbox().cloned();
-    if !write_acceptance(context, &entry, envelope).await {
-        return Err(SpoolError::Closed);
-    }
-    drop(state);
     let front = result::read_front(&entry, FRONT_MAX).await?;
     let excerpt = Excerpt::of(entry.id, report, &front);
-    Ok(Some(DigestEntry {
+    let lost = DigestEntry {
         id: entry.id,
         accepted: entry.accepted,
         sender,
         recipients,
         excerpt,
-    }))
+    };
+    Ok(Some((entry, lost)))
 }
 
 /// Writes, stores and queues a digest.
@@ -260,25 +255,4 @@ async fn store_digest(context: &Context, lost: &[DigestEntry]) -> Result<(), Spo
     context.reports.digest();
     tracing::warn!(messages = lost.len(), %report_id, %to, "digest of failed mail queued for the postmaster");
     Ok(())
-}
-
-/// Clears the owed reports of a message that the digest contains.
-async fn clear_owed(
-    context: &Context,
-    message: &ActiveMessage,
-    reported: &[(Mailbox, AttemptFailure)],
-) {
-    let mut state = message.envelope.lock().await;
-    let Some(envelope) = state.as_mut() else {
-        return;
-    };
-    for recipient in &mut envelope.recipients {
-        let mailbox = &recipient.mailbox;
-        recipient.owed.take_if(|owed| {
-            reported
-                .iter()
-                .any(|(to, last)| to == mailbox && *last == **owed)
-        });
-    }
-    write_state(context, message.id, envelope).await;
 }

@@ -1,5 +1,6 @@
 //! Reads the messages of an earlier run from the spool into the queue.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -53,23 +54,24 @@ pub(super) struct PendingDomain {
     pub(super) warned: bool,
 }
 
-/// Returns the recipient domains of a message that have pending recipients.
+/// Returns the recipient domains of a message that have pending recipients, in the order of their
+/// first recipients.
 pub(super) fn pending_domains(envelope: &Envelope) -> Vec<PendingDomain> {
     let mut all: Vec<PendingDomain> = Vec::new();
+    let mut places: HashMap<&Host, usize> = HashMap::new();
     for recipient in &envelope.recipients {
         let RecipientState::Pending { next, warned, .. } = &recipient.state else {
             continue;
         };
-        match all
-            .iter_mut()
-            .find(|waiting| waiting.host == *recipient.mailbox.host())
-        {
+        let host = recipient.mailbox.host();
+        let place = *places.entry(host).or_insert(all.len());
+        match all.get_mut(place) {
             Some(waiting) => {
                 waiting.next = waiting.next.min(*next);
                 waiting.warned &= warned;
             }
             None => all.push(PendingDomain {
-                host: recipient.mailbox.host().clone(),
+                host: host.clone(),
                 next: *next,
                 warned: *warned,
             }),

@@ -136,7 +136,8 @@ impl SchedulerState {
         self.queue_owed_reports(stored.id, &stored.envelope, stored.size);
         let warn_at = warn_at(settings, expires);
         let is_relaxed = stored.envelope.tls == TlsRequirement::Relaxed;
-        for PendingDomain { host, next, warned } in pending_domains(&stored.envelope) {
+        for (place, domain) in places(pending_domains(&stored.envelope)) {
+            let PendingDomain { host, next, warned } = domain;
             let due = next
                 .map_or(now, |at| {
                     now + retry_schedule::until(at, &settings.config.queue.retry)
@@ -149,6 +150,7 @@ impl SchedulerState {
                     id: stored.id,
                     host,
                     is_relaxed,
+                    place,
                     deadline,
                     expires,
                     expire,
@@ -172,13 +174,14 @@ impl SchedulerState {
         }
         let deadline = warn_at(&settings, expires).unwrap_or(expires);
         let expire = settings.config.queue.expire;
-        for PendingDomain { host, .. } in hosts {
+        for (place, PendingDomain { host, .. }) in places(hosts) {
             let (id, loaded) = (message.0, message.1.clone());
             self.enqueue(
                 Item {
                     id,
                     host,
                     is_relaxed,
+                    place,
                     deadline,
                     expires,
                     expire,
@@ -266,14 +269,20 @@ impl SchedulerState {
         message
     }
 
-    /// Queues the reports that a message from the spool still owes.
+    /// Queues the reports that a message from the spool still owes. While recipients are pending,
+    /// their reports may follow.
     fn queue_owed_reports(&mut self, id: QueueId, envelope: &Envelope, octets: u64) {
-        let owed = owed_reports(
-            envelope,
-            octets,
-            &self.context.running.load(),
-            Duration::ZERO,
-        );
+        let settings = self.context.running.load();
+        let is_pending = envelope
+            .recipients
+            .iter()
+            .any(|recipient| recipient.state.is_pending());
+        let wait = if is_pending {
+            settings.config.queue.dsn_gather
+        } else {
+            Duration::ZERO
+        };
+        let owed = owed_reports(envelope, octets, &settings, wait);
         if !matches!(owed, OwedReports::Nothing) {
             self.owed.update(id, owed, Instant::now());
         }
@@ -284,4 +293,10 @@ impl SchedulerState {
         *self.active.entry(id).or_default() += 1;
         self.active_message(id)
     }
+}
+
+/// Returns the recipient domains of a message, each with its place among them.
+fn places(domains: Vec<PendingDomain>) -> impl Iterator<Item = (u16, PendingDomain)> {
+    let numbers = (0..u16::MAX).chain(std::iter::repeat(u16::MAX));
+    numbers.zip(domains)
 }

@@ -25,7 +25,7 @@ fn owed(world: &World) -> Vec<String> {
 }
 
 /// Ends the relay and starts it again with what stands before its connectors.
-async fn restarted(world: World, before: &str, connectors: &[String]) -> World {
+pub(crate) async fn restarted(world: World, before: &str, connectors: &[String]) -> World {
     let (folder, home) = world.ends().await;
     let config = configured(folder.path(), home.address, before, connectors);
     let (address, running) = run(config, Arc::new(())).await;

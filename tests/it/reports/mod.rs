@@ -7,6 +7,7 @@ mod confidential;
 mod delays;
 mod explained;
 mod failures;
+mod gathered;
 mod groups;
 mod notify;
 mod passing;

@@ -7,6 +7,7 @@ mod connections;
 mod damage;
 mod fairness;
 mod limits;
+mod many_domains;
 mod observers;
 mod orders;
 mod owed;

@@ -219,11 +219,11 @@ async fn change(
     })
 }
 
-/// Bounces every open recipient, each recipient domain with a write of its own. Returns the message
-/// if recipients remain because the report to the sender could not be stored.
+/// Bounces every open recipient. Returns the message if recipients remain because the report to the
+/// sender could not be stored.
 ///
 /// # Errors
-/// The refusal, and the work that remains. Recipient domains not reached yet keep their state.
+/// The refusal, and the work that remains.
 async fn bounce(
     context: &Arc<Context>,
     id: QueueId,
@@ -255,7 +255,7 @@ async fn bounce(
             return Err((OrderRefused::Stopping, AfterOrder::SameItems(Vec::new())));
         }
     };
-    let envelope = message.envelope.lock().await.take().filter(|envelope| {
+    let envelope = message.envelope().filter(|envelope| {
         is_left
             || envelope
                 .recipients
@@ -265,7 +265,7 @@ async fn bounce(
     Ok(envelope.map(|envelope| StoredMessage {
         id,
         accepted: entry.accepted,
-        envelope,
+        envelope: (*envelope).clone(),
         size: entry.size,
     }))
 }

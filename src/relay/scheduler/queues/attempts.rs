@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
-use super::ids::{AttemptId, DestinationId, Millis};
+use super::ids::{AttemptId, DestinationId, Millis, WaitPosition};
 use super::queue::DestinationQueue;
 use super::share::{self, AttemptCounts, SLOW, Share, WaitList};
 
@@ -20,11 +20,11 @@ struct ShareState {
     counts: AttemptCounts,
     ending: u32,
     /// The waiting destinations of each [`WaitList`], by position.
-    wait_lists: [BTreeMap<u64, DestinationId>; 3],
+    wait_lists: [BTreeMap<WaitPosition, DestinationId>; 3],
 }
 
 impl ShareState {
-    fn wait_list_mut(&mut self, wait_list: WaitList) -> &mut BTreeMap<u64, DestinationId> {
+    fn wait_list_mut(&mut self, wait_list: WaitList) -> &mut BTreeMap<WaitPosition, DestinationId> {
         let [first, further, slow] = &mut self.wait_lists;
         match wait_list {
             WaitList::First => first,
@@ -199,7 +199,7 @@ impl Attempts {
         if queue.share == share {
             return;
         }
-        self.set_wait_list(id, queue, None);
+        self.set_wait_list(id, queue, None, 0);
         let (counts, ending) = (queue.counts(), self.ending(id));
         let used = self.share_mut(queue.share);
         used.counts = used.counts - counts;
@@ -220,14 +220,20 @@ impl Attempts {
         u32::try_from(ending).unwrap_or(u32::MAX)
     }
 
-    /// Puts a destination at the end of a wait list, or with `None` removes it from its wait list.
+    /// Puts a destination into a wait list, ordered by `turn`, or with `None` removes it from its
+    /// wait list. In the list in which it waits already, it only moves forward.
     pub(super) fn set_wait_list(
         &mut self,
         id: DestinationId,
         queue: &mut DestinationQueue,
         wait_list: Option<WaitList>,
+        turn: Millis,
     ) {
-        if queue.wait_list.map(|(wait_list, _)| wait_list) == wait_list {
+        let is_there = match queue.wait_list {
+            None => wait_list.is_none(),
+            Some((present, (earlier, _))) => wait_list == Some(present) && earlier <= turn,
+        };
+        if is_there {
             return;
         }
         if let Some((wait_list, position)) = queue.wait_list.take() {
@@ -237,7 +243,7 @@ impl Attempts {
         }
         if let Some(wait_list) = wait_list {
             self.joined += 1;
-            let position = self.joined;
+            let position = (turn, self.joined);
             self.share_mut(queue.share)
                 .wait_list_mut(wait_list)
                 .insert(position, id);

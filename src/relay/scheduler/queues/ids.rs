@@ -34,7 +34,11 @@ impl AttemptToken {
     };
 }
 
-/// The key of a due item: by queue, then by time, then by arrival. One map for all queues costs the
+/// A position in a wait list: by turn, then by the order of joining.
+pub(super) type WaitPosition = (Millis, u64);
+
+/// The key of a due item: by queue, then by its turn, then by arrival. The turn is the time at which
+/// it was due, or of its deadline, and later by the time for which it gives way. One map for all queues costs the
 /// same for each message, for one destination or for many.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct DueKey {

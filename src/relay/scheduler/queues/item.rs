@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::smtp::address::Host;
 use crate::smtp::envelope::{AttemptFailure, QueueId};
 
-use super::ids::AttemptToken;
+use super::ids::{AttemptToken, Millis};
 use super::share::Share;
 
 /// A destination: the peers that share a connection limit and a backoff.
@@ -34,12 +34,28 @@ pub(in crate::relay::scheduler) struct Item<T> {
     pub(in crate::relay::scheduler) host: Host,
     /// True for a message with `TLS-Required: No`, to which DANE and MTA-STS do not apply.
     pub(in crate::relay::scheduler) is_relaxed: bool,
+    /// Its place among the recipient domains of its message, counted from 0.
+    pub(in crate::relay::scheduler) place: u16,
     /// The next deadline: the report of delay to the sender, or `expires`.
     pub(in crate::relay::scheduler) deadline: Instant,
     pub(in crate::relay::scheduler) expires: Instant,
     /// The `[queue] expire` that `expires` was computed with.
     pub(in crate::relay::scheduler) expire: Duration,
     pub(in crate::relay::scheduler) loaded: T,
+}
+
+/// The time in milliseconds for which each further recipient domain of a message gives way to mail
+/// that is due later.
+const GIVES_WAY: Millis = 10;
+/// The longest time in milliseconds for which an item gives way.
+const GIVES_WAY_MAX: Millis = 10_000;
+
+impl<T> Item<T> {
+    /// Returns the time for which it gives way: while other mail waits for the same places, a
+    /// message to many domains does not delay it.
+    pub(super) fn gives_way(&self) -> Millis {
+        (GIVES_WAY * Millis::from(self.place)).min(GIVES_WAY_MAX)
+    }
 }
 
 /// A job for an item.

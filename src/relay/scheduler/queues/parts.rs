@@ -134,7 +134,7 @@ impl<T> DestinationQueues<T> {
         let Some(mut queue) = self.all.remove(&id) else {
             return;
         };
-        self.attempts.set_wait_list(id, &mut queue, None);
+        self.attempts.set_wait_list(id, &mut queue, None, 0);
         let Some(part) = queue.part else {
             self.names.remove(&queue.destination);
             return;
@@ -194,8 +194,10 @@ impl<T> DestinationQueues<T> {
     /// Moves items from the front of a queue to the refused part that they belong to.
     pub(super) fn divert_front(&mut self, id: DestinationId, now: Millis) {
         while let Some((key, part)) = self.front_to_divert(id, now) {
-            let Some(item) = self.remove(key) else { return };
-            self.insert(part, item, key.at, key.serial);
+            let Some((item, due)) = self.remove(key) else {
+                return;
+            };
+            self.insert(part, item, due, key.serial);
         }
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::smtp::envelope::AttemptFailure;
 
-use super::ids::{DestinationId, Millis};
+use super::ids::{DestinationId, Millis, WaitPosition};
 use super::item::Destination;
 use super::part::Part;
 use super::share::{AttemptCounts, Share, WaitList};
@@ -68,7 +68,7 @@ pub(super) struct DestinationQueue {
     broken_sessions: u32,
     pub(super) backoff: Option<Box<Backoff>>,
     /// The wait list in which it waits for a place, and its position there.
-    pub(super) wait_list: Option<(WaitList, u64)>,
+    pub(super) wait_list: Option<(WaitList, WaitPosition)>,
     pub(super) in_turn: bool,
     pub(super) wake: Option<Millis>,
     /// The destination and the part of its mail, for the queue of a part.

@@ -25,10 +25,10 @@ pub(in crate::relay::scheduler) struct DestinationQueues<T> {
     pub(super) parked: BTreeMap<(Millis, u64), Parked<T>>,
     /// The items that are due.
     pub(super) due: BTreeMap<DueKey, Item<T>>,
-    /// The due items whose next deadline is a report of delay, by deadline; the value is the due
-    /// time.
+    /// The due items whose next deadline is a report of delay, by deadline; the value is the turn
+    /// in `due`.
     pub(super) delays: BTreeMap<DueKey, Millis>,
-    /// The other due items, by the time at which they expire; the value is the due time.
+    /// The other due items, by the time at which they expire; the value is the turn in `due`.
     pub(super) expiries: BTreeMap<DueKey, Millis>,
     /// The queues that may have a job now: first `first_turns`, which waited for a place, then
     /// `turn`.
@@ -99,6 +99,7 @@ impl<T> DestinationQueues<T> {
 
     pub(super) fn insert(&mut self, id: DestinationId, item: Item<T>, due: Millis, serial: u64) {
         let deadline = self.millis(item.deadline);
+        let turn = due + item.gives_way();
         let Some(queue) = self.all.get_mut(&id) else {
             return;
         };
@@ -109,12 +110,12 @@ impl<T> DestinationQueues<T> {
                 at: deadline,
                 serial,
             },
-            due,
+            turn,
         );
         self.due.insert(
             DueKey {
                 queue: id,
-                at: due,
+                at: turn,
                 serial,
             },
             item,
@@ -149,12 +150,14 @@ impl<T> DestinationQueues<T> {
         }
     }
 
-    pub(super) fn remove(&mut self, key: DueKey) -> Option<Item<T>> {
+    /// Removes a due item. Returns the time at which it was due, too.
+    pub(super) fn remove(&mut self, key: DueKey) -> Option<(Item<T>, Millis)> {
         let item = self.due.remove(&key)?;
         let at = self.millis(item.deadline);
         self.deadlines(&item).remove(&DueKey { at, ..key });
         self.all.get_mut(&key.queue)?.waiting -= 1;
-        Some(item)
+        let due = key.at.saturating_sub(item.gives_way());
+        Some((item, due))
     }
 }
 

@@ -26,6 +26,7 @@ fn item(number: u64, name: &str, expires: Instant) -> Item<()> {
         id,
         host: host(name),
         is_relaxed: false,
+        place: 0,
         deadline: expires,
         expires,
         expire: 100_000 * SECOND,
@@ -489,5 +490,6 @@ fn a_running_probe_causes_no_wake_up() {
     );
 }
 
+mod giving_way;
 mod parts;
 mod shares;

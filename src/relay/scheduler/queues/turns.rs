@@ -152,7 +152,7 @@ impl<T> DestinationQueues<T> {
             && self.attempts.decide(destination).is_ok()
             && let Some(key) = first(&self.due, id)
         {
-            let item = self.remove(key)?;
+            let (item, _) = self.remove(key)?;
             let attempt = self.begin(id, now)?;
             return Some(Job::Deliver(
                 AttemptToken {
@@ -163,12 +163,12 @@ impl<T> DestinationQueues<T> {
                 item,
             ));
         }
-        let due = self.next_deadline(id).filter(|(at, _)| *at <= now)?.1;
-        let item = self.remove(due)?;
+        let key = self.next_deadline(id).filter(|(at, _)| *at <= now)?.1;
+        let (item, due) = self.remove(key)?;
         let last = self
             .current_backoff(parent, &item.host, item.is_relaxed)
             .map(|wait| wait.last.clone());
-        Some(Job::DeadlineReached(item, self.instant(due.at), last))
+        Some(Job::DeadlineReached(item, self.instant(due), last))
     }
 
     /// Gives queues that waited for a place their turn, before others, as far as places are free.
@@ -227,14 +227,17 @@ impl<T> DestinationQueues<T> {
             .chain(close_at)
             .min();
         let (limit, share) = (parent.limit, parent.share);
+        let front = first(&self.due, id).and_then(|key| self.due.get(&key));
+        let turn = now + front.map_or(0, Item::gives_way);
         self.wakes.extend(wake.map(|at| (at, id)));
         if let Some(queue) = self.all.get_mut(&id) {
             (queue.limit, queue.in_turn, queue.wake) = (limit, false, wake);
             if queue.share != share {
-                self.attempts.set_wait_list(id, queue, None);
+                self.attempts.set_wait_list(id, queue, None, turn);
                 queue.share = share;
             }
-            self.attempts.set_wait_list(id, queue, obstacle.wait_list());
+            self.attempts
+                .set_wait_list(id, queue, obstacle.wait_list(), turn);
         }
         if let QueueObstacle::Connections { .. } = obstacle {
             self.block(id);
@@ -296,7 +299,7 @@ impl<T> DestinationQueues<T> {
         }
         let due = keys
             .into_iter()
-            .filter_map(|key| Some((self.remove(key)?, key.at)))
+            .filter_map(|key| self.remove(key))
             .collect::<Vec<_>>();
         let parked: Vec<_> = self
             .parked
@@ -318,9 +321,13 @@ impl<T> DestinationQueues<T> {
         self.generation += 1;
         self.delays.clear();
         self.expiries.clear();
-        let due = std::mem::take(&mut self.due)
-            .into_iter()
-            .map(|(DueKey { at, serial, .. }, item)| (serial, item, at));
+        let due =
+            std::mem::take(&mut self.due)
+                .into_iter()
+                .map(|(DueKey { at, serial, .. }, item)| {
+                    let due = at.saturating_sub(item.gives_way());
+                    (serial, item, due)
+                });
         let waited = std::mem::take(&mut self.parked);
         let again = |queues: &mut Self, mut item: Item<T>, due: Millis, serial| {
             rebase(&mut item);

@@ -10,6 +10,7 @@ use crate::config::{Connector, TlsDemand};
 use crate::policy::relay_access;
 use crate::relay::running_config::Snapshot;
 use crate::relay::scheduler::context::{Context, Event};
+use crate::relay::scheduler::message_change::StoreResult;
 use crate::relay::scheduler::report_queue::{Addressee, OwedReports, ReportRates};
 use crate::smtp::address::{Mailbox, ReversePath};
 use crate::smtp::dsn::{
@@ -55,17 +56,6 @@ pub(in crate::relay::scheduler) enum RateCheck {
     Needed,
     /// The rate limit has already admitted it.
     Done,
-}
-
-/// The result of storing the owed reports.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::relay::scheduler) enum StoreResult {
-    /// No report is owed any more.
-    All,
-    /// The rate limit does not admit a report now.
-    OverRate,
-    /// The spool could not store a report.
-    Failed,
 }
 
 /// Returns the reports owed about a message of `octets`. `wait` is the time for which its report

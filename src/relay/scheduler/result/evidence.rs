@@ -26,26 +26,40 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct EvidenceRecorded(());
 
-/// Stores the evidence of an attempt that ended at `at`, one record for each recipient. Returns
-/// `None` when that fails. Without `is_reported`, the report of a bounce could not be stored, so
-/// the recipients stay in the queue and are recorded as deferred.
-pub(super) async fn write_evidence(
+/// Returns the evidence of an attempt that ended at `at`, one record for each recipient, each with
+/// its time; none if evidence is off. Without `is_reported`, the report of a bounce could not be
+/// stored, so the recipients stay in the queue and are recorded as deferred.
+pub(super) fn delivery_records(
     context: &Context,
-    entry: &Entry,
     envelope: &Envelope,
     events: &[RecipientEvent<'_>],
     at: Timestamp,
     is_reported: bool,
+) -> Vec<(Timestamp, EvidenceRecord)> {
+    if !context.evidence.is_kept() {
+        return Vec::new();
+    }
+    events
+        .iter()
+        .map(|event| (at, delivery_record(envelope, event, at, is_reported)))
+        .collect()
+}
+
+/// Stores the evidence of changes of a message, with the record of acceptance before it if that is
+/// not written yet. Returns `None` when that fails.
+pub(super) async fn write_evidence(
+    context: &Context,
+    entry: &Entry,
+    envelope: &mut Envelope,
+    records: Vec<(Timestamp, EvidenceRecord)>,
 ) -> Option<EvidenceRecorded> {
     if context.evidence.is_kept() {
-        let deliveries = events
-            .iter()
-            .map(|event| (at, delivery_record(envelope, event, at, is_reported)));
         let records = acceptance(entry, envelope)
             .into_iter()
-            .chain(deliveries)
+            .chain(records)
             .collect();
         context.evidence.write_all(records).await.ok()?;
+        envelope.arrival = None;
     }
     Some(EvidenceRecorded(()))
 }
@@ -167,25 +181,6 @@ fn without_mail(failure: &Failure) -> Option<SessionRecord> {
         Some(reached) => Some(SessionRecord::of(reached)),
         None => failure.refusal().and_then(SessionRecord::of_refused),
     }
-}
-
-/// Stores the record of acceptance, if it is not written yet: evidence may have been off when the
-/// message was first tried. Returns false when that fails.
-pub(in crate::relay::scheduler) async fn write_acceptance(
-    context: &Context,
-    entry: &Entry,
-    envelope: &mut Envelope,
-) -> bool {
-    if !context.evidence.is_kept() {
-        return true;
-    }
-    if let Some(accepted) = acceptance(entry, envelope)
-        && context.evidence.write_all(vec![accepted]).await.is_err()
-    {
-        return false;
-    }
-    envelope.arrival = None;
-    true
 }
 
 /// The reason for which evidence of a removal could not be stored.

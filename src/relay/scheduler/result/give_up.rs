@@ -1,77 +1,83 @@
 //! Bounces a message without an attempt: an operator gave it up, or its content was damaged.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
 
 use crate::policy::failure::{Failure, RecipientOutcome};
 use crate::relay::outbound::{AttemptResult, EventOrigin, RecipientResult};
+use crate::relay::running_config::Snapshot;
 use crate::relay::scheduler::active_message::ActiveMessage;
+use crate::relay::scheduler::attempt::PlannedAttempt;
 use crate::relay::scheduler::context::Context;
+use crate::relay::scheduler::message_change::MessageChange;
 use crate::relay::scheduler::recipient_events::MessageSchedule;
 use crate::relay::scheduler::{attempt, recipient_events};
+use crate::smtp::address::Host;
 use crate::storage::spool::Entry;
 
 use super::remaining::RemainingWork;
-use super::store::store_result;
+use super::store::{result_change, store_change};
 
-/// Bounces every open recipient of a message for the same reason, one recipient domain after the
-/// other.
+/// Bounces every open recipient of a message for the same reason, in one write.
 pub(in crate::relay::scheduler) async fn give_up(
     context: &Arc<Context>,
     message: &ActiveMessage,
     entry: &Arc<Entry>,
     failure: &Failure,
 ) -> RemainingWork {
-    let mut hosts = Vec::new();
-    let envelope = message
-        .envelope
-        .lock()
-        .await
-        .clone()
-        .unwrap_or_else(|| entry.envelope.clone());
-    for recipient in envelope
+    let current = message.envelope();
+    let envelope = current.as_deref().unwrap_or(&entry.envelope);
+    let mut hosts: Vec<&Host> = envelope
         .recipients
         .iter()
         .filter(|recipient| recipient.state.is_open())
-    {
-        if !hosts.contains(recipient.mailbox.host()) {
-            hosts.push(recipient.mailbox.host().clone());
-        }
-    }
-    let mut remaining = RemainingWork::Nothing;
+        .map(|recipient| recipient.mailbox.host())
+        .collect();
+    let mut seen = HashSet::new();
+    hosts.retain(|host| seen.insert(*host));
+    let (settings, now) = (context.running.load(), Instant::now());
+    let schedule = MessageSchedule {
+        settings: &settings,
+        now,
+        expires: now,
+    };
+    let mut all: Option<(MessageChange, RemainingWork)> = None;
     for host in hosts {
-        let settings = context.running.load();
-        let planned = attempt::of_open(entry, &envelope, &host);
-        let result = |at: &usize| RecipientResult {
-            recipient: *at,
-            outcome: RecipientOutcome::Bounced(failure.clone()),
-            via: None,
-            policy: None,
-            trail: Vec::new(),
-            apart: false,
-        };
-        let results = planned.attempt.recipients.iter().map(result).collect();
-        let connector = Arc::clone(settings.connectors.for_host(&host));
-        let report = AttemptResult {
-            results,
-            trail: Vec::new(),
-            connector,
-            snapshot: Arc::clone(&settings),
-        };
-        let now = Instant::now();
-        let schedule = MessageSchedule {
-            settings: &settings,
-            now,
-            expires: now,
-        };
+        let planned = attempt::of_open(entry, envelope, host);
+        let report = bounced(&planned, &settings, failure);
         let events =
             recipient_events::of_attempt(schedule, &planned, &report, EventOrigin::GivenUp);
         context.outbound.observers().observe_recipients(&events);
-        match store_result(context, message, schedule, &events).await {
-            RemainingWork::Nothing => {}
-            until @ RemainingWork::Retry { .. } => remaining = until,
-            RemainingWork::NotStored => return RemainingWork::NotStored,
-        }
+        let Some((change, remaining)) = result_change(context, message, schedule, &events).await
+        else {
+            return RemainingWork::NotStored;
+        };
+        all = Some(match all {
+            None => (change, remaining),
+            Some((earlier, others)) => (earlier.and(change), others.or(remaining)),
+        });
     }
-    remaining
+    match all {
+        None => RemainingWork::Nothing,
+        change => store_change(context, message, schedule, change).await,
+    }
+}
+
+/// Returns the result of an attempt in which every recipient fails for this reason.
+fn bounced(planned: &PlannedAttempt, settings: &Arc<Snapshot>, failure: &Failure) -> AttemptResult {
+    let result = |at: &usize| RecipientResult {
+        recipient: *at,
+        outcome: RecipientOutcome::Bounced(failure.clone()),
+        via: None,
+        policy: None,
+        trail: Vec::new(),
+        apart: false,
+    };
+    AttemptResult {
+        results: planned.attempt.recipients.iter().map(result).collect(),
+        trail: Vec::new(),
+        connector: Arc::clone(settings.connectors.for_host(&planned.attempt.host)),
+        snapshot: Arc::clone(settings),
+    }
 }

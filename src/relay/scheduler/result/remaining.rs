@@ -20,6 +20,14 @@ pub(in crate::relay::scheduler) enum RemainingWork {
 }
 
 impl RemainingWork {
+    /// Joins the work that remains for other recipients; the earlier times win.
+    pub(super) fn or(self, other: Self) -> Self {
+        match other {
+            Self::Nothing | Self::NotStored => self,
+            Self::Retry { due, deadline } => self.and(due, deadline),
+        }
+    }
+
     /// Adds an attempt at `due` with a deadline; the earlier times win.
     pub(super) fn and(self, due: Instant, deadline: Instant) -> Self {
         match self {

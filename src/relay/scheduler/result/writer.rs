@@ -35,15 +35,24 @@ pub(super) struct ResultWriter<'a> {
     pub(super) held: Vec<ReportCandidate>,
     /// The recipients for which the sender requested a report that the message was relayed.
     pub(super) relayed: Vec<ReportCandidate>,
-    /// The states before the attempt, to restore when the result cannot be stored.
-    pub(super) before: Vec<PreviousState>,
 }
 
-/// The state of a recipient before an attempt.
-pub(super) struct PreviousState {
-    pub(super) at: usize,
-    pub(super) state: RecipientState,
-    pub(super) owed: Option<Box<AttemptFailure>>,
+/// The recipients of an attempt, each with its index in the envelope, in the order of the indices.
+/// Their states change here until they are stored; no other job changes them meanwhile.
+pub(super) struct AttemptRecipients(pub(super) Vec<(usize, Recipient)>);
+
+impl AttemptRecipients {
+    /// Copies the recipients of an attempt from the envelope.
+    pub(super) fn of(attempt: &Attempt, envelope: &Envelope) -> Self {
+        let recipient = |at: &usize| Some((*at, envelope.recipients.get(*at)?.clone()));
+        Self(attempt.recipients.iter().filter_map(recipient).collect())
+    }
+
+    /// Returns the recipient with this index in the envelope.
+    pub(super) fn get_mut(&mut self, at: usize) -> Option<&mut Recipient> {
+        let found = self.0.binary_search_by_key(&at, |(at, _)| *at).ok()?;
+        self.0.get_mut(found).map(|(_, recipient)| recipient)
+    }
 }
 
 impl<'a> ResultWriter<'a> {
@@ -52,20 +61,7 @@ impl<'a> ResultWriter<'a> {
         schedule: MessageSchedule<'a>,
         attempt: &'a Attempt,
         connector: &'a Connector,
-        envelope: &Envelope,
     ) -> Self {
-        let before = envelope
-            .recipients
-            .iter()
-            .enumerate()
-            .filter_map(|(at, recipient)| {
-                let is_concerned = recipient.owed.is_some() || attempt.recipients.contains(&at);
-                is_concerned.then(|| PreviousState {
-                    at,
-                    state: recipient.state.clone(),
-                    owed: recipient.owed.clone(),
-                })
-            });
         Self {
             schedule,
             attempt,
@@ -77,14 +73,18 @@ impl<'a> ResultWriter<'a> {
             late: Vec::new(),
             held: Vec::new(),
             relayed: Vec::new(),
-            before: before.collect(),
         }
     }
 
     /// Adds the outcome of one recipient.
-    pub(super) fn add_result(&mut self, envelope: &mut Envelope, event: &RecipientEvent<'_>) {
-        let (at, attempts, all) = (event.recipient, event.attempts, envelope.recipients.len());
-        let Some(recipient) = envelope.recipients.get_mut(at) else {
+    pub(super) fn add_result(
+        &mut self,
+        recipients: &mut AttemptRecipients,
+        event: &RecipientEvent<'_>,
+    ) {
+        let all = self.attempt.entry.envelope.recipients.len();
+        let (at, attempts) = (event.recipient, event.attempts);
+        let Some(recipient) = recipients.get_mut(at) else {
             return;
         };
         let (warned, mut history) = match &mut recipient.state {

@@ -1,0 +1,133 @@
+//! The change that a job makes to a message, until it is stored.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use crate::smtp::address::{Host, Mailbox};
+use crate::smtp::envelope::{AttemptFailure, Envelope, Recipient, RecipientState};
+use crate::storage::evidence::EvidenceRecord;
+use crate::storage::spool::Entry;
+
+/// The change of a message by one job.
+pub(super) struct MessageChange {
+    /// The message as the job has loaded it.
+    pub(super) entry: Arc<Entry>,
+    pub(super) recipients: Vec<RecipientChange>,
+    /// The evidence of the change, each record with its time.
+    pub(super) evidence: Vec<(Timestamp, EvidenceRecord)>,
+    /// True if reports must not return content, because a hop of the message required TLS.
+    pub(super) is_confidential: bool,
+    pub(super) reports: ReportStep,
+}
+
+/// The new state of a recipient.
+pub(super) struct RecipientChange {
+    /// The index of the recipient in the envelope.
+    pub(super) at: usize,
+    pub(super) state: RecipientState,
+    pub(super) owed: Option<Box<AttemptFailure>>,
+}
+
+/// The step of a change that concerns the reports which the message owes to its sender.
+pub(super) enum ReportStep {
+    /// A result: the reports are stored unless recipients of other domains than these may follow.
+    AfterResult {
+        hosts: Vec<Host>,
+        /// The time at which the message expires.
+        until: Timestamp,
+    },
+    /// The reports are due, and the rate limit has admitted the first one.
+    Due {
+        /// The time at which the message expires.
+        until: Timestamp,
+    },
+    /// The postmaster's digest has these recipients.
+    InDigest(Vec<(Mailbox, AttemptFailure)>),
+}
+
+/// The result of storing the owed reports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum StoreResult {
+    /// No report is owed any more.
+    All,
+    /// The rate limit does not admit a report now.
+    OverRate,
+    /// The spool could not store a report.
+    Failed,
+}
+
+/// The result of a write into the spool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum StateWrite {
+    Done,
+    /// The process is ending.
+    Aborted,
+}
+
+/// The result of storing a change, and with it the reports that were due.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Settled {
+    pub(super) state: StateWrite,
+    pub(super) reports: StoreResult,
+}
+
+impl RecipientChange {
+    /// Returns the change that makes a recipient of the envelope like this one.
+    pub(super) fn to(at: usize, recipient: Recipient) -> Self {
+        let Recipient { state, owed, .. } = recipient;
+        Self { at, state, owed }
+    }
+}
+
+impl MessageChange {
+    /// Returns a change of nothing but the owed reports.
+    pub(super) fn of_reports(entry: &Arc<Entry>, reports: ReportStep) -> Self {
+        Self {
+            entry: Arc::clone(entry),
+            recipients: Vec::new(),
+            evidence: Vec::new(),
+            is_confidential: false,
+            reports,
+        }
+    }
+
+    /// Adds the change of other recipients by the same result.
+    pub(super) fn and(mut self, other: Self) -> Self {
+        self.recipients.extend(other.recipients);
+        self.evidence.extend(other.evidence);
+        self.is_confidential |= other.is_confidential;
+        if let (
+            ReportStep::AfterResult { hosts, .. },
+            ReportStep::AfterResult { hosts: others, .. },
+        ) = (&mut self.reports, other.reports)
+        {
+            hosts.extend(others);
+        }
+        self
+    }
+
+    /// Changes an envelope. Returns the evidence and the step that concerns the reports.
+    pub(super) fn apply(
+        self,
+        envelope: &mut Envelope,
+    ) -> (Vec<(Timestamp, EvidenceRecord)>, ReportStep) {
+        for RecipientChange { at, state, owed } in self.recipients {
+            if let Some(recipient) = envelope.recipients.get_mut(at) {
+                (recipient.state, recipient.owed) = (state, owed);
+            }
+        }
+        envelope.confidential |= self.is_confidential;
+        if let ReportStep::InDigest(reported) = &self.reports {
+            for recipient in &mut envelope.recipients {
+                let mailbox = &recipient.mailbox;
+                recipient.owed.take_if(|owed| {
+                    reported
+                        .iter()
+                        .any(|(to, last)| to == mailbox && *last == **owed)
+                });
+            }
+        }
+        (self.evidence, self.reports)
+    }
+}

@@ -1,0 +1,114 @@
+//! One message to many domains: its attempts do not wait for one another's results, and their
+//! results are stored together.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use gatepost::relay::scheduler::Scheduler;
+use gatepost::smtp::address::{Mailbox, ReversePath};
+use gatepost::smtp::envelope::{Envelope, QueueId, Recipient};
+use gatepost::storage::evidence::Evidence;
+use gatepost::storage::spool::{
+    Draft, Entry, Receipt, Spool, SpoolFuture, SqliteSpool, StoredMessage,
+};
+use tokio::sync::{Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
+
+use super::orders::{running, way_out};
+use crate::support::counting_sink::Sink;
+use crate::support::in_process::{SENDER, configured, until, willing};
+
+const DOMAINS: usize = 1000;
+
+/// A spool that stores a result for each permit.
+#[derive(Debug)]
+struct SlowSpool {
+    spool: SqliteSpool,
+    leave: Semaphore,
+}
+
+impl Spool for SlowSpool {
+    fn draft(&self) -> Draft {
+        self.spool.draft()
+    }
+    fn commit(&self, draft: Draft, envelope: Envelope) -> SpoolFuture<'_, (Receipt, Entry)> {
+        self.spool.commit(draft, envelope)
+    }
+    fn record(&self, id: QueueId, envelope: Envelope) -> SpoolFuture<'_, ()> {
+        Box::pin(async move {
+            self.leave.acquire().await.expect("open").forget();
+            self.spool.record(id, envelope).await
+        })
+    }
+    fn remove(&self, id: QueueId) -> SpoolFuture<'_, ()> {
+        self.spool.remove(id)
+    }
+    fn load(&self, id: QueueId) -> SpoolFuture<'_, Entry> {
+        self.spool.load(id)
+    }
+    fn scan(&self, after: Option<QueueId>, limit: usize) -> SpoolFuture<'_, Vec<StoredMessage>> {
+        self.spool.scan(after, limit)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn results_of_a_thousand_domains_are_stored_in_few_transactions() {
+    let (home, sink) = (willing().await, Sink::start(DOMAINS).await);
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
+    let all = format!(
+        "[[connector]]\nname = \"many\"\ndomains = [\"*.many.example\"]\n[connector.outbound]\nroute = [\"{}\"]\ntls = \"off\"\n",
+        sink.address
+    );
+    let config = Arc::new(configured(folder.path(), home.address, "", &[all]));
+    let spool = Arc::new(SlowSpool {
+        spool: SqliteSpool::open(&folder.path().join("spool")).expect("nobody else has it"),
+        leave: Semaphore::new(0),
+    });
+    let kept = Duration::from_hours(1);
+    let evidence = Evidence::open(&folder.path().join("evidence"), kept).expect("a folder");
+    let scheduler = Scheduler::new(
+        Arc::clone(&spool) as _,
+        evidence,
+        Arc::new(way_out(&config, folder.path())),
+        running(&config),
+    );
+    let (operator, liveness) = (scheduler.operator(), scheduler.liveness());
+    let (stop, (accepted, work)) = (CancellationToken::new(), mpsc::channel(1));
+    let scheduler = tokio::spawn(scheduler.run(work, stop.clone()));
+
+    let to = (0..DOMAINS).map(|number| format!("b@d{number}.many.example"));
+    let to = to.map(|to| Recipient::new(Mailbox::parse(&to).expect("an address")));
+    let sender = ReversePath::parse(SENDER).expect("an address");
+    let mut draft = spool.draft();
+    draft.write(&[b'x'; 33_000]).await.expect("room");
+    let envelope = Envelope::new(sender, to.collect());
+    let (_, entry) = spool.commit(draft, envelope).await.expect("stored");
+    accepted.send(entry).await.expect("somebody takes it");
+
+    // No result is stored meanwhile, and yet every attempt ends and gives its place back.
+    until("every domain has it", || {
+        (sink.taken() == DOMAINS).then_some(())
+    })
+    .await;
+    until("every place is free", || {
+        let is_free = operator.usage().iter().all(|share| share.running == 0);
+        is_free.then_some(())
+    })
+    .await;
+    spool.leave.add_permits(DOMAINS);
+    while liveness
+        .probe()
+        .await
+        .is_some_and(|work| work.under_way > 0)
+    {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let transactions = spool.spool.stats().transactions;
+    assert!(transactions <= 40, "{transactions} transactions");
+    assert!(spool.scan(None, 1).await.expect("readable").is_empty());
+    let log = folder.path().join("spool/queue.db-wal");
+    let written = std::fs::metadata(log).expect("it is there").len();
+    assert!(written < 2_000_000, "{written} octets written to the log");
+    stop.cancel();
+    scheduler.await.expect("no panic").expect("an orderly end");
+}
