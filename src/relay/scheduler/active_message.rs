@@ -8,7 +8,7 @@ use tokio::sync::OnceCell;
 use crate::smtp::envelope::{Envelope, QueueId};
 use crate::storage::spool::{Entry, Spool, SpoolError};
 
-use super::change_queue::{ChangeQueue, PAUSE};
+use super::change_queue::ChangeQueue;
 use super::message_change::{MessageChange, Settled};
 
 /// The most octets of content that wait in memory for a first attempt. Further content is read from
@@ -46,7 +46,7 @@ impl ActiveMessage {
             id,
             entry,
             envelope: Mutex::new(None),
-            changes: ChangeQueue::new(PAUSE),
+            changes: ChangeQueue::new(),
             held,
             in_memory,
         }

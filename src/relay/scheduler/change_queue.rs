@@ -11,16 +11,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-/// The least time between two writes. Many jobs of one message that end one after the other share a
-/// few writes. A crash meanwhile repeats their attempts, as one just before a write does.
-pub(super) const PAUSE: Duration = Duration::from_millis(50);
-
 /// The queue of the changes of one message. `A` is the result of a write.
-pub(super) struct ChangeQueue<C, A> {
-    state: Mutex<WaitingChanges<C, A>>,
-    /// The least time between two writes.
-    pause: Duration,
-}
+pub(super) struct ChangeQueue<C, A>(Mutex<WaitingChanges<C, A>>);
 
 struct WaitingChanges<C, A> {
     is_writing: bool,
@@ -54,7 +46,6 @@ struct WriteTurn<'a, C, A>(&'a ChangeQueue<C, A>);
 impl<C, A> Drop for WriteTurn<'_, C, A> {
     fn drop(&mut self) {
         let mut state = self.0.state();
-        state.next = Some(Instant::now() + self.0.pause);
         while !state.waiting.is_empty() {
             let WaitingChange { change, turn } = state.waiting.remove(0);
             if turn.send(Turn::Write(change)).is_ok() {
@@ -66,27 +57,25 @@ impl<C, A> Drop for WriteTurn<'_, C, A> {
 }
 
 impl<C, A> ChangeQueue<C, A> {
-    /// Creates an empty queue. `pause` is [`PAUSE`], except in tests.
-    pub(super) fn new(pause: Duration) -> Self {
+    /// Creates an empty queue.
+    pub(super) fn new() -> Self {
         let state = WaitingChanges {
             is_writing: false,
             waiting: Vec::new(),
             next: None,
         };
-        Self {
-            state: Mutex::new(state),
-            pause,
-        }
+        Self(Mutex::new(state))
     }
 
     /// Writes a change, together with those that come meanwhile, or waits until another job has
     /// written it. Returns the result of `write`, which gets the changes in the order in which they
-    /// came; `None` when the job that wrote it has panicked. After `ending` there is no pause.
+    /// came, and also yields the pause until the next write; `None` when the job that wrote it has
+    /// panicked. After `ending` there is no pause.
     pub(super) async fn settle(
         &self,
         change: C,
         ending: &CancellationToken,
-        write: impl AsyncFnOnce(Vec<C>) -> A,
+        write: impl AsyncFnOnce(Vec<C>) -> (A, Duration),
     ) -> Option<A>
     where
         A: Clone,
@@ -111,7 +100,8 @@ impl<C, A> ChangeQueue<C, A> {
             changes.push(change);
             others.push(turn);
         }
-        let result = write(changes).await;
+        let (result, pause) = write(changes).await;
+        self.state().next = Some(Instant::now() + pause);
         for other in others {
             // A job that does not wait any more has ended with the process.
             let _ = other.send(Turn::Written(result.clone()));
@@ -134,7 +124,7 @@ impl<C, A> ChangeQueue<C, A> {
 
     fn state(&self) -> MutexGuard<'_, WaitingChanges<C, A>> {
         // No code panics while it holds the lock.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -149,6 +139,7 @@ mod tests {
     /// The changes that each write had, and the permits to end a write.
     struct Writes {
         queue: ChangeQueue<u32, usize>,
+        pause: Duration,
         lists: Mutex<Vec<Vec<u32>>>,
         may_end: Semaphore,
         ending: CancellationToken,
@@ -157,7 +148,8 @@ mod tests {
     impl Writes {
         fn new(pause: Duration) -> Arc<Self> {
             Arc::new(Self {
-                queue: ChangeQueue::new(pause),
+                queue: ChangeQueue::new(),
+                pause,
                 lists: Mutex::default(),
                 may_end: Semaphore::new(0),
                 ending: CancellationToken::new(),
@@ -173,7 +165,7 @@ mod tests {
                     assert!(!changes.contains(&PANICS), "the write panics");
                     writes.lists().push(changes);
                     writes.may_end.acquire().await.expect("open").forget();
-                    count
+                    (count, writes.pause)
                 };
                 writes.queue.settle(change, &writes.ending, write).await
             })

@@ -1,6 +1,7 @@
 //! Stores the changes of a message, gathered from its jobs: reports to the sender, evidence, and
 //! the new state in the spool.
 
+use std::io::{self, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +22,11 @@ use crate::storage::spool::{Entry, SpoolError};
 use super::dsn::{self as sender_reports, RateCheck};
 use super::evidence::{EvidenceRecorded, wait_for_evidence, write_evidence};
 
+/// The pause after a write of an envelope of at most [`PAUSE_UNIT`], for each such part of it, and
+/// at most.
+const PAUSE: Duration = Duration::from_millis(50);
+const PAUSE_UNIT: usize = 64 * 1024;
+const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// The wait before a result is written again.
 const WRITE_PAUSE: Duration = Duration::from_secs(5);
 
@@ -34,15 +40,52 @@ pub(in crate::relay::scheduler) async fn settle(
     let entry = Arc::clone(&change.entry);
     let write = async |changes: Vec<MessageChange>| {
         let stored = store_changes(context, message, &entry, changes).await;
-        stored.unwrap_or_else(|| {
+        let settled = stored.unwrap_or_else(|| {
             tracing::error!(queue_id = %message.id, "attempt result not stored because its evidence cannot be written; the attempt may be repeated after the restart");
             Settled {
                 state: StateWrite::Aborted,
                 reports: StoreResult::All,
             }
-        })
+        });
+        let octets = message
+            .envelope()
+            .map_or(0, |envelope| envelope_octets(&envelope));
+        (settled, pause_after(octets))
     };
     message.changes.settle(change, &context.ending, write).await
+}
+
+/// Returns the pause after a write of an envelope of so many octets. Many jobs of one message that
+/// end one after the other share a few writes, and the larger the envelope, the fewer. A crash
+/// meanwhile repeats their attempts, as one just before a write does.
+fn pause_after(octets: usize) -> Duration {
+    let units = u32::try_from(octets.div_ceil(PAUSE_UNIT)).unwrap_or(u32::MAX);
+    PAUSE.saturating_mul(units.max(1)).min(PAUSE_MAX)
+}
+
+/// Returns the size of the stored form of an envelope in octets; 0 when nothing of it is stored any
+/// more, or for a single recipient, whose next result is far.
+fn envelope_octets(envelope: &Envelope) -> usize {
+    let mut counter = OctetCounter(0);
+    if envelope.recipients.len() > 1 && envelope.is_open() {
+        // Neither counting nor writing an envelope can fail.
+        let _ = serde_json::to_writer(&mut counter, envelope);
+    }
+    counter.0
+}
+
+/// A writer that counts octets.
+struct OctetCounter(usize);
+
+impl Write for OctetCounter {
+    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+        self.0 += octets.len();
+        Ok(octets.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// The changes of several jobs, made to an envelope.
@@ -202,5 +245,40 @@ async fn write_result(
                 let _ = pause.await;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::smtp::address::{Mailbox, ReversePath};
+    use crate::smtp::envelope::RecipientState;
+
+    #[test]
+    fn a_large_envelope_is_written_less_often() {
+        for (octets, millis) in [
+            (0, 50),
+            (100, 50),
+            (64 * 1024, 50),
+            (64 * 1024 + 1, 100),
+            (600_000, 500),
+            (10_000_000, 1000),
+            (usize::MAX, 1000),
+        ] {
+            assert_eq!(pause_after(octets), Duration::from_millis(millis));
+        }
+    }
+
+    #[test]
+    fn the_size_of_an_envelope_is_that_of_its_stored_form() {
+        let recipient = Recipient::new(Mailbox::parse("b@example.net").expect("valid"));
+        let sender = ReversePath::parse("a@example.org").expect("valid");
+        let mut envelope = Envelope::new(sender, vec![recipient; 50]);
+        let stored = serde_json::to_string(&envelope).expect("serialises");
+        assert_eq!(envelope_octets(&envelope), stored.len());
+        for recipient in &mut envelope.recipients {
+            recipient.state = RecipientState::Delivered;
+        }
+        assert_eq!(envelope_octets(&envelope), 0, "it is removed");
     }
 }
