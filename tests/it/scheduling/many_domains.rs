@@ -80,7 +80,7 @@ async fn results_of_a_thousand_domains_are_stored_in_few_transactions() {
     let to = to.map(|to| Recipient::new(Mailbox::parse(&to).expect("an address")));
     let sender = ReversePath::parse(SENDER).expect("an address");
     let mut draft = spool.draft();
-    draft.write(&[b'x'; 33_000]).await.expect("room");
+    draft.write(&vec![b'x'; 33_000]).await.expect("room");
     let envelope = Envelope::new(sender, to.collect());
     let (_, entry) = spool.commit(draft, envelope).await.expect("stored");
     accepted.send(entry).await.expect("somebody takes it");
