@@ -26,7 +26,7 @@ use super::evidence::{EvidenceRecorded, wait_for_evidence, write_evidence};
 /// at most.
 const PAUSE: Duration = Duration::from_millis(50);
 const PAUSE_UNIT: usize = 64 * 1024;
-const PAUSE_MAX: Duration = Duration::from_secs(1);
+const PAUSE_MAX: Duration = Duration::from_millis(250);
 /// The wait before a result is written again.
 const WRITE_PAUSE: Duration = Duration::from_secs(5);
 
@@ -261,9 +261,9 @@ mod tests {
             (100, 50),
             (64 * 1024, 50),
             (64 * 1024 + 1, 100),
-            (600_000, 500),
-            (10_000_000, 1000),
-            (usize::MAX, 1000),
+            (200_000, 200),
+            (10_000_000, 250),
+            (usize::MAX, 250),
         ] {
             assert_eq!(pause_after(octets), Duration::from_millis(millis));
         }
