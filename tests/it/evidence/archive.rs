@@ -2,6 +2,7 @@
 //! moment of it.
 
 use std::fs;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -296,34 +297,33 @@ fn archive(file: &Path, arguments: &[&str]) -> Output {
     command.output().expect("gatepost runs")
 }
 
+/// Writes a configuration with an admin socket and this limit of the evidence.
+fn with_socket(folder: &Path, sink: &Sink, max_size: &str) -> PathBuf {
+    let evidence = format!("path = \"evidence\"\nmax_size = \"{max_size}\"");
+    ConfigBuilder::new()
+        .listener("127.0.0.1:0")
+        .table("spool", "path = \"spool\"")
+        .table("admin", "socket = \"run/admin.sock\"\nhttp = \"\"")
+        .table("evidence", &evidence)
+        .table("relay", "networks = [\"127.0.0.0/8\"]")
+        .table("queue", "retry = [\"1h\"]")
+        .table("log", "format = \"text\"")
+        .with(&to(sink))
+        .write(folder)
+}
+
 /// The relay is at its limit, so it rejects mail and its deliveries wait. The command frees space,
 /// and everything goes on without a restart.
 #[test]
 fn a_relay_that_is_full_of_evidence_goes_on_after_the_archive() {
     let folder = folder();
     let path = folder.path();
-    fs::create_dir(path.join("evidence")).expect("ours");
-    fs::set_permissions(
-        path.join("evidence"),
-        std::os::unix::fs::PermissionsExt::from_mode(0o700),
-    )
-    .expect("ours");
+    fs::DirBuilder::new()
+        .mode(0o700)
+        .create(path.join("evidence"))
+        .expect("ours");
     let sink = Sink::start();
-    let file = |max_size: &str| {
-        ConfigBuilder::new()
-            .listener("127.0.0.1:0")
-            .table("spool", "path = \"spool\"")
-            .table("admin", "socket = \"run/admin.sock\"\nhttp = \"\"")
-            .table(
-                "evidence",
-                &format!("path = \"evidence\"\nmax_size = \"{max_size}\""),
-            )
-            .table("relay", "networks = [\"127.0.0.0/8\"]")
-            .table("queue", "retry = [\"1h\"]")
-            .table("log", "format = \"text\"")
-            .with(&to(&sink))
-            .write(path)
-    };
+    let file = |max_size: &str| with_socket(path, &sink, max_size);
     write_large_day(&path.join("evidence"), 35);
     let config = file("1GiB");
     let mut relay = Relay::run(&config, &[]).unwrap_or_else(|end| panic!("{}", end.log));
