@@ -86,10 +86,10 @@ async fn results_of_a_thousand_domains_are_stored_in_few_transactions() {
     accepted.send(entry).await.expect("somebody takes it");
 
     // No result is stored meanwhile, and yet every attempt ends and gives its place back.
-    until("every domain has it", || {
-        (sink.taken() == DOMAINS).then_some(())
-    })
-    .await;
+    for quarter in 1..=4 {
+        let is_there = || (sink.taken() >= DOMAINS * quarter / 4).then_some(());
+        until("another quarter of the domains has it", is_there).await;
+    }
     until("every place is free", || {
         let is_free = operator.usage().iter().all(|share| share.running == 0);
         is_free.then_some(())
