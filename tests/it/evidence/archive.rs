@@ -253,10 +253,9 @@ async fn a_chain_continues_although_all_of_its_days_were_archived() {
             evidence.close().await;
         }
         write(path, 1).await;
-        let archives = [path.join("archive")];
         let source = EvidenceSource {
             folder: path,
-            archives: &archives,
+            archives: &[path.join("archive")],
         };
         let all = verify(source, &[]).expect("readable");
         assert_eq!(
