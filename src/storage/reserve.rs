@@ -58,26 +58,6 @@ impl ReserveFile {
         Ok(allocated?)
     }
 
-    /// Changes the size of the file; one of size 0 is removed. If it cannot grow, it is as before.
-    pub(super) fn resize(&self, size: u64) -> io::Result<()> {
-        if size == 0 {
-            return fs::remove_file(&self.path);
-        }
-        let mut options = OpenOptions::new();
-        let options = options.write(true).create(true).truncate(false);
-        let file = options.mode(0o600).open(&self.path)?;
-        let before = file.metadata()?.len();
-        if before > size {
-            return file.set_len(size);
-        }
-        let grown = rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, size);
-        if grown.is_err() {
-            // Some of it may have been allocated.
-            file.set_len(before)?;
-        }
-        Ok(grown?)
-    }
-
     /// Removes the file. Returns whether there was one.
     pub(super) fn release(&self) -> bool {
         fs::remove_file(&self.path).is_ok()
@@ -101,17 +81,6 @@ mod tests {
         reserve.create(4096).expect("the disk has space");
         assert_eq!(reserve.size(), 4096);
         assert!(reserve.release() && !reserve.release());
-        reserve.resize(8192).expect("the disk has space");
-        for size in [12_288, 4096, 16_384] {
-            reserve.resize(size).expect("the disk has space");
-            assert_eq!(reserve.size(), size);
-        }
-        reserve
-            .resize(u64::MAX / 2)
-            .expect_err("no disk is so large");
-        assert_eq!(reserve.size(), 16_384);
-        reserve.resize(0).expect("removed");
-        assert!(!reserve.path().exists());
         reserve
             .create(u64::MAX / 2)
             .expect_err("no disk is so large");

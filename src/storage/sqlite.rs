@@ -16,9 +16,9 @@ use super::files::with_suffix;
 use super::quarantine;
 
 /// The time to wait while another program, such as `sqlite3`, locks a database.
-pub(super) const BUSY: Duration = Duration::from_secs(5);
+const BUSY: Duration = Duration::from_secs(5);
 /// The size of a page in octets, for new databases.
-pub(super) const PAGE: u32 = 4096;
+const PAGE: u32 = 4096;
 
 /// The form of a database.
 #[derive(Debug)]
@@ -29,13 +29,15 @@ pub struct Schema {
     pub application_id: i32,
     /// The version of the tables, stored as SQLite's user version.
     pub version: i32,
+    /// The earlier versions that have the same tables. They become this version when opened.
+    pub upgrades: &'static [i32],
     /// The SQL that creates the tables.
     pub tables: Cow<'static, str>,
     /// The durability of transactions.
     pub durability: Durability,
     /// The octets of the log that are kept for reuse.
     pub log_kept: u32,
-    /// True if the file shrinks again when its content does.
+    /// True if free pages can be given back to the system while the database is in use.
     pub gives_space_back: bool,
     /// The loss if the file is moved away, to follow "and lose" in an error text.
     pub loss: &'static str,
@@ -227,6 +229,8 @@ pub fn open(schema: &Schema, folder: &Path) -> Result<Database, OpenError> {
             "BEGIN IMMEDIATE; {tables} PRAGMA application_id = {application_id}; PRAGMA user_version = {version}; COMMIT;"
         ));
         made.map_err(failed("create the tables of"))?;
+    } else {
+        upgrade(&connection, schema).map_err(failed("upgrade"))?;
     }
     Ok(Database {
         connection,
@@ -311,6 +315,15 @@ fn set_up(connection: &Connection, schema: &Schema) -> rusqlite::Result<()> {
     connection.pragma_update(None, "foreign_keys", true)
 }
 
+/// Marks a database of an earlier version as one of this version.
+fn upgrade(connection: &Connection, schema: &Schema) -> rusqlite::Result<()> {
+    let version = connection.query_row("PRAGMA user_version", [], |row| row.get::<_, i32>(0))?;
+    if version == schema.version {
+        return Ok(());
+    }
+    connection.pragma_update(None, "user_version", schema.version)
+}
+
 /// Returns whether the database is empty. Refuses one of another program or version.
 fn check_owner(connection: &Connection, schema: &Schema, file: &Path) -> Result<bool, OpenError> {
     let number = |pragma: &str| {
@@ -330,7 +343,7 @@ fn check_owner(connection: &Connection, schema: &Schema, file: &Path) -> Result<
     if owner != schema.application_id {
         return Err(OpenError::Foreign { file });
     }
-    if version != schema.version {
+    if version != schema.version && !schema.upgrades.contains(&version) {
         let (supported, loss) = (schema.version, schema.loss);
         return Err(OpenError::OtherVersion {
             file,

@@ -65,19 +65,21 @@ pub enum HandshakeResult {
     Failed,
 }
 
-/// The result of moving the spool's log into the database.
+/// The result of moving mail from the spool's log into the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogMove {
-    /// All of it was moved.
+    /// It was moved.
     Complete,
-    /// Another program reads from the log or locks it.
+    /// Another program reads or locks the database.
     Blocked,
     /// The database could not be written.
     Failed,
 }
 
 impl LogMove {
-    pub(super) fn as_str(self) -> &'static str {
+    /// Returns the name of the result, as metrics and log lines have it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Complete => "complete",
             Self::Blocked => "blocked",

@@ -158,9 +158,9 @@ impl Metrics {
         registry.register("tls_downgrades", help, self.downgrades.clone());
         let help = "Time of one commit of the spool, including its sync";
         registry.register_with_unit("spool_sync", help, Unit::Seconds, self.spool_sync.clone());
-        let help = "Length of the spool's log, which waits to be moved into the database";
+        let help = "Size of the spool's log, with what waits to be moved into the database";
         registry.register_with_unit("spool_log", help, Unit::Bytes, self.spool_log.clone());
-        let help = "Moves of the spool's log into the database, by result: complete, blocked by another program, or failed";
+        let help = "Moves of mail from the spool's log into the database, by result: complete, blocked by another program, or failed";
         registry.register("spool_log_moves", help, self.spool_log_moves.clone());
     }
 

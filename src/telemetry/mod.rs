@@ -414,13 +414,13 @@ impl Monitor {
         self.0.metrics.spool_sync.observe(took.as_secs_f64());
     }
 
-    /// Sets the length of the spool's log in octets.
+    /// Sets the size of the spool's log in octets.
     pub fn spool_log(&self, octets: u64) {
         let octets = i64::try_from(octets).unwrap_or(i64::MAX);
         self.0.metrics.spool_log.set(octets);
     }
 
-    /// Counts an attempt to move the spool's log into the database.
+    /// Counts an attempt to move mail from the spool's log into the database.
     pub fn spool_log_move(&self, result: LogMove) {
         let label = LogMoveLabel {
             result: result.as_str(),

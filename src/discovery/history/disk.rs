@@ -23,6 +23,7 @@ static SCHEMA: Schema = Schema {
     // "GPSH".
     application_id: 0x4750_5348,
     version: 1,
+    upgrades: &[],
     tables: Cow::Borrowed(TABLES),
     durability: Durability::PowerFailure,
     log_kept: 4 << 20,

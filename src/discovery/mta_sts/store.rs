@@ -22,6 +22,7 @@ static SCHEMA: Schema = Schema {
     // "GPSP".
     application_id: 0x4750_5350,
     version: 1,
+    upgrades: &[],
     tables: Cow::Borrowed(TABLE),
     durability: Durability::PowerFailure,
     log_kept: 1 << 20,

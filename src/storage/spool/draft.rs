@@ -16,11 +16,12 @@ use crc32fast::Hasher;
 
 use super::error::SpoolError;
 use super::file::{TemporaryFile, blocking, io_error};
-use super::free_space::{FreeSpace, Place};
+use super::free_space::FreeSpace;
 use super::ids::Ids;
 use crate::smtp::envelope::QueueId;
 
-/// The largest content, in octets, that stays in memory and is stored in the database row.
+/// The largest content, in octets, that stays in memory and is stored in the log and in the
+/// database row.
 pub(super) const SMALL: usize = 128 * 1024;
 /// The number of octets that a draft with large blocks collects before it writes them to its file.
 /// Other drafts collect [`SMALL`].
@@ -39,16 +40,6 @@ pub(super) struct Drafts {
 }
 
 impl Drafts {
-    /// Checks that there is space for a new message of `octets`.
-    pub(super) fn admit(&self, octets: u64) -> Result<(), SpoolError> {
-        let place = if octets > SMALL as u64 {
-            Place::File
-        } else {
-            Place::Row
-        };
-        self.free_space.admit(place, octets)
-    }
-
     pub(super) fn start(self: &Arc<Self>, kind: DraftKind) -> Draft {
         Draft {
             kind,
@@ -107,6 +98,7 @@ struct PartFile {
 /// A complete draft, ready to be written to the queue.
 #[derive(Debug)]
 pub(super) struct FinishedDraft {
+    pub(super) kind: DraftKind,
     pub(super) id: QueueId,
     pub(super) size: u64,
     pub(super) crc: u32,
@@ -116,7 +108,7 @@ pub(super) struct FinishedDraft {
 /// The content of a complete draft.
 #[derive(Debug)]
 pub(super) enum DraftContent {
-    /// Small content, which goes into the database row.
+    /// Small content, which goes into the log and perhaps into the database row.
     Row(Bytes),
     /// Large content in its own file. File and name are durable; the file is removed unless it is
     /// kept.
@@ -157,7 +149,7 @@ impl Draft {
             return Err(self.write_failed());
         }
         if self.size == 0 {
-            self.admit(Place::Row, 0)?;
+            self.admit(0)?;
         }
         self.size += content.len() as u64;
         self.crc.update(content);
@@ -176,30 +168,26 @@ impl Draft {
         self.block = if large { LARGE_BLOCK } else { SMALL };
     }
 
-    fn admit(&self, place: Place, octets: usize) -> Result<(), SpoolError> {
-        let (free_space, octets) = (&self.drafts.free_space, octets as u64);
+    fn admit(&self, octets: usize) -> Result<(), SpoolError> {
         match self.kind {
-            DraftKind::Mail => free_space.admit(place, octets)?,
-            DraftKind::Report => free_space.admit_report(place, octets)?,
+            DraftKind::Mail => self.drafts.free_space.admit(octets as u64),
+            DraftKind::Report => self.drafts.free_space.admit_report(octets as u64),
         }
-        free_space.record_written(match place {
-            // Once in the log, and once in the database.
-            Place::Row => octets.saturating_mul(2),
-            Place::File => octets,
-        });
-        Ok(())
     }
 
     /// Prepares the content for the commit: syncs the file and its folder if there is a file. Small
-    /// content becomes durable only with its row.
+    /// content becomes durable only with its record.
     pub(super) async fn finish(mut self) -> Result<FinishedDraft, SpoolError> {
+        let kind = self.kind;
         let (id, size, crc) = (self.id, self.size, self.crc.clone().finalize());
         if matches!(self.storage, DraftStorage::Memory) && self.buffer.len() > SMALL {
             self.write_out().await?;
         }
         let content = match self.storage {
             DraftStorage::Memory => {
-                self.admit(Place::Row, self.buffer.len())?;
+                let octets = self.buffer.len();
+                self.admit(octets)?;
+                self.drafts.free_space.record_written(octets as u64);
                 DraftContent::Row(self.buffer.freeze())
             }
             DraftStorage::Failed => return Err(self.write_failed()),
@@ -214,6 +202,7 @@ impl Draft {
             }
         };
         Ok(FinishedDraft {
+            kind,
             id,
             size,
             crc,
@@ -228,7 +217,8 @@ impl Draft {
     /// As [`Draft::write`].
     pub async fn write_out(&mut self) -> Result<(), SpoolError> {
         let block = std::mem::take(&mut self.buffer);
-        self.admit(Place::File, block.len())?;
+        self.admit(block.len())?;
+        self.drafts.free_space.record_written(block.len() as u64);
         let storage = std::mem::replace(&mut self.storage, DraftStorage::Failed);
         let path = self.part_path();
         let (part, mut block) = blocking(move || {

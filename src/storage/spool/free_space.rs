@@ -3,16 +3,12 @@
 //! New mail is rejected while there is still some space, so that states and removals can be
 //! written. If other programs fill the disk completely, a reserve file is removed to make that
 //! possible. This is not a quota: the spool may use as much of the disk as there is.
-//!
-//! Three things are not in the system's figures: pages that are free within the database, which can
-//! be written again; the part of the log's file after its end, likewise; and the room that the
-//! database needs to grow when the log is moved into it. The reserve file holds that room.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::database_space::DatabaseSpace;
 use super::error::SpoolError;
 use super::quota;
 use crate::storage::files::is_full;
@@ -22,21 +18,10 @@ use crate::storage::reserve::ReserveFile;
 const KEEP_FREE: u64 = 64 << 20;
 /// The size of the reserve file in octets. On a small disk it is a fiftieth of the disk.
 const RESERVE: u64 = 16 << 20;
-/// The steps in which the reserve file follows the growth of the database.
-const GROWTH_STEP: u64 = 1 << 20;
 /// The time for which a measurement of the disk is used. Octets written since are subtracted.
 const MEASUREMENT_VALID: Duration = Duration::from_millis(100);
 /// The time for which an exhausted quota is assumed to stay exhausted.
 const QUOTA_VALID: Duration = Duration::from_secs(5);
-
-/// The place of a content on the disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Place {
-    /// A row of the database.
-    Row,
-    /// A file of its own.
-    File,
-}
 
 /// The free space of the file system that holds the spool.
 #[derive(Debug)]
@@ -45,17 +30,23 @@ pub(super) struct FreeSpace {
     reserve: ReserveFile,
     keep_free: u64,
     reserve_size: u64,
-    database: Arc<DatabaseSpace>,
+    /// The octets that are free inside the database.
+    database_free: AtomicU64,
+    /// The octets that stand in the log and will need room in the database.
+    owed: AtomicU64,
+    /// True while new mail finds no room in the log.
+    is_log_full: AtomicBool,
     state: Mutex<DiskState>,
 }
 
 #[derive(Debug)]
 struct DiskState {
     measured: Option<Instant>,
+    /// The octets that are free for new mail, on the disk and inside the database.
     free: u64,
+    /// The octets that are free on the disk.
+    disk_free: u64,
     reserved: bool,
-    /// The part of the reserve file that holds room for the growth of the database.
-    for_growth: u64,
     rejecting: bool,
     /// Set when a quota last prevented the creation of the reserve file. The free space of the disk
     /// is then not available to us.
@@ -65,11 +56,7 @@ struct DiskState {
 impl FreeSpace {
     /// Measures the disk that `folder` is on and creates the reserve file. `keep_free` is in
     /// octets.
-    pub(super) fn open(
-        folder: &Path,
-        keep_free: Option<u64>,
-        database: Arc<DatabaseSpace>,
-    ) -> Result<Self, SpoolError> {
+    pub(super) fn open(folder: &Path, keep_free: Option<u64>) -> Result<Self, SpoolError> {
         let disk = rustix::fs::statvfs(folder).map_err(|error| {
             SpoolError::Io(format!(
                 "cannot read the free space of {}: {error}",
@@ -77,24 +64,26 @@ impl FreeSpace {
             ))
         })?;
         let total = disk.f_blocks.saturating_mul(disk.f_frsize);
-        let (reserve, reserve_size) = (ReserveFile::of(folder), RESERVE.min(total / 50));
+        let reserve = ReserveFile::of(folder);
         let reserved = reserve.size() > 0;
         // Left by a crash.
         let _mostly_none = std::fs::remove_file(quota::test_file(folder));
         let space = Self {
             folder: folder.to_owned(),
+            reserve,
             keep_free: keep_free.unwrap_or(KEEP_FREE.min(total / 20)),
-            reserve_size,
-            database,
+            reserve_size: RESERVE.min(total / 50),
+            database_free: AtomicU64::new(0),
+            owed: AtomicU64::new(0),
+            is_log_full: AtomicBool::new(false),
             state: Mutex::new(DiskState {
                 measured: None,
                 free: 0,
+                disk_free: 0,
                 reserved,
-                for_growth: reserve.size().saturating_sub(reserve_size),
                 rejecting: false,
                 over_quota: None,
             }),
-            reserve,
         };
         // A start needs some space: each database in the folder rebuilds the index of its log.
         if reserved
@@ -106,7 +95,7 @@ impl FreeSpace {
         }
         // If there is no space for the reserve file, new mail is rejected, and the file is created
         // as soon as there is.
-        let _full = space.admit(Place::Row, 0);
+        let _full = space.admit(0);
         Ok(space)
     }
 
@@ -115,15 +104,14 @@ impl FreeSpace {
     ///
     /// # Errors
     /// [`SpoolError::Full`] if they cannot.
-    pub(super) fn admit(&self, place: Place, octets: u64) -> Result<(), SpoolError> {
-        self.admit_keeping(place, octets, |kept| kept)?;
-        if let Some(log) = self.database.log_over_limit() {
+    pub(super) fn admit(&self, octets: u64) -> Result<(), SpoolError> {
+        if self.is_log_full.load(Ordering::Relaxed) {
             return Err(SpoolError::Full(format!(
-                "the log of the queue in {} has {} MiB and cannot be moved into queue.db; end the programs that read queue.db, and free some space there",
-                self.folder.display(),
-                log >> 20
+                "the log of the spool {} is full, and queue.db cannot be written",
+                self.folder.display()
             )));
         }
+        self.admit_keeping(octets, |kept| kept)?;
         if !self.is_over_quota() {
             return Ok(());
         }
@@ -143,25 +131,29 @@ impl FreeSpace {
 
     /// As [`FreeSpace::admit`], for a report to a sender. It may use half of the space that is kept
     /// free, because an undeliverable message leaves the queue only after its report is stored.
-    pub(super) fn admit_report(&self, place: Place, octets: u64) -> Result<(), SpoolError> {
-        self.admit_keeping(place, octets, |kept| kept / 2)
+    pub(super) fn admit_report(&self, octets: u64) -> Result<(), SpoolError> {
+        self.admit_keeping(octets, |kept| kept / 2)
     }
 
-    fn admit_keeping(
-        &self,
-        place: Place,
-        octets: u64,
-        share: impl Fn(u64) -> u64,
-    ) -> Result<(), SpoolError> {
+    fn admit_keeping(&self, octets: u64, share: impl Fn(u64) -> u64) -> Result<(), SpoolError> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        self.measure(&mut state);
+        if state
+            .measured
+            .is_none_or(|at| at.elapsed() > MEASUREMENT_VALID)
+        {
+            // A disk that cannot be measured is not necessarily full: the write itself will show.
+            state.disk_free = self.free().unwrap_or(u64::MAX);
+            state.free = self.available(state.disk_free);
+            state.measured = Some(Instant::now());
+            self.create_reserve(&mut state);
+        }
         let kept = self.reserved_octets(&state);
-        let full = !self.fits(&state, Place::Row, 0, kept) || state.over_quota.is_some();
+        let full = state.free < kept || state.over_quota.is_some();
         if full != state.rejecting {
             state.rejecting = full;
             self.log_change(&state, kept);
         }
-        if self.fits(&state, place, octets, share(kept)) {
+        if state.free >= share(kept).saturating_add(octets) {
             return Ok(());
         }
         Err(SpoolError::Full(format!(
@@ -172,82 +164,14 @@ impl FreeSpace {
         )))
     }
 
-    fn measure(&self, state: &mut DiskState) {
-        if state
-            .measured
-            .is_none_or(|at| at.elapsed() > MEASUREMENT_VALID)
-        {
-            // A disk that cannot be measured is not necessarily full: the write itself will show.
-            state.free = self.free().unwrap_or(u64::MAX);
-            state.measured = Some(Instant::now());
-            self.create_reserve(state);
-        }
-    }
-
-    /// Returns whether `octets` can be stored while `kept` remain for states and removals. Content
-    /// in a row is written to the log first and to the database later, and can use room that is free
-    /// in both.
-    fn fits(&self, state: &DiskState, place: Place, octets: u64, kept: u64) -> bool {
-        let (pages, log) = (self.database.free(), self.database.log_room());
-        let (row, file) = match place {
-            Place::Row => (octets, 0),
-            Place::File => (0, octets),
-        };
-        let growth = self.database.growth().saturating_sub(state.for_growth);
-        let used = file
-            .saturating_add(row.saturating_sub(log))
-            .saturating_add(growth);
-        let Some(disk) = state.free.checked_sub(used) else {
-            return false;
-        };
-        let in_database = disk.saturating_add(pages) >= kept.saturating_add(row);
-        let in_log = disk.saturating_add(log.saturating_sub(row)) >= kept / 4;
-        in_database && in_log
-    }
-
-    /// Returns whether so little is free that the log must not be longer than it needs to be.
-    pub(super) fn is_short(&self) -> bool {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let short = self.keep_free.saturating_mul(2);
-        !state.reserved || state.rejecting || self.free().is_some_and(|free| free < short)
-    }
-
-    /// Makes the reserve file hold the room that the database needs when the log is moved into it.
-    pub(super) fn reserve_growth(&self) {
-        let growth = self.database.growth().next_multiple_of(GROWTH_STEP);
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if growth != state.for_growth {
-            // If there is no room for it, new mail is rejected, since the growth counts as used.
-            self.set_for_growth(&mut state, growth);
-        }
-    }
-
-    /// Gives the room up that was reserved for the growth of the database, so that the log can be
-    /// moved on a full disk. Returns whether there was some.
-    pub(super) fn release_growth(&self) -> bool {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.for_growth > 0 && self.set_for_growth(&mut state, 0)
-    }
-
-    fn set_for_growth(&self, state: &mut DiskState, growth: u64) -> bool {
-        let rest = if state.reserved { self.reserve_size } else { 0 };
-        let is_set = self.reserve.resize(rest.saturating_add(growth)).is_ok();
-        if is_set {
-            state.for_growth = growth;
-        }
-        state.measured = None;
-        is_set
-    }
-
     /// Subtracts `octets` that were written since the last measurement.
     pub(super) fn record_written(&self, octets: u64) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.free = state.free.saturating_sub(octets);
     }
 
-    /// Removes the reserve, so that states and removals can be written. Returns whether there was
-    /// one. The room for the growth of the database stays reserved, for without it the log could
-    /// never be moved.
+    /// Removes the reserve file, so that states and removals can be written. Returns whether there
+    /// was one.
     pub(super) fn release_reserve(&self) -> bool {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.measured = None;
@@ -255,11 +179,7 @@ impl FreeSpace {
             return false;
         }
         tracing::warn!(file = %self.reserve.path().display(), "disk full, reserve file removed to work the queue off");
-        if state.for_growth == 0 {
-            return self.reserve.release();
-        }
-        let growth = state.for_growth;
-        self.set_for_growth(&mut state, growth)
+        self.reserve.release()
     }
 
     fn log_change(&self, state: &DiskState, kept: u64) {
@@ -270,6 +190,39 @@ impl FreeSpace {
         } else {
             tracing::info!(%folder, free, kept, "disk has free space again, new mail is accepted");
         }
+    }
+
+    /// Sets the octets that are free inside the database.
+    pub(super) fn set_database_free(&self, octets: u64) {
+        self.database_free.store(octets, Ordering::Relaxed);
+    }
+
+    /// Sets the octets that stand in the log and will need room in the database.
+    pub(super) fn set_owed(&self, octets: u64) {
+        self.owed.store(octets, Ordering::Relaxed);
+    }
+
+    /// Sets whether new mail finds no room in the log.
+    pub(super) fn set_log_full(&self, is_full: bool) {
+        self.is_log_full.store(is_full, Ordering::Relaxed);
+    }
+
+    /// Removes the reserve file if the disk is full. Returns whether it did.
+    pub(super) fn release_reserve_if_full(&self) -> bool {
+        let is_full = self.free().is_some_and(|free| free < self.reserve_size / 4);
+        is_full && self.release_reserve()
+    }
+
+    /// Returns the octets that new mail may have, given those that are free on the disk. Space
+    /// inside the database counts as long as its write-ahead log can grow a little.
+    fn available(&self, disk_free: u64) -> u64 {
+        let inside = if disk_free < self.keep_free / 4 {
+            0
+        } else {
+            self.database_free.load(Ordering::Relaxed)
+        };
+        let owed = self.owed.load(Ordering::Relaxed);
+        disk_free.saturating_add(inside).saturating_sub(owed)
     }
 
     fn free(&self) -> Option<u64> {
@@ -289,18 +242,10 @@ impl FreeSpace {
         let checked_recently = state
             .over_quota
             .is_some_and(|at| at.elapsed() < QUOTA_VALID);
-        let room = state.free.saturating_add(self.database.free());
-        let is_short = room < self.reserved_octets(state)
-            || state.free < self.reserve_size.saturating_add(self.keep_free / 4);
-        if state.reserved || checked_recently || is_short {
+        if state.reserved || checked_recently || state.disk_free < self.reserved_octets(state) {
             return;
         }
-        let made = if state.for_growth > 0 {
-            let size = self.reserve_size.saturating_add(state.for_growth);
-            self.reserve.resize(size)
-        } else {
-            self.reserve.create(self.reserve_size)
-        };
+        let made = self.reserve.create(self.reserve_size);
         if made.as_ref().is_err_and(is_full) {
             state.over_quota = Some(Instant::now());
             return;
@@ -311,6 +256,7 @@ impl FreeSpace {
         }
         // Tried once: a file system without fallocate is not asked again for each message.
         state.reserved = true;
+        state.disk_free = state.disk_free.saturating_sub(self.reserve_size);
         state.free = state.free.saturating_sub(self.reserve_size);
     }
 }
@@ -319,34 +265,28 @@ impl FreeSpace {
 mod tests {
     use super::*;
 
-    fn open(folder: &Path, keep_free: Option<u64>) -> Result<FreeSpace, SpoolError> {
-        FreeSpace::open(folder, keep_free, Arc::new(DatabaseSpace::with_limit(None)))
-    }
-
     #[test]
     fn new_mail_leaves_the_reserved_space_free() {
         let folder = tempfile::tempdir().expect("a folder");
-        let space = open(folder.path(), Some(1 << 20)).expect("measured");
-        space.admit(Place::Row, 4096).expect("an empty disk");
+        let space = FreeSpace::open(folder.path(), Some(1 << 20)).expect("measured");
+        space.admit(4096).expect("an empty disk");
         assert!(matches!(
-            space.admit(Place::Row, u64::MAX / 2),
+            space.admit(u64::MAX / 2),
             Err(SpoolError::Full(_))
         ));
-        space
-            .admit(Place::Row, 4096)
-            .expect("a small one after a large one");
+        space.admit(4096).expect("a small one after a large one");
     }
 
     #[test]
     fn the_reserve_file_is_removed_once_and_created_again() {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("reserve");
-        let space = open(folder.path(), Some(1 << 20)).expect("measured");
+        let space = FreeSpace::open(folder.path(), Some(1 << 20)).expect("measured");
         assert!(file.metadata().expect("the reserve").len() > 0);
         assert!(space.release_reserve());
         assert!(!file.exists());
         assert!(!space.release_reserve());
-        space.admit(Place::Row, 1).expect("room again");
+        space.admit(1).expect("room again");
         assert!(file.exists());
     }
 
@@ -354,37 +294,47 @@ mod tests {
     #[test]
     fn a_quota_without_space_for_the_reserve_rejects_mail_but_not_reports() {
         let folder = tempfile::tempdir().expect("a folder");
-        let space = open(folder.path(), Some(1 << 20)).expect("measured");
+        let space = FreeSpace::open(folder.path(), Some(1 << 20)).expect("measured");
         space.state.lock().expect("nobody panics").over_quota = Some(Instant::now());
-        let refused = space.admit(Place::Row, 1);
+        let refused = space.admit(1);
         assert!(
             matches!(&refused, Err(SpoolError::Full(text)) if text.contains("quota")),
             "{refused:?}"
         );
         space
-            .admit_report(Place::Row, 1)
+            .admit_report(1)
             .expect("it takes a message out of the queue");
         assert!(space.release_reserve());
-        assert!(space.admit(Place::Row, 1).is_err(), "it was tried just now");
+        assert!(space.admit(1).is_err(), "it was tried just now");
         let long_ago = Instant::now()
             .checked_sub(QUOTA_VALID)
             .expect("the machine has run for a while");
         space.state.lock().expect("nobody panics").over_quota = Some(long_ago);
         std::thread::sleep(MEASUREMENT_VALID * 2);
         space
-            .admit(Place::Row, 1)
+            .admit(1)
             .expect("the reserve is there again, so there is room");
         assert!(folder.path().join("reserve").exists());
+    }
+
+    /// A database that was once large has room for new mail, and what stands in the log needs its
+    /// part of that.
+    #[test]
+    fn space_inside_the_database_counts_and_what_the_log_owes_does_not() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let space = FreeSpace::open(folder.path(), Some(4000)).expect("measured");
+        space.set_database_free(10_000);
+        space.set_owed(3_000);
+        assert_eq!(space.available(2_000), 9_000);
+        assert_eq!(space.available(999), 0, "the database cannot be written");
+        assert_eq!(space.available(5_000), 12_000);
     }
 
     #[test]
     fn octets_written_since_the_last_measurement_count() {
         let folder = tempfile::tempdir().expect("a folder");
-        let space = open(folder.path(), Some(0)).expect("measured");
+        let space = FreeSpace::open(folder.path(), Some(0)).expect("measured");
         space.record_written(u64::MAX);
-        assert!(matches!(
-            space.admit(Place::Row, 1),
-            Err(SpoolError::Full(_))
-        ));
+        assert!(matches!(space.admit(1), Err(SpoolError::Full(_))));
     }
 }

@@ -6,7 +6,6 @@
 //! decides what happens to a message afterwards. The spool does not interpret the content.
 
 mod body;
-mod database_space;
 mod draft;
 mod engine;
 mod entry;
@@ -22,7 +21,7 @@ mod quota;
 pub use super::clock_jumps::ClockJumps;
 pub use body::{Body, BodyReader, FileBody, LARGE_CHUNK};
 pub use draft::{Draft, LARGE_BLOCK};
-pub use engine::{Options, SpoolStats, SqliteSpool};
+pub use engine::{Options, SpoolStats, SqliteSpool, read_queue};
 pub use entry::Entry;
 pub use error::SpoolError;
 pub use file::SpoolFuture;

@@ -150,6 +150,7 @@ impl Disk {
                     .and_then(|number| usize::try_from(number).ok());
                 match call.name.as_str() {
                     "ftruncate" => file.cut(number.expect("a length")),
+                    "fallocate" => file.grow(number.expect("a length")),
                     "pwrite64" => file.write(number.expect("an offset"), &call.data()[..length]),
                     "write" => file.write(file.end, &call.data()[..length]),
                     _ => {}
@@ -273,6 +274,13 @@ impl File {
             data: data.to_vec(),
         });
         self.end = at + data.len();
+    }
+
+    /// A file that is long enough stays as it is.
+    fn grow(&mut self, length: usize) {
+        if self.written().len() < length {
+            self.changes.push(Change::Cut(length));
+        }
     }
 
     fn cut(&mut self, length: usize) {

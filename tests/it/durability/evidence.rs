@@ -2,8 +2,8 @@
 //! forgets it.
 //!
 //! First in the trace of an undisturbed exchange: the record written, the record synced, and only
-//! then the queue's log, in which the recipient is not waiting any more. When that is so is asked
-//! of `SQLite`, on the files as they were after each write. Then with each call on the files of the
+//! then the spool's log, in which the recipient is not waiting any more. When that is so is read
+//! from the files as they were after each write. Then with each call on the files of the
 //! evidence failed, or made the relay's last: what the queue has forgotten in that moment is on
 //! record, and in the end everything that has arrived. A message may arrive twice, where the relay
 //! could not record any more that it had arrived.
@@ -12,13 +12,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-use gatepost::smtp::envelope::Envelope;
+use gatepost::storage::spool::read_queue;
 
-use super::disk::{Disk, events};
+use super::disk::{Disk, Image, events};
 use super::faults::{
     self, Before, Case, Kind, Ran, Struck, afterwards, all, make_used, settle, under,
 };
-use super::home::Home;
+use super::home::{FIRST_SEGMENT, Home};
 use super::order::traced;
 use super::servers::ClosedPort;
 use super::strace::{self, CHANGES, Call};
@@ -91,7 +91,7 @@ fn proof(calls: &[Call], home: &Home, (id, to): (&str, &str), forgot: &Call) -> 
         synced.ended + 1,
         forgot.began + 1,
     );
-    let log = home.spool.join("queue.db-wal").display().to_string();
+    let log = home.spool.join(FIRST_SEGMENT).display().to_string();
     let mut later = calls
         .iter()
         .filter(|call| call.is_sync() && call.began > forgot.ended && call.result.is_some());
@@ -125,18 +125,14 @@ fn tells(call: &Call, id: &str, to: &str) -> bool {
 
 /// For each recipient the write after which the queue does not have him waiting any more.
 fn forgotten<'a>(calls: &'a [Call], home: &Home) -> Result<BTreeMap<String, &'a Call>, String> {
-    let log = home.spool.join("queue.db-wal").display().to_string();
+    let log = home.spool.join(FIRST_SEGMENT).display().to_string();
     let (mut disk, mut before, mut forgotten) = (Disk::default(), BTreeSet::new(), BTreeMap::new());
     for event in events(calls, &home.folder) {
         disk.happen(&event);
         if !event.ends || !event.call.is_write() || event.call.target().as_ref() != Some(&log) {
             continue;
         }
-        let files = disk.now();
-        let files = files
-            .iter()
-            .filter(|(name, _)| name.parent() == Some(&home.spool));
-        let now = waiting(files.map(|(name, octets)| (name.as_path(), octets.as_slice())))?;
+        let now = waiting(&home.spool, &disk.now())?;
         for to in before.difference(&now) {
             forgotten.entry(String::clone(to)).or_insert(event.call);
         }
@@ -147,43 +143,24 @@ fn forgotten<'a>(calls: &'a [Call], home: &Home) -> Result<BTreeMap<String, &'a 
 
 /// The recipients that wait in a queue, by the files of its folder. They are copied: who opens a
 /// database that was left in a hurry clears up, and that is the relay's to do.
-fn waiting<'a>(
-    files: impl Iterator<Item = (&'a Path, &'a [u8])>,
-) -> Result<BTreeSet<String>, String> {
+fn waiting(spool: &Path, files: &Image) -> Result<BTreeSet<String>, String> {
     let folder = place();
+    fs::create_dir(folder.path().join("log")).map_err(|error| error.to_string())?;
     for (file, octets) in files {
-        let name = file.file_name().ok_or("a file has a name")?;
-        fs::write(folder.path().join(name), octets).map_err(|error| error.to_string())?;
+        let Ok(name) = file.strip_prefix(spool) else {
+            continue;
+        };
+        let parts = name.components().count();
+        if parts == 1 || name.starts_with("log") {
+            fs::write(folder.path().join(name), octets).map_err(|error| error.to_string())?;
+        }
     }
-    let failed = |error: rusqlite::Error| format!("the queue cannot be read: {error}");
-    let queue = rusqlite::Connection::open(folder.path().join("queue.db")).map_err(failed)?;
-    let tables: i64 = queue
-        .query_row(
-            "SELECT count(*) FROM sqlite_schema WHERE name = 'queue'",
-            [],
-            |row| row.get(0),
-        )
-        .map_err(failed)?;
-    if tables == 0 {
-        return Ok(BTreeSet::new());
-    }
-    let mut rows = queue
-        .prepare("SELECT envelope FROM queue")
-        .map_err(failed)?;
-    let rows = rows
-        .query_map([], |row| row.get::<_, String>(0))
-        .map_err(failed)?;
-    let mut waiting = BTreeSet::new();
-    for row in rows {
-        let envelope: Envelope =
-            serde_json::from_str(&row.map_err(failed)?).map_err(|error| error.to_string())?;
-        let open = envelope
-            .recipients
-            .into_iter()
-            .filter(|recipient| recipient.state.is_open());
-        waiting.extend(open.map(|recipient| recipient.mailbox.to_string()));
-    }
-    Ok(waiting)
+    let queue = read_queue(folder.path()).map_err(|error| error.to_string())?;
+    let recipients = queue.iter().flat_map(|stored| &stored.envelope.recipients);
+    let open = recipients.filter(|recipient| recipient.state.is_open());
+    Ok(open
+        .map(|recipient| recipient.mailbox.to_string())
+        .collect())
 }
 
 /// The process before may have been killed between write and sync, and that of the next record is
@@ -400,21 +377,17 @@ fn look(case: &Case, home: &Home, sink: &Sink, struck: &Struck) -> Result<(), St
     if !home.spool.join("queue.db").exists() {
         return Ok(());
     }
-    let mut files = Vec::new();
-    for entry in fs::read_dir(&home.spool)
-        .map_err(|error| error.to_string())?
-        .flatten()
-    {
-        let path = entry.path();
-        if path.is_file() && !path.ends_with("queue.db-shm") && !path.ends_with("reserve") {
-            files.push((fs::read(&path).map_err(|error| error.to_string())?, path));
+    let mut files = Image::new();
+    for folder in [home.spool.clone(), home.spool.join("log")] {
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if path.is_file() && !path.ends_with("queue.db-shm") && !path.ends_with("reserve") {
+                let octets = fs::read(&path).map_err(|error| error.to_string())?;
+                files.insert(path, octets);
+            }
         }
     }
-    let waiting = waiting(
-        files
-            .iter()
-            .map(|(octets, path)| (path.as_path(), octets.as_slice())),
-    )?;
+    let waiting = waiting(&home.spool, &files)?;
     let recorded = if home.evidence().exists() {
         home.recorded()?
     } else {

@@ -17,7 +17,7 @@ use std::time::{Duration, SystemTime};
 
 use gatepost::smtp::envelope::QueueId;
 
-use super::home::Home;
+use super::home::{FIRST_SEGMENT, Home};
 use super::servers::ClosedPort;
 use super::strace::{self, CHANGES, Call};
 use super::{ARRIVES, owed, reachable, script, side_by_side};
@@ -96,17 +96,19 @@ fn kinds(used: &Path) -> Result<Vec<Kind>, String> {
         return Err(format!("two messages should have a body file: {bodies:?}"));
     };
     Ok(vec![
-        Kind::new(LOG, &["queue.db-wal"], Before::Used),
+        Kind::new(LOG, &[FIRST_SEGMENT, "log/spare"], Before::Used),
+        Kind::new("database's log", &["queue.db-wal"], Before::Used),
         Kind::new("database", &["queue.db", "queue.db-journal"], Before::Used),
         Kind::body("first body", first),
         Kind::body("second body", second),
-        Kind::new("folders", &["", "bodies", "aside"], Before::Used),
+        Kind::new("folders", &["", "bodies", "aside", "log"], Before::Used),
         Kind::new(
             "index, lock and reserve",
             &["queue.db-shm", "lock", "reserve"],
             Before::Used,
         ),
-        Kind::new("new log", &["queue.db-wal"], Before::Nothing),
+        Kind::new("new log", &[FIRST_SEGMENT, "log/spare"], Before::Nothing),
+        Kind::new("new database's log", &["queue.db-wal"], Before::Nothing),
         Kind::new(
             "new database",
             &["queue.db", "queue.db-journal"],
@@ -114,7 +116,7 @@ fn kinds(used: &Path) -> Result<Vec<Kind>, String> {
         ),
         Kind::new(
             "new folders",
-            &["", "bodies", "aside", ".."],
+            &["", "bodies", "aside", "log", ".."],
             Before::Nothing,
         ),
         Kind::new(
@@ -220,8 +222,8 @@ fn a_folder_that_cannot_be_opened_for_a_moment_ends_nothing() {
         .unwrap_or_else(|fault| panic!("{fault}"));
 }
 
-/// `SQLite` does not distinguish a quota from a disk that fails: mail is refused, what is in the
-/// queue stays there, and nothing ends.
+/// A quota is no disk that fails: mail is refused, what is in the queue stays there, and nothing
+/// ends.
 #[test]
 #[ignore = "needs strace: .ci/durability"]
 fn a_quota_that_is_used_up_refuses_mail_and_ends_nothing() {
@@ -230,17 +232,24 @@ fn a_quota_that_is_used_up_refuses_mail_and_ends_nothing() {
     make_used(&used);
     let (sink, closed) = (Sink::start(), ClosedPort::take());
     let folder = shared.path().join("home");
-    let files = ["queue.db-wal", "quota-probe"];
+    let files = [
+        FIRST_SEGMENT,
+        "log/spare",
+        "queue.db-wal",
+        "queue.db",
+        "quota-probe",
+    ];
     let kind = Kind {
-        calls: "write,pwrite64".to_owned(),
+        calls: "write,pwrite64,fallocate".to_owned(),
         ..Kind::new("quota", &files, Before::Used)
     };
     let home = fs::create_dir(&folder)
         .and_then(|()| settle(&kind, &used, &folder, &sink, &closed))
         .expect("ours");
-    // The writer's own, from its hundredth on.
+    // From the tenth write of each thread on; there is no space for another segment either.
     let faults = [
-        "pwrite64:error=EDQUOT:when=100+".to_owned(),
+        "pwrite64:error=EDQUOT:when=10+".to_owned(),
+        "fallocate:error=EDQUOT:when=2+".to_owned(),
         "write:error=EDQUOT".to_owned(),
     ];
     let struck = under(&home, &kind, &faults);
@@ -354,10 +363,10 @@ pub(crate) fn faults(kind: &Kind, call: &str, number: usize) -> Vec<Vec<String>>
     }
     // Data whose sync failed is still in the system's memory. If the end is not orderly either, the
     // next start reads it.
-    if kind.name == LOG && matches!(call, "fsync" | "pwrite64") {
+    if kind.name == LOG && matches!(call, "fdatasync" | "pwrite64") {
         faults.push(vec![
             fault("error=EIO", "+"),
-            "ftruncate,unlink:signal=SIGKILL".to_owned(),
+            "rename,unlink:signal=SIGKILL".to_owned(),
         ]);
     }
     faults

@@ -179,6 +179,86 @@ fn cramped(disk: &Path) -> Option<Cramped> {
     })
 }
 
+/// The queue itself fills the disk, and is delivered. Then there is room again, inside the database
+/// and in the log, and mail is accepted without a restart; also where a program reads the database
+/// all the while.
+#[test]
+#[ignore = "needs root: .ci/durability"]
+fn a_disk_that_its_own_queue_filled_takes_mail_again() {
+    for is_read in [false, true] {
+        let folder = place();
+        let disk = folder.path().join("disk");
+        fs::create_dir(&disk).expect("a folder");
+        let Some(mounted) = Mounted::on(disk.clone(), SMALL) else {
+            return;
+        };
+        let (sink, closed) = (Sink::start(), ClosedPort::take());
+        let home = Home {
+            folder: folder.path().to_owned(),
+            spool: disk.join("spool"),
+            sink: sink.address,
+            down: closed.address,
+        };
+        let relay =
+            Relay::start(&home, "own.example", &[]).unwrap_or_else(|end| panic!("{}", end.log));
+        let reader = rusqlite::Connection::open(home.spool.join("queue.db")).expect("a database");
+        if is_read {
+            let read = reader.execute_batch("BEGIN; SELECT count(*) FROM message");
+            read.expect("readable");
+        }
+        let mut owed = fill_with_mail(relay.address);
+        sink.serve(closed.open());
+        let missing = sink.wait_for(&owed, Duration::from_mins(1));
+        assert!(
+            missing.is_empty(),
+            "read: {is_read}, not delivered: {missing:?}"
+        );
+        let is_empty = within(Duration::from_secs(20), || matches!(home.queued(), Ok(0)));
+        assert!(is_empty, "{:?} entries are left", home.queued());
+        drop(reader);
+        let after = Message::new("after", &["a.example"], 100_000);
+        let mut client = Client::connect(relay.address).expect("it still listens");
+        let accepted = within(Duration::from_secs(20), || {
+            matches!(client.send(&after), Verdict::Accepted(_))
+        });
+        assert!(
+            accepted,
+            "read: {is_read}, the queue is empty, and no mail is accepted"
+        );
+        owed.extend(after.recipients);
+        let missing = sink.wait_for(&owed, Duration::from_secs(20));
+        assert!(missing.is_empty(), "{missing:?}");
+        home.expect_clean(relay)
+            .unwrap_or_else(|fault| panic!("{fault}"));
+        let tally = sink.tally().unwrap_or_else(|fault| panic!("{fault}"));
+        assert!(
+            tally.values().all(|relays| relays.len() == 1),
+            "each arrives once: {tally:?}"
+        );
+        drop(mounted);
+    }
+}
+
+/// Sends mail for a destination that is down until it is rejected. Returns the recipients of what
+/// was accepted.
+fn fill_with_mail(relay: SocketAddr) -> Vec<String> {
+    let mut client = Client::connect(relay).expect("it listens");
+    let mut owed = Vec::new();
+    for at in 0..2000 {
+        let message = Message::new(&format!("m{at}"), &["down.example"], 100_000);
+        match client.send(&message) {
+            Verdict::Accepted(_) => owed.extend(message.recipients),
+            Verdict::Refused(reply) => {
+                assert!(reply.starts_with("452 4.3.1 "), "{reply}");
+                assert!(owed.len() > 20, "only {} were accepted", owed.len());
+                return owed;
+            }
+            Verdict::Lost => panic!("the session ended"),
+        }
+    }
+    panic!("a small disk never fills")
+}
+
 /// The file that evidence is written to.
 fn page(home: &Home) -> PathBuf {
     let files = fs::read_dir(home.evidence())

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::home::Home;
+use super::home::{FIRST_SEGMENT, Home};
 use super::servers::ClosedPort;
 use super::strace::{self, CHANGES, Call, TALK};
 use super::{ARRIVES, owed, script};
@@ -84,7 +84,7 @@ pub(crate) fn acceptance<'a>(calls: &'a [Call], id: &str) -> &'a Call {
 /// Shows that a message was durable before its 250, by the lines of the trace.
 fn proof(calls: &[Call], spool: &Path, message: &Message, id: &str) -> String {
     let path = |name: &str| spool.join(name).display().to_string();
-    let (log, bodies) = (path("queue.db-wal"), path("bodies"));
+    let (log, bodies) = (path(FIRST_SEGMENT), path("bodies"));
     let (part, body) = (format!("{bodies}/{id}.part"), format!("{bodies}/{id}"));
     let reply = acceptance(calls, id);
     let client = reply.target();

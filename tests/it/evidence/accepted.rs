@@ -13,7 +13,11 @@ use gatepost::storage::evidence::{
     records,
 };
 
-use super::daemon::{PATIENCE, configure, evidence, is_whole, out, queued, start, to};
+use gatepost::storage::spool::SqliteSpool;
+
+use super::daemon::{
+    PATIENCE, configure, evidence, is_whole, out, queued, start, stored_envelope, to,
+};
 use super::world::folder;
 use crate::support::client::{Client, Verdict, send_all};
 use crate::support::message::{Message, SENDER};
@@ -344,12 +348,7 @@ fn without_evidence_nothing_of_it_is_kept_with_the_message() {
         send(relay.address, &Message::new("first", &["a.example"], 500));
         relay.hears("delivery deferred");
         let id = send(relay.address, &Message::new("second", &["a.example"], 500));
-        let database =
-            rusqlite::Connection::open(folder.path().join("spool/queue.db")).expect("a database");
-        let of = "SELECT envelope FROM queue WHERE name = ?1";
-        let envelope: String = database
-            .query_row(of, [&id], |row| row.get(0))
-            .expect("it waits");
+        let envelope = stored_envelope(folder.path(), &id);
         assert_eq!(envelope.contains("arrival"), is_kept, "{envelope}");
         drop(relay);
     }
@@ -367,7 +366,13 @@ fn untried(folder: &Path) -> String {
         .kill()
         .check()
         .unwrap_or_else(|fault| panic!("{fault}"));
+    settle(folder);
     id
+}
+
+/// Moves what a relay that was killed had in its log to the database.
+fn settle(folder: &Path) {
+    drop(SqliteSpool::open(&folder.join("spool")).expect("nobody uses it"));
 }
 
 #[test]
@@ -375,12 +380,7 @@ fn what_is_known_of_a_message_that_came_in_waits_while_no_evidence_is_kept() {
     let folder = folder();
     let id = untried(folder.path());
     let keeps = || {
-        let database =
-            rusqlite::Connection::open(folder.path().join("spool/queue.db")).expect("a database");
-        let of = "SELECT envelope FROM queue WHERE name = ?1";
-        let envelope: String = database
-            .query_row(of, [&id], |row| row.get(0))
-            .expect("it waits");
+        let envelope = stored_envelope(folder.path(), &id);
         (
             envelope.contains("\"attempts\":1"),
             envelope.contains("arrival"),
@@ -468,6 +468,7 @@ fn a_message_that_owes_a_report_alone_is_on_record_before_it_is_forgotten() {
     let id = untried(folder.path());
     // It has no sender, and failed while no evidence was kept.
     let sound = |change: &dyn Fn(&mut serde_json::Value)| {
+        settle(folder.path());
         let database =
             rusqlite::Connection::open(folder.path().join("spool/queue.db")).expect("a database");
         let of = "SELECT id, envelope FROM queue WHERE name = ?1";

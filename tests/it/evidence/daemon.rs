@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gatepost::storage::evidence::{DeliveryRecord, Period, RecordedOutcome, deliveries, verify};
+use gatepost::storage::spool::{StoredMessage, read_queue};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
@@ -47,14 +48,17 @@ pub(crate) fn start(file: &Path) -> Relay {
     Relay::run(file, &[]).unwrap_or_else(|end| panic!("{}", end.log))
 }
 
-pub(crate) fn queued(folder: &Path) -> Option<i64> {
-    let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
-    let database =
-        rusqlite::Connection::open_with_flags(folder.join("spool/queue.db"), flags).ok()?;
-    database.busy_timeout(Duration::from_secs(5)).ok()?;
-    database
-        .query_row("SELECT count(*) FROM queue", [], |row| row.get(0))
+pub(crate) fn queued(folder: &Path) -> Option<usize> {
+    read_queue(&folder.join("spool"))
         .ok()
+        .map(|queue| queue.len())
+}
+
+/// The envelope of a message that waits, as it is stored.
+pub(crate) fn stored_envelope(folder: &Path, id: &str) -> String {
+    let queue = read_queue(&folder.join("spool")).expect("the queue can be read");
+    let stored = queue.iter().find(|stored| stored.id.to_string() == id);
+    serde_json::to_string(&stored.expect("it waits").envelope).expect("JSON")
 }
 
 /// Every delivery on record.
@@ -107,16 +111,9 @@ fn send_sixty(address: SocketAddr, name: &str) -> Vec<String> {
 
 /// The envelopes in the queue of a daemon that was killed, as they are stored, one after another.
 fn waiting_envelopes(folder: &Path) -> String {
-    let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_WRITE;
-    let path = folder.join("spool/queue.db");
-    let database = rusqlite::Connection::open_with_flags(path, flags).expect("a database");
-    let mut waiting = database
-        .prepare("SELECT envelope FROM queue")
-        .expect("a view");
-    let waiting = waiting
-        .query_map([], |row| row.get::<_, String>(0))
-        .expect("rows");
-    waiting.map(|row| row.expect("a row")).collect()
+    let queue = read_queue(&folder.join("spool")).expect("the queue can be read");
+    let envelope = |stored: &StoredMessage| serde_json::to_string(&stored.envelope).expect("JSON");
+    queue.iter().map(envelope).collect()
 }
 
 #[test]

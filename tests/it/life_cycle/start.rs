@@ -98,18 +98,18 @@ async fn databases_of_a_newer_version_are_left_alone_and_named_with_the_remedy()
             .pragma_update(None, "user_version", version)
             .expect("changed");
     };
-    for (database, place) in [
-        ("queue.db", ":8:8"),
-        ("history.db", ":8:8"),
-        ("policies.db", ":8:8"),
-        ("tlsrpt.db", &*reports),
+    for (database, version, place) in [
+        ("queue.db", 2, ":8:8"),
+        ("history.db", 1, ":8:8"),
+        ("policies.db", 1, ":8:8"),
+        ("tlsrpt.db", 1, &*reports),
     ] {
-        set_version(database, 2);
+        set_version(database, 3);
         let octets = std::fs::read(spool.join(database)).expect("a file");
         let said = refused(&file);
         for words in [
             database,
-            "has version 2",
+            "has version 3",
             "run the newer gatepost that wrote it",
             place,
         ] {
@@ -120,7 +120,7 @@ async fn databases_of_a_newer_version_are_left_alone_and_named_with_the_remedy()
             octets,
             "{database}"
         );
-        set_version(database, 1);
+        set_version(database, version);
     }
     assert_eq!(
         std::fs::read_dir(spool.join("aside"))

@@ -153,24 +153,33 @@ async fn systemd_hears_of_start_reload_and_end() {
 
 #[tokio::test]
 async fn the_watchdog_is_fed_while_the_spool_is_written_and_not_otherwise() {
-    let sink = Sink::start(1).await;
-    let (folder, file) = place(&Wanted::mail_to(sink.address));
-    let manager = Manager::start(&file, Vec::new(), &[("WATCHDOG_USEC", "400000")]);
+    let nobody = crate::support::peer::Nobody::at([127, 0, 0, 1]);
+    let (folder, file) = place(&Wanted {
+        listener: "systemd:mx",
+        ..Wanted::mail_to(nobody.address)
+    });
+    let (socket, mx) = loopback();
+    let variables = [("LISTEN_FDNAMES", "mx"), ("WATCHDOG_USEC", "400000")];
+    let manager = Manager::start(&file, vec![socket], &variables);
     let sign = manager.hears("WATCHDOG=1\n");
     assert!(sign.contains("STATUS=Queue: "), "{sign}");
     manager.hears("WATCHDOG=1\n");
 
-    // Somebody else holds the database: the writer cannot come round.
-    let database = rusqlite::Connection::open(folder.path().join("spool/queue.db"))
-        .expect("the spool's database");
-    database
-        .execute_batch("BEGIN IMMEDIATE")
-        .expect("nobody writes at the moment");
+    // A file that does not open stands for a disk that hangs: what waits cannot be read, and so
+    // not moved to the database.
+    Client::connect(mx).await.sends_message("b@a.example").await;
+    let segment = folder.path().join("spool/log/0000000000000001.seg");
+    std::fs::rename(&segment, folder.path().join("segment")).expect("mail was written to it");
+    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+    let kind = rustix::fs::FileType::Fifo;
+    rustix::fs::mknodat(rustix::fs::CWD, &segment, kind, mode, 0).expect("a pipe");
+    Client::connect(mx).await.sends_message("b@a.example").await;
     manager.hears("STATUS=In trouble: the spool's writer does not respond");
     for _ in 0..3 {
         assert!(!manager.told().contains("WATCHDOG"), "it must not be fed");
     }
-    database.execute_batch("ROLLBACK").expect("ours to end");
+    let pipe = std::fs::File::options().write(true).open(&segment);
+    drop(pipe.expect("somebody waits to read it"));
     manager.hears("WATCHDOG=1\n");
     assert_eq!(
         log(&file).matches("watchdog is not fed").count(),

@@ -11,10 +11,12 @@ use gatepost::storage::spool::{
 };
 use rusqlite::Connection;
 
+mod crash;
 mod damage;
 mod full;
 mod kill;
 mod log;
+mod moves;
 
 /// Larger than what stays in the row.
 const LARGE: usize = 300_000;
@@ -430,6 +432,7 @@ async fn an_administrator_sees_the_queue() {
     let folder = tempfile::tempdir().expect("a folder");
     let spool = open(folder.path());
     let entry = put(&spool, "a@example.org", b"x").await;
+    spool.flush().await.expect("moved");
     let database = Connection::open(folder.path().join("queue.db")).expect("opens beside us");
     let row: (String, String, String, String) = database
         .query_row(

@@ -12,7 +12,7 @@ use gatepost::net::tls_io::TlsMaterial;
 use gatepost::policy::tls::{Groups, Handshake, Hello};
 use gatepost::relay::outbound::DeliveryObserver;
 use gatepost::smtp::address::Host;
-use rusqlite::OpenFlags;
+use gatepost::storage::spool::{StoredMessage, read_queue};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -247,21 +247,12 @@ pub(crate) async fn run(
     (running.addresses[0].1, running)
 }
 
-/// The envelopes in the queue, from the database while the relay runs, each with its id.
+/// The envelopes in the queue, from the files while the relay runs, each with its id.
 pub(crate) fn queue(folder: &Path) -> Vec<(String, Value)> {
-    let open = || {
-        let file = folder.join("spool/queue.db");
-        let database =
-            rusqlite::Connection::open_with_flags(file, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
-        database.busy_timeout(PATIENCE)?;
-        let mut rows = database.prepare("SELECT name, envelope FROM queue ORDER BY id")?;
-        let rows = rows.query_map([], |row| {
-            Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?))
-        })?;
-        rows.collect::<rusqlite::Result<Vec<_>>>()
-    };
-    let rows = open().expect("the queue can be read");
-    rows.into_iter()
-        .map(|(name, envelope)| (name, serde_json::from_str(&envelope).expect("JSON")))
+    let queue = read_queue(&folder.join("spool")).expect("the queue can be read");
+    let envelope = |stored: &StoredMessage| serde_json::to_value(&stored.envelope).expect("JSON");
+    queue
+        .iter()
+        .map(|stored| (stored.id.to_string(), envelope(stored)))
         .collect()
 }

@@ -11,6 +11,7 @@ static SCHEMA: Schema = Schema {
     // "GPTR".
     application_id: 0x4750_5452,
     version: 1,
+    upgrades: &[],
     tables: Cow::Borrowed(TABLES),
     durability: Durability::Crash,
     log_kept: 4 << 20,

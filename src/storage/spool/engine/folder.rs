@@ -2,12 +2,14 @@
 //!
 //! ```text
 //! lock          locked by the running instance; contains its process id
-//! queue.db      the database, with queue.db-wal and queue.db-shm
+//! log/          what was accepted and what became of it: <number>.seg, and spare
+//! queue.db      what waits longer than a second, with queue.db-wal and queue.db-shm
 //! reserve       a reserve of disk space, removed when the disk is full, for states and removals
 //! quota-probe   a test file that shows whether a quota is exhausted; removed after the test
 //! bodies/       content over 128 KiB: <id>; while it is being received: <id>.part
 //! leaps.json    clock jumps, if there were any
-//! aside/        quarantined entries: <id>.json (envelope), <id>.eml (content), <id>.txt (damage)
+//! aside/        quarantined entries: <id>.json (envelope), <id>.eml (content), <id>.txt (damage),
+//!               damaged parts of the log: log-<number>-<offset>.bin, log-<number>.seg,
 //!               and damaged databases: <name>-<seconds>.db, with -wal
 //! policies.db   cache of MTA-STS policies (module `discovery`), with -wal and -shm
 //! tlsrpt.db     counts for TLS reports (module `relay::tlsrpt`), with -wal and -shm
@@ -24,6 +26,7 @@ use std::time::SystemTime;
 
 use super::super::SpoolError;
 use super::super::file::{io_error, sync_folder};
+use super::index::{HeldContent, LogIndex, Pending};
 use super::paths::SpoolPaths;
 use super::row::{IN_FILE, row_id};
 use super::schema::database_error;
@@ -33,8 +36,9 @@ use crate::storage::sqlite::Database;
 use crate::storage::{files, ownership, quarantine, reserve};
 
 /// The names that belong in the folder.
-const KNOWN_NAMES: [&str; 25] = [
+const KNOWN_NAMES: [&str; 26] = [
     folder_lock::NAME,
+    "log",
     "queue.db",
     "queue.db-wal",
     "queue.db-shm",
@@ -104,7 +108,11 @@ impl SpoolFolder {
     }
 
     /// Removes the leftovers of a crash and logs foreign files.
-    pub(super) fn clear_leftovers(&self, database: &Database) -> Result<(), SpoolError> {
+    pub(super) fn clear_leftovers(
+        &self,
+        database: &Database,
+        index: &LogIndex,
+    ) -> Result<(), SpoolError> {
         for (name, path) in entries(&self.paths.folder)? {
             if !KNOWN_NAMES.contains(&name.as_str()) {
                 report_foreign(&path);
@@ -114,7 +122,7 @@ impl SpoolFolder {
         for (name, path) in entries(&self.paths.bodies)? {
             match BodyName::parse(&name) {
                 Some(BodyName::Part) => drafts += u64::from(remove(&path)),
-                Some(BodyName::Body(id)) if self.is_known(database, id)? => {}
+                Some(BodyName::Body(id)) if self.is_known(database, index, id)? => {}
                 // A new database beside old bodies: the old database was lost, and these files may
                 // be all that is left.
                 Some(BodyName::Body(_)) if database.is_new => self.quarantine_body(&name, &path)?,
@@ -132,7 +140,17 @@ impl SpoolFolder {
         Ok(())
     }
 
-    fn is_known(&self, database: &Database, id: QueueId) -> Result<bool, SpoolError> {
+    fn is_known(
+        &self,
+        database: &Database,
+        index: &LogIndex,
+        id: QueueId,
+    ) -> Result<bool, SpoolError> {
+        match index.get(id) {
+            Some(Pending::Message(message)) => return Ok(message.content == HeldContent::BodyFile),
+            Some(Pending::Removed) => return Ok(false),
+            Some(Pending::Envelope(_)) | None => {}
+        }
         let sql = "SELECT EXISTS (SELECT 1 FROM message WHERE id = ?1 AND content = ?2)";
         let known = database
             .connection

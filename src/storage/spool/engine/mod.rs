@@ -1,50 +1,64 @@
-//! The embedded engine: SQLite in WAL mode, one writer with group commit, and several readers.
+//! The embedded engine: a log with group commit, and SQLite for what waits longer than a second.
 //!
-//! - [`queue`] holds the operations that wait; [`writer`] commits them in one transaction with one
-//!   sync; [`wal`] and [`checkpoint`] move the log into the database.
-//! - [`readers`] lends read connections; [`row`] defines the form of a row and its checksums;
-//!   [`quarantine`] removes damaged entries.
+//! - [`queue`] holds the operations that wait; [`writer`] appends them to the log as one batch with
+//!   one sync. [`index`] knows what the log has and the database has not, and [`replay`] reads the
+//!   log at the start.
+//! - [`mover`] moves what waits to the database, of which it is the only writer, and removes
+//!   segments of the log; [`signal`] wakes it, and [`table`] has its statements.
+//! - [`view`] loads and lists messages from both, and [`peek`] reads them from outside. [`readers`] lends read connections; [`row`]
+//!   defines the form of a row and its checksums; [`quarantine`] removes damaged entries.
 //! - [`folder`] is the folder: lock, leftovers, foreign files; [`paths`] names its files, and
-//!   [`schema`] is the database in it. [`shared`] is the state that all of them share.
+//!   [`schema`] is the database in it. [`shared`] is the state that all of them share, and
+//!   [`fatal`] the end after a failure of the disk.
 //!
 //! Nothing here blocks the threads of the async runtime.
 
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::body::{Body, FileBody, Quarantine};
-use super::database_space::DatabaseSpace;
-use super::draft::{Draft, DraftContent, DraftKind, Drafts, FinishedDraft};
+use super::draft::{Draft, DraftContent, DraftKind, Drafts};
 use super::file::blocking;
 use super::free_space::FreeSpace;
+use super::log::LogFolder;
 use super::{ClockJumps, Entry, Receipt, Spool, SpoolError, SpoolFuture, StoredMessage};
 use crate::smtp::envelope::{Envelope, QueueId};
 use crate::telemetry::Monitor;
 
-mod checkpoint;
+mod fatal;
 mod folder;
+mod index;
+mod mover;
 mod paths;
+mod peek;
 mod quarantine;
 mod queue;
 mod readers;
+mod replay;
 mod row;
 mod schema;
 mod shared;
+mod signal;
+mod table;
 #[cfg(test)]
 mod tests;
-mod wal;
+mod view;
 mod writer;
+
+pub use peek::read_queue;
 
 use folder::SpoolFolder;
 use queue::{Committed, NewMessage, Op, WriteQueue};
 use readers::Readers;
+use replay::ReplayedLog;
 use shared::{Core, Counters};
-use wal::Wal;
+use signal::{MoverOrder, MoverSignal};
 
 /// The options of the engine. The defaults suit everything but tests.
 #[derive(Debug, Clone, Default)]
@@ -52,22 +66,25 @@ pub struct Options {
     /// The space on the disk that new mail leaves free, in octets. By default 64 MiB, or a
     /// twentieth of a small disk.
     pub keep_free: Option<u64>,
-    /// The length of the database's log in octets above which new mail is rejected. By default 256
-    /// MiB.
-    pub log_limit: Option<u64>,
-    /// The monitor that receives the duration of each commit and the length of the log.
+    /// The size of the segments of the log, in octets. By default it follows from the disk.
+    pub segment_size: Option<u64>,
+    /// The age at which what waits is moved from the log to the database. By default one second.
+    pub move_after: Option<Duration>,
+    /// The monitor that receives the duration of each commit.
     pub monitor: Monitor,
 }
 
 /// Counters of the engine since it was opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct SpoolStats {
-    /// The number of transactions, which is also the number of syncs.
+    /// The number of batches appended to the log, which is also the number of its syncs.
     pub transactions: u64,
     /// The number of messages stored, envelopes replaced and messages removed.
     pub operations: u64,
     /// The number of quarantined entries.
     pub quarantined: u64,
+    /// The number of messages, states and removals that were written to the database.
+    pub moved: u64,
 }
 
 /// The spool of one relay, in a folder of its own. Dropping it completes the waiting operations,
@@ -81,7 +98,7 @@ pub struct SqliteSpool {
 #[derive(Debug)]
 struct Threads {
     writer: std::thread::JoinHandle<()>,
-    checkpointer: std::thread::JoinHandle<()>,
+    mover: std::thread::JoinHandle<()>,
     folder: SpoolFolder,
 }
 
@@ -103,31 +120,41 @@ impl SqliteSpool {
     pub fn open_with(folder: &Path, options: &Options) -> Result<Self, SpoolError> {
         let folder = SpoolFolder::lock(folder)?;
         let paths = folder.paths.clone();
-        let space = Arc::new(DatabaseSpace::with_limit(options.log_limit));
-        let free_space = FreeSpace::open(&paths.folder, options.keep_free, Arc::clone(&space))?;
-        let written = folder.last_change();
+        let free_space = FreeSpace::open(&paths.folder, options.keep_free)?;
         // Read before the first write, which changes the time of the last change.
+        let written = folder.last_change();
+        let log = LogFolder::open(&paths.log)?;
+        let log = match options.segment_size {
+            Some(size) => log.with_segments_of(size),
+            None => log,
+        };
+        let database = schema::open(&paths)?;
+        let ReplayedLog {
+            index,
+            highest,
+            next,
+            previous_end,
+            changed,
+            ..
+        } = replay::replay(&log, &paths)?;
+        let written = written.max(changed);
         let clock_jumps = ClockJumps::find(&paths.clock_jumps, written, Timestamp::now());
-        let database = schema::open(&paths, || free_space.release_reserve())?;
-        folder.clear_leftovers(&database)?;
-        let ids = super::ids::Ids::after(row::highest(&database.connection, &paths)?, written);
-        let checkpointer = schema::connect(&paths)?;
-        let drafts = Arc::new(Drafts {
-            bodies: paths.bodies.clone(),
-            free_space,
-            ids,
-            folder_failed: false.into(),
-        });
+        folder.clear_leftovers(&database, &index)?;
+        let highest = highest.max(row::highest(&database.connection, &paths)?);
+        let ids = super::ids::Ids::after(highest, written);
+        let reading = readers::open(&paths)?;
         let core = Arc::new_cyclic(|me| Core {
             queue: Arc::new(WriteQueue::default()),
-            wal: Wal::new(
-                Arc::clone(&space),
-                Arc::clone(&drafts),
-                options.monitor.clone(),
-            ),
-            space,
+            log,
+            index: Mutex::new(index),
+            mover: MoverSignal::default(),
             readers: Readers::new(paths.clone()),
-            drafts,
+            drafts: Arc::new(Drafts {
+                bodies: paths.bodies.clone(),
+                free_space,
+                ids,
+                folder_failed: false.into(),
+            }),
             ended: CancellationToken::new(),
             counters: Counters::default(),
             monitor: options.monitor.clone(),
@@ -135,11 +162,12 @@ impl SqliteSpool {
             paths,
             me: me.clone(),
         });
-        let writer = writer::start(Arc::clone(&core), database.connection)?;
-        let checkpointer = match checkpoint::start(Arc::clone(&core), checkpointer) {
-            Ok(checkpointer) => checkpointer,
+        let age = options.move_after.unwrap_or(mover::AGE);
+        let mover = mover::start(Arc::clone(&core), database.connection, age)?;
+        let writer = match writer::start(Arc::clone(&core), reading, next, previous_end) {
+            Ok(writer) => writer,
             Err(error) => {
-                core.queue.close();
+                core.mover.stop();
                 return Err(error);
             }
         };
@@ -147,7 +175,7 @@ impl SqliteSpool {
             core,
             threads: Mutex::new(Some(Threads {
                 writer,
-                checkpointer,
+                mover,
                 folder,
             })),
         })
@@ -159,7 +187,8 @@ impl SqliteSpool {
         self.core.ended.cancelled().await;
     }
 
-    /// Completes the waiting operations, moves the log into the database and unlocks the folder.
+    /// Completes the waiting operations, moves all that the log has to the database and unlocks the
+    /// folder.
     /// Later operations fail with [`SpoolError::Closed`].
     ///
     /// # Errors
@@ -174,12 +203,27 @@ impl SqliteSpool {
     }
 
     /// Waits for an answer of the writer thread, which comes after all operations that were handed
-    /// in before.
+    /// in before, and of the mover.
     ///
     /// # Errors
-    /// [`SpoolError::Closed`] if the thread has ended; [`SpoolError::Io`] if the disk fails.
+    /// [`SpoolError::Closed`] if a thread has ended; [`SpoolError::Io`] if the disk fails.
     pub async fn ping(&self) -> Result<(), SpoolError> {
-        self.core.ask(Op::Ping).await
+        self.core.ask(Op::Ping).await?;
+        self.core.order(MoverOrder::Ping).await
+    }
+
+    /// Moves all that the log has to the database.
+    ///
+    /// # Errors
+    /// [`SpoolError::Io`] if the database cannot be written now; [`SpoolError::Closed`].
+    pub async fn flush(&self) -> Result<(), SpoolError> {
+        self.core.order(MoverOrder::Flush).await
+    }
+
+    /// Returns the folder of the spool.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.core.paths.folder
     }
 
     /// Returns the counters since the spool was opened.
@@ -190,6 +234,7 @@ impl SqliteSpool {
             transactions: counters.transactions.load(Ordering::Relaxed),
             operations: counters.operations.load(Ordering::Relaxed),
             quarantined: counters.quarantined.load(Ordering::Relaxed),
+            moved: counters.moved.load(Ordering::Relaxed),
         }
     }
 
@@ -210,7 +255,7 @@ impl Drop for SqliteSpool {
 fn finish(core: &Core, threads: Option<Threads>) {
     let Some(Threads {
         writer,
-        checkpointer,
+        mover,
         folder,
     }) = threads
     else {
@@ -219,8 +264,8 @@ fn finish(core: &Core, threads: Option<Threads>) {
     core.queue.close();
     let panicked = writer.join().is_err();
     core.readers.close();
-    core.wal.stop();
-    if checkpointer.join().is_err() || panicked {
+    core.mover.stop();
+    if mover.join().is_err() || panicked {
         tracing::error!(folder = %core.paths.folder.display(), "spool thread panicked");
     }
     // The lock is released last, so that another instance finds a complete spool.
@@ -238,6 +283,16 @@ impl Core {
         answer.await.unwrap_or(Err(SpoolError::Closed))
     }
 
+    /// Hands an order to the mover and waits for its answer.
+    async fn order(
+        &self,
+        make: impl FnOnce(oneshot::Sender<Result<(), SpoolError>>) -> MoverOrder,
+    ) -> Result<(), SpoolError> {
+        let (reply, answer) = oneshot::channel();
+        self.mover.order(make(reply));
+        answer.await.unwrap_or(Err(SpoolError::Closed))
+    }
+
     async fn commit(
         &self,
         draft: Draft,
@@ -247,18 +302,14 @@ impl Core {
         if self.drafts.folder_failed.load(Ordering::Relaxed) {
             self.end();
         }
-        let FinishedDraft {
-            id,
-            size,
-            crc,
-            content,
-        } = finished?;
+        let finished = finished?;
+        let (id, size, crc) = (finished.id, finished.size, finished.crc);
         let accepted = row::to_millis(Timestamp::now());
-        let body = match &content {
+        let body = match &finished.content {
             DraftContent::Row(bytes) => Body::Memory(bytes.clone()),
             DraftContent::File(path, _) => Body::File(self.file_body(id, path.clone(), size, crc)),
         };
-        let message = NewMessage::new(id, accepted, &envelope, size, crc, content)?;
+        let message = NewMessage::new(finished, accepted, &envelope)?;
         let committed: Committed = self
             .ask(|reply| Op::Commit(Box::new(message), reply))
             .await?;
@@ -305,13 +356,7 @@ impl Core {
     }
 
     fn load_on(&self, connection: &rusqlite::Connection, id: QueueId) -> Result<Entry, SpoolError> {
-        let (stored, content) = match row::load(connection, &self.paths, id) {
-            Ok(found) => found,
-            Err(row::RowError::Damage(fault)) => {
-                return Err(quarantine::quarantine_message(self, connection, id, &fault));
-            }
-            Err(row::RowError::Spool(error)) => return Err(error),
-        };
+        let (stored, content) = view::load(self, connection, id)?;
         let body = match content {
             row::StoredContent::Row(bytes) => Body::Memory(bytes),
             row::StoredContent::File { path, crc } => {
@@ -340,7 +385,7 @@ impl Core {
     ) -> Result<Vec<StoredMessage>, SpoolError> {
         let core = self.upgrade()?;
         self.readers
-            .run(move |connection| quarantine::scan(&core, connection, after, limit))
+            .run(move |connection| view::scan(&core, connection, after, limit))
             .await
     }
 
@@ -374,7 +419,7 @@ impl Spool for SqliteSpool {
     }
 
     fn admit(&self, octets: u64) -> Result<(), SpoolError> {
-        self.core.drafts.admit(octets)
+        self.core.drafts.free_space.admit(octets)
     }
 
     fn clock_jumps(&self) -> ClockJumps {

@@ -21,45 +21,17 @@ use tokio::sync::oneshot;
 use super::super::body::Quarantine;
 use super::super::file::{io_error, sync_folder};
 use super::super::{SpoolError, SpoolFuture, StoredMessage};
-use super::queue::Op;
-use super::row::{self, RowError};
+use super::index::Pending;
+use super::row;
 use super::schema::database_error;
 use super::shared::Core;
+use super::signal::MoverOrder;
 use crate::smtp::envelope::QueueId;
 use crate::storage::quarantine;
 
-/// Returns the next messages after `after`. Damaged ones are quarantined.
-pub(super) fn scan(
-    core: &Core,
-    connection: &Connection,
-    after: Option<QueueId>,
-    limit: usize,
-) -> Result<Vec<StoredMessage>, SpoolError> {
-    let mut after = after.map_or(i64::MIN, row::row_id);
-    loop {
-        let page = row::page(connection, &core.paths, after, limit)?;
-        let Some(last) = page.last().map(|(raw, _)| *raw) else {
-            return Ok(Vec::new());
-        };
-        let mut sound = Vec::with_capacity(page.len());
-        for (raw, stored) in page {
-            match stored {
-                Ok(stored) => sound.push(stored),
-                Err(RowError::Damage(fault)) => quarantine_or_skip(core, connection, raw, &fault)?,
-                Err(RowError::Spool(error)) => return Err(error),
-            }
-        }
-        // A page with nothing but damaged rows is not the end.
-        if !sound.is_empty() || limit == 0 {
-            return Ok(sound);
-        }
-        after = last;
-    }
-}
-
 /// Quarantines a row. If that fails the row stays, logged, for it must not keep the rest of the
 /// queue from delivery.
-fn quarantine_or_skip(
+pub(super) fn quarantine_or_skip(
     core: &Core,
     connection: &Connection,
     raw: i64,
@@ -124,10 +96,10 @@ fn quarantine_row(
         files.move_body(&core.paths.body(id))?;
     }
     sync_folder(&core.paths.quarantine)?;
-    let remaining = row::head(connection, &core.paths, raw)?;
+    let remaining = row::head(connection, &core.paths, raw)?.map(|stored| current(core, stored));
     if remaining.is_none() {
         let (reply, answer) = oneshot::channel();
-        core.queue.push(Op::Evict(raw, reply))?;
+        core.mover.order(MoverOrder::Evict(raw, reply));
         answer.blocking_recv().unwrap_or(Err(SpoolError::Closed))?;
     }
     let paths = files.file("*").display().to_string();
@@ -136,6 +108,16 @@ fn quarantine_row(
         log_quarantine(&name, fault, &paths, remaining.is_some());
     }
     Ok(Some((paths, remaining)))
+}
+
+/// Returns a message of the database with the envelope that it has now.
+fn current(core: &Core, mut stored: StoredMessage) -> StoredMessage {
+    if let Some(Pending::Envelope(envelope)) = core.index().get(stored.id)
+        && let Ok(envelope) = envelope.read()
+    {
+        stored.envelope = envelope;
+    }
+    stored
 }
 
 fn log_quarantine(name: &str, fault: &str, files: &str, stays_queued: bool) {

@@ -3,16 +3,16 @@
 //!
 //! The list is bounded by its callers: each hands in one operation at a time and waits for it.
 
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use tokio::sync::oneshot;
 
 use super::super::SpoolError;
-use super::super::draft::DraftContent;
+use super::super::draft::{DraftContent, DraftKind, FinishedDraft};
 use super::super::file::TemporaryFile;
-use super::row::{EnvelopeText, fixed_crc};
+use super::row::EnvelopeText;
 use crate::smtp::envelope::{Envelope, QueueId};
 
 /// The most content in one transaction, in octets. All callers in a transaction wait for the same
@@ -34,8 +34,6 @@ pub(super) enum Op {
     Record(QueueId, EnvelopeText, ReplySender<()>),
     /// Answers with the body file that can now be removed. `None`: nobody waits for the answer.
     Remove(QueueId, Option<ReplySender<Option<TemporaryFile>>>),
-    /// Deletes a quarantined row, whatever its id is. Its files have already been moved.
-    Evict(i64, ReplySender<()>),
     /// Does nothing; the answer shows that the writer works.
     Ping(ReplySender<()>),
 }
@@ -46,15 +44,37 @@ impl Op {
         match self {
             Self::Commit(_, reply) => reply.is_closed(),
             Self::Ping(reply) => reply.is_closed(),
-            Self::Record(..) | Self::Remove(..) | Self::Evict(..) => false,
+            Self::Record(..) | Self::Remove(..) => false,
         }
     }
 
     /// Returns whether a caller is held up by the operation. Removals can wait.
     fn is_urgent(&self) -> bool {
         match self {
-            Self::Commit(..) | Self::Record(..) | Self::Evict(..) | Self::Ping(..) => true,
+            Self::Commit(..) | Self::Record(..) | Self::Ping(..) => true,
             Self::Remove(..) => false,
+        }
+    }
+
+    /// Returns whether the operation stores new mail, which waits or is rejected while the log is
+    /// full. A report makes it possible to remove a message.
+    pub(super) fn is_mail(&self) -> bool {
+        matches!(self, Self::Commit(message, _) if message.kind == DraftKind::Mail)
+    }
+
+    /// Returns the queue id of the message that the operation is about.
+    pub(super) fn subject(&self) -> Option<QueueId> {
+        match self {
+            Self::Commit(message, _) => Some(message.id),
+            Self::Record(id, ..) | Self::Remove(id, _) => Some(*id),
+            Self::Ping(_) => None,
+        }
+    }
+
+    /// Answers an operation that changes nothing.
+    pub(super) fn answer_done(self) {
+        if let Self::Ping(reply) = self {
+            drop(reply.send(Ok(())));
         }
     }
 
@@ -62,9 +82,7 @@ impl Op {
         // A failed send means that nobody waits for the answer.
         match self {
             Self::Commit(_, reply) => drop(reply.send(Err(error))),
-            Self::Record(_, _, reply) | Self::Evict(_, reply) | Self::Ping(reply) => {
-                drop(reply.send(Err(error)));
-            }
+            Self::Record(_, _, reply) | Self::Ping(reply) => drop(reply.send(Err(error))),
             Self::Remove(id, None) => {
                 tracing::warn!(queue_id = %id, %error, "cannot remove a withdrawn message");
             }
@@ -93,18 +111,18 @@ impl Op {
                 DraftContent::Row(bytes) => bytes.len(),
                 DraftContent::File(..) => 0,
             },
-            Self::Record(..) | Self::Remove(..) | Self::Evict(..) | Self::Ping(..) => 0,
+            Self::Record(..) | Self::Remove(..) | Self::Ping(..) => 0,
         }
     }
 }
 
-/// A message that is to be written to the database.
+/// A message that is to be written to the log.
 #[derive(Debug)]
 pub(super) struct NewMessage {
+    pub(super) kind: DraftKind,
     pub(super) id: QueueId,
     pub(super) accepted: i64,
-    pub(super) size: i64,
-    pub(super) fixed_crc: u32,
+    pub(super) size: u64,
     pub(super) content_crc: u32,
     pub(super) envelope: EnvelopeText,
     pub(super) content: DraftContent,
@@ -112,25 +130,27 @@ pub(super) struct NewMessage {
 
 impl NewMessage {
     pub(super) fn new(
-        id: QueueId,
+        draft: FinishedDraft,
         accepted: Timestamp,
         envelope: &Envelope,
-        size: u64,
-        content_crc: u32,
-        content: DraftContent,
     ) -> Result<Self, SpoolError> {
-        let envelope = EnvelopeText::new(id, envelope)?;
-        let accepted = accepted.as_millisecond();
-        let size = i64::try_from(size)
-            .map_err(|_| SpoolError::Io(format!("message {id} is too large to store")))?;
-        let fixed_crc = fixed_crc(id, accepted, size, content_crc);
-        Ok(Self {
+        let FinishedDraft {
+            kind,
             id,
-            accepted,
             size,
-            fixed_crc,
-            content_crc,
-            envelope,
+            crc,
+            content,
+        } = draft;
+        // The database stores sizes as signed numbers.
+        i64::try_from(size)
+            .map_err(|_| SpoolError::Io(format!("message {id} is too large to store")))?;
+        Ok(Self {
+            kind,
+            id,
+            accepted: accepted.as_millisecond(),
+            size,
+            content_crc: crc,
+            envelope: EnvelopeText::new(id, envelope)?,
             content,
         })
     }
@@ -181,11 +201,58 @@ pub(super) struct WriteQueue {
 struct QueueState {
     ops: Vec<Op>,
     closed: bool,
+    gate: CommitGate,
+}
+
+/// The state of the gate for new mail, which opens and closes with the size of the log.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) enum CommitGate {
+    /// New mail is written.
+    #[default]
+    Open,
+    /// New mail waits until the mover has made room in the log.
+    Held,
+    /// New mail is rejected where the log has no room: the mover cannot make any.
+    Refused,
+    /// The queue is closed, and what still waits is written.
+    Closed,
+}
+
+impl QueueState {
+    fn gate(&self) -> CommitGate {
+        if self.closed {
+            CommitGate::Closed
+        } else {
+            self.gate
+        }
+    }
+
+    fn may_run(&self, op: &Op) -> bool {
+        self.gate() != CommitGate::Held || !op.is_mail()
+    }
+
+    /// Takes out the next batch. The operations that stay keep their order.
+    fn split_batch(&mut self) -> Vec<Op> {
+        let (mut batch, mut later) = (Vec::new(), Vec::new());
+        let (mut octets, mut is_full) = (0, false);
+        for op in std::mem::take(&mut self.ops) {
+            octets += if self.may_run(&op) { op.octets() } else { 0 };
+            // An operation that is too large for any batch is executed alone.
+            is_full |= batch.len() == BATCH_OPS || (octets > BATCH_OCTETS && !batch.is_empty());
+            if is_full || !self.may_run(&op) {
+                later.push(op);
+            } else {
+                batch.push(op);
+            }
+        }
+        self.ops = later;
+        batch
+    }
 }
 
 impl WriteQueue {
     pub(super) fn push(&self, op: Op) -> Result<(), SpoolError> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.lock();
         if state.closed {
             drop(state);
             op.answer_error(SpoolError::Closed);
@@ -200,17 +267,47 @@ impl WriteQueue {
         Ok(())
     }
 
+    /// Puts messages back, in front of all others, and holds new mail until
+    /// [`WriteQueue::set_gate`].
+    pub(super) fn hold(&self, mut mail: Vec<Op>) {
+        let mut state = self.lock();
+        mail.append(&mut state.ops);
+        state.ops = mail;
+        state.gate = CommitGate::Held;
+    }
+
+    /// Opens or closes the gate for new mail.
+    pub(super) fn set_gate(&self, gate: CommitGate) {
+        let mut state = self.lock();
+        if state.gate == gate {
+            return;
+        }
+        state.gate = gate;
+        drop(state);
+        self.filled.notify_one();
+    }
+
+    /// Returns the state of the gate for new mail.
+    pub(super) fn gate(&self) -> CommitGate {
+        self.lock().gate()
+    }
+
     /// Waits for operations and returns the next batch; `None` once the queue is closed and empty.
     pub(super) fn take(&self) -> Option<Vec<Op>> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        while state.ops.is_empty() && !state.closed {
+        let mut state = self.lock();
+        while !state.ops.iter().any(|op| state.may_run(op)) && !state.closed {
             state = self
                 .filled
                 .wait(state)
                 .unwrap_or_else(PoisonError::into_inner);
         }
         let until = Instant::now() + REMOVAL_DELAY;
-        while !state.closed && !state.ops.iter().any(Op::is_urgent) {
+        while !state.closed
+            && !state
+                .ops
+                .iter()
+                .any(|op| op.is_urgent() && state.may_run(op))
+        {
             let remaining = until.saturating_duration_since(Instant::now());
             if remaining.is_zero() {
                 break;
@@ -221,50 +318,24 @@ impl WriteQueue {
                 .unwrap_or_else(PoisonError::into_inner)
                 .0;
         }
-        let mut octets = 0;
-        let fits = |op: &&Op| {
-            octets += op.octets();
-            octets <= BATCH_OCTETS
-        };
-        // An operation that is too large for any batch is executed alone.
-        let count = state
-            .ops
-            .iter()
-            .take(BATCH_OPS)
-            .take_while(fits)
-            .count()
-            .max(1)
-            .min(state.ops.len());
-        let later = state.ops.split_off(count);
-        let batch = std::mem::replace(&mut state.ops, later);
+        let batch = state.split_batch();
         (!batch.is_empty()).then_some(batch)
     }
 
-    /// Returns whether the queue is open and no operation waits.
-    pub(super) fn is_idle(&self) -> bool {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.ops.is_empty() && !state.closed
+    fn lock(&self) -> MutexGuard<'_, QueueState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Accepts no more operations. Those that wait are still executed.
     pub(super) fn close(&self) {
-        self.state
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .closed = true;
+        self.lock().closed = true;
         self.filled.notify_all();
     }
 
     /// Closes the queue and answers all waiting operations with [`SpoolError::Closed`].
     pub(super) fn fail(&self) {
         self.close();
-        let ops = std::mem::take(
-            &mut self
-                .state
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .ops,
-        );
+        let ops = std::mem::take(&mut self.lock().ops);
         for op in ops {
             op.answer_error(SpoolError::Closed);
         }

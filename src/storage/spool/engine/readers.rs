@@ -66,7 +66,8 @@ impl Readers {
     }
 }
 
-fn open(paths: &SpoolPaths) -> Result<Connection, SpoolError> {
+/// Opens a connection that only reads.
+pub(super) fn open(paths: &SpoolPaths) -> Result<Connection, SpoolError> {
     let connection = schema::connect(paths)?;
     let only = connection.pragma_update(None, "query_only", true);
     only.map_err(|error| schema::database_error(paths, "set up", &error))?;

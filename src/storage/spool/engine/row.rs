@@ -5,6 +5,7 @@
 //! so that a row under a wrong id is detected.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use crc32fast::Hasher;
@@ -18,9 +19,9 @@ use super::schema::database_error;
 use crate::smtp::envelope::{Envelope, QueueId};
 
 /// An envelope in its stored form, with its checksum.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct EnvelopeText {
-    pub(super) json: String,
+    pub(super) json: Arc<str>,
     pub(super) crc: u32,
 }
 
@@ -31,8 +32,17 @@ impl EnvelopeText {
                 "the envelope of {id} cannot be written as JSON: {error}"
             ))
         })?;
+        Ok(Self::from_json(id, json.into()))
+    }
+
+    pub(super) fn from_json(id: QueueId, json: Arc<str>) -> Self {
         let crc = envelope_crc(id, &json);
-        Ok(Self { json, crc })
+        Self { json, crc }
+    }
+
+    /// Returns the envelope.
+    pub(super) fn read(&self) -> Result<Envelope, RowError> {
+        read_envelope(&self.json)
     }
 }
 
@@ -70,7 +80,7 @@ pub(super) fn to_millis(time: Timestamp) -> Timestamp {
     Timestamp::from_millisecond(time.as_millisecond()).unwrap_or(time)
 }
 
-pub(super) fn fixed_crc(id: QueueId, accepted: i64, size: i64, content_crc: u32) -> u32 {
+pub(super) fn fixed_crc(id: QueueId, accepted: i64, size: u64, content_crc: u32) -> u32 {
     let mut crc = Hasher::new();
     crc.update(&id.number().to_le_bytes());
     crc.update(&accepted.to_le_bytes());
@@ -169,7 +179,8 @@ fn checked(row: &Row<'_>, paths: &SpoolPaths) -> Result<RowHead, RowError> {
     let id = queue_id(raw).ok_or_else(|| damage(format!("{raw} is no queue id")))?;
     let (millis, octets, content_crc): (i64, i64, u32) =
         (column(row, 1)?, column(row, 2)?, column(row, 5)?);
-    if column::<u32>(row, 3)? != fixed_crc(id, millis, octets, content_crc) {
+    // A negative size has the same octets as the number that it cannot be.
+    if column::<u32>(row, 3)? != fixed_crc(id, millis, octets.cast_unsigned(), content_crc) {
         return Err(damage(
             "its fixed part does not have the checksum stored with it",
         ));
@@ -188,8 +199,7 @@ fn checked(row: &Row<'_>, paths: &SpoolPaths) -> Result<RowHead, RowError> {
             "its envelope does not have the checksum stored with it",
         ));
     }
-    let envelope = serde_json::from_str(&json)
-        .map_err(|error| damage(format!("its envelope cannot be read: {error}")))?;
+    let envelope = read_envelope(&json)?;
     let location: String = column(row, 4)?;
     let file = match location.as_str() {
         IN_ROW => None,
@@ -247,6 +257,11 @@ fn with_content(head: RowHead, row: &Row<'_>) -> Result<(StoredMessage, StoredCo
         )));
     }
     Ok((stored, StoredContent::Row(Bytes::from(data))))
+}
+
+fn read_envelope(json: &str) -> Result<Envelope, RowError> {
+    serde_json::from_str(json)
+        .map_err(|error| damage(format!("its envelope cannot be read: {error}")))
 }
 
 fn column<T: rusqlite::types::FromSql>(row: &Row<'_>, at: usize) -> Result<T, RowError> {

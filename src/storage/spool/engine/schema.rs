@@ -6,42 +6,40 @@
 use std::fmt::Write as _;
 use std::sync::LazyLock;
 
+use rusqlite::wal::CheckpointMode;
 use rusqlite::{Connection, ErrorCode};
 
 use super::super::SpoolError;
 use super::super::file::sync_folder;
 use super::super::quota;
+use super::fatal::Fatal;
 use super::paths::SpoolPaths;
-use crate::storage::sqlite::{self, Database, Durability, OpenError, PAGE, Schema};
+use crate::storage::sqlite::{self, Database, Durability, OpenError, Schema};
 
 /// The free space in a database, in octets, above which it is compacted when it is opened, if it
 /// holds no more data than [`COPIED`].
-const SLACK: u64 = 64 << 20;
+const SLACK: i64 = 256 << 20;
 /// The most data in octets that compacting may copy, so that it takes seconds at most.
-const COPIED: u64 = 64 << 20;
-/// The most data in octets that compacting may copy while mail waits.
-const COPIED_AT_ONCE: u64 = 1 << 20;
-/// The free space in a database, in octets, that is kept for the next mail.
-const FREE_KEPT: u64 = 64 << 20;
-/// As [`FREE_KEPT`], on a disk that has little space left.
-const FREE_KEPT_SHORT: u64 = 1 << 20;
-/// The number of pages that are given back in one transaction.
-const PAGES_GIVEN_BACK: u32 = 1024;
-/// The value of `PRAGMA auto_vacuum` of a database that can give pages back.
-const INCREMENTAL: i64 = 2;
+const COPIED: i64 = 64 << 20;
+/// The free space in a database, in octets, above which it gives some back to the system while it
+/// is in use, if that is more than half of the file.
+const SPARE: i64 = 32 << 20;
+/// The number of pages that are given back at once.
+const GIVEN_BACK: u32 = 1024;
 
 /// The form of `queue.db`.
 static SCHEMA: LazyLock<Schema> = LazyLock::new(|| Schema {
     name: "queue.db",
     // "GPST".
     application_id: 0x4750_5354,
-    version: 1,
+    // Version 1 had no log, so a program that knows it alone would not see the mail there.
+    version: 2,
+    upgrades: &[1],
+    gives_space_back: true,
     tables: format!("{TABLES} {}", queue_view()).into(),
     durability: Durability::PowerFailure,
-    // A log that is overwritten needs no new blocks, so its sync is cheaper and it needs no more
-    // space on a full disk.
-    log_kept: 64 << 20,
-    gives_space_back: true,
+    // A log that is overwritten needs no new blocks, so it needs no more space on a full disk.
+    log_kept: 8 << 20,
     loss: "the mail in it",
 });
 
@@ -63,20 +61,14 @@ CREATE TABLE body (
 );
 ";
 
-/// Opens or creates the database. Rejects one that is not ours. `release_reserve` makes room on a
-/// full disk, if it can.
-pub(super) fn open(
-    paths: &SpoolPaths,
-    release_reserve: impl FnOnce() -> bool,
-) -> Result<Database, SpoolError> {
+/// Opens or creates the database. Rejects one that is not ours.
+pub(super) fn open(paths: &SpoolPaths) -> Result<Database, SpoolError> {
     let failed = |error| open_error(paths, error);
     let database = sqlite::open(&SCHEMA, &paths.folder).map_err(failed)?;
     let connection = &database.connection;
     settings(connection).map_err(|error| database_error(paths, "set up", &error))?;
     if !database.is_new {
-        if !empty_log(connection, paths)? && release_reserve() {
-            empty_log(connection, paths)?;
-        }
+        empty_log(connection, paths)?;
         shrink(connection, paths);
     }
     // Makes the names of the database and its log durable: SQLite ignores errors of its own folder
@@ -94,10 +86,10 @@ pub(super) fn connect(paths: &SpoolPaths) -> Result<Connection, SpoolError> {
 }
 
 fn settings(connection: &Connection) -> rusqlite::Result<()> {
-    // The checkpointer moves the log.
+    // The mover does that.
     connection.pragma_update(None, "wal_autocheckpoint", 0)?;
     connection.pragma_update(None, "cache_size", -8192)?;
-    connection.set_prepared_statement_cache_capacity(24);
+    connection.set_prepared_statement_cache_capacity(16);
     Ok(())
 }
 
@@ -110,97 +102,107 @@ fn open_error(paths: &SpoolPaths, error: OpenError) -> SpoolError {
 
 /// Moves the log into the database, so that the log starts from its beginning. After a failed sync
 /// and a kill, the kernel may show log entries that are not on the disk. Entries written after them
-/// would be lost with them on a power failure. Returns `false` if the disk is full.
-fn empty_log(connection: &Connection, paths: &SpoolPaths) -> Result<bool, SpoolError> {
+/// would be lost with them on a power failure.
+fn empty_log(connection: &Connection, paths: &SpoolPaths) -> Result<(), SpoolError> {
     match connection.query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(())) {
-        Ok(()) => Ok(true),
+        Ok(()) => Ok(()),
         Err(error) if is_full(paths, &error) => {
-            let needed = sizes(connection, paths).map_or(0, |sizes| sizes.growth);
-            tracing::error!(database = %paths.database.display(), needed, %error, "cannot move the log into the spool database, disk full; free as many octets as needed");
-            Ok(false)
+            tracing::warn!(database = %paths.database.display(), %error, "cannot move the log into the spool database, disk full; trying again later");
+            Ok(())
         }
         Err(error) => Err(database_error(paths, "move the log into", &error)),
     }
 }
 
+/// The free pages of a database.
+struct FreePages {
+    free: i64,
+    all: i64,
+    /// The size of a page in octets.
+    page: i64,
+    gives_back: bool,
+}
+
+fn free_pages(connection: &Connection) -> rusqlite::Result<FreePages> {
+    let number = |pragma: &str| {
+        connection.query_row(&format!("PRAGMA {pragma}"), [], |row| row.get::<_, i64>(0))
+    };
+    Ok(FreePages {
+        free: number("freelist_count")?,
+        all: number("page_count")?,
+        page: number("page_size")?,
+        // 2 means incremental.
+        gives_back: number("auto_vacuum")? == 2,
+    })
+}
+
+/// Returns the space inside the database, in octets, that is free for new rows.
+pub(super) fn free_octets(connection: &Connection) -> u64 {
+    free_pages(connection).map_or(0, |pages| {
+        u64::try_from(pages.free * pages.page).unwrap_or_default()
+    })
+}
+
+/// Returns whether much of the database is free, so that [`give_back`] should be called.
+pub(super) fn has_slack(connection: &Connection) -> bool {
+    free_pages(connection).is_ok_and(|pages| {
+        pages.gives_back && pages.free * pages.page > SPARE && pages.free > pages.all / 2
+    })
+}
+
+/// Gives some of the free space in the database back to the system.
+pub(super) fn give_back(connection: &Connection) -> rusqlite::Result<()> {
+    let mut statement = connection.prepare(&format!("PRAGMA incremental_vacuum({GIVEN_BACK})"))?;
+    let mut rows = statement.query([])?;
+    // Each row is a page.
+    while rows.next()?.is_some() {}
+    Ok(())
+}
+
+/// Moves the write-ahead log into the database, as far as no reader needs it. Returns the octets
+/// that are left.
+pub(super) fn empty_wal(
+    connection: &Connection,
+    paths: &SpoolPaths,
+    mode: CheckpointMode,
+) -> Result<u64, Fatal> {
+    let error = match connection.wal_checkpoint_v2(rusqlite::MAIN_DB.into(), mode) {
+        // Both are -1 if there is no log.
+        Ok((log, done)) => return Ok(u64::try_from(log - done).unwrap_or(0) * 4096),
+        Err(error) => error,
+    };
+    let text = database_error(paths, "move the log into", &error).to_string();
+    if is_fatal(paths, &error) {
+        tracing::error!(error = text, "spool failed; the process must restart");
+        return Err(Fatal);
+    }
+    // The disk is full or a reader is active: nothing is lost, and the next checkpoint may succeed.
+    if !is_busy(&error) {
+        tracing::warn!(error = text, "spool log not moved into the database");
+    }
+    Ok(std::fs::metadata(&paths.wal).map_or(0, |file| file.len()))
+}
+
 /// Gives the disk space of a queue that was once long back to the system, if that takes little
 /// time.
 fn shrink(connection: &Connection, paths: &SpoolPaths) {
-    let Ok(sizes) = sizes(connection, paths) else {
+    let Ok(FreePages {
+        free, all, page, ..
+    }) = free_pages(connection)
+    else {
         return;
     };
-    if sizes.free < SLACK || sizes.data > COPIED {
+    if free * page < SLACK || (all - free) * page > COPIED {
         return;
     }
-    match compact(connection) {
-        Ok(()) => tracing::info!(freed = sizes.free, "spool database compacted"),
+    // A database of an earlier version can give space back by itself from then on.
+    let compacted = connection.execute_batch("PRAGMA auto_vacuum = INCREMENTAL; VACUUM");
+    match compacted {
+        Ok(()) => tracing::info!(freed = free * page, "spool database compacted"),
         Err(error) => {
             tracing::warn!(database = %paths.database.display(), %error, "cannot compact the spool database");
         }
     }
-}
-
-/// Writes the database anew, without free pages. From then on it can also give pages back one by
-/// one, which databases of earlier versions cannot.
-fn compact(connection: &Connection) -> rusqlite::Result<()> {
-    connection.execute_batch("PRAGMA auto_vacuum = INCREMENTAL; VACUUM;")
-}
-
-/// The sizes of the database, in octets.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Sizes {
-    /// The pages in use.
-    data: u64,
-    /// The free pages.
-    pub(super) free: u64,
-    /// The octets by which the file grows when the log is moved into it.
-    pub(super) growth: u64,
-}
-
-/// Reads the sizes of the database.
-pub(super) fn sizes(connection: &Connection, paths: &SpoolPaths) -> rusqlite::Result<Sizes> {
-    let number = |pragma: &str| {
-        let mut query = connection.prepare_cached(pragma)?;
-        query.query_row([], |row| row.get::<_, u64>(0))
-    };
-    let free = number("PRAGMA freelist_count")?.saturating_mul(PAGE.into());
-    let all = number("PRAGMA page_count")?.saturating_mul(PAGE.into());
-    // A database that cannot be found is a new one.
-    let file = std::fs::metadata(&paths.database).map_or(0, |file| file.len());
-    Ok(Sizes {
-        data: all.saturating_sub(free),
-        free,
-        growth: all.saturating_sub(file),
-    })
-}
-
-/// Gives some of the free pages of an idle database back, if there are many, or any on a disk that
-/// `is_short`. Returns whether it gave any.
-pub(super) fn give_back(
-    connection: &Connection,
-    sizes: Sizes,
-    is_short: bool,
-) -> rusqlite::Result<bool> {
-    let (kept, pages) = if is_short {
-        (FREE_KEPT_SHORT, PAGES_GIVEN_BACK / 8)
-    } else {
-        (FREE_KEPT, PAGES_GIVEN_BACK)
-    };
-    if sizes.free <= kept {
-        return Ok(false);
-    }
-    if sizes.data <= COPIED_AT_ONCE {
-        compact(connection)?;
-        return Ok(true);
-    }
-    let mut mode = connection.prepare_cached("PRAGMA auto_vacuum")?;
-    if mode.query_row([], |row| row.get::<_, i64>(0))? != INCREMENTAL {
-        return Ok(false);
-    }
-    let mut give = connection.prepare(&format!("PRAGMA incremental_vacuum({pages})"))?;
-    let mut rows = give.query([])?;
-    while rows.next()?.is_some() {}
-    Ok(true)
 }
 
 /// Returns the SQL of a view that shows the queue in readable form. The column `name` is the queue

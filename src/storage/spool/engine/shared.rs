@@ -1,17 +1,18 @@
 //! The state that the parts of the engine share.
 
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio_util::sync::CancellationToken;
 
 use super::super::ClockJumps;
-use super::super::database_space::DatabaseSpace;
 use super::super::draft::Drafts;
+use super::super::log::LogFolder;
+use super::index::LogIndex;
 use super::paths::SpoolPaths;
 use super::queue::WriteQueue;
 use super::readers::Readers;
-use super::wal::Wal;
+use super::signal::MoverSignal;
 use crate::telemetry::Monitor;
 
 /// The state that the handle, the threads and the readers share.
@@ -20,8 +21,9 @@ pub(super) struct Core {
     pub(super) paths: SpoolPaths,
     pub(super) clock_jumps: ClockJumps,
     pub(super) queue: Arc<WriteQueue>,
-    pub(super) wal: Wal,
-    pub(super) space: Arc<DatabaseSpace>,
+    pub(super) log: LogFolder,
+    pub(super) index: Mutex<LogIndex>,
+    pub(super) mover: MoverSignal,
     pub(super) readers: Readers,
     pub(super) drafts: Arc<Drafts>,
     pub(super) ended: CancellationToken,
@@ -30,12 +32,20 @@ pub(super) struct Core {
     pub(super) me: Weak<Core>,
 }
 
+impl Core {
+    /// Locks the index of the log. Nothing blocks while it is held.
+    pub(super) fn index(&self) -> MutexGuard<'_, LogIndex> {
+        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// The counters since the spool was opened.
 #[derive(Debug, Default)]
 pub(super) struct Counters {
     pub(super) transactions: AtomicU64,
     pub(super) operations: AtomicU64,
     pub(super) quarantined: AtomicU64,
+    pub(super) moved: AtomicU64,
 }
 
 /// Ends the engine when its thread ends, even by a panic, so that nobody waits for an answer that
@@ -45,6 +55,7 @@ pub(super) struct EndGuard(pub(super) Arc<Core>);
 impl Drop for EndGuard {
     fn drop(&mut self) {
         self.0.queue.fail();
+        self.0.mover.fail();
         self.0.ended.cancel();
     }
 }

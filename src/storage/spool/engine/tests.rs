@@ -1,14 +1,16 @@
-//! Tests of the engine's internals: batches with a failing operation, a full database, the end of
-//! the writer.
-
-use std::sync::atomic::AtomicU64;
+//! Tests of the engine's internals: batches with a failing operation, messages without a receipt,
+//! the end of the writer, and the files under load.
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
+use super::index::{HeldContent, HeldMessage, LogIndex, MoveScope};
+use super::paths::SpoolPaths;
+use super::row::EnvelopeText;
 use super::*;
 use crate::smtp::address::{Mailbox, ReversePath};
 use crate::smtp::envelope::Recipient;
+use crate::storage::spool::draft::FinishedDraft;
 
 fn envelope() -> Envelope {
     let sender = ReversePath::parse("a@example.org").expect("valid");
@@ -22,16 +24,14 @@ fn envelope() -> Envelope {
 
 fn message(id: QueueId, size: usize) -> NewMessage {
     let content = Bytes::from(vec![b'x'; size]);
-    let crc = crc32fast::hash(&content);
-    let new = NewMessage::new(
+    let draft = FinishedDraft {
+        kind: DraftKind::Mail,
         id,
-        Timestamp::UNIX_EPOCH,
-        &envelope(),
-        size as u64,
-        crc,
-        DraftContent::Row(content),
-    );
-    new.expect("a message")
+        size: size as u64,
+        crc: crc32fast::hash(&content),
+        content: DraftContent::Row(content),
+    };
+    NewMessage::new(draft, Timestamp::UNIX_EPOCH, &envelope()).expect("a message")
 }
 
 fn id(number: u64) -> QueueId {
@@ -110,97 +110,6 @@ async fn a_durable_message_without_a_receipt_is_withdrawn() {
     assert!(spool.scan(None, 10).await.expect("listed").is_empty());
 }
 
-/// `max_page_count` simulates a full disk: SQLite reports the same error in the same places.
-#[tokio::test]
-async fn a_full_database_rejects_mail_removes_the_reserve_and_recovers() {
-    let folder = tempfile::tempdir().expect("a folder");
-    drop(SqliteSpool::open(folder.path()).expect("a spool"));
-    let folder = SpoolFolder::lock(folder.path()).expect("free");
-    let mut database = schema::open(&folder.paths, || false).expect("ours");
-    database
-        .connection
-        .pragma_update(None, "max_page_count", 40)
-        .expect("set");
-    drop(database.connection.prepare_cached("SELECT 1"));
-    let core = core(&folder);
-    let thread = writer::start(
-        Arc::clone(&core),
-        std::mem::replace(
-            &mut database.connection,
-            schema::connect(&folder.paths).expect("one more"),
-        ),
-    )
-    .expect("started");
-    let commit = |number: u64, size: usize| {
-        let core = Arc::clone(&core);
-        async move {
-            core.ask(|reply| Op::Commit(Box::new(message(id(number), size)), reply))
-                .await
-                .map(Committed::acknowledged)
-        }
-    };
-    commit(1, 100_000).await.expect("fits");
-    assert!(matches!(commit(2, 100_000).await, Err(SpoolError::Full(_))));
-    assert!(
-        folder.paths.folder.join("reserve").exists(),
-        "new mail may not have the reserve"
-    );
-    commit(3, 1_000).await.expect("a small one still fits");
-    let mut grown = envelope();
-    grown.envid = Some("x".repeat(200_000));
-    assert!(matches!(
-        core.record(id(3), grown).await,
-        Err(SpoolError::Full(_))
-    ));
-    assert!(
-        !folder.paths.folder.join("reserve").exists(),
-        "a state may have the reserve"
-    );
-    core.remove(id(1)).await.expect("removed");
-    commit(4, 100_000).await.expect("room again");
-    core.queue.close();
-    thread.join().expect("no panic");
-}
-
-/// Counts the attempts to lock a database that another program has locked. Each attempt gives up at
-/// once here.
-static ASKED: AtomicU64 = AtomicU64::new(0);
-
-#[tokio::test]
-async fn a_locked_database_is_waited_for_once_a_batch() {
-    let folder = tempfile::tempdir().expect("a folder");
-    drop(SqliteSpool::open(folder.path()).expect("a spool"));
-    let folder = SpoolFolder::lock(folder.path()).expect("free");
-    let mut writing = schema::connect(&folder.paths).expect("ours");
-    let gave_up = |_| {
-        ASKED.fetch_add(1, Ordering::Relaxed);
-        false
-    };
-    writing.busy_handler(Some(gave_up)).expect("set");
-    let holder = schema::connect(&folder.paths).expect("one more");
-    holder.execute_batch("BEGIN IMMEDIATE").expect("held");
-    let core = core(&folder);
-    let ask = |number| core.ask(move |reply| Op::Commit(Box::new(message(id(number), 10)), reply));
-    // All of them are queued before the writer starts, so they are one batch.
-    let started = async { writer::start(Arc::clone(&core), writing).expect("started") };
-    let (one, two, three, thread) = tokio::join!(ask(1), ask(2), ask(3), started);
-    for answer in [one, two, three] {
-        let fault = answer
-            .map(Committed::acknowledged)
-            .expect_err("it is held")
-            .to_string();
-        assert!(fault.contains("another program keeps it locked"), "{fault}");
-    }
-    assert_eq!(ASKED.load(Ordering::Relaxed), 1);
-    holder.execute_batch("COMMIT").expect("given up");
-    ask(4)
-        .await
-        .map(Committed::acknowledged)
-        .expect("nothing is wrong with it");
-    core.queue.close();
-    thread.join().expect("no panic");
-}
-
 /// After a kill it is unknown how much of the log is on the disk. Later commits must not depend on
 /// it.
 #[tokio::test]
@@ -209,23 +118,25 @@ async fn a_start_moves_the_log_into_the_database() {
         tempfile::tempdir().expect("a folder"),
         tempfile::tempdir().expect("a folder"),
     );
-    let spool = SqliteSpool::open(folder.path()).expect("a spool");
-    let mut draft = spool.draft();
-    draft
-        .write(b"Subject: m\r\n\r\nm\r\n")
-        .await
-        .expect("written");
-    let (receipt, _) = spool.commit(draft, envelope()).await.expect("durable");
+    drop(SqliteSpool::open(folder.path()).expect("a spool"));
+    let writing = schema::connect(&SpoolPaths::new(folder.path())).expect("ours");
+    let held = HeldMessage {
+        accepted: 0,
+        size: 10,
+        content_crc: 0,
+        envelope: EnvelopeText::new(id(1), &envelope()).expect("JSON"),
+        content: HeldContent::BodyFile,
+    };
+    let mut index = LogIndex::default();
+    index.add(id(1), held, 1);
+    let moves = index.take(MoveScope::All, 1, 1);
+    table::apply(&writing, &moves, |_| None).expect("a row");
     for file in ["queue.db", "queue.db-wal"] {
         std::fs::copy(folder.path().join(file), killed.path().join(file)).expect("copied");
     }
     let folder = SpoolFolder::lock(killed.path()).expect("free");
     // Not closed: closing would empty the log.
-    std::mem::forget(
-        schema::open(&folder.paths, || false)
-            .expect("ours")
-            .connection,
-    );
+    std::mem::forget(schema::open(&folder.paths).expect("ours").connection);
     // The log is missing, as if it had never reached the disk.
     let alone = tempfile::tempdir().expect("a folder");
     std::fs::copy(
@@ -233,11 +144,9 @@ async fn a_start_moves_the_log_into_the_database() {
         alone.path().join("queue.db"),
     )
     .expect("copied");
-    let spool = SqliteSpool::open(alone.path()).expect("a spool");
-    assert_eq!(
-        spool.scan(None, 10).await.expect("listed")[0].id,
-        receipt.id()
-    );
+    let queue = read_queue(alone.path()).expect("readable");
+    assert_eq!(queue.len(), 1);
+    drop(writing);
 }
 
 #[tokio::test]
@@ -275,34 +184,13 @@ async fn the_log_starts_again_under_load() {
         worker.await.expect("no panic");
     }
     // 120 MB were written.
-    let log = std::fs::metadata(&spool.core.paths.wal)
-        .expect("a log")
-        .len();
-    assert!(log < 64 << 20, "the log has {log} octets");
-}
-
-fn core(folder: &SpoolFolder) -> Arc<Core> {
-    let paths = folder.paths.clone();
-    let space = Arc::new(DatabaseSpace::with_limit(None));
-    let free_space = FreeSpace::open(&paths.folder, Some(0), Arc::clone(&space)).expect("room");
-    let drafts = Arc::new(Drafts {
-        bodies: paths.bodies.clone(),
-        free_space,
-        ids: super::super::ids::Ids::after(None, None),
-        folder_failed: false.into(),
-    });
-    let monitor = crate::telemetry::Monitor::default();
-    Arc::new_cyclic(|me| Core {
-        queue: Arc::new(WriteQueue::default()),
-        wal: Wal::new(Arc::clone(&space), Arc::clone(&drafts), monitor),
-        space,
-        readers: Readers::new(paths.clone()),
-        drafts,
-        ended: CancellationToken::new(),
-        counters: Counters::default(),
-        clock_jumps: ClockJumps::default(),
-        paths,
-        monitor: crate::telemetry::Monitor::default(),
-        me: me.clone(),
-    })
+    let paths = &spool.core.paths;
+    let octets = |path: &Path| std::fs::metadata(path).map_or(0, |file| file.len());
+    let wal = octets(&paths.wal);
+    assert!(wal < 64 << 20, "the database's log has {wal} octets");
+    let files = std::fs::read_dir(&paths.log).expect("a folder");
+    let log: u64 = files
+        .map(|entry| octets(&entry.expect("an entry").path()))
+        .sum();
+    assert!(log < 100 << 20, "the log has {log} octets");
 }

@@ -1,55 +1,53 @@
-//! The writer thread: it commits all waiting operations in one transaction with one sync.
+//! The writer thread: it appends all waiting operations to the log as one batch with one sync.
 //!
-//! A failed operation does not harm the others: the transaction is rolled back and each operation
-//! is repeated alone. A failed disk ends the thread: after a failed sync the state of the disk is
-//! unknown, and a second sync that succeeds proves nothing.
+//! A failed disk ends the thread: after a failed write or sync the state of the disk is unknown,
+//! and a second sync that succeeds proves nothing. A full disk rejects new mail alone; states and
+//! removals may use the reserve.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension as _};
 
 use super::super::SpoolError;
-use super::super::database_space::DatabaseSizes;
 use super::super::draft::DraftContent;
 use super::super::file::{TemporaryFile, io_error};
-use super::queue::{Committed, NewMessage, Op, WriteQueue};
-use super::row::{EnvelopeText, IN_FILE, IN_ROW, row_id};
-use super::schema::{self, Sizes, database_error, is_busy, is_fatal, is_full};
+use super::super::log::{
+    AppendError, BatchEncoder, ContentPlace, LogRecord, LoggedMessage, SegmentFile,
+};
+use super::fatal::Fatal;
+use super::index::{HeldContent, HeldMessage, Pending};
+use super::queue::{CommitGate, Committed, NewMessage, Op};
+use super::row::{EnvelopeText, IN_FILE, row_id};
+use super::schema::database_error;
 use super::shared::{Core, EndGuard};
-use super::wal::Fatal;
+use super::signal::log_bound;
 use crate::smtp::envelope::QueueId;
 
-/// Starts the writer thread.
+/// Starts the writer thread. `connection` is for reading only; `next` is the number of the first
+/// segment that it begins, and `previous_end` the end of the segment before that.
 pub(super) fn start(
     core: Arc<Core>,
-    mut connection: Connection,
+    connection: Connection,
+    next: u64,
+    previous_end: u64,
 ) -> Result<JoinHandle<()>, SpoolError> {
-    let space = Arc::clone(&core.space);
-    let hooked = connection.wal_hook(Some(move |_: &mut rusqlite::hooks::Wal, log: i32| {
-        space.set_log(u32::try_from(log).unwrap_or(0));
-        Ok(())
-    }));
-    hooked.map_err(|error| database_error(&core.paths, "watch the log of", &error))?;
     let folder = core.paths.folder.clone();
     let run = move || {
         let guard = EndGuard(core);
         let mut writer = SpoolWriter {
             connection,
             core: &guard.0,
+            segment: None,
+            next,
+            previous_end,
+            buffer: Vec::new(),
         };
-        // The last run may have left much to move, or to give back.
-        if writer.tend(&guard.0.queue).is_err() {
-            return;
-        }
         while let Some(batch) = guard.0.queue.take() {
-            if writer
-                .execute(batch)
-                .and_then(|()| writer.tend(&guard.0.queue))
-                .is_err()
-            {
+            if writer.execute(batch).is_err() {
                 break;
             }
         }
@@ -61,208 +59,310 @@ pub(super) fn start(
 }
 
 struct SpoolWriter<'a> {
+    /// Reads the database; the mover alone writes it.
     connection: Connection,
     core: &'a Core,
+    segment: Option<SegmentFile>,
+    /// The number of the next segment.
+    next: u64,
+    /// The end of the segment before the current one, while there is no current one.
+    previous_end: u64,
+    buffer: Vec<u8>,
 }
 
-/// The result of one operation.
-enum OpResult {
-    Committed,
-    Changed,
-    Removed { file: bool },
-    Missing,
+/// An operation with the record that it appends.
+struct PlannedOp {
+    op: Op,
+    record: LogRecord,
+    /// True if the message has a body file, which its removal leaves to the caller.
+    has_body_file: bool,
+}
+
+/// An operation that appends no record, with its result.
+type Unchanging = (Op, Result<(), SpoolError>);
+
+/// The reason why a batch was not appended.
+enum NotAppended {
+    /// The log is at its bound, and the mover is making room.
+    Held,
+    /// The batch is not in the log.
+    Rejected(SpoolError),
+    /// The disk failed.
+    Uncertain(SpoolError),
+}
+
+impl From<AppendError> for NotAppended {
+    fn from(error: AppendError) -> Self {
+        match error {
+            AppendError::Rejected(error) => Self::Rejected(error),
+            AppendError::Uncertain(error) => Self::Uncertain(error),
+        }
+    }
 }
 
 impl SpoolWriter<'_> {
     /// Executes a batch of operations and answers each.
     fn execute(&mut self, mut batch: Vec<Op>) -> Result<(), Fatal> {
         batch.retain(|op| !op.is_abandoned());
-        let error = match self.execute_transaction(&batch) {
-            Ok(done) => {
-                self.core
-                    .counters
-                    .operations
-                    .fetch_add(done.len() as u64, Ordering::Relaxed);
-                for (op, done) in batch.into_iter().zip(done) {
-                    self.answer(op, &done);
-                }
+        let (planned, unchanging) = self.plan(batch);
+        let result = self.execute_planned(planned);
+        // An answer comes after all operations that were handed in before.
+        for (op, result) in unchanging {
+            match result {
+                Ok(()) => op.answer_done(),
+                Err(error) => op.answer_error(error),
+            }
+        }
+        result
+    }
+
+    fn execute_planned(&mut self, planned: Vec<PlannedOp>) -> Result<(), Fatal> {
+        let error = match self.append(&planned) {
+            Ok(places) => {
+                self.apply(planned, &places);
                 return Ok(());
             }
             Err(error) => error,
         };
-        if is_fatal(&self.core.paths, &error) || !self.connection.is_autocommit() {
-            return self.fail(batch, &error);
-        }
-        if is_busy(&error) {
-            // The transaction did not begin; repeating each operation alone would only wait again.
-            let text = database_error(&self.core.paths, "write to", &error).to_string();
-            for op in batch {
-                op.answer_error(SpoolError::Io(text.clone()));
+        let (mail, changes): (Vec<_>, Vec<_>) = planned
+            .into_iter()
+            .partition(|planned| matches!(planned.op, Op::Commit(..)));
+        match error {
+            NotAppended::Uncertain(error) => fail(mail.into_iter().chain(changes), &error),
+            NotAppended::Held => {
+                let (mail, reports): (Vec<_>, Vec<_>) =
+                    mail.into_iter().partition(|planned| planned.op.is_mail());
+                self.hold(mail);
+                self.execute_changes(changes)?;
+                self.execute_mail(reports)
             }
-            return Ok(());
-        }
-        if batch.len() > 1 {
-            return batch.into_iter().try_for_each(|op| self.execute(vec![op]));
-        }
-        let Some(op) = batch.pop() else { return Ok(()) };
-        // States and removals may use the reserve; new mail may not.
-        if matches!(op, Op::Commit(..)) || !is_full(&self.core.paths, &error) {
-            op.answer_error(database_error(&self.core.paths, "write to", &error));
-            return Ok(());
-        }
-        self.execute_on_full_disk(op)
-    }
-
-    /// Executes a state or a removal for which the disk had no room. The log is moved into the
-    /// database, so that the operation can be written where the log begins; if that is not enough,
-    /// the reserve is given up.
-    fn execute_on_full_disk(&mut self, op: Op) -> Result<(), Fatal> {
-        self.move_log()?;
-        self.measure();
-        let mut result = self.execute_transaction(std::slice::from_ref(&op));
-        if result
-            .as_ref()
-            .is_err_and(|error| is_full(&self.core.paths, error))
-            && self.core.drafts.free_space.release_reserve()
-        {
-            result = self.execute_transaction(std::slice::from_ref(&op));
-        }
-        match result {
-            Ok(mut done) => {
-                self.core
-                    .counters
-                    .operations
-                    .fetch_add(1, Ordering::Relaxed);
-                if let Some(done) = done.pop() {
-                    self.answer(op, &done);
+            NotAppended::Rejected(error) => {
+                self.execute_changes(changes)?;
+                if mail.len() > 1 {
+                    return self.execute_mail(mail);
                 }
-                self.move_log()
-            }
-            Err(error)
-                if is_fatal(&self.core.paths, &error) || !self.connection.is_autocommit() =>
-            {
-                self.fail(vec![op], &error)
-            }
-            Err(error) => {
-                op.answer_error(database_error(&self.core.paths, "write to", &error));
+                reject(mail, &error);
                 Ok(())
             }
         }
     }
 
-    fn fail(&self, batch: Vec<Op>, error: &rusqlite::Error) -> Result<(), Fatal> {
-        let text = database_error(&self.core.paths, "write to", error).to_string();
-        tracing::error!(
-            error = text,
-            "spool failed; waiting operations are not acknowledged and the process must restart"
-        );
-        for op in batch {
-            op.answer_uncertain(SpoolError::Io(text.clone()));
+    /// Executes states and removals. They may use the reserve.
+    fn execute_changes(&mut self, changes: Vec<PlannedOp>) -> Result<(), Fatal> {
+        let mut result = self.append(&changes);
+        if matches!(result, Err(NotAppended::Rejected(SpoolError::Full(_))))
+            && self.core.drafts.free_space.release_reserve()
+        {
+            result = self.append(&changes);
         }
-        Err(Fatal)
+        match result {
+            Ok(places) => self.apply(changes, &places),
+            Err(NotAppended::Uncertain(error)) => return fail(changes, &error),
+            Err(NotAppended::Rejected(error)) => reject(changes, &error),
+            // Mail alone is held back.
+            Err(NotAppended::Held) => reject(changes, &SpoolError::Closed),
+        }
+        Ok(())
     }
 
-    /// Executes all operations of a batch in one transaction. If one fails, none takes effect.
-    fn execute_transaction(&mut self, batch: &[Op]) -> rusqlite::Result<Vec<OpResult>> {
-        if batch.is_empty() {
+    /// Executes each message of a batch alone, for a small one may fit where a large one did not.
+    fn execute_mail(&mut self, mail: Vec<PlannedOp>) -> Result<(), Fatal> {
+        let mut mail = mail.into_iter();
+        while let Some(message) = mail.next() {
+            let message = vec![message];
+            match self.append(&message) {
+                Ok(places) => self.apply(message, &places),
+                Err(NotAppended::Uncertain(error)) => {
+                    return fail(message.into_iter().chain(mail), &error);
+                }
+                Err(NotAppended::Rejected(error)) => reject(message, &error),
+                Err(NotAppended::Held) => {
+                    self.hold(message.into_iter().chain(mail.by_ref()).collect());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts mail back until the mover has made room in the log.
+    fn hold(&self, mail: Vec<PlannedOp>) {
+        let mail = mail.into_iter().map(|planned| planned.op).collect();
+        self.core.queue.hold(mail);
+        self.core.mover.hurry();
+    }
+
+    /// Finds the record of each operation, in their order, and the operations that have none, with
+    /// their results.
+    fn plan(&self, batch: Vec<Op>) -> (Vec<PlannedOp>, Vec<Unchanging>) {
+        let mut planned = Vec::with_capacity(batch.len());
+        let mut unchanging = Vec::new();
+        // The state of the messages that the batch itself changes.
+        let mut known: HashMap<QueueId, Option<bool>> = HashMap::new();
+        for op in batch {
+            let Some(id) = op.subject() else {
+                unchanging.push((op, Ok(())));
+                continue;
+            };
+            let found = match known.get(&id) {
+                Some(found) => Ok(*found),
+                None => self.find(id, matches!(op, Op::Commit(..))),
+            };
+            let found = match found {
+                Ok(found) => found,
+                Err(error) => {
+                    unchanging.push((op, Err(error)));
+                    continue;
+                }
+            };
+            let (record, after) = match (&op, found) {
+                (Op::Commit(message, _), None) => {
+                    let (record, has_body_file) = record_of(message);
+                    (record, Some(has_body_file))
+                }
+                (Op::Commit(..), Some(_)) => {
+                    let text = format!("there is a queue entry {id} already");
+                    unchanging.push((op, Err(SpoolError::Io(text))));
+                    continue;
+                }
+                (Op::Record(_, envelope, _), Some(_)) => {
+                    let envelope = Arc::clone(&envelope.json);
+                    (LogRecord::Envelope { id, envelope }, found)
+                }
+                (Op::Remove(..), Some(_)) => (LogRecord::Removed { id }, None),
+                _ => {
+                    unchanging.push((op, Err(SpoolError::Missing(id))));
+                    continue;
+                }
+            };
+            known.insert(id, after);
+            planned.push(PlannedOp {
+                op,
+                record,
+                has_body_file: found.or(after).unwrap_or(false),
+            });
+        }
+        (planned, unchanging)
+    }
+
+    /// Returns whether a message has a body file; `None` if there is no such message. A new message
+    /// has an id of its own, so the database is not asked about that.
+    fn find(&self, id: QueueId, is_new: bool) -> Result<Option<bool>, SpoolError> {
+        match self.core.index().get(id) {
+            Some(Pending::Message(message)) => {
+                return Ok(Some(message.content == HeldContent::BodyFile));
+            }
+            Some(Pending::Removed) => return Ok(None),
+            Some(Pending::Envelope(_)) => {}
+            None if is_new => return Ok(None),
+            None => {}
+        }
+        let found = self
+            .connection
+            .prepare_cached("SELECT content FROM message WHERE id = ?1")
+            .and_then(|mut statement| {
+                let place = |row: &rusqlite::Row<'_>| row.get::<_, String>(0);
+                statement.query_row([row_id(id)], place).optional()
+            });
+        let found = found.map_err(|error| database_error(&self.core.paths, "read from", &error))?;
+        Ok(found.map(|place| place == IN_FILE))
+    }
+
+    /// Appends the records as one batch. Returns the place of each record's content.
+    fn append(&mut self, planned: &[PlannedOp]) -> Result<Vec<(u64, u64)>, NotAppended> {
+        if planned.is_empty() {
             return Ok(Vec::new());
         }
-        self.run("BEGIN IMMEDIATE")?;
-        let done = batch
+        let octets = planned
             .iter()
-            .map(|op| self.execute_one(op))
-            .collect::<rusqlite::Result<Vec<_>>>();
-        let result = done.and_then(|done| {
-            let began = Instant::now();
-            self.run("COMMIT")?;
-            self.core.monitor.spool_sync(began.elapsed());
-            Ok(done)
-        });
-        if result.is_err() && !self.connection.is_autocommit() {
-            // If the rollback fails as well, the transaction is still open, which the caller treats
-            // as fatal.
-            let _still_open = self.run("ROLLBACK");
+            .map(|planned| BatchEncoder::octets_of(&planned.record));
+        let needed = octets.sum::<u64>() + BatchEncoder::overhead();
+        let has_mail = planned.iter().any(|planned| planned.op.is_mail());
+        let mut segment = self.segment_with(needed, has_mail)?;
+        let number = segment.number();
+        let mut batch = segment.batch(std::mem::take(&mut self.buffer));
+        let mut places = Vec::with_capacity(planned.len());
+        for planned in planned {
+            let Some(place) = batch.push(&planned.record) else {
+                self.segment = Some(segment);
+                let text = format!("message {} is too large to store", planned.record.id());
+                return Err(NotAppended::Rejected(SpoolError::Io(text)));
+            };
+            places.push((number, place));
         }
-        self.core
-            .counters
-            .transactions
-            .fetch_add(1, Ordering::Relaxed);
-        result
+        let began = Instant::now();
+        let appended = segment.append(batch);
+        self.segment = Some(segment);
+        self.core.monitor.spool_sync(began.elapsed());
+        let counters = &self.core.counters;
+        counters.transactions.fetch_add(1, Ordering::Relaxed);
+        self.buffer = appended?;
+        counters
+            .operations
+            .fetch_add(planned.len() as u64, Ordering::Relaxed);
+        Ok(places)
     }
 
-    fn run(&self, sql: &str) -> rusqlite::Result<()> {
-        self.connection.prepare_cached(sql)?.execute([]).map(|_| ())
-    }
-
-    fn execute_one(&self, op: &Op) -> rusqlite::Result<OpResult> {
-        match op {
-            Op::Commit(message, _) => self.insert(message),
-            Op::Record(id, envelope, _) => self.update(*id, envelope),
-            Op::Remove(id, _) => self.delete(row_id(*id)),
-            Op::Evict(row, _) => self.delete(*row),
-            Op::Ping(_) => Ok(OpResult::Changed),
+    /// Returns the current segment if it has room, else a new one.
+    fn segment_with(&mut self, needed: u64, has_mail: bool) -> Result<SegmentFile, NotAppended> {
+        if let Some(segment) = self.segment.take_if(|segment| segment.room() >= needed) {
+            return Ok(segment);
         }
-    }
-
-    fn insert(&self, message: &NewMessage) -> rusqlite::Result<OpResult> {
-        let id = row_id(message.id);
-        let content = match &message.content {
-            DraftContent::Row(bytes) => {
-                let mut body = self
-                    .connection
-                    .prepare_cached("INSERT INTO body (id, data) VALUES (?1, ?2)")?;
-                body.execute(params![id, &bytes[..]])?;
-                IN_ROW
+        let log = &self.core.log;
+        let size = self.core.index().log_octets() + log.segment_size().max(needed);
+        if size > log_bound(log) / 2 {
+            self.core.mover.hurry();
+        }
+        if has_mail && size > log_bound(log) {
+            match self.core.queue.gate() {
+                CommitGate::Open | CommitGate::Held => return Err(NotAppended::Held),
+                CommitGate::Refused => {
+                    self.core.drafts.free_space.set_log_full(true);
+                    return Err(NotAppended::Rejected(SpoolError::Full(
+                        "the log of the spool is full, and queue.db cannot be written".to_owned(),
+                    )));
+                }
+                CommitGate::Closed => {}
             }
-            DraftContent::File(..) => IN_FILE,
-        };
-        let mut row = self.connection.prepare_cached(
-            "INSERT INTO message (id, accepted, size, content, content_crc, fixed_crc, envelope, envelope_crc) \
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
-        )?;
-        row.execute(params![
-            id,
-            message.accepted,
-            message.size,
-            content,
-            message.content_crc,
-            message.fixed_crc,
-            message.envelope.json,
-            message.envelope.crc,
-        ])?;
-        Ok(OpResult::Committed)
+        }
+        let end = self.segment.as_ref().map(SegmentFile::end);
+        let previous_end = end.unwrap_or(self.previous_end);
+        let segment = log.begin(self.next, previous_end, needed)?;
+        self.next += 1;
+        self.previous_end = 0;
+        self.segment = None;
+        self.core
+            .index()
+            .begin_segment(segment.number(), segment.size());
+        Ok(segment)
     }
 
-    fn update(&self, id: QueueId, envelope: &EnvelopeText) -> rusqlite::Result<OpResult> {
-        let mut update = self
-            .connection
-            .prepare_cached("UPDATE message SET envelope = ?2, envelope_crc = ?3 WHERE id = ?1")?;
-        let changed = update.execute(params![row_id(id), envelope.json, envelope.crc])?;
-        Ok(if changed == 0 {
-            OpResult::Missing
-        } else {
-            OpResult::Changed
-        })
-    }
-
-    fn delete(&self, row: i64) -> rusqlite::Result<OpResult> {
-        let bodies = self
-            .connection
-            .prepare_cached("DELETE FROM body WHERE id = ?1")?
-            .execute([row])?;
-        let messages = self
-            .connection
-            .prepare_cached("DELETE FROM message WHERE id = ?1")?
-            .execute([row])?;
-        Ok(if messages == 0 {
-            OpResult::Missing
-        } else {
-            OpResult::Removed { file: bodies == 0 }
-        })
+    /// Applies records that are durable now to the index, and answers their operations.
+    fn apply(&self, planned: Vec<PlannedOp>, places: &[(u64, u64)]) {
+        let mut index = self.core.index();
+        for (planned, (segment, offset)) in planned.iter().zip(places) {
+            match (&planned.op, &planned.record) {
+                (Op::Commit(new, _), LogRecord::Message(logged)) => {
+                    let held = held(logged, new.envelope.clone(), *segment, *offset);
+                    index.add(logged.id, held, *segment);
+                }
+                (Op::Record(id, envelope, _), _) => {
+                    index.replace(*id, envelope.clone(), *segment);
+                }
+                (Op::Remove(id, _), _) => index.remove(*id, *segment),
+                _ => {}
+            }
+        }
+        let octets = index.octets();
+        drop(index);
+        self.core.drafts.free_space.set_owed(octets);
+        for planned in planned {
+            self.answer(planned.op, planned.has_body_file);
+        }
+        self.core.mover.notice();
     }
 
     /// Sends the answer of an operation that is now durable. A failed send means that nobody waits.
-    fn answer(&self, op: Op, done: &OpResult) {
+    fn answer(&self, op: Op, has_body_file: bool) {
         match op {
             Op::Commit(message, reply) => {
                 let NewMessage { id, content, .. } = *message;
@@ -271,77 +371,73 @@ impl SpoolWriter<'_> {
                 }
                 drop(reply.send(Ok(Committed::new(id, Arc::clone(&self.core.queue)))));
             }
-            Op::Record(id, _, reply) => drop(reply.send(match done {
-                OpResult::Missing => Err(SpoolError::Missing(id)),
-                _ => Ok(()),
-            })),
+            Op::Record(_, _, reply) | Op::Ping(reply) => drop(reply.send(Ok(()))),
             Op::Remove(id, reply) => {
-                let result = match done {
-                    OpResult::Missing => Err(SpoolError::Missing(id)),
-                    OpResult::Removed { file: true } => {
-                        Ok(Some(TemporaryFile::new(self.core.paths.body(id))))
-                    }
-                    _ => Ok(None),
-                };
+                let file = has_body_file.then(|| TemporaryFile::new(self.core.paths.body(id)));
                 // If nobody waits, the file is dropped, and so removed, here.
-                drop(reply.map(|reply| reply.send(result)));
-            }
-            Op::Evict(_, reply) | Op::Ping(reply) => drop(reply.send(Ok(()))),
-        }
-    }
-
-    /// Does what follows a transaction: checkpoints, and the account of the space.
-    fn tend(&mut self, queue: &WriteQueue) -> Result<(), Fatal> {
-        let core = self.core;
-        core.wal.after_transaction(&self.connection, &core.paths)?;
-        loop {
-            let is_short = core.drafts.free_space.is_short();
-            if is_short {
-                self.move_log()?;
-            }
-            let Some(sizes) = self.measure() else {
-                return Ok(());
-            };
-            if !is_short && !queue.is_idle() {
-                return Ok(());
-            }
-            match schema::give_back(&self.connection, sizes, is_short) {
-                Ok(true) => {}
-                Ok(false) => return Ok(()),
-                Err(error) if is_fatal(&core.paths, &error) => {
-                    return self.fail(Vec::new(), &error);
-                }
-                // There is no room for it, or another program writes.
-                Err(error) => {
-                    tracing::debug!(%error, "cannot give free pages of the spool database back");
-                    return Ok(());
-                }
-            }
-            core.wal.after_transaction(&self.connection, &core.paths)?;
-            if !queue.is_idle() {
-                self.measure();
-                return Ok(());
+                drop(reply.map(|reply| reply.send(Ok(file))));
             }
         }
     }
+}
 
-    /// Moves the log into the database, as far as that is possible now.
-    fn move_log(&self) -> Result<(), Fatal> {
-        let core = self.core;
-        core.wal.move_now(&self.connection, &core.paths)
-    }
+/// Returns the record of a new message, and whether it has a body file.
+fn record_of(message: &NewMessage) -> (LogRecord, bool) {
+    let content = match &message.content {
+        DraftContent::Row(octets) => ContentPlace::Here(octets.clone()),
+        DraftContent::File(..) => ContentPlace::BodyFile,
+    };
+    let has_body_file = content == ContentPlace::BodyFile;
+    let logged = LoggedMessage {
+        id: message.id,
+        accepted: message.accepted,
+        size: message.size,
+        content_crc: message.content_crc,
+        envelope: Arc::clone(&message.envelope.json),
+        content,
+    };
+    (LogRecord::Message(logged), has_body_file)
+}
 
-    /// Records the sizes of the database. Returns `None` if they cannot be read.
-    fn measure(&self) -> Option<Sizes> {
-        let core = self.core;
-        let sizes = schema::sizes(&self.connection, &core.paths).ok()?;
-        let log_file = std::fs::metadata(&core.paths.wal).map_or(0, |log| log.len());
-        core.space.set_sizes(DatabaseSizes {
-            log_file,
-            free: sizes.free,
-            growth: sizes.growth,
-        });
-        core.drafts.free_space.reserve_growth();
-        Some(sizes)
+/// Returns a message as the index has it.
+pub(super) fn held(
+    logged: &LoggedMessage,
+    envelope: EnvelopeText,
+    segment: u64,
+    offset: u64,
+) -> HeldMessage {
+    let content = match logged.content {
+        ContentPlace::BodyFile => HeldContent::BodyFile,
+        ContentPlace::Here(_) | ContentPlace::At(_) => HeldContent::Log { segment, offset },
+    };
+    HeldMessage {
+        accepted: logged.accepted,
+        size: logged.size,
+        content_crc: logged.content_crc,
+        envelope,
+        content,
     }
+}
+
+fn reject(ops: Vec<PlannedOp>, error: &SpoolError) {
+    for planned in ops {
+        let error = match error {
+            SpoolError::Full(text) => SpoolError::Full(text.clone()),
+            other => SpoolError::Io(other.to_string()),
+        };
+        planned.op.answer_error(error);
+    }
+}
+
+/// Answers operations that may be in the log or not, and ends the thread.
+fn fail(ops: impl IntoIterator<Item = PlannedOp>, error: &SpoolError) -> Result<(), Fatal> {
+    let text = error.to_string();
+    tracing::error!(
+        error = text,
+        "spool failed; waiting operations are not acknowledged and the process must restart"
+    );
+    for planned in ops {
+        planned.op.answer_uncertain(SpoolError::Io(text.clone()));
+    }
+    Err(Fatal)
 }

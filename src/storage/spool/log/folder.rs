@@ -14,6 +14,7 @@ use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::io::{self, Read as _};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::FallocateFlags;
@@ -28,7 +29,10 @@ use crate::storage::files;
 /// The name of the spare file.
 const SPARE: &str = "spare";
 const EXTENSION: &str = "seg";
-/// The size of a segment in octets.
+/// The size of the first segment in octets. Each that is filled is followed by one of twice its
+/// size.
+const FIRST: u64 = 1 << 20;
+/// The size of a segment in octets, in a log that is in use.
 const SEGMENT: u64 = 16 << 20;
 /// The smallest size of a segment in octets, on a small disk.
 const SMALLEST: u64 = 256 << 10;
@@ -39,7 +43,10 @@ const DISK_SHARE: u64 = 64;
 #[derive(Debug)]
 pub struct LogFolder {
     folder: PathBuf,
+    /// The size of segments in a log that is in use.
     segment_size: u64,
+    /// The size of the next segment.
+    next_size: AtomicU64,
     /// Held while the spare file is made, renamed or replaced.
     spare: Mutex<()>,
 }
@@ -55,17 +62,44 @@ impl LogFolder {
         let disk = rustix::fs::statvfs(folder)
             .map_err(|error| io_error("read the free space of", folder, &error.into()))?;
         let total = disk.f_blocks.saturating_mul(disk.f_frsize);
+        let segment_size = (total / DISK_SHARE).clamp(SMALLEST, SEGMENT) / SMALLEST * SMALLEST;
         Ok(Self {
-            folder: folder.to_owned(),
-            segment_size: (total / DISK_SHARE).clamp(SMALLEST, SEGMENT) / SMALLEST * SMALLEST,
-            spare: Mutex::new(()),
+            segment_size,
+            next_size: AtomicU64::new(segment_size.min(FIRST)),
+            ..Self::existing(folder)
         })
     }
 
-    /// Returns the size of new segments in octets. One may be larger if a batch needs it.
+    /// Sets the size of all new segments in octets.
+    #[must_use]
+    pub fn with_segments_of(mut self, size: u64) -> Self {
+        self.segment_size = size;
+        self.next_size = AtomicU64::new(size);
+        self
+    }
+
+    /// Returns the folder for reading only. It may be missing.
+    #[must_use]
+    pub fn existing(folder: &Path) -> Self {
+        Self {
+            folder: folder.to_owned(),
+            segment_size: SMALLEST,
+            next_size: AtomicU64::new(SMALLEST),
+            spare: Mutex::new(()),
+        }
+    }
+
+    /// Returns the size in octets to which new segments grow. The first ones are smaller, and one
+    /// is larger if a batch needs it.
     #[must_use]
     pub fn segment_size(&self) -> u64 {
         self.segment_size
+    }
+
+    /// Returns the size of the next segment in octets.
+    #[must_use]
+    pub fn next_size(&self) -> u64 {
+        self.next_size.load(Ordering::Relaxed)
     }
 
     /// Returns the path of a segment.
@@ -90,6 +124,9 @@ impl LogFolder {
     pub fn list(&self) -> Result<(Vec<u64>, Vec<PathBuf>), SpoolError> {
         let failed = |error| io_error("list", &self.folder, &error);
         let (mut numbers, mut foreign) = (Vec::new(), Vec::new());
+        if !self.folder.exists() {
+            return Ok((numbers, foreign));
+        }
         for entry in std::fs::read_dir(&self.folder).map_err(failed)? {
             let path = entry.map_err(failed)?.path();
             let stem = path.file_stem().and_then(|stem| stem.to_str());
@@ -158,7 +195,7 @@ impl LogFolder {
         if self.spare().is_file() {
             return Ok(());
         }
-        let made = self.spare_of(self.segment_size);
+        let made = self.spare_of(self.next_size());
         made.map(drop).map_err(AppendError::into_inner)
     }
 
@@ -184,7 +221,8 @@ impl LogFolder {
         let needed = DATA_START
             .saturating_add(needed)
             .next_multiple_of(DATA_START);
-        let (file, size) = self.spare_of(needed.max(self.segment_size))?;
+        let wanted = self.next_size();
+        let (file, size) = self.spare_of(needed.max(wanted))?;
         let (spare, path) = (self.spare(), self.path(number));
         let header = SegmentHeader {
             number,
@@ -197,6 +235,8 @@ impl LogFolder {
         std::fs::rename(&spare, &path)
             .map_err(|error| AppendError::of("rename", &spare, &error))?;
         sync_folder(&self.folder).map_err(AppendError::Uncertain)?;
+        self.next_size
+            .store((2 * wanted).min(self.segment_size), Ordering::Relaxed);
         Ok(SegmentFile::new(file, &path, header, size))
     }
 
@@ -208,7 +248,7 @@ impl LogFolder {
     pub fn retire(&self, number: u64) -> Result<(), SpoolError> {
         let _guard = self.lock_spare();
         let path = self.path(number);
-        let done = if self.has_spare() || !self.has_common_size(&path) {
+        let done = if self.has_spare() || self.is_oversized(&path) {
             std::fs::remove_file(&path)
         } else {
             std::fs::rename(&path, self.spare())
@@ -231,8 +271,8 @@ impl LogFolder {
         }
     }
 
-    fn has_common_size(&self, path: &Path) -> bool {
-        std::fs::metadata(path).is_ok_and(|file| file.len() == self.segment_size)
+    fn is_oversized(&self, path: &Path) -> bool {
+        std::fs::metadata(path).is_ok_and(|file| file.len() > self.segment_size)
     }
 
     /// Opens the spare file with at least `size` octets allocated. Returns its size. If there is no

@@ -11,8 +11,7 @@
 //! - [`batch`] encodes batches and [`recover`] reads a segment back. Both work on octets alone.
 //! - [`segment`] is the segment that is being written, and [`folder`] the folder of them all.
 //!
-//! Nothing here knows the queue, and the engine does not write to it yet: it keeps all mail in its
-//! database. What works on files blocks.
+//! Nothing here knows the queue. What works on files blocks.
 
 mod batch;
 mod folder;

@@ -277,7 +277,7 @@ fn a_segment_that_is_not_needed_becomes_the_next_one() {
     let header = log.header(2).expect("read").expect("sound");
     assert_eq!(header.previous_end, first.end());
     assert_eq!(subjects(&log.read(&header, None).expect("read")), [0; 0]);
-    assert_eq!(next.room(), log.segment_size() - DATA_START);
+    assert_eq!(next.room(), next.size() - DATA_START);
 }
 
 /// A batch that is larger than a segment gets a segment of its own size, which is no spare later.

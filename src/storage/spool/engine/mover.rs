@@ -1,0 +1,382 @@
+//! The mover: the thread that moves what waits from the log to the database.
+//!
+//! It is the only writer of the database. A message that is delivered within a second of its
+//! acceptance never gets there: its records leave with their segment. The mover checkpoints after
+//! each transaction, so the write-ahead log of the database stays small, and removes the segments
+//! of the log that nothing needs any more.
+//!
+//! If the database cannot be written (its disk is full, another program has it locked, or a reader
+//! keeps its write-ahead log from being emptied), everything stays in the log, which goes on taking
+//! states and removals. New mail is rejected when the log has reached its bound.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rusqlite::Connection;
+use rusqlite::wal::CheckpointMode;
+
+use super::super::SpoolError;
+use super::super::file::io_error;
+use super::fatal::Fatal;
+use super::index::{HeldContent, HeldMessage, Move, MoveScope, Pending};
+use super::queue::CommitGate;
+use super::schema::{self, database_error, is_busy, is_fatal, is_full};
+use super::shared::{Core, EndGuard};
+use super::signal::{MoverCall, MoverOrder, log_bound};
+use super::table;
+use crate::telemetry::LogMove;
+
+/// The age at which what waits is moved to the database.
+pub(super) const AGE: Duration = Duration::from_secs(1);
+/// The most octets in one transaction.
+const MOVE_OCTETS: u64 = 4 << 20;
+/// The most differences in one transaction.
+const MOVE_COUNT: usize = 2000;
+/// The time to wait while another program locks the database. It is tried again in any case.
+const BUSY: Duration = Duration::from_secs(1);
+/// The multiple of one transaction that the database's write-ahead log may have.
+const WAL_SHARE: u64 = 8;
+
+/// The multiple of a segment that must be free on the disk before one is allocated ahead.
+const SPARE_SHARE: u64 = 8;
+
+/// Starts the mover.
+pub(super) fn start(
+    core: Arc<Core>,
+    connection: Connection,
+    age: Duration,
+) -> Result<JoinHandle<()>, SpoolError> {
+    let folder = core.paths.folder.clone();
+    connection
+        .busy_timeout(BUSY)
+        .map_err(|error| database_error(&core.paths, "set up", &error))?;
+    let run = move || {
+        let guard = EndGuard(core);
+        let mut mover = Mover {
+            connection,
+            core: &guard.0,
+            age,
+            obstacle: None,
+            wal_octets: 0,
+            open: None,
+        };
+        mover.account();
+        loop {
+            let core = &guard.0;
+            let is_blocked = mover.obstacle.is_some();
+            let call = core
+                .mover
+                .wait(|| is_blocked || !core.index().is_empty() || mover.has_slack());
+            let is_stopped = call.is_stopped;
+            if mover.round(call).is_err() || is_stopped {
+                break;
+            }
+        }
+    };
+    std::thread::Builder::new()
+        .name("spool-mover".into())
+        .spawn(run)
+        .map_err(|error| io_error("start the mover of", &folder, &error))
+}
+
+/// The reason why the database cannot be written.
+#[derive(Debug)]
+struct MoveObstacle {
+    result: LogMove,
+    text: String,
+}
+
+struct Mover<'a> {
+    connection: Connection,
+    core: &'a Core,
+    /// The age at which what waits is moved.
+    age: Duration,
+    /// The reason why the database cannot be written.
+    obstacle: Option<MoveObstacle>,
+    /// The size of the database's write-ahead log, as far as it is not in the database.
+    wal_octets: u64,
+    /// The segment that was read last.
+    open: Option<(u64, File)>,
+}
+
+impl Mover<'_> {
+    fn round(&mut self, call: MoverCall) -> Result<(), Fatal> {
+        let mut flushes = Vec::new();
+        for order in call.orders {
+            match order {
+                MoverOrder::Evict(row, _) => {
+                    let deleted = self.evict(row)?;
+                    order.answer(deleted);
+                }
+                MoverOrder::Flush(_) => flushes.push(order),
+                MoverOrder::Ping(_) => order.answer(Ok(())),
+            }
+        }
+        if call.is_stopped {
+            self.core.index().end_segment();
+        }
+        let now = Instant::now();
+        let scope = if call.is_stopped || !flushes.is_empty() {
+            MoveScope::All
+        } else {
+            MoveScope::Since(now.checked_sub(self.age))
+        };
+        self.move_all(scope)?;
+        if call.is_urgent {
+            self.move_all(MoveScope::SealedSegments)?;
+        }
+        self.retire()?;
+        if call.is_stopped {
+            schema::empty_wal(&self.connection, &self.core.paths, CheckpointMode::TRUNCATE)?;
+        } else {
+            self.prepare();
+            self.shrink()?;
+        }
+        self.set_gate();
+        for order in flushes {
+            order.answer(match &self.obstacle {
+                Some(obstacle) => Err(SpoolError::Io(obstacle.text.clone())),
+                None => Ok(()),
+            });
+        }
+        Ok(())
+    }
+
+    /// Lets new mail wait for room in the log no longer, or rejects it if there will be none.
+    fn set_gate(&self) {
+        let is_blocked = self.obstacle.is_some();
+        let log = &self.core.log;
+        let next = self.core.index().log_octets() + log.segment_size();
+        let space = &self.core.drafts.free_space;
+        space.set_log_full(is_blocked && next > log_bound(log));
+        self.core.queue.set_gate(if is_blocked {
+            CommitGate::Refused
+        } else {
+            CommitGate::Open
+        });
+    }
+
+    /// Moves all that is in the scope, transaction by transaction, until the database cannot be
+    /// written.
+    fn move_all(&mut self, scope: MoveScope) -> Result<(), Fatal> {
+        let mut obstacle = None;
+        if self.wal_octets > 0 || self.obstacle.is_some() {
+            obstacle = self.wal_obstacle()?;
+        }
+        while obstacle.is_none() {
+            let octets = MOVE_OCTETS.min(self.core.log.segment_size());
+            let moves = self.core.index().take(scope, octets, MOVE_COUNT);
+            if moves.is_empty() {
+                break;
+            }
+            obstacle = self.move_some(&moves)?;
+            if obstacle.is_none() {
+                obstacle = self.wal_obstacle()?;
+            }
+            self.account();
+        }
+        self.open = None;
+        self.log_obstacle(obstacle);
+        Ok(())
+    }
+
+    /// Moves these differences, or as many of them as possible.
+    fn move_some(&mut self, moves: &[Move]) -> Result<Option<MoveObstacle>, Fatal> {
+        let mut result = self.transact(moves);
+        if let Err(error) = &result
+            && is_full(&self.core.paths, error)
+            && self.core.drafts.free_space.release_reserve()
+        {
+            result = self.transact(moves);
+        }
+        let error = match result {
+            Ok(()) => {
+                self.core.index().settle(moves, true);
+                let count = moves.len() as u64;
+                self.core.counters.moved.fetch_add(count, Ordering::Relaxed);
+                self.core.monitor.spool_log_move(LogMove::Complete);
+                return Ok(None);
+            }
+            Err(error) => error,
+        };
+        self.check(&error)?;
+        if is_busy(&error) || moves.len() == 1 {
+            self.core.index().settle(moves, false);
+            let result = if is_busy(&error) {
+                LogMove::Blocked
+            } else {
+                LogMove::Failed
+            };
+            self.core.monitor.spool_log_move(result);
+            let text = database_error(&self.core.paths, "write to", &error).to_string();
+            return Ok(Some(MoveObstacle { result, text }));
+        }
+        // Removals need the least room, and make some.
+        let (additions, changes): (Vec<_>, Vec<_>) = moves
+            .iter()
+            .cloned()
+            .partition(|one| matches!(one.pending, Pending::Message(_)));
+        let mut obstacle = None;
+        for one in changes.into_iter().chain(additions) {
+            let is_blocked = obstacle.is_some() && matches!(one.pending, Pending::Message(_));
+            if is_blocked {
+                self.core.index().settle(&[one], false);
+            } else if let Some(found) = self.move_some(&[one])? {
+                obstacle = Some(found);
+            }
+        }
+        Ok(obstacle)
+    }
+
+    fn transact(&mut self, moves: &[Move]) -> rusqlite::Result<()> {
+        let (core, open) = (self.core, &mut self.open);
+        table::apply(&self.connection, moves, |message| {
+            read_content(core, open, message)
+        })
+    }
+
+    /// Ends the engine if the error means that the disk failed.
+    fn check(&self, error: &rusqlite::Error) -> Result<(), Fatal> {
+        if is_fatal(&self.core.paths, error) || !self.connection.is_autocommit() {
+            let error = database_error(&self.core.paths, "write to", error);
+            tracing::error!(%error, "spool failed; the process must restart");
+            return Err(Fatal);
+        }
+        Ok(())
+    }
+
+    /// Moves the database's write-ahead log into the database. Returns the obstacle if that is too
+    /// long and cannot be emptied.
+    fn wal_obstacle(&mut self) -> Result<Option<MoveObstacle>, Fatal> {
+        let paths = &self.core.paths;
+        let mut left = schema::empty_wal(&self.connection, paths, CheckpointMode::PASSIVE)?;
+        if left > 0 && self.core.drafts.free_space.release_reserve_if_full() {
+            left = schema::empty_wal(&self.connection, paths, CheckpointMode::PASSIVE)?;
+        }
+        self.wal_octets = left;
+        let most = WAL_SHARE * MOVE_OCTETS.min(self.core.log.segment_size());
+        if left <= most {
+            return Ok(None);
+        }
+        self.core.monitor.spool_log_move(LogMove::Blocked);
+        let file = paths.wal.display();
+        Ok(Some(MoveObstacle {
+            result: LogMove::Blocked,
+            text: format!(
+                "{file} cannot be moved into the database: another program reads the database, or the disk is full"
+            ),
+        }))
+    }
+
+    /// Logs that the database cannot be written, or that it can be written again.
+    fn log_obstacle(&mut self, obstacle: Option<MoveObstacle>) {
+        let file = self.core.paths.database.display();
+        match (&self.obstacle, &obstacle) {
+            (None, Some(MoveObstacle { result, text })) => {
+                tracing::error!(%file, result = result.as_str(), reason = text, "spool database cannot be written; mail stays in the log of the spool, and new mail is rejected when that is full");
+            }
+            (Some(_), None) => {
+                tracing::info!(%file, "spool database can be written again");
+            }
+            _ => {}
+        }
+        self.obstacle = obstacle;
+    }
+
+    fn evict(&mut self, row: i64) -> Result<Result<(), SpoolError>, Fatal> {
+        let Err(error) = table::delete(&self.connection, row) else {
+            return Ok(Ok(()));
+        };
+        self.check(&error)?;
+        Ok(Err(database_error(&self.core.paths, "write to", &error)))
+    }
+
+    /// Removes the segments that nothing needs, in their order.
+    fn retire(&mut self) -> Result<(), Fatal> {
+        loop {
+            let retirable = self.core.index().retirable();
+            let Some(number) = retirable else {
+                return Ok(());
+            };
+            self.open = None;
+            if let Err(error) = self.core.log.retire(number) {
+                if matches!(error, SpoolError::Full(_)) {
+                    tracing::warn!(%error, "segment of the spool's log cannot be removed yet");
+                    return Ok(());
+                }
+                tracing::error!(%error, "spool failed; the process must restart");
+                return Err(Fatal);
+            }
+            self.core.index().retire_segment(number);
+        }
+    }
+
+    /// Allocates the next segment before it is needed, if the disk has plenty of room.
+    fn prepare(&self) {
+        let log = &self.core.log;
+        let wanted = SPARE_SHARE * log.next_size();
+        if log.has_spare() || self.core.drafts.free_space.admit(wanted).is_err() {
+            return;
+        }
+        if let Err(error) = log.prepare() {
+            tracing::debug!(%error, "no space for the next segment of the spool's log");
+        }
+    }
+
+    /// Measures what the admission of new mail must know.
+    fn account(&self) {
+        let free = schema::free_octets(&self.connection);
+        let owed = self.core.index().octets();
+        let space = &self.core.drafts.free_space;
+        let log = self.core.index().log_octets();
+        self.core.monitor.spool_log(log + self.wal_octets);
+        space.set_owed(owed);
+        space.set_database_free(free);
+    }
+
+    /// Returns whether the database should give disk space back to the system.
+    fn has_slack(&self) -> bool {
+        self.obstacle.is_none() && schema::has_slack(&self.connection)
+    }
+
+    /// Gives some disk space of the database back to the system, if much of it is free.
+    fn shrink(&mut self) -> Result<(), Fatal> {
+        if !self.core.index().is_empty() || !self.has_slack() {
+            return Ok(());
+        }
+        if let Err(error) = schema::give_back(&self.connection) {
+            return self.check(&error);
+        }
+        schema::empty_wal(&self.connection, &self.core.paths, CheckpointMode::PASSIVE)?;
+        self.account();
+        Ok(())
+    }
+}
+
+/// Reads the content of a message from the log. Damaged content is returned as it is: the checksum
+/// in the row will show it.
+fn read_content(
+    core: &Core,
+    open: &mut Option<(u64, File)>,
+    message: &HeldMessage,
+) -> Option<Vec<u8>> {
+    let HeldContent::Log { segment, offset } = message.content else {
+        return None;
+    };
+    if open.as_ref().is_none_or(|(number, _)| *number != segment) {
+        *open = File::open(core.log.path(segment))
+            .ok()
+            .map(|file| (segment, file));
+    }
+    let mut content = vec![0; usize::try_from(message.size).ok()?];
+    let read = open.as_ref()?.1.read_exact_at(&mut content, offset);
+    if let Err(error) = &read {
+        let file = core.log.path(segment);
+        tracing::error!(file = %file.display(), %error, "cannot read the content of a message in the log of the spool");
+    }
+    read.ok().map(|()| content)
+}

@@ -1,0 +1,204 @@
+//! Reads the log that an earlier process left, at the start.
+//!
+//! What is damaged is copied to the quarantine and logged, and the rest goes on. A segment of a
+//! newer form refuses the start.
+
+use std::path::Path;
+use std::time::SystemTime;
+
+use super::super::SpoolError;
+use super::super::file::{io_error, sync_folder};
+use super::super::log::{
+    ContentPlace, HeaderFault, LogDamage, LogFolder, LogRecord, LoggedMessage, PlacedRecord,
+    SegmentHeader,
+};
+use super::index::{HeldContent, HeldMessage, LogIndex};
+use super::paths::SpoolPaths;
+use super::row::EnvelopeText;
+use crate::smtp::envelope::QueueId;
+
+/// The log as it was found.
+#[derive(Debug, Default)]
+pub(super) struct ReplayedLog {
+    pub(super) index: LogIndex,
+    /// The highest id in any record.
+    pub(super) highest: Option<QueueId>,
+    /// The number of the next segment.
+    pub(super) next: u64,
+    /// The end of the last segment.
+    pub(super) previous_end: u64,
+    /// The time of the last change.
+    pub(super) changed: Option<SystemTime>,
+    damage: Vec<ReplayDamage>,
+    /// The octets of batches that never became durable.
+    torn: u64,
+}
+
+/// Damage that was found in the log.
+#[derive(Debug)]
+pub(super) enum ReplayDamage {
+    /// A segment without a sound header.
+    Segment { number: u64 },
+    /// A part of a segment.
+    Part { number: u64, damage: LogDamage },
+    /// The segments after this one, up to the next, are missing.
+    Gap { number: u64 },
+}
+
+/// Reads all segments. Damage is quarantined and logged.
+pub(super) fn replay(log: &LogFolder, paths: &SpoolPaths) -> Result<ReplayedLog, SpoolError> {
+    let (_, foreign) = log.list()?;
+    for path in foreign {
+        tracing::warn!(file = %path.display(), "foreign file in the spool; move it elsewhere");
+    }
+    let replayed = read_log(log)?;
+    for damage in &replayed.damage {
+        match damage {
+            ReplayDamage::Segment { number } => quarantine_file(&log.path(*number), paths)?,
+            ReplayDamage::Part { number, damage } => {
+                quarantine_octets(&log.path(*number), *number, *damage, paths)?;
+            }
+            ReplayDamage::Gap { number } => {
+                let after = log.path(*number);
+                tracing::error!(after = %after.display(), "segments of the spool's log are missing; mail in them is lost");
+            }
+        }
+    }
+    if replayed.torn > 0 {
+        tracing::info!(
+            octets = replayed.torn,
+            "torn end of the spool's log left out; nothing in it was acknowledged"
+        );
+    }
+    Ok(replayed)
+}
+
+/// Reads all segments, and changes nothing.
+pub(super) fn read_log(log: &LogFolder) -> Result<ReplayedLog, SpoolError> {
+    let (numbers, _) = log.list()?;
+    let mut headers = Vec::with_capacity(numbers.len());
+    for number in &numbers {
+        headers.push((*number, header(log, *number)?));
+    }
+    let mut replayed = ReplayedLog {
+        next: numbers.last().map_or(1, |last| last + 1),
+        ..ReplayedLog::default()
+    };
+    for (at, (number, header)) in headers.iter().enumerate() {
+        replayed.read_segment(log, *number, header.as_ref(), headers.get(at + 1))?;
+    }
+    Ok(replayed)
+}
+
+/// Returns the header of a segment; `None` if it is damaged.
+fn header(log: &LogFolder, number: u64) -> Result<Option<SegmentHeader>, SpoolError> {
+    match log.header(number)? {
+        Ok(header) => Ok(Some(header)),
+        Err(HeaderFault::Damaged) => Ok(None),
+        Err(fault) => {
+            let path = log.path(number);
+            Err(SpoolError::Io(format!(
+                "cannot read {}: {fault}; it was left as it is",
+                path.display()
+            )))
+        }
+    }
+}
+
+impl ReplayedLog {
+    fn read_segment(
+        &mut self,
+        log: &LogFolder,
+        number: u64,
+        header: Option<&SegmentHeader>,
+        next: Option<&(u64, Option<SegmentHeader>)>,
+    ) -> Result<(), SpoolError> {
+        let path = log.path(number);
+        let file = std::fs::metadata(&path).map_err(|error| io_error("read", &path, &error))?;
+        self.index.add_segment(number, file.len());
+        self.changed = self.changed.max(file.modified().ok());
+        self.previous_end = 0;
+        let following = next.filter(|(next, _)| *next == number + 1);
+        if next.is_some() && following.is_none() {
+            self.damage.push(ReplayDamage::Gap { number });
+        }
+        let Some(header) = header else {
+            self.damage.push(ReplayDamage::Segment { number });
+            return Ok(());
+        };
+        let reached = following.and_then(|(_, next)| next.map(|next| next.previous_end));
+        let recovered = log.read(header, reached)?;
+        self.previous_end = recovered.end;
+        self.torn += recovered.torn;
+        let parts = recovered.damage.into_iter();
+        self.damage
+            .extend(parts.map(|damage| ReplayDamage::Part { number, damage }));
+        for placed in recovered.records {
+            self.apply(number, placed);
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, segment: u64, placed: PlacedRecord) {
+        let id = placed.record.id();
+        self.highest = self.highest.max(Some(id));
+        match placed.record {
+            LogRecord::Message(logged) => {
+                let envelope = EnvelopeText::from_json(id, logged.envelope.clone());
+                let held = held(&logged, envelope, segment);
+                self.index.add(id, held, segment);
+            }
+            LogRecord::Envelope { id, envelope } => {
+                let envelope = EnvelopeText::from_json(id, envelope);
+                self.index.replace(id, envelope, segment);
+            }
+            // The database may have the message, so the removal is kept.
+            LogRecord::Removed { id } => self.index.remove_everywhere(id, segment),
+        }
+    }
+}
+
+fn held(logged: &LoggedMessage, envelope: EnvelopeText, segment: u64) -> HeldMessage {
+    let content = match logged.content {
+        ContentPlace::At(offset) => HeldContent::Log { segment, offset },
+        ContentPlace::BodyFile | ContentPlace::Here(_) => HeldContent::BodyFile,
+    };
+    HeldMessage {
+        accepted: logged.accepted,
+        size: logged.size,
+        content_crc: logged.content_crc,
+        envelope,
+        content,
+    }
+}
+
+/// Copies a segment that cannot be read to the quarantine.
+fn quarantine_file(path: &Path, paths: &SpoolPaths) -> Result<(), SpoolError> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let to = paths.quarantine.join(format!("log-{name}"));
+    std::fs::copy(path, &to).map_err(|error| io_error("quarantine", path, &error))?;
+    sync_folder(&paths.quarantine)?;
+    tracing::error!(file = %to.display(), "segment of the spool's log is damaged and quarantined; mail in it is lost");
+    Ok(())
+}
+
+/// Copies the damaged octets of a segment to the quarantine.
+fn quarantine_octets(
+    path: &Path,
+    number: u64,
+    damage: LogDamage,
+    paths: &SpoolPaths,
+) -> Result<(), SpoolError> {
+    let to = paths
+        .quarantine
+        .join(format!("log-{number:016x}-{}.bin", damage.from));
+    let octets = std::fs::read(path).map_err(|error| io_error("read", path, &error))?;
+    let place =
+        |offset: u64| usize::try_from(offset).map_or(octets.len(), |at| at.min(octets.len()));
+    let lost = &octets[place(damage.from)..place(damage.to)];
+    std::fs::write(&to, lost).map_err(|error| io_error("write", &to, &error))?;
+    sync_folder(&paths.quarantine)?;
+    let queue_id = damage.id.map(tracing::field::display);
+    tracing::error!(file = %to.display(), queue_id, "part of the spool's log is damaged and quarantined; a message or its state is lost");
+    Ok(())
+}

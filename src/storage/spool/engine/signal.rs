@@ -1,0 +1,132 @@
+//! The signal by which the other parts of the engine wake the mover, and the bound of the log.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::super::SpoolError;
+use super::super::log::LogFolder;
+use super::queue::ReplySender;
+
+/// The number of segments in a log of the greatest size.
+const SEGMENTS: u64 = 4;
+/// The time between two rounds of the mover while the log has something for it.
+const ROUND: Duration = Duration::from_millis(250);
+
+/// Returns the size in octets up to which the log grows for new mail. States and removals may make
+/// it larger.
+pub(super) fn log_bound(log: &LogFolder) -> u64 {
+    SEGMENTS * log.segment_size()
+}
+
+/// An order to the mover.
+#[derive(Debug)]
+pub(super) enum MoverOrder {
+    /// Delete a quarantined row, whatever its id is.
+    Evict(i64, ReplySender<()>),
+    /// Move all that the log has.
+    Flush(ReplySender<()>),
+    /// Do nothing; the answer shows that the mover works.
+    Ping(ReplySender<()>),
+}
+
+impl MoverOrder {
+    /// Sends the answer. A failed send means that nobody waits.
+    pub(super) fn answer(self, result: Result<(), SpoolError>) {
+        let (Self::Evict(_, reply) | Self::Flush(reply) | Self::Ping(reply)) = self;
+        drop(reply.send(result));
+    }
+}
+
+/// The reason for a round of the mover.
+#[derive(Debug, Default)]
+pub(super) struct MoverCall {
+    pub(super) orders: Vec<MoverOrder>,
+    /// The log is larger than it should be.
+    pub(super) is_urgent: bool,
+    pub(super) is_stopped: bool,
+}
+
+/// The signal to the mover.
+#[derive(Debug, Default)]
+pub(super) struct MoverSignal {
+    call: Mutex<MoverCall>,
+    changed: Condvar,
+    /// True while the mover waits for the log to have something for it.
+    is_idle: AtomicBool,
+}
+
+impl MoverSignal {
+    fn lock(&self) -> MutexGuard<'_, MoverCall> {
+        self.call.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reports that the log has something that may have to be moved. Costs next to nothing unless
+    /// the mover is idle.
+    pub(super) fn notice(&self) {
+        if self.is_idle.load(Ordering::SeqCst) {
+            drop(self.lock());
+            self.changed.notify_one();
+        }
+    }
+
+    /// Calls for a round now, because the log needs room.
+    pub(super) fn hurry(&self) {
+        self.lock().is_urgent = true;
+        self.changed.notify_one();
+    }
+
+    /// Hands in an order, which is answered.
+    pub(super) fn order(&self, order: MoverOrder) {
+        let mut call = self.lock();
+        if call.is_stopped {
+            drop(call);
+            order.answer(Err(SpoolError::Closed));
+            return;
+        }
+        call.orders.push(order);
+        drop(call);
+        self.changed.notify_one();
+    }
+
+    /// Ends the mover after one more round.
+    pub(super) fn stop(&self) {
+        self.lock().is_stopped = true;
+        self.changed.notify_one();
+    }
+
+    /// Ends the mover, and answers all orders with [`SpoolError::Closed`].
+    pub(super) fn fail(&self) {
+        self.stop();
+        let orders = std::mem::take(&mut self.lock().orders);
+        for order in orders {
+            order.answer(Err(SpoolError::Closed));
+        }
+    }
+
+    /// Waits for the next round. `has_work` returns whether the log has anything for the mover.
+    pub(super) fn wait(&self, has_work: impl Fn() -> bool) -> MoverCall {
+        let mut call = self.lock();
+        self.is_idle.store(true, Ordering::SeqCst);
+        let is_called =
+            |call: &MoverCall| call.is_stopped || call.is_urgent || !call.orders.is_empty();
+        while !is_called(&call) {
+            if has_work() {
+                self.is_idle.store(false, Ordering::SeqCst);
+                let waited = self.changed.wait_timeout(call, ROUND);
+                call = waited.unwrap_or_else(PoisonError::into_inner).0;
+                break;
+            }
+            call = self
+                .changed
+                .wait(call)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        self.is_idle.store(false, Ordering::SeqCst);
+        MoverCall {
+            orders: std::mem::take(&mut call.orders),
+            is_urgent: std::mem::take(&mut call.is_urgent),
+            is_stopped: call.is_stopped,
+        }
+    }
+}

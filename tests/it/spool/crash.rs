@@ -1,0 +1,253 @@
+//! A start on what a crash or damage has left of the log.
+
+use std::fs;
+use std::path::Path;
+
+use bytes::Bytes;
+use gatepost::smtp::envelope::QueueId;
+use gatepost::storage::spool::log::{
+    BatchEncoder, ContentPlace, LogFolder, LogRecord, LoggedMessage, SegmentFile,
+};
+use gatepost::storage::spool::{Spool as _, SpoolError};
+
+use super::{content, envelope, everything, names, open, read};
+
+const SIZE: usize = 2_000;
+
+fn id(number: u64) -> QueueId {
+    QueueId::from_number(number << 22).expect("small")
+}
+
+fn json(sender: &str) -> std::sync::Arc<str> {
+    let json = serde_json::to_string(&envelope(sender)).expect("JSON");
+    json.into()
+}
+
+fn message(number: u64) -> LogRecord {
+    let content = content(number, SIZE);
+    LogRecord::Message(LoggedMessage {
+        id: id(number),
+        accepted: 1_700_000_000_000,
+        size: content.len() as u64,
+        content_crc: crc32fast::hash(&content),
+        envelope: json("a@example.org"),
+        content: ContentPlace::Here(Bytes::from(content)),
+    })
+}
+
+fn changed(number: u64, sender: &str) -> LogRecord {
+    LogRecord::Envelope {
+        id: id(number),
+        envelope: json(sender),
+    }
+}
+
+fn removed(number: u64) -> LogRecord {
+    LogRecord::Removed { id: id(number) }
+}
+
+/// Appends one batch.
+fn append(segment: &mut SegmentFile, records: &[LogRecord]) {
+    let mut batch: BatchEncoder = segment.batch(Vec::new());
+    for record in records {
+        assert!(batch.push(record).is_some());
+    }
+    segment.append(batch).expect("room");
+}
+
+/// Writes a segment with these batches to the log of a spool.
+fn write(folder: &Path, number: u64, batches: &[Vec<LogRecord>]) -> Vec<u64> {
+    let log = LogFolder::open(&folder.join("log")).expect("a log");
+    let mut segment = log.begin(number, 0, 0).expect("room");
+    let mut ends = vec![segment.end()];
+    for records in batches {
+        append(&mut segment, records);
+        ends.push(segment.end());
+    }
+    ends
+}
+
+/// The numbers and senders of the messages in the queue. Each has its content.
+async fn queue(folder: &Path) -> Vec<(u64, String)> {
+    let spool = open(folder);
+    let mut found = Vec::new();
+    for stored in everything(&spool).await {
+        let number = stored.id.number() >> 22;
+        let entry = spool.load(stored.id).await.expect("sound");
+        assert_eq!(
+            read(&entry.body).await.expect("sound"),
+            content(number, SIZE)
+        );
+        found.push((number, stored.envelope.reverse_path.to_string()));
+    }
+    found
+}
+
+/// A batch, and the queue after it.
+type Step = (Vec<LogRecord>, &'static [(u64, &'static str)]);
+
+/// The steps of a process that is killed after any of them.
+fn history() -> Vec<Step> {
+    vec![
+        (vec![], &[]),
+        (vec![message(1)], &[(1, "a")]),
+        (
+            vec![message(2), message(3)],
+            &[(1, "a"), (2, "a"), (3, "a")],
+        ),
+        (
+            vec![changed(2, "b@example.org")],
+            &[(1, "a"), (2, "b"), (3, "a")],
+        ),
+        (
+            vec![removed(1), changed(3, "c@example.org")],
+            &[(2, "b"), (3, "c")],
+        ),
+        (vec![message(4), removed(4), removed(2)], &[(3, "c")]),
+        (vec![changed(3, "d@example.org")], &[(3, "d")]),
+    ]
+}
+
+fn expected(queue: &[(u64, &str)]) -> Vec<(u64, String)> {
+    let full = |(number, sender): &(u64, &str)| (*number, format!("{sender}@example.org"));
+    queue.iter().map(full).collect()
+}
+
+/// A process is killed after each batch, and in the middle of each. The queue is the one of the
+/// last batch that was complete, at the next start and at the one after it.
+#[tokio::test]
+async fn a_kill_at_any_point_of_the_log_leaves_the_last_complete_batch() {
+    let history = history();
+    let batches: Vec<_> = history[1..]
+        .iter()
+        .map(|(batch, _)| batch.clone())
+        .collect();
+    for complete in 0..history.len() {
+        for is_torn in [false, true] {
+            let folder = tempfile::tempdir().expect("a folder");
+            drop(open(folder.path()));
+            let ends = write(folder.path(), 1, &batches);
+            let path = LogFolder::existing(&folder.path().join("log")).path(1);
+            let mut octets = fs::read(&path).expect("a segment");
+            let (from, next) = (ends[complete], ends.get(complete + 1));
+            let cut = match next {
+                Some(next) if is_torn => from + (next - from) / 2,
+                _ => from,
+            };
+            octets[usize::try_from(cut).expect("small")..].fill(0);
+            fs::write(&path, octets).expect("ours");
+            for start in ["first", "second"] {
+                let found = queue(folder.path()).await;
+                assert_eq!(
+                    found,
+                    expected(history[complete].1),
+                    "{start} start after batch {complete}, torn: {is_torn}"
+                );
+            }
+            assert_eq!(names(&folder.path().join("aside")), [""; 0]);
+        }
+    }
+}
+
+/// A kill between the transaction of the database and the removal of the segments leaves both. The
+/// segments are applied again, and nothing comes back.
+#[tokio::test]
+async fn segments_that_were_moved_already_are_moved_again() {
+    let folder = tempfile::tempdir().expect("a folder");
+    drop(open(folder.path()));
+    let batches: Vec<_> = history().into_iter().map(|(batch, _)| batch).collect();
+    for moved in [3, 5, 6, 7] {
+        write(folder.path(), 1, &batches[..moved]);
+        drop(open(folder.path()));
+        write(folder.path(), 1, &batches);
+        assert_eq!(queue(folder.path()).await, expected(&[(3, "d")]), "{moved}");
+    }
+}
+
+/// Damage in the middle of the log costs what stood there. It is kept aside, and all else goes on.
+#[tokio::test]
+async fn damage_in_the_log_is_set_aside_and_the_rest_goes_on() {
+    let folder = tempfile::tempdir().expect("a folder");
+    drop(open(folder.path()));
+    write(
+        folder.path(),
+        1,
+        &[vec![message(1), message(2)], vec![message(3)]],
+    );
+    let path = LogFolder::existing(&folder.path().join("log")).path(1);
+    let mut octets = fs::read(&path).expect("a segment");
+    let place = memchr::memmem::find(&octets, b"reverse_path").expect("an envelope");
+    octets[place] ^= 1;
+    fs::write(&path, octets).expect("ours");
+    let found = queue(folder.path()).await;
+    assert_eq!(found, expected(&[(2, "a"), (3, "a")]));
+    let aside = names(&folder.path().join("aside"));
+    assert!(aside[0].starts_with("log-0000000000000001-"), "{aside:?}");
+}
+
+/// A message whose content is damaged in the log stays until its sender is informed.
+#[tokio::test]
+async fn damaged_content_in_the_log_is_set_aside_with_its_message() {
+    let folder = tempfile::tempdir().expect("a folder");
+    drop(open(folder.path()));
+    write(folder.path(), 1, &[vec![message(1)], vec![message(2)]]);
+    let path = LogFolder::existing(&folder.path().join("log")).path(1);
+    let mut octets = fs::read(&path).expect("a segment");
+    let place = memchr::memmem::find(&octets, b"Subject: 1").expect("content");
+    octets[place] ^= 1;
+    fs::write(&path, octets).expect("ours");
+    let spool = open(folder.path());
+    assert_eq!(everything(&spool).await.len(), 2);
+    let damaged = spool.load(id(1)).await.expect_err("damaged");
+    assert!(
+        matches!(
+            &damaged,
+            SpoolError::Damaged {
+                remaining: Some(_),
+                ..
+            }
+        ),
+        "{damaged}"
+    );
+    let aside = names(&folder.path().join("aside"));
+    assert!(aside.contains(&format!("{}.eml", id(1))), "{aside:?}");
+    spool.load(id(2)).await.expect("sound");
+}
+
+/// A segment without a sound header is kept aside; one of a newer form refuses the start.
+#[tokio::test]
+async fn a_segment_that_cannot_be_read_is_set_aside_or_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    drop(open(folder.path()));
+    write(folder.path(), 1, &[vec![message(1)]]);
+    let path = LogFolder::existing(&folder.path().join("log")).path(1);
+    let sound = fs::read(&path).expect("a segment");
+    let mut newer = sound.clone();
+    newer[8] = 9;
+    let crc = crc32fast::hash(&newer[..40]);
+    newer[40..44].copy_from_slice(&crc.to_le_bytes());
+    fs::write(&path, &newer).expect("ours");
+    let refused = gatepost::storage::spool::SqliteSpool::open(folder.path())
+        .expect_err("newer")
+        .to_string();
+    assert!(refused.contains("run the newer gatepost"), "{refused}");
+    assert!(fs::read(&path).expect("there") == newer, "it was changed");
+
+    let mut damaged = sound;
+    damaged[20] ^= 1;
+    fs::write(&path, damaged).expect("ours");
+    assert_eq!(queue(folder.path()).await, []);
+    let aside = names(&folder.path().join("aside"));
+    assert_eq!(aside, ["log-0000000000000001.seg"]);
+}
+
+/// Ids go on above those in the log, also of messages that are gone.
+#[tokio::test]
+async fn an_id_of_the_log_is_not_used_again() {
+    let folder = tempfile::tempdir().expect("a folder");
+    drop(open(folder.path()));
+    let far = QueueId::MAX >> 22;
+    write(folder.path(), 1, &[vec![message(far), removed(far)]]);
+    let spool = open(folder.path());
+    assert!(spool.draft().id() > id(far));
+}

@@ -1,0 +1,249 @@
+//! The log of the spool and the database behind it: what goes through the log alone, and what
+//! happens while the database cannot be written.
+
+use std::path::Path;
+use std::time::Duration;
+
+use gatepost::smtp::envelope::{QueueId, RecipientState};
+use gatepost::storage::spool::{Options, Spool as _, SpoolError, SqliteSpool, read_queue};
+use rusqlite::Connection;
+
+use super::{LARGE, content, envelope, everything, ids, open, put, read};
+use crate::support::within;
+
+/// Many times the time that any of this takes.
+const PATIENCE: Duration = Duration::from_mins(1);
+/// The size of a segment in octets: four of them are the log.
+const SEGMENT: u64 = 256 << 10;
+/// The octets of a message.
+const SIZE: usize = 5_000;
+
+/// A spool with a small log, from which the mover takes nothing by itself before an hour.
+fn patient(folder: &Path) -> SqliteSpool {
+    let options = Options {
+        segment_size: Some(SEGMENT),
+        move_after: Some(Duration::from_hours(1)),
+        ..Options::default()
+    };
+    SqliteSpool::open_with(folder, &options).expect("a spool")
+}
+
+fn database(folder: &Path) -> Connection {
+    Connection::open(folder.join("queue.db")).expect("opens beside us")
+}
+
+fn rows(database: &Connection) -> i64 {
+    let count = database.query_row("SELECT count(*) FROM message", [], |row| row.get(0));
+    count.expect("a number")
+}
+
+fn octets(path: &Path) -> u64 {
+    std::fs::metadata(path).map_or(0, |file| file.len())
+}
+
+/// The size of all files in the folder of the log.
+fn log_octets(folder: &Path) -> u64 {
+    let files = std::fs::read_dir(folder.join("log")).expect("a folder");
+    files
+        .map(|entry| octets(&entry.expect("an entry").path()))
+        .sum()
+}
+
+/// Stores messages until one is rejected because the log is full. Returns those that were accepted.
+async fn fill(spool: &SqliteSpool) -> Vec<QueueId> {
+    let mut accepted = Vec::new();
+    for seed in 0..10_000 {
+        let mut draft = spool.draft();
+        let written = draft.write(&content(seed, SIZE)).await;
+        let stored = match written {
+            Ok(()) => spool.commit(draft, envelope("a@example.org")).await,
+            Err(error) => Err(error),
+        };
+        match stored {
+            Ok((receipt, _)) => accepted.push(receipt.id()),
+            Err(SpoolError::Full(text)) => {
+                assert!(text.contains("queue.db cannot be written"), "{text}");
+                return accepted;
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    panic!(
+        "the log grows without bound: {} octets",
+        log_octets(spool.folder())
+    );
+}
+
+/// A message that is delivered before it has waited for a second is written once, to the log.
+#[tokio::test]
+async fn what_is_delivered_at_once_never_reaches_the_database() {
+    let folder = tempfile::tempdir().expect("a folder");
+    drop(open(folder.path()));
+    let spool = patient(folder.path());
+    let before = std::fs::read(folder.path().join("queue.db")).expect("a database");
+    for (seed, size) in [(1, SIZE), (2, LARGE), (3, 0), (4, SIZE)] {
+        let entry = put(&spool, "a@example.org", &content(seed, size)).await;
+        let mut state = entry.envelope.clone();
+        state.recipients[0].state = RecipientState::Delivered;
+        spool.record(entry.id, state).await.expect("there");
+        spool.remove(entry.id).await.expect("there");
+    }
+    spool.flush().await.expect("nothing to move");
+    assert_eq!(spool.stats().moved, 0);
+    spool.close().await.expect("closed");
+    assert_eq!(octets(&folder.path().join("queue.db-wal")), 0);
+    let after = std::fs::read(folder.path().join("queue.db")).expect("a database");
+    assert!(before == after, "the database was written");
+}
+
+/// Everything that can be asked of a message has the same answer in the log as in the database.
+#[tokio::test]
+async fn a_message_is_the_same_in_the_log_and_in_the_database() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let spool = patient(folder.path());
+    let small = put(&spool, "a@example.org", &content(1, SIZE)).await;
+    let large = put(&spool, "b@example.org", &content(2, LARGE)).await;
+    let gone = put(&spool, "c@example.org", &content(3, SIZE)).await;
+    spool.remove(gone.id).await.expect("there");
+    for place in ["log", "changed in the log", "database", "changed since"] {
+        if place == "database" {
+            spool.flush().await.expect("moved");
+            assert_eq!(rows(&database(folder.path())), 2);
+        }
+        let sender = format!("{}@example.org", place.replace(' ', "-"));
+        spool
+            .record(small.id, envelope(&sender))
+            .await
+            .expect(place);
+        assert_eq!(ids(&spool).await, [small.id, large.id], "{place}");
+        let listed = everything(&spool).await;
+        assert_eq!(listed[0].envelope, envelope(&sender), "{place}");
+        let loaded = spool.load(small.id).await.expect(place);
+        assert_eq!(
+            (loaded.accepted, loaded.size, &loaded.envelope),
+            (small.accepted, SIZE as u64, &envelope(&sender)),
+            "{place}"
+        );
+        assert_eq!(read(&loaded.body).await.expect(place), content(1, SIZE));
+        let loaded = spool.load(large.id).await.expect(place);
+        assert_eq!(read(&loaded.body).await.expect(place), content(2, LARGE));
+        for result in [
+            spool.load(gone.id).await.map(drop),
+            spool.remove(gone.id).await,
+            spool.record(gone.id, envelope("")).await,
+        ] {
+            assert!(matches!(result, Err(SpoolError::Missing(_))), "{place}");
+        }
+        let outside = read_queue(folder.path()).expect("readable");
+        let outside: Vec<_> = outside.iter().map(|stored| stored.id).collect();
+        assert_eq!(outside, [small.id, large.id], "{place}");
+    }
+    spool.remove(small.id).await.expect("there");
+    assert_eq!(ids(&spool).await, [large.id]);
+    drop(spool);
+    assert_eq!(ids(&open(folder.path())).await, [large.id]);
+}
+
+/// Another program has the database locked. Mail comes and goes meanwhile.
+#[tokio::test]
+async fn a_locked_database_holds_up_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let spool = patient(folder.path());
+    let old = put(&spool, "old@example.org", &content(1, SIZE)).await;
+    spool.flush().await.expect("moved");
+    let other = database(folder.path());
+    other.execute_batch("BEGIN IMMEDIATE").expect("locked");
+    let new = put(&spool, "new@example.org", &content(2, SIZE)).await;
+    spool
+        .record(old.id, envelope("changed@example.org"))
+        .await
+        .expect("a state");
+    let blocked = spool.flush().await.expect_err("locked").to_string();
+    assert!(
+        blocked.contains("another program keeps it locked"),
+        "{blocked}"
+    );
+    assert_eq!(ids(&spool).await, [old.id, new.id]);
+    spool.remove(old.id).await.expect("a removal");
+    other.execute_batch("COMMIT").expect("unlocked");
+    spool.flush().await.expect("moved");
+    assert_eq!(rows(&other), 1);
+    assert_eq!(ids(&spool).await, [new.id]);
+}
+
+/// A program that reads the database keeps its write-ahead log from being emptied. That log stays
+/// small all the same: new mail is rejected when the spool's own log is full, states and removals
+/// never, and mail is accepted again when the program has ended.
+#[tokio::test]
+async fn a_reader_of_the_database_makes_new_mail_wait_and_nothing_else() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let spool = patient(folder.path());
+    put(&spool, "first@example.org", b"x").await;
+    spool.flush().await.expect("moved");
+    let reader = database(folder.path());
+    reader
+        .execute_batch("BEGIN; SELECT count(*) FROM message")
+        .expect("read");
+    let accepted = fill(&spool).await;
+    assert!(octets(&folder.path().join("queue.db-wal")) < 16 * SEGMENT);
+    assert!(log_octets(folder.path()) <= 5 * SEGMENT);
+    let (last, rest) = accepted.split_last().expect("some");
+    for id in rest {
+        spool.remove(*id).await.expect("a removal is never held up");
+    }
+    let mut state = envelope("a@example.org");
+    state.recipients[0].state = RecipientState::Delivered;
+    spool.record(*last, state).await.expect("nor is a state");
+
+    drop(reader);
+    assert!(within(PATIENCE, || spool.admit(0).is_ok()));
+    let new = put(&spool, "new@example.org", &content(1, SIZE)).await;
+    assert!(ids(&spool).await.contains(&new.id));
+    spool.flush().await.expect("moved");
+    assert_eq!(rows(&database(folder.path())), 3);
+}
+
+/// With the database locked and the log full, mail that is delivered makes room for new mail. No
+/// restart is needed, and none delivers anything again.
+#[tokio::test]
+async fn a_full_log_is_worked_off_while_the_database_cannot_be_written() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let spool = patient(folder.path());
+    let other = database(folder.path());
+    other.execute_batch("BEGIN IMMEDIATE").expect("locked");
+    let accepted = fill(&spool).await;
+    assert_eq!(ids(&spool).await, accepted);
+    for id in &accepted {
+        spool
+            .record(*id, envelope("tried@example.org"))
+            .await
+            .expect("a state");
+    }
+    for id in &accepted {
+        spool.remove(*id).await.expect("a removal");
+    }
+    assert!(within(PATIENCE, || spool.admit(0).is_ok()));
+    let new = put(&spool, "new@example.org", &content(1, SIZE)).await;
+    other.execute_batch("COMMIT").expect("unlocked");
+    drop(spool);
+    assert_eq!(ids(&open(folder.path())).await, [new.id]);
+}
+
+/// The log has the size that its bound allows, however much goes through it.
+#[tokio::test]
+async fn the_log_stays_within_its_bound() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let spool = patient(folder.path());
+    let mut waiting = Vec::new();
+    for seed in 0..1_000 {
+        let entry = put(&spool, "a@example.org", &content(seed, SIZE)).await;
+        if seed % 3 == 0 {
+            waiting.push(entry.id);
+        } else {
+            spool.remove(entry.id).await.expect("there");
+        }
+    }
+    let log = log_octets(folder.path());
+    assert!(log <= 6 * SEGMENT, "the log has {log} octets");
+    assert_eq!(ids(&spool).await, waiting);
+}
