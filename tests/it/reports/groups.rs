@@ -3,7 +3,7 @@
 use crate::support::in_process::{World, connector, peer};
 
 const CONTENT: &str = "Subject: minutes\r\n\r\nThe very words.\r\n";
-const QUEUE: &str = "[queue]\nretry = [\"200ms\"]\nexpire = \"4s\"\nwarn_after = \"never\"";
+const QUEUE: &str = "[queue]\nretry = [\"200ms\"]\nexpire = \"6s\"\nwarn_after = \"never\"";
 
 /// Whoever stands behind such a recipient, or before it, is delivered by the attempt that follows.
 #[tokio::test]

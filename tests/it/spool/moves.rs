@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_mins(1);
 /// The size of a segment in octets: four of them are the log.
 const SEGMENT: u64 = 256 << 10;
 /// The octets of a message.
-const SIZE: usize = 5_000;
+const SIZE: usize = 50_000;
 
 /// A spool with a small log, from which the mover takes nothing by itself before an hour.
 fn patient(folder: &Path) -> SqliteSpool {
@@ -52,7 +52,7 @@ fn log_octets(folder: &Path) -> u64 {
 /// Stores messages until one is rejected because the log is full. Returns those that were accepted.
 async fn fill(spool: &SqliteSpool) -> Vec<QueueId> {
     let mut accepted = Vec::new();
-    for seed in 0..10_000 {
+    for seed in 0..1_000 {
         let mut draft = spool.draft();
         let written = draft.write(&content(seed, SIZE)).await;
         let stored = match written {
@@ -235,7 +235,7 @@ async fn the_log_stays_within_its_bound() {
     let folder = tempfile::tempdir().expect("a folder");
     let spool = patient(folder.path());
     let mut waiting = Vec::new();
-    for seed in 0..1_000 {
+    for seed in 0..100 {
         let entry = put(&spool, "a@example.org", &content(seed, SIZE)).await;
         if seed % 3 == 0 {
             waiting.push(entry.id);
