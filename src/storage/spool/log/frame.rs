@@ -16,7 +16,7 @@ const MAGIC: &[u8; 8] = b"GPSTLOG\n";
 const HEADER: usize = 48;
 
 /// The first octets of each frame.
-const MARKER: u32 = 0x5350_4721;
+pub(super) const MARKER: u32 = 0x5350_4721;
 /// The size of a frame's own header in octets.
 pub(super) const FRAME_HEADER: usize = 24;
 /// The alignment of frames in octets.
