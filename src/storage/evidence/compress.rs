@@ -144,6 +144,7 @@ fn compress(plain: &DayFile, stop: &AtomicBool) -> Result<Replacement, EvidenceE
             }
         }
     }
+    check_space(plain)?;
     let unfinished = target.unfinished();
     let made = write_compressed(plain, &unfinished, stop).and_then(|octets| {
         match compare(plain, &unfinished, stop)? {
@@ -169,6 +170,26 @@ fn compress(plain: &DayFile, stop: &AtomicBool) -> Result<Replacement, EvidenceE
             Err(error)
         }
     }
+}
+
+/// Checks that the disk keeps some free space for the queue and for new records while a day is
+/// compressed.
+fn check_space(plain: &DayFile) -> Result<(), EvidenceError> {
+    let failed = |error| EvidenceError::new("compress", &plain.path, error);
+    let day = fs::metadata(&plain.path).map_err(failed)?.len();
+    let disk = rustix::fs::statvfs(&plain.path).map_err(|error| failed(error.into()))?;
+    let size = |blocks: u64| blocks.saturating_mul(disk.f_frsize);
+    if leaves_space(size(disk.f_bavail), size(disk.f_blocks), day) {
+        return Ok(());
+    }
+    let text = "the disk has too little free space for it";
+    Err(failed(io::Error::new(io::ErrorKind::StorageFull, text)))
+}
+
+/// Returns whether a disk with so many free octets of all keeps a twentieth of them, or a gibibyte,
+/// beside the compressed form of a day, which has about an eighth of its size.
+fn leaves_space(free: u64, all: u64, day: u64) -> bool {
+    free >= (all / 20).min(1 << 30).saturating_add(day / 4)
 }
 
 /// Writes the compressed form of a day to `to`, durably. Returns the size of the day.

@@ -123,3 +123,22 @@ fn a_stop_ends_the_compression_and_leaves_nothing() {
     assert!(error.to_string().contains("stopping"), "{error}");
     assert_eq!(names(&folder), ["2026-11-26.jsonl"]);
 }
+
+#[test]
+fn a_day_is_compressed_only_if_the_disk_keeps_some_space() {
+    const GIB: u64 = 1 << 30;
+    for (free, all, day, leaves) in [
+        (100 * GIB, 1000 * GIB, 8 * GIB, true),
+        (3 * GIB, 1000 * GIB, 8 * GIB, true),
+        (3 * GIB - 1, 1000 * GIB, 8 * GIB, false),
+        (5, 100, 0, true),
+        (4, 100, 0, false),
+        (0, 0, 0, true),
+    ] {
+        assert_eq!(
+            leaves_space(free, all, day),
+            leaves,
+            "{free} of {all}, {day}"
+        );
+    }
+}
