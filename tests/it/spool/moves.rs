@@ -96,6 +96,26 @@ async fn what_is_delivered_at_once_never_reaches_the_database() {
     assert!(before == after, "the database was written");
 }
 
+/// One sync may serve more mail than the whole log is meant to have, on a small disk.
+#[tokio::test]
+async fn a_batch_that_is_larger_than_the_log_is_stored() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let options = Options {
+        segment_size: Some(64 << 10),
+        ..Options::default()
+    };
+    let spool = SqliteSpool::open_with(folder.path(), &options).expect("a spool");
+    let commits = (0..40).map(async |seed| {
+        let mut draft = spool.draft();
+        draft.write(&content(seed, SIZE)).await.expect("room");
+        spool.commit(draft, envelope("a@example.org")).await
+    });
+    let all = futures_util::future::join_all(commits);
+    let stored = tokio::time::timeout(PATIENCE, all).await.expect("it ends");
+    assert!(stored.iter().all(Result::is_ok));
+    assert_eq!(everything(&spool).await.len(), 40);
+}
+
 /// Everything that can be asked of a message has the same answer in the log as in the database.
 #[tokio::test]
 async fn a_message_is_the_same_in_the_log_and_in_the_database() {

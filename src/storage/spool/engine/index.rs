@@ -283,6 +283,14 @@ impl LogIndex {
         self.segments.remove(&number);
     }
 
+    /// Returns whether the log has a segment besides the one that is written to, so that the mover
+    /// can make room.
+    pub(super) fn can_shrink(&self) -> bool {
+        self.segments
+            .keys()
+            .any(|segment| self.active != Some(*segment))
+    }
+
     /// Returns the size of the log in octets.
     pub(super) fn log_octets(&self) -> u64 {
         self.segments.values().sum()

@@ -308,11 +308,16 @@ impl SpoolWriter<'_> {
             return Ok(segment);
         }
         let log = &self.core.log;
-        let size = self.core.index().log_octets() + log.segment_size().max(needed);
+        let (size, can_shrink) = {
+            let index = self.core.index();
+            let next = log.segment_size().max(needed);
+            (index.log_octets() + next, index.can_shrink())
+        };
         if size > log_bound(log) / 2 {
             self.core.mover.hurry();
         }
-        if has_mail && size > log_bound(log) {
+        // A batch for which even an empty log is too small does not wait for room.
+        if has_mail && can_shrink && size > log_bound(log) {
             match self.core.queue.gate() {
                 CommitGate::Open | CommitGate::Held => return Err(NotAppended::Held),
                 CommitGate::Refused => {
