@@ -187,8 +187,8 @@ impl FileBody {
         if let Some(damage) = file_damage(&self.0.path, self.0.size).map_err(ReadError::Spool)? {
             return Err(ReadError::Damage(damage));
         }
-        let file = File::open(&self.0.path)
-            .map_err(|error| ReadError::Spool(io_error("open", &self.0.path, &error)))?;
+        let file =
+            File::open(&self.0.path).map_err(|error| read_error("open", &self.0.path, &error))?;
         Ok(FileReader {
             file,
             remaining: self.0.size,
@@ -223,8 +223,7 @@ impl FileReader {
                 }
                 Ok(_) => {}
                 Err(error) => {
-                    let error = io_error("read", &self.body.0.path, &error.into());
-                    return Err(ReadError::Spool(error));
+                    return Err(read_error("read", &self.body.0.path, &error.into()));
                 }
             }
         }
@@ -262,6 +261,39 @@ pub(super) fn file_damage(path: &Path, size: u64) -> Result<Option<String>, Spoo
     }
 }
 
+/// Describes an error of reading. A bad block is damage: no later try reads it.
+fn read_error(what: &str, path: &Path, error: &std::io::Error) -> ReadError {
+    if is_bad_block(error) {
+        return ReadError::Damage(format!("its body file cannot be read: {error}"));
+    }
+    ReadError::Spool(io_error(what, path, error))
+}
+
+/// Returns whether the disk cannot read the data.
+fn is_bad_block(error: &std::io::Error) -> bool {
+    use rustix::io::Errno;
+    // EUCLEAN: the file system found its structures, or its checksum of the data, damaged.
+    let codes = [Errno::IO, Errno::UCLEAN].map(Errno::raw_os_error);
+    error
+        .raw_os_error()
+        .is_some_and(|code| codes.contains(&code))
+}
+
 fn reading_failed() -> SpoolError {
     SpoolError::Io("an earlier read of this message failed; open it again".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bad_block_is_damage_and_other_errors_pass() {
+        let path = Path::new("bodies/x");
+        for (code, is_damage) in [(5, true), (117, true), (2, false), (13, false), (24, false)] {
+            let error = std::io::Error::from_raw_os_error(code);
+            let found = matches!(read_error("read", path, &error), ReadError::Damage(_));
+            assert_eq!(found, is_damage, "{error}");
+        }
+    }
 }

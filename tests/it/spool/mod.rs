@@ -11,6 +11,7 @@ use gatepost::storage::spool::{
 };
 use rusqlite::Connection;
 
+mod bad_pages;
 mod crash;
 mod damage;
 mod full;

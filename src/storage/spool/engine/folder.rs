@@ -29,7 +29,7 @@ use super::super::file::{io_error, sync_folder};
 use super::index::{HeldContent, LogIndex, Pending};
 use super::paths::SpoolPaths;
 use super::row::{IN_FILE, row_id};
-use super::schema::database_error;
+use super::schema::{database_error, is_unreadable};
 use crate::smtp::envelope::QueueId;
 use crate::storage::folder_lock::{self, FolderLock, LockError};
 use crate::storage::sqlite::Database;
@@ -155,6 +155,10 @@ impl SpoolFolder {
         let known = database
             .connection
             .query_row(sql, (row_id(id), IN_FILE), |row| row.get(0));
+        // The file may be of a message that cannot be read: it is kept.
+        if known.as_ref().is_err_and(is_unreadable) {
+            return Ok(true);
+        }
         known.map_err(|error| database_error(&self.paths, "look up a body file in", &error))
     }
 

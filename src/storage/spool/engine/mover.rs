@@ -24,7 +24,7 @@ use super::super::file::io_error;
 use super::fatal::Fatal;
 use super::index::{HeldContent, HeldMessage, Move, MoveScope, Pending};
 use super::queue::CommitGate;
-use super::schema::{self, database_error, is_busy, is_fatal, is_full};
+use super::schema::{self, database_error, is_busy, is_fatal, is_full, is_unreadable};
 use super::shared::{Core, EndGuard};
 use super::signal::{MoverCall, MoverOrder, log_bound};
 use super::table;
@@ -288,7 +288,11 @@ impl Mover<'_> {
     }
 
     fn evict(&mut self, row: i64) -> Result<Result<(), SpoolError>, Fatal> {
-        let Err(error) = table::delete(&self.connection, row) else {
+        let mut deleted = table::delete(&self.connection, row);
+        if deleted.as_ref().is_err_and(is_unreadable) {
+            deleted = table::delete_around_damage(&self.connection, row);
+        }
+        let Err(error) = deleted else {
             return Ok(Ok(()));
         };
         self.check(&error)?;

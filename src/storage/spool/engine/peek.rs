@@ -12,7 +12,7 @@ use super::super::{SpoolError, StoredMessage};
 use super::index::Pending;
 use super::paths::SpoolPaths;
 use super::replay::read_log;
-use super::row;
+use super::row::{self, RowError};
 use super::schema::database_error;
 use super::view::stored;
 use crate::smtp::envelope::QueueId;
@@ -72,7 +72,13 @@ fn read_database(paths: &SpoolPaths) -> Result<BTreeMap<QueueId, StoredMessage>,
     if !database.table_exists(None, "message").map_err(failed)? {
         return Ok(BTreeMap::new());
     }
-    let page = row::page(&database, paths, i64::MIN, usize::MAX)?;
+    let page = match row::page(&database, paths, i64::MIN, usize::MAX) {
+        Ok(page) => page,
+        Err(RowError::Damage(_)) => {
+            row::page_around_damage(&database, paths, i64::MIN, usize::MAX)?
+        }
+        Err(RowError::Spool(error)) => return Err(error),
+    };
     let sound = page.into_iter().filter_map(|(_, stored)| stored.ok());
     Ok(sound.map(|stored| (stored.id, stored)).collect())
 }

@@ -22,8 +22,8 @@ use super::super::body::Quarantine;
 use super::super::file::{io_error, sync_folder};
 use super::super::{SpoolError, SpoolFuture, StoredMessage};
 use super::index::Pending;
-use super::row;
-use super::schema::database_error;
+use super::row::{self, RowError};
+use super::schema::{database_error, is_unreadable};
 use super::shared::Core;
 use super::signal::MoverOrder;
 use crate::smtp::envelope::QueueId;
@@ -96,7 +96,11 @@ fn quarantine_row(
         files.move_body(&core.paths.body(id))?;
     }
     sync_folder(&core.paths.quarantine)?;
-    let remaining = row::head(connection, &core.paths, raw)?.map(|stored| current(core, stored));
+    let remaining = match row::head(connection, &core.paths, raw) {
+        Ok(remaining) => remaining.map(|stored| current(core, stored)),
+        Err(RowError::Damage(_)) => None,
+        Err(RowError::Spool(error)) => return Err(error),
+    };
     if remaining.is_none() {
         let (reply, answer) = oneshot::channel();
         core.mover.order(MoverOrder::Evict(raw, reply));
@@ -184,9 +188,27 @@ impl QuarantineFiles<'_> {
         raw: i64,
         fault: &str,
     ) -> Result<bool, SpoolError> {
+        let mut report = format!("{}: {fault}\n\n", self.name);
+        let row = "SELECT * FROM message WHERE id = ?1";
+        if !self.write_columns(core, connection, (row, raw), &mut report)? {
+            return Ok(false);
+        }
+        let body = "SELECT data FROM body WHERE id = ?1";
+        self.write_columns(core, connection, (body, raw), &mut report)?;
+        self.write("txt", report.as_bytes())?;
+        Ok(true)
+    }
+
+    /// Writes the columns of one row of a query to files and to the report. Returns whether there is
+    /// such a row; one that cannot be read counts as one.
+    fn write_columns(
+        &self,
+        core: &Core,
+        connection: &Connection,
+        (sql, raw): (&str, i64),
+        report: &mut String,
+    ) -> Result<bool, SpoolError> {
         let failed = |error| database_error(&core.paths, "read a damaged row of", &error);
-        let sql =
-            "SELECT m.*, b.data FROM message m LEFT JOIN body b ON b.id = m.id WHERE m.id = ?1";
         let mut statement = connection.prepare(sql).map_err(failed)?;
         let names: Vec<String> = statement.column_names().map(str::to_owned).collect();
         let found = statement.query_row([raw], |row| {
@@ -204,10 +226,16 @@ impl QuarantineFiles<'_> {
             }
             Ok(columns)
         });
-        let Some(columns) = found.optional().map_err(failed)? else {
-            return Ok(false);
+        let columns = match found.optional() {
+            Ok(Some(columns)) => columns,
+            Ok(None) => return Ok(false),
+            Err(error) if is_unreadable(&error) => {
+                // Writing to a String cannot fail.
+                let _ = writeln!(report, "{}: cannot be read: {error}", names.join(", "));
+                return Ok(true);
+            }
+            Err(error) => return Err(failed(error)),
         };
-        let mut report = format!("{}: {fault}\n\n", self.name);
         for (name, text, octets) in columns {
             // Writing to a String cannot fail.
             let _ = writeln!(report, "{name}: {text}");
@@ -217,7 +245,6 @@ impl QuarantineFiles<'_> {
                 _ => {}
             }
         }
-        self.write("txt", report.as_bytes())?;
         Ok(true)
     }
 

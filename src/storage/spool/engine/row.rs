@@ -4,6 +4,7 @@
 //! one over the envelope, which is replaced when a recipient's state changes. Both include the id,
 //! so that a row under a wrong id is detected.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row};
 use super::super::body::file_damage;
 use super::super::{SpoolError, StoredMessage};
 use super::paths::SpoolPaths;
-use super::schema::database_error;
+use super::schema::{database_error, is_unreadable};
 use crate::smtp::envelope::{Envelope, QueueId};
 
 /// An envelope in its stored form, with its checksum.
@@ -102,18 +103,55 @@ pub(super) fn highest(
     connection: &Connection,
     paths: &SpoolPaths,
 ) -> Result<Option<QueueId>, SpoolError> {
-    let highest = connection.query_row("SELECT max(id) FROM message", [], |row| {
-        row.get::<_, Option<i64>>(0)
-    });
-    Ok(highest
-        .map_err(|error| database_error(paths, "read the highest id of", &error))?
-        .and_then(queue_id))
+    let highest = |table: &str| {
+        let sql = format!("SELECT max(id) FROM {table}");
+        connection.query_row(&sql, [], |row| row.get::<_, Option<i64>>(0))
+    };
+    let found = match highest("message") {
+        // The content of a message that cannot be read has the same id. Ids are drawn above the
+        // time of the last change as well.
+        Err(error) if is_unreadable(&error) => highest("body").unwrap_or(None),
+        found => found.map_err(|error| database_error(paths, "read the highest id of", &error))?,
+    };
+    Ok(found.and_then(queue_id))
+}
+
+fn row_error(paths: &SpoolPaths, what: &str, error: &rusqlite::Error) -> RowError {
+    if is_unreadable(error) {
+        return damage(format!("its page of the database cannot be read: {error}"));
+    }
+    RowError::Spool(database_error(paths, what, error))
+}
+
+/// Returns the ids of all rows after row `after` that can be found although pages of the database
+/// cannot be read: both tables have them, and each can be read from both ends.
+pub(super) fn ids_around_damage(connection: &Connection, after: i64) -> BTreeSet<i64> {
+    let mut ids = BTreeSet::new();
+    for table in ["message", "body"] {
+        for order in ["ASC", "DESC"] {
+            let sql = format!("SELECT id FROM {table} WHERE id > ?1 ORDER BY id {order}");
+            let Ok(mut statement) = connection.prepare(&sql) else {
+                continue;
+            };
+            let Ok(rows) = statement.query_map([after], |row| row.get::<_, i64>(0)) else {
+                continue;
+            };
+            ids.extend(rows.map_while(Result::ok));
+        }
+    }
+    ids
 }
 
 const LOAD: &str = "SELECT id, accepted, size, fixed_crc, content, content_crc, envelope, envelope_crc, data \
-                    FROM message LEFT JOIN body USING (id) WHERE id = ?1";
+                    FROM message LEFT JOIN body USING (id) WHERE id = ?1 AND content NOT IN ('del', 'gone')";
+const HEAD: &str = "SELECT id, accepted, size, fixed_crc, content, content_crc, envelope, envelope_crc \
+                    FROM message WHERE id = ?1 AND content NOT IN ('del', 'gone')";
 const SCAN: &str = "SELECT id, accepted, size, fixed_crc, content, content_crc, envelope, envelope_crc \
-                    FROM message WHERE id > ?1 ORDER BY id LIMIT ?2";
+                    FROM message WHERE id > ?1 AND content NOT IN ('del', 'gone') ORDER BY id LIMIT ?2";
+/// Marks a row as removed without changing its size. SQLite then writes its page alone, whereas a
+/// deletion may need the pages beside it, which cannot be read.
+pub(super) const MARK_REMOVED: &str =
+    "UPDATE message SET content = CASE content WHEN 'row' THEN 'del' ELSE 'gone' END WHERE id = ?1";
 
 /// Loads one message with its content, and checks both.
 pub(super) fn load(
@@ -121,7 +159,7 @@ pub(super) fn load(
     paths: &SpoolPaths,
     id: QueueId,
 ) -> Result<(StoredMessage, StoredContent), RowError> {
-    let failed = |error| RowError::Spool(database_error(paths, "read from", &error));
+    let failed = |error| row_error(paths, "read from", &error);
     let mut statement = connection.prepare_cached(LOAD).map_err(failed)?;
     let found = statement.query_row([row_id(id)], |row| {
         Ok(checked(row, paths).and_then(|head| with_content(head, row)))
@@ -143,8 +181,8 @@ pub(super) fn page(
     paths: &SpoolPaths,
     after: i64,
     limit: usize,
-) -> Result<Vec<(i64, Result<StoredMessage, RowError>)>, SpoolError> {
-    let failed = |error| database_error(paths, "list the messages of", &error);
+) -> Result<Vec<(i64, Result<StoredMessage, RowError>)>, RowError> {
+    let failed = |error| row_error(paths, "list the messages of", &error);
     let mut statement = connection.prepare_cached(SCAN).map_err(failed)?;
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let rows = statement.query_map([after, limit], |row| {
@@ -153,18 +191,43 @@ pub(super) fn page(
     rows.and_then(Iterator::collect).map_err(failed)
 }
 
-/// Returns a message without its content, if all of that is sound.
+/// As [`page`], row by row, since a page of the database cannot be read.
+#[expect(
+    clippy::type_complexity,
+    reason = "a list of results, each with its key"
+)]
+pub(super) fn page_around_damage(
+    connection: &Connection,
+    paths: &SpoolPaths,
+    after: i64,
+    limit: usize,
+) -> Result<Vec<(i64, Result<StoredMessage, RowError>)>, SpoolError> {
+    let mut page = Vec::new();
+    for raw in ids_around_damage(connection, after) {
+        match head(connection, paths, raw) {
+            // The content of a message that was removed.
+            Ok(None) => {}
+            Ok(Some(stored)) => page.push((raw, Ok(stored))),
+            Err(RowError::Damage(fault)) => page.push((raw, Err(RowError::Damage(fault)))),
+            Err(RowError::Spool(error)) => return Err(error),
+        }
+        if page.len() >= limit {
+            break;
+        }
+    }
+    Ok(page)
+}
+
+/// Returns a message without its content; `None` if there is no such row.
 pub(super) fn head(
     connection: &Connection,
     paths: &SpoolPaths,
     raw: i64,
-) -> Result<Option<StoredMessage>, SpoolError> {
-    let found = page(connection, paths, raw.saturating_sub(1), 1)?
-        .into_iter()
-        .next();
-    Ok(found
-        .filter(|(found, _)| *found == raw)
-        .and_then(|(_, stored)| stored.ok()))
+) -> Result<Option<StoredMessage>, RowError> {
+    let failed = |error| row_error(paths, "read from", &error);
+    let mut statement = connection.prepare_cached(HEAD).map_err(failed)?;
+    let found = statement.query_row([raw], |row| Ok(checked(row, paths).map(|head| head.stored)));
+    found.optional().map_err(failed)?.transpose()
 }
 
 struct RowHead {

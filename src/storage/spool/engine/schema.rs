@@ -253,10 +253,24 @@ pub(super) fn is_busy(error: &rusqlite::Error) -> bool {
     error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy)
 }
 
+/// Returns whether a part of the database cannot be read: its structure is damaged, or the disk
+/// returns an error for it. No later try reads it, and nothing else depends on it.
+pub(super) fn is_unreadable(error: &rusqlite::Error) -> bool {
+    let is_bad_block = error.sqlite_error().is_some_and(|inner| {
+        matches!(
+            inner.extended_code,
+            rusqlite::ffi::SQLITE_IOERR_READ | rusqlite::ffi::SQLITE_IOERR_CORRUPTFS
+        )
+    });
+    is_bad_block || sqlite::is_damage(error)
+}
+
 /// Returns whether the disk failed. The state of the data on it is then unknown, and this process
 /// must not acknowledge anything more.
 pub(super) fn is_fatal(paths: &SpoolPaths, error: &rusqlite::Error) -> bool {
-    error.sqlite_error_code() == Some(ErrorCode::SystemIoFailure) && !is_full(paths, error)
+    error.sqlite_error_code() == Some(ErrorCode::SystemIoFailure)
+        && !is_unreadable(error)
+        && !is_full(paths, error)
 }
 
 /// Describes a database error: what failed, on which file, and the remedy.

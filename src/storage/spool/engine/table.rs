@@ -3,8 +3,12 @@
 use rusqlite::{Connection, params};
 
 use super::index::{HeldContent, HeldMessage, Move, Pending};
-use super::row::{EnvelopeText, IN_FILE, IN_ROW, fixed_crc, row_id};
+use super::row::{EnvelopeText, IN_FILE, IN_ROW, MARK_REMOVED, fixed_crc, row_id};
+use super::schema::is_unreadable;
 use crate::smtp::envelope::QueueId;
+
+type Update = fn(&Connection, QueueId, &EnvelopeText) -> rusqlite::Result<()>;
+type Delete = fn(&Connection, i64) -> rusqlite::Result<()>;
 
 /// Applies all of these differences in one transaction, or none. `content` returns the content of a
 /// message that is not in a body file; `None` if it cannot be read any more.
@@ -14,6 +18,28 @@ pub(super) fn apply(
     connection: &Connection,
     moves: &[Move],
     mut content: impl FnMut(&HeldMessage) -> Option<Vec<u8>>,
+) -> rusqlite::Result<()> {
+    let result = apply_with(
+        connection,
+        moves,
+        &mut content,
+        (update as Update, delete as Delete),
+    );
+    if result.as_ref().is_err_and(is_unreadable) {
+        let around_damage = (
+            update_around_damage as Update,
+            delete_around_damage as Delete,
+        );
+        return apply_with(connection, moves, &mut content, around_damage);
+    }
+    result
+}
+
+fn apply_with(
+    connection: &Connection,
+    moves: &[Move],
+    content: &mut impl FnMut(&HeldMessage) -> Option<Vec<u8>>,
+    (update, delete): (Update, Delete),
 ) -> rusqlite::Result<()> {
     run(connection, "BEGIN IMMEDIATE")?;
     let done = moves.iter().try_for_each(|change| {
@@ -94,4 +120,61 @@ pub(super) fn delete(connection: &Connection, row: i64) -> rusqlite::Result<()> 
         connection.prepare_cached(sql)?.execute([row])?;
     }
     Ok(())
+}
+
+/// As [`update`], when a page of the database cannot be read. A state that cannot be written must
+/// not keep all others from the database.
+fn update_around_damage(
+    connection: &Connection,
+    id: QueueId,
+    envelope: &EnvelopeText,
+) -> rusqlite::Result<()> {
+    let result = separately(connection, || update(connection, id, envelope));
+    if result.as_ref().is_err_and(is_unreadable) {
+        tracing::error!(
+            queue_id = %id,
+            "state of a message cannot be stored, since a page of the spool database cannot be read; it may be delivered again"
+        );
+        return Ok(());
+    }
+    result
+}
+
+/// Removes a row when a page of the database cannot be read. What cannot be deleted stays in the
+/// database, where no scan yields it.
+pub(super) fn delete_around_damage(connection: &Connection, row: i64) -> rusqlite::Result<()> {
+    if separately(connection, || delete(connection, row)).is_ok() {
+        return Ok(());
+    }
+    for sql in ["DELETE FROM message WHERE id = ?1", MARK_REMOVED] {
+        let remove = || connection.prepare_cached(sql)?.execute([row]).map(drop);
+        match separately(connection, remove) {
+            Ok(()) => break,
+            Err(error) if is_unreadable(&error) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    tracing::warn!(
+        row,
+        "removed message stays in the spool database in part, since a page cannot be read"
+    );
+    Ok(())
+}
+
+/// Makes one change that has no effect if it fails.
+fn separately(
+    connection: &Connection,
+    change: impl FnOnce() -> rusqlite::Result<()>,
+) -> rusqlite::Result<()> {
+    if connection.is_autocommit() {
+        // A statement of its own is a transaction of its own.
+        return change();
+    }
+    run(connection, "SAVEPOINT one_change")?;
+    let result = change();
+    if result.is_err() {
+        run(connection, "ROLLBACK TO one_change")?;
+    }
+    run(connection, "RELEASE one_change")?;
+    result
 }

@@ -150,7 +150,13 @@ pub(super) fn scan(
     let mut rows = 0;
     // Rows that are damaged or removed do not count, so that an empty list is the end.
     while rows < limit {
-        let page = row::page(connection, &core.paths, after, limit)?;
+        let page = match row::page(connection, &core.paths, after, limit) {
+            Ok(page) => page,
+            Err(RowError::Damage(_)) => {
+                row::page_around_damage(connection, &core.paths, after, limit)?
+            }
+            Err(RowError::Spool(error)) => return Err(error),
+        };
         let Some(last) = page.last().map(|(raw, _)| *raw) else {
             break;
         };

@@ -22,7 +22,7 @@ use super::fatal::Fatal;
 use super::index::{HeldContent, HeldMessage, Pending};
 use super::queue::{CommitGate, Committed, NewMessage, Op};
 use super::row::{EnvelopeText, IN_FILE, row_id};
-use super::schema::database_error;
+use super::schema::{database_error, is_unreadable};
 use super::shared::{Core, EndGuard};
 use super::signal::log_bound;
 use crate::smtp::envelope::QueueId;
@@ -258,11 +258,17 @@ impl SpoolWriter<'_> {
         }
         let found = self
             .connection
-            .prepare_cached("SELECT content FROM message WHERE id = ?1")
+            .prepare_cached(
+                "SELECT content FROM message WHERE id = ?1 AND content NOT IN ('del', 'gone')",
+            )
             .and_then(|mut statement| {
                 let place = |row: &rusqlite::Row<'_>| row.get::<_, String>(0);
                 statement.query_row([row_id(id)], place).optional()
             });
+        // No scan yields a row that cannot be read.
+        if found.as_ref().is_err_and(is_unreadable) {
+            return Ok(None);
+        }
         let found = found.map_err(|error| database_error(&self.core.paths, "read from", &error))?;
         Ok(found.map(|place| place == IN_FILE))
     }
