@@ -186,11 +186,12 @@ impl Played {
             .find(|life| life.name == arrival.session.life);
         life.is_none_or(|life| {
             // An orderly end cuts short what has not ended after `drain`; what was answered before
-            // is written down.
+            // is written down. Results of one message wait for one another for a quarter of a
+            // second, and a busy machine is slow to write.
             let unwritten = if life.killed {
                 UNWRITTEN
             } else {
-                Duration::from_millis(500)
+                Duration::from_secs(1)
             };
             // Nothing can be written down on a full disk, nor while the daemon stands still.
             life.ended.is_some_and(|cut| {
