@@ -121,6 +121,16 @@ impl FreeSpace {
         )))
     }
 
+    /// As [`FreeSpace::admit`], by a new measurement of the disk: for what takes more space than a
+    /// message.
+    pub(super) fn admit_measured(&self, octets: u64) -> Result<(), SpoolError> {
+        self.state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .measured = None;
+        self.admit(octets)
+    }
+
     fn is_over_quota(&self) -> bool {
         self.state
             .lock()
@@ -275,6 +285,15 @@ mod tests {
             Err(SpoolError::Full(_))
         ));
         space.admit(4096).expect("a small one after a large one");
+    }
+
+    #[test]
+    fn a_new_measurement_does_not_count_what_was_written_twice() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let space = FreeSpace::open(folder.path(), Some(1 << 20)).expect("measured");
+        space.record_written(u64::MAX);
+        assert!(space.admit(0).is_err(), "the last measurement counts");
+        space.admit_measured(0).expect("an empty disk");
     }
 
     #[test]

@@ -323,7 +323,7 @@ impl Mover<'_> {
     fn prepare(&self) {
         let log = &self.core.log;
         let wanted = SPARE_SHARE * log.next_size();
-        if log.has_spare() || self.core.drafts.free_space.admit(wanted).is_err() {
+        if log.has_spare() || self.core.drafts.free_space.admit_measured(wanted).is_err() {
             return;
         }
         if let Err(error) = log.prepare() {
