@@ -24,7 +24,7 @@ use crate::smtp::envelope::QueueId;
 /// database row.
 pub(super) const SMALL: usize = 128 * 1024;
 /// The number of octets that a draft with large blocks collects before it writes them to its file.
-/// Other drafts collect [`SMALL`].
+/// Other drafts collect 128 KiB.
 pub const LARGE_BLOCK: usize = 512 * 1024;
 
 /// The parts of a spool that drafts need: the folder for large bodies, the free space of the disk,

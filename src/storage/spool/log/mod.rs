@@ -5,11 +5,11 @@
 //! contiguous write with one sync; it counts as a unit or not at all. The space of a segment is
 //! allocated before its first batch, so an append changes no metadata of the file.
 //!
-//! - [`frame`] is the form of a segment: its header and the checksums that tell its records from
+//! - `frame` is the form of a segment: its header and the checksums that tell its records from
 //!   the rest of a file that was used before.
-//! - [`record`] is the form of one record.
-//! - [`batch`] encodes batches and [`recover`] reads a segment back. Both work on octets alone.
-//! - [`segment`] is the segment that is being written, and [`folder`] the folder of them all.
+//! - `record` is the form of one record.
+//! - `batch` encodes batches and [`recover`] reads a segment back. Both work on octets alone.
+//! - `segment` is the segment that is being written, and `folder` the folder of them all.
 //!
 //! Nothing here knows the queue. What works on files blocks.
 
