@@ -76,6 +76,10 @@ struct IndexSlot {
     version: u64,
     /// True while the mover writes an earlier version of it to the database.
     is_moving: bool,
+    /// True if the database may have the message although the log alone is known to: a move may
+    /// have failed halfway, or an earlier process may have moved it there and have ended before its
+    /// segment was removed.
+    may_be_stored: bool,
 }
 
 /// The index of the log.
@@ -133,9 +137,18 @@ impl LogIndex {
         self.octets
     }
 
-    /// Adds a message whose record is in `segment`.
+    /// Adds a new message whose record is in `segment`.
     pub(super) fn add(&mut self, id: QueueId, message: HeldMessage, segment: u64) {
         self.put(id, Pending::Message(Arc::new(message)), segment, segment);
+    }
+
+    /// Adds a message of an earlier process, whose record is in `segment`. The database may have
+    /// it, too.
+    pub(super) fn add_found(&mut self, id: QueueId, message: HeldMessage, segment: u64) {
+        self.add(id, message, segment);
+        if let Some(slot) = self.slots.get_mut(&id) {
+            slot.may_be_stored = true;
+        }
     }
 
     /// Replaces the envelope of a message that is in the queue. The record is in `segment`.
@@ -159,10 +172,9 @@ impl LogIndex {
     /// Removes a message. The record is in `segment`. Nothing remains of one that the database
     /// never had.
     pub(super) fn remove(&mut self, id: QueueId, segment: u64) {
-        let is_only_here = self
-            .slots
-            .get(&id)
-            .is_some_and(|slot| matches!(slot.pending, Pending::Message(_)) && !slot.is_moving);
+        let is_only_here = self.slots.get(&id).is_some_and(|slot| {
+            matches!(slot.pending, Pending::Message(_)) && !slot.is_moving && !slot.may_be_stored
+        });
         if is_only_here {
             self.drop_slot(id);
         } else {
@@ -177,8 +189,10 @@ impl LogIndex {
 
     fn put(&mut self, id: QueueId, pending: Pending, segment: u64, latest: u64) {
         self.version += 1;
-        let before = self.slots.get(&id).map(|slot| (slot.since, slot.is_moving));
-        let (since, is_moving) = before.unwrap_or_else(|| (Instant::now(), false));
+        let before = self.slots.get(&id);
+        let since = before.map_or_else(Instant::now, |slot| slot.since);
+        let is_moving = before.is_some_and(|slot| slot.is_moving);
+        let may_be_stored = before.is_some_and(|slot| slot.may_be_stored);
         self.drop_slot(id);
         self.octets += pending.octets();
         *self.holds.entry(segment).or_default() += 1;
@@ -189,6 +203,7 @@ impl LogIndex {
             since,
             version: self.version,
             is_moving,
+            may_be_stored,
         };
         self.slots.insert(id, slot);
     }
@@ -244,6 +259,7 @@ impl LogIndex {
             };
             slot.is_moving = false;
             if !is_written {
+                slot.may_be_stored = true;
                 continue;
             }
             if slot.version == done.version {
@@ -339,6 +355,17 @@ mod tests {
         assert_eq!((index.retirable(), index.octets()), (Some(1), 0));
         index.retire_segment(1);
         assert_eq!(index.retirable(), None, "the active one stays");
+    }
+
+    /// A crash can come between the move of a message to the database and the removal of its
+    /// segment. Its removal must reach the database, or the next start delivers it again.
+    #[test]
+    fn the_removal_of_a_message_of_an_earlier_process_reaches_the_database() {
+        let mut index = index(2);
+        index.add_found(id(1), held(1), 1);
+        index.replace(id(1), text("second"), 2);
+        index.remove(id(1), 2);
+        assert!(matches!(index.get(id(1)), Some(Pending::Removed)));
     }
 
     /// Segments leave the log in their order, so that a removal outlives the message.

@@ -146,7 +146,7 @@ impl ReplayedLog {
             LogRecord::Message(logged) => {
                 let envelope = EnvelopeText::from_json(id, logged.envelope.clone());
                 let held = held(&logged, envelope, segment);
-                self.index.add(id, held, segment);
+                self.index.add_found(id, held, segment);
             }
             LogRecord::Envelope { id, envelope } => {
                 let envelope = EnvelopeText::from_json(id, envelope);
