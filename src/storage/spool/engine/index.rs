@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::super::log::LoggedMessage;
 use super::row::EnvelopeText;
 use crate::smtp::envelope::QueueId;
 
@@ -24,6 +25,22 @@ pub(super) struct HeldMessage {
     pub(super) content_crc: u32,
     pub(super) envelope: EnvelopeText,
     pub(super) content: HeldContent,
+}
+
+impl HeldMessage {
+    pub(super) fn new(
+        logged: &LoggedMessage,
+        envelope: EnvelopeText,
+        content: HeldContent,
+    ) -> Self {
+        Self {
+            accepted: logged.accepted,
+            size: logged.size,
+            content_crc: logged.content_crc,
+            envelope,
+            content,
+        }
+    }
 }
 
 /// The place of the content of a message that the log alone has.

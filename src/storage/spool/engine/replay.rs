@@ -1,6 +1,6 @@
 //! Reads the log that an earlier process left, at the start.
 //!
-//! What is damaged is copied to the quarantine and logged, and the rest goes on. A segment of a
+//! Damaged parts are copied to the quarantine and logged, and all others are used. A segment of a
 //! newer form refuses the start.
 
 use std::path::Path;
@@ -163,13 +163,7 @@ fn held(logged: &LoggedMessage, envelope: EnvelopeText, segment: u64) -> HeldMes
         ContentPlace::At(offset) => HeldContent::Log { segment, offset },
         ContentPlace::BodyFile | ContentPlace::Here(_) => HeldContent::BodyFile,
     };
-    HeldMessage {
-        accepted: logged.accepted,
-        size: logged.size,
-        content_crc: logged.content_crc,
-        envelope,
-        content,
-    }
+    HeldMessage::new(logged, envelope, content)
 }
 
 /// Copies a segment that cannot be read to the quarantine.

@@ -421,13 +421,7 @@ pub(super) fn held(
         ContentPlace::BodyFile => HeldContent::BodyFile,
         ContentPlace::Here(_) | ContentPlace::At(_) => HeldContent::Log { segment, offset },
     };
-    HeldMessage {
-        accepted: logged.accepted,
-        size: logged.size,
-        content_crc: logged.content_crc,
-        envelope,
-        content,
-    }
+    HeldMessage::new(logged, envelope, content)
 }
 
 fn reject(ops: Vec<PlannedOp>, error: &SpoolError) {
