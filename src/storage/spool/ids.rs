@@ -65,6 +65,7 @@ impl Ids {
                 Err(now) => last = now,
             }
         }
+        // `NodeNumber::next` ends at `QueueId::MAX`, and only larger numbers are no ids.
         QueueId::from_number(next(last)).expect("it is capped at the largest id")
     }
 }

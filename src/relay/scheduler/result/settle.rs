@@ -96,7 +96,7 @@ struct AppliedChanges {
     until: Option<Timestamp>,
     /// True if one of the changes is a result.
     has_result: bool,
-    /// True if one of the results was the last one that may cause a report for now.
+    /// True if after one of the results the report has no other recipient to wait for.
     is_last: bool,
     /// True if the owed reports are due.
     is_due: bool,

@@ -4,7 +4,7 @@ use super::super::days;
 use super::super::usage::{EvidenceLevel, EvidenceUsage};
 use super::EvidenceWriter;
 
-/// What an administrator can do about evidence that fills its limit.
+/// The remedy for evidence that fills its limit.
 const REMEDY: &str =
     "run gatepost evidence archive FOLDER, or raise [evidence] max_size and reload";
 

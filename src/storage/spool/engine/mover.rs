@@ -97,7 +97,7 @@ struct Mover<'a> {
     age: Duration,
     /// The reason why the database cannot be written.
     obstacle: Option<MoveObstacle>,
-    /// The size of the database's write-ahead log, as far as it is not in the database.
+    /// The octets of the database's write-ahead log that are not in the database yet.
     wal_octets: u64,
     /// The segment that was read last.
     open: Option<(u64, File)>,

@@ -69,6 +69,7 @@ pub(super) const IN_ROW: &str = "row";
 pub(super) const IN_FILE: &str = "file";
 
 pub(super) fn row_id(id: QueueId) -> i64 {
+    // `QueueId::MAX` is `i64::MAX`, and no id can be made above it.
     i64::try_from(id.number()).expect("a queue id is at most i64::MAX")
 }
 

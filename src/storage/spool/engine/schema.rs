@@ -159,8 +159,8 @@ pub(super) fn give_back(connection: &Connection) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// Moves the write-ahead log into the database, as far as no reader needs it. Returns the octets
-/// that are left.
+/// Moves the write-ahead log into the database, except for the part that a reader still needs.
+/// Returns the octets that are left.
 pub(super) fn empty_wal(
     connection: &Connection,
     paths: &SpoolPaths,

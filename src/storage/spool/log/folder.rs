@@ -241,7 +241,7 @@ impl LogFolder {
     }
 
     /// Removes a segment that is not needed any more. Its file becomes the spare if there is none.
-    /// When this returns, its name is durably gone: segments leave the log in their order.
+    /// Its name is durably gone when this returns, because segments leave the log in their order.
     ///
     /// # Errors
     /// [`SpoolError::Io`].
