@@ -33,6 +33,12 @@ const PLENTY: (usize, usize) = (1, 2);
 /// session.
 const LEAVING_PARTS: (usize, usize) = (4, 2);
 const LEAVING_MIN: usize = 4;
+/// The time that an evicted session has for its last reply and for closing its connection: the
+/// first while few sessions are being evicted, the second while many are (see [`MANY_LEAVING`]).
+const FAREWELL: (Duration, Duration) = (Duration::from_secs(2), Duration::from_millis(250));
+/// The divisor of the limit for strangers that makes many evicted sessions. Clients that never
+/// close their side hold up the evictions for others for a moment only.
+const MANY_LEAVING: usize = 4;
 
 /// A session with a seat.
 #[derive(Debug)]
@@ -93,6 +99,9 @@ pub(super) struct Seats<G> {
     changes: u64,
     /// The evicted sessions that have not ended.
     leaving: HashSet<u64>,
+    /// The number of these at which strangers evict no further session, by the configuration of
+    /// the latest request.
+    leaving_max: usize,
     pub(super) provisional: ProvisionalSeats,
     pub(super) queue: SeatQueue<G>,
     served: ServedSites,
@@ -111,6 +120,7 @@ impl<G> Default for Seats<G> {
             is_scarce: Default::default(),
             changes: Default::default(),
             leaving: HashSet::default(),
+            leaving_max: LEAVING_MIN,
             provisional: ProvisionalSeats::default(),
             queue: SeatQueue::default(),
             served: ServedSites::default(),
@@ -152,6 +162,7 @@ impl<G> Seats<G> {
         self.strangers_max = limits
             .connections
             .saturating_sub(limits.connections_reserved);
+        self.leaving_max = leaving_max(limits, LEAVING_PARTS.0);
         let of_listener = self
             .by_listener
             .entry(Arc::clone(&request.listener))
@@ -322,6 +333,16 @@ impl<G> Seats<G> {
         }
     }
 
+    /// Returns the time that an evicted session has for its last reply and for closing its
+    /// connection.
+    pub(super) fn farewell(&self) -> Duration {
+        if self.leaving.len() > self.leaving_max / MANY_LEAVING {
+            FAREWELL.1
+        } else {
+            FAREWELL.0
+        }
+    }
+
     /// Recomputes scarcity, on all listeners together and on one.
     fn update_scarcity(&mut self, listener: &Arc<str>) {
         let mut update = |is_scarce: &mut bool, taken, all| {
@@ -415,7 +436,7 @@ impl<G> Seats<G> {
         } else {
             LEAVING_PARTS.0
         };
-        if self.leaving.len() >= (limits.connections / part).max(LEAVING_MIN) {
+        if self.leaving.len() >= leaving_max(limits, part) {
             return None;
         }
         let before = if request.is_own() {
@@ -441,6 +462,12 @@ impl<G> Seats<G> {
             || held > self.sessions_of_site(request.address) + 1;
         is_due.then_some(seat)
     }
+}
+
+/// Returns the number of evicted sessions that have not ended at which no further one is evicted,
+/// by a divisor of [`LEAVING_PARTS`].
+fn leaving_max(limits: &ClientLimits, part: usize) -> usize {
+    (limits.connections / part).max(LEAVING_MIN)
 }
 
 /// Returns the binary logarithm of a site's number of sessions, rounded down.

@@ -181,6 +181,12 @@ impl Seat {
         }
     }
 
+    /// Returns the time that an evicted session has for its last reply and for closing its
+    /// connection.
+    pub(in crate::relay::inbound) fn farewell(&self) -> Duration {
+        lock(&self.clients.0.seats).farewell()
+    }
+
     /// Waits until the session is evicted.
     pub(in crate::relay::inbound) async fn evicted(&self) {
         self.evicted.cancelled().await;

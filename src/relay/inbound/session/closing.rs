@@ -1,7 +1,5 @@
 //! The last reply of a session, and the end of its connection.
 
-use std::time::Duration;
-
 use tokio::time::timeout;
 
 use super::state::MissedDeadline;
@@ -9,9 +7,6 @@ use super::{ClientSession, SessionEndReason};
 use crate::relay::inbound::buffered::{BufferedStream, ClientStream};
 use crate::smtp::reply::Reply;
 use crate::smtp::server::CloseReason;
-
-/// The time for the last reply to a client that has lost its seat, and for closing its connection.
-const EVICTION_TIME: Duration = Duration::from_secs(2);
 
 impl ClientSession {
     /// Sends the reason of the end to the client, if it can be sent, and closes the connection.
@@ -44,7 +39,8 @@ impl ClientSession {
         }
         if matches!(end, SessionEndReason::Evicted) {
             // Another client has the seat already, so the connection must end soon.
-            let _ = timeout(EVICTION_TIME, connection.close(EVICTION_TIME)).await;
+            let farewell = self.seat.farewell();
+            let _ = timeout(farewell, connection.close(farewell)).await;
         } else {
             connection.close(self.timeouts().command).await;
         }

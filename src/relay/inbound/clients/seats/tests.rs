@@ -389,6 +389,23 @@ fn evictions_stop_while_evicted_sessions_do_not_end() {
 }
 
 #[test]
+fn evicted_sessions_must_end_sooner_while_there_are_many() {
+    let mut table = SeatTable::default();
+    let given = table.fills();
+    table.now = 30;
+    table.stranger("192.0.2.1").expect("a seat");
+    assert_eq!(table.seats.farewell(), Duration::from_secs(2), "one leaves");
+    table.stranger("192.0.3.1").expect("a seat");
+    assert_eq!(
+        table.seats.farewell(),
+        Duration::from_millis(250),
+        "two leave, of the four that may"
+    );
+    table.seats.take_back(given[0].0);
+    assert_eq!(table.seats.farewell(), Duration::from_secs(2));
+}
+
+#[test]
 fn evictions_end_scarcity() {
     let mut table = SeatTable::default();
     let given: Vec<_> = (0..6)
