@@ -24,7 +24,7 @@ use crate::config::ClientLimits;
 use crate::policy::networks;
 
 /// The time after its last message for which a session is safe from eviction by strangers.
-pub(super) const GRACE: Duration = Duration::from_secs(8);
+pub(super) const GRACE: Duration = Duration::from_secs(6);
 /// Scarcity begins when this fraction of strangers' seats is in use, and ends below [`PLENTY`].
 const SCARCE: (usize, usize) = (3, 4);
 const PLENTY: (usize, usize) = (1, 2);
