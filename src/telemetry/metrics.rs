@@ -62,6 +62,7 @@ pub(super) struct Metrics {
     pub(super) downgrades: Family<ConnectorLabel, Counter>,
     pub(super) spool_sync: Histogram,
     pub(super) spool_log: IntGauge,
+    pub(super) spool_scarce: IntGauge,
     pub(super) spool_log_moves: Family<LogMoveLabel, Counter>,
 }
 
@@ -89,6 +90,7 @@ impl Default for Metrics {
             // From a quarter of a millisecond to four seconds.
             spool_sync: Histogram::new(exponential_buckets(0.000_25, 2.0, 15)),
             spool_log: IntGauge::default(),
+            spool_scarce: IntGauge::default(),
             spool_log_moves: Family::default(),
         };
         metrics.register_inbound();
@@ -160,6 +162,8 @@ impl Metrics {
         registry.register_with_unit("spool_sync", help, Unit::Seconds, self.spool_sync.clone());
         let help = "Size of the spool's log, with what waits to be moved into the database";
         registry.register_with_unit("spool_log", help, Unit::Bytes, self.spool_log.clone());
+        let help = "1 while delivery attempts start one at a time because the spool has hardly any room for their results, else 0";
+        registry.register("spool_scarce", help, self.spool_scarce.clone());
         let help = "Moves of mail from the spool's log into the database, by result: complete, blocked by another program, or failed";
         registry.register("spool_log_moves", help, self.spool_log_moves.clone());
     }

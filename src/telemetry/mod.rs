@@ -420,6 +420,11 @@ impl Monitor {
         self.0.metrics.spool_log.set(octets);
     }
 
+    /// Sets whether the spool has hardly any room for the results of delivery attempts.
+    pub fn spool_scarce(&self, is_scarce: bool) {
+        self.0.metrics.spool_scarce.set(i64::from(is_scarce));
+    }
+
     /// Counts an attempt to move mail from the spool's log into the database.
     pub fn spool_log_move(&self, result: LogMove) {
         let label = LogMoveLabel {

@@ -247,11 +247,12 @@ impl SchedulerState {
         placement(&self.context.running.load(), host).destination
     }
 
-    /// Returns true when another job may start. While evidence cannot be written, no job starts
-    /// beside a running one: its result could not be stored.
+    /// Returns true when another job may start. While evidence cannot be written, or the spool has
+    /// hardly any room, no job starts beside a running one: its result could not be stored.
     pub(super) fn may_begin(&self) -> bool {
         let attempts = self.context.running.load().config.limits.delivery_attempts as usize;
-        self.jobs < attempts + WRITING_MAX && !(self.jobs > 0 && self.context.evidence.is_stuck())
+        let is_stuck = || self.context.evidence.is_stuck() || self.context.spool.is_stuck();
+        self.jobs < attempts + WRITING_MAX && !(self.jobs > 0 && is_stuck())
     }
 
     /// Returns the message with this id, shared with other running jobs on it.

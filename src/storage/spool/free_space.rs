@@ -107,7 +107,7 @@ impl FreeSpace {
     pub(super) fn admit(&self, octets: u64) -> Result<(), SpoolError> {
         if self.is_log_full.load(Ordering::Relaxed) {
             return Err(SpoolError::Full(format!(
-                "the log of the spool {} is full, and queue.db cannot be written",
+                "the log of the spool {} is full, and cannot be emptied now; the reason was logged",
                 self.folder.display()
             )));
         }

@@ -42,6 +42,11 @@ pub trait Spool: Send + Sync + 'static {
         let _ = octets;
         Ok(())
     }
+    /// Returns whether there is hardly any room for the results of attempts, so that one that starts
+    /// now may not be completed.
+    fn is_stuck(&self) -> bool {
+        false
+    }
     /// Returns the clock jumps, which do not count towards a message's age.
     fn clock_jumps(&self) -> ClockJumps {
         ClockJumps::default()

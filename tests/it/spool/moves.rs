@@ -2,7 +2,7 @@
 //! happens while the database cannot be written.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use gatepost::smtp::envelope::{QueueId, RecipientState};
 use gatepost::storage::spool::{Options, Spool as _, SpoolError, SqliteSpool, read_queue};
@@ -62,7 +62,7 @@ async fn fill(spool: &SqliteSpool) -> Vec<QueueId> {
         match stored {
             Ok((receipt, _)) => accepted.push(receipt.id()),
             Err(SpoolError::Full(text)) => {
-                assert!(text.contains("queue.db cannot be written"), "{text}");
+                assert!(text.contains("cannot be emptied now"), "{text}");
                 return accepted;
             }
             Err(error) => panic!("{error}"),
@@ -266,4 +266,98 @@ async fn the_log_stays_within_its_bound() {
     let log = log_octets(folder.path());
     assert!(log <= 6 * SEGMENT, "the log has {log} octets");
     assert_eq!(ids(&spool).await, waiting);
+}
+
+/// An envelope whose record fills a good part of a segment.
+fn large_state() -> gatepost::smtp::envelope::Envelope {
+    let mut state = envelope("tried@example.org");
+    state.envid = Some("x".repeat(SIZE));
+    state
+}
+
+/// Records large states until one is rejected because the log is full.
+async fn fill_with_states(spool: &SqliteSpool, id: QueueId) {
+    for _ in 0..1_000 {
+        match spool.record(id, large_state()).await {
+            Ok(()) => {}
+            Err(SpoolError::Full(_)) => return,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    panic!(
+        "states make the log grow without bound: {} octets",
+        log_octets(spool.folder())
+    );
+}
+
+/// While the database cannot be written, states go into the log beside mail up to twice the size
+/// that mail may have, and the scheduler hears of it before. Removals are never held up. All goes
+/// on when the database can be written again.
+#[tokio::test]
+async fn states_have_a_bound_in_the_log_and_removals_have_none() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let spool = patient(folder.path());
+    let other = database(folder.path());
+    other.execute_batch("BEGIN IMMEDIATE").expect("locked");
+    let mut accepted = fill(&spool).await;
+    assert!(!spool.is_stuck(), "mail alone leaves room for results");
+    let kept = accepted.pop().expect("some");
+    fill_with_states(&spool, kept).await;
+    assert!(spool.is_stuck());
+    // Beside the eight segments there may be a spare one.
+    let log = log_octets(folder.path());
+    assert!(log <= 9 * SEGMENT, "the log has {log} octets");
+
+    let states = (0..20).map(|_| spool.record(kept, large_state()));
+    let removals = accepted.iter().map(|id| spool.remove(*id));
+    let (states, removals) = futures_util::future::join(
+        futures_util::future::join_all(states),
+        futures_util::future::join_all(removals),
+    )
+    .await;
+    assert!(removals.iter().all(Result::is_ok), "{removals:?}");
+    assert!(states.iter().any(Result::is_err), "there was room");
+    other.execute_batch("COMMIT").expect("unlocked");
+    assert!(within(PATIENCE, || !spool.is_stuck()));
+    spool.record(kept, envelope("")).await.expect("a state");
+    spool.flush().await.expect("moved");
+    assert_eq!(ids(&spool).await, [kept]);
+    assert_eq!(rows(&other), 1);
+}
+
+/// A segment that nothing needs, but that cannot be removed, keeps mail from the log when that is
+/// full. It is tried again at a steady rate, whoever asks for room meanwhile, and mail is accepted
+/// again when it is gone.
+#[tokio::test]
+async fn a_segment_that_cannot_be_removed_is_tried_at_a_steady_rate() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let spool = patient(folder.path());
+    let other = database(folder.path());
+    other.execute_batch("BEGIN IMMEDIATE").expect("locked");
+    let accepted = fill(&spool).await;
+    // No segment becomes the spare one, and no new one is begun, where a folder has that name.
+    let spare = folder.path().join("log/spare");
+    let _there_may_be_none = std::fs::remove_file(&spare);
+    std::fs::create_dir_all(spare.join("full")).expect("ours");
+    other.execute_batch("COMMIT").expect("unlocked");
+    spool.flush().await.expect("moved");
+    assert_eq!(rows(&other), i64::try_from(accepted.len()).expect("few"));
+    assert!(spool.admit(0).is_err(), "mail would find no room");
+
+    let (began, before) = (Instant::now(), spool.stats().rounds);
+    let mut rejected = 0;
+    for _ in 0..100 {
+        rejected += u32::from(spool.record(accepted[0], large_state()).await.is_err());
+        assert!(spool.admit(0).is_err());
+    }
+    assert!(rejected > 50, "{rejected} asked for room");
+    let rounds = u128::from(spool.stats().rounds - before);
+    let pauses = began.elapsed().as_millis() / 250;
+    assert!(rounds <= pauses + 2, "{rounds} rounds in {pauses} pauses");
+
+    std::fs::remove_dir_all(&spare).expect("ours");
+    assert!(within(PATIENCE, || spool.admit(0).is_ok() && !spool.is_stuck()));
+    let new = put(&spool, "new@example.org", &content(1, SIZE)).await;
+    spool.record(new.id, large_state()).await.expect("a state");
+    assert_eq!(ids(&spool).await.len(), accepted.len() + 1);
 }

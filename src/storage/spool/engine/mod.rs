@@ -4,7 +4,7 @@
 //!   one sync. [`index`] knows what the log has and the database has not, and [`replay`] reads the
 //!   log at the start.
 //! - [`mover`] moves what waits to the database, of which it is the only writer, and removes
-//!   segments of the log; [`signal`] wakes it, and [`table`] has its statements.
+//!   segments of the log; [`signal`] wakes it, [`bound`] is how long the log may be, and [`table`] has its statements.
 //! - [`view`] loads and lists messages from both, and [`peek`] reads them from outside. [`readers`] lends read connections; [`row`]
 //!   defines the form of a row and its checksums; [`quarantine`] removes damaged entries.
 //! - [`folder`] is the folder: lock, leftovers, foreign files; [`paths`] names its files, and
@@ -31,6 +31,7 @@ use super::{ClockJumps, Entry, Receipt, Spool, SpoolError, SpoolFuture, StoredMe
 use crate::smtp::envelope::{Envelope, QueueId};
 use crate::telemetry::Monitor;
 
+mod bound;
 mod fatal;
 mod folder;
 mod index;
@@ -53,6 +54,7 @@ mod writer;
 
 pub use peek::read_queue;
 
+use bound::StateRoom;
 use folder::SpoolFolder;
 use queue::{Committed, NewMessage, Op, WriteQueue};
 use readers::Readers;
@@ -85,6 +87,9 @@ pub struct SpoolStats {
     pub quarantined: u64,
     /// The number of messages, states and removals that were written to the database.
     pub moved: u64,
+    /// The number of rounds in which the log was looked through for what the database must have and
+    /// for segments that can be removed.
+    pub rounds: u64,
 }
 
 /// The spool of one relay, in a folder of its own. Dropping it completes the waiting operations,
@@ -148,6 +153,7 @@ impl SqliteSpool {
             log,
             index: Mutex::new(index),
             mover: MoverSignal::default(),
+            state_room: StateRoom::default(),
             readers: Readers::new(paths.clone()),
             drafts: Arc::new(Drafts {
                 bodies: paths.bodies.clone(),
@@ -235,6 +241,7 @@ impl SqliteSpool {
             operations: counters.operations.load(Ordering::Relaxed),
             quarantined: counters.quarantined.load(Ordering::Relaxed),
             moved: counters.moved.load(Ordering::Relaxed),
+            rounds: counters.rounds.load(Ordering::Relaxed),
         }
     }
 
@@ -420,6 +427,10 @@ impl Spool for SqliteSpool {
 
     fn admit(&self, octets: u64) -> Result<(), SpoolError> {
         self.core.drafts.free_space.admit(octets)
+    }
+
+    fn is_stuck(&self) -> bool {
+        self.core.state_room.is_scarce()
     }
 
     fn clock_jumps(&self) -> ClockJumps {

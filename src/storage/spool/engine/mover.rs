@@ -21,12 +21,14 @@ use rusqlite::wal::CheckpointMode;
 
 use super::super::SpoolError;
 use super::super::file::io_error;
+use super::super::log::AppendError;
+use super::bound::LogShare;
 use super::fatal::Fatal;
 use super::index::{HeldContent, HeldMessage, Move, MoveScope, Pending};
 use super::queue::CommitGate;
 use super::schema::{self, database_error, is_busy, is_fatal, is_full, is_unreadable};
 use super::shared::{Core, EndGuard};
-use super::signal::{MoverCall, MoverOrder, log_bound};
+use super::signal::{MoverCall, MoverOrder};
 use super::table;
 use crate::telemetry::LogMove;
 
@@ -61,16 +63,16 @@ pub(super) fn start(
             core: &guard.0,
             age,
             obstacle: None,
+            unremovable: None,
             wal_octets: 0,
             open: None,
         };
         mover.account();
+        guard.0.log_resized();
         loop {
             let core = &guard.0;
-            let is_blocked = mover.obstacle.is_some();
-            let call = core
-                .mover
-                .wait(|| is_blocked || !core.index().is_empty() || mover.has_slack());
+            let has_work = || !core.index().is_empty() || mover.has_slack();
+            let call = core.mover.wait(mover.is_blocked(), has_work);
             let is_stopped = call.is_stopped;
             if mover.round(call).is_err() || is_stopped {
                 break;
@@ -97,6 +99,8 @@ struct Mover<'a> {
     age: Duration,
     /// The reason why the database cannot be written.
     obstacle: Option<MoveObstacle>,
+    /// The reason why the oldest segment cannot be removed although nothing needs it.
+    unremovable: Option<String>,
     /// The octets of the database's write-ahead log that are not in the database yet.
     wal_octets: u64,
     /// The segment that was read last.
@@ -104,7 +108,13 @@ struct Mover<'a> {
 }
 
 impl Mover<'_> {
+    /// Returns whether the last round could not make room in the log.
+    fn is_blocked(&self) -> bool {
+        self.obstacle.is_some() || self.unremovable.is_some()
+    }
+
     fn round(&mut self, call: MoverCall) -> Result<(), Fatal> {
+        self.core.counters.rounds.fetch_add(1, Ordering::Relaxed);
         let mut flushes = Vec::new();
         for order in call.orders {
             match order {
@@ -148,11 +158,19 @@ impl Mover<'_> {
 
     /// Lets new mail wait for room in the log no longer, or rejects it if there will be none.
     fn set_gate(&self) {
-        let is_blocked = self.obstacle.is_some();
+        let is_blocked = self.is_blocked();
         let log = &self.core.log;
+        if is_blocked {
+            self.account();
+        } else if self.core.state_room.is_scarce() && log.has_spare() {
+            // There is a segment for states that were rejected before.
+            self.core
+                .state_room
+                .set_rejecting(false, &self.core.monitor);
+        }
         let next = self.core.index().log_octets() + log.segment_size();
         let space = &self.core.drafts.free_space;
-        space.set_log_full(is_blocked && next > log_bound(log));
+        space.set_log_full(is_blocked && next > LogShare::Mail.bound(log));
         self.core.queue.set_gate(if is_blocked {
             CommitGate::Refused
         } else {
@@ -301,22 +319,43 @@ impl Mover<'_> {
 
     /// Removes the segments that nothing needs, in their order.
     fn retire(&mut self) -> Result<(), Fatal> {
-        loop {
+        let unremovable = loop {
             let retirable = self.core.index().retirable();
             let Some(number) = retirable else {
-                return Ok(());
+                break None;
             };
             self.open = None;
-            if let Err(error) = self.core.log.retire(number) {
-                if matches!(error, SpoolError::Full(_)) {
-                    tracing::warn!(%error, "segment of the spool's log cannot be removed yet");
-                    return Ok(());
-                }
-                tracing::error!(%error, "spool failed; the process must restart");
-                return Err(Fatal);
+            let mut removed = self.core.log.retire(number);
+            if matches!(removed, Err(AppendError::Rejected(SpoolError::Full(_))))
+                && self.core.drafts.free_space.release_reserve()
+            {
+                removed = self.core.log.retire(number);
             }
-            self.core.index().retire_segment(number);
+            match removed {
+                Ok(()) => {
+                    self.core.index().retire_segment(number);
+                    self.core.log_resized();
+                }
+                Err(AppendError::Rejected(error)) => break Some(error.to_string()),
+                Err(AppendError::Uncertain(error)) => {
+                    tracing::error!(%error, "spool failed; the process must restart");
+                    return Err(Fatal);
+                }
+            }
+        };
+        match (&self.unremovable, &unremovable) {
+            (None, Some(error)) => {
+                self.core.monitor.spool_log_move(LogMove::Failed);
+                tracing::error!(%error, "a segment of the spool's log cannot be removed; new mail is rejected when the log is full");
+            }
+            (Some(_), Some(_)) => self.core.monitor.spool_log_move(LogMove::Failed),
+            (Some(_), None) => {
+                tracing::info!("the segments of the spool's log can be removed again");
+            }
+            (None, None) => {}
         }
+        self.unremovable = unremovable;
+        Ok(())
     }
 
     /// Allocates the next segment before it is needed, if the disk has plenty of room.

@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 use super::super::SpoolError;
 use super::super::draft::{DraftContent, DraftKind, FinishedDraft};
 use super::super::file::TemporaryFile;
+use super::bound::LogShare;
 use super::row::EnvelopeText;
 use crate::smtp::envelope::{Envelope, QueueId};
 
@@ -60,6 +61,15 @@ impl Op {
     /// full. A report makes it possible to remove a message.
     pub(super) fn is_mail(&self) -> bool {
         matches!(self, Self::Commit(message, _) if message.kind == DraftKind::Mail)
+    }
+
+    /// Returns the kind of the operation, by the size of the log up to which it is written.
+    pub(super) fn log_share(&self) -> LogShare {
+        match self {
+            Self::Commit(..) if self.is_mail() => LogShare::Mail,
+            Self::Commit(..) | Self::Record(..) => LogShare::States,
+            Self::Remove(..) | Self::Ping(_) => LogShare::Removals,
+        }
     }
 
     /// Returns the queue id of the message that the operation is about.

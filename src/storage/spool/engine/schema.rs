@@ -176,10 +176,9 @@ pub(super) fn empty_wal(
         tracing::error!(error = text, "spool failed; the process must restart");
         return Err(Fatal);
     }
-    // The disk is full or a reader is active: nothing is lost, and the next checkpoint may succeed.
-    if !is_busy(&error) {
-        tracing::warn!(error = text, "spool log not moved into the database");
-    }
+    // The disk is full or a reader is active: nothing is lost, and the next checkpoint, which comes
+    // soon, may succeed.
+    tracing::debug!(error = text, "spool log not moved into the database");
     Ok(std::fs::metadata(&paths.wal).map_or(0, |file| file.len()))
 }
 

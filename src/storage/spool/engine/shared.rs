@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::super::ClockJumps;
 use super::super::draft::Drafts;
 use super::super::log::LogFolder;
+use super::bound::StateRoom;
 use super::index::LogIndex;
 use super::paths::SpoolPaths;
 use super::queue::WriteQueue;
@@ -24,6 +25,7 @@ pub(super) struct Core {
     pub(super) log: LogFolder,
     pub(super) index: Mutex<LogIndex>,
     pub(super) mover: MoverSignal,
+    pub(super) state_room: StateRoom,
     pub(super) readers: Readers,
     pub(super) drafts: Arc<Drafts>,
     pub(super) ended: CancellationToken,
@@ -37,6 +39,12 @@ impl Core {
     pub(super) fn index(&self) -> MutexGuard<'_, LogIndex> {
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Records that the log has another size.
+    pub(super) fn log_resized(&self) {
+        let octets = self.index().log_octets();
+        self.state_room.set_log(octets, &self.log, &self.monitor);
+    }
 }
 
 /// The counters since the spool was opened.
@@ -46,6 +54,7 @@ pub(super) struct Counters {
     pub(super) operations: AtomicU64,
     pub(super) quarantined: AtomicU64,
     pub(super) moved: AtomicU64,
+    pub(super) rounds: AtomicU64,
 }
 
 /// Ends the engine when its thread ends, even by a panic, so that nobody waits for an answer that

@@ -1,23 +1,14 @@
-//! The signal by which the other parts of the engine wake the mover, and the bound of the log.
+//! The signal by which the other parts of the engine wake the mover.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::super::SpoolError;
-use super::super::log::LogFolder;
 use super::queue::ReplySender;
 
-/// The number of segments in a log of the greatest size.
-const SEGMENTS: u64 = 4;
 /// The time between two rounds of the mover while the log has something for it.
-const ROUND: Duration = Duration::from_millis(250);
-
-/// Returns the size in octets up to which the log grows for new mail. States and removals may make
-/// it larger.
-pub(super) fn log_bound(log: &LogFolder) -> u64 {
-    SEGMENTS * log.segment_size()
-}
+pub(super) const ROUND: Duration = Duration::from_millis(250);
 
 /// An order to the mover.
 #[derive(Debug)]
@@ -72,8 +63,10 @@ impl MoverSignal {
 
     /// Calls for a round now, because the log needs room.
     pub(super) fn hurry(&self) {
-        self.lock().is_urgent = true;
-        self.changed.notify_one();
+        let was_urgent = std::mem::replace(&mut self.lock().is_urgent, true);
+        if !was_urgent {
+            self.changed.notify_one();
+        }
     }
 
     /// Hands in an order, which is answered.
@@ -105,22 +98,29 @@ impl MoverSignal {
     }
 
     /// Waits for the next round. `has_work` returns whether the log has anything for the mover.
-    pub(super) fn wait(&self, has_work: impl Fn() -> bool) -> MoverCall {
+    /// After a round that failed (`is_blocked`) the next one comes after a pause, however urgent it
+    /// is: what failed would fail again.
+    pub(super) fn wait(&self, is_blocked: bool, has_work: impl Fn() -> bool) -> MoverCall {
         let mut call = self.lock();
-        self.is_idle.store(true, Ordering::SeqCst);
-        let is_called =
-            |call: &MoverCall| call.is_stopped || call.is_urgent || !call.orders.is_empty();
+        let mut pause_end = None;
+        let is_called = |call: &MoverCall| {
+            call.is_stopped || !call.orders.is_empty() || (call.is_urgent && !is_blocked)
+        };
         while !is_called(&call) {
-            if has_work() {
-                self.is_idle.store(false, Ordering::SeqCst);
-                let waited = self.changed.wait_timeout(call, ROUND);
-                call = waited.unwrap_or_else(PoisonError::into_inner).0;
+            self.is_idle.store(true, Ordering::SeqCst);
+            if !is_blocked && !has_work() {
+                let waited = self.changed.wait(call);
+                call = waited.unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
+            self.is_idle.store(false, Ordering::SeqCst);
+            let end = *pause_end.get_or_insert_with(|| Instant::now() + ROUND);
+            let remaining = end.saturating_duration_since(Instant::now());
+            if remaining.is_zero() {
                 break;
             }
-            call = self
-                .changed
-                .wait(call)
-                .unwrap_or_else(PoisonError::into_inner);
+            let waited = self.changed.wait_timeout(call, remaining);
+            call = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
         self.is_idle.store(false, Ordering::SeqCst);
         MoverCall {

@@ -18,13 +18,13 @@ use super::super::file::{TemporaryFile, io_error};
 use super::super::log::{
     AppendError, BatchEncoder, ContentPlace, LogRecord, LoggedMessage, SegmentFile,
 };
+use super::bound::LogShare;
 use super::fatal::Fatal;
 use super::index::{HeldContent, HeldMessage, Pending};
 use super::queue::{CommitGate, Committed, NewMessage, Op};
 use super::row::{EnvelopeText, IN_FILE, row_id};
 use super::schema::{database_error, is_unreadable};
 use super::shared::{Core, EndGuard};
-use super::signal::log_bound;
 use crate::smtp::envelope::QueueId;
 
 /// Starts the writer thread. `connection` is for reading only; `next` is the number of the first
@@ -85,6 +85,8 @@ type Unchanging = (Op, Result<(), SpoolError>);
 enum NotAppended {
     /// The log is at its bound, and the mover is making room.
     Held,
+    /// The log is at its bound.
+    LogFull(SpoolError),
     /// The batch is not in the log.
     Rejected(SpoolError),
     /// The disk failed.
@@ -136,7 +138,7 @@ impl SpoolWriter<'_> {
                 self.execute_changes(changes)?;
                 self.execute_mail(reports)
             }
-            NotAppended::Rejected(error) => {
+            NotAppended::Rejected(error) | NotAppended::LogFull(error) => {
                 self.execute_changes(changes)?;
                 if mail.len() > 1 {
                     return self.execute_mail(mail);
@@ -156,11 +158,51 @@ impl SpoolWriter<'_> {
             result = self.append(&changes);
         }
         match result {
-            Ok(places) => self.apply(changes, &places),
-            Err(NotAppended::Uncertain(error)) => return fail(changes, &error),
-            Err(NotAppended::Rejected(error)) => reject(changes, &error),
+            Ok(places) => {
+                self.apply(changes, &places);
+                Ok(())
+            }
+            Err(NotAppended::Uncertain(error)) => fail(changes, &error),
+            Err(NotAppended::Rejected(error) | NotAppended::LogFull(error)) => {
+                self.execute_removals(changes, &error)
+            }
             // Mail alone is held back.
-            Err(NotAppended::Held) => reject(changes, &SpoolError::Closed),
+            Err(NotAppended::Held) => {
+                reject(changes, &SpoolError::Closed);
+                Ok(())
+            }
+        }
+    }
+
+    /// Executes the removals among these operations, which need the least room, and rejects the
+    /// states.
+    fn execute_removals(
+        &mut self,
+        changes: Vec<PlannedOp>,
+        error: &SpoolError,
+    ) -> Result<(), Fatal> {
+        if !changes.is_empty() {
+            let is_full = matches!(error, SpoolError::Full(_));
+            self.core
+                .state_room
+                .set_rejecting(is_full, &self.core.monitor);
+            self.core.mover.hurry();
+        }
+        let (removals, states): (Vec<_>, Vec<_>) = changes
+            .into_iter()
+            .partition(|planned| matches!(planned.op, Op::Remove(..)));
+        if states.is_empty() {
+            reject(removals, error);
+            return Ok(());
+        }
+        reject(states, error);
+        match self.append(&removals) {
+            Ok(places) => self.apply(removals, &places),
+            Err(NotAppended::Uncertain(error)) => return fail(removals, &error),
+            Err(NotAppended::Rejected(error) | NotAppended::LogFull(error)) => {
+                reject(removals, &error);
+            }
+            Err(NotAppended::Held) => reject(removals, &SpoolError::Closed),
         }
         Ok(())
     }
@@ -175,7 +217,9 @@ impl SpoolWriter<'_> {
                 Err(NotAppended::Uncertain(error)) => {
                     return fail(message.into_iter().chain(mail), &error);
                 }
-                Err(NotAppended::Rejected(error)) => reject(message, &error),
+                Err(NotAppended::Rejected(error) | NotAppended::LogFull(error)) => {
+                    reject(message, &error);
+                }
                 Err(NotAppended::Held) => {
                     self.hold(message.into_iter().chain(mail.by_ref()).collect());
                 }
@@ -282,8 +326,9 @@ impl SpoolWriter<'_> {
             .iter()
             .map(|planned| BatchEncoder::octets_of(&planned.record));
         let needed = octets.sum::<u64>() + BatchEncoder::overhead();
-        let has_mail = planned.iter().any(|planned| planned.op.is_mail());
-        let mut segment = self.segment_with(needed, has_mail)?;
+        let shares = planned.iter().map(|planned| planned.op.log_share());
+        let share = shares.max().unwrap_or(LogShare::Removals);
+        let mut segment = self.segment_with(needed, share)?;
         let number = segment.number();
         let mut batch = segment.batch(std::mem::take(&mut self.buffer));
         let mut places = Vec::with_capacity(planned.len());
@@ -309,7 +354,7 @@ impl SpoolWriter<'_> {
     }
 
     /// Returns the current segment if it has room, else a new one.
-    fn segment_with(&mut self, needed: u64, has_mail: bool) -> Result<SegmentFile, NotAppended> {
+    fn segment_with(&mut self, needed: u64, share: LogShare) -> Result<SegmentFile, NotAppended> {
         if let Some(segment) = self.segment.take_if(|segment| segment.room() >= needed) {
             return Ok(segment);
         }
@@ -319,20 +364,23 @@ impl SpoolWriter<'_> {
             let next = log.segment_size().max(needed);
             (index.log_octets() + next, index.can_shrink())
         };
-        if size > log_bound(log) / 2 {
+        if size > LogShare::Mail.bound(log) / 2 {
             self.core.mover.hurry();
         }
         // A batch for which even an empty log is too small does not wait for room.
-        if has_mail && can_shrink && size > log_bound(log) {
-            match self.core.queue.gate() {
-                CommitGate::Open | CommitGate::Held => return Err(NotAppended::Held),
-                CommitGate::Refused => {
+        if can_shrink && size > share.bound(log) {
+            match (self.core.queue.gate(), share) {
+                (CommitGate::Closed, _) => {}
+                (CommitGate::Open | CommitGate::Held, LogShare::Mail) => {
+                    return Err(NotAppended::Held);
+                }
+                _ => {
                     self.core.drafts.free_space.set_log_full(true);
-                    return Err(NotAppended::Rejected(SpoolError::Full(
-                        "the log of the spool is full, and queue.db cannot be written".to_owned(),
+                    return Err(NotAppended::LogFull(SpoolError::Full(
+                        "the log of the spool is full, and cannot be emptied now; the reason was logged"
+                            .to_owned(),
                     )));
                 }
-                CommitGate::Closed => {}
             }
         }
         let end = self.segment.as_ref().map(SegmentFile::end);
@@ -344,11 +392,18 @@ impl SpoolWriter<'_> {
         self.core
             .index()
             .begin_segment(segment.number(), segment.size());
+        self.core.log_resized();
         Ok(segment)
     }
 
     /// Applies records that are durable now to the index, and answers their operations.
     fn apply(&self, planned: Vec<PlannedOp>, places: &[(u64, u64)]) {
+        let is_state = |planned: &PlannedOp| matches!(planned.op, Op::Record(..));
+        if self.core.state_room.is_scarce() && planned.iter().any(is_state) {
+            self.core
+                .state_room
+                .set_rejecting(false, &self.core.monitor);
+        }
         let mut index = self.core.index();
         for (planned, (segment, offset)) in planned.iter().zip(places) {
             match (&planned.op, &planned.record) {

@@ -244,8 +244,9 @@ impl LogFolder {
     /// Its name is durably gone when this returns, because segments leave the log in their order.
     ///
     /// # Errors
-    /// [`SpoolError::Io`].
-    pub fn retire(&self, number: u64) -> Result<(), SpoolError> {
+    /// [`AppendError::Rejected`] if the file cannot be removed, which can be tried again;
+    /// [`AppendError::Uncertain`] if the disk failed.
+    pub fn retire(&self, number: u64) -> Result<(), AppendError> {
         let _guard = self.lock_spare();
         let path = self.path(number);
         let done = if self.has_spare() || self.is_oversized(&path) {
@@ -253,8 +254,13 @@ impl LogFolder {
         } else {
             std::fs::rename(&path, self.spare())
         };
-        done.map_err(|error| io_error("remove", &path, &error))?;
-        sync_folder(&self.folder)
+        match done {
+            // An administrator has removed it, or a failure came after the removal.
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(AppendError::Rejected(io_error("remove", &path, &error)));
+            }
+            _ => sync_folder(&self.folder).map_err(AppendError::Uncertain),
+        }
     }
 
     /// Removes the spare file, to make room on a full disk.
