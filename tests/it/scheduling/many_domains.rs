@@ -142,7 +142,11 @@ async fn results_of_a_thousand_domains_are_stored_in_few_transactions() {
         until("another quarter of the domains has it", is_there).await;
     }
     until("every place is free", || {
-        let is_free = queue.operator.usage().iter().all(|share| share.running == 0);
+        let is_free = queue
+            .operator
+            .usage()
+            .iter()
+            .all(|share| share.running == 0);
         is_free.then_some(())
     })
     .await;
@@ -165,7 +169,10 @@ async fn attempts_follow_one_another_while_the_spool_has_hardly_any_room() {
     let sink = Sink::start(20).await;
     let queue = Queue::start(20, &sink, true).await;
     for taken in 1..=3 {
-        until("the next one is sent", || (sink.taken() == taken).then_some(())).await;
+        until("the next one is sent", || {
+            (sink.taken() == taken).then_some(())
+        })
+        .await;
         let work = queue.liveness.probe().await.expect("it runs");
         assert_eq!((work.under_way, work.waiting), (1, 20 - taken));
         queue.spool.leave.add_permits(1);

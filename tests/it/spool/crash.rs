@@ -160,7 +160,11 @@ async fn segments_that_were_moved_already_are_moved_again() {
         write(folder.path(), 1, &batches[..moved]);
         drop(open(folder.path()));
         write(folder.path(), 1, &batches);
-        assert_eq!(queue(folder.path()).await, expected(&[(3, "d")]), "{moved}");
+        // The first start finds it in the log, and the second in the database.
+        for start in ["first", "second"] {
+            let found = queue(folder.path()).await;
+            assert_eq!(found, expected(&[(3, "d")]), "{start} start, {moved}");
+        }
     }
 }
 
