@@ -257,7 +257,7 @@ impl LogFolder {
         match done {
             // An administrator has removed it, or a failure came after the removal.
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(AppendError::Rejected(io_error("remove", &path, &error)));
+                Err(AppendError::Rejected(io_error("remove", &path, &error)))
             }
             _ => sync_folder(&self.folder).map_err(AppendError::Uncertain),
         }
