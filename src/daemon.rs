@@ -326,7 +326,7 @@ fn evidence(config: &Config) -> Result<Evidence, StartError> {
         error: Box::new(error),
     };
     let evidence = Evidence::open(folder, config.evidence.keep).map_err(failed)?;
-    evidence.set_max_size(config.evidence.max_size);
+    evidence.set_limit(config.evidence.max_size);
     Ok(evidence)
 }
 

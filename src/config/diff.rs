@@ -286,7 +286,7 @@ fn evidence_section(evidence: &EvidenceConfig) -> Section {
         vec![
             ("path", folder),
             ("keep", time(evidence.keep)),
-            ("max_size", evidence.max_size.into()),
+            ("max_size", evidence.max_size.octets().into()),
         ],
     )
 }

@@ -37,7 +37,7 @@ pub use parse::{parse, read};
 pub use setting::SettingValue;
 pub use settings::{
     AdminConfig, AdminHttp, AdminSocket, Config, ConfigSource, DkimKey, DnsConfig, Dnssec,
-    EvidenceConfig, EvidencePath, Limits, ListenAddress, ListenerConfig, ListenerTls, LogConfig,
+    EvidenceConfig, EvidenceLimit, EvidencePath, Limits, ListenAddress, ListenerConfig, ListenerTls, LogConfig,
     LogFormat, QueueConfig, SendReports, SniIdentity, Timeouts, TlsConfig, TlsrptConfig,
     TrustAnchor, WarnAfter,
 };

@@ -285,8 +285,29 @@ pub struct EvidenceConfig {
     pub path: Located<EvidencePath>,
     /// The retention time, at least a day.
     pub keep: Duration,
-    /// The limit of the size of all records in octets, at least a mebibyte.
-    pub max_size: u64,
+    /// The limit of the size of all records.
+    pub max_size: EvidenceLimit,
+}
+
+/// `[evidence] max_size`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EvidenceLimit {
+    /// The key is not set.
+    Default,
+    /// So many octets, at least a mebibyte.
+    Set(u64),
+}
+
+impl EvidenceLimit {
+    /// Returns the limit in octets. Evidence that was larger when the daemon started has a higher
+    /// default.
+    #[must_use]
+    pub fn octets(self) -> u64 {
+        match self {
+            Self::Default => 50 << 30,
+            Self::Set(octets) => octets,
+        }
+    }
 }
 
 /// `[evidence] path`.

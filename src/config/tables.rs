@@ -12,8 +12,8 @@ use super::fault_list::FaultList;
 use super::hosts::dns_server;
 use super::reader::{Field, TableReader, TomlValue};
 use super::settings::{
-    AdminConfig, AdminHttp, AdminSocket, DnsConfig, Dnssec, EvidenceConfig, EvidencePath, Limits,
-    LogConfig, LogFormat, QueueConfig, Timeouts, TrustAnchor, WarnAfter,
+    AdminConfig, AdminHttp, AdminSocket, DnsConfig, Dnssec, EvidenceConfig, EvidenceLimit,
+    EvidencePath, Limits, LogConfig, LogFormat, QueueConfig, Timeouts, TrustAnchor, WarnAfter,
 };
 use super::spelling::{nearest_word, shorten};
 use super::values::{choice, count, duration, full_list, list, path, size, text, write_size};
@@ -25,8 +25,7 @@ const SOCKET: &str = "/run/gatepost/admin.sock";
 const SOCKET_PATH_MAX: usize = 107;
 /// The default of `[evidence] path`.
 const EVIDENCE: &str = "/var/lib/gatepost/evidence";
-/// The default and the least of `[evidence] max_size` in octets.
-const EVIDENCE_SIZE: u64 = 50 << 30;
+/// The least of `[evidence] max_size` in octets.
 const EVIDENCE_SIZE_MIN: u64 = 1 << 20;
 /// The default of `[admin] http`: this machine only.
 const HTTP: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 9025);
@@ -328,7 +327,9 @@ pub(super) fn evidence(mut table: TableReader<'_>, faults: &mut FaultList<'_>) -
     EvidenceConfig {
         path,
         keep: keep.or(Duration::from_secs(400 * DAY)),
-        max_size: max_size.or(EVIDENCE_SIZE),
+        max_size: max_size
+            .located()
+            .map_or(EvidenceLimit::Default, |size| EvidenceLimit::Set(size.value)),
     }
 }
 

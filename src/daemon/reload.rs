@@ -91,7 +91,7 @@ impl ConfiguredServices {
         warnings.extend(more);
         let config = Arc::new(config);
         self.evidence.set_keep(config.evidence.keep);
-        self.evidence.set_max_size(config.evidence.max_size);
+        self.evidence.set_limit(config.evidence.max_size);
         self.reports.replace(submitter, &tls, dns.clone());
         self.outbound
             .discovery()

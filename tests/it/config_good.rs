@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gatepost::config::{
-    self, AdminHttp, AdminSocket, Config, Connector, Dnssec, DomainPattern, EvidencePath, Fault,
+    self, AdminHttp, AdminSocket, Config, Connector, Dnssec, DomainPattern, EvidenceLimit, EvidencePath, Fault,
     ListenAddress, ListenerTls, LogFormat, OnDowngrade, OnFailure, Publication, Rate, Route,
     SendReports, TlsDemand, TransactionMemory, TrustAnchor, TrustSource, VerifyWanted,
 };
@@ -47,7 +47,7 @@ fn has_the_documented_tables(config: &Config) {
         EvidencePath::Folder("/var/lib/gatepost/evidence".into())
     );
     assert_eq!(config.evidence.keep, minutes(400 * 24 * 60));
-    assert_eq!(config.evidence.max_size, 50 << 30);
+    assert_eq!(config.evidence.max_size.octets(), 50 << 30);
     assert_eq!(
         config.admin.http.value,
         AdminHttp::Address("127.0.0.1:9025".parse().expect("an address"))
@@ -213,7 +213,7 @@ fn values_are_resolved() {
     assert_eq!(config.admin.socket.value, AdminSocket::Off);
     assert_eq!(config.evidence.path.value, EvidencePath::Off);
     assert_eq!(config.evidence.keep, Duration::from_hours(48));
-    assert_eq!(config.evidence.max_size, 50 << 30, "the default");
+    assert_eq!(config.evidence.max_size, EvidenceLimit::Default);
     assert_eq!(config.admin.http.value, AdminHttp::Off);
     assert_eq!(config.spool.value, folder.join("spool"));
     assert_eq!(
@@ -476,7 +476,7 @@ fn the_sample_is_valid_without_warnings() {
     );
     // The sample writes out the defaults, as it says.
     assert_eq!(config.evidence.keep, Duration::from_hours(400 * 24));
-    assert_eq!(config.evidence.max_size, 50 << 30);
+    assert_eq!(config.evidence.max_size.octets(), 50 << 30);
     assert_eq!(config.queue.expire, Duration::from_hours(5 * 24));
     assert_eq!(config.limits.message_size, 50 << 20);
 }

@@ -54,7 +54,7 @@ fn relay(config: &Config, width: usize) -> String {
                 "{}, kept for {}, at most {}",
                 folder.display(),
                 write_duration(config.evidence.keep),
-                write_size(config.evidence.max_size)
+                write_size(config.evidence.max_size.octets())
             )
         }
     };

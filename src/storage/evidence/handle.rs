@@ -15,6 +15,7 @@ use super::error::{EvidenceError, NotWritten};
 use super::record::{self, EvidenceRecord};
 use super::usage::{EvidenceLevel, EvidenceUsage, SizeAccount};
 use super::writer::{EvidenceWriter, WriterCommand};
+use crate::config::EvidenceLimit;
 use crate::storage::clock_jumps::Moment;
 
 /// The handle through which records are written. Cheap to clone.
@@ -29,6 +30,8 @@ struct WriterHandle {
     /// Set while nothing can be written.
     stuck: Arc<AtomicBool>,
     size: Arc<SizeAccount>,
+    /// The size of the records when the folder was opened, in octets.
+    octets_at_start: u64,
     /// Cancelled when the writer has ended.
     ended: CancellationToken,
 }
@@ -52,15 +55,17 @@ impl Evidence {
         let ending = Arc::new(AtomicBool::new(false));
         let ended = CancellationToken::new();
         let stuck = Arc::new(AtomicBool::new(false));
-        let size = Arc::default();
+        let size: Arc<SizeAccount> = Arc::default();
         let shared = (Arc::clone(&stuck), Arc::clone(&size));
         let writer = EvidenceWriter::open(folder, keep, Moment::now(), shared)?;
+        let octets_at_start = size.usage().octets;
         writer.start(received, Arc::clone(&ending), ended.clone())?;
         Ok(Self(Some(Arc::new(WriterHandle {
             commands,
             ending,
             stuck,
             size,
+            octets_at_start,
             ended,
         }))))
     }
@@ -122,12 +127,24 @@ impl Evidence {
         }
     }
 
-    /// Limits the size of the records, in octets, from now on. Without a call there is no limit.
-    pub fn set_max_size(&self, octets: u64) {
-        if let Some(open) = &self.0 {
-            open.size.set_max(octets);
-            let _ = open.commands.send(WriterCommand::CheckSize);
+    /// Limits the size of the records from now on. Without a call there is no limit.
+    ///
+    /// The default grows with evidence that was larger when the folder was opened, as after the
+    /// update of a version that had no limit: an update must not stop mail.
+    pub fn set_limit(&self, limit: EvidenceLimit) {
+        let Some(open) = &self.0 else {
+            return;
+        };
+        let default = limit.octets();
+        let max = match limit {
+            EvidenceLimit::Set(octets) => octets,
+            EvidenceLimit::Default => default.max(default_for(open.octets_at_start)),
+        };
+        if max > default && open.size.usage().max != max {
+            tracing::warn!(octets = open.octets_at_start, default, max, "evidence is larger than the default of [evidence] max_size allows, and the key is not set; a higher limit applies until the next start; run gatepost evidence archive FOLDER, or set the key");
         }
+        open.size.set_max(max);
+        let _ = open.commands.send(WriterCommand::CheckSize);
     }
 
     /// Returns the size of the records and their limit; `None` if no evidence is kept.
@@ -182,4 +199,9 @@ impl Evidence {
             None => std::future::pending().await,
         }
     }
+}
+
+/// Returns the limit of which these octets are the share at which warnings begin.
+fn default_for(octets: u64) -> u64 {
+    octets.saturating_add(octets / 4)
 }

@@ -1,6 +1,7 @@
 //! `[evidence] max_size`: warnings, 452 to new mail, and deliveries that wait and go on.
 
 use std::fs;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 
 use super::daemon::{PATIENCE, configure, is_whole, queued, start, to, told};
@@ -16,8 +17,14 @@ const FULL: &str = "452 4.3.1 ";
 /// Fills the folder of the evidence up to so many octets, lets the relay measure it, and waits for
 /// these words in its log.
 fn fill(folder: &Path, relay: &mut Relay, octets: u64, words: &str) {
-    let evidence = folder.join("evidence");
-    let records: u64 = fs::read_dir(&evidence)
+    fill_folder(&folder.join("evidence"), octets);
+    relay.signal("HUP");
+    relay.hears(words);
+}
+
+/// Fills a folder with evidence up to so many octets. They need no space on the disk.
+fn fill_folder(evidence: &Path, octets: u64) {
+    let records: u64 = fs::read_dir(evidence)
         .expect("a folder")
         .map(|entry| entry.expect("an entry"))
         .filter(|entry| entry.file_name().to_string_lossy().contains(".jsonl"))
@@ -31,8 +38,6 @@ fn fill(folder: &Path, relay: &mut Relay, octets: u64, words: &str) {
         .open(evidence.join("torn-2026-01-01-5"))
         .and_then(|file| file.set_len(octets.saturating_sub(records)))
         .expect("ours");
-    relay.signal("HUP");
-    relay.hears(words);
 }
 
 fn limited(folder: &Path, sink: &Sink, max_size: &str) -> std::path::PathBuf {
@@ -120,4 +125,67 @@ fn deliveries_wait_at_the_limit_and_go_on_when_it_is_raised() {
     is_whole(folder.path());
     let tally = sink.tally().unwrap_or_else(|fault| panic!("{fault}"));
     assert!(tally.values().all(|relays| relays.len() == 1), "{tally:?}");
+}
+
+/// A version without a limit may have left more than the default allows. The update stops no mail.
+#[test]
+fn evidence_over_the_default_limit_at_the_start_stops_no_mail() {
+    let folder = folder();
+    let evidence = folder.path().join("evidence");
+    fs::DirBuilder::new()
+        .mode(0o700)
+        .create(&evidence)
+        .expect("ours");
+    let sink = Sink::start();
+    let file = configure(folder.path(), "path = \"evidence\"", &to(&sink));
+    for (before, later) in [(60, 72), (72, 86)] {
+        fill_folder(&evidence, before << 30);
+        let mut relay = start(&file);
+        let mut client = Client::connect(relay.address).expect("it listens");
+        for at in ["start", "reload"] {
+            let message = Message::new(&format!("{before}-{at}"), &["a.example"], 300);
+            let verdict = client.send(&message);
+            assert!(
+                matches!(verdict, Verdict::Accepted(_)),
+                "{at} with {before} GiB: {verdict:?}"
+            );
+            relay.signal("HUP");
+            relay.hears("configuration reloaded");
+        }
+        let words = "evidence has reached 95 % of [evidence] max_size; new";
+        fill(folder.path(), &mut relay, later << 30, words);
+        let refused = client.send(&Message::new("refused", &["a.example"], 300));
+        assert!(
+            matches!(&refused, Verdict::Refused(reply) if reply.starts_with(FULL)),
+            "{refused:?}"
+        );
+        let end = relay.terminate();
+        for words in [
+            "a higher limit applies until the next start",
+            "evidence fills [evidence] max_size",
+        ] {
+            assert_eq!(end.log.matches(words).count(), 1, "{words}: {}", end.log);
+        }
+    }
+    is_whole(folder.path());
+}
+
+/// A limit that is set holds at the start, too.
+#[test]
+fn evidence_over_a_set_limit_at_the_start_stops_mail() {
+    let folder = folder();
+    let evidence = folder.path().join("evidence");
+    fs::DirBuilder::new()
+        .mode(0o700)
+        .create(&evidence)
+        .expect("ours");
+    fill_folder(&evidence, 2 << 20);
+    let sink = Sink::start();
+    let relay = start(&limited(folder.path(), &sink, "1MiB"));
+    let mut client = Client::connect(relay.address).expect("it listens");
+    let refused = client.send(&Message::new("refused", &["a.example"], 300));
+    assert!(
+        matches!(&refused, Verdict::Refused(reply) if reply.starts_with(FULL)),
+        "{refused:?}"
+    );
 }

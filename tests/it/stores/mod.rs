@@ -2,8 +2,9 @@
 //!
 //! `data/stores` is the folder of the spool and the one of the evidence, as version 0.1.0 wrote
 //! them on [`MADE`], and the CSV in which it listed that evidence. [`make::make_stores`] writes such
-//! folders anew, with what the tests here expect in them.
+//! folders anew, with what the tests here expect in them. [`forms`] is about evidence of later forms.
 
+mod forms;
 mod make;
 mod newer;
 mod open;

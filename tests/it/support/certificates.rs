@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use gatepost::config::{
     AdminConfig, AdminHttp, AdminSocket, ClientLimits, Config, ConfigSource, Connector, DnsConfig,
-    Dnssec, EvidenceConfig, EvidencePath, IdentityFiles, InboundConfig, Limits, Located, Location,
+    Dnssec, EvidenceConfig, EvidenceLimit, EvidencePath, IdentityFiles, InboundConfig, Limits, Located, Location,
     LogConfig, LogFormat, OnDowngrade, OnFailure, OutboundConfig, QueueConfig, RelayConfig, Route,
     SendReports, Timeouts, TlsConfig, TlsDemand, TlsrptConfig, TransactionMemory, TrustAnchor,
     TrustSource, WarnAfter,
@@ -354,7 +354,7 @@ pub(crate) fn config(identity: Option<IdentityFiles>, connectors: Vec<Connector>
         evidence: EvidenceConfig {
             path: at(EvidencePath::Off, 30),
             keep: second,
-            max_size: u64::MAX,
+            max_size: EvidenceLimit::Default,
         },
         admin: AdminConfig {
             socket: at(AdminSocket::Off, 30),

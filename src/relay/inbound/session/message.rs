@@ -237,6 +237,7 @@ impl ClientSession {
 
     /// Returns the reply to MAIL if the spool has no space for a message of so many octets, or the
     /// evidence none for its records.
+    // Rule: RFC 5321 §4.3.2.
     pub(super) fn admit_mail(&self, octets: u64) -> Result<(), Reply> {
         if !self.inbound.evidence.has_space() {
             self.storage_refusal(
