@@ -5,7 +5,7 @@ use axum::extract::rejection::JsonRejection;
 use axum::extract::{Extension, State};
 use axum::http::StatusCode;
 
-use super::api::evidence::EvidenceStatus;
+use super::api::evidence::{ClosedDay, EvidenceStatus};
 use super::state::{AdminState, ErrorResponse, PeerUid};
 use crate::storage::evidence::{ArchiveError, ArchivedDays, EvidenceLevel};
 use crate::telemetry::EvidenceReading;
@@ -31,6 +31,16 @@ pub(super) fn reading(admin: &AdminState) -> Option<EvidenceReading> {
         rejects_mail: status.rejects_mail,
         stuck: status.stuck,
     })
+}
+
+/// `POST /v1/evidence/close-day`: closes the newest day, so that it can be archived.
+pub(super) async fn close_day(
+    State(admin): State<AdminState>,
+    Extension(PeerUid(uid)): Extension<PeerUid>,
+) -> Result<Json<ClosedDay>, ErrorResponse> {
+    let day = admin.evidence.close_day().await?;
+    tracing::info!(day = ?day.map(|day| day.to_string()), uid = ?uid, "end of the present day of evidence ordered by an operator");
+    Ok(Json(ClosedDay { day }))
 }
 
 /// `POST /v1/evidence/archived`: removes days that the command has archived.

@@ -106,6 +106,7 @@ fn router(admin: AdminState) -> Router {
         .route("/v1/client-hellos", get(hellos::list))
         .route("/v1/clients", get(clients::list))
         .route("/v1/clients/release", post(clients::release))
+        .route("/v1/evidence/close-day", post(evidence::close_day))
         .route("/v1/evidence/archived", post(evidence::remove_archived))
         .route("/v1/history", get(history::list))
         .route("/v1/history/forget", post(history::forget))

@@ -37,9 +37,9 @@ pub use parse::{parse, read};
 pub use setting::SettingValue;
 pub use settings::{
     AdminConfig, AdminHttp, AdminSocket, Config, ConfigSource, DkimKey, DnsConfig, Dnssec,
-    EvidenceConfig, EvidenceLimit, EvidencePath, Limits, ListenAddress, ListenerConfig, ListenerTls, LogConfig,
-    LogFormat, QueueConfig, SendReports, SniIdentity, Timeouts, TlsConfig, TlsrptConfig,
-    TrustAnchor, WarnAfter,
+    EvidenceConfig, EvidenceLimit, EvidencePath, Limits, ListenAddress, ListenerConfig,
+    ListenerTls, LogConfig, LogFormat, QueueConfig, SendReports, SniIdentity, Timeouts, TlsConfig,
+    TlsrptConfig, TrustAnchor, WarnAfter,
 };
 pub use spelling::nearest_word;
 pub use values::{parse_duration, write_duration, write_size};

@@ -327,9 +327,9 @@ pub(super) fn evidence(mut table: TableReader<'_>, faults: &mut FaultList<'_>) -
     EvidenceConfig {
         path,
         keep: keep.or(Duration::from_secs(400 * DAY)),
-        max_size: max_size
-            .located()
-            .map_or(EvidenceLimit::Default, |size| EvidenceLimit::Set(size.value)),
+        max_size: max_size.located().map_or(EvidenceLimit::Default, |size| {
+            EvidenceLimit::Set(size.value)
+        }),
     }
 }
 

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gatepost::config::{
-    self, AdminHttp, AdminSocket, Config, Connector, Dnssec, DomainPattern, EvidenceLimit, EvidencePath, Fault,
-    ListenAddress, ListenerTls, LogFormat, OnDowngrade, OnFailure, Publication, Rate, Route,
-    SendReports, TlsDemand, TransactionMemory, TrustAnchor, TrustSource, VerifyWanted,
+    self, AdminHttp, AdminSocket, Config, Connector, Dnssec, DomainPattern, EvidenceLimit,
+    EvidencePath, Fault, ListenAddress, ListenerTls, LogFormat, OnDowngrade, OnFailure,
+    Publication, Rate, Route, SendReports, TlsDemand, TransactionMemory, TrustAnchor, TrustSource,
+    VerifyWanted,
 };
 use gatepost::policy::tls::{Pin, Strength, TlsVersion};
 

@@ -1,9 +1,20 @@
 //! The evidence in the JSON of the admin socket.
 //!
+//! `POST /v1/evidence/close-day` closes the newest day before its end, so that it can be archived, and
+//! responds with a [`ClosedDay`]. Records that follow go to the file of the day after it.
+//!
 //! `POST /v1/evidence/archived` takes [`ArchivedDays`](crate::storage::evidence::ArchivedDays), removes
 //! these days, and responds with an [`EvidenceStatus`], or `null` if no evidence is kept.
 
+use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
+
+/// The day that was closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClosedDay {
+    /// The day; `null` if there is no record.
+    pub day: Option<Date>,
+}
 
 /// The size of the evidence and its limit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

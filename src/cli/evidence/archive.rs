@@ -4,24 +4,33 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
+use jiff::civil::Date;
 
 use super::location::{EvidenceFolder, EvidenceLocation, fail};
 use super::remedy::with_remedy;
-use crate::admin::api::evidence::EvidenceStatus;
+use crate::admin::api::evidence::{ClosedDay, EvidenceStatus};
 use crate::cli::admin_client::{AdminClient, SocketError};
 use crate::cli::format::{count, plain, size};
 use crate::cli::json;
 use crate::cli::output::show;
 use crate::cli::runtime::run_with_daemon;
 use crate::storage::evidence::{
-    ArchiveError, ArchivedDays, copy_closed_days, is_in_use, remove_archived_days,
+    ArchiveError, ArchivedDays, copy_closed_days, copy_days_until, is_in_use, newest_day,
+    remove_archived_days,
 };
+
+/// The reason why a folder of a running daemon is left alone.
+const NEEDS_CONFIG: &str =
+    "a running daemon has the folder; run the command with its --config, not with --folder";
 
 #[derive(Debug, Args)]
 pub(super) struct ArchiveArguments {
     /// The folder to which the days go; it is created if it is missing
     #[arg(value_name = "FOLDER")]
     archive: PathBuf,
+    /// Archive the present day, too; its further records go to the file of the next day
+    #[arg(long)]
+    today: bool,
     /// Archive days whose chain has defects, as they are
     #[arg(long)]
     damaged: bool,
@@ -38,15 +47,17 @@ pub(super) fn run(arguments: &ArchiveArguments) -> ExitCode {
         Ok(found) => found,
         Err(status) => return status,
     };
-    let archived = match copy_closed_days(&path, &arguments.archive, arguments.damaged) {
+    let until = match closed_day(arguments, &path, key.is_some()) {
+        Ok(until) => until,
+        Err(status) => return status,
+    };
+    let copied = match until {
+        Some(day) => copy_days_until(&path, &arguments.archive, day, arguments.damaged),
+        None => copy_closed_days(&path, &arguments.archive, arguments.damaged),
+    };
+    let archived = match copied {
         Ok(Some(archived)) => archived,
-        Ok(None) => {
-            let folder = path.display();
-            return fail(
-                &format!("{folder} has no day that is over; nothing was archived"),
-                1,
-            );
-        }
+        Ok(None) => return fail(&nothing_to_archive(&path, arguments.today), 1),
         Err(ArchiveError::Evidence(error)) => {
             return fail(&with_remedy(&error, &path, key.as_ref()), 1);
         }
@@ -62,13 +73,48 @@ pub(super) fn run(arguments: &ArchiveArguments) -> ExitCode {
         };
     }
     if key.is_none() {
-        let why =
-            "a running daemon has the folder; run the command with its --config, not with --folder";
-        return fail(&not_removed(&path, why), 1);
+        return fail(&not_removed(&path, NEEDS_CONFIG), 1);
     }
     run_with_daemon("evidence", &arguments.place.file.config, async |client| {
         order_removal(&client, &archived, arguments.json).await
     })
+}
+
+/// Returns the present day, which is closed with `--today`, if it has a record.
+fn closed_day(
+    arguments: &ArchiveArguments,
+    folder: &Path,
+    has_config: bool,
+) -> Result<Option<Date>, ExitCode> {
+    if !arguments.today {
+        return Ok(None);
+    }
+    if !is_in_use(folder) {
+        // The removal checks that no daemon has appended to it meanwhile.
+        return newest_day(folder).map_err(|error| fail(&with_remedy(&error, folder, None), 1));
+    }
+    if !has_config {
+        return Err(fail(&format!("nothing was archived: {NEEDS_CONFIG}"), 1));
+    }
+    let mut closed = None;
+    let config = &arguments.place.file.config;
+    let status = run_with_daemon("evidence", config, async |client: AdminClient| {
+        let day: ClosedDay = client.post("/v1/evidence/close-day", &()).await?;
+        closed = Some(day);
+        Ok::<_, SocketError>(ExitCode::SUCCESS)
+    });
+    closed.map(|closed| closed.day).ok_or(status)
+}
+
+/// Returns the error for a folder without a day that can be archived.
+fn nothing_to_archive(folder: &Path, today: bool) -> String {
+    let folder = folder.display();
+    if today {
+        return format!("{folder} has no record; nothing was archived");
+    }
+    format!(
+        "{folder} has no day that is over; nothing was archived (--today archives the present day, too)"
+    )
 }
 
 /// Returns the error for days that were copied and are still here.

@@ -110,6 +110,9 @@ enum EvidenceCommand {
     /// record they continue. It works while the daemon runs, and while it does not, and may be
     /// repeated if it was interrupted. A daemon that rejected mail for lack of space accepts it
     /// again.
+    ///
+    /// If the present day alone fills the disk, --today archives it as well. Its further records go to
+    /// the file of the next day, so do not use it every day.
     Archive {
         #[command(flatten)]
         arguments: archive::ArchiveArguments,

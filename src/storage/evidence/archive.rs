@@ -1,6 +1,8 @@
 //! The way on when evidence fills its limit or its disk: closed days move to another folder.
 //!
-//! The command copies them there, verifies the copies and syncs them (`copy_closed_days`). Then the
+//! The command copies them there, verifies the copies and syncs them (`copy_closed_days`). If the
+//! present day alone fills the disk, the writer closes that day first, and records that follow go to
+//! the file of the day after it (`copy_days_until`). Then the
 //! writer, or the command if no daemon runs, removes them here, in an order in which a crash at any
 //! moment loses nothing and which needs no disk space:
 //!
@@ -24,7 +26,7 @@ use super::chain::{self, ChainHead, Link, RecordHash};
 use super::compress::{FileComparison, compare, write_compressed};
 use super::days::{self, DayFile};
 use super::error::EvidenceError;
-use super::lines::Lines;
+use super::lines::{Lines, expanded, is_damage};
 use super::marker::RemovalMarker;
 use super::verify::{Finding, verify_days};
 use crate::storage::files::{create_folder, sync_folder};
@@ -102,7 +104,45 @@ pub fn copy_closed_days(
     archive: &Path,
     accepts_damage: bool,
 ) -> Result<Option<ArchivedDays>, ArchiveError> {
-    let (closed, open) = closed_days(folder)?;
+    copy_days(folder, archive, None, accepts_damage)
+}
+
+/// Copies all days up to `until` as [`copy_closed_days`] does, although that day may not be over. No
+/// writer may append to it any more.
+///
+/// # Errors
+/// [`ArchiveError`], as [`copy_closed_days`].
+pub fn copy_days_until(
+    folder: &Path,
+    archive: &Path,
+    until: Date,
+    accepts_damage: bool,
+) -> Result<Option<ArchivedDays>, ArchiveError> {
+    copy_days(folder, archive, Some(until), accepts_damage)
+}
+
+/// Returns the newest day that has a record; `None` if there is no record.
+///
+/// # Errors
+/// [`EvidenceError`] if the folder cannot be read.
+pub fn newest_day(folder: &Path) -> Result<Option<Date>, EvidenceError> {
+    // A full disk leaves the file of a day empty.
+    let has_record = |file: &DayFile| fs::metadata(&file.path).is_ok_and(|file| file.len() > 0);
+    let files = days::files_for_reading(folder)?;
+    Ok(files
+        .iter()
+        .rev()
+        .find(|file| has_record(file))
+        .map(|file| file.day))
+}
+
+fn copy_days(
+    folder: &Path,
+    archive: &Path,
+    until: Option<Date>,
+    accepts_damage: bool,
+) -> Result<Option<ArchivedDays>, ArchiveError> {
+    let (closed, open) = closed_days(folder, until)?;
     let (Some(first), Some(last)) = (closed.first(), closed.last()) else {
         return Ok(None);
     };
@@ -143,28 +183,34 @@ pub fn copy_closed_days(
     }))
 }
 
-/// Returns the days that are over, and the others. The newest day is written to until its date is
-/// over; it may be the only one, if nothing could be written since.
-fn closed_days(folder: &Path) -> Result<(Vec<DayFile>, Vec<DayFile>), EvidenceError> {
+/// Returns the days that are over, or not after `until`, and the others. The newest day is written to
+/// until its date is over; it may be the only one, if nothing could be written since.
+fn closed_days(
+    folder: &Path,
+    until: Option<Date>,
+) -> Result<(Vec<DayFile>, Vec<DayFile>), EvidenceError> {
     let files = days::files_for_reading(folder)?;
     let newest = files.last().map(|newest| newest.day);
     let today = days::day(Timestamp::now());
-    Ok(files
-        .into_iter()
-        .partition(|file| file.day < today || Some(file.day) < newest))
+    let is_closed =
+        |day| day < today || Some(day) < newest || until.is_some_and(|until| day <= until);
+    Ok(files.into_iter().partition(|file| is_closed(file.day)))
 }
 
-/// Copies one day to the archive, durably, unless it is there already.
+/// Copies one day to the archive, durably, unless it is there already. A copy that was made before
+/// the day went on is replaced.
 fn copy_day(day: &DayFile, archive: &Path) -> Result<DayFile, ArchiveError> {
     let copy = DayFile::compressed(archive, day.day);
     if copy.path.exists() {
         if is_same(day, &copy.path)? {
             return Ok(copy);
         }
-        return Err(ArchiveError::Differs {
-            file: day.path.clone(),
-            copy: copy.path,
-        });
+        if !is_beginning(day, &copy.path)? {
+            return Err(ArchiveError::Differs {
+                file: day.path.clone(),
+                copy: copy.path,
+            });
+        }
     }
     let unfinished = copy.unfinished();
     let copied = write_copy(day, &unfinished).and_then(|()| {
@@ -205,6 +251,21 @@ fn is_same(day: &DayFile, copy: &Path) -> Result<bool, EvidenceError> {
     }
     let comparison = compare(day, copy, &AtomicBool::new(false))?;
     Ok(comparison == FileComparison::Equal)
+}
+
+/// Returns whether a copy is sound and has the beginning of a day.
+fn is_beginning(day: &DayFile, copy: &Path) -> Result<bool, EvidenceError> {
+    if compare(day, copy, &AtomicBool::new(false))? != FileComparison::SecondEnds {
+        return Ok(false);
+    }
+    let read = File::open(copy)
+        .and_then(expanded)
+        .and_then(|mut content| io::copy(&mut content, &mut io::sink()));
+    match read {
+        Ok(_) => Ok(true),
+        Err(error) if is_damage(&error) => Ok(false),
+        Err(error) => Err(EvidenceError::new("read", copy, error)),
+    }
 }
 
 fn has_same_octets(one: &Path, other: &Path) -> io::Result<bool> {

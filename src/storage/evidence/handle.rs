@@ -7,6 +7,7 @@ use std::sync::mpsc::{self, Sender};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use jiff::civil::Date;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
@@ -141,7 +142,12 @@ impl Evidence {
             EvidenceLimit::Default => default.max(default_for(open.octets_at_start)),
         };
         if max > default && open.size.usage().max != max {
-            tracing::warn!(octets = open.octets_at_start, default, max, "evidence is larger than the default of [evidence] max_size allows, and the key is not set; a higher limit applies until the next start; run gatepost evidence archive FOLDER, or set the key");
+            tracing::warn!(
+                octets = open.octets_at_start,
+                default,
+                max,
+                "evidence is larger than the default of [evidence] max_size allows, and the key is not set; a higher limit applies until the next start; run gatepost evidence archive FOLDER, or set the key"
+            );
         }
         open.size.set_max(max);
         let _ = open.commands.send(WriterCommand::CheckSize);
@@ -159,6 +165,23 @@ impl Evidence {
     pub fn has_space(&self) -> bool {
         self.usage()
             .is_none_or(|usage| usage.level() < EvidenceLevel::RejectsMail)
+    }
+
+    /// Closes the newest day that has a record, so that it can be archived although it is not over.
+    /// Records that follow go to the file of the day after it. Returns that day, or `None` if there
+    /// is no record.
+    ///
+    /// # Errors
+    /// [`ArchiveError`] if the file cannot be closed, or the process is about to end.
+    pub async fn close_day(&self) -> Result<Option<Date>, ArchiveError> {
+        let Some(open) = &self.0 else {
+            return Ok(None);
+        };
+        let (done, closed) = oneshot::channel();
+        open.commands
+            .send(WriterCommand::CloseDay { done })
+            .map_err(|_| ArchiveError::Stopping)?;
+        closed.await.map_err(|_| ArchiveError::Stopping)?
     }
 
     /// Removes days that were archived, and records it.

@@ -31,7 +31,10 @@ mod usage;
 mod verify;
 mod writer;
 
-pub use archive::{ArchiveError, ArchivedDays, copy_closed_days, is_in_use, remove_archived_days};
+pub use archive::{
+    ArchiveError, ArchivedDays, copy_closed_days, copy_days_until, is_in_use, newest_day,
+    remove_archived_days,
+};
 pub use chain::{BadLine, ChainHead, LineFault, Link, RecordHash};
 pub use error::{EvidenceError, NotWritten};
 pub use handle::Evidence;

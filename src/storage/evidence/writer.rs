@@ -66,6 +66,10 @@ pub(super) enum WriterCommand {
     SetKeep(Duration),
     /// The limit of the size has changed.
     CheckSize,
+    /// The newest day is to be closed, although it may not be over.
+    CloseDay {
+        done: oneshot::Sender<Result<Option<Date>, ArchiveError>>,
+    },
     /// These days were archived, and are to be removed.
     RemoveArchived {
         archived: ArchivedDays,
@@ -92,6 +96,8 @@ pub(super) struct EvidenceWriter {
     keep: Duration,
     head: ChainHead,
     log: Option<DayLog>,
+    /// The newest day that was closed before it was over. Nothing is appended to it.
+    closed: Option<Date>,
     clock: ClockGuard,
     /// The time of the last search for expired files.
     expired_at: Instant,
@@ -148,6 +154,7 @@ impl EvidenceWriter {
             keep,
             head,
             log: None,
+            closed: None,
             clock: ClockGuard::new(&days, keep, now),
             expired_at: now.monotonic,
             reserve_checked_at: now.monotonic,
@@ -165,7 +172,7 @@ impl EvidenceWriter {
         let failed =
             |error: io::Error| EvidenceError::new("write to the evidence in", folder, error);
         if let Some(newest) = days.last().filter(|newest| **newest > days::day(now.wall)) {
-            tracing::warn!(file = %DayFile::of(folder, *newest).path.display(), "the evidence has a file of a future day; check the clock; new records go to that file");
+            tracing::warn!(file = %DayFile::of(folder, *newest).path.display(), "the evidence has a file of a future day, as after gatepost evidence archive --today; if that was not run, check the clock; new records go to that file");
         }
         if head == ChainHead::START {
             let begun = EvidenceRecord::Begun {
@@ -272,6 +279,7 @@ impl EvidenceWriter {
                     WriterCommand::Close => closes = true,
                     order @ (WriterCommand::SetKeep(_)
                     | WriterCommand::CheckSize
+                    | WriterCommand::CloseDay { .. }
                     | WriterCommand::RemoveArchived { .. }) => self.carry_out(order),
                 }
                 next = if closes || octets >= BATCH_OCTETS {
@@ -296,6 +304,10 @@ impl EvidenceWriter {
                 self.expire(Moment::now());
             }
             WriterCommand::CheckSize => self.measure(),
+            WriterCommand::CloseDay { done } => {
+                // A failed send means that the caller was aborted.
+                let _ = done.send(self.close_day());
+            }
             WriterCommand::RemoveArchived { archived, done } => {
                 // A failed send means that the caller was aborted.
                 let _ = done.send(self.remove_archived(&archived));
@@ -457,12 +469,9 @@ impl EvidenceWriter {
         Ok(())
     }
 
-    /// Opens the file of the day. The days never go back, even if the clock does, since the files
-    /// in order are the chain.
-    fn rotate(&mut self, now: Moment) -> io::Result<()> {
-        let today = days::day(now.wall);
-        // The leftovers of a failed write are cut off before the file is closed. In the file of a
-        // past day they would count as repeated records.
+    /// Cuts off the leftovers of a failed write, before the file is closed. In the file of a past day
+    /// they would count as repeated records.
+    fn cut_leftovers(&mut self) -> io::Result<()> {
         if let Some(log) = self
             .log
             .as_mut()
@@ -472,6 +481,14 @@ impl EvidenceWriter {
             log.file.sync_data()?;
             log.uncertain = false;
         }
+        Ok(())
+    }
+
+    /// Opens the file of the day. The days never go back, even if the clock does, since the files
+    /// in order are the chain.
+    fn rotate(&mut self, now: Moment) -> io::Result<()> {
+        let today = days::day(now.wall);
+        self.cut_leftovers()?;
         if let Some(log) = &self.log {
             if log.day_file.day >= today && log.is_in_place() {
                 return Ok(());
@@ -483,8 +500,7 @@ impl EvidenceWriter {
                 );
             }
         }
-        let newest = days::files(&self.folder).map_err(io::Error::other)?.pop();
-        let day = newest.map_or(today, |newest| newest.next_day().max(today));
+        let day = self.day_to_write(today).map_err(io::Error::other)?;
         self.log = Some(DayLog::open(&self.folder, day)?);
         Ok(())
     }

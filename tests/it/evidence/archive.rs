@@ -22,7 +22,7 @@ use crate::support::relay::{Relay, program};
 use crate::support::sink::Sink;
 use crate::support::within;
 
-fn names(folder: &Path) -> Vec<String> {
+pub(super) fn names(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder).expect("a folder");
     let mut names: Vec<_> = entries
         .map(|entry| {
@@ -286,7 +286,7 @@ async fn only_the_daemon_removes_days_of_a_folder_that_it_uses() {
     is_complete(folder.path());
 }
 
-fn archive(file: &Path, arguments: &[&str]) -> Output {
+pub(super) fn archive(file: &Path, arguments: &[&str]) -> Output {
     let mut command = Command::new(program());
     command
         .arg("evidence")
@@ -297,7 +297,7 @@ fn archive(file: &Path, arguments: &[&str]) -> Output {
 }
 
 /// Writes a configuration with an admin socket and this limit of the evidence.
-fn with_socket(folder: &Path, sink: &Sink, max_size: &str) -> PathBuf {
+pub(super) fn with_socket(folder: &Path, sink: &Sink, max_size: &str) -> PathBuf {
     let evidence = format!("path = \"evidence\"\nmax_size = \"{max_size}\"");
     ConfigBuilder::new()
         .listener("127.0.0.1:0")
@@ -323,7 +323,7 @@ fn a_relay_that_is_full_of_evidence_goes_on_after_the_archive() {
         .expect("ours");
     let sink = Sink::start();
     let file = |max_size: &str| with_socket(path, &sink, max_size);
-    write_large_day(&path.join("evidence"), 35);
+    write_large_day(&path.join("evidence"), 35, 1);
     let config = file("1GiB");
     let mut relay = Relay::run(&config, &[]).unwrap_or_else(|end| panic!("{}", end.log));
     let mut client = Client::connect(relay.address).expect("it listens");

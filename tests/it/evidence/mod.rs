@@ -2,6 +2,7 @@
 
 mod accepted;
 mod archive;
+mod archive_today;
 mod audit;
 mod chain;
 mod compressed;

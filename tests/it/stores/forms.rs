@@ -54,7 +54,11 @@ fn days() -> [Vec<(Timestamp, EvidenceRecord)>; 3] {
     };
     let accepted = EvidenceRecord::Accepted(Box::new(accepted));
     [
-        [vec![(at(FIRST), accepted)], delivered(FIRST, &["anna", "bea"])].concat(),
+        [
+            vec![(at(FIRST), accepted)],
+            delivered(FIRST, &["anna", "bea"]),
+        ]
+        .concat(),
         delivered(LATER, &["carl", "dora", "emil"]),
         delivered(LAST, &["fay"]),
     ]

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use gatepost::config::{
     AdminConfig, AdminHttp, AdminSocket, ClientLimits, Config, ConfigSource, Connector, DnsConfig,
-    Dnssec, EvidenceConfig, EvidenceLimit, EvidencePath, IdentityFiles, InboundConfig, Limits, Located, Location,
-    LogConfig, LogFormat, OnDowngrade, OnFailure, OutboundConfig, QueueConfig, RelayConfig, Route,
-    SendReports, Timeouts, TlsConfig, TlsDemand, TlsrptConfig, TransactionMemory, TrustAnchor,
-    TrustSource, WarnAfter,
+    Dnssec, EvidenceConfig, EvidenceLimit, EvidencePath, IdentityFiles, InboundConfig, Limits,
+    Located, Location, LogConfig, LogFormat, OnDowngrade, OnFailure, OutboundConfig, QueueConfig,
+    RelayConfig, Route, SendReports, Timeouts, TlsConfig, TlsDemand, TlsrptConfig,
+    TransactionMemory, TrustAnchor, TrustSource, WarnAfter,
 };
 use gatepost::net::tls_io::{CompletedHandshake, HandshakeError, Role, TlsMaterial};
 use gatepost::policy::tls::{

@@ -65,8 +65,9 @@ pub(crate) fn write_chain(folder: &Path, records: &[(&str, &str, EvidenceRecord)
     }
 }
 
-/// Writes so many records of yesterday, of 60 KB each, that compression hardly makes smaller.
-pub(crate) fn write_large_day(folder: &Path, count: usize) {
+/// Writes so many records of the day so many days ago, of 60 KB each, that compression hardly makes
+/// smaller.
+pub(crate) fn write_large_day(folder: &Path, count: usize, days_ago: i64) {
     let mut state = 1_u64;
     let mut noise = || {
         let letters = (0..60_000).map(|_| {
@@ -77,8 +78,8 @@ pub(crate) fn write_large_day(folder: &Path, count: usize) {
         });
         letters.filter(|letter| *letter != '\\').collect::<String>()
     };
-    let day = name(1).trim_end_matches(".jsonl").to_owned();
-    let time = format!("{day}T12:00:00Z");
+    let day = name(days_ago).trim_end_matches(".jsonl").to_owned();
+    let time = format!("{day}T00:00:00Z");
     let record = |_| {
         let mut record = delivery("a.example", "all");
         record.reply = Some(noise());

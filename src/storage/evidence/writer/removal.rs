@@ -2,7 +2,9 @@
 
 use std::fs;
 
-use super::super::archive::{ArchiveError, ArchivedDays, begin_removal, remove_days};
+use jiff::civil::Date;
+
+use super::super::archive::{ArchiveError, ArchivedDays, begin_removal, newest_day, remove_days};
 use super::super::days;
 use super::super::error::EvidenceError;
 use super::super::folder;
@@ -13,6 +15,33 @@ use crate::storage::clock_jumps::Moment;
 use crate::storage::files::{is_full, sync_folder};
 
 impl EvidenceWriter {
+    /// Closes the newest day that has a record. Returns it, or `None` if there is no record.
+    pub(super) fn close_day(&mut self) -> Result<Option<Date>, ArchiveError> {
+        let cut = self.cut_leftovers();
+        cut.map_err(|error| EvidenceError::new("cut a failed write in", &self.folder, error))?;
+        let newest = newest_day(&self.folder)?;
+        self.closed = self.closed.max(newest);
+        self.log = None;
+        if let Some(day) = newest {
+            tracing::info!(folder = %self.folder.display(), %day, "closed a day of evidence before its end; records that follow go to the file of the next day");
+        }
+        Ok(newest)
+    }
+
+    /// Returns the day whose file is written to next: neither a compressed nor a closed day, nor one
+    /// that is in an archive.
+    pub(super) fn day_to_write(&self, today: Date) -> Result<Date, EvidenceError> {
+        let after = |day: Date| day.tomorrow().unwrap_or(day);
+        let newest = days::files(&self.folder)?.pop();
+        let archived = RemovalMarker::find(&self.folder)?;
+        let first = [
+            newest.map(|newest| newest.next_day()),
+            self.closed.map(after),
+            archived.map(|removal| after(removal.until)),
+        ];
+        Ok(first.into_iter().flatten().fold(today, Date::max))
+    }
+
     /// Removes archived days and records it. If the record cannot be written, it is tried again
     /// later: the days are gone, and mail must not wait for it.
     pub(super) fn remove_archived(&mut self, archived: &ArchivedDays) -> Result<(), ArchiveError> {

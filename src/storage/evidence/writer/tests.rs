@@ -114,6 +114,25 @@ fn leftovers_of_a_failed_write_are_cut_off_before_the_day_changes() {
 }
 
 #[test]
+fn leftovers_of_a_failed_write_are_cut_off_before_a_day_is_closed() {
+    let evening = at("2026-11-26T23:00:00Z");
+    let folder = TempDir::new().expect("a folder");
+    let mut writer = open(&folder, evening);
+    writer.append(&record(evening), evening).expect("written");
+    let (mut next, mut batch) = (writer.head, String::new());
+    next.seal(&record(evening)[0], &mut batch);
+    fail(&mut writer, &batch, evening);
+    let closed = writer.close_day().expect("the disk works again");
+    assert_eq!(
+        closed.map(|day| day.to_string()).as_deref(),
+        Some("2026-11-26")
+    );
+    writer.append(&record(evening), evening).expect("written");
+    assert_eq!(names(&folder), ["2026-11-26", "2026-11-27"]);
+    assert_eq!(whole(&folder), 3);
+}
+
+#[test]
 fn a_clock_far_ahead_at_the_start_deletes_nothing() {
     let (today, ahead) = (at("2026-11-26T12:00:00Z"), at("2046-11-26T12:00:00Z"));
     for torn in ["", "{\"seq\":3,"] {
