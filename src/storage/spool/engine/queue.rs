@@ -26,6 +26,10 @@ const BATCH_OPS: usize = 1024;
 /// has the same effect as one just before the removal: at worst, the message is delivered twice.
 const REMOVAL_DELAY: Duration = Duration::from_millis(2);
 
+/// The time for which a batch waits for further operations, if the one before had several: while
+/// many clients send at once, fewer syncs serve them. A single client never waits.
+const GATHER_DELAY: Duration = Duration::from_micros(300);
+
 pub(super) type ReplySender<T> = oneshot::Sender<Result<T, SpoolError>>;
 
 /// One operation of the writer.
@@ -212,6 +216,10 @@ struct QueueState {
     ops: Vec<Op>,
     closed: bool,
     gate: CommitGate,
+    /// True while the writer sleeps until it is notified.
+    is_waiting: bool,
+    /// True if the last batch had several urgent operations.
+    was_shared: bool,
 }
 
 /// The state of the gate for new mail, which opens and closes with the size of the log.
@@ -235,6 +243,12 @@ impl QueueState {
         } else {
             self.gate
         }
+    }
+
+    /// Returns whether a caller is held up by an operation that may run.
+    fn has_urgent(&self) -> bool {
+        let mut urgent = self.ops.iter().filter(|op| op.is_urgent());
+        urgent.any(|op| self.may_run(op))
     }
 
     fn may_run(&self, op: &Op) -> bool {
@@ -268,7 +282,9 @@ impl WriteQueue {
             op.answer_error(SpoolError::Closed);
             return Err(SpoolError::Closed);
         }
-        let wakes = state.ops.is_empty() || op.is_urgent();
+        let wakes = state.is_waiting && (state.ops.is_empty() || op.is_urgent());
+        // The writer is woken once, however many operations come before it runs.
+        state.is_waiting &= !wakes;
         state.ops.push(op);
         drop(state);
         if wakes {
@@ -306,30 +322,47 @@ impl WriteQueue {
     pub(super) fn take(&self) -> Option<Vec<Op>> {
         let mut state = self.lock();
         while !state.ops.iter().any(|op| state.may_run(op)) && !state.closed {
-            state = self
-                .filled
-                .wait(state)
-                .unwrap_or_else(PoisonError::into_inner);
+            state = self.wait(state, None);
         }
         let until = Instant::now() + REMOVAL_DELAY;
-        while !state.closed
-            && !state
-                .ops
-                .iter()
-                .any(|op| op.is_urgent() && state.may_run(op))
-        {
+        while !state.closed && !state.has_urgent() {
             let remaining = until.saturating_duration_since(Instant::now());
             if remaining.is_zero() {
                 break;
             }
-            state = self
-                .filled
-                .wait_timeout(state, remaining)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
+            state = self.wait(state, Some(remaining));
+        }
+        if state.was_shared && !state.closed && state.has_urgent() {
+            drop(state);
+            std::thread::sleep(GATHER_DELAY);
+            state = self.lock();
         }
         let batch = state.split_batch();
+        state.was_shared = batch.iter().filter(|op| op.is_urgent()).nth(1).is_some();
         (!batch.is_empty()).then_some(batch)
+    }
+
+    /// Sleeps until the queue is filled, at most for `limit`.
+    fn wait<'a>(
+        &self,
+        mut state: MutexGuard<'a, QueueState>,
+        limit: Option<Duration>,
+    ) -> MutexGuard<'a, QueueState> {
+        state.is_waiting = true;
+        let mut state = match limit {
+            None => self
+                .filled
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner),
+            Some(limit) => {
+                self.filled
+                    .wait_timeout(state, limit)
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .0
+            }
+        };
+        state.is_waiting = false;
+        state
     }
 
     fn lock(&self) -> MutexGuard<'_, QueueState> {
