@@ -22,6 +22,7 @@ mod queue;
 mod run;
 mod runtime;
 mod sendmail;
+mod spool;
 mod status;
 mod user;
 
@@ -60,6 +61,7 @@ enum CliCommand {
     History(history::HistoryArguments),
     Clients(clients::ClientsArguments),
     Evidence(evidence::EvidenceArguments),
+    Spool(spool::SpoolArguments),
     Status(status::StatusArguments),
     Sendmail(sendmail::SendmailArguments),
     #[command(hide = true)]
@@ -86,6 +88,7 @@ impl Cli {
             CliCommand::History(arguments) => history::run(&arguments),
             CliCommand::Clients(arguments) => clients::run(&arguments),
             CliCommand::Evidence(arguments) => evidence::run(&arguments),
+            CliCommand::Spool(arguments) => spool::run(&arguments),
             CliCommand::Status(arguments) => status::run(&arguments),
             CliCommand::Sendmail(arguments) => sendmail::run(arguments),
             CliCommand::Pages(arguments) => pages::run(&arguments, &Self::command()),

@@ -5,7 +5,9 @@
 //! by [`open_or_replace`], for stores that mail can do without; [`open`] refuses it, too.
 
 use std::borrow::Cow;
+use std::fmt::Write as _;
 use std::io;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -255,6 +257,54 @@ pub fn connect(schema: &Schema, folder: &Path) -> Result<Connection, OpenError> 
         file,
         error,
     })
+}
+
+/// Opens an existing database for reading. Nothing is written, except that SQLite may need its
+/// index of a write-ahead log (`-shm`). `None` if the file is missing or has no tables yet. With
+/// `immutable`, nobody else may use the file meanwhile, and it must have no write-ahead log.
+///
+/// # Errors
+/// [`OpenError`].
+pub fn open_for_reading(
+    schema: &Schema,
+    folder: &Path,
+    immutable: bool,
+) -> Result<Option<Connection>, OpenError> {
+    let file = folder.join(schema.name);
+    if !file.exists() {
+        return Ok(None);
+    }
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let opened = if immutable {
+        Connection::open_with_flags(immutable_uri(&file), flags | OpenFlags::SQLITE_OPEN_URI)
+    } else {
+        Connection::open_with_flags(&file, flags)
+    };
+    let opened = opened.and_then(|connection| {
+        connection.busy_timeout(BUSY)?;
+        Ok(connection)
+    });
+    let connection = opened.map_err(|error| OpenError::Sqlite {
+        what: "open",
+        file: file.clone(),
+        error,
+    })?;
+    let is_new = check_owner(&connection, schema, &file)?;
+    Ok((!is_new).then_some(connection))
+}
+
+/// Returns the name by which SQLite opens a file that nobody changes, without any lock.
+fn immutable_uri(file: &Path) -> String {
+    let mut uri = String::from("file:");
+    for octet in file.as_os_str().as_bytes() {
+        match octet {
+            b'/' | b'.' | b'-' | b'_' => uri.push(char::from(*octet)),
+            octet if octet.is_ascii_alphanumeric() => uri.push(char::from(*octet)),
+            // Writing to a String cannot fail.
+            octet => drop(write!(uri, "%{octet:02x}")),
+        }
+    }
+    uri + "?immutable=1"
 }
 
 /// Opens or creates a database and reads it. A damaged one, also one in which `read` finds damage,

@@ -129,6 +129,7 @@ impl PageSections {
             ("clients", action) => clients(action),
             ("evidence", "archive") => Some(evidence_archive()),
             ("evidence", action) => evidence(action),
+            ("spool", action) => spool(action),
             ("sendmail", "") => Some(sendmail()),
             ("demo", "") => Some(Self::new(
                 vec![
@@ -170,6 +171,7 @@ fn root() -> PageSections {
             "gatepost-history(1)",
             "gatepost-clients(1)",
             "gatepost-evidence(1)",
+            "gatepost-spool(1)",
             "gatepost-status(1)",
             "gatepost-sendmail(1)",
             "gatepost-demo(1)",
@@ -447,6 +449,28 @@ fn evidence(action: &str) -> Option<PageSections> {
             EVIDENCE_CLOSED,
             EVIDENCE_TORN,
         ],
+        see_also,
+    ))
+}
+
+fn spool(action: &str) -> Option<PageSections> {
+    let nothing = "Nothing was done: a daemon runs on the spool, a folder cannot be used, the arguments are unusable, or the configuration has errors.";
+    let (success, failure, see_also): (_, _, &[_]) = match action {
+        "" => (
+            "The command succeeded.",
+            "Something in the spool cannot be read; see the page of the command.",
+            &["gatepost-spool-export(1)", "gatepost-queue(1)"],
+        ),
+        "export" => (
+            "All that waits is in the new folder.",
+            "Something cannot be read, and standard error names it; the rest is in the new folder. Or the output cannot be written.",
+            &["gatepost-spool(1)", "gatepost-queue(1)"],
+        ),
+        _ => return None,
+    };
+    Some(PageSections::new(
+        vec![(0, success), (1, failure), (2, nothing)],
+        &[CONFIG, SPOOL],
         see_also,
     ))
 }

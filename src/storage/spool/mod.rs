@@ -21,7 +21,10 @@ mod quota;
 pub use super::clock_jumps::ClockJumps;
 pub use body::{Body, BodyReader, FileBody, LARGE_CHUNK};
 pub use draft::{Draft, LARGE_BLOCK};
-pub use engine::{Options, SpoolStats, SqliteSpool, read_queue};
+pub use engine::{
+    ExportError, OfflineError, Options, SpoolExport, SpoolStats, SqliteSpool, UnreadableEntry,
+    export, read_queue,
+};
 pub use entry::Entry;
 pub use error::SpoolError;
 pub use file::SpoolFuture;

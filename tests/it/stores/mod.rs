@@ -4,6 +4,7 @@
 //! them on [`MADE`], and the CSV in which it listed that evidence. [`make::make_stores`] writes such
 //! folders anew, with what the tests here expect in them. [`forms`] is about evidence of later forms.
 
+mod export;
 mod forms;
 mod make;
 mod newer;

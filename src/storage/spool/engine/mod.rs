@@ -4,8 +4,10 @@
 //!   one sync. [`index`] knows what the log has and the database has not, and [`replay`] reads the
 //!   log at the start.
 //! - [`mover`] moves what waits to the database, of which it is the only writer, and removes
-//!   segments of the log; [`signal`] wakes it, [`bound`] is how long the log may be, and [`table`] has its statements.
-//! - [`view`] loads and lists messages from both, and [`peek`] reads them from outside. [`readers`] lends read connections; [`row`]
+//!   segments of the log; [`signal`] wakes it, [`bound`] is how long the log may be, and [`table`]
+//!   has its statements.
+//! - [`view`] loads and lists messages from both. [`image`] reads them from outside, for [`peek`] and
+//!   for [`mod@export`], which locks the spool by [`offline`]. [`readers`] lends read connections; [`row`]
 //!   defines the form of a row and its checksums; [`quarantine`] removes damaged entries.
 //! - [`folder`] is the folder: lock, leftovers, foreign files; [`paths`] names its files, and
 //!   [`schema`] is the database in it. [`shared`] is the state that all of them share, and
@@ -32,10 +34,13 @@ use crate::smtp::envelope::{Envelope, QueueId};
 use crate::telemetry::Monitor;
 
 mod bound;
+mod export;
 mod fatal;
 mod folder;
+mod image;
 mod index;
 mod mover;
+mod offline;
 mod paths;
 mod peek;
 mod quarantine;
@@ -52,6 +57,8 @@ mod tests;
 mod view;
 mod writer;
 
+pub use export::{ExportError, SpoolExport, UnreadableEntry, export};
+pub use offline::OfflineError;
 pub use peek::read_queue;
 
 use bound::StateRoom;

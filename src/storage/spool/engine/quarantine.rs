@@ -142,7 +142,8 @@ fn log_quarantine(name: &str, fault: &str, files: &str, stays_queued: bool) {
     }
 }
 
-fn name(raw: i64) -> String {
+/// Returns the name of a row in the quarantine: its queue id, if it is one.
+pub(super) fn name(raw: i64) -> String {
     row::queue_id(raw).map_or_else(|| format!("row{raw}"), |id| id.to_string())
 }
 

@@ -29,9 +29,10 @@ pub(super) struct ReplayedLog {
     pub(super) previous_end: u64,
     /// The time of the last change.
     pub(super) changed: Option<SystemTime>,
-    damage: Vec<ReplayDamage>,
+    /// The damage that was found.
+    pub(super) damage: Vec<ReplayDamage>,
     /// The octets of batches that never became durable.
-    torn: u64,
+    pub(super) torn: u64,
 }
 
 /// Damage that was found in the log.

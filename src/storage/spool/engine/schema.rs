@@ -85,6 +85,14 @@ pub(super) fn connect(paths: &SpoolPaths) -> Result<Connection, SpoolError> {
     Ok(connection)
 }
 
+/// Opens the database for reading, see [`sqlite::open_for_reading`].
+pub(super) fn open_for_reading(
+    paths: &SpoolPaths,
+    immutable: bool,
+) -> Result<Option<Connection>, OpenError> {
+    sqlite::open_for_reading(&SCHEMA, &paths.folder, immutable)
+}
+
 fn settings(connection: &Connection) -> rusqlite::Result<()> {
     // The mover does that.
     connection.pragma_update(None, "wal_autocheckpoint", 0)?;
@@ -93,7 +101,8 @@ fn settings(connection: &Connection) -> rusqlite::Result<()> {
     Ok(())
 }
 
-fn open_error(paths: &SpoolPaths, error: OpenError) -> SpoolError {
+/// Describes the error of opening the database.
+pub(super) fn open_error(paths: &SpoolPaths, error: OpenError) -> SpoolError {
     match error {
         OpenError::Sqlite { what, error, .. } => database_error(paths, what, &error),
         error => SpoolError::Io(error.to_string()),

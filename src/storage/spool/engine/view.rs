@@ -13,8 +13,10 @@ use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use super::super::body::file_damage;
+use super::super::log::LogFolder;
 use super::super::{SpoolError, StoredMessage};
 use super::index::{HeldContent, HeldMessage, Pending};
+use super::paths::SpoolPaths;
 use super::quarantine::{quarantine_message, quarantine_or_skip};
 use super::row::{self, EnvelopeText, RowError, StoredContent};
 use super::shared::Core;
@@ -31,8 +33,9 @@ pub(super) fn load(
     let envelope = match pending {
         Some(Pending::Removed) => return Err(SpoolError::Missing(id)),
         Some(Pending::Message(message)) => {
-            if let Some(found) = load_held(core, id, &message) {
-                return Ok(found);
+            let held = held_content(&core.log, &core.paths, id, &message);
+            if let (Some(stored), Some(content)) = (stored(id, &message), held) {
+                return Ok((stored, content));
             }
             // It has moved to the database, or it is damaged. The row of a damaged one has its
             // checksum, so the database is where all damage is dealt with.
@@ -54,34 +57,30 @@ pub(super) fn load(
     })
 }
 
-/// Returns a message from the log, if all of it is sound.
-fn load_held(
-    core: &Core,
+/// Returns the content of a message that the log alone has, if it is sound. Only the length of a body
+/// file is checked.
+pub(super) fn held_content(
+    log: &LogFolder,
+    paths: &SpoolPaths,
     id: QueueId,
     message: &HeldMessage,
-) -> Option<(StoredMessage, StoredContent)> {
-    let stored = stored(id, message)?;
-    let content = match message.content {
+) -> Option<StoredContent> {
+    match message.content {
         HeldContent::Log { segment, offset } => {
             let length = usize::try_from(message.size).ok()?;
-            let octets = core.log.read_at(segment, offset, length).ok()?;
-            if crc32fast::hash(&octets) != message.content_crc {
-                return None;
-            }
-            StoredContent::Row(Bytes::from(octets))
+            let octets = log.read_at(segment, offset, length).ok()?;
+            let is_sound = crc32fast::hash(&octets) == message.content_crc;
+            is_sound.then(|| StoredContent::Row(Bytes::from(octets)))
         }
         HeldContent::BodyFile => {
-            let path = core.paths.body(id);
-            if matches!(file_damage(&path, message.size), Ok(Some(_))) {
-                return None;
-            }
-            StoredContent::File {
+            let path = paths.body(id);
+            let is_damaged = matches!(file_damage(&path, message.size), Ok(Some(_)));
+            (!is_damaged).then_some(StoredContent::File {
                 path,
                 crc: message.content_crc,
-            }
+            })
         }
-    };
-    Some((stored, content))
+    }
 }
 
 /// Returns a message that the log alone has, if its envelope can be read.
