@@ -1,6 +1,6 @@
-//! The destination of the mail: a server that offers PIPELINING, SIZE, 8BITMIME and, if it has a
-//! certificate, STARTTLS, and records the number of each message. It stores nothing, so that the
-//! benchmark measures only the relay's disk.
+//! The destination of the mail: a server that offers PIPELINING, CHUNKING, SIZE, 8BITMIME and, if it
+//! has a certificate, STARTTLS, and records the number of each message. It stores nothing, so that
+//! the benchmark measures only the relay's disk.
 
 use std::io;
 use std::sync::Arc;
@@ -69,7 +69,7 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
     ledger: &Ledger,
 ) -> io::Result<End> {
     let mut replies = Vec::with_capacity(512);
-    let (mut in_content, mut searched, mut recipients) = (false, 0, 0);
+    let (mut in_content, mut chunk, mut searched, mut recipients) = (false, None, 0, 0);
     loop {
         let mut end = None;
         while end.is_none() {
@@ -82,6 +82,16 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
                 in_content = false;
                 continue;
             }
+            if let Some(octets) = chunk {
+                let Some(content) = wire.chunk(octets) else {
+                    break;
+                };
+                let content = content.strip_suffix(b"\r\n").unwrap_or(content);
+                ledger.arrived(number_of(content, size), std::mem::take(&mut recipients));
+                replies.extend_from_slice(b"250 2.0.0 taken\r\n");
+                chunk = None;
+                continue;
+            }
             let Some(line) = wire.line() else { break };
             let (reply, what) = answer(line, offers_tls);
             replies.extend_from_slice(reply);
@@ -89,6 +99,7 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
                 What::On => {}
                 What::Recipient => recipients += 1,
                 What::Content => in_content = true,
+                What::Chunk(octets) => chunk = Some(octets),
                 What::End(which) => end = Some(which),
             }
         }
@@ -107,6 +118,8 @@ enum What {
     On,
     Recipient,
     Content,
+    /// The last chunk of a message, with so many octets.
+    Chunk(usize),
     End(End),
 }
 
@@ -119,11 +132,16 @@ fn answer(line: &[u8], offers_tls: bool) -> (&'static [u8], What) {
         (b"250 2.0.0 ok\r\n", What::On)
     } else if is("DATA") {
         (b"354 end with a dot\r\n", What::Content)
+    } else if is("BDAT") {
+        match chunk_size(line) {
+            Some(octets) => (b"", What::Chunk(octets)),
+            None => (b"501 5.5.4 one chunk, please\r\n", What::On),
+        }
     } else if is("EHLO") && offers_tls {
-        (b"250-sink.example\r\n250-PIPELINING\r\n250-SIZE 52428800\r\n250-STARTTLS\r\n250 8BITMIME\r\n", What::On)
+        (b"250-sink.example\r\n250-PIPELINING\r\n250-CHUNKING\r\n250-SIZE 52428800\r\n250-STARTTLS\r\n250 8BITMIME\r\n", What::On)
     } else if is("EHLO") {
         (
-            b"250-sink.example\r\n250-PIPELINING\r\n250-SIZE 52428800\r\n250 8BITMIME\r\n",
+            b"250-sink.example\r\n250-PIPELINING\r\n250-CHUNKING\r\n250-SIZE 52428800\r\n250 8BITMIME\r\n",
             What::On,
         )
     } else if is("HELO") {
@@ -135,4 +153,10 @@ fn answer(line: &[u8], offers_tls: bool) -> (&'static [u8], What) {
     } else {
         (b"502 5.5.1 not known here\r\n", What::On)
     }
+}
+
+/// Returns the size in `BDAT n LAST`.
+fn chunk_size(line: &[u8]) -> Option<usize> {
+    let size = line.get(b"BDAT ".len()..)?.strip_suffix(b" LAST")?;
+    std::str::from_utf8(size).ok()?.parse().ok()
 }

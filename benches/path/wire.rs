@@ -70,6 +70,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         Some(&self.octets[start..start + skip + found])
     }
 
+    /// Returns so many octets, if they are buffered.
+    pub(crate) fn chunk(&mut self, octets: usize) -> Option<&[u8]> {
+        let start = self.from;
+        let end = start.checked_add(octets).filter(|&end| end <= self.to)?;
+        self.from = end;
+        Some(&self.octets[start..end])
+    }
+
     /// Waits for more octets.
     ///
     /// # Errors

@@ -9,7 +9,8 @@
 //! Settings: `starttls: wanted|not wanted` plays the opening; without it, `extensions:` are what
 //! the peer offers. `from:`, `to:` (one or more, with `NOTIFY=`/`ORCPT=` behind), `size:`,
 //! `smtputf8:`, `8bit:`, `ret:`, `envid:`, `requiretls: needed|welcome|not asked` describe the
-//! message; without `from:` there is no transaction.
+//! message; without `from:` there is no transaction. With `chunk: yes` the content goes with the
+//! commands where the peer offers that.
 
 use std::collections::VecDeque;
 use std::fmt::Write as _;
@@ -30,6 +31,7 @@ struct Script {
     size: u64,
     promise: RequireTlsUse,
     whole: bool,
+    chunk: bool,
     transcript: String,
 }
 
@@ -44,6 +46,7 @@ fn read(text: &str) -> Script {
         size: 1000,
         promise: RequireTlsUse::Never,
         whole: false,
+        chunk: false,
         transcript: transcript.trim_end().to_owned(),
     };
     for line in head.lines().filter(|line| !line.starts_with('#')) {
@@ -64,15 +67,9 @@ fn read(text: &str) -> Script {
                     });
                 }
                 "envid" => envelope.envid = Some(value.to_owned()),
-                "requiretls" => {
-                    script.promise = match value {
-                        "needed" => RequireTlsUse::Always,
-                        "welcome" => RequireTlsUse::IfOffered,
-                        "not asked" => RequireTlsUse::Never,
-                        _ => panic!("requiretls: {value}?"),
-                    };
-                }
+                "requiretls" => script.promise = promise(value),
                 "size" => script.size = value.parse().expect("a size"),
+                "chunk" => script.chunk = value == "yes",
                 "pieces" => script.whole = value == "whole",
                 _ => panic!("unknown setting {key}"),
             }
@@ -104,6 +101,15 @@ fn read(text: &str) -> Script {
         }
     }
     script
+}
+
+fn promise(value: &str) -> RequireTlsUse {
+    match value {
+        "needed" => RequireTlsUse::Always,
+        "welcome" => RequireTlsUse::IfOffered,
+        "not asked" => RequireTlsUse::Never,
+        _ => panic!("requiretls: {value}?"),
+    }
 }
 
 fn recipient(value: &str) -> Recipient {
@@ -297,7 +303,11 @@ fn hand_over(
             stage.note(&obstacle.to_string());
             return;
         }
-        let mut transaction = Transaction::start(mail, extensions, &mut stage.out);
+        let mut transaction = if script.chunk && Transaction::may_have_chunk(&mail, extensions) {
+            Transaction::start_with_chunk(mail, extensions, b"(content)\r\n", &mut stage.out)
+        } else {
+            Transaction::start(mail, extensions, &mut stage.out)
+        };
         loop {
             match stage.run(|input, out| transaction.receive(input, out)) {
                 End::TransactionStep(TransactionStep::Content) => {

@@ -51,6 +51,8 @@ pub(super) struct Cleared {
     /// True if the connection was idle before this message, so that the peer may have closed it
     /// meanwhile.
     has_waited: bool,
+    /// True if the peer accepted the last message, within [`SLOW`].
+    is_prompt: bool,
     transactions: u32,
 }
 
@@ -74,6 +76,11 @@ pub(super) struct SendResult {
 }
 
 impl SendResult {
+    /// Returns whether the peer may have accepted the message although its reply is missing.
+    pub(super) fn may_be_accepted(&self) -> bool {
+        matches!(&self.interruption, Some(Interruption::Connection(broken)) if broken.may_be_accepted())
+    }
+
     /// Returns whether the peer deferred the message for any recipient, by a reply of its own (4xx
     /// or 421).
     pub(super) fn is_deferred(&self) -> bool {
@@ -95,6 +102,7 @@ impl SendResult {
 struct ClearedTransaction<'c, 'm> {
     _clearance: &'c Clearance,
     transaction: Transaction<'m>,
+    has_chunk: bool,
 }
 
 impl Dialogue for ClearedTransaction<'_, '_> {
@@ -109,6 +117,11 @@ impl Dialogue for ClearedTransaction<'_, '_> {
     }
 
     fn replies(&self) -> usize {
+        // The peer may keep its replies back until it has processed the chunk. All have one time
+        // limit, that of the last one.
+        if self.has_chunk {
+            return 0;
+        }
         self.transaction.replies()
     }
 
@@ -140,6 +153,7 @@ impl Cleared {
             policy,
             is_fallback: false,
             has_waited: false,
+            is_prompt: false,
             transactions: 0,
         }
     }
@@ -257,17 +271,30 @@ impl Cleared {
             timeouts,
             limit,
         };
-        let transaction = Transaction::start(mail, self.extensions, self.wire.output(clearance));
+        let chunk = self.chunk_of(&mail, body);
+        let (extensions, out) = (self.extensions, self.wire.output(clearance));
+        let began = Instant::now();
+        let transaction = match chunk {
+            Some(octets) => Transaction::start_with_chunk(mail, extensions, octets, out),
+            None => Transaction::start(mail, extensions, out),
+        };
         let mut dialogue = ClearedTransaction {
             _clearance: clearance,
             transaction,
+            has_chunk: chunk.is_some(),
         };
+        if dialogue.has_chunk {
+            limit.await_final_reply();
+        }
         let interruption = run_transaction(&mut self.wire, &mut dialogue, clearance, &content)
             .await
             .err();
         limit.end_transaction();
         let unanswered = dialogue.transaction.replies() == 0;
+        self.extensions.chunking &= !dialogue.transaction.refuses_chunks();
         let results = dialogue.transaction.into_results();
+        self.is_prompt =
+            matches!(results.ending, TransactionEnd::Accepted(_)) && began.elapsed() < SLOW;
         let closed = match (&interruption, &results.ending) {
             (Some(Interruption::Connection(broken)), _) => unanswered && broken.is_closed(),
             (
@@ -298,6 +325,19 @@ impl Cleared {
     }
 }
 
+impl Cleared {
+    /// Returns the content if it is to be sent as a chunk with the commands, in one write: a small
+    /// one, to a peer that offers that and has just accepted another message. A peer that refuses
+    /// or delays mail gets no content before it has accepted a recipient.
+    fn chunk_of<'b>(&self, mail: &Mail<'_>, body: &'b Body) -> Option<&'b [u8]> {
+        let may = self.is_prompt && Transaction::may_have_chunk(mail, self.extensions);
+        match body {
+            Body::Memory(content) if may && content.len() <= BLOCK_SIZE => Some(content),
+            Body::Memory(_) | Body::File(_) => None,
+        }
+    }
+}
+
 /// The content of a message, and the time limits for sending it.
 struct Content<'a> {
     body: &'a Body,
@@ -313,13 +353,19 @@ async fn run_transaction(
     content: &Content<'_>,
 ) -> Result<(), Interruption> {
     let timeouts = content.timeouts;
-    match wire
-        .converse(dialogue, timeouts.reply)
-        .await
-        .map_err(Interruption::Connection)?
-    {
-        TransactionStep::Over => return Ok(()),
-        TransactionStep::Content => {}
+    let limit = if dialogue.has_chunk {
+        timeouts.final_reply
+    } else {
+        timeouts.reply
+    };
+    match wire.converse(dialogue, limit).await {
+        Ok(TransactionStep::Over) => return Ok(()),
+        Ok(TransactionStep::Content) => {}
+        Err(broken) => {
+            let in_flight = dialogue.transaction.has_chunk_in_flight();
+            let broken = broken.with_chunk_in_flight(in_flight);
+            return Err(Interruption::Connection(broken));
+        }
     }
     send_content(wire, clearance, content).await?;
     dialogue.transaction.content_sent();

@@ -33,6 +33,11 @@ impl Remaining {
         if has_next { Self::Hop } else { Self::NoHop }
     }
 
+    /// Returns `Useless` if that is the case, otherwise what remains.
+    fn useless_if(self, is_useless: bool) -> Self {
+        if is_useless { Self::Useless } else { self }
+    }
+
     /// Returns what remains after a failure of a host. If the host is this relay itself, the hops
     /// after it are not used (RFC 5321 §5.1).
     pub(super) fn after(failure: &Failure, has_next: bool) -> Self {
@@ -358,6 +363,7 @@ impl PendingRecipients {
         answered: Remaining,
         unanswered: Remaining,
     ) -> Vec<usize> {
+        let unanswered = unanswered.useless_if(sent.may_be_accepted());
         let SendResult {
             results,
             interruption,
@@ -457,7 +463,7 @@ fn interrupted(interruption: &Interruption, remaining: Remaining) -> (Failure, R
     match interruption {
         // RFC 5321 §4.5.3.2.6: the peer may have accepted the message. Trying another hop now would
         // probably duplicate it; a later attempt may duplicate it too, but the message is not lost.
-        Interruption::Connection(broken) if broken.stage() == DialogueStage::Dot => {
+        Interruption::Connection(broken) if broken.may_be_accepted() => {
             let mut failure = broken.failure();
             failure.cause = Cause::Other(format!(
                 "{broken}; the message may have been delivered, and may be delivered again"

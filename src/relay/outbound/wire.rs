@@ -94,6 +94,8 @@ pub(super) struct ConnectionFailure {
     stage: DialogueStage,
     /// True if the content was being sent.
     sending: bool,
+    /// True if the peer may have accepted the message.
+    may_be_accepted: bool,
 }
 
 #[derive(Debug)]
@@ -105,9 +107,30 @@ enum FailureKind {
 }
 
 impl ConnectionFailure {
+    fn awaiting(stage: DialogueStage, kind: FailureKind) -> Self {
+        Self {
+            kind,
+            stage,
+            sending: false,
+            may_be_accepted: false,
+        }
+    }
+
     /// The stage whose reply was awaited.
     pub(super) fn stage(&self) -> DialogueStage {
         self.stage
+    }
+
+    /// Returns whether the peer may have accepted the message: the end of the content was sent.
+    // RFC 5321 §4.5.3.2.6.
+    pub(super) fn may_be_accepted(&self) -> bool {
+        self.may_be_accepted || self.stage == DialogueStage::Dot
+    }
+
+    /// Marks that the end of the content was sent before the replies that were awaited.
+    pub(super) fn with_chunk_in_flight(mut self, in_flight: bool) -> Self {
+        self.may_be_accepted |= in_flight;
+        self
     }
 
     /// Returns whether the connection was closed or reset without a reply.
@@ -265,21 +288,14 @@ impl Wire {
         let mut replies = dialogue.replies();
         loop {
             if let Err(kind) = self.flush_until(deadline, limit).await {
-                return Err(ConnectionFailure {
-                    kind,
-                    stage: dialogue.awaited(),
-                    sending: false,
-                });
+                return Err(ConnectionFailure::awaiting(dialogue.awaited(), kind));
             }
             if !self.input.is_empty() {
                 let (used, step) = match dialogue.receive(&self.input, &mut self.output) {
                     Ok(progress) => progress,
                     Err(violation) => {
-                        return Err(ConnectionFailure {
-                            kind: FailureKind::ProtocolViolation(violation),
-                            stage: dialogue.awaited(),
-                            sending: false,
-                        });
+                        let kind = FailureKind::ProtocolViolation(violation);
+                        return Err(ConnectionFailure::awaiting(dialogue.awaited(), kind));
                     }
                 };
                 self.input.advance(used);
@@ -300,11 +316,7 @@ impl Wire {
                 Ok(Err(fault)) => FailureKind::of(fault),
                 Err(_) => FailureKind::TimedOut(limit),
             };
-            return Err(ConnectionFailure {
-                kind,
-                stage: dialogue.awaited(),
-                sending: false,
-            });
+            return Err(ConnectionFailure::awaiting(dialogue.awaited(), kind));
         }
     }
 
@@ -315,6 +327,7 @@ impl Wire {
             kind,
             stage: DialogueStage::Data,
             sending: true,
+            may_be_accepted: false,
         })
     }
 

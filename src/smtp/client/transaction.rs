@@ -1,5 +1,8 @@
 //! One mail transaction: MAIL, RCPT for each recipient, DATA, the content and the final dot (RFC
-//! 5321 §3.3). Commands are sent in groups if the peer offers PIPELINING (RFC 2920).
+//! 5321 §3.3). Commands are sent in groups if the peer offers PIPELINING (RFC 2920), and the content
+//! can go with them as a chunk if it offers CHUNKING, too (RFC 3030).
+
+use std::io::Write as _;
 
 use crate::smtp::reply::{Reply, ReplyParser, Severity, Status};
 
@@ -57,6 +60,18 @@ pub enum TransactionEnd {
     NoRecipient,
 }
 
+/// The content as a chunk (BDAT), if it is sent as one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ChunkState {
+    /// The content is sent with DATA.
+    Unused,
+    /// The chunk was sent behind RCPT.
+    Sent,
+    /// The peer does not know BDAT although it offers CHUNKING. RSET was sent, and the transaction
+    /// begins again with DATA.
+    Refused,
+}
+
 /// The results of a transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TransactionResults {
@@ -94,6 +109,9 @@ pub struct Transaction<'a> {
     mail_accepted: bool,
     full: bool,
     data_sent: bool,
+    chunk: ChunkState,
+    /// True once the peer has refused BDAT.
+    refuses_chunks: bool,
     /// True if the content is sent. Otherwise a final dot ends an empty message that has no
     /// recipient.
     sends_content: bool,
@@ -110,7 +128,45 @@ impl<'a> Transaction<'a> {
     /// has at least one recipient. Writes the first commands.
     #[must_use]
     pub fn start(mail: Mail<'a>, extensions: Extensions, out: &mut Vec<u8>) -> Self {
-        let mut transaction = Self {
+        let mut transaction = Self::new(mail, extensions);
+        transaction.write_first(out);
+        transaction
+    }
+
+    /// Starts the transaction like [`Transaction::start`], and writes the content with the
+    /// commands, as one chunk (RFC 3030 §2). The message must satisfy
+    /// [`Transaction::may_have_chunk`]. The peer has the content before it has accepted a
+    /// recipient, and may have accepted the message as soon as this is sent.
+    #[must_use]
+    pub fn start_with_chunk(
+        mail: Mail<'a>,
+        extensions: Extensions,
+        content: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Self {
+        let mut transaction = Self::new(mail, extensions);
+        mail.write_mail(extensions, out);
+        for at in 0..mail.recipients.len() {
+            mail.write_rcpt(at, extensions, out);
+        }
+        // Writing into a Vec cannot fail.
+        let _ = write!(out, "BDAT {} LAST\r\n", content.len());
+        out.extend_from_slice(content);
+        transaction.sent = mail.recipients.len();
+        transaction.outstanding = transaction.sent + 2;
+        transaction.chunk = ChunkState::Sent;
+        transaction
+    }
+
+    /// Returns whether the content may be sent as a chunk, behind the RCPT commands and in one
+    /// group with them.
+    #[must_use]
+    pub fn may_have_chunk(mail: &Mail<'_>, extensions: Extensions) -> bool {
+        extensions.chunking && extensions.pipelining && mail.recipients.len() + 2 <= GROUP_MAX
+    }
+
+    fn new(mail: Mail<'a>, extensions: Extensions) -> Self {
+        Self {
             mail,
             extensions,
             parser: ReplyParser::default(),
@@ -122,18 +178,23 @@ impl<'a> Transaction<'a> {
             mail_accepted: false,
             full: false,
             data_sent: false,
+            chunk: ChunkState::Unused,
+            refuses_chunks: false,
             sends_content: false,
             outstanding: 1,
             replies: 0,
             ending: TransactionEnd::Unfinished,
             over: false,
             reusable: true,
-        };
-        mail.write_mail(extensions, out);
-        if extensions.pipelining {
-            transaction.write_group(out);
         }
-        transaction
+    }
+
+    /// Writes MAIL, and with PIPELINING the first group behind it.
+    fn write_first(&mut self, out: &mut Vec<u8>) {
+        self.mail.write_mail(self.extensions, out);
+        if self.extensions.pipelining {
+            self.write_group(out);
+        }
     }
 
     /// Returns the status of each recipient so far, in the order of [`Mail::recipients`].
@@ -146,6 +207,22 @@ impl<'a> Transaction<'a> {
     #[must_use]
     pub fn awaited(&self) -> DialogueStage {
         self.awaited
+    }
+
+    /// Returns whether the whole content was sent as a chunk and is not answered yet.
+    #[must_use]
+    pub fn has_chunk_in_flight(&self) -> bool {
+        self.chunk == ChunkState::Sent
+            && matches!(
+                self.awaited,
+                DialogueStage::Mail | DialogueStage::Rcpt | DialogueStage::Dot
+            )
+    }
+
+    /// Returns whether the peer does not know BDAT although it offers CHUNKING.
+    #[must_use]
+    pub fn refuses_chunks(&self) -> bool {
+        self.refuses_chunks
     }
 
     /// Returns the number of complete replies so far.
@@ -189,6 +266,7 @@ impl<'a> Transaction<'a> {
             // These octets came before the command that is written now, so they cannot be its
             // reply.
             if more && (content || out.len() > written) {
+                out.truncate(written);
                 return Err(ProtocolViolation::OutOfTurn(stage));
             }
             if content {
@@ -230,7 +308,20 @@ impl<'a> Transaction<'a> {
             DialogueStage::Mail => self.process_mail_reply(reply),
             DialogueStage::Rcpt => self.process_rcpt_reply(reply),
             DialogueStage::Data => return self.process_data_reply(reply, out),
+            DialogueStage::Dot if self.chunk == ChunkState::Sent => {
+                self.process_chunk_reply(reply, out);
+            }
             DialogueStage::Dot => self.process_dot_reply(reply),
+            DialogueStage::Rset
+                if self.chunk == ChunkState::Refused && reply.severity() == Severity::Success =>
+            {
+                *self = Self {
+                    refuses_chunks: true,
+                    replies: self.replies,
+                    ..Self::new(self.mail, self.extensions)
+                };
+                self.write_first(out);
+            }
             DialogueStage::Greeting
             | DialogueStage::Ehlo
             | DialogueStage::Helo
@@ -293,6 +384,8 @@ impl<'a> Transaction<'a> {
             self.awaited = DialogueStage::Rcpt;
         } else if self.data_sent {
             self.awaited = DialogueStage::Data;
+        } else if self.chunk == ChunkState::Sent {
+            self.awaited = DialogueStage::Dot;
         }
     }
 
@@ -338,6 +431,38 @@ impl<'a> Transaction<'a> {
                 }
             }
         };
+    }
+
+    /// Processes the reply to the chunk. After a failed one RSET makes the state of the peer certain
+    /// (RFC 3030 §2).
+    fn process_chunk_reply(&mut self, reply: Reply, out: &mut Vec<u8>) {
+        let has_recipient = self.mail_accepted && self.accepted > 0;
+        let severity = reply.severity();
+        if has_recipient && is_unknown_command(&reply) {
+            self.chunk = ChunkState::Refused;
+            self.refuses_chunks = true;
+        } else if !has_recipient {
+            self.record_no_recipient();
+        } else if severity == Severity::Success {
+            self.ending = TransactionEnd::Accepted(reply);
+        } else {
+            self.ending = TransactionEnd::Rejected {
+                stage: DialogueStage::Dot,
+                reply,
+            };
+        }
+        match severity {
+            Severity::Success => self.over = true,
+            Severity::Intermediate => {
+                self.over = true;
+                self.reusable = false;
+            }
+            Severity::Transient | Severity::Permanent => {
+                out.extend_from_slice(b"RSET\r\n");
+                self.awaited = DialogueStage::Rset;
+                self.outstanding = 1;
+            }
+        }
     }
 
     /// Writes the next commands, or ends the transaction, once all commands written are answered.
@@ -408,4 +533,9 @@ fn is_over_recipient_limit(reply: &Reply) -> bool {
         (code, Some(enhanced)) => enhanced.status() == TOO_MANY && (code < 500 || code == 552),
         _ => false,
     }
+}
+
+/// Returns true if the peer does not know the command, or not in this place (RFC 5321 §4.2.2).
+fn is_unknown_command(reply: &Reply) -> bool {
+    matches!(reply.code().get(), 500..=504)
 }

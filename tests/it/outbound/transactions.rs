@@ -156,3 +156,102 @@ async fn a_thousand_recipients_go_in_one_transaction() {
     assert!((0..1000).all(|at| outcome(&report, at) == "delivered"));
     assert_eq!(peer.messages().len(), 1);
 }
+
+/// The commands of a peer's only connection, each without what follows the first blank.
+fn verbs(peer: &Peer) -> Vec<String> {
+    let heard = peer.heard();
+    assert_eq!(heard.len(), 1, "{heard:?}");
+    let verb = |line: &String| line.split(' ').next().unwrap_or_default().to_owned();
+    heard[0].commands.iter().map(verb).collect()
+}
+
+fn chunking() -> Manner {
+    Manner {
+        keywords: &["PIPELINING", "CHUNKING"],
+        ..plain()
+    }
+}
+
+#[tokio::test]
+async fn content_goes_ahead_only_to_a_peer_that_has_just_accepted_a_message() {
+    let world = World::new().await;
+    let peer = Peer::start(chunking().answer("RCPT TO:<no@", "550 5.1.1 no such user")).await;
+    let outbound = world.outbound(&smart_hosts(&[&peer]));
+    for (to, outcome_begins) in [
+        ("b@partner.example", "delivered"),
+        ("b@partner.example", "delivered"),
+        ("no@partner.example", "bounced"),
+        ("no@partner.example", "bounced"),
+        ("b@partner.example", "delivered"),
+    ] {
+        let report = deliver(&outbound, message(&[to])).await;
+        assert!(
+            outcome(&report, 0).starts_with(outcome_begins),
+            "{report:?}"
+        );
+    }
+    let (ahead, later) = (["MAIL", "RCPT", "BDAT"], ["MAIL", "RCPT", "DATA"]);
+    let expected = [
+        &["EHLO"][..],
+        &later,
+        &["."],
+        &ahead,
+        // The one that is refused, and then no content for a peer that refuses.
+        &ahead,
+        &["RSET"],
+        &later,
+        &["RSET"],
+        &later,
+        &["."],
+    ]
+    .concat();
+    assert_eq!(verbs(&peer), expected);
+    let messages = peer.messages();
+    assert_eq!(messages.len(), 3);
+    assert_eq!(messages[0], messages[1], "with DATA and as a chunk");
+}
+
+#[tokio::test]
+async fn a_peer_that_does_not_know_bdat_gets_data() {
+    let world = World::new().await;
+    let peer = Peer::start(chunking().answer("BDAT", "502 5.5.1 not here")).await;
+    let outbound = world.outbound(&smart_hosts(&[&peer]));
+    for _ in 0..3 {
+        let report = deliver(&outbound, message(&["b@partner.example"])).await;
+        assert_eq!(outcome(&report, 0), "delivered", "{report:?}");
+    }
+    let with_data = ["MAIL", "RCPT", "DATA", "."];
+    let expected = [
+        &["EHLO"][..],
+        &with_data,
+        &["MAIL", "RCPT", "BDAT", "RSET"],
+        &with_data,
+        &with_data,
+    ]
+    .concat();
+    assert_eq!(verbs(&peer), expected);
+}
+
+#[tokio::test]
+async fn a_chunk_without_an_answer_is_not_sent_to_another_host() {
+    let world = World::new().await;
+    for lost_at in ["RCPT TO:<c@", "BDAT"] {
+        let first = Peer::start(chunking().answer(lost_at, "")).await;
+        let second = Peer::start(chunking()).await;
+        let outbound = world.outbound(&smart_hosts(&[&first, &second]));
+        let report = deliver(&outbound, message(&["b@partner.example"])).await;
+        assert_eq!(outcome(&report, 0), "delivered", "{report:?}");
+        let to = [
+            "b@partner.example",
+            "c@partner.example",
+            "d@partner.example",
+        ];
+        let report = deliver(&outbound, message(&to)).await;
+        for at in 0..to.len() {
+            assert!(outcome(&report, at).starts_with("deferred"), "{report:?}");
+        }
+        let reason = failure(&report, 1).to_string();
+        assert!(reason.contains("may have been delivered"), "{reason}");
+        assert_eq!(second.heard().len(), 0, "the other host was asked");
+    }
+}

@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncWrite, AsyncWriteExt, BufReader};
+use tokio::io::{
+    AsyncBufRead, AsyncBufReadExt, AsyncReadExt as _, AsyncWrite, AsyncWriteExt, BufReader,
+};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -272,6 +274,7 @@ impl Shared {
             }
             let command = line.trim_end().to_owned();
             self.note(connection, &command);
+            let chunk = chunk(stream, &command).await?;
             let answer = self.ordered(&command);
             if answer == Some("") {
                 return Ok(Next::Over);
@@ -285,6 +288,7 @@ impl Shared {
                 "EHLO" => self.features(under_tls),
                 "DATA" if recipients == 0 => "554 no valid recipients".to_owned(),
                 "DATA" => "354 go ahead".to_owned(),
+                "BDAT" if recipients == 0 => "503 no valid recipients".to_owned(),
                 "QUIT" => "221 bye".to_owned(),
                 _ => "250 ok".to_owned(),
             };
@@ -296,6 +300,9 @@ impl Shared {
             ) {
                 ("MAIL", _) => recipients = 0,
                 ("RCPT", true) => recipients += 1,
+                ("BDAT", true) => self.heard.lock().expect("no panic")[connection]
+                    .messages
+                    .push(chunk),
                 ("QUIT", _) => return Ok(Next::Over),
                 _ => {}
             }
@@ -388,6 +395,16 @@ impl Shared {
         }
         Ok(!answer.starts_with("421"))
     }
+}
+
+/// Reads the content behind `BDAT n LAST`; behind any other command there is none.
+async fn chunk<S: AsyncBufRead + Unpin>(stream: &mut S, command: &str) -> std::io::Result<Vec<u8>> {
+    let size = command
+        .strip_prefix("BDAT ")
+        .and_then(|size| size.strip_suffix(" LAST"));
+    let mut content = vec![0; size.map_or(0, |size| size.parse().expect("a number"))];
+    stream.read_exact(&mut content).await?;
+    Ok(content)
 }
 
 async fn say<S: AsyncWrite + Unpin>(stream: &mut S, words: &str) -> std::io::Result<()> {
