@@ -359,6 +359,8 @@ fn set_up(connection: &Connection, schema: &Schema) -> rusqlite::Result<()> {
         Durability::PowerFailure => "FULL",
         Durability::Crash => "NORMAL",
     };
+    // Otherwise a statement is compiled anew with each value that is bound to it.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", synchronous)?;
     connection.pragma_update(None, "journal_size_limit", schema.log_kept)?;

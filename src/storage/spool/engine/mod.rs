@@ -39,6 +39,7 @@ mod fatal;
 mod folder;
 mod image;
 mod index;
+mod loads;
 mod mover;
 mod offline;
 mod paths;
@@ -63,6 +64,7 @@ pub use peek::read_queue;
 
 use bound::StateRoom;
 use folder::SpoolFolder;
+use loads::LoadQueue;
 use queue::{Committed, NewMessage, Op, WriteQueue};
 use readers::Readers;
 use replay::ReplayedLog;
@@ -162,6 +164,7 @@ impl SqliteSpool {
             mover: MoverSignal::default(),
             state_room: StateRoom::default(),
             readers: Readers::new(paths.clone()),
+            loads: LoadQueue::default(),
             drafts: Arc::new(Drafts {
                 bodies: paths.bodies.clone(),
                 free_space,
@@ -364,9 +367,28 @@ impl Core {
 
     async fn load(&self, id: QueueId) -> Result<Entry, SpoolError> {
         let core = self.upgrade()?;
-        self.readers
-            .run(move |connection| core.load_on(connection, id))
-            .await
+        let (reply, answer) = oneshot::channel();
+        if self.loads.push((id, reply)) {
+            tokio::spawn(core.load_waiting());
+        }
+        answer.await.unwrap_or(Err(SpoolError::Closed))
+    }
+
+    /// Loads messages until none waits.
+    async fn load_waiting(self: Arc<Self>) {
+        let core = Arc::clone(&self);
+        let load = move |connection: &rusqlite::Connection| {
+            while let Some((id, reply)) = core.loads.next() {
+                if !reply.is_closed() {
+                    // A failed send means that the caller was dropped meanwhile.
+                    let _ = reply.send(core.load_on(connection, id));
+                }
+            }
+            Ok(())
+        };
+        if let Err(error) = self.readers.run(load).await {
+            self.loads.fail(&error);
+        }
     }
 
     fn load_on(&self, connection: &rusqlite::Connection, id: QueueId) -> Result<Entry, SpoolError> {

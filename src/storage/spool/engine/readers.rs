@@ -12,7 +12,7 @@ use super::paths::SpoolPaths;
 use super::schema;
 
 /// The number of connections, and so of simultaneous reads.
-const READERS: usize = 4;
+pub(super) const READERS: usize = 4;
 
 #[derive(Debug)]
 pub(super) struct Readers {

@@ -10,6 +10,7 @@ use super::super::draft::Drafts;
 use super::super::log::LogFolder;
 use super::bound::StateRoom;
 use super::index::LogIndex;
+use super::loads::LoadQueue;
 use super::paths::SpoolPaths;
 use super::queue::WriteQueue;
 use super::readers::Readers;
@@ -27,6 +28,7 @@ pub(super) struct Core {
     pub(super) mover: MoverSignal,
     pub(super) state_room: StateRoom,
     pub(super) readers: Readers,
+    pub(super) loads: LoadQueue,
     pub(super) drafts: Arc<Drafts>,
     pub(super) ended: CancellationToken,
     pub(super) counters: Counters,
