@@ -16,13 +16,13 @@ use super::filter::{self, Filter};
 use super::state::{AdminState, ErrorResponse, PeerUid};
 use crate::policy::connector::Connectors;
 use crate::relay::scheduler::{
-    DestinationStatus, MessageStatus, OrderRefused, StatusQuery, StatusReply,
+    DestinationStatus, MessageStatus, Order, OrderRefused, StatusQuery, StatusReply,
 };
 use crate::smtp::envelope::{self, AttemptFailure, QueueId, RecipientState};
 use crate::storage::spool::{Spool, SpoolError, StoredMessage};
 
 /// The number of messages that are read from the spool at once.
-const SCAN: usize = 100;
+const SCAN: usize = 500;
 /// The maximum number of messages that are examined for one page, so that a request whose filter
 /// matches nothing ends soon.
 const SCANNED_MAX: usize = 20_000;
@@ -110,9 +110,12 @@ pub(super) async fn order(
     let mut answers = Vec::new();
     let mut found = Vec::new();
     for id in ids {
-        match find(&*admin.spool, id).await? {
-            Some(_) => found.push(id),
-            None => answers.push(refusal(id, &SpoolError::Missing(id).into())),
+        // The scheduler has in memory all that can be retried; what it does not have is looked for
+        // below.
+        if order == Order::Retry || find(&*admin.spool, id).await?.is_some() {
+            found.push(id);
+        } else {
+            answers.push(refusal(id, &SpoolError::Missing(id).into()));
         }
     }
     // Logged before the order runs: if the client disconnects meanwhile, nothing below is reached.

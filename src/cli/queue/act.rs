@@ -55,7 +55,8 @@ pub(super) async fn flush(client: &AdminClient) -> Result<ExitCode, QueueError> 
 }
 
 /// Applies an order to the selected messages in batches. If a batch fails, the results of those
-/// before it are returned with the error.
+/// before it are returned with the error. Unless a person is asked or messages are named, the first
+/// are ordered before the last are listed.
 async fn apply(
     client: &AdminClient,
     selection: &Selection,
@@ -78,6 +79,9 @@ async fn apply(
             "cannot ask without a terminal; add --yes to {verb} them."
         )));
     }
+    if !ask && selection.ids.is_empty() {
+        return apply_by_page(client, selection, json, order).await;
+    }
     let Targets {
         ids,
         missing,
@@ -95,20 +99,56 @@ async fn apply(
             meanwhile: None,
         });
     }
+    let ended = send_orders(client, order, &ids, &mut report).await;
+    Ok((report, ended.err()))
+}
+
+/// Applies an order to one page of the selected messages after the other.
+async fn apply_by_page(
+    client: &AdminClient,
+    selection: &Selection,
+    json: bool,
+    order: Order,
+) -> Result<(OrderReport, Option<QueueError>), QueueError> {
+    let mut report = OrderReport::begin(order, json, false, 0);
+    let mut is_begun = false;
+    let apply_to = async |page: Vec<QueuedMessage>| {
+        is_begun = true;
+        let mut ids = Vec::new();
+        for message in page {
+            if applies_to(order, &message) {
+                ids.push(message.id);
+            } else if order == Order::Retry && message.busy {
+                report.already_trying += 1;
+            }
+        }
+        send_orders(client, order, &ids, &mut report).await
+    };
+    match selection.each_page(client, apply_to).await {
+        Ok(_) => Ok((report, None)),
+        Err(error) if is_begun => Ok((report, Some(error))),
+        Err(error) => Err(error),
+    }
+}
+
+/// Sends an order for these messages, in batches, and adds the results to the report.
+async fn send_orders(
+    client: &AdminClient,
+    order: Order,
+    ids: &[QueueId],
+    report: &mut OrderReport,
+) -> Result<(), QueueError> {
     for batch in ids.chunks(BATCH) {
         let orders = OrderRequest {
             order,
             ids: batch.to_vec(),
         };
-        let OrderResponse { answers } = match client.post("/v1/queue/orders", &orders).await {
-            Ok(answers) => answers,
-            Err(error) => return Ok((report, Some(error.into()))),
-        };
+        let OrderResponse { answers } = client.post("/v1/queue/orders", &orders).await?;
         for answer in answers {
             report.add(answer);
         }
     }
-    Ok((report, None))
+    Ok(())
 }
 
 /// The messages that an order is sent for.
@@ -129,7 +169,7 @@ async fn find_targets(
 ) -> Result<Targets, QueueError> {
     let named = !selection.ids.is_empty();
     let (mut ids, mut already_trying) = (Vec::new(), 0);
-    let add_page = |page: Vec<QueuedMessage>| {
+    let add_page = async |page: Vec<QueuedMessage>| {
         for message in page {
             if named || applies_to(order, &message) {
                 ids.push(message.id);
@@ -137,6 +177,7 @@ async fn find_targets(
                 already_trying += 1;
             }
         }
+        Ok(())
     };
     let missing = selection.each_page(client, add_page).await?;
     Ok(Targets {

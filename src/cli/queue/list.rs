@@ -24,7 +24,7 @@ pub(super) async fn run(
     let (mut messages, mut octets) = (0_usize, 0_u64);
     let mut array = JsonArray::begin(json);
     let missing = selection
-        .each_page(client, |page| {
+        .each_page(client, async |page| {
             messages += page.len();
             octets += page.iter().map(|message| message.size).sum::<u64>();
             if json {
@@ -34,6 +34,7 @@ pub(super) async fn run(
             } else {
                 show(&table(&page, Timestamp::now()).render(width()));
             }
+            Ok(())
         })
         .await?;
     array.end();

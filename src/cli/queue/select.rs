@@ -128,11 +128,11 @@ impl Selection {
     /// Returns the ids that were named and not found.
     ///
     /// # Errors
-    /// The daemon cannot be asked.
+    /// The daemon cannot be asked, or the error of `handle_page`.
     pub(super) async fn each_page(
         &self,
         client: &AdminClient,
-        mut handle_page: impl FnMut(Vec<QueuedMessage>),
+        mut handle_page: impl AsyncFnMut(Vec<QueuedMessage>) -> Result<(), QueueError>,
     ) -> Result<MissingIds, QueueError> {
         let mut ids = self.ids.clone();
         ids.sort_unstable();
@@ -143,9 +143,9 @@ impl Selection {
         };
         for group in ids.chunks(PAGE) {
             let mut unseen = group.to_vec();
-            self.pages(client, group, |messages| {
+            self.pages(client, group, async |messages| {
                 unseen.retain(|id| messages.iter().all(|message| message.id != *id));
-                handle_page(messages);
+                handle_page(messages).await
             })
             .await?;
             missing.ids.extend(unseen);
@@ -160,7 +160,7 @@ impl Selection {
         &self,
         client: &AdminClient,
         ids: &[QueueId],
-        mut handle_page: impl FnMut(Vec<QueuedMessage>),
+        mut handle_page: impl AsyncFnMut(Vec<QueuedMessage>) -> Result<(), QueueError>,
     ) -> Result<(), QueueError> {
         let filter = self.query(ids);
         let mut after: Option<QueueId> = None;
@@ -170,7 +170,7 @@ impl Selection {
                 .get(&format!("/v1/queue?limit={PAGE}{filter}{from}"))
                 .await?;
             if !page.messages.is_empty() {
-                handle_page(page.messages);
+                handle_page(page.messages).await?;
             }
             match page.next {
                 Some(next) => after = Some(next),

@@ -53,8 +53,9 @@ pub(super) async fn run(
     }
     let mut ids = Vec::new();
     let mut missing = selection
-        .each_page(client, |page| {
+        .each_page(client, async |page| {
             ids.extend(page.iter().map(|message| message.id));
+            Ok(())
         })
         .await?;
     // A single id gives one JSON object; every other selection gives an array, whatever is found.
