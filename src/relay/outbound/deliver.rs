@@ -244,7 +244,8 @@ impl Delivery<'_> {
             hops_left,
         };
         if let ConnectionUse::NotTried = self.reuse(&hop_attempt).await {
-            self.dial(&hop_attempt, &plan.addresses.addresses).await;
+            // Boxed: most messages find a connection, and should not carry what this needs.
+            Box::pin(self.dial(&hop_attempt, &plan.addresses.addresses)).await;
         }
         Ok(())
     }

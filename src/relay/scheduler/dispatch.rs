@@ -31,12 +31,10 @@ impl SchedulerState {
             if let Job::Deliver(token, _) = &job {
                 self.limits.insert(token.attempt, limit.clone());
             }
-            self.tasks.spawn(delivery::work(
-                Arc::clone(&self.context),
-                message,
-                job,
-                limit,
-            ));
+            let context = Arc::clone(&self.context);
+            // Boxed: the task is moved several times until it runs.
+            let work = Box::pin(delivery::work(context, message, job, limit));
+            self.tasks.spawn(work);
         }
         let ends = self
             .queues
