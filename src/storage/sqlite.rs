@@ -31,8 +31,10 @@ pub struct Schema {
     pub application_id: i32,
     /// The version of the tables, stored as SQLite's user version.
     pub version: i32,
-    /// The earlier versions that have the same tables. They become this version when opened.
+    /// The earlier versions that become this version when opened.
     pub upgrades: &'static [i32],
+    /// The SQL that changes the tables of any of these into those of this version.
+    pub upgrade: Cow<'static, str>,
     /// The SQL that creates the tables.
     pub tables: Cow<'static, str>,
     /// The durability of transactions.
@@ -367,13 +369,29 @@ fn set_up(connection: &Connection, schema: &Schema) -> rusqlite::Result<()> {
     connection.pragma_update(None, "foreign_keys", true)
 }
 
-/// Marks a database of an earlier version as one of this version.
+/// Makes a database of an earlier version into one of this version.
 fn upgrade(connection: &Connection, schema: &Schema) -> rusqlite::Result<()> {
     let version = connection.query_row("PRAGMA user_version", [], |row| row.get::<_, i32>(0))?;
     if version == schema.version {
         return Ok(());
     }
-    connection.pragma_update(None, "user_version", schema.version)
+    let Schema {
+        name,
+        version: supported,
+        upgrade,
+        ..
+    } = schema;
+    // A transaction that fails is rolled back when the connection is closed.
+    connection.execute_batch(&format!(
+        "BEGIN IMMEDIATE; {upgrade} PRAGMA user_version = {supported}; COMMIT;"
+    ))?;
+    tracing::info!(
+        database = name,
+        from = version,
+        to = supported,
+        "database upgraded"
+    );
+    Ok(())
 }
 
 /// Returns whether the database is empty. Refuses one of another program or version.

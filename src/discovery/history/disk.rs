@@ -24,6 +24,7 @@ static SCHEMA: Schema = Schema {
     application_id: 0x4750_5348,
     version: 1,
     upgrades: &[],
+    upgrade: Cow::Borrowed(""),
     tables: Cow::Borrowed(TABLES),
     durability: Durability::PowerFailure,
     log_kept: 4 << 20,

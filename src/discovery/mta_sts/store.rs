@@ -23,6 +23,7 @@ static SCHEMA: Schema = Schema {
     application_id: 0x4750_5350,
     version: 1,
     upgrades: &[],
+    upgrade: Cow::Borrowed(""),
     tables: Cow::Borrowed(TABLE),
     durability: Durability::PowerFailure,
     log_kept: 1 << 20,

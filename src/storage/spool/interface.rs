@@ -12,10 +12,16 @@ use crate::storage::clock_jumps::ClockJumps;
 // Rule: RFC 5321 §4.1.1.4, §6.1.
 #[derive(Debug)]
 pub struct Receipt {
-    pub(super) id: QueueId,
+    id: QueueId,
 }
 
 impl Receipt {
+    /// Makes the receipt of a message that is durable. The engines alone call this: they are modules
+    /// of the spool, and nothing outside of it can.
+    pub(super) fn of_stored(id: QueueId) -> Self {
+        Self { id }
+    }
+
     /// Returns the queue id of the message.
     #[must_use]
     pub fn id(&self) -> QueueId {
@@ -24,7 +30,8 @@ impl Receipt {
 }
 
 /// The interface of a spool. The embedded engine implements it; a spool shared by several relays
-/// could, too.
+/// could, too. An engine is a module of the spool, which can make drafts, entries and receipts, and
+/// passes the tests in `suite`.
 pub trait Spool: Send + Sync + 'static {
     /// Starts a message.
     fn draft(&self) -> Draft;
@@ -54,8 +61,17 @@ pub trait Spool: Send + Sync + 'static {
     /// Makes a message durable. When this returns `Ok`, the message survives kill -9 and power
     /// loss.
     fn commit(&self, draft: Draft, envelope: Envelope) -> SpoolFuture<'_, (Receipt, Entry)>;
-    /// Replaces the envelope of a message, with the states of its recipients, durably.
-    fn record(&self, id: QueueId, envelope: Envelope) -> SpoolFuture<'_, ()>;
+    /// Stores what became of a message and the reports about it in one durable step: all of it is
+    /// stored, or nothing. The envelope `before`, as it is stored, becomes `after`; the message is
+    /// removed if that is `None`. It costs as much as has changed. The recipients and their order
+    /// stay; their states, and everything else in the envelope, may change. Returns the reports.
+    fn settle(
+        &self,
+        id: QueueId,
+        before: &Envelope,
+        after: Option<&Envelope>,
+        reports: Vec<(Draft, Envelope)>,
+    ) -> SpoolFuture<'_, Vec<(Receipt, Entry)>>;
     /// Removes a message, durably.
     fn remove(&self, id: QueueId) -> SpoolFuture<'_, ()>;
     /// Loads a message. One with damaged content is quarantined, see [`SpoolError::Damaged`].

@@ -17,6 +17,8 @@ mod interface;
 pub mod log;
 mod message;
 mod quota;
+#[cfg(test)]
+mod suite;
 
 pub use super::clock_jumps::ClockJumps;
 pub use body::{Body, BodyReader, FileBody, LARGE_CHUNK};

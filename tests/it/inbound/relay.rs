@@ -48,8 +48,14 @@ impl Spool for Slow {
             self.spool.commit(draft, envelope).await
         })
     }
-    fn record(&self, id: QueueId, envelope: Envelope) -> SpoolFuture<'_, ()> {
-        self.spool.record(id, envelope)
+    fn settle(
+        &self,
+        id: QueueId,
+        before: &Envelope,
+        after: Option<&Envelope>,
+        reports: Vec<(Draft, Envelope)>,
+    ) -> SpoolFuture<'_, Vec<(Receipt, Entry)>> {
+        self.spool.settle(id, before, after, reports)
     }
     fn remove(&self, id: QueueId) -> SpoolFuture<'_, ()> {
         self.spool.remove(id)

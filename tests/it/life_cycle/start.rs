@@ -99,17 +99,17 @@ async fn databases_of_a_newer_version_are_left_alone_and_named_with_the_remedy()
             .expect("changed");
     };
     for (database, version, place) in [
-        ("queue.db", 2, ":8:8"),
+        ("queue.db", 3, ":8:8"),
         ("history.db", 1, ":8:8"),
         ("policies.db", 1, ":8:8"),
         ("tlsrpt.db", 1, &*reports),
     ] {
-        set_version(database, 3);
+        set_version(database, 4);
         let octets = std::fs::read(spool.join(database)).expect("a file");
         let said = refused(&file);
         for words in [
             database,
-            "has version 3",
+            "has version 4",
             "run the newer gatepost that wrote it",
             place,
         ] {

@@ -37,11 +37,11 @@ pub(crate) struct Brittle {
     pub(crate) spool: SqliteSpool,
     /// No report goes in.
     pub(crate) refuses_reports: AtomicBool,
-    /// The next record or removal panics …
+    /// The next state or removal panics …
     panics: AtomicBool,
-    /// … or the next record does so once it is written.
+    /// … or the next state does so once it is written.
     panics_afterwards: AtomicBool,
-    /// Nothing is recorded or removed any more.
+    /// No state is stored and nothing is removed any more.
     ended: AtomicBool,
 }
 
@@ -68,16 +68,26 @@ impl Spool for Brittle {
         }
         self.spool.commit(draft, envelope)
     }
-    fn record(&self, id: QueueId, envelope: Envelope) -> SpoolFuture<'_, ()> {
+    fn settle(
+        &self,
+        id: QueueId,
+        before: &Envelope,
+        after: Option<&Envelope>,
+        reports: Vec<(Draft, Envelope)>,
+    ) -> SpoolFuture<'_, Vec<(Receipt, Entry)>> {
+        if !reports.is_empty() && self.refuses_reports.load(Ordering::SeqCst) {
+            return Box::pin(async { Err(SpoolError::Full("says the test".to_owned())) });
+        }
         assert!(
             !self.panics.swap(false, Ordering::SeqCst),
             "the work on an order dies, says the test"
         );
+        let settled = self.spool.settle(id, before, after, reports);
         Box::pin(async move {
             if self.ended.load(Ordering::SeqCst) {
                 return Err(SpoolError::Closed);
             }
-            let written = self.spool.record(id, envelope).await;
+            let written = settled.await;
             assert!(
                 !self.panics_afterwards.swap(false, Ordering::SeqCst),
                 "the work on an order dies, says the test"

@@ -219,16 +219,7 @@ impl Played {
                     first.at
                 ));
             }
-            // A report is stored before the queue knows of it: a kill in between has the message
-            // tried again.
-            let is_excused = |report: &Reported| {
-                let made_it =
-                    |life: &Life| life.killed && report.id.ends_with(&format!("@{}>", life.name));
-                self.lives
-                    .iter()
-                    .any(|life| made_it(life) && life.ended.is_some_and(|ended| ended < first.at))
-            };
-            if let Some(report) = index.failed(to).iter().find(|report| !is_excused(report)) {
+            if let Some(report) = index.failed(to).first() {
                 faults.push(format!(
                     "TWICE: {to} was taken from {:?} and reported as {report:?}",
                     first.session
@@ -243,8 +234,8 @@ impl Played {
         }
         for (sent, to) in self.accepted() {
             let reports = index.failed(to);
-            // A report is stored before the queue knows of it, and delivered before the queue knows
-            // of that: a kill in between makes another one, or brings the same once more.
+            // A report is delivered before the queue knows of that: a kill in between brings it once
+            // more.
             let killed = |life: &&Life| {
                 life.killed
                     && reports
@@ -254,7 +245,7 @@ impl Played {
             let excuses = self.lives.iter().filter(killed).count();
             let ids: HashSet<_> = reports.iter().map(|report| &report.id).collect();
             let copies = |id: &&String| reports.iter().filter(|report| report.id == **id).count();
-            if ids.len() > 1 + excuses || ids.iter().any(|id| copies(id) > 1 + excuses) {
+            if ids.len() > 1 || ids.iter().any(|id| copies(id) > 1 + excuses) {
                 faults.push(format!(
                     "TWICE: {to} was reported as failed {} times: {reports:?}",
                     reports.len()

@@ -4,9 +4,10 @@ use std::fs;
 use std::path::Path;
 
 use bytes::Bytes;
-use gatepost::smtp::envelope::QueueId;
+use gatepost::smtp::envelope::{Envelope, QueueId, RecipientState};
 use gatepost::storage::spool::log::{
-    BatchEncoder, ContentPlace, LogFolder, LogRecord, LoggedMessage, SegmentFile,
+    BatchEncoder, ContentPlace, EnvelopePart, LogFolder, LogRecord, LoggedMessage, PartPlace,
+    SegmentFile,
 };
 use gatepost::storage::spool::{Spool as _, SpoolError};
 
@@ -18,8 +19,15 @@ fn id(number: u64) -> QueueId {
     QueueId::from_number(number << 22).expect("small")
 }
 
+/// An envelope of so many recipients that it has parts.
+fn many(sender: &str) -> Envelope {
+    let mut many = envelope(sender);
+    many.recipients = vec![many.recipients.remove(0); 20];
+    many
+}
+
 fn json(sender: &str) -> std::sync::Arc<str> {
-    let json = serde_json::to_string(&envelope(sender)).expect("JSON");
+    let json = serde_json::to_string(&many(sender)).expect("JSON");
     json.into()
 }
 
@@ -39,6 +47,24 @@ fn changed(number: u64, sender: &str) -> LogRecord {
     LogRecord::Envelope {
         id: id(number),
         envelope: json(sender),
+    }
+}
+
+/// A change of the sender, and of recipients, who are delivered.
+fn settled(number: u64, sender: &str, delivered: &[u32]) -> LogRecord {
+    let mut alone = many(sender);
+    alone.recipients.clear();
+    let message = EnvelopePart {
+        place: PartPlace::Message,
+        json: serde_json::to_string(&alone).expect("JSON").into(),
+    };
+    let recipients = delivered.iter().map(|at| EnvelopePart {
+        place: PartPlace::Recipient(*at),
+        json: "{\"state\":\"delivered\"}".into(),
+    });
+    LogRecord::Parts {
+        id: id(number),
+        parts: std::iter::once(message).chain(recipients).collect(),
     }
 }
 
@@ -67,7 +93,8 @@ fn write(folder: &Path, number: u64, batches: &[Vec<LogRecord>]) -> Vec<u64> {
     ends
 }
 
-/// The numbers and senders of the messages in the queue. Each has its content.
+/// The numbers of the messages in the queue, and the local parts of their senders with a star for
+/// each recipient that is delivered. Each has its content.
 async fn queue(folder: &Path) -> Vec<(u64, String)> {
     let spool = open(folder);
     let mut found = Vec::new();
@@ -78,7 +105,12 @@ async fn queue(folder: &Path) -> Vec<(u64, String)> {
             read(&entry.body).await.expect("sound"),
             content(number, SIZE)
         );
-        found.push((number, stored.envelope.reverse_path.to_string()));
+        assert_eq!(entry.envelope, stored.envelope);
+        let sender = stored.envelope.reverse_path.to_string();
+        let recipients = stored.envelope.recipients.iter();
+        let delivered = recipients.filter(|one| one.state == RecipientState::Delivered);
+        let local = sender.split('@').next().expect("an address");
+        found.push((number, format!("{local}{}", "*".repeat(delivered.count()))));
     }
     found
 }
@@ -105,11 +137,23 @@ fn history() -> Vec<Step> {
         ),
         (vec![message(4), removed(4), removed(2)], &[(3, "c")]),
         (vec![changed(3, "d@example.org")], &[(3, "d")]),
+        (vec![settled(3, "d@example.org", &[0, 4])], &[(3, "d**")]),
+        (
+            vec![message(5), settled(5, "e@example.org", &[19])],
+            &[(3, "d**"), (5, "e*")],
+        ),
+        (
+            vec![
+                changed(5, "f@example.org"),
+                settled(3, "g@example.org", &[0, 5]),
+            ],
+            &[(3, "g***"), (5, "f")],
+        ),
     ]
 }
 
 fn expected(queue: &[(u64, &str)]) -> Vec<(u64, String)> {
-    let full = |(number, sender): &(u64, &str)| (*number, format!("{sender}@example.org"));
+    let full = |(number, sender): &(u64, &str)| (*number, (*sender).to_owned());
     queue.iter().map(full).collect()
 }
 
@@ -156,14 +200,15 @@ async fn segments_that_were_moved_already_are_moved_again() {
     let folder = tempfile::tempdir().expect("a folder");
     drop(open(folder.path()));
     let batches: Vec<_> = history().into_iter().map(|(batch, _)| batch).collect();
-    for moved in [3, 5, 6, 7] {
+    for moved in [3, 5, 6, 7, 8, 9, 10] {
         write(folder.path(), 1, &batches[..moved]);
         drop(open(folder.path()));
         write(folder.path(), 1, &batches);
         // The first start finds it in the log, and the second in the database.
         for start in ["first", "second"] {
             let found = queue(folder.path()).await;
-            assert_eq!(found, expected(&[(3, "d")]), "{start} start, {moved}");
+            let last = expected(&[(3, "g***"), (5, "f")]);
+            assert_eq!(found, last, "{start} start, {moved}");
         }
     }
 }

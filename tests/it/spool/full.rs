@@ -12,7 +12,7 @@ use gatepost::smtp::envelope::RecipientState;
 use gatepost::storage::spool::{Entry, Options, Spool as _, SpoolError, SqliteSpool};
 
 use super::log::lock_checkpoints;
-use super::{LARGE, content, envelope, ids, put, read};
+use super::{LARGE, change, content, envelope, ids, put, read};
 use crate::support::disk::Mounted;
 
 fn fill(disk: &Path) {
@@ -92,8 +92,7 @@ async fn the_queue_is_worked_off_on_a_full_disk() {
     for entry in &mut queued {
         entry.envelope.recipients[0].state = RecipientState::Delivered;
         entry.envelope.envid = Some("x".repeat(4_000));
-        spool
-            .record(entry.id, entry.envelope.clone())
+        change(&spool, entry.id, &entry.envelope)
             .await
             .expect("a state can be written");
     }
@@ -247,7 +246,7 @@ async fn drain(spool: &SqliteSpool, entries: &mut [Entry], blocker: &mut Option<
     for entry in entries {
         entry.envelope.recipients[0].state = RecipientState::Delivered;
         let (id, envelope) = (entry.id, &entry.envelope);
-        persist(blocker, async || spool.record(id, envelope.clone()).await).await;
+        persist(blocker, async || change(spool, id, envelope).await).await;
         persist(blocker, async || spool.remove(id).await).await;
     }
 }

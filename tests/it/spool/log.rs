@@ -12,7 +12,7 @@ use gatepost::telemetry::{Format, MetricsReading, Monitor};
 use rusqlite::Connection;
 use rusqlite::wal::CheckpointMode;
 
-use super::{content, envelope, ids, put};
+use super::{change, content, envelope, ids, put};
 
 /// Many times the time that any of this takes.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -77,7 +77,7 @@ async fn a_reader_makes_mail_wait_but_never_states_or_removals() {
     }
     let mut state = envelope("a@example.org");
     state.recipients[0].state = RecipientState::Delivered;
-    spool.record(*last, state).await.expect("nor is a state");
+    change(&spool, *last, &state).await.expect("nor is a state");
 
     drop(reader);
     // Nothing is written meanwhile that would start the log again.

@@ -8,7 +8,7 @@ use gatepost::smtp::envelope::{QueueId, RecipientState};
 use gatepost::storage::spool::{Options, Spool as _, SpoolError, SqliteSpool, read_queue};
 use rusqlite::Connection;
 
-use super::{LARGE, content, envelope, everything, ids, open, put, read};
+use super::{LARGE, change, content, envelope, everything, ids, open, put, read};
 use crate::support::within;
 
 /// Many times the time that any of this takes.
@@ -85,7 +85,7 @@ async fn what_is_delivered_at_once_never_reaches_the_database() {
         let entry = put(&spool, "a@example.org", &content(seed, size)).await;
         let mut state = entry.envelope.clone();
         state.recipients[0].state = RecipientState::Delivered;
-        spool.record(entry.id, state).await.expect("there");
+        change(&spool, entry.id, &state).await.expect("there");
         spool.remove(entry.id).await.expect("there");
     }
     spool.flush().await.expect("nothing to move");
@@ -131,8 +131,7 @@ async fn a_message_is_the_same_in_the_log_and_in_the_database() {
             assert_eq!(rows(&database(folder.path())), 2);
         }
         let sender = format!("{}@example.org", place.replace(' ', "-"));
-        spool
-            .record(small.id, envelope(&sender))
+        change(&spool, small.id, &envelope(&sender))
             .await
             .expect(place);
         assert_eq!(ids(&spool).await, [small.id, large.id], "{place}");
@@ -150,7 +149,7 @@ async fn a_message_is_the_same_in_the_log_and_in_the_database() {
         for result in [
             spool.load(gone.id).await.map(drop),
             spool.remove(gone.id).await,
-            spool.record(gone.id, envelope("")).await,
+            change(&spool, gone.id, &envelope("")).await,
         ] {
             assert!(matches!(result, Err(SpoolError::Missing(_))), "{place}");
         }
@@ -174,8 +173,7 @@ async fn a_locked_database_holds_up_nothing() {
     let other = database(folder.path());
     other.execute_batch("BEGIN IMMEDIATE").expect("locked");
     let new = put(&spool, "new@example.org", &content(2, SIZE)).await;
-    spool
-        .record(old.id, envelope("changed@example.org"))
+    change(&spool, old.id, &envelope("changed@example.org"))
         .await
         .expect("a state");
     let blocked = spool.flush().await.expect_err("locked").to_string();
@@ -213,7 +211,7 @@ async fn a_reader_of_the_database_makes_new_mail_wait_and_nothing_else() {
     }
     let mut state = envelope("a@example.org");
     state.recipients[0].state = RecipientState::Delivered;
-    spool.record(*last, state).await.expect("nor is a state");
+    change(&spool, *last, &state).await.expect("nor is a state");
 
     drop(reader);
     assert!(within(PATIENCE, || spool.admit(0).is_ok()));
@@ -234,8 +232,7 @@ async fn a_full_log_is_worked_off_while_the_database_cannot_be_written() {
     let accepted = fill(&spool).await;
     assert_eq!(ids(&spool).await, accepted);
     for id in &accepted {
-        spool
-            .record(*id, envelope("tried@example.org"))
+        change(&spool, *id, &envelope("tried@example.org"))
             .await
             .expect("a state");
     }
@@ -278,7 +275,7 @@ fn large_state() -> gatepost::smtp::envelope::Envelope {
 /// Records large states until one is rejected because the log is full.
 async fn fill_with_states(spool: &SqliteSpool, id: QueueId) {
     for _ in 0..1_000 {
-        match spool.record(id, large_state()).await {
+        match change(spool, id, &large_state()).await {
             Ok(()) => {}
             Err(SpoolError::Full(_)) => return,
             Err(error) => panic!("{error}"),
@@ -309,18 +306,20 @@ async fn states_have_a_bound_in_the_log_and_removals_have_none() {
     assert!(log <= 9 * SEGMENT, "the log has {log} octets");
 
     // A removal waits a moment for others to share a sync with, and has a state beside it then.
-    let changes = accepted.iter().flat_map(|id| {
-        let state = spool.record(kept, large_state());
-        [spool.remove(*id), state]
+    let large = large_state();
+    let changes = accepted.iter().map(|id| {
+        let state = change(&spool, kept, &large);
+        futures_util::future::join(spool.remove(*id), state)
     });
     let changes = futures_util::future::join_all(changes).await;
-    for change in changes.chunks(2) {
-        assert!(change[0].is_ok(), "{change:?}");
+    for (removed, _) in &changes {
+        assert!(removed.is_ok(), "{removed:?}");
     }
-    assert!(changes.iter().any(Result::is_err), "there was room");
+    let is_rejected = changes.iter().any(|(_, state)| state.is_err());
+    assert!(is_rejected, "there was room");
     other.execute_batch("COMMIT").expect("unlocked");
     assert!(within(PATIENCE, || !spool.is_stuck()));
-    spool.record(kept, envelope("")).await.expect("a state");
+    change(&spool, kept, &envelope("")).await.expect("a state");
     spool.flush().await.expect("moved");
     assert_eq!(ids(&spool).await, [kept]);
     assert_eq!(rows(&other), 1);
@@ -348,7 +347,7 @@ async fn a_segment_that_cannot_be_removed_is_tried_at_a_steady_rate() {
     let (began, before) = (Instant::now(), spool.stats().rounds);
     let mut rejected = 0;
     for _ in 0..100 {
-        rejected += u32::from(spool.record(accepted[0], large_state()).await.is_err());
+        rejected += u32::from(change(&spool, accepted[0], &large_state()).await.is_err());
         assert!(spool.admit(0).is_err());
     }
     assert!(rejected > 50, "{rejected} asked for room");
@@ -359,6 +358,8 @@ async fn a_segment_that_cannot_be_removed_is_tried_at_a_steady_rate() {
     std::fs::remove_dir_all(&spare).expect("ours");
     assert!(within(PATIENCE, || spool.admit(0).is_ok() && !spool.is_stuck()));
     let new = put(&spool, "new@example.org", &content(1, SIZE)).await;
-    spool.record(new.id, large_state()).await.expect("a state");
+    change(&spool, new.id, &large_state())
+        .await
+        .expect("a state");
     assert_eq!(ids(&spool).await.len(), accepted.len() + 1);
 }

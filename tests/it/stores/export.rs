@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, SystemTime};
 
-use gatepost::smtp::envelope::{Envelope, QueueId};
+use gatepost::smtp::envelope::{Envelope, QueueId, RecipientState};
 use gatepost::storage::spool::{Entry, Options, Spool as _, SqliteSpool};
 use jiff::Timestamp;
 use rusqlite::{Connection, OpenFlags};
@@ -83,11 +83,26 @@ async fn put(spool: &SqliteSpool, envelope: Envelope, content: &[u8]) -> Entry {
     spool.commit(draft, envelope).await.expect("durable").1
 }
 
+async fn settle(spool: &SqliteSpool, id: QueueId, before: &Envelope, after: &Envelope) {
+    let settled = spool.settle(id, before, Some(after), Vec::new());
+    settled.await.expect("settled");
+}
+
 /// Puts three messages into the database, of which one has a newer state in the log and one was
-/// removed, and three into the log alone.
+/// removed, and three into the log alone. One more is to many recipients, and has states of them in
+/// both.
 async fn fill(spool: &SqliteSpool) -> Expected {
     let mut expected = Expected::new();
     let mut entries = Vec::new();
+    let (mut many, content) = messages().swap_remove(0);
+    many.recipients = vec![many.recipients.swap_remove(0); 20];
+    let (mut in_database, mut in_log) = (many.clone(), many.clone());
+    in_database.recipients[1].state = RecipientState::Delivered;
+    in_log.recipients[1].state = RecipientState::Failed;
+    in_log.recipients[2].state = RecipientState::Delivered;
+    let to_many = put(spool, many.clone(), &content).await;
+    settle(spool, to_many.id, &many, &in_database).await;
+    expected.insert(to_many.id, (to_many.accepted, in_log.clone(), content));
     for round in 0..2 {
         for (envelope, content) in messages() {
             let entry = put(spool, envelope.clone(), &content).await;
@@ -98,9 +113,10 @@ async fn fill(spool: &SqliteSpool) -> Expected {
             spool.flush().await.expect("moved");
         }
     }
+    settle(spool, to_many.id, &in_database, &in_log).await;
     // The states of the last message, for the first one.
     let (first, last) = (entries[0].id, entries[2].envelope.clone());
-    spool.record(first, last.clone()).await.expect("recorded");
+    settle(spool, first, &entries[0].envelope, &last).await;
     if let Some((_, envelope, _)) = expected.get_mut(&first) {
         *envelope = last;
     }
@@ -156,7 +172,7 @@ async fn all_that_waits_is_exported_in_the_form_of_version_1() {
     assert!(exported.status.success(), "{}", err(&exported));
     assert_eq!(killed.files(), before, "nothing changes in the spool");
     let shown = out(&exported);
-    assert!(shown.starts_with("exported 4 messages ("), "{shown}");
+    assert!(shown.starts_with("exported 5 messages ("), "{shown}");
     // Looked at in a copy, since SQLite leaves files beside a database that it reads.
     let sample = super::stores();
     assert_eq!(
@@ -243,7 +259,7 @@ async fn what_cannot_be_read_is_named_and_the_rest_is_exported() {
         let content = content.as_bytes();
         put_ids.push(put(&spool, envelope.clone(), content).await.id);
     }
-    spool.record(put_ids[1], envelope).await.expect("recorded");
+    settle(&spool, put_ids[1], &envelope, &envelope).await;
     drop(spool);
 
     let killed = KilledSpool::of(live.path());

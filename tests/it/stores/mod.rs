@@ -6,6 +6,7 @@
 
 mod export;
 mod forms;
+mod killed;
 mod make;
 mod newer;
 mod open;

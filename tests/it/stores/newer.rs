@@ -60,7 +60,7 @@ fn changed(database: &str, sql: &str) -> tempfile::TempDir {
 async fn a_database_that_is_not_ours_to_use_is_refused_and_left_alone() {
     let world = World::new(RECORDS).await;
     let newer = [
-        "has version 3",
+        "has version 4",
         "supports version",
         "run the newer gatepost",
         "restore the file",
@@ -74,7 +74,7 @@ async fn a_database_that_is_not_ours_to_use_is_refused_and_left_alone() {
         "",
     ];
     for (sql, expected) in [
-        ("PRAGMA user_version = 3", newer),
+        ("PRAGMA user_version = 4", newer),
         ("PRAGMA application_id = 5", foreign),
         (
             "PRAGMA application_id = 0; PRAGMA user_version = 0",

@@ -52,7 +52,8 @@ async fn a_queue_keeps_every_message_with_its_state() {
             read.extend_from_slice(&chunk);
         }
         assert!(read == content, "{} has another content", stored.id);
-        opened.record(stored.id, envelope).await.expect("recorded");
+        let settled = opened.settle(stored.id, &stored.envelope, Some(&envelope), Vec::new());
+        settled.await.expect("settled");
         opened.remove(stored.id).await.expect("removed");
     }
     assert_eq!(

@@ -32,11 +32,18 @@ pub(crate) struct Sink {
     pub(crate) address: SocketAddr,
     /// A permit for each message that is taken.
     pub(crate) leave: Arc<Semaphore>,
+    /// The reply to RCPT.
+    rcpt: &'static str,
     seen: Arc<Mutex<Seen>>,
 }
 
 impl Sink {
     pub(crate) async fn start(leave: usize) -> Self {
+        Self::replying(leave, "250 ok\r\n").await
+    }
+
+    /// Starts a server with this reply to each RCPT.
+    pub(crate) async fn replying(leave: usize, rcpt: &'static str) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
             .await
             .expect("loopback");
@@ -44,6 +51,7 @@ impl Sink {
         let sink = Self {
             address,
             leave: Arc::new(Semaphore::new(leave)),
+            rcpt,
             seen: Arc::default(),
         };
         let serving = sink.clone();
@@ -93,9 +101,12 @@ impl Sink {
                     b"250 ok\r\n"
                 }
                 "RCPT" => {
-                    to.push(line.split(['<', '>']).nth(1)?.to_owned());
-                    b"250 ok\r\n"
+                    if self.rcpt.starts_with("250") {
+                        to.push(line.split(['<', '>']).nth(1)?.to_owned());
+                    }
+                    self.rcpt.as_bytes()
                 }
+                "DATA" if to.is_empty() => b"554 nobody\r\n",
                 "DATA" => b"354 go on\r\n",
                 "QUIT" => {
                     self.seen(|seen| seen.open -= 1);

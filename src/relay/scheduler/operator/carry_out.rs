@@ -197,7 +197,7 @@ async fn change(
     new: impl Fn(&RecipientState) -> Option<RecipientState>,
 ) -> Result<StoredMessage, OrderRefused> {
     let entry = context.spool.load(id).await?;
-    let mut envelope = entry.envelope;
+    let mut envelope = entry.envelope.clone();
     let mut changed = false;
     for recipient in &mut envelope.recipients {
         if let Some(state) = new(&recipient.state) {
@@ -210,7 +210,8 @@ async fn change(
     if !changed {
         return Err(OrderRefused::NothingToDo(pointless));
     }
-    context.spool.record(id, envelope.clone()).await?;
+    let (before, after) = (&entry.envelope, Some(&envelope));
+    context.spool.settle(id, before, after, Vec::new()).await?;
     Ok(StoredMessage {
         id,
         accepted: entry.accepted,

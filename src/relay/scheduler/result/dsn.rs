@@ -19,7 +19,7 @@ use crate::smtp::dsn::{
 use crate::smtp::envelope::{
     AttemptFailure, ClientOrigin, Envelope, FailureHistory, QueueId, RecipientState,
 };
-use crate::storage::spool::{Body, Entry, SpoolError};
+use crate::storage::spool::{Body, Draft, Entry, SpoolError};
 
 /// The most octets of header fields that a report returns.
 const HEADERS_MAX: usize = 64 * 1024;
@@ -106,16 +106,75 @@ pub(in crate::relay::scheduler) fn postmaster(settings: &Snapshot) -> Mailbox {
     local.unwrap_or_else(|| config.postmaster.clone())
 }
 
-/// Stores and queues the reports that a message owes to its sender, one for each action (RFC 3464
-/// §2.3.3), and clears them from `envelope`. `until` is the time at which the message expires.
-pub(in crate::relay::scheduler) async fn store(
+/// A report that is written and not stored yet.
+pub(super) struct WrittenReport {
+    draft: Draft,
+    envelope: Envelope,
+    about: ReportedRecipients,
+}
+
+/// The recipients that a report is about, with the failures that it reports.
+pub(super) struct ReportedRecipients {
+    to: Mailbox,
+    action: Action,
+    owed: Vec<(usize, Box<AttemptFailure>)>,
+}
+
+impl WrittenReport {
+    /// Returns the report, and the recipients that it is about.
+    pub(super) fn split(self) -> ((Draft, Envelope), ReportedRecipients) {
+        ((self.draft, self.envelope), self.about)
+    }
+}
+
+impl ReportedRecipients {
+    /// Takes these recipients' reports out of an envelope.
+    fn take(envelope: &mut Envelope, action: Action, owed: Vec<usize>, to: Mailbox) -> Self {
+        let take = |at: usize| Some((at, envelope.recipients.get_mut(at)?.owed.take()?));
+        let owed = owed.into_iter().filter_map(take).collect();
+        Self { to, action, owed }
+    }
+
+    /// Hands the report about them, which is stored, to the scheduler. `id` is their message.
+    pub(super) fn queue(self, context: &Context, id: QueueId, report: Entry) {
+        let Self { to, owed, .. } = self;
+        context.reports.stored(owed.len());
+        tracing::info!(queue_id = %id, report_id = %report.id, %to, recipients = owed.len(), "report to the sender queued");
+        // The channel is closed only when the process ends; the report is in the spool.
+        let _ = context.events.send(Event::Report(Box::new(report)));
+    }
+
+    /// Makes the envelope owe the report again, because it could not be stored. Failures are
+    /// reported however late; delays, holds and relaying are not after `expire`.
+    pub(super) fn owe(self, envelope: &mut Envelope, id: QueueId, expire: Duration) {
+        for (at, last) in self.owed {
+            let Some(recipient) = envelope.recipients.get_mut(at) else {
+                continue;
+            };
+            if self.action != Action::Failed && age(&last) > expire {
+                let to = &recipient.mailbox;
+                tracing::error!(queue_id = %id, %to, "cannot store report to the sender within [queue] expire; discarding it");
+            } else {
+                recipient.owed = Some(last);
+            }
+        }
+    }
+}
+
+/// Writes the reports that a message owes to its sender, one for each action (RFC 3464 §2.3.3), and
+/// clears them from `envelope`. `until` is the time at which the message expires.
+pub(super) async fn write(
     context: &Context,
     settings: &Snapshot,
     entry: &Entry,
     envelope: &mut Envelope,
     until: Timestamp,
     mut rate_check: RateCheck,
-) -> StoreResult {
+) -> (Vec<WrittenReport>, StoreResult) {
+    let mut written = Vec::new();
+    let Some(sender) = envelope.reverse_path.mailbox().cloned() else {
+        return (written, StoreResult::All);
+    };
     for action in [
         Action::Failed,
         Action::Delayed(Some(until)),
@@ -127,36 +186,28 @@ pub(in crate::relay::scheduler) async fn store(
             continue;
         }
         if rate_check == RateCheck::Needed && !take_rate(context, settings, envelope) {
-            return StoreResult::OverRate;
+            return (written, StoreResult::OverRate);
         }
         rate_check = RateCheck::Needed;
-        let stored = compose(context, settings, entry, envelope, action, &owed).await;
-        let is_stored = stored.is_ok();
-        if let Err(error) = stored {
-            tracing::error!(queue_id = %entry.id, %error, "cannot store report to the sender; retrying");
-        }
-        for at in owed {
-            let Some(recipient) = envelope.recipients.get_mut(at) else {
-                continue;
-            };
-            // Failures are reported however late; delays, holds and relaying are not after `[queue]
-            // expire`.
-            let expire = settings.config.queue.expire;
-            let is_old =
-                |last: &mut Box<AttemptFailure>| action != Action::Failed && age(last) > expire;
-            if !is_stored && recipient.owed.take_if(is_old).is_some() {
-                let (id, to) = (entry.id, &recipient.mailbox);
-                tracing::error!(queue_id = %id, %to, "cannot store report to the sender within [queue] expire; discarding it");
+        // A sender on this host (root of cron, for example) has no mailbox here.
+        let rules = settings.config.relay_rules(&settings.connectors);
+        let to = relay_access::local_mailbox(rules, &sender).unwrap_or_else(|| sender.clone());
+        let report = compose(context, settings, entry, (envelope, &to), action, &owed).await;
+        let about = ReportedRecipients::take(envelope, action, owed, to);
+        match report {
+            Ok((draft, envelope)) => written.push(WrittenReport {
+                draft,
+                envelope,
+                about,
+            }),
+            Err(error) => {
+                tracing::error!(queue_id = %entry.id, %error, "cannot store report to the sender; retrying");
+                about.owe(envelope, entry.id, settings.config.queue.expire);
+                return (written, StoreResult::Failed);
             }
-            if is_stored {
-                recipient.owed = None;
-            }
-        }
-        if !is_stored {
-            return StoreResult::Failed;
         }
     }
-    StoreResult::All
+    (written, StoreResult::All)
 }
 
 /// Returns the time since a failure.
@@ -216,19 +267,15 @@ fn take_rate(context: &Context, settings: &Snapshot, envelope: &Envelope) -> boo
     )
 }
 
-/// Writes, stores and queues one report.
+/// Writes one report to the sender, whose mailbox is `to`.
 async fn compose(
     context: &Context,
     settings: &Snapshot,
     entry: &Entry,
-    envelope: &Envelope,
+    (envelope, to): (&Envelope, &Mailbox),
     action: Action,
     owed: &[usize],
-) -> Result<(), SpoolError> {
-    // Failures of mail with the null sender go into the postmaster's digest.
-    let Some(to) = envelope.reverse_path.mailbox() else {
-        return Ok(());
-    };
+) -> Result<(Draft, Envelope), SpoolError> {
     let config = &settings.config;
     let reported = owed.iter().filter_map(|at| {
         let recipient = envelope.recipients.get(*at)?;
@@ -238,9 +285,6 @@ async fn compose(
         })
     });
     let reported: Vec<ReportedRecipient<'_>> = reported.collect();
-    // A sender on this host (root of cron, for example) has no mailbox here.
-    let to = relay_access::local_mailbox(config.relay_rules(&settings.connectors), to)
-        .unwrap_or_else(|| to.clone());
     let (returned, original) = match dsn::content_to_return(action, envelope, entry.size) {
         ReturnedContent::Nothing => (ReturnedContent::Nothing, Vec::new()),
         ReturnedContent::Full => (ReturnedContent::Full, read_front(entry, usize::MAX).await?),
@@ -265,12 +309,10 @@ async fn compose(
         returned,
         original: &original,
     };
-    let draft = context.spool.draft_report();
-    let report = dsn::write(&about, action, &reported, &to, draft.id());
-    let report_id = enqueue(context, draft, report).await?;
-    context.reports.stored(reported.len());
-    tracing::info!(queue_id = %entry.id, %report_id, %to, recipients = reported.len(), "report to the sender queued");
-    Ok(())
+    let mut draft = context.spool.draft_report();
+    let report = dsn::write(&about, action, &reported, to, draft.id());
+    draft.write(&report.content).await?;
+    Ok((draft, report.envelope))
 }
 
 /// Stores a rejected report of ours again, as plain text. Returns false when the message is not
@@ -305,7 +347,7 @@ pub(in crate::relay::scheduler) async fn resend_as_text(
 /// Stores a report and hands it to the scheduler. Returns its queue id.
 pub(in crate::relay::scheduler) async fn enqueue(
     context: &Context,
-    mut draft: crate::storage::spool::Draft,
+    mut draft: Draft,
     report: dsn::ReportMessage,
 ) -> Result<QueueId, SpoolError> {
     draft.write(&report.content).await?;

@@ -2,9 +2,10 @@
 //! attempt, or the removal.
 //!
 //! Changes of one message that come while another one is being stored are stored together, and no
-//! lock is held meanwhile. The order of writes matters. A report to the sender is stored before its recipient is marked as
-//! failed, or is recorded as owed in the same write. Evidence is stored before the queue has the
-//! result. A message is removed only when no recipient is open and no report is owed.
+//! lock is held meanwhile. The order of writes matters. Evidence is stored before the queue has the
+//! result. A report to the sender is stored in the same step as the new state of its recipient, or
+//! recorded there as owed. A message is removed only when no recipient is open and no report is
+//! owed.
 
 mod dsn;
 mod evidence;

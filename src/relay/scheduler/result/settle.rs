@@ -1,7 +1,6 @@
 //! Stores the changes of a message, gathered from its jobs: reports to the sender, evidence, and
 //! the new state in the spool.
 
-use std::io::{self, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,14 +18,13 @@ use crate::smtp::envelope::{Envelope, QueueId, Recipient};
 use crate::storage::evidence::EvidenceRecord;
 use crate::storage::spool::{Entry, SpoolError};
 
-use super::dsn::{self as sender_reports, RateCheck};
+use super::dsn::{self as sender_reports, RateCheck, WrittenReport};
 use super::evidence::{EvidenceRecorded, wait_for_evidence, write_evidence};
 
-/// The pause after a write of an envelope of at most [`PAUSE_UNIT`], for each such part of it, and
-/// at most.
+/// The pause between two writes of one message. Many jobs of one message that end one after the
+/// other share a few writes. A crash meanwhile repeats their attempts, as one just before a write
+/// does.
 const PAUSE: Duration = Duration::from_millis(50);
-const PAUSE_UNIT: usize = 64 * 1024;
-const PAUSE_MAX: Duration = Duration::from_millis(250);
 /// The wait before a result is written again.
 const WRITE_PAUSE: Duration = Duration::from_secs(5);
 
@@ -47,45 +45,9 @@ pub(in crate::relay::scheduler) async fn settle(
                 reports: StoreResult::All,
             }
         });
-        let octets = message
-            .envelope()
-            .map_or(0, |envelope| envelope_octets(&envelope));
-        (settled, pause_after(octets))
+        (settled, PAUSE)
     };
     message.changes.settle(change, &context.ending, write).await
-}
-
-/// Returns the pause after a write of an envelope of so many octets. Many jobs of one message that
-/// end one after the other share a few writes, and the larger the envelope, the fewer. A crash
-/// meanwhile repeats their attempts, as one just before a write does.
-fn pause_after(octets: usize) -> Duration {
-    let units = u32::try_from(octets.div_ceil(PAUSE_UNIT)).unwrap_or(u32::MAX);
-    PAUSE.saturating_mul(units.max(1)).min(PAUSE_MAX)
-}
-
-/// Returns the size of the stored form of an envelope in octets; 0 when nothing of it is stored any
-/// more, or for a single recipient, whose next result is far.
-fn envelope_octets(envelope: &Envelope) -> usize {
-    let mut counter = OctetCounter(0);
-    if envelope.recipients.len() > 1 && envelope.is_open() {
-        // Neither counting nor writing an envelope can fail.
-        let _ = serde_json::to_writer(&mut counter, envelope);
-    }
-    counter.0
-}
-
-/// A writer that counts octets.
-struct OctetCounter(usize);
-
-impl Write for OctetCounter {
-    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
-        self.0 += octets.len();
-        Ok(octets.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }
 
 /// The changes of several jobs, made to an envelope.
@@ -140,8 +102,8 @@ fn may_follow(envelope: &Envelope, hosts: &[Host]) -> bool {
     envelope.recipients.iter().any(follows)
 }
 
-/// Stores the reports that may be stored now, then the evidence, then the new state with the
-/// reports still owed. Returns `None` when the evidence cannot be written and the process ends.
+/// Stores the evidence, and then the new state, together with the reports that may be stored now.
+/// Returns `None` when the evidence cannot be written and the process ends.
 async fn store_changes(
     context: &Context,
     message: &ActiveMessage,
@@ -157,14 +119,15 @@ async fn store_changes(
         return None;
     }
     let settings = context.running.load();
-    let (reports, wait) = if has_owed {
-        store_reports(context, &settings, entry, &mut envelope, &applied).await
-    } else {
-        (StoreResult::All, Duration::ZERO)
-    };
+    let mut reports = DueReports::none();
+    if has_owed {
+        reports = due_reports(context, &settings, entry, &mut envelope, &applied).await;
+    }
     let evidence = std::mem::take(&mut applied.evidence);
     let recorded = write_evidence(context, entry, &mut envelope, evidence).await?;
-    let state = write_result(context, entry.id, &envelope, recorded).await;
+    let states = (stored, &mut envelope);
+    let state = write_result(context, entry.id, states, &mut reports, recorded).await;
+    let DueReports { result, wait, .. } = reports;
     if state == StateWrite::Done {
         if has_owed && applied.has_result {
             let owed = sender_reports::owed_reports(&envelope, entry.size, &settings, wait);
@@ -173,7 +136,10 @@ async fn store_changes(
         }
         message.replace_envelope(envelope);
     }
-    Some(Settled { state, reports })
+    Some(Settled {
+        state,
+        reports: result,
+    })
 }
 
 /// Returns true if the message owes a report.
@@ -184,20 +150,39 @@ fn is_owed(envelope: &Envelope) -> bool {
         .any(|recipient| recipient.owed.is_some())
 }
 
-/// Stores the owed reports, unless they wait for reports about other recipients. Returns the wait
-/// before the next attempt to store them, too.
-async fn store_reports(
+/// The reports that are stored with a state.
+struct DueReports {
+    written: Vec<WrittenReport>,
+    result: StoreResult,
+    /// The wait before the next attempt to store those that are still owed.
+    wait: Duration,
+}
+
+impl DueReports {
+    fn none() -> Self {
+        Self {
+            written: Vec::new(),
+            result: StoreResult::All,
+            wait: Duration::ZERO,
+        }
+    }
+}
+
+/// Writes the owed reports, unless they wait for reports about other recipients, and clears them
+/// from the envelope.
+async fn due_reports(
     context: &Context,
     settings: &Snapshot,
     entry: &Entry,
     envelope: &mut Envelope,
     applied: &AppliedChanges,
-) -> (StoreResult, Duration) {
+) -> DueReports {
+    let mut reports = DueReports::none();
     let Some(until) = applied.until else {
-        return (StoreResult::All, Duration::ZERO);
+        return reports;
     };
     if envelope.reverse_path.mailbox().is_none() {
-        return (StoreResult::All, Duration::ZERO);
+        return reports;
     }
     let queue = &settings.config.queue;
     let rate_check = if applied.is_due {
@@ -205,35 +190,56 @@ async fn store_reports(
     } else if applied.is_last {
         RateCheck::Needed
     } else {
-        return (StoreResult::All, queue.dsn_gather);
+        reports.wait = queue.dsn_gather;
+        return reports;
     };
-    let stored = sender_reports::store(context, settings, entry, envelope, until, rate_check).await;
-    let wait = match stored {
-        StoreResult::All | StoreResult::OverRate => Duration::ZERO,
-        StoreResult::Failed => wait(&queue.retry, 1),
-    };
-    (stored, wait)
+    let (written, result) =
+        sender_reports::write(context, settings, entry, envelope, until, rate_check).await;
+    DueReports {
+        written,
+        result,
+        wait: match result {
+            StoreResult::All | StoreResult::OverRate => Duration::ZERO,
+            StoreResult::Failed => wait(&queue.retry, 1),
+        },
+    }
 }
 
-/// Stores the new state of a message, or removes it when it is finished. It retries until it
-/// succeeds or the process ends: no other job may change the message before that. Evidence of a
+/// Stores the new state of a message with its reports, or removes it when it is finished. `stored`
+/// is its state in the spool. It retries until it succeeds or the process ends: no other job may
+/// change the message before that. Reports for which there is no room stay owed. Evidence of a
 /// recipient exists before the queue drops it: `_recorded` proves that.
 async fn write_result(
     context: &Context,
     id: QueueId,
-    envelope: &Envelope,
+    (stored, envelope): (&Envelope, &mut Envelope),
+    reports: &mut DueReports,
     _recorded: EvidenceRecorded,
 ) -> StateWrite {
     loop {
-        let written = if envelope.is_open() {
-            context.spool.record(id, envelope.clone()).await
-        } else {
-            context.spool.remove(id).await
-        };
-        match written {
+        let written = std::mem::take(&mut reports.written);
+        let (drafts, about): (Vec<_>, Vec<_>) =
+            written.into_iter().map(WrittenReport::split).unzip();
+        let after = envelope.is_open().then_some(&*envelope);
+        match context.spool.settle(id, stored, after, drafts).await {
+            Ok(entries) => {
+                for ((_, entry), about) in entries.into_iter().zip(about) {
+                    about.queue(context, id, entry);
+                }
+                return StateWrite::Done;
+            }
             // An operator removed the message.
-            Ok(()) | Err(SpoolError::Missing(_)) => return StateWrite::Done,
+            Err(SpoolError::Missing(_)) => return StateWrite::Done,
             Err(SpoolError::Closed) => return StateWrite::Aborted,
+            Err(error) if !about.is_empty() => {
+                tracing::error!(queue_id = %id, %error, "cannot store report to the sender; retrying");
+                let settings = context.running.load();
+                let queue = &settings.config.queue;
+                for about in about {
+                    about.owe(envelope, id, queue.expire);
+                }
+                (reports.result, reports.wait) = (StoreResult::Failed, wait(&queue.retry, 1));
+            }
             Err(error) => {
                 if context.ending.is_cancelled() {
                     tracing::error!(queue_id = %id, %error, "attempt result not stored; the attempt may be repeated after the restart");
@@ -245,40 +251,5 @@ async fn write_result(
                 let _ = pause.await;
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::smtp::address::{Mailbox, ReversePath};
-    use crate::smtp::envelope::RecipientState;
-
-    #[test]
-    fn a_large_envelope_is_written_less_often() {
-        for (octets, millis) in [
-            (0, 50),
-            (100, 50),
-            (64 * 1024, 50),
-            (64 * 1024 + 1, 100),
-            (200_000, 200),
-            (10_000_000, 250),
-            (usize::MAX, 250),
-        ] {
-            assert_eq!(pause_after(octets), Duration::from_millis(millis));
-        }
-    }
-
-    #[test]
-    fn the_size_of_an_envelope_is_that_of_its_stored_form() {
-        let recipient = Recipient::new(Mailbox::parse("b@example.net").expect("valid"));
-        let sender = ReversePath::parse("a@example.org").expect("valid");
-        let mut envelope = Envelope::new(sender, vec![recipient; 50]);
-        let stored = serde_json::to_string(&envelope).expect("serialises");
-        assert_eq!(envelope_octets(&envelope), stored.len());
-        for recipient in &mut envelope.recipients {
-            recipient.state = RecipientState::Delivered;
-        }
-        assert_eq!(envelope_octets(&envelope), 0, "it is removed");
     }
 }

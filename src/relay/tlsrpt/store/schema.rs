@@ -12,6 +12,7 @@ static SCHEMA: Schema = Schema {
     application_id: 0x4750_5452,
     version: 1,
     upgrades: &[],
+    upgrade: Cow::Borrowed(""),
     tables: Cow::Borrowed(TABLES),
     durability: Durability::Crash,
     log_kept: 4 << 20,

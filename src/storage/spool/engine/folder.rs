@@ -147,7 +147,9 @@ impl SpoolFolder {
         id: QueueId,
     ) -> Result<bool, SpoolError> {
         match index.get(id) {
-            Some(Pending::Message(message)) => return Ok(message.content == HeldContent::BodyFile),
+            Some(Pending::Message(message, _)) => {
+                return Ok(message.content == HeldContent::BodyFile);
+            }
             Some(Pending::Removed) => return Ok(false),
             Some(Pending::Envelope(_)) | None => {}
         }

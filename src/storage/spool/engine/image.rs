@@ -122,13 +122,13 @@ impl SpoolImage {
             self.each_row(connection, &mut visit)?;
         }
         for (id, pending) in self.replayed.index.after(None) {
-            let Pending::Message(message) = pending else {
+            let Pending::Message(message, parts) = pending else {
                 continue;
             };
             let fault = || "its envelope in the log of the spool cannot be read".to_owned();
             visit(ImageEntry {
                 name: id.to_string(),
-                head: stored(id, message).ok_or_else(fault),
+                head: stored(id, message, parts).ok_or_else(fault),
                 held: Some(Arc::clone(message)),
             })?;
         }
@@ -173,10 +173,10 @@ impl SpoolImage {
     ) -> Result<Option<ImageEntry>, SpoolError> {
         let pending = row::queue_id(raw).and_then(|id| self.replayed.index.get(id));
         let head = match pending {
-            Some(Pending::Removed | Pending::Message(_)) => return Ok(None),
-            Some(Pending::Envelope(envelope)) => head.and_then(|stored| {
-                let envelope = envelope.read()?;
-                Ok(StoredMessage { envelope, ..stored })
+            Some(Pending::Removed | Pending::Message(..)) => return Ok(None),
+            Some(Pending::Envelope(change)) => head.and_then(|mut stored| {
+                change.apply(&mut stored.envelope)?;
+                Ok(stored)
             }),
             None => head,
         };

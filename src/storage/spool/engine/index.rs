@@ -9,9 +9,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::super::log::LoggedMessage;
-use super::row::EnvelopeText;
-use crate::smtp::envelope::QueueId;
+use super::super::log::{EnvelopePart, LoggedMessage};
+use super::parts::PendingParts;
+use super::row::{EnvelopeText, RowError};
+use crate::smtp::envelope::{Envelope, QueueId};
 
 /// The octets that a row needs in the database besides its content and its envelope; an upper
 /// bound.
@@ -55,12 +56,21 @@ pub(super) enum HeldContent {
 /// The difference between the queue and the database for one message.
 #[derive(Debug, Clone)]
 pub(super) enum Pending {
-    /// The message is not in the database.
-    Message(Arc<HeldMessage>),
-    /// The message has this envelope, and another in the database.
-    Envelope(EnvelopeText),
+    /// The message is not in the database. The parts replace those of its envelope.
+    Message(Arc<HeldMessage>, PendingParts),
+    /// The message has another envelope in the database.
+    Envelope(EnvelopeChange),
     /// The message is not in the queue any more.
     Removed,
+}
+
+/// The difference between the envelope of a message and the one in the database.
+#[derive(Debug, Clone)]
+pub(super) struct EnvelopeChange {
+    /// The envelope as a unit, if that was replaced.
+    pub(super) unit: Option<EnvelopeText>,
+    /// The parts that were replaced after that.
+    pub(super) parts: PendingParts,
 }
 
 /// A difference that the mover applies to the database.
@@ -87,8 +97,8 @@ struct IndexSlot {
     pending: Pending,
     /// The oldest segment that is needed for this entry.
     segment: u64,
-    /// The segment of the latest record.
-    latest: u64,
+    /// The latest record with the envelope as a unit.
+    unit: UnitRecord,
     since: Instant,
     version: u64,
     /// True while the mover writes an earlier version of it to the database.
@@ -97,6 +107,14 @@ struct IndexSlot {
     /// have failed halfway, or an earlier process may have moved it there and have ended before its
     /// segment was removed.
     may_be_stored: bool,
+}
+
+/// The record with the envelope of a message as a unit.
+#[derive(Debug, Clone, Copy, Default)]
+struct UnitRecord {
+    segment: u64,
+    /// The version of the index at the time of the record.
+    version: u64,
 }
 
 /// The index of the log.
@@ -115,16 +133,53 @@ pub(super) struct LogIndex {
 impl Pending {
     fn octets(&self) -> u64 {
         match self {
-            Self::Message(message) => {
+            Self::Message(message, parts) => {
                 let content = match message.content {
                     HeldContent::Log { .. } => message.size,
                     HeldContent::BodyFile => 0,
                 };
-                content + message.envelope.json.len() as u64 + ROW
+                content + message.envelope.json.len() as u64 + ROW + parts.octets()
             }
-            Self::Envelope(envelope) => envelope.json.len() as u64 + ROW,
+            Self::Envelope(change) => {
+                let unit = change.unit.as_ref();
+                unit.map_or(0, |unit| unit.json.len() as u64 + ROW) + change.parts.octets()
+            }
             Self::Removed => 0,
         }
+    }
+}
+
+impl HeldMessage {
+    /// Returns the envelope with these parts.
+    pub(super) fn read_envelope(&self, parts: &PendingParts) -> Result<Envelope, RowError> {
+        let mut envelope = self.envelope.read()?;
+        parts.merge(&mut envelope).map_err(RowError::Damage)?;
+        Ok(envelope)
+    }
+}
+
+impl EnvelopeChange {
+    /// Makes the envelope of the database into the one that the message has.
+    pub(super) fn apply(&self, envelope: &mut Envelope) -> Result<(), RowError> {
+        if let Some(unit) = &self.unit {
+            *envelope = unit.read()?;
+        }
+        self.parts.merge(envelope).map_err(RowError::Damage)
+    }
+
+    /// Returns the part of the change that came after this version of the index.
+    fn since(&self, version: u64, unit: UnitRecord) -> Self {
+        Self {
+            unit: self.unit.clone().filter(|_| unit.version > version),
+            parts: self.parts.since(version),
+        }
+    }
+
+    /// Returns the oldest segment that is needed for the change.
+    fn oldest_segment(&self, unit: UnitRecord) -> Option<u64> {
+        let unit = self.unit.as_ref().map(|_| unit.segment);
+        let parts = self.parts.oldest_segment();
+        unit.into_iter().chain(parts).min()
     }
 }
 
@@ -156,7 +211,9 @@ impl LogIndex {
 
     /// Adds a new message whose record is in `segment`.
     pub(super) fn add(&mut self, id: QueueId, message: HeldMessage, segment: u64) {
-        self.put(id, Pending::Message(Arc::new(message)), segment, segment);
+        let pending = Pending::Message(Arc::new(message), PendingParts::default());
+        self.put(id, pending, segment);
+        self.set_unit(id, segment);
     }
 
     /// Adds a message of an earlier process, whose record is in `segment`. The database may have
@@ -170,19 +227,49 @@ impl LogIndex {
 
     /// Replaces the envelope of a message that is in the queue. The record is in `segment`.
     pub(super) fn replace(&mut self, id: QueueId, envelope: EnvelopeText, segment: u64) {
-        match self
-            .slots
-            .get(&id)
-            .map(|slot| (&slot.pending, slot.segment))
+        let slot = self.slots.get(&id);
+        if let Some((Pending::Message(message, _), oldest)) =
+            slot.map(|slot| (&slot.pending, slot.segment))
         {
-            Some((Pending::Message(message), oldest)) => {
-                let message = HeldMessage {
-                    envelope,
-                    ..HeldMessage::clone(message)
-                };
-                self.put(id, Pending::Message(Arc::new(message)), oldest, segment);
+            let message = HeldMessage {
+                envelope,
+                ..HeldMessage::clone(message)
+            };
+            let pending = Pending::Message(Arc::new(message), PendingParts::default());
+            self.put(id, pending, oldest);
+        } else {
+            let change = EnvelopeChange {
+                unit: Some(envelope),
+                parts: PendingParts::default(),
+            };
+            self.put(id, Pending::Envelope(change), segment);
+        }
+        self.set_unit(id, segment);
+    }
+
+    /// Replaces parts of the envelope of a message that is in the queue. The record is in
+    /// `segment`.
+    pub(super) fn replace_parts(&mut self, id: QueueId, new: &[EnvelopePart], segment: u64) {
+        // The one that `put` gives to the entry.
+        let version = self.version + 1;
+        match self.slots.get(&id).map(|slot| (slot, slot.pending.clone())) {
+            Some((slot, Pending::Message(message, mut parts))) => {
+                let oldest = slot.segment;
+                parts.replace(new, segment, version);
+                self.put(id, Pending::Message(message, parts), oldest);
             }
-            _ => self.put(id, Pending::Envelope(envelope), segment, segment),
+            Some((slot, Pending::Envelope(mut change))) => {
+                change.parts.replace(new, segment, version);
+                let oldest = change.oldest_segment(slot.unit).unwrap_or(segment);
+                self.put(id, Pending::Envelope(change), oldest);
+            }
+            Some((_, Pending::Removed)) => {}
+            None => {
+                let mut parts = PendingParts::default();
+                parts.replace(new, segment, version);
+                let change = EnvelopeChange { unit: None, parts };
+                self.put(id, Pending::Envelope(change), segment);
+            }
         }
     }
 
@@ -190,39 +277,49 @@ impl LogIndex {
     /// never had.
     pub(super) fn remove(&mut self, id: QueueId, segment: u64) {
         let is_only_here = self.slots.get(&id).is_some_and(|slot| {
-            matches!(slot.pending, Pending::Message(_)) && !slot.is_moving && !slot.may_be_stored
+            matches!(slot.pending, Pending::Message(..)) && !slot.is_moving && !slot.may_be_stored
         });
         if is_only_here {
             self.drop_slot(id);
         } else {
-            self.put(id, Pending::Removed, segment, segment);
+            self.put(id, Pending::Removed, segment);
         }
     }
 
     /// Removes a message, which the database may have. The record is in `segment`.
     pub(super) fn remove_everywhere(&mut self, id: QueueId, segment: u64) {
-        self.put(id, Pending::Removed, segment, segment);
+        self.put(id, Pending::Removed, segment);
     }
 
-    fn put(&mut self, id: QueueId, pending: Pending, segment: u64, latest: u64) {
+    /// Sets the difference for a message. `segment` is the oldest segment that is needed for it.
+    fn put(&mut self, id: QueueId, pending: Pending, segment: u64) {
         self.version += 1;
         let before = self.slots.get(&id);
         let since = before.map_or_else(Instant::now, |slot| slot.since);
         let is_moving = before.is_some_and(|slot| slot.is_moving);
         let may_be_stored = before.is_some_and(|slot| slot.may_be_stored);
+        let unit = before.map_or_else(UnitRecord::default, |slot| slot.unit);
         self.drop_slot(id);
         self.octets += pending.octets();
         *self.holds.entry(segment).or_default() += 1;
         let slot = IndexSlot {
             pending,
             segment,
-            latest,
+            unit,
             since,
             version: self.version,
             is_moving,
             may_be_stored,
         };
         self.slots.insert(id, slot);
+    }
+
+    /// Records that the latest record about a message, in `segment`, has its envelope as a unit.
+    fn set_unit(&mut self, id: QueueId, segment: u64) {
+        if let Some(slot) = self.slots.get_mut(&id) {
+            let version = slot.version;
+            slot.unit = UnitRecord { segment, version };
+        }
     }
 
     fn drop_slot(&mut self, id: QueueId) {
@@ -281,9 +378,24 @@ impl LogIndex {
             }
             if slot.version == done.version {
                 self.drop_slot(done.id);
-            } else if let Pending::Message(message) = &slot.pending {
-                let (envelope, latest) = (message.envelope.clone(), slot.latest);
-                self.put(done.id, Pending::Envelope(envelope), latest, latest);
+                continue;
+            }
+            let all = match &slot.pending {
+                Pending::Message(message, parts) => EnvelopeChange {
+                    unit: Some(message.envelope.clone()),
+                    parts: parts.clone(),
+                },
+                Pending::Envelope(change) => change.clone(),
+                Pending::Removed => continue,
+            };
+            let unit = slot.unit;
+            let change = all.since(done.version, unit);
+            self.drop_slot(done.id);
+            if let Some(segment) = change.oldest_segment(unit) {
+                self.put(done.id, Pending::Envelope(change), segment);
+                if let Some(slot) = self.slots.get_mut(&done.id) {
+                    slot.unit = unit;
+                }
             }
         }
     }
@@ -331,112 +443,4 @@ impl LogIndex {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn id(number: u64) -> QueueId {
-        QueueId::from_number(number).expect("small")
-    }
-
-    fn text(json: &str) -> EnvelopeText {
-        EnvelopeText::from_json(id(1), json.into())
-    }
-
-    fn held(segment: u64) -> HeldMessage {
-        HeldMessage {
-            accepted: 0,
-            size: 100,
-            content_crc: 0,
-            envelope: text("first"),
-            content: HeldContent::Log { segment, offset: 0 },
-        }
-    }
-
-    fn index(segments: u64) -> LogIndex {
-        let mut index = LogIndex::default();
-        for number in 1..=segments {
-            index.begin_segment(number, 10);
-        }
-        index
-    }
-
-    /// A message that came and went leaves nothing to do, and frees its segment.
-    #[test]
-    fn a_removed_message_needs_no_segment() {
-        let mut index = index(2);
-        index.add(id(1), held(1), 1);
-        index.replace(id(1), text("second"), 2);
-        assert_eq!((index.retirable(), index.octets() > 0), (None, true));
-        index.remove(id(1), 2);
-        assert!(index.is_empty());
-        assert_eq!((index.retirable(), index.octets()), (Some(1), 0));
-        index.retire_segment(1);
-        assert_eq!(index.retirable(), None, "the active one stays");
-    }
-
-    /// A crash can come between the move of a message to the database and the removal of its
-    /// segment. Its removal must reach the database, or the next start delivers it again.
-    #[test]
-    fn the_removal_of_a_message_of_an_earlier_process_reaches_the_database() {
-        let mut index = index(2);
-        index.add_found(id(1), held(1), 1);
-        index.replace(id(1), text("second"), 2);
-        index.remove(id(1), 2);
-        assert!(matches!(index.get(id(1)), Some(Pending::Removed)));
-    }
-
-    /// Segments leave the log in their order, so that a removal outlives the message.
-    #[test]
-    fn a_segment_waits_for_the_older_ones() {
-        let mut index = index(3);
-        index.add(id(1), held(1), 1);
-        index.add(id(2), held(2), 2);
-        index.remove(id(2), 3);
-        assert_eq!(index.retirable(), None);
-        let moves = index.take(MoveScope::SealedSegments, 10_000, 10);
-        index.settle(&moves, true);
-        assert_eq!(index.retirable(), Some(1));
-    }
-
-    /// Whatever happens to a message while it is being moved is a difference to the database
-    /// afterwards.
-    #[test]
-    fn changes_during_a_move_are_kept() {
-        let mut index = index(2);
-        for number in [1, 2, 3] {
-            index.add(id(number), held(1), 1);
-        }
-        let moves = index.take(MoveScope::All, 10_000, 10);
-        assert_eq!(moves.len(), 3);
-        assert!(index.take(MoveScope::All, 10_000, 10).is_empty());
-        index.replace(id(1), text("second"), 2);
-        index.remove(id(2), 2);
-        index.settle(&moves, true);
-        assert!(matches!(index.get(id(1)), Some(Pending::Envelope(new)) if &*new.json == "second"));
-        assert!(matches!(index.get(id(2)), Some(Pending::Removed)));
-        assert!(index.get(id(3)).is_none());
-        assert_eq!(index.retirable(), Some(1));
-    }
-
-    /// A move that failed changes nothing, and is tried again.
-    #[test]
-    fn a_failed_move_is_repeated() {
-        let mut index = index(1);
-        index.add(id(1), held(1), 1);
-        let moves = index.take(MoveScope::All, 10_000, 10);
-        index.settle(&moves, false);
-        assert!(matches!(index.get(id(1)), Some(Pending::Message(_))));
-        assert_eq!(index.take(MoveScope::All, 10_000, 10).len(), 1);
-    }
-
-    /// A transaction has a bounded size, but always at least one entry.
-    #[test]
-    fn a_transaction_is_bounded() {
-        let mut index = index(1);
-        for number in 1..=5 {
-            index.add(id(number), held(1), 1);
-        }
-        assert_eq!(index.take(MoveScope::All, 10_000, 2).len(), 2);
-        assert_eq!(index.take(MoveScope::All, 1, 10).len(), 1);
-    }
-}
+mod tests;

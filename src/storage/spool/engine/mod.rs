@@ -8,7 +8,8 @@
 //!   has its statements.
 //! - [`view`] loads and lists messages from both. [`image`] reads them from outside, for [`peek`] and
 //!   for [`mod@export`], which locks the spool by [`offline`]. [`readers`] lends read connections; [`row`]
-//!   defines the form of a row and its checksums; [`quarantine`] removes damaged entries.
+//!   defines the form of a row and its checksums, and [`parts`] that of parts of an envelope;
+//!   [`quarantine`] removes damaged entries.
 //! - [`folder`] is the folder: lock, leftovers, foreign files; [`paths`] names its files, and
 //!   [`schema`] is the database in it. [`shared`] is the state that all of them share, and
 //!   [`fatal`] the end after a failure of the disk.
@@ -26,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::body::{Body, FileBody, Quarantine};
 use super::draft::{Draft, DraftContent, DraftKind, Drafts};
-use super::file::blocking;
+use super::file::{TemporaryFile, blocking};
 use super::free_space::FreeSpace;
 use super::log::LogFolder;
 use super::{ClockJumps, Entry, Receipt, Spool, SpoolError, SpoolFuture, StoredMessage};
@@ -42,6 +43,7 @@ mod index;
 mod loads;
 mod mover;
 mod offline;
+mod parts;
 mod paths;
 mod peek;
 mod quarantine;
@@ -65,9 +67,10 @@ pub use peek::read_queue;
 use bound::StateRoom;
 use folder::SpoolFolder;
 use loads::LoadQueue;
-use queue::{Committed, NewMessage, Op, WriteQueue};
+use queue::{Committed, NewMessage, Op, Settlement, WriteQueue};
 use readers::Readers;
 use replay::ReplayedLog;
+use row::EnvelopeUpdate;
 use shared::{Core, Counters};
 use signal::{MoverOrder, MoverSignal};
 
@@ -99,6 +102,8 @@ pub struct SpoolStats {
     /// The number of rounds in which the log was looked through for what the database must have and
     /// for segments that can be removed.
     pub rounds: u64,
+    /// The octets that were written to the log, to the database and to its write-ahead log.
+    pub written: u64,
 }
 
 /// The spool of one relay, in a folder of its own. Dropping it completes the waiting operations,
@@ -252,6 +257,7 @@ impl SqliteSpool {
             quarantined: counters.quarantined.load(Ordering::Relaxed),
             moved: counters.moved.load(Ordering::Relaxed),
             rounds: counters.rounds.load(Ordering::Relaxed),
+            written: counters.written.load(Ordering::Relaxed),
         }
     }
 
@@ -289,6 +295,21 @@ fn finish(core: &Core, threads: Option<Threads>) {
     drop(folder);
 }
 
+/// Removes the body file of a message that has left the queue. For a large one, that can take the
+/// file system a while.
+async fn remove_body(file: Option<TemporaryFile>) -> Result<(), SpoolError> {
+    match file {
+        Some(file) => {
+            blocking(move || {
+                drop(file);
+                Ok(())
+            })
+            .await
+        }
+        None => Ok(()),
+    }
+}
+
 impl Core {
     /// Hands one operation to the writer and waits for its answer.
     async fn ask<T>(
@@ -315,6 +336,22 @@ impl Core {
         draft: Draft,
         envelope: Envelope,
     ) -> Result<(Receipt, Entry), SpoolError> {
+        let (message, entry) = self.finish_draft(draft, envelope).await?;
+        let committed: Committed = self
+            .ask(|reply| Op::Commit(Box::new(message), reply))
+            .await?;
+        // From here on the caller is responsible for the message. Had its future been dropped, the
+        // message would be withdrawn.
+        committed.acknowledged();
+        Ok((Receipt::of_stored(entry.id), entry))
+    }
+
+    /// Completes a draft. Returns the message that is to be written, and its entry.
+    async fn finish_draft(
+        &self,
+        draft: Draft,
+        envelope: Envelope,
+    ) -> Result<(NewMessage, Entry), SpoolError> {
         let finished = draft.finish().await;
         if self.drafts.folder_failed.load(Ordering::Relaxed) {
             self.end();
@@ -327,42 +364,42 @@ impl Core {
             DraftContent::File(path, _) => Body::File(self.file_body(id, path.clone(), size, crc)),
         };
         let message = NewMessage::new(finished, accepted, &envelope)?;
-        let committed: Committed = self
-            .ask(|reply| Op::Commit(Box::new(message), reply))
-            .await?;
-        // From here on the caller is responsible for the message. Had its future been dropped, the
-        // message would be withdrawn.
-        committed.acknowledged();
-        Ok((
-            Receipt { id },
-            Entry {
-                id,
-                accepted,
-                envelope,
-                size,
-                body,
-            },
-        ))
+        let entry = Entry {
+            id,
+            accepted,
+            envelope,
+            size,
+            body,
+        };
+        Ok((message, entry))
     }
 
-    async fn record(&self, id: QueueId, envelope: Envelope) -> Result<(), SpoolError> {
-        let text = row::EnvelopeText::new(id, &envelope)?;
-        self.ask(|reply| Op::Record(id, text, reply)).await
+    async fn settle(
+        &self,
+        id: QueueId,
+        update: Result<Option<EnvelopeUpdate>, SpoolError>,
+        reports: Vec<(Draft, Envelope)>,
+    ) -> Result<Vec<(Receipt, Entry)>, SpoolError> {
+        let mut settlement = Settlement {
+            id,
+            update: update?,
+            reports: Vec::new(),
+        };
+        let mut entries = Vec::with_capacity(reports.len());
+        for (draft, envelope) in reports {
+            let (message, entry) = self.finish_draft(draft, envelope).await?;
+            settlement.reports.push(message);
+            entries.push(entry);
+        }
+        let settlement = Box::new(settlement);
+        let file = self.ask(|reply| Op::Settle(settlement, reply)).await?;
+        remove_body(file).await?;
+        let receipt = |entry: Entry| (Receipt::of_stored(entry.id), entry);
+        Ok(entries.into_iter().map(receipt).collect())
     }
 
     async fn remove(&self, id: QueueId) -> Result<(), SpoolError> {
-        let file = self.ask(|reply| Op::Remove(id, Some(reply))).await?;
-        match file {
-            // Removing a large file can take the file system a while.
-            Some(file) => {
-                blocking(move || {
-                    drop(file);
-                    Ok(())
-                })
-                .await
-            }
-            None => Ok(()),
-        }
+        remove_body(self.ask(|reply| Op::Remove(id, Some(reply))).await?).await
     }
 
     async fn load(&self, id: QueueId) -> Result<Entry, SpoolError> {
@@ -470,8 +507,17 @@ impl Spool for SqliteSpool {
         Box::pin(self.core.commit(draft, envelope))
     }
 
-    fn record(&self, id: QueueId, envelope: Envelope) -> SpoolFuture<'_, ()> {
-        Box::pin(self.core.record(id, envelope))
+    fn settle(
+        &self,
+        id: QueueId,
+        before: &Envelope,
+        after: Option<&Envelope>,
+        reports: Vec<(Draft, Envelope)>,
+    ) -> SpoolFuture<'_, Vec<(Receipt, Entry)>> {
+        let update = after
+            .map(|after| EnvelopeUpdate::between(id, before, after))
+            .transpose();
+        Box::pin(self.core.settle(id, update, reports))
     }
 
     fn remove(&self, id: QueueId) -> SpoolFuture<'_, ()> {

@@ -26,7 +26,7 @@ use super::bound::LogShare;
 use super::fatal::Fatal;
 use super::index::{HeldContent, HeldMessage, Move, MoveScope, Pending};
 use super::queue::CommitGate;
-use super::schema::{self, database_error, is_busy, is_fatal, is_full, is_unreadable};
+use super::schema::{self, WalState, database_error, is_busy, is_fatal, is_full, is_unreadable};
 use super::shared::{Core, EndGuard};
 use super::signal::{MoverCall, MoverOrder};
 use super::table;
@@ -65,6 +65,7 @@ pub(super) fn start(
             obstacle: None,
             unremovable: None,
             wal_octets: 0,
+            wal_written: 0,
             open: None,
         };
         mover.account();
@@ -103,6 +104,8 @@ struct Mover<'a> {
     unremovable: Option<String>,
     /// The octets of the database's write-ahead log that are not in the database yet.
     wal_octets: u64,
+    /// The octets that were written to that log since it last started from its beginning.
+    wal_written: u64,
     /// The segment that was read last.
     open: Option<(u64, File)>,
 }
@@ -191,9 +194,19 @@ impl Mover<'_> {
             if moves.is_empty() {
                 break;
             }
+            // One that was moved as far as its end starts again from its beginning.
+            let before = if self.wal_octets > 0 {
+                self.wal_written
+            } else {
+                0
+            };
             obstacle = self.move_some(&moves)?;
             if obstacle.is_none() {
                 obstacle = self.wal_obstacle()?;
+                // Each page goes to the write-ahead log and then to the database.
+                let octets = 2 * self.wal_written.saturating_sub(before);
+                let counters = &self.core.counters;
+                counters.written.fetch_add(octets, Ordering::Relaxed);
             }
             self.account();
         }
@@ -237,10 +250,10 @@ impl Mover<'_> {
         let (additions, changes): (Vec<_>, Vec<_>) = moves
             .iter()
             .cloned()
-            .partition(|one| matches!(one.pending, Pending::Message(_)));
+            .partition(|one| matches!(one.pending, Pending::Message(..)));
         let mut obstacle = None;
         for one in changes.into_iter().chain(additions) {
-            let is_blocked = obstacle.is_some() && matches!(one.pending, Pending::Message(_));
+            let is_blocked = obstacle.is_some() && matches!(one.pending, Pending::Message(..));
             if is_blocked {
                 self.core.index().settle(&[one], false);
             } else if let Some(found) = self.move_some(&[one])? {
@@ -271,11 +284,12 @@ impl Mover<'_> {
     /// long and cannot be emptied.
     fn wal_obstacle(&mut self) -> Result<Option<MoveObstacle>, Fatal> {
         let paths = &self.core.paths;
-        let mut left = schema::empty_wal(&self.connection, paths, CheckpointMode::PASSIVE)?;
-        if left > 0 && self.core.drafts.free_space.release_reserve_if_full() {
-            left = schema::empty_wal(&self.connection, paths, CheckpointMode::PASSIVE)?;
+        let mut wal = schema::empty_wal(&self.connection, paths, CheckpointMode::PASSIVE)?;
+        if wal.left > 0 && self.core.drafts.free_space.release_reserve_if_full() {
+            wal = schema::empty_wal(&self.connection, paths, CheckpointMode::PASSIVE)?;
         }
-        self.wal_octets = left;
+        let WalState { written, left } = wal;
+        (self.wal_written, self.wal_octets) = (written, left);
         let most = WAL_SHARE * MOVE_OCTETS.min(self.core.log.segment_size());
         if left <= most {
             return Ok(None);

@@ -22,6 +22,7 @@ use super::super::body::Quarantine;
 use super::super::file::{io_error, sync_folder};
 use super::super::{SpoolError, SpoolFuture, StoredMessage};
 use super::index::Pending;
+use super::parts;
 use super::row::{self, RowError};
 use super::schema::{database_error, is_unreadable};
 use super::shared::Core;
@@ -116,10 +117,12 @@ fn quarantine_row(
 
 /// Returns a message of the database with the envelope that it has now.
 fn current(core: &Core, mut stored: StoredMessage) -> StoredMessage {
-    if let Some(Pending::Envelope(envelope)) = core.index().get(stored.id)
-        && let Ok(envelope) = envelope.read()
-    {
-        stored.envelope = envelope;
+    let pending = core.index().get(stored.id).cloned();
+    if let Some(Pending::Envelope(change)) = pending {
+        let mut envelope = stored.envelope.clone();
+        if change.apply(&mut envelope).is_ok() {
+            stored.envelope = envelope;
+        }
     }
     stored
 }
@@ -196,6 +199,16 @@ impl QuarantineFiles<'_> {
         }
         let body = "SELECT data FROM body WHERE id = ?1";
         self.write_columns(core, connection, (body, raw), &mut report)?;
+        match parts::stored_text(connection, raw) {
+            Ok(parts) => report.push_str(&parts),
+            Err(error) if is_unreadable(&error) => {
+                // Writing to a String cannot fail.
+                let _ = writeln!(report, "parts: cannot be read: {error}");
+            }
+            Err(error) => {
+                return Err(database_error(&core.paths, "read a damaged row of", &error));
+            }
+        }
         self.write("txt", report.as_bytes())?;
         Ok(true)
     }

@@ -13,7 +13,7 @@ use super::super::SpoolError;
 use super::super::draft::{DraftContent, DraftKind, FinishedDraft};
 use super::super::file::TemporaryFile;
 use super::bound::LogShare;
-use super::row::EnvelopeText;
+use super::row::{EnvelopeText, EnvelopeUpdate};
 use crate::smtp::envelope::{Envelope, QueueId};
 
 /// The most content in one transaction, in octets. All callers in a transaction wait for the same
@@ -36,7 +36,7 @@ pub(super) type ReplySender<T> = oneshot::Sender<Result<T, SpoolError>>;
 #[derive(Debug)]
 pub(super) enum Op {
     Commit(Box<NewMessage>, ReplySender<Committed>),
-    Record(QueueId, EnvelopeText, ReplySender<()>),
+    Settle(Box<Settlement>, ReplySender<Option<TemporaryFile>>),
     /// Answers with the body file that can now be removed. `None`: nobody waits for the answer.
     Remove(QueueId, Option<ReplySender<Option<TemporaryFile>>>),
     /// Does nothing; the answer shows that the writer works.
@@ -49,14 +49,15 @@ impl Op {
         match self {
             Self::Commit(_, reply) => reply.is_closed(),
             Self::Ping(reply) => reply.is_closed(),
-            Self::Record(..) | Self::Remove(..) => false,
+            Self::Settle(..) | Self::Remove(..) => false,
         }
     }
 
     /// Returns whether a caller is held up by the operation. Removals can wait.
     fn is_urgent(&self) -> bool {
         match self {
-            Self::Commit(..) | Self::Record(..) | Self::Ping(..) => true,
+            Self::Commit(..) | Self::Ping(..) => true,
+            Self::Settle(settlement, _) => settlement.is_urgent(),
             Self::Remove(..) => false,
         }
     }
@@ -71,7 +72,8 @@ impl Op {
     pub(super) fn log_share(&self) -> LogShare {
         match self {
             Self::Commit(..) if self.is_mail() => LogShare::Mail,
-            Self::Commit(..) | Self::Record(..) => LogShare::States,
+            Self::Settle(settlement, _) if !settlement.is_urgent() => LogShare::Removals,
+            Self::Commit(..) | Self::Settle(..) => LogShare::States,
             Self::Remove(..) | Self::Ping(_) => LogShare::Removals,
         }
     }
@@ -80,7 +82,8 @@ impl Op {
     pub(super) fn subject(&self) -> Option<QueueId> {
         match self {
             Self::Commit(message, _) => Some(message.id),
-            Self::Record(id, ..) | Self::Remove(id, _) => Some(*id),
+            Self::Settle(settlement, _) => Some(settlement.id),
+            Self::Remove(id, _) => Some(*id),
             Self::Ping(_) => None,
         }
     }
@@ -96,7 +99,8 @@ impl Op {
         // A failed send means that nobody waits for the answer.
         match self {
             Self::Commit(_, reply) => drop(reply.send(Err(error))),
-            Self::Record(_, _, reply) | Self::Ping(reply) => drop(reply.send(Err(error))),
+            Self::Ping(reply) => drop(reply.send(Err(error))),
+            Self::Settle(_, reply) => drop(reply.send(Err(error))),
             Self::Remove(id, None) => {
                 tracing::warn!(queue_id = %id, %error, "cannot remove a withdrawn message");
             }
@@ -110,9 +114,11 @@ impl Op {
     pub(super) fn answer_uncertain(self, error: SpoolError) {
         match self {
             Self::Commit(message, reply) => {
-                if let DraftContent::File(_, temporary) = message.content {
-                    temporary.keep();
-                }
+                message.keep_file();
+                drop(reply.send(Err(error)));
+            }
+            Self::Settle(settlement, reply) => {
+                settlement.keep_files();
                 drop(reply.send(Err(error)));
             }
             other => other.answer_error(error),
@@ -121,11 +127,32 @@ impl Op {
 
     fn octets(&self) -> usize {
         match self {
-            Self::Commit(message, _) => match &message.content {
-                DraftContent::Row(bytes) => bytes.len(),
-                DraftContent::File(..) => 0,
-            },
-            Self::Record(..) | Self::Remove(..) | Self::Ping(..) => 0,
+            Self::Commit(message, _) => message.octets(),
+            Self::Settle(settlement, _) => settlement.reports.iter().map(NewMessage::octets).sum(),
+            Self::Remove(..) | Self::Ping(..) => 0,
+        }
+    }
+}
+
+/// The change of a message, and the reports about it, which are written together.
+#[derive(Debug)]
+pub(super) struct Settlement {
+    pub(super) id: QueueId,
+    /// The new state; `None`: the message is finished and is removed.
+    pub(super) update: Option<EnvelopeUpdate>,
+    pub(super) reports: Vec<NewMessage>,
+}
+
+impl Settlement {
+    /// Returns whether it is more than a removal.
+    fn is_urgent(&self) -> bool {
+        self.update.is_some() || !self.reports.is_empty()
+    }
+
+    /// Keeps the body files of the reports, which are in the queue now, or may be.
+    pub(super) fn keep_files(self) {
+        for report in self.reports {
+            report.keep_file();
         }
     }
 }
@@ -167,6 +194,21 @@ impl NewMessage {
             envelope: EnvelopeText::new(id, envelope)?,
             content,
         })
+    }
+
+    /// Returns the octets of content that are written to the log.
+    fn octets(&self) -> usize {
+        match &self.content {
+            DraftContent::Row(bytes) => bytes.len(),
+            DraftContent::File(..) => 0,
+        }
+    }
+
+    /// Keeps the body file, since the message is in the queue now, or may be.
+    pub(super) fn keep_file(self) {
+        if let DraftContent::File(_, temporary) = self.content {
+            temporary.keep();
+        }
     }
 }
 

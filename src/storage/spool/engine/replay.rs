@@ -153,6 +153,7 @@ impl ReplayedLog {
                 let envelope = EnvelopeText::from_json(id, envelope);
                 self.index.replace(id, envelope, segment);
             }
+            LogRecord::Parts { id, parts } => self.index.replace_parts(id, &parts, segment),
             // The database may have the message, so the removal is kept.
             LogRecord::Removed { id } => self.index.remove_everywhere(id, segment),
         }

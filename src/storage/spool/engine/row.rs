@@ -1,8 +1,8 @@
 //! The form of a message in the database, and its checks. No other module knows the columns.
 //!
 //! Besides the checksum of the content there are two: one over the columns that never change, and
-//! one over the envelope, which is replaced when a recipient's state changes. Both include the id,
-//! so that a row under a wrong id is detected.
+//! one over the envelope, which is replaced when a recipient's state changes, unless the change is
+//! written as [`super::parts`]. Both include the id, so that a row under a wrong id is detected.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -14,7 +14,9 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, Row};
 
 use super::super::body::file_damage;
+use super::super::log::EnvelopePart;
 use super::super::{SpoolError, StoredMessage};
+use super::parts;
 use super::paths::SpoolPaths;
 use super::schema::{database_error, is_unreadable};
 use crate::smtp::envelope::{Envelope, QueueId};
@@ -28,11 +30,7 @@ pub(super) struct EnvelopeText {
 
 impl EnvelopeText {
     pub(super) fn new(id: QueueId, envelope: &Envelope) -> Result<Self, SpoolError> {
-        let json = serde_json::to_string(envelope).map_err(|error| {
-            SpoolError::Io(format!(
-                "the envelope of {id} cannot be written as JSON: {error}"
-            ))
-        })?;
+        let json = serde_json::to_string(envelope).map_err(|error| not_json(id, &error))?;
         Ok(Self::from_json(id, json.into()))
     }
 
@@ -44,6 +42,35 @@ impl EnvelopeText {
     /// Returns the envelope.
     pub(super) fn read(&self) -> Result<Envelope, RowError> {
         read_envelope(&self.json)
+    }
+}
+
+fn not_json(id: QueueId, error: &serde_json::Error) -> SpoolError {
+    SpoolError::Io(format!(
+        "the envelope of {id} cannot be written as JSON: {error}"
+    ))
+}
+
+/// The update of a stored envelope.
+#[derive(Debug)]
+pub(super) enum EnvelopeUpdate {
+    /// The envelope as a unit.
+    Unit(EnvelopeText),
+    /// The parts that have changed.
+    Parts(Vec<EnvelopePart>),
+}
+
+impl EnvelopeUpdate {
+    /// Returns the update that makes the envelope `before` of a message into `after`.
+    pub(super) fn between(
+        id: QueueId,
+        before: &Envelope,
+        after: &Envelope,
+    ) -> Result<Self, SpoolError> {
+        match parts::changed_parts(before, after).map_err(|error| not_json(id, &error))? {
+            Some(parts) => Ok(Self::Parts(parts)),
+            None => EnvelopeText::new(id, after).map(Self::Unit),
+        }
     }
 }
 
@@ -163,7 +190,8 @@ pub(super) fn load(
     let failed = |error| row_error(paths, "read from", &error);
     let mut statement = connection.prepare_cached(LOAD).map_err(failed)?;
     let found = statement.query_row([row_id(id)], |row| {
-        Ok(checked(row, paths).and_then(|head| with_content(head, row)))
+        let head = merged(connection, row, paths);
+        Ok(head.and_then(|head| with_content(head, row)))
     });
     found
         .optional()
@@ -187,7 +215,8 @@ pub(super) fn page(
     let mut statement = connection.prepare_cached(SCAN).map_err(failed)?;
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let rows = statement.query_map([after, limit], |row| {
-        Ok((row.get(0)?, checked(row, paths).map(|head| head.stored)))
+        let stored = merged(connection, row, paths).map(|head| head.stored);
+        Ok((row.get(0)?, stored))
     });
     rows.and_then(Iterator::collect).map_err(failed)
 }
@@ -227,7 +256,9 @@ pub(super) fn head(
 ) -> Result<Option<StoredMessage>, RowError> {
     let failed = |error| row_error(paths, "read from", &error);
     let mut statement = connection.prepare_cached(HEAD).map_err(failed)?;
-    let found = statement.query_row([raw], |row| Ok(checked(row, paths).map(|head| head.stored)));
+    let found = statement.query_row([raw], |row| {
+        Ok(merged(connection, row, paths).map(|head| head.stored))
+    });
     found.optional().map_err(failed)?.transpose()
 }
 
@@ -235,6 +266,17 @@ struct RowHead {
     stored: StoredMessage,
     content_crc: u32,
     file: Option<PathBuf>,
+}
+
+/// Returns a row, checked, with the parts of its envelope and without the content. The statement of
+/// the row is not at its end, so the parts are read in the same transaction.
+fn merged(connection: &Connection, row: &Row<'_>, paths: &SpoolPaths) -> Result<RowHead, RowError> {
+    let mut head = checked(row, paths)?;
+    let StoredMessage { id, envelope, .. } = &mut head.stored;
+    parts::merge_stored(connection, *id, row_id(*id), envelope)
+        .map_err(|error| row_error(paths, "read the envelope of a message from", &error))?
+        .map_err(damage)?;
+    Ok(head)
 }
 
 /// The columns of a row, checked, without the content.

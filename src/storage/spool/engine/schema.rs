@@ -32,11 +32,13 @@ static SCHEMA: LazyLock<Schema> = LazyLock::new(|| Schema {
     name: "queue.db",
     // "GPST".
     application_id: 0x4750_5354,
-    // Version 1 had no log, so a program that knows it alone would not see the mail there.
-    version: 2,
-    upgrades: &[1],
+    // Version 1 had no log, so a program that knows it alone would not see the mail there. Version 2
+    // had no table of recipients.
+    version: 3,
+    upgrades: &[1, 2],
+    upgrade: format!("{PARTS} DROP VIEW IF EXISTS queue; {}", queue_view()).into(),
     gives_space_back: true,
-    tables: format!("{TABLES} {}", queue_view()).into(),
+    tables: format!("{TABLES} {PARTS} {}", queue_view()).into(),
     durability: Durability::PowerFailure,
     // A log that is overwritten needs no new blocks, so it needs no more space on a full disk.
     log_kept: 8 << 20,
@@ -60,6 +62,29 @@ CREATE TABLE body (
     data BLOB NOT NULL
 );
 ";
+
+/// The table of the parts of envelopes.
+const PARTS: &str = "
+CREATE TABLE recipient (
+    -- Of messages to many recipients: the parts of the envelope that have changed.
+    message INTEGER NOT NULL,       -- id of the message
+    part INTEGER NOT NULL,          -- index of the recipient in the envelope; -1: all but the recipients
+    status TEXT NOT NULL,           -- JSON: the recipient's state and the report that is owed
+    crc INTEGER NOT NULL,           -- CRC-32 of id, part, length, status
+    PRIMARY KEY (message, part)
+) WITHOUT ROWID;
+";
+
+/// The SQL of the envelope of a row in table `message` as JSON, with its parts.
+const ENVELOPE: &str =
+    "CASE WHEN EXISTS (SELECT 1 FROM recipient WHERE message = message.id) THEN json_set(
+        coalesce((SELECT status FROM recipient WHERE message = message.id AND part = -1), envelope),
+        '$.recipients',
+        json((SELECT json_group_array(json(CASE WHEN status IS NULL THEN value
+            ELSE json_set(value, '$.state', status -> '$.state', '$.owed', status -> '$.owed') END))
+        FROM json_each(envelope, '$.recipients')
+        LEFT JOIN recipient ON recipient.message = message.id AND part = key))
+    ) ELSE envelope END";
 
 /// Opens or creates the database. Rejects one that is not ours.
 pub(super) fn open(paths: &SpoolPaths) -> Result<Database, SpoolError> {
@@ -168,16 +193,30 @@ pub(super) fn give_back(connection: &Connection) -> rusqlite::Result<()> {
     Ok(())
 }
 
+/// The write-ahead log after it was moved into the database.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct WalState {
+    /// The octets that were written to it since it last started from its beginning.
+    pub(super) written: u64,
+    /// The octets that could not be moved.
+    pub(super) left: u64,
+}
+
 /// Moves the write-ahead log into the database, except for the part that a reader still needs.
-/// Returns the octets that are left.
 pub(super) fn empty_wal(
     connection: &Connection,
     paths: &SpoolPaths,
     mode: CheckpointMode,
-) -> Result<u64, Fatal> {
+) -> Result<WalState, Fatal> {
     let error = match connection.wal_checkpoint_v2(rusqlite::MAIN_DB.into(), mode) {
         // Both are -1 if there is no log.
-        Ok((log, done)) => return Ok(u64::try_from(log - done).unwrap_or(0) * 4096),
+        Ok((log, done)) => {
+            let octets = |frames| u64::try_from(frames).unwrap_or(0) * 4096;
+            return Ok(WalState {
+                written: octets(log),
+                left: octets(log - done),
+            });
+        }
         Err(error) => error,
     };
     let text = database_error(paths, "move the log into", &error).to_string();
@@ -188,7 +227,11 @@ pub(super) fn empty_wal(
     // The disk is full or a reader is active: nothing is lost, and the next checkpoint, which comes
     // soon, may succeed.
     tracing::debug!(error = text, "spool log not moved into the database");
-    Ok(std::fs::metadata(&paths.wal).map_or(0, |file| file.len()))
+    let octets = std::fs::metadata(&paths.wal).map_or(0, |file| file.len());
+    Ok(WalState {
+        written: octets,
+        left: octets,
+    })
 }
 
 /// Gives the disk space of a queue that was once long back to the system, if that takes little
@@ -235,7 +278,7 @@ fn queue_view() -> String {
     content,
     json_extract(envelope, '$.reverse_path') AS sender,
     (SELECT group_concat(json_extract(value, '$.mailbox'), ' ') FROM json_each(envelope, '$.recipients')) AS recipients,
-    envelope,
+    {ENVELOPE} AS envelope,
     id
 FROM message ORDER BY id;"
     )

@@ -57,6 +57,7 @@ pub(super) struct Counters {
     pub(super) quarantined: AtomicU64,
     pub(super) moved: AtomicU64,
     pub(super) rounds: AtomicU64,
+    pub(super) written: AtomicU64,
 }
 
 /// Ends the engine when its thread ends, even by a panic, so that nobody waits for an answer that

@@ -2,12 +2,13 @@
 
 use rusqlite::{Connection, params};
 
-use super::index::{HeldContent, HeldMessage, Move, Pending};
-use super::row::{EnvelopeText, IN_FILE, IN_ROW, MARK_REMOVED, fixed_crc, row_id};
+use super::index::{EnvelopeChange, HeldContent, HeldMessage, Move, Pending};
+use super::parts::{self, PendingParts};
+use super::row::{IN_FILE, IN_ROW, MARK_REMOVED, fixed_crc, row_id};
 use super::schema::is_unreadable;
 use crate::smtp::envelope::QueueId;
 
-type Update = fn(&Connection, QueueId, &EnvelopeText) -> rusqlite::Result<()>;
+type Update = fn(&Connection, QueueId, &EnvelopeChange) -> rusqlite::Result<()>;
 type Delete = fn(&Connection, i64) -> rusqlite::Result<()>;
 
 /// Applies all of these differences in one transaction, or none. `content` returns the content of a
@@ -45,14 +46,14 @@ fn apply_with(
     let done = moves.iter().try_for_each(|change| {
         let id = change.id;
         match &change.pending {
-            Pending::Message(message) => {
+            Pending::Message(message, parts) => {
                 let content = match message.content {
                     HeldContent::Log { .. } => content(message),
                     HeldContent::BodyFile => None,
                 };
-                put(connection, id, message, content.as_deref())
+                put(connection, id, (message, parts), content.as_deref())
             }
-            Pending::Envelope(envelope) => update(connection, id, envelope),
+            Pending::Envelope(change) => update(connection, id, change),
             Pending::Removed => delete(connection, row_id(id)),
         }
     });
@@ -72,7 +73,7 @@ fn run(connection: &Connection, sql: &str) -> rusqlite::Result<()> {
 fn put(
     connection: &Connection,
     id: QueueId,
-    message: &HeldMessage,
+    (message, parts): (&HeldMessage, &PendingParts),
     content: Option<&[u8]>,
 ) -> rusqlite::Result<()> {
     let place = match message.content {
@@ -101,14 +102,18 @@ fn put(
         &*message.envelope.json,
         message.envelope.crc,
     ])?;
-    Ok(())
+    parts::delete(connection, row_id(id))?;
+    parts::write(connection, id, row_id(id), parts)
 }
 
-fn update(connection: &Connection, id: QueueId, envelope: &EnvelopeText) -> rusqlite::Result<()> {
-    let mut update = connection
-        .prepare_cached("UPDATE message SET envelope = ?2, envelope_crc = ?3 WHERE id = ?1")?;
-    update.execute(params![row_id(id), &*envelope.json, envelope.crc])?;
-    Ok(())
+fn update(connection: &Connection, id: QueueId, change: &EnvelopeChange) -> rusqlite::Result<()> {
+    if let Some(unit) = &change.unit {
+        let mut update = connection
+            .prepare_cached("UPDATE message SET envelope = ?2, envelope_crc = ?3 WHERE id = ?1")?;
+        update.execute(params![row_id(id), &*unit.json, unit.crc])?;
+        parts::delete(connection, row_id(id))?;
+    }
+    parts::write(connection, id, row_id(id), &change.parts)
 }
 
 /// Deletes a row, whatever its id is.
@@ -119,7 +124,7 @@ pub(super) fn delete(connection: &Connection, row: i64) -> rusqlite::Result<()> 
     ] {
         connection.prepare_cached(sql)?.execute([row])?;
     }
-    Ok(())
+    parts::delete(connection, row)
 }
 
 /// As [`update`], when a page of the database cannot be read. A state that cannot be written must
@@ -127,9 +132,9 @@ pub(super) fn delete(connection: &Connection, row: i64) -> rusqlite::Result<()> 
 fn update_around_damage(
     connection: &Connection,
     id: QueueId,
-    envelope: &EnvelopeText,
+    change: &EnvelopeChange,
 ) -> rusqlite::Result<()> {
-    let result = separately(connection, || update(connection, id, envelope));
+    let result = separately(connection, || update(connection, id, change));
     if result.as_ref().is_err_and(is_unreadable) {
         tracing::error!(
             queue_id = %id,

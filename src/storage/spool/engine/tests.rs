@@ -104,7 +104,9 @@ async fn a_durable_message_without_a_receipt_is_withdrawn() {
     drop(committed);
     // Queued after the withdrawal, so the withdrawal is done when this is answered.
     assert!(matches!(
-        spool.record(id(2), envelope()).await,
+        spool
+            .settle(id(2), &envelope(), Some(&envelope()), Vec::new())
+            .await,
         Err(SpoolError::Missing(_))
     ));
     assert!(spool.scan(None, 10).await.expect("listed").is_empty());

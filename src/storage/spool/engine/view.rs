@@ -2,7 +2,7 @@
 //! both.
 //!
 //! The index of the log is read first. What moves to the database meanwhile is then seen twice, but
-//! never not at all.
+//! never not at all. The state of each recipient is one that it had meanwhile.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,10 +15,11 @@ use tokio::sync::oneshot;
 use super::super::body::file_damage;
 use super::super::log::LogFolder;
 use super::super::{SpoolError, StoredMessage};
-use super::index::{HeldContent, HeldMessage, Pending};
+use super::index::{EnvelopeChange, HeldContent, HeldMessage, Pending};
+use super::parts::PendingParts;
 use super::paths::SpoolPaths;
 use super::quarantine::{quarantine_message, quarantine_or_skip};
-use super::row::{self, EnvelopeText, RowError, StoredContent};
+use super::row::{self, RowError, StoredContent};
 use super::shared::Core;
 use super::signal::MoverOrder;
 use crate::smtp::envelope::QueueId;
@@ -30,11 +31,11 @@ pub(super) fn load(
     id: QueueId,
 ) -> Result<(StoredMessage, StoredContent), SpoolError> {
     let pending = core.index().get(id).cloned();
-    let envelope = match pending {
+    let change = match pending {
         Some(Pending::Removed) => return Err(SpoolError::Missing(id)),
-        Some(Pending::Message(message)) => {
+        Some(Pending::Message(message, parts)) => {
             let held = held_content(&core.log, &core.paths, id, &message);
-            if let (Some(stored), Some(content)) = (stored(id, &message), held) {
+            if let (Some(stored), Some(content)) = (stored(id, &message, &parts), held) {
                 return Ok((stored, content));
             }
             // It has moved to the database, or it is damaged. The row of a damaged one has its
@@ -42,12 +43,12 @@ pub(super) fn load(
             flush(core)?;
             None
         }
-        Some(Pending::Envelope(envelope)) => Some(envelope),
+        Some(Pending::Envelope(change)) => Some(change),
         None => None,
     };
     let loaded = row::load(connection, &core.paths, id).and_then(|(mut stored, content)| {
-        if let Some(envelope) = envelope {
-            stored.envelope = envelope.read()?;
+        if let Some(change) = change {
+            change.apply(&mut stored.envelope)?;
         }
         Ok((stored, content))
     });
@@ -84,11 +85,15 @@ pub(super) fn held_content(
 }
 
 /// Returns a message that the log alone has, if its envelope can be read.
-pub(super) fn stored(id: QueueId, message: &HeldMessage) -> Option<StoredMessage> {
+pub(super) fn stored(
+    id: QueueId,
+    message: &HeldMessage,
+    parts: &PendingParts,
+) -> Option<StoredMessage> {
     Some(StoredMessage {
         id,
         accepted: Timestamp::from_millisecond(message.accepted).ok()?,
-        envelope: message.envelope.read().ok()?,
+        envelope: message.read_envelope(parts).ok()?,
         size: message.size,
     })
 }
@@ -103,9 +108,9 @@ pub(super) fn flush(core: &Core) -> Result<(), SpoolError> {
 /// The part of the index that a list needs.
 struct Differences {
     /// The first messages that the log alone has.
-    messages: BTreeMap<QueueId, Arc<HeldMessage>>,
-    /// The newer envelopes of messages in the database, and `None` for those that are removed.
-    changes: BTreeMap<QueueId, Option<EnvelopeText>>,
+    messages: BTreeMap<QueueId, (Arc<HeldMessage>, PendingParts)>,
+    /// The changes of messages in the database, and `None` for those that are removed.
+    changes: BTreeMap<QueueId, Option<EnvelopeChange>>,
 }
 
 impl Differences {
@@ -113,12 +118,12 @@ impl Differences {
         let (mut messages, mut changes) = (BTreeMap::new(), BTreeMap::new());
         for (id, pending) in core.index().after(after) {
             match pending {
-                Pending::Message(message) if messages.len() < limit => {
-                    messages.insert(id, Arc::clone(message));
+                Pending::Message(message, parts) if messages.len() < limit => {
+                    messages.insert(id, (Arc::clone(message), parts.clone()));
                 }
-                Pending::Message(_) => {}
-                Pending::Envelope(envelope) => {
-                    changes.insert(id, Some(envelope.clone()));
+                Pending::Message(..) => {}
+                Pending::Envelope(change) => {
+                    changes.insert(id, Some(change.clone()));
                 }
                 Pending::Removed => {
                     changes.insert(id, None);
@@ -138,8 +143,8 @@ pub(super) fn scan(
 ) -> Result<Vec<StoredMessage>, SpoolError> {
     let differences = Differences::of(core, after, limit);
     let mut found: BTreeMap<QueueId, StoredMessage> = BTreeMap::new();
-    for (id, message) in &differences.messages {
-        if let Some(message) = stored(*id, message) {
+    for (id, (message, parts)) in &differences.messages {
+        if let Some(message) = stored(*id, message, parts) {
             found.insert(*id, message);
         } else {
             tracing::error!(queue_id = %id, "envelope of a message in the log of the spool cannot be read; the next start quarantines it");
@@ -166,8 +171,8 @@ pub(super) fn scan(
                 continue;
             }
             let stored = stored.and_then(|mut stored| {
-                if let Some(Some(envelope)) = change {
-                    stored.envelope = envelope.read()?;
+                if let Some(Some(change)) = change {
+                    change.apply(&mut stored.envelope)?;
                 }
                 Ok(stored)
             });

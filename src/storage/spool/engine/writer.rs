@@ -22,7 +22,7 @@ use super::bound::LogShare;
 use super::fatal::Fatal;
 use super::index::{HeldContent, HeldMessage, Pending};
 use super::queue::{CommitGate, Committed, NewMessage, Op};
-use super::row::{EnvelopeText, IN_FILE, row_id};
+use super::row::{EnvelopeText, EnvelopeUpdate, IN_FILE, row_id};
 use super::schema::{database_error, is_unreadable};
 use super::shared::{Core, EndGuard};
 use crate::smtp::envelope::QueueId;
@@ -74,8 +74,17 @@ struct SpoolWriter<'a> {
 struct PlannedOp {
     op: Op,
     record: LogRecord,
+    /// The records of the reports about the message, which become durable with it.
+    reports: Vec<LogRecord>,
     /// True if the message has a body file, which its removal leaves to the caller.
     has_body_file: bool,
+}
+
+impl PlannedOp {
+    /// Returns all records of the operation.
+    fn records(&self) -> impl Iterator<Item = &LogRecord> {
+        std::iter::once(&self.record).chain(&self.reports)
+    }
 }
 
 /// An operation that appends no record, with its result.
@@ -190,7 +199,7 @@ impl SpoolWriter<'_> {
         }
         let (removals, states): (Vec<_>, Vec<_>) = changes
             .into_iter()
-            .partition(|planned| matches!(planned.op, Op::Remove(..)));
+            .partition(|planned| planned.op.log_share() == LogShare::Removals);
         if states.is_empty() {
             reject(removals, error);
             return Ok(());
@@ -268,10 +277,10 @@ impl SpoolWriter<'_> {
                     unchanging.push((op, Err(SpoolError::Io(text))));
                     continue;
                 }
-                (Op::Record(_, envelope, _), Some(_)) => {
-                    let envelope = Arc::clone(&envelope.json);
-                    (LogRecord::Envelope { id, envelope }, found)
-                }
+                (Op::Settle(settlement, _), Some(_)) => match &settlement.update {
+                    Some(update) => (update_record(id, update), found),
+                    None => (LogRecord::Removed { id }, None),
+                },
                 (Op::Remove(..), Some(_)) => (LogRecord::Removed { id }, None),
                 _ => {
                     unchanging.push((op, Err(SpoolError::Missing(id))));
@@ -280,6 +289,7 @@ impl SpoolWriter<'_> {
             };
             known.insert(id, after);
             planned.push(PlannedOp {
+                reports: report_records(&op),
                 op,
                 record,
                 has_body_file: found.or(after).unwrap_or(false),
@@ -292,7 +302,7 @@ impl SpoolWriter<'_> {
     /// has an id of its own, so the database is not asked about that.
     fn find(&self, id: QueueId, is_new: bool) -> Result<Option<bool>, SpoolError> {
         match self.core.index().get(id) {
-            Some(Pending::Message(message)) => {
+            Some(Pending::Message(message, _)) => {
                 return Ok(Some(message.content == HeldContent::BodyFile));
             }
             Some(Pending::Removed) => return Ok(None),
@@ -322,9 +332,8 @@ impl SpoolWriter<'_> {
         if planned.is_empty() {
             return Ok(Vec::new());
         }
-        let octets = planned
-            .iter()
-            .map(|planned| BatchEncoder::octets_of(&planned.record));
+        let octets = planned.iter().flat_map(PlannedOp::records);
+        let octets = octets.map(BatchEncoder::octets_of);
         let needed = octets.sum::<u64>() + BatchEncoder::overhead();
         let shares = planned.iter().map(|planned| planned.op.log_share());
         let share = shares.max().unwrap_or(LogShare::Removals);
@@ -332,10 +341,10 @@ impl SpoolWriter<'_> {
         let number = segment.number();
         let mut batch = segment.batch(std::mem::take(&mut self.buffer));
         let mut places = Vec::with_capacity(planned.len());
-        for planned in planned {
-            let Some(place) = batch.push(&planned.record) else {
+        for record in planned.iter().flat_map(PlannedOp::records) {
+            let Some(place) = batch.push(record) else {
                 self.segment = Some(segment);
-                let text = format!("message {} is too large to store", planned.record.id());
+                let text = format!("message {} is too large to store", record.id());
                 return Err(NotAppended::Rejected(SpoolError::Io(text)));
             };
             places.push((number, place));
@@ -347,6 +356,7 @@ impl SpoolWriter<'_> {
         let counters = &self.core.counters;
         counters.transactions.fetch_add(1, Ordering::Relaxed);
         self.buffer = appended?;
+        counters.written.fetch_add(needed, Ordering::Relaxed);
         counters
             .operations
             .fetch_add(planned.len() as u64, Ordering::Relaxed);
@@ -398,24 +408,33 @@ impl SpoolWriter<'_> {
 
     /// Applies records that are durable now to the index, and answers their operations.
     fn apply(&self, planned: Vec<PlannedOp>, places: &[(u64, u64)]) {
-        let is_state = |planned: &PlannedOp| matches!(planned.op, Op::Record(..));
+        let is_state = |planned: &PlannedOp| matches!(planned.op, Op::Settle(..));
         if self.core.state_room.is_scarce() && planned.iter().any(is_state) {
             self.core
                 .state_room
                 .set_rejecting(false, &self.core.monitor);
         }
         let mut index = self.core.index();
-        for (planned, (segment, offset)) in planned.iter().zip(places) {
-            match (&planned.op, &planned.record) {
-                (Op::Commit(new, _), LogRecord::Message(logged)) => {
-                    let held = held(logged, new.envelope.clone(), *segment, *offset);
-                    index.add(logged.id, held, *segment);
+        let mut places = places.iter();
+        for planned in &planned {
+            for (record, (segment, offset)) in planned.records().zip(&mut places) {
+                match record {
+                    LogRecord::Message(logged) => {
+                        let json = Arc::clone(&logged.envelope);
+                        let envelope = EnvelopeText::from_json(logged.id, json);
+                        index.add(
+                            logged.id,
+                            held(logged, envelope, *segment, *offset),
+                            *segment,
+                        );
+                    }
+                    LogRecord::Envelope { id, envelope } => {
+                        let envelope = EnvelopeText::from_json(*id, Arc::clone(envelope));
+                        index.replace(*id, envelope, *segment);
+                    }
+                    LogRecord::Parts { id, parts } => index.replace_parts(*id, parts, *segment),
+                    LogRecord::Removed { id } => index.remove(*id, *segment),
                 }
-                (Op::Record(id, envelope, _), _) => {
-                    index.replace(*id, envelope.clone(), *segment);
-                }
-                (Op::Remove(id, _), _) => index.remove(*id, *segment),
-                _ => {}
             }
         }
         let octets = index.octets();
@@ -429,17 +448,22 @@ impl SpoolWriter<'_> {
 
     /// Sends the answer of an operation that is now durable. A failed send means that nobody waits.
     fn answer(&self, op: Op, has_body_file: bool) {
+        let body_file = |id| TemporaryFile::new(self.core.paths.body(id));
         match op {
             Op::Commit(message, reply) => {
-                let NewMessage { id, content, .. } = *message;
-                if let DraftContent::File(_, temporary) = content {
-                    temporary.keep();
-                }
+                let id = message.id;
+                message.keep_file();
                 drop(reply.send(Ok(Committed::new(id, Arc::clone(&self.core.queue)))));
             }
-            Op::Record(_, _, reply) | Op::Ping(reply) => drop(reply.send(Ok(()))),
+            Op::Settle(settlement, reply) => {
+                let is_removed = settlement.update.is_none();
+                let file = (is_removed && has_body_file).then(|| body_file(settlement.id));
+                settlement.keep_files();
+                drop(reply.send(Ok(file)));
+            }
+            Op::Ping(reply) => drop(reply.send(Ok(()))),
             Op::Remove(id, reply) => {
-                let file = has_body_file.then(|| TemporaryFile::new(self.core.paths.body(id)));
+                let file = has_body_file.then(|| body_file(id));
                 // If nobody waits, the file is dropped, and so removed, here.
                 drop(reply.map(|reply| reply.send(Ok(file))));
             }
@@ -463,6 +487,31 @@ fn record_of(message: &NewMessage) -> (LogRecord, bool) {
         content,
     };
     (LogRecord::Message(logged), has_body_file)
+}
+
+/// Returns the records of the reports that are stored with an operation.
+fn report_records(op: &Op) -> Vec<LogRecord> {
+    match op {
+        Op::Settle(settlement, _) => {
+            let records = settlement.reports.iter().map(record_of);
+            records.map(|(record, _)| record).collect()
+        }
+        Op::Commit(..) | Op::Remove(..) | Op::Ping(_) => Vec::new(),
+    }
+}
+
+/// Returns the record of a new state.
+fn update_record(id: QueueId, update: &EnvelopeUpdate) -> LogRecord {
+    match update {
+        EnvelopeUpdate::Unit(envelope) => LogRecord::Envelope {
+            id,
+            envelope: Arc::clone(&envelope.json),
+        },
+        EnvelopeUpdate::Parts(parts) => LogRecord::Parts {
+            id,
+            parts: parts.clone(),
+        },
+    }
 }
 
 /// Returns a message as the index has it.

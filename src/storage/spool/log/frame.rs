@@ -9,8 +9,10 @@ use crc32fast::Hasher;
 
 /// The offset of the first frame in a segment. The header has this block for itself.
 pub const DATA_START: u64 = 4096;
-/// The version of the form that this program writes and reads.
-const FORM: u32 = 1;
+/// The version of the form that this program writes. It reads all from [`FIRST_FORM`] on.
+const FORM: u32 = 2;
+/// The first version of the form. It had no records of parts.
+const FIRST_FORM: u32 = 1;
 const MAGIC: &[u8; 8] = b"GPSTLOG\n";
 /// The octets of the header that are used.
 const HEADER: usize = 48;
@@ -42,7 +44,7 @@ pub enum HeaderFault {
     Damaged,
     /// The segment has a form that this program does not know.
     #[error(
-        "it has form {0}, and this gatepost reads form 1; run the newer gatepost that wrote it"
+        "it has form {0}, and this gatepost reads forms 1 and 2; run the newer gatepost that wrote it"
     )]
     OtherForm(u32),
 }
@@ -74,7 +76,7 @@ impl SegmentHeader {
             return Err(HeaderFault::Damaged);
         }
         let form = number_at(octets, 8).ok_or(HeaderFault::Damaged)?;
-        if form != FORM {
+        if !(FIRST_FORM..=FORM).contains(&form) {
             return Err(HeaderFault::OtherForm(form));
         }
         let long = |at| long_at(octets, at).ok_or(HeaderFault::Damaged);

@@ -25,6 +25,6 @@ mod tests;
 pub use batch::BatchEncoder;
 pub use folder::LogFolder;
 pub use frame::{DATA_START, HeaderFault, SegmentHeader};
-pub use record::{ContentPlace, LogRecord, LoggedMessage};
+pub use record::{ContentPlace, EnvelopePart, LogRecord, LoggedMessage, PartPlace};
 pub use recover::{LogDamage, PlacedRecord, RecoveredSegment, recover};
 pub use segment::{AppendError, SegmentFile};

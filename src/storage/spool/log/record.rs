@@ -1,4 +1,4 @@
-//! The form of one record: a message, its new envelope, or its removal.
+//! The form of one record: a message, its new envelope, parts of that, or its removal.
 //!
 //! An envelope is an octet with the version of its codec, and then its octets. Version 1 is JSON,
 //! as in the database.
@@ -17,6 +17,7 @@ const JSON: u8 = 1;
 const MESSAGE: u32 = 1;
 const ENVELOPE: u32 = 2;
 const REMOVED: u32 = 3;
+const PARTS: u32 = 5;
 /// The kind of the frame that ends a batch.
 pub(super) const BATCH_END: u32 = 4;
 
@@ -24,11 +25,13 @@ pub(super) const BATCH_END: u32 = 4;
 const INLINE: u8 = 0;
 /// The value of a message's content place if the content is in a file of its own.
 const IN_BODY_FILE: u8 = 1;
+/// The octets before the JSON of a part.
+const PART_HEAD: usize = 8;
 /// The octets before the envelope of a message.
 const FIXED: usize = 32;
 
-/// A record of the log. It says everything about its subject, so that to apply it twice, or to
-/// apply later ones alone, has the same result.
+/// A record of the log. It says everything about its subject, or about a part of it, so that to
+/// apply it twice, or to apply later ones alone, has the same result.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LogRecord {
     /// A message was accepted.
@@ -40,11 +43,36 @@ pub enum LogRecord {
         /// The new envelope as JSON.
         envelope: Arc<str>,
     },
+    /// Parts of the envelope of a message were replaced.
+    Parts {
+        /// The queue id of the message.
+        id: QueueId,
+        /// The new parts.
+        parts: Vec<EnvelopePart>,
+    },
     /// A message was removed from the queue.
     Removed {
         /// The queue id of the message.
         id: QueueId,
     },
+}
+
+/// A part of an envelope in its stored form.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EnvelopePart {
+    /// The place of the part in the envelope.
+    pub place: PartPlace,
+    /// The part as JSON.
+    pub json: Arc<str>,
+}
+
+/// The place of a part in an envelope.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PartPlace {
+    /// Everything but the recipients.
+    Message,
+    /// The state of the recipient with this index.
+    Recipient(u32),
 }
 
 /// A message as the log has it.
@@ -81,7 +109,7 @@ impl LogRecord {
     pub fn id(&self) -> QueueId {
         match self {
             Self::Message(message) => message.id,
-            Self::Envelope { id, .. } | Self::Removed { id } => *id,
+            Self::Envelope { id, .. } | Self::Parts { id, .. } | Self::Removed { id } => *id,
         }
     }
 
@@ -90,6 +118,7 @@ impl LogRecord {
         match self {
             Self::Message(_) => MESSAGE,
             Self::Envelope { .. } => ENVELOPE,
+            Self::Parts { .. } => PARTS,
             Self::Removed { .. } => REMOVED,
         }
     }
@@ -102,6 +131,10 @@ impl LogRecord {
                 message.content.octets().len(),
             ),
             Self::Envelope { envelope, .. } => (8 + 1 + envelope.len(), 0),
+            Self::Parts { parts, .. } => {
+                let octets = parts.iter().map(|part| PART_HEAD + part.json.len());
+                (8 + 1 + octets.sum::<usize>(), 0)
+            }
             Self::Removed { .. } => (8, 0),
         }
     }
@@ -126,6 +159,17 @@ impl LogRecord {
             Self::Envelope { envelope, .. } => {
                 head.push(JSON);
                 head.extend_from_slice(envelope.as_bytes());
+                (head, &[])
+            }
+            Self::Parts { parts, .. } => {
+                head.push(JSON);
+                for part in parts {
+                    // A frame with a part of 4 GiB does not fit a batch.
+                    let length = u32::try_from(part.json.len()).unwrap_or(u32::MAX);
+                    head.extend_from_slice(&part.place.number().to_le_bytes());
+                    head.extend_from_slice(&length.to_le_bytes());
+                    head.extend_from_slice(part.json.as_bytes());
+                }
                 (head, &[])
             }
             Self::Removed { .. } => (head, &[]),
@@ -159,6 +203,10 @@ impl LogRecord {
                 id,
                 envelope: envelope(head.get(8..)?)?,
             }),
+            PARTS => Some(Self::Parts {
+                id,
+                parts: parts(head.get(8..)?)?,
+            }),
             REMOVED => Some(Self::Removed { id }),
             _ => None,
         }
@@ -174,7 +222,7 @@ impl LogRecord {
                         && crc32fast::hash(frame.tail) == message.content_crc
                 }
             },
-            Self::Envelope { .. } | Self::Removed { .. } => true,
+            Self::Envelope { .. } | Self::Parts { .. } | Self::Removed { .. } => true,
         }
     }
 }
@@ -191,6 +239,40 @@ impl ContentPlace {
 /// Returns the queue id at the start of a head, which may be damaged.
 pub(super) fn subject(head: &[u8]) -> Option<QueueId> {
     QueueId::from_number(long_at(head, 0)?)
+}
+
+impl PartPlace {
+    fn number(self) -> u32 {
+        match self {
+            Self::Message => u32::MAX,
+            Self::Recipient(at) => at,
+        }
+    }
+
+    fn of_number(number: u32) -> Self {
+        if number == u32::MAX {
+            Self::Message
+        } else {
+            Self::Recipient(number)
+        }
+    }
+}
+
+fn parts(octets: &[u8]) -> Option<Vec<EnvelopePart>> {
+    let (version, mut octets) = octets.split_first()?;
+    if *version != JSON {
+        return None;
+    }
+    let mut parts = Vec::new();
+    while !octets.is_empty() {
+        let place = PartPlace::of_number(number_at(octets, 0)?);
+        let length = usize::try_from(number_at(octets, 4)?).ok()?;
+        let (json, others) = octets.get(PART_HEAD..)?.split_at_checked(length)?;
+        let json = Arc::from(std::str::from_utf8(json).ok()?);
+        parts.push(EnvelopePart { place, json });
+        octets = others;
+    }
+    Some(parts)
 }
 
 fn envelope(octets: &[u8]) -> Option<Arc<str>> {

@@ -38,6 +38,21 @@ fn envelope(number: u64) -> LogRecord {
     }
 }
 
+fn parts(number: u64) -> LogRecord {
+    let part = |place, json: &str| EnvelopePart {
+        place,
+        json: json.into(),
+    };
+    LogRecord::Parts {
+        id: id(number),
+        parts: vec![
+            part(PartPlace::Message, "{}"),
+            part(PartPlace::Recipient(0), ""),
+            part(PartPlace::Recipient(70_000), "{\"state\":1}"),
+        ],
+    }
+}
+
 fn removed(number: u64) -> LogRecord {
     LogRecord::Removed { id: id(number) }
 }
@@ -73,7 +88,12 @@ fn at(offset: u64) -> usize {
 #[test]
 fn records_are_read_back_as_they_were_written() {
     let batches: [&[LogRecord]; 2] = [
-        &[message(1, b"Subject: x\r\n"), envelope(1), removed(1)],
+        &[
+            message(1, b"Subject: x\r\n"),
+            envelope(1),
+            parts(1),
+            removed(1),
+        ],
         &[LogRecord::Message(LoggedMessage {
             content: ContentPlace::BodyFile,
             ..match message(2, b"in a file") {
@@ -99,7 +119,8 @@ fn records_are_read_back_as_they_were_written() {
         (id(1), 1_700_000_000_000, 12, "{\"n\":1}")
     );
     let rest: Vec<_> = records.collect();
-    assert_eq!(rest, [envelope(1), removed(1), batches[1][0].clone()]);
+    let expected = [envelope(1), parts(1), removed(1), batches[1][0].clone()];
+    assert_eq!(rest, expected);
 }
 
 /// However much of the last batch is missing, none of it counts, and all before it does.
@@ -230,14 +251,18 @@ fn a_header_is_sound_or_refused() {
             "{at}"
         );
     }
-    let mut newer = octets;
-    newer[8] = 2;
-    let crc = crc32fast::hash(&newer[..40]);
-    newer[40..44].copy_from_slice(&crc.to_le_bytes());
-    assert_eq!(
-        SegmentHeader::decode(&newer),
-        Err(HeaderFault::OtherForm(2))
-    );
+    for (form, expected) in [
+        (0, Err(HeaderFault::OtherForm(0))),
+        (1, Ok(HEADER)),
+        (2, Ok(HEADER)),
+        (3, Err(HeaderFault::OtherForm(3))),
+    ] {
+        let mut other = octets.clone();
+        other[8] = form;
+        let crc = crc32fast::hash(&other[..40]);
+        other[40..44].copy_from_slice(&crc.to_le_bytes());
+        assert_eq!(SegmentHeader::decode(&other), expected, "{form}");
+    }
     assert_eq!(SegmentHeader::decode(b""), Err(HeaderFault::Damaged));
 }
 
