@@ -363,6 +363,10 @@ impl<S: AsyncBufRead + AsyncWrite + Unpin> Talk<'_, S> {
                     is_open = false;
                     self.message(std::mem::take(&mut recipients)).await?;
                 }
+                "BDAT" => {
+                    is_open = false;
+                    self.chunk(line, std::mem::take(&mut recipients)).await?;
+                }
                 "QUIT" => {
                     self.say("221 2.0.0 bye").await?;
                     return Err(Over);
@@ -401,7 +405,9 @@ impl<S: AsyncBufRead + AsyncWrite + Unpin> Talk<'_, S> {
         let site = &self.host.world.sites[self.host.at];
         let offers = self.session.tls.is_none() && self.script.starttls != Starttls::NotOffered;
         let mut lines = vec!["peer", "SIZE", "8BITMIME"];
-        lines.extend(site.pipelining.then_some("PIPELINING"));
+        if site.pipelining {
+            lines.extend(["PIPELINING", "CHUNKING"]);
+        }
         lines.extend(offers.then_some("STARTTLS"));
         let last = lines.len() - 1;
         let lines: Vec<_> = lines
@@ -433,8 +439,33 @@ impl<S: AsyncBufRead + AsyncWrite + Unpin> Talk<'_, S> {
                 break;
             }
         }
+        self.answer_content(&recipients, &content).await
+    }
+
+    /// Takes the content behind `BDAT n LAST`, whoever it is for.
+    async fn chunk(&mut self, line: &str, recipients: Vec<String>) -> Result<(), Over> {
+        let size = line
+            .strip_prefix("BDAT ")
+            .and_then(|size| size.strip_suffix(" LAST"));
+        let size = size.and_then(|size| size.parse().ok()).expect("one chunk");
+        let mut content = vec![0; size];
+        let first = size.min(10);
+        self.stream.read_exact(&mut content[..first]).await?;
+        let trouble = self.script.trouble;
+        if trouble.is_some_and(|(point, _)| point == Point::Content) {
+            self.troubled(Point::Content).await?;
+        }
+        self.stream.read_exact(&mut content[first..]).await?;
+        if recipients.is_empty() {
+            return self.say("503 5.5.1 nobody to send it to").await;
+        }
+        self.answer_content(&recipients, &content).await
+    }
+
+    /// Writes down what has arrived, and answers it.
+    async fn answer_content(&mut self, recipients: &[String], content: &[u8]) -> Result<(), Over> {
         let at = Instant::now();
-        let (first, count) = self.arrived(&recipients, &content, at);
+        let (first, count) = self.arrived(recipients, content, at);
         let ledger = Arc::clone(&self.host.ledger);
         let answered = |answer| {
             ledger.note(|seen| {
