@@ -459,7 +459,22 @@ fn spool(action: &str) -> Option<PageSections> {
         "" => (
             "The command succeeded.",
             "Something in the spool cannot be read; see the page of the command.",
-            &["gatepost-spool-export(1)", "gatepost-queue(1)"],
+            &[
+                "gatepost-spool-check(1)",
+                "gatepost-spool-repair(1)",
+                "gatepost-spool-export(1)",
+                "gatepost-queue(1)",
+            ],
+        ),
+        "check" => (
+            "The spool is sound.",
+            "There is damage, which the output names. Or the output cannot be written.",
+            &["gatepost-spool(1)", "gatepost-spool-repair(1)"],
+        ),
+        "repair" => (
+            "The spool is sound, and nothing is lost.",
+            "The spool can be used, and the output names what is set aside, what is lost, and what remains. Or the output cannot be written. With --dry-run: there is damage.",
+            &["gatepost-spool(1)", "gatepost-spool-check(1)"],
         ),
         "export" => (
             "All that waits is in the new folder.",

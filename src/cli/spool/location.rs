@@ -53,7 +53,9 @@ pub(super) fn with_remedy(error: &OfflineError) -> String {
         OfflineError::OtherUser { folder, owner, .. } => {
             format!("{error}\n{}", as_owner(folder, *owner))
         }
-        OfflineError::NoSpool(_) | OfflineError::Spool(_) => error.to_string(),
+        OfflineError::NoSpool(_) | OfflineError::RepairPending(_) | OfflineError::Spool(_) => {
+            error.to_string()
+        }
     }
 }
 

@@ -1,16 +1,19 @@
-//! `gatepost spool`: writes what waits in the form of an earlier version.
+//! `gatepost spool`: checks and repairs the folder of the queue, and writes what waits in the form of an
+//! earlier version.
 //!
 //! The commands read the folder and need no daemon. Exit status: 0; 1 if something cannot be read;
 //! 2 if nothing was done, or for unusable arguments or an unusable configuration.
 
+mod check;
 mod export;
 mod location;
+mod repair;
 
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 
-/// Export the spool to an earlier version
+/// Check and repair the spool, or export it to an earlier version
 ///
 /// The spool is the folder in which the queue lies. The commands work on its files; the daemon need
 /// not run.
@@ -22,6 +25,20 @@ pub(super) struct SpoolArguments {
 
 #[derive(Debug, Subcommand)]
 enum SpoolCommand {
+    /// Read all of the spool, and name all damage
+    ///
+    /// Each page and each row of queue.db, each content and each segment of the log is read, and each
+    /// checksum is verified. A line names the place of each damage, its cause and the remedy. Nothing
+    /// changes. The daemon may be running; while a large queue.db is read, new mail then stays in the
+    /// log.
+    Check(check::SpoolCheckArguments),
+    /// Make a damaged spool usable: what can be read goes on, the rest is set aside and named
+    ///
+    /// All pages of a damaged queue.db are read into a new one, and the damaged one is kept in the
+    /// folder aside. Damaged parts of the log are copied there, too. The command may be interrupted at
+    /// any moment and repeated. The daemon must be stopped, and the command run by the user that it
+    /// runs as.
+    Repair(repair::SpoolRepairArguments),
     /// Write all that waits to a new folder, in the form that the version before reads
     ///
     /// The new folder is a complete spool of the form of queue.db version 1: every message with its
@@ -33,6 +50,8 @@ enum SpoolCommand {
 
 pub(super) fn run(arguments: &SpoolArguments) -> ExitCode {
     match &arguments.command {
+        SpoolCommand::Check(arguments) => check::run(arguments),
+        SpoolCommand::Repair(arguments) => repair::run(arguments),
         SpoolCommand::Export(arguments) => export::run(arguments),
     }
 }

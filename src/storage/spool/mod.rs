@@ -24,8 +24,9 @@ pub use super::clock_jumps::ClockJumps;
 pub use body::{Body, BodyReader, FileBody, LARGE_CHUNK};
 pub use draft::{Draft, LARGE_BLOCK};
 pub use engine::{
-    ExportError, OfflineError, Options, SpoolExport, SpoolStats, SqliteSpool, UnreadableEntry,
-    export, read_queue,
+    ExportError, OfflineError, Options, SpoolCheck, SpoolExport, SpoolFinding, SpoolRemedy,
+    SpoolRepair, SpoolStats, SqliteSpool, UnreadableEntry, check_spool, export, plan_repair,
+    read_queue, repair_spool,
 };
 pub use entry::Entry;
 pub use error::SpoolError;

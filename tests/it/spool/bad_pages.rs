@@ -14,7 +14,7 @@ use super::{content, envelope, ids, names, open, put, read};
 const PAGE: usize = 4096;
 
 /// Overwrites one page of the database, which nobody has open.
-fn destroy(folder: &Path, page: usize) {
+pub(super) fn destroy(folder: &Path, page: usize) {
     let file = File::options().write(true).open(folder.join("queue.db"));
     let at = (page * PAGE) as u64;
     file.and_then(|file| file.write_all_at(&[0xff; PAGE], at))
@@ -22,7 +22,7 @@ fn destroy(folder: &Path, page: usize) {
 }
 
 /// Returns the pages that contain a text.
-fn pages_with(folder: &Path, text: &str) -> Vec<usize> {
+pub(super) fn pages_with(folder: &Path, text: &str) -> Vec<usize> {
     let database = std::fs::read(folder.join("queue.db")).expect("a database");
     let contains = |page: &[u8]| {
         page.windows(text.len())
@@ -35,18 +35,18 @@ fn pages_with(folder: &Path, text: &str) -> Vec<usize> {
         .collect()
 }
 
-fn root_of(folder: &Path, table: &str) -> usize {
+pub(super) fn root_of(folder: &Path, table: &str) -> usize {
     let database = Connection::open(folder.join("queue.db")).expect("a database");
     let sql = "SELECT rootpage - 1 FROM sqlite_schema WHERE name = ?1";
     let page = database.query_row(sql, [table], |row| row.get(0));
     page.expect("a table")
 }
 
-fn sender(seed: u64) -> String {
+pub(super) fn sender(seed: u64) -> String {
     format!("sender-{seed}-@example.org")
 }
 
-async fn fill(folder: &Path, count: u64, size: usize) -> Vec<QueueId> {
+pub(super) async fn fill(folder: &Path, count: u64, size: usize) -> Vec<QueueId> {
     let spool = open(folder);
     let mut stored = Vec::new();
     for seed in 0..count {

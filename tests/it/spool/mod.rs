@@ -19,6 +19,7 @@ mod kill;
 mod log;
 mod moves;
 mod parts;
+mod repair;
 
 /// Larger than what stays in the row.
 const LARGE: usize = 300_000;

@@ -16,11 +16,12 @@ use rusqlite::{Connection, params};
 
 use super::super::file::sync_folder;
 use super::super::{SpoolError, StoredMessage};
+use super::check::{described, segment};
 use super::image::{ImageAccess, ImageEntry, SpoolImage};
 use super::offline::{OfflineError, OfflineSpool};
 use super::paths::SpoolPaths;
-use super::replay::ReplayDamage;
 use super::row::{EnvelopeText, IN_FILE, IN_ROW, RowError, StoredContent, fixed_crc, row_id};
+use super::swap;
 use crate::storage::files::parent;
 use crate::storage::ownership;
 
@@ -88,6 +89,9 @@ impl From<SpoolError> for ExportError {
 /// [`ExportError`]; an incomplete export may stay in `target` then.
 pub fn export(folder: &Path, target: &Path) -> Result<SpoolExport, ExportError> {
     let source = OfflineSpool::lock(folder)?;
+    if swap::is_pending(&source.paths)? {
+        return Err(OfflineError::RepairPending(folder.to_owned()).into());
+    }
     prepare(&source.paths, target)?;
     let image = SpoolImage::open(source.paths.clone(), ImageAccess::Locked)?;
     let mut done = SpoolExport {
@@ -109,7 +113,7 @@ pub fn export(folder: &Path, target: &Path) -> Result<SpoolExport, ExportError> 
         Ok::<_, ExportError>(())
     })?;
     copy_stores(folder, target, &mut done)?;
-    writer.finish(last_change(&image))?;
+    writer.finish(source.paths.last_change().max(image.replayed.changed))?;
     Ok(done)
 }
 
@@ -159,42 +163,10 @@ fn damage(image: &SpoolImage) -> Result<Vec<UnreadableEntry>, SpoolError> {
         );
     }
     for found in &image.replayed.damage {
-        match found {
-            ReplayDamage::Segment { number } => {
-                add(segment(*number), "its header is damaged".to_owned());
-            }
-            ReplayDamage::Part { number, damage } => {
-                let id = damage.id.map_or_else(String::new, |id| format!(" ({id})"));
-                let (from, to) = (damage.from, damage.to);
-                add(
-                    segment(*number),
-                    format!("octets {from} to {to} are damaged{id}"),
-                );
-            }
-            ReplayDamage::Gap { number } => {
-                add(
-                    segment(*number),
-                    "the segment after it is missing".to_owned(),
-                );
-            }
-        }
+        let (number, cause) = described(found);
+        add(segment(number), cause);
     }
     Ok(damage)
-}
-
-fn segment(number: u64) -> String {
-    format!("log/{number:016x}.seg")
-}
-
-/// Returns the time of the spool's last change, from which the next start finds a clock jump.
-fn last_change(image: &SpoolImage) -> Option<SystemTime> {
-    let paths = &image.paths;
-    let modified = |path: &Path| {
-        let found = std::fs::metadata(path).and_then(|file| file.modified());
-        found.ok()
-    };
-    let database = modified(&paths.database).max(modified(&paths.wal));
-    database.max(image.replayed.changed)
 }
 
 /// Copies the stores beside the queue.

@@ -11,6 +11,7 @@
 //! aside/        quarantined entries: <id>.json (envelope), <id>.eml (content), <id>.txt (damage),
 //!               damaged parts of the log: log-<number>-<offset>.bin, log-<number>.seg,
 //!               and damaged databases: <name>-<seconds>.db, with -wal
+//! repair/       the new database while a repair runs, and after a repair that was interrupted
 //! policies.db   cache of MTA-STS policies (module `discovery`), with -wal and -shm
 //! tlsrpt.db     counts for TLS reports (module `relay::tlsrpt`), with -wal and -shm
 //! history.db    downgrade memory (module `discovery`), with -wal and -shm
@@ -22,7 +23,6 @@
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use super::super::SpoolError;
 use super::super::file::{io_error, sync_folder};
@@ -30,13 +30,14 @@ use super::index::{HeldContent, LogIndex, Pending};
 use super::paths::SpoolPaths;
 use super::row::{IN_FILE, row_id};
 use super::schema::{database_error, is_unreadable};
+use super::swap;
 use crate::smtp::envelope::QueueId;
 use crate::storage::folder_lock::{self, FolderLock, LockError};
 use crate::storage::sqlite::Database;
 use crate::storage::{files, ownership, quarantine, reserve};
 
 /// The names that belong in the folder.
-const KNOWN_NAMES: [&str; 26] = [
+const KNOWN_NAMES: [&str; 27] = [
     folder_lock::NAME,
     "log",
     "queue.db",
@@ -49,6 +50,7 @@ const KNOWN_NAMES: [&str; 26] = [
     "leaps.json.new",
     "bodies",
     quarantine::NAME,
+    swap::WORK,
     "policies.db",
     "policies.db-wal",
     "policies.db-shm",
@@ -84,9 +86,15 @@ impl SpoolFolder {
         make_folder(folder)?;
         ownership::check(folder).map_err(|fault| SpoolError::Io(format!("the spool {fault}")))?;
         let lock = lock(folder)?;
+        Self::prepare(paths, lock)
+    }
+
+    /// Creates what is missing in a folder that is locked.
+    pub(super) fn prepare(paths: SpoolPaths, lock: FolderLock) -> Result<Self, SpoolError> {
         for folder in [&paths.bodies, &paths.quarantine] {
             make_folder(folder)?;
         }
+        let folder = &paths.folder;
         sync_folder(folder)?;
         let mode = std::fs::metadata(folder)
             .map_err(|error| io_error("read the metadata of", folder, &error))?
@@ -95,16 +103,6 @@ impl SpoolFolder {
             tracing::warn!(folder = %folder.display(), "the spool is readable by other users; chmod 700 keeps mail private");
         }
         Ok(Self { paths, _lock: lock })
-    }
-
-    /// Returns the time of the database's last change.
-    pub(super) fn last_change(&self) -> Option<SystemTime> {
-        let modified = |path: &PathBuf| {
-            std::fs::metadata(path)
-                .and_then(|file| file.modified())
-                .ok()
-        };
-        modified(&self.paths.database).max(modified(&self.paths.wal))
     }
 
     /// Removes the leftovers of a crash and logs foreign files.

@@ -436,6 +436,11 @@ impl LogIndex {
             .any(|segment| self.active != Some(*segment))
     }
 
+    /// Returns the number of segments of the log.
+    pub(super) fn segment_count(&self) -> usize {
+        self.segments.len()
+    }
+
     /// Returns the size of the log in octets.
     pub(super) fn log_octets(&self) -> u64 {
         self.segments.values().sum()

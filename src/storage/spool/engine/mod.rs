@@ -7,7 +7,9 @@
 //!   segments of the log; [`signal`] wakes it, [`bound`] is how long the log may be, and [`table`]
 //!   has its statements.
 //! - [`view`] loads and lists messages from both. [`image`] reads them from outside, for [`peek`] and
-//!   for [`mod@export`], which locks the spool by [`offline`]. [`readers`] lends read connections; [`row`]
+//!   for [`mod@export`], [`check`] and [`repair`], which lock the spool by [`offline`]. A repair reads a
+//!   damaged database by [`salvage`], which knows its [`pages`], and puts a new one in its place by
+//!   [`swap`]. [`readers`] lends read connections; [`row`]
 //!   defines the form of a row and its checksums, and [`parts`] that of parts of an envelope;
 //!   [`quarantine`] removes damaged entries.
 //! - [`folder`] is the folder: lock, leftovers, foreign files; [`paths`] names its files, and
@@ -35,6 +37,7 @@ use crate::smtp::envelope::{Envelope, QueueId};
 use crate::telemetry::Monitor;
 
 mod bound;
+mod check;
 mod export;
 mod fatal;
 mod folder;
@@ -43,30 +46,37 @@ mod index;
 mod loads;
 mod mover;
 mod offline;
+mod pages;
 mod parts;
 mod paths;
 mod peek;
 mod quarantine;
 mod queue;
 mod readers;
+mod repair;
 mod replay;
 mod row;
+mod salvage;
 mod schema;
 mod shared;
 mod signal;
+mod swap;
 mod table;
 #[cfg(test)]
 mod tests;
 mod view;
 mod writer;
 
+pub use check::{SpoolCheck, SpoolFinding, SpoolRemedy, check_spool};
 pub use export::{ExportError, SpoolExport, UnreadableEntry, export};
 pub use offline::OfflineError;
 pub use peek::read_queue;
+pub use repair::{SpoolRepair, plan_repair, repair_spool};
 
 use bound::StateRoom;
 use folder::SpoolFolder;
 use loads::LoadQueue;
+use offline::OfflineSpool;
 use queue::{Committed, NewMessage, Op, Settlement, WriteQueue};
 use readers::Readers;
 use replay::ReplayedLog;
@@ -137,11 +147,23 @@ impl SqliteSpool {
     /// # Errors
     /// As [`SqliteSpool::open`].
     pub fn open_with(folder: &Path, options: &Options) -> Result<Self, SpoolError> {
-        let folder = SpoolFolder::lock(folder)?;
+        Self::open_folder(SpoolFolder::lock(folder)?, options)
+    }
+
+    /// Opens a spool that is locked already.
+    fn open_offline(spool: OfflineSpool, options: &Options) -> Result<Self, SpoolError> {
+        let OfflineSpool { paths, lock } = spool;
+        Self::open_folder(SpoolFolder::prepare(paths, lock)?, options)
+    }
+
+    fn open_folder(folder: SpoolFolder, options: &Options) -> Result<Self, SpoolError> {
         let paths = folder.paths.clone();
+        if let Some(kept) = swap::complete(&paths)? {
+            tracing::warn!(damaged = %kept.display(), "an interrupted repair of the spool database is completed");
+        }
         let free_space = FreeSpace::open(&paths.folder, options.keep_free)?;
         // Read before the first write, which changes the time of the last change.
-        let written = folder.last_change();
+        let written = paths.last_change();
         let log = LogFolder::open(&paths.log)?;
         let log = match options.segment_size {
             Some(size) => log.with_segments_of(size),

@@ -36,6 +36,12 @@ pub enum OfflineError {
         /// The process id, as the lock file has it.
         process: String,
     },
+    /// A repair was interrupted after the new database was complete.
+    #[error(
+        "a repair of {} was interrupted; run gatepost spool repair again, or start gatepost, which completes it",
+        .0.display()
+    )]
+    RepairPending(PathBuf),
     /// Any other error.
     #[error(transparent)]
     Spool(#[from] SpoolError),
@@ -45,7 +51,7 @@ pub enum OfflineError {
 #[derive(Debug)]
 pub(super) struct OfflineSpool {
     pub(super) paths: SpoolPaths,
-    _lock: FolderLock,
+    pub(super) lock: FolderLock,
 }
 
 impl OfflineSpool {
@@ -65,7 +71,7 @@ impl OfflineSpool {
         }
         ownership::check(folder).map_err(|fault| SpoolError::Io(format!("the spool {fault}")))?;
         let lock = lock(folder)?;
-        Ok(Self { paths, _lock: lock })
+        Ok(Self { paths, lock })
     }
 }
 

@@ -1,6 +1,7 @@
 //! The paths of the spool's files.
 
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use crate::smtp::envelope::QueueId;
 use crate::storage::quarantine;
@@ -28,6 +29,16 @@ impl SpoolPaths {
             bodies: folder.join("bodies"),
             quarantine: quarantine::folder(folder),
         }
+    }
+
+    /// Returns the time of the database's last change.
+    pub(super) fn last_change(&self) -> Option<SystemTime> {
+        let modified = |path: &PathBuf| {
+            std::fs::metadata(path)
+                .and_then(|file| file.modified())
+                .ok()
+        };
+        modified(&self.database).max(modified(&self.wal))
     }
 
     pub(super) fn body(&self, id: QueueId) -> PathBuf {

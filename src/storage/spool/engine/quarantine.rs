@@ -23,12 +23,18 @@ use super::super::file::{io_error, sync_folder};
 use super::super::{SpoolError, SpoolFuture, StoredMessage};
 use super::index::Pending;
 use super::parts;
+use super::paths::SpoolPaths;
 use super::row::{self, RowError};
 use super::schema::{database_error, is_unreadable};
 use super::shared::Core;
 use super::signal::MoverOrder;
 use crate::smtp::envelope::QueueId;
 use crate::storage::quarantine;
+
+/// The row of a message.
+const MESSAGE: &str = "SELECT * FROM message WHERE id = ?1";
+/// The row of a content.
+const BODY: &str = "SELECT data FROM body WHERE id = ?1";
 
 /// Quarantines a row. If that fails the row stays, logged, for it must not keep the rest of the
 /// queue from delivery.
@@ -90,7 +96,7 @@ fn quarantine_row(
     };
     // The entry may stay in the queue for a while; only its first fault is recorded.
     let is_known = files.file("txt").is_file();
-    if !is_known && !files.write_row(core, connection, raw, fault)? {
+    if !is_known && !files.write_row(&core.paths, connection, raw, fault)? {
         return Ok(None);
     }
     if let Some(id) = id {
@@ -113,6 +119,46 @@ fn quarantine_row(
         log_quarantine(&name, fault, &paths, remaining.is_some());
     }
     Ok(Some((paths, remaining)))
+}
+
+/// Writes what a row has to the quarantine, also a content without a message, and leaves the row.
+/// Returns whether there is anything. The folder must be synced afterwards.
+pub(super) fn set_aside(
+    paths: &SpoolPaths,
+    connection: &Connection,
+    raw: i64,
+    fault: &str,
+) -> Result<bool, SpoolError> {
+    let name = name(raw);
+    let files = QuarantineFiles {
+        folder: &paths.quarantine,
+        name: &name,
+    };
+    let mut report = format!("{name}: {fault}\n\n");
+    let mut is_any = false;
+    for sql in [MESSAGE, BODY] {
+        is_any |= files.write_columns(paths, connection, (sql, raw), &mut report)?;
+    }
+    if let Some(id) = row::queue_id(raw) {
+        let to = files.file("eml");
+        let body = paths.body(id);
+        let moved = quarantine::move_file(&body, &to);
+        is_any |= moved.map_err(|error| io_error("quarantine", &body, &error))?;
+    }
+    if is_any {
+        report.push_str(&parts_text(paths, connection, raw)?);
+        files.write("txt", report.as_bytes())?;
+    }
+    Ok(is_any)
+}
+
+/// Returns the parts of an envelope as text, as far as they can be read.
+fn parts_text(paths: &SpoolPaths, connection: &Connection, raw: i64) -> Result<String, SpoolError> {
+    match parts::stored_text(connection, raw) {
+        Ok(parts) => Ok(parts),
+        Err(error) if is_unreadable(&error) => Ok(format!("parts: cannot be read: {error}\n")),
+        Err(error) => Err(database_error(paths, "read a damaged row of", &error)),
+    }
 }
 
 /// Returns a message of the database with the envelope that it has now.
@@ -187,28 +233,17 @@ impl QuarantineFiles<'_> {
     /// exists.
     fn write_row(
         &self,
-        core: &Core,
+        paths: &SpoolPaths,
         connection: &Connection,
         raw: i64,
         fault: &str,
     ) -> Result<bool, SpoolError> {
         let mut report = format!("{}: {fault}\n\n", self.name);
-        let row = "SELECT * FROM message WHERE id = ?1";
-        if !self.write_columns(core, connection, (row, raw), &mut report)? {
+        if !self.write_columns(paths, connection, (MESSAGE, raw), &mut report)? {
             return Ok(false);
         }
-        let body = "SELECT data FROM body WHERE id = ?1";
-        self.write_columns(core, connection, (body, raw), &mut report)?;
-        match parts::stored_text(connection, raw) {
-            Ok(parts) => report.push_str(&parts),
-            Err(error) if is_unreadable(&error) => {
-                // Writing to a String cannot fail.
-                let _ = writeln!(report, "parts: cannot be read: {error}");
-            }
-            Err(error) => {
-                return Err(database_error(&core.paths, "read a damaged row of", &error));
-            }
-        }
+        self.write_columns(paths, connection, (BODY, raw), &mut report)?;
+        report.push_str(&parts_text(paths, connection, raw)?);
         self.write("txt", report.as_bytes())?;
         Ok(true)
     }
@@ -217,12 +252,12 @@ impl QuarantineFiles<'_> {
     /// such a row; one that cannot be read counts as one.
     fn write_columns(
         &self,
-        core: &Core,
+        paths: &SpoolPaths,
         connection: &Connection,
         (sql, raw): (&str, i64),
         report: &mut String,
     ) -> Result<bool, SpoolError> {
-        let failed = |error| database_error(&core.paths, "read a damaged row of", &error);
+        let failed = |error| database_error(paths, "read a damaged row of", &error);
         let mut statement = connection.prepare(sql).map_err(failed)?;
         let names: Vec<String> = statement.column_names().map(str::to_owned).collect();
         let found = statement.query_row([raw], |row| {

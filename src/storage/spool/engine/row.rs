@@ -181,6 +181,16 @@ const SCAN: &str = "SELECT id, accepted, size, fixed_crc, content, content_crc, 
 pub(super) const MARK_REMOVED: &str =
     "UPDATE message SET content = CASE content WHEN 'row' THEN 'del' ELSE 'gone' END WHERE id = ?1";
 
+/// Deletes the rows that are marked as removed. All pages must be sound.
+pub(super) fn purge_removed(connection: &Connection, paths: &SpoolPaths) -> Result<(), SpoolError> {
+    let marked = "content IN ('del', 'gone')";
+    let purged = connection.execute_batch(&format!(
+        "DELETE FROM body WHERE id IN (SELECT id FROM message WHERE {marked}); \
+         DELETE FROM message WHERE {marked}"
+    ));
+    purged.map_err(|error| database_error(paths, "remove rows of", &error))
+}
+
 /// Loads one message with its content, and checks both.
 pub(super) fn load(
     connection: &Connection,

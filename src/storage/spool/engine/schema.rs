@@ -340,10 +340,10 @@ pub(super) fn database_error(
     }
     match error.sqlite_error_code() {
         Some(ErrorCode::NotADatabase) => SpoolError::Io(format!(
-            "{text}; it was left as it is: restore it, or move it away to start with an empty queue"
+            "{text}; it was left as it is: run gatepost spool repair, restore it, or move it away to start with an empty queue"
         )),
         Some(ErrorCode::DatabaseCorrupt) => SpoolError::Io(format!(
-            "{text}; it was left as it is: stop gatepost, save a copy, and run sqlite3 {file} .recover into a new file"
+            "{text}; it was left as it is: stop gatepost and run gatepost spool repair"
         )),
         Some(ErrorCode::DatabaseBusy) => {
             SpoolError::Io(format!("{text}; another program keeps it locked: close it"))
