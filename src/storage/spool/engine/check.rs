@@ -101,7 +101,7 @@ pub fn check_spool(folder: &Path) -> Result<SpoolCheck, OfflineError> {
     let paths = offline::existing(folder)?;
     // Without the file, no relay was ever started here.
     if !folder.join(folder_lock::NAME).exists() {
-        return check(&paths, ImageAccess::Shared);
+        return check(&paths, ImageAccess::Locked);
     }
     match offline::lock(folder) {
         Ok(lock) => {

@@ -96,20 +96,28 @@ impl SpoolImage {
             return Ok(Vec::new());
         };
         let mut faults = Vec::new();
-        let mut read = || {
-            let mut check = connection.prepare(&format!("PRAGMA integrity_check({limit})"))?;
+        let mut check = |sql: &str| {
+            let mut check = connection.prepare(sql)?;
             let mut rows = check.query([])?;
             while let Some(row) = rows.next()? {
                 let text: String = row.get(0)?;
-                faults.extend(text.lines().filter(|line| *line != "ok").map(str::to_owned));
+                for fault in text.lines().filter(|line| *line != "ok") {
+                    if !faults.iter().any(|known| known == fault) {
+                        faults.push(fault.to_owned());
+                    }
+                }
             }
             Ok(())
         };
-        match read() {
+        // In a database with a view, SQLite checks the list of free pages only with the second.
+        let all = format!("PRAGMA integrity_check({limit})");
+        let checked = check(&all).and_then(|()| check("PRAGMA integrity_check(sqlite_schema)"));
+        match checked {
             Ok(()) => {}
             Err(error) if schema::is_unreadable(&error) => faults.push(error.to_string()),
             Err(error) => return Err(schema::database_error(&self.paths, "check", &error)),
         }
+        faults.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
         Ok(faults)
     }
 
