@@ -92,7 +92,12 @@ fn repair(folder: &Path, json: bool) -> Result<ExitCode, OfflineError> {
 }
 
 fn text(done: &SpoolRepair) -> String {
-    let mut lines: Vec<_> = done.lost.iter().map(|line| plain(line)).collect();
+    let found = done.found.findings.iter();
+    let mut lines: Vec<_> = found
+        .map(|finding| format!("found {}: {}", finding.place, finding.cause))
+        .chain(done.lost.iter().map(|line| format!("lost {line}")))
+        .map(|line| plain(&line))
+        .collect();
     match &done.kept {
         Some(kept) => {
             let kept = plain(&kept.display().to_string());

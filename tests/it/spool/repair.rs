@@ -15,6 +15,7 @@ use gatepost::storage::spool::{
 };
 
 use super::bad_pages::{destroy, fill, pages_with, root_of, sender};
+use super::parts::{deferred, put_many, settle};
 use super::{LARGE, content, ids, names, open, put, read};
 use crate::support::operated::{err, out};
 use crate::support::relay::program;
@@ -247,6 +248,56 @@ async fn body_files_without_a_message_are_set_aside() {
         assert!(done.lost.contains(&lost), "{:?}", done.lost);
     }
     assert!(ids(&open(folder.path())).await.is_empty());
+}
+
+/// A database of version 1 has neither a table of states nor maps of its pages.
+#[tokio::test]
+async fn a_database_of_version_1_is_repaired() {
+    let sample = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/data/stores/spool");
+    let folder = killed(&sample);
+    destroy(folder.path(), 0);
+    let done = repaired(folder.path());
+    assert!(done.kept.is_some());
+    assert_eq!(
+        (done.remaining.findings, done.remaining.messages),
+        (vec![], 3)
+    );
+    assert_eq!(ids(&open(folder.path())).await.len(), 3);
+}
+
+/// The states of a message to many recipients are rows of a table without row numbers, whose inner
+/// pages have rows, too.
+#[tokio::test]
+async fn states_of_recipients_on_other_pages_than_the_bad_one_are_kept() {
+    let sound = tempfile::tempdir().expect("a folder");
+    let spool = open(sound.path());
+    let stored = put_many(&spool).await;
+    let mut expected = stored.envelope.clone();
+    for (number, recipient) in expected.recipients.iter_mut().enumerate() {
+        recipient.state = deferred(&format!("state {number} of a recipient"));
+    }
+    settle(&spool, stored.id, &stored.envelope, &expected)
+        .await
+        .expect("settled");
+    spool.close().await.expect("closed");
+    let root = root_of(sound.path(), "recipient");
+    let leaf = pages_with(sound.path(), "state 500 of a recipient")[0];
+    assert_ne!(root, leaf);
+    for page in [root, leaf] {
+        let folder = killed(sound.path());
+        destroy(folder.path(), page);
+        let checked = check_spool(folder.path()).expect("readable");
+        assert!(checked.needs_repair(), "{page}: {checked:?}");
+        let done = repaired(folder.path());
+        assert_eq!(done.remaining.findings, [], "{page}");
+        let listed = super::everything(&open(folder.path())).await;
+        assert_eq!(listed.len(), 1, "{page}");
+        let found = &listed[0].envelope;
+        let pairs = found.recipients.iter().zip(&expected.recipients);
+        let kept = pairs.filter(|(found, expected)| found == expected).count();
+        let all = expected.recipients.len();
+        assert!(kept < all && kept > all * 9 / 10, "{page}: {kept}");
+    }
 }
 
 /// Six messages in a log with small segments, two in each.

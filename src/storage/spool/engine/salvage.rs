@@ -66,7 +66,9 @@ pub(super) fn salvage(damaged: &SpoolPaths, work: &Path) -> Result<(PathBuf, Sal
         Err(error) => {
             let text = format!("queue.db: its first page cannot be read: {error}");
             found.lost.push(text);
-            replace_first_page(&copy, &new.database)?;
+            let template = work.join("template.db");
+            make_template(&new.database, &template).map_err(failed("make a template for"))?;
+            replace_first_page(&copy, &template)?;
             let mut roots = fold(&copy, &tables).map_err(failed("read"))?;
             // Databases of an earlier version have their tables there.
             roots.extend([2, 3].map(|root| (String::new(), root)));
@@ -140,11 +142,31 @@ fn fold(copy: &Path, tables: &Tables) -> rusqlite::Result<Vec<(String, u32)>> {
     Ok(roots)
 }
 
-/// Replaces the first page of the copy by that of a new database, which has the same tables.
-fn replace_first_page(copy: &Path, new: &Path) -> Result<(), SpoolError> {
+/// Makes a database with the tables of the new one, and with nothing else, so that its first page has
+/// all their names.
+fn make_template(new: &Path, template: &Path) -> rusqlite::Result<()> {
+    let new = Connection::open_with_flags(new, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    let sql = "SELECT sql FROM sqlite_schema WHERE type = 'table' ORDER BY rowid";
+    let mut tables = new.prepare(sql)?;
+    let tables = tables.query_map([], |row| row.get::<_, String>(0))?;
+    let template = Connection::open(template)?;
+    template.pragma_update(None, "page_size", PAGE_SIZE)?;
+    template.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+    for table in tables {
+        let table = table?;
+        let lines = table
+            .lines()
+            .map(|line| line.split("--").next().unwrap_or(""));
+        template.execute_batch(&lines.map(str::trim).collect::<String>())?;
+    }
+    template.close().map_err(|(_, error)| error)
+}
+
+/// Replaces the first page of the copy by that of a database with the same tables.
+fn replace_first_page(copy: &Path, template: &Path) -> Result<(), SpoolError> {
     let mut page = vec![0; PAGE_SIZE];
-    let read = File::open(new).and_then(|new| new.read_exact_at(&mut page, 0));
-    read.map_err(|error| io_error("read", new, &error))?;
+    let read = File::open(template).and_then(|file| file.read_exact_at(&mut page, 0));
+    read.map_err(|error| io_error("read", template, &error))?;
     let mut options = File::options();
     let written = options.read(true).write(true).open(copy).and_then(|file| {
         let pages = file.metadata()?.len() / PAGE_SIZE as u64;
