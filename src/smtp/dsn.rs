@@ -11,6 +11,7 @@
 
 mod digest;
 mod encode;
+mod set_aside;
 mod text_only;
 
 use std::fmt::Write as _;
@@ -27,6 +28,7 @@ pub use digest::{DigestEntry, Excerpt, write_digest};
 use encode::{
     fold, from_xtext, passes_unencoded, quote, quoted_printable, seven_bit_orcpt, utf8_xtext,
 };
+pub use set_aside::{QuarantinedMessage, write_quarantine_report};
 pub use text_only::{RejectedReport, write_text_only};
 
 /// The largest message, in octets, that is returned in full. Of a larger one only the header fields

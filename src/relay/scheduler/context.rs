@@ -56,6 +56,9 @@ pub(super) enum Event {
         /// The messages among them that still need a digest.
         remaining: Vec<QueueId>,
     },
+    /// The task of the report about quarantined messages has ended. It is true if the report is
+    /// stored.
+    QuarantineReported(bool),
     /// An operator's order on one message has ended.
     Ordered(QueueId, AfterOrder),
 }

@@ -25,6 +25,8 @@ mod liveness;
 mod message_change;
 mod operator;
 mod placement;
+mod quarantine_due;
+mod quarantine_report;
 mod queues;
 mod recipient_events;
 mod report_queue;

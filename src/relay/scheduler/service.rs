@@ -106,6 +106,7 @@ impl Scheduler {
         loop {
             self.state.dispatch();
             self.state.begin_reports();
+            self.state.begin_quarantine_report();
             // When no job may start, the next event wakes the loop.
             let wake = self
                 .state
@@ -113,6 +114,7 @@ impl Scheduler {
                 .next_wake()
                 .into_iter()
                 .chain(self.state.owed.next_wake())
+                .chain(self.state.quarantine_report.next_wake())
                 .min();
             let wake = wake.filter(|_| self.state.may_begin());
             let wake = wake.unwrap_or_else(|| Instant::now() + Duration::from_hours(1));
@@ -123,7 +125,10 @@ impl Scheduler {
                 Some(event) = self.events.recv() => self.handle_event(event),
                 page = pages.recv(), if reading => match page {
                     Some(page) => page?.into_iter().for_each(|stored| self.state.enqueue_stored(&stored)),
-                    None => reading = false,
+                    None => {
+                        reading = false;
+                        self.state.quarantine_report.spool_read();
+                    }
                 },
                 Some(answer) = self.probes.recv() => self.answer_probe(answer),
                 // Orders wait until the whole spool is in memory, since an order works on both.
@@ -180,6 +185,7 @@ impl Scheduler {
                     self.state.enqueue(item, due);
                 }
             }
+            Event::QuarantineReported(is_stored) => self.state.quarantine_reported(is_stored),
             Event::Ordered(id, remaining) => {
                 self.state.ordered.remove(&id);
                 self.state.end_job(id);

@@ -19,6 +19,7 @@ use super::active_message::{ActiveMessage, LoadedMessage, MEMORY_MAX};
 use super::context::Context;
 use super::deadlines::{rebase_deadlines, warn_at};
 use super::placement::placement;
+use super::quarantine_due::QuarantineReport;
 use super::queues::{AttemptId, Destination, DestinationQueues, Item};
 use super::report_queue::{OwedReports, ReportQueue};
 use super::result::owed_reports;
@@ -43,6 +44,8 @@ pub(super) struct SchedulerState {
     pub(super) ordered: HashSet<QueueId>,
     /// The messages whose reports are not stored yet.
     pub(super) owed: ReportQueue,
+    /// The next report about quarantined messages.
+    pub(super) quarantine_report: QuarantineReport,
     /// The number of running jobs.
     pub(super) jobs: usize,
     /// The time limits of the running attempts.
@@ -64,6 +67,7 @@ impl SchedulerState {
             active: HashMap::new(),
             ordered: HashSet::new(),
             owed: ReportQueue::new(now, context.reports.clone()),
+            quarantine_report: QuarantineReport::new(),
             jobs: 0,
             limits: HashMap::new(),
             usage,

@@ -5,6 +5,7 @@ use super::entry::Entry;
 use super::error::SpoolError;
 use super::file::SpoolFuture;
 use super::message::StoredMessage;
+use super::set_aside::SetAside;
 use crate::smtp::envelope::{Envelope, QueueId};
 use crate::storage::clock_jumps::ClockJumps;
 
@@ -77,6 +78,20 @@ pub trait Spool: Send + Sync + 'static {
     /// Loads a message. One with damaged content is quarantined, see [`SpoolError::Damaged`].
     /// Damage within a file is found only when the content is read.
     fn load(&self, id: QueueId) -> SpoolFuture<'_, Entry>;
+    /// Returns whether there are quarantined entries whose senders cannot be informed.
+    fn has_set_aside(&self) -> bool {
+        false
+    }
+    /// Returns these entries.
+    fn set_aside(&self) -> SpoolFuture<'_, Vec<SetAside>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+    /// Records that this report informs the postmaster of these entries. Damage to the report itself
+    /// yields no such entry.
+    fn set_aside_reported(&self, report: QueueId, entries: Vec<SetAside>) -> SpoolFuture<'_, ()> {
+        drop((report, entries));
+        Box::pin(async { Ok(()) })
+    }
     /// Returns at most `limit` messages after `after`, in the order of their ids, without their
     /// content. An empty list is the end. Entries with damaged envelopes are quarantined, logged
     /// and skipped.

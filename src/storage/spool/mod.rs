@@ -17,6 +17,7 @@ mod interface;
 pub mod log;
 mod message;
 mod quota;
+mod set_aside;
 #[cfg(test)]
 mod suite;
 
@@ -33,3 +34,4 @@ pub use error::SpoolError;
 pub use file::SpoolFuture;
 pub use interface::{Receipt, Spool};
 pub use message::StoredMessage;
+pub use set_aside::SetAside;

@@ -149,3 +149,81 @@ async fn a_message_that_is_damaged_before_its_delivery_bounces() {
         );
     }
 }
+
+/// Stores messages, and spoils the envelopes of all that wait then.
+async fn unreadable(folder: &Path, count: usize) -> Vec<QueueId> {
+    let spool = SqliteSpool::open(&folder.join("spool")).expect("a spool");
+    for number in 0..count {
+        let mut draft = spool.draft();
+        draft
+            .write(b"Subject: The very words.\r\n")
+            .await
+            .expect("room");
+        let to = Mailbox::parse(&format!("b{number}@bad.example")).expect("an address");
+        let sender = ReversePath::parse(SENDER).expect("an address");
+        let envelope = Envelope::new(sender, vec![Recipient::new(to)]);
+        spool.commit(draft, envelope).await.expect("stored");
+    }
+    let waiting = spool.scan(None, 100).await.expect("readable");
+    spool.close().await.expect("closed");
+    let database = rusqlite::Connection::open(folder.join("spool/queue.db")).expect("a database");
+    let spoiled = database.execute("UPDATE message SET envelope = 'nonsense'", []);
+    assert_eq!(spoiled.expect("rows"), waiting.len());
+    waiting.iter().map(|stored| stored.id).collect()
+}
+
+/// Nobody knows the senders: the postmaster gets one report about all of them, once.
+#[tokio::test]
+async fn messages_that_nobody_can_be_named_for_are_reported_to_the_postmaster() {
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
+    let home = willing().await;
+    let config = Arc::new(configured(folder.path(), home.address, "", &[]));
+    let ids = unreadable(folder.path(), 3).await;
+    for start in ["first", "second"] {
+        let queue = Queue::start(folder.path(), &config, &config);
+        eventually("the report is out", async || queue.is_done().await).await;
+        queue.ends().await;
+        assert_eq!(home.messages().len(), 1, "at the {start} start");
+    }
+    let report = String::from_utf8(home.messages()[0].clone()).expect("ASCII");
+    for words in [
+        "To: <postmaster@example.com>\r\n",
+        "Auto-Submitted: auto-replied\r\n",
+        "Subject: Damaged mail quarantined: 3 messages\r\n",
+        "cause: ",
+        "files: ",
+        "send each message again by hand, or inform its sender",
+    ] {
+        assert!(
+            report.contains(words),
+            "{words:?} is missing from\n{report}"
+        );
+    }
+    for id in ids {
+        assert!(report.contains(&format!("aside/{id}*")), "{report}");
+    }
+}
+
+/// A report about damaged messages that is damaged itself makes no other report.
+#[tokio::test]
+async fn a_damaged_report_to_the_postmaster_makes_no_other_one() {
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
+    let busy = peer(&[], &[("MAIL", "451 4.3.0 later")]).await;
+    let config = Arc::new(configured(folder.path(), busy.address, "", &[]));
+    unreadable(folder.path(), 2).await;
+    let queue = Queue::start(folder.path(), &config, &config);
+    eventually("the report waits", async || queue.tried_again().await).await;
+    queue.ends().await;
+
+    // The report is the only one that waits.
+    let reports = unreadable(folder.path(), 0).await;
+    assert_eq!(reports.len(), 1);
+    let home = willing().await;
+    let config = Arc::new(configured(folder.path(), home.address, "", &[]));
+    let queue = Queue::start(folder.path(), &config, &config);
+    eventually("it is set aside", async || queue.is_done().await).await;
+    queue.ends().await;
+    assert!(home.messages().is_empty(), "{:?}", home.messages());
+    let aside = folder.path().join("spool/aside");
+    assert!(aside.join(format!("{}.txt", reports[0])).is_file());
+}

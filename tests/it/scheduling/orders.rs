@@ -23,7 +23,7 @@ use gatepost::smtp::envelope::{
 };
 use gatepost::storage::evidence::Evidence;
 use gatepost::storage::spool::{
-    Draft, Entry, Receipt, Spool, SpoolError, SpoolFuture, SqliteSpool, StoredMessage,
+    Draft, Entry, Receipt, SetAside, Spool, SpoolError, SpoolFuture, SqliteSpool, StoredMessage,
 };
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -110,6 +110,15 @@ impl Spool for Brittle {
     }
     fn load(&self, id: QueueId) -> SpoolFuture<'_, Entry> {
         self.spool.load(id)
+    }
+    fn has_set_aside(&self) -> bool {
+        self.spool.has_set_aside()
+    }
+    fn set_aside(&self) -> SpoolFuture<'_, Vec<SetAside>> {
+        self.spool.set_aside()
+    }
+    fn set_aside_reported(&self, report: QueueId, entries: Vec<SetAside>) -> SpoolFuture<'_, ()> {
+        self.spool.set_aside_reported(report, entries)
     }
     fn scan(&self, after: Option<QueueId>, limit: usize) -> SpoolFuture<'_, Vec<StoredMessage>> {
         self.spool.scan(after, limit)

@@ -98,6 +98,23 @@ impl Queue {
         )
     }
 
+    /// Returns whether nothing is in the queue, and nobody has to be informed of anything.
+    pub(crate) async fn is_done(&self) -> bool {
+        let left = self.spool.scan(None, 1).await.expect("readable");
+        left.is_empty() && !self.spool.has_set_aside()
+    }
+
+    /// Returns whether a message waits after a first attempt, and nobody has to be informed of
+    /// anything.
+    pub(crate) async fn tried_again(&self) -> bool {
+        let waiting = self.spool.scan(None, 1).await.expect("readable");
+        let is_tried = waiting.first().is_some_and(|stored| {
+            let state = &stored.envelope.recipients[0].state;
+            matches!(state, RecipientState::Pending { attempts, .. } if *attempts > 0)
+        });
+        is_tried && !self.spool.has_set_aside()
+    }
+
     pub(crate) async fn ends(self) {
         self.stop.cancel();
         let end = tokio::time::timeout(Duration::from_secs(20), self.running).await;

@@ -195,7 +195,7 @@ async fn a_foreign_row_is_set_aside() {
     assert_eq!(ids(&spool).await, [id]);
     assert_eq!(
         names(&folder.path().join("aside")),
-        ["row-5.json", "row-5.txt"]
+        ["row-5.json", "row-5.txt", "row-5.unreported"]
     );
 }
 

@@ -9,7 +9,8 @@
 //! bodies/       content over 128 KiB: <id>; while it is being received: <id>.part
 //! leaps.json    clock jumps, if there were any
 //! aside/        quarantined entries: <id>.json (envelope), <id>.eml (content), <id>.txt (damage),
-//!               damaged parts of the log: log-<number>-<offset>.bin, log-<number>.seg,
+//!               <id>.unreported until the postmaster is informed of it, reports (the ids of such
+//!               reports), damaged parts of the log: log-<number>-<offset>.bin, log-<number>.seg,
 //!               and damaged databases: <name>-<seconds>.db, with -wal
 //! repair/       the new database while a repair runs, and after a repair that was interrupted
 //! policies.db   cache of MTA-STS policies (module `discovery`), with -wal and -shm
@@ -31,6 +32,7 @@ use super::paths::SpoolPaths;
 use super::row::{IN_FILE, row_id};
 use super::schema::{database_error, is_unreadable};
 use super::swap;
+use super::unreported::mark;
 use crate::smtp::envelope::QueueId;
 use crate::storage::folder_lock::{self, FolderLock, LockError};
 use crate::storage::sqlite::Database;
@@ -165,6 +167,8 @@ impl SpoolFolder {
     fn quarantine_body(&self, name: &str, path: &Path) -> Result<(), SpoolError> {
         let to = self.paths.quarantine.join(format!("{name}.eml"));
         quarantine::move_file(path, &to).map_err(|error| io_error("quarantine", path, &error))?;
+        let fault = "its envelope was in the missing queue.db";
+        mark(&self.paths.quarantine, name, fault)?;
         tracing::error!(
             file = %to.display(),
             "body file without a database quarantined; its envelope was in the missing queue.db"

@@ -11,7 +11,8 @@
 //!   damaged database by [`salvage`], which knows its [`pages`], and puts a new one in its place by
 //!   [`swap`]. [`readers`] lends read connections; [`row`]
 //!   defines the form of a row and its checksums, and [`parts`] that of parts of an envelope;
-//!   [`quarantine`] removes damaged entries.
+//!   [`quarantine`] removes damaged entries, and [`unreported`] marks those that the postmaster must
+//!   know of.
 //! - [`folder`] is the folder: lock, leftovers, foreign files; [`paths`] names its files, and
 //!   [`schema`] is the database in it. [`shared`] is the state that all of them share, and
 //!   [`fatal`] the end after a failure of the disk.
@@ -32,7 +33,7 @@ use super::draft::{Draft, DraftContent, DraftKind, Drafts};
 use super::file::{TemporaryFile, blocking};
 use super::free_space::FreeSpace;
 use super::log::LogFolder;
-use super::{ClockJumps, Entry, Receipt, Spool, SpoolError, SpoolFuture, StoredMessage};
+use super::{ClockJumps, Entry, Receipt, SetAside, Spool, SpoolError, SpoolFuture, StoredMessage};
 use crate::smtp::envelope::{Envelope, QueueId};
 use crate::telemetry::Monitor;
 
@@ -64,6 +65,7 @@ mod swap;
 mod table;
 #[cfg(test)]
 mod tests;
+mod unreported;
 mod view;
 mod writer;
 
@@ -83,6 +85,7 @@ use replay::ReplayedLog;
 use row::EnvelopeUpdate;
 use shared::{Core, Counters};
 use signal::{MoverOrder, MoverSignal};
+use unreported::UnreportedEntries;
 
 /// The options of the engine. The defaults suit everything but tests.
 #[derive(Debug, Clone, Default)]
@@ -192,6 +195,7 @@ impl SqliteSpool {
             state_room: StateRoom::default(),
             readers: Readers::new(paths.clone()),
             loads: LoadQueue::default(),
+            unreported: UnreportedEntries::find(&paths.quarantine),
             drafts: Arc::new(Drafts {
                 bodies: paths.bodies.clone(),
                 free_space,
@@ -548,6 +552,20 @@ impl Spool for SqliteSpool {
 
     fn load(&self, id: QueueId) -> SpoolFuture<'_, Entry> {
         Box::pin(self.core.load(id))
+    }
+
+    fn has_set_aside(&self) -> bool {
+        self.core.unreported.is_any()
+    }
+
+    fn set_aside(&self) -> SpoolFuture<'_, Vec<SetAside>> {
+        let core = Arc::clone(&self.core);
+        Box::pin(blocking(move || core.unreported.list()))
+    }
+
+    fn set_aside_reported(&self, report: QueueId, entries: Vec<SetAside>) -> SpoolFuture<'_, ()> {
+        let core = Arc::clone(&self.core);
+        Box::pin(blocking(move || core.unreported.reported(report, &entries)))
     }
 
     fn scan(&self, after: Option<QueueId>, limit: usize) -> SpoolFuture<'_, Vec<StoredMessage>> {

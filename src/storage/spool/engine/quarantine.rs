@@ -96,6 +96,10 @@ fn quarantine_row(
     };
     // The entry may stay in the queue for a while; only its first fault is recorded.
     let is_known = files.file("txt").is_file();
+    let head = row::head(connection, &core.paths, raw);
+    if !is_known && matches!(head, Err(RowError::Damage(_))) {
+        core.unreported.add(&name, fault)?;
+    }
     if !is_known && !files.write_row(&core.paths, connection, raw, fault)? {
         return Ok(None);
     }
@@ -103,7 +107,7 @@ fn quarantine_row(
         files.move_body(&core.paths.body(id))?;
     }
     sync_folder(&core.paths.quarantine)?;
-    let remaining = match row::head(connection, &core.paths, raw) {
+    let remaining = match head {
         Ok(remaining) => remaining.map(|stored| current(core, stored)),
         Err(RowError::Damage(_)) => None,
         Err(RowError::Spool(error)) => return Err(error),

@@ -15,6 +15,7 @@ use super::super::log::{
 use super::index::{HeldContent, HeldMessage, LogIndex};
 use super::paths::SpoolPaths;
 use super::row::EnvelopeText;
+use super::unreported::mark;
 use crate::smtp::envelope::QueueId;
 
 /// The log as it was found.
@@ -174,6 +175,11 @@ fn quarantine_file(path: &Path, paths: &SpoolPaths) -> Result<(), SpoolError> {
     let to = paths.quarantine.join(format!("log-{name}"));
     std::fs::copy(path, &to).map_err(|error| io_error("quarantine", path, &error))?;
     sync_folder(&paths.quarantine)?;
+    mark(
+        &paths.quarantine,
+        &format!("log-{name}"),
+        "a file of the spool's log cannot be read; mail in it is lost",
+    )?;
     tracing::error!(file = %to.display(), "segment of the spool's log is damaged and quarantined; mail in it is lost");
     Ok(())
 }
@@ -194,6 +200,16 @@ fn quarantine_octets(
     let lost = &octets[place(damage.from)..place(damage.to)];
     std::fs::write(&to, lost).map_err(|error| io_error("write", &to, &error))?;
     sync_folder(&paths.quarantine)?;
+    let what = match damage.id {
+        Some(id) => {
+            format!("a part of the spool's log cannot be read; message {id} or its state is lost")
+        }
+        None => {
+            "a part of the spool's log cannot be read; a message or its state is lost".to_owned()
+        }
+    };
+    let name = to.file_stem().unwrap_or_default().to_string_lossy();
+    mark(&paths.quarantine, &name, &what)?;
     let queue_id = damage.id.map(tracing::field::display);
     tracing::error!(file = %to.display(), queue_id, "part of the spool's log is damaged and quarantined; a message or its state is lost");
     Ok(())

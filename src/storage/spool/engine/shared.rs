@@ -15,6 +15,7 @@ use super::paths::SpoolPaths;
 use super::queue::WriteQueue;
 use super::readers::Readers;
 use super::signal::MoverSignal;
+use super::unreported::UnreportedEntries;
 use crate::telemetry::Monitor;
 
 /// The state that the handle, the threads and the readers share.
@@ -29,6 +30,7 @@ pub(super) struct Core {
     pub(super) state_room: StateRoom,
     pub(super) readers: Readers,
     pub(super) loads: LoadQueue,
+    pub(super) unreported: UnreportedEntries,
     pub(super) drafts: Arc<Drafts>,
     pub(super) ended: CancellationToken,
     pub(super) counters: Counters,
