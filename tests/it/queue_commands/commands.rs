@@ -14,8 +14,9 @@ pub(crate) fn filled() -> (Relay, [String; 2]) {
         "first",
     );
     let second = relay.send("carol@example.com", &["bob@example.net"], "second");
-    relay.wait_for("an attempt that failed", |queue| {
+    relay.wait_for("an attempt that failed, and no other", |queue| {
         queue.iter().any(|message| attempts(message) > 0)
+            && queue.iter().all(|message| message["busy"] == false)
     });
     (relay, [first, second])
 }
