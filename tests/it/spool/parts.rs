@@ -36,7 +36,7 @@ fn many() -> Envelope {
     envelope
 }
 
-async fn put_many(spool: &SqliteSpool) -> Entry {
+pub(super) async fn put_many(spool: &SqliteSpool) -> Entry {
     let mut draft = spool.draft();
     draft
         .write(b"Subject: m\r\n\r\nm\r\n")
@@ -56,7 +56,7 @@ fn failure(text: &str) -> AttemptFailure {
     }
 }
 
-fn deferred(text: &str) -> RecipientState {
+pub(super) fn deferred(text: &str) -> RecipientState {
     let mut history = FailureHistory::default();
     history.push(failure(text), RECIPIENTS);
     RecipientState::Pending {
@@ -68,7 +68,7 @@ fn deferred(text: &str) -> RecipientState {
     }
 }
 
-async fn settle(
+pub(super) async fn settle(
     spool: &SqliteSpool,
     id: QueueId,
     before: &Envelope,

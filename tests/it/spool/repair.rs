@@ -493,7 +493,7 @@ async fn the_commands_say_what_they_found_and_did() {
     assert!(lines("queue.db: ") > 0, "{shown}");
     assert_eq!(lines(&format!("{}: ", stored[1])), 1, "{shown}");
     assert!(
-        shown.contains("; stop gatepost and run gatepost spool repair\n"),
+        shown.contains("; stop gatepost and run gatepost spool repair before it starts again\n"),
         "{shown}"
     );
     assert!(shown.contains("the spool is NOT SOUND: "), "{shown}");

@@ -70,7 +70,7 @@ pub enum SpoolRemedy {
 impl fmt::Display for SpoolRemedy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Repair => "stop gatepost and run gatepost spool repair",
+            Self::Repair => "stop gatepost and run gatepost spool repair before it starts again",
             Self::SetAside => {
                 "the next start of gatepost, or gatepost spool repair, sets it aside and uses the rest"
             }
@@ -148,7 +148,15 @@ pub(super) fn check(paths: &SpoolPaths, access: ImageAccess) -> Result<SpoolChec
     for damage in &image.replayed.damage {
         done.add_log(damage);
     }
+    let needs_repair = done.needs_repair();
+    let in_log = done.findings.len();
     image.each(|entry| done.add_message(&image, &entry))?;
+    if needs_repair {
+        // A start would set them aside, and a repair may read them.
+        for finding in &mut done.findings[in_log..] {
+            finding.remedy = SpoolRemedy::Repair;
+        }
+    }
     done.findings.sort();
     done.findings.dedup();
     Ok(done)
@@ -182,12 +190,11 @@ impl SpoolCheck {
             Err(RowError::Damage(fault)) => Some(fault),
             Err(RowError::Spool(error)) => return Err(error),
         };
-        match fault {
-            Some(fault) => self.add(&entry.name, &fault, SpoolRemedy::Bounce),
-            None => {
-                self.messages += 1;
-                self.octets += stored.size;
-            }
+        if let Some(fault) = fault {
+            self.add(&entry.name, &fault, SpoolRemedy::Bounce);
+        } else {
+            self.messages += 1;
+            self.octets += stored.size;
         }
         Ok(())
     }

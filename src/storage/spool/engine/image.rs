@@ -95,13 +95,14 @@ impl SpoolImage {
         let Some(connection) = &self.database else {
             return Ok(Vec::new());
         };
-        let mut faults = Vec::new();
+        let mut faults: Vec<String> = Vec::new();
+        let is_fault = |line: &&str| *line != "ok" && !line.starts_with("*** in database");
         let mut check = |sql: &str| {
             let mut check = connection.prepare(sql)?;
             let mut rows = check.query([])?;
             while let Some(row) = rows.next()? {
                 let text: String = row.get(0)?;
-                for fault in text.lines().filter(|line| *line != "ok") {
+                for fault in text.lines().filter(is_fault) {
                     if !faults.iter().any(|known| known == fault) {
                         faults.push(fault.to_owned());
                     }

@@ -10,12 +10,14 @@ use std::path::Path;
 
 /// The size of a page in octets: databases of ours have no other.
 pub(super) const PAGE_SIZE: usize = 4096;
+/// As [`PAGE_SIZE`].
+const PAGE_OCTETS: u32 = 4096;
 /// The number of octets of an entry in a page map.
 const MAP_ENTRY: usize = 5;
 /// The number of pages that one page map describes.
-const MAPPED: u32 = (PAGE_SIZE / MAP_ENTRY) as u32;
+const MAPPED: u32 = PAGE_OCTETS / 5;
 /// The page that SQLite never uses, because its locks are there.
-const LOCK_PAGE: u32 = 0x4000_0000 / (PAGE_SIZE as u32) + 1;
+const LOCK_PAGE: u32 = 0x4000_0000 / PAGE_OCTETS + 1;
 /// The first octet of an inner page of a table, and of one of a table without row numbers.
 const INNER: [u8; 2] = [5, 2];
 /// The first octet of a leaf of a table.
@@ -178,7 +180,7 @@ impl PageFile {
 }
 
 /// The most entries of a page in the list of free pages.
-const MAX_LEAVES: u32 = (PAGE_SIZE / 4 - 2) as u32;
+const MAX_LEAVES: u32 = PAGE_OCTETS / 4 - 2;
 
 /// Returns the page map that describes a page; `None` for page 1 and for a page map.
 fn map_of(page: u32) -> Option<u32> {

@@ -28,6 +28,7 @@ use super::row::{self, RowError};
 use super::schema::{database_error, is_unreadable};
 use super::shared::Core;
 use super::signal::MoverOrder;
+use super::unreported::mark;
 use crate::smtp::envelope::QueueId;
 use crate::storage::quarantine;
 
@@ -152,6 +153,7 @@ pub(super) fn set_aside(
     if is_any {
         report.push_str(&parts_text(paths, connection, raw)?);
         files.write("txt", report.as_bytes())?;
+        mark(&paths.quarantine, &name, fault)?;
     }
     Ok(is_any)
 }

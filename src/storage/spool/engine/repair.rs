@@ -24,6 +24,7 @@ use super::quarantine::{name, set_aside};
 use super::replay::read_log;
 use super::row::{self, RowError};
 use super::salvage::{Salvage, salvage};
+use super::unreported::mark;
 use super::{Options, SqliteSpool, readers, schema, swap, table, view};
 use crate::smtp::envelope::QueueId;
 use crate::storage::{files, quarantine};
@@ -156,10 +157,10 @@ fn sort_messages(
             Err(RowError::Damage(fault)) => return Err(SpoolError::Io(fault)),
             Err(RowError::Spool(error)) => return Err(error),
         };
-        let Some(last) = page.last().map(|(raw, _)| *raw) else {
+        let Some(end) = page.last().map(|(raw, _)| *raw) else {
             return Ok(messages);
         };
-        after = last;
+        after = end;
         for (raw, head) in page {
             match head {
                 Ok(_) => {
@@ -216,7 +217,9 @@ fn sort_bodies(
         let to = paths.quarantine.join(format!("{id}.eml"));
         let moved = quarantine::move_file(&path, &to);
         moved.map_err(|error| io_error("quarantine", &path, &error))?;
-        lost.push(format!("{id}: its envelope cannot be read"));
+        let fault = "its envelope cannot be read";
+        mark(&paths.quarantine, &id.to_string(), fault)?;
+        lost.push(format!("{id}: {fault}"));
     }
     Ok(())
 }
@@ -224,7 +227,7 @@ fn sort_bodies(
 /// Returns false if the log says that the message was removed, or has all of it.
 fn is_wanted(index: &LogIndex, raw: i64) -> bool {
     let pending = row::queue_id(raw).and_then(|id| index.get(id));
-    !matches!(pending, Some(Pending::Removed | Pending::Message(_)))
+    !matches!(pending, Some(Pending::Removed | Pending::Message(..)))
 }
 
 fn delete(paths: &SpoolPaths, connection: &Connection, raw: i64) -> Result<(), SpoolError> {
@@ -238,8 +241,8 @@ fn quarantine_damaged(engine: &SqliteSpool, lost: &mut Vec<String>) -> Result<()
     let mut after = None;
     loop {
         let page = view::scan(&engine.core, &connection, after, PAGE)?;
-        let Some(last) = page.last() else { break };
-        after = Some(last.id);
+        let Some(end) = page.last() else { break };
+        after = Some(end.id);
     }
     let quarantined = engine.stats().quarantined;
     if quarantined > 0 {

@@ -181,12 +181,13 @@ const SCAN: &str = "SELECT id, accepted, size, fixed_crc, content, content_crc, 
 pub(super) const MARK_REMOVED: &str =
     "UPDATE message SET content = CASE content WHEN 'row' THEN 'del' ELSE 'gone' END WHERE id = ?1";
 
-/// Deletes the rows that are marked as removed. All pages must be sound.
+/// Deletes the rows that are marked as removed, and parts without a message. All pages must be sound.
 pub(super) fn purge_removed(connection: &Connection, paths: &SpoolPaths) -> Result<(), SpoolError> {
     let marked = "content IN ('del', 'gone')";
     let purged = connection.execute_batch(&format!(
         "DELETE FROM body WHERE id IN (SELECT id FROM message WHERE {marked}); \
-         DELETE FROM message WHERE {marked}"
+         DELETE FROM message WHERE {marked}; \
+         DELETE FROM recipient WHERE message NOT IN (SELECT id FROM message)"
     ));
     purged.map_err(|error| database_error(paths, "remove rows of", &error))
 }
