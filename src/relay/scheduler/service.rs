@@ -123,13 +123,14 @@ impl Scheduler {
                 () = stop.cancelled() => break,
                 () = running.replaced() => self.state.reload(),
                 Some(event) = self.events.recv() => self.handle_event(event),
-                page = pages.recv(), if reading => match page {
-                    Some(page) => page?.into_iter().for_each(|stored| self.state.enqueue_stored(&stored)),
-                    None => {
+                page = pages.recv(), if reading => {
+                    if let Some(page) = page {
+                        page?.into_iter().for_each(|stored| self.state.enqueue_stored(&stored));
+                    } else {
                         reading = false;
                         self.state.quarantine_report.spool_read();
                     }
-                },
+                }
                 Some(answer) = self.probes.recv() => self.answer_probe(answer),
                 // Orders wait until the whole spool is in memory, since an order works on both.
                 Some(request) = self.orders.recv(), if !reading => {
