@@ -94,7 +94,7 @@ mod tests {
         };
         let id = QueueId::from_number(1).expect("small");
         let written =
-            write_quarantine_report(&host, Timestamp::UNIX_EPOCH, &to, &[message; 501], id);
+            write_quarantine_report(&host, Timestamp::UNIX_EPOCH, &to, &vec![message; 501], id);
         let text = String::from_utf8(written.content).expect("ASCII");
         assert!(text.len() < 1 << 20, "{} octets", text.len());
         assert!(text.contains("and 1 more; the log names all of them"));

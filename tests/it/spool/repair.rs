@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use gatepost::smtp::envelope::QueueId;
 use gatepost::storage::spool::{
-    Options, Spool as _, SpoolError, SpoolRemedy, SpoolRepair, SqliteSpool, check_spool,
-    repair_spool,
+    Options, Spool as _, SpoolError, SpoolFinding, SpoolRemedy, SpoolRepair, SqliteSpool,
+    check_spool, repair_spool,
 };
 
 use super::bad_pages::{destroy, fill, pages_with, root_of, sender};
@@ -197,14 +197,10 @@ async fn each_bad_page_is_named_and_all_that_can_be_read_goes_on() {
         assert!(!folder.path().join("repair").exists(), "{name}");
         let remaining = check_spool(folder.path()).expect(name).findings;
         assert_eq!(remaining, done.remaining.findings, "{name}");
-        let bounces = remaining.iter().map(|finding| finding.remedy);
-        assert!(
-            bounces.clone().all(|remedy| remedy == SpoolRemedy::Bounce),
-            "{name}"
-        );
-        let bounces = bounces.count();
+        let is_bounce = |finding: &SpoolFinding| finding.remedy == SpoolRemedy::Bounce;
+        assert!(remaining.iter().all(is_bounce), "{name}");
         let (sound, bounced) = delivered(folder.path(), &stored, 1000).await;
-        assert_eq!(bounced.len(), bounces, "{name}");
+        assert_eq!(bounced.len(), remaining.len(), "{name}");
         if is_complete {
             assert_eq!((sound.len(), bounced.len()), (stored.len(), 0), "{name}");
             continue;
@@ -325,7 +321,9 @@ async fn in_the_log() -> (tempfile::TempDir, Stored) {
 
 #[tokio::test]
 async fn a_damaged_log_is_named_and_the_rest_of_it_goes_on() {
-    let cases: [(&str, fn(&File), &str, usize); 3] = [
+    // A name, the damage, what the check says of it, and the number of sound messages.
+    type DamageCase = (&'static str, fn(&File), &'static str, usize);
+    let cases: [DamageCase; 3] = [
         (
             "a damaged header",
             |file| file.write_all_at(b"x", 2).expect("ours"),
@@ -451,7 +449,9 @@ async fn a_repair_that_was_interrupted_is_completed_by_the_next_one_or_by_a_star
                 assert_eq!(ids(&spool).await, all, "{name}");
                 let aside = folder.path().join("aside");
                 let kept = names(&aside);
-                let kept: Vec<_> = kept.iter().filter(|file| file.ends_with(".db")).collect();
+                let is_database =
+                    |file: &&String| Path::new(file).extension() == Some("db".as_ref());
+                let kept: Vec<_> = kept.iter().filter(is_database).collect();
                 assert_eq!(kept.len(), 1, "{name}: {kept:?}");
                 assert!(
                     fs::read(aside.join(kept[0])).expect("kept") == old,
@@ -527,8 +527,12 @@ async fn the_commands_say_what_they_found_and_did() {
         (&document["sound"], &document["messages"]),
         (&false.into(), &2.into())
     );
+}
 
-    // Beside a running relay, a check is possible and a repair is not.
+/// Beside a running relay, a check is possible and a repair is not.
+#[tokio::test]
+async fn the_commands_say_that_a_relay_runs() {
+    let folder = tempfile::tempdir().expect("a folder");
     let spool = open(folder.path());
     put(&spool, "a@example.org", b"x").await;
     let checked = gatepost(&["check"], folder.path());
