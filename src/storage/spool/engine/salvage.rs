@@ -165,11 +165,18 @@ fn make_template(new: &Path, template: &Path) -> rusqlite::Result<()> {
 /// Replaces the first page of the copy by that of a database with the same tables.
 fn replace_first_page(copy: &Path, template: &Path) -> Result<(), SpoolError> {
     let mut page = vec![0; PAGE_SIZE];
-    let read = File::open(template).and_then(|file| file.read_exact_at(&mut page, 0));
-    read.map_err(|error| io_error("read", template, &error))?;
+    let read = File::open(template).and_then(|file| {
+        file.read_exact_at(&mut page, 0)?;
+        file.metadata()
+    });
+    // The page names roots as far as the last page of the template.
+    let least = read
+        .map_err(|error| io_error("read", template, &error))?
+        .len();
     let mut options = File::options();
     let written = options.read(true).write(true).open(copy).and_then(|file| {
-        let pages = file.metadata()?.len() / PAGE_SIZE as u64;
+        let pages = file.metadata()?.len().max(least) / PAGE_SIZE as u64;
+        file.set_len(pages * PAGE_SIZE as u64)?;
         let pages = u32::try_from(pages).map_err(io::Error::other)?;
         page[28..32].copy_from_slice(&pages.to_be_bytes());
         // A list of free pages of which a page is missing: nothing is known about them.
