@@ -194,7 +194,7 @@ impl Mover<'_> {
             if moves.is_empty() {
                 break;
             }
-            // One that was moved as far as its end starts again from its beginning.
+            // A write-ahead log that was moved to its end starts again from its beginning.
             let before = if self.wal_octets > 0 {
                 self.wal_written
             } else {

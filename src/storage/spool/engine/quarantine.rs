@@ -158,7 +158,7 @@ pub(super) fn set_aside(
     Ok(is_any)
 }
 
-/// Returns the parts of an envelope as text, as far as they can be read.
+/// Returns the readable parts of an envelope as text.
 fn parts_text(paths: &SpoolPaths, connection: &Connection, raw: i64) -> Result<String, SpoolError> {
     match parts::stored_text(connection, raw) {
         Ok(parts) => Ok(parts),

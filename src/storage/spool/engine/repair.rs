@@ -41,7 +41,7 @@ pub struct SpoolRepair {
     pub found: SpoolCheck,
     /// The damaged database, if a new one was made.
     pub kept: Option<PathBuf>,
-    /// What cannot be read, as lines of text: each begins with a queue id or the name of a file.
+    /// The losses, as lines of text: each begins with a queue id or the name of a file.
     pub lost: Vec<String>,
     /// The spool after the repair.
     pub remaining: SpoolCheck,
