@@ -55,8 +55,8 @@ pub(super) async fn flush(client: &AdminClient) -> Result<ExitCode, QueueError> 
 }
 
 /// Applies an order to the selected messages in batches. If a batch fails, the results of those
-/// before it are returned with the error. Unless a person is asked or messages are named, the first
-/// are ordered before the last are listed.
+/// before it are returned with the error. A retry of messages that are not named orders the first
+/// before the last are listed.
 async fn apply(
     client: &AdminClient,
     selection: &Selection,
@@ -79,7 +79,8 @@ async fn apply(
             "cannot ask without a terminal; add --yes to {verb} them."
         )));
     }
-    if !ask && selection.ids.is_empty() {
+    // Other orders make reports, which must not be among the messages of a later page.
+    if order == Order::Retry && selection.ids.is_empty() {
         return apply_by_page(client, selection, json, order).await;
     }
     let Targets {

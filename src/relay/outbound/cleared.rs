@@ -48,9 +48,8 @@ pub(super) struct Cleared {
     /// True if the connection is the fallback in the clear after TLS failed; its clearance is for
     /// one message only.
     is_fallback: bool,
-    /// True if the connection was idle before this message, so that the peer may have closed it
-    /// meanwhile.
-    has_waited: bool,
+    /// The time since which the connection is idle, so that the peer may close it meanwhile.
+    idle_since: Option<Instant>,
     /// True if the peer accepted the last message, within [`SLOW`].
     is_prompt: bool,
     transactions: u32,
@@ -73,12 +72,15 @@ pub(super) struct SendResult {
     /// True if the peer had closed the connection while it was idle. The peer accepted nothing, and
     /// no failure is recorded: the message is tried on another connection.
     pub(super) was_stale: bool,
+    /// True if the peer had the whole content and had accepted a recipient when it ended the session.
+    has_accepted_with_chunk: bool,
 }
 
 impl SendResult {
     /// Returns whether the peer may have accepted the message although its reply is missing.
     pub(super) fn may_be_accepted(&self) -> bool {
-        matches!(&self.interruption, Some(Interruption::Connection(broken)) if broken.may_be_accepted())
+        self.has_accepted_with_chunk
+            || matches!(&self.interruption, Some(Interruption::Connection(broken)) if broken.may_be_accepted())
     }
 
     /// Returns whether the peer deferred the message for any recipient, by a reply of its own (4xx
@@ -152,7 +154,7 @@ impl Cleared {
             via,
             policy,
             is_fallback: false,
-            has_waited: false,
+            idle_since: None,
             is_prompt: false,
             transactions: 0,
         }
@@ -243,7 +245,7 @@ impl Cleared {
 
     /// Prepares the connection for being idle.
     pub(super) fn prepare_idle(&mut self) {
-        self.has_waited = true;
+        self.idle_since = Some(Instant::now());
         self.wire.shrink_output();
     }
 
@@ -262,7 +264,6 @@ impl Cleared {
         limit: &AttemptLimit,
     ) -> SendResult {
         let clearance = &self.via.clearance;
-        let has_waited = std::mem::take(&mut self.has_waited);
         self.transactions = self.transactions.saturating_add(1);
         limit.begin_transaction(mail.recipients.len());
         let content = Content {
@@ -272,6 +273,7 @@ impl Cleared {
             limit,
         };
         let chunk = self.chunk_of(&mail, body);
+        let has_waited = self.idle_since.take().is_some();
         let (extensions, out) = (self.extensions, self.wire.output(clearance));
         let began = Instant::now();
         let transaction = match chunk {
@@ -292,35 +294,18 @@ impl Cleared {
         limit.end_transaction();
         let unanswered = dialogue.transaction.replies() == 0;
         self.extensions.chunking &= !dialogue.transaction.refuses_chunks();
+        let has_chunk_in_flight = dialogue.transaction.has_chunk_in_flight();
         let results = dialogue.transaction.into_results();
         self.is_prompt =
             matches!(results.ending, TransactionEnd::Accepted(_)) && began.elapsed() < SLOW;
-        let closed = match (&interruption, &results.ending) {
-            (Some(Interruption::Connection(broken)), _) => unanswered && broken.is_closed(),
-            (
-                _,
-                TransactionEnd::Closing {
-                    stage: DialogueStage::Mail,
-                    ..
-                },
-            ) => true,
-            // Some servers check their idle limit only at RCPT.
-            (
-                _,
-                TransactionEnd::Closing {
-                    stage: DialogueStage::Rcpt,
-                    ..
-                },
-            ) => results
-                .recipients
-                .iter()
-                .all(|status| *status == RecipientStatus::Pending),
-            _ => false,
-        };
+        let is_closed_unused = is_closed_unused(unanswered, interruption.as_ref(), &results);
+        let is_closed_at_rcpt = is_closed_at_rcpt(&results);
+        let is_any_accepted = results.recipients.contains(&RecipientStatus::Accepted);
         SendResult {
             results,
             interruption,
-            was_stale: closed && has_waited,
+            was_stale: is_closed_unused && has_waited,
+            has_accepted_with_chunk: has_chunk_in_flight && is_closed_at_rcpt && is_any_accepted,
         }
     }
 }
@@ -328,14 +313,56 @@ impl Cleared {
 impl Cleared {
     /// Returns the content if it is to be sent as a chunk with the commands, in one write: a small
     /// one, to a peer that offers that and has just accepted another message. A peer that refuses
-    /// or delays mail gets no content before it has accepted a recipient.
+    /// or delays mail gets no content before it has accepted a recipient, and a connection that the
+    /// peer may have closed while it was idle gets none either: nobody would know what became of it.
     fn chunk_of<'b>(&self, mail: &Mail<'_>, body: &'b Body) -> Option<&'b [u8]> {
-        let may = self.is_prompt && Transaction::may_have_chunk(mail, self.extensions);
+        let is_warm = self.is_prompt && self.idle_since.is_none_or(|since| since.elapsed() < SLOW);
+        let may = is_warm && Transaction::may_have_chunk(mail, self.extensions);
         match body {
             Body::Memory(content) if may && content.len() <= BLOCK_SIZE => Some(content),
             Body::Memory(_) | Body::File(_) => None,
         }
     }
+}
+
+/// Returns whether the peer closed the connection before it could accept anything.
+fn is_closed_unused(
+    unanswered: bool,
+    interruption: Option<&Interruption>,
+    results: &TransactionResults,
+) -> bool {
+    match (interruption, &results.ending) {
+        (Some(Interruption::Connection(broken)), _) => {
+            unanswered && broken.is_closed() && !broken.may_be_accepted()
+        }
+        (
+            _,
+            TransactionEnd::Closing {
+                stage: DialogueStage::Mail,
+                ..
+            },
+        ) => true,
+        // Some servers check their idle limit only at RCPT.
+        _ => {
+            is_closed_at_rcpt(results)
+                && results
+                    .recipients
+                    .iter()
+                    .all(|status| *status == RecipientStatus::Pending)
+        }
+    }
+}
+
+/// Returns whether the peer ended the session at a recipient. It may have the content as a chunk, and
+/// deliver it to those that it accepted before.
+fn is_closed_at_rcpt(results: &TransactionResults) -> bool {
+    matches!(
+        results.ending,
+        TransactionEnd::Closing {
+            stage: DialogueStage::Rcpt,
+            ..
+        }
+    )
 }
 
 /// The content of a message, and the time limits for sending it.

@@ -12,7 +12,7 @@ use crate::relay::outbound::Outbound;
 use crate::relay::running_config::RunningConfig;
 use crate::smtp::envelope::QueueId;
 use crate::storage::evidence::Evidence;
-use crate::storage::spool::{Entry, Spool, StoredMessage};
+use crate::storage::spool::{Entry, SetAside, Spool, StoredMessage};
 
 use super::active_message::LoadedMessage;
 use super::queues::{AttemptToken, Health, Item};
@@ -29,6 +29,9 @@ pub(super) struct Context {
     pub(super) limiter: Mutex<Limiter>,
     /// The counts of reports.
     pub(super) reports: ReportCounters,
+    /// The stored report about quarantined messages whose marks could not be removed, and these
+    /// messages.
+    pub(super) marked_report: Mutex<Option<(QueueId, Vec<SetAside>)>>,
     /// The octets of content in memory, at most [`super::active_message::MEMORY_MAX`].
     pub(super) in_memory: Arc<AtomicU64>,
     /// Cancelled at shutdown: no job starts any more, and a write that fails is not retried.

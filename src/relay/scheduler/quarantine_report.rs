@@ -2,13 +2,14 @@
 //! their senders cannot be informed. Those that are found within `[queue] postmaster_digest` of the
 //! first one are in one report.
 
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
 use crate::smtp::dsn::{self, QuarantinedMessage};
-use crate::storage::spool::SpoolError;
+use crate::smtp::envelope::QueueId;
+use crate::storage::spool::{SetAside, SpoolError};
 
 use super::context::{Context, Event};
 use super::result::{self, postmaster};
@@ -72,6 +73,10 @@ async fn report_set_aside(mut guard: QuarantineGuard) {
 /// Writes, stores and queues the report. If the process ends before the spool knows of it, the next
 /// start makes another one.
 async fn store(context: &Context) -> Result<(), SpoolError> {
+    let marked = marked_report(context).take();
+    if let Some((report_id, entries)) = marked {
+        return remove_marks(context, report_id, entries).await;
+    }
     let entries = context.spool.set_aside().await?;
     if entries.is_empty() {
         return Ok(());
@@ -90,5 +95,25 @@ async fn store(context: &Context) -> Result<(), SpoolError> {
     let report = dsn::write_quarantine_report(host, Timestamp::now(), &to, &messages, draft.id());
     let report_id = result::enqueue_report(context, draft, report).await?;
     tracing::warn!(messages = entries.len(), %report_id, %to, "report about quarantined messages queued for the postmaster");
-    context.spool.set_aside_reported(report_id, entries).await
+    remove_marks(context, report_id, entries).await
+}
+
+/// Removes the marks of the messages in a stored report. If that fails, the next attempt does it and
+/// makes no other report.
+async fn remove_marks(
+    context: &Context,
+    report_id: QueueId,
+    entries: Vec<SetAside>,
+) -> Result<(), SpoolError> {
+    let kept = entries.clone();
+    let removed = context.spool.set_aside_reported(report_id, entries).await;
+    if removed.is_err() {
+        *marked_report(context) = Some((report_id, kept));
+    }
+    removed
+}
+
+fn marked_report(context: &Context) -> MutexGuard<'_, Option<(QueueId, Vec<SetAside>)>> {
+    let report = context.marked_report.lock();
+    report.unwrap_or_else(PoisonError::into_inner)
 }

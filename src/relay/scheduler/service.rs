@@ -21,6 +21,9 @@ use super::spool_scan::read_spool;
 use super::state::SchedulerState;
 use super::usage::Usage;
 
+/// The wait before the scheduler looks again whether there is space for results.
+const STUCK_PAUSE: Duration = Duration::from_secs(1);
+
 /// The task that owns the queue.
 pub struct Scheduler {
     state: SchedulerState,
@@ -63,6 +66,7 @@ impl Scheduler {
             events: sender,
             limiter: Mutex::new(Limiter::new(Instant::now())),
             reports,
+            marked_report: Mutex::new(None),
             in_memory: Arc::new(AtomicU64::new(0)),
             ending: CancellationToken::new(),
         };
@@ -107,7 +111,7 @@ impl Scheduler {
             self.state.dispatch();
             self.state.begin_reports();
             self.state.begin_quarantine_report();
-            // When no job may start, the next event wakes the loop.
+            // When no job may start, the next event wakes the loop, or the pause if there is none.
             let wake = self
                 .state
                 .queues
@@ -116,8 +120,11 @@ impl Scheduler {
                 .chain(self.state.owed.next_wake())
                 .chain(self.state.quarantine_report.next_wake())
                 .min();
-            let wake = wake.filter(|_| self.state.may_begin());
-            let wake = wake.unwrap_or_else(|| Instant::now() + Duration::from_hours(1));
+            let wake = match wake {
+                Some(at) if self.state.may_begin() => at,
+                Some(at) if self.state.is_stuck() => at.max(Instant::now() + STUCK_PAUSE),
+                Some(_) | None => Instant::now() + Duration::from_hours(1),
+            };
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,

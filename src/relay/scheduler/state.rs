@@ -255,8 +255,13 @@ impl SchedulerState {
     /// hardly any room, no job starts beside a running one: its result could not be stored.
     pub(super) fn may_begin(&self) -> bool {
         let attempts = self.context.running.load().config.limits.delivery_attempts as usize;
-        let is_stuck = || self.context.evidence.is_stuck() || self.context.spool.is_stuck();
-        self.jobs < attempts + WRITING_MAX && !(self.jobs > 0 && is_stuck())
+        self.jobs < attempts + WRITING_MAX && !(self.jobs > 0 && self.is_stuck())
+    }
+
+    /// Returns true while evidence cannot be written, or the spool has hardly any room. Nothing wakes
+    /// the scheduler when that ends.
+    pub(super) fn is_stuck(&self) -> bool {
+        self.context.evidence.is_stuck() || self.context.spool.is_stuck()
     }
 
     /// Returns the message with this id, shared with other running jobs on it.

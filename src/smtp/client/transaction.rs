@@ -219,6 +219,10 @@ impl<'a> Transaction<'a> {
             )
     }
 
+    fn is_chunk_accepted(&self) -> bool {
+        self.chunk == ChunkState::Sent && matches!(self.ending, TransactionEnd::Accepted(_))
+    }
+
     /// Returns whether the peer does not know BDAT although it offers CHUNKING.
     #[must_use]
     pub fn refuses_chunks(&self) -> bool {
@@ -257,6 +261,12 @@ impl<'a> Transaction<'a> {
             let content = self.process_reply(reply, out);
             if !self.over && !content && self.outstanding == 0 {
                 self.continue_or_end(out);
+            }
+            if self.over && more && self.is_chunk_accepted() && !input[used..].starts_with(b"421") {
+                // More replies than commands: nobody knows which of them is that to the chunk.
+                self.ending = TransactionEnd::Unfinished;
+                self.over = false;
+                return Err(ProtocolViolation::OutOfTurn(stage));
             }
             if self.over {
                 // Further octets are most likely a 421 before the peer closes the connection.

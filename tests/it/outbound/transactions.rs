@@ -235,8 +235,8 @@ async fn a_peer_that_does_not_know_bdat_gets_data() {
 #[tokio::test]
 async fn a_chunk_without_an_answer_is_not_sent_to_another_host() {
     let world = World::new().await;
-    for lost_at in ["RCPT TO:<c@", "BDAT"] {
-        let first = Peer::start(chunking().answer(lost_at, "")).await;
+    for (before, lost_at) in [(1, "MAIL"), (0, "RCPT TO:<c@"), (0, "BDAT")] {
+        let first = Peer::start(chunking().answer_after(before, lost_at, "")).await;
         let second = Peer::start(chunking()).await;
         let outbound = world.outbound(&smart_hosts(&[&first, &second]));
         let report = deliver(&outbound, message(&["b@partner.example"])).await;
@@ -253,5 +253,25 @@ async fn a_chunk_without_an_answer_is_not_sent_to_another_host() {
         let reason = failure(&report, 1).to_string();
         assert!(reason.contains("may have been delivered"), "{reason}");
         assert_eq!(second.heard().len(), 0, "the other host was asked");
+        assert_eq!(first.heard().len(), 1, "it was sent again");
     }
+}
+
+#[tokio::test]
+async fn a_chunk_is_not_sent_to_another_host_after_421_to_one_of_its_recipients() {
+    let world = World::new().await;
+    let first = Peer::start(chunking().answer("RCPT TO:<c@", "421 4.3.2 not this one")).await;
+    let second = Peer::start(chunking()).await;
+    let outbound = world.outbound(&smart_hosts(&[&first, &second]));
+    let report = deliver(&outbound, message(&["b@partner.example"])).await;
+    assert_eq!(outcome(&report, 0), "delivered", "{report:?}");
+    let to = ["b@partner.example", "c@partner.example"];
+    let report = deliver(&outbound, message(&to)).await;
+    assert!(outcome(&report, 0).starts_with("deferred"), "{report:?}");
+    let is_for_b = |line: &String| line.starts_with("RCPT TO:<b@");
+    let heard = second.heard();
+    assert!(
+        !heard.iter().any(|one| one.commands.iter().any(is_for_b)),
+        "{heard:?}"
+    );
 }

@@ -12,6 +12,9 @@ use crate::smtp::envelope::QueueId;
 
 /// The number of waiting messages for each reader above which another reader starts.
 const WAITING_PER_READER: usize = 8;
+/// The maximum number of readers that load messages. One is left for lists of the queue and for
+/// damaged messages, which would wait for the whole backlog otherwise.
+const LOADERS: usize = READERS - 1;
 
 pub(super) type Load = (QueueId, oneshot::Sender<Result<Entry, SpoolError>>);
 
@@ -35,7 +38,7 @@ impl LoadQueue {
         let mut state = self.state();
         state.waiting.push_back(load);
         let enough = state.readers * WAITING_PER_READER;
-        let starts = state.readers < READERS && state.waiting.len() > enough;
+        let starts = state.readers < LOADERS && state.waiting.len() > enough;
         state.readers += usize::from(starts);
         starts
     }
@@ -88,13 +91,13 @@ mod tests {
             queue.push(load)
         };
         let starts: Vec<u64> = (1..=100).filter(|number| push(*number)).collect();
-        assert_eq!(starts, [1, 9, 17, 25]);
-        assert_eq!(queue.state().readers, READERS);
+        assert_eq!(starts, [1, 9, 17]);
+        assert_eq!(queue.state().readers, LOADERS);
         for number in 1..=100 {
             let next = queue.next().expect("it waits");
             assert_eq!(next.0.number(), number);
         }
-        for _ in 0..READERS {
+        for _ in 0..LOADERS {
             assert!(queue.next().is_none());
         }
         assert_eq!(queue.state().readers, 0);

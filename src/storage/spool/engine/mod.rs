@@ -434,7 +434,12 @@ impl Core {
         if self.loads.push((id, reply)) {
             tokio::spawn(core.load_waiting());
         }
-        answer.await.unwrap_or(Err(SpoolError::Closed))
+        // Without an answer, the reader has panicked.
+        answer.await.unwrap_or_else(|_| {
+            Err(SpoolError::Io(
+                "a spool operation was interrupted".to_owned(),
+            ))
+        })
     }
 
     /// Loads messages until none waits.

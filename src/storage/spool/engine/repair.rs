@@ -73,7 +73,10 @@ pub fn repair_spool(folder: &Path) -> Result<SpoolRepair, OfflineError> {
         return Ok(done);
     }
     if done.found.needs_repair() {
-        rebuild(&spool.paths, &mut done.lost)?;
+        if let Err(error) = rebuild(&spool.paths, &mut done.lost) {
+            swap::abandon(&spool.paths)?;
+            return Err(error);
+        }
         done.kept = swap::complete(&spool.paths)?;
     }
     for damage in read_log(&LogFolder::existing(&spool.paths.log))?.damage {
@@ -124,10 +127,10 @@ fn rebuild(paths: &SpoolPaths, lost: &mut Vec<String>) -> Result<(), OfflineErro
     Ok(())
 }
 
-/// Checks that the disk has space for a copy of the database and for a new one.
+/// Checks that the disk has space for a copy of the database, and for a new one with its log.
 fn check_space(paths: &SpoolPaths) -> Result<(), SpoolError> {
     let size = |path: &Path| std::fs::metadata(path).map_or(0, |file| file.len());
-    let needed = 2 * (size(&paths.database) + size(&paths.wal)) + KEPT_FREE;
+    let needed = 3 * (size(&paths.database) + size(&paths.wal)) + KEPT_FREE;
     let disk = rustix::fs::statvfs(&paths.folder)
         .map_err(|error| io_error("read the free space of", &paths.folder, &error.into()))?;
     let free = disk.f_bavail.saturating_mul(disk.f_frsize);

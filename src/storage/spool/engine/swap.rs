@@ -42,7 +42,14 @@ pub(super) fn prepare(
         file.sync_all()
     });
     synced.map_err(|error| io_error("sync", new, &error))?;
-    let complete = work.join(format!("queue-{seconds}.db"));
+    // A database of an earlier repair in the same second must not be taken for this one.
+    let is_free = |name: &String| {
+        let kept = paths.quarantine.join(name);
+        !kept.exists() && !with_suffix(&kept, "-wal").exists()
+    };
+    let mut names = (seconds..).map(|seconds| format!("queue-{seconds}.db"));
+    let name = names.find(is_free).unwrap_or_default();
+    let complete = work.join(name);
     std::fs::rename(new, &complete).map_err(|error| io_error("rename", new, &error))?;
     sync_folder(&work)?;
     sync_folder(&paths.folder)
@@ -68,6 +75,15 @@ pub(super) fn complete(paths: &SpoolPaths) -> Result<Option<PathBuf>, SpoolError
     std::fs::remove_dir_all(&work).map_err(|error| io_error("remove", &work, &error))?;
     sync_folder(&paths.folder)?;
     Ok(kept)
+}
+
+/// Removes what a repair left that failed before its new database was complete.
+pub(super) fn abandon(paths: &SpoolPaths) -> Result<(), SpoolError> {
+    let work = work_folder(paths);
+    if !work.exists() || new_database(&work)?.is_some() {
+        return Ok(());
+    }
+    std::fs::remove_dir_all(&work).map_err(|error| io_error("remove", &work, &error))
 }
 
 /// Returns the complete new database, if there is one.

@@ -151,7 +151,8 @@ pub(super) fn delete_around_damage(connection: &Connection, row: i64) -> rusqlit
     if separately(connection, || delete(connection, row)).is_ok() {
         return Ok(());
     }
-    for sql in ["DELETE FROM message WHERE id = ?1", MARK_REMOVED] {
+    // A row with the mark is known as removed, also to a repair; a content without its row is not.
+    for sql in [MARK_REMOVED, "DELETE FROM message WHERE id = ?1"] {
         let remove = || connection.prepare_cached(sql)?.execute([row]).map(drop);
         match separately(connection, remove) {
             Ok(()) => break,

@@ -70,7 +70,9 @@ impl UnreportedEntries {
             let path = entry.map_err(failed)?.path();
             let name = path.file_stem().unwrap_or_default().to_string_lossy();
             if path.extension().is_some_and(|extension| extension == MARK) {
-                let fault = fs::read(&path).map_err(|error| io_error("read", &path, &error))?;
+                let fault = fs::read(&path).unwrap_or_else(|error| {
+                    format!("its description cannot be read: {error}").into_bytes()
+                });
                 all.push(SetAside {
                     name: name.clone().into_owned(),
                     fault: String::from_utf8_lossy(&fault).into_owned(),
@@ -88,7 +90,10 @@ impl UnreportedEntries {
         let mut ids = reports(&self.folder);
         ids.push(report.to_string());
         let latest = &ids[ids.len().saturating_sub(REPORTS_MAX)..];
-        write(&path, &format!("{}\n", latest.join("\n")))?;
+        // A write that is cut short leaves the file as it was.
+        let new = path.with_extension("new");
+        write(&new, &format!("{}\n", latest.join("\n")))?;
+        fs::rename(&new, &path).map_err(|error| io_error("rename", &new, &error))?;
         for entry in entries {
             let path = self.folder.join(format!("{}.{MARK}", entry.name));
             match fs::remove_file(&path) {
@@ -113,7 +118,8 @@ pub(super) fn mark(folder: &Path, name: &str, fault: &str) -> Result<(), SpoolEr
         );
         return Ok(());
     }
-    write(&folder.join(format!("{name}.{MARK}")), fault)
+    write(&folder.join(format!("{name}.{MARK}")), fault)?;
+    sync_folder(folder)
 }
 
 /// Returns the ids of the latest reports.
