@@ -242,6 +242,15 @@ struct MultipartBody {
 }
 
 impl MultipartBody {
+    /// Makes a report to the postmaster of these parts.
+    fn into_message(self, header: String, to: &Mailbox) -> ReportMessage {
+        let tls = TlsRequirement::Ordinary;
+        let envelope = report_envelope(to, tls, self.eight_bit, ReportForm::Full);
+        let mut content = header.into_bytes();
+        self.finish("multipart/mixed", &mut content);
+        ReportMessage { content, envelope }
+    }
+
     fn new(report: QueueId, eight_bit_path: bool) -> Self {
         Self {
             boundary: boundary(report),

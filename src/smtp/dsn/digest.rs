@@ -8,12 +8,9 @@ use jiff::Timestamp;
 
 use super::encode::{fold, quote};
 use super::text_only::part_for_people;
-use super::{
-    MultipartBody, REASON_MAX, ReportMessage, date, header, header_fields, reason_max,
-    report_envelope,
-};
+use super::{MultipartBody, REASON_MAX, ReportMessage, date, header, header_fields, reason_max};
 use crate::smtp::address::{Domain, Mailbox};
-use crate::smtp::envelope::{AttemptFailure, QueueId, ReportForm, TlsRequirement};
+use crate::smtp::envelope::{AttemptFailure, QueueId, ReportForm};
 
 /// The most octets of one failed message in a digest.
 const EXCERPT_MAX: usize = 4 * 1024;
@@ -112,15 +109,7 @@ pub fn write_digest(
         1 => format!("Undelivered mail without {lack}: 1 message"),
         count => format!("Undelivered mail without {lack}: {count} messages"),
     };
-    let mut content = header(hostname, now, to, &subject, report).into_bytes();
-    let envelope = report_envelope(
-        to,
-        TlsRequirement::Ordinary,
-        parts.eight_bit,
-        ReportForm::Full,
-    );
-    parts.finish("multipart/mixed", &mut content);
-    ReportMessage { content, envelope }
+    parts.into_message(header(hostname, now, to, &subject, report), to)
 }
 
 /// Returns the number of messages, from the first on, whose excerpts fit.

@@ -6,9 +6,9 @@ use std::fmt::Write as _;
 use jiff::Timestamp;
 
 use super::encode::{fold, quote};
-use super::{MultipartBody, ReportMessage, header, report_envelope};
+use super::{MultipartBody, ReportMessage, header};
 use crate::smtp::address::{Domain, Mailbox};
-use crate::smtp::envelope::{QueueId, ReportForm, TlsRequirement};
+use crate::smtp::envelope::QueueId;
 
 /// The most messages that are named.
 const NAMED_MAX: usize = 500;
@@ -42,15 +42,7 @@ pub fn write_quarantine_report(
         1 => "Damaged mail quarantined: 1 message".to_owned(),
         count => format!("Damaged mail quarantined: {count} messages"),
     };
-    let mut content = header(hostname, now, to, &subject, report).into_bytes();
-    let envelope = report_envelope(
-        to,
-        TlsRequirement::Ordinary,
-        parts.eight_bit,
-        ReportForm::Full,
-    );
-    parts.finish("multipart/mixed", &mut content);
-    ReportMessage { content, envelope }
+    parts.into_message(header(hostname, now, to, &subject, report), to)
 }
 
 fn text_for_people(hostname: &Domain, messages: &[QuarantinedMessage<'_>]) -> String {
