@@ -127,8 +127,10 @@ fn answer(line: &[u8], offers_tls: bool) -> (&'static [u8], What) {
     let verb = line.split(|&octet| octet == b' ').next().unwrap_or(line);
     let is = |word: &str| verb.eq_ignore_ascii_case(word.as_bytes());
     if is("RCPT") {
-        (b"250 2.0.0 ok\r\n", What::Recipient)
-    } else if is("MAIL") || is("RSET") || is("NOOP") {
+        (b"250 2.1.5 ok\r\n", What::Recipient)
+    } else if is("MAIL") {
+        (b"250 2.1.0 ok\r\n", What::On)
+    } else if is("RSET") || is("NOOP") {
         (b"250 2.0.0 ok\r\n", What::On)
     } else if is("DATA") {
         (b"354 end with a dot\r\n", What::Content)

@@ -133,7 +133,7 @@ fn transact(peer: &mut Peer<'_>, mail: Mail<'_>, extensions: Extensions) {
         is_sent = true;
         let accepted = transaction.recipients().iter().filter(|status| **status == RecipientStatus::Accepted).count();
         assert!(accepted > 0, "content for nobody");
-        transaction.content_sent();
+        transaction.content_sent(false);
     }
     assert!(transaction.replies() <= mail.recipients.len() + 4, "{} replies are heard", transaction.replies());
     let results = transaction.into_results();

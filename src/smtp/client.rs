@@ -8,6 +8,8 @@
 mod extensions;
 mod opening;
 mod parameters;
+mod reply_meaning;
+mod results;
 mod transaction;
 
 use std::fmt;
@@ -15,9 +17,8 @@ use std::fmt;
 pub use extensions::{Extensions, SizeLimit};
 pub use opening::{NoStarttls, Opening, OpeningStep, StarttlsUse};
 pub use parameters::{Mail, Obstacle, RequireTlsUse};
-pub use transaction::{
-    RecipientStatus, Transaction, TransactionEnd, TransactionResults, TransactionStep,
-};
+pub use results::{RecipientStatus, TransactionEnd, TransactionResults, TransactionStep};
+pub use transaction::Transaction;
 
 use crate::smtp::reply::ReplyError;
 
@@ -79,6 +80,9 @@ pub enum ProtocolViolation {
     /// commands.
     #[error("the peer sent more than the answer to {0}")]
     OutOfTurn(DialogueStage),
+    /// The reply cannot be that to the command: the peer has sent one too many before it.
+    #[error("the peer's answer to {0} belongs to another command")]
+    Misplaced(DialogueStage),
 }
 
 /// The reply code of a server that shuts down and closes the connection; it may come at any time

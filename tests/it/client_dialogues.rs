@@ -10,7 +10,7 @@
 //! the peer offers. `from:`, `to:` (one or more, with `NOTIFY=`/`ORCPT=` behind), `size:`,
 //! `smtputf8:`, `8bit:`, `ret:`, `envid:`, `requiretls: needed|welcome|not asked` describe the
 //! message; without `from:` there is no transaction. With `chunk: yes` the content goes with the
-//! commands where the peer offers that.
+//! commands where the peer offers that; with `early: yes` the peer says something before its end.
 
 use std::collections::VecDeque;
 use std::fmt::Write as _;
@@ -32,6 +32,7 @@ struct Script {
     promise: RequireTlsUse,
     whole: bool,
     chunk: bool,
+    early: bool,
     transcript: String,
 }
 
@@ -47,6 +48,7 @@ fn read(text: &str) -> Script {
         promise: RequireTlsUse::Never,
         whole: false,
         chunk: false,
+        early: false,
         transcript: transcript.trim_end().to_owned(),
     };
     for line in head.lines().filter(|line| !line.starts_with('#')) {
@@ -70,6 +72,7 @@ fn read(text: &str) -> Script {
                 "requiretls" => script.promise = promise(value),
                 "size" => script.size = value.parse().expect("a size"),
                 "chunk" => script.chunk = value == "yes",
+                "early" => script.early = value == "yes",
                 "pieces" => script.whole = value == "whole",
                 _ => panic!("unknown setting {key}"),
             }
@@ -309,18 +312,19 @@ fn hand_over(
             Transaction::start(mail, extensions, &mut stage.out)
         };
         loop {
-            match stage.run(|input, out| transaction.receive(input, out)) {
+            match stage.run(|input, out| receive(&mut transaction, input, out)) {
                 End::TransactionStep(TransactionStep::Content) => {
                     stage.out.extend_from_slice(b"(content)\r\n.\r\n");
-                    transaction.content_sent();
+                    transaction.content_sent(script.early);
                     continue;
                 }
-                End::TransactionStep(TransactionStep::Over) => {}
+                End::TransactionStep(TransactionStep::ChunkReply | TransactionStep::Over) => {}
                 End::Lost => stage.note(&format!("lost at {}", transaction.awaited())),
                 End::ProtocolViolation(violation) => stage.note(&format!("violation: {violation}")),
             }
             break;
         }
+        let may_be_accepted = transaction.may_be_accepted();
         let results = transaction.into_results();
         let mut overflow = Vec::new();
         for (status, at) in results.recipients.iter().zip(&recipients) {
@@ -335,19 +339,18 @@ fn hand_over(
             };
             stage.note(&format!("{}: {words}", envelope.recipients[*at].mailbox));
         }
-        let ending = match &results.ending {
-            TransactionEnd::Unfinished => "unfinished".to_owned(),
-            TransactionEnd::Accepted(reply) => format!("taken: {reply}"),
-            TransactionEnd::Rejected { stage, reply } => format!("refused at {stage}: {reply}"),
-            TransactionEnd::Closing { stage, reply } => format!("closing at {stage}: {reply}"),
-            TransactionEnd::NoRecipient => "no recipient".to_owned(),
-        };
+        let ending = words_for(&results.ending);
         stage.note(&format!(
-            "{ending}; {}",
+            "{ending}; {}{}",
             if results.reusable {
                 "reusable"
             } else {
                 "not reusable"
+            },
+            if may_be_accepted {
+                "; may be accepted"
+            } else {
+                ""
             }
         ));
         recipients = if results.reusable && matches!(results.ending, TransactionEnd::Accepted(_)) {
@@ -356,6 +359,37 @@ fn hand_over(
             Vec::new()
         };
     }
+}
+
+/// The end of a transaction, as dialogues write it.
+fn words_for(ending: &TransactionEnd) -> String {
+    match ending {
+        TransactionEnd::Unfinished => "unfinished".to_owned(),
+        TransactionEnd::Accepted(reply) => format!("taken: {reply}"),
+        TransactionEnd::Rejected { stage, reply } => format!("refused at {stage}: {reply}"),
+        TransactionEnd::Closing { stage, reply } => format!("closing at {stage}: {reply}"),
+        TransactionEnd::NoRecipient => "no recipient".to_owned(),
+    }
+}
+
+/// Goes on at once where only the reply to a chunk is awaited: then it has another time limit.
+fn receive(
+    transaction: &mut Transaction<'_>,
+    input: &[u8],
+    out: &mut Vec<u8>,
+) -> Result<(usize, Option<TransactionStep>), ProtocolViolation> {
+    let (used, step) = transaction.receive(input, out)?;
+    if step != Some(TransactionStep::ChunkReply) {
+        return Ok((used, step));
+    }
+    assert!(
+        transaction
+            .recipients()
+            .contains(&RecipientStatus::Accepted),
+        "the reply to a chunk is awaited that is for nobody"
+    );
+    let (more, step) = transaction.receive(&input[used..], out)?;
+    Ok((used + more, step))
 }
 
 #[test]

@@ -154,7 +154,7 @@ impl<'a> RelayConnection<'a> {
         out.clear();
         stuffer.finish(&mut out);
         self.send(&out)?;
-        transaction.content_sent();
+        transaction.content_sent(false);
         let limit = self.config.timeouts.final_reply;
         self.run_until_step(limit, |input, out| transaction.receive(input, out))?;
         Ok(transaction.into_results())

@@ -50,7 +50,8 @@ pub(super) struct Cleared {
     is_fallback: bool,
     /// The time since which the connection is idle, so that the peer may close it meanwhile.
     idle_since: Option<Instant>,
-    /// True if the peer accepted the last message, within [`SLOW`].
+    /// True if the peer accepted the last message, within [`SLOW`], with replies that cannot be
+    /// mistaken for one another.
     is_prompt: bool,
     transactions: u32,
 }
@@ -72,17 +73,25 @@ pub(super) struct SendResult {
     /// True if the peer had closed the connection while it was idle. The peer accepted nothing, and
     /// no failure is recorded: the message is tried on another connection.
     pub(super) was_stale: bool,
-    /// True if the peer had the whole content and had accepted a recipient when it ended the session.
-    has_accepted_with_chunk: bool,
+    /// True if the peer may have accepted the message although its reply is not known.
+    pub(super) may_be_accepted: bool,
+    pub(super) chunk: ChunkResult,
+}
+
+/// The result of sending the content as a chunk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ChunkResult {
+    /// The content was not sent as a chunk.
+    Unused,
+    /// The peer replied to it.
+    Answered,
+    /// The peer does not know BDAT, and accepted nothing. No recipient has a result.
+    Refused,
+    /// It is not known what became of it.
+    Failed,
 }
 
 impl SendResult {
-    /// Returns whether the peer may have accepted the message although its reply is missing.
-    pub(super) fn may_be_accepted(&self) -> bool {
-        self.has_accepted_with_chunk
-            || matches!(&self.interruption, Some(Interruption::Connection(broken)) if broken.may_be_accepted())
-    }
-
     /// Returns whether the peer deferred the message for any recipient, by a reply of its own (4xx
     /// or 421).
     pub(super) fn is_deferred(&self) -> bool {
@@ -104,7 +113,6 @@ impl SendResult {
 struct ClearedTransaction<'c, 'm> {
     _clearance: &'c Clearance,
     transaction: Transaction<'m>,
-    has_chunk: bool,
 }
 
 impl Dialogue for ClearedTransaction<'_, '_> {
@@ -119,11 +127,6 @@ impl Dialogue for ClearedTransaction<'_, '_> {
     }
 
     fn replies(&self) -> usize {
-        // The peer may keep its replies back until it has processed the chunk. All have one time
-        // limit, that of the last one.
-        if self.has_chunk {
-            return 0;
-        }
         self.transaction.replies()
     }
 
@@ -255,6 +258,7 @@ impl Cleared {
     }
 
     /// Sends one message. The message must fit the peer ([`Mail::fits`]).
+    /// `may_chunk` is false if the content may not be sent as a chunk.
     // Rule: RFC 5321 §4.5.3.1.8.
     pub(super) async fn send(
         &mut self,
@@ -262,7 +266,13 @@ impl Cleared {
         body: &Body,
         timeouts: &Timeouts,
         limit: &AttemptLimit,
+        may_chunk: bool,
     ) -> SendResult {
+        // Octets that came before the commands would count as the reply to one of them.
+        let chunk = match self.chunk_of(&mail, body) {
+            Some(chunk) if may_chunk && !self.wire.has_spoken().await => Some(chunk),
+            Some(_) | None => None,
+        };
         let clearance = &self.via.clearance;
         self.transactions = self.transactions.saturating_add(1);
         limit.begin_transaction(mail.recipients.len());
@@ -272,7 +282,6 @@ impl Cleared {
             timeouts,
             limit,
         };
-        let chunk = self.chunk_of(&mail, body);
         let has_waited = self.idle_since.take().is_some();
         let (extensions, out) = (self.extensions, self.wire.output(clearance));
         let began = Instant::now();
@@ -283,29 +292,32 @@ impl Cleared {
         let mut dialogue = ClearedTransaction {
             _clearance: clearance,
             transaction,
-            has_chunk: chunk.is_some(),
         };
-        if dialogue.has_chunk {
-            limit.await_final_reply();
+        if chunk.is_some() {
+            limit.chunk_sent();
         }
         let interruption = run_transaction(&mut self.wire, &mut dialogue, clearance, &content)
             .await
             .err();
         limit.end_transaction();
         let unanswered = dialogue.transaction.replies() == 0;
-        self.extensions.chunking &= !dialogue.transaction.refuses_chunks();
-        let has_chunk_in_flight = dialogue.transaction.has_chunk_in_flight();
+        let may_be_accepted = dialogue.transaction.may_be_accepted();
+        let chunk = match chunk {
+            None => ChunkResult::Unused,
+            Some(_) if dialogue.transaction.refuses_chunks() => ChunkResult::Refused,
+            Some(_) if interruption.is_some() && may_be_accepted => ChunkResult::Failed,
+            Some(_) => ChunkResult::Answered,
+        };
         let results = dialogue.transaction.into_results();
-        self.is_prompt =
-            matches!(results.ending, TransactionEnd::Accepted(_)) && began.elapsed() < SLOW;
-        let is_closed_unused = is_closed_unused(unanswered, interruption.as_ref(), &results);
-        let is_closed_at_rcpt = is_closed_at_rcpt(&results);
-        let is_any_accepted = results.recipients.contains(&RecipientStatus::Accepted);
+        self.is_prompt = results.has_distinct_replies && began.elapsed() < SLOW;
+        let is_closed_unused =
+            !may_be_accepted && is_closed_unused(unanswered, interruption.as_ref(), &results);
         SendResult {
             results,
             interruption,
             was_stale: is_closed_unused && has_waited,
-            has_accepted_with_chunk: has_chunk_in_flight && is_closed_at_rcpt && is_any_accepted,
+            may_be_accepted,
+            chunk,
         }
     }
 }
@@ -315,6 +327,7 @@ impl Cleared {
     /// one, to a peer that offers that and has just accepted another message. A peer that refuses
     /// or delays mail gets no content before it has accepted a recipient, and a connection that the
     /// peer may have closed while it was idle gets none either: nobody would know what became of it.
+    /// Nor does a peer whose replies do not show to which command they belong.
     fn chunk_of<'b>(&self, mail: &Mail<'_>, body: &'b Body) -> Option<&'b [u8]> {
         let is_warm = self.is_prompt && self.idle_since.is_none_or(|since| since.elapsed() < SLOW);
         let may = is_warm && Transaction::may_have_chunk(mail, self.extensions);
@@ -332,9 +345,7 @@ fn is_closed_unused(
     results: &TransactionResults,
 ) -> bool {
     match (interruption, &results.ending) {
-        (Some(Interruption::Connection(broken)), _) => {
-            unanswered && broken.is_closed() && !broken.may_be_accepted()
-        }
+        (Some(Interruption::Connection(broken)), _) => unanswered && broken.is_closed(),
         (
             _,
             TransactionEnd::Closing {
@@ -380,23 +391,16 @@ async fn run_transaction(
     content: &Content<'_>,
 ) -> Result<(), Interruption> {
     let timeouts = content.timeouts;
-    let limit = if dialogue.has_chunk {
-        timeouts.final_reply
-    } else {
-        timeouts.reply
-    };
-    match wire.converse(dialogue, limit).await {
-        Ok(TransactionStep::Over) => return Ok(()),
-        Ok(TransactionStep::Content) => {}
-        Err(broken) => {
-            let in_flight = dialogue.transaction.has_chunk_in_flight();
-            let broken = broken.with_chunk_in_flight(in_flight);
-            return Err(Interruption::Connection(broken));
+    let step = wire.converse(dialogue, timeouts.reply).await;
+    match step.map_err(Interruption::Connection)? {
+        TransactionStep::Over => return Ok(()),
+        TransactionStep::ChunkReply => content.limit.await_final_reply(),
+        TransactionStep::Content => {
+            let spoke_early = send_content(wire, clearance, content).await?;
+            dialogue.transaction.content_sent(spoke_early);
         }
     }
-    send_content(wire, clearance, content).await?;
-    dialogue.transaction.content_sent();
-    // After the final dot only the reply is awaited.
+    // After the end of the content only the reply is awaited.
     wire.converse(dialogue, timeouts.final_reply)
         .await
         .map_err(Interruption::Connection)?;
@@ -404,13 +408,14 @@ async fn run_transaction(
 }
 
 /// Sends the content. If the spool cannot be read to the end, the final dot is not sent, so that
-/// the peer does not accept a truncated message.
+/// the peer does not accept a truncated message. Returns true if the peer sent something before the
+/// final dot was sent.
 // Rule: RFC 5321 §4.5.3.2.5.
 async fn send_content(
     wire: &mut Wire,
     clearance: &Clearance,
     content: &Content<'_>,
-) -> Result<(), Interruption> {
+) -> Result<bool, Interruption> {
     let Content {
         body,
         octets,
@@ -446,11 +451,13 @@ async fn send_content(
         wire.use_large_blocks(large.is_some());
     }
     stuffer.finish(wire.output(clearance));
+    let spoke_early = wire.has_spoken().await;
     limit.await_final_reply();
     let time_limit = time_for_block(BLOCK_SIZE, timeouts);
     let sent = wire.flush(time_limit).await;
     wire.use_large_blocks(false);
-    sent.map_err(Interruption::Connection)
+    sent.map_err(Interruption::Connection)?;
+    Ok(spoke_early)
 }
 
 /// Returns the time in which the peer must accept a block. A large block may take as long as it

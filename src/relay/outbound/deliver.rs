@@ -1,6 +1,8 @@
 //! One attempt: tries hop after hop, and address after address, until every recipient has an
 //! outcome.
 
+mod fitting;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -8,15 +10,16 @@ use crate::config::Connector;
 use crate::discovery::{Discovery, HopLookup};
 use crate::net::route::{Hop, Hops};
 use crate::net::tls_io::KnownHellos;
-use crate::policy::failure::{FailedHost, Failure, RequireTlsUnmet, Scope};
+use crate::policy::failure::{FailedHost, Failure, Scope};
 use crate::policy::tls;
 use crate::relay::running_config::Snapshot;
-use crate::smtp::client::{Mail, Obstacle, RequireTlsUse};
+use crate::smtp::client::{Mail, RequireTlsUse};
 use crate::smtp::reply::Status;
 use crate::telemetry::Monitor;
 
 use super::attempt::{Attempt, AttemptResult};
-use super::cleared::Cleared;
+use super::chunk_memory::ChunkMemory;
+use super::cleared::{ChunkResult, Cleared, SendResult};
 use super::dial_record::DialRecord;
 use super::hellos::DialBudget;
 use super::limit::{AttemptEndReason, AttemptLimit};
@@ -24,7 +27,7 @@ use super::observe::{Observers, SessionOutcome, SessionSteps};
 use super::plan::MailContext;
 use super::pool::{Pool, PoolKey};
 use super::recheck::PolicyRecheck;
-use super::recipients::{PendingRecipients, Remaining};
+use super::recipients::{MAY_BE_DELIVERED, PendingRecipients, Remaining};
 use super::requirement::MessageTlsTerms;
 use super::session_watch::{Dialling, ObservedSession, SessionWatch};
 use super::target::{DialPurpose, Target};
@@ -43,6 +46,7 @@ pub(super) struct DeliveryServices<'a> {
     pub(super) discovery: &'a Discovery,
     pub(super) monitor: &'a Monitor,
     pub(super) hellos: &'a KnownHellos,
+    pub(super) chunks: &'a ChunkMemory,
     pub(super) pool: &'a Pool,
     pub(super) observers: &'a Observers,
 }
@@ -88,8 +92,8 @@ enum ConnectionUse {
     NotTried,
     /// The message was tried on it.
     Tried,
-    /// The connection has carried as many messages as it may, and recipients remain for a further
-    /// transaction.
+    /// The connection has carried as many messages as it may, or its host does not know BDAT, and
+    /// recipients remain for a further transaction.
     Spent,
 }
 
@@ -164,7 +168,11 @@ impl Delivery<'_> {
     /// Defers the recipients without an outcome: the attempt was ended from outside.
     fn fail_ended(&mut self, ended: AttemptEndReason) {
         self.services.monitor.attempt_ended(ended.label());
-        let failure = Failure::transient(Scope::Destination, Status(4, 2), ended.to_string());
+        let mut text = ended.to_string();
+        if self.limit.may_be_accepted() {
+            text.push_str(MAY_BE_DELIVERED);
+        }
+        let failure = Failure::transient(Scope::Destination, Status(4, 2), text);
         let failure = Failure {
             peer: self.peer.take(),
             ..failure
@@ -335,8 +343,8 @@ impl Delivery<'_> {
             self.budget.take();
             self.deferrals_before = self.deferrals;
             let further = addresses.len() - at - 1 + hops_left;
-            // The loop ends: each connection that reached its limit has carried the message for at
-            // least one recipient.
+            // The loop ends: each connection that reached its limit, or refused a chunk, has carried
+            // the message for at least one recipient.
             loop {
                 let dialled = self.dial_in_time(&target, *address, further).await;
                 let has_next = further > 0 && !self.budget.is_exhausted();
@@ -445,8 +453,6 @@ impl Delivery<'_> {
         promise: RequireTlsUse,
         has_next: bool,
     ) -> ConnectionUse {
-        let entry = &*self.attempt.entry;
-        let timeouts = self.snapshot.config.timeouts;
         let most = self.connector.outbound.messages_per_connection;
         let unanswered = Remaining::hop_if(has_next);
         self.peer = Some((&connection.via().peer).into());
@@ -456,24 +462,22 @@ impl Delivery<'_> {
             recipients.extend(apart.pop());
         }
         while !recipients.is_empty() {
-            let mail = Mail {
-                envelope: &entry.envelope,
-                size: entry.size,
-                recipients: &recipients,
-                promise,
-            };
-            let sent = connection
-                .send(mail, &entry.body, &timeouts, self.limit)
+            let sent = self
+                .transact(&mut connection, key, &recipients, promise)
                 .await;
             if sent.was_stale {
                 return ConnectionUse::NotTried;
             }
             self.overflow.clear();
+            if sent.chunk == ChunkResult::Refused {
+                // Nothing was accepted, and the content may have been taken for commands. It goes
+                // with DATA on another connection.
+                let _ = connection.quit().await;
+                recipients.append(&mut apart);
+                self.overflow = recipients;
+                return ConnectionUse::Spent;
+            }
             let reusable = sent.results.reusable;
-            tracing::debug!(
-                queue_id = %entry.id, connector = %self.connector.name, peer = %connection.via().peer,
-                ending = ?sent.results.ending, "transaction over"
-            );
             self.deferrals = self
                 .deferrals
                 .max(self.deferrals_before + usize::from(sent.is_deferred()));
@@ -514,73 +518,45 @@ impl Delivery<'_> {
         }
     }
 
-    /// Returns the recipients that this peer can receive. The others fail without a command to the
-    /// peer.
-    // Rule: RFC 5321 §4.5.4.1.
-    fn fitting_recipients(
+    /// Sends the message to these recipients in one transaction.
+    async fn transact(
         &mut self,
-        connection: &Cleared,
+        connection: &mut Cleared,
+        key: &PoolKey,
+        recipients: &[usize],
         promise: RequireTlsUse,
-        has_next: bool,
-    ) -> Vec<usize> {
-        let envelope = &self.attempt.entry.envelope;
-        let extensions = connection.extensions();
-        let everybody = if self.overflow.is_empty() {
-            self.recipients.pending()
-        } else {
-            self.overflow.clone()
-        };
+    ) -> SendResult {
+        let entry = &*self.attempt.entry;
+        let timeouts = self.snapshot.config.timeouts;
         let mail = Mail {
-            envelope,
-            size: self.attempt.entry.size,
-            recipients: &everybody,
+            envelope: &entry.envelope,
+            size: entry.size,
+            recipients,
             promise,
         };
-        if let Err(obstacle) = mail.fits(extensions) {
-            self.fail_obstructed(&everybody, obstacle, connection, has_next);
-            return Vec::new();
+        let may_chunk = self.services.chunks.may_send(key.host(), key.port());
+        let sent = connection
+            .send(mail, &entry.body, &timeouts, self.limit, may_chunk)
+            .await;
+        if matches!(sent.chunk, ChunkResult::Failed | ChunkResult::Refused) {
+            self.forget_chunks(key);
         }
-        let fits = |at: &usize| Mail::recipient_fits(&envelope.recipients[*at], extensions).is_ok();
-        let (able, unable): (Vec<usize>, Vec<usize>) = everybody.into_iter().partition(fits);
-        self.fail_obstructed(&unable, Obstacle::NeedsSmtputf8, connection, has_next);
-        able
+        tracing::debug!(
+            queue_id = %entry.id, connector = %self.connector.name, peer = %connection.via().peer,
+            ending = ?sent.results.ending, "transaction over"
+        );
+        sent
     }
 
-    /// Records that this peer cannot receive the message for these recipients. The failure concerns
-    /// the hop if another one can be tried, otherwise the message.
-    fn fail_obstructed(
-        &mut self,
-        recipients: &[usize],
-        obstacle: Obstacle,
-        connection: &Cleared,
-        has_next: bool,
-    ) {
-        let scope = if has_next { Scope::Hop } else { Scope::Message };
-        let at = |status| Failure::permanent(scope, status, obstacle.to_string());
-        let failure = match obstacle {
-            Obstacle::TooLarge { .. } => at(Status(3, 4)),
-            Obstacle::NeedsEightBitMime => at(Status(6, 3)),
-            Obstacle::NeedsSmtputf8 => at(Status(6, 7)),
-            Obstacle::NeedsRequireTls => Failure::require_tls(RequireTlsUnmet::NotOffered),
-        };
-        self.recipients.fail(
-            recipients,
-            failure.with_peer(&connection.via().peer),
-            Some(connection.via()),
-            Remaining::hop_if(has_next),
-        );
-    }
-
-    /// Records that the peer ended the session before these recipients could be named.
-    fn fail_unnamed(&mut self, overflow: &[usize], connection: &Cleared, has_next: bool) {
-        let text = "the peer ended the session before the remaining recipients could be named";
-        let failure =
-            Failure::transient(Scope::Hop, Status(5, 3), text).with_peer(&connection.via().peer);
-        self.recipients.fail(
-            overflow,
-            failure,
-            Some(connection.via()),
-            Remaining::hop_if(has_next),
-        );
+    /// Remembers that a host offers CHUNKING and does not process chunks.
+    fn forget_chunks(&self, key: &PoolKey) {
+        let (host, port) = (key.host(), key.port());
+        if self.services.chunks.may_send(host, port) {
+            tracing::info!(
+                queue_id = %self.attempt.entry.id, connector = %self.connector.name, %host, port,
+                "host offers CHUNKING and did not process a chunk; messages go to it with DATA for an hour"
+            );
+        }
+        self.services.chunks.remember(host, port);
     }
 }

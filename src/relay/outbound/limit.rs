@@ -4,7 +4,8 @@
 //! long as the peer accepts them fast enough; otherwise a large message would never arrive. And
 //! once the final dot may have reached the peer, its reply is awaited for `[timeouts] final_reply`,
 //! since the peer may have accepted the message and a second attempt would make a duplicate. An
-//! attempt can be ended early only while no content has been sent.
+//! attempt can be ended early only while no content has been sent, or while the peer has not answered
+//! the commands in front of content that was sent with them.
 
 use std::fmt;
 use std::sync::Arc;
@@ -36,6 +37,8 @@ struct Inner {
 enum AttemptStage {
     /// No content has been sent.
     NoContent(Instant),
+    /// The content was sent with the commands, and they are not answered.
+    Chunk(Instant),
     /// The content is being sent.
     Content(Instant),
     /// The final dot may have reached the peer.
@@ -92,7 +95,10 @@ impl AttemptLimit {
     /// Returns whether [`AttemptLimit::end`] ends the attempt at once.
     #[must_use]
     pub fn may_end(&self) -> bool {
-        matches!(*self.0.stage.borrow(), AttemptStage::NoContent(_))
+        matches!(
+            *self.0.stage.borrow(),
+            AttemptStage::NoContent(_) | AttemptStage::Chunk(_)
+        )
     }
 
     /// Asks the attempt to end: at once if no content is being sent, otherwise after its
@@ -113,6 +119,24 @@ impl AttemptLimit {
         self.set_stage(AttemptStage::NoContent(
             self.0.deadline.max(Instant::now() + time),
         ));
+    }
+
+    /// Records that the content is sent together with the commands of the transaction.
+    pub(super) fn chunk_sent(&self) {
+        self.0.stage.send_if_modified(|stage| {
+            if let AttemptStage::NoContent(deadline) = *stage {
+                *stage = AttemptStage::Chunk(deadline);
+            }
+            true
+        });
+    }
+
+    /// Returns whether the complete content was sent and its reply is missing.
+    pub(super) fn may_be_accepted(&self) -> bool {
+        matches!(
+            *self.0.stage.borrow(),
+            AttemptStage::Chunk(_) | AttemptStage::FinalReply
+        )
     }
 
     /// Records that sending `octets` of content begins, at `rate` octets a second or faster on
@@ -143,7 +167,9 @@ impl AttemptLimit {
         let mut stage = self.0.stage.subscribe();
         loop {
             let (deadline, may_end) = match *stage.borrow_and_update() {
-                AttemptStage::NoContent(deadline) => (Some(deadline), true),
+                AttemptStage::NoContent(deadline) | AttemptStage::Chunk(deadline) => {
+                    (Some(deadline), true)
+                }
                 AttemptStage::Content(deadline) => (Some(deadline), false),
                 AttemptStage::FinalReply => (None, false),
             };

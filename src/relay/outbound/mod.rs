@@ -15,6 +15,7 @@
 //! those that observe them. [`probe`] goes as far as the judge and sends no message.
 
 mod attempt;
+mod chunk_memory;
 mod cleared;
 mod deliver;
 mod dial;

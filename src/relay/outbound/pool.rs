@@ -50,6 +50,14 @@ impl PoolKey {
             port: hop.port,
         }
     }
+
+    pub(super) fn host(&self) -> &Host {
+        &self.host
+    }
+
+    pub(super) fn port(&self) -> u16 {
+        self.port
+    }
 }
 
 /// The pool of idle connections.

@@ -16,6 +16,10 @@ use crate::smtp::reply::{Reply, Status};
 use super::attempt::{RecipientResult, Via};
 use super::cleared::{Interruption, SendResult};
 
+/// The end of a reason if it is not known whether the host accepted the message.
+pub(super) const MAY_BE_DELIVERED: &str =
+    "; the message may have been delivered, and may be delivered again";
+
 /// The possibilities that remain in the same attempt after a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Remaining {
@@ -363,7 +367,8 @@ impl PendingRecipients {
         answered: Remaining,
         unanswered: Remaining,
     ) -> Vec<usize> {
-        let unanswered = unanswered.useless_if(sent.may_be_accepted());
+        let may_be_accepted = sent.may_be_accepted;
+        let unanswered = unanswered.useless_if(may_be_accepted);
         let SendResult {
             results,
             interruption,
@@ -401,7 +406,7 @@ impl PendingRecipients {
                 (reply_failure(Scope::Hop, stage, reply, via), answered)
             }
             (TransactionEnd::Unfinished | TransactionEnd::NoRecipient, Some(interruption)) => {
-                interrupted(&interruption, unanswered)
+                interrupted(&interruption, may_be_accepted, unanswered)
             }
             (TransactionEnd::Unfinished | TransactionEnd::NoRecipient, None) => (
                 Failure::transient(
@@ -459,15 +464,17 @@ fn reply_failure(scope: Scope, stage: DialogueStage, reply: Reply, via: &Via) ->
 }
 
 /// Returns the failure for an interruption, and what remains after it.
-fn interrupted(interruption: &Interruption, remaining: Remaining) -> (Failure, Remaining) {
+fn interrupted(
+    interruption: &Interruption,
+    may_be_accepted: bool,
+    remaining: Remaining,
+) -> (Failure, Remaining) {
     match interruption {
         // RFC 5321 §4.5.3.2.6: the peer may have accepted the message. Trying another hop now would
         // probably duplicate it; a later attempt may duplicate it too, but the message is not lost.
-        Interruption::Connection(broken) if broken.may_be_accepted() => {
+        Interruption::Connection(broken) if may_be_accepted => {
             let mut failure = broken.failure();
-            failure.cause = Cause::Other(format!(
-                "{broken}; the message may have been delivered, and may be delivered again"
-            ));
+            failure.cause = Cause::Other(format!("{broken}{MAY_BE_DELIVERED}"));
             (failure, Remaining::Useless)
         }
         Interruption::Connection(broken) => (broken.failure(), remaining),

@@ -10,6 +10,7 @@ use crate::relay::tlsrpt::Reporter;
 use crate::telemetry::Monitor;
 
 use super::attempt::{Attempt, AttemptResult};
+use super::chunk_memory::ChunkMemory;
 use super::deliver::{DeliveryServices, deliver};
 use super::limit::AttemptLimit;
 use super::observe::{DeliveryObserver, Observers};
@@ -24,6 +25,8 @@ pub struct Outbound {
     monitor: Monitor,
     /// The `ClientHello`s of hosts that do not accept the usual one; kept across reloads.
     hellos: KnownHellos,
+    /// The hosts that are sent no chunks; kept across reloads.
+    chunks: ChunkMemory,
     pool: Pool,
     observers: Observers,
     /// The observers that were added to those of the service itself.
@@ -42,6 +45,7 @@ impl Outbound {
             reporter,
             monitor: Monitor::default(),
             hellos: KnownHellos::default(),
+            chunks: ChunkMemory::default(),
             pool: Pool::default(),
             observers: Observers::default(),
             added: Vec::new(),
@@ -132,6 +136,7 @@ impl Outbound {
             discovery,
             monitor,
             hellos,
+            chunks,
             pool,
             observers,
             ..
@@ -140,6 +145,7 @@ impl Outbound {
             discovery,
             monitor,
             hellos,
+            chunks,
             pool,
             observers,
         }

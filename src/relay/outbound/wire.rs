@@ -7,7 +7,7 @@ use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -94,8 +94,6 @@ pub(super) struct ConnectionFailure {
     stage: DialogueStage,
     /// True if the content was being sent.
     sending: bool,
-    /// True if the peer may have accepted the message.
-    may_be_accepted: bool,
 }
 
 #[derive(Debug)]
@@ -112,25 +110,12 @@ impl ConnectionFailure {
             kind,
             stage,
             sending: false,
-            may_be_accepted: false,
         }
     }
 
     /// The stage whose reply was awaited.
     pub(super) fn stage(&self) -> DialogueStage {
         self.stage
-    }
-
-    /// Returns whether the peer may have accepted the message: the end of the content was sent.
-    // RFC 5321 §4.5.3.2.6.
-    pub(super) fn may_be_accepted(&self) -> bool {
-        self.may_be_accepted || self.stage == DialogueStage::Dot
-    }
-
-    /// Marks that the end of the content was sent before the replies that were awaited.
-    pub(super) fn with_chunk_in_flight(mut self, in_flight: bool) -> Self {
-        self.may_be_accepted |= in_flight;
-        self
     }
 
     /// Returns whether the connection was closed or reset without a reply.
@@ -327,7 +312,6 @@ impl Wire {
             kind,
             stage: DialogueStage::Data,
             sending: true,
-            may_be_accepted: false,
         })
     }
 
@@ -375,6 +359,16 @@ impl Wire {
         })
         .await;
         !is_ready && self.input.is_empty()
+    }
+
+    /// Returns whether the peer has sent anything that was not processed yet. Returns at once.
+    pub(super) async fn has_spoken(&mut self) -> bool {
+        if self.input.is_empty() {
+            let mut read = pin!(self.read());
+            // An error, or the end of the stream, shows at the next read, too.
+            let _ = poll_fn(|context| Poll::Ready(read.as_mut().poll(context))).await;
+        }
+        !self.input.is_empty()
     }
 
     /// Selects whether the TLS session collects full records for large blocks, which it then sends

@@ -4,87 +4,19 @@
 
 use std::io::Write as _;
 
-use crate::smtp::reply::{Reply, ReplyParser, Severity, Status};
+use crate::smtp::reply::{Reply, ReplyParser, Severity};
 
+use super::reply_meaning::{
+    is_about_address, is_about_message, is_farewell, is_over_recipient_limit, is_unknown_command,
+};
+use super::results::{RecipientStatus, TransactionEnd, TransactionResults, TransactionStep};
 use super::{CLOSING, DialogueStage, Extensions, Mail, ProtocolViolation};
 
 /// The largest number of commands in one group. With more, a peer that replies while it reads could
 /// fill both directions, and each side would wait for the other (RFC 2920 §3.1).
 const GROUP_MAX: usize = 128;
-
-/// The next thing that the driver of the dialogue must do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TransactionStep {
-    /// Send the content, dot-stuffed, with the final dot. Then call [`Transaction::content_sent`].
-    Content,
-    /// The transaction has ended. Call [`Transaction::into_results`].
-    Over,
-}
-
-/// The status of one recipient before the content is sent.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum RecipientStatus {
-    /// RCPT was not answered yet.
-    Pending,
-    /// RCPT was accepted. The result depends on the [`TransactionEnd`].
-    Accepted,
-    /// RCPT was rejected with this reply.
-    Rejected(Reply),
-    /// The recipient is too many for one transaction (RFC 5321 §4.5.3.1.10) and goes into a further
-    /// one.
-    Overflow,
-}
-
-/// The end of a transaction, for the recipients that were not rejected one by one.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum TransactionEnd {
-    /// The connection broke before the end.
-    Unfinished,
-    /// The message was accepted with this reply.
-    Accepted(Reply),
-    /// The message was rejected.
-    Rejected {
-        /// The stage at which it was.
-        stage: DialogueStage,
-        /// The reply.
-        reply: Reply,
-    },
-    /// The peer closes the connection (421).
-    Closing {
-        /// The stage at which it does.
-        stage: DialogueStage,
-        /// The reply.
-        reply: Reply,
-    },
-    /// No recipient was accepted.
-    NoRecipient,
-}
-
-/// The content as a chunk (BDAT), if it is sent as one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum ChunkState {
-    /// The content is sent with DATA.
-    Unused,
-    /// The chunk was sent behind RCPT.
-    Sent,
-    /// The peer does not know BDAT although it offers CHUNKING. RSET was sent, and the transaction
-    /// begins again with DATA.
-    Refused,
-}
-
-/// The results of a transaction.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TransactionResults {
-    /// The status of each recipient, in the order of [`Mail::recipients`].
-    pub recipients: Vec<RecipientStatus>,
-    /// The result of the recipients that were not rejected one by one.
-    pub ending: TransactionEnd,
-    /// True if the session is as it was before MAIL, so that another transaction can follow.
-    pub reusable: bool,
-    /// The index in [`Mail::recipients`] of the recipient whose reply ended the session, or was
-    /// awaited when the connection broke.
-    pub last_named: Option<usize>,
-}
+/// The reply code to a command that is not allowed now (RFC 5321 §4.2.3).
+const BAD_SEQUENCE: u16 = 503;
 
 /// The state machine of one transaction.
 #[derive(Debug)]
@@ -109,9 +41,18 @@ pub struct Transaction<'a> {
     mail_accepted: bool,
     full: bool,
     data_sent: bool,
-    chunk: ChunkState,
-    /// True once the peer has refused BDAT.
+    /// True if the content was sent as a chunk, behind RCPT.
+    has_chunk: bool,
+    /// True if the peer does not know BDAT although it offers CHUNKING.
     refuses_chunks: bool,
+    /// True if the peer sent something before the end of the content.
+    spoke_early: bool,
+    /// True while each reply that accepts MAIL or RCPT is about an address.
+    has_address_replies: bool,
+    has_distinct_replies: bool,
+    /// True if the replies cannot be assigned to the commands, and one of them may be that to the
+    /// content.
+    is_uncertain: bool,
     /// True if the content is sent. Otherwise a final dot ends an empty message that has no
     /// recipient.
     sends_content: bool,
@@ -154,7 +95,7 @@ impl<'a> Transaction<'a> {
         out.extend_from_slice(content);
         transaction.sent = mail.recipients.len();
         transaction.outstanding = transaction.sent + 2;
-        transaction.chunk = ChunkState::Sent;
+        transaction.has_chunk = true;
         transaction
     }
 
@@ -178,8 +119,12 @@ impl<'a> Transaction<'a> {
             mail_accepted: false,
             full: false,
             data_sent: false,
-            chunk: ChunkState::Unused,
+            has_chunk: false,
             refuses_chunks: false,
+            spoke_early: false,
+            has_address_replies: true,
+            has_distinct_replies: false,
+            is_uncertain: false,
             sends_content: false,
             outstanding: 1,
             replies: 0,
@@ -209,18 +154,27 @@ impl<'a> Transaction<'a> {
         self.awaited
     }
 
-    /// Returns whether the whole content was sent as a chunk and is not answered yet.
+    /// Returns whether the peer may have accepted the message although its reply is not known: the
+    /// content was sent, and the peer may have accepted a recipient.
+    // RFC 5321 §4.5.3.2.6.
     #[must_use]
-    pub fn has_chunk_in_flight(&self) -> bool {
-        self.chunk == ChunkState::Sent
-            && matches!(
-                self.awaited,
-                DialogueStage::Mail | DialogueStage::Rcpt | DialogueStage::Dot
-            )
-    }
-
-    fn is_chunk_accepted(&self) -> bool {
-        self.chunk == ChunkState::Sent && matches!(self.ending, TransactionEnd::Accepted(_))
+    pub fn may_be_accepted(&self) -> bool {
+        let has_recipient = self.mail_accepted && self.accepted > 0;
+        match (&self.ending, self.awaited) {
+            _ if self.is_uncertain => true,
+            _ if self.refuses_chunks => false,
+            (TransactionEnd::Unfinished, DialogueStage::Mail) => self.has_chunk,
+            (TransactionEnd::Unfinished, DialogueStage::Rcpt) => {
+                self.has_chunk && self.mail_accepted
+            }
+            (TransactionEnd::Unfinished, DialogueStage::Dot) => {
+                has_recipient && (self.has_chunk || self.sends_content)
+            }
+            (TransactionEnd::Closing { .. }, DialogueStage::Rcpt) => {
+                self.has_chunk && has_recipient
+            }
+            _ => false,
+        }
     }
 
     /// Returns whether the peer does not know BDAT although it offers CHUNKING.
@@ -256,37 +210,71 @@ impl<'a> Transaction<'a> {
             };
             self.replies += 1;
             self.outstanding = self.outstanding.saturating_sub(1);
-            let more = used < input.len();
+            let surplus = &input[used..];
             let (stage, written) = (self.awaited, out.len());
-            let content = self.process_reply(reply, out);
-            if !self.over && !content && self.outstanding == 0 {
+            let step = self.process_reply(reply, out)?;
+            if !self.over && step.is_none() && self.outstanding == 0 {
                 self.continue_or_end(out);
             }
-            if self.over && more && self.is_chunk_accepted() && !input[used..].starts_with(b"421") {
-                // More replies than commands: nobody knows which of them is that to the chunk.
-                self.ending = TransactionEnd::Unfinished;
-                self.over = false;
-                return Err(ProtocolViolation::OutOfTurn(stage));
+            let is_turn = self.over || step == Some(TransactionStep::Content);
+            if !surplus.is_empty() && (is_turn || out.len() > written) {
+                out.truncate(written);
+                self.process_surplus(surplus, stage)?;
             }
             if self.over {
-                // Further octets are most likely a 421 before the peer closes the connection.
-                self.reusable &= !more;
                 return Ok((used, Some(TransactionStep::Over)));
             }
-            // These octets came before the command that is written now, so they cannot be its
-            // reply.
-            if more && (content || out.len() > written) {
-                out.truncate(written);
-                return Err(ProtocolViolation::OutOfTurn(stage));
-            }
-            if content {
-                return Ok((used, Some(TransactionStep::Content)));
+            if step.is_some() {
+                return Ok((used, step));
             }
         }
     }
 
-    /// Continues after the content and the final dot have been sent.
-    pub fn content_sent(&mut self) {
+    /// Processes octets behind the last reply that was awaited. They came before the command that
+    /// would follow now, so they cannot be its reply. Behind the end of a transaction they are most
+    /// likely a farewell.
+    fn process_surplus(
+        &mut self,
+        surplus: &[u8],
+        stage: DialogueStage,
+    ) -> Result<(), ProtocolViolation> {
+        let is_chunk_reply = self.has_chunk && stage == DialogueStage::Dot && !self.refuses_chunks;
+        let is_over = self.over && !is_chunk_reply;
+        if is_over || (is_chunk_reply && is_farewell(surplus)) {
+            self.over = true;
+            self.reusable = false;
+            return Ok(());
+        }
+        // RFC 3030 §2: a chunk has one reply. With more of them, any may be the one.
+        if is_chunk_reply {
+            self.distrust();
+        }
+        Err(ProtocolViolation::OutOfTurn(stage))
+    }
+
+    /// Forgets all replies: they cannot be assigned to the commands.
+    // RFC 2920 §3.1.
+    fn distrust(&mut self) {
+        self.is_uncertain = self.accepted > 0 && (self.has_chunk || self.sends_content);
+        self.recipients.fill(RecipientStatus::Pending);
+        self.ending = TransactionEnd::Unfinished;
+        self.over = false;
+    }
+
+    /// Returns an error for a reply that belongs to another command.
+    fn reject_misplaced(&mut self) -> ProtocolViolation {
+        self.distrust();
+        ProtocolViolation::Misplaced(self.awaited)
+    }
+
+    /// Continues after the content and the final dot have been sent. `spoke_early` is true if the peer
+    /// sent anything before the final dot was sent; that cannot be an acceptance of the message.
+    pub fn content_sent(&mut self, spoke_early: bool) {
+        self.spoke_early = spoke_early;
+        self.await_dot();
+    }
+
+    fn await_dot(&mut self) {
         self.awaited = DialogueStage::Dot;
         self.outstanding = 1;
     }
@@ -301,6 +289,7 @@ impl<'a> Transaction<'a> {
             TransactionEnd::Closing { .. } | TransactionEnd::Unfinished
         );
         TransactionResults {
+            has_distinct_replies: self.has_distinct_replies,
             last_named: (is_awaiting_rcpt && ended).then_some(self.answered),
             recipients: self.recipients,
             ending: self.ending,
@@ -308,29 +297,31 @@ impl<'a> Transaction<'a> {
         }
     }
 
-    /// Processes one reply. Returns true if the content may be sent.
-    fn process_reply(&mut self, reply: Reply, out: &mut Vec<u8>) -> bool {
+    /// Processes one reply. Returns the step if the driver has one to do before the end.
+    fn process_reply(
+        &mut self,
+        reply: Reply,
+        out: &mut Vec<u8>,
+    ) -> Result<Option<TransactionStep>, ProtocolViolation> {
         if reply.code().get() == CLOSING {
             self.process_closing(reply);
-            return false;
+            return Ok(None);
         }
         match self.awaited {
             DialogueStage::Mail => self.process_mail_reply(reply),
-            DialogueStage::Rcpt => self.process_rcpt_reply(reply),
-            DialogueStage::Data => return self.process_data_reply(reply, out),
-            DialogueStage::Dot if self.chunk == ChunkState::Sent => {
-                self.process_chunk_reply(reply, out);
+            DialogueStage::Rcpt => {
+                self.process_rcpt_reply(reply);
+                let awaits_chunk_reply = self.has_chunk && self.awaited == DialogueStage::Dot;
+                if awaits_chunk_reply && self.may_be_accepted() {
+                    return Ok(Some(TransactionStep::ChunkReply));
+                }
             }
-            DialogueStage::Dot => self.process_dot_reply(reply),
-            DialogueStage::Rset
-                if self.chunk == ChunkState::Refused && reply.severity() == Severity::Success =>
-            {
-                *self = Self {
-                    refuses_chunks: true,
-                    replies: self.replies,
-                    ..Self::new(self.mail, self.extensions)
-                };
-                self.write_first(out);
+            DialogueStage::Data => return self.process_data_reply(reply, out),
+            DialogueStage::Dot if self.has_chunk => self.process_chunk_reply(reply, out)?,
+            DialogueStage::Dot => self.process_dot_reply(reply)?,
+            // A server knows RSET: this is the reply to an earlier command.
+            DialogueStage::Rset if self.has_chunk && is_unknown_command(&reply) => {
+                return Err(self.reject_misplaced());
             }
             DialogueStage::Greeting
             | DialogueStage::Ehlo
@@ -341,7 +332,7 @@ impl<'a> Transaction<'a> {
                 self.over = true;
             }
         }
-        false
+        Ok(None)
     }
 
     /// Processes a 421.
@@ -361,6 +352,7 @@ impl<'a> Transaction<'a> {
     fn process_mail_reply(&mut self, reply: Reply) {
         if reply.severity() == Severity::Success {
             self.mail_accepted = true;
+            self.has_address_replies &= is_about_address(&reply);
         } else {
             self.ending = TransactionEnd::Rejected {
                 stage: DialogueStage::Mail,
@@ -377,6 +369,7 @@ impl<'a> Transaction<'a> {
         if self.mail_accepted {
             self.recipients[at] = if reply.severity() == Severity::Success {
                 self.accepted += 1;
+                self.has_address_replies &= is_about_address(&reply);
                 RecipientStatus::Accepted
             } else if self.accepted > 0 && is_over_recipient_limit(&reply) {
                 self.full = true;
@@ -394,85 +387,106 @@ impl<'a> Transaction<'a> {
             self.awaited = DialogueStage::Rcpt;
         } else if self.data_sent {
             self.awaited = DialogueStage::Data;
-        } else if self.chunk == ChunkState::Sent {
+        } else if self.has_chunk {
             self.awaited = DialogueStage::Dot;
         }
     }
 
-    fn process_data_reply(&mut self, reply: Reply, out: &mut Vec<u8>) -> bool {
+    fn process_data_reply(
+        &mut self,
+        reply: Reply,
+        out: &mut Vec<u8>,
+    ) -> Result<Option<TransactionStep>, ProtocolViolation> {
         let may_send = self.mail_accepted && self.accepted > 0;
         match (reply.severity(), may_send) {
+            // It belongs to a command before DATA, and so do the replies before it.
+            (Severity::Success, _) => return Err(self.reject_misplaced()),
             (Severity::Intermediate, true) => {
                 self.sends_content = true;
-                return true;
+                return Ok(Some(TransactionStep::Content));
             }
             // RFC 2920 §3.1: DATA was accepted although no recipient was. An empty message ends it.
             (Severity::Intermediate, false) => {
                 out.extend_from_slice(b".\r\n");
-                self.content_sent();
-                return false;
+                self.await_dot();
+                return Ok(None);
             }
-            (_, true) => {
+            (Severity::Transient | Severity::Permanent, true) => {
                 self.ending = TransactionEnd::Rejected {
                     stage: DialogueStage::Data,
                     reply,
                 }
             }
-            (_, false) => {}
+            (Severity::Transient | Severity::Permanent, false) => {}
         }
         self.give_up(out);
-        false
+        Ok(None)
     }
 
     // Rule: RFC 5321 §4.2.5.
-    fn process_dot_reply(&mut self, reply: Reply) {
-        self.over = true;
-        if !self.sends_content {
-            self.record_no_recipient();
-            return;
+    fn process_dot_reply(&mut self, reply: Reply) -> Result<(), ProtocolViolation> {
+        let severity = reply.severity();
+        if self.spoke_early && severity == Severity::Success {
+            return Err(self.reject_misplaced());
         }
-        self.reusable = reply.severity() != Severity::Intermediate;
-        self.ending = match reply.severity() {
-            Severity::Success => TransactionEnd::Accepted(reply),
-            Severity::Intermediate | Severity::Transient | Severity::Permanent => {
-                TransactionEnd::Rejected {
-                    stage: DialogueStage::Dot,
-                    reply,
-                }
-            }
-        };
+        self.over = true;
+        if self.sends_content {
+            self.reusable = severity != Severity::Intermediate && !self.spoke_early;
+            self.record_content_reply(reply);
+        } else {
+            self.record_no_recipient();
+        }
+        Ok(())
     }
 
     /// Processes the reply to the chunk. After a failed one RSET makes the state of the peer certain
-    /// (RFC 3030 §2).
-    fn process_chunk_reply(&mut self, reply: Reply, out: &mut Vec<u8>) {
+    /// (RFC 3030 §2). A peer that does not know BDAT takes the content for commands, so nothing more
+    /// can be said to it.
+    // RFC 3030 §2.
+    fn process_chunk_reply(
+        &mut self,
+        reply: Reply,
+        out: &mut Vec<u8>,
+    ) -> Result<(), ProtocolViolation> {
         let has_recipient = self.mail_accepted && self.accepted > 0;
         let severity = reply.severity();
-        if has_recipient && is_unknown_command(&reply) {
-            self.chunk = ChunkState::Refused;
-            self.refuses_chunks = true;
-        } else if !has_recipient {
+        // RFC 3030 §2: a chunk for nobody is answered 503.
+        self.refuses_chunks =
+            is_unknown_command(&reply) && (has_recipient || reply.code().get() != BAD_SEQUENCE);
+        if has_recipient && severity == Severity::Success && !is_about_message(&reply) {
+            return Err(self.reject_misplaced());
+        }
+        if !has_recipient {
             self.record_no_recipient();
-        } else if severity == Severity::Success {
-            self.ending = TransactionEnd::Accepted(reply);
-        } else {
-            self.ending = TransactionEnd::Rejected {
-                stage: DialogueStage::Dot,
-                reply,
-            };
+        } else if !self.refuses_chunks {
+            self.record_content_reply(reply);
         }
         match severity {
             Severity::Success => self.over = true,
-            Severity::Intermediate => {
-                self.over = true;
-                self.reusable = false;
-            }
-            Severity::Transient | Severity::Permanent => {
+            Severity::Transient | Severity::Permanent if !self.refuses_chunks => {
                 out.extend_from_slice(b"RSET\r\n");
                 self.awaited = DialogueStage::Rset;
                 self.outstanding = 1;
             }
+            Severity::Intermediate | Severity::Transient | Severity::Permanent => {
+                self.over = true;
+                self.reusable = false;
+            }
         }
+        Ok(())
+    }
+
+    /// Records the reply to the content.
+    fn record_content_reply(&mut self, reply: Reply) {
+        self.ending = if reply.severity() == Severity::Success {
+            self.has_distinct_replies = self.has_address_replies && is_about_message(&reply);
+            TransactionEnd::Accepted(reply)
+        } else {
+            TransactionEnd::Rejected {
+                stage: DialogueStage::Dot,
+                reply,
+            }
+        };
     }
 
     /// Writes the next commands, or ends the transaction, once all commands written are answered.
@@ -531,21 +545,4 @@ impl<'a> Transaction<'a> {
             self.ending = TransactionEnd::NoRecipient;
         }
     }
-}
-
-/// Returns true if a recipient was rejected only because the transaction has too many: 452, or 552
-/// from servers that follow RFC 821 (RFC 5321 §4.5.3.1.10), or any 4.5.3. A 452 with another
-/// enhanced status, as for a full mailbox, does not count.
-fn is_over_recipient_limit(reply: &Reply) -> bool {
-    const TOO_MANY: Status = Status(5, 3);
-    match (reply.code().get(), reply.enhanced()) {
-        (452 | 552, None) => true,
-        (code, Some(enhanced)) => enhanced.status() == TOO_MANY && (code < 500 || code == 552),
-        _ => false,
-    }
-}
-
-/// Returns true if the peer does not know the command, or not in this place (RFC 5321 §4.2.2).
-fn is_unknown_command(reply: &Reply) -> bool {
-    matches!(reply.code().get(), 500..=504)
 }

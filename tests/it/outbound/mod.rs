@@ -1,5 +1,6 @@
 //! Deliveries over real sockets, with real certificates and a real name server.
 
+mod chunks;
 mod dane;
 mod delivery;
 mod extensions;

@@ -47,6 +47,8 @@ pub(crate) struct World {
     pub(crate) policy_port: u16,
     /// The time for a handshake.
     pub(crate) handshake: &'static str,
+    /// The time for the reply to the content.
+    pub(crate) final_reply: &'static str,
     /// A name server of unsigned zones, where there is no other.
     _names: Option<NameServer>,
 }
@@ -76,6 +78,7 @@ impl World {
             dns,
             policy_port: 443,
             handshake: "5s",
+            final_reply: "2s",
             _names: None,
         }
     }
@@ -83,8 +86,8 @@ impl World {
     /// A configuration that trusts the authority, with these connectors.
     pub(crate) fn config(&self, connectors: &str) -> Config {
         let timeouts = format!(
-            "connect = \"5s\"\nreply = \"2s\"\nhandshake = \"{}\"\nfinal_reply = \"2s\"\ndata_block = \"2s\"",
-            self.handshake
+            "connect = \"5s\"\nreply = \"2s\"\nhandshake = \"{}\"\nfinal_reply = \"{}\"\ndata_block = \"2s\"",
+            self.handshake, self.final_reply
         );
         ConfigBuilder::new()
             .table("tls", "trust = \"ca.pem\"")

@@ -289,6 +289,9 @@ impl Shared {
                 "DATA" if recipients == 0 => "554 no valid recipients".to_owned(),
                 "DATA" => "354 go ahead".to_owned(),
                 "BDAT" if recipients == 0 => "503 no valid recipients".to_owned(),
+                "MAIL" if self.has_enhanced() => "250 2.1.0 ok".to_owned(),
+                "RCPT" if self.has_enhanced() => "250 2.1.5 ok".to_owned(),
+                "BDAT" => "250 2.0.0 queued".to_owned(),
                 "QUIT" => "221 bye".to_owned(),
                 _ => "250 ok".to_owned(),
             };
@@ -313,6 +316,11 @@ impl Shared {
                 return Ok(Next::Over);
             }
         }
+    }
+
+    /// Whether answers have enhanced statuses: those of peers that take chunks do.
+    fn has_enhanced(&self) -> bool {
+        self.manner.keywords.contains(&"CHUNKING")
     }
 
     fn features(&self, under_tls: bool) -> String {
@@ -377,7 +385,12 @@ impl Shared {
             message.extend_from_slice(line.strip_prefix(b".").unwrap_or(&line));
         }
         self.note(connection, ".");
-        let answer = self.ordered(".").unwrap_or("250 queued");
+        let usual = if self.has_enhanced() {
+            "250 2.0.0 queued"
+        } else {
+            "250 queued"
+        };
+        let answer = self.ordered(".").unwrap_or(usual);
         if answer.is_empty() {
             return Ok(false);
         }
