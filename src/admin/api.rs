@@ -377,13 +377,50 @@ pub struct KnownHello {
     pub sni: bool,
 }
 
+/// `POST /v1/reload`: what came of reading the configuration again.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ReloadOutcome {
+    /// The file that was read.
+    pub file: PathBuf,
+    /// The number of files that it includes.
+    pub included: usize,
+    /// The faults for which the daemon keeps the configuration that it had; empty if the new one is in
+    /// use.
+    pub faults: Vec<ConfigFault>,
+    /// The warnings about the new configuration.
+    pub warnings: Vec<ConfigFault>,
+}
+
+/// A fault of a configuration, or a warning about it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfigFault {
+    /// The place: file, line and column.
+    pub place: String,
+    /// The problem.
+    pub message: String,
+    /// The remedy.
+    pub remedy: String,
+}
+
 /// `GET /v1/config`: the configuration in use.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct RunningConfigText {
-    /// The file. Relative paths in the configuration start from its folder.
+    /// The file. Relative paths in it start from its folder.
     pub file: PathBuf,
-    /// The SHA-256 of the text, in hexadecimal.
+    /// The SHA-256 of this file and all included ones, one after the other, in hexadecimal.
     pub sha256: String,
+    /// The text of the file when it was read.
+    pub text: String,
+    /// The files that it includes, in the order in which they were read.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub included: Vec<ConfigFileText>,
+}
+
+/// A file that the configuration in use includes.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ConfigFileText {
+    /// The file. Relative paths in it start from its folder.
+    pub file: PathBuf,
     /// The text of the file when it was read.
     pub text: String,
 }

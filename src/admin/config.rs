@@ -2,29 +2,27 @@
 //!
 //! It holds no secrets: it only names the files of keys.
 
-use std::fmt::Write as _;
+use std::path::Path;
 
-use aws_lc_rs::digest::{SHA256, digest};
 use axum::Json;
 use axum::extract::State;
 
-use super::api::RunningConfigText;
+use super::api::{ConfigFileText, RunningConfigText};
 use super::state::AdminState;
 
 pub(super) async fn show_running(State(admin): State<AdminState>) -> Json<RunningConfigText> {
     let config = &admin.running.load().config;
     let written = &config.source;
     // The client runs in another folder.
-    let file = std::path::absolute(&written.file).unwrap_or_else(|_| written.file.to_path_buf());
-    let hash = digest(&SHA256, written.text.as_bytes());
-    let mut sha256 = String::new();
-    for octet in hash.as_ref() {
-        // Writing into a String cannot fail.
-        let _ = write!(sha256, "{octet:02x}");
-    }
+    let absolute = |file: &Path| std::path::absolute(file).unwrap_or_else(|_| file.to_path_buf());
+    let included = written.included.iter().map(|file| ConfigFileText {
+        file: absolute(&file.file),
+        text: file.text.to_string(),
+    });
     Json(RunningConfigText {
-        file,
-        sha256,
+        file: absolute(&written.file),
+        sha256: written.digest.clone(),
         text: written.text.to_string(),
+        included: included.collect(),
     })
 }

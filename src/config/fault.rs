@@ -43,10 +43,14 @@ pub fn merge_warnings(mut warnings: Vec<Fault>) -> Vec<Fault> {
     }
     let warnings = merged.into_iter().map(|(mut warning, others)| {
         if !others.is_empty() {
-            let others: Vec<_> = others
-                .iter()
-                .map(|location| format!("{}:{}", location.line, location.column))
-                .collect();
+            let named = |other: &Location| {
+                if other.file == warning.location.file {
+                    format!("{}:{}", other.line, other.column)
+                } else {
+                    other.to_string()
+                }
+            };
+            let others: Vec<_> = others.iter().map(named).collect();
             warning.message = format!("{} (also named at {})", warning.message, others.join(", "));
         }
         warning

@@ -1,4 +1,4 @@
-//! The faults found in a configuration text, and the conversion of offsets to locations.
+//! The faults found in the texts of a configuration, and the conversion of offsets to locations.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -7,25 +7,33 @@ use super::fault::Fault;
 use super::unknown_keys::{IntendedKeys, UnknownKeys};
 use crate::policy::location::Location;
 
-/// The faults and warnings of a text that is being read, and the start of each line for their
+/// The faults and warnings of texts that are being read, and the start of each line for their
 /// locations.
 pub(super) struct FaultList<'t> {
-    text: &'t str,
-    file: Arc<Path>,
-    /// The offset of each line's start.
-    lines: Vec<usize>,
+    texts: Vec<LinedText<'t>>,
+    /// The text that is being read, by its place in `texts`.
+    current: usize,
     /// Faults that make the configuration invalid.
     pub(super) errors: Vec<Fault>,
     /// Warnings about a configuration that is valid.
     pub(super) warnings: Vec<Fault>,
     /// The keys that their table does not know.
     pub(super) unknown_keys: UnknownKeys,
-    /// The keys for which those stand, if the text has been read before.
+    /// The keys for which those stand, if the texts have been read before.
     pub(super) intended_keys: IntendedKeys,
 }
 
-impl<'t> FaultList<'t> {
-    pub(super) fn new(text: &'t str, file: &Path) -> Self {
+/// A text with the start of each line.
+#[derive(Clone)]
+struct LinedText<'t> {
+    text: &'t str,
+    file: Arc<Path>,
+    /// The offset of each line's start.
+    lines: Vec<usize>,
+}
+
+impl<'t> LinedText<'t> {
+    fn new(text: &'t str, file: &Path) -> Self {
         let lines = std::iter::once(0)
             .chain(memchr::memchr_iter(b'\n', text.as_bytes()).map(|at| at + 1))
             .collect();
@@ -33,24 +41,10 @@ impl<'t> FaultList<'t> {
             text,
             file: Arc::from(file),
             lines,
-            errors: Vec::new(),
-            warnings: Vec::new(),
-            unknown_keys: UnknownKeys::default(),
-            intended_keys: IntendedKeys::default(),
         }
     }
 
-    /// Returns an empty list for the same text, which knows what the unknown keys of this list stand
-    /// for.
-    pub(super) fn for_second_reading(&self) -> Self {
-        Self {
-            intended_keys: self.unknown_keys.intended(),
-            ..Self::new(self.text, &self.file)
-        }
-    }
-
-    /// Returns the location of an offset. An offset past the end counts as the end.
-    pub(super) fn location(&self, offset: usize) -> Location {
+    fn location(&self, offset: usize) -> Location {
         let offset = offset.min(self.text.len());
         // The first line starts at 0, so at least one line starts at or before any offset.
         let line = self.lines.partition_point(|start| *start <= offset);
@@ -66,10 +60,52 @@ impl<'t> FaultList<'t> {
             column: to_u32(column),
         }
     }
+}
 
-    /// The folder from which relative paths start.
+impl<'t> FaultList<'t> {
+    pub(super) fn new(text: &'t str, file: &Path) -> Self {
+        Self::of(vec![LinedText::new(text, file)])
+    }
+
+    fn of(texts: Vec<LinedText<'t>>) -> Self {
+        Self {
+            texts,
+            current: 0,
+            errors: Vec::new(),
+            warnings: Vec::new(),
+            unknown_keys: UnknownKeys::default(),
+            intended_keys: IntendedKeys::default(),
+        }
+    }
+
+    /// Adds the text of an included file. Texts are numbered from 0, which is the first one.
+    pub(super) fn add_text(&mut self, text: &'t str, file: &Path) {
+        self.texts.push(LinedText::new(text, file));
+    }
+
+    /// Turns to the text of this number, which must have been added: locations are in it from now on.
+    pub(super) fn turn_to(&mut self, number: usize) {
+        self.current = number;
+    }
+
+    /// Returns an empty list for the same texts, which knows what the unknown keys of this list stand
+    /// for.
+    pub(super) fn for_second_reading(&self) -> Self {
+        Self {
+            intended_keys: self.unknown_keys.intended(),
+            ..Self::of(self.texts.clone())
+        }
+    }
+
+    /// Returns the location of an offset. An offset past the end counts as the end.
+    pub(super) fn location(&self, offset: usize) -> Location {
+        self.texts[self.current].location(offset)
+    }
+
+    /// The folder from which relative paths start: that of the file that is being read.
     pub(super) fn folder(&self) -> &Path {
-        self.file.parent().unwrap_or(Path::new(""))
+        let file = &self.texts[self.current].file;
+        file.parent().unwrap_or(Path::new(""))
     }
 
     pub(super) fn add(

@@ -1,8 +1,9 @@
 //! The configuration: valid values, which the rest of Gatepost trusts without further checks.
 //!
-//! [`parse()`] turns a TOML text into a [`Config`], or into all its faults, each with location and
-//! remedy. It opens no certificate and binds no address. The modules that do so report their errors
-//! as a [`Fault`] at the [`Location`] stored here.
+//! [`read`] turns a file, with those that it includes, into a [`Config`], or into all their faults,
+//! each with location and remedy; [`parse()`] does so with a text. Neither opens a certificate or
+//! binds an address. The modules that do so report their errors as a [`Fault`] at the [`Location`]
+//! stored here.
 
 mod client_limits;
 mod connector_rules;
@@ -11,7 +12,9 @@ mod diff;
 mod exception_toml;
 mod fault;
 mod fault_list;
+mod files;
 mod hosts;
+mod include;
 mod origin;
 mod parse;
 mod reader;
@@ -32,14 +35,15 @@ pub use diff::{
     ChangedKey, KeyValue, Section, changed_keys, connector_section, outbound_settings, sections,
 };
 pub use fault::{Fault, merge_warnings};
+pub use files::read;
 pub use origin::KeyLocations;
-pub use parse::{parse, read};
+pub use parse::{parse, parse_files};
 pub use setting::SettingValue;
 pub use settings::{
     AdminConfig, AdminHttp, AdminSocket, Config, ConfigSource, DkimKey, DnsConfig, Dnssec,
     EvidenceConfig, EvidenceLimit, EvidencePath, Limits, ListenAddress, ListenerConfig,
-    ListenerTls, LogConfig, LogFormat, QueueConfig, SendReports, SniIdentity, Timeouts, TlsConfig,
-    TlsrptConfig, TrustAnchor, WarnAfter,
+    ListenerTls, LogConfig, LogFormat, QueueConfig, SendReports, SniIdentity, SourceFile, Timeouts,
+    TlsConfig, TlsrptConfig, TrustAnchor, WarnAfter,
 };
 pub use spelling::nearest_word;
 pub use values::{parse_duration, write_duration, write_size};

@@ -10,7 +10,7 @@ use super::fault_list::FaultList;
 use super::settings::ConfigSource;
 use crate::policy::location::Location;
 
-/// The places of all keys in a configuration file.
+/// The places of all keys in the files of a configuration.
 #[derive(Debug, Clone, Default)]
 pub struct KeyLocations(HashMap<(String, String), Location>);
 
@@ -18,22 +18,27 @@ impl KeyLocations {
     /// Finds the keys of a configuration.
     #[must_use]
     pub fn of(source: &ConfigSource) -> Self {
-        let lines = FaultList::new(&source.text, &source.file);
-        let (document, _) = DeTable::parse_recoverable(&source.text);
         let mut found = Self::default();
+        for (file, text) in source.texts() {
+            found.add_text(text, &FaultList::new(text, file));
+        }
+        found
+    }
+
+    fn add_text(&mut self, text: &str, lines: &FaultList<'_>) {
+        let (document, _) = DeTable::parse_recoverable(text);
         for (key, value) in document.get_ref() {
             let key: &str = key.get_ref();
             match value.get_ref() {
-                DeValue::Table(table) => found.add_table(&format!("[{key}]"), "", table, &lines),
+                DeValue::Table(table) => self.add_table(&format!("[{key}]"), "", table, lines),
                 DeValue::Array(items) if items.iter().any(|item| item.get_ref().is_table()) => {
                     for item in items {
-                        found.add_item(key, item, &lines);
+                        self.add_item(key, item, lines);
                     }
                 }
-                _ => found.add("", key.to_owned(), value, &lines),
+                _ => self.add("", key.to_owned(), value, lines),
             }
         }
-        found
     }
 
     /// Returns the place of a key's value; `None` if it is not written. `title` is that of the

@@ -1,9 +1,9 @@
-//! Parsing: from a TOML text to a valid configuration, or to all its faults.
+//! Parsing: from TOML texts to a valid configuration, or to all its faults.
 
-use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 
+use toml::Spanned;
 use toml::de::DeTable;
 
 use super::connector_rules::check_connectors;
@@ -11,127 +11,67 @@ use super::connector_toml::ConnectorToml;
 use super::fault::Fault;
 use super::fault_list::FaultList;
 use super::hosts::{domain, mailbox};
-use super::reader::{Field, TableReader};
-use super::settings::{Config, ConfigSource, DnsConfig};
+use super::reader::{Field, TableReader, read_all};
+use super::settings::{Config, ConfigSource, DnsConfig, SourceFile};
 use super::tls_toml::{ListenerToml, TlsToml, relay};
 use super::tlsrpt::TlsrptToml;
 use super::values::path;
-use super::{rules, tables, unmeetable};
-use crate::policy::location::{Located, Location};
+use super::{include, rules, tables, unmeetable};
+use crate::policy::location::Located;
 use crate::policy::relay_access::RelayConfig;
 
 /// The default of `[spool] path`.
 const SPOOL: &str = "/var/spool/gatepost";
 
-/// Reads and parses a configuration file. Returns warnings with the configuration.
-///
-/// # Errors
-/// All faults of the file, or a single one if the file cannot be read.
-pub fn read(path: &Path) -> Result<(Config, Vec<Fault>), Vec<Fault>> {
-    let single = |message: String, remedy: &str| {
-        let location = Location {
-            file: Arc::from(path),
-            line: 1,
-            column: 1,
-        };
-        vec![Fault {
-            location,
-            message,
-            remedy: remedy.to_owned(),
-        }]
-    };
-    let octets = std::fs::read(path).map_err(|error| {
-        let remedy = match error.kind() {
-            std::io::ErrorKind::NotFound => "Create it, or name another file with --config.",
-            std::io::ErrorKind::PermissionDenied => {
-                "Let the user that Gatepost runs as read it; for a command, use sudo."
-            }
-            _ => "Name a readable file with --config.",
-        };
-        single(format!("the configuration cannot be read: {error}"), remedy)
-    })?;
-    match String::from_utf8(octets) {
-        Ok(text) => parse(&text, path),
-        Err(error) => Err(not_utf8(error.as_bytes(), path)),
-    }
-}
-
-/// Reports the first octet that is not UTF-8 in each line.
-fn not_utf8(octets: &[u8], file: &Path) -> Vec<Fault> {
-    let (mut text, mut bad) = (String::new(), Vec::new());
-    for chunk in octets
-        .strip_prefix(b"\xef\xbb\xbf")
-        .unwrap_or(octets)
-        .utf8_chunks()
-    {
-        text.push_str(chunk.valid());
-        if let Some(octet) = chunk.invalid().first() {
-            bad.push((text.len(), *octet));
-            text.push(char::REPLACEMENT_CHARACTER);
-        }
-    }
-    let mut faults = FaultList::new(&text, file);
-    for (offset, octet) in bad {
-        let location = faults.location(offset);
-        if !faults
-            .errors
-            .iter()
-            .any(|fault| fault.location.line == location.line)
-        {
-            faults.add(
-                &location,
-                format!("the octet 0x{octet:02X} here is not UTF-8 text"),
-                "Save the file as UTF-8.",
-            );
-        }
-    }
-    faults.errors
-}
-
-/// Parses a configuration. Returns warnings with it. `file` is named in faults, and relative paths
-/// start from its folder.
+/// Parses a configuration that includes no other file, and returns warnings with it. `file` is named in
+/// faults, and relative paths start from its folder.
 ///
 /// # Errors
 /// All faults of the text, by location. If the text is not TOML, only its syntax errors are
 /// reported.
 pub fn parse(text: &str, file: &Path) -> Result<(Config, Vec<Fault>), Vec<Fault>> {
-    let digest = digest(text);
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let mut faults = FaultList::new(text, file);
-    let (document, errors) = DeTable::parse_recoverable(text);
-    let mut is_toml = true;
-    for error in errors {
-        let location = faults.location(error.span().map_or(0, |span| span.start));
-        if error.message() == "duplicate key" {
-            let remedy = "Remove one of the two: a key or table can be defined only once.";
-            faults.add(&location, "this key or table is already defined", remedy);
-            continue;
-        }
-        is_toml = false;
-        // The parser reports one mistake several times; the first error on a line is the useful
-        // one.
-        if !faults
-            .errors
-            .iter()
-            .any(|fault| fault.location.line == location.line)
-        {
-            let message = format!("this is not TOML: {}", error.message());
-            faults.add(
-                &location,
-                message,
-                "Write text in double quotes, lists in square brackets, and one key on each line.",
-            );
-        }
-    }
+    parse_files(&SourceFile::new(text, file), Vec::new())
+}
+
+/// Parses a configuration from its file and those that it includes, and returns warnings with it.
+/// Relative paths start from the folder of the file that has them.
+///
+/// # Errors
+/// All faults, by location, as for [`parse`].
+pub fn parse_files(
+    main: &SourceFile,
+    included: Vec<SourceFile>,
+) -> Result<(Config, Vec<Fault>), Vec<Fault>> {
     let source = ConfigSource {
-        file: Arc::from(file),
-        text: Arc::from(text),
-        digest,
+        file: Arc::clone(&main.file),
+        text: Arc::from(without_mark(&main.text)),
+        digest: digest(main, &included),
+        included,
     };
+    let (main, files) = (source.text.clone(), source.included.clone());
+    let texts: Vec<&str> = std::iter::once(&*main)
+        .chain(files.iter().map(|file| without_mark(&file.text)))
+        .collect();
+    let mut faults = FaultList::new(texts[0], &source.file);
+    for (file, text) in files.iter().zip(&texts[1..]) {
+        faults.add_text(text, &file.file);
+    }
+    let documents: Vec<_> = (0..)
+        .zip(&texts)
+        .map(|(number, text)| {
+            faults.turn_to(number);
+            toml_document(text, &mut faults)
+        })
+        .collect();
+    faults.turn_to(0);
     let duplicates = faults.errors.clone();
-    let read =
-        |faults: &mut FaultList<'_>| resolve_document(document.get_ref(), faults, source.clone());
-    let mut config = if is_toml { read(&mut faults) } else { None };
+    // With a text that is not TOML, rules would report what only follows from that.
+    let documents: Option<Vec<_>> = documents.into_iter().collect();
+    let read = |faults: &mut FaultList<'_>| {
+        let documents: Vec<_> = documents.as_ref()?.iter().map(Spanned::get_ref).collect();
+        resolve_documents(&documents, faults, source.clone())
+    };
+    let mut config = read(&mut faults);
     if !faults.unknown_keys.is_empty() {
         // A second reading reports no fault that only follows from an unknown key.
         faults = faults.for_second_reading();
@@ -154,12 +94,48 @@ pub fn parse(text: &str, file: &Path) -> Result<(Config, Vec<Fault>), Vec<Fault>
     }
 }
 
-/// Resolves the document into a configuration. `None` only if a fault has been reported.
-fn resolve_document(
-    document: &DeTable<'_>,
+/// Returns the text without a byte order mark.
+fn without_mark(text: &str) -> &str {
+    text.strip_prefix('\u{feff}').unwrap_or(text)
+}
+
+/// Parses a text as TOML. `None` if it is not, which has been reported.
+fn toml_document<'t>(text: &'t str, faults: &mut FaultList<'_>) -> Option<Spanned<DeTable<'t>>> {
+    let (document, errors) = DeTable::parse_recoverable(text);
+    let mut is_toml = true;
+    for error in errors {
+        let location = faults.location(error.span().map_or(0, |span| span.start));
+        if error.message() == "duplicate key" {
+            let remedy = "Remove one of the two: a key or table can be defined only once.";
+            faults.add(&location, "this key or table is already defined", remedy);
+            continue;
+        }
+        is_toml = false;
+        // The parser reports one mistake several times; the first error on a line is the useful
+        // one.
+        let is_known = |fault: &Fault| {
+            (&fault.location.file, fault.location.line) == (&location.file, location.line)
+        };
+        if !faults.errors.iter().any(is_known) {
+            let message = format!("this is not TOML: {}", error.message());
+            faults.add(
+                &location,
+                message,
+                "Write text in double quotes, lists in square brackets, and one key on each line.",
+            );
+        }
+    }
+    is_toml.then_some(document)
+}
+
+/// Resolves the document, and those that it includes, into a configuration. `None` only if a fault has
+/// been reported.
+fn resolve_documents(
+    documents: &[&DeTable<'_>],
     faults: &mut FaultList<'_>,
     source: ConfigSource,
 ) -> Option<Config> {
+    let (document, included) = documents.split_first()?;
     let mut root = TableReader::root(document, faults);
     let hostname = root.required(
         faults,
@@ -179,7 +155,9 @@ fn resolve_document(
     let listeners = listeners.map(|tables| read_all(tables, faults, ListenerToml::read));
     let relay = relay(root.table(faults, "relay", "[relay]"), faults);
     let connectors = root.tables(faults, "connector", "[[connector]]");
-    let connectors = read_all(connectors.unwrap_or_default(), faults, ConnectorToml::read);
+    let mut connectors = read_all(connectors.unwrap_or_default(), faults, ConnectorToml::read);
+    root.read(faults, "include", include::patterns);
+    connectors.extend(include::connectors(included, faults));
     let queue = tables::queue(root.table(faults, "queue", "[queue]"), faults);
     let limits = tables::limits(root.table(faults, "limits", "[limits]"), faults);
     let timeouts = tables::timeouts(root.table(faults, "timeouts", "[timeouts]"), faults);
@@ -225,16 +203,6 @@ fn resolve_document(
     })
 }
 
-/// Reads the tables of an array.
-fn read_all<'d, 't, T>(
-    tables: Vec<TableReader<'d>>,
-    faults: &mut FaultList<'t>,
-    read: fn(TableReader<'d>, &mut FaultList<'t>) -> T,
-) -> Vec<T> {
-    let read = |table| read(table, faults);
-    tables.into_iter().map(read).collect()
-}
-
 /// Checks the rules between tables. `listeners` is `None` if their list itself is invalid.
 fn check_rules(
     (tls, listeners, connectors): (&TlsToml, Option<&[ListenerToml]>, &[ConnectorToml]),
@@ -249,17 +217,13 @@ fn check_rules(
     unmeetable::warn_of_old_peers(tls, listeners, connectors, faults);
 }
 
-/// Returns the SHA-256 of a configuration's text, in hexadecimal.
-fn digest(text: &str) -> String {
-    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes());
-    digest
-        .as_ref()
-        .iter()
-        .fold(String::new(), |mut text, octet| {
-            // Writing into a String cannot fail.
-            let _ = write!(text, "{octet:02x}");
-            text
-        })
+/// Returns the SHA-256 of a configuration's files, one after the other, in hexadecimal.
+fn digest(main: &SourceFile, included: &[SourceFile]) -> String {
+    let mut digest = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
+    for file in std::iter::once(main).chain(included) {
+        digest.update(file.text.as_bytes());
+    }
+    data_encoding::HEXLOWER.encode(digest.finish().as_ref())
 }
 
 fn spool_path(

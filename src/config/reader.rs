@@ -347,6 +347,16 @@ impl<'d> TableReader<'d> {
     }
 }
 
+/// Reads the tables of an array.
+pub(super) fn read_all<'d, 't, T>(
+    tables: Vec<TableReader<'d>>,
+    faults: &mut FaultList<'t>,
+    read: fn(TableReader<'d>, &mut FaultList<'t>) -> T,
+) -> Vec<T> {
+    let read = |table| read(table, faults);
+    tables.into_iter().map(read).collect()
+}
+
 /// The TOML type of a value, with its article.
 pub(super) fn kind_name(value: &DeValue<'_>) -> &'static str {
     match value {

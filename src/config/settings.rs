@@ -92,12 +92,42 @@ impl Config {
 /// The source of a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigSource {
-    /// The file. Relative paths start from its folder.
+    /// The file. Relative paths in it start from its folder.
     pub file: Arc<Path>,
     /// The text.
     pub text: Arc<str>,
-    /// The SHA-256 of the text in hexadecimal, for the record.
+    /// The files that it includes, in the order in which they are read.
+    pub included: Vec<SourceFile>,
+    /// The SHA-256 of all texts, one after the other, in hexadecimal, for the record.
     pub digest: String,
+}
+
+impl ConfigSource {
+    /// Returns each file with its text, the main one first.
+    pub(super) fn texts(&self) -> impl Iterator<Item = (&Path, &str)> {
+        let included = self.included.iter().map(|file| (&*file.file, &*file.text));
+        std::iter::once((&*self.file, &*self.text)).chain(included)
+    }
+}
+
+/// A file of a configuration, with its text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceFile {
+    /// The file. Relative paths in it start from its folder.
+    pub file: Arc<Path>,
+    /// The text.
+    pub text: Arc<str>,
+}
+
+impl SourceFile {
+    /// Makes one.
+    #[must_use]
+    pub fn new(text: &str, file: &Path) -> Self {
+        Self {
+            file: Arc::from(file),
+            text: Arc::from(text),
+        }
+    }
 }
 
 /// The `[dns]` table: resolvers and DNSSEC mode.

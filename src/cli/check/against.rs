@@ -12,7 +12,7 @@ use crate::admin::api::{DeliveryState, QueuePage, RunningConfigText};
 use crate::cli::admin_client::{AdminClient, SocketError};
 use crate::cli::format::{count, plain, short, wrap};
 use crate::cli::runtime::{self, RuntimeError};
-use crate::config::{self, AdminSocket, ChangedKey, Config, Fault};
+use crate::config::{self, AdminSocket, ChangedKey, Config, Fault, SourceFile};
 use crate::explain::difference::{
     ConnectorChange, Difference, QueuedDomain, QueuedMessages, SectionChange,
 };
@@ -113,13 +113,16 @@ pub(super) fn compare(new: &Config, old: &OldConfig<'_>) -> Result<Comparison, C
 
 /// Returns the configuration that the daemon runs with, and the SHA-256 of its text.
 pub(super) async fn running_config(client: &AdminClient) -> Result<(Config, String), CompareError> {
-    let RunningConfigText { file, sha256, text } = client.get("/v1/config").await?;
-    let read = config::parse(&text, &file);
+    let running: RunningConfigText = client.get("/v1/config").await?;
+    let included = running.included.iter();
+    let included = included.map(|included| SourceFile::new(&included.text, &included.file));
+    let main = SourceFile::new(&running.text, &running.file);
+    let read = config::parse_files(&main, included.collect());
     let (config, _) = read.map_err(|faults| CompareError::OldConfig {
         what: "the running configuration",
         faults,
     })?;
-    Ok((config, sha256))
+    Ok((config, running.sha256))
 }
 
 fn client(new: &Config, socket: Option<&Path>) -> Result<AdminClient, CompareError> {

@@ -372,6 +372,7 @@ pub(crate) fn config(identity: Option<IdentityFiles>, connectors: Vec<Connector>
             level: "info".to_owned(),
         },
         source: ConfigSource {
+            included: Vec::new(),
             file: Arc::from(Path::new("gatepost.toml")),
             text: Arc::from(""),
             digest: String::new(),

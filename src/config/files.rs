@@ -1,0 +1,243 @@
+//! Reads the file of a configuration and those that it includes.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use glob::{MatchOptions, Pattern};
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::fault::Fault;
+use super::fault_list::FaultList;
+use super::parse::parse_files;
+use super::settings::{Config, SourceFile};
+use super::spelling::shorten;
+use crate::policy::location::Location;
+
+/// The most files that a configuration may include.
+const FILES_MAX: usize = 10_000;
+
+/// Reads and parses a configuration file, and the files that it includes. Returns warnings with the
+/// configuration.
+///
+/// # Errors
+/// All faults of the files, or a single one if the file cannot be read.
+pub fn read(path: &Path) -> Result<(Config, Vec<Fault>), Vec<Fault>> {
+    let octets = std::fs::read(path).map_err(|error| {
+        let remedy = match error.kind() {
+            std::io::ErrorKind::NotFound => "Create it, or name another file with --config.",
+            std::io::ErrorKind::PermissionDenied => {
+                "Let the user that Gatepost runs as read it; for a command, use sudo."
+            }
+            _ => "Name a readable file with --config.",
+        };
+        vec![Fault {
+            location: start(path),
+            message: format!("the configuration cannot be read: {error}"),
+            remedy: remedy.to_owned(),
+        }]
+    })?;
+    let main = source_file(octets, path)?;
+    let mut search = Search::default();
+    search.find_all(&main);
+    let (mut faults, files) = (search.faults, search.files);
+    match parse_files(&main, files) {
+        Ok((config, mut warnings)) if faults.is_empty() => {
+            warnings.extend(search.warnings);
+            Ok((config, warnings))
+        }
+        Ok(_) => Err(faults),
+        Err(others) => {
+            faults.extend(others);
+            faults.sort();
+            Err(faults)
+        }
+    }
+}
+
+/// The search for included files.
+#[derive(Default)]
+struct Search {
+    files: Vec<SourceFile>,
+    faults: Vec<Fault>,
+    warnings: Vec<Fault>,
+}
+
+impl Search {
+    /// Finds and reads all files that a configuration includes, in the order of its patterns and of
+    /// their names. A value that is no list of texts is left to the parser.
+    fn find_all(&mut self, main: &SourceFile) {
+        let lines = FaultList::new(&main.text, &main.file);
+        let (document, _) = DeTable::parse_recoverable(&main.text);
+        let Some(DeValue::Array(patterns)) = document
+            .get_ref()
+            .get("include")
+            .map(|value| value.get_ref())
+        else {
+            return;
+        };
+        for pattern in patterns {
+            if let Some(written) = pattern.get_ref().as_str() {
+                let location = lines.location(pattern.span().start);
+                self.find(written, &location, lines.folder());
+            }
+        }
+        if self.files.iter().any(|file| file.file == main.file) {
+            self.files.clear();
+            self.fault(
+                &start(&main.file),
+                "this file includes itself".to_owned(),
+                "Put what is included in a folder of its own, such as connectors.d.",
+            );
+        }
+    }
+
+    fn find(&mut self, written: &str, location: &Location, folder: &Path) {
+        let base = if Path::new(written).is_absolute() {
+            String::new()
+        } else {
+            let folder = Pattern::escape(&folder.to_string_lossy());
+            if folder.is_empty() {
+                folder
+            } else {
+                folder + "/"
+            }
+        };
+        let options = MatchOptions {
+            require_literal_leading_dot: true,
+            require_literal_separator: true,
+            ..MatchOptions::default()
+        };
+        let found = match glob::glob_with(&(base + written), options) {
+            Ok(found) => found,
+            Err(error) => {
+                let message = format!("include: \"{}\" is no pattern: {error}", shorten(written));
+                return self.fault(
+                    location,
+                    message,
+                    "Write a path such as connectors.d/*.toml.",
+                );
+            }
+        };
+        let mut is_empty = true;
+        for path in found {
+            is_empty = false;
+            match path {
+                Ok(path) => self.add(&path, location),
+                Err(error) => self.fault(
+                    location,
+                    format!(
+                        "include: {} cannot be read: {}",
+                        error.path().display(),
+                        error.error()
+                    ),
+                    "Let the user that Gatepost runs as read it; for a command, use sudo.",
+                ),
+            }
+        }
+        if is_empty {
+            self.report_no_file(written, location, folder);
+        }
+    }
+
+    /// Reports that nothing matches: connectors that are not read demand nothing.
+    fn report_no_file(&mut self, written: &str, location: &Location, folder: &Path) {
+        let parent = folder.join(Path::new(written).parent().unwrap_or(Path::new("")));
+        let message = format!("include: no file matches \"{}\"", shorten(written));
+        let is_pattern = written.contains(['*', '?', '[']);
+        let has_folder = parent.as_os_str().is_empty() || parent.is_dir();
+        if is_pattern && (has_folder || parent.to_string_lossy().contains(['*', '?', '['])) {
+            self.warnings.push(Fault {
+                location: location.clone(),
+                message,
+                remedy: "Add a file there, or remove the pattern.".to_owned(),
+            });
+        } else {
+            self.fault(location, message, "Correct the path, or create the file.");
+        }
+    }
+
+    fn add(&mut self, path: &Path, location: &Location) {
+        if self.files.iter().any(|file| *file.file == *path) {
+            return;
+        }
+        if self.files.len() == FILES_MAX {
+            let message = format!("include: there are more than {FILES_MAX} files");
+            return self.fault(location, message, "Gather connectors in fewer files.");
+        }
+        let octets = match std::fs::metadata(path) {
+            Ok(found) if found.is_dir() => return,
+            Ok(found) if !found.is_file() => Err("it is not a file".to_owned()),
+            Ok(_) => std::fs::read(path).map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        match octets {
+            Ok(octets) => match source_file(octets, path) {
+                Ok(file) => self.files.push(file),
+                Err(faults) => self.faults.extend(faults),
+            },
+            Err(error) => self.fault(
+                location,
+                format!("include: {} cannot be read: {error}", path.display()),
+                "Let the user that Gatepost runs as read it; for a command, use sudo.",
+            ),
+        }
+    }
+
+    fn fault(&mut self, location: &Location, message: String, remedy: &str) {
+        self.faults.push(Fault {
+            location: location.clone(),
+            message,
+            remedy: remedy.to_owned(),
+        });
+    }
+}
+
+/// The start of a file.
+fn start(file: &Path) -> Location {
+    Location {
+        file: Arc::from(file),
+        line: 1,
+        column: 1,
+    }
+}
+
+/// Makes a source file of octets, which must be UTF-8.
+fn source_file(octets: Vec<u8>, file: &Path) -> Result<SourceFile, Vec<Fault>> {
+    match String::from_utf8(octets) {
+        Ok(text) => Ok(SourceFile::new(&text, file)),
+        Err(error) => Err(not_utf8(error.as_bytes(), file)),
+    }
+}
+
+/// Reports the first octet that is not UTF-8 in each line.
+fn not_utf8(octets: &[u8], file: &Path) -> Vec<Fault> {
+    let (mut text, mut bad) = (String::new(), Vec::new());
+    for chunk in octets
+        .strip_prefix(b"\xef\xbb\xbf")
+        .unwrap_or(octets)
+        .utf8_chunks()
+    {
+        text.push_str(chunk.valid());
+        if let Some(octet) = chunk.invalid().first() {
+            bad.push((text.len(), *octet));
+            text.push(char::REPLACEMENT_CHARACTER);
+        }
+    }
+    let mut faults = FaultList::new(&text, file);
+    for (offset, octet) in bad {
+        let location = faults.location(offset);
+        if !faults
+            .errors
+            .iter()
+            .any(|fault| fault.location.line == location.line)
+        {
+            faults.add(
+                &location,
+                format!("the octet 0x{octet:02X} here is not UTF-8 text"),
+                "Save the file as UTF-8.",
+            );
+        }
+    }
+    faults.errors
+}
