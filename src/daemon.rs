@@ -21,7 +21,7 @@ use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use crate::admin::{self, HttpServer, UnixServer};
+use crate::admin::{self, HttpServer, ReloadOrder, UnixServer};
 use crate::config::{self, Config, EvidencePath, Fault};
 use crate::discovery::Discovery;
 use crate::discovery::history::History;
@@ -62,6 +62,7 @@ pub struct RunningDaemon {
     liveness: LivenessProbe,
     reporter: Reporter,
     stop: CancellationToken,
+    reload_orders: Option<mpsc::Receiver<ReloadOrder>>,
     task: JoinHandle<Result<(), RunError>>,
 }
 
@@ -75,6 +76,12 @@ impl RunningDaemon {
     /// configuration then stays in use.
     pub fn reload(&self, config: Config) -> Result<Vec<Fault>, Vec<Fault>> {
         self.configured.replace(config)
+    }
+
+    /// Returns the orders of operators to read the configuration again, once. Who takes them must carry
+    /// them out; if nobody does, operators hear that they cannot be.
+    pub fn take_reload_orders(&mut self) -> Option<mpsc::Receiver<ReloadOrder>> {
+        self.reload_orders.take()
     }
 
     /// Returns the liveness probe.
@@ -114,13 +121,11 @@ pub async fn start(
     config: Config,
     observer: Arc<dyn DeliveryObserver>,
 ) -> Result<RunningDaemon, StartError> {
-    start_with(
-        TestOverrides::default(),
-        SystemdSockets::default(),
-        config,
-        observer,
-    )
-    .await
+    let (overrides, sockets) = (TestOverrides::default(), SystemdSockets::default());
+    let mut running = start_with(overrides, sockets, config, observer).await?;
+    // There is no file that could be read again.
+    running.reload_orders = None;
+    Ok(running)
 }
 
 /// Starts a daemon with the overrides of tests, and with the sockets that systemd passed.
@@ -172,8 +177,10 @@ pub async fn start_with(
     // A resolver without DNSSEC is reported now, and not with the first mail.
     tokio::spawn(async move { dns.probe_dnssec().await });
     let stop = CancellationToken::new();
+    let (orders, reload_orders) = admin::reload_orders();
     let services = Services {
         configured: Arc::clone(&configured),
+        reload_orders: orders,
         spool: Arc::clone(&stores.spool),
         stop: stop.clone(),
         clients: Clients::default(),
@@ -197,6 +204,7 @@ pub async fn start_with(
         liveness,
         reporter: stores.reporter,
         stop,
+        reload_orders: Some(reload_orders),
         task,
     })
 }
@@ -336,6 +344,7 @@ struct Services {
     spool: Arc<SqliteSpool>,
     stop: CancellationToken,
     clients: Clients,
+    reload_orders: mpsc::Sender<ReloadOrder>,
 }
 
 impl Services {
@@ -435,6 +444,7 @@ impl Services {
         let watched = (monitor.clone(), self.clients.clone());
         admin::AdminState::new(spool, operator, known, dns, running, watched, since)
             .with_evidence(evidence.clone())
+            .with_reload_orders(self.reload_orders.clone())
     }
 
     /// Starts the tasks that run periodically. They never end by themselves: without them,

@@ -22,6 +22,8 @@ mod http;
 mod page;
 mod policy;
 mod queue;
+mod reload;
+mod reload_order;
 mod socket;
 mod state;
 mod status;
@@ -38,6 +40,7 @@ use tokio_util::sync::CancellationToken;
 
 use connections::{HttpConnections, HttpLimits};
 pub use http::HttpServer;
+pub use reload_order::{ReloadOrder, reload_orders};
 pub use socket::UnixServer;
 pub use state::AdminState;
 use state::{ErrorResponse, PeerUid};
@@ -101,6 +104,7 @@ fn router(admin: AdminState) -> Router {
         .route("/v1/queue/{id}/content", get(content::content))
         .route("/v1/status", get(status::status))
         .route("/v1/config", get(config::show_running))
+        .route("/v1/reload", post(reload::reload))
         .route("/v1/domain", get(domain::show))
         .route("/v1/policy", get(policy::known))
         .route("/v1/client-hellos", get(hellos::list))

@@ -6,7 +6,9 @@ use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
+use tokio::sync::mpsc;
 
+use super::reload_order::ReloadOrder;
 use super::status::QueueCounter;
 use crate::discovery::Discovery;
 use crate::discovery::history::History;
@@ -35,6 +37,7 @@ pub struct AdminState {
     pub(super) queue_counter: Arc<QueueCounter>,
     pub(super) since: Timestamp,
     pub(super) evidence: Evidence,
+    pub(super) reload_orders: Option<mpsc::Sender<ReloadOrder>>,
 }
 
 impl AdminState {
@@ -70,6 +73,7 @@ impl AdminState {
             queue_counter,
             since,
             evidence: Evidence::off(),
+            reload_orders: None,
         }
     }
 
@@ -77,6 +81,15 @@ impl AdminState {
     #[must_use]
     pub fn with_evidence(self, evidence: Evidence) -> Self {
         Self { evidence, ..self }
+    }
+
+    /// Sends orders to read the configuration again to this channel.
+    #[must_use]
+    pub fn with_reload_orders(self, orders: mpsc::Sender<ReloadOrder>) -> Self {
+        Self {
+            reload_orders: Some(orders),
+            ..self
+        }
     }
 }
 

@@ -19,11 +19,13 @@ mod output;
 mod pages;
 mod probe;
 mod queue;
+mod reload;
 mod run;
 mod runtime;
 mod sendmail;
 mod spool;
 mod status;
+mod test_mail;
 mod user;
 
 #[cfg(fuzzing)]
@@ -63,7 +65,9 @@ enum CliCommand {
     Evidence(evidence::EvidenceArguments),
     Spool(spool::SpoolArguments),
     Status(status::StatusArguments),
+    Reload(reload::ReloadArguments),
     Sendmail(sendmail::SendmailArguments),
+    TestMail(test_mail::TestMailArguments),
     #[command(hide = true)]
     Pages(pages::PagesArguments),
     /// Play the scenarios of opportunistic and forced TLS with built-in peers, and show each
@@ -90,7 +94,9 @@ impl Cli {
             CliCommand::Evidence(arguments) => evidence::run(&arguments),
             CliCommand::Spool(arguments) => spool::run(&arguments),
             CliCommand::Status(arguments) => status::run(&arguments),
+            CliCommand::Reload(arguments) => reload::run(&arguments),
             CliCommand::Sendmail(arguments) => sendmail::run(arguments),
+            CliCommand::TestMail(arguments) => test_mail::run(&arguments),
             CliCommand::Pages(arguments) => pages::run(&arguments, &Self::command()),
             CliCommand::Demo { keep } => demo::run(keep),
         };

@@ -11,12 +11,15 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use tokio::signal::unix::{self as signal, SignalKind};
+use tokio::sync::mpsc;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer, Registry};
 
 use super::runtime;
-use crate::config::{self, LogConfig, LogFormat};
+use crate::admin::ReloadOrder;
+use crate::admin::api::{ConfigFault, ReloadOutcome};
+use crate::config::{self, Fault, LogConfig, LogFormat};
 use crate::daemon::{self, RunningDaemon, StartError, SystemdSockets, TestOverrides};
 use journald::JournaldLayer;
 use log_text::TextFields;
@@ -91,12 +94,13 @@ async fn serve(
     systemd::ready();
     let notifier = StatusNotifier::start(running.liveness());
     let mut stopping = false;
+    let mut orders = running.take_reload_orders();
     let result = loop {
         tokio::select! {
             result = running.ended() => break result,
             signal = signals.next() => match signal {
                 Signal::Reload if stopping => {}
-                Signal::Reload => reload(&running, file, level),
+                Signal::Reload => drop(reload(&running, file, level)),
                 Signal::End(name) if stopping => {
                     tracing::warn!(signal = name, "stopped at once; interrupted deliveries are retried after the next start");
                     return ExitCode::FAILURE;
@@ -108,6 +112,9 @@ async fn serve(
                     running.stop();
                 }
             },
+            Some(order) = next_order(&mut orders), if !stopping => {
+                order.carried_out(reload(&running, file, level));
+            }
         }
     };
     match result {
@@ -122,12 +129,22 @@ async fn serve(
     }
 }
 
+/// Waits for the next order of an operator; for ever if there can be none.
+async fn next_order(orders: &mut Option<mpsc::Receiver<ReloadOrder>>) -> Option<ReloadOrder> {
+    match orders {
+        Some(orders) => orders.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Reads the configuration file again. If there is any error, the running configuration is
 /// unchanged.
-fn reload(running: &RunningDaemon, file: &Path, level: &LogFilterHandle) {
+fn reload(running: &RunningDaemon, file: &Path, level: &LogFilterHandle) -> ReloadOutcome {
     systemd::reloading();
+    let mut included = 0;
     let reloaded = config::read(file).and_then(|(config, mut warnings)| {
         let log = config.log.clone();
+        included = config.source.included.len();
         warnings.extend(running.reload(config)?);
         // `config::read` has checked the filter.
         if let Ok(filter) = log_filter::parse(&log.level) {
@@ -136,23 +153,36 @@ fn reload(running: &RunningDaemon, file: &Path, level: &LogFilterHandle) {
         }
         Ok(warnings)
     });
-    match reloaded {
-        Ok(warnings) => {
-            for warning in warnings {
-                tracing::warn!(place = %warning.location, remedy = %warning.remedy, "{}", warning.message);
-            }
-            tracing::info!(file = %file.display(), "configuration reloaded");
-            systemd::reloaded("Configuration reloaded");
-        }
-        Err(faults) => {
-            for fault in faults {
-                tracing::error!(place = %fault.location, remedy = %fault.remedy, "{}", fault.message);
-            }
-            tracing::error!(file = %file.display(), "configuration not reloaded, the running one is unchanged");
-            systemd::reloaded(
-                "Configuration not reloaded, the running one is unchanged; see the log",
-            );
-        }
+    let (faults, warnings) = match reloaded {
+        Ok(warnings) => (Vec::new(), warnings),
+        Err(faults) => (faults, Vec::new()),
+    };
+    for warning in &warnings {
+        tracing::warn!(place = %warning.location, remedy = %warning.remedy, "{}", warning.message);
+    }
+    for fault in &faults {
+        tracing::error!(place = %fault.location, remedy = %fault.remedy, "{}", fault.message);
+    }
+    if faults.is_empty() {
+        tracing::info!(file = %file.display(), included, "configuration reloaded");
+        systemd::reloaded("Configuration reloaded");
+    } else {
+        tracing::error!(file = %file.display(), "configuration not reloaded, the running one is unchanged");
+        systemd::reloaded("Configuration not reloaded, the running one is unchanged; see the log");
+    }
+    ReloadOutcome {
+        file: std::path::absolute(file).unwrap_or_else(|_| file.to_path_buf()),
+        included,
+        faults: faults.iter().map(shown_fault).collect(),
+        warnings: warnings.iter().map(shown_fault).collect(),
+    }
+}
+
+fn shown_fault(fault: &Fault) -> ConfigFault {
+    ConfigFault {
+        place: fault.location.to_string(),
+        message: fault.message.clone(),
+        remedy: fault.remedy.clone(),
     }
 }
 

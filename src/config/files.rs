@@ -9,7 +9,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::fault::Fault;
 use super::fault_list::FaultList;
-use super::parse::parse_files;
+use super::parse::{parse_files, without_mark};
 use super::settings::{Config, SourceFile};
 use super::spelling::shorten;
 use crate::policy::location::Location;
@@ -67,13 +67,11 @@ impl Search {
     /// Finds and reads all files that a configuration includes, in the order of its patterns and of
     /// their names. A value that is no list of texts is left to the parser.
     fn find_all(&mut self, main: &SourceFile) {
-        let lines = FaultList::new(&main.text, &main.file);
-        let (document, _) = DeTable::parse_recoverable(&main.text);
-        let Some(DeValue::Array(patterns)) = document
-            .get_ref()
-            .get("include")
-            .map(|value| value.get_ref())
-        else {
+        let text = without_mark(&main.text);
+        let lines = FaultList::new(text, &main.file);
+        let (document, _) = DeTable::parse_recoverable(text);
+        let include = document.get_ref().get("include");
+        let Some(DeValue::Array(patterns)) = include.map(Spanned::get_ref) else {
             return;
         };
         for pattern in patterns {

@@ -95,7 +95,7 @@ pub fn parse_files(
 }
 
 /// Returns the text without a byte order mark.
-fn without_mark(text: &str) -> &str {
+pub(super) fn without_mark(text: &str) -> &str {
     text.strip_prefix('\u{feff}').unwrap_or(text)
 }
 

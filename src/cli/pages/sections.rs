@@ -126,6 +126,8 @@ impl PageSections {
             )),
             ("queue", action) => queue(action),
             ("history", action) => history(action),
+            ("reload", "") => Some(reload()),
+            ("test", "mail") => Some(test_mail()),
             ("clients", action) => clients(action),
             ("evidence", "archive") => Some(evidence_archive()),
             ("evidence", action) => evidence(action),
@@ -334,6 +336,38 @@ fn history(action: &str) -> Option<PageSections> {
         &[CONFIG, SOCKET],
         see_also,
     ))
+}
+
+fn reload() -> PageSections {
+    PageSections::new(
+        exit(
+            "The new configuration is in use.",
+            "The daemon keeps the configuration that it has, or no daemon answers.",
+        ),
+        &[CONFIG, SOCKET],
+        &[
+            "gatepost-check(1)",
+            "gatepost-run(1)",
+            "gatepost.toml(5)",
+            "systemctl(1)",
+        ],
+    )
+}
+
+fn test_mail() -> PageSections {
+    PageSections::new(
+        exit(
+            "The message was delivered.",
+            "It was not accepted, has bounced, or is still in the queue.",
+        ),
+        &[CONFIG, SOCKET, EVIDENCE],
+        &[
+            "gatepost-explain(1)",
+            "gatepost-probe(1)",
+            "gatepost-queue-show(1)",
+            "gatepost-evidence-list(1)",
+        ],
+    )
 }
 
 fn clients(action: &str) -> Option<PageSections> {

@@ -31,9 +31,9 @@ use crate::policy::connector::Connectors;
 use crate::policy::relay_access;
 use crate::smtp::address::{Mailbox, ReversePath};
 use crate::smtp::data::Inspector;
-use crate::smtp::envelope::{ContentNeeds, Envelope, Recipient};
+use crate::smtp::envelope::{ContentNeeds, Envelope, QueueId, Recipient};
 use address_list::ListedAddress;
-use arguments::{SendmailMode, SendmailOptions};
+use arguments::{LoneDot, SendmailMode, SendmailOptions};
 use exit::{SendmailError, Sysexit};
 use message::{CompletedMessage, DefaultFields};
 use submit::RelayConnection;
@@ -149,7 +149,13 @@ fn send(options: &SendmailOptions) -> Result<(), SendmailError> {
     // The message is read completely before it is sent: if the program that writes it fails, no
     // part of it is sent.
     let text = message::read(io::stdin().lock(), options.dots, config.limits.message_size)?;
-    let defaults = default_fields(options, &config, &sender);
+    let caller = || {
+        User::caller()
+            .filter(|_| options.sender.is_none())
+            .and_then(|user| user.full_name)
+    };
+    let name = options.full_name.clone().or_else(caller);
+    let defaults = default_fields(name.as_deref(), &config, &sender);
     let CompletedMessage {
         content,
         recipients: in_header,
@@ -192,7 +198,49 @@ fn send(options: &SendmailOptions) -> Result<(), SendmailError> {
     };
     envelope.ret = options.ret;
     envelope.envid.clone_from(&options.envid);
-    RelayConnection::connect(&config)?.submit(&envelope, &content)
+    RelayConnection::connect(&config)?.submit(&envelope, &content)?;
+    Ok(())
+}
+
+/// Sends a test message to a recipient, and returns its queue id.
+///
+/// # Errors
+/// The reason why the relay does not accept it.
+pub(super) fn submit_test(
+    config: &Config,
+    sender: ReversePath,
+    recipient: Mailbox,
+) -> Result<QueueId, String> {
+    let text = format!(
+        "To: <{recipient}>\nSubject: Gatepost test message\nAuto-Submitted: auto-generated\n\n\
+         This message was sent by `gatepost test-mail` on {}, to see which way mail for\n\
+         {recipient} goes, and with which TLS. Please ignore it.\n",
+        config.hostname
+    );
+    let reply = submit_text(config, sender, recipient, &text).map_err(|error| error.to_string())?;
+    let id = reply.split_whitespace().last().and_then(QueueId::parse);
+    id.ok_or_else(|| {
+        format!("the relay accepts the message, but its reply has no queue id: {reply}")
+    })
+}
+
+/// Sends a text with a header to a recipient, and returns the final reply.
+fn submit_text(
+    config: &Config,
+    sender: ReversePath,
+    recipient: Mailbox,
+    text: &str,
+) -> Result<String, SendmailError> {
+    let defaults = default_fields(None, config, &sender);
+    let text = message::read(
+        text.as_bytes(),
+        LoneDot::Content,
+        config.limits.message_size,
+    )?;
+    let content = message::complete(&text, &defaults).content;
+    let envelope = Envelope::new(sender, vec![Recipient::new(recipient)]);
+    let reply = RelayConnection::connect(config)?.submit(&envelope, &content)?;
+    Ok(reply.to_string())
 }
 
 /// Completes a message for the fuzzer. Returns its content and the recipients in its header.
@@ -327,9 +375,9 @@ impl<'a> EnvelopeRecipients<'a> {
     }
 }
 
-/// Returns the values of header fields that the message may lack.
+/// Returns the values of header fields that the message may lack. `name` is that of the sender.
 fn default_fields<'a>(
-    options: &SendmailOptions,
+    name: Option<&str>,
     config: &'a Config,
     sender: &ReversePath,
 ) -> DefaultFields<'a> {
@@ -338,15 +386,9 @@ fn default_fields<'a>(
         ReversePath::Null => format!("MAILER-DAEMON@{hostname}"),
         ReversePath::Mailbox(mailbox) => mailbox.to_string(),
     };
-    let caller = || {
-        User::caller()
-            .filter(|_| options.sender.is_none())
-            .and_then(|user| user.full_name)
-    };
-    let name = options.full_name.clone().or_else(caller);
     DefaultFields {
         hostname,
-        from: message::named(name.as_deref(), &address),
+        from: message::named(name, &address),
         // Formatting fails only for years after 9999.
         date: rfc2822::to_string(&now.to_zoned_datetime(TimeZone::UTC))
             .unwrap_or_else(|_| now.to_string()),

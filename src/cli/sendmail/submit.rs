@@ -67,7 +67,7 @@ impl<'a> RelayConnection<'a> {
         })
     }
 
-    /// Sends a message to all of its recipients, or to none.
+    /// Sends a message to all of its recipients, or to none. Returns the final reply.
     ///
     /// # Errors
     /// The message was not accepted for any recipient.
@@ -75,7 +75,7 @@ impl<'a> RelayConnection<'a> {
         mut self,
         envelope: &Envelope,
         content: &[u8],
-    ) -> Result<(), SendmailError> {
+    ) -> Result<Reply, SendmailError> {
         let extensions = self.open()?;
         // The session does not leave the machine, so its policy is "off". The TLS judge makes the
         // clearance, as always.
@@ -141,9 +141,7 @@ impl<'a> RelayConnection<'a> {
             .any(|status| *status != RecipientStatus::Accepted)
         {
             // The content is not sent, so that the accepted recipients get no message either.
-            let results = transaction.into_results();
-            check(envelope, &results)?;
-            return Ok(results);
+            return Ok(transaction.into_results());
         }
         let mut stuffer = Stuffer::new();
         for block in content.chunks(BLOCK) {
@@ -221,9 +219,9 @@ impl<'a> RelayConnection<'a> {
     }
 }
 
-/// Returns an error unless the relay has accepted the message for every recipient. If one of
+/// Returns the final reply if the relay has accepted the message for every recipient. If one of
 /// several rejections is temporary, the exit status is temporary.
-fn check(envelope: &Envelope, results: &TransactionResults) -> Result<(), SendmailError> {
+fn check(envelope: &Envelope, results: &TransactionResults) -> Result<Reply, SendmailError> {
     let mut rejected = Vec::new();
     let mut status = None;
     for (recipient, result) in envelope.recipients.iter().zip(&results.recipients) {
@@ -251,7 +249,7 @@ fn check(envelope: &Envelope, results: &TransactionResults) -> Result<(), Sendma
         return Err(SendmailError::new(status, message));
     }
     match &results.ending {
-        TransactionEnd::Accepted(_) => Ok(()),
+        TransactionEnd::Accepted(reply) => Ok(reply.clone()),
         TransactionEnd::Rejected { stage, reply } | TransactionEnd::Closing { stage, reply } => {
             let message = format!("the relay rejects the message after {stage}: {reply}");
             Err(SendmailError::new(

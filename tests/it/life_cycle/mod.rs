@@ -2,6 +2,7 @@
 
 mod end;
 mod reload;
+mod reload_command;
 mod start;
 mod systemd;
 
