@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use gatepost::smtp::address::{Mailbox, ReversePath};
-use gatepost::smtp::envelope::{Envelope, QueueId, Recipient};
-use gatepost::storage::spool::{Spool as _, SqliteSpool};
+use gatepost::smtp::envelope::{Envelope, Recipient};
+use gatepost::storage::spool::{Claim, Spool as _, SqliteSpool};
 use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
 
@@ -177,9 +177,9 @@ async fn measure(store: &Arc<Store>, writers: usize, body: &Bytes, time: Duratio
                 let mut latencies = Vec::new();
                 while latencies.is_empty() || start.elapsed() < time {
                     let begun = Instant::now();
-                    let id = store.accept(&body).await;
+                    let accepted = store.accept(&body).await;
                     latencies.push(begun.elapsed());
-                    store.remove(id).await;
+                    store.remove(accepted).await;
                 }
                 latencies
             })
@@ -217,6 +217,12 @@ fn cpu_time() -> Duration {
     Duration::from_millis(ticks * 10)
 }
 
+/// A message that a store has accepted.
+enum Accepted {
+    Number(u64),
+    Claim(Claim),
+}
+
 enum Store {
     Log(Log),
     Files(Files),
@@ -224,35 +230,32 @@ enum Store {
 }
 
 impl Store {
-    async fn accept(&self, body: &Bytes) -> u64 {
+    async fn accept(&self, body: &Bytes) -> Accepted {
         match self {
-            Self::Log(log) => log.append(body.clone()).await,
-            Self::Files(files) => files.accept(body.clone()).await,
+            Self::Log(log) => Accepted::Number(log.append(body.clone()).await),
+            Self::Files(files) => Accepted::Number(files.accept(body.clone()).await),
             Self::Spool(spool) => {
                 let mut draft = spool.draft();
                 // The content arrives in chunks, as from a connection.
                 for chunk in body.chunks(16 << 10) {
                     draft.write(chunk).await.expect("written");
                 }
-                spool
-                    .commit(draft, envelope())
-                    .await
-                    .expect("durable")
-                    .0
-                    .id()
-                    .number()
+                let committed = spool.commit(draft, envelope()).await;
+                Accepted::Claim(committed.expect("durable").1.claim)
             }
         }
     }
 
-    async fn remove(&self, id: u64) {
-        match self {
-            Self::Log(log) => drop(log.append(Bytes::copy_from_slice(&id.to_le_bytes())).await),
-            Self::Files(files) => files.remove(id).await,
-            Self::Spool(spool) => spool
-                .remove(QueueId::from_number(id).expect("an id"))
-                .await
-                .expect("removed"),
+    async fn remove(&self, accepted: Accepted) {
+        match (self, accepted) {
+            (Self::Log(log), Accepted::Number(id)) => {
+                let _written = log.append(Bytes::copy_from_slice(&id.to_le_bytes())).await;
+            }
+            (Self::Files(files), Accepted::Number(id)) => files.remove(id).await,
+            (Self::Spool(spool), Accepted::Claim(claim)) => {
+                spool.remove(claim).await.expect("removed");
+            }
+            _ => panic!("a message of another store"),
         }
     }
 }

@@ -6,6 +6,7 @@
 
 mod error;
 mod exceptions;
+mod lease;
 mod liveness;
 mod metrics;
 mod reload;
@@ -33,7 +34,7 @@ use crate::relay::outbound::DeliveryObserver;
 use crate::relay::scheduler::{Operator, Scheduler};
 use crate::relay::tlsrpt::{ReportService, Reporter, Submitter};
 use crate::storage::evidence::Evidence;
-use crate::storage::spool::{self, SpoolError, SqliteSpool};
+use crate::storage::spool::{self, Claimed, Entry, SpoolError, SqliteSpool};
 use crate::telemetry::Monitor;
 pub use error::{RunError, StartError};
 use exceptions::AnnouncedExpiries;
@@ -458,14 +459,11 @@ impl Services {
         ));
         let policies = self.configured.outbound.discovery().mta_sts().clone();
         periodic_tasks.spawn(async move { policies.keep_fresh().await });
+        periodic_tasks.spawn(lease::keep(Arc::clone(&self.spool) as _));
         periodic_tasks
     }
 
-    fn listen(
-        &self,
-        sockets: Bound,
-        accepted: mpsc::Sender<crate::storage::spool::Entry>,
-    ) -> JoinSet<()> {
+    fn listen(&self, sockets: Bound, accepted: mpsc::Sender<Claimed<Entry>>) -> JoinSet<()> {
         let running = self.configured.running.clone();
         let inbound = Inbound::new(running, Arc::clone(&self.spool) as _, accepted);
         let inbound = inbound

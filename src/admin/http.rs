@@ -211,13 +211,16 @@ async fn metrics(
     Ok(response)
 }
 
-/// Reports whether mail is accepted and delivered: the queue has been read, the scheduler answers,
-/// the daemon is not stopping, and mail to destinations that connectors name goes out. Full use of
+/// Reports whether mail is accepted and delivered: the spool is this relay's, the queue has been read,
+/// the scheduler answers, the daemon is not stopping, and mail to destinations that connectors name goes out. Full use of
 /// the attempts for destinations by MX is only reported: strangers' servers that hang must not take
 /// the relay out of service.
 async fn ready(admin: AdminState, stop: CancellationToken) -> Response {
     if stop.is_cancelled() {
         return plain(StatusCode::SERVICE_UNAVAILABLE, "stopping\n");
+    }
+    if let Err(error) = admin.spool.lease().check() {
+        return plain(StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n"));
     }
     match tokio::time::timeout(READY_TIME, admin.operator.status(Vec::new())).await {
         Ok(Some(_)) => {

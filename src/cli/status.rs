@@ -99,6 +99,10 @@ fn screen(status: &RelayStatus, width: usize) -> String {
         .iter()
         .for_each(|alarm| text.push_str(&alarm_lines(alarm, width)));
     text.push('\n');
+    if let Some(reason) = &status.spool_lost {
+        let line = format!("NEW MAIL IS REJECTED AND NO DELIVERY STARTS: {reason}");
+        wrap(&mut text, "", INDENT, &line, width);
+    }
     wrap(&mut text, "", INDENT, &queue(&status.queue, now), width);
     if let Some(line) = reports(&status.reports) {
         wrap(&mut text, "", INDENT, &line, width);
@@ -442,6 +446,7 @@ mod tests {
             "queue":{{"messages":1,"octets":2048,"waiting":1,"held":0,"oldest":"2026-11-26T00:30:00Z",
             "counted":"2026-11-26T01:28:50Z"}},
             "reports":{{"waiting":3,"for_digest":12,"stored":9,"delayed":3,"merged":0,"digests":1}},
+            "spool_lost":"/var/spool/gatepost was moved; put it back",
             "evidence":{{"octets":51858374656,"max_octets":53687091200,"percent":96,"level":"rejects_mail","rejects_mail":true,"stuck":false}},
             "attempts":[{{"share":"named","most":800,"running":3,"slow":1,"waiting":0,"full_seconds":null}},
             {{"share":"mx","most":1200,"running":1200,"slow":900,"waiting":7,"full_seconds":130}}],
@@ -456,6 +461,8 @@ mod tests {
         let line = "  relay.pem    2026-12-06  9 days\n";
         let expected = format!(
             "relay.example.com, Gatepost 0.1.0, up since 2026-11-26 00:00:00 UTC (1h 30m)\n\n\
+             NEW MAIL IS REJECTED AND NO DELIVERY STARTS: /var/spool/gatepost was moved; put\n    \
+             it back\n\
              queue: 1 message (2.0 KiB), recipients: 1 waiting, oldest 1h 0m; counted 1m ago\n\
              reports to senders: 3 waiting; for the postmaster's next digest: 12\n\
              evidence: 48.2 GiB of 50.0 GiB (96 %); NEW MAIL IS REJECTED: run gatepost\n    \

@@ -15,7 +15,7 @@ use crate::net::tls_io::TlsMaterial;
 use crate::relay::tlsrpt::{
     Bounds, CountStoreError, Internet, ReportSender, ReportService, Reporter, Schedule, Submitter,
 };
-use crate::storage::spool::{Entry, SqliteSpool};
+use crate::storage::spool::{Claimed, Entry, SqliteSpool};
 
 /// The settings of the service. Both are replaced on reload.
 #[derive(Debug)]
@@ -45,7 +45,7 @@ impl Reports {
         &self,
         service: Option<ReportService>,
         spool: &Arc<SqliteSpool>,
-        accepted: &mpsc::Sender<Entry>,
+        accepted: &mpsc::Sender<Claimed<Entry>>,
         stop: &CancellationToken,
     ) -> RunningReports {
         let end = CancellationToken::new();

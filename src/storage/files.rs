@@ -2,8 +2,52 @@
 
 use std::fs::{DirBuilder, File};
 use std::io;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, statat};
+use rustix::io::Errno;
+
+/// The identity of a file or folder, whatever its name is: its device and its number there. It stays
+/// the same for as long as the file exists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct FileId {
+    device: u64,
+    number: u64,
+}
+
+impl FileId {
+    /// Returns the identity of an open file.
+    pub(super) fn of(file: &File) -> io::Result<Self> {
+        let found = file.metadata()?;
+        Ok(Self {
+            device: found.dev(),
+            number: found.ino(),
+        })
+    }
+
+    /// Returns the identity of the file that a path leads to; `None` if it leads to none. The file is
+    /// not opened.
+    pub(super) fn at(path: &Path) -> io::Result<Option<Self>> {
+        Self::found(rustix::fs::stat(path))
+    }
+
+    /// Returns the identity of the file with this name in an open folder, wherever the folder is.
+    pub(super) fn within(folder: &File, name: &str) -> io::Result<Option<Self>> {
+        Self::found(statat(folder, name, AtFlags::empty()))
+    }
+
+    fn found(found: rustix::io::Result<rustix::fs::Stat>) -> io::Result<Option<Self>> {
+        match found {
+            Ok(found) => Ok(Some(Self {
+                device: found.st_dev,
+                number: found.st_ino,
+            })),
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::STALE) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
 
 /// Creates a folder that only our user can read, if it is missing. Its name is durable then.
 pub(super) fn create_folder(folder: &Path) -> io::Result<()> {

@@ -8,6 +8,8 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
+use super::files::FileId;
+
 /// The name of the file.
 pub(super) const NAME: &str = "lock";
 
@@ -55,6 +57,11 @@ impl FolderLock {
             tracing::debug!(file = %path.display(), %error, "cannot write the process id to the lock file");
         }
         Ok(Self(file))
+    }
+
+    /// Returns the identity of the locked file.
+    pub(super) fn id(&self) -> io::Result<FileId> {
+        FileId::of(&self.0)
     }
 
     /// Returns whether a running process holds the lock of a folder.

@@ -60,6 +60,8 @@ pub struct MetricsReading {
     pub reports: ReportsReading,
     /// The size of the evidence; `None` if none is kept.
     pub evidence: Option<EvidenceReading>,
+    /// True while the spool is this relay's.
+    pub owns_spool: bool,
     /// The certificates: `own` or `partner`, name, and end of validity.
     pub certificates: Vec<(&'static str, String, Timestamp)>,
     /// The number of cached MTA-STS policies.
@@ -205,6 +207,10 @@ fn read(reading: &MetricsReading) -> Registry {
     if let Some(size) = reading.evidence {
         evidence(&mut registry, size);
     }
+    let help =
+        "1 while the spool is this relay's; at 0 new mail is rejected and no delivery starts";
+    let owns = gauge_of(i64::from(reading.owns_spool));
+    registry.register("spool_owned", help, owns);
     certificates(&mut registry, &reading.certificates);
     registry.register(
         "mta_sts_policies",
@@ -534,6 +540,7 @@ mod tests {
                 rejects_mail: true,
                 stuck: false,
             }),
+            owns_spool: true,
             ..MetricsReading::default()
         };
         let text = write(&Registry::default(), &reading, Format::OpenMetrics);
@@ -550,6 +557,7 @@ mod tests {
             "gatepost_evidence_max_size_bytes 1000",
             "gatepost_evidence_rejects_mail 1",
             "gatepost_evidence_stuck 0",
+            "gatepost_spool_owned 1",
             "# TYPE process_cpu_seconds counter",
         ] {
             assert!(

@@ -31,6 +31,10 @@ pub struct RelayStatus {
     /// The size of the evidence; `null` if none is kept.
     #[serde(default)]
     pub evidence: Option<EvidenceStatus>,
+    /// The reason why the spool is not this relay's any more, with the remedy, while new mail is rejected
+    /// and no delivery starts; `null` otherwise.
+    #[serde(default)]
+    pub spool_lost: Option<String>,
     /// The destinations whose last attempt failed, those with the most mail first.
     pub troubles: Vec<FailingDestination>,
     /// The number of further ones.

@@ -39,7 +39,9 @@ fn verdict(status: &RelayStatus) -> (&'static str, String) {
         .iter()
         .any(|own| own.owner == CertificateOwner::Own && own.days_left < SOON);
     let troubles = (status.troubles.len() + status.more_troubles) as u64;
-    if !status.alarms.is_empty() {
+    if status.spool_lost.is_some() {
+        ("bad", "Mail is rejected: the spool was lost".to_owned())
+    } else if !status.alarms.is_empty() {
         ("bad", "Alarm: check the network".to_owned())
     } else if ended {
         ("bad", "Our own certificate has expired".to_owned())
@@ -106,6 +108,13 @@ pub(super) fn queue(html: &mut Html, status: &RelayStatus) {
             .element("<dd>", &value, "</dd></div>");
     }
     html.raw("</dl>");
+    if let Some(reason) = &status.spool_lost {
+        html.element(
+            "<p><span class=\"state bad\">new mail is rejected and no delivery starts</span> ",
+            reason,
+            "</p>",
+        );
+    }
     let reports = &status.reports;
     if reports.waiting > 0 || reports.for_digest > 0 {
         html.element(

@@ -111,6 +111,25 @@ fn the_page_uses_no_external_resource() {
 }
 
 #[test]
+fn a_lost_spool_is_shown_at_the_top() {
+    let lost = RelayStatus {
+        spool_lost: Some("/spool was moved; put <it> back".to_owned()),
+        ..hostile()
+    };
+    let page = render(&lost);
+    let (header, rest) = page.split_once("<main>").expect("a page");
+    assert!(
+        header.contains("Mail is rejected: the spool was lost"),
+        "{header}"
+    );
+    assert!(
+        rest.contains("</span> /spool was moved; put &lt;it&gt; back</p>"),
+        "{rest}"
+    );
+    assert!(!render(&hostile()).contains("no delivery starts"));
+}
+
+#[test]
 fn evidence_near_its_limit_is_shown_at_the_top() {
     let evidence = |rejects_mail, stuck| EvidenceStatus {
         octets: 96 << 20,

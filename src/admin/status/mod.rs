@@ -76,6 +76,12 @@ pub(super) async fn collect(admin: &AdminState) -> Result<RelayStatus, ErrorResp
         attempts: attempts(admin),
         reports: reports(admin),
         evidence: evidence::status(admin),
+        spool_lost: admin
+            .spool
+            .lease()
+            .check()
+            .err()
+            .map(|error| error.to_string()),
         troubles,
         more_troubles,
         connectors,
@@ -145,6 +151,7 @@ pub(super) async fn reading(admin: &AdminState) -> Result<MetricsReading, ErrorR
             .collect(),
         reports: reports_reading(admin.operator.reports()),
         evidence: evidence::reading(admin),
+        owns_spool: admin.spool.lease().holds(),
         troubled: stats
             .domain_stats()
             .filter(|domain| domain.trouble.is_some())

@@ -23,7 +23,7 @@ use crate::relay::running_config::RunningConfig;
 use crate::smtp::envelope::QueueId;
 use crate::smtp::server::Durable;
 use crate::storage::evidence::Evidence;
-use crate::storage::spool::{Entry, Receipt, Spool};
+use crate::storage::spool::{Claimed, Entry, Receipt, Spool};
 use crate::telemetry::Monitor;
 
 pub use clients::{Clients, HeldNetwork, Limit, Occupancy};
@@ -36,7 +36,7 @@ pub use proxied::fuzzed as proxy_header;
 pub struct Inbound {
     running: RunningConfig,
     spool: Arc<dyn Spool>,
-    accepted: mpsc::Sender<Entry>,
+    accepted: mpsc::Sender<Claimed<Entry>>,
     clients: Clients,
     monitor: Monitor,
     evidence: Evidence,
@@ -50,7 +50,7 @@ impl Inbound {
     pub fn new(
         running: RunningConfig,
         spool: Arc<dyn Spool>,
-        accepted: mpsc::Sender<Entry>,
+        accepted: mpsc::Sender<Claimed<Entry>>,
     ) -> Self {
         Self {
             running,

@@ -63,6 +63,8 @@ pub(super) enum Interruption {
     Connection(ConnectionFailure),
     /// The content could not be read.
     Spool(SpoolError),
+    /// The message is not this relay's any more.
+    NotOwner(SpoolError),
 }
 
 /// The result of sending one message on one connection.
@@ -92,6 +94,24 @@ pub(super) enum ChunkResult {
 }
 
 impl SendResult {
+    /// Returns the result for a message of which nothing was sent. The session is as it was.
+    fn not_sent(recipients: usize, refusal: SpoolError) -> Self {
+        let results = TransactionResults {
+            recipients: vec![RecipientStatus::Pending; recipients],
+            ending: TransactionEnd::Unfinished,
+            reusable: true,
+            has_distinct_replies: false,
+            last_named: None,
+        };
+        Self {
+            results,
+            interruption: Some(Interruption::NotOwner(refusal)),
+            was_stale: false,
+            may_be_accepted: false,
+            chunk: ChunkResult::Unused,
+        }
+    }
+
     /// Returns whether the peer deferred the message for any recipient, by a reply of its own (4xx
     /// or 421).
     pub(super) fn is_deferred(&self) -> bool {
@@ -257,8 +277,8 @@ impl Cleared {
         self.wire.quit()
     }
 
-    /// Sends one message. The message must fit the peer ([`Mail::fits`]).
-    /// `may_chunk` is false if the content may not be sent as a chunk.
+    /// Sends one message, unless the lease of its owner is over. The message must fit the peer
+    /// ([`Mail::fits`]). `may_chunk` is false if the content may not be sent as a chunk.
     // Rule: RFC 5321 §4.5.3.1.8.
     pub(super) async fn send(
         &mut self,
@@ -273,6 +293,9 @@ impl Cleared {
             Some(chunk) if may_chunk && !self.wire.has_spoken().await => Some(chunk),
             Some(_) | None => None,
         };
+        if let Err(refusal) = limit.check_owner() {
+            return SendResult::not_sent(mail.recipients.len(), refusal);
+        }
         let clearance = &self.via.clearance;
         self.transactions = self.transactions.saturating_add(1);
         limit.begin_transaction(mail.recipients.len());

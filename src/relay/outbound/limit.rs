@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::write_duration;
+use crate::storage::spool::{HeldLease, SpoolError};
 
 /// The time that each recipient of a started transaction may use, on average.
 const TIME_PER_RECIPIENT: Duration = Duration::from_secs(5);
@@ -30,6 +31,8 @@ struct Inner {
     deadline: Instant,
     stage: watch::Sender<AttemptStage>,
     end_request: CancellationToken,
+    /// The lease of the message's owner: no transaction begins when it is over.
+    lease: Option<HeldLease>,
 }
 
 /// The stage of an attempt, and its deadline.
@@ -82,6 +85,17 @@ impl AttemptLimit {
     /// Creates the limit of an attempt that begins now.
     #[must_use]
     pub fn new(time: Duration) -> Self {
+        Self::with_lease(time, None)
+    }
+
+    /// Creates the limit of an attempt that begins now, for the owner with this lease: when the lease
+    /// is over, no further MAIL FROM is sent.
+    #[must_use]
+    pub fn of_owner(time: Duration, lease: HeldLease) -> Self {
+        Self::with_lease(time, Some(lease))
+    }
+
+    fn with_lease(time: Duration, lease: Option<HeldLease>) -> Self {
         let deadline = Instant::now() + time;
         let stage = watch::Sender::new(AttemptStage::NoContent(deadline));
         Self(Arc::new(Inner {
@@ -89,7 +103,16 @@ impl AttemptLimit {
             deadline,
             stage,
             end_request: CancellationToken::new(),
+            lease,
         }))
+    }
+
+    /// Checks that a transaction may begin.
+    ///
+    /// # Errors
+    /// [`SpoolError::NotOwner`] if the lease of the message's owner is over.
+    pub(super) fn check_owner(&self) -> Result<(), SpoolError> {
+        self.0.lease.as_ref().map_or(Ok(()), HeldLease::check)
     }
 
     /// Returns whether [`AttemptLimit::end`] ends the attempt at once.

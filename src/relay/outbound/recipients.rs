@@ -486,5 +486,12 @@ fn interrupted(
                 Remaining::Useless,
             )
         }
+        Interruption::NotOwner(refusal) => {
+            let text = format!("the message was not sent: {refusal}");
+            (
+                Failure::transient(Scope::Message, Status(3, 0), text),
+                Remaining::Useless,
+            )
+        }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::OnceCell;
 
 use crate::smtp::envelope::{Envelope, QueueId};
-use crate::storage::spool::{Entry, Spool, SpoolError};
+use crate::storage::spool::{Claim, Entry, Spool, SpoolError};
 
 use super::change_queue::ChangeQueue;
 use super::message_change::{MessageChange, Settled};
@@ -20,7 +20,8 @@ pub(super) type LoadedMessage = Option<Arc<ActiveMessage>>;
 
 /// A message with running jobs, or in memory for its first attempt.
 pub(super) struct ActiveMessage {
-    pub(super) id: QueueId,
+    /// The claim on the message, which its changes need.
+    pub(super) claim: Claim,
     pub(super) entry: OnceCell<Arc<Entry>>,
     /// The envelope as it is stored, once a job has changed it; until then the one in `entry`
     /// holds.
@@ -36,14 +37,14 @@ impl ActiveMessage {
     /// Creates a shared message, loaded from the spool on first use unless `entry` is set. `held`
     /// octets of it count towards [`MEMORY_MAX`] until it is dropped.
     pub(super) fn new(
-        id: QueueId,
+        claim: Claim,
         entry: OnceCell<Arc<Entry>>,
         held: u64,
         in_memory: &Arc<AtomicU64>,
     ) -> Self {
         let in_memory = Arc::clone(in_memory);
         Self {
-            id,
+            claim,
             entry,
             envelope: Mutex::new(None),
             changes: ChangeQueue::new(),
@@ -52,10 +53,15 @@ impl ActiveMessage {
         }
     }
 
+    /// Returns the queue id of the message.
+    pub(super) fn id(&self) -> QueueId {
+        self.claim.id()
+    }
+
     /// Returns the message as it was first loaded; loads it from the spool on first use.
     pub(super) async fn load(&self, spool: &dyn Spool) -> Result<&Arc<Entry>, SpoolError> {
         self.entry
-            .get_or_try_init(|| async { spool.load(self.id).await.map(Arc::new) })
+            .get_or_try_init(|| async { spool.load(self.id()).await.map(Arc::new) })
             .await
     }
 

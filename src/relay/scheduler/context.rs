@@ -12,7 +12,7 @@ use crate::relay::outbound::Outbound;
 use crate::relay::running_config::RunningConfig;
 use crate::smtp::envelope::QueueId;
 use crate::storage::evidence::Evidence;
-use crate::storage::spool::{Entry, SetAside, Spool, StoredMessage};
+use crate::storage::spool::{Claim, Claimed, Entry, SetAside, Spool, StoredMessage};
 
 use super::active_message::LoadedMessage;
 use super::queues::{AttemptToken, Health, Item};
@@ -47,9 +47,9 @@ pub(super) enum Event {
     /// remain.
     Settled(QueueId, Option<(Item<LoadedMessage>, Instant)>),
     /// A report was stored in the spool and is to be delivered.
-    Report(Box<Entry>),
+    Report(Box<Claimed<Entry>>),
     /// The reports that a message owes have changed; the change is stored.
-    ReportsOwed(QueueId, OwedReports),
+    ReportsOwed(Claim, OwedReports),
     /// A report task has ended. A time means that a report is still owed and is retried after it.
     Reported(QueueId, Option<Duration>),
     /// A digest task has ended.
@@ -57,7 +57,7 @@ pub(super) enum Event {
         /// The messages that the task worked on.
         ids: Vec<QueueId>,
         /// The messages among them that still need a digest.
-        remaining: Vec<QueueId>,
+        remaining: Vec<Claim>,
     },
     /// The task of the report about quarantined messages has ended. It is true if the report is
     /// stored.
@@ -72,5 +72,5 @@ pub(super) enum AfterOrder {
     /// The items from before the order.
     SameItems(Vec<(Item<LoadedMessage>, Instant)>),
     /// The items of its new envelope.
-    Requeue(Box<StoredMessage>),
+    Requeue(Box<Claimed<StoredMessage>>),
 }

@@ -45,7 +45,7 @@ impl JobGuard {
 
     fn finish(mut self, remaining: RemainingWork) {
         let Some(item) = self.item.take() else { return };
-        let id = item.id;
+        let id = item.id();
         let remaining = match remaining {
             // After `NotStored` the next start continues from the spool.
             RemainingWork::Nothing | RemainingWork::NotStored => None,
@@ -61,13 +61,13 @@ impl Drop for JobGuard {
         let Some(item) = self.item.take().filter(|_| std::thread::panicking()) else {
             return;
         };
-        tracing::error!(queue_id = %item.id, "delivery task panicked, a bug in Gatepost; the message is retried later");
+        tracing::error!(queue_id = %item.id(), "delivery task panicked, a bug in Gatepost; the message is retried later");
         let due = Instant::now()
             + retry_schedule::wait(&self.context.running.load().config.queue.retry, 1);
         let _ = self
             .context
             .events
-            .send(Event::Settled(item.id, Some((item, due))));
+            .send(Event::Settled(item.id(), Some((item, due))));
     }
 }
 
@@ -158,7 +158,7 @@ async fn prepare(
             | SpoolError::Missing(_),
         ) => return Ok(None),
         Err(error) => {
-            tracing::error!(queue_id = %item.id, %error, "cannot read message from the spool; retrying in a minute");
+            tracing::error!(queue_id = %item.id(), %error, "cannot read message from the spool; retrying in a minute");
             let due = Instant::now() + SPOOL_PAUSE;
             return Err(RemainingWork::Retry {
                 due,

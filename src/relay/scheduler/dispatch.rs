@@ -24,10 +24,11 @@ impl SchedulerState {
             let message = item
                 .loaded
                 .clone()
-                .unwrap_or_else(|| self.active_message(item.id));
-            *self.active.entry(item.id).or_default() += 1;
+                .unwrap_or_else(|| self.active_message(item.claim));
+            *self.active.entry(item.id()).or_default() += 1;
             self.jobs += 1;
-            let limit = AttemptLimit::new(settings.config.limits.delivery_attempt_time);
+            let time = settings.config.limits.delivery_attempt_time;
+            let limit = AttemptLimit::of_owner(time, self.lease.clone());
             if let Job::Deliver(token, _) = &job {
                 self.limits.insert(token.attempt, limit.clone());
             }

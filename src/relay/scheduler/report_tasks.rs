@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use crate::smtp::dsn::{self, DigestEntry, Excerpt};
-use crate::smtp::envelope::{QueueId, ReportForm};
-use crate::storage::spool::{Entry, SpoolError};
+use crate::smtp::envelope::ReportForm;
+use crate::storage::spool::{Claim, Entry, SpoolError};
 
 use super::active_message::ActiveMessage;
 use super::context::{Context, Event};
@@ -24,8 +24,8 @@ const FRONT_MAX: usize = 64 * 1024;
 
 /// The subject of a running report task.
 enum ReportSubject {
-    Report(QueueId),
-    Digest(Vec<QueueId>),
+    Report(Claim),
+    Digest(Vec<Claim>),
 }
 
 /// A guard of a running report task. If the task panics, the guard schedules it again.
@@ -51,10 +51,10 @@ impl Drop for ReportGuard {
         };
         tracing::error!("report task panicked, a bug in Gatepost; retrying later");
         let event = match job {
-            ReportSubject::Report(id) => Event::Reported(id, Some(SPOOL_PAUSE)),
-            ReportSubject::Digest(ids) => Event::Digested {
-                ids: ids.clone(),
-                remaining: ids,
+            ReportSubject::Report(claim) => Event::Reported(claim.id(), Some(SPOOL_PAUSE)),
+            ReportSubject::Digest(claims) => Event::Digested {
+                ids: claims.iter().map(Claim::id).collect(),
+                remaining: claims,
             },
         };
         let _ = self.context.events.send(event);
@@ -79,15 +79,15 @@ impl SchedulerState {
                 self.owed
                     .next_report(now, &mut limiter, rates, |id| self.ordered.contains(&id))
             };
-            let Some(id) = next else { break };
-            let message = self.begin_job(id);
+            let Some(claim) = next else { break };
+            let message = self.begin_job(claim);
             self.jobs += 1;
             self.tasks.spawn(report(Arc::clone(&self.context), message));
         }
         if self.may_begin()
-            && let Some(ids) = self.owed.next_digest(now, |id| self.ordered.contains(&id))
+            && let Some(claims) = self.owed.next_digest(now, |id| self.ordered.contains(&id))
         {
-            let messages = ids.iter().map(|id| self.begin_job(*id)).collect();
+            let messages = claims.iter().map(|claim| self.begin_job(*claim)).collect();
             self.jobs += 1;
             self.tasks
                 .spawn(digest(Arc::clone(&self.context), messages));
@@ -99,9 +99,9 @@ impl SchedulerState {
 async fn report(context: Arc<Context>, message: Arc<ActiveMessage>) {
     let guard = ReportGuard {
         context: Arc::clone(&context),
-        job: Some(ReportSubject::Report(message.id)),
+        job: Some(ReportSubject::Report(message.claim)),
     };
-    let id = message.id;
+    let id = message.id();
     let again = match message.load(&*context.spool).await {
         Ok(entry) => store(&context, &message, entry).await,
         // The report returns no content. The next attempt bounces the pending recipients.
@@ -159,10 +159,10 @@ async fn store(context: &Context, message: &ActiveMessage, entry: &Arc<Entry>) -
 
 /// Stores the digest about some messages.
 async fn digest(context: Arc<Context>, messages: Vec<Arc<ActiveMessage>>) {
-    let ids: Vec<_> = messages.iter().map(|message| message.id).collect();
+    let claims: Vec<_> = messages.iter().map(|message| message.claim).collect();
     let guard = ReportGuard {
         context: Arc::clone(&context),
-        job: Some(ReportSubject::Digest(ids.clone())),
+        job: Some(ReportSubject::Digest(claims.clone())),
     };
     let (mut lost, mut reported, mut remaining) = (Vec::new(), Vec::new(), Vec::new());
     for message in &messages {
@@ -174,8 +174,8 @@ async fn digest(context: Arc<Context>, messages: Vec<Arc<ActiveMessage>>) {
             Ok(None)
             | Err(SpoolError::Damaged { .. } | SpoolError::Missing(_) | SpoolError::Closed) => {}
             Err(error) => {
-                tracing::error!(queue_id = %message.id, %error, "cannot read failed message; it goes into the next digest");
-                remaining.push(message.id);
+                tracing::error!(queue_id = %message.id(), %error, "cannot read failed message; it goes into the next digest");
+                remaining.push(message.claim);
             }
         }
     }
@@ -191,11 +191,12 @@ async fn digest(context: Arc<Context>, messages: Vec<Arc<ActiveMessage>>) {
             }
             Err(error) => {
                 tracing::error!(%error, "cannot store digest for the postmaster; retrying");
-                remaining.extend(lost.iter().map(|lost| lost.id));
+                remaining.extend(reported.iter().map(|(message, _)| message.claim));
             }
         }
     }
     drop(messages);
+    let ids = claims.iter().map(Claim::id).collect();
     guard.end(Event::Digested { ids, remaining });
 }
 
@@ -207,7 +208,7 @@ async fn digest_entry(
     let entry = match message.entry.get() {
         Some(entry) => Arc::clone(entry),
         // The content is not kept in memory, since there may be many messages.
-        None => Arc::new(match context.spool.load(message.id).await {
+        None => Arc::new(match context.spool.load(message.id()).await {
             Err(SpoolError::Damaged {
                 remaining: Some(remaining),
                 ..

@@ -9,25 +9,23 @@ use tokio_util::sync::CancellationToken;
 
 use crate::relay::outbound::Outbound;
 use crate::relay::running_config::RunningConfig;
-use crate::smtp::envelope::QueueId;
 use crate::storage::evidence::Evidence;
-use crate::storage::spool::{Entry, Spool, SpoolError};
+use crate::storage::spool::{Claimed, Entry, Spool, SpoolError};
 
 use super::context::{AfterOrder, Context, Event};
 use super::liveness::{self, SchedulerProbe, Workload};
 use super::operator::{self, Operator};
 use super::report_queue::{Limiter, ReportCounters};
-use super::spool_scan::read_spool;
+use super::spool_scan::claim_spool;
 use super::state::SchedulerState;
 use super::usage::Usage;
 
-/// The wait before the scheduler looks again whether there is space for results.
-const STUCK_PAUSE: Duration = Duration::from_secs(1);
+/// The wait before the scheduler checks again that jobs may start.
+const BLOCKED_PAUSE: Duration = Duration::from_secs(1);
 
 /// The task that owns the queue.
 pub struct Scheduler {
     state: SchedulerState,
-    first_new: QueueId,
     events: mpsc::UnboundedReceiver<Event>,
     operator: Operator,
     orders: mpsc::Receiver<operator::Request>,
@@ -44,8 +42,7 @@ impl std::fmt::Debug for Scheduler {
 }
 
 impl Scheduler {
-    /// Creates a scheduler with an empty queue. Create it before any message is accepted: messages
-    /// with an id below the next free one count as left over from an earlier run.
+    /// Creates a scheduler with an empty queue.
     #[must_use]
     pub fn new(
         spool: Arc<dyn Spool>,
@@ -55,7 +52,6 @@ impl Scheduler {
     ) -> Self {
         let (sender, events) = mpsc::unbounded_channel();
         let (usage, reports) = (Usage::default(), ReportCounters::default());
-        let first_new = spool.draft().id();
         let (operator, orders) = operator::channel(usage.clone(), reports.clone());
         let (liveness, probes) = liveness::channel();
         let context = Context {
@@ -73,7 +69,6 @@ impl Scheduler {
         let state = SchedulerState::new(context, usage);
         Self {
             state,
-            first_new,
             events,
             operator,
             orders,
@@ -94,17 +89,18 @@ impl Scheduler {
         self.liveness.clone()
     }
 
-    /// Delivers the messages in the spool and those from `accepted` until `stop`. Then waits for
-    /// running attempts, at most `[timeouts] drain`. Undelivered messages stay in the spool.
+    /// Claims the messages in the spool that nobody owns, and delivers them and those from `accepted`
+    /// until `stop`. Then waits for running attempts, at most `[timeouts] drain`, and releases the
+    /// messages that wait. Undelivered messages stay in the spool.
     ///
     /// # Errors
-    /// An error of the spool while it is read at the start.
+    /// An error of the spool while messages are claimed at the start.
     pub async fn run(
         mut self,
-        mut accepted: mpsc::Receiver<Entry>,
+        mut accepted: mpsc::Receiver<Claimed<Entry>>,
         stop: CancellationToken,
     ) -> Result<(), SpoolError> {
-        let mut pages = read_spool(&self.state.context.spool, self.first_new);
+        let mut pages = claim_spool(&self.state.context.spool);
         let mut reading = true;
         let running = self.state.context.running.clone();
         loop {
@@ -122,7 +118,7 @@ impl Scheduler {
                 .min();
             let wake = match wake {
                 Some(at) if self.state.may_begin() => at,
-                Some(at) if self.state.is_stuck() => at.max(Instant::now() + STUCK_PAUSE),
+                Some(at) if self.state.is_blocked() => at.max(Instant::now() + BLOCKED_PAUSE),
                 Some(_) | None => Instant::now() + Duration::from_hours(1),
             };
             tokio::select! {
@@ -154,6 +150,10 @@ impl Scheduler {
             }
         }
         // Messages accepted from now on wait in the spool for the next run.
+        accepted.close();
+        while let Ok(entry) = accepted.try_recv() {
+            self.state.enqueue_entry(entry);
+        }
         drop(accepted);
         self.orders.close();
         self.drain().await;
@@ -173,7 +173,7 @@ impl Scheduler {
                 );
             }
             Event::Report(entry) => self.state.enqueue_entry(*entry),
-            Event::ReportsOwed(id, debt) => self.state.owed.update(id, debt, Instant::now()),
+            Event::ReportsOwed(claim, debt) => self.state.owed.update(claim, debt, Instant::now()),
             Event::Reported(id, again) => {
                 self.state.jobs -= 1;
                 self.state.end_job(id);
@@ -222,6 +222,7 @@ impl Scheduler {
     async fn drain(self) {
         self.state.context.ending.cancel();
         self.state.tasks.close();
+        self.state.release_waiting().await;
         let patience = self.state.context.running.load().config.timeouts.drain;
         let waiting = self.state.tasks.len();
         if waiting > 0 {

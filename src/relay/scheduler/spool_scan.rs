@@ -1,4 +1,4 @@
-//! Reads the messages of an earlier run from the spool into the queue.
+//! Claims the messages of earlier runs in the spool, for the queue.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,32 +7,28 @@ use jiff::Timestamp;
 use tokio::sync::mpsc;
 
 use crate::smtp::address::Host;
-use crate::smtp::envelope::{Envelope, QueueId, RecipientState};
-use crate::storage::spool::{Spool, SpoolError, StoredMessage};
+use crate::smtp::envelope::{Envelope, RecipientState};
+use crate::storage::spool::{Claimed, Spool, SpoolError, StoredMessage};
 
-/// The number of messages read from the spool at a time.
+/// The number of messages that are claimed at a time.
 const PAGE: usize = 1000;
 
-/// Reads the messages of an earlier run, page by page: those with an id below `first_new`. Ids only
-/// grow: a message accepted from now on is queued through `accepted` only.
-pub(super) fn read_spool(
+/// Claims the messages that nobody owns, page by page. A message that is accepted meanwhile is this
+/// relay's from its commit on, and is queued through `accepted` only.
+pub(super) fn claim_spool(
     spool: &Arc<dyn Spool>,
-    first_new: QueueId,
-) -> mpsc::Receiver<Result<Vec<StoredMessage>, SpoolError>> {
+) -> mpsc::Receiver<Result<Vec<Claimed<StoredMessage>>, SpoolError>> {
     let (sender, pages) = mpsc::channel(1);
     let spool = Arc::clone(spool);
     tokio::spawn(async move {
         let mut after = None;
         loop {
-            let page = spool.scan(after, PAGE).await.map(|mut page| {
-                page.retain(|stored| stored.id < first_new);
-                page
-            });
+            let page = spool.claim(after, PAGE).await;
             after = page
                 .as_ref()
                 .ok()
                 .and_then(|page| page.last())
-                .map(|stored| stored.id);
+                .map(|stored| stored.claim.id());
             // An empty page or an error is the end.
             if page.as_ref().is_ok_and(Vec::is_empty)
                 || sender.send(page).await.is_err()

@@ -13,7 +13,7 @@ use crate::relay::outbound::AttemptLimit;
 use crate::relay::running_config::Snapshot;
 use crate::smtp::address::Host;
 use crate::smtp::envelope::{Envelope, QueueId, TlsRequirement};
-use crate::storage::spool::{Body, ClockJumps, Entry, StoredMessage};
+use crate::storage::spool::{Body, Claim, Claimed, ClockJumps, Entry, HeldLease, StoredMessage};
 
 use super::active_message::{ActiveMessage, LoadedMessage, MEMORY_MAX};
 use super::context::Context;
@@ -30,11 +30,15 @@ use super::usage::Usage;
 /// The most jobs besides attempts: results that are being stored, and messages that have reached a
 /// deadline.
 const WRITING_MAX: usize = 1000;
+/// The number of messages that are given back at a time.
+const RELEASED: usize = 1000;
 
 /// The state of the scheduler, which its loop alone changes.
 pub(super) struct SchedulerState {
     pub(super) context: Arc<Context>,
     pub(super) clock_jumps: ClockJumps,
+    /// The lease of the spool.
+    pub(super) lease: HeldLease,
     pub(super) queues: DestinationQueues<LoadedMessage>,
     /// The messages with running jobs.
     messages: HashMap<QueueId, Weak<ActiveMessage>>,
@@ -62,6 +66,7 @@ impl SchedulerState {
         let now = Instant::now();
         Self {
             clock_jumps: context.spool.clock_jumps(),
+            lease: context.spool.lease(),
             queues: DestinationQueues::new(now, retry_schedule::spread, attempts),
             messages: HashMap::new(),
             active: HashMap::new(),
@@ -96,7 +101,7 @@ impl SchedulerState {
     /// Queues a message that an operator released. It is tried at once, even when its destination
     /// is in backoff, and expires no earlier than the whole retry schedule from now, however old it
     /// is.
-    pub(super) fn enqueue_released(&mut self, stored: &StoredMessage) {
+    pub(super) fn enqueue_released(&mut self, stored: &Claimed<StoredMessage>) {
         let (now, settings) = (Instant::now(), self.context.running.load());
         let longest = settings.config.queue.retry.iter().sum::<Duration>();
         let expires = self
@@ -120,7 +125,7 @@ impl SchedulerState {
             .saturating_sub(self.clock_jumps.age(accepted, Timestamp::now()))
     }
 
-    pub(super) fn enqueue_stored(&mut self, stored: &StoredMessage) {
+    pub(super) fn enqueue_stored(&mut self, stored: &Claimed<StoredMessage>) {
         let (now, settings) = (Instant::now(), self.context.running.load());
         self.enqueue_until(
             stored,
@@ -132,12 +137,12 @@ impl SchedulerState {
 
     fn enqueue_until(
         &mut self,
-        stored: &StoredMessage,
+        stored: &Claimed<StoredMessage>,
         settings: &Snapshot,
         now: Instant,
         expires: Instant,
     ) {
-        self.queue_owed_reports(stored.id, &stored.envelope, stored.size);
+        self.queue_owed_reports(stored.claim, &stored.envelope, stored.size);
         let warn_at = warn_at(settings, expires);
         let is_relaxed = stored.envelope.tls == TlsRequirement::Relaxed;
         for (place, domain) in places(pending_domains(&stored.envelope)) {
@@ -151,7 +156,7 @@ impl SchedulerState {
             let expire = settings.config.queue.expire;
             self.enqueue(
                 Item {
-                    id: stored.id,
+                    claim: stored.claim,
                     host,
                     is_relaxed,
                     place,
@@ -167,22 +172,22 @@ impl SchedulerState {
 
     /// Queues a message that was just accepted. Its age counts from now, not from its timestamp,
     /// since the system clock may have jumped in between.
-    pub(super) fn enqueue_entry(&mut self, entry: Entry) {
+    pub(super) fn enqueue_entry(&mut self, entry: Claimed<Entry>) {
         let (now, settings) = (Instant::now(), self.context.running.load());
         let expires = now + settings.config.queue.expire;
         let hosts = pending_domains(&entry.envelope);
         let is_relaxed = entry.envelope.tls == TlsRequirement::Relaxed;
         let message = self.keep_in_memory(entry);
         if let (Some(message), true) = (&message.1, hosts.len() > 1) {
-            self.messages.insert(message.id, Arc::downgrade(message));
+            self.messages.insert(message.id(), Arc::downgrade(message));
         }
         let deadline = warn_at(&settings, expires).unwrap_or(expires);
         let expire = settings.config.queue.expire;
         for (place, PendingDomain { host, .. }) in places(hosts) {
-            let (id, loaded) = (message.0, message.1.clone());
+            let (claim, loaded) = (message.0, message.1.clone());
             self.enqueue(
                 Item {
-                    id,
+                    claim,
                     host,
                     is_relaxed,
                     place,
@@ -197,7 +202,7 @@ impl SchedulerState {
     }
 
     /// Keeps a new message in memory for its first attempt, unless [`MEMORY_MAX`] is reached.
-    fn keep_in_memory(&self, entry: Entry) -> (QueueId, LoadedMessage) {
+    fn keep_in_memory(&self, entry: Claimed<Entry>) -> (Claim, LoadedMessage) {
         let held = match &entry.body {
             Body::Memory(content) => content.len() as u64,
             Body::File { .. } => 0,
@@ -210,16 +215,16 @@ impl SchedulerState {
                 .map_or(0, |arrival| arrival.json().len() as u64);
         let in_memory = &self.context.in_memory;
         if in_memory.load(Ordering::Relaxed) + held > MEMORY_MAX {
-            return (entry.id, None);
+            return (entry.claim, None);
         }
         in_memory.fetch_add(held, Ordering::Relaxed);
         let message = ActiveMessage::new(
-            entry.id,
-            OnceCell::new_with(Some(Arc::new(entry))),
+            entry.claim,
+            OnceCell::new_with(Some(Arc::new(entry.message))),
             held,
             in_memory,
         );
-        (message.id, Some(Arc::new(message)))
+        (message.claim, Some(Arc::new(message)))
     }
 
     pub(super) fn enqueue(&mut self, mut item: Item<LoadedMessage>, due: Instant) {
@@ -240,6 +245,23 @@ impl SchedulerState {
         self.queues.push(item, due);
     }
 
+    /// Gives back the messages that wait and on which no job works, so that they can be claimed. Those
+    /// of running jobs stay this relay's: their results are still to be stored.
+    pub(super) async fn release_waiting(&self) {
+        let waiting = self.queues.claims().chain(self.owed.claims());
+        let is_free = |claim: &Claim| !self.active.contains_key(&claim.id());
+        let mut claims: Vec<Claim> = waiting.filter(is_free).collect();
+        // A message waits once for each of its recipient domains.
+        claims.sort_unstable_by_key(Claim::id);
+        claims.dedup();
+        for page in claims.chunks(RELEASED) {
+            if let Err(error) = self.context.spool.release(page.to_vec()).await {
+                tracing::warn!(%error, "cannot give back the waiting messages; they are this relay's until it starts again");
+                return;
+            }
+        }
+    }
+
     /// Applies a new configuration to the waiting messages.
     pub(super) fn reload(&mut self) {
         let settings = self.context.running.load();
@@ -251,26 +273,33 @@ impl SchedulerState {
         placement(&self.context.running.load(), host).destination
     }
 
-    /// Returns true when another job may start. While evidence cannot be written, or the spool has
+    /// Returns true when another job may start. None does while the lease of the spool is over. While evidence cannot be written, or the spool has
     /// hardly any room, no job starts beside a running one: its result could not be stored.
     pub(super) fn may_begin(&self) -> bool {
         let attempts = self.context.running.load().config.limits.delivery_attempts as usize;
-        self.jobs < attempts + WRITING_MAX && !(self.jobs > 0 && self.is_stuck())
+        self.lease.holds()
+            && self.jobs < attempts + WRITING_MAX
+            && !(self.jobs > 0 && self.is_stuck())
     }
 
-    /// Returns true while evidence cannot be written, or the spool has hardly any room. Nothing wakes
-    /// the scheduler when that ends.
-    pub(super) fn is_stuck(&self) -> bool {
+    /// Returns true while jobs wait for something whose end does not wake the scheduler.
+    pub(super) fn is_blocked(&self) -> bool {
+        self.is_stuck() || !self.lease.holds()
+    }
+
+    /// Returns true while evidence cannot be written, or the spool has hardly any room.
+    fn is_stuck(&self) -> bool {
         self.context.evidence.is_stuck() || self.context.spool.is_stuck()
     }
 
-    /// Returns the message with this id, shared with other running jobs on it.
-    pub(super) fn active_message(&mut self, id: QueueId) -> Arc<ActiveMessage> {
+    /// Returns the message of this claim, shared with other running jobs on it.
+    pub(super) fn active_message(&mut self, claim: Claim) -> Arc<ActiveMessage> {
+        let id = claim.id();
         if let Some(message) = self.messages.get(&id).and_then(Weak::upgrade) {
             return message;
         }
         let message = Arc::new(ActiveMessage::new(
-            id,
+            claim,
             OnceCell::new(),
             0,
             &self.context.in_memory,
@@ -281,7 +310,7 @@ impl SchedulerState {
 
     /// Queues the reports that a message from the spool still owes. While recipients are pending,
     /// their reports may follow.
-    fn queue_owed_reports(&mut self, id: QueueId, envelope: &Envelope, octets: u64) {
+    fn queue_owed_reports(&mut self, claim: Claim, envelope: &Envelope, octets: u64) {
         let settings = self.context.running.load();
         let is_pending = envelope
             .recipients
@@ -294,14 +323,14 @@ impl SchedulerState {
         };
         let owed = owed_reports(envelope, octets, &settings, wait);
         if !matches!(owed, OwedReports::Nothing) {
-            self.owed.update(id, owed, Instant::now());
+            self.owed.update(claim, owed, Instant::now());
         }
     }
 
     /// Counts another job on a message and returns the message.
-    pub(super) fn begin_job(&mut self, id: QueueId) -> Arc<ActiveMessage> {
-        *self.active.entry(id).or_default() += 1;
-        self.active_message(id)
+    pub(super) fn begin_job(&mut self, claim: Claim) -> Arc<ActiveMessage> {
+        *self.active.entry(claim.id()).or_default() += 1;
+        self.active_message(claim)
     }
 }
 

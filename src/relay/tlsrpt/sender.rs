@@ -11,7 +11,7 @@ use super::network::Network;
 use crate::config::{self, Fault};
 use crate::smtp::address::{Domain, Mailbox};
 use crate::smtp::envelope::Envelope;
-use crate::storage::spool::{Entry, Spool};
+use crate::storage::spool::{Claimed, Entry, Spool};
 
 /// The prefix of the envelope id of a report.
 pub(super) const ENVELOPE_ID: &str = "gatepost-tlsrpt-";
@@ -88,7 +88,7 @@ pub struct ReportSender {
     /// The spool that stores reports by mail.
     pub spool: Arc<dyn Spool>,
     /// The channel to the scheduler, which delivers them.
-    pub accepted: mpsc::Sender<Entry>,
+    pub accepted: mpsc::Sender<Claimed<Entry>>,
     /// DNS and HTTPS.
     pub network: Arc<dyn Network>,
 }

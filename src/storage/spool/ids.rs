@@ -47,6 +47,16 @@ impl Ids {
         }
     }
 
+    /// Continues above `highest` with the ids of one node.
+    #[cfg(test)]
+    pub(super) fn of_node(node: u8, highest: Option<QueueId>) -> Self {
+        assert!(node < 1 << NODE_BITS, "the number of a node");
+        Self {
+            node: NodeNumber(node),
+            ..Self::after(highest, None)
+        }
+    }
+
     pub(super) fn draw(&self) -> QueueId {
         self.draw_at(millis(SystemTime::now()))
     }

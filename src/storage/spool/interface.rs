@@ -1,9 +1,11 @@
 //! The interface of a spool, and the proof that it has stored a message.
 
+use super::claim::{Claim, Claimed};
 use super::draft::Draft;
 use super::entry::Entry;
 use super::error::SpoolError;
 use super::file::SpoolFuture;
+use super::lease::{HeldLease, Lease};
 use super::message::StoredMessage;
 use super::set_aside::SetAside;
 use crate::smtp::envelope::{Envelope, QueueId};
@@ -30,9 +32,15 @@ impl Receipt {
     }
 }
 
-/// The interface of a spool. The embedded engine implements it; a spool shared by several relays
-/// could, too. An engine is a module of the spool, which can make drafts, entries and receipts, and
-/// passes the tests in `suite`.
+/// The interface of a spool, as one *owner* has it: a run of a relay. The embedded engine implements
+/// it, with one owner for each folder; a spool shared by several relays could, too. An engine is a
+/// module of the spool, which can make drafts, entries, receipts and claims, and passes the tests in
+/// `suite`.
+///
+/// The spool decides who may change a message: the owner to which [`Spool::commit`] or
+/// [`Spool::claim`] gave it, until that owner gives it back with [`Spool::release`] or its lease is
+/// over. An owner shows its [`Claim`] with each change. One that is not the owner any more gets
+/// [`SpoolError::NotOwner`], and nothing is written.
 pub trait Spool: Send + Sync + 'static {
     /// Starts a message.
     fn draft(&self) -> Draft;
@@ -45,7 +53,8 @@ pub trait Spool: Send + Sync + 'static {
     /// size). This is cheap; it serves the replies to MAIL and DATA.
     ///
     /// # Errors
-    /// [`SpoolError::Full`] if there is not.
+    /// [`SpoolError::Full`] if there is not; [`SpoolError::NotOwner`] while the lease of this owner
+    /// is over, so that no message could be stored.
     fn admit(&self, octets: u64) -> Result<(), SpoolError> {
         let _ = octets;
         Ok(())
@@ -59,22 +68,45 @@ pub trait Spool: Send + Sync + 'static {
     fn clock_jumps(&self) -> ClockJumps {
         ClockJumps::default()
     }
-    /// Makes a message durable. When this returns `Ok`, the message survives kill -9 and power
-    /// loss.
-    fn commit(&self, draft: Draft, envelope: Envelope) -> SpoolFuture<'_, (Receipt, Entry)>;
+    /// Makes a message durable, and this owner's. When this returns `Ok`, the message survives kill -9
+    /// and power loss.
+    fn commit(
+        &self,
+        draft: Draft,
+        envelope: Envelope,
+    ) -> SpoolFuture<'_, (Receipt, Claimed<Entry>)>;
     /// Stores what became of a message and the reports about it in one durable step: all of it is
     /// stored, or nothing. The envelope `before`, as it is stored, becomes `after`; the message is
     /// removed if that is `None`. It costs as much as has changed. The recipients and their order
     /// stay; their states, and everything else in the envelope, may change. Returns the reports.
     fn settle(
         &self,
-        id: QueueId,
+        claim: Claim,
         before: &Envelope,
         after: Option<&Envelope>,
         reports: Vec<(Draft, Envelope)>,
-    ) -> SpoolFuture<'_, Vec<(Receipt, Entry)>>;
+    ) -> SpoolFuture<'_, Vec<(Receipt, Claimed<Entry>)>>;
     /// Removes a message, durably.
-    fn remove(&self, id: QueueId) -> SpoolFuture<'_, ()>;
+    fn remove(&self, claim: Claim) -> SpoolFuture<'_, ()>;
+    /// Makes messages this owner's that nobody alive owns: at most `limit` after `after`, in the order
+    /// of their ids, without their content. An empty list is the end. What another owner has, or this
+    /// one has already, is left out. Damaged entries are treated as by [`Spool::scan`].
+    fn claim(
+        &self,
+        after: Option<QueueId>,
+        limit: usize,
+    ) -> SpoolFuture<'_, Vec<Claimed<StoredMessage>>>;
+    /// Returns a message that is this owner's already, without its content.
+    /// [`SpoolError::NotOwner`] if it is another's or nobody's.
+    fn claimed(&self, id: QueueId) -> SpoolFuture<'_, Claimed<StoredMessage>>;
+    /// Gives messages back, so that they are nobody's and can be claimed. The claims on them are worth
+    /// nothing then.
+    fn release(&self, claims: Vec<Claim>) -> SpoolFuture<'_, ()>;
+    /// Prolongs the lease of this owner, and returns until when it holds now. Call it regularly.
+    /// [`SpoolError::NotOwner`] if the lease is over; any other error leaves the lease as it was.
+    fn renew(&self) -> SpoolFuture<'_, Lease>;
+    /// Returns the lease of this owner. It is asked before each reply 250 and each MAIL FROM.
+    fn lease(&self) -> HeldLease;
     /// Loads a message. One with damaged content is quarantined, see [`SpoolError::Damaged`].
     /// Damage within a file is found only when the content is read.
     fn load(&self, id: QueueId) -> SpoolFuture<'_, Entry>;

@@ -3,9 +3,12 @@
 //! A message comes in as a [`Draft`]. [`Spool::commit`] makes it durable and returns a [`Receipt`],
 //! which only the spool can make and without which no final 250 is written. That keeps the promise
 //! of RFC 5321 §6.1: a server that has answered 250 is responsible for the message. The scheduler
-//! decides what happens to a message afterwards. The spool does not interpret the content.
+//! decides what happens to a message afterwards, and shows the [`Claim`] on it with each change: a
+//! message has one owner at a time, and the spool decides who that is. The spool does not interpret
+//! the content.
 
 mod body;
+mod claim;
 mod draft;
 mod engine;
 mod entry;
@@ -14,6 +17,7 @@ mod file;
 mod free_space;
 mod ids;
 mod interface;
+mod lease;
 pub mod log;
 mod message;
 mod quota;
@@ -23,6 +27,7 @@ mod suite;
 
 pub use super::clock_jumps::ClockJumps;
 pub use body::{Body, BodyReader, FileBody, LARGE_CHUNK};
+pub use claim::{Claim, Claimed};
 pub use draft::{Draft, LARGE_BLOCK};
 pub use engine::{
     ExportError, OfflineError, Options, SpoolCheck, SpoolExport, SpoolFinding, SpoolRemedy,
@@ -33,5 +38,6 @@ pub use entry::Entry;
 pub use error::SpoolError;
 pub use file::SpoolFuture;
 pub use interface::{Receipt, Spool};
+pub use lease::{BootTime, HeldLease, Lease};
 pub use message::StoredMessage;
 pub use set_aside::SetAside;

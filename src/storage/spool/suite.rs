@@ -1,7 +1,7 @@
 //! The promises of the interface [`Spool`], as tests that every engine passes.
 //!
 //! A [`SpoolFixture`] makes a store and opens the engine on it. An engine is added by a fixture and
-//! a line in [`on_every_engine`]. Besides the embedded engine, one in memory passes them, which shows
+//! a line in [`on_every_engine`], and in [`on_shared_engines`] if it can have several owners. Besides the embedded engine, one in memory passes them, which shows
 //! that nothing in the interface belongs to the embedded one.
 
 use std::time::Duration;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use self::memory::{MemorySpool, MemoryStore};
-use super::{Body, Draft, Entry, Spool, SpoolError, SqliteSpool, StoredMessage};
+use super::{Body, Claim, Claimed, Draft, Entry, Spool, SpoolError, SqliteSpool, StoredMessage};
 use crate::smtp::address::{Mailbox, ReversePath};
 use crate::smtp::envelope::{
     AttemptFailure, Envelope, FailureHistory, QueueId, Recipient, RecipientState,
@@ -27,6 +27,15 @@ trait SpoolFixture {
 
     /// Opens the engine. The one from before has been dropped.
     fn open(&self) -> Self::Engine;
+}
+
+/// A store that several owners may use at once, each with a lease that has an end.
+trait SharedFixture: SpoolFixture {
+    /// The time for which a renewed lease holds.
+    const LEASE: Duration;
+
+    /// Lets time pass, for all owners.
+    fn advance(&self, time: Duration);
 }
 
 struct EmbeddedFixture(tempfile::TempDir);
@@ -57,6 +66,14 @@ impl SpoolFixture for MemoryFixture {
     }
 }
 
+impl SharedFixture for MemoryFixture {
+    const LEASE: Duration = memory::LEASE;
+
+    fn advance(&self, time: Duration) {
+        self.0.advance(time);
+    }
+}
+
 macro_rules! on_engine {
     ($engine:ident, $fixture:ty, $($test:ident)*) => {
         mod $engine {
@@ -76,6 +93,15 @@ macro_rules! on_every_engine {
         on_engine!(memory_only, crate::storage::spool::suite::MemoryFixture, $($test)*);
     };
 }
+
+macro_rules! on_shared_engines {
+    ($($test:ident)*) => {
+        on_engine!(shared_memory, crate::storage::spool::suite::MemoryFixture, $($test)*);
+    };
+}
+
+// After the macros, which it uses.
+mod owners;
 
 on_every_engine! {
     a_message_has_what_was_committed
@@ -113,7 +139,7 @@ fn content(size: usize) -> Vec<u8> {
         .collect()
 }
 
-async fn put(spool: &impl Spool, envelope: Envelope, content: &[u8]) -> Entry {
+async fn put(spool: &impl Spool, envelope: Envelope, content: &[u8]) -> Claimed<Entry> {
     let mut draft = spool.draft();
     for piece in content.chunks(10_000) {
         draft.write(piece).await.expect("room");
@@ -126,11 +152,11 @@ async fn put(spool: &impl Spool, envelope: Envelope, content: &[u8]) -> Entry {
 
 async fn settle(
     spool: &impl Spool,
-    id: QueueId,
+    claim: Claim,
     before: &Envelope,
     after: &Envelope,
 ) -> Result<(), SpoolError> {
-    let settled = spool.settle(id, before, Some(after), Vec::new());
+    let settled = spool.settle(claim, before, Some(after), Vec::new());
     settled.await.map(drop)
 }
 
@@ -158,6 +184,20 @@ async fn list(spool: &impl Spool, limit: usize) -> Vec<StoredMessage> {
     loop {
         let after = all.last().map(|stored| stored.id);
         let page = spool.scan(after, limit).await.expect("listed");
+        assert!(page.len() <= limit);
+        if page.is_empty() {
+            return all;
+        }
+        all.extend(page);
+    }
+}
+
+/// Claims everything that is nobody's, in pages of at most `limit`.
+async fn claim_all(spool: &impl Spool, limit: usize) -> Vec<Claimed<StoredMessage>> {
+    let mut all: Vec<Claimed<StoredMessage>> = Vec::new();
+    loop {
+        let after = all.last().map(|claimed| claimed.claim.id());
+        let page = spool.claim(after, limit).await.expect("claimed");
         assert!(page.len() <= limit);
         if page.is_empty() {
             return all;
@@ -264,7 +304,7 @@ async fn a_state_is_stored_for_few_recipients_and_for_many<F: SpoolFixture>() {
                 _ => {}
             }
         }
-        let settled = settle(&spool, entry.id, &entry.envelope, &after);
+        let settled = settle(&spool, entry.claim, &entry.envelope, &after);
         settled.await.expect("settled");
         assert_envelope(&spool, entry.id, &after).await;
         drop(spool);
@@ -281,19 +321,20 @@ async fn each_change_of_many_is_kept<F: SpoolFixture>() {
     let fixture = F::new();
     let mut spool = fixture.open();
     let entry = put(&spool, envelope(50), b"x").await;
-    let mut state = entry.envelope.clone();
+    let (mut state, mut claim) = (entry.envelope.clone(), entry.claim);
     for round in 0..3 {
         for at in (round..50).step_by(round + 1) {
             let before = state.clone();
             state.recipients[at].state = deferred(&format!("{round} {at}"));
             state.recipients[at].owed = (at % 3 == round).then(|| Box::new(failure("owed")));
-            let settled = settle(&spool, entry.id, &before, &state);
+            let settled = settle(&spool, claim, &before, &state);
             settled.await.expect("settled");
         }
         assert_envelope(&spool, entry.id, &state).await;
         drop(spool);
         spool = fixture.open();
         assert_envelope(&spool, entry.id, &state).await;
+        claim = claim_all(&spool, 10).await[0].claim;
     }
 }
 
@@ -305,7 +346,7 @@ async fn what_concerns_all_recipients_changes_with_them<F: SpoolFixture>() {
         let mut after = entry.envelope.clone();
         after.confidential = true;
         after.recipients[0].state = RecipientState::Delivered;
-        let settled = settle(&spool, entry.id, &entry.envelope, &after);
+        let settled = settle(&spool, entry.claim, &entry.envelope, &after);
         settled.await.expect("settled");
         drop(spool);
         assert_envelope(&fixture.open(), entry.id, &after).await;
@@ -321,16 +362,19 @@ async fn a_message_that_was_removed_is_missing<F: SpoolFixture>() {
     ];
     let other = put(&spool, envelope(1), b"y").await;
     for entry in &gone {
-        spool.remove(entry.id).await.expect("removed");
+        spool.remove(entry.claim).await.expect("removed");
     }
-    for _ in 0..2 {
-        for Entry { id, envelope, .. } in &gone {
-            for result in [
-                spool.load(*id).await.map(drop),
-                settle(&spool, *id, envelope, envelope).await,
-                spool.remove(*id).await,
-            ] {
-                assert!(matches!(result, Err(SpoolError::Missing(missing)) if missing == *id));
+    for is_first in [true, false] {
+        for entry in &gone {
+            let is_missing = |result: Result<(), SpoolError>| matches!(result, Err(SpoolError::Missing(missing)) if missing == entry.id);
+            assert!(is_missing(spool.load(entry.id).await.map(drop)));
+            assert!(is_missing(spool.claimed(entry.id).await.map(drop)));
+            if is_first {
+                let envelope = &entry.envelope;
+                assert!(is_missing(
+                    settle(&spool, entry.claim, envelope, envelope).await
+                ));
+                assert!(is_missing(spool.remove(entry.claim).await));
             }
         }
         assert_eq!(ids(&spool).await, [other.id]);
@@ -359,10 +403,11 @@ async fn ids_rise_also_after_a_start<F: SpoolFixture>() {
     for _ in 0..3 {
         let spool = fixture.open();
         for _ in 0..3 {
-            let id = put(&spool, envelope(1), b"x").await.id;
+            let entry = put(&spool, envelope(1), b"x").await;
+            let (id, claim) = (entry.id, entry.claim);
             assert!(last < Some(id));
             last = Some(id);
-            spool.remove(id).await.expect("removed");
+            spool.remove(claim).await.expect("removed");
         }
     }
 }
@@ -386,7 +431,7 @@ async fn reports_are_stored_with_the_state<F: SpoolFixture>() {
         let mut after = entry.envelope.clone();
         after.recipients[1].state = RecipientState::Failed;
         let drafts = reports(&spool).await;
-        let settled = spool.settle(entry.id, &entry.envelope, Some(&after), drafts);
+        let settled = spool.settle(entry.claim, &entry.envelope, Some(&after), drafts);
         let stored = settled.await.expect("settled");
         assert_eq!(stored.len(), 2);
         drop(spool);
@@ -410,7 +455,7 @@ async fn a_finished_message_is_removed_with_its_reports_stored<F: SpoolFixture>(
     let spool = fixture.open();
     let entry = put(&spool, envelope(2), &content(300_000)).await;
     let drafts = reports(&spool).await;
-    let settled = spool.settle(entry.id, &entry.envelope, None, drafts);
+    let settled = spool.settle(entry.claim, &entry.envelope, None, drafts);
     let stored = settled.await.expect("settled");
     let stored: Vec<_> = stored.iter().map(|(receipt, _)| receipt.id()).collect();
     assert_eq!(ids(&spool).await, stored);
@@ -422,10 +467,10 @@ async fn reports_about_a_missing_message_are_not_stored<F: SpoolFixture>() {
     let fixture = F::new();
     let spool = fixture.open();
     let entry = put(&spool, envelope(2), b"x").await;
-    spool.remove(entry.id).await.expect("removed");
+    spool.remove(entry.claim).await.expect("removed");
     for after in [None, Some(&entry.envelope)] {
         let drafts = reports(&spool).await;
-        let settled = spool.settle(entry.id, &entry.envelope, after, drafts);
+        let settled = spool.settle(entry.claim, &entry.envelope, after, drafts);
         assert!(matches!(settled.await, Err(SpoolError::Missing(_))));
     }
     assert!(ids(&spool).await.is_empty());

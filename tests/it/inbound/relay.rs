@@ -14,7 +14,8 @@ use gatepost::relay::running_config::{RunningConfig, Snapshot};
 use gatepost::smtp::address::Host;
 use gatepost::smtp::envelope::{Envelope, QueueId};
 use gatepost::storage::spool::{
-    Draft, Entry, Receipt, Spool, SpoolError, SpoolFuture, SqliteSpool, StoredMessage,
+    Claim, Claimed, Draft, Entry, HeldLease, Lease, Receipt, Spool, SpoolError, SpoolFuture,
+    SqliteSpool, StoredMessage,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -39,7 +40,11 @@ impl Spool for Slow {
     fn draft(&self) -> Draft {
         self.spool.draft()
     }
-    fn commit(&self, draft: Draft, envelope: Envelope) -> SpoolFuture<'_, (Receipt, Entry)> {
+    fn commit(
+        &self,
+        draft: Draft,
+        envelope: Envelope,
+    ) -> SpoolFuture<'_, (Receipt, Claimed<Entry>)> {
         Box::pin(async move {
             if self.full {
                 return Err(SpoolError::Full("no room, says the test".into()));
@@ -50,15 +55,34 @@ impl Spool for Slow {
     }
     fn settle(
         &self,
-        id: QueueId,
+        claim: Claim,
         before: &Envelope,
         after: Option<&Envelope>,
         reports: Vec<(Draft, Envelope)>,
-    ) -> SpoolFuture<'_, Vec<(Receipt, Entry)>> {
-        self.spool.settle(id, before, after, reports)
+    ) -> SpoolFuture<'_, Vec<(Receipt, Claimed<Entry>)>> {
+        self.spool.settle(claim, before, after, reports)
     }
-    fn remove(&self, id: QueueId) -> SpoolFuture<'_, ()> {
-        self.spool.remove(id)
+    fn remove(&self, claim: Claim) -> SpoolFuture<'_, ()> {
+        self.spool.remove(claim)
+    }
+    fn claim(
+        &self,
+        after: Option<QueueId>,
+        limit: usize,
+    ) -> SpoolFuture<'_, Vec<Claimed<StoredMessage>>> {
+        self.spool.claim(after, limit)
+    }
+    fn claimed(&self, id: QueueId) -> SpoolFuture<'_, Claimed<StoredMessage>> {
+        self.spool.claimed(id)
+    }
+    fn release(&self, claims: Vec<Claim>) -> SpoolFuture<'_, ()> {
+        self.spool.release(claims)
+    }
+    fn renew(&self) -> SpoolFuture<'_, Lease> {
+        self.spool.renew()
+    }
+    fn lease(&self) -> HeldLease {
+        self.spool.lease()
     }
     fn load(&self, id: QueueId) -> SpoolFuture<'_, Entry> {
         self.spool.load(id)
@@ -70,7 +94,7 @@ impl Spool for Slow {
 
 pub(crate) struct Relay {
     pub(crate) address: SocketAddr,
-    pub(crate) accepted: mpsc::Receiver<Entry>,
+    pub(crate) accepted: mpsc::Receiver<Claimed<Entry>>,
     pub(crate) stop: CancellationToken,
     pub(crate) serving: JoinHandle<()>,
     pub(crate) spool: Arc<Slow>,
@@ -352,6 +376,7 @@ impl Relay {
             .await
             .expect("in time")
             .expect("open")
+            .message
     }
 
     /// Everything that is in the spool.

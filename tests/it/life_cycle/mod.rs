@@ -1,6 +1,7 @@
 //! Start, reload and end of the program itself, by signals, as systemd and people give them.
 
 mod end;
+mod lost_spool;
 mod reload;
 mod reload_command;
 mod start;

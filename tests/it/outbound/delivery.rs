@@ -499,7 +499,7 @@ async fn half_a_message(lines: usize) {
     *stored.last_mut().expect("not empty") ^= 1;
     std::fs::write(file.path(), stored).expect("writable");
 
-    let report = deliver(&outbound, entry).await;
+    let report = deliver(&outbound, entry.message).await;
     assert_eq!(outcome(&report, 0), "deferred 4.3.0");
     let heard = first.heard_to_the_end().await;
     assert_eq!(

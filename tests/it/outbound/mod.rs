@@ -6,6 +6,7 @@ mod delivery;
 mod extensions;
 mod layers;
 mod loops;
+mod lost_spool;
 mod many_addresses;
 mod memory;
 mod mta_sts;

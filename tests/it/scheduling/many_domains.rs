@@ -10,7 +10,8 @@ use gatepost::smtp::address::{Mailbox, ReversePath};
 use gatepost::smtp::envelope::{Envelope, QueueId, Recipient, RecipientState};
 use gatepost::storage::evidence::Evidence;
 use gatepost::storage::spool::{
-    Draft, Entry, Options, Receipt, Spool, SpoolError, SpoolFuture, SqliteSpool, StoredMessage,
+    Claim, Claimed, Draft, Entry, HeldLease, Lease, Options, Receipt, Spool, SpoolError,
+    SpoolFuture, SqliteSpool, StoredMessage,
 };
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
@@ -37,24 +38,47 @@ impl Spool for SlowSpool {
     fn is_stuck(&self) -> bool {
         self.is_stuck.load(Ordering::SeqCst)
     }
-    fn commit(&self, draft: Draft, envelope: Envelope) -> SpoolFuture<'_, (Receipt, Entry)> {
+    fn commit(
+        &self,
+        draft: Draft,
+        envelope: Envelope,
+    ) -> SpoolFuture<'_, (Receipt, Claimed<Entry>)> {
         self.spool.commit(draft, envelope)
     }
     fn settle(
         &self,
-        id: QueueId,
+        claim: Claim,
         before: &Envelope,
         after: Option<&Envelope>,
         reports: Vec<(Draft, Envelope)>,
-    ) -> SpoolFuture<'_, Vec<(Receipt, Entry)>> {
-        let settled = self.spool.settle(id, before, after, reports);
+    ) -> SpoolFuture<'_, Vec<(Receipt, Claimed<Entry>)>> {
+        let settled = self.spool.settle(claim, before, after, reports);
         Box::pin(async move {
             self.leave.acquire().await.expect("open").forget();
             settled.await
         })
     }
-    fn remove(&self, id: QueueId) -> SpoolFuture<'_, ()> {
-        self.spool.remove(id)
+    fn remove(&self, claim: Claim) -> SpoolFuture<'_, ()> {
+        self.spool.remove(claim)
+    }
+    fn claim(
+        &self,
+        after: Option<QueueId>,
+        limit: usize,
+    ) -> SpoolFuture<'_, Vec<Claimed<StoredMessage>>> {
+        self.spool.claim(after, limit)
+    }
+    fn claimed(&self, id: QueueId) -> SpoolFuture<'_, Claimed<StoredMessage>> {
+        self.spool.claimed(id)
+    }
+    fn release(&self, claims: Vec<Claim>) -> SpoolFuture<'_, ()> {
+        self.spool.release(claims)
+    }
+    fn renew(&self) -> SpoolFuture<'_, Lease> {
+        self.spool.renew()
+    }
+    fn lease(&self) -> HeldLease {
+        self.spool.lease()
     }
     fn load(&self, id: QueueId) -> SpoolFuture<'_, Entry> {
         self.spool.load(id)
@@ -71,7 +95,7 @@ struct Queue {
     liveness: SchedulerProbe,
     stop: CancellationToken,
     running: JoinHandle<Result<(), SpoolError>>,
-    _accepted: mpsc::Sender<Entry>,
+    _accepted: mpsc::Sender<Claimed<Entry>>,
     _folder: tempfile::TempDir,
 }
 

@@ -11,4 +11,5 @@ mod many_domains;
 mod observers;
 mod orders;
 mod owed;
+mod release;
 mod restart;

@@ -23,7 +23,8 @@ use gatepost::smtp::envelope::{
 };
 use gatepost::storage::evidence::Evidence;
 use gatepost::storage::spool::{
-    Draft, Entry, Receipt, SetAside, Spool, SpoolError, SpoolFuture, SqliteSpool, StoredMessage,
+    Claim, Claimed, Draft, Entry, HeldLease, Lease, Receipt, SetAside, Spool, SpoolError,
+    SpoolFuture, SqliteSpool, StoredMessage,
 };
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -61,7 +62,11 @@ impl Spool for Brittle {
     fn draft(&self) -> Draft {
         self.spool.draft()
     }
-    fn commit(&self, draft: Draft, envelope: Envelope) -> SpoolFuture<'_, (Receipt, Entry)> {
+    fn commit(
+        &self,
+        draft: Draft,
+        envelope: Envelope,
+    ) -> SpoolFuture<'_, (Receipt, Claimed<Entry>)> {
         if envelope.reverse_path == ReversePath::Null && self.refuses_reports.load(Ordering::SeqCst)
         {
             return Box::pin(async { Err(SpoolError::Full("says the test".to_owned())) });
@@ -70,11 +75,11 @@ impl Spool for Brittle {
     }
     fn settle(
         &self,
-        id: QueueId,
+        claim: Claim,
         before: &Envelope,
         after: Option<&Envelope>,
         reports: Vec<(Draft, Envelope)>,
-    ) -> SpoolFuture<'_, Vec<(Receipt, Entry)>> {
+    ) -> SpoolFuture<'_, Vec<(Receipt, Claimed<Entry>)>> {
         if !reports.is_empty() && self.refuses_reports.load(Ordering::SeqCst) {
             return Box::pin(async { Err(SpoolError::Full("says the test".to_owned())) });
         }
@@ -82,7 +87,7 @@ impl Spool for Brittle {
             !self.panics.swap(false, Ordering::SeqCst),
             "the work on an order dies, says the test"
         );
-        let settled = self.spool.settle(id, before, after, reports);
+        let settled = self.spool.settle(claim, before, after, reports);
         Box::pin(async move {
             if self.ended.load(Ordering::SeqCst) {
                 return Err(SpoolError::Closed);
@@ -95,7 +100,7 @@ impl Spool for Brittle {
             written
         })
     }
-    fn remove(&self, id: QueueId) -> SpoolFuture<'_, ()> {
+    fn remove(&self, claim: Claim) -> SpoolFuture<'_, ()> {
         assert!(
             !self.panics.swap(false, Ordering::SeqCst),
             "the work on an order dies, says the test"
@@ -104,9 +109,28 @@ impl Spool for Brittle {
             if self.ended.load(Ordering::SeqCst) {
                 Err(SpoolError::Closed)
             } else {
-                self.spool.remove(id).await
+                self.spool.remove(claim).await
             }
         })
+    }
+    fn claim(
+        &self,
+        after: Option<QueueId>,
+        limit: usize,
+    ) -> SpoolFuture<'_, Vec<Claimed<StoredMessage>>> {
+        self.spool.claim(after, limit)
+    }
+    fn claimed(&self, id: QueueId) -> SpoolFuture<'_, Claimed<StoredMessage>> {
+        self.spool.claimed(id)
+    }
+    fn release(&self, claims: Vec<Claim>) -> SpoolFuture<'_, ()> {
+        self.spool.release(claims)
+    }
+    fn renew(&self) -> SpoolFuture<'_, Lease> {
+        self.spool.renew()
+    }
+    fn lease(&self) -> HeldLease {
+        self.spool.lease()
     }
     fn load(&self, id: QueueId) -> SpoolFuture<'_, Entry> {
         self.spool.load(id)
@@ -132,7 +156,7 @@ struct Queue {
     id: QueueId,
     stop: CancellationToken,
     running: JoinHandle<Result<(), SpoolError>>,
-    accepted: mpsc::Sender<Entry>,
+    accepted: mpsc::Sender<Claimed<Entry>>,
     _folder: tempfile::TempDir,
 }
 
@@ -161,7 +185,10 @@ impl Queue {
             .write(b"Subject: test\r\n\r\nbody\r\n")
             .await
             .expect("room");
-        let id = spool.commit(draft, envelope).await.expect("stored").0.id();
+        let (_, left) = spool.commit(draft, envelope).await.expect("stored");
+        let id = left.id;
+        // As an earlier run leaves it.
+        spool.release(vec![left.claim]).await.expect("ours");
         let scheduler = Scheduler::new(
             Arc::clone(&spool) as _,
             evidence(folder.path()),

@@ -10,7 +10,7 @@ use gatepost::relay::scheduler::Scheduler;
 use gatepost::smtp::address::{Mailbox, ReversePath};
 use gatepost::smtp::envelope::{Envelope, Notify, QueueId, Recipient, RecipientState};
 use gatepost::storage::evidence::Evidence;
-use gatepost::storage::spool::{Entry, Spool as _, SpoolError};
+use gatepost::storage::spool::{Claimed, Entry, Spool as _, SpoolError};
 use jiff::Timestamp;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -26,7 +26,7 @@ const QUEUE: &str = "[queue]\nretry = [\"100ms\"]\n";
 /// A scheduler on a spool that takes no reports for now.
 pub(crate) struct Queue {
     spool: Arc<Brittle>,
-    accepted: mpsc::Sender<Entry>,
+    accepted: mpsc::Sender<Claimed<Entry>>,
     stop: CancellationToken,
     running: JoinHandle<Result<(), SpoolError>>,
 }
@@ -79,7 +79,7 @@ impl Queue {
         let (_, entry) = self.spool.commit(draft, envelope).await.expect("stored");
         let id = entry.id;
         self.accepted
-            .send(Entry { accepted, ..entry })
+            .send(entry.map(|entry| Entry { accepted, ..entry }))
             .await
             .expect("somebody takes it");
         id

@@ -10,6 +10,7 @@ use gatepost::storage::spool::{Spool as _, SpoolError, SqliteSpool};
 use rusqlite::Connection;
 
 use super::{content, envelope, ids, names, open, put, read};
+use crate::support::claims::remove;
 
 const PAGE: usize = 4096;
 
@@ -69,7 +70,7 @@ async fn is_bounced(spool: &SqliteSpool, id: QueueId, seed: u64) {
     };
     assert!(fault.contains("page"), "{fault}");
     assert_eq!(remaining.envelope, envelope(&sender(seed)));
-    spool.remove(id).await.expect("removed");
+    remove(spool, id).await.expect("removed");
 }
 
 #[tokio::test]
@@ -90,7 +91,7 @@ async fn a_bad_page_of_a_content_bounces_that_message_alone() {
             read(&entry.body).await.expect("sound"),
             content(seed, 60_000)
         );
-        spool.remove(id).await.expect("removed");
+        remove(&spool, id).await.expect("removed");
     }
     assert!(ids(&spool).await.is_empty());
     put(&spool, "new@example.org", &content(9, 60_000)).await;
@@ -130,7 +131,7 @@ async fn rest_goes_on(folder: &Path, stored: &[QueueId]) {
     assert_eq!(spool.stats().quarantined, 0, "it is set aside once");
     for id in &listed {
         spool.load(*id).await.expect("sound");
-        spool.remove(*id).await.expect("removed");
+        remove(&spool, *id).await.expect("removed");
     }
     assert!(ids(&spool).await.is_empty());
 }

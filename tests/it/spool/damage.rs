@@ -8,6 +8,7 @@ use gatepost::storage::spool::{Spool as _, SpoolError};
 use rusqlite::Connection;
 
 use super::{LARGE, content, envelope, ids, names, open, put, read};
+use crate::support::claims::remove;
 
 fn tamper(folder: &Path, sql: &str) {
     let changed =
@@ -62,7 +63,7 @@ async fn damaged(size: usize, fault: &str, damage: impl FnOnce(&Path, QueueId)) 
                 ),
                 "{again}"
             );
-            spool.remove(*id).await.expect("there");
+            remove(&spool, *id).await.expect("there");
         }
         other => panic!("{other}"),
     }

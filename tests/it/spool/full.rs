@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use gatepost::smtp::envelope::RecipientState;
-use gatepost::storage::spool::{Entry, Options, Spool as _, SpoolError, SqliteSpool};
+use gatepost::storage::spool::{Claimed, Entry, Options, Spool as _, SpoolError, SqliteSpool};
 
 use super::log::lock_checkpoints;
 use super::{LARGE, change, content, envelope, ids, put, read};
@@ -47,7 +47,7 @@ async fn refuses_messages_of(spool: &SqliteSpool, size: usize) {
 }
 
 /// What was not removed is there after the next start, as it was stored.
-async fn has_the_rest(folder: &Path, rest: &[Entry]) {
+async fn has_the_rest(folder: &Path, rest: &[Claimed<Entry>]) {
     let spool = SqliteSpool::open(folder).expect("a spool");
     let there = ids(&spool).await;
     for (seed, entry) in (20..).zip(rest) {
@@ -99,7 +99,7 @@ async fn the_queue_is_worked_off_on_a_full_disk() {
     let rest = queued.split_off(20);
     for entry in queued {
         spool
-            .remove(entry.id)
+            .remove(entry.claim)
             .await
             .expect("a delivered one can be removed");
     }
@@ -207,7 +207,7 @@ const IN_ROW: usize = 20_000;
 const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Stores messages until the disk is full.
-async fn fill_with_mail(spool: &SqliteSpool) -> Vec<Entry> {
+async fn fill_with_mail(spool: &SqliteSpool) -> Vec<Claimed<Entry>> {
     let mut accepted = Vec::new();
     loop {
         let mut draft = spool.draft();
@@ -242,12 +242,12 @@ async fn persist<T>(
     }
 }
 
-async fn drain(spool: &SqliteSpool, entries: &mut [Entry], blocker: &mut Option<Blocker>) {
+async fn drain(spool: &SqliteSpool, entries: &mut [Claimed<Entry>], blocker: &mut Option<Blocker>) {
     for entry in entries {
         entry.envelope.recipients[0].state = RecipientState::Delivered;
-        let (id, envelope) = (entry.id, &entry.envelope);
+        let (id, claim, envelope) = (entry.id, entry.claim, &entry.envelope);
         persist(blocker, async || change(spool, id, envelope).await).await;
-        persist(blocker, async || spool.remove(id).await).await;
+        persist(blocker, async || spool.remove(claim).await).await;
     }
 }
 

@@ -30,7 +30,7 @@ fn child_that_commits() {
                         // Every third is removed again, and so must not come back.
                         println!("told {} {seed} {size}", entry.id.number());
                         if seed % 3 == 0 {
-                            spool.remove(entry.id).await.expect("removed");
+                            spool.remove(entry.claim).await.expect("removed");
                             println!("gone {} {seed} {size}", entry.id.number());
                         }
                     }

@@ -7,9 +7,11 @@ use std::time::{Duration, Instant};
 use gatepost::smtp::address::{Mailbox, ReversePath};
 use gatepost::smtp::envelope::{Envelope, QueueId, Recipient, RecipientState};
 use gatepost::storage::spool::{
-    Body, Entry, LARGE_CHUNK, Options, Spool as _, SpoolError, SqliteSpool, StoredMessage,
+    Body, Claimed, Entry, LARGE_CHUNK, Options, Spool as _, SpoolError, SqliteSpool, StoredMessage,
 };
 use rusqlite::Connection;
+
+use crate::support::claims;
 
 mod bad_pages;
 mod crash;
@@ -18,6 +20,7 @@ mod full;
 mod kill;
 mod log;
 mod moves;
+mod owner;
 mod parts;
 mod repair;
 
@@ -37,8 +40,7 @@ fn envelope(sender: &str) -> Envelope {
 /// Replaces the envelope of a message to one recipient. It is replaced as a unit, whatever it was
 /// before.
 async fn change(spool: &SqliteSpool, id: QueueId, after: &Envelope) -> Result<(), SpoolError> {
-    let settled = spool.settle(id, &envelope(""), Some(after), Vec::new());
-    settled.await.map(drop)
+    claims::settle(spool, id, &envelope(""), after).await
 }
 
 /// Content that differs from one seed to the next.
@@ -47,7 +49,7 @@ fn content(seed: u64, size: usize) -> Vec<u8> {
     line.bytes().cycle().take(size).collect()
 }
 
-async fn put(spool: &SqliteSpool, sender: &str, content: &[u8]) -> Entry {
+async fn put(spool: &SqliteSpool, sender: &str, content: &[u8]) -> Claimed<Entry> {
     let mut draft = spool.draft();
     for part in content.chunks(10_000) {
         draft.write(part).await.expect("written");
@@ -202,11 +204,12 @@ async fn what_was_removed_is_gone_with_its_file() {
     let small = put(&spool, "a@example.org", b"x").await;
     let large = put(&spool, "a@example.org", &content(1, LARGE)).await;
     assert_eq!(names(&folder.path().join("bodies")), [large.id.to_string()]);
-    for id in [small.id, large.id] {
-        spool.remove(id).await.expect("removed");
+    for Claimed { claim, message } in [small, large] {
+        let id = message.id;
+        spool.remove(claim).await.expect("removed");
         assert!(matches!(spool.load(id).await, Err(SpoolError::Missing(missing)) if missing == id));
         assert!(matches!(
-            spool.remove(id).await,
+            spool.remove(claim).await,
             Err(SpoolError::Missing(_))
         ));
         assert!(matches!(
@@ -379,7 +382,8 @@ async fn full_disk_refuses_new_mail_and_lets_the_queue_be_worked_off() {
     change(&spool, entry.id, &envelope("changed@example.org"))
         .await
         .expect("recorded");
-    spool.remove(entry.id).await.expect("removed");
+    let removed = claims::remove(&spool, entry.id).await;
+    removed.expect("removed");
     assert!(ids(&spool).await.is_empty());
 }
 
@@ -417,7 +421,7 @@ async fn after_closing_everything_is_answered_with_closed() {
         Err(SpoolError::Closed)
     ));
     assert!(matches!(
-        spool.remove(entry.id).await,
+        spool.remove(entry.claim).await,
         Err(SpoolError::Closed)
     ));
     assert!(matches!(

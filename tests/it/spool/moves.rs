@@ -9,6 +9,7 @@ use gatepost::storage::spool::{Options, Spool as _, SpoolError, SqliteSpool, rea
 use rusqlite::Connection;
 
 use super::{LARGE, change, content, envelope, everything, ids, open, put, read};
+use crate::support::claims::{claim, remove};
 use crate::support::within;
 
 /// Many times the time that any of this takes.
@@ -86,7 +87,7 @@ async fn what_is_delivered_at_once_never_reaches_the_database() {
         let mut state = entry.envelope.clone();
         state.recipients[0].state = RecipientState::Delivered;
         change(&spool, entry.id, &state).await.expect("there");
-        spool.remove(entry.id).await.expect("there");
+        spool.remove(entry.claim).await.expect("there");
     }
     spool.flush().await.expect("nothing to move");
     assert_eq!(spool.stats().moved, 0);
@@ -124,7 +125,7 @@ async fn a_message_is_the_same_in_the_log_and_in_the_database() {
     let small = put(&spool, "a@example.org", &content(1, SIZE)).await;
     let large = put(&spool, "b@example.org", &content(2, LARGE)).await;
     let gone = put(&spool, "c@example.org", &content(3, SIZE)).await;
-    spool.remove(gone.id).await.expect("there");
+    spool.remove(gone.claim).await.expect("there");
     for place in ["log", "changed in the log", "database", "changed since"] {
         if place == "database" {
             spool.flush().await.expect("moved");
@@ -148,7 +149,7 @@ async fn a_message_is_the_same_in_the_log_and_in_the_database() {
         assert_eq!(read(&loaded.body).await.expect(place), content(2, LARGE));
         for result in [
             spool.load(gone.id).await.map(drop),
-            spool.remove(gone.id).await,
+            spool.remove(gone.claim).await,
             change(&spool, gone.id, &envelope("")).await,
         ] {
             assert!(matches!(result, Err(SpoolError::Missing(_))), "{place}");
@@ -157,7 +158,7 @@ async fn a_message_is_the_same_in_the_log_and_in_the_database() {
         let outside: Vec<_> = outside.iter().map(|stored| stored.id).collect();
         assert_eq!(outside, [small.id, large.id], "{place}");
     }
-    spool.remove(small.id).await.expect("there");
+    spool.remove(small.claim).await.expect("there");
     assert_eq!(ids(&spool).await, [large.id]);
     drop(spool);
     assert_eq!(ids(&open(folder.path())).await, [large.id]);
@@ -182,7 +183,7 @@ async fn a_locked_database_holds_up_nothing() {
         "{blocked}"
     );
     assert_eq!(ids(&spool).await, [old.id, new.id]);
-    spool.remove(old.id).await.expect("a removal");
+    spool.remove(old.claim).await.expect("a removal");
     other.execute_batch("COMMIT").expect("unlocked");
     spool.flush().await.expect("moved");
     assert_eq!(rows(&other), 1);
@@ -207,7 +208,9 @@ async fn a_reader_of_the_database_makes_new_mail_wait_and_nothing_else() {
     assert!(log_octets(folder.path()) <= 5 * SEGMENT);
     let (last, rest) = accepted.split_last().expect("some");
     for id in rest {
-        spool.remove(*id).await.expect("a removal is never held up");
+        remove(&spool, *id)
+            .await
+            .expect("a removal is never held up");
     }
     let mut state = envelope("a@example.org");
     state.recipients[0].state = RecipientState::Delivered;
@@ -237,7 +240,7 @@ async fn a_full_log_is_worked_off_while_the_database_cannot_be_written() {
             .expect("a state");
     }
     for id in &accepted {
-        spool.remove(*id).await.expect("a removal");
+        remove(&spool, *id).await.expect("a removal");
     }
     assert!(within(PATIENCE, || spool.admit(0).is_ok()));
     let new = put(&spool, "new@example.org", &content(1, SIZE)).await;
@@ -257,7 +260,7 @@ async fn the_log_stays_within_its_bound() {
         if seed % 3 == 0 {
             waiting.push(entry.id);
         } else {
-            spool.remove(entry.id).await.expect("there");
+            spool.remove(entry.claim).await.expect("there");
         }
     }
     let log = log_octets(folder.path());
@@ -307,9 +310,15 @@ async fn states_have_a_bound_in_the_log_and_removals_have_none() {
 
     // A removal waits a moment for others to share a sync with, and has a state beside it then.
     let large = large_state();
-    let changes = accepted.iter().map(|id| {
-        let state = change(&spool, kept, &large);
-        futures_util::future::join(spool.remove(*id), state)
+    let kept_claim = claim(&spool, kept).await.expect("there");
+    let mut claims = Vec::new();
+    for id in &accepted {
+        claims.push(claim(&spool, *id).await.expect("there"));
+    }
+    let before = envelope("");
+    let changes = claims.into_iter().map(|claim| {
+        let state = spool.settle(kept_claim, &before, Some(&large), Vec::new());
+        futures_util::future::join(spool.remove(claim), state)
     });
     let changes = futures_util::future::join_all(changes).await;
     for (removed, _) in &changes {

@@ -9,11 +9,14 @@ use gatepost::smtp::envelope::{
     AttemptFailure, Envelope, FailureHistory, QueueId, Recipient, RecipientState,
 };
 use gatepost::smtp::reply::EnhancedStatusCode;
-use gatepost::storage::spool::{Entry, Options, Spool as _, SpoolError, SqliteSpool, read_queue};
+use gatepost::storage::spool::{
+    Claimed, Entry, Options, Spool as _, SpoolError, SqliteSpool, read_queue,
+};
 use jiff::Timestamp;
 use rusqlite::Connection;
 
 use super::{LARGE, content, envelope, everything, ids, open, put};
+use crate::support::claims;
 
 const RECIPIENTS: usize = 1000;
 
@@ -36,7 +39,7 @@ fn many() -> Envelope {
     envelope
 }
 
-pub(super) async fn put_many(spool: &SqliteSpool) -> Entry {
+pub(super) async fn put_many(spool: &SqliteSpool) -> Claimed<Entry> {
     let mut draft = spool.draft();
     draft
         .write(b"Subject: m\r\n\r\nm\r\n")
@@ -74,8 +77,7 @@ pub(super) async fn settle(
     before: &Envelope,
     after: &Envelope,
 ) -> Result<(), SpoolError> {
-    let settled = spool.settle(id, before, Some(after), Vec::new());
-    settled.await.map(drop)
+    claims::settle(spool, id, before, after).await
 }
 
 /// Asserts that the message has this envelope, read in each way.
@@ -119,7 +121,7 @@ async fn a_result_writes_as_much_as_it_changes() {
     let spool = patient(folder.path());
     let entry = put_many(&spool).await;
     let before = spool.stats().written;
-    settle_each(&spool, entry.id, entry.envelope, 0).await;
+    settle_each(&spool, entry.id, entry.message.envelope, 0).await;
     let each = (spool.stats().written - before) / 100;
     assert!(each < 500, "{each} octets for each of the results");
 }
@@ -131,7 +133,7 @@ async fn results_are_the_same_in_the_log_and_in_the_database() {
     let spool = patient(folder.path());
     let entry = put_many(&spool).await;
     let id = entry.id;
-    let mut state = settle_each(&spool, id, entry.envelope, 0).await;
+    let mut state = settle_each(&spool, id, entry.message.envelope, 0).await;
     assert_stored(&spool, &state, "in the log").await;
     spool.flush().await.expect("moved");
     assert_stored(&spool, &state, "in the database").await;
@@ -162,7 +164,7 @@ async fn a_removed_message_leaves_no_parts() {
     };
     spool.flush().await.expect("moved");
     assert_eq!(rows().expect("a table"), 100);
-    spool.remove(entry.id).await.expect("removed");
+    spool.remove(entry.claim).await.expect("removed");
     let missing = settle(&spool, entry.id, &entry.envelope, &after).await;
     assert!(matches!(missing, Err(SpoolError::Missing(_))));
     spool.flush().await.expect("moved");
@@ -174,7 +176,7 @@ async fn an_administrator_sees_the_parts_in_the_envelope() {
     let folder = tempfile::tempdir().expect("a folder");
     let spool = patient(folder.path());
     let entry = put_many(&spool).await;
-    let mut state = settle_each(&spool, entry.id, entry.envelope, 0).await;
+    let mut state = settle_each(&spool, entry.id, entry.envelope.clone(), 0).await;
     let database = Connection::open(folder.path().join("queue.db")).expect("opens beside us");
     for confidential in [false, true] {
         let before = state.clone();
@@ -246,7 +248,7 @@ async fn a_state_and_its_reports_are_one_batch() {
         reports.push((draft, envelope("")));
     }
     let before = spool.stats();
-    let settled = spool.settle(entry.id, &entry.envelope, Some(&after), reports);
+    let settled = spool.settle(entry.claim, &entry.envelope, Some(&after), reports);
     assert_eq!(settled.await.expect("settled").len(), 2);
     assert_eq!(spool.stats().transactions, before.transactions + 1);
 }
@@ -268,7 +270,7 @@ async fn a_queue_without_the_table_of_parts_is_read_and_upgraded() {
     assert!(outside[0].envelope == entry.envelope);
     let spool = open(folder.path());
     assert_stored(&spool, &entry.envelope, "after the start").await;
-    let after = settle_each(&spool, entry.id, entry.envelope, 0).await;
+    let after = settle_each(&spool, entry.id, entry.message.envelope, 0).await;
     spool.flush().await.expect("moved");
     assert_stored(&spool, &after, "in the database").await;
 }

@@ -17,6 +17,7 @@ use gatepost::storage::spool::{
 use super::bad_pages::{destroy, fill, pages_with, root_of, sender};
 use super::parts::{deferred, put_many, settle};
 use super::{LARGE, content, ids, names, open, put, read};
+use crate::support::claims::remove;
 use crate::support::operated::{err, out};
 use crate::support::relay::program;
 
@@ -96,12 +97,12 @@ async fn delivered(folder: &Path, stored: &Stored, size: usize) -> (Vec<QueueId>
             Err(SpoolError::Damaged { .. }) => bounced.push(id),
             Err(error) => panic!("{error}"),
         }
-        spool.remove(id).await.expect("removed");
+        remove(&spool, id).await.expect("removed");
     }
     // The database takes new mail again.
     let new = put(&spool, "new@example.org", &content(1, size)).await;
     spool.flush().await.expect("moved");
-    spool.remove(new.id).await.expect("removed");
+    spool.remove(new.claim).await.expect("removed");
     spool.flush().await.expect("moved");
     assert!(ids(&spool).await.is_empty());
     spool.close().await.expect("closed");
@@ -172,7 +173,7 @@ async fn each_bad_page_is_named_and_all_that_can_be_read_goes_on() {
         .collect();
     let removed: Vec<_> = removed.into_iter().map(|(id, _)| *id).collect();
     for id in removed {
-        spool.remove(id).await.expect("removed");
+        remove(&spool, id).await.expect("removed");
         stored.remove(&id);
     }
     spool.close().await.expect("closed");

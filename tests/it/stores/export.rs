@@ -8,11 +8,12 @@ use std::process::{Command, Output};
 use std::time::{Duration, SystemTime};
 
 use gatepost::smtp::envelope::{Envelope, QueueId, RecipientState};
-use gatepost::storage::spool::{Entry, Options, Spool as _, SqliteSpool};
+use gatepost::storage::spool::{Claimed, Entry, Options, Spool as _, SqliteSpool};
 use jiff::Timestamp;
 use rusqlite::{Connection, OpenFlags};
 
 use super::{copy, messages};
+use crate::support::claims;
 use crate::support::operated::{err, out};
 use crate::support::relay::program;
 
@@ -77,14 +78,14 @@ fn open(folder: &Path) -> SqliteSpool {
     SqliteSpool::open_with(folder, &options).expect("a spool")
 }
 
-async fn put(spool: &SqliteSpool, envelope: Envelope, content: &[u8]) -> Entry {
+async fn put(spool: &SqliteSpool, envelope: Envelope, content: &[u8]) -> Claimed<Entry> {
     let mut draft = spool.draft();
     draft.write(content).await.expect("room");
     spool.commit(draft, envelope).await.expect("durable").1
 }
 
 async fn settle(spool: &SqliteSpool, id: QueueId, before: &Envelope, after: &Envelope) {
-    let settled = spool.settle(id, before, Some(after), Vec::new());
+    let settled = claims::settle(spool, id, before, after);
     settled.await.expect("settled");
 }
 
@@ -121,7 +122,7 @@ async fn fill(spool: &SqliteSpool) -> Expected {
         *envelope = last;
     }
     for removed in [&entries[2], &entries[3]] {
-        spool.remove(removed.id).await.expect("removed");
+        spool.remove(removed.claim).await.expect("removed");
         expected.remove(&removed.id);
     }
     expected

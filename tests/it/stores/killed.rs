@@ -11,6 +11,7 @@ use gatepost::smtp::envelope::{Envelope, QueueId, RecipientState};
 use gatepost::storage::spool::{Options, Spool as _, SqliteSpool};
 
 use super::{copy, messages};
+use crate::support::claims::{remove, settle};
 
 /// The senders of the messages as the queue has them, and the states of their recipients.
 fn expected() -> Vec<(Envelope, Vec<u8>)> {
@@ -46,11 +47,11 @@ async fn make_killed_spool() {
     let all = expected();
     for (id, at) in [(first[0], 0), (second[2], 3)] {
         let before = spool.load(id).await.expect("there").envelope;
-        let settled = spool.settle(id, &before, Some(&all[at].0), Vec::new());
+        let settled = settle(&spool, id, &before, &all[at].0);
         settled.await.expect("settled");
     }
     for id in [first[1], second[0]] {
-        spool.remove(id).await.expect("removed");
+        remove(&spool, id).await.expect("removed");
     }
     copy(folder.path(), &to);
     for file in ["reserve", "lock", "queue.db-shm", "log/spare"] {

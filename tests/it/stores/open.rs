@@ -38,7 +38,7 @@ async fn a_queue_keeps_every_message_with_its_state() {
     let accepted = accepted.expect("the form of version 1");
     drop(stored);
     let opened = SqliteSpool::open(&spool(&folder)).expect("the spool opens");
-    let listed = opened.scan(None, 10).await.expect("listed");
+    let listed = opened.claim(None, 10).await.expect("listed");
     assert_eq!(listed.len(), messages().len());
     for ((stored, (envelope, content)), accepted) in listed.iter().zip(messages()).zip(accepted) {
         let entry = opened.load(stored.id).await.expect("sound");
@@ -52,9 +52,9 @@ async fn a_queue_keeps_every_message_with_its_state() {
             read.extend_from_slice(&chunk);
         }
         assert!(read == content, "{} has another content", stored.id);
-        let settled = opened.settle(stored.id, &stored.envelope, Some(&envelope), Vec::new());
+        let settled = opened.settle(stored.claim, &stored.envelope, Some(&envelope), Vec::new());
         settled.await.expect("settled");
-        opened.remove(stored.id).await.expect("removed");
+        opened.remove(stored.claim).await.expect("removed");
     }
     assert_eq!(
         (

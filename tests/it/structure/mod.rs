@@ -348,6 +348,11 @@ fn a_forged_proof_is_found() {
         1,
         "`Receipt { … }` is for storage::spool alone",
     );
+    assert_one_fault(
+        &of("relay/scheduler/state.rs", "settle(Claim { id, epoch })"),
+        1,
+        "`Claim { … }` is for storage::spool alone",
+    );
     none(&of("policy/tls/judge.rs", "Clearance { outcome }"));
     none(&of(
         "relay/outbound/mod.rs",

@@ -1,9 +1,14 @@
-//! Proofs have one source: the judge of TLS alone makes a clearance, the spool alone a receipt.
+//! Proofs have one source: the judge of TLS alone makes a clearance, the spool alone a receipt and a
+//! claim.
 
 use super::source::{Source, Token, end_of_item, text};
 
 /// Proofs, and the module whose files alone may make one.
-const PROOFS: [(&str, &str); 2] = [("Clearance", "policy::tls"), ("Receipt", "storage::spool")];
+const PROOFS: [(&str, &str); 3] = [
+    ("Clearance", "policy::tls"),
+    ("Receipt", "storage::spool"),
+    ("Claim", "storage::spool"),
+];
 /// The only type of proof for which the final 250 may be written.
 const FINAL_REPLY: &str = "Durable";
 

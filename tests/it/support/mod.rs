@@ -16,6 +16,7 @@
 
 pub(crate) mod certificates;
 pub(crate) mod chain;
+pub(crate) mod claims;
 pub(crate) mod client;
 pub(crate) mod config;
 pub(crate) mod counting_sink;

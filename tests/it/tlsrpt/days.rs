@@ -111,6 +111,7 @@ async fn who_has_a_report_is_sent_no_second_one_after_a_restart() {
         .accepted
         .try_recv()
         .expect("the mail is queued")
+        .message
         .envelope
         .envid
         .expect("an id");

@@ -107,7 +107,7 @@ async fn delivered(signer: Option<Signer>) -> (Entry, String) {
     assert_eq!(recipients, TO);
     assert_eq!(arrivals[0].sender, "tls@relay.example.com");
     (
-        entry,
+        entry.message,
         String::from_utf8(arrivals[0].content.to_vec()).expect("ASCII"),
     )
 }

@@ -18,7 +18,7 @@ use gatepost::relay::tlsrpt::{
     Submitter,
 };
 use gatepost::smtp::address::{Domain, Mailbox};
-use gatepost::storage::spool::{Entry, SqliteSpool};
+use gatepost::storage::spool::{Claimed, Entry, SqliteSpool};
 use jiff::Timestamp;
 use serde_json::Value;
 use tokio::sync::mpsc;
@@ -136,7 +136,7 @@ pub(crate) struct ServiceFixture {
     pub(crate) outbox: ReportSender,
     pub(crate) network: Arc<FakeNetwork>,
     /// The messages that were passed to the scheduler.
-    pub(crate) accepted: mpsc::Receiver<Entry>,
+    pub(crate) accepted: mpsc::Receiver<Claimed<Entry>>,
 }
 
 pub(crate) const AT_ONCE: Schedule = Schedule {

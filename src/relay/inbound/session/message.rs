@@ -20,7 +20,7 @@ use crate::smtp::data::HeaderCompleter;
 use crate::smtp::envelope::{Arrival, ClientOrigin, Envelope, Recipient};
 use crate::smtp::reply::{Reply, Status};
 use crate::storage::evidence::{InboundParties, InboundSession};
-use crate::storage::spool::{Entry, SpoolError};
+use crate::storage::spool::{Claimed, Entry, SpoolError};
 use crate::telemetry::{AcceptedMessage, RefusalReason};
 
 impl ClientSession {
@@ -189,7 +189,7 @@ impl ClientSession {
     async fn queue<S: ClientStream>(
         &self,
         connection: &mut BufferedStream<S>,
-        entry: Entry,
+        entry: Claimed<Entry>,
     ) -> Result<(), SessionEndReason> {
         use tokio::sync::mpsc::error::TrySendError;
         let entry = match self.inbound.accepted.try_send(entry) {
@@ -235,8 +235,8 @@ impl ClientSession {
         );
     }
 
-    /// Returns the reply to MAIL if the spool has no space for a message of so many octets, or the
-    /// evidence none for its records.
+    /// Returns the reply to MAIL if the spool has no space for a message of so many octets or is not
+    /// this relay's any more, or if the evidence has no space for its records.
     // Rule: RFC 5321 §4.3.2.
     pub(super) fn admit_mail(&self, octets: u64) -> Result<(), Reply> {
         if !self.inbound.evidence.has_space() {
@@ -261,8 +261,13 @@ impl ClientSession {
             self.storage_refusal("disk full", fault, "free space on the spool's disk");
             return insufficient_storage();
         }
-        let remedy = "check that the spool's disk works and is writable";
-        self.storage_refusal("disk error", fault, remedy);
+        if matches!(fault, SpoolError::NotOwner(_)) {
+            // The error names its remedy, and the daemon has logged both.
+            self.storage_refusal("not owner", fault, "see the error");
+        } else {
+            let remedy = "check that the spool's disk works and is writable";
+            self.storage_refusal("disk error", fault, remedy);
+        }
         Reply::new(451, Status(3, 0), "Local trouble, try again later")
     }
 

@@ -12,7 +12,7 @@ use crate::relay::scheduler::queues::Item;
 use crate::relay::scheduler::result::{self, RemainingWork};
 use crate::smtp::envelope::{QueueId, RecipientState};
 use crate::smtp::reply::Status;
-use crate::storage::spool::{SpoolError, StoredMessage};
+use crate::storage::spool::{Claim, Claimed, SpoolError, StoredMessage};
 
 use super::order::{Order, OrderOutcome, OrderRefused};
 
@@ -40,36 +40,39 @@ pub(super) async fn requeue_from_spool(context: &Context, id: QueueId) {
     let _ = context.events.send(Event::Ordered(id, remaining));
 }
 
-/// Returns a message as stored in the spool, without its content.
-async fn stored(context: &Context, id: QueueId) -> Result<Option<StoredMessage>, SpoolError> {
-    let before = id.number().checked_sub(1).and_then(QueueId::from_number);
-    Ok(context
-        .spool
-        .scan(before, 1)
-        .await?
-        .into_iter()
-        .next()
-        .filter(|stored| stored.id == id))
+/// Returns a message of this relay as stored in the spool, without its content.
+async fn stored(
+    context: &Context,
+    id: QueueId,
+) -> Result<Option<Claimed<StoredMessage>>, SpoolError> {
+    match context.spool.claimed(id).await {
+        Ok(stored) => Ok(Some(stored)),
+        Err(SpoolError::Missing(_)) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// Returns true for a message that was just accepted and is not in the queue yet. The scheduler
 /// would then queue the accepted state and ignore the order. `items` are its waiting items.
-async fn is_not_queued_yet(
+fn is_not_queued_yet(stored: &StoredMessage, items: &[(Item<LoadedMessage>, Instant)]) -> bool {
+    let mut recipients = stored.envelope.recipients.iter();
+    items.is_empty() && recipients.any(|recipient| recipient.state.is_pending())
+}
+
+/// Returns the claim on the message that an order is about.
+async fn claim_for_order(
     context: &Context,
     id: QueueId,
     items: &[(Item<LoadedMessage>, Instant)],
-) -> Result<bool, SpoolError> {
-    if !items.is_empty() {
-        return Ok(false);
+) -> Result<Claim, OrderRefused> {
+    if let Some((item, _)) = items.first() {
+        return Ok(item.claim);
     }
-    let stored = stored(context, id).await?;
-    Ok(stored.is_some_and(|stored| {
-        stored
-            .envelope
-            .recipients
-            .iter()
-            .any(|recipient| recipient.state.is_pending())
-    }))
+    let stored = context.spool.claimed(id).await?;
+    if is_not_queued_yet(&stored, items) {
+        return Err(OrderRefused::Busy);
+    }
+    Ok(stored.claim)
 }
 
 /// Carries out an order on one message with these waiting items, and reports the end to the
@@ -80,10 +83,9 @@ pub(super) async fn run_order(
     id: QueueId,
     items: Vec<(Item<LoadedMessage>, Instant)>,
 ) -> OrderOutcome {
-    let carried = match is_not_queued_yet(&context, id, &items).await {
-        Ok(false) => carry_out(&context, order, id).await,
-        Ok(true) => Err((OrderRefused::Busy, AfterOrder::Nothing)),
-        Err(error) => Err((error.into(), AfterOrder::Nothing)),
+    let carried = match claim_for_order(&context, id, &items).await {
+        Ok(claim) => carry_out(&context, order, claim).await,
+        Err(refused) => Err((refused, AfterOrder::Nothing)),
     };
     let (result, remaining) = match carried {
         Err((refused, AfterOrder::Nothing)) => (Err(refused), AfterOrder::SameItems(items)),
@@ -108,8 +110,9 @@ fn drop_items(remaining: AfterOrder, items: Vec<(Item<LoadedMessage>, Instant)>)
 async fn carry_out(
     context: &Arc<Context>,
     order: Order,
-    id: QueueId,
+    claim: Claim,
 ) -> Result<AfterOrder, (OrderRefused, AfterOrder)> {
+    let id = claim.id();
     let as_before = |refused: OrderRefused| (refused, AfterOrder::Nothing);
     match order {
         Order::Remove => {
@@ -118,23 +121,23 @@ async fn carry_out(
                 .map_err(|failure| as_before(failure.into()))?;
             context
                 .spool
-                .remove(id)
+                .remove(claim)
                 .await
                 .map_err(|error| as_before(error.into()))?;
             tracing::warn!(queue_id = %id, "message removed by an operator");
             Ok(AfterOrder::Nothing)
         }
         Order::Hold => {
-            hold(context, id).await.map_err(as_before)?;
+            hold(context, claim).await.map_err(as_before)?;
             tracing::info!(queue_id = %id, "message held by an operator");
             Ok(AfterOrder::Nothing)
         }
         Order::Release => {
-            let stored = release(context, id).await.map_err(as_before)?;
+            let stored = release(context, claim).await.map_err(as_before)?;
             tracing::info!(queue_id = %id, "message released by an operator");
             Ok(AfterOrder::Requeue(Box::new(stored)))
         }
-        Order::Bounce => match bounce(context, id).await? {
+        Order::Bounce => match bounce(context, claim).await? {
             None => {
                 tracing::warn!(queue_id = %id, "message bounced by an operator");
                 Ok(AfterOrder::Nothing)
@@ -150,10 +153,10 @@ async fn carry_out(
 }
 
 /// Holds the pending recipients.
-async fn hold(context: &Context, id: QueueId) -> Result<StoredMessage, OrderRefused> {
+async fn hold(context: &Context, claim: Claim) -> Result<Claimed<StoredMessage>, OrderRefused> {
     change(
         context,
-        id,
+        claim,
         "no recipient waits for delivery",
         |state| match state {
             RecipientState::Pending {
@@ -171,8 +174,8 @@ async fn hold(context: &Context, id: QueueId) -> Result<StoredMessage, OrderRefu
 }
 
 /// Makes the held recipients pending.
-async fn release(context: &Context, id: QueueId) -> Result<StoredMessage, OrderRefused> {
-    change(context, id, "it is not held", |state| match state {
+async fn release(context: &Context, claim: Claim) -> Result<Claimed<StoredMessage>, OrderRefused> {
+    change(context, claim, "it is not held", |state| match state {
         RecipientState::Held { attempts, history } => {
             let history = history.clone();
             Some(RecipientState::Pending {
@@ -192,11 +195,11 @@ async fn release(context: &Context, id: QueueId) -> Result<StoredMessage, OrderR
 /// the text of the refusal when there is no such recipient.
 async fn change(
     context: &Context,
-    id: QueueId,
+    claim: Claim,
     pointless: &'static str,
     new: impl Fn(&RecipientState) -> Option<RecipientState>,
-) -> Result<StoredMessage, OrderRefused> {
-    let entry = context.spool.load(id).await?;
+) -> Result<Claimed<StoredMessage>, OrderRefused> {
+    let entry = context.spool.load(claim.id()).await?;
     let mut envelope = entry.envelope.clone();
     let mut changed = false;
     for recipient in &mut envelope.recipients {
@@ -211,13 +214,15 @@ async fn change(
         return Err(OrderRefused::NothingToDo(pointless));
     }
     let (before, after) = (&entry.envelope, Some(&envelope));
-    context.spool.settle(id, before, after, Vec::new()).await?;
-    Ok(StoredMessage {
-        id,
+    let settled = context.spool.settle(claim, before, after, Vec::new());
+    settled.await?;
+    let message = StoredMessage {
+        id: entry.id,
         accepted: entry.accepted,
         envelope,
         size: entry.size,
-    })
+    };
+    Ok(Claimed { claim, message })
 }
 
 /// Bounces every open recipient. Returns the message if recipients remain because the report to the
@@ -227,9 +232,9 @@ async fn change(
 /// The refusal, and the work that remains.
 async fn bounce(
     context: &Arc<Context>,
-    id: QueueId,
-) -> Result<Option<StoredMessage>, (OrderRefused, AfterOrder)> {
-    let entry = Arc::new(match context.spool.load(id).await {
+    claim: Claim,
+) -> Result<Option<Claimed<StoredMessage>>, (OrderRefused, AfterOrder)> {
+    let entry = Arc::new(match context.spool.load(claim.id()).await {
         Ok(entry) => entry,
         Err(SpoolError::Damaged {
             remaining: Some(remaining),
@@ -238,7 +243,7 @@ async fn bounce(
         Err(error) => return Err((error.into(), AfterOrder::Nothing)),
     });
     let message = ActiveMessage::new(
-        id,
+        claim,
         OnceCell::new_with(Some(Arc::clone(&entry))),
         0,
         &context.in_memory,
@@ -263,10 +268,13 @@ async fn bounce(
                 .iter()
                 .any(|recipient| recipient.state.is_open())
     });
-    Ok(envelope.map(|envelope| StoredMessage {
-        id,
-        accepted: entry.accepted,
-        envelope: (*envelope).clone(),
-        size: entry.size,
+    Ok(envelope.map(|envelope| Claimed {
+        claim,
+        message: StoredMessage {
+            id: entry.id,
+            accepted: entry.accepted,
+            envelope: (*envelope).clone(),
+            size: entry.size,
+        },
     }))
 }

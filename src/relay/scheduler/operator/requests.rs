@@ -47,7 +47,7 @@ impl SchedulerState {
             .collect();
         let mut waiting: HashMap<QueueId, Vec<_>> = HashMap::new();
         for (item, due) in self.queues.take(&free.iter().copied().collect()) {
-            waiting.entry(item.id).or_default().push((item, due));
+            waiting.entry(item.id()).or_default().push((item, due));
         }
         if order == Order::Retry {
             answers.extend(
@@ -101,7 +101,7 @@ impl SchedulerState {
             ));
         }
         for (item, _) in items.into_iter().flatten() {
-            tracing::info!(queue_id = %item.id, host = %item.host, "message retried by an operator");
+            tracing::info!(queue_id = %item.id(), host = %item.host, "message retried by an operator");
             let (host, is_relaxed) = (item.host.clone(), item.is_relaxed);
             self.enqueue(item, now);
             self.queues

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::smtp::address::Host;
 use crate::smtp::envelope::{AttemptFailure, QueueId};
+use crate::storage::spool::Claim;
 
 use super::ids::{AttemptToken, Millis};
 use super::share::Share;
@@ -30,7 +31,8 @@ pub(in crate::relay::scheduler) struct Placement {
 /// One message for one recipient domain. `T` is the data that the scheduler keeps with it.
 #[derive(Debug)]
 pub(in crate::relay::scheduler) struct Item<T> {
-    pub(in crate::relay::scheduler) id: QueueId,
+    /// The claim on the message, which its changes need.
+    pub(in crate::relay::scheduler) claim: Claim,
     pub(in crate::relay::scheduler) host: Host,
     /// True for a message with `TLS-Required: No`, to which DANE and MTA-STS do not apply.
     pub(in crate::relay::scheduler) is_relaxed: bool,
@@ -51,6 +53,11 @@ const GIVES_WAY: Millis = 10;
 const GIVES_WAY_MAX: Millis = 10_000;
 
 impl<T> Item<T> {
+    /// Returns the queue id of the message.
+    pub(in crate::relay::scheduler) fn id(&self) -> QueueId {
+        self.claim.id()
+    }
+
     /// Returns the time for which it gives way: while other mail waits for the same places, a
     /// message to many domains does not delay it.
     pub(super) fn gives_way(&self) -> Millis {

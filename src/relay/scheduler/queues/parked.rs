@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::smtp::address::Host;
-use crate::smtp::envelope::QueueId;
+use crate::storage::spool::Claim;
 
 use super::ids::Millis;
 use super::item::Item;
@@ -11,7 +11,7 @@ use super::item::Item;
 /// An [`Item`] that is not due, with its times in milliseconds since the queues were created.
 #[derive(Debug)]
 pub(super) struct Parked<T> {
-    pub(super) id: QueueId,
+    pub(super) claim: Claim,
     host: Host,
     is_relaxed: bool,
     place: u16,
@@ -27,7 +27,7 @@ impl<T> Parked<T> {
     /// Packs an item that is due at `due`.
     pub(super) fn new(item: Item<T>, due: Millis, millis: impl Fn(Instant) -> Millis) -> Self {
         let Item {
-            id,
+            claim,
             host,
             is_relaxed,
             place,
@@ -38,7 +38,7 @@ impl<T> Parked<T> {
         } = item;
         let expire = expire.as_millis().try_into().unwrap_or(Millis::MAX);
         Self {
-            id,
+            claim,
             host,
             is_relaxed,
             place,
@@ -58,7 +58,7 @@ impl<T> Parked<T> {
     /// Returns the item and its due time.
     pub(super) fn item(self, instant: impl Fn(Millis) -> Instant) -> (Item<T>, Millis) {
         let Self {
-            id,
+            claim,
             host,
             is_relaxed,
             place,
@@ -71,7 +71,7 @@ impl<T> Parked<T> {
         let (deadline, expires) = (instant(deadline), instant(expires));
         (
             Item {
-                id,
+                claim,
                 host,
                 is_relaxed,
                 place,

@@ -12,6 +12,7 @@ use super::item::{Destination, Item};
 use super::parked::Parked;
 use super::part::Part;
 use super::queue::{DestinationQueue, Spread};
+use crate::storage::spool::Claim;
 
 /// The queues of all destinations.
 // Rule: RFC 5321 §4.5.4.1; policy table (destinations).
@@ -78,6 +79,12 @@ impl<T> DestinationQueues<T> {
 
     pub(super) fn instant(&self, at: Millis) -> Instant {
         self.start + Duration::from_millis(at)
+    }
+
+    /// Returns the claims on the messages of all waiting items.
+    pub(in crate::relay::scheduler) fn claims(&self) -> impl Iterator<Item = Claim> {
+        let due = self.due.values().map(|item| item.claim);
+        due.chain(self.parked.values().map(|parked| parked.claim))
     }
 
     /// The number of waiting items.

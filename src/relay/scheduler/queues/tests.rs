@@ -8,6 +8,7 @@ use super::*;
 use crate::smtp::address::{Domain, Host};
 use crate::smtp::envelope::{AttemptFailure, QueueId};
 use crate::smtp::reply::{EnhancedStatusCode, Status};
+use crate::storage::spool::Claim;
 
 const SECOND: Duration = Duration::from_secs(1);
 const NONE: [u64; 0] = [];
@@ -23,7 +24,7 @@ fn host(name: &str) -> Host {
 fn item(number: u64, name: &str, expires: Instant) -> Item<()> {
     let id = QueueId::from_number(number).expect("small");
     Item {
-        id,
+        claim: Claim::of_test(id),
         host: host(name),
         is_relaxed: false,
         place: 0,
@@ -128,9 +129,9 @@ impl QueueBench {
         let mut jobs = Vec::new();
         while let Some(job) = self.next(second) {
             match job {
-                Job::Deliver(queue, item) => jobs.push((item.id.number(), queue)),
+                Job::Deliver(queue, item) => jobs.push((item.id().number(), queue)),
                 Job::DeadlineReached(item, _, _) => {
-                    jobs.push((item.id.number() + 1000, AttemptToken::NONE));
+                    jobs.push((item.id().number() + 1000, AttemptToken::NONE));
                 }
             }
         }
@@ -466,7 +467,7 @@ fn an_item_that_is_not_due_has_no_queue_and_can_be_taken() {
         .queues
         .take(&wanted)
         .iter()
-        .map(|(item, due)| (item.id.number(), *due))
+        .map(|(item, due)| (item.id().number(), *due))
         .collect();
     assert_eq!(taken, [(1, bench.at(50)), (99, bench.at(50))]);
     assert_eq!(bench.numbers_at(50).len(), 98);

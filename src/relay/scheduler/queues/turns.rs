@@ -292,7 +292,7 @@ impl<T> DestinationQueues<T> {
         &mut self,
         ids: &HashSet<QueueId>,
     ) -> Vec<(Item<T>, Instant)> {
-        let wanted = self.due.iter().filter(|(_, item)| ids.contains(&item.id));
+        let wanted = self.due.iter().filter(|(_, item)| ids.contains(&item.id()));
         let keys: Vec<DueKey> = wanted.map(|(key, _)| *key).collect();
         for key in &keys {
             self.take_turn(key.queue);
@@ -303,7 +303,7 @@ impl<T> DestinationQueues<T> {
             .collect::<Vec<_>>();
         let parked: Vec<_> = self
             .parked
-            .extract_if(.., |_, parked| ids.contains(&parked.id))
+            .extract_if(.., |_, parked| ids.contains(&parked.claim.id()))
             .collect();
         let parked = parked
             .into_iter()

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use crate::smtp::envelope::QueueId;
+use crate::storage::spool::Claim;
 
 use super::backlog::Backlog;
 use super::counts::ReportCounters;
@@ -65,6 +66,7 @@ enum ReportStage {
 /// A message whose report waits.
 #[derive(Debug)]
 struct WaitingReport {
+    claim: Claim,
     to: Addressee,
     stage: ReportStage,
     /// The octets that it counts for in the backlog, if it counts there.
@@ -81,7 +83,7 @@ pub(in crate::relay::scheduler) struct ReportQueue {
     due: BTreeSet<(Instant, QueueId)>,
     backlog: Backlog,
     /// The messages for the digest, each with its octets.
-    digest: BTreeMap<QueueId, u64>,
+    digest: BTreeMap<QueueId, (Claim, u64)>,
     digest_octets: u64,
     digest_due: Option<Instant>,
     /// No digest starts before this time.
@@ -109,10 +111,11 @@ impl ReportQueue {
     /// includes the new ones.
     pub(in crate::relay::scheduler) fn update(
         &mut self,
-        id: QueueId,
+        claim: Claim,
         debt: OwedReports,
         now: Instant,
     ) {
+        let id = claim.id();
         match debt {
             OwedReports::Nothing => {
                 self.leave_digest(id);
@@ -138,45 +141,46 @@ impl ReportQueue {
                             waiting.kept = kept;
                         } else {
                             self.forget(id);
-                            self.divert(id, octets, now);
+                            self.divert(claim, octets, now);
                         }
                     }
                 }
                 None => match kept {
                     Some(octets) if !self.backlog.take(&to.host, octets) => {
-                        self.divert(id, octets, now);
+                        self.divert(claim, octets, now);
                     }
-                    kept => self.wait(id, to, kept, now + wait),
+                    kept => self.wait(claim, to, kept, now + wait),
                 },
             },
-            OwedReports::Digest { wait, octets } => self.join_digest(id, octets, now + wait),
+            OwedReports::Digest { wait, octets } => self.join_digest(claim, octets, now + wait),
         }
         self.count();
     }
 
     /// Puts a message into the next digest in place of a report to its sender.
-    fn divert(&mut self, id: QueueId, octets: u64, now: Instant) {
+    fn divert(&mut self, claim: Claim, octets: u64, now: Instant) {
         self.counts.diverted();
-        self.join_digest(id, octets, now + DIGEST_PAUSE);
+        self.join_digest(claim, octets, now + DIGEST_PAUSE);
     }
 
-    fn join_digest(&mut self, id: QueueId, octets: u64, due: Instant) {
-        self.leave_digest(id);
-        self.digest.insert(id, octets);
+    fn join_digest(&mut self, claim: Claim, octets: u64, due: Instant) {
+        self.leave_digest(claim.id());
+        self.digest.insert(claim.id(), (claim, octets));
         self.digest_octets = self.digest_octets.saturating_add(octets);
         self.digest_due = Some(self.digest_due.map_or(due, |earlier| earlier.min(due)));
     }
 
     fn leave_digest(&mut self, id: QueueId) {
-        let octets = self.digest.remove(&id).unwrap_or_default();
+        let octets = self.digest.remove(&id).map_or(0, |(_, octets)| octets);
         self.digest_octets = self.digest_octets.saturating_sub(octets);
     }
 
-    fn wait(&mut self, id: QueueId, to: Addressee, kept: Option<u64>, due: Instant) {
-        self.due.insert((due, id));
+    fn wait(&mut self, claim: Claim, to: Addressee, kept: Option<u64>, due: Instant) {
+        self.due.insert((due, claim.id()));
         self.reports.insert(
-            id,
+            claim.id(),
             WaitingReport {
+                claim,
                 to,
                 stage: ReportStage::Gathering,
                 kept,
@@ -195,6 +199,12 @@ impl ReportQueue {
         Some(waiting)
     }
 
+    /// Returns the claims on the messages whose report waits.
+    pub(in crate::relay::scheduler) fn claims(&self) -> impl Iterator<Item = Claim> {
+        let reports = self.reports.values().map(|waiting| waiting.claim);
+        reports.chain(self.digest.values().map(|(claim, _)| *claim))
+    }
+
     fn count(&self) {
         self.counts.waiting(self.reports.len(), self.digest.len());
     }
@@ -208,7 +218,7 @@ impl ReportQueue {
         limiter: &mut Limiter,
         rates: ReportRates,
         is_busy: impl Fn(QueueId) -> bool,
-    ) -> Option<QueueId> {
+    ) -> Option<Claim> {
         while let Some((_, id)) = self.due.first().copied().filter(|(due, _)| *due <= now) {
             self.due.pop_first();
             let Some(waiting) = self.reports.get_mut(&id) else {
@@ -229,7 +239,7 @@ impl ReportQueue {
             }
             if at <= now && !is_busy(id) {
                 waiting.stage = ReportStage::UnderWay { more: false };
-                return Some(id);
+                return Some(waiting.claim);
             }
             waiting.due = if at > now { at } else { now + BUSY_PAUSE };
             self.due.insert((waiting.due, id));
@@ -246,7 +256,11 @@ impl ReportQueue {
         now: Instant,
     ) {
         let Some(WaitingReport {
-            to, stage, kept, ..
+            claim,
+            to,
+            stage,
+            kept,
+            ..
         }) = self.forget(id)
         else {
             return;
@@ -255,7 +269,7 @@ impl ReportQueue {
         if let Some(wait) = again.or(more.then_some(Duration::ZERO)) {
             // Its place in the backlog was just given back.
             let kept = kept.filter(|octets| self.backlog.take(&to.host, *octets));
-            self.wait(id, to, kept, now + wait);
+            self.wait(claim, to, kept, now + wait);
         }
         self.count();
     }
@@ -266,22 +280,22 @@ impl ReportQueue {
         &mut self,
         now: Instant,
         is_busy: impl Fn(QueueId) -> bool,
-    ) -> Option<Vec<QueueId>> {
+    ) -> Option<Vec<Claim>> {
         if self.digest_wake().is_none_or(|at| at > now) {
             return None;
         }
-        let ids: Vec<_> = self
+        let claims: Vec<_> = self
             .digest
-            .keys()
-            .copied()
-            .filter(|id| !is_busy(*id))
+            .values()
+            .map(|(claim, _)| *claim)
+            .filter(|claim| !is_busy(claim.id()))
             .take(DIGEST_MAX)
             .collect();
-        for id in &ids {
-            self.leave_digest(*id);
+        for claim in &claims {
+            self.leave_digest(claim.id());
         }
         self.digest_pause = now
-            + match ids.len() {
+            + match claims.len() {
                 0 => BUSY_PAUSE,
                 _ if self.digest.len() >= DIGEST_MAX || self.digest_octets >= DIGEST_OCTETS => {
                     DIGEST_PAUSE_CROWDED
@@ -291,18 +305,18 @@ impl ReportQueue {
         if self.digest.is_empty() {
             self.digest_due = None;
         }
-        self.digest_under_way = !ids.is_empty();
+        self.digest_under_way = !claims.is_empty();
         self.count();
-        self.digest_under_way.then_some(ids)
+        self.digest_under_way.then_some(claims)
     }
 
     /// Ends the task of a digest. The messages in `remaining` are not in it and go into the next
     /// one.
-    pub(in crate::relay::scheduler) fn digested(&mut self, remaining: Vec<QueueId>, now: Instant) {
+    pub(in crate::relay::scheduler) fn digested(&mut self, remaining: Vec<Claim>, now: Instant) {
         self.digest_under_way = false;
-        for id in remaining {
+        for claim in remaining {
             self.update(
-                id,
+                claim,
                 OwedReports::Digest {
                     wait: Duration::ZERO,
                     octets: 0,

@@ -7,6 +7,7 @@ use super::*;
 use crate::config;
 use crate::smtp::address::{Domain, Host};
 use crate::smtp::envelope::{ClientOrigin, QueueId};
+use crate::storage::spool::Claim;
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_hours(1);
@@ -53,7 +54,7 @@ impl ReportBench {
             origin: ClientOrigin::Known,
         };
         self.owed.update(
-            id(number),
+            claim(number),
             OwedReports::Report {
                 to,
                 wait,
@@ -71,7 +72,7 @@ impl ReportBench {
             origin: ClientOrigin::Stranger,
         };
         self.owed.update(
-            id(number),
+            claim(number),
             OwedReports::Report {
                 to,
                 wait: GATHER,
@@ -87,7 +88,7 @@ impl ReportBench {
 
     fn lost_of(&mut self, number: u64, second: u32, wait: Duration, octets: u64) {
         self.owed.update(
-            id(number),
+            claim(number),
             OwedReports::Digest { wait, octets },
             self.at(second),
         );
@@ -97,13 +98,13 @@ impl ReportBench {
     fn next(&mut self, second: u32) -> Vec<u64> {
         let now = self.at(second);
         let mut begun = Vec::new();
-        while let Some(id) = self
+        while let Some(claim) = self
             .owed
             .next_report(now, &mut self.limiter, self.rates, |id| {
                 self.busy.contains(&id)
             })
         {
-            begun.push(id.number());
+            begun.push(claim.id().number());
         }
         begun
     }
@@ -113,13 +114,17 @@ impl ReportBench {
         let now = self.at(second);
         self.owed
             .next_digest(now, |id| self.busy.contains(&id))
-            .map_or(0, |ids| ids.len())
+            .map_or(0, |claims| claims.len())
     }
 
     fn reported(&mut self, number: u64, again: Option<Duration>, second: u32) {
         let now = self.at(second);
         self.owed.reported(id(number), again, now);
     }
+}
+
+fn claim(number: u64) -> Claim {
+    Claim::of_test(id(number))
 }
 
 fn id(number: u64) -> QueueId {
@@ -187,11 +192,15 @@ fn a_report_that_was_not_stored_is_retried_and_a_cleared_one_is_removed() {
     bench.owes(2, "a.example", 0, GATHER);
     assert_eq!(bench.next(0), [1]);
     bench.reported(1, Some(60 * SECOND), 1);
-    bench.owed.update(id(2), OwedReports::Nothing, bench.at(2));
+    bench
+        .owed
+        .update(claim(2), OwedReports::Nothing, bench.at(2));
     assert_eq!(bench.counts.read().waiting, 1);
     assert_eq!((bench.next(60), bench.next(61)), (vec![], vec![1]));
     // For a report that is being stored, the end of its task decides.
-    bench.owed.update(id(1), OwedReports::Nothing, bench.at(61));
+    bench
+        .owed
+        .update(claim(1), OwedReports::Nothing, bench.at(61));
     assert_eq!(bench.counts.read().waiting, 1);
     bench.reported(1, None, 62);
     assert_eq!(
@@ -224,7 +233,7 @@ fn a_digest_is_due_after_its_interval() {
     bench.lost(3, 3601, HOUR);
     assert_eq!(bench.digest(9000), 0);
     let now = bench.at(9000);
-    bench.owed.digested(vec![id(2)], now);
+    bench.owed.digested(vec![claim(2)], now);
     assert_eq!((bench.digest(9000), bench.counts.read().for_digest), (2, 0));
     let now = bench.at(9001);
     bench.owed.digested(Vec::new(), now);
@@ -232,7 +241,7 @@ fn a_digest_is_due_after_its_interval() {
     bench.lost(4, 9001, HOUR);
     bench
         .owed
-        .update(id(4), OwedReports::Nothing, bench.at(9002));
+        .update(claim(4), OwedReports::Nothing, bench.at(9002));
     assert_eq!(
         (bench.digest(20_000), bench.counts.read().for_digest),
         (0, 0)
@@ -269,7 +278,7 @@ fn a_digest_that_was_not_stored_is_retried_after_a_minute() {
     bench.busy = vec![id(2)];
     assert_eq!(bench.digest(0), 1);
     let now = bench.at(1);
-    bench.owed.digested(vec![id(1)], now);
+    bench.owed.digested(vec![claim(1)], now);
     bench.busy.clear();
     assert_eq!((bench.digest(59), bench.digest(60)), (0, 2));
 }
@@ -367,6 +376,6 @@ fn a_message_counts_in_the_backlog_once_no_recipient_is_pending() {
     );
     bench
         .owed
-        .update(id(5000), OwedReports::Nothing, bench.at(3));
+        .update(claim(5000), OwedReports::Nothing, bench.at(3));
     assert_eq!((bench.digest(3600), bench.counts.read().for_digest), (0, 0));
 }

@@ -19,7 +19,7 @@ use crate::smtp::dsn::{
 use crate::smtp::envelope::{
     AttemptFailure, ClientOrigin, Envelope, FailureHistory, QueueId, RecipientState,
 };
-use crate::storage::spool::{Body, Draft, Entry, SpoolError};
+use crate::storage::spool::{Body, Claimed, Draft, Entry, SpoolError};
 
 /// The most octets of header fields that a report returns.
 const HEADERS_MAX: usize = 64 * 1024;
@@ -136,7 +136,7 @@ impl ReportedRecipients {
     }
 
     /// Hands the report about them, which is stored, to the scheduler. `id` is their message.
-    pub(super) fn queue(self, context: &Context, id: QueueId, report: Entry) {
+    pub(super) fn queue(self, context: &Context, id: QueueId, report: Claimed<Entry>) {
         let Self { to, owed, .. } = self;
         context.reports.stored(owed.len());
         tracing::info!(queue_id = %id, report_id = %report.id, %to, recipients = owed.len(), "report to the sender queued");

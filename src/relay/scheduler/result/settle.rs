@@ -14,9 +14,9 @@ use crate::relay::scheduler::message_change::{
 };
 use crate::relay::scheduler::retry_schedule::wait;
 use crate::smtp::address::Host;
-use crate::smtp::envelope::{Envelope, QueueId, Recipient};
+use crate::smtp::envelope::{Envelope, Recipient};
 use crate::storage::evidence::EvidenceRecord;
-use crate::storage::spool::{Entry, SpoolError};
+use crate::storage::spool::{Claim, Entry, SpoolError};
 
 use super::dsn::{self as sender_reports, RateCheck, WrittenReport};
 use super::evidence::{EvidenceRecorded, wait_for_evidence, write_evidence};
@@ -39,7 +39,7 @@ pub(in crate::relay::scheduler) async fn settle(
     let write = async |changes: Vec<MessageChange>| {
         let stored = store_changes(context, message, &entry, changes).await;
         let settled = stored.unwrap_or_else(|| {
-            tracing::error!(queue_id = %message.id, "attempt result not stored because its evidence cannot be written; the attempt may be repeated after the restart");
+            tracing::error!(queue_id = %message.id(), "attempt result not stored because its evidence cannot be written; the attempt may be repeated after the restart");
             Settled {
                 state: StateWrite::Aborted,
                 reports: StoreResult::All,
@@ -126,13 +126,13 @@ async fn store_changes(
     let evidence = std::mem::take(&mut applied.evidence);
     let recorded = write_evidence(context, entry, &mut envelope, evidence).await?;
     let states = (stored, &mut envelope);
-    let state = write_result(context, entry.id, states, &mut reports, recorded).await;
+    let state = write_result(context, message.claim, states, &mut reports, recorded).await;
     let DueReports { result, wait, .. } = reports;
     if state == StateWrite::Done {
         if has_owed && applied.has_result {
             let owed = sender_reports::owed_reports(&envelope, entry.size, &settings, wait);
             // The channel is closed only when the process ends; owed reports are in the spool.
-            let _ = context.events.send(Event::ReportsOwed(entry.id, owed));
+            let _ = context.events.send(Event::ReportsOwed(message.claim, owed));
         }
         message.replace_envelope(envelope);
     }
@@ -211,17 +211,18 @@ async fn due_reports(
 /// recipient exists before the queue drops it: `_recorded` proves that.
 async fn write_result(
     context: &Context,
-    id: QueueId,
+    claim: Claim,
     (stored, envelope): (&Envelope, &mut Envelope),
     reports: &mut DueReports,
     _recorded: EvidenceRecorded,
 ) -> StateWrite {
+    let id = claim.id();
     loop {
         let written = std::mem::take(&mut reports.written);
         let (drafts, about): (Vec<_>, Vec<_>) =
             written.into_iter().map(WrittenReport::split).unzip();
         let after = envelope.is_open().then_some(&*envelope);
-        match context.spool.settle(id, stored, after, drafts).await {
+        match context.spool.settle(claim, stored, after, drafts).await {
             Ok(entries) => {
                 for ((_, entry), about) in entries.into_iter().zip(about) {
                     about.queue(context, id, entry);
@@ -231,6 +232,10 @@ async fn write_result(
             // An operator removed the message.
             Err(SpoolError::Missing(_)) => return StateWrite::Done,
             Err(SpoolError::Closed) => return StateWrite::Aborted,
+            Err(SpoolError::NotOwner(reason)) if about.is_empty() => {
+                tracing::error!(queue_id = %id, reason, "attempt result not stored, the message is not this relay's any more; its next owner may deliver it again");
+                return StateWrite::Aborted;
+            }
             Err(error) if !about.is_empty() => {
                 tracing::error!(queue_id = %id, %error, "cannot store report to the sender; retrying");
                 let settings = context.running.load();

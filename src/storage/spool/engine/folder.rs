@@ -78,7 +78,7 @@ const PART_EXTENSION: &str = "part";
 #[derive(Debug)]
 pub(super) struct SpoolFolder {
     pub(super) paths: SpoolPaths,
-    _lock: FolderLock,
+    pub(super) lock: FolderLock,
 }
 
 impl SpoolFolder {
@@ -104,7 +104,7 @@ impl SpoolFolder {
         if mode & 0o007 != 0 {
             tracing::warn!(folder = %folder.display(), "the spool is readable by other users; chmod 700 keeps mail private");
         }
-        Ok(Self { paths, _lock: lock })
+        Ok(Self { paths, lock })
     }
 
     /// Removes the leftovers of a crash and logs foreign files.

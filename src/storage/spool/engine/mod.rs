@@ -14,8 +14,11 @@
 //!   [`quarantine`] removes damaged entries, and [`unreported`] marks those that the postmaster must
 //!   know of.
 //! - [`folder`] is the folder: lock, leftovers, foreign files; [`paths`] names its files, and
-//!   [`schema`] is the database in it. [`shared`] is the state that all of them share, and
-//!   [`fatal`] the end after a failure of the disk.
+//!   [`schema`] is the database in it. [`held_folder`] is the check that all of it is still where it
+//!   was. [`shared`] is the state that all of them share, and [`fatal`] the end after a failure of the
+//!   disk.
+//! - [`claims`] knows which messages are this owner's, [`claiming`] makes others so, and [`interface`] has the operations that the
+//!   relay calls.
 //!
 //! Nothing here blocks the threads of the async runtime.
 
@@ -29,21 +32,26 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::body::{Body, FileBody, Quarantine};
-use super::draft::{Draft, DraftContent, DraftKind, Drafts};
+use super::claim::{Claim, Claimed};
+use super::draft::{Draft, DraftContent, Drafts};
 use super::file::{TemporaryFile, blocking};
 use super::free_space::FreeSpace;
 use super::log::LogFolder;
-use super::{ClockJumps, Entry, Receipt, SetAside, Spool, SpoolError, SpoolFuture, StoredMessage};
+use super::{ClockJumps, Entry, Receipt, SpoolError, StoredMessage};
 use crate::smtp::envelope::{Envelope, QueueId};
 use crate::telemetry::Monitor;
 
 mod bound;
 mod check;
+mod claiming;
+mod claims;
 mod export;
 mod fatal;
 mod folder;
+mod held_folder;
 mod image;
 mod index;
+mod interface;
 mod loads;
 mod mover;
 mod offline;
@@ -76,7 +84,9 @@ pub use peek::read_queue;
 pub use repair::{SpoolRepair, plan_repair, repair_spool};
 
 use bound::StateRoom;
+use claims::ClaimBook;
 use folder::SpoolFolder;
+use held_folder::HeldFolder;
 use loads::LoadQueue;
 use offline::OfflineSpool;
 use queue::{Committed, NewMessage, Op, Settlement, WriteQueue};
@@ -186,6 +196,8 @@ impl SqliteSpool {
         folder.clear_leftovers(&database, &index)?;
         let highest = highest.max(row::highest(&database.connection, &paths)?);
         let ids = super::ids::Ids::after(highest, written);
+        let claims = ClaimBook::new(ids.draw());
+        let held_folder = Arc::new(HeldFolder::of(&folder)?);
         let reading = readers::open(&paths)?;
         let core = Arc::new_cyclic(|me| Core {
             queue: Arc::new(WriteQueue::default()),
@@ -193,7 +205,9 @@ impl SqliteSpool {
             index: Mutex::new(index),
             mover: MoverSignal::default(),
             state_room: StateRoom::default(),
-            readers: Readers::new(paths.clone()),
+            claims,
+            readers: Readers::new(paths.clone(), Arc::clone(&held_folder)),
+            held_folder,
             loads: LoadQueue::default(),
             unreported: UnreportedEntries::find(&paths.quarantine),
             drafts: Arc::new(Drafts {
@@ -321,21 +335,6 @@ fn finish(core: &Core, threads: Option<Threads>) {
     drop(folder);
 }
 
-/// Removes the body file of a message that has left the queue. For a large one, that can take the
-/// file system a while.
-async fn remove_body(file: Option<TemporaryFile>) -> Result<(), SpoolError> {
-    match file {
-        Some(file) => {
-            blocking(move || {
-                drop(file);
-                Ok(())
-            })
-            .await
-        }
-        None => Ok(()),
-    }
-}
-
 impl Core {
     /// Hands one operation to the writer and waits for its answer.
     async fn ask<T>(
@@ -361,15 +360,29 @@ impl Core {
         &self,
         draft: Draft,
         envelope: Envelope,
-    ) -> Result<(Receipt, Entry), SpoolError> {
+    ) -> Result<(Receipt, Claimed<Entry>), SpoolError> {
+        let lease = self.held_folder.lease();
+        lease.check()?;
         let (message, entry) = self.finish_draft(draft, envelope).await?;
         let committed: Committed = self
             .ask(|reply| Op::Commit(Box::new(message), reply))
             .await?;
+        // The lease may have ended during the sync.
+        lease.check()?;
         // From here on the caller is responsible for the message. Had its future been dropped, the
         // message would be withdrawn.
         committed.acknowledged();
-        Ok((Receipt::of_stored(entry.id), entry))
+        Ok(self.received(entry))
+    }
+
+    /// Returns the receipt of a message that is durable, and the message with the claim on it.
+    fn received(&self, entry: Entry) -> (Receipt, Claimed<Entry>) {
+        let claim = self.claims.claim_of(entry.id);
+        let claimed = Claimed {
+            claim,
+            message: entry,
+        };
+        (Receipt::of_stored(claim.id()), claimed)
     }
 
     /// Completes a draft. Returns the message that is to be written, and its entry.
@@ -402,12 +415,16 @@ impl Core {
 
     async fn settle(
         &self,
-        id: QueueId,
+        claim: Claim,
         update: Result<Option<EnvelopeUpdate>, SpoolError>,
         reports: Vec<(Draft, Envelope)>,
-    ) -> Result<Vec<(Receipt, Entry)>, SpoolError> {
+    ) -> Result<Vec<(Receipt, Claimed<Entry>)>, SpoolError> {
+        self.check_claim(claim)?;
+        if !reports.is_empty() {
+            self.held_folder.lease().check()?;
+        }
         let mut settlement = Settlement {
-            id,
+            id: claim.id(),
             update: update?,
             reports: Vec::new(),
         };
@@ -419,13 +436,34 @@ impl Core {
         }
         let settlement = Box::new(settlement);
         let file = self.ask(|reply| Op::Settle(settlement, reply)).await?;
-        remove_body(file).await?;
-        let receipt = |entry: Entry| (Receipt::of_stored(entry.id), entry);
-        Ok(entries.into_iter().map(receipt).collect())
+        self.remove_body(file).await?;
+        let received = entries.into_iter().map(|entry| self.received(entry));
+        Ok(received.collect())
     }
 
-    async fn remove(&self, id: QueueId) -> Result<(), SpoolError> {
-        remove_body(self.ask(|reply| Op::Remove(id, Some(reply))).await?).await
+    async fn remove(&self, claim: Claim) -> Result<(), SpoolError> {
+        self.check_claim(claim)?;
+        let removed = self.ask(|reply| Op::Remove(claim.id(), Some(reply)));
+        self.remove_body(removed.await?).await
+    }
+
+    /// Removes the body file of a message that has left the queue. For a large one, that can take the
+    /// file system a while. Where the folder is not ours any more its path may lead to a file of
+    /// somebody else: the file stays, and the next start on the folder removes it.
+    async fn remove_body(&self, file: Option<TemporaryFile>) -> Result<(), SpoolError> {
+        let Some(file) = file else {
+            return Ok(());
+        };
+        let core = self.upgrade()?;
+        blocking(move || {
+            if core.held_folder.is_ours() {
+                drop(file);
+            } else {
+                file.keep();
+            }
+            Ok(())
+        })
+        .await
     }
 
     async fn load(&self, id: QueueId) -> Result<Entry, SpoolError> {
@@ -510,70 +548,5 @@ impl Core {
 
     fn upgrade(&self) -> Result<Arc<Self>, SpoolError> {
         self.me.upgrade().ok_or(SpoolError::Closed)
-    }
-}
-
-impl Spool for SqliteSpool {
-    fn draft(&self) -> Draft {
-        self.core.drafts.start(DraftKind::Mail)
-    }
-
-    fn draft_report(&self) -> Draft {
-        self.core.drafts.start(DraftKind::Report)
-    }
-
-    fn admit(&self, octets: u64) -> Result<(), SpoolError> {
-        self.core.drafts.free_space.admit(octets)
-    }
-
-    fn is_stuck(&self) -> bool {
-        self.core.state_room.is_scarce()
-    }
-
-    fn clock_jumps(&self) -> ClockJumps {
-        self.core.clock_jumps.clone()
-    }
-
-    fn commit(&self, draft: Draft, envelope: Envelope) -> SpoolFuture<'_, (Receipt, Entry)> {
-        Box::pin(self.core.commit(draft, envelope))
-    }
-
-    fn settle(
-        &self,
-        id: QueueId,
-        before: &Envelope,
-        after: Option<&Envelope>,
-        reports: Vec<(Draft, Envelope)>,
-    ) -> SpoolFuture<'_, Vec<(Receipt, Entry)>> {
-        let update = after
-            .map(|after| EnvelopeUpdate::between(id, before, after))
-            .transpose();
-        Box::pin(self.core.settle(id, update, reports))
-    }
-
-    fn remove(&self, id: QueueId) -> SpoolFuture<'_, ()> {
-        Box::pin(self.core.remove(id))
-    }
-
-    fn load(&self, id: QueueId) -> SpoolFuture<'_, Entry> {
-        Box::pin(self.core.load(id))
-    }
-
-    fn has_set_aside(&self) -> bool {
-        self.core.unreported.is_any()
-    }
-
-    fn set_aside(&self) -> SpoolFuture<'_, Vec<SetAside>> {
-        let core = Arc::clone(&self.core);
-        Box::pin(blocking(move || core.unreported.list()))
-    }
-
-    fn set_aside_reported(&self, report: QueueId, entries: Vec<SetAside>) -> SpoolFuture<'_, ()> {
-        let core = Arc::clone(&self.core);
-        Box::pin(blocking(move || core.unreported.reported(report, &entries)))
-    }
-
-    fn scan(&self, after: Option<QueueId>, limit: usize) -> SpoolFuture<'_, Vec<StoredMessage>> {
-        Box::pin(self.core.scan(after, limit))
     }
 }

@@ -17,6 +17,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
+use rusqlite::config::DbConfig;
 use rusqlite::wal::CheckpointMode;
 
 use super::super::SpoolError;
@@ -64,6 +65,7 @@ pub(super) fn start(
             age,
             obstacle: None,
             unremovable: None,
+            is_lost: false,
             wal_octets: 0,
             wal_written: 0,
             open: None,
@@ -102,6 +104,8 @@ struct Mover<'a> {
     obstacle: Option<MoveObstacle>,
     /// The reason why the oldest segment cannot be removed although nothing needs it.
     unremovable: Option<String>,
+    /// True while the folder is not this owner's any more, so that nothing is moved or removed.
+    is_lost: bool,
     /// The octets of the database's write-ahead log that are not in the database yet.
     wal_octets: u64,
     /// The octets that were written to that log since it last started from its beginning.
@@ -113,11 +117,16 @@ struct Mover<'a> {
 impl Mover<'_> {
     /// Returns whether the last round could not make room in the log.
     fn is_blocked(&self) -> bool {
-        self.obstacle.is_some() || self.unremovable.is_some()
+        self.obstacle.is_some() || self.unremovable.is_some() || self.is_lost
     }
 
     fn round(&mut self, call: MoverCall) -> Result<(), Fatal> {
         self.core.counters.rounds.fetch_add(1, Ordering::Relaxed);
+        self.is_lost = !self.core.held_folder.is_ours();
+        if self.is_lost {
+            self.skip_round(call);
+            return Ok(());
+        }
         let mut flushes = Vec::new();
         for order in call.orders {
             match order {
@@ -157,6 +166,29 @@ impl Mover<'_> {
             });
         }
         Ok(())
+    }
+
+    /// Answers the orders of a round in which nothing is moved: the paths of the log and of the
+    /// database may lead to files of somebody else. New mail that waits for room is rejected.
+    fn skip_round(&self, call: MoverCall) {
+        if call.is_stopped {
+            // SQLite would remove the write-ahead log that the path leads to when it closes.
+            let kept = DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
+            let is_kept = self.connection.set_db_config(kept, true);
+            if let Err(error) = is_kept {
+                tracing::error!(%error, "cannot keep the write-ahead log of the database as it is");
+            }
+        }
+        self.core.queue.set_gate(CommitGate::Refused);
+        let lease = self.core.held_folder.lease();
+        for order in call.orders {
+            match order {
+                MoverOrder::Ping(_) => order.answer(Ok(())),
+                MoverOrder::Evict(..) | MoverOrder::Flush(_) => {
+                    order.answer(Err(lease.refusal()));
+                }
+            }
+        }
     }
 
     /// Lets new mail wait for room in the log no longer, or rejects it if there will be none.

@@ -90,6 +90,10 @@ fn quarantine_row(
     raw: i64,
     fault: &str,
 ) -> Result<Option<(String, Option<StoredMessage>)>, SpoolError> {
+    // What seems damaged may be in the folder of somebody else.
+    if !core.held_folder.is_ours() {
+        return Err(core.held_folder.lease().refusal());
+    }
     let (id, name) = (row::queue_id(raw), name(raw));
     let files = QuarantineFiles {
         folder: &core.paths.quarantine,

@@ -8,6 +8,7 @@ use tokio::sync::Semaphore;
 
 use super::super::SpoolError;
 use super::super::file::blocking;
+use super::held_folder::HeldFolder;
 use super::paths::SpoolPaths;
 use super::schema;
 
@@ -19,12 +20,14 @@ pub(super) struct Readers {
     paths: SpoolPaths,
     idle: Arc<Mutex<Vec<Connection>>>,
     permits: Arc<Semaphore>,
+    held_folder: Arc<HeldFolder>,
 }
 
 impl Readers {
-    pub(super) fn new(paths: SpoolPaths) -> Self {
+    pub(super) fn new(paths: SpoolPaths, held_folder: Arc<HeldFolder>) -> Self {
         Self {
             paths,
+            held_folder,
             idle: Arc::default(),
             permits: Arc::new(Semaphore::new(READERS)),
         }
@@ -40,9 +43,15 @@ impl Readers {
             .await
             .map_err(|_| SpoolError::Closed)?;
         let (idle, paths) = (Arc::clone(&self.idle), self.paths.clone());
+        let held_folder = Arc::clone(&self.held_folder);
         blocking(move || {
             let free = idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-            let connection = free.map_or_else(|| open(&paths), Ok)?;
+            let connection = match free {
+                Some(connection) => connection,
+                None if held_folder.is_ours() => open(&paths)?,
+                // The path may lead to the database of somebody else.
+                None => return Err(held_folder.lease().refusal()),
+            };
             let result = work(&connection);
             // The permit is still held here, so that `close` cannot miss the connection.
             if !permit.semaphore().is_closed() {

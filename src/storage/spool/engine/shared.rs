@@ -9,6 +9,8 @@ use super::super::ClockJumps;
 use super::super::draft::Drafts;
 use super::super::log::LogFolder;
 use super::bound::StateRoom;
+use super::claims::ClaimBook;
+use super::held_folder::HeldFolder;
 use super::index::LogIndex;
 use super::loads::LoadQueue;
 use super::paths::SpoolPaths;
@@ -28,6 +30,8 @@ pub(super) struct Core {
     pub(super) index: Mutex<LogIndex>,
     pub(super) mover: MoverSignal,
     pub(super) state_room: StateRoom,
+    pub(super) claims: ClaimBook,
+    pub(super) held_folder: Arc<HeldFolder>,
     pub(super) readers: Readers,
     pub(super) loads: LoadQueue,
     pub(super) unreported: UnreportedEntries,

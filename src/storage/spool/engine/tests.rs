@@ -10,7 +10,8 @@ use super::row::EnvelopeText;
 use super::*;
 use crate::smtp::address::{Mailbox, ReversePath};
 use crate::smtp::envelope::Recipient;
-use crate::storage::spool::draft::FinishedDraft;
+use crate::storage::spool::Spool as _;
+use crate::storage::spool::draft::{DraftKind, FinishedDraft};
 
 fn envelope() -> Envelope {
     let sender = ReversePath::parse("a@example.org").expect("valid");
@@ -105,7 +106,12 @@ async fn a_durable_message_without_a_receipt_is_withdrawn() {
     // Queued after the withdrawal, so the withdrawal is done when this is answered.
     assert!(matches!(
         spool
-            .settle(id(2), &envelope(), Some(&envelope()), Vec::new())
+            .settle(
+                spool.core.claims.claim_of(id(2)),
+                &envelope(),
+                Some(&envelope()),
+                Vec::new()
+            )
             .await,
         Err(SpoolError::Missing(_))
     ));
@@ -176,8 +182,8 @@ async fn the_log_starts_again_under_load() {
                 for _ in 0..300 {
                     let mut draft = spool.draft();
                     draft.write(&vec![b'x'; 100_000]).await.expect("written");
-                    let (receipt, _) = spool.commit(draft, envelope()).await.expect("durable");
-                    spool.remove(receipt.id()).await.expect("removed");
+                    let (_, entry) = spool.commit(draft, envelope()).await.expect("durable");
+                    spool.remove(entry.claim).await.expect("removed");
                 }
             })
         })

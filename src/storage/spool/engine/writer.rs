@@ -251,11 +251,16 @@ impl SpoolWriter<'_> {
         let mut unchanging = Vec::new();
         // The state of the messages that the batch itself changes.
         let mut known: HashMap<QueueId, Option<bool>> = HashMap::new();
+        let lease = self.core.held_folder.lease();
         for op in batch {
             let Some(id) = op.subject() else {
                 unchanging.push((op, Ok(())));
                 continue;
             };
+            if let (Op::Commit(..), Err(error)) = (&op, lease.check()) {
+                unchanging.push((op, Err(error)));
+                continue;
+            }
             let found = match known.get(&id) {
                 Some(found) => Ok(*found),
                 None => self.find(id, matches!(op, Op::Commit(..))),
@@ -393,6 +398,11 @@ impl SpoolWriter<'_> {
                 }
             }
         }
+        // A segment that is begun now would be in a folder of somebody else.
+        if !self.core.held_folder.is_ours() {
+            let refusal = self.core.held_folder.lease().refusal();
+            return Err(NotAppended::Rejected(refusal));
+        }
         let end = self.segment.as_ref().map(SegmentFile::end);
         let previous_end = end.unwrap_or(self.previous_end);
         let segment = log.begin(self.next, previous_end, needed)?;
@@ -464,8 +474,13 @@ impl SpoolWriter<'_> {
             Op::Ping(reply) => drop(reply.send(Ok(()))),
             Op::Remove(id, reply) => {
                 let file = has_body_file.then(|| body_file(id));
-                // If nobody waits, the file is dropped, and so removed, here.
-                drop(reply.map(|reply| reply.send(Ok(file))));
+                match (reply, file) {
+                    (Some(reply), file) => drop(reply.send(Ok(file))),
+                    // Nobody waits, so the file is removed here, unless its path may lead to a file
+                    // of somebody else.
+                    (None, Some(file)) if !self.core.held_folder.is_ours() => file.keep(),
+                    (None, file) => drop(file),
+                }
             }
         }
     }
@@ -532,6 +547,7 @@ fn reject(ops: Vec<PlannedOp>, error: &SpoolError) {
     for planned in ops {
         let error = match error {
             SpoolError::Full(text) => SpoolError::Full(text.clone()),
+            SpoolError::NotOwner(reason) => SpoolError::NotOwner(reason.clone()),
             other => SpoolError::Io(other.to_string()),
         };
         planned.op.answer_error(error);

@@ -1,33 +1,61 @@
-//! An engine that stores mail in memory. It keeps no promise about the disk.
+//! An engine that stores mail in memory, for several owners at once. It keeps no promise about the
+//! disk. Time is what the test says.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::Timestamp;
 
 use crate::smtp::envelope::{Envelope, QueueId};
+use crate::storage::spool::claim::OwnerEpoch;
 use crate::storage::spool::draft::{Draft, DraftContent, DraftKind, Drafts, FinishedDraft};
 use crate::storage::spool::free_space::FreeSpace;
 use crate::storage::spool::ids::Ids;
-use crate::storage::spool::{Body, Entry, Receipt, Spool, SpoolError, SpoolFuture, StoredMessage};
+use crate::storage::spool::lease::LeaseClock;
+use crate::storage::spool::{
+    Body, BootTime, Claim, Claimed, Entry, HeldLease, Lease, Receipt, Spool, SpoolError,
+    SpoolFuture, StoredMessage,
+};
 
-/// The messages, which outlive the engine.
+/// The time in milliseconds for which a renewed lease holds.
+const LEASE_MILLIS: u64 = 30_000;
+/// The time for which a renewed lease holds.
+pub(super) const LEASE: Duration = Duration::from_millis(LEASE_MILLIS);
+
+/// The messages, which outlive the engine, and the clock.
 #[derive(Debug, Clone, Default)]
-pub(super) struct MemoryStore(Arc<Mutex<MemoryQueue>>);
+pub(super) struct MemoryStore {
+    queue: Arc<Mutex<MemoryQueue>>,
+    millis: Arc<AtomicU64>,
+}
 
 #[derive(Debug, Default)]
 struct MemoryQueue {
-    messages: BTreeMap<QueueId, Entry>,
+    messages: BTreeMap<QueueId, OwnedMessage>,
+    /// The end of the lease of each owner that is open, in milliseconds.
+    owners: BTreeMap<OwnerEpoch, u64>,
     /// The highest id that was ever in the queue.
     highest: Option<QueueId>,
+    /// The number of owners so far, each of which is a node of its own.
+    nodes: u8,
 }
 
-/// The engine.
+#[derive(Debug)]
+struct OwnedMessage {
+    entry: Entry,
+    owner: Option<OwnerEpoch>,
+}
+
+/// The engine, as one owner has it.
 #[derive(Debug)]
 pub(super) struct MemorySpool {
     store: MemoryStore,
+    epoch: OwnerEpoch,
+    lease: HeldLease,
     drafts: Arc<Drafts>,
     /// The folder for the content of large drafts.
     _folder: tempfile::TempDir,
@@ -35,19 +63,41 @@ pub(super) struct MemorySpool {
 
 impl MemoryStore {
     fn queue(&self) -> MutexGuard<'_, MemoryQueue> {
-        self.0.lock().expect("no code panics with the lock")
+        self.queue.lock().expect("no code panics with the lock")
+    }
+
+    /// Lets time pass.
+    pub(super) fn advance(&self, time: Duration) {
+        let millis = u64::try_from(time.as_millis()).expect("small");
+        self.millis.fetch_add(millis, Ordering::SeqCst);
+    }
+
+    fn now(&self) -> u64 {
+        self.millis.load(Ordering::SeqCst)
     }
 }
 
 impl MemorySpool {
+    /// Opens the store for a new owner.
     pub(super) fn open(store: &MemoryStore) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let bodies: PathBuf = folder.path().to_owned();
+        let (epoch, clock) = (OwnerEpoch::of_process(), Arc::clone(&store.millis));
+        let end = store.now() + LEASE_MILLIS;
+        let ids = {
+            let mut queue = store.queue();
+            queue.owners.insert(epoch, end);
+            queue.nodes += 1;
+            Ids::of_node(queue.nodes, queue.highest)
+        };
+        let lease = Lease::until(BootTime::from_millis(end));
         Self {
+            lease: HeldLease::new(lease, LeaseClock::Manual(clock)),
+            epoch,
             drafts: Arc::new(Drafts {
                 free_space: FreeSpace::open(&bodies, None).expect("a disk"),
                 bodies,
-                ids: Ids::after(store.queue().highest, None),
+                ids,
                 folder_failed: false.into(),
             }),
             store: store.clone(),
@@ -80,39 +130,112 @@ impl MemorySpool {
         &self,
         draft: Draft,
         envelope: Envelope,
-    ) -> Result<(Receipt, Entry), SpoolError> {
+    ) -> Result<(Receipt, Claimed<Entry>), SpoolError> {
         let entry = self.finish(draft, envelope).await?;
-        Ok(self.store.queue().insert(entry))
+        let mut queue = self.store.queue();
+        queue.check_owner(self.epoch, self.store.now())?;
+        Ok(queue.insert(entry, self.epoch))
     }
 
     async fn change(
         &self,
-        id: QueueId,
+        claim: Claim,
         after: Option<Envelope>,
         reports: Vec<(Draft, Envelope)>,
-    ) -> Result<Vec<(Receipt, Entry)>, SpoolError> {
+    ) -> Result<Vec<(Receipt, Claimed<Entry>)>, SpoolError> {
         let mut entries = Vec::new();
         for (draft, envelope) in reports {
             entries.push(self.finish(draft, envelope).await?);
         }
+        let (id, now) = (claim.id(), self.store.now());
         let mut queue = self.store.queue();
-        let mut entry = queue.messages.remove(&id).ok_or(SpoolError::Missing(id))?;
-        if let Some(after) = after {
-            entry.envelope = after;
-            queue.messages.insert(id, entry);
+        queue.check(claim, self.epoch, now)?;
+        match (after, queue.messages.get_mut(&id)) {
+            (Some(after), Some(message)) => message.entry.envelope = after,
+            _ => drop(queue.messages.remove(&id)),
         }
-        Ok(entries
-            .into_iter()
-            .map(|entry| queue.insert(entry))
+        let insert = |entry| queue.insert(entry, self.epoch);
+        Ok(entries.into_iter().map(insert).collect())
+    }
+
+    fn take_page(
+        &self,
+        after: Option<QueueId>,
+        limit: usize,
+    ) -> Result<Vec<Claimed<StoredMessage>>, SpoolError> {
+        let (mut queue, now) = (self.store.queue(), self.store.now());
+        queue.check_owner(self.epoch, now)?;
+        let MemoryQueue {
+            messages, owners, ..
+        } = &mut *queue;
+        let is_free = |message: &OwnedMessage| {
+            let owner = message.owner.and_then(|owner| owners.get(&owner));
+            owner.is_none_or(|end| *end <= now)
+        };
+        let later = messages
+            .values_mut()
+            .filter(|message| after.is_none_or(|after| message.entry.id > after));
+        let free = later.filter(|message| is_free(message)).take(limit);
+        Ok(free
+            .map(|message| {
+                message.owner = Some(self.epoch);
+                Claimed {
+                    claim: Claim::of_owner(message.entry.id, self.epoch),
+                    message: stored(&message.entry),
+                }
+            })
             .collect())
     }
 }
 
+impl Drop for MemorySpool {
+    fn drop(&mut self) {
+        self.store.queue().owners.remove(&self.epoch);
+    }
+}
+
 impl MemoryQueue {
-    fn insert(&mut self, entry: Entry) -> (Receipt, Entry) {
+    fn insert(&mut self, entry: Entry, owner: OwnerEpoch) -> (Receipt, Claimed<Entry>) {
         self.highest = self.highest.max(Some(entry.id));
-        self.messages.insert(entry.id, entry.clone());
-        (Receipt::of_stored(entry.id), entry)
+        let message = OwnedMessage {
+            entry: entry.clone(),
+            owner: Some(owner),
+        };
+        let before = self.messages.insert(entry.id, message);
+        assert!(before.is_none(), "two messages have the id");
+        let claimed = Claimed {
+            claim: Claim::of_owner(entry.id, owner),
+            message: entry,
+        };
+        (Receipt::of_stored(claimed.claim.id()), claimed)
+    }
+
+    fn check_owner(&self, owner: OwnerEpoch, now: u64) -> Result<(), SpoolError> {
+        let end = self.owners.get(&owner).filter(|end| now < **end);
+        end.map(drop)
+            .ok_or_else(|| SpoolError::NotOwner("its lease is over".to_owned()))
+    }
+
+    fn check(&self, claim: Claim, owner: OwnerEpoch, now: u64) -> Result<(), SpoolError> {
+        self.check_owner(owner, now)?;
+        let id = claim.id();
+        let message = self.messages.get(&id);
+        if claim.epoch() == owner && message.is_none() {
+            return Err(SpoolError::Missing(id));
+        }
+        if claim.epoch() == owner && message.is_some_and(|message| message.owner == Some(owner)) {
+            return Ok(());
+        }
+        Err(SpoolError::NotOwner(format!("{id} is another's")))
+    }
+}
+
+fn stored(entry: &Entry) -> StoredMessage {
+    StoredMessage {
+        id: entry.id,
+        accepted: entry.accepted,
+        envelope: entry.envelope.clone(),
+        size: entry.size,
     }
 }
 
@@ -125,40 +248,93 @@ impl Spool for MemorySpool {
         self.drafts.start(DraftKind::Mail)
     }
 
-    fn commit(&self, draft: Draft, envelope: Envelope) -> SpoolFuture<'_, (Receipt, Entry)> {
+    fn admit(&self, _: u64) -> Result<(), SpoolError> {
+        self.lease.check()
+    }
+
+    fn commit(
+        &self,
+        draft: Draft,
+        envelope: Envelope,
+    ) -> SpoolFuture<'_, (Receipt, Claimed<Entry>)> {
         Box::pin(self.store(draft, envelope))
     }
 
     fn settle(
         &self,
-        id: QueueId,
+        claim: Claim,
         _: &Envelope,
         after: Option<&Envelope>,
         reports: Vec<(Draft, Envelope)>,
-    ) -> SpoolFuture<'_, Vec<(Receipt, Entry)>> {
-        Box::pin(self.change(id, after.cloned(), reports))
+    ) -> SpoolFuture<'_, Vec<(Receipt, Claimed<Entry>)>> {
+        Box::pin(self.change(claim, after.cloned(), reports))
     }
 
-    fn remove(&self, id: QueueId) -> SpoolFuture<'_, ()> {
-        let removed = self.store.queue().messages.remove(&id).map(drop);
-        ready(removed.ok_or(SpoolError::Missing(id)))
+    fn remove(&self, claim: Claim) -> SpoolFuture<'_, ()> {
+        let (mut queue, now) = (self.store.queue(), self.store.now());
+        ready(queue.check(claim, self.epoch, now).map(|()| {
+            queue.messages.remove(&claim.id());
+        }))
+    }
+
+    fn claim(
+        &self,
+        after: Option<QueueId>,
+        limit: usize,
+    ) -> SpoolFuture<'_, Vec<Claimed<StoredMessage>>> {
+        ready(self.take_page(after, limit))
+    }
+
+    fn claimed(&self, id: QueueId) -> SpoolFuture<'_, Claimed<StoredMessage>> {
+        let (queue, now) = (self.store.queue(), self.store.now());
+        let claim = Claim::of_owner(id, self.epoch);
+        let found = queue.check(claim, self.epoch, now).map(|()| Claimed {
+            claim,
+            message: stored(&queue.messages[&id].entry),
+        });
+        ready(found)
+    }
+
+    fn release(&self, claims: Vec<Claim>) -> SpoolFuture<'_, ()> {
+        let (mut queue, now) = (self.store.queue(), self.store.now());
+        for claim in claims {
+            if let Err(error) = queue.check(claim, self.epoch, now) {
+                return ready(Err(error));
+            }
+            let message = queue.messages.get_mut(&claim.id());
+            message.expect("it was checked").owner = None;
+        }
+        ready(Ok(()))
+    }
+
+    fn renew(&self) -> SpoolFuture<'_, Lease> {
+        let now = self.store.now();
+        let mut queue = self.store.queue();
+        if let Err(error) = queue.check_owner(self.epoch, now) {
+            return ready(Err(error));
+        }
+        let end = now + LEASE_MILLIS;
+        let lease = Lease::until(BootTime::from_millis(end));
+        self.lease.renew(lease);
+        queue.owners.insert(self.epoch, end);
+        ready(Ok(lease))
+    }
+
+    fn lease(&self) -> HeldLease {
+        self.lease.clone()
     }
 
     fn load(&self, id: QueueId) -> SpoolFuture<'_, Entry> {
-        let found = self.store.queue().messages.get(&id).cloned();
+        let queue = self.store.queue();
+        let found = queue.messages.get(&id);
+        let found = found.map(|message| message.entry.clone());
         ready(found.ok_or(SpoolError::Missing(id)))
     }
 
     fn scan(&self, after: Option<QueueId>, limit: usize) -> SpoolFuture<'_, Vec<StoredMessage>> {
         let queue = self.store.queue();
-        let later = queue.messages.values();
-        let later = later.filter(|entry| after.is_none_or(|after| entry.id > after));
-        let page = later.take(limit).map(|entry| StoredMessage {
-            id: entry.id,
-            accepted: entry.accepted,
-            envelope: entry.envelope.clone(),
-            size: entry.size,
-        });
-        ready(Ok(page.collect()))
+        let all = queue.messages.values().map(|message| &message.entry);
+        let later = all.filter(|entry| after.is_none_or(|after| entry.id > after));
+        ready(Ok(later.take(limit).map(stored).collect()))
     }
 }

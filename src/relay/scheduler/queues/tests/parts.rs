@@ -337,7 +337,7 @@ fn a_report_of_delay_names_the_refusal() {
             panic!("at {second}")
         };
         assert_eq!(last.map(|last| last.text), Some("lost its TLS".to_owned()));
-        assert_eq!(item.id.number(), number);
+        assert_eq!(item.id().number(), number);
         assert!(bench.next(second).is_none());
     }
 }
