@@ -251,7 +251,7 @@ fn record_text(record: &DeliveryRecord) -> String {
     let tls = record
         .session
         .as_ref()
-        .map(|session| format!(", TLS: {}", session.level))
+        .map(|session| format!(", {}", session.level))
         .unwrap_or_default();
     let (connector, standing) = (&record.connector, record.standing.as_str());
     let answer = match (&record.reason, &record.reply) {
