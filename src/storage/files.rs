@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, statat};
+use rustix::fs::{AtFlags, FallocateFlags, statat};
 use rustix::io::Errno;
 
 /// The identity of a file or folder, whatever its name is: its device and its number there. It stays
@@ -87,6 +87,21 @@ pub(super) fn is_full(error: &io::Error) -> bool {
         error.kind(),
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
     )
+}
+
+/// Makes a file have `size` octets with their space on the disk. A signal, as that of a reload, does
+/// not interrupt it.
+pub(super) fn allocate(file: &File, size: u64) -> rustix::io::Result<()> {
+    fallocate(file, FallocateFlags::empty(), size)
+}
+
+/// Gives a file the space on the disk for `size` octets. Its length stays as it is.
+pub(super) fn allocate_ahead(file: &File, size: u64) -> rustix::io::Result<()> {
+    fallocate(file, FallocateFlags::KEEP_SIZE, size)
+}
+
+fn fallocate(file: &File, flags: FallocateFlags, size: u64) -> rustix::io::Result<()> {
+    rustix::io::retry_on_intr(|| rustix::fs::fallocate(file, flags, 0, size))
 }
 
 #[cfg(test)]

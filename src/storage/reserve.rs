@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::FallocateFlags;
+use super::files::allocate;
 
 /// The name of the file.
 pub(super) const NAME: &str = "reserve";
@@ -50,7 +50,7 @@ impl ReserveFile {
             .create_new(true)
             .mode(0o600)
             .open(&self.path)?;
-        let allocated = rustix::fs::fallocate(file, FallocateFlags::empty(), 0, size.max(1));
+        let allocated = allocate(&file, size.max(1));
         if allocated.is_err() {
             // It is incomplete: it uses up space and is no reserve.
             self.release();

@@ -17,8 +17,6 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use rustix::fs::FallocateFlags;
-
 use super::super::SpoolError;
 use super::super::file::{io_error, sync_folder};
 use super::frame::{DATA_START, HeaderFault, SegmentHeader};
@@ -308,7 +306,7 @@ impl LogFolder {
 
 /// Makes a file have `size` octets, with their space where the file system can do that.
 fn allocate(file: &File, size: u64) -> io::Result<()> {
-    match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, size) {
+    match files::allocate(file, size) {
         Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => file.set_len(size),
         other => Ok(other?),
     }
