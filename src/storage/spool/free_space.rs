@@ -30,6 +30,8 @@ pub(super) struct FreeSpace {
     reserve: ReserveFile,
     keep_free: u64,
     reserve_size: u64,
+    /// The octets that stay free inside the database while the disk is nearly full.
+    database_spare: u64,
     /// The octets that are free inside the database.
     database_free: AtomicU64,
     /// The octets that stand in the log and will need room in the database.
@@ -73,6 +75,7 @@ impl FreeSpace {
             reserve,
             keep_free: keep_free.unwrap_or(KEEP_FREE.min(total / 20)),
             reserve_size: RESERVE.min(total / 50),
+            database_spare: KEEP_FREE.min(total / 20) / 2,
             database_free: AtomicU64::new(0),
             owed: AtomicU64::new(0),
             is_log_full: AtomicBool::new(false),
@@ -223,6 +226,16 @@ impl FreeSpace {
         is_full && self.release_reserve()
     }
 
+    /// While the disk has less free space than new mail must leave, returns the octets that are to
+    /// stay free inside the database, for states. Makes a system call.
+    pub(super) fn scarce_spare(&self) -> Option<u64> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = self.reserved_octets(&state);
+        drop(state);
+        let is_scarce = self.free().is_some_and(|free| free < kept);
+        is_scarce.then_some(self.database_spare)
+    }
+
     /// Returns the octets that new mail may have, given those that are free on the disk. Space
     /// inside the database counts as long as its write-ahead log can grow a little.
     fn available(&self, disk_free: u64) -> u64 {
@@ -347,6 +360,17 @@ mod tests {
         assert_eq!(space.available(2_000), 9_000);
         assert_eq!(space.available(999), 0, "the database cannot be written");
         assert_eq!(space.available(5_000), 12_000);
+    }
+
+    #[test]
+    fn a_disk_is_scarce_while_it_has_less_than_mail_must_leave() {
+        let folder = tempfile::tempdir().expect("a folder");
+        for (keep_free, is_scarce) in [(0, false), (u64::MAX / 4, true)] {
+            let space = FreeSpace::open(folder.path(), Some(keep_free)).expect("measured");
+            let missing = space.scarce_spare();
+            assert_eq!(missing.is_some(), is_scarce, "{keep_free}");
+            assert!(missing.is_none_or(|octets| (1..=KEEP_FREE / 2).contains(&octets)));
+        }
     }
 
     #[test]

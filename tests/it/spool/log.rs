@@ -2,18 +2,16 @@
 //! but not without bound, and not for longer than that program runs.
 
 use std::path::Path;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use gatepost::smtp::envelope::{QueueId, RecipientState};
 use gatepost::storage::spool::{Options, Spool as _, SpoolError, SqliteSpool};
 use gatepost::telemetry::{Format, MetricsReading, Monitor};
 use rusqlite::Connection;
-use rusqlite::wal::CheckpointMode;
 
 use super::{change, content, envelope, ids, put};
 use crate::support::claims::remove;
+use crate::support::database_lock::DatabaseLock;
 
 /// Many times the time that any of this takes.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -90,42 +88,6 @@ async fn a_reader_makes_mail_wait_but_never_states_or_removals() {
     assert!(log(folder.path()) < 32 << 20, "{}", log(folder.path()));
 }
 
-/// Tells that the log is locked, and waits until it may be unlocked.
-static LOCKED: Mutex<Option<(SyncSender<()>, Receiver<()>)>> = Mutex::new(None);
-
-fn keep_locked(_: i32) -> bool {
-    let kept = LOCKED.lock().unwrap_or_else(PoisonError::into_inner).take();
-    if let Some((locked, unlock)) = kept {
-        locked.send(()).expect("the test waits");
-        // An end of the test ends the lock as well.
-        let _ended = unlock.recv();
-    }
-    false
-}
-
-/// Keeps the lock of checkpoints until something is sent: a checkpoint gets that lock first, and
-/// then waits for the writer.
-pub(super) fn lock_checkpoints(folder: &Path) -> (SyncSender<()>, std::thread::JoinHandle<()>) {
-    let database = folder.join("queue.db");
-    let writer = Connection::open(&database).expect("opens beside us");
-    writer.execute_batch("BEGIN IMMEDIATE").expect("begun");
-    let ((locked, is_locked), (unlock, unlocked)) = (sync_channel(1), sync_channel(1));
-    *LOCKED.lock().unwrap_or_else(PoisonError::into_inner) = Some((locked, unlocked));
-    let thread = std::thread::spawn(move || {
-        let mut holder = Connection::open(&database).expect("opens beside us");
-        // A connection that has read nothing does not know of the log.
-        let read = holder.execute_batch("SELECT count(*) FROM message");
-        read.expect("read");
-        holder.busy_handler(Some(keep_locked)).expect("set");
-        let mode = CheckpointMode::FULL;
-        // A passive one in the end, which SQLite calls busy.
-        let _busy = holder.wal_checkpoint_v2(rusqlite::MAIN_DB.into(), mode);
-    });
-    is_locked.recv_timeout(PATIENCE).expect("locked");
-    writer.execute_batch("ROLLBACK").expect("ended");
-    (unlock, thread)
-}
-
 fn moves(monitor: &Monitor, result: &str) -> u64 {
     let metrics = monitor.text(&MetricsReading::default(), Format::Classic);
     let line = format!("gatepost_spool_log_moves_total{{result=\"{result}\"}} ");
@@ -141,11 +103,10 @@ async fn one_blocked_checkpoint_does_not_end_them_all() {
         ..Options::default()
     };
     let spool = SqliteSpool::open_with(folder.path(), &options).expect("a spool");
-    let (unlock, holder) = lock_checkpoints(folder.path());
+    let lock = DatabaseLock::checkpoints(folder.path());
     let accepted = fill(&spool, 1000).await;
     assert!(moves(&options.monitor, "blocked") > 0);
-    unlock.send(()).expect("it waits");
-    holder.join().expect("no panic");
+    lock.end();
     let before = moves(&options.monitor, "complete");
     admits_again(&spool).await;
     let new = put(&spool, "new@example.org", &content(1, SIZE)).await;

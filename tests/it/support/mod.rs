@@ -12,7 +12,8 @@
 //!   [`uncheckable`] leaves with unusual keys.
 //! - Clients: [`session`] speaks line by line, [`client`] sends complete [`message`]s that can be
 //!   recognised.
-//! - [`chain`] writes evidence, [`config`] builds configurations, [`dsn`] reads reports, and [`disk`] is a small file system.
+//! - [`chain`] writes evidence, [`config`] builds configurations, [`dsn`] reads reports, [`disk`] is a small file
+//!   system, and [`database_lock`] keeps the log of a spool's database from being moved.
 
 pub(crate) mod certificates;
 pub(crate) mod chain;
@@ -20,6 +21,7 @@ pub(crate) mod claims;
 pub(crate) mod client;
 pub(crate) mod config;
 pub(crate) mod counting_sink;
+pub(crate) mod database_lock;
 pub(crate) mod deliveries;
 pub(crate) mod disk;
 pub(crate) mod dns;

@@ -23,7 +23,12 @@ impl Spool for SqliteSpool {
 
     fn admit(&self, octets: u64) -> Result<(), SpoolError> {
         self.core.held_folder.lease().check()?;
-        self.core.drafts.free_space.admit(octets)
+        let admitted = self.core.drafts.free_space.admit(octets);
+        if admitted.is_err() {
+            // The database may have free space to give back.
+            self.core.mover.notice();
+        }
+        admitted
     }
 
     fn is_stuck(&self) -> bool {

@@ -27,10 +27,11 @@ use super::bound::LogShare;
 use super::fatal::Fatal;
 use super::index::{HeldContent, HeldMessage, Move, MoveScope, Pending};
 use super::queue::CommitGate;
-use super::schema::{self, WalState, database_error, is_busy, is_fatal, is_full, is_unreadable};
+use super::schema::{self, database_error, is_busy, is_fatal, is_full, is_unreadable};
 use super::shared::{Core, EndGuard};
 use super::signal::{MoverCall, MoverOrder};
 use super::table;
+use crate::storage::files::{self, allocate_ahead};
 use crate::telemetry::LogMove;
 
 /// The age at which what waits is moved to the database.
@@ -57,10 +58,14 @@ pub(super) fn start(
     connection
         .busy_timeout(BUSY)
         .map_err(|error| database_error(&core.paths, "set up", &error))?;
+    let database = &core.paths.database;
+    let opened = File::options().read(true).write(true).open(database);
+    let file = opened.map_err(|error| io_error("open", database, &error))?;
     let run = move || {
         let guard = EndGuard(core);
         let mut mover = Mover {
             connection,
+            file,
             core: &guard.0,
             age,
             obstacle: None,
@@ -97,6 +102,9 @@ struct MoveObstacle {
 
 struct Mover<'a> {
     connection: Connection,
+    /// The database once more, to allocate space for it. It is open for as long as the connection:
+    /// an earlier end would release the locks of all connections in this process.
+    file: File,
     core: &'a Core,
     /// The age at which what waits is moved.
     age: Duration,
@@ -315,25 +323,30 @@ impl Mover<'_> {
     /// Moves the database's write-ahead log into the database. Returns the obstacle if that is too
     /// long and cannot be emptied.
     fn wal_obstacle(&mut self) -> Result<Option<MoveObstacle>, Fatal> {
-        let paths = &self.core.paths;
-        let mut wal = schema::empty_wal(&self.connection, paths, CheckpointMode::PASSIVE)?;
-        if wal.left > 0 && self.core.drafts.free_space.release_reserve_if_full() {
-            wal = schema::empty_wal(&self.connection, paths, CheckpointMode::PASSIVE)?;
+        self.checkpoint(CheckpointMode::PASSIVE)?;
+        if self.wal_octets > 0 && self.core.drafts.free_space.release_reserve_if_full() {
+            self.checkpoint(CheckpointMode::PASSIVE)?;
         }
-        let WalState { written, left } = wal;
-        (self.wal_written, self.wal_octets) = (written, left);
         let most = WAL_SHARE * MOVE_OCTETS.min(self.core.log.segment_size());
-        if left <= most {
+        if self.wal_octets == 0 || self.wal_octets <= most && self.has_allocated() {
             return Ok(None);
         }
         self.core.monitor.spool_log_move(LogMove::Blocked);
-        let file = paths.wal.display();
+        let file = self.core.paths.wal.display();
         Ok(Some(MoveObstacle {
             result: LogMove::Blocked,
             text: format!(
                 "{file} cannot be moved into the database: another program reads the database, or the disk is full"
             ),
         }))
+    }
+
+    /// Gives the database the space that its write-ahead log will need in it, while the disk has that.
+    /// A disk that is full later must not keep them apart for good. Returns false if there is no space.
+    fn has_allocated(&self) -> bool {
+        let allocated = allocate_ahead(&self.file, schema::length(&self.connection));
+        // A file system may not know of allocation.
+        !allocated.is_err_and(|error| files::is_full(&error.into()))
     }
 
     /// Logs that the database cannot be written, or that it can be written again.
@@ -427,21 +440,69 @@ impl Mover<'_> {
         space.set_database_free(free);
     }
 
-    /// Returns whether the database should give disk space back to the system.
+    /// Returns whether the database should give disk space back to the system, now or when a program
+    /// that reads it ends.
     fn has_slack(&self) -> bool {
-        self.obstacle.is_none() && schema::has_slack(&self.connection)
+        let scarce_spare = self.core.drafts.free_space.scarce_spare();
+        self.obstacle.is_none()
+            && (schema::has_slack(&self.connection, scarce_spare)
+                || scarce_spare.is_some() && (self.wal_octets > 0 || self.is_wal_long()))
     }
 
-    /// Gives some disk space of the database back to the system, if much of it is free.
+    /// Gives some disk space of the database back to the system, if much of it is free. If the disk
+    /// is nearly full, that does not wait for a quiet moment.
     fn shrink(&mut self) -> Result<(), Fatal> {
-        if !self.core.index().is_empty() || !self.has_slack() {
+        let scarce_spare = self.core.drafts.free_space.scarce_spare();
+        let is_scarce = scarce_spare.is_some();
+        // While a program reads the database, it would take more space, not less.
+        let must_wait = if is_scarce {
+            self.wal_octets > 0
+        } else {
+            !self.core.index().is_empty()
+        };
+        if must_wait || self.obstacle.is_some() {
+            return Ok(());
+        }
+        if is_scarce && self.is_wal_long() {
+            self.truncate_wal()?;
+        }
+        let is_read = is_scarce && self.wal_octets > 0;
+        if is_read || !schema::has_slack(&self.connection, scarce_spare) {
             return Ok(());
         }
         if let Err(error) = schema::give_back(&self.connection) {
             return self.check(&error);
         }
-        schema::empty_wal(&self.connection, &self.core.paths, CheckpointMode::PASSIVE)?;
+        self.checkpoint(CheckpointMode::PASSIVE)?;
         self.account();
+        Ok(())
+    }
+
+    /// Returns whether the database's write-ahead log, which a program that read the database has
+    /// made long, keeps much disk space.
+    fn is_wal_long(&self) -> bool {
+        let most = MOVE_OCTETS.min(2 * self.core.log.segment_size());
+        let file = std::fs::metadata(&self.core.paths.wal);
+        file.is_ok_and(|file| file.len() > most)
+    }
+
+    /// Gives the disk space of the database's write-ahead log back to the system. A program that
+    /// reads the database prevents it; then it is tried again in the next round.
+    fn truncate_wal(&mut self) -> Result<(), Fatal> {
+        let unwaiting = self.connection.busy_timeout(Duration::ZERO);
+        self.checkpoint(CheckpointMode::TRUNCATE)?;
+        let waiting = self.connection.busy_timeout(BUSY);
+        if let Err(error) = unwaiting.and(waiting) {
+            self.check(&error)?;
+        }
+        Ok(())
+    }
+
+    /// Moves the database's write-ahead log into the database, except for the part that a
+    /// reader still needs.
+    fn checkpoint(&mut self, mode: CheckpointMode) -> Result<(), Fatal> {
+        let wal = schema::empty_wal(&self.connection, &self.core.paths, mode)?;
+        (self.wal_written, self.wal_octets) = (wal.written, wal.left);
         Ok(())
     }
 }

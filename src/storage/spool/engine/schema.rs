@@ -177,10 +177,23 @@ pub(super) fn free_octets(connection: &Connection) -> u64 {
     })
 }
 
-/// Returns whether much of the database is free, so that [`give_back`] should be called.
-pub(super) fn has_slack(connection: &Connection) -> bool {
+/// Returns the length in octets that the database has when its write-ahead log is moved into it.
+pub(super) fn length(connection: &Connection) -> u64 {
+    free_pages(connection).map_or(0, |pages| {
+        u64::try_from(pages.all * pages.page).unwrap_or_default()
+    })
+}
+
+/// Returns whether much of the database is free, so that [`give_back`] should be called. If the disk
+/// is nearly full, that is all but `scarce_spare` octets.
+pub(super) fn has_slack(connection: &Connection, scarce_spare: Option<u64>) -> bool {
     free_pages(connection).is_ok_and(|pages| {
-        pages.gives_back && pages.free * pages.page > SPARE && pages.free > pages.all / 2
+        let octets = pages.free * pages.page;
+        let is_much = match scarce_spare {
+            Some(spare) => u64::try_from(octets).is_ok_and(|octets| octets > spare),
+            None => octets > SPARE && pages.free > pages.all / 2,
+        };
+        pages.gives_back && is_much
     })
 }
 
