@@ -9,7 +9,7 @@ use std::io::Write as _;
 use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use super::home::Home;
@@ -35,6 +35,13 @@ const fn kept(disk: u64) -> u64 {
     disk / 20
 }
 const _: () = assert!(kept(LARGE) > EVIDENCE);
+/// What is free in addition to that while a disk still takes small messages: more than the log of
+/// the spool allocates ahead at that time.
+const MARGIN: u64 = 4 << 20;
+/// A message that is larger than that.
+const TOO_LARGE: usize = 8 << 20;
+/// The time after which something counts as never; many times what it takes.
+const NEVER: Duration = Duration::from_mins(4);
 /// A look at the disk is believed for 100 ms.
 const NOTICED: Duration = Duration::from_millis(200);
 
@@ -73,7 +80,7 @@ fn fill_up(disk: &Path, size: u64, home: impl Fn(&Sink, &ClosedPort) -> Home) {
     };
     let (sink, closed) = (Sink::start(), ClosedPort::take());
     let home = home(&sink, &closed);
-    let relay =
+    let mut relay =
         Relay::start(&home, "full.example", &[]).unwrap_or_else(|end| panic!("{}", end.log));
     let reserve = home.evidence().join("reserve");
     let octets = |file: &Path| fs::metadata(file).map_or(0, |file| file.len());
@@ -83,15 +90,15 @@ fn fill_up(disk: &Path, size: u64, home: impl Fn(&Sink, &ClosedPort) -> Home) {
         (EVIDENCE, true)
     );
     let ballast = Ballast::at(home.spool.join("bodies/ballast"));
-    let mut owed = fill(relay.address, &ballast, kept(size));
+    let mut owed = fill(&mut relay, &ballast, kept(size));
     sink.serve(closed.open());
-    let missing = sink.wait_for(&owed, Duration::from_mins(1));
+    let missing = sink.wait_for(&owed, NEVER);
     assert!(
         missing.is_empty(),
         "the queue is not worked off on a full disk: {missing:?}"
     );
     assert!(
-        within(Duration::from_secs(20), || matches!(home.queued(), Ok(0))),
+        within(NEVER, || matches!(home.queued(), Ok(0))),
         "{:?} entries are left",
         home.queued()
     );
@@ -103,12 +110,12 @@ fn fill_up(disk: &Path, size: u64, home: impl Fn(&Sink, &ClosedPort) -> Home) {
     ballast.drop_all();
     let after = Message::new("after", &["a.example"], 300_000);
     let mut client = Client::connect(relay.address).expect("it still listens");
-    let taken = within(Duration::from_secs(10), || {
+    let taken = within(NEVER, || {
         matches!(client.send(&after), Verdict::Accepted(_))
     });
     assert!(taken, "there is room again, and no mail is taken");
     owed.extend(after.recipients);
-    let missing = sink.wait_for(&owed, Duration::from_secs(20));
+    let missing = sink.wait_for(&owed, NEVER);
     assert!(missing.is_empty(), "{missing:?}");
     home.expect_clean(relay)
         .unwrap_or_else(|fault| panic!("{fault}"));
@@ -201,17 +208,17 @@ fn a_disk_that_its_own_queue_filled_takes_mail_again() {
         }
         let mut owed = fill_with_mail(relay.address);
         sink.serve(closed.open());
-        let missing = sink.wait_for(&owed, Duration::from_mins(1));
+        let missing = sink.wait_for(&owed, NEVER);
         assert!(
             missing.is_empty(),
             "read: {is_read}, not delivered: {missing:?}"
         );
-        let is_empty = within(Duration::from_secs(20), || matches!(home.queued(), Ok(0)));
+        let is_empty = within(NEVER, || matches!(home.queued(), Ok(0)));
         assert!(is_empty, "{:?} entries are left", home.queued());
         drop(reader);
         let after = Message::new("after", &["a.example"], 100_000);
         let mut client = Client::connect(relay.address).expect("it still listens");
-        let accepted = within(Duration::from_secs(20), || {
+        let accepted = within(NEVER, || {
             matches!(client.send(&after), Verdict::Accepted(_))
         });
         assert!(
@@ -219,7 +226,7 @@ fn a_disk_that_its_own_queue_filled_takes_mail_again() {
             "read: {is_read}, the queue is empty, and no mail is accepted"
         );
         owed.extend(after.recipients);
-        let missing = sink.wait_for(&owed, Duration::from_secs(20));
+        let missing = sink.wait_for(&owed, NEVER);
         assert!(missing.is_empty(), "{missing:?}");
         home.expect_clean(relay)
             .unwrap_or_else(|fault| panic!("{fault}"));
@@ -306,13 +313,13 @@ fn a_relay_starts_on_a_full_disk_and_works_its_queue_off() {
         "{verdict:?}"
     );
     sink.serve(closed.open());
-    let missing = sink.wait_for(&owed, Duration::from_mins(1));
+    let missing = sink.wait_for(&owed, NEVER);
     assert!(
         missing.is_empty(),
         "the queue is not worked off: {missing:?}"
     );
     assert!(
-        within(Duration::from_secs(20), || matches!(home.queued(), Ok(0))),
+        within(NEVER, || matches!(home.queued(), Ok(0))),
         "{:?} entries are left",
         home.queued()
     );
@@ -343,7 +350,7 @@ fn a_kill_while_evidence_waits_for_room_tears_no_record() {
     for reserve in [home.evidence().join("reserve"), home.spool.join("reserve")] {
         fs::remove_file(reserve).expect("there is one");
     }
-    ballast.leave(0);
+    relay.while_stopped(|| ballast.leave(0));
     sink.serve(closed.open());
     relay.hears("cannot write evidence");
     relay.kill();
@@ -353,7 +360,7 @@ fn a_kill_while_evidence_waits_for_room_tears_no_record() {
     ballast.drop_all();
     let relay =
         Relay::start(&home, "after.example", &[]).unwrap_or_else(|end| panic!("{}", end.log));
-    let missing = sink.wait_for(&owed, Duration::from_mins(1));
+    let missing = sink.wait_for(&owed, NEVER);
     assert!(missing.is_empty(), "{missing:?}");
     home.expect_clean(relay)
         .unwrap_or_else(|fault| panic!("{fault}"));
@@ -420,13 +427,13 @@ fn goes_on_after_archive(days_ago: i64, options: &[&str], words: &str) {
     let reserve = disk.join("evidence/reserve");
     fs::remove_file(reserve).expect("there is one");
     let ballast = Ballast::at(disk.join("ballast"));
-    ballast.leave(256 << 10);
+    relay.while_stopped(|| ballast.leave(256 << 10));
     let verdict = client.complete(&late).expect("a reply");
     let mut owed = [first.recipients, after.recipients.clone()].concat();
     if matches!(verdict, Verdict::Accepted(_)) {
         owed.extend(late.recipients);
     }
-    ballast.leave(0);
+    relay.while_stopped(|| ballast.leave(0));
     std::thread::sleep(NOTICED);
     let small = Message::new("no", &["a.example"], 500);
     let verdict = client.send(&small);
@@ -448,11 +455,11 @@ fn goes_on_after_archive(days_ago: i64, options: &[&str], words: &str) {
     };
     let target = archive.to_str().expect("UTF-8");
     run(&[&["archive", target], options].concat());
-    let goes_on = within(Duration::from_secs(10), || {
+    let goes_on = within(NEVER, || {
         matches!(client.send(&after), Verdict::Accepted(_))
     });
     assert!(goes_on, "days were archived, and no mail is accepted");
-    let missing = sink.wait_for(&owed, Duration::from_mins(1));
+    let missing = sink.wait_for(&owed, NEVER);
     assert!(missing.is_empty(), "{missing:?}");
     relay
         .terminate()
@@ -470,8 +477,8 @@ fn goes_on_after_archive(days_ago: i64, options: &[&str], words: &str) {
 }
 
 /// Fills the disk step by step, and returns the recipients of what was accepted meanwhile.
-fn fill(relay: SocketAddr, ballast: &Ballast, kept: u64) -> Vec<String> {
-    let mut client = Client::connect(relay).expect("it listens");
+fn fill(relay: &mut Relay, ballast: &Ballast, kept: u64) -> Vec<String> {
+    let mut client = Client::connect(relay.address).expect("it listens");
     let mut owed = Vec::new();
     let mut accept = |client: &mut Client, name: &str, size| {
         let message = Message::new(name, &["down.example"], size);
@@ -490,19 +497,21 @@ fn fill(relay: SocketAddr, ballast: &Ballast, kept: u64) -> Vec<String> {
         );
     }
     // Room for small ones, not for a large one that does not say how large it is.
-    ballast.leave(kept + (2 << 20));
+    relay.while_stopped(|| ballast.leave(kept + MARGIN));
     std::thread::sleep(NOTICED);
     accept(&mut client, "still", 3000);
-    let large = Message::new("too-large", &["a.example"], 5 << 20);
+    let large = Message::new("too-large", &["a.example"], TOO_LARGE);
     let verdict = client.send(&large);
     assert!(
         matches!(&verdict, Verdict::Refused(reply) if reply.starts_with("452 4.3.1 ")),
         "during DATA: {verdict:?}"
     );
+    // What was written of it counts as used until the disk is measured again.
+    std::thread::sleep(NOTICED);
     accept(&mut client, "in-the-same-session", 3000);
 
     // No room at all: nothing is begun that could not be finished.
-    ballast.leave(0);
+    relay.while_stopped(|| ballast.leave(0));
     std::thread::sleep(NOTICED);
     let small = Message::new("too-late", &["a.example"], 500);
     let verdict = client.send(&small);
@@ -514,7 +523,7 @@ fn fill(relay: SocketAddr, ballast: &Ballast, kept: u64) -> Vec<String> {
 }
 
 impl Ballast {
-    /// Grows it until `left` octets are free.
+    /// Makes it larger, so that `left` octets are free. Nobody else may use the disk meanwhile.
     pub(crate) fn leave(&self, left: u64) {
         let file = fs::File::options()
             .create(true)
@@ -522,21 +531,15 @@ impl Ballast {
             .write(true)
             .open(&self.0)
             .expect("the ballast");
-        let grow = || {
-            let length = file.metadata().expect("it is open").len();
-            let free = free(&self.0);
-            assert!(free >= left, "{free} octets are free and {left} should be");
-            let length = (length + free - left).to_string();
-            let grown = Command::new("fallocate")
-                .args(["--length", &length])
-                .arg(&self.0)
-                .stderr(Stdio::null())
-                .status();
-            grown.is_ok_and(|grown| grown.success())
-        };
-        // The relay may take some in between.
+        let length = file.metadata().expect("it is open").len();
+        let free = free(&self.0);
+        assert!(free >= left, "{free} octets are free and {left} should be");
+        let grown = Command::new("fallocate")
+            .args(["--length", &(length + free - left).to_string()])
+            .arg(&self.0)
+            .status();
         assert!(
-            within(Duration::from_secs(5), grow),
+            grown.is_ok_and(|grown| grown.success()),
             "{} was not made larger",
             self.0.display()
         );

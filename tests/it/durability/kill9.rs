@@ -9,7 +9,7 @@
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -19,15 +19,19 @@ use crate::support::client::{Client, Verdict};
 use crate::support::message::Message;
 use crate::support::relay::Relay;
 use crate::support::sink::Sink;
-use crate::support::{Dice, place};
+use crate::support::{Dice, place, within};
 
 const CLIENTS: u64 = 8;
 /// Kills; `.ci/durability` asks for more with KILLS in the environment.
 const KILLS: u64 = 4;
-/// Milliseconds between a start and its kill, at most.
-const LONGEST_LIFE: u64 = 1200;
-/// Messages of one client, at most: they must be worked off within the time of a test.
-const EACH: usize = 400;
+/// Messages that are accepted between a start and its kill, at most; and at least in all lives
+/// together, or the test proves nothing.
+const LONGEST_LIFE: u64 = 120;
+const ENOUGH: usize = 100;
+/// Milliseconds between the last of them and the kill, at most.
+const DELAY: u64 = 30;
+/// The time after which something counts as never; many times what it takes.
+const NEVER: Duration = Duration::from_mins(4);
 
 /// The state that the clients share.
 #[derive(Debug)]
@@ -35,6 +39,8 @@ struct Crowd {
     /// The address of the relay; `None` while there is none.
     relay: Mutex<Option<SocketAddr>>,
     over: AtomicBool,
+    /// The number of messages that were accepted.
+    accepted: AtomicUsize,
 }
 
 /// Everything that the clients know of their messages.
@@ -77,6 +83,7 @@ fn nothing_acknowledged_is_lost_by_kill_9() {
     let crowd = Crowd {
         relay: Mutex::new(None),
         over: AtomicBool::new(false),
+        accepted: AtomicUsize::new(0),
     };
     let known = std::thread::scope(|scope| {
         let start = |number| {
@@ -87,7 +94,7 @@ fn nothing_acknowledged_is_lost_by_kill_9() {
         };
         let clients: Vec<_> = (0..CLIENTS).map(start).collect();
         let lived: Result<(), String> =
-            (0..kills).try_for_each(|life| crowd.live_and_die(&home, seed, life));
+            (0..kills).try_for_each(|life| crowd.live_and_die(&home, seed, (life, kills)));
         crowd.over.store(true, Ordering::Relaxed);
         let all = clients
             .into_iter()
@@ -116,16 +123,35 @@ impl Crowd {
         *self.relay.lock().unwrap_or_else(PoisonError::into_inner) = address;
     }
 
-    /// One start of the relay, and its kill at a random moment.
-    fn live_and_die(&self, home: &Home, seed: u64, life: u64) -> Result<(), String> {
+    /// One start of the relay, and its kill at a random moment: after a number of messages that the
+    /// dice choose, not after a time, in which a busy computer does little. The last life is long
+    /// enough for [`ENOUGH`].
+    fn live_and_die(
+        &self,
+        home: &Home,
+        seed: u64,
+        (life, lives): (u64, u64),
+    ) -> Result<(), String> {
         let mut dice = Dice::new(seed.wrapping_mul(31).wrapping_add(life));
+        let accepted = || self.accepted.load(Ordering::Relaxed);
+        let length = usize::try_from(dice.below(LONGEST_LIFE)).unwrap_or(ENOUGH);
+        let mut end = accepted() + length;
+        if life + 1 == lives {
+            end = end.max(ENOUGH + 1);
+        }
         let relay = Relay::start(home, &format!("life{life}.example"), &[]);
         let relay = relay.map_err(|end| format!("life {life} did not begin:\n{}", end.log))?;
         self.at(Some(relay.address));
         // A record that the last kill has torn is set aside and logged by now.
         home.expect_chain()
             .map_err(|fault| format!("life {life}: {fault}"))?;
-        std::thread::sleep(Duration::from_millis(dice.below(LONGEST_LIFE)));
+        if !within(NEVER, || accepted() >= end) {
+            return Err(format!(
+                "life {life}: {} of {end} messages were accepted",
+                accepted()
+            ));
+        }
+        std::thread::sleep(Duration::from_millis(dice.below(DELAY)));
         self.at(None);
         relay
             .kill()
@@ -137,7 +163,7 @@ impl Crowd {
     fn send(&self, seed: u64, number: u64) -> Known {
         let mut dice = Dice::new(seed.wrapping_add(number.wrapping_mul(0x9e37_79b9_7f4a_7c15)));
         let (mut known, mut client, mut count) = (Known::default(), None, 0);
-        while count < EACH && !self.over.load(Ordering::Relaxed) {
+        while !self.over.load(Ordering::Relaxed) {
             let Some(mut open) = client.take().or_else(|| self.connect()) else {
                 std::thread::sleep(Duration::from_millis(2));
                 continue;
@@ -147,6 +173,7 @@ impl Crowd {
             match open.send(&message) {
                 Verdict::Accepted(_) => {
                     known.accepted += 1;
+                    self.accepted.fetch_add(1, Ordering::Relaxed);
                     known.owed.extend(message.recipients);
                 }
                 Verdict::Refused(reply) => known.refused.push(reply),
@@ -186,7 +213,7 @@ fn draw(dice: &mut Dice, name: &str) -> Message {
 fn finish(home: &Home, sink: &Sink, known: &Known) {
     let relay = Relay::start(home, "last.example", &[])
         .unwrap_or_else(|end| panic!("no last start:\n{}", end.log));
-    let missing = sink.wait_for(&known.owed, Duration::from_secs(40));
+    let missing = sink.wait_for(&known.owed, NEVER);
     let clean = home.expect_clean(relay);
     assert!(
         missing.is_empty(),
@@ -199,7 +226,7 @@ fn finish(home: &Home, sink: &Sink, known: &Known) {
         known.refused
     );
     assert!(
-        known.accepted > 100,
+        known.accepted > ENOUGH,
         "only {} messages were accepted: this proves nothing",
         known.accepted
     );

@@ -9,7 +9,8 @@
 //!   and a relay is started on what a disk would still have had.
 //! - [`faults`]: each write, sync, rename and unlink in the spool in turn fails, or is the last
 //!   thing the daemon does.
-//! - [`full_disk`]: a disk that fills up, and has room again.
+//! - [`full_disk`]: a disk that fills up, and has room again; [`full_orders`]: in every order of
+//!   events.
 //!
 //! In all of them evidence is kept, and in the end everything that has arrived is on record, no
 //! more often than it arrived, and `gatepost evidence verify` finds nothing wrong.
@@ -21,6 +22,7 @@ mod disk;
 mod evidence;
 mod faults;
 mod full_disk;
+mod full_orders;
 mod home;
 mod kill9;
 mod order;

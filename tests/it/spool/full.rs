@@ -237,7 +237,11 @@ async fn persist<T>(
     panic!("a write fails for {ROUNDS} rounds: {last:?}");
 }
 
-async fn drain(spool: &SqliteSpool, entries: &mut [Claimed<Entry>], blocker: &mut Option<DatabaseLock>) {
+async fn drain(
+    spool: &SqliteSpool,
+    entries: &mut [Claimed<Entry>],
+    blocker: &mut Option<DatabaseLock>,
+) {
     for entry in entries {
         entry.envelope.recipients[0].state = RecipientState::Delivered;
         let (id, envelope) = (entry.id, &entry.envelope);

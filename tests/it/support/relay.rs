@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::within;
 
 /// The time that a start or an end may take; many times the usual one.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(2);
 
 /// The program under test: the one that was built for the tests, or the one that `GATEPOST` names.
 pub(crate) fn program() -> PathBuf {
@@ -139,6 +139,7 @@ impl Relay {
     }
 
     /// The end that a signal makes, of a relay that stays where it is.
+    #[allow(dead_code, reason = "for the durability tests")]
     pub(crate) fn has_said_all(&mut self) -> End {
         if !within(PATIENCE, || self.has_ended()) {
             self.signal("KILL");
@@ -174,9 +175,41 @@ impl Relay {
         }
     }
 
+    /// Returns whether its log has this text by now.
+    #[allow(dead_code, reason = "for the durability tests")]
+    pub(crate) fn has_said(&mut self, words: &str) -> bool {
+        while let Ok(line) = self.lines.try_recv() {
+            self.log.push_str(&line);
+        }
+        self.log.contains(words)
+    }
+
     /// Returns its log, up to the line that was last waited for.
     pub(crate) fn said(&self) -> &str {
         &self.log
+    }
+
+    /// Does something while the relay is stopped, so that it changes no file meanwhile.
+    #[allow(dead_code, reason = "for the durability tests")]
+    pub(crate) fn while_stopped<T>(&mut self, act: impl FnOnce() -> T) -> T {
+        let tasks = format!("/proc/{}/task", self.pid);
+        let is_stopped = |task: std::fs::DirEntry| {
+            let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+            // The state follows the name, which is in parentheses.
+            let state = stat
+                .rsplit(')')
+                .next()
+                .and_then(|rest| rest.split_whitespace().next());
+            matches!(state, None | Some("T" | "t" | "Z" | "X"))
+        };
+        self.signal("STOP");
+        let stopped = within(PATIENCE, || {
+            std::fs::read_dir(&tasks).is_ok_and(|tasks| tasks.flatten().all(is_stopped))
+        });
+        assert!(stopped, "the relay does not stop");
+        let done = act();
+        self.signal("CONT");
+        done
     }
 
     pub(crate) fn signal(&mut self, name: &str) {

@@ -1,9 +1,10 @@
 //! The server behind the relay: takes everything, and remembers who brought what for whom.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use super::message::{SENDER, recognise};
@@ -22,11 +23,28 @@ pub(crate) struct Arrival {
     pub(crate) at: SystemTime,
 }
 
+/// The reply to a recipient that is not accepted.
+type RecipientReply = dyn Fn(&str) -> Option<&'static str> + Send + Sync;
+
+/// The state that the sessions of a sink share.
+#[derive(Default)]
+struct SinkState {
+    arrived: Mutex<Vec<Arrival>>,
+    /// Replies to each RCPT command; without it all recipients are accepted.
+    reply: Option<Box<RecipientReply>>,
+}
+
+impl fmt::Debug for SinkState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SinkState").finish_non_exhaustive()
+    }
+}
+
 /// A server on a free port of loopback, as long as the test runs.
 #[derive(Debug)]
 pub(crate) struct Sink {
     pub(crate) address: SocketAddr,
-    arrived: Arc<Mutex<Vec<Arrival>>>,
+    state: Arc<SinkState>,
 }
 
 impl Sink {
@@ -35,11 +53,27 @@ impl Sink {
     }
 
     pub(crate) fn at(address: SocketAddr) -> Self {
+        Self::with(address, SinkState::default())
+    }
+
+    /// Starts a server that asks `reply` for each recipient: with a reply, it is not accepted.
+    #[allow(dead_code, reason = "for the durability tests")]
+    pub(crate) fn replying(
+        reply: impl Fn(&str) -> Option<&'static str> + Send + Sync + 'static,
+    ) -> Self {
+        let state = SinkState {
+            arrived: Mutex::default(),
+            reply: Some(Box::new(reply)),
+        };
+        Self::with((Ipv4Addr::LOCALHOST, 0).into(), state)
+    }
+
+    fn with(address: SocketAddr, state: SinkState) -> Self {
         let listener = TcpListener::bind(address).expect("a free port");
         let address = listener.local_addr().expect("it is bound");
         let sink = Self {
             address,
-            arrived: Arc::default(),
+            state: Arc::new(state),
         };
         sink.serve(listener);
         sink
@@ -47,22 +81,19 @@ impl Sink {
 
     /// Serves one more listener. Its thread waits in accept(2) until the process ends.
     pub(crate) fn serve(&self, listener: TcpListener) {
-        let arrived = Arc::clone(&self.arrived);
+        let state = Arc::clone(&self.state);
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let arrived = Arc::clone(&arrived);
+                let state = Arc::clone(&state);
                 // A session ends with its connection; what it was in the middle of never arrived.
-                std::thread::spawn(move || session(stream, &arrived));
+                std::thread::spawn(move || session(stream, &state));
             }
         });
     }
 
     /// Returns the messages that have arrived so far.
     pub(crate) fn arrivals(&self) -> Vec<Arrival> {
-        self.arrived
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.state.lock().clone()
     }
 
     /// The bodies of the messages that have arrived, without empty lines.
@@ -92,7 +123,7 @@ impl Sink {
     ) -> Vec<&'a str> {
         let mut missing = Vec::new();
         within(limit, || {
-            let arrived = self.arrived.lock().unwrap_or_else(PoisonError::into_inner);
+            let arrived = self.state.lock();
             let had: std::collections::HashSet<&str> =
                 arrived.iter().map(|one| one.recipient.as_str()).collect();
             missing = recipients
@@ -130,7 +161,17 @@ impl Sink {
     }
 }
 
-fn session(stream: TcpStream, arrived: &Mutex<Vec<Arrival>>) -> io::Result<()> {
+impl SinkState {
+    fn lock(&self) -> MutexGuard<'_, Vec<Arrival>> {
+        self.arrived.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn refuses(&self, recipient: &str) -> Option<&'static str> {
+        self.reply.as_ref().and_then(|reply| reply(recipient))
+    }
+}
+
+fn session(stream: TcpStream, state: &SinkState) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let mut output = stream.try_clone()?;
     let mut input = BufReader::new(stream);
@@ -153,7 +194,18 @@ fn session(stream: TcpStream, arrived: &Mutex<Vec<Arrival>>) -> io::Result<()> {
                 sender = path(rest);
                 recipients.clear();
             }
-            "RCPT" => recipients.push(path(rest)),
+            "RCPT" => {
+                let recipient = path(rest);
+                if let Some(reply) = state.refuses(&recipient) {
+                    output.write_all(format!("{reply}\r\n").as_bytes())?;
+                    continue;
+                }
+                recipients.push(recipient);
+            }
+            "DATA" if recipients.is_empty() => {
+                output.write_all(b"503 5.5.1 no recipients\r\n")?;
+                continue;
+            }
             "DATA" => {
                 output.write_all(b"354 go on\r\n")?;
                 let content: Arc<[u8]> = content(&mut input)?.into();
@@ -164,10 +216,7 @@ fn session(stream: TcpStream, arrived: &Mutex<Vec<Arrival>>) -> io::Result<()> {
                     content: Arc::clone(&content),
                     at: SystemTime::now(),
                 };
-                arrived
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .extend(recipients.drain(..).map(arrival));
+                state.lock().extend(recipients.drain(..).map(arrival));
             }
             "QUIT" => return output.write_all(b"221 bye\r\n"),
             _ => {}
