@@ -5,20 +5,44 @@ use serde::{Deserialize, Serialize};
 /// The session in which a message was received, as JSON. [`crate::storage::evidence`] makes it
 /// before the final 250, and reads it when it records the message. Until then it is stored with the
 /// message.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Arrival(Box<str>);
+pub struct Arrival {
+    json: Box<str>,
+    /// True if this process has made the JSON; false if it was stored, maybe by another version.
+    #[serde(skip)]
+    is_new: bool,
+}
+
+/// Sessions with the same JSON are equal.
+impl PartialEq for Arrival {
+    fn eq(&self, other: &Self) -> bool {
+        self.json == other.json
+    }
+}
+
+impl Eq for Arrival {}
 
 impl Arrival {
-    /// Wraps the JSON.
+    /// Wraps JSON that this process has made.
     #[must_use]
     pub fn new(json: String) -> Self {
-        Self(json.into())
+        Self {
+            json: json.into(),
+            is_new: true,
+        }
     }
 
     /// Returns the JSON.
     #[must_use]
     pub fn json(&self) -> &str {
-        &self.0
+        &self.json
+    }
+
+    /// Returns true if this process has made the JSON; false if it was stored, maybe by another
+    /// version.
+    #[must_use]
+    pub fn is_new(&self) -> bool {
+        self.is_new
     }
 }

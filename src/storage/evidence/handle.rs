@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::archive::{ArchiveError, ArchivedDays};
 use super::error::{EvidenceError, NotWritten};
-use super::record::{self, EvidenceRecord};
+use super::record::{self, EvidenceRecord, RecordText};
 use super::usage::{EvidenceLevel, EvidenceUsage, SizeAccount};
 use super::writer::{EvidenceWriter, WriterCommand};
 use crate::config::EvidenceLimit;
@@ -99,9 +99,7 @@ impl Evidence {
             .await
     }
 
-    /// Appends records, each with its time. When this returns `Ok`, they are durable. While the
-    /// disk cannot be written to, this waits: the writer logs the error and retries until it
-    /// succeeds or until [`Evidence::stop_retrying`].
+    /// Appends records, each with its time; see [`Evidence::write_texts`].
     ///
     /// # Errors
     /// [`NotWritten`] if the process is about to end.
@@ -109,10 +107,21 @@ impl Evidence {
         &self,
         records: Vec<(Timestamp, EvidenceRecord)>,
     ) -> Result<(), NotWritten> {
+        let texts = records.iter().map(|(at, record)| record.to_text(*at));
+        self.write_texts(texts.collect()).await
+    }
+
+    /// Appends records in their written form. When this returns `Ok`, they are durable. While the
+    /// disk cannot be written to, this waits: the writer logs the error and retries until it
+    /// succeeds or until [`Evidence::stop_retrying`].
+    ///
+    /// # Errors
+    /// [`NotWritten`] if the process is about to end.
+    pub async fn write_texts(&self, records: Vec<RecordText>) -> Result<(), NotWritten> {
         let Some(open) = self.0.as_ref().filter(|_| !records.is_empty()) else {
             return Ok(());
         };
-        let lines = record::to_fields(&records);
+        let lines = record::to_fields(records);
         let (done, written) = oneshot::channel();
         open.commands
             .send(WriterCommand::Write { lines, done })

@@ -43,7 +43,7 @@ pub use read::{
 };
 pub use record::{
     AcceptanceRecord, CertificateRecord, DeliveryRecord, DemandOutcome, DemandRecord,
-    EvidenceRecord, ExceptionRecord, InboundParties, InboundSession, PolicyRecord,
+    EvidenceRecord, ExceptionRecord, InboundParties, InboundSession, PolicyRecord, RecordText,
     RecordedAssurance, RecordedOutcome, SessionRecord, TEXT_MAX, TlsSession, UnmetDemand, cut,
 };
 pub use source::EvidenceSource;

@@ -16,11 +16,13 @@ use crate::policy::tls::{
 mod acceptance;
 mod assurance;
 mod evidence_record;
+mod record_text;
 mod shared;
 
 pub use acceptance::{AcceptanceRecord, InboundParties, InboundSession};
 pub use assurance::{DemandOutcome, RecordedAssurance};
 pub use evidence_record::EvidenceRecord;
+pub use record_text::RecordText;
 pub(super) use shared::{UnknownForm, recipients, to_fields};
 
 /// The most characters of a text that came from elsewhere.
@@ -201,6 +203,10 @@ pub struct CertificateRecord {
 /// Truncates a text to [`TEXT_MAX`] characters.
 #[must_use]
 pub fn cut(text: &str) -> String {
+    // A text has at least as many octets as characters.
+    if text.len() <= TEXT_MAX {
+        return text.to_owned();
+    }
     text.chars().take(TEXT_MAX).collect()
 }
 

@@ -179,7 +179,7 @@ impl EvidenceWriter {
                 gatepost: env!("CARGO_PKG_VERSION").to_owned(),
             };
             writer
-                .append(&[begun.to_fields(now.wall)], now)
+                .append(&[begun.to_text(now.wall).fields], now)
                 .map_err(failed)?;
         }
         writer.record_torn(now)?;
@@ -197,7 +197,8 @@ impl EvidenceWriter {
                 aside: torn.final_name(),
                 octets: torn.octets,
             }
-            .to_fields(now.wall)];
+            .to_text(now.wall)
+            .fields];
             let mut written = self.append(&record, now);
             if written.as_ref().is_err_and(is_full) && folder::remove_reserve(&self.folder) {
                 written = self.append(&record, now);

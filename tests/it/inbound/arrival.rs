@@ -1,16 +1,15 @@
 //! The session that brought a message travels with it, for the evidence.
 
-use gatepost::storage::evidence::{
-    AcceptanceRecord, DemandOutcome, InboundSession, RecordedAssurance,
-};
+use gatepost::storage::evidence::{DemandOutcome, InboundSession, RecordedAssurance};
 use gatepost::storage::spool::Entry;
 
 use super::relay::{Relay, Wanted};
 
-fn by(entry: &Entry) -> InboundSession {
-    AcceptanceRecord::pending(entry.id, entry.size, &entry.envelope)
-        .expect("it travels with the message")
-        .by
+/// Returns the session that is stored with a message.
+pub(super) fn by(entry: &Entry) -> InboundSession {
+    let arrival = entry.envelope.arrival.as_ref();
+    let arrival = arrival.expect("it travels with the message");
+    serde_json::from_str(arrival.json()).expect("a session")
 }
 
 #[tokio::test]

@@ -1,8 +1,9 @@
 //! Behind a proxy that says XCLIENT: the client is whom it names, with that client's rights and no
 //! others.
 
-use gatepost::storage::evidence::{AcceptanceRecord, RecordedAssurance};
+use gatepost::storage::evidence::RecordedAssurance;
 
+use super::arrival::by;
 use super::relay::{Relay, Wanted, content};
 
 const FROM_HERE: &str = "127.0.0.1/32";
@@ -38,9 +39,7 @@ async fn the_client_and_its_rights_are_those_that_xclient_names() {
         "{received}"
     );
     assert!(rest.starts_with("Date: "), "a client of ours: {rest}");
-    let by = AcceptanceRecord::pending(entry.id, entry.size, &entry.envelope)
-        .expect("it travels with the message")
-        .by;
+    let by = by(&entry);
     assert_eq!(
         (by.client.as_deref(), by.client_name.as_deref()),
         (Some("192.0.2.77:4711"), Some("client.example"))
@@ -157,9 +156,7 @@ async fn the_certificate_of_the_proxy_is_not_its_clients() {
     client.says("a\n.").await;
     client.hears("250 2.0.0").await;
     let entry = relay.entry().await;
-    let by = AcceptanceRecord::pending(entry.id, entry.size, &entry.envelope)
-        .expect("it travels with the message")
-        .by;
+    let by = by(&entry);
     assert_eq!(by.session.level, RecordedAssurance::Tls);
     assert!(by.session.tls.is_some_and(|tls| tls.certificate.is_none()));
     drop(client);

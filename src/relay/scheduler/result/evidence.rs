@@ -15,7 +15,7 @@ use crate::smtp::envelope::{Envelope, QueueId};
 use crate::smtp::reply::{EnhancedStatusCode, Reply, Status};
 use crate::storage::evidence::{
     AcceptanceRecord, DeliveryRecord, DemandOutcome, EvidenceRecord, ExceptionRecord, PolicyRecord,
-    RecordedOutcome, SessionRecord, UnmetDemand, cut,
+    RecordText, RecordedOutcome, SessionRecord, UnmetDemand, cut,
 };
 use crate::storage::spool::{Entry, SpoolError};
 
@@ -54,11 +54,12 @@ pub(super) async fn write_evidence(
     records: Vec<(Timestamp, EvidenceRecord)>,
 ) -> Option<EvidenceRecorded> {
     if context.evidence.is_kept() {
+        let texts = records.iter().map(|(at, record)| record.to_text(*at));
         let records = acceptance(entry, envelope)
             .into_iter()
-            .chain(records)
+            .chain(texts)
             .collect();
-        context.evidence.write_all(records).await.ok()?;
+        context.evidence.write_texts(records).await.ok()?;
         envelope.arrival = None;
     }
     Some(EvidenceRecorded(()))
@@ -150,14 +151,10 @@ fn status_and_reply<'a>(
     }
 }
 
-/// Returns the record of acceptance and its time, if it is not written yet. It is written together
-/// with the first delivery record, so it costs no sync of its own.
-fn acceptance(entry: &Entry, envelope: &Envelope) -> Option<(Timestamp, EvidenceRecord)> {
-    let acceptance = AcceptanceRecord::pending(entry.id, entry.size, envelope)?;
-    Some((
-        entry.accepted,
-        EvidenceRecord::Accepted(Box::new(acceptance)),
-    ))
+/// Returns the record of acceptance, if it is not written yet. It is written together with the
+/// first delivery record, so it costs no sync of its own.
+fn acceptance(entry: &Entry, envelope: &Envelope) -> Option<RecordText> {
+    AcceptanceRecord::pending(entry.id, entry.size, envelope, entry.accepted)
 }
 
 /// Returns the unmet demand, if the failure is one of TLS policy.
@@ -254,11 +251,11 @@ pub(in crate::relay::scheduler) async fn write_removal(
             reply: None,
             reason: Some("removed by an operator".to_owned()),
         }));
-        records.push((at, removed));
+        records.push(removed.to_text(at));
     }
     context
         .evidence
-        .write_all(records)
+        .write_texts(records)
         .await
         .map_err(|_| EvidenceFailure::Stopping)
 }

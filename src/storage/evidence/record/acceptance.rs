@@ -1,10 +1,12 @@
 //! The record of an accepted message.
 
-use serde::{Deserialize, Serialize};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize, Serializer};
 
-use super::{DemandOutcome, PolicyRecord, SessionRecord, cut};
+use super::{DemandOutcome, PolicyRecord, RecordText, SessionRecord, cut};
 use crate::policy::tls::{Clearance, TlsPolicy};
-use crate::smtp::envelope::{Arrival, Envelope, QueueId};
+use crate::smtp::address::{Host, Mailbox};
+use crate::smtp::envelope::{Arrival, Envelope, QueueId, Recipient};
 
 /// The most recipients that are recorded: a line has a limit.
 const RECIPIENTS_MAX: usize = 100;
@@ -116,36 +118,85 @@ impl InboundSession {
     }
 }
 
+/// The fields of an acceptance before those of its session.
+#[derive(Serialize)]
+struct AcceptedEnvelope<'a> {
+    kind: &'static str,
+    queue_id: QueueId,
+    message_id: Option<&'a str>,
+    from: Displayed<Option<&'a Mailbox>>,
+    domain: Displayed<Option<&'a Host>>,
+    to: RecordedRecipients<'a>,
+    #[serde(skip_serializing_if = "is_zero")]
+    more_to: usize,
+    size: u64,
+}
+
+impl<'a> AcceptedEnvelope<'a> {
+    fn of(id: QueueId, size: u64, envelope: &'a Envelope) -> Self {
+        let sender = envelope.reverse_path.mailbox();
+        Self {
+            kind: "accepted",
+            queue_id: id,
+            message_id: envelope.message_id.as_deref(),
+            from: Displayed(sender),
+            domain: Displayed(sender.map(Mailbox::host)),
+            to: RecordedRecipients(&envelope.recipients),
+            more_to: envelope.recipients.len().saturating_sub(RECIPIENTS_MAX),
+            size,
+        }
+    }
+}
+
+/// A value that is written as it is displayed; empty if there is none.
+struct Displayed<T>(T);
+
+impl<T: std::fmt::Display> Serialize for Displayed<Option<&T>> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            Some(value) => serializer.collect_str(value),
+            None => serializer.serialize_str(""),
+        }
+    }
+}
+
+/// The first hundred recipients.
+struct RecordedRecipients<'a>(&'a [Recipient]);
+
+impl Serialize for RecordedRecipients<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let recorded = self.0.iter().take(RECIPIENTS_MAX);
+        serializer.collect_seq(recorded.map(|recipient| Displayed(Some(&recipient.mailbox))))
+    }
+}
+
 impl AcceptanceRecord {
-    /// Returns the record of a message that is not written yet; `None` if it is written, and for
-    /// messages of our own.
+    /// Returns the record of a message that was accepted at `at`, if it is not written yet; `None`
+    /// if it is written, and for messages of our own.
     #[must_use]
-    pub fn pending(id: QueueId, size: u64, envelope: &Envelope) -> Option<Self> {
+    pub fn pending(
+        id: QueueId,
+        size: u64,
+        envelope: &Envelope,
+        at: Timestamp,
+    ) -> Option<RecordText> {
         let arrival = envelope.arrival.as_ref()?;
-        let by = match serde_json::from_str(arrival.json()) {
-            Ok(by) => by,
-            Err(error) => {
+        if !arrival.is_new() {
+            // A stored session may have the form of another version.
+            if let Err(error) = serde_json::from_str::<InboundSession>(arrival.json()) {
                 tracing::error!(queue_id = %id, %error, "cannot read the stored session of a message; its acceptance is not recorded");
                 return None;
             }
-        };
-        let sender = envelope.reverse_path.mailbox();
-        let recipients = &envelope.recipients;
-        Some(Self {
-            queue_id: id.to_string(),
-            message_id: envelope.message_id.as_deref().map(str::to_owned),
-            from: sender.map(ToString::to_string).unwrap_or_default(),
-            domain: sender
-                .map(|sender| sender.host().to_string())
-                .unwrap_or_default(),
-            to: recipients
-                .iter()
-                .take(RECIPIENTS_MAX)
-                .map(|recipient| recipient.mailbox.to_string())
-                .collect(),
-            more_to: recipients.len().saturating_sub(RECIPIENTS_MAX),
-            size,
-            by,
+        }
+        let session = arrival.json().trim();
+        let session = session.strip_prefix('{')?.strip_suffix('}')?;
+        let mut fields = RecordText::begin(at);
+        RecordText::append(&mut fields, &AcceptedEnvelope::of(id, size, envelope));
+        fields.push(',');
+        fields.push_str(session);
+        Some(RecordText {
+            fields,
+            is_delivery: false,
         })
     }
 }
@@ -163,8 +214,8 @@ fn is_zero(value: &usize) -> bool {
 mod tests {
     use super::*;
     use crate::policy::tls::{NoTls, TlsOutcome, Verdict, judge};
-    use crate::smtp::address::{Mailbox, ReversePath};
-    use crate::smtp::envelope::Recipient;
+    use crate::smtp::address::ReversePath;
+    use crate::storage::evidence::EvidenceRecord;
 
     fn session() -> InboundSession {
         let policy = TlsPolicy::Opportunistic;
@@ -185,13 +236,33 @@ mod tests {
         InboundSession::of(&parties, &policy, &clearance)
     }
 
+    /// Returns the record that is written for an envelope.
+    fn written(envelope: &Envelope) -> AcceptanceRecord {
+        let id = QueueId::from_number(5).expect("small");
+        let text = AcceptanceRecord::pending(id, 7, envelope, Timestamp::UNIX_EPOCH);
+        let line = format!("{{{}}}", text.expect("it is owed").fields);
+        match serde_json::from_str(&line).expect("a record") {
+            EvidenceRecord::Accepted(record) => {
+                let again = EvidenceRecord::Accepted(record.clone());
+                let again = again.to_text(Timestamp::UNIX_EPOCH);
+                assert_eq!(line, format!("{{{}}}", again.fields), "as it is read");
+                *record
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn envelope(recipients: usize) -> Envelope {
+        let to = |at| Recipient::new(Mailbox::parse(&format!("r{at}@b.example")).expect("valid"));
+        let mut envelope = Envelope::new(ReversePath::Null, (0..recipients).map(to).collect());
+        envelope.arrival = Some(session().arrival());
+        envelope
+    }
+
     #[test]
     fn a_long_list_of_recipients_is_cut_and_counted() {
-        let to = |at| Recipient::new(Mailbox::parse(&format!("r{at}@b.example")).expect("valid"));
-        let mut envelope = Envelope::new(ReversePath::Null, (0..250).map(to).collect());
-        envelope.arrival = Some(session().arrival());
-        let id = QueueId::from_number(5).expect("small");
-        let record = AcceptanceRecord::pending(id, 7, &envelope).expect("it is owed");
+        let mut envelope = envelope(250);
+        let record = written(&envelope);
         assert_eq!(
             (record.to.len(), record.more_to, record.domain.as_str()),
             (100, 150, "")
@@ -200,8 +271,35 @@ mod tests {
             (record.by.client.as_deref(), record.by.via.clone()),
             (Some("192.0.2.1:4711"), None)
         );
-        assert_eq!(record.by, session(), "it travels whole");
+        assert_eq!(record.by, session(), "as a unit");
         envelope.arrival = None;
-        assert_eq!(AcceptanceRecord::pending(id, 7, &envelope), None);
+        let id = QueueId::from_number(5).expect("small");
+        let none = AcceptanceRecord::pending(id, 7, &envelope, Timestamp::UNIX_EPOCH);
+        assert_eq!(none, None);
+    }
+
+    /// The record of a message from the disk is that of one in memory.
+    #[test]
+    fn a_stored_session_is_recorded_as_it_was_made() {
+        let mut fresh = envelope(1);
+        fresh.reverse_path = ReversePath::parse("\"a b\"@c.example").expect("a path");
+        fresh.message_id = Some("<\"1\"@c.example>".into());
+        let json = serde_json::to_string(&fresh).expect("JSON");
+        let stored: Envelope = serde_json::from_str(&json).expect("readable");
+        let is_new = |envelope: &Envelope| envelope.arrival.as_ref().map(Arrival::is_new);
+        assert_eq!((is_new(&fresh), is_new(&stored)), (Some(true), Some(false)));
+        assert_eq!(written(&fresh), written(&stored));
+        assert_eq!(written(&stored).from, "\"a b\"@c.example");
+    }
+
+    /// A session that cannot be read is not recorded: the line would be no record.
+    #[test]
+    fn an_unreadable_session_is_not_recorded() {
+        let json = serde_json::to_string(&envelope(1)).expect("JSON");
+        let json = json.replace("listener", "hearer");
+        let stored: Envelope = serde_json::from_str(&json).expect("readable");
+        let id = QueueId::from_number(5).expect("small");
+        let text = AcceptanceRecord::pending(id, 7, &stored, Timestamp::UNIX_EPOCH);
+        assert_eq!(text, None);
     }
 }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::super::chain::RecordHash;
 use super::DeliveryRecord;
 use super::acceptance::AcceptanceRecord;
+use super::record_text::RecordText;
 
 /// The content of one record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,17 +48,14 @@ pub enum EvidenceRecord {
 }
 
 impl EvidenceRecord {
-    /// Returns the record as JSON without its braces, with its time.
-    pub(in super::super) fn to_fields(&self, at: Timestamp) -> String {
-        // Milliseconds are precise enough, and shorter.
-        let at = Timestamp::from_millisecond(at.as_millisecond()).unwrap_or(at);
-        // Serializing cannot fail: the record has only strings as keys.
-        let text = serde_json::to_string(self).unwrap_or_default();
-        format!(
-            "\"time\":\"{at}\",{}",
-            text.trim_start_matches('{')
-                .strip_suffix('}')
-                .unwrap_or_default()
-        )
+    /// Returns the record in the form in which it is written, with its time.
+    #[must_use]
+    pub fn to_text(&self, at: Timestamp) -> RecordText {
+        let mut fields = RecordText::begin(at);
+        RecordText::append(&mut fields, self);
+        RecordText {
+            fields,
+            is_delivery: matches!(self, Self::Delivery(_)),
+        }
     }
 }

@@ -7,10 +7,9 @@
 use std::collections::HashMap;
 use std::fmt;
 
-use jiff::Timestamp;
 use serde::de::{Deserializer, SeqAccess, Visitor};
 
-use super::evidence_record::EvidenceRecord;
+use super::record_text::RecordText;
 
 /// The most recipients of one record.
 const RECIPIENTS_MAX: usize = 100;
@@ -44,22 +43,17 @@ impl SharedRecord {
 
 /// Returns the fields of records, with one record for recipients that differ in nothing but their
 /// address. A shared record stands where that of its first recipient would.
-pub(in super::super) fn to_fields(records: &[(Timestamp, EvidenceRecord)]) -> Vec<String> {
-    let is_delivery = |record: &EvidenceRecord| matches!(record, EvidenceRecord::Delivery(_));
-    let fields = records
-        .iter()
-        .map(|(at, record)| (is_delivery(record), record.to_fields(*at)));
-    if records
-        .iter()
-        .filter(|(_, record)| is_delivery(record))
-        .count()
-        < 2
-    {
-        return fields.map(|(_, fields)| fields).collect();
+pub(in super::super) fn to_fields(records: Vec<RecordText>) -> Vec<String> {
+    if records.iter().filter(|record| record.is_delivery).count() < 2 {
+        return records.into_iter().map(|record| record.fields).collect();
     }
     let mut shared: Vec<SharedRecord> = Vec::new();
     let mut open: HashMap<(String, String), usize> = HashMap::new();
-    for (is_delivery, fields) in fields {
+    for RecordText {
+        fields,
+        is_delivery,
+    } in records
+    {
         let Some((before, to, after)) = split(&fields).filter(|_| is_delivery) else {
             let (before, after, to) = (fields, String::new(), Vec::new());
             shared.push(SharedRecord { before, after, to });
@@ -158,8 +152,22 @@ pub(super) fn first_recipient<'de, D: Deserializer<'de>>(source: D) -> Result<St
 
 #[cfg(test)]
 mod tests {
+    use jiff::Timestamp;
+
     use super::*;
-    use crate::storage::evidence::record::{DeliveryRecord, DemandOutcome, RecordedOutcome};
+    use crate::storage::evidence::record::{
+        DeliveryRecord, DemandOutcome, EvidenceRecord, RecordedOutcome,
+    };
+
+    /// Returns the lines of records.
+    fn lines_of(records: &[(Timestamp, EvidenceRecord)]) -> Vec<String> {
+        to_fields(texts(records))
+    }
+
+    fn texts(records: &[(Timestamp, EvidenceRecord)]) -> Vec<RecordText> {
+        let text = |(at, record): &(Timestamp, EvidenceRecord)| record.to_text(*at);
+        records.iter().map(text).collect()
+    }
 
     fn delivery(to: &str, status: &str) -> (Timestamp, EvidenceRecord) {
         let record = DeliveryRecord {
@@ -222,8 +230,8 @@ mod tests {
                 delivery("b@d.example", "5.1.1"),
             ],
         ] {
-            let alone: Vec<_> = records.iter().map(|(at, one)| one.to_fields(*at)).collect();
-            assert_eq!(to_fields(&records), alone);
+            let alone = texts(&records).into_iter().map(|text| text.fields);
+            assert_eq!(lines_of(&records), alone.collect::<Vec<_>>());
         }
     }
 
@@ -236,7 +244,7 @@ mod tests {
             delivery("no@d.example", "5.1.1"),
             delivery(odd, "4.4.1"),
         ];
-        let lines = to_fields(&records);
+        let lines = lines_of(&records);
         assert_eq!(lines.len(), 2, "{lines:?}");
         let shared = "\"time\":\"1970-01-01T00:00:00Z\",\"kind\":\"delivery\",\"form\":2,\"queue_id\":\"q1\",";
         assert!(lines[0].starts_with(shared), "{}", lines[0]);
@@ -258,7 +266,7 @@ mod tests {
             let all: Vec<_> = (0..recipients)
                 .map(|at| delivery(&format!("r{at}@d.example"), "4.4.1"))
                 .collect();
-            let written = to_fields(&all);
+            let written = lines_of(&all);
             assert_eq!(written.len(), lines, "{recipients}");
             assert_eq!(read(&written), pairs(&all));
         }

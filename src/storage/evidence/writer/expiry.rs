@@ -57,7 +57,7 @@ impl EvidenceWriter {
             last_hash: last.hash,
             archived_to: None,
         };
-        self.append(&[dropped.to_fields(now.wall)], now)
+        self.append(&[dropped.to_text(now.wall).fields], now)
             .map_err(|error| EvidenceError::new("write to the evidence in", &self.folder, error))?;
         for file in &old {
             fs::remove_file(&file.path)

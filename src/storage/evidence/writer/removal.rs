@@ -87,7 +87,7 @@ impl EvidenceWriter {
             last_hash: head.hash,
             archived_to: Some(cut(&String::from_utf8_lossy(&archive))),
         };
-        let record = [dropped.to_fields(now.wall)];
+        let record = [dropped.to_text(now.wall).fields];
         let mut written = self.append(&record, now);
         if written.as_ref().is_err_and(is_full) && folder::remove_reserve(&self.folder) {
             written = self.append(&record, now);

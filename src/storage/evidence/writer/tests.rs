@@ -59,7 +59,8 @@ fn record(now: Moment) -> [String; 1] {
     [EvidenceRecord::Begun {
         gatepost: "test".to_owned(),
     }
-    .to_fields(now.wall)]
+    .to_text(now.wall)
+    .fields]
 }
 
 fn names(folder: &TempDir) -> Vec<String> {
