@@ -147,6 +147,14 @@ impl Host {
         address.map(Self::Literal).map_err(|_| bad())
     }
 
+    /// Returns the number of octets of the host as it is displayed.
+    fn octets(&self) -> usize {
+        match self {
+            Self::Domain(domain) => domain.as_str().len(),
+            Self::Literal(_) => self.to_string().len(),
+        }
+    }
+
     /// The domain, unless the host is an address literal.
     #[must_use]
     pub fn domain(&self) -> Option<&Domain> {
@@ -187,7 +195,7 @@ impl Mailbox {
         let mailbox = Self::parse_stored(text)?;
         // The limit applies to the stored form, which is sent to the next hop: A-labels are longer
         // than U-labels.
-        if mailbox.to_string().len() > PATH_MAX {
+        if mailbox.local.len() + 1 + mailbox.host.octets() > PATH_MAX {
             Err(AddressError::TooLong)
         } else {
             Ok(mailbox)
@@ -255,7 +263,9 @@ impl Mailbox {
 
 impl fmt::Display for Mailbox {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}@{}", self.local, self.host)
+        f.write_str(&self.local)?;
+        f.write_str("@")?;
+        self.host.fmt(f)
     }
 }
 
@@ -290,15 +300,23 @@ fn local_part_end(text: &str) -> Result<usize, AddressError> {
 /// Returns true if the text is a local part alone, short enough to leave room for a domain.
 fn is_local_part(text: &str) -> bool {
     const LOCAL_MAX: usize = 64;
-    let is_whole = |with_at: String| local_part_end(&with_at).is_ok_and(|end| end == text.len());
-    !text.is_empty() && text.len() <= LOCAL_MAX && is_whole(format!("{text}@"))
+    if text.is_empty() || text.len() > LOCAL_MAX {
+        return false;
+    }
+    if text.starts_with('"') {
+        return local_part_end(&format!("{text}@")).is_ok_and(|end| end == text.len());
+    }
+    text.chars().all(|c| c == '.' || is_atext(c))
 }
 
 /// Returns true for atext of RFC 5322 §3.2.3, extended to UTF-8 by RFC 6531 §3.3.
 fn is_atext(c: char) -> bool {
-    c.is_ascii_alphanumeric()
-        || "!#$%&'*+-/=?^_`{|}~".contains(c)
-        || (!c.is_ascii() && !c.is_control() && !c.is_whitespace())
+    match c {
+        'a'..='z' | 'A'..='Z' | '0'..='9' => true,
+        '!' | '#' | '$' | '%' | '&' | '\'' | '*' | '+' | '-' | '/' | '=' | '?' | '^' | '_'
+        | '`' | '{' | '|' | '}' | '~' => true,
+        c => !c.is_ascii() && !c.is_control() && !c.is_whitespace(),
+    }
 }
 
 /// The sender in the envelope (RFC 5321 §3.3).

@@ -83,9 +83,22 @@ impl ReplyCode {
     }
 }
 
+impl ReplyCode {
+    /// Returns the three digits.
+    fn digits(self) -> [u8; 3] {
+        // Invariant of the type: 200 to 599.
+        [self.0 / 100 % 10, self.0 / 10 % 10, self.0 % 10].map(digit)
+    }
+}
+
+/// Returns the character of a number below 10.
+fn digit(number: u16) -> u8 {
+    b'0' + u8::try_from(number).unwrap_or_default()
+}
+
 impl fmt::Display for ReplyCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:03}", self.0)
+        f.write_str(std::str::from_utf8(&self.digits()).unwrap_or_default())
     }
 }
 
@@ -163,15 +176,47 @@ impl EnhancedStatusCode {
     }
 }
 
+/// The text of an [`EnhancedStatusCode`].
+struct EnhancedText {
+    /// Two numbers of up to five digits, a digit, and two dots.
+    octets: [u8; 13],
+    length: usize,
+}
+
+impl EnhancedText {
+    fn of(code: EnhancedStatusCode) -> Self {
+        let mut text = Self {
+            octets: [0; 13],
+            length: 0,
+        };
+        text.push(digit(code.severity.digit()));
+        for number in [code.status.0, code.status.1] {
+            text.push(b'.');
+            let digits = [10_000, 1000, 100, 10, 1].map(|place| number / place);
+            let first = digits.iter().position(|&front| front > 0).unwrap_or(4);
+            for front in &digits[first..] {
+                text.push(digit(front % 10));
+            }
+        }
+        text
+    }
+
+    fn push(&mut self, octet: u8) {
+        if let Some(place) = self.octets.get_mut(self.length) {
+            *place = octet;
+            self.length += 1;
+        }
+    }
+
+    fn octets(&self) -> &[u8] {
+        &self.octets[..self.length]
+    }
+}
+
 impl fmt::Display for EnhancedStatusCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}.{}.{}",
-            self.severity.digit(),
-            self.status.0,
-            self.status.1
-        )
+        let text = EnhancedText::of(*self);
+        f.write_str(std::str::from_utf8(text.octets()).unwrap_or_default())
     }
 }
 
@@ -272,15 +317,17 @@ impl Reply {
     /// Appends the reply in its form on the wire (RFC 5321 §4.2.1), with the enhanced status on
     /// every line (RFC 2034 §4).
     pub fn write_to(&self, out: &mut Vec<u8>) {
-        use std::io::Write as _;
-        let status = self.enhanced();
+        let status = self.enhanced().map(EnhancedText::of);
         for (at, line) in self.lines.iter().enumerate() {
-            let dash = if at + 1 == self.lines.len() { ' ' } else { '-' };
-            // Writing into a Vec cannot fail.
-            let _ = match status {
-                Some(status) => write!(out, "{}{dash}{status} {line}\r\n", self.code),
-                None => write!(out, "{}{dash}{line}\r\n", self.code),
-            };
+            let is_last = at + 1 == self.lines.len();
+            out.extend_from_slice(&self.code.digits());
+            out.push(if is_last { b' ' } else { b'-' });
+            if let Some(status) = &status {
+                out.extend_from_slice(status.octets());
+                out.push(b' ');
+            }
+            out.extend_from_slice(line.as_bytes());
+            out.extend_from_slice(b"\r\n");
         }
     }
 }
@@ -289,13 +336,14 @@ impl fmt::Display for Reply {
     /// Writes the reply in one line for people and logs: `550 5.1.1 no such user`, further lines
     /// after " / ".
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.code)?;
+        self.code.fmt(f)?;
         if let Some(status) = self.enhanced() {
-            write!(f, " {status}")?;
+            f.write_str(" ")?;
+            status.fmt(f)?;
         }
         for (at, line) in self.lines.iter().enumerate() {
-            let gap = if at == 0 { " " } else { " / " };
-            write!(f, "{gap}{line}")?;
+            f.write_str(if at == 0 { " " } else { " / " })?;
+            f.write_str(line)?;
         }
         Ok(())
     }

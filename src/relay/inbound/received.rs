@@ -1,6 +1,7 @@
 //! The Received field that we prepend to a message (RFC 5321 §4.4; protocol names of RFC 3848 and
 //! RFC 6531 §4.3).
 
+use std::fmt::{self, Write as _};
 use std::net::IpAddr;
 
 use jiff::Timestamp;
@@ -24,29 +25,41 @@ pub(super) struct Received<'a> {
     pub(super) smtputf8: bool,
     pub(super) id: QueueId,
     pub(super) recipients: &'a [Recipient],
-    pub(super) at: Timestamp,
+    /// The time, in the form of header fields.
+    pub(super) date: &'a str,
 }
 
 impl Received<'_> {
     /// Returns the folded field with its final CRLF.
     // Rule: RFC 3207 §6; RFC 5321 §4.4.
     pub(super) fn field(&self) -> String {
-        let name = self
-            .client
-            .map_or_else(|| "unknown".to_owned(), |client| client.name.to_string());
+        let mut field = String::with_capacity(320);
+        // Writing into a String cannot fail.
+        let _ = self.write_to(&mut field);
+        field
+    }
+
+    fn write_to(&self, out: &mut String) -> fmt::Result {
+        out.push_str("Received: from ");
+        match self.client {
+            Some(client) => write!(out, "{}", client.name)?,
+            None => out.push_str("unknown"),
+        }
+        out.push_str(" (");
+        if let Some(name) = self.client_name {
+            out.push_str(name.as_str());
+            out.push(' ');
+        }
         let address = Host::Literal(self.address.to_canonical());
-        let address = match self.client_name {
-            Some(name) => format!("{name} {address}"),
-            None => address.to_string(),
-        };
-        let (hostname, id) = (self.hostname, self.id);
-        let protocol = self.protocol();
-        let tls = self.tls();
-        let recipient = self.recipient();
-        let date = date(self.at);
-        format!(
-            "Received: from {name} ({address})\r\n\tby {hostname} with {protocol}{tls}\r\n\tid {id}{recipient};\r\n\t{date}\r\n"
-        )
+        write!(out, "{address})\r\n\tby {} with ", self.hostname)?;
+        out.push_str(self.protocol());
+        self.write_tls(out)?;
+        write!(out, "\r\n\tid {}", self.id)?;
+        self.write_recipient(out)?;
+        out.push_str(";\r\n\t");
+        out.push_str(self.date);
+        out.push_str("\r\n");
+        Ok(())
     }
 
     // Rule: RFC 5321 §4.4.
@@ -62,9 +75,9 @@ impl Received<'_> {
         }
     }
 
-    fn tls(&self) -> String {
+    fn write_tls(&self, out: &mut String) -> fmt::Result {
         let TlsOutcome::Tls(facts) = self.clearance.outcome() else {
-            return String::new();
+            return Ok(());
         };
         let certificate = match self.clearance.authentication() {
             Authentication::Anonymous => match facts.certificate {
@@ -81,19 +94,20 @@ impl Received<'_> {
             // DANE (RFC 7672) applies to servers only.
             Authentication::Pinned(_) | Authentication::Dane { .. } => "pinned".to_owned(),
         };
-        format!(
+        write!(
+            out,
             "\r\n\t({} {}, client certificate: {certificate})",
             facts.version, facts.cipher
         )
     }
 
-    /// Returns the `for` clause, only for a single recipient: several would learn of each other
+    /// Writes the `for` clause, only for a single recipient: several would learn of each other
     /// (RFC 5321 §7.2).
     // Rule: RFC 5321 §4.4.
-    fn recipient(&self) -> String {
+    fn write_recipient(&self, out: &mut String) -> fmt::Result {
         match self.recipients {
-            [only] if only.mailbox.is_ascii() => format!("\r\n\tfor <{}>", only.mailbox),
-            _ => String::new(),
+            [only] if only.mailbox.is_ascii() => write!(out, "\r\n\tfor <{}>", only.mailbox),
+            _ => Ok(()),
         }
     }
 }
@@ -183,7 +197,7 @@ mod tests {
             smtputf8,
             id: QueueId::from_number(5).expect("a number"),
             recipients: &recipients,
-            at: Timestamp::UNIX_EPOCH,
+            date: &date(Timestamp::UNIX_EPOCH),
         }
         .field()
     }

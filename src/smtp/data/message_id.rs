@@ -42,10 +42,11 @@ impl MessageId {
     pub(super) fn value(&self) -> Option<Box<str>> {
         let text = String::from_utf8_lossy(&self.kept);
         (!text.is_empty()).then(|| {
-            text.chars()
-                .filter(|c| !c.is_control())
-                .collect::<String>()
-                .into()
+            if text.chars().any(char::is_control) {
+                let printable = text.chars().filter(|c| !c.is_control());
+                return printable.collect::<String>().into();
+            }
+            text.into()
         })
     }
 }

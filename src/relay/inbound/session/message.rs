@@ -78,11 +78,12 @@ impl ClientSession {
         smtputf8: bool,
         recipients: &[Recipient],
     ) -> Result<IncomingMessage, SpoolError> {
-        let (mut draft, at) = (self.inbound.spool.draft(), Timestamp::now());
+        let mut draft = self.inbound.spool.draft();
+        let date = received::date(Timestamp::now());
         let config = &self.settings.config;
         let completer = relay_access::is_own_client(&config.relay, self.client).then(|| {
             HeaderCompleter::new(
-                received::date(at),
+                date.clone(),
                 format!("<{}@{}>", draft.id(), config.hostname),
             )
         });
@@ -97,7 +98,7 @@ impl ClientSession {
                 smtputf8,
                 id: draft.id(),
                 recipients,
-                at,
+                date: &date,
             };
             draft.add(received.field().as_bytes())?;
         }
@@ -227,8 +228,8 @@ impl ClientSession {
             Some(TlsOutcome::Clear(_)) | None => "none".to_owned(),
         };
         info!(
-            queue_id = %entry.id, from = entry.envelope.reverse_path.to_string(), recipients = entry.envelope.recipients.len(),
-            size = entry.size, listener = %self.listener.name, peer = %self.peer, connector,
+            queue_id = %entry.id, from = %entry.envelope.reverse_path, recipients = entry.envelope.recipients.len(),
+            size = entry.size, listener = &*self.listener.name, peer = %self.peer, connector,
             // Both fields name the sender's connector; other log lines use `connector` for the
             // recipients' connector.
             from_connector = connector, tls.got = tls, "message accepted"
