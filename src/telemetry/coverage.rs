@@ -47,10 +47,23 @@ pub(super) type StoredCoverage = BTreeMap<String, VecDeque<Day>>;
 pub struct Coverage {
     days: StoredCoverage,
     is_changed: bool,
+    /// The day that was counted last, and its number since 1970.
+    today: Option<(i64, Date)>,
+    /// The buffer for the key of a count.
+    key: String,
 }
 
 fn key(connector: &str, direction: Direction) -> String {
-    format!("{} {connector}", direction.as_str())
+    let mut key = String::new();
+    write_key(&mut key, connector, direction);
+    key
+}
+
+fn write_key(key: &mut String, connector: &str, direction: Direction) {
+    key.clear();
+    key.push_str(direction.as_str());
+    key.push(' ');
+    key.push_str(connector);
 }
 
 fn today(now: Timestamp) -> Date {
@@ -71,7 +84,7 @@ impl Coverage {
         }
         Self {
             days,
-            is_changed: false,
+            ..Self::default()
         }
     }
 
@@ -107,12 +120,18 @@ impl Coverage {
         recipients: u64,
         now: Timestamp,
     ) {
-        let (key, date) = (key(connector, direction), today(now));
-        if !self.days.contains_key(&key) && self.days.len() >= CONNECTORS_MAX {
-            return;
+        let date = self.day_of(now);
+        write_key(&mut self.key, connector, direction);
+        if !self.days.contains_key(&self.key) {
+            if self.days.len() >= CONNECTORS_MAX {
+                return;
+            }
+            self.days.insert(self.key.clone(), VecDeque::new());
         }
         self.is_changed = true;
-        let list = self.days.entry(key).or_default();
+        let Some(list) = self.days.get_mut(&self.key) else {
+            return;
+        };
         if list.back().is_none_or(|day| day.date < date) {
             list.push_back(Day {
                 date,
@@ -130,6 +149,16 @@ impl Coverage {
             CoverageClass::Verified => &mut day.verified,
         };
         *count = count.saturating_add(recipients);
+    }
+
+    /// Returns the day of a time in UTC.
+    fn day_of(&mut self, now: Timestamp) -> Date {
+        const DAY: i64 = 24 * 60 * 60;
+        let number = now.as_second().div_euclid(DAY);
+        match self.today {
+            Some((known, date)) if known == number => date,
+            _ => self.today.insert((number, today(now))).1,
+        }
     }
 
     /// Returns the days of a connector on which there was mail, the oldest first.

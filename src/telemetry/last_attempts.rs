@@ -1,6 +1,6 @@
 //! The last attempt to deliver a message to each domain, since the start.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 use moka::sync::Cache;
@@ -42,7 +42,7 @@ pub struct LastAttempt {
 
 /// The last attempts, by recipient domain.
 #[derive(Debug)]
-pub(super) struct LastAttempts(Cache<Host, Arc<LastAttempt>>);
+pub(super) struct LastAttempts(Cache<Host, Arc<Mutex<Arc<LastAttempt>>>>);
 
 impl Default for LastAttempts {
     fn default() -> Self {
@@ -52,15 +52,25 @@ impl Default for LastAttempts {
 
 impl LastAttempts {
     pub(super) fn get(&self, domain: &Host) -> Option<Arc<LastAttempt>> {
-        self.0.get(domain)
+        self.0.get(domain).map(|place| Arc::clone(&lock(&place)))
     }
 
     pub(super) fn set(&self, domain: &Host, mut last: LastAttempt) {
-        if last.text.chars().nth(TEXT_MAX).is_some() {
+        if last.text.len() > TEXT_MAX && last.text.chars().nth(TEXT_MAX).is_some() {
             last.text = last.text.chars().take(TEXT_MAX).chain(['…']).collect();
         }
-        self.0.insert(domain.clone(), Arc::new(last));
+        let last = Arc::new(last);
+        // To replace the value is cheaper than to replace the entry.
+        match self.0.get(domain) {
+            Some(place) => *lock(&place) = last,
+            None => self.0.insert(domain.clone(), Arc::new(Mutex::new(last))),
+        }
     }
+}
+
+fn lock(place: &Mutex<Arc<LastAttempt>>) -> MutexGuard<'_, Arc<LastAttempt>> {
+    // No code panics while it holds the lock.
+    place.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! The log lines about deliveries: a fixed text each, with fields.
 
+use std::fmt;
+
 use jiff::Timestamp;
 
 use crate::policy::tls::{Clearance, TlsOutcome};
@@ -33,16 +35,25 @@ impl DeliveryObserver for DeliveryLog {
 fn log_delivered(event: &RecipientEvent<'_>, reply: &Reply) {
     let entry = &event.attempt.entry;
     let via = event.result.and_then(|result| result.via.as_ref());
-    let peer = via.map(|via| via.peer.to_string()).unwrap_or_default();
     let tls = via.map(|via| reached(&via.clearance)).unwrap_or_default();
     let hello = via.and_then(|via| reduced(&via.clearance));
     let age = entry.accepted.duration_until(Timestamp::now());
     tracing::info!(
         target: LOG_TARGET,
-        queue_id = %entry.id, to = event.mailbox.to_string(), connector = %event.connector.name, peer,
-        tls.wanted = demand(event), tls.got = tls, tls.hello = hello, reply = reply.to_string(),
+        queue_id = %entry.id, to = %event.mailbox, connector = event.connector.name,
+        peer = %OrEmpty(via.map(|via| &via.peer)),
+        tls.wanted = demand(event), tls.got = tls, tls.hello = hello, reply = %reply,
         delay_ms = i64::try_from(age.as_millis()).unwrap_or(i64::MAX), "message delivered"
     );
+}
+
+/// A value of a field; empty if there is none.
+struct OrEmpty<T>(Option<T>);
+
+impl<T: fmt::Display> fmt::Display for OrEmpty<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.as_ref().map_or(Ok(()), |value| value.fmt(f))
+    }
 }
 
 /// Logs a deferral, with the time of the next attempt.
