@@ -3,6 +3,7 @@
 mod journald;
 mod log_filter;
 mod log_text;
+mod log_writer;
 mod systemd;
 
 use std::io::IsTerminal as _;
@@ -23,6 +24,7 @@ use crate::config::{self, Fault, LogConfig, LogFormat};
 use crate::daemon::{self, RunningDaemon, StartError, SystemdSockets, TestOverrides};
 use journald::JournaldLayer;
 use log_text::TextFields;
+use log_writer::LineGatherer;
 use systemd::StatusNotifier;
 
 /// Replaces the log filter on a reload.
@@ -49,8 +51,8 @@ pub(super) fn run(file: &Path) -> ExitCode {
             );
         }
     };
-    let level = match start_logging(&config.log) {
-        Ok(level) => level,
+    let (level, _log) = match start_logging(&config.log) {
+        Ok(started) => started,
         Err(error) => {
             return start_error(&format!("{}: [log]: {error}", config.log.format.location));
         }
@@ -243,6 +245,9 @@ enum LoggingError {
         /// The error of the parser.
         error: tracing_subscriber::filter::ParseError,
     },
+    /// The thread that writes the log cannot be started.
+    #[error("cannot start the writer of the log: {0}")]
+    Writer(std::io::Error),
     /// The journal cannot be reached.
     #[error("cannot reach the journal ({0}); set format = \"text\"")]
     Journal(std::io::Error),
@@ -251,11 +256,31 @@ enum LoggingError {
     Again(#[from] tracing_subscriber::util::TryInitError),
 }
 
-/// Starts logging as `[log]` says.
+/// Closes the log when it is dropped, at the end of the process.
+struct OpenLog(Option<LineGatherer>);
+
+impl OpenLog {
+    /// Returns the destination of lines that go to stderr.
+    fn gather(&mut self) -> Result<LineGatherer, LoggingError> {
+        let lines = LineGatherer::start(std::io::stderr()).map_err(LoggingError::Writer)?;
+        Ok(self.0.insert(lines).clone())
+    }
+}
+
+impl Drop for OpenLog {
+    fn drop(&mut self) {
+        if let Some(lines) = &self.0 {
+            lines.close();
+        }
+    }
+}
+
+/// Starts logging as `[log]` says. Returns the log, which is to be closed at the end, and the handle
+/// of its filter.
 ///
 /// # Errors
 /// A filter that cannot be parsed, or a journal that cannot be reached.
-fn start_logging(log: &LogConfig) -> Result<LogFilterHandle, LoggingError> {
+fn start_logging(log: &LogConfig) -> Result<(LogFilterHandle, OpenLog), LoggingError> {
     let filter = log_filter::parse(&log.level).map_err(|error| LoggingError::Filter {
         level: log.level.clone(),
         error,
@@ -263,20 +288,21 @@ fn start_logging(log: &LogConfig) -> Result<LogFilterHandle, LoggingError> {
     let (filter, handle) = tracing_subscriber::reload::Layer::new(filter);
     let under_systemd = std::env::var_os("JOURNAL_STREAM").is_some();
     let colour = std::io::stderr().is_terminal();
-    let text = || {
+    let mut open = OpenLog(None);
+    let text = |lines| {
         tracing_subscriber::fmt::layer()
             .fmt_fields(TextFields)
-            .with_writer(std::io::stderr)
+            .with_writer(lines)
             .with_ansi(colour)
             .with_target(false)
     };
     let layer = match log.format.value {
-        LogFormat::Text => text().boxed(),
-        LogFormat::Auto if !under_systemd => text().boxed(),
+        LogFormat::Text => text(open.gather()?).boxed(),
+        LogFormat::Auto if !under_systemd => text(open.gather()?).boxed(),
         LogFormat::Json => tracing_subscriber::fmt::layer()
             .json()
             .flatten_event(true)
-            .with_writer(std::io::stderr)
+            .with_writer(open.gather()?)
             .boxed(),
         LogFormat::Auto | LogFormat::Journald => JournaldLayer::open(Path::new(journald::SOCKET))
             .map_err(LoggingError::Journal)?
@@ -286,5 +312,5 @@ fn start_logging(log: &LogConfig) -> Result<LogFilterHandle, LoggingError> {
         .with(filter)
         .with(layer)
         .try_init()?;
-    Ok(handle)
+    Ok((handle, open))
 }

@@ -11,6 +11,7 @@ use super::Wanted;
 use crate::support::counting_sink::Sink;
 use crate::support::relay::program;
 use crate::support::session::Client;
+use crate::support::within;
 
 /// Far longer than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -206,12 +207,13 @@ async fn listeners_take_the_sockets_that_systemd_passes_by_name() {
         &[("LISTEN_FDNAMES", "submission:mx")],
     );
     assert_eq!(manager.told(), "READY=1\n");
-    let log = log(&file);
     for line in [
         format!("listener=mx address={mx}"),
         format!("listener=submission address={submission}"),
     ] {
-        assert!(log.contains(&line), "{line} is missing from\n{log}");
+        // Lines wait a moment for others.
+        let is_logged = within(PATIENCE, || log(&file).contains(&line));
+        assert!(is_logged, "{line} is missing from\n{}", log(&file));
     }
     Client::connect(mx).await.sends_message("b@a.example").await;
     Client::connect(submission)
