@@ -131,7 +131,7 @@ pub(super) struct LogIndex {
 }
 
 impl Pending {
-    fn octets(&self) -> u64 {
+    pub(super) fn octets(&self) -> u64 {
         match self {
             Self::Message(message, parts) => {
                 let content = match message.content {

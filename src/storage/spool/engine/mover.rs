@@ -240,7 +240,7 @@ impl Mover<'_> {
             } else {
                 0
             };
-            obstacle = self.move_some(&moves)?;
+            obstacle = self.move_with_space(moves)?;
             if obstacle.is_none() {
                 obstacle = self.wal_obstacle()?;
                 // Each page goes to the write-ahead log and then to the database.
@@ -253,6 +253,37 @@ impl Mover<'_> {
         self.open = None;
         self.log_obstacle(obstacle);
         Ok(())
+    }
+
+    /// Moves these differences if the disk has the space that the database will need for them, else
+    /// the removals among them. What the write-ahead log has must never be too much for the database:
+    /// neither of them could be written any more.
+    fn move_with_space(&mut self, moves: Vec<Move>) -> Result<Option<MoveObstacle>, Fatal> {
+        let octets: u64 = moves.iter().map(|one| one.pending.octets()).sum();
+        // Pages are never full.
+        let growth = (2 * octets).saturating_sub(schema::free_octets(&self.connection));
+        let lacks_space = growth > 0 && !self.has_allocated(growth);
+        if !lacks_space
+            || self.core.drafts.free_space.release_reserve() && self.has_allocated(growth)
+        {
+            return self.move_some(&moves);
+        }
+        let is_removal = |one: &Move| matches!(one.pending, Pending::Removed);
+        let (removals, others): (Vec<_>, Vec<_>) = moves.into_iter().partition(is_removal);
+        self.core.index().settle(&others, false);
+        let mut obstacle = None;
+        if !removals.is_empty() {
+            obstacle = self.move_some(&removals)?;
+        }
+        if others.is_empty() || obstacle.is_some() {
+            return Ok(obstacle);
+        }
+        self.core.monitor.spool_log_move(LogMove::Failed);
+        let file = self.core.paths.database.display();
+        Ok(Some(MoveObstacle {
+            result: LogMove::Failed,
+            text: format!("{file} cannot grow: the disk is full; free some space there"),
+        }))
     }
 
     /// Moves these differences, or as many of them as possible.
@@ -328,7 +359,7 @@ impl Mover<'_> {
             self.checkpoint(CheckpointMode::PASSIVE)?;
         }
         let most = WAL_SHARE * MOVE_OCTETS.min(self.core.log.segment_size());
-        if self.wal_octets == 0 || self.wal_octets <= most && self.has_allocated() {
+        if self.wal_octets == 0 || self.wal_octets <= most && self.has_allocated(0) {
             return Ok(None);
         }
         self.core.monitor.spool_log_move(LogMove::Blocked);
@@ -341,12 +372,12 @@ impl Mover<'_> {
         }))
     }
 
-    /// Gives the database the space that its write-ahead log will need in it, while the disk has that.
-    /// A disk that is full later must not keep them apart for good. Returns false if there is no space.
-    fn has_allocated(&self) -> bool {
-        let allocated = allocate_ahead(&self.file, schema::length(&self.connection));
+    /// Gives the database the space on the disk for what its write-ahead log has, and for `growth` octets
+    /// more. Returns false if the disk is full.
+    fn has_allocated(&self, growth: u64) -> bool {
+        let length = schema::length(&self.connection).saturating_add(growth);
         // A file system may not know of allocation.
-        !allocated.is_err_and(|error| files::is_full(&error.into()))
+        !allocate_ahead(&self.file, length).is_err_and(|error| files::is_full(&error.into()))
     }
 
     /// Logs that the database cannot be written, or that it can be written again.
