@@ -15,7 +15,7 @@ use super::api::{DestinationBackoff, PAGE_MAX, PartBackoff};
 use super::state::{AdminState, ErrorResponse};
 use super::status::{DomainStats, describe_demand, domain_status};
 use super::{history, queue};
-use crate::config::{Connector, OnDowngrade, OnFailure, QueueConfig, WarnAfter};
+use crate::config::{Connector, MailSchedule, OnDowngrade, OnFailure, WarnAfter};
 use crate::policy::connector::exception;
 use crate::smtp::address::Host;
 use crate::telemetry::last_attempts::LastAttempt;
@@ -45,7 +45,7 @@ pub(super) async fn show(
         at: now,
         since: admin.since,
         connector: connector(running.connectors.for_host(&domain), now),
-        queue: domain_queue(&admin, &domain, &running.config.queue, now).await?,
+        queue: domain_queue(&admin, &domain, running.schedule(&domain), now).await?,
         last_attempt: admin
             .monitor
             .last_attempt(&domain)
@@ -99,15 +99,15 @@ fn connector(connector: &Connector, now: Timestamp) -> DomainConnector {
 async fn domain_queue(
     admin: &AdminState,
     domain: &Host,
-    config: &QueueConfig,
+    schedule: MailSchedule<'_>,
     now: Timestamp,
 ) -> Result<DomainQueue, ErrorResponse> {
     let stats = admin.queue_counter.stats(&*admin.spool).await?;
     let none = DomainStats::default();
     let mail = stats.domains.get(domain).unwrap_or(&none);
     // A delay report that would come after the bounce is not sent.
-    let warn_after = match config.warn_after {
-        WarnAfter::Age(age) if age < config.expire => Some(age),
+    let warn_after = match schedule.warn_after {
+        WarnAfter::Age(age) if age < schedule.expire => Some(age),
         WarnAfter::Age(_) | WarnAfter::Never => None,
     };
     let next_delay_report = warn_after
@@ -117,7 +117,7 @@ async fn domain_queue(
     let expires = reply
         .as_ref()
         .zip(mail.oldest_waiting)
-        .map(|(reply, accepted)| reply.expires(accepted));
+        .and_then(|(reply, accepted)| Some(reply.expires(reply.messages.first()?, accepted)));
     let messages = reply.into_iter().flat_map(|reply| reply.messages);
     let backoff = messages
         .flat_map(|message| message.destinations)

@@ -299,7 +299,7 @@ fn message(stored: &StoredMessage, reply: &StatusReply, status: &MessageStatus) 
     QueuedMessage {
         id: stored.id,
         accepted: stored.accepted,
-        expires: reply.expires(stored.accepted),
+        expires: reply.expires(status, stored.accepted),
         size: stored.size,
         sender: stored.envelope.reverse_path.clone(),
         busy: status.busy,

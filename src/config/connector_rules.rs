@@ -6,12 +6,13 @@ use super::connector_toml::{ConnectorToml, InboundToml, OutboundToml, RouteToml}
 use super::fault_list::FaultList;
 use super::hosts::covers_everything;
 use super::reader::Field;
+use super::route_rules::check_route_tls;
 use super::rules::{bind_address, reject_duplicates};
 use super::settings::ListenAddress;
 use super::spelling::shorten;
 use super::tls_level::WrittenTlsLevel;
 use super::tls_toml::{ListenerToml, TlsToml};
-use crate::policy::connector::{DEFAULT_NAME, Publication, TrustSource, VerifyWanted};
+use crate::policy::connector::{DEFAULT_NAME, HopProtocol, Publication, TrustSource, VerifyWanted};
 use crate::policy::location::Located;
 use crate::policy::tls::{NamePattern, Strength, TlsVersion};
 use crate::smtp::address::Host;
@@ -189,6 +190,7 @@ fn check_outbound(connector: &ConnectorToml, tls: &TlsToml, faults: &mut FaultLi
     );
     check_key_exchange(outbound, faults);
     check_published(outbound, faults);
+    check_route_tls(outbound, faults);
     let newest = tls.min_version.value() == Some(&TlsVersion::V1_3);
     if let Some(version) = outbound
         .min_version
@@ -231,6 +233,7 @@ fn check_outbound(connector: &ConnectorToml, tls: &TlsToml, faults: &mut FaultLi
         for host in hosts
             .iter()
             .filter(|host| matches!(host.value.host, Host::Literal(_)))
+            .filter(|host| !matches!(host.value.protocol, HopProtocol::LmtpSocket(_)))
         {
             let message = format!(
                 "verify = \"name\" needs names: {} is an address",

@@ -1,15 +1,18 @@
 //! The `[[connector]]` tables as written, and their resolution. Rules between keys are in
 //! [`super::connector_rules`].
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
 
 use super::exception_toml::ExceptionToml;
 use super::fault_list::FaultList;
-use super::hosts::{domain_pattern, name_pattern, network, smart_host};
+use super::hosts::{domain, domain_pattern, name_pattern, network, smart_host};
 use super::reader::{Field, TableReader, TomlValue};
+use super::schedule_toml::schedule_overrides;
 use super::settings::TlsConfig;
+use super::source_address::source;
 use super::spelling::shorten;
 use super::tls_level::WrittenTlsLevel;
 use super::tls_toml::identity;
@@ -20,10 +23,11 @@ use super::values::{
 use crate::policy::connector::{
     CONNECTIONS, Connector, DomainPattern, EVERYTHING, IdentityFiles, InboundConfig,
     MESSAGES_PER_CONNECTION, MX_PORT, OnDowngrade, OnFailure, OutboundConfig, Publication, Route,
-    SmartHost, TlsDemand, TrustSource, VerifyWanted,
+    ScheduleOverrides, SmartHost, TlsDemand, TrustSource, VerifyWanted,
 };
 use crate::policy::location::{Located, Location};
 use crate::policy::tls::{NamePattern, Pin, Strength, TlsVersion};
+use crate::smtp::address::Domain;
 
 const COUNT_MAX: u32 = 1_000_000;
 
@@ -75,6 +79,9 @@ pub(super) struct OutboundToml {
     pub(super) min_strength: Field<Strength>,
     connections: u32,
     messages_per_connection: u32,
+    source: Field<Vec<IpAddr>>,
+    ehlo: Field<Domain>,
+    schedule: ScheduleOverrides,
 }
 
 /// A `[connector.inbound]` table, as written.
@@ -201,6 +208,9 @@ impl OutboundToml {
                 MESSAGES_PER_CONNECTION,
                 |value, faults| count(value, faults, COUNT_MAX),
             ),
+            source: table.read(faults, "source", source),
+            ehlo: table.read(faults, "ehlo", domain),
+            schedule: schedule_overrides(&mut table, faults),
         };
         table.finish(faults);
         written
@@ -240,6 +250,12 @@ impl OutboundToml {
             min_strength: self.min_strength.or(Strength::Classical),
             connections: self.connections,
             messages_per_connection: self.messages_per_connection,
+            source: self.source.or(Vec::new()),
+            ehlo: match self.ehlo {
+                Field::Valid(name) => Some(name.value),
+                Field::Absent | Field::Invalid => None,
+            },
+            schedule: self.schedule,
         }
     }
 }

@@ -11,11 +11,11 @@ use super::setting::SettingValue;
 use super::settings::{
     AdminConfig, AdminHttp, AdminSocket, Config, DnsConfig, Dnssec, EvidenceConfig, EvidencePath,
     Limits, ListenerConfig, ListenerTls, LogFormat, QueueConfig, SendReports, Timeouts, TlsConfig,
-    TlsrptConfig, TrustAnchor, WarnAfter,
+    TlsrptConfig, TrustAnchor,
 };
 use crate::policy::connector::{
     Connector, IdentityFiles, InboundConfig, OnDowngrade, OnFailure, OutboundConfig, Publication,
-    Route, TlsDemand, TrustSource, VerifyWanted,
+    Route, ScheduleOverrides, TlsDemand, TrustSource, VerifyWanted, WarnAfter,
 };
 use crate::policy::tls::TlsVersion;
 
@@ -178,19 +178,25 @@ fn tls_section(tls: &TlsConfig) -> Section {
 }
 
 fn queue_section(queue: &QueueConfig) -> Section {
-    let retry = queue.retry.iter().map(|wait| time(*wait)).collect();
-    let warn_after = match queue.warn_after {
-        WarnAfter::Never => text("never"),
-        WarnAfter::Age(age) => time(age),
-    };
     let pairs = vec![
-        ("retry", SettingValue::List(retry)),
+        ("retry", steps(&queue.retry)),
         ("expire", time(queue.expire)),
-        ("warn_after", warn_after),
+        ("warn_after", delay(queue.warn_after)),
         ("dsn_gather", time(queue.dsn_gather)),
         ("postmaster_digest", time(queue.postmaster_digest)),
     ];
     Section::new("[queue]", pairs)
+}
+
+fn steps(retry: &[Duration]) -> SettingValue {
+    SettingValue::List(retry.iter().map(|wait| time(*wait)).collect())
+}
+
+fn delay(warn_after: WarnAfter) -> SettingValue {
+    match warn_after {
+        WarnAfter::Never => text("never"),
+        WarnAfter::Age(age) => time(age),
+    }
 }
 
 fn limits_section(limits: &Limits) -> Section {
@@ -416,7 +422,15 @@ fn outbound(connector: &Connector) -> Vec<KeyValue> {
         min_strength,
         connections,
         messages_per_connection,
+        source,
+        ehlo,
+        schedule,
     } = &connector.outbound;
+    let ScheduleOverrides {
+        retry,
+        expire,
+        warn_after,
+    } = schedule;
     let (route, port) = match route {
         Route::Mx { port } => (text("mx"), u32::from(*port).into()),
         Route::SmartHosts(hosts) => (list(hosts), SettingValue::Unset),
@@ -466,6 +480,27 @@ fn outbound(connector: &Connector) -> Vec<KeyValue> {
         (
             "outbound.messages_per_connection",
             (*messages_per_connection).into(),
+        ),
+        (
+            "outbound.source",
+            if source.is_empty() {
+                SettingValue::Unset
+            } else {
+                list(source)
+            },
+        ),
+        (
+            "outbound.ehlo",
+            ehlo.as_ref().map_or(SettingValue::Unset, text),
+        ),
+        (
+            "outbound.retry",
+            retry.as_deref().map_or(SettingValue::Unset, steps),
+        ),
+        ("outbound.expire", expire.map_or(SettingValue::Unset, time)),
+        (
+            "outbound.warn_after",
+            warn_after.map_or(SettingValue::Unset, delay),
         ),
     ]
 }

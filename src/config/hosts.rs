@@ -1,6 +1,7 @@
 //! Values for hosts: domains, patterns, certificate names, addresses, networks, smart hosts.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
 
 use ipnet::{IpNet, Ipv4Net};
 
@@ -9,7 +10,7 @@ use super::reader::TomlValue;
 use super::settings::ListenAddress;
 use super::spelling::shorten;
 use super::values::text;
-use crate::policy::connector::{DomainPattern, SmartHost};
+use crate::policy::connector::{DomainPattern, HopProtocol, SmartHost};
 use crate::policy::tls::NamePattern;
 use crate::smtp::address::{Domain, Host, Mailbox};
 
@@ -257,8 +258,11 @@ pub(super) fn covers_everything(networks: &[IpNet]) -> bool {
         })
 }
 
+/// The most octets in the path of a unix socket (unix(7)).
+const SOCKET_PATH_MAX: usize = 107;
+
 /// Reads `mx1.example.org:25`, `[192.0.2.7]:587`, `192.0.2.7:25`, `[2001:db8::1]:25` or
-/// `[IPv6:2001:db8::1]:25`.
+/// `[IPv6:2001:db8::1]:25`, each also behind `smtps://` or `lmtp://`; or `lmtp:/path/of/socket`.
 pub(super) fn smart_host(value: &TomlValue<'_>, faults: &mut FaultList<'_>) -> Option<SmartHost> {
     let written = text(value, faults)?;
     if let Some(smart_host) = parse_smart_host(written) {
@@ -270,15 +274,39 @@ pub(super) fn smart_host(value: &TomlValue<'_>, faults: &mut FaultList<'_>) -> O
         format!("An IPv6 address is written in brackets: \"[{address}]:25\".")
     } else if parse_host(written).is_some() {
         format!("Add the port: \"{written}:25\".")
+    } else if let Some((scheme @ ("smtps" | "lmtp"), host)) = written.split_once("://")
+        && parse_host(host).is_some()
+    {
+        let port = if scheme == "smtps" { 465 } else { 24 };
+        format!("Add the port: \"{written}:{port}\".")
+    } else if written.starts_with("lmtp:/") && !written.starts_with("lmtp://") {
+        format!("The path of a unix socket has at most {SOCKET_PATH_MAX} octets.")
     } else {
-        "Write host and port: \"mx1.example.org:25\", \"[192.0.2.7]:587\" or \"[2001:db8::1]:25\"."
+        "Write host and port: \"mx1.example.org:25\", \"[192.0.2.7]:587\" or \"[2001:db8::1]:25\"; or \
+         \"smtps://host:465\", \"lmtp://host:24\" or \"lmtp:/path/of/socket\"."
             .to_owned()
     };
     reject(value, faults, written, "is not a smart host", remedy)
 }
 
 fn parse_smart_host(written: &str) -> Option<SmartHost> {
-    let (host, port) = written.rsplit_once(':')?;
+    if let Some(path) = written
+        .strip_prefix("lmtp:")
+        .filter(|path| path.starts_with('/') && !path.starts_with("//"))
+    {
+        return (path.len() <= SOCKET_PATH_MAX).then(|| SmartHost {
+            host: Host::Literal(Ipv4Addr::LOCALHOST.into()),
+            port: 0,
+            protocol: HopProtocol::LmtpSocket(Path::new(path).into()),
+        });
+    }
+    let (protocol, server) = match written.split_once("://") {
+        None => (HopProtocol::Smtp, written),
+        Some(("smtps", server)) => (HopProtocol::Smtps, server),
+        Some(("lmtp", server)) => (HopProtocol::Lmtp, server),
+        Some(_) => return None,
+    };
+    let (host, port) = server.rsplit_once(':')?;
     // Rust would parse "+25" as a number.
     let port = Some(port)
         .filter(|port| port.bytes().all(|c| c.is_ascii_digit()))?
@@ -287,6 +315,7 @@ fn parse_smart_host(written: &str) -> Option<SmartHost> {
     Some(SmartHost {
         host: parse_host(host)?,
         port,
+        protocol,
     })
     .filter(|_| port != 0)
 }
@@ -320,6 +349,9 @@ mod tests {
             ("[2001:db8::1]:25", "[IPv6:2001:db8::1]:25"),
             ("[IPv6:2001:db8::1]:25", "[IPv6:2001:db8::1]:25"),
             ("Bücher.example:2525", "xn--bcher-kva.example:2525"),
+            ("smtps://mx1.example.org:465", "smtps://mx1.example.org:465"),
+            ("lmtp://10.0.0.5:24", "lmtp://[10.0.0.5]:24"),
+            ("lmtp:/run/dovecot/lmtp", "lmtp:/run/dovecot/lmtp"),
         ] {
             assert_eq!(parse_smart_host(written).expect(written).to_string(), meant);
         }
@@ -333,9 +365,15 @@ mod tests {
             "a:+25",
             "a b:25",
             "[a]:25",
+            "smtps://mx1.example.org",
+            "smtp://mx1.example.org:25",
+            "lmtp:run/dovecot/lmtp",
+            "lmtp://",
         ] {
             assert_eq!(parse_smart_host(written), None, "{written}");
         }
+        let path = format!("lmtp:/{}", "p".repeat(SOCKET_PATH_MAX));
+        assert_eq!(parse_smart_host(&path), None, "the path is too long");
     }
 
     #[test]

@@ -18,9 +18,12 @@ mod include;
 mod origin;
 mod parse;
 mod reader;
+mod route_rules;
 mod rules;
+mod schedule_toml;
 mod setting;
 mod settings;
+mod source_address;
 mod spelling;
 mod tables;
 mod tls_level;
@@ -42,16 +45,16 @@ pub use setting::SettingValue;
 pub use settings::{
     AdminConfig, AdminHttp, AdminSocket, Config, ConfigSource, DkimKey, DnsConfig, Dnssec,
     EvidenceConfig, EvidenceLimit, EvidencePath, Limits, ListenAddress, ListenerConfig,
-    ListenerTls, LogConfig, LogFormat, QueueConfig, SendReports, SniIdentity, SourceFile, Timeouts,
-    TlsConfig, TlsrptConfig, TrustAnchor, WarnAfter,
+    ListenerTls, LogConfig, LogFormat, MailSchedule, QueueConfig, SendReports, SniIdentity,
+    SourceFile, Timeouts, TlsConfig, TlsrptConfig, TrustAnchor,
 };
 pub use spelling::nearest_word;
 pub use values::{parse_duration, write_duration, write_size};
 
 pub use crate::policy::connector::{
-    Connector, DomainPattern, IdentityFiles, InboundConfig, OnDowngrade, OnFailure, OutboundConfig,
-    Publication, Route, SmartHost, TlsDemand, TlsException, TrustSource, VerifyWanted,
-    default_connector,
+    Connector, DomainPattern, HopProtocol, IdentityFiles, InboundConfig, OnDowngrade, OnFailure,
+    OutboundConfig, Publication, Route, ScheduleOverrides, SmartHost, TlsDemand, TlsException,
+    TrustSource, VerifyWanted, WarnAfter, default_connector,
 };
 pub use crate::policy::location::{Located, Location};
 pub use crate::policy::relay_access::RelayConfig;

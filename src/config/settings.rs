@@ -10,7 +10,8 @@ use ipnet::IpNet;
 
 use super::client_limits::{ClientLimits, TransactionMemory};
 use crate::policy::connector::{
-    Connector, Connectors, IdentityFiles, TrustSource, default_connector,
+    Connector, Connectors, IdentityFiles, ScheduleOverrides, TrustSource, WarnAfter,
+    default_connector,
 };
 use crate::policy::location::Located;
 use crate::policy::relay_access::{RelayConfig, RelayRules};
@@ -250,13 +251,42 @@ pub struct QueueConfig {
     pub postmaster_digest: Duration,
 }
 
-/// `[queue] warn_after`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum WarnAfter {
-    /// `"never"`.
-    Never,
-    /// The age of a message.
-    Age(Duration),
+/// The retry schedule of mail for one connector.
+#[derive(Debug, Clone, Copy)]
+pub struct MailSchedule<'a> {
+    /// The intervals of the retry schedule, at least one. The last one repeats.
+    pub retry: &'a [Duration],
+    /// The age at which a message bounces.
+    pub expire: Duration,
+    /// The age at which the sender gets a delay report.
+    pub warn_after: WarnAfter,
+}
+
+impl QueueConfig {
+    /// Returns the schedule of mail for connectors without one of their own.
+    #[must_use]
+    pub fn own_schedule(&self) -> MailSchedule<'_> {
+        MailSchedule {
+            retry: &self.retry,
+            expire: self.expire,
+            warn_after: self.warn_after,
+        }
+    }
+
+    /// Returns the schedule of mail for a connector.
+    #[must_use]
+    pub fn schedule<'a>(&'a self, connector: &'a Connector) -> MailSchedule<'a> {
+        let ScheduleOverrides {
+            retry,
+            expire,
+            warn_after,
+        } = &connector.outbound.schedule;
+        MailSchedule {
+            retry: retry.as_deref().unwrap_or(&self.retry),
+            expire: expire.unwrap_or(self.expire),
+            warn_after: warn_after.unwrap_or(self.warn_after),
+        }
+    }
 }
 
 /// The `[limits]` table.

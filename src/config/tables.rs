@@ -13,11 +13,14 @@ use super::hosts::dns_server;
 use super::reader::{Field, TableReader, TomlValue};
 use super::settings::{
     AdminConfig, AdminHttp, AdminSocket, DnsConfig, Dnssec, EvidenceConfig, EvidenceLimit,
-    EvidencePath, Limits, LogConfig, LogFormat, QueueConfig, Timeouts, TrustAnchor, WarnAfter,
+    EvidencePath, Limits, LogConfig, LogFormat, QueueConfig, Timeouts, TrustAnchor,
 };
 use super::spelling::{nearest_word, shorten};
-use super::values::{choice, count, duration, full_list, list, path, size, text, write_size};
-use crate::policy::location::Located;
+use super::values::{
+    choice, count, duration, full_list, list, path, size, text, without_locations, write_size,
+};
+use crate::policy::connector::WarnAfter;
+use crate::policy::location::{Located, Location};
 
 /// The default of `[admin] socket`.
 const SOCKET: &str = "/run/gatepost/admin.sock";
@@ -37,14 +40,7 @@ const DAY: u64 = 24 * HOUR;
 
 // Rule: RFC 5321 §4.5.4.1.
 pub(super) fn queue(mut table: TableReader<'_>, faults: &mut FaultList<'_>) -> QueueConfig {
-    let retry = table.read(faults, "retry", |value, faults| {
-        full_list(
-            value,
-            faults,
-            "Write the wait after each failed attempt, such as [\"1m\", \"5m\", \"1h\"].",
-            duration,
-        )
-    });
+    let retry = table.read(faults, "retry", retry);
     let expire = table.read(faults, "expire", duration);
     let steps = [
         MINUTE,
@@ -57,7 +53,7 @@ pub(super) fn queue(mut table: TableReader<'_>, faults: &mut FaultList<'_>) -> Q
     ];
     let default = || steps.map(Duration::from_secs).to_vec();
     let retry_meant = match retry {
-        Field::Valid(located) => located.value.into_iter().map(|step| step.value).collect(),
+        Field::Valid(located) => located.value,
         Field::Absent | Field::Invalid => default(),
     };
     let expire_place = expire
@@ -65,17 +61,7 @@ pub(super) fn queue(mut table: TableReader<'_>, faults: &mut FaultList<'_>) -> Q
         .map_or(table.location(), |located| &located.location)
         .clone();
     let expire = expire.or(Duration::from_secs(5 * DAY));
-    if retry_meant.first().is_some_and(|first| expire < *first) {
-        let first = retry_meant
-            .first()
-            .map(|first| humantime::format_duration(*first).to_string())
-            .unwrap_or_default();
-        faults.warn(
-            &expire_place,
-            format!("mail expires before it is tried a second time: the first wait is {first}"),
-            "Raise expire, or shorten the first wait in retry.",
-        );
-    }
+    warn_of_one_attempt(&expire_place, expire, &retry_meant, faults);
     let warn_after = table.read_or(
         faults,
         "warn_after",
@@ -99,7 +85,31 @@ pub(super) fn queue(mut table: TableReader<'_>, faults: &mut FaultList<'_>) -> Q
     }
 }
 
-fn warn_after(value: &TomlValue<'_>, faults: &mut FaultList<'_>) -> Option<WarnAfter> {
+/// Warns if mail expires before the second attempt.
+pub(super) fn warn_of_one_attempt(
+    place: &Location,
+    expire: Duration,
+    retry: &[Duration],
+    faults: &mut FaultList<'_>,
+) {
+    if let Some(first) = retry.first().filter(|first| expire < **first) {
+        let first = humantime::format_duration(*first);
+        faults.warn(
+            place,
+            format!("mail expires before it is tried a second time: the first wait is {first}"),
+            "Raise expire, or shorten the first wait in retry.",
+        );
+    }
+}
+
+/// Reads `retry`.
+pub(super) fn retry(value: &TomlValue<'_>, faults: &mut FaultList<'_>) -> Option<Vec<Duration>> {
+    let remedy = "Write the wait after each failed attempt, such as [\"1m\", \"5m\", \"1h\"].";
+    full_list(value, faults, remedy, duration).map(without_locations)
+}
+
+/// Reads `warn_after`.
+pub(super) fn warn_after(value: &TomlValue<'_>, faults: &mut FaultList<'_>) -> Option<WarnAfter> {
     match value.raw {
         DeValue::String(text) if text == "never" => Some(WarnAfter::Never),
         _ => duration(value, faults).map(WarnAfter::Age),

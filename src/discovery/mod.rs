@@ -275,6 +275,7 @@ mod tests {
             let hop = Hop {
                 host: parse(host),
                 port: 25,
+                protocol: crate::config::HopProtocol::Smtp,
                 origin,
             };
             let found = policy_domain(&recipient, &hop).map(Domain::as_str);

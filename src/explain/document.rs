@@ -135,8 +135,14 @@ pub struct HopProblem {
 pub struct ExplainedHop {
     /// The name or address.
     pub host: String,
-    /// The port.
+    /// The port; 0 for a unix socket.
     pub port: u16,
+    /// `smtp`, `smtps` or `lmtp`.
+    pub protocol: &'static str,
+    /// The address that connections come from, for each family that the connector names one for.
+    pub source: Vec<String>,
+    /// The name in EHLO or LHLO.
+    pub ehlo: String,
     /// `mx`, `implicit-mx`, `literal` or `smart-host`.
     pub origin: &'static str,
     /// The preference of its MX record.

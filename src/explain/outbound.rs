@@ -200,9 +200,17 @@ impl OutboundQuestion<'_> {
             HopOrigin::Literal => ("literal", None),
             HopOrigin::SmartHost => ("smart-host", None),
         };
+        let outbound = &self.connector().outbound;
         let mut explained = document::ExplainedHop {
             host: hop.host.to_string(),
             port: hop.port,
+            protocol: hop.protocol.name(),
+            source: outbound.source.iter().map(ToString::to_string).collect(),
+            ehlo: outbound
+                .ehlo
+                .as_ref()
+                .unwrap_or(&self.explainer.config.hostname)
+                .to_string(),
             origin,
             preference,
             addresses: Vec::new(),
@@ -291,7 +299,7 @@ impl OutboundQuestion<'_> {
 
     /// Returns a sentence about what happens to the message after the last hop.
     fn consequence(&self, step: NextStep) -> String {
-        let queue = &self.explainer.config.queue;
+        let queue = self.explainer.config.queue.schedule(self.connector());
         match step {
             NextStep::NextHop | NextStep::Defer => {
                 let first = queue.retry.first().copied().unwrap_or_default();

@@ -11,9 +11,9 @@ use std::fmt;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use crate::config::{Config, Route};
+use crate::config::{Config, HopProtocol, Route};
 use crate::net::dns::{AnswerRecords, CnameChain, Dns, Exchange, LookupError, Mx};
-use crate::policy::failure::{FailedHost, Failure, Scope};
+use crate::policy::failure::{FailedHost, Failure, HopAddress, Scope};
 use crate::smtp::address::{Domain, Host};
 use crate::smtp::reply::Status;
 use own_addresses::OwnAddresses;
@@ -40,7 +40,7 @@ impl Hops {
     pub fn own_address_failure(
         &self,
         hop: &Hop,
-        address: SocketAddr,
+        address: &HopAddress,
         destination: &Host,
     ) -> Failure {
         let how = format!("the address {address} of {} is one of our own", hop.host);
@@ -89,8 +89,8 @@ impl RouteBasis {
 // Rule: RFC 5321 §5.2.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Addresses {
-    /// The addresses, with IPv6 and IPv4 alternating; never empty.
-    pub addresses: Vec<SocketAddr>,
+    /// The addresses, with IPv6 and IPv4 alternating, or a unix socket; never empty.
+    pub addresses: Vec<HopAddress>,
     /// The CNAME chain to the addresses; [`None`] if DNS was not queried, as for address literals
     /// and `localhost`.
     pub chain: Option<CnameChain>,
@@ -102,8 +102,10 @@ pub struct Addresses {
 pub struct Hop {
     /// The host name, for SNI, certificates and evidence; or an address literal.
     pub host: Host,
-    /// The TCP port.
+    /// The TCP port; 0 for a unix socket.
     pub port: u16,
+    /// The protocol.
+    pub protocol: HopProtocol,
     /// The source of the hop.
     pub origin: HopOrigin,
 }
@@ -148,7 +150,7 @@ impl Hop {
 
 impl fmt::Display for Hop {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.host, self.port)
+        self.protocol.write_server(&self.host, self.port, f)
     }
 }
 
@@ -196,8 +198,11 @@ impl Router {
 
     /// Returns true if one of our own listeners answers at an address.
     #[must_use]
-    pub fn is_own_address(&self, address: SocketAddr) -> bool {
-        self.own_addresses.contains(address)
+    pub fn is_own_address(&self, address: &HopAddress) -> bool {
+        match address {
+            HopAddress::Tcp(address) => self.own_addresses.contains(*address),
+            HopAddress::Socket(_) => false,
+        }
     }
 
     /// Finds the hops of a destination.
@@ -213,6 +218,7 @@ impl Router {
                 let hop = |host: &crate::config::SmartHost| Hop {
                     host: host.host.clone(),
                     port: host.port,
+                    protocol: host.protocol.clone(),
                     origin: HopOrigin::SmartHost,
                 };
                 Ok(Hops {
@@ -224,6 +230,7 @@ impl Router {
                 let hop = Hop {
                     host: recipient.clone(),
                     port: *port,
+                    protocol: HopProtocol::Smtp,
                     origin: HopOrigin::Literal,
                 };
                 Ok(Hops {
@@ -249,6 +256,7 @@ impl Router {
                 let hop = Hop {
                     host: Host::Domain(domain.clone()),
                     port,
+                    protocol: HopProtocol::Smtp,
                     origin: HopOrigin::ImplicitMx,
                 };
                 return Ok(Hops {
@@ -268,6 +276,7 @@ impl Router {
         let hop = |(preference, name)| Hop {
             host: Host::Domain(name),
             port,
+            protocol: HopProtocol::Smtp,
             origin: HopOrigin::Mx { preference },
         };
         Ok(Hops {
@@ -287,10 +296,16 @@ impl Router {
             let addresses = addresses
                 .iter()
                 .take(ADDRESSES_MAX)
-                .map(|ip| SocketAddr::new(*ip, hop.port))
+                .map(|ip| SocketAddr::new(*ip, hop.port).into())
                 .collect();
             Ok(Addresses { addresses, chain })
         };
+        if let HopProtocol::LmtpSocket(path) = &hop.protocol {
+            return Ok(Addresses {
+                addresses: vec![HopAddress::Socket(path.clone())],
+                chain: None,
+            });
+        }
         let name = match &hop.host {
             Host::Literal(address) => return at_port(&[*address], None),
             Host::Domain(name) => name,

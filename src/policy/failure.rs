@@ -13,7 +13,7 @@ use std::fmt;
 use crate::policy::connector::OnFailure;
 use crate::policy::tls::{Refusal, SessionTls, TlsOutcome};
 use crate::smtp::reply::{EnhancedStatusCode, Reply, Severity, Status};
-pub use host::{FailedHost, Peer};
+pub use host::{FailedHost, HopAddress, Peer};
 
 /// The part of an attempt that a failure affects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -549,7 +549,7 @@ mod tests {
     #[test]
     fn a_failure_names_its_peer() {
         let host = Host::parse("mx.example.org").expect("a host");
-        let address = "192.0.2.1:25".parse().expect("an address");
+        let address = HopAddress::Tcp("192.0.2.1:25".parse().expect("an address"));
         let failure = Failure::transient(Hop, Status(4, 1), "connection refused")
             .with_peer(Peer { host, address });
         assert_eq!(

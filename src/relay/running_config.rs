@@ -9,11 +9,12 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use tokio::sync::Notify;
 
-use crate::config::Config;
+use crate::config::{Config, MailSchedule};
 use crate::net::dns::Dns;
 use crate::net::route::Router;
 use crate::net::tls_io::TlsMaterial;
 use crate::policy::connector::Connectors;
+use crate::smtp::address::Host;
 
 /// One configuration, with the connectors, certificates and router that belong to it.
 pub struct Snapshot {
@@ -43,6 +44,12 @@ impl Snapshot {
             router,
             generation: 0,
         }
+    }
+
+    /// Returns the schedule of mail for a recipient domain.
+    #[must_use]
+    pub fn schedule(&self, host: &Host) -> MailSchedule<'_> {
+        self.config.queue.schedule(self.connectors.for_host(host))
     }
 
     /// The number of the snapshot. It grows by one with each reload.

@@ -1,4 +1,5 @@
-//! The client side of SMTP as two state machines without I/O (RFC 5321, RFC 3207).
+//! The client side of SMTP as two state machines without I/O (RFC 5321, RFC 3207), and of LMTP (RFC
+//! 2033).
 //!
 //! [`Opening`] leads from the greeting, with STARTTLS, to a session that is ready for mail.
 //! [`Transaction`] transfers one message. Both take the peer's bytes and write the bytes to send.
@@ -29,6 +30,8 @@ pub enum DialogueStage {
     Greeting,
     /// EHLO.
     Ehlo,
+    /// LHLO, which LMTP has in place of EHLO.
+    Lhlo,
     /// HELO.
     Helo,
     /// STARTTLS.
@@ -52,6 +55,7 @@ impl DialogueStage {
         match self {
             Self::Greeting => "the connection",
             Self::Ehlo => "EHLO",
+            Self::Lhlo => "LHLO",
             Self::Helo => "HELO",
             Self::StartTls => "STARTTLS",
             Self::Mail => "MAIL FROM",

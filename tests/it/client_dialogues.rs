@@ -6,11 +6,11 @@
 //! said. Each is played with the peer's lines in one piece and octet by octet (unless `pieces:
 //! whole`).
 //!
-//! Settings: `starttls: wanted|not wanted` plays the opening; without it, `extensions:` are what
+//! Settings: `starttls: wanted|not wanted|implicit` plays the opening; without it, `extensions:` are what
 //! the peer offers. `from:`, `to:` (one or more, with `NOTIFY=`/`ORCPT=` behind), `size:`,
 //! `smtputf8:`, `8bit:`, `ret:`, `envid:`, `requiretls: needed|welcome|not asked` describe the
 //! message; without `from:` there is no transaction. With `chunk: yes` the content goes with the
-//! commands where the peer offers that; with `early: yes` the peer says something before its end.
+//! commands where the peer offers that; with `lmtp: yes` the peer speaks LMTP; with `early: yes` the peer says something before its end.
 
 use std::collections::VecDeque;
 use std::fmt::Write as _;
@@ -33,6 +33,7 @@ struct Script {
     whole: bool,
     chunk: bool,
     early: bool,
+    lmtp: bool,
     transcript: String,
 }
 
@@ -49,6 +50,7 @@ fn read(text: &str) -> Script {
         whole: false,
         chunk: false,
         early: false,
+        lmtp: false,
         transcript: transcript.trim_end().to_owned(),
     };
     for line in head.lines().filter(|line| !line.starts_with('#')) {
@@ -80,10 +82,10 @@ fn read(text: &str) -> Script {
         }
         match key {
             "starttls" => {
-                script.starttls = Some(if value == "wanted" {
-                    StarttlsUse::IfOffered
-                } else {
-                    StarttlsUse::Never
+                script.starttls = Some(match value {
+                    "wanted" => StarttlsUse::IfOffered,
+                    "implicit" => StarttlsUse::Implicit,
+                    _ => StarttlsUse::Never,
                 });
             }
             "extensions" => {
@@ -100,9 +102,11 @@ fn read(text: &str) -> Script {
                 ));
             }
             "pieces" => script.whole = value == "whole",
+            "lmtp" => script.lmtp = value == "yes",
             _ => panic!("unknown setting {key}"),
         }
     }
+    script.extensions.lmtp = script.lmtp;
     script
 }
 
@@ -229,7 +233,7 @@ fn play(script: &Script, bytewise: bool) -> String {
     let mut stage = DialogueStage::new(script, bytewise);
     let mut extensions = Some(script.extensions);
     if let Some(starttls) = script.starttls {
-        extensions = open(&mut stage, starttls);
+        extensions = open(&mut stage, starttls, script.lmtp);
     }
     if let (Some(envelope), Some(extensions)) = (&script.envelope, extensions) {
         hand_over(&mut stage, envelope, script, extensions);
@@ -240,9 +244,16 @@ fn play(script: &Script, bytewise: bool) -> String {
     stage.transcript.trim_end().to_owned()
 }
 
-fn open(stage: &mut DialogueStage, starttls: StarttlsUse) -> Option<Extensions> {
+fn open(stage: &mut DialogueStage, starttls: StarttlsUse, lmtp: bool) -> Option<Extensions> {
     let hostname = Domain::parse("relay.example.com").expect("a domain");
     let mut opening = Opening::new(&hostname, starttls);
+    if lmtp {
+        opening = opening.with_lmtp();
+    }
+    if starttls == StarttlsUse::Implicit {
+        stage.note("handshake");
+        opening.continue_under_tls(&mut stage.out);
+    }
     loop {
         let end = stage.run(|input, out| opening.receive(input, out));
         let line = match end {
@@ -328,15 +339,10 @@ fn hand_over(
         let results = transaction.into_results();
         let mut overflow = Vec::new();
         for (status, at) in results.recipients.iter().zip(&recipients) {
-            let words = match status {
-                RecipientStatus::Pending => "open".to_owned(),
-                RecipientStatus::Accepted => "accepted".to_owned(),
-                RecipientStatus::Rejected(reply) => format!("refused: {reply}"),
-                RecipientStatus::Overflow => {
-                    overflow.push(*at);
-                    "overflow".to_owned()
-                }
-            };
+            if *status == RecipientStatus::Overflow {
+                overflow.push(*at);
+            }
+            let words = words_for_recipient(status);
             stage.note(&format!("{}: {words}", envelope.recipients[*at].mailbox));
         }
         let ending = words_for(&results.ending);
@@ -361,6 +367,18 @@ fn hand_over(
     }
 }
 
+/// The status of a recipient, as dialogues write it.
+fn words_for_recipient(status: &RecipientStatus) -> String {
+    match status {
+        RecipientStatus::Pending => "open".to_owned(),
+        RecipientStatus::Accepted => "accepted".to_owned(),
+        RecipientStatus::Rejected(reply) => format!("refused: {reply}"),
+        RecipientStatus::Delivered(reply) => format!("delivered: {reply}"),
+        RecipientStatus::Undelivered(reply) => format!("undelivered: {reply}"),
+        RecipientStatus::Overflow => "overflow".to_owned(),
+    }
+}
+
 /// The end of a transaction, as dialogues write it.
 fn words_for(ending: &TransactionEnd) -> String {
     match ending {
@@ -369,6 +387,7 @@ fn words_for(ending: &TransactionEnd) -> String {
         TransactionEnd::Rejected { stage, reply } => format!("refused at {stage}: {reply}"),
         TransactionEnd::Closing { stage, reply } => format!("closing at {stage}: {reply}"),
         TransactionEnd::NoRecipient => "no recipient".to_owned(),
+        TransactionEnd::EachAnswered => "each answered".to_owned(),
     }
 }
 

@@ -7,8 +7,8 @@ use std::time::Duration;
 use gatepost::config::{
     self, AdminHttp, AdminSocket, Config, Connector, Dnssec, DomainPattern, EvidenceLimit,
     EvidencePath, Fault, ListenAddress, ListenerTls, LogFormat, OnDowngrade, OnFailure,
-    Publication, Rate, Route, SendReports, TlsDemand, TransactionMemory, TrustAnchor, TrustSource,
-    VerifyWanted,
+    Publication, Rate, Route, ScheduleOverrides, SendReports, TlsDemand, TransactionMemory,
+    TrustAnchor, TrustSource, VerifyWanted, WarnAfter,
 };
 use gatepost::policy::tls::{Pin, Strength, TlsVersion};
 
@@ -412,6 +412,36 @@ fn a_partners_connector_is_resolved() {
     assert_eq!(client.certificate.value, folder.join("client.pem"));
     assert_eq!(texts(&partner.inbound.networks), ["203.0.113.0/24"]);
     assert!(partner.inbound.relay);
+}
+
+#[test]
+fn a_connectors_own_source_name_and_schedule_are_resolved() {
+    let [smart, partner, ..] = partners();
+    assert_eq!(
+        texts(&partner.outbound.source),
+        ["192.0.2.10", "2001:db8::10"]
+    );
+    let name = partner.outbound.ehlo.as_ref().map(ToString::to_string);
+    assert_eq!(name.as_deref(), Some("relay2.example.com"));
+    let own = ScheduleOverrides {
+        retry: Some(vec![minutes(5), minutes(30)]),
+        expire: Some(minutes(24 * 60)),
+        warn_after: Some(WarnAfter::Never),
+    };
+    assert_eq!(partner.outbound.schedule, own);
+    let (config, _) = read("tests/it/config_good/partners.toml");
+    let (one, other) = (
+        config.queue.schedule(&partner),
+        config.queue.schedule(&smart),
+    );
+    assert_eq!(
+        (one.expire, one.warn_after),
+        (minutes(24 * 60), WarnAfter::Never)
+    );
+    assert_eq!(
+        (other.retry, other.expire),
+        (&config.queue.retry[..], config.queue.expire)
+    );
 }
 
 #[test]

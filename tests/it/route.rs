@@ -1,11 +1,9 @@
 //! Routing, with a real name server.
 
-use std::net::SocketAddr;
-
 use gatepost::config::Route;
 use gatepost::net::dns::Dns;
 use gatepost::net::route::{Hop, HopOrigin, Router};
-use gatepost::policy::failure::{Failure, Persistence, Scope};
+use gatepost::policy::failure::{Failure, HopAddress, Persistence, Scope};
 use gatepost::smtp::address::Host;
 use gatepost::smtp::reply::Status;
 
@@ -67,9 +65,9 @@ fn names(hops: &[Hop]) -> Vec<String> {
     hops.iter().map(ToString::to_string).collect()
 }
 
-fn addresses(list: &[&str]) -> Vec<SocketAddr> {
+fn addresses(list: &[&str]) -> Vec<HopAddress> {
     list.iter()
-        .map(|text| text.parse().expect("an address"))
+        .map(|text| HopAddress::Tcp(text.parse().expect("an address")))
         .collect()
 }
 
@@ -95,7 +93,7 @@ async fn mx_hosts_come_in_order_with_all_their_addresses() {
             "by turns, IPv6 first"
         );
         let mut found = found[1..].to_vec();
-        found.sort();
+        found.sort_by_key(ToString::to_string);
         assert_eq!(found, addresses(&["192.0.2.1:25", "192.0.2.2:25"]));
     }
 }

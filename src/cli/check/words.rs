@@ -7,7 +7,7 @@ use jiff::tz::TimeZone;
 
 use crate::config::{
     Connector, OnDowngrade, OnFailure, Publication, Route, TlsDemand, TlsException, TrustSource,
-    VerifyWanted,
+    VerifyWanted, WarnAfter, write_duration,
 };
 use crate::policy::connector::exception;
 use crate::policy::tls::{Strength, TlsVersion};
@@ -48,6 +48,21 @@ pub(super) fn outbound(connector: &Connector, now: Timestamp) -> Vec<String> {
     parts.push(format!(
         "{connections} connections, {messages} messages each"
     ));
+    if !outbound.source.is_empty() {
+        parts.push(format!("from {}", listed(&outbound.source, "any address")));
+    }
+    let schedule = &outbound.schedule;
+    if let Some(retry) = &schedule.retry {
+        let steps: Vec<_> = retry.iter().map(|step| write_duration(*step)).collect();
+        parts.push(format!("retry after {}", steps.join(", ")));
+    }
+    let expire = schedule.expire.map(write_duration);
+    parts.extend(expire.map(|age| format!("expires after {age}")));
+    parts.extend(schedule.warn_after.map(|warn_after| match warn_after {
+        WarnAfter::Never => "no report of a delay".to_owned(),
+        WarnAfter::Age(age) => format!("report of a delay after {}", write_duration(age)),
+    }));
+    parts.extend(outbound.ehlo.as_ref().map(|name| format!("EHLO {name}")));
     parts
 }
 

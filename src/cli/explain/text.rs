@@ -76,12 +76,18 @@ fn hop_lines(text: &mut WrappedText, at: usize, hop: &ExplainedHop, before: &[Ex
         ("literal", None) => "as the address says".to_owned(),
         (_, None) => "smart host".to_owned(),
     };
-    text.line(
-        0,
-        &format!("Hop {}: {}:{}, {origin}", at + 1, hop.host, hop.port),
-    );
+    let server = match (hop.protocol, &hop.addresses[..]) {
+        ("smtp", _) => format!("{}:{}", hop.host, hop.port),
+        // A unix socket.
+        (protocol, [path]) if hop.port == 0 => format!("{protocol}:{path}"),
+        (protocol, _) => format!("{protocol}://{}:{}", hop.host, hop.port),
+    };
+    text.line(0, &format!("Hop {}: {server}, {origin}", at + 1));
     if !hop.addresses.is_empty() {
         text.pair(2, 10, "addresses", &hop.addresses.join(", "));
+    }
+    if !hop.source.is_empty() {
+        text.pair(2, 10, "from", &hop.source.join(", "));
     }
     if let Some(policy) = &hop.policy {
         text.pair(2, 10, "demand", policy);

@@ -99,6 +99,8 @@ struct FailureDocument {
 struct HopDocument {
     host: String,
     port: u16,
+    /// `smtp`, `smtps` or `lmtp`.
+    protocol: &'static str,
     wanted: Option<String>,
     /// The MTA-STS policy that applies to the hop.
     mta_sts_policy: Option<PolicyNote>,
@@ -260,6 +262,7 @@ fn hop(probed: &ProbedHop, known: &DaemonPolicies) -> HopDocument {
     HopDocument {
         host: probed.hop.host.to_string(),
         port: probed.hop.port,
+        protocol: probed.hop.protocol.name(),
         wanted,
         mta_sts_policy: probed
             .findings

@@ -319,6 +319,8 @@ fn failure_text(failure: &Failure, ends_as: Persistence) -> String {
 
 /// Adds the result that mail would have, as its sender would see it.
 fn prospect(out: &mut WrappedText, domain: &Host, prospect: &PredictedOutcome, config: &Config) {
+    let connectors = config.connectors();
+    let schedule = config.queue.schedule(connectors.for_host(domain));
     match prospect {
         PredictedOutcome::Sent { peer, clearance } => {
             let how = match clearance.outcome() {
@@ -328,10 +330,10 @@ fn prospect(out: &mut WrappedText, domain: &Host, prospect: &PredictedOutcome, c
             out.line(0, &format!("Mail for {domain} would go to {peer} {how}."));
         }
         PredictedOutcome::Deferred(failure) => {
-            let expire = write_duration(config.queue.expire);
+            let expire = write_duration(schedule.expire);
             out.line(0, &format!("Mail for {domain} would be DEFERRED:"));
             out.line(2, &failure_text(failure, Persistence::Transient));
-            let delay_report = match config.queue.warn_after {
+            let delay_report = match schedule.warn_after {
                 WarnAfter::Never => String::new(),
                 WarnAfter::Age(age) => format!(
                     "after {} its sender gets a delay report; ",

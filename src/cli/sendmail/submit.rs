@@ -232,7 +232,13 @@ fn check(envelope: &Envelope, results: &TransactionResults) -> Result<Reply, Sen
             RecipientStatus::Overflow => {
                 ("too many recipients".to_owned(), Sysexit::TemporaryFailure)
             }
-            RecipientStatus::Pending | RecipientStatus::Accepted => continue,
+            // The relay does not speak LMTP.
+            RecipientStatus::Undelivered(reply) => {
+                (reply.to_string(), exit_status(reply, Sysexit::Unavailable))
+            }
+            RecipientStatus::Pending
+            | RecipientStatus::Accepted
+            | RecipientStatus::Delivered(_) => continue,
         };
         rejected.push(format!("{}: {reason}", recipient.mailbox));
         status = Some(if status == Some(Sysexit::TemporaryFailure) {
@@ -257,7 +263,8 @@ fn check(envelope: &Envelope, results: &TransactionResults) -> Result<Reply, Sen
                 message,
             ))
         }
-        TransactionEnd::Unfinished | TransactionEnd::NoRecipient => {
+        // The relay does not speak LMTP.
+        TransactionEnd::Unfinished | TransactionEnd::NoRecipient | TransactionEnd::EachAnswered => {
             Err(temporary("the relay accepted no recipient".to_owned()))
         }
     }

@@ -14,9 +14,9 @@ pub use index::Connectors;
 pub use matching::{Matching, NotChosen, PatternMatch};
 pub(crate) use rules::{CONNECTIONS, DEFAULT_NAME, EVERYTHING, MESSAGES_PER_CONNECTION, MX_PORT};
 pub use rules::{
-    Connector, DomainPattern, IdentityFiles, InboundConfig, OnDowngrade, OnFailure, OutboundConfig,
-    Publication, Route, SmartHost, TlsDemand, TlsException, TrustSource, VerifyWanted,
-    default_connector,
+    Connector, DomainPattern, HopProtocol, IdentityFiles, InboundConfig, OnDowngrade, OnFailure,
+    OutboundConfig, Publication, Route, ScheduleOverrides, SmartHost, TlsDemand, TlsException,
+    TrustSource, VerifyWanted, WarnAfter, default_connector,
 };
 
 #[cfg(test)]

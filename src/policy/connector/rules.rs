@@ -2,8 +2,10 @@
 //! both directions. [`crate::config`] reads their TOML form.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use ipnet::IpNet;
 use jiff::civil::Date;
@@ -68,6 +70,44 @@ pub struct OutboundConfig {
     pub connections: u32,
     /// The most messages over one connection; at least 1.
     pub messages_per_connection: u32,
+    /// The addresses that connections come from, at most one of each family. A family without one
+    /// has the address that the system chooses.
+    pub source: Vec<IpAddr>,
+    /// The name in EHLO, in place of the host name.
+    pub ehlo: Option<Domain>,
+    /// The schedule, where it differs from that of `[queue]`.
+    pub schedule: ScheduleOverrides,
+}
+
+/// `retry`, `expire` and `warn_after` of a connector; those of `[queue]` apply where it has none.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ScheduleOverrides {
+    /// The intervals of the retry schedule, at least one. The last one repeats.
+    pub retry: Option<Vec<Duration>>,
+    /// The age at which a message bounces.
+    pub expire: Option<Duration>,
+    /// The age at which the sender gets a delay report.
+    pub warn_after: Option<WarnAfter>,
+}
+
+/// `warn_after`: the age of a message at which its sender gets a delay report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WarnAfter {
+    /// `"never"`.
+    Never,
+    /// The age of a message.
+    Age(Duration),
+}
+
+impl OutboundConfig {
+    /// Returns the address that a connection to `address` comes from, unless the system chooses it.
+    #[must_use]
+    pub fn source_for(&self, address: SocketAddr) -> Option<IpAddr> {
+        self.source
+            .iter()
+            .copied()
+            .find(|source| source.is_ipv4() == address.is_ipv4())
+    }
 }
 
 /// The `[connector.inbound]` table.
@@ -157,18 +197,64 @@ pub enum Route {
     SmartHosts(Vec<SmartHost>),
 }
 
-/// A smart host: a name or an address literal, and a port.
+/// A smart host: a name or an address literal, and a port; or a unix socket.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct SmartHost {
-    /// The name or address.
+    /// The name or address; 127.0.0.1 for a socket.
     pub host: Host,
-    /// The port.
+    /// The port; 0 for a socket.
     pub port: u16,
+    /// The protocol.
+    pub protocol: HopProtocol,
 }
 
 impl fmt::Display for SmartHost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.host, self.port)
+        self.protocol.write_server(&self.host, self.port, f)
+    }
+}
+
+/// The protocol of a hop, and the kind of its connection.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub enum HopProtocol {
+    /// SMTP, with STARTTLS as the policy demands.
+    #[default]
+    Smtp,
+    /// `smtps://`: SMTP with TLS from the first octet (RFC 8314).
+    Smtps,
+    /// `lmtp://`: LMTP over TCP (RFC 2033), with STARTTLS as the policy demands.
+    Lmtp,
+    /// `lmtp:/`: LMTP over the unix socket at this path, without TLS.
+    LmtpSocket(Arc<Path>),
+}
+
+impl HopProtocol {
+    /// Returns its name, as URLs have it.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Smtp => "smtp",
+            Self::Smtps => "smtps",
+            Self::Lmtp | Self::LmtpSocket(_) => "lmtp",
+        }
+    }
+
+    /// Returns whether the host replies to the content for each recipient (RFC 2033 §4.2).
+    #[must_use]
+    pub fn is_lmtp(&self) -> bool {
+        matches!(self, Self::Lmtp | Self::LmtpSocket(_))
+    }
+
+    /// Writes a server of this protocol as `route` does.
+    ///
+    /// # Errors
+    /// Those of the formatter.
+    pub fn write_server(&self, host: &Host, port: u16, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Smtp => write!(f, "{host}:{port}"),
+            Self::Smtps | Self::Lmtp => write!(f, "{}://{host}:{port}", self.name()),
+            Self::LmtpSocket(path) => write!(f, "lmtp:{}", path.display()),
+        }
     }
 }
 
@@ -254,6 +340,9 @@ pub fn default_connector(trust: &Located<TrustSource>) -> Arc<Connector> {
             min_strength: Strength::Classical,
             connections: CONNECTIONS,
             messages_per_connection: MESSAGES_PER_CONNECTION,
+            source: Vec::new(),
+            ehlo: None,
+            schedule: ScheduleOverrides::default(),
         },
         inbound: InboundConfig {
             tls: TlsDemand::Opportunistic,

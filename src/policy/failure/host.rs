@@ -1,34 +1,76 @@
 //! The hosts that failures name: peers that were dialled, and hops that were not.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
 
 use crate::smtp::address::{Domain, Host};
+
+/// An address at which a host is dialled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HopAddress {
+    /// An IP address and a port.
+    Tcp(SocketAddr),
+    /// The path of a unix socket.
+    Socket(Arc<Path>),
+}
+
+impl HopAddress {
+    /// Returns the IP address, if it has one.
+    #[must_use]
+    pub fn ip(&self) -> Option<IpAddr> {
+        match self {
+            Self::Tcp(address) => Some(address.ip()),
+            Self::Socket(_) => None,
+        }
+    }
+}
+
+impl From<SocketAddr> for HopAddress {
+    fn from(address: SocketAddr) -> Self {
+        Self::Tcp(address)
+    }
+}
+
+impl fmt::Display for HopAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Socket(path) => path.display().fmt(f),
+        }
+    }
+}
 
 /// A host that was dialled, with the address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Peer {
     /// The name of the host, or its address literal.
     pub host: Host,
-    /// The IP address and port.
-    pub address: SocketAddr,
+    /// The address.
+    pub address: HopAddress,
 }
 
 impl Peer {
     /// Returns the host as reports name it: `mx.example.org`, or `[192.0.2.1]` if it has no name.
     #[must_use]
     pub fn host_name(&self) -> String {
-        match &self.host {
-            Host::Domain(name) => name.to_string(),
-            Host::Literal(_) => format!("[{}]", self.address.ip()),
+        match (&self.host, &self.address) {
+            (Host::Domain(name), _) => name.to_string(),
+            (Host::Literal(_), HopAddress::Tcp(address)) => format!("[{}]", address.ip()),
+            (host @ Host::Literal(_), HopAddress::Socket(_)) => host.to_string(),
         }
     }
 }
 
-/// Writes `mx.example.org [192.0.2.1]:25`, or `[192.0.2.1]:25` if the host has no name.
+/// Writes `mx.example.org [192.0.2.1]:25`, `[192.0.2.1]:25` if the host has no name, or the path of a
+/// socket.
 impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (ip, port) = (self.address.ip(), self.address.port());
+        let HopAddress::Tcp(address) = &self.address else {
+            return self.address.fmt(f);
+        };
+        let (ip, port) = (address.ip(), address.port());
         match &self.host {
             Host::Domain(name) => write!(f, "{name} [{ip}]:{port}"),
             Host::Literal(_) => write!(f, "[{ip}]:{port}"),
@@ -70,9 +112,9 @@ impl FailedHost {
 
     /// Returns the address that was dialled.
     #[must_use]
-    pub fn address(&self) -> Option<SocketAddr> {
+    pub fn address(&self) -> Option<&HopAddress> {
         match self {
-            Self::Dialled(peer) => Some(peer.address),
+            Self::Dialled(peer) => Some(&peer.address),
             Self::NotDialled { .. } => None,
         }
     }
@@ -111,7 +153,7 @@ mod tests {
         let dialled = |name: &str, address: &str| {
             FailedHost::from(Peer {
                 host: host(name),
-                address: address.parse().expect(address),
+                address: HopAddress::Tcp(address.parse().expect(address)),
             })
         };
         let not_dialled = |name: &str| FailedHost::NotDialled {

@@ -71,6 +71,9 @@ fn connector(tls: TlsDemand, downgrade: OnDowngrade) -> Connector {
             min_strength: Strength::Classical,
             connections: 1,
             messages_per_connection: 1,
+            source: Vec::new(),
+            ehlo: None,
+            schedule: crate::policy::connector::ScheduleOverrides::default(),
         },
         inbound: InboundConfig {
             tls: TlsDemand::Opportunistic,

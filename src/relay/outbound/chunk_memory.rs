@@ -4,16 +4,16 @@ use std::time::Duration;
 
 use moka::sync::Cache;
 
-use crate::smtp::address::Host;
+use crate::config::SmartHost;
 
 /// The time for which a host gets its content with DATA.
 const LIFETIME: Duration = Duration::from_hours(1);
 /// The most hosts. One that is evicted is sent one more chunk.
 const HOSTS_MAX: u64 = 4096;
 
-/// The hosts that did not process a chunk, by name (or address) and port.
+/// The hosts that did not process a chunk, by host, port and protocol.
 #[derive(Debug)]
-pub(super) struct ChunkMemory(Cache<(Host, u16), ()>);
+pub(super) struct ChunkMemory(Cache<SmartHost, ()>);
 
 impl Default for ChunkMemory {
     fn default() -> Self {
@@ -28,26 +28,35 @@ impl Default for ChunkMemory {
 
 impl ChunkMemory {
     /// Returns whether chunks may be sent to this host.
-    pub(super) fn may_send(&self, host: &Host, port: u16) -> bool {
-        !self.0.contains_key(&(host.clone(), port))
+    pub(super) fn may_send(&self, server: &SmartHost) -> bool {
+        !self.0.contains_key(server)
     }
 
     /// Stores that a host refused a chunk, or that nobody knows what became of it.
-    pub(super) fn remember(&self, host: &Host, port: u16) {
-        self.0.insert((host.clone(), port), ());
+    pub(super) fn remember(&self, server: &SmartHost) {
+        self.0.insert(server.clone(), ());
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::HopProtocol;
+    use crate::smtp::address::Host;
+
+    fn server(host: &str, port: u16) -> SmartHost {
+        SmartHost {
+            host: Host::parse(host).expect("a host"),
+            port,
+            protocol: HopProtocol::Smtp,
+        }
+    }
 
     #[test]
     fn the_number_of_hosts_is_limited() {
         let memory = ChunkMemory::default();
         for number in 0..2 * HOSTS_MAX {
-            let host = Host::parse(&format!("mx{number}.example.org")).expect("a host");
-            memory.remember(&host, 25);
+            memory.remember(&server(&format!("mx{number}.example.org"), 25));
         }
         memory.0.run_pending_tasks();
         assert!(memory.0.entry_count() <= HOSTS_MAX);
@@ -56,10 +65,10 @@ mod tests {
     #[test]
     fn hosts_differ_by_their_ports() {
         let memory = ChunkMemory::default();
-        let host = Host::parse("mx1.example.org").expect("a host");
-        memory.remember(&host, 25);
+        let (one, other) = (server("mx1.example.org", 25), server("mx1.example.org", 26));
+        memory.remember(&one);
         assert_eq!(
-            (memory.may_send(&host, 25), memory.may_send(&host, 26)),
+            (memory.may_send(&one), memory.may_send(&other)),
             (false, true)
         );
     }

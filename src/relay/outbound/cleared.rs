@@ -116,13 +116,17 @@ impl SendResult {
     /// or 421).
     pub(super) fn is_deferred(&self) -> bool {
         let is_temporary = |reply: &Reply| reply.severity() != Severity::Permanent;
-        let refused = |status: &RecipientStatus| matches!(status, RecipientStatus::Rejected(reply) if is_temporary(reply));
+        let refused = |status: &RecipientStatus| {
+            matches!(status, RecipientStatus::Rejected(reply) | RecipientStatus::Undelivered(reply)
+                if is_temporary(reply))
+        };
         let ending = match &self.results.ending {
             TransactionEnd::Rejected { reply, .. } | TransactionEnd::Closing { reply, .. } => {
                 is_temporary(reply)
             }
             TransactionEnd::Unfinished
             | TransactionEnd::Accepted(_)
+            | TransactionEnd::EachAnswered
             | TransactionEnd::NoRecipient => false,
         };
         ending || self.results.recipients.iter().any(refused)

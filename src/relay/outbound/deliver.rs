@@ -3,14 +3,13 @@
 
 mod fitting;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::config::Connector;
 use crate::discovery::{Discovery, HopLookup};
 use crate::net::route::{Hop, Hops};
 use crate::net::tls_io::KnownHellos;
-use crate::policy::failure::{FailedHost, Failure, Scope};
+use crate::policy::failure::{FailedHost, Failure, HopAddress, Scope};
 use crate::policy::tls;
 use crate::relay::running_config::Snapshot;
 use crate::smtp::client::{Mail, RequireTlsUse};
@@ -270,12 +269,11 @@ impl Delivery<'_> {
 
     /// Returns the hop's address that is one of this relay's own, if there is one. A smart host is
     /// exempt: the administrator named it.
-    fn own_address(&self, hop: &Hop, addresses: &[SocketAddr]) -> Option<SocketAddr> {
+    fn own_address<'h>(&self, hop: &Hop, addresses: &'h [HopAddress]) -> Option<&'h HopAddress> {
         let router = &self.snapshot.router;
         addresses
             .iter()
-            .copied()
-            .find(|address| hop.smart_host().is_none() && router.is_own_address(*address))
+            .find(|address| hop.smart_host().is_none() && router.is_own_address(address))
     }
 
     /// Tries the message on idle connections.
@@ -316,7 +314,7 @@ impl Delivery<'_> {
     }
 
     /// Tries the message at one address after another.
-    async fn dial(&mut self, hop_attempt: &HopAttempt<'_>, addresses: &[SocketAddr]) {
+    async fn dial(&mut self, hop_attempt: &HopAttempt<'_>, addresses: &[HopAddress]) {
         let HopAttempt {
             hop,
             terms,
@@ -346,7 +344,7 @@ impl Delivery<'_> {
             // The loop ends: each connection that reached its limit, or refused a chunk, has carried
             // the message for at least one recipient.
             loop {
-                let dialled = self.dial_in_time(&target, *address, further).await;
+                let dialled = self.dial_in_time(&target, address, further).await;
                 let has_next = further > 0 && !self.budget.is_exhausted();
                 match dialled {
                     Ok(mut connection) => {
@@ -363,7 +361,7 @@ impl Delivery<'_> {
                         };
                     }
                     Err(failure) => {
-                        self.record_failed_dial(hop_attempt, *address, failure, has_next)
+                        self.record_failed_dial(hop_attempt, address, failure, has_next)
                             .await;
                         break;
                     }
@@ -380,7 +378,7 @@ impl Delivery<'_> {
     async fn record_failed_dial(
         &mut self,
         hop_attempt: &HopAttempt<'_>,
-        address: SocketAddr,
+        address: &HopAddress,
         failure: Failure,
         has_next: bool,
     ) {
@@ -410,7 +408,7 @@ impl Delivery<'_> {
     async fn dial_in_time(
         &mut self,
         target: &Target<'_>,
-        address: SocketAddr,
+        address: &HopAddress,
         further: usize,
     ) -> Result<Cleared, Failure> {
         let (peer, time) = (target.peer(address), self.limit.share(further + 1));
@@ -534,7 +532,7 @@ impl Delivery<'_> {
             recipients,
             promise,
         };
-        let may_chunk = self.services.chunks.may_send(key.host(), key.port());
+        let may_chunk = self.services.chunks.may_send(key.server());
         let sent = connection
             .send(mail, &entry.body, &timeouts, self.limit, may_chunk)
             .await;
@@ -550,13 +548,13 @@ impl Delivery<'_> {
 
     /// Remembers that a host offers CHUNKING and does not process chunks.
     fn forget_chunks(&self, key: &PoolKey) {
-        let (host, port) = (key.host(), key.port());
-        if self.services.chunks.may_send(host, port) {
+        let server = key.server();
+        if self.services.chunks.may_send(server) {
             tracing::info!(
-                queue_id = %self.attempt.entry.id, connector = %self.connector.name, %host, port,
+                queue_id = %self.attempt.entry.id, connector = %self.connector.name, host = %server,
                 "host offers CHUNKING and did not process a chunk; messages go to it with DATA for an hour"
             );
         }
-        self.services.chunks.remember(host, port);
+        self.services.chunks.remember(server);
     }
 }

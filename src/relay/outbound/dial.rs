@@ -1,11 +1,11 @@
 //! From an address to a cleared connection: a session, a second try, or a fallback to the clear.
 
-use std::net::SocketAddr;
-
 use crate::net::tls_io::HandshakeError;
-use crate::policy::failure::Failure;
-use crate::policy::tls::{NoTls, TlsPolicy};
-use crate::smtp::client::{Extensions, Opening, StarttlsUse};
+use crate::policy::connector::HopProtocol;
+use crate::policy::failure::{Failure, HopAddress, Scope};
+use crate::policy::tls::{Fallback, NoTls, TlsPolicy};
+use crate::smtp::client::{Extensions, StarttlsUse};
+use crate::smtp::reply::Status;
 
 use super::cleared::Cleared;
 use super::dial_record::{AddressProbe, DialRecord};
@@ -21,7 +21,7 @@ impl Target<'_> {
     /// The [`Failure`] of this address; nothing of the envelope was sent to it.
     pub(super) async fn dial(
         &self,
-        address: SocketAddr,
+        address: &HopAddress,
         budget: &mut DialBudget,
         record: &mut DialRecord,
     ) -> Result<Cleared, Failure> {
@@ -38,6 +38,9 @@ impl Target<'_> {
                 clearance,
                 self.policy.clone(),
             )),
+            Ok(DialOutcome::Redial(fallback)) if self.is_tls_only() => {
+                Err(without_fallback(&fallback))
+            }
             Ok(DialOutcome::Redial(fallback)) => {
                 record.steps.fallback = Some(fallback.reason().clone());
                 self.redial(address).await.map(|(wire, extensions)| {
@@ -59,7 +62,7 @@ impl Target<'_> {
 
     /// Leads one address of the hop to the judge and sends QUIT, whatever the verdict. The function
     /// returns no connection, so a probe cannot write MAIL.
-    pub(super) async fn probe(&self, address: SocketAddr) -> AddressProbe {
+    pub(super) async fn probe(&self, address: &HopAddress) -> AddressProbe {
         let mut record = DialRecord::default();
         let end = match self
             .dial_and_judge(address, &mut DialBudget::new(), &mut record)
@@ -73,6 +76,9 @@ impl Target<'_> {
                 record.extensions = Some(opening);
                 self.quit(wire).await;
                 Ok(clearance)
+            }
+            Ok(DialOutcome::Redial(fallback)) if self.is_tls_only() => {
+                Err(without_fallback(&fallback))
             }
             Ok(DialOutcome::Redial(fallback)) => match self.redial(address).await {
                 Ok((wire, extensions)) => {
@@ -95,7 +101,7 @@ impl Target<'_> {
 
     async fn dial_and_judge(
         &self,
-        address: SocketAddr,
+        address: &HopAddress,
         budget: &mut DialBudget,
         record: &mut DialRecord,
     ) -> Result<DialOutcome, Failure> {
@@ -103,7 +109,7 @@ impl Target<'_> {
             TlsPolicy::Off => StarttlsUse::Never,
             TlsPolicy::Opportunistic | TlsPolicy::Forced(_) => StarttlsUse::IfOffered,
         };
-        let mut opening = Opening::new(&self.snapshot.config.hostname, starttls);
+        let mut opening = self.opening(starttls);
         let wire = match self.open(address, &mut opening).await? {
             OpenedSession::Clear {
                 wire,
@@ -134,9 +140,14 @@ impl Target<'_> {
         }
     }
 
+    /// Returns whether the hop speaks nothing in the clear, so that there is no fallback to it.
+    fn is_tls_only(&self) -> bool {
+        self.hop.protocol == HopProtocol::Smtps
+    }
+
     /// Connects to the same address again, in the clear, after the judge permitted it.
-    async fn redial(&self, address: SocketAddr) -> Result<(Wire, Extensions), Failure> {
-        let mut opening = Opening::new(&self.snapshot.config.hostname, StarttlsUse::Never);
+    async fn redial(&self, address: &HopAddress) -> Result<(Wire, Extensions), Failure> {
+        let mut opening = self.opening(StarttlsUse::Never);
         match self.open(address, &mut opening).await? {
             OpenedSession::Clear {
                 wire, extensions, ..
@@ -146,4 +157,10 @@ impl Target<'_> {
             }
         }
     }
+}
+
+/// Returns the failure of a hop that has TLS from the first octet and breaks every handshake.
+pub(super) fn without_fallback(fallback: &Fallback) -> Failure {
+    let text = format!("no TLS, which smtps:// begins with: {}", fallback.reason());
+    Failure::transient(Scope::Hop, Status(7, 5), text)
 }

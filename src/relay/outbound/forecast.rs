@@ -3,11 +3,13 @@
 
 use jiff::Timestamp;
 
+use crate::config::HopProtocol;
 use crate::net::route::Hop;
 use crate::policy::failure::{self, Failure, NextStep, RequireTlsUnmet};
 use crate::policy::tls::{self, Clearance, Hello, Hellos, SamplePeer, TlsPolicy, Verdict};
 use crate::smtp::envelope::TlsRequirement;
 
+use super::dial::without_fallback;
 use super::hellos::{choose_hellos, server_name};
 use super::plan::MailContext;
 use super::requirement::MessageTlsTerms;
@@ -79,7 +81,23 @@ pub fn hellos(
             known,
         )
     };
-    (*policy != TlsPolicy::Off).then(chosen)
+    let is_socket = matches!(hop.protocol, HopProtocol::LmtpSocket(_));
+    (*policy != TlsPolicy::Off && !is_socket).then(chosen)
+}
+
+/// Returns whether a hop of this protocol can behave like this kind of peer.
+fn is_possible(peer: SamplePeer, protocol: &HopProtocol) -> bool {
+    let has_starttls = matches!(
+        peer,
+        SamplePeer::NotOffered | SamplePeer::Rejects | SamplePeer::SpeaksEarly
+    );
+    match protocol {
+        HopProtocol::Smtp | HopProtocol::Lmtp => true,
+        HopProtocol::Smtps => !has_starttls,
+        HopProtocol::LmtpSocket(_) => {
+            matches!(peer, SamplePeer::NotAsked | SamplePeer::NotOffered)
+        }
+    }
 }
 
 /// Asks the judges about each kind of peer at a hop that is dialled.
@@ -100,11 +118,15 @@ pub fn forecast(
     let predict =
         |peer: SamplePeer| match tls::judge(policy, peer.outcome(policy, &names, now), &names) {
             Verdict::Cleared(clearance) => DeliveryForecast::Sent(clearance),
+            Verdict::Redial(fallback) if hop.protocol == HopProtocol::Smtps => {
+                refused(without_fallback(&fallback))
+            }
             Verdict::Redial(fallback) => DeliveryForecast::SentAgain(fallback.clearance()),
             Verdict::Refused(refusal) => refused(terms.name_failure(Failure::policy(refusal))),
         };
     let mut outcomes: Vec<_> = SamplePeer::servers(policy)
         .into_iter()
+        .filter(|peer| is_possible(*peer, &hop.protocol))
         .map(|peer| PeerOutcome {
             peer,
             offers_requiretls: true,

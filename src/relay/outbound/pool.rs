@@ -11,9 +11,8 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use crate::config::Connector;
+use crate::config::{Connector, SmartHost};
 use crate::net::route::Hop;
-use crate::smtp::address::Host;
 
 use super::cleared::Cleared;
 
@@ -37,8 +36,7 @@ pub(super) struct PoolKey {
     generation: u64,
     /// The name of the connector.
     connector: String,
-    host: Host,
-    port: u16,
+    server: SmartHost,
 }
 
 impl PoolKey {
@@ -46,17 +44,17 @@ impl PoolKey {
         Self {
             generation,
             connector: connector.name.clone(),
-            host: hop.host.clone(),
-            port: hop.port,
+            server: SmartHost {
+                host: hop.host.clone(),
+                port: hop.port,
+                protocol: hop.protocol.clone(),
+            },
         }
     }
 
-    pub(super) fn host(&self) -> &Host {
-        &self.host
-    }
-
-    pub(super) fn port(&self) -> u16 {
-        self.port
+    /// The host, port and protocol.
+    pub(super) fn server(&self) -> &SmartHost {
+        &self.server
     }
 }
 

@@ -5,8 +5,6 @@
 //! probe uses only `Target::probe`, which returns no connection, so it cannot write MAIL. It
 //! records nothing in the downgrade memory.
 
-use std::net::SocketAddr;
-
 use futures_util::{StreamExt as _, stream};
 use jiff::Timestamp;
 
@@ -14,7 +12,7 @@ use crate::config::Connector;
 use crate::discovery::{Discovery, HopLookup, KnownPolicies};
 use crate::net::route::{Hop, Hops};
 use crate::net::tls_io::{KnownHellos, SentCertificate};
-use crate::policy::failure::{Failure, RecipientOutcome};
+use crate::policy::failure::{Failure, HopAddress, RecipientOutcome};
 use crate::policy::tls::{
     self, Authentication, Clearance, Demand, PeerCertificate, TlsFacts, TlsOutcome, TlsPolicy,
     Unmet,
@@ -99,7 +97,7 @@ pub struct HopFindings {
 #[derive(Debug)]
 pub struct AddressFindings {
     /// The address.
-    pub address: SocketAddr,
+    pub address: HopAddress,
     /// The peer, as `mx.example.org [192.0.2.1]:25`.
     pub peer: String,
     /// The first handshake, if it was cut short; the other fields are about the second try.
@@ -183,8 +181,8 @@ impl AddressFindings {
         let (first_try, outcome, extensions) =
             (record.steps.first_try, record.outcome, record.extensions);
         Self {
-            address: peer.address,
             peer: peer.to_string(),
+            address: peer.address,
             first_try,
             outcome,
             verdicts,
@@ -283,7 +281,7 @@ async fn probe_hop<K: KnownPolicies>(
             handshake,
         };
         addresses.push(AddressFindings::new(
-            target.probe(*address).await,
+            target.probe(address).await,
             &policy,
             hop,
         ));

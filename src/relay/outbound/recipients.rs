@@ -388,6 +388,18 @@ impl PendingRecipients {
                         answered,
                     );
                 }
+                RecipientStatus::Delivered(reply) => {
+                    self.record_delivered(&[*recipient], &reply, via)
+                }
+                RecipientStatus::Undelivered(reply) => {
+                    let failure = reply_failure(Scope::Recipient, DialogueStage::Dot, reply, via);
+                    self.fail(
+                        &[*recipient],
+                        failure.with_peer(&via.peer),
+                        Some(via),
+                        answered,
+                    );
+                }
                 RecipientStatus::Overflow => overflow.push(*recipient),
                 RecipientStatus::Accepted | RecipientStatus::Pending => others.push(*recipient),
             }
@@ -397,18 +409,30 @@ impl PendingRecipients {
                 self.record_delivered(&others, &reply, via);
                 return overflow;
             }
-            // Every recipient was rejected by a reply of its own.
-            (TransactionEnd::NoRecipient, _) if others.is_empty() => return overflow,
+            // Every recipient has a reply of its own.
+            (TransactionEnd::NoRecipient | TransactionEnd::EachAnswered, _)
+                if others.is_empty() =>
+            {
+                return overflow;
+            }
             (TransactionEnd::Rejected { stage, reply }, _) => {
                 (reply_failure(Scope::Message, stage, reply, via), answered)
             }
             (TransactionEnd::Closing { stage, reply }, _) => {
                 (reply_failure(Scope::Hop, stage, reply, via), answered)
             }
-            (TransactionEnd::Unfinished | TransactionEnd::NoRecipient, Some(interruption)) => {
-                interrupted(&interruption, may_be_accepted, unanswered)
-            }
-            (TransactionEnd::Unfinished | TransactionEnd::NoRecipient, None) => (
+            (
+                TransactionEnd::Unfinished
+                | TransactionEnd::NoRecipient
+                | TransactionEnd::EachAnswered,
+                Some(interruption),
+            ) => interrupted(&interruption, may_be_accepted, unanswered),
+            (
+                TransactionEnd::Unfinished
+                | TransactionEnd::NoRecipient
+                | TransactionEnd::EachAnswered,
+                None,
+            ) => (
                 Failure::transient(
                     Scope::Hop,
                     Status(5, 0),

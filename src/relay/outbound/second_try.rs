@@ -5,12 +5,10 @@
 //! address. [`Hellos`] chooses the `ClientHello` within the policy; the session is judged like a
 //! first one.
 
-use std::net::SocketAddr;
-
 use crate::net::tls_io::HandshakeError;
-use crate::policy::failure::Failure;
+use crate::policy::failure::{Failure, HopAddress};
 use crate::policy::tls::{Hello, Hellos, NoTls};
-use crate::smtp::client::{Opening, StarttlsUse};
+use crate::smtp::client::StarttlsUse;
 
 use super::dial_record::DialRecord;
 use super::observe::FirstTry;
@@ -22,7 +20,7 @@ impl Target<'_> {
     /// the peer cut the first handshake short.
     pub(super) async fn try_again(
         &self,
-        address: SocketAddr,
+        address: &HopAddress,
         hellos: &Hellos,
         hello: Hello,
         fault: &HandshakeError,
@@ -34,7 +32,7 @@ impl Target<'_> {
         });
         let describe =
             |again: String| NoTls::Broken(format!("{fault}; again, with {hello}: {again}"));
-        let mut opening = Opening::new(&self.snapshot.config.hostname, StarttlsUse::IfOffered);
+        let mut opening = self.opening(StarttlsUse::IfOffered);
         let again = match self.open(address, &mut opening).await {
             Ok(OpenedSession::Handshake(wire)) => {
                 match self.handshake(wire, opening, hellos, hello, record).await? {

@@ -3,12 +3,11 @@
 //! Nothing is decided here. [`tls::judge`] decides what may be done with a session, and this module
 //! does it.
 
-use std::net::SocketAddr;
-
 use jiff::Timestamp;
 
 use crate::net::tls_io::{ClientTls, HandshakeError, Role};
-use crate::policy::failure::{Failure, Scope};
+use crate::policy::connector::HopProtocol;
+use crate::policy::failure::{Failure, HopAddress, Scope};
 use crate::policy::tls::{
     self, Clearance, Fallback, Handshake, Hello, Hellos, NoTls, Refusal, TlsFacts, TlsOutcome,
     Verdict,
@@ -60,13 +59,16 @@ impl Target<'_> {
     /// Connects, and runs greeting, EHLO, and STARTTLS if it is wanted and offered.
     pub(super) async fn open(
         &self,
-        address: SocketAddr,
+        address: &HopAddress,
         opening: &mut Opening<'_>,
     ) -> Result<OpenedSession, Failure> {
-        let mut wire = Wire::connect(address, self.timeouts().connect)
+        let mut wire = Wire::connect(address, &self.connector.outbound, self.timeouts().connect)
             .await
             .map_err(|error| Failure::transient(Scope::Hop, Status(4, 1), error.to_string()))?
             .counted(self.monitor.open_connection());
+        if self.hop.protocol == HopProtocol::Smtps {
+            return Ok(OpenedSession::Handshake(wire));
+        }
         let step = match wire.converse(opening, self.timeouts().reply).await {
             Ok(step) => step,
             // The connection broke at STARTTLS; this counts as a failed handshake.
@@ -92,6 +94,9 @@ impl Target<'_> {
             }
             OpeningStep::InClear(NoStarttls::SpokeBeforeHandshake) => {
                 return Ok(OpenedSession::Closed(NoTls::SpokeBeforeHandshake));
+            }
+            OpeningStep::InClear(NoStarttls::NotWanted) if self.offers_no_tls() => {
+                NoTls::NotOffered
             }
             OpeningStep::InClear(NoStarttls::NotWanted) => NoTls::NotWanted,
             OpeningStep::InClear(NoStarttls::NotOffered) => NoTls::NotOffered,
@@ -203,7 +208,7 @@ impl Target<'_> {
                 ))));
             }
         };
-        wire.send_ehlo(&mut opening);
+        wire.continue_opening(&mut opening);
         match wire.converse(&mut opening, self.timeouts().reply).await {
             Ok(OpeningStep::Failed { stage, reply }) => {
                 self.quit(wire).await;
@@ -223,7 +228,7 @@ impl Target<'_> {
             // In TLS 1.3 the client finishes its handshake before the server has checked the client
             // certificate. The server's objection to it arrives as an alert in place of the reply
             // to EHLO.
-            Err(broken) if broken.is_closed() && broken.stage() == DialogueStage::Ehlo => {
+            Err(broken) if broken.is_closed() && is_first_reply(broken.stage()) => {
                 Ok(self.forget_hello(HandshakeError::CutShort(broken.to_string())))
             }
             Err(broken) => Err(broken.failure().with_session(clearance.session())),
@@ -245,7 +250,7 @@ impl Target<'_> {
         opening: &mut Opening<'_>,
         record: &mut DialRecord,
     ) {
-        wire.send_ehlo(opening);
+        wire.continue_opening(opening);
         if let Ok(OpeningStep::Secured) = wire.converse(opening, self.timeouts().reply).await {
             record.extensions = Some(opening.extensions());
         }
@@ -261,4 +266,12 @@ impl Target<'_> {
             .push(VerdictSummary::of(&verdict, shown));
         verdict
     }
+}
+
+/// Returns whether a reply is the first one under TLS.
+fn is_first_reply(stage: DialogueStage) -> bool {
+    matches!(
+        stage,
+        DialogueStage::Greeting | DialogueStage::Ehlo | DialogueStage::Lhlo
+    )
 }

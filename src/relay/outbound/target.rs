@@ -1,15 +1,16 @@
 //! A hop that is dialled, with everything that its sessions depend on.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::config::{Connector, Timeouts};
 use crate::net::route::Hop;
 use crate::net::tls_io::KnownHellos;
-use crate::policy::failure::Peer;
+use crate::policy::connector::HopProtocol;
+use crate::policy::failure::{HopAddress, Peer};
 use crate::policy::tls::{Handshake, Hellos, NamePattern, TlsPolicy};
 use crate::relay::running_config::Snapshot;
 use crate::smtp::address::Host;
+use crate::smtp::client::{Opening, StarttlsUse};
 use crate::telemetry::Monitor;
 
 use super::hellos;
@@ -49,11 +50,34 @@ pub(super) fn reference_names(host: &Host) -> Vec<NamePattern> {
 
 impl Target<'_> {
     /// Returns the peer at this address.
-    pub(super) fn peer(&self, address: SocketAddr) -> Peer {
+    pub(super) fn peer(&self, address: &HopAddress) -> Peer {
         Peer {
             host: self.hop.host.clone(),
-            address,
+            address: address.clone(),
         }
+    }
+
+    /// Returns the opening of a session with this hop.
+    pub(super) fn opening(&self, starttls: StarttlsUse) -> Opening<'_> {
+        let starttls = match self.hop.protocol {
+            HopProtocol::Smtp | HopProtocol::Lmtp => starttls,
+            HopProtocol::Smtps => StarttlsUse::Implicit,
+            HopProtocol::LmtpSocket(_) => StarttlsUse::Never,
+        };
+        let mut opening = Opening::new(&self.snapshot.config.hostname, starttls);
+        if let Some(name) = &self.connector.outbound.ehlo {
+            opening = opening.with_name(name);
+        }
+        if self.hop.protocol.is_lmtp() {
+            opening.with_lmtp()
+        } else {
+            opening
+        }
+    }
+
+    /// Returns whether the hop cannot have TLS, although the policy may demand it.
+    pub(super) fn offers_no_tls(&self) -> bool {
+        matches!(self.hop.protocol, HopProtocol::LmtpSocket(_)) && *self.policy != TlsPolicy::Off
     }
 
     pub(super) fn timeouts(&self) -> &Timeouts {

@@ -6,20 +6,21 @@
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Buf as _, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::client::TlsStream;
 
+use crate::config::OutboundConfig;
 use crate::net::tls_io::{self, ClientTls, CompletedHandshake, HandshakeError};
-use crate::policy::failure::{Failure, Scope};
+use crate::policy::failure::{Failure, HopAddress, Scope};
 use crate::policy::tls::{Clearance, Handshake, Hello};
 use crate::smtp::address::Host;
 use crate::smtp::client::{DialogueStage, Opening, OpeningStep, ProtocolViolation};
@@ -81,6 +82,9 @@ pub(super) enum ConnectError {
     /// The connection was rejected, or there is no way to the address.
     #[error("cannot connect: {source}")]
     Io { source: io::Error },
+    /// The connector's `source` cannot be used.
+    #[error("cannot send from {own} ([connector.outbound] source): {source}")]
+    Source { own: IpAddr, source: io::Error },
     /// The host did not answer within this time.
     #[error("cannot connect: no answer within {} s", limit.as_secs())]
     NoAnswer { limit: Duration },
@@ -182,6 +186,7 @@ pub(super) struct Wire {
 
 #[derive(Debug)]
 enum Stream {
+    Socket(UnixStream),
     Clear(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
 }
@@ -189,21 +194,16 @@ enum Stream {
 impl Wire {
     /// Connects.
     pub(super) async fn connect(
-        address: SocketAddr,
+        address: &HopAddress,
+        settings: &OutboundConfig,
         limit: Duration,
     ) -> Result<Self, ConnectError> {
-        let stream = match timeout(limit, TcpStream::connect(address)).await {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(source)) => return Err(ConnectError::Io { source }),
+        let stream = match timeout(limit, Stream::connect(address, settings)).await {
+            Ok(stream) => stream?,
             Err(_) => return Err(ConnectError::NoAnswer { limit }),
         };
-        // Every write is a complete group of commands or a block of content, so delaying it would
-        // only cost time.
-        if let Err(fault) = stream.set_nodelay(true) {
-            tracing::debug!(%address, %fault, "cannot set TCP_NODELAY");
-        }
         Ok(Self {
-            stream: Stream::Clear(stream),
+            stream,
             input: BytesMut::new(),
             output: Vec::new(),
             counted: None,
@@ -229,7 +229,7 @@ impl Wire {
     ) -> Result<(Self, CompletedHandshake), HandshakeError> {
         let Stream::Clear(stream) = self.stream else {
             return Err(HandshakeError::Failed(
-                "the connection already uses TLS".to_owned(),
+                "the connection already uses TLS, or is a unix socket".to_owned(),
             ));
         };
         match timeout(limit, client.connect(stream, name, hello, handshake)).await {
@@ -253,8 +253,8 @@ impl Wire {
         }
     }
 
-    /// Queues the EHLO after the handshake.
-    pub(super) fn send_ehlo(&mut self, opening: &mut Opening<'_>) {
+    /// Continues the opening after the handshake.
+    pub(super) fn continue_opening(&mut self, opening: &mut Opening<'_>) {
         opening.continue_under_tls(&mut self.output);
     }
 
@@ -321,6 +321,7 @@ impl Wire {
         }
         let result = timeout_at(deadline, async {
             match &mut self.stream {
+                Stream::Socket(stream) => stream.write_all(&self.output).await,
                 Stream::Clear(stream) => stream.write_all(&self.output).await,
                 Stream::Tls(stream) => {
                     stream.write_all(&self.output).await?;
@@ -340,6 +341,7 @@ impl Wire {
     async fn read(&mut self) -> io::Result<usize> {
         self.input.reserve(READ_SIZE);
         match &mut self.stream {
+            Stream::Socket(stream) => stream.read_buf(&mut self.input).await,
             Stream::Clear(stream) => stream.read_buf(&mut self.input).await,
             Stream::Tls(stream) => stream.read_buf(&mut self.input).await,
         }
@@ -352,6 +354,7 @@ impl Wire {
         let mut buffer = ReadBuf::new(&mut octet);
         let is_ready = poll_fn(|context| {
             let read = match &mut self.stream {
+                Stream::Socket(stream) => Pin::new(stream).poll_read(context, &mut buffer),
                 Stream::Clear(stream) => Pin::new(stream).poll_read(context, &mut buffer),
                 Stream::Tls(stream) => Pin::new(stream.as_mut()).poll_read(context, &mut buffer),
             };
@@ -403,6 +406,7 @@ impl Wire {
                 let _ = self.read().await;
             }
             let _ = match &mut self.stream {
+                Stream::Socket(stream) => stream.shutdown().await,
                 Stream::Clear(stream) => stream.shutdown().await,
                 Stream::Tls(stream) => stream.shutdown().await,
             };
@@ -411,6 +415,46 @@ impl Wire {
             let _ = timeout(QUIT_TIME, closing).await;
         })
     }
+}
+
+impl Stream {
+    async fn connect(
+        address: &HopAddress,
+        settings: &OutboundConfig,
+    ) -> Result<Self, ConnectError> {
+        let failed = |source| ConnectError::Io { source };
+        let address = match address {
+            HopAddress::Tcp(address) => *address,
+            HopAddress::Socket(path) => {
+                let stream = UnixStream::connect(path).await.map_err(failed)?;
+                return Ok(Self::Socket(stream));
+            }
+        };
+        let stream = match settings.source_for(address) {
+            None => TcpStream::connect(address).await.map_err(failed)?,
+            Some(own) => {
+                let socket =
+                    bound_socket(own).map_err(|source| ConnectError::Source { own, source })?;
+                socket.connect(address).await.map_err(failed)?
+            }
+        };
+        // Every write is a complete group of commands or a block of content, so delaying it would
+        // only cost time.
+        if let Err(fault) = stream.set_nodelay(true) {
+            tracing::debug!(%address, %fault, "cannot set TCP_NODELAY");
+        }
+        Ok(Self::Clear(stream))
+    }
+}
+
+/// Creates a socket with this address and any port.
+fn bound_socket(own: IpAddr) -> io::Result<TcpSocket> {
+    let socket = match own {
+        IpAddr::V4(_) => TcpSocket::new_v4()?,
+        IpAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    socket.bind(SocketAddr::new(own, 0))?;
+    Ok(socket)
 }
 
 impl FailureKind {

@@ -83,14 +83,15 @@ fn of_recipients(
 /// The connection slot of an attempt. It is given back on drop, even when the attempt panics.
 pub(super) struct AttemptSlot {
     context: Arc<Context>,
-    token: Option<AttemptToken>,
+    /// The attempt, and the recipient domain.
+    token: Option<(AttemptToken, Host)>,
 }
 
 impl AttemptSlot {
-    pub(super) fn new(context: &Arc<Context>, token: AttemptToken) -> Self {
+    pub(super) fn new(context: &Arc<Context>, token: AttemptToken, host: Host) -> Self {
         Self {
             context: Arc::clone(context),
-            token: Some(token),
+            token: Some((token, host)),
         }
     }
 
@@ -100,9 +101,12 @@ impl AttemptSlot {
     }
 
     fn finish(&mut self, health: Health) {
-        if let Some(token) = self.token.take() {
+        if let Some((token, host)) = self.token.take() {
             // The channel is closed only when the process ends.
-            let _ = self.context.events.send(Event::Finished(token, health));
+            let _ = self
+                .context
+                .events
+                .send(Event::Finished(token, host, health));
         }
     }
 }

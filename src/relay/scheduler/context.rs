@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::relay::outbound::Outbound;
 use crate::relay::running_config::RunningConfig;
+use crate::smtp::address::Host;
 use crate::smtp::envelope::QueueId;
 use crate::storage::evidence::Evidence;
 use crate::storage::spool::{Claim, Claimed, Entry, SetAside, Spool, StoredMessage};
@@ -42,7 +43,7 @@ pub(super) struct Context {
 /// events in the channel.
 pub(super) enum Event {
     /// An attempt has ended, and its connection slot is free.
-    Finished(AttemptToken, Health),
+    Finished(AttemptToken, Host, Health),
     /// The result of a job is stored. The item is queued again for the given time, if recipients
     /// remain.
     Settled(QueueId, Option<(Item<LoadedMessage>, Instant)>),

@@ -2,21 +2,20 @@
 
 use std::time::Instant;
 
-use crate::config::WarnAfter;
+use crate::config::{MailSchedule, WarnAfter};
 use crate::relay::running_config::Snapshot;
 
 use super::queues::Item;
 
 /// Returns the time of the report of delay for a message that expires at `expires`, if one is due
 /// before that.
-pub(super) fn warn_at(settings: &Snapshot, expires: Instant) -> Option<Instant> {
-    let queue = &settings.config.queue;
-    match queue.warn_after {
-        WarnAfter::Age(age) if age < queue.expire => {
+pub(super) fn warn_at(schedule: MailSchedule<'_>, expires: Instant) -> Option<Instant> {
+    match schedule.warn_after {
+        WarnAfter::Age(age) if age < schedule.expire => {
             // A time before the start of the machine counts as now.
             Some(
                 expires
-                    .checked_sub(queue.expire.saturating_sub(age))
+                    .checked_sub(schedule.expire.saturating_sub(age))
                     .unwrap_or_else(Instant::now),
             )
         }
@@ -24,10 +23,11 @@ pub(super) fn warn_at(settings: &Snapshot, expires: Instant) -> Option<Instant> 
     }
 }
 
-/// Recomputes the deadlines of an item after `[queue] expire` changed. An item that is now expired
+/// Recomputes the deadlines of an item after `expire` changed. An item that is now expired
 /// gets a last attempt.
 pub(super) fn rebase_deadlines<T>(settings: &Snapshot, item: &mut Item<T>) {
-    let (before, expire) = (item.expire, settings.config.queue.expire);
+    let schedule = settings.schedule(&item.host);
+    let (before, expire) = (item.expire, schedule.expire);
     let awaits_notice = item.deadline < item.expires;
     let later = item.expires + expire.saturating_sub(before);
     // A time before the start of the machine counts as now.
@@ -35,7 +35,7 @@ pub(super) fn rebase_deadlines<T>(settings: &Snapshot, item: &mut Item<T>) {
         .checked_sub(before.saturating_sub(expire))
         .unwrap_or_else(Instant::now);
     item.expire = expire;
-    item.deadline = warn_at(settings, item.expires)
+    item.deadline = warn_at(schedule, item.expires)
         .filter(|_| awaits_notice)
         .unwrap_or(item.expires);
 }

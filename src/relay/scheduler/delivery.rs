@@ -63,7 +63,7 @@ impl Drop for JobGuard {
         };
         tracing::error!(queue_id = %item.id(), "delivery task panicked, a bug in Gatepost; the message is retried later");
         let due = Instant::now()
-            + retry_schedule::wait(&self.context.running.load().config.queue.retry, 1);
+            + retry_schedule::wait(self.context.running.load().schedule(&item.host).retry, 1);
         let _ = self
             .context
             .events
@@ -82,7 +82,7 @@ pub(super) async fn work(
     let guard = JobGuard::of(&context, item);
     let remaining = match job {
         Job::Deliver(token, item) => {
-            let slot = AttemptSlot::new(&context, token);
+            let slot = AttemptSlot::new(&context, token, item.host.clone());
             deliver(&context, &message, &item, slot, &limit).await
         }
         Job::DeadlineReached(item, due, down) => match prepare(&context, &message, &item).await {
@@ -123,6 +123,7 @@ async fn deliver(
     let settings = context.running.load();
     let schedule = MessageSchedule {
         settings: &settings,
+        times: settings.schedule(&item.host),
         now: Instant::now(),
         expires: item.expires,
     };

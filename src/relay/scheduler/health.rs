@@ -166,7 +166,9 @@ mod tests {
         Arc::new(Via {
             peer: Peer {
                 host: Host::parse("mx.example.org").expect("a host"),
-                address: "192.0.2.1:25".parse().expect("an address"),
+                address: crate::policy::failure::HopAddress::Tcp(
+                    "192.0.2.1:25".parse().expect("an address"),
+                ),
             },
             clearance: clearance(),
             offers_dsn: false,
@@ -211,6 +213,7 @@ mod tests {
         let now = Instant::now();
         let schedule = MessageSchedule {
             settings: &snapshot,
+            times: snapshot.config.queue.own_schedule(),
             now,
             expires: now + Duration::from_hours(1),
         };

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use jiff::Timestamp;
 
-use crate::config::write_duration;
+use crate::config::{MailSchedule, write_duration};
 use crate::policy::failure::{Failure, Persistence, RecipientOutcome};
 use crate::relay::outbound::{
     Attempt, AttemptResult, EventOrigin, RecipientEnding, RecipientEvent, RecipientResult,
@@ -22,6 +22,8 @@ use super::retry_schedule::wait;
 pub(super) struct MessageSchedule<'a> {
     /// The configuration in use, which may be newer than that of the attempt.
     pub(super) settings: &'a Snapshot,
+    /// The schedule of mail for the recipient domain.
+    pub(super) times: MailSchedule<'a>,
     pub(super) now: Instant,
     pub(super) expires: Instant,
 }
@@ -34,7 +36,7 @@ impl MessageSchedule<'_> {
 
     /// Returns the failure of an expired message: 5.4.7, with the last reason.
     fn expired(&self, last: AttemptFailure) -> AttemptFailure {
-        let age = write_duration(self.settings.config.queue.expire);
+        let age = write_duration(self.times.expire);
         AttemptFailure {
             status: EnhancedStatusCode::permanent(Status(4, 7)),
             text: format!(
@@ -137,12 +139,13 @@ fn ending<'a>(
                 };
             }
             let MessageSchedule {
-                settings,
+                times,
                 now,
                 expires,
+                ..
             } = schedule;
             let attempts = planned.number(result.recipient);
-            let due = (now + wait(&settings.config.queue.retry, attempts)).min(expires);
+            let due = (now + wait(times.retry, attempts)).min(expires);
             let next = Timestamp::now() + due.saturating_duration_since(now);
             RecipientEnding::Deferred { last, due, next }
         }

@@ -162,14 +162,14 @@ impl Scheduler {
 
     fn handle_event(&mut self, event: Event) {
         match event {
-            Event::Finished(token, health) => {
+            Event::Finished(token, host, health) => {
                 self.state.limits.remove(&token.attempt);
                 let settings = self.state.context.running.load();
                 self.state.queues.finished(
                     token,
                     Instant::now(),
                     health,
-                    &settings.config.queue.retry,
+                    settings.schedule(&host).retry,
                 );
             }
             Event::Report(entry) => self.state.enqueue_entry(*entry),

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use tokio::sync::OnceCell;
 use tokio_util::task::TaskTracker;
 
+use crate::config::MailSchedule;
 use crate::relay::outbound::AttemptLimit;
 use crate::relay::running_config::Snapshot;
 use crate::smtp::address::Host;
@@ -103,11 +104,11 @@ impl SchedulerState {
     /// is.
     pub(super) fn enqueue_released(&mut self, stored: &Claimed<StoredMessage>) {
         let (now, settings) = (Instant::now(), self.context.running.load());
-        let longest = settings.config.queue.retry.iter().sum::<Duration>();
-        let expires = self
-            .expiry(&settings, now, stored.accepted)
-            .max(now + longest);
-        self.enqueue_until(stored, &settings, now, expires);
+        let age = self.age(stored.accepted);
+        self.enqueue_until(stored, &settings, now, |schedule| {
+            let longest = schedule.retry.iter().sum::<Duration>();
+            now + schedule.expire.saturating_sub(age).max(longest)
+        });
         let is_relaxed = stored.envelope.tls == TlsRequirement::Relaxed;
         for waiting in pending_domains(&stored.envelope) {
             let destination = self.destination(&waiting.host);
@@ -116,23 +117,17 @@ impl SchedulerState {
         }
     }
 
-    /// Returns the time at which a message accepted at `accepted` expires.
-    fn expiry(&self, settings: &Snapshot, now: Instant, accepted: Timestamp) -> Instant {
-        now + settings
-            .config
-            .queue
-            .expire
-            .saturating_sub(self.clock_jumps.age(accepted, Timestamp::now()))
+    /// Returns the age of a message accepted at `accepted`.
+    fn age(&self, accepted: Timestamp) -> Duration {
+        self.clock_jumps.age(accepted, Timestamp::now())
     }
 
     pub(super) fn enqueue_stored(&mut self, stored: &Claimed<StoredMessage>) {
         let (now, settings) = (Instant::now(), self.context.running.load());
-        self.enqueue_until(
-            stored,
-            &settings,
-            now,
-            self.expiry(&settings, now, stored.accepted),
-        );
+        let age = self.age(stored.accepted);
+        self.enqueue_until(stored, &settings, now, |schedule| {
+            now + schedule.expire.saturating_sub(age)
+        });
     }
 
     fn enqueue_until(
@@ -140,20 +135,21 @@ impl SchedulerState {
         stored: &Claimed<StoredMessage>,
         settings: &Snapshot,
         now: Instant,
-        expires: Instant,
+        end_of: impl Fn(MailSchedule<'_>) -> Instant,
     ) {
         self.queue_owed_reports(stored.claim, &stored.envelope, stored.size);
-        let warn_at = warn_at(settings, expires);
         let is_relaxed = stored.envelope.tls == TlsRequirement::Relaxed;
         for (place, domain) in places(pending_domains(&stored.envelope)) {
             let PendingDomain { host, next, warned } = domain;
+            let schedule = settings.schedule(&host);
+            let expires = end_of(schedule);
             let due = next
-                .map_or(now, |at| {
-                    now + retry_schedule::until(at, &settings.config.queue.retry)
-                })
+                .map_or(now, |at| now + retry_schedule::until(at, schedule.retry))
                 .min(expires);
-            let deadline = warn_at.filter(|_| !warned).unwrap_or(expires);
-            let expire = settings.config.queue.expire;
+            let deadline = warn_at(schedule, expires)
+                .filter(|_| !warned)
+                .unwrap_or(expires);
+            let expire = schedule.expire;
             self.enqueue(
                 Item {
                     claim: stored.claim,
@@ -174,17 +170,18 @@ impl SchedulerState {
     /// since the system clock may have jumped in between.
     pub(super) fn enqueue_entry(&mut self, entry: Claimed<Entry>) {
         let (now, settings) = (Instant::now(), self.context.running.load());
-        let expires = now + settings.config.queue.expire;
         let hosts = pending_domains(&entry.envelope);
         let is_relaxed = entry.envelope.tls == TlsRequirement::Relaxed;
         let message = self.keep_in_memory(entry);
         if let (Some(message), true) = (&message.1, hosts.len() > 1) {
             self.messages.insert(message.id(), Arc::downgrade(message));
         }
-        let deadline = warn_at(&settings, expires).unwrap_or(expires);
-        let expire = settings.config.queue.expire;
         for (place, PendingDomain { host, .. }) in places(hosts) {
             let (claim, loaded) = (message.0, message.1.clone());
+            let schedule = settings.schedule(&host);
+            let expire = schedule.expire;
+            let expires = now + expire;
+            let deadline = warn_at(schedule, expires).unwrap_or(expires);
             self.enqueue(
                 Item {
                     claim,
@@ -239,7 +236,7 @@ impl SchedulerState {
         }
         // The configuration may have been replaced while a job had this item.
         let settings = self.context.running.load();
-        if item.expire != settings.config.queue.expire {
+        if item.expire != settings.schedule(&item.host).expire {
             rebase_deadlines(&settings, &mut item);
         }
         self.queues.push(item, due);

@@ -6,7 +6,7 @@ use crate::smtp::reply::Reply;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[expect(
     clippy::struct_excessive_bools,
-    reason = "each is a keyword of the EHLO answer, independent of the others"
+    reason = "each is a property of the peer, independent of the others"
 )]
 // Rule: RFC 5321 §4.1.1.1.
 pub struct Extensions {
@@ -28,6 +28,8 @@ pub struct Extensions {
     pub require_tls: bool,
     /// SIZE (RFC 1870).
     pub size: SizeLimit,
+    /// True if the peer speaks LMTP: it replies to the content for each recipient (RFC 2033 §4.2).
+    pub lmtp: bool,
 }
 
 /// The size limit that a peer announces (RFC 1870 §4).

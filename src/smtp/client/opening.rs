@@ -13,6 +13,8 @@ pub enum StarttlsUse {
     IfOffered,
     /// Not at all.
     Never,
+    /// The connection has TLS from the first octet (RFC 8314 §3.3), so that it is not needed.
+    Implicit,
 }
 
 /// The next thing that the driver of the dialogue must do.
@@ -50,8 +52,13 @@ pub enum NoStarttls {
 /// The state machine that opens one connection.
 #[derive(Debug)]
 pub struct Opening<'a> {
+    /// The name that this relay says in EHLO.
     hostname: &'a Domain,
+    /// The names of this relay.
+    own_names: [&'a Domain; 2],
     starttls: StarttlsUse,
+    /// The command that greets the peer.
+    hello: DialogueStage,
     awaited: DialogueStage,
     under_tls: bool,
     extensions: Extensions,
@@ -66,13 +73,35 @@ impl<'a> Opening<'a> {
     pub fn new(hostname: &'a Domain, starttls: StarttlsUse) -> Self {
         Self {
             hostname,
+            own_names: [hostname; 2],
             starttls,
+            hello: DialogueStage::Ehlo,
             awaited: DialogueStage::Greeting,
             under_tls: false,
             extensions: Extensions::default(),
             parser: ReplyParser::default(),
             replies: 0,
             is_ourselves: false,
+        }
+    }
+
+    /// Says this name in EHLO, in place of the host name.
+    #[must_use]
+    pub fn with_name(self, name: &'a Domain) -> Self {
+        Self {
+            hostname: name,
+            own_names: [self.hostname, name],
+            ..self
+        }
+    }
+
+    /// Speaks LMTP.
+    // Rule: RFC 2033 §4.1.
+    #[must_use]
+    pub fn with_lmtp(self) -> Self {
+        Self {
+            hello: DialogueStage::Lhlo,
+            ..self
         }
     }
 
@@ -102,12 +131,15 @@ impl<'a> Opening<'a> {
         self.replies
     }
 
-    /// Continues after the handshake: forgets everything from before it and sends EHLO again.
+    /// Continues after the handshake: forgets everything from before it and sends EHLO again. If the
+    /// connection has TLS from the first octet, the greeting is awaited.
     // Rule: RFC 3207 §4.2.
     pub fn continue_under_tls(&mut self, out: &mut Vec<u8>) {
         self.under_tls = true;
         self.parser = ReplyParser::default();
-        self.send_hello(DialogueStage::Ehlo, out);
+        if self.starttls != StarttlsUse::Implicit {
+            self.send_hello(self.hello, out);
+        }
     }
 
     /// Takes the peer's bytes and returns the number used. If the step is `None`, send `out` and
@@ -151,13 +183,18 @@ impl<'a> Opening<'a> {
                     .lines()
                     .first()
                     .and_then(|line| line.split_whitespace().next());
-                self.is_ourselves =
-                    name.is_some_and(|name| name.eq_ignore_ascii_case(self.hostname.as_str()));
-                self.send_hello(DialogueStage::Ehlo, out);
+                let is_own = |own: &&Domain| {
+                    name.is_some_and(|name| name.eq_ignore_ascii_case(own.as_str()))
+                };
+                self.is_ourselves = self.own_names.iter().any(is_own);
+                self.send_hello(self.hello, out);
                 None
             }
-            (DialogueStage::Ehlo, Severity::Success) => {
-                let offered = Extensions::of(&reply);
+            (DialogueStage::Ehlo | DialogueStage::Lhlo, Severity::Success) => {
+                let offered = Extensions {
+                    lmtp: stage == DialogueStage::Lhlo,
+                    ..Extensions::of(&reply)
+                };
                 self.extensions = if self.under_tls {
                     offered
                 } else {
@@ -188,7 +225,9 @@ impl<'a> Opening<'a> {
             return Some(OpeningStep::Secured);
         }
         match self.starttls {
-            StarttlsUse::Never => Some(OpeningStep::InClear(NoStarttls::NotWanted)),
+            StarttlsUse::Never | StarttlsUse::Implicit => {
+                Some(OpeningStep::InClear(NoStarttls::NotWanted))
+            }
             StarttlsUse::IfOffered if !self.extensions.starttls => {
                 Some(OpeningStep::InClear(NoStarttls::NotOffered))
             }
@@ -204,11 +243,8 @@ impl<'a> Opening<'a> {
     fn send_hello(&mut self, stage: DialogueStage, out: &mut Vec<u8>) {
         self.awaited = stage;
         self.extensions = Extensions::default();
-        out.extend_from_slice(if stage == DialogueStage::Helo {
-            b"HELO "
-        } else {
-            b"EHLO "
-        });
+        out.extend_from_slice(stage.name().as_bytes());
+        out.push(b' ');
         out.extend_from_slice(self.hostname.as_str().as_bytes());
         out.extend_from_slice(b"\r\n");
     }

@@ -25,6 +25,10 @@ pub enum RecipientStatus {
     Accepted,
     /// RCPT was rejected with this reply.
     Rejected(Reply),
+    /// The message was delivered to the recipient, with this reply of LMTP.
+    Delivered(Reply),
+    /// The content was rejected for the recipient, with this reply of LMTP.
+    Undelivered(Reply),
     /// The recipient is too many for one transaction (RFC 5321 §4.5.3.1.10) and goes into a further
     /// one.
     Overflow,
@@ -51,6 +55,8 @@ pub enum TransactionEnd {
         /// The reply.
         reply: Reply,
     },
+    /// Each recipient that was accepted has a reply of its own (LMTP).
+    EachAnswered,
     /// No recipient was accepted.
     NoRecipient,
 }

@@ -1,13 +1,16 @@
 //! One mail transaction: MAIL, RCPT for each recipient, DATA, the content and the final dot (RFC
 //! 5321 §3.3). Commands are sent in groups if the peer offers PIPELINING (RFC 2920), and the content
-//! can go with them as a chunk if it offers CHUNKING, too (RFC 3030).
+//! can go with them as a chunk if it offers CHUNKING, too (RFC 3030). With LMTP the content has a
+//! reply for each accepted recipient (RFC 2033).
+
+mod content;
 
 use std::io::Write as _;
 
 use crate::smtp::reply::{Reply, ReplyParser, Severity};
 
 use super::reply_meaning::{
-    is_about_address, is_about_message, is_farewell, is_over_recipient_limit, is_unknown_command,
+    is_about_address, is_farewell, is_over_recipient_limit, is_unknown_command,
 };
 use super::results::{RecipientStatus, TransactionEnd, TransactionResults, TransactionStep};
 use super::{CLOSING, DialogueStage, Extensions, Mail, ProtocolViolation};
@@ -15,8 +18,6 @@ use super::{CLOSING, DialogueStage, Extensions, Mail, ProtocolViolation};
 /// The largest number of commands in one group. With more, a peer that replies while it reads could
 /// fill both directions, and each side would wait for the other (RFC 2920 §3.1).
 const GROUP_MAX: usize = 128;
-/// The reply code to a command that is not allowed now (RFC 5321 §4.2.3).
-const BAD_SEQUENCE: u16 = 503;
 
 /// The state machine of one transaction.
 #[derive(Debug)]
@@ -232,21 +233,24 @@ impl<'a> Transaction<'a> {
 
     /// Processes octets behind the last reply that was awaited. They came before the command that
     /// would follow now, so they cannot be its reply. Behind the end of a transaction they are most
-    /// likely a farewell.
+    /// likely a farewell. A chunk has one reply (RFC 3030 §2), and with LMTP each recipient has one:
+    /// with more of them, any may belong to another.
+    // Rule: RFC 2033 §4.2.
     fn process_surplus(
         &mut self,
         surplus: &[u8],
         stage: DialogueStage,
     ) -> Result<(), ProtocolViolation> {
-        let is_chunk_reply = self.has_chunk && stage == DialogueStage::Dot && !self.refuses_chunks;
-        let is_over = self.over && !is_chunk_reply;
-        if is_over || (is_chunk_reply && is_farewell(surplus)) {
+        let is_counted = stage == DialogueStage::Dot
+            && !self.refuses_chunks
+            && (self.has_chunk || self.extensions.lmtp);
+        let is_over = self.over && !is_counted;
+        if is_over || (is_counted && is_farewell(surplus)) {
             self.over = true;
             self.reusable = false;
             return Ok(());
         }
-        // RFC 3030 §2: a chunk has one reply. With more of them, any may be the one.
-        if is_chunk_reply {
+        if is_counted {
             self.distrust();
         }
         Err(ProtocolViolation::OutOfTurn(stage))
@@ -325,6 +329,7 @@ impl<'a> Transaction<'a> {
             }
             DialogueStage::Greeting
             | DialogueStage::Ehlo
+            | DialogueStage::Lhlo
             | DialogueStage::Helo
             | DialogueStage::StartTls
             | DialogueStage::Rset => {
@@ -390,103 +395,6 @@ impl<'a> Transaction<'a> {
         } else if self.has_chunk {
             self.awaited = DialogueStage::Dot;
         }
-    }
-
-    fn process_data_reply(
-        &mut self,
-        reply: Reply,
-        out: &mut Vec<u8>,
-    ) -> Result<Option<TransactionStep>, ProtocolViolation> {
-        let may_send = self.mail_accepted && self.accepted > 0;
-        match (reply.severity(), may_send) {
-            // It belongs to a command before DATA, and so do the replies before it.
-            (Severity::Success, _) => return Err(self.reject_misplaced()),
-            (Severity::Intermediate, true) => {
-                self.sends_content = true;
-                return Ok(Some(TransactionStep::Content));
-            }
-            // RFC 2920 §3.1: DATA was accepted although no recipient was. An empty message ends it.
-            (Severity::Intermediate, false) => {
-                out.extend_from_slice(b".\r\n");
-                self.await_dot();
-                return Ok(None);
-            }
-            (Severity::Transient | Severity::Permanent, true) => {
-                self.ending = TransactionEnd::Rejected {
-                    stage: DialogueStage::Data,
-                    reply,
-                }
-            }
-            (Severity::Transient | Severity::Permanent, false) => {}
-        }
-        self.give_up(out);
-        Ok(None)
-    }
-
-    // Rule: RFC 5321 §4.2.5.
-    fn process_dot_reply(&mut self, reply: Reply) -> Result<(), ProtocolViolation> {
-        let severity = reply.severity();
-        if self.spoke_early && severity == Severity::Success {
-            return Err(self.reject_misplaced());
-        }
-        self.over = true;
-        if self.sends_content {
-            self.reusable = severity != Severity::Intermediate && !self.spoke_early;
-            self.record_content_reply(reply);
-        } else {
-            self.record_no_recipient();
-        }
-        Ok(())
-    }
-
-    /// Processes the reply to the chunk. After a failed one RSET makes the state of the peer certain
-    /// (RFC 3030 §2). A peer that does not know BDAT takes the content for commands, so nothing more
-    /// can be said to it.
-    // RFC 3030 §2.
-    fn process_chunk_reply(
-        &mut self,
-        reply: Reply,
-        out: &mut Vec<u8>,
-    ) -> Result<(), ProtocolViolation> {
-        let has_recipient = self.mail_accepted && self.accepted > 0;
-        let severity = reply.severity();
-        // RFC 3030 §2: a chunk for nobody is answered 503.
-        self.refuses_chunks =
-            is_unknown_command(&reply) && (has_recipient || reply.code().get() != BAD_SEQUENCE);
-        if has_recipient && severity == Severity::Success && !is_about_message(&reply) {
-            return Err(self.reject_misplaced());
-        }
-        if !has_recipient {
-            self.record_no_recipient();
-        } else if !self.refuses_chunks {
-            self.record_content_reply(reply);
-        }
-        match severity {
-            Severity::Success => self.over = true,
-            Severity::Transient | Severity::Permanent if !self.refuses_chunks => {
-                out.extend_from_slice(b"RSET\r\n");
-                self.awaited = DialogueStage::Rset;
-                self.outstanding = 1;
-            }
-            Severity::Intermediate | Severity::Transient | Severity::Permanent => {
-                self.over = true;
-                self.reusable = false;
-            }
-        }
-        Ok(())
-    }
-
-    /// Records the reply to the content.
-    fn record_content_reply(&mut self, reply: Reply) {
-        self.ending = if reply.severity() == Severity::Success {
-            self.has_distinct_replies = self.has_address_replies && is_about_message(&reply);
-            TransactionEnd::Accepted(reply)
-        } else {
-            TransactionEnd::Rejected {
-                stage: DialogueStage::Dot,
-                reply,
-            }
-        };
     }
 
     /// Writes the next commands, or ends the transaction, once all commands written are answered.

@@ -21,7 +21,7 @@ impl DeliveryObserver for FailedSessions {
             event.steps.verdicts.is_empty(),
             "nothing was judged: {event:?}"
         );
-        let address = event.peer.expect("it was dialled").address;
+        let address = &event.peer.expect("it was dialled").address;
         let line = format!("{address}: {failure}");
         self.0.lock().expect("no panic").push(line);
     }

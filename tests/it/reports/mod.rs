@@ -10,6 +10,7 @@ mod failures;
 mod gathered;
 mod groups;
 mod notify;
+mod own_schedule;
 mod passing;
 mod postmaster;
 mod requiretls;

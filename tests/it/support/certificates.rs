@@ -284,6 +284,9 @@ pub(crate) fn connector(
             min_strength: Strength::Classical,
             connections: 1,
             messages_per_connection: 1,
+            source: Vec::new(),
+            ehlo: None,
+            schedule: gatepost::config::ScheduleOverrides::default(),
         },
         inbound: InboundConfig {
             tls: TlsDemand::Opportunistic,

@@ -55,7 +55,9 @@ fn at(text: &str) -> Timestamp {
 fn peer() -> Peer {
     Peer {
         host: Host::parse("mx.lawyers.example").expect("a host"),
-        address: "192.0.2.1:25".parse().expect("an address"),
+        address: crate::policy::failure::HopAddress::Tcp(
+            "192.0.2.1:25".parse().expect("an address"),
+        ),
     }
 }
 
@@ -448,7 +450,9 @@ fn no_address_is_named() {
                 let demand = Demand::new(Layer::Connector, Verify::None);
                 let failure = refused(demand, unmet).with_peer(Peer {
                     host: literal("[192.0.2.1]"),
-                    address: "192.0.2.1:25".parse().expect("an address"),
+                    address: crate::policy::failure::HopAddress::Tcp(
+                        "192.0.2.1:25".parse().expect("an address"),
+                    ),
                 });
                 let now = Timestamp::UNIX_EPOCH;
                 let text =

@@ -59,6 +59,9 @@ fn partner(tls: TlsDemand, networks: &[&str], relay: bool) -> Arc<Connector> {
             min_strength: Strength::Classical,
             connections: 1,
             messages_per_connection: 1,
+            source: Vec::new(),
+            ehlo: None,
+            schedule: crate::policy::connector::ScheduleOverrides::default(),
         },
         inbound: InboundConfig {
             tls,

@@ -1,8 +1,7 @@
 //! The log lines about sessions with next hops.
 
-use std::net::SocketAddr;
-
 use crate::policy::connector::describe_demand;
+use crate::policy::failure::HopAddress;
 use crate::policy::tls::{NoTls, Refusal, TlsPolicy};
 use crate::telemetry::Monitor;
 
@@ -19,7 +18,7 @@ impl DeliveryObserver for SessionLog {
         if let SessionOutcome::Unmeetable(refusal) = event.outcome {
             return self.warn_unmeetable(event, policy, refusal);
         }
-        let Some(address) = event.peer.map(|peer| peer.address) else {
+        let Some(address) = event.peer.map(|peer| &peer.address) else {
             return;
         };
         if let Some(first_try) = &event.steps.first_try {
@@ -57,7 +56,7 @@ impl SessionLog {
         &self,
         event: &SessionEvent<'_>,
         policy: &TlsPolicy,
-        address: SocketAddr,
+        address: &HopAddress,
         FirstTry { fault, second }: &FirstTry,
     ) {
         let SessionEvent {
@@ -80,7 +79,7 @@ impl SessionLog {
         &self,
         event: &SessionEvent<'_>,
         policy: &TlsPolicy,
-        address: SocketAddr,
+        address: &HopAddress,
         reason: &NoTls,
     ) {
         let SessionEvent {
@@ -102,7 +101,7 @@ impl SessionLog {
         &self,
         event: &SessionEvent<'_>,
         policy: &TlsPolicy,
-        address: SocketAddr,
+        address: &HopAddress,
         refusal: &Refusal,
     ) {
         let SessionEvent {

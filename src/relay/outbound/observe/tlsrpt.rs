@@ -117,7 +117,7 @@ fn observation(
         SessionResult::Succeeded => SessionResult::Succeeded,
         SessionResult::Failed(failure) => SessionResult::Failed(tlsrpt::SessionFailure {
             mx: Some(event.hop.host.to_string()),
-            receiving_ip: event.peer.map(|peer| peer.address.ip()),
+            receiving_ip: event.peer.and_then(|peer| peer.address.ip()),
             ..failure
         }),
     };

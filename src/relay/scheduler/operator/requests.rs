@@ -112,20 +112,23 @@ impl SchedulerState {
 
     /// Answers a query.
     fn answer_query(&self, request: StatusRequest) {
-        let now = Instant::now();
+        let (now, settings) = (Instant::now(), self.context.running.load());
+        let longest = |hosts: &[Host]| {
+            let expire = hosts.iter().map(|host| settings.schedule(host).expire);
+            expire.max().unwrap_or(settings.config.queue.expire)
+        };
         let messages = request
             .messages
             .into_iter()
             .map(|StatusQuery { id, hosts, tls }| MessageStatus {
+                expire: longest(&hosts),
                 busy: id.is_some_and(|id| self.active.contains_key(&id)),
                 destinations: hosts
                     .iter()
                     .map(|host| self.destination_status(host, tls, now))
                     .collect(),
             });
-        let expire = self.context.running.load().config.queue.expire;
         let reply = StatusReply {
-            expire,
             clock_jumps: self.clock_jumps.clone(),
             messages: messages.collect(),
         };

@@ -13,25 +13,26 @@ use crate::storage::spool::ClockJumps;
 /// The status of several messages at one moment.
 #[derive(Debug)]
 pub struct StatusReply {
-    /// The `[queue] expire` in use.
-    pub(super) expire: Duration,
     pub(super) clock_jumps: ClockJumps,
     /// The status of each message of the query, in the same order.
     pub messages: Vec<MessageStatus>,
 }
 
 impl StatusReply {
-    /// Returns the time at which a message accepted at `accepted` expires.
+    /// Returns the time at which a message accepted at `accepted` expires for the last of the recipient
+    /// domains that its status was asked for.
     #[must_use]
-    pub fn expires(&self, accepted: Timestamp) -> Timestamp {
+    pub fn expires(&self, status: &MessageStatus, accepted: Timestamp) -> Timestamp {
         self.clock_jumps
-            .deadline(accepted, self.expire, Timestamp::now())
+            .deadline(accepted, status.expire, Timestamp::now())
     }
 }
 
 /// The status of one message.
 #[derive(Debug)]
 pub struct MessageStatus {
+    /// The longest `expire` of the recipient domains.
+    pub(super) expire: Duration,
     /// True while an attempt or an operator's order on it is running.
     pub busy: bool,
     /// The status of each recipient domain of the query, in the same order.

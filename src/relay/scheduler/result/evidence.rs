@@ -100,7 +100,7 @@ fn delivery_record(
     let (status, reply) = status_and_reply(ending);
     let last = ending.failure();
     let address = via
-        .map(|via| via.peer.address)
+        .map(|via| &via.peer.address)
         .or_else(|| failure?.peer.as_ref()?.address());
     EvidenceRecord::Delivery(Box::new(DeliveryRecord {
         queue_id: attempt.entry.id.to_string(),

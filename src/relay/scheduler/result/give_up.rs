@@ -37,13 +37,15 @@ pub(in crate::relay::scheduler) async fn give_up(
     let mut seen = HashSet::new();
     hosts.retain(|host| seen.insert(*host));
     let (settings, now) = (context.running.load(), Instant::now());
-    let schedule = MessageSchedule {
+    let schedule_of = |times| MessageSchedule {
         settings: &settings,
+        times,
         now,
         expires: now,
     };
     let mut all: Option<(MessageChange, RemainingWork)> = None;
     for host in hosts {
+        let schedule = schedule_of(settings.schedule(host));
         let planned = attempt::of_open(entry, envelope, host);
         let report = bounced(&planned, &settings, failure);
         let events =
@@ -60,7 +62,10 @@ pub(in crate::relay::scheduler) async fn give_up(
     }
     match all {
         None => RemainingWork::Nothing,
-        change => store_change(context, message, schedule, change).await,
+        change => {
+            let schedule = schedule_of(settings.config.queue.own_schedule());
+            store_change(context, message, schedule, change).await
+        }
     }
 }
 

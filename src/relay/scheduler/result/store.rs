@@ -65,7 +65,7 @@ pub(super) async fn store_change(
         Some(_) => RemainingWork::NotStored,
         // The job that stored it has panicked, which is in the log; the attempt is repeated.
         None => {
-            let due = schedule.now + wait(&schedule.settings.config.queue.retry, 1);
+            let due = schedule.now + wait(schedule.times.retry, 1);
             RemainingWork::Retry {
                 due,
                 deadline: schedule.expires.max(due),
@@ -89,6 +89,7 @@ pub(in crate::relay::scheduler) async fn store_deadline(
     let envelope = current.as_deref().unwrap_or(&attempt.entry.envelope);
     let schedule = MessageSchedule {
         settings: &settings,
+        times: settings.schedule(&attempt.host),
         now: Instant::now(),
         expires,
     };

@@ -154,7 +154,7 @@ impl ResultWriter<'_> {
                 },
             };
         }
-        let soon = self.schedule.now + wait(&self.schedule.settings.config.queue.retry, 1);
+        let soon = self.schedule.now + wait(self.schedule.times.retry, 1);
         self.remaining = self.remaining.and(soon, self.schedule.expires.max(soon));
     }
 

@@ -67,7 +67,7 @@ impl<'a> ResultWriter<'a> {
             attempt,
             at: Timestamp::now(),
             connector,
-            warn_at: warn_at(schedule.settings, schedule.expires),
+            warn_at: warn_at(schedule.times, schedule.expires),
             remaining: RemainingWork::Nothing,
             failed: Vec::new(),
             late: Vec::new(),
