@@ -33,6 +33,7 @@ use crate::relay::inbound::{self, Clients, Inbound};
 use crate::relay::outbound::DeliveryObserver;
 use crate::relay::scheduler::{Operator, Scheduler};
 use crate::relay::tlsrpt::{ReportService, Reporter, Submitter};
+use crate::relay::users::UserStore;
 use crate::storage::evidence::Evidence;
 use crate::storage::spool::{self, Claimed, Entry, SpoolError, SqliteSpool};
 use crate::telemetry::Monitor;
@@ -143,6 +144,7 @@ pub async fn start_with(
         tls,
         dns,
         submitter,
+        users,
     } = load(&config)?;
     let monitor = Monitor::default();
     let stores = open_stores(&config, &dns, &monitor)?;
@@ -168,7 +170,7 @@ pub async fn start_with(
         dns.clone(),
         discovery,
         watched,
-        submitter,
+        (submitter, users),
         test_overrides,
     );
     let configured = Arc::new(ConfiguredServices {
@@ -234,23 +236,26 @@ struct Loaded {
     tls: Arc<TlsMaterial>,
     dns: Dns,
     submitter: Submitter,
+    users: Arc<UserStore>,
 }
 
-/// Loads certificates, trust anchors and keys, and logs the warnings about them.
+/// Loads certificates, trust anchors, keys and users, and logs the warnings about them.
 fn load(config: &Config) -> Result<Loaded, StartError> {
     let loaded = (
         TlsMaterial::load(config),
         Dns::new(&config.dns),
         Submitter::load(&config.tlsrpt),
+        UserStore::load(config),
     );
-    let ((tls, warnings), dns, (submitter, more)) = match loaded {
-        (Ok(tls), Ok(dns), Ok(submitter)) => (tls, dns, submitter),
-        (tls, dns, submitter) => {
+    let ((tls, warnings), dns, (submitter, more), users) = match loaded {
+        (Ok(tls), Ok(dns), Ok(submitter), Ok(users)) => (tls, dns, submitter, users),
+        (tls, dns, submitter, users) => {
             let faults = tls
                 .err()
                 .into_iter()
                 .flatten()
                 .chain(submitter.err())
+                .chain(users.err().into_iter().flatten())
                 .collect();
             return Err(unusable(faults, dns.err(), &config.dns));
         }
@@ -262,6 +267,7 @@ fn load(config: &Config) -> Result<Loaded, StartError> {
         tls,
         dns,
         submitter,
+        users,
     })
 }
 
@@ -499,6 +505,7 @@ async fn watch_certificates(configured: Arc<ConfiguredServices>) {
     loop {
         expiries.log_expired(&configured.config().connectors, jiff::Timestamp::now());
         tokio::time::sleep(WATCH_INTERVAL).await;
+        refresh_users(&configured).await;
         let tls = configured.tls();
         let result = match tokio::task::spawn_blocking(move || tls.refresh()).await {
             Ok(result) => result,
@@ -522,6 +529,21 @@ async fn watch_certificates(configured: Arc<ConfiguredServices>) {
                 }
             }
         }
+    }
+}
+
+/// Reads the users again if their file has changed.
+async fn refresh_users(configured: &ConfiguredServices) {
+    let users = Arc::clone(&configured.running.load().users);
+    match tokio::task::spawn_blocking(move || users.refresh()).await {
+        Ok(Ok(None)) => {}
+        Ok(Ok(Some(count))) => tracing::info!(count, "users replaced"),
+        Ok(Err(faults)) => {
+            for fault in faults {
+                tracing::error!(place = %fault.location, remedy = %fault.remedy, "users not replaced; the old ones stay in use: {}", fault.message);
+            }
+        }
+        Err(error) => tracing::error!(%error, "cannot check the users; retrying in a minute"),
     }
 }
 

@@ -1,16 +1,22 @@
 //! A complete session from the client's octets, for any input and any cuts by the network.
 
+use std::num::NonZeroU32;
+
 use gatepost::smtp::address::{AddressError, Domain, ForwardPath, Mailbox, ReversePath};
 use gatepost::smtp::envelope::{Envelope, QueueId};
 use gatepost::smtp::command::{LINE_MAX, RcptTo};
 use gatepost::smtp::reply::{Reply, Severity, Status};
-use gatepost::smtp::server::{Channel, Durable, Profile, Server, ServerStep, XClientRights};
+use gatepost::smtp::sasl::scram::{ScramKey, ScramVerifier};
+use gatepost::smtp::sasl::{Mechanism, OfferedMechanisms};
+use gatepost::smtp::server::{Channel, Durable, FoundVerifier, LoginRequest, Profile, Server, ServerStep, XClientRights};
 
 use crate::cuts::Cuts;
 use crate::{envelope, talk};
 
 /// The number of errors that ends a session.
 const ERRORS: u32 = 8;
+/// The longest line within AUTH (RFC 4954 §4).
+const RESPONSE_MAX: usize = 12_288;
 /// The maximum number of recipients of a message.
 const RECIPIENTS: usize = 4;
 /// The maximum length of a message, in octets.
@@ -20,8 +26,8 @@ pub(crate) fn run(input: &[u8]) {
     let (cuts, rest) = Cuts::take(input);
     let Some((kind, rest)) = rest.split_first() else { return };
     let channel = [Channel::Tls, Channel::Clear, Channel::Offered, Channel::Required][usize::from(kind & 3)];
-    let (completed, xclient) = (kind & 4 != 0, kind & 8 != 0);
-    let start = || Dialogue::new(Profile { completed, xclient, ..profile(ERRORS) }, channel);
+    let (completed, xclient, auth_required) = (kind & 4 != 0, kind & 8 != 0, kind & 16 != 0);
+    let start = || Dialogue::new(Profile { completed, xclient, auth_required, ..profile(ERRORS) }, channel);
     let (mut cut, mut by_line, mut whole) = (start(), start(), start());
     cuts.polite(rest).into_iter().for_each(|piece| cut.feed(piece));
     rest.split_inclusive(|octet| *octet == b'\n').for_each(|line| by_line.feed(line));
@@ -45,6 +51,8 @@ pub(crate) fn profile(errors: u32) -> Profile {
         received: 3,
         completed: false,
         xclient: false,
+        mechanisms: OfferedMechanisms::of(&Mechanism::ALL),
+        auth_required: false,
     }
 }
 
@@ -130,7 +138,7 @@ impl Dialogue {
                 break;
             }
         }
-        assert!(rest.len() <= LINE_MAX, "{} octets wait for the end of a line", rest.len());
+        assert!(rest.len() <= RESPONSE_MAX.max(LINE_MAX), "{} octets wait for the end of a line", rest.len());
         assert!(!self.is_closed || rest.is_empty(), "a closed session waits for something");
         self.buffer = rest.to_vec();
     }
@@ -172,11 +180,32 @@ impl Dialogue {
                 assert!(self.server.transaction().is_none(), "a transaction outlives its client");
                 self.say(&reply);
             }
+            ServerStep::Login(request) => {
+                assert!(self.channel == Channel::Tls, "AUTH in the clear");
+                let reply = self.login(request);
+                self.say(&reply);
+            }
             ServerStep::Close(reply) | ServerStep::ProxyHeader(reply) => {
                 self.is_closed = true;
                 self.say(&reply);
             }
         }
+    }
+
+    /// Answers a login: every password that begins with `a` is right.
+    fn login(&mut self, request: LoginRequest) -> Reply {
+        let answer = match request {
+            LoginRequest::Password(login) if login.password.as_bytes().starts_with(b"a") => Ok(()),
+            LoginRequest::Proved(_) => Ok(()),
+            LoginRequest::Verifier(_) => {
+                let key = || ScramKey::new([7; 32]);
+                let (salt, iterations) = (vec![7; 16], NonZeroU32::new(4096).expect("not zero"));
+                let verifier = ScramVerifier { salt, iterations, stored_key: key(), server_key: key() };
+                return self.server.scram_challenge(FoundVerifier { verifier, is_genuine: true, nonce: "n", binding: &[7; 32] });
+            }
+            LoginRequest::Password(_) | LoginRequest::Failed(..) => Err(Reply::new(535, Status(7, 8), "no")),
+        };
+        self.server.login(answer)
     }
 
     fn say(&mut self, reply: &Reply) {

@@ -317,9 +317,9 @@ pub struct ForgottenDnssec {
 /// hour.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct HeldClient {
-    /// The address, or the network that reached the limit.
+    /// The address, or the network that reached the limit; `user NAME` for a user.
     pub client: String,
-    /// The limit, by its key in `[limits]`.
+    /// The limit, by its key in `[limits]` or in the file of the users.
     pub limit: String,
     /// The first time.
     pub since: Timestamp,

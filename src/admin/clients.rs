@@ -8,10 +8,11 @@ use ipnet::IpNet;
 use super::api::{HeldClient, ReleaseRequest, ReleaseResponse};
 use super::state::{AdminState, ErrorResponse, PeerUid};
 use crate::policy::networks::{self, network_text};
-use crate::relay::inbound::HeldNetwork;
+use crate::relay::inbound::{Clients, HeldNetwork};
+use crate::relay::users::LimitedUser;
 
 pub(super) async fn list(State(admin): State<AdminState>) -> Json<Vec<HeldClient>> {
-    Json(admin.clients.held().iter().map(held).collect())
+    Json(all_held(&admin.clients))
 }
 
 pub(super) async fn release(
@@ -45,7 +46,25 @@ fn parse_network(text: &str) -> Result<IpNet, ErrorResponse> {
     })
 }
 
-pub(super) fn held(held: &HeldNetwork) -> HeldClient {
+/// Returns the clients and users that were held back in the last hour, the latest first.
+pub(super) fn all_held(clients: &Clients) -> Vec<HeldClient> {
+    let mut all: Vec<_> = clients.held().iter().map(held).collect();
+    all.extend(clients.logins().limited().iter().map(limited));
+    all.sort_by_key(|held| std::cmp::Reverse(held.last));
+    all
+}
+
+fn limited(user: &LimitedUser) -> HeldClient {
+    HeldClient {
+        client: format!("user {}", user.name),
+        limit: user.rate.key().to_owned(),
+        since: user.since,
+        last: user.last,
+        times: user.times,
+    }
+}
+
+fn held(held: &HeldNetwork) -> HeldClient {
     HeldClient {
         client: network_text(&held.network),
         limit: held.limit.key().to_owned(),

@@ -15,6 +15,7 @@ mod explain;
 mod format;
 mod history;
 mod json;
+mod login_users;
 mod output;
 mod pages;
 mod probe;
@@ -62,6 +63,7 @@ enum CliCommand {
     Queue(queue::QueueArguments),
     History(history::HistoryArguments),
     Clients(clients::ClientsArguments),
+    User(login_users::UserArguments),
     Evidence(evidence::EvidenceArguments),
     Spool(spool::SpoolArguments),
     Status(status::StatusArguments),
@@ -91,6 +93,7 @@ impl Cli {
             CliCommand::Queue(arguments) => queue::run(&arguments),
             CliCommand::History(arguments) => history::run(&arguments),
             CliCommand::Clients(arguments) => clients::run(&arguments),
+            CliCommand::User(arguments) => login_users::run(&arguments),
             CliCommand::Evidence(arguments) => evidence::run(&arguments),
             CliCommand::Spool(arguments) => spool::run(&arguments),
             CliCommand::Status(arguments) => status::run(&arguments),

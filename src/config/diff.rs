@@ -11,7 +11,7 @@ use super::setting::SettingValue;
 use super::settings::{
     AdminConfig, AdminHttp, AdminSocket, Config, DnsConfig, Dnssec, EvidenceConfig, EvidencePath,
     Limits, ListenerConfig, ListenerTls, LogFormat, QueueConfig, SendReports, Timeouts, TlsConfig,
-    TlsrptConfig, TrustAnchor,
+    TlsrptConfig, TrustAnchor, UsersConfig,
 };
 use crate::policy::connector::{
     Connector, IdentityFiles, InboundConfig, OnDowngrade, OnFailure, OutboundConfig, Publication,
@@ -57,6 +57,7 @@ pub fn sections(config: &Config) -> Vec<Section> {
         limits,
         timeouts,
         dns,
+        users,
         evidence,
         admin,
         tlsrpt,
@@ -84,6 +85,7 @@ pub fn sections(config: &Config) -> Vec<Section> {
         limits_section(limits),
         timeouts_section(timeouts),
         dns_section(dns),
+        users_section(users.as_ref()),
         evidence_section(evidence),
         admin_section(admin),
         tlsrpt_section(tlsrpt),
@@ -282,6 +284,13 @@ fn dns_section(dns: &DnsConfig) -> Section {
     )
 }
 
+fn users_section(users: Option<&UsersConfig>) -> Section {
+    let file = users.map_or(SettingValue::Unset, |users| {
+        text(users.file.value.display())
+    });
+    Section::new("[users]", vec![("file", file)])
+}
+
 fn evidence_section(evidence: &EvidenceConfig) -> Section {
     let folder = match &evidence.path.value {
         EvidencePath::Off => text(""),
@@ -371,6 +380,11 @@ fn listener_section(listener: &ListenerConfig) -> Section {
                 .connections
                 .map_or(SettingValue::Unset, SettingValue::from),
         ),
+        (
+            "auth",
+            SettingValue::list(listener.auth.iter().map(|one| one.name().to_lowercase())),
+        ),
+        ("auth_required", listener.auth_required.into()),
     ];
     Section::new(format!("[[listener]] {}", listener.name), pairs)
 }

@@ -15,6 +15,7 @@ mod fault_list;
 mod files;
 mod hosts;
 mod include;
+mod logins;
 mod origin;
 mod parse;
 mod reader;
@@ -31,6 +32,7 @@ mod tls_toml;
 mod tlsrpt;
 mod unknown_keys;
 mod unmeetable;
+mod users;
 mod values;
 
 pub use client_limits::{ClientLimits, Rate, TransactionMemory};
@@ -46,9 +48,13 @@ pub use settings::{
     AdminConfig, AdminHttp, AdminSocket, Config, ConfigSource, DkimKey, DnsConfig, Dnssec,
     EvidenceConfig, EvidenceLimit, EvidencePath, Limits, ListenAddress, ListenerConfig,
     ListenerTls, LogConfig, LogFormat, MailSchedule, QueueConfig, SendReports, SniIdentity,
-    SourceFile, Timeouts, TlsConfig, TlsrptConfig, TrustAnchor,
+    SourceFile, Timeouts, TlsConfig, TlsrptConfig, TrustAnchor, UsersConfig,
 };
 pub use spelling::nearest_word;
+pub use users::{
+    ITERATIONS, MailUser, PasswordCost, SenderPattern, StoredPassword, UserKey, UserList, add_user,
+    parse_users, read_users, read_users_text, remove_user, set_keys, write_verifier,
+};
 pub use values::{parse_duration, write_duration, write_size};
 
 pub use crate::policy::connector::{

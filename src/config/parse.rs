@@ -16,7 +16,7 @@ use super::settings::{Config, ConfigSource, DnsConfig, SourceFile};
 use super::tls_toml::{ListenerToml, TlsToml, relay};
 use super::tlsrpt::TlsrptToml;
 use super::values::path;
-use super::{include, rules, tables, unmeetable};
+use super::{include, logins, rules, tables, unmeetable};
 use crate::policy::location::Located;
 use crate::policy::relay_access::RelayConfig;
 
@@ -100,7 +100,10 @@ pub(super) fn without_mark(text: &str) -> &str {
 }
 
 /// Parses a text as TOML. `None` if it is not, which has been reported.
-fn toml_document<'t>(text: &'t str, faults: &mut FaultList<'_>) -> Option<Spanned<DeTable<'t>>> {
+pub(super) fn toml_document<'t>(
+    text: &'t str,
+    faults: &mut FaultList<'_>,
+) -> Option<Spanned<DeTable<'t>>> {
     let (document, errors) = DeTable::parse_recoverable(text);
     let mut is_toml = true;
     for error in errors {
@@ -162,6 +165,7 @@ fn resolve_documents(
     let limits = tables::limits(root.table(faults, "limits", "[limits]"), faults);
     let timeouts = tables::timeouts(root.table(faults, "timeouts", "[timeouts]"), faults);
     let dns = tables::dns(root.table(faults, "dns", "[dns]"), faults);
+    let users = tables::users(root.table(faults, "users", "[users]"), faults);
     let evidence = tables::evidence(root.table(faults, "evidence", "[evidence]"), faults);
     let admin = tables::admin(root.table(faults, "admin", "[admin]"), faults);
     let reports = TlsrptToml::read(root.table(faults, "tlsrpt", "[tlsrpt]"), faults);
@@ -171,6 +175,7 @@ fn resolve_documents(
     let written = (&tls, listeners.as_deref(), connectors.as_slice());
     rules::check_hostname(&hostname, faults);
     check_rules(written, &relay, &dns, faults);
+    logins::check(listeners.as_deref(), &users, faults);
     let reports = reports.resolve(&hostname, &postmaster, faults);
 
     let (Field::Valid(hostname), Field::Valid(postmaster)) = (hostname, postmaster) else {
@@ -195,6 +200,10 @@ fn resolve_documents(
         limits,
         timeouts,
         dns,
+        users: match users {
+            Field::Valid(users) => Some(users.value),
+            Field::Absent | Field::Invalid => None,
+        },
         evidence,
         admin,
         tlsrpt: reports?,

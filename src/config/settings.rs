@@ -17,6 +17,7 @@ use crate::policy::location::Located;
 use crate::policy::relay_access::{RelayConfig, RelayRules};
 use crate::policy::tls::{NamePattern, TlsVersion};
 use crate::smtp::address::{Domain, Mailbox};
+use crate::smtp::sasl::OfferedMechanisms;
 
 /// A complete configuration.
 #[derive(Debug, Clone)]
@@ -43,6 +44,8 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// The `[dns]` table: resolvers and DNSSEC mode.
     pub dns: DnsConfig,
+    /// The `[users]` table: clients that log in.
+    pub users: Option<UsersConfig>,
     /// The `[evidence]` table: the records for auditors.
     pub evidence: EvidenceConfig,
     /// The `[admin]` table: admin socket and HTTP.
@@ -203,6 +206,17 @@ pub struct ListenerConfig {
     pub xclient: Vec<IpNet>,
     /// The most concurrent sessions of clients outside `[relay] networks`; `None` for the default.
     pub connections: Option<usize>,
+    /// The mechanisms by which a client may log in, under TLS alone.
+    pub auth: OfferedMechanisms,
+    /// True if a client must log in before it sends mail.
+    pub auth_required: bool,
+}
+
+/// The `[users]` table: clients that log in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UsersConfig {
+    /// The file of the users.
+    pub file: Located<PathBuf>,
 }
 
 /// An item of `[[listener]] address`.

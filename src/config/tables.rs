@@ -1,5 +1,5 @@
 //! The tables without rules between them, with their defaults: `[queue]`, `[limits]`, `[timeouts]`,
-//! `[dns]`, `[evidence]`, `[admin]` and `[log]`.
+//! `[dns]`, `[users]`, `[evidence]`, `[admin]` and `[log]`.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -13,7 +13,7 @@ use super::hosts::dns_server;
 use super::reader::{Field, TableReader, TomlValue};
 use super::settings::{
     AdminConfig, AdminHttp, AdminSocket, DnsConfig, Dnssec, EvidenceConfig, EvidenceLimit,
-    EvidencePath, Limits, LogConfig, LogFormat, QueueConfig, Timeouts, TrustAnchor,
+    EvidencePath, Limits, LogConfig, LogFormat, QueueConfig, Timeouts, TrustAnchor, UsersConfig,
 };
 use super::spelling::{nearest_word, shorten};
 use super::values::{
@@ -296,6 +296,22 @@ pub(super) fn dns(mut table: TableReader<'_>, faults: &mut FaultList<'_>) -> Dns
         servers,
         dnssec,
         trust_anchor,
+    }
+}
+
+/// Reads `[users]`.
+pub(super) fn users(mut table: TableReader<'_>, faults: &mut FaultList<'_>) -> Field<UsersConfig> {
+    if table.is_absent() {
+        return Field::Absent;
+    }
+    let file = table.required(faults, "file", "file = \"users.toml\"", path);
+    table.finish(faults);
+    match file {
+        Field::Valid(file) => Field::Valid(Located {
+            location: file.location.clone(),
+            value: UsersConfig { file },
+        }),
+        Field::Absent | Field::Invalid => Field::Invalid,
     }
 }
 

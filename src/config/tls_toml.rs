@@ -8,7 +8,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use super::client_limits::COUNT_MAX;
 use super::fault_list::FaultList;
 use super::hosts::{covers_everything, domain_pattern, listen_address, name_pattern, network};
-use super::reader::{Field, TableReader};
+use super::reader::{Field, TableReader, TomlValue};
 use super::settings::{ListenAddress, ListenerConfig, ListenerTls, SniIdentity, TlsConfig};
 use super::values::{
     boolean, choice, count, full_list, label, list, path, trust, version, without_locations,
@@ -17,6 +17,7 @@ use crate::policy::connector::{DomainPattern, IdentityFiles, TrustSource};
 use crate::policy::location::{Located, Location};
 use crate::policy::relay_access::RelayConfig;
 use crate::policy::tls::{NamePattern, TlsVersion};
+use crate::smtp::sasl::{Mechanism, OfferedMechanisms};
 
 /// The `[tls]` table, as written.
 pub(super) struct TlsToml {
@@ -159,6 +160,8 @@ pub(super) struct ListenerToml {
     pub(super) proxy_protocol: Field<Vec<IpNet>>,
     pub(super) xclient: Field<Vec<IpNet>>,
     pub(super) connections: Field<u32>,
+    pub(super) auth: Field<Vec<Located<Mechanism>>>,
+    pub(super) auth_required: Field<bool>,
 }
 
 impl ListenerToml {
@@ -208,6 +211,10 @@ impl ListenerToml {
         let connections = table.read(faults, "connections", |value, faults| {
             count(value, faults, COUNT_MAX)
         });
+        let auth = table.read(faults, "auth", |value, faults| {
+            list(value, faults, mechanism)
+        });
+        let auth_required = table.read(faults, "auth_required", boolean);
         let location = table.location().clone();
         table.finish(faults);
         Self {
@@ -219,6 +226,8 @@ impl ListenerToml {
             proxy_protocol,
             xclient,
             connections,
+            auth,
+            auth_required,
         }
     }
 
@@ -244,8 +253,31 @@ impl ListenerToml {
                 .connections
                 .value()
                 .map(|connections| *connections as usize),
+            auth: offered(self.auth.or(Vec::new())),
+            auth_required: self.auth_required.or(false),
         }
     }
+}
+
+/// Reads the name of a mechanism.
+fn mechanism(value: &TomlValue<'_>, faults: &mut FaultList<'_>) -> Option<Mechanism> {
+    let words = [
+        ("scram-sha-256", Mechanism::ScramSha256),
+        ("scram-sha-256-plus", Mechanism::ScramSha256Plus),
+        ("plain", Mechanism::Plain),
+        ("login", Mechanism::Login),
+    ];
+    choice(value, faults, &words)
+}
+
+/// Returns the mechanisms that a listener offers. With SCRAM-SHA-256 it offers the bound variant,
+/// which proves more.
+fn offered(listed: Vec<Located<Mechanism>>) -> OfferedMechanisms {
+    let mut mechanisms = without_locations(listed);
+    if mechanisms.contains(&Mechanism::ScramSha256) {
+        mechanisms.push(Mechanism::ScramSha256Plus);
+    }
+    OfferedMechanisms::of(&mechanisms)
 }
 
 /// Reads `[relay]`. Rejects what would make an open relay.

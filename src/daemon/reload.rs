@@ -13,6 +13,7 @@ use crate::net::tls_io::TlsMaterial;
 use crate::relay::outbound::{DeliveryObserver, Outbound};
 use crate::relay::running_config::{RunningConfig, Snapshot};
 use crate::relay::tlsrpt::{Reporter, Submitter};
+use crate::relay::users::UserStore;
 use crate::storage::evidence::Evidence;
 use crate::telemetry::Monitor;
 
@@ -36,11 +37,12 @@ impl ConfiguredServices {
         dns: Dns,
         discovery: Discovery,
         (reporter, monitor, observer): (Reporter, Monitor, Arc<dyn DeliveryObserver>),
-        submitter: Submitter,
+        (submitter, users): (Submitter, Arc<UserStore>),
         test_overrides: TestOverrides,
     ) -> Self {
         let reports = Reports::new(submitter, &tls, dns.clone());
-        let running = RunningConfig::new(Snapshot::new(Arc::clone(config), tls, dns));
+        let snapshot = Snapshot::new(Arc::clone(config), tls, dns).with_users(users);
+        let running = RunningConfig::new(snapshot);
         let outbound = Outbound::new(running.clone(), discovery, reporter);
         let outbound = outbound.monitored(monitor.clone()).observed_by(observer);
         Self {
@@ -72,18 +74,20 @@ impl ConfiguredServices {
             .with_config(&config.dns)
             .map_err(|error| error.fault(&config.dns));
         let submitter = Submitter::load(&config.tlsrpt);
-        let ((tls, mut warnings), dns, (submitter, more)) =
-            match (TlsMaterial::load(&config), dns, submitter) {
-                (Ok(tls), Ok(dns), Ok((submitter, more))) if faults.is_empty() => {
-                    (tls, dns, (submitter, more))
+        let users = UserStore::load(&config);
+        let ((tls, mut warnings), dns, (submitter, more), users) =
+            match (TlsMaterial::load(&config), dns, submitter, users) {
+                (Ok(tls), Ok(dns), Ok(submitter), Ok(users)) if faults.is_empty() => {
+                    (tls, dns, submitter, users)
                 }
-                (tls, dns, submitter) => {
+                (tls, dns, submitter, users) => {
                     faults.extend(
                         tls.err()
                             .into_iter()
                             .flatten()
                             .chain(dns.err())
-                            .chain(submitter.err()),
+                            .chain(submitter.err())
+                            .chain(users.err().into_iter().flatten()),
                     );
                     return Err(faults);
                 }
@@ -97,7 +101,8 @@ impl ConfiguredServices {
             .discovery()
             .mta_sts()
             .replace(web(&tls, &dns, self.test_overrides));
-        self.running.replace(Snapshot::new(config, tls, dns));
+        self.running
+            .replace(Snapshot::new(config, tls, dns).with_users(users));
         self.outbound.close_replaced();
         Ok(merge_warnings(warnings))
     }

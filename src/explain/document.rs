@@ -307,6 +307,9 @@ pub struct ExplainedListener {
     pub tls: &'static str,
     /// True if clients are asked for a certificate. A client that is not asked shows none.
     pub client_certificate: bool,
+    /// `required`, `possible` or `none`. If a login is required, the sessions are those of clients
+    /// that have logged in.
+    pub login: &'static str,
     /// The kinds of session that are possible here, with the reply to MAIL FROM.
     pub sessions: Vec<SessionForecast>,
 }

@@ -145,7 +145,11 @@ impl SessionJudge<'_> {
                 peer: kind,
                 shows,
                 taken: true,
-                may_send_to: Some(if standing.may_relay { "any" } else { "ours" }),
+                may_send_to: Some(if standing.may_relay || listener.auth_required {
+                    "any"
+                } else {
+                    "ours"
+                }),
                 text: match standing.clearance.outcome() {
                     TlsOutcome::Clear(_) => "in the clear".to_owned(),
                     TlsOutcome::Tls(_) => standing.clearance.authentication().to_string(),
@@ -172,7 +176,8 @@ impl SessionJudge<'_> {
         };
         let client_certificate = with_tls && listener.request_client_certificate;
         let can_be = |peer: &SamplePeer| match peer {
-            SamplePeer::NotUsed => in_clear,
+            // A client can log in under TLS alone.
+            SamplePeer::NotUsed => in_clear && !listener.auth_required,
             SamplePeer::NoCertificate => with_tls,
             _ => client_certificate,
         };
@@ -186,6 +191,11 @@ impl SessionJudge<'_> {
                 .collect(),
             tls,
             client_certificate,
+            login: match (listener.auth_required, listener.auth.is_empty()) {
+                (true, _) => "required",
+                (false, false) => "possible",
+                (false, true) => "none",
+            },
             sessions: peers.map(|peer| self.session(listener, peer)).collect(),
         }
     }

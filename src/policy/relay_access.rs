@@ -52,6 +52,8 @@ pub struct RelayClient {
     pub local: IpAddr,
     /// True if the session satisfies the demand of a connector with `relay = true`.
     pub may_relay: bool,
+    /// True if the client has logged in as a user.
+    pub is_user: bool,
 }
 
 /// The reason why a recipient is rejected.
@@ -97,7 +99,7 @@ pub fn resolve_recipient(
 ) -> Result<Mailbox, RelayDenied> {
     let mailbox = match path {
         ForwardPath::Postmaster => return Ok(rules.postmaster.clone()),
-        ForwardPath::Local(local) if is_own_client(rules.relay, client.address) => {
+        ForwardPath::Local(local) if is_ours(rules.relay, client) => {
             let mailbox = Mailbox::of_user(local, rules.hostname.clone());
             return Ok(local_mailbox(rules, &mailbox).unwrap_or(mailbox));
         }
@@ -113,11 +115,11 @@ pub fn resolve_recipient(
     if is_this_host && mailbox.local_part().eq_ignore_ascii_case("postmaster") {
         return Ok(rules.postmaster.clone());
     }
-    let in_networks = is_own_client(rules.relay, client.address);
+    let is_ours = is_ours(rules.relay, client);
     let or_local = || local_mailbox(rules, mailbox).unwrap_or_else(|| mailbox.clone());
     match mailbox.host() {
-        Host::Literal(_) if in_networks && is_this_host => Ok(rules.postmaster.clone()),
-        _ if in_networks => Ok(or_local()),
+        Host::Literal(_) if is_ours && is_this_host => Ok(rules.postmaster.clone()),
+        _ if is_ours => Ok(or_local()),
         Host::Literal(_) => Err(RelayDenied::Literal),
         Host::Domain(_) if client.may_relay => Ok(or_local()),
         Host::Domain(domain)
@@ -140,7 +142,13 @@ pub fn resolve_recipient(
 /// Returns true if a client may send to any domain. Any other client is a stranger.
 #[must_use]
 pub fn may_relay(relay: &RelayConfig, client: RelayClient) -> bool {
-    client.may_relay || is_own_client(relay, client.address)
+    client.may_relay || is_ours(relay, client)
+}
+
+/// Returns true if a client is one of ours: it is in `[relay] networks`, or has logged in.
+#[must_use]
+pub fn is_ours(relay: &RelayConfig, client: RelayClient) -> bool {
+    client.is_user || is_own_client(relay, client.address)
 }
 
 /// Returns true if a client is in `[relay] networks`. A client without a known address is not.

@@ -14,6 +14,7 @@ use crate::net::dns::Dns;
 use crate::net::route::Router;
 use crate::net::tls_io::TlsMaterial;
 use crate::policy::connector::Connectors;
+use crate::relay::users::UserStore;
 use crate::smtp::address::Host;
 
 /// One configuration, with the connectors, certificates and router that belong to it.
@@ -26,6 +27,8 @@ pub struct Snapshot {
     pub tls: Arc<TlsMaterial>,
     /// The router that finds hops and addresses for it.
     pub router: Arc<Router>,
+    /// Its users, as their file is now.
+    pub users: Arc<UserStore>,
     /// The number of the snapshot. It grows by one with each reload.
     generation: u64,
 }
@@ -42,6 +45,7 @@ impl Snapshot {
             connectors,
             tls,
             router,
+            users: UserStore::none(),
             generation: 0,
         }
     }
@@ -50,6 +54,12 @@ impl Snapshot {
     #[must_use]
     pub fn schedule(&self, host: &Host) -> MailSchedule<'_> {
         self.config.queue.schedule(self.connectors.for_host(host))
+    }
+
+    /// Gives the snapshot its users, which must have been loaded from its configuration.
+    #[must_use]
+    pub fn with_users(self, users: Arc<UserStore>) -> Self {
+        Self { users, ..self }
     }
 
     /// The number of the snapshot. It grows by one with each reload.

@@ -4,20 +4,26 @@
 //! [`crate::policy::relay_access`] who may send to whom. A line ends with CRLF and nothing else. A
 //! command is accepted as written or rejected, and never repaired: the next server could read a
 //! repaired command differently. DSN parameters: RFC 3461 §4; SIZE: RFC 1870; SMTPUTF8: RFC 6531
-//! §3.4; REQUIRETLS: RFC 8689 §2; BDAT: RFC 3030 §2.
+//! §3.4; REQUIRETLS: RFC 8689 §2; BDAT: RFC 3030 §2; AUTH: RFC 4954.
 
 mod arguments;
+mod auth;
 mod error;
+mod lines;
 mod params;
 #[cfg(test)]
 mod tests;
 mod xclient;
 
-use memchr::{memchr2, memmem};
+use memchr::memmem;
 
 use arguments::parse_client_name;
 pub use arguments::{ClientName, MailFrom, RcptTo};
+pub use auth::AuthCommand;
+pub(super) use auth::{SaslLine, split_response};
 pub use error::{CommandError, LINE_MAX};
+pub(super) use lines::CommandLine;
+use lines::split_any_line;
 pub use xclient::{Attribute, XClient};
 
 /// The methods of HTTP. A web page can make a browser send them to any port.
@@ -65,18 +71,8 @@ pub enum Command {
     Help,
     /// XCLIENT.
     XClient(Box<XClient>),
-}
-
-/// The front of a client's input.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum CommandLine<'a> {
-    /// The line is not complete yet.
-    Partial,
-    /// A line without its CRLF, and the number of octets including the CRLF.
-    Complete(&'a [u8], usize),
-    /// An invalid line. After this number of octets, the driver drops the remainder of the line
-    /// with [`skip_line`].
-    Invalid(CommandError, usize),
+    /// AUTH (RFC 4954 §4).
+    Auth(AuthCommand),
 }
 
 /// Takes one line from the front of `input`.
@@ -87,32 +83,13 @@ pub(super) fn split_line(input: &[u8]) -> CommandLine<'_> {
     if input.starts_with(PROXY_V2) {
         return CommandLine::Invalid(CommandError::ProxyHeader, PROXY_V2.len());
     }
-    match split_any_line(input) {
+    match split_any_line(input, LINE_MAX) {
         // No more octets are examined than a line may have, so that the result does not depend on
         // how much more has arrived.
         CommandLine::Invalid(fault, used) => {
             CommandLine::Invalid(escalate(fault, &input[..input.len().min(LINE_MAX)]), used)
         }
         line @ (CommandLine::Partial | CommandLine::Complete(..)) => line,
-    }
-}
-
-/// Takes one line without the check for other protocols.
-fn split_any_line(input: &[u8]) -> CommandLine<'_> {
-    let front = &input[..input.len().min(LINE_MAX)];
-    let Some(at) = memchr2(b'\r', b'\n', front) else {
-        return if input.len() < LINE_MAX {
-            CommandLine::Partial
-        } else {
-            CommandLine::Invalid(CommandError::LineTooLong, LINE_MAX)
-        };
-    };
-    match (front[at], input.get(at + 1)) {
-        (b'\n', _) => CommandLine::Invalid(CommandError::BareLf, at + 1),
-        _ if at + 2 > LINE_MAX => CommandLine::Invalid(CommandError::LineTooLong, at),
-        (_, None) => CommandLine::Partial,
-        (_, Some(b'\n')) => CommandLine::Complete(&input[..at], at + 2),
-        (_, Some(_)) => CommandLine::Invalid(CommandError::BareCr, at + 1),
     }
 }
 
@@ -189,7 +166,7 @@ impl Command {
     pub(super) fn is_junk(&self) -> bool {
         match self {
             Self::Ehlo(_) | Self::Helo(_) | Self::Mail(_) | Self::Rset | Self::Noop => true,
-            Self::Vrfy | Self::Expn | Self::Help | Self::XClient(_) => true,
+            Self::Vrfy | Self::Expn | Self::Help | Self::XClient(_) | Self::Auth(_) => true,
             Self::Bdat { size, last } => *size == 0 && !last,
             Self::StartTls | Self::Rcpt(_) | Self::Data | Self::Quit => false,
         }
@@ -237,6 +214,7 @@ impl Command {
             "VRFY" => any_argument(Self::Vrfy, "VRFY address"),
             "EXPN" => any_argument(Self::Expn, "EXPN list"),
             "HELP" => Ok(Self::Help),
+            "AUTH" => auth::parse(arguments.unwrap_or_default()).map(Self::Auth),
             "XCLIENT" => xclient::parse(arguments.unwrap_or_default())
                 .map(|attributes| Self::XClient(Box::new(attributes))),
             _ => Err(CommandError::Unknown),

@@ -13,6 +13,7 @@ mod digest;
 mod encode;
 mod set_aside;
 mod text_only;
+mod user_notice;
 
 use std::fmt::Write as _;
 
@@ -30,6 +31,7 @@ use encode::{
 };
 pub use set_aside::{QuarantinedMessage, write_quarantine_report};
 pub use text_only::{RejectedReport, write_text_only};
+pub use user_notice::{UserNotice, write_user_notice};
 
 /// The largest message, in octets, that is returned in full. Of a larger one only the header fields
 /// are returned.

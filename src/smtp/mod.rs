@@ -9,4 +9,5 @@ pub mod data;
 pub mod dsn;
 pub mod envelope;
 pub mod reply;
+pub mod sasl;
 pub mod server;

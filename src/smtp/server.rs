@@ -6,9 +6,11 @@
 //! which is handed out as slices of the input. The final 250 needs a [`Durable`] proof. Pipelining
 //! (RFC 2920) needs no state of its own: the machine takes one command after the other from the
 //! input, and the driver writes the replies once no complete command is left. STARTTLS: RFC 3207.
-//! BDAT: RFC 3030. REQUIRETLS: RFC 8689.
+//! BDAT: RFC 3030. REQUIRETLS: RFC 8689. AUTH: RFC 4954.
 
+mod auth;
 mod incoming;
+mod login_request;
 mod message;
 mod pipelining;
 mod profile;
@@ -19,9 +21,11 @@ use super::command::{self, ClientName, Command, CommandLine, MailFrom, RcptTo, X
 use super::reply::{Reply, Severity};
 use crate::smtp::address::Mailbox;
 use crate::smtp::envelope::{Envelope, QueueId, Recipient};
+use crate::smtp::sasl::{Exchange, Mechanism};
 use incoming::ContentProgress;
 use incoming::OpenTransaction;
 use incoming::{ContentFlow, Incoming};
+pub use login_request::{FoundVerifier, LoginRequest};
 pub use profile::{Channel, Profile};
 pub use proxied::XClientRights;
 pub use replies::CloseReason;
@@ -80,6 +84,8 @@ pub enum ServerStep<'a> {
     /// Decide on XCLIENT, which carries the session of the proxy's own client. Then call
     /// [`Server::apply_xclient`], or close.
     XClient(Box<XClient>),
+    /// Answer a question about a client that logs in; see [`LoginRequest`].
+    Login(LoginRequest),
 }
 
 /// The meaning of the next bytes.
@@ -91,6 +97,8 @@ enum InputMode {
     Skip,
     /// Content that is stored or dropped.
     Incoming(Box<Incoming>),
+    /// A response within AUTH.
+    SaslResponse,
     /// Bytes that this machine does not read: they belong to TLS, or the session is closed.
     Closed,
 }
@@ -106,6 +114,11 @@ pub struct Server {
     errors: u32,
     /// Junk commands since the last accepted message.
     junk: u32,
+    /// The exchange of an AUTH command that has not ended.
+    exchange: Option<Box<Exchange>>,
+    /// The mechanism of the last AUTH command.
+    mechanism: Option<Mechanism>,
+    is_authenticated: bool,
 }
 
 impl Server {
@@ -120,6 +133,9 @@ impl Server {
             mode: InputMode::Command,
             errors: 0,
             junk: 0,
+            exchange: None,
+            mechanism: None,
+            is_authenticated: false,
         }
     }
 
@@ -147,7 +163,9 @@ impl Server {
     pub fn transaction(&self) -> Option<(&MailFrom, &[Recipient])> {
         let coming = match &self.mode {
             InputMode::Incoming(incoming) => incoming.transaction(),
-            InputMode::Command | InputMode::Skip | InputMode::Closed => None,
+            InputMode::Command | InputMode::Skip | InputMode::SaslResponse | InputMode::Closed => {
+                None
+            }
         };
         coming
             .or(self.transaction.as_ref())
@@ -189,6 +207,7 @@ impl Server {
     fn advance<'a>(&mut self, input: &'a [u8]) -> (usize, ServerStep<'a>) {
         let (used, flow) = match &mut self.mode {
             InputMode::Command => return self.read_command(input),
+            InputMode::SaslResponse => return self.read_response(input),
             InputMode::Skip => {
                 let (used, done) = command::skip_line(input);
                 if done {
@@ -267,6 +286,7 @@ impl Server {
         self.helo = None;
         self.transaction = None;
         self.mode = InputMode::Command;
+        self.forget_login();
     }
 
     /// Returns the reply for a session that the server ends by itself.
@@ -313,6 +333,11 @@ impl Server {
                 Ok(_) | Err(_) => self.reply(replies::starttls_first()),
             };
         }
+        if self.requires_login(command::verb(line))
+            && !parsed.as_ref().is_err_and(command::CommandError::is_fatal)
+        {
+            return self.login_first(parsed.as_ref().ok());
+        }
         if parsed.as_ref().is_ok_and(Command::is_junk) && !self.count_junk() {
             return self.close(replies::too_many_junk_commands(&self.profile.hostname));
         }
@@ -336,6 +361,7 @@ impl Server {
             Ok(Command::Expn) => self.reply(replies::not_implemented("EXPN")),
             Ok(Command::Help) => self.reply(replies::help()),
             Ok(Command::XClient(attributes)) => self.xclient_command(attributes),
+            Ok(Command::Auth(command)) => self.auth_command(&command),
         }
     }
 
@@ -378,6 +404,9 @@ impl Server {
                 "A transaction is open already; RSET ends it",
             ));
         }
+        if from.auth && !self.offers_auth() {
+            return self.reply(replies::auth_parameter_not_offered());
+        }
         if from.require_tls && !self.offers_require_tls() {
             return self.reply(replies::require_tls_not_offered());
         }
@@ -393,6 +422,11 @@ impl Server {
     /// Returns true if REQUIRETLS was offered to this client (RFC 8689 §2).
     fn offers_require_tls(&self) -> bool {
         self.channel == Channel::Tls && self.helo.as_ref().is_some_and(|helo| helo.esmtp)
+    }
+
+    /// Returns true if AUTH was offered to this client.
+    fn offers_auth(&self) -> bool {
+        self.offers_require_tls() && !self.profile.mechanisms.is_empty()
     }
 
     // Rule: RFC 5321 §4.1.1.3, §4.5.3.1.8.

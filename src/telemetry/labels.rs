@@ -159,6 +159,8 @@ pub enum RefusalReason {
     Storage,
     /// The client may not relay to this recipient.
     Recipient,
+    /// The client has logged in as a user that may not use this sender.
+    Sender,
 }
 
 impl RefusalReason {
@@ -167,6 +169,31 @@ impl RefusalReason {
             Self::Policy => "policy",
             Self::Storage => "storage",
             Self::Recipient => "recipient",
+            Self::Sender => "sender",
+        }
+    }
+}
+
+/// The outcome of an AUTH command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LoginOutcome {
+    /// The client proved that it is the user, who may log in.
+    Accepted,
+    /// Wrong name or password, or a user who may not log in.
+    Failed,
+    /// The client has failed too often.
+    Limited,
+    /// Too many passwords were being checked.
+    Busy,
+}
+
+impl LoginOutcome {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Failed => "failed",
+            Self::Limited => "limited",
+            Self::Busy => "busy",
         }
     }
 }
@@ -255,6 +282,7 @@ label_sets! {
     ClientsLabel { clients: &'static str }
     SessionLabels { listener: String, end: &'static str }
     LogMoveLabel { result: &'static str }
+    LoginLabels { listener: String, mechanism: &'static str, outcome: &'static str }
     LimitLabels { listener: String, limit: &'static str }
     HandshakeLabels { direction: &'static str, result: &'static str, tls: &'static str }
     JudgedLabels { direction: &'static str, connector: String, policy: &'static str, outcome: &'static str }

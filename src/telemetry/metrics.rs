@@ -10,8 +10,8 @@ use prometheus_client::registry::{Registry, Unit};
 
 use super::labels::{
     AttemptEndedLabel, ClientsLabel, ConnectorLabel, ConnectorTlsLabels, HandshakeLabels,
-    InboundLabels, JudgedLabels, LimitLabels, ListenerLabel, LogMoveLabel, RecipientLabels,
-    RefusedLabels, SessionLabels,
+    InboundLabels, JudgedLabels, LimitLabels, ListenerLabel, LogMoveLabel, LoginLabels,
+    RecipientLabels, RefusedLabels, SessionLabels,
 };
 use super::text::{Format, MetricsReading};
 
@@ -53,6 +53,7 @@ pub(super) struct Metrics {
     pub(super) inbound_bytes: Family<InboundLabels, Counter>,
     pub(super) inbound_recipients: Family<InboundLabels, Counter>,
     pub(super) refused: Family<RefusedLabels, Counter>,
+    pub(super) logins: Family<LoginLabels, Counter>,
     pub(super) recipients: Family<RecipientLabels, Counter>,
     pub(super) outbound_messages: Family<ConnectorTlsLabels, Counter>,
     pub(super) outbound_bytes: Family<ConnectorTlsLabels, Counter>,
@@ -80,6 +81,7 @@ impl Default for Metrics {
             inbound_bytes: Family::default(),
             inbound_recipients: Family::default(),
             refused: Family::default(),
+            logins: Family::default(),
             recipients: Family::default(),
             outbound_messages: Family::default(),
             outbound_bytes: Family::default(),
@@ -132,6 +134,8 @@ impl Metrics {
         );
         let help = "Senders and recipients refused, by reason";
         registry.register("inbound_refused", help, self.refused.clone());
+        let help = "Logins (AUTH), by mechanism and outcome: accepted, failed, limited after too many failures, or busy";
+        registry.register("inbound_logins", help, self.logins.clone());
         let help = "TLS handshakes, by result";
         registry.register("tls_handshakes", help, self.handshakes.clone());
         let help = "Sessions judged by the TLS policy of their connector";

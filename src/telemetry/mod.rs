@@ -30,12 +30,12 @@ use certificates::Certificates;
 use coverage::Coverage;
 use labels::{
     AttemptEndedLabel, ConnectorLabel, ConnectorTlsLabels, Direction, HandshakeLabels,
-    InboundLabels, JudgedLabels, LimitLabels, LogMoveLabel, RecipientLabels, RefusedLabels,
-    TlsLabels,
+    InboundLabels, JudgedLabels, LimitLabels, LogMoveLabel, LoginLabels, RecipientLabels,
+    RefusedLabels, TlsLabels,
 };
 pub use labels::{
-    DeliveryResult, HandshakeResult, LogMove, PolicyDecision, PolicyLevel, RefusalReason,
-    SessionEnd,
+    DeliveryResult, HandshakeResult, LogMove, LoginOutcome, PolicyDecision, PolicyLevel,
+    RefusalReason, SessionEnd,
 };
 use last_attempts::{LastAttempt, LastAttempts};
 pub use log_budget::LogClient;
@@ -47,8 +47,8 @@ pub use text::{
     ReportsReading,
 };
 
-/// The limits that turn clients away, by their keys in `[limits]`.
-const LIMITS: [&str; 9] = [
+/// The limits that turn clients away, by their keys in `[limits]` and in the file of the users.
+const LIMITS: [&str; 11] = [
     "connections",
     "connections_per_client",
     "connections_per_network",
@@ -58,6 +58,8 @@ const LIMITS: [&str; 9] = [
     "handshakes_per_minute",
     "transaction_memory",
     "transaction_memory_per_session",
+    "messages_per_hour",
+    "recipients_per_hour",
 ];
 
 /// The interval at which repeated log lines are summed up and the state is saved.
@@ -312,6 +314,16 @@ impl Monitor {
                 reason: reason.as_str(),
             })
             .inc();
+    }
+
+    /// Counts the outcome of an AUTH command.
+    pub fn login(&self, listener: &str, mechanism: &'static str, outcome: LoginOutcome) {
+        let labels = LoginLabels {
+            listener: listener.to_owned(),
+            mechanism,
+            outcome: outcome.as_str(),
+        };
+        self.0.metrics.logins.get_or_create(&labels).inc();
     }
 
     /// Lists a refusal for the administrator.

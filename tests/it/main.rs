@@ -39,3 +39,4 @@ mod structure;
 mod support;
 mod test_mail;
 mod tlsrpt;
+mod user_commands;

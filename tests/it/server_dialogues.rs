@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! # tls: forced          settings: tls, size, recipients, errors, received; client: ours;
-//!                        xclient: yes; spool: full; never: TEXT
+//!                        xclient: yes; auth: MECHANISMS; auth_required: yes; spool: full;
+//!                        never: TEXT
 //! C: NOOP                the client says this and CRLF; lines in a row go out in one piece
 //! C| NOOP\n              the same without CRLF; \r \n \0 \\ and \xHH are escapes in both
 //! S: 250 2.0.0 Ok        the server says exactly this; "…" at the end stands for any rest
@@ -29,7 +30,11 @@ use gatepost::smtp::address::{Domain, ForwardPath, Mailbox};
 use gatepost::smtp::command::{Attribute, MailFrom, RcptTo};
 use gatepost::smtp::envelope::{Envelope, QueueId};
 use gatepost::smtp::reply::{Reply, Status};
-use gatepost::smtp::server::{Channel, Durable, Profile, Server, ServerStep, XClientRights};
+use gatepost::smtp::sasl::scram::ScramVerifier;
+use gatepost::smtp::sasl::{Mechanism, OfferedMechanisms, Password};
+use gatepost::smtp::server::{
+    Channel, Durable, FoundVerifier, LoginRequest, Profile, Server, ServerStep, XClientRights,
+};
 
 struct Proof;
 
@@ -58,6 +63,8 @@ impl Settings {
             received: 100,
             completed: false,
             xclient: false,
+            mechanisms: OfferedMechanisms::default(),
+            auth_required: false,
         };
         let mut settings = Self {
             channel: Channel::Offered,
@@ -86,6 +93,11 @@ impl Settings {
                 "received" => settings.profile.received = value.parse().unwrap(),
                 "client" => settings.profile.completed = value == "ours",
                 "xclient" => settings.profile.xclient = value == "yes",
+                "auth" => {
+                    let names = value.split(' ').map(|name| Mechanism::parse(name).unwrap());
+                    settings.profile.mechanisms = OfferedMechanisms::of(&names.collect::<Vec<_>>());
+                }
+                "auth_required" => settings.profile.auth_required = value == "yes",
                 "spool" => settings.full = value == "full",
                 "pieces" => settings.pieces = value != "no",
                 "never" => settings
@@ -207,6 +219,10 @@ impl Played {
                     );
                     self.say(&reply);
                 }
+                ServerStep::Login(request) => {
+                    let reply = answer_login(&mut self.server, request);
+                    self.say(&reply);
+                }
                 ServerStep::Close(reply) | ServerStep::ProxyHeader(reply) => {
                     self.say(&reply);
                     self.closed = true;
@@ -223,6 +239,38 @@ impl Played {
             }
         }
     }
+}
+
+/// The only user is `user` with the password `pencil`; the server's nonce is that of RFC 7677 §3.
+fn answer_login(server: &mut Server, request: LoginRequest) -> Reply {
+    let refusal = || {
+        Err(Reply::new(
+            535,
+            Status(7, 8),
+            "Authentication credentials invalid",
+        ))
+    };
+    let answer = match request {
+        LoginRequest::Password(login) => {
+            let is_right = login.name == "user" && login.password.as_bytes() == b"pencil";
+            if is_right { Ok(()) } else { refusal() }
+        }
+        LoginRequest::Verifier(name) => {
+            let salt = data_encoding::BASE64
+                .decode(b"W22ZaJ0SNY7soEsUEjb6gQ==")
+                .unwrap();
+            let password = Password::new("pencil").unwrap();
+            return server.scram_challenge(FoundVerifier {
+                verifier: ScramVerifier::derive(&password, &salt, 4096.try_into().unwrap()),
+                is_genuine: name == "user",
+                nonce: "%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0",
+                binding: &[],
+            });
+        }
+        LoginRequest::Proved(_) => Ok(()),
+        LoginRequest::Failed(..) => refusal(),
+    };
+    server.login(answer)
 }
 
 fn may_send(from: &MailFrom) -> Result<(), Reply> {

@@ -104,14 +104,7 @@ fn clients(admin: &AdminState, config: &Config) -> ClientsStatus {
         memory,
         ..
     } = admin.clients.occupancy();
-    let (held, more_held) = limit_list(
-        admin
-            .clients
-            .held()
-            .iter()
-            .map(super::clients::held)
-            .collect(),
-    );
+    let (held, more_held) = limit_list(super::clients::all_held(&admin.clients));
     let limits = &config.limits.clients;
     ClientsStatus {
         sessions,

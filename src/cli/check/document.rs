@@ -17,6 +17,7 @@ use crate::config::{
 };
 use crate::explain::document::ExceptionNote;
 use crate::net::tls_io::IdentitySummary;
+use crate::smtp::sasl::Mechanism;
 
 /// The document that `check --json` prints.
 #[derive(Serialize)]
@@ -72,6 +73,10 @@ struct ListenerDocument {
     client_certificate: bool,
     proxy_protocol: Vec<String>,
     xclient: Vec<String>,
+    /// The mechanisms by which clients can log in, under TLS alone.
+    auth: Vec<&'static str>,
+    /// True if clients must log in before they send mail.
+    auth_required: bool,
     /// The most sessions of clients outside of `[relay] networks`.
     connections: usize,
 }
@@ -301,6 +306,8 @@ impl ListenerDocument {
                 .map(ToString::to_string)
                 .collect(),
             xclient: listener.xclient.iter().map(ToString::to_string).collect(),
+            auth: listener.auth.iter().map(Mechanism::name).collect(),
+            auth_required: listener.auth_required,
             connections: config.seats(listener),
         }
     }

@@ -9,6 +9,7 @@ use crate::net::dns::Dns;
 use crate::net::tls_io::{IdentitySummary, TlsMaterial};
 use crate::policy::connector::ended_exception;
 use crate::relay::tlsrpt::Submitter;
+use crate::relay::users::UserStore;
 
 /// A configuration, and what the files that it names contain.
 pub(super) struct LoadedConfig {
@@ -26,16 +27,18 @@ pub(super) fn load(file: &Path) -> Result<LoadedConfig, Vec<Fault>> {
         TlsMaterial::load(&config),
         dns,
         Submitter::load(&config.tlsrpt),
+        UserStore::load(&config),
     );
     let ((material, material_warnings), (submitter, submitter_warnings)) = match loaded {
-        (Ok(material), Ok(_), Ok(submitter)) => (material, submitter),
-        (material, dns, submitter) => {
+        (Ok(material), Ok(_), Ok(submitter), Ok(_)) => (material, submitter),
+        (material, dns, submitter, users) => {
             let faults = material
                 .err()
                 .into_iter()
                 .flatten()
                 .chain(dns.err())
-                .chain(submitter.err());
+                .chain(submitter.err())
+                .chain(users.err().into_iter().flatten());
             return Err(faults.collect());
         }
     };

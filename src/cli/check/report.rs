@@ -16,6 +16,7 @@ use crate::config::{
 use crate::net::tls_io::IdentitySummary;
 use crate::policy::tls::TlsVersion;
 use crate::relay::tlsrpt::Submitter;
+use crate::smtp::sasl::Mechanism;
 
 /// The width of the labels in a block.
 const LABEL: usize = 12;
@@ -128,6 +129,15 @@ fn listener_rules(config: &Config, listener: &ListenerConfig) -> Vec<String> {
             rules.push(format!("{what} from {}", listed(networks, "")));
         }
     }
+    if !listener.auth.is_empty() {
+        let names: Vec<_> = listener.auth.iter().map(Mechanism::name).collect();
+        let login = if listener.auth_required {
+            "login required"
+        } else {
+            "login possible"
+        };
+        rules.push(format!("{login} under TLS: {}", names.join(", ")));
+    }
     rules
 }
 
@@ -135,6 +145,12 @@ fn relay_rules(config: &Config, width: usize) -> String {
     let mut block = Block::new("Relay rules", (2, LABEL), width);
     let networks = listed(&config.relay.networks, "no network");
     block.bare(&[format!("clients in {networks} may send to any domain")]);
+    if let Some(users) = &config.users {
+        block.bare(&[format!(
+            "clients that log in as a user of {} may send to any domain",
+            users.file.value.display()
+        )]);
+    }
     block.bare(&[format!(
         "any client may send to {}",
         listed(&config.relay.domains, "no domain")

@@ -283,22 +283,38 @@ fn listener_lines(
         (_, true) => ", client certificate requested",
         (_, false) => ", client certificate not requested",
     };
+    let login = match listener.login {
+        "required" => ", login required",
+        "possible" => ", login possible",
+        _ => "",
+    };
     let addresses = listener.addresses.join(", ");
     text.line(
         0,
         &format!(
-            "At listener {} ({addresses}; TLS {}{certificate})",
+            "At listener {} ({addresses}; TLS {}{certificate}{login})",
             listener.name, listener.tls
         ),
     );
     if let Some(same) = before
         .iter()
-        .find(|other| other.sessions == listener.sessions)
+        .find(|other| (&other.sessions, other.login) == (&listener.sessions, listener.login))
     {
         text.line(2, &format!("the same as at {}", same.name));
         return;
     }
-    text.line(2, "If the client does this, the reply to MAIL FROM is …");
+    let who = if listener.login == "required" {
+        "If a client that has logged in does this, the reply to MAIL FROM is …"
+    } else {
+        "If the client does this, the reply to MAIL FROM is …"
+    };
+    text.line(2, who);
+    if listener.login == "possible" {
+        text.line(
+            2,
+            "(a client that has logged in may send to any domain, from its user's senders)",
+        );
+    }
     let width = listener
         .sessions
         .iter()

@@ -35,6 +35,10 @@ const SPOOL: FileEntry = file(
     "/var/spool/gatepost",
     "The queue, unless [spool] path names another folder.",
 );
+const USERS: FileEntry = file(
+    "/etc/gatepost/users.toml",
+    "The users, where [users] file names this file; nobody but its owner may read it.",
+);
 const EVIDENCE: FileEntry = file(
     "/var/lib/gatepost/evidence",
     "The records for auditors, unless [evidence] path names another folder.",
@@ -129,6 +133,7 @@ impl PageSections {
             ("reload", "") => Some(reload()),
             ("test", "mail") => Some(test_mail()),
             ("clients", action) => clients(action),
+            ("user", action) => login_users(action),
             ("evidence", "archive") => Some(evidence_archive()),
             ("evidence", action) => evidence(action),
             ("spool", action) => spool(action),
@@ -172,6 +177,7 @@ fn root() -> PageSections {
             "gatepost-queue(1)",
             "gatepost-history(1)",
             "gatepost-clients(1)",
+            "gatepost-user(1)",
             "gatepost-evidence(1)",
             "gatepost-spool(1)",
             "gatepost-status(1)",
@@ -398,6 +404,48 @@ fn clients(action: &str) -> Option<PageSections> {
     Some(PageSections::new(
         exit(success, failure),
         &[CONFIG, SOCKET],
+        see_also,
+    ))
+}
+
+fn login_users(action: &str) -> Option<PageSections> {
+    let unknown = "There is no such user, or the output cannot be written.";
+    let (success, failure, see_also): (_, _, &[_]) = match action {
+        "" => (
+            "The users are listed or changed.",
+            "There is no such user, the user exists already, or the output cannot be written.",
+            &[
+                "gatepost-user-add(1)",
+                "gatepost-user-passwd(1)",
+                "gatepost-user-list(1)",
+                "gatepost-user-remove(1)",
+                "gatepost-user-disable(1)",
+                "gatepost-user-enable(1)",
+                "gatepost.toml(5)",
+            ],
+        ),
+        "add" => (
+            "The user is added.",
+            "The user exists already, or the output cannot be written.",
+            &[
+                "gatepost-user(1)",
+                "gatepost-user-passwd(1)",
+                "gatepost.toml(5)",
+            ],
+        ),
+        "list" => (
+            "The users are listed, even if there are none.",
+            "The output cannot be written.",
+            &["gatepost-user(1)"],
+        ),
+        "passwd" | "remove" | "disable" | "enable" => {
+            ("The user is changed.", unknown, &["gatepost-user(1)"])
+        }
+        _ => return None,
+    };
+    Some(PageSections::new(
+        exit(success, failure),
+        &[CONFIG, USERS],
         see_also,
     ))
 }

@@ -6,10 +6,10 @@ use std::io::{BufRead, ErrorKind};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::address_list::{ListFault, ListedAddress, addresses};
 use super::arguments::LoneDot;
 use super::exit::{SendmailError, Sysexit};
 use crate::smtp::address::Domain;
+use crate::smtp::data::{ListFault, ListedAddress, addresses};
 
 /// The maximum number of octets of a name in one encoded word, which may have 75 characters (RFC
 /// 2047 §2).

@@ -6,7 +6,6 @@
 //! for the hostname goes to the postmaster, unless the configuration names it. Called as
 //! `sendmail`, `mailq` or `newaliases`, the program does the same as this command.
 
-mod address_list;
 mod arguments;
 mod exit;
 mod message;
@@ -30,9 +29,8 @@ use crate::config::{self, Config};
 use crate::policy::connector::Connectors;
 use crate::policy::relay_access;
 use crate::smtp::address::{Mailbox, ReversePath};
-use crate::smtp::data::Inspector;
+use crate::smtp::data::{Inspector, ListedAddress, addresses};
 use crate::smtp::envelope::{ContentNeeds, Envelope, QueueId, Recipient};
-use address_list::ListedAddress;
 use arguments::{LoneDot, SendmailMode, SendmailOptions};
 use exit::{SendmailError, Sysexit};
 use message::{CompletedMessage, DefaultFields};
@@ -162,7 +160,7 @@ fn send(options: &SendmailOptions) -> Result<(), SendmailError> {
     } = message::complete(&text, &defaults);
     let mut recipients = EnvelopeRecipients::new(&config);
     for argument in &options.recipients {
-        let listed = address_list::addresses(argument.as_bytes()).map_err(|fault| {
+        let listed = addresses(argument.as_bytes()).map_err(|fault| {
             SendmailError::new(
                 Sysexit::Data,
                 format!("cannot parse the recipient {argument:?}: {fault}"),
@@ -291,16 +289,14 @@ fn sender(options: &SendmailOptions, config: &Config) -> Result<ReversePath, Sen
     };
     let address = match &options.sender {
         // `-f ""` and `-f "<>"` are the null sender.
-        Some(text) => {
-            match address_list::addresses(text.as_bytes()).map_err(|fault| invalid(text, &fault))? {
-                listed if listed.len() > 1 => return Err(invalid(text, &"it is a list")),
-                listed => listed
-                    .into_iter()
-                    .next()
-                    .map(|listed| listed.address)
-                    .unwrap_or_default(),
-            }
-        }
+        Some(text) => match addresses(text.as_bytes()).map_err(|fault| invalid(text, &fault))? {
+            listed if listed.len() > 1 => return Err(invalid(text, &"it is a list")),
+            listed => listed
+                .into_iter()
+                .next()
+                .map(|listed| listed.address)
+                .unwrap_or_default(),
+        },
         None => User::caller().map(|user| user.name).ok_or_else(|| {
             SendmailError::new(
                 Sysexit::System,

@@ -1,10 +1,11 @@
 //! A completed handshake, and the facts that follow from it.
 
+use std::fmt;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use rustls::pki_types::CertificateDer;
-use rustls::{CipherSuite, CommonState, HandshakeKind, ProtocolVersion};
+use rustls::{CipherSuite, ConnectionCommon, HandshakeKind, ProtocolVersion};
 
 use super::chain_search::ChainChecks;
 use super::chain_search::SentChain;
@@ -21,6 +22,37 @@ pub struct CompletedHandshake {
     /// The peer's certificates.
     chain: PeerChain,
     handshake: Handshake,
+    binding: Option<ChannelBinding>,
+}
+
+/// The channel binding `tls-exporter` of a session (RFC 9266). It is never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ChannelBinding([u8; 32]);
+
+impl ChannelBinding {
+    /// Returns the binding of a session with TLS 1.3. Before 1.3 it is unique only with an extended
+    /// master secret (RFC 9266 §4.2), of which rustls does not report whether it was used.
+    // Rule: RFC 9266 §2, §4.2.
+    fn of<Data>(session: &ConnectionCommon<Data>) -> Option<Self> {
+        if session.protocol_version() != Some(ProtocolVersion::TLSv1_3) {
+            return None;
+        }
+        let exported =
+            session.export_keying_material([0; 32], b"EXPORTER-Channel-Binding", Some(&[]));
+        exported.ok().map(Self)
+    }
+
+    /// Returns the octets.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for ChannelBinding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ChannelBinding(…)")
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -52,7 +84,7 @@ impl PeerChain {
 
 impl CompletedHandshake {
     /// Reads a session whose handshake is complete.
-    pub(super) fn of(session: &CommonState) -> Result<Self, HandshakeError> {
+    pub(super) fn of<Data>(session: &ConnectionCommon<Data>) -> Result<Self, HandshakeError> {
         let version = match session.protocol_version() {
             Some(ProtocolVersion::TLSv1_2) => TlsVersion::V1_2,
             Some(ProtocolVersion::TLSv1_3) => TlsVersion::V1_3,
@@ -80,6 +112,7 @@ impl CompletedHandshake {
                 .and_then(|group| group.name().as_str()),
             chain,
             handshake,
+            binding: ChannelBinding::of(session),
         })
     }
 
@@ -93,6 +126,7 @@ impl CompletedHandshake {
             key_exchange: None,
             chain: PeerChain::of(chain),
             handshake: Handshake::Full,
+            binding: None,
         }
     }
 
@@ -127,6 +161,12 @@ impl CompletedHandshake {
     #[must_use]
     pub fn version(&self) -> TlsVersion {
         self.version
+    }
+
+    /// Returns the channel binding for SASL; `None` before TLS 1.3.
+    #[must_use]
+    pub fn channel_binding(&self) -> Option<&ChannelBinding> {
+        self.binding.as_ref()
     }
 
     /// The chain as sent, leaf first; empty if the peer sent none.

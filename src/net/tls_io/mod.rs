@@ -40,7 +40,7 @@ use crate::policy::tls::TlsVersion;
 pub use chain_search::{ChainChecks, PathChecks};
 pub use client::ClientTls;
 pub use client_hello::RecordedStream;
-pub use completed::CompletedHandshake;
+pub use completed::{ChannelBinding, CompletedHandshake};
 pub use error::{HandshakeError, describe_alert};
 pub use identity::IdentitySummary;
 pub use known_hellos::KnownHellos;

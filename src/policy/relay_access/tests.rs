@@ -62,6 +62,7 @@ fn resolve_with(
         address: Some(address),
         local: "192.0.2.25".parse().expect("an address"),
         may_relay,
+        is_user: false,
     };
     let path = ForwardPath::parse(path).unwrap_or_else(|error| panic!("{path}: {error}"));
     let rules = RelayRules {
@@ -86,6 +87,7 @@ fn a_client_that_may_not_relay_is_a_stranger() {
             address,
             local: "192.0.2.25".parse().expect("an address"),
             may_relay: has_right,
+            is_user: false,
         };
         assert_eq!(may_relay(&relay(), peer), expected, "{peer:?}");
     }
@@ -200,6 +202,7 @@ fn a_client_without_an_address_is_a_stranger() {
             address: None,
             local: "192.0.2.25".parse().expect("an address"),
             may_relay: false,
+            is_user: false,
         };
         let hostname = Domain::parse("relay.example.com").expect("a domain");
         let postmaster = Mailbox::parse("admin@example.com").expect("a mailbox");

@@ -14,6 +14,7 @@ mod proxied;
 mod received;
 mod session;
 mod timeouts;
+mod user_notice;
 
 use std::sync::Arc;
 

@@ -23,6 +23,8 @@ pub(super) struct Received<'a> {
     pub(super) hostname: &'a Domain,
     pub(super) clearance: &'a Clearance,
     pub(super) smtputf8: bool,
+    /// True if the client has logged in.
+    pub(super) is_user: bool,
     pub(super) id: QueueId,
     pub(super) recipients: &'a [Recipient],
     /// The time, in the form of header fields.
@@ -62,10 +64,12 @@ impl Received<'_> {
         Ok(())
     }
 
-    // Rule: RFC 5321 §4.4.
+    // Rule: RFC 3848 §2; RFC 5321 §4.4.
     fn protocol(&self) -> &'static str {
         let esmtp = self.client.is_some_and(|client| client.esmtp);
         match (self.clearance.outcome(), esmtp, self.smtputf8) {
+            (TlsOutcome::Tls(_), _, true) if self.is_user => "UTF8SMTPSA",
+            (TlsOutcome::Tls(_), true, false) if self.is_user => "ESMTPSA",
             (TlsOutcome::Clear(_), _, true) => "UTF8SMTP",
             (TlsOutcome::Tls(_), _, true) => "UTF8SMTPS",
             (TlsOutcome::Clear(_), true, false) => "ESMTP",
@@ -195,6 +199,7 @@ mod tests {
             hostname: &Domain::parse("relay.example.com").expect("a domain"),
             clearance,
             smtputf8,
+            is_user: false,
             id: QueueId::from_number(5).expect("a number"),
             recipients: &recipients,
             date: &date(Timestamp::UNIX_EPOCH),

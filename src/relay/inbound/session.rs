@@ -3,6 +3,7 @@
 
 mod client_log;
 mod closing;
+mod login;
 mod message;
 mod metrics;
 mod proxy;
@@ -31,6 +32,7 @@ use crate::policy::connector::inbound_policy;
 use crate::policy::relay_access;
 use crate::policy::tls::{NoTls, PeerCertificate, TlsFacts, TlsOutcome};
 use crate::relay::running_config::Snapshot;
+use crate::relay::users::HourlyRate;
 use crate::smtp::command::{CommandError, MailFrom, RcptTo};
 use crate::smtp::reply::Reply;
 use crate::smtp::server::{Channel, Profile, Server, ServerStep};
@@ -63,6 +65,8 @@ pub(super) async fn run(
         received: config.limits.received,
         completed: relay_access::is_own_client(&config.relay, client),
         xclient: client.is_some_and(|client| proxied::is_listed(&listener.xclient, client)),
+        mechanisms: listener.auth,
+        auth_required: listener.auth_required,
     };
     let channel = match listener.tls {
         ListenerTls::Off => Channel::Clear,
@@ -84,6 +88,7 @@ pub(super) async fn run(
         stop,
         connection_tls: ConnectionTls::Clear,
         sender_clearance: None,
+        user: None,
         sender: None,
         draft: None,
         content_rate: ContentRate::default(),
@@ -141,6 +146,7 @@ impl ClientSession {
         } else {
             self.server.continue_under_tls();
             self.sender_clearance = None;
+            self.user = None;
             self.seat.free();
             Ok(())
         };
@@ -187,6 +193,9 @@ impl ClientSession {
         let fault = match result {
             Ok(Ok((tls, seen))) => {
                 self.count_handshake(Some(&seen));
+                if seen.channel_binding().is_none() {
+                    self.server.without_channel_binding();
+                }
                 self.connection_tls = ConnectionTls::Tls(seen);
                 self.command_since = Instant::now();
                 return Ok(tls);
@@ -245,6 +254,7 @@ impl ClientSession {
                     Ok(reply) => reply,
                     Err(refusal) => return self.end_with(connection, &refusal),
                 },
+                ServerStep::Login(request) => Box::pin(self.login(request)).await,
                 ServerStep::ProxyHeader(reply) => {
                     self.warn_proxy_header();
                     return self.end_with(connection, &reply);
@@ -354,6 +364,9 @@ impl ClientSession {
         if let Err(refusal) = self.count(Rate::Messages) {
             return Ok(self.server.mail(from, Err(refusal)));
         }
+        if let Err(refusal) = self.check_sender(&from.reverse_path) {
+            return Ok(self.server.mail(from, Err(refusal)));
+        }
         let (settings, connector) = (&self.settings, &connector);
         let outcome = match &self.connection_tls {
             ConnectionTls::Clear => TlsOutcome::Clear(NoTls::NotUsed),
@@ -408,12 +421,18 @@ impl ClientSession {
             address: self.client,
             local: self.local,
             may_relay,
+            is_user: self.user().is_some(),
         }
     }
 
     /// Applies the relay rules and limits to a recipient, and returns the reply to RCPT.
     fn rcpt(&mut self, rcpt: RcptTo) -> Reply {
         if let Err(refusal) = self.count(Rate::Recipients) {
+            return self.server.rcpt(rcpt, Err(refusal));
+        }
+        if let Some(user) = self.user().cloned()
+            && let Err(refusal) = self.count_hourly(&user, HourlyRate::Recipients)
+        {
             return self.server.rcpt(rcpt, Err(refusal));
         }
         let peer = self.client_rights();

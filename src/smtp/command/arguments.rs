@@ -51,6 +51,9 @@ pub struct MailFrom {
     pub envid: Option<String>,
     /// REQUIRETLS.
     pub require_tls: bool,
+    /// AUTH (RFC 4954 §5): true if it was given. The value is not kept, as if it were `<>`: it is
+    /// passed on to nobody.
+    pub auth: bool,
 }
 
 /// The RCPT command and its parameters.

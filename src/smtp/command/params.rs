@@ -8,17 +8,19 @@ use crate::smtp::envelope::{BodyType, Notify, Ret};
 const ENVID_MAX: usize = 100;
 /// The longest ORCPT in characters (RFC 3461 §4.2).
 const ORCPT_MAX: usize = 500;
+/// The longest value of AUTH in characters (RFC 4954 §3).
+const AUTH_MAX: usize = 500;
 
 const MAIL: CommandError = CommandError::Syntax("MAIL FROM:<address> [parameters]");
 const RCPT: CommandError = CommandError::Syntax("RCPT TO:<address> [parameters]");
 
 /// Parses the arguments of MAIL.
-// Rule: RFC 8689 §2.
+// Rule: RFC 4954 §5; RFC 8689 §2.
 pub(super) fn parse_mail(arguments: &str) -> Result<MailFrom, CommandError> {
     let (path, parameters) = split_path(arguments, "FROM:").ok_or(MAIL)?;
     let reverse_path = ReversePath::parse(path).map_err(CommandError::Sender)?;
     let (mut size, mut body, mut smtputf8, mut ret, mut envid) = (None, None, None, None, None);
-    let mut require_tls = None;
+    let (mut require_tls, mut auth) = (None, None);
     for (keyword, value) in split_parameters(parameters) {
         match keyword.to_ascii_uppercase().as_str() {
             "SIZE" => set_once(
@@ -41,6 +43,16 @@ pub(super) fn parse_mail(arguments: &str) -> Result<MailFrom, CommandError> {
             "SMTPUTF8" => return Err(CommandError::BadParameter("SMTPUTF8")),
             "REQUIRETLS" if value.is_none() => set_once(&mut require_tls, "REQUIRETLS", ())?,
             "REQUIRETLS" => return Err(CommandError::BadParameter("REQUIRETLS")),
+            "AUTH" => {
+                let value = value.filter(|value| value.len() <= AUTH_MAX && is_xtext(value));
+                set_once(
+                    &mut auth,
+                    "AUTH",
+                    value
+                        .map(|_| ())
+                        .ok_or(CommandError::BadParameter("AUTH"))?,
+                )?;
+            }
             "RET" => set_once(
                 &mut ret,
                 "RET",
@@ -70,6 +82,7 @@ pub(super) fn parse_mail(arguments: &str) -> Result<MailFrom, CommandError> {
         ret,
         envid,
         require_tls: require_tls.is_some(),
+        auth: auth.is_some(),
     })
 }
 

@@ -25,7 +25,9 @@ impl Server {
     pub fn content_refusal(&self) -> Option<&Reply> {
         match &self.mode {
             InputMode::Incoming(incoming) => incoming.refusal(),
-            InputMode::Command | InputMode::Skip | InputMode::Closed => None,
+            InputMode::Command | InputMode::Skip | InputMode::SaslResponse | InputMode::Closed => {
+                None
+            }
         }
     }
 

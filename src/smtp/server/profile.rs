@@ -1,6 +1,7 @@
 //! The rules of a session and its transport.
 
 use crate::smtp::address::Domain;
+use crate::smtp::sasl::OfferedMechanisms;
 
 /// The rules of a session.
 #[derive(Debug, Clone)]
@@ -20,6 +21,10 @@ pub struct Profile {
     pub completed: bool,
     /// True if XCLIENT is offered.
     pub xclient: bool,
+    /// The mechanisms of AUTH that are offered under TLS.
+    pub mechanisms: OfferedMechanisms,
+    /// True if a client must log in before it sends mail.
+    pub auth_required: bool,
 }
 
 /// The transport of a session, and the STARTTLS that goes with it.

@@ -43,6 +43,9 @@ impl Server {
         self.profile.xclient = rights.xclient;
         self.transaction = None;
         self.mode = InputMode::Command;
+        self.forget_login();
+        // The TLS session is the proxy's, so its channel binding is not that of the client.
+        self.without_channel_binding();
         self.helo = match attributes.hello {
             Attribute::Is(name) => Some(ClientHelo {
                 name,

@@ -5,6 +5,7 @@ use crate::smtp::address::Domain;
 use crate::smtp::data::ContentFault;
 use crate::smtp::envelope::QueueId;
 use crate::smtp::reply::{Reply, Status};
+use crate::smtp::sasl::{LoginFault, Mechanism};
 
 // Subject and detail of enhanced status codes (RFC 3463 §3, RFC 2034 §4).
 const OTHER: Status = Status(0, 0);
@@ -20,7 +21,17 @@ pub(super) fn is_allowed_before_tls(verb: &[u8]) -> bool {
         .any(|free| verb.eq_ignore_ascii_case(free.as_bytes()))
 }
 
-// Rule: RFC 3207 §2; RFC 5321 §4.1.1.1, §4.2.4, §4.5.3.1.7.
+/// Returns true if the command is accepted before a login where one is required. XCLIENT comes from
+/// our own proxies before anything else, and HELP is answered as ever.
+// Rule: RFC 4954 §6.
+pub(super) fn is_allowed_before_login(verb: &[u8]) -> bool {
+    is_allowed_before_tls(verb)
+        || ["AUTH", "HELP", "XCLIENT"]
+            .iter()
+            .any(|free| verb.eq_ignore_ascii_case(free.as_bytes()))
+}
+
+// Rule: RFC 3207 §2; RFC 4954 §3; RFC 5321 §4.1.1.1, §4.2.4, §4.5.3.1.7.
 pub(super) fn ehlo(profile: &Profile, channel: Channel) -> Reply {
     let mut lines = vec![
         profile.hostname.to_string().into(),
@@ -40,8 +51,15 @@ pub(super) fn ehlo(profile: &Profile, channel: Channel) -> Reply {
     match channel {
         Channel::Clear => {}
         Channel::Offered | Channel::Required => lines.push("STARTTLS".into()),
-        // RFC 8689 §2: REQUIRETLS is offered only under TLS.
-        Channel::Tls => lines.push("REQUIRETLS".into()),
+        // RFC 8689 §2: REQUIRETLS is offered only under TLS; AUTH as well, since a password in the
+        // clear is everybody's.
+        Channel::Tls => {
+            if !profile.mechanisms.is_empty() {
+                let names: Vec<_> = profile.mechanisms.iter().map(Mechanism::name).collect();
+                lines.push(format!("AUTH {}", names.join(" ")).into());
+            }
+            lines.push("REQUIRETLS".into());
+        }
     }
     Reply::multiline(250, lines)
 }
@@ -147,6 +165,63 @@ pub(super) fn require_tls_not_offered() -> Reply {
 // Rule: RFC 3207 §4.
 pub(super) fn starttls_first() -> Reply {
     Reply::new(530, Status(7, 0), "Must issue a STARTTLS command first")
+}
+
+// Rule: RFC 4954 §6.
+pub(super) fn authenticated() -> Reply {
+    Reply::new(235, Status(7, 0), "Authentication successful")
+}
+
+// Rule: RFC 4954 §6.
+pub(super) fn login_first() -> Reply {
+    Reply::new(530, Status(7, 0), "Authentication required")
+}
+
+// Rule: RFC 4954 §6.
+pub(super) fn encryption_required() -> Reply {
+    Reply::new(
+        538,
+        Status(7, 11),
+        "Encryption required for AUTH; use STARTTLS first",
+    )
+}
+
+// Rule: RFC 4954 §6.
+pub(super) fn mechanism_too_weak() -> Reply {
+    Reply::new(534, Status(7, 9), "Authentication mechanism is too weak")
+}
+
+// Rule: RFC 4954 §4.
+pub(super) fn unknown_mechanism() -> Reply {
+    Reply::new(504, Status(5, 4), "Unrecognized authentication type")
+}
+
+// Rule: RFC 4954 §4.
+pub(super) fn auth_cancelled() -> Reply {
+    Reply::new(501, Status(7, 0), "Authentication cancelled")
+}
+
+// Rule: RFC 4954 §4, §6.
+pub(super) fn auth_line_too_long() -> Reply {
+    Reply::new(
+        500,
+        Status(5, 6),
+        "Authentication exchange line is too long",
+    )
+}
+
+// Rule: RFC 4954 §4.
+pub(super) fn auth_malformed(fault: LoginFault) -> Reply {
+    Reply::new(
+        501,
+        Status(5, 2),
+        format!("Cannot decode the response: {fault}"),
+    )
+}
+
+/// Rejects the parameter AUTH of MAIL where AUTH was not offered (RFC 5321 §4.1.1.11).
+pub(super) fn auth_parameter_not_offered() -> Reply {
+    Reply::new(555, Status(5, 4), "Parameter AUTH is not supported")
 }
 
 // Rule: RFC 3207 §6.

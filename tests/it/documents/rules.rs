@@ -11,9 +11,10 @@ use super::{Files, code_spans, files_below};
 
 /// The standards, with the sections in which they place demands on a relay (MUST, SHOULD, and the
 /// grammar).
-const SECTIONS: [(&str, &[&str]); 7] = [
+const SECTIONS: [(&str, &[&str]); 8] = [
     ("2033", &["4.1", "4.2"]),
     ("3207", &["2", "4", "4.1", "4.2", "4.3", "6"]),
+    ("4954", &["3", "4", "5", "6"]),
     (
         "5321",
         &[

@@ -5,6 +5,7 @@ mod balancer;
 mod keys;
 mod large;
 mod limits;
+mod login;
 mod pins;
 mod proxy;
 mod relay;

@@ -11,6 +11,7 @@ use gatepost::net::tls_io::TlsMaterial;
 use gatepost::policy::tls::{Groups, Handshake, Hello};
 use gatepost::relay::inbound::{Inbound, serve};
 use gatepost::relay::running_config::{RunningConfig, Snapshot};
+use gatepost::relay::users::UserStore;
 use gatepost::smtp::address::Host;
 use gatepost::smtp::envelope::{Envelope, QueueId};
 use gatepost::storage::spool::{
@@ -22,6 +23,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
+use tokio_rustls::client::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use crate::support::session::Client;
@@ -115,6 +117,8 @@ pub(crate) struct Wanted<'a> {
     pub(crate) proxies: &'a str,
     /// Networks that may relay.
     pub(crate) networks: &'a str,
+    /// More lines of the listener.
+    pub(crate) listener: &'a str,
     /// True if commits are made without a wait.
     pub(crate) at_once: bool,
     pub(crate) full: bool,
@@ -128,6 +132,7 @@ impl Default for Wanted<'_> {
             balancers: "",
             proxies: "",
             networks: "",
+            listener: "",
             at_once: true,
             full: false,
         }
@@ -142,6 +147,7 @@ fn configured(wanted: &Wanted<'_>, spool: &Path) -> Config {
         balancers,
         proxies,
         networks,
+        listener,
         ..
     } = wanted;
     let quoted = |network: &str| {
@@ -171,6 +177,7 @@ address = ["127.0.0.1:2525"]
 tls = "{tls}"
 proxy_protocol = [{balancers}]
 xclient = [{proxies}]
+{listener}
 [relay]
 networks = [{networks}]
 domains = ["example.com"]
@@ -208,11 +215,9 @@ impl Relay {
         let config = configured(&wanted, folder.path());
         let (tls, _) = TlsMaterial::load(&config).expect("the development certificates");
         let dns = Dns::new(&config.dns).expect("a resolver");
-        let running = RunningConfig::new(Snapshot::new(
-            Arc::new(config.clone()),
-            Arc::clone(&tls),
-            dns,
-        ));
+        let users = UserStore::load(&config).expect("good users");
+        let snapshot = Snapshot::new(Arc::new(config.clone()), Arc::clone(&tls), dns);
+        let running = RunningConfig::new(snapshot.with_users(users));
         let spool = SqliteSpool::open(&folder.path().join("spool")).expect("a spool");
         let leave = Arc::new(Semaphore::new(if wanted.at_once { 1000 } else { 0 }));
         let spool = Arc::new(Slow {
@@ -248,8 +253,9 @@ impl Relay {
     pub(crate) fn reload(&self, wanted: &Wanted<'_>) {
         let config = configured(wanted, self.folder.path());
         let dns = Dns::new(&config.dns).expect("a resolver");
-        self.running
-            .replace(Snapshot::new(Arc::new(config), Arc::clone(&self.tls), dns));
+        let users = UserStore::load(&config).expect("good users");
+        let snapshot = Snapshot::new(Arc::new(config), Arc::clone(&self.tls), dns);
+        self.running.replace(snapshot.with_users(users));
     }
 
     /// Connects, and hears the greeting.
@@ -321,7 +327,7 @@ impl Relay {
     pub(crate) async fn secured_by(
         &self,
         config: rustls::ClientConfig,
-    ) -> Client<impl AsyncRead + AsyncWrite + Unpin + use<>> {
+    ) -> Client<TlsStream<TcpStream>> {
         let mut client = self.client().await;
         client.says("STARTTLS").await;
         client.hears("220 2.0.0 Ready to start TLS").await;
@@ -334,6 +340,11 @@ impl Relay {
                 .expect("in time")
                 .expect("a handshake"),
         )
+    }
+
+    /// The users as the relay has them.
+    pub(crate) fn users(&self) -> Arc<UserStore> {
+        Arc::clone(&self.running.load().users)
     }
 
     async fn shaken_as(

@@ -6,7 +6,7 @@ use super::source::{Source, Token, is_word, text};
 
 /// The layers, from the top down. A module may import from the layers below its own; modules of one
 /// layer never import each other. `a::b` has a layer of its own, apart from the rest of `a`.
-const LAYERS: [&[&str]; 31] = [
+const LAYERS: [&[&str]; 32] = [
     &["main"],
     &["cli"],
     &["demo"],
@@ -20,6 +20,7 @@ const LAYERS: [&[&str]; 31] = [
     &["relay::tlsrpt"],
     // One configuration, and what is built from it; the memory that all share.
     &["relay::running_config", "relay::buffer_memory"],
+    &["relay::users"],
     // One part of the world each.
     &["discovery"],
     &["storage::spool", "storage::evidence"],

@@ -354,6 +354,7 @@ pub(crate) fn config(identity: Option<IdentityFiles>, connectors: Vec<Connector>
             dnssec: at(Dnssec::Off, 30),
             trust_anchor: TrustAnchor::BuiltIn,
         },
+        users: None,
         evidence: EvidenceConfig {
             path: at(EvidencePath::Off, 30),
             keep: second,

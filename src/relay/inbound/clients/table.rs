@@ -30,6 +30,7 @@ use crate::policy::networks::{self, network_text};
 use crate::policy::relay_access;
 use crate::relay::inbound::proxied::{self, Origin};
 use crate::relay::inbound::timeouts::SessionTimeouts;
+use crate::relay::users::Logins;
 use crate::telemetry::{LogClient, Monitor};
 
 /// The maximum time for which a client waits for a seat.
@@ -218,6 +219,7 @@ pub(super) struct ClientTables {
     pub(super) scarcity: watch::Sender<u64>,
     /// The number of connections that wait for their PROXY headers.
     pub(super) pending_headers: AtomicUsize,
+    logins: Logins,
 }
 
 impl Default for Clients {
@@ -230,6 +232,7 @@ impl Default for Clients {
             memory: Mutex::default(),
             scarcity: watch::Sender::new(0),
             pending_headers: AtomicUsize::new(0),
+            logins: Logins::default(),
         };
         Self(Arc::new(tables))
     }
@@ -425,6 +428,12 @@ impl Clients {
         }
     }
 
+    /// Returns the state about clients that log in.
+    #[must_use]
+    pub fn logins(&self) -> &Logins {
+        &self.0.logins
+    }
+
     /// Returns the clients and networks that were held back in the last hour, the latest first.
     #[must_use]
     pub fn held(&self) -> Vec<HeldNetwork> {
@@ -435,6 +444,9 @@ impl Clients {
     /// `None`. Returns those that were held back.
     #[must_use]
     pub fn release(&self, network: Option<&IpNet>) -> Vec<HeldNetwork> {
+        if network.is_none() {
+            self.0.logins.forget_hours();
+        }
         lock(&self.0.rates).forget(network);
         lock(&self.0.held).release(network)
     }

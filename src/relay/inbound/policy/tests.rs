@@ -12,6 +12,7 @@ use crate::policy::tls::{
     Strength, TlsFacts, TlsVersion,
 };
 use crate::smtp::address::Domain;
+use crate::smtp::sasl::OfferedMechanisms;
 
 const FORCED: TlsDemand = TlsDemand::Forced {
     min_version: TlsVersion::V1_2,
@@ -112,6 +113,8 @@ fn listener(tls: ListenerTls, request_client_certificate: bool) -> ListenerConfi
         proxy_protocol: Vec::new(),
         xclient: Vec::new(),
         connections: None,
+        auth: OfferedMechanisms::default(),
+        auth_required: false,
     }
 }
 

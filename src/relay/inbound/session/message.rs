@@ -16,7 +16,7 @@ use crate::relay::inbound::buffered::{BufferedStream, ClientStream};
 use crate::relay::inbound::received::{self, Received};
 use crate::relay::inbound::timeouts::Progress;
 use crate::smtp::address::Domain;
-use crate::smtp::data::HeaderCompleter;
+use crate::smtp::data::{FromReader, HeaderCompleter};
 use crate::smtp::envelope::{Arrival, ClientOrigin, Envelope, Recipient};
 use crate::smtp::reply::{Reply, Status};
 use crate::storage::evidence::{InboundParties, InboundSession};
@@ -81,7 +81,8 @@ impl ClientSession {
         let mut draft = self.inbound.spool.draft();
         let date = received::date(Timestamp::now());
         let config = &self.settings.config;
-        let completer = relay_access::is_own_client(&config.relay, self.client).then(|| {
+        let is_ours = relay_access::is_ours(&config.relay, self.client_rights());
+        let completer = is_ours.then(|| {
             HeaderCompleter::new(
                 date.clone(),
                 format!("<{}@{}>", draft.id(), config.hostname),
@@ -96,13 +97,20 @@ impl ClientSession {
                 hostname: &config.hostname,
                 clearance: &sender_clearance.clearance,
                 smtputf8,
+                is_user: self.user().is_some(),
                 id: draft.id(),
                 recipients,
                 date: &date,
             };
             draft.add(received.field().as_bytes())?;
         }
-        Ok(IncomingMessage { draft, completer })
+        let checks_from = self.user().is_some_and(|user| user.check_from);
+        let from = checks_from.then(FromReader::default);
+        Ok(IncomingMessage {
+            draft,
+            completer,
+            from,
+        })
     }
 
     /// Stores the message durably, replies to its content, and gives it to the scheduler.
@@ -117,6 +125,18 @@ impl ClientSession {
         let incoming = match self.draft.take() {
             Some(incoming) => Ok(*incoming),
             None => self.begin_draft(envelope.smtputf8, &envelope.recipients),
+        };
+        let incoming = match incoming {
+            Ok(mut incoming) => match self.check_authors(incoming.from.take()) {
+                Ok(()) => Ok(incoming),
+                Err(refusal) => {
+                    self.reply(connection, &refusal);
+                    self.seat.free();
+                    self.command_since = Instant::now();
+                    return Ok(());
+                }
+            },
+            Err(fault) => Err(fault),
         };
         let draft = incoming.and_then(|incoming| incoming.finish(&mut envelope));
         envelope.arrival = self.arrival();
@@ -172,6 +192,7 @@ impl ClientSession {
             name: self.client_name.as_ref().map(Domain::as_str),
             proxy: self.proxy,
             hello: hello.as_deref(),
+            user: self.user().map(|user| user.name.as_str()),
             connector: &sender_clearance.connector.name,
             configuration: &config.source.digest,
         };
@@ -232,7 +253,7 @@ impl ClientSession {
             size = entry.size, listener = &*self.listener.name, peer = %self.peer, connector,
             // Both fields name the sender's connector; other log lines use `connector` for the
             // recipients' connector.
-            from_connector = connector, tls.got = tls, "message accepted"
+            from_connector = connector, user = self.user().map(|user| user.name.as_str()), tls.got = tls, "message accepted"
         );
     }
 

@@ -47,6 +47,7 @@ impl ClientSession {
             Attribute::Is(name) => self.client_name = Some(name.clone()),
         }
         self.sender_clearance = None;
+        self.user = None;
         self.draft = None;
         debug!(listener = %self.listener.name, %proxy, peer = %self.peer, "proxy has named its client");
         let rights = XClientRights {

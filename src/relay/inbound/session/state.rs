@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::ListenerConfig;
-use crate::config::{Connector, write_duration};
+use crate::config::{Connector, MailUser, write_duration};
 use crate::net::tls_io::CompletedHandshake;
 use crate::relay::inbound::Inbound;
 use crate::relay::inbound::clients::Seat;
@@ -19,7 +19,7 @@ use crate::relay::inbound::timeouts::Progress;
 use crate::relay::running_config::Snapshot;
 use crate::smtp::address::Domain;
 use crate::smtp::address::ReversePath;
-use crate::smtp::data::HeaderCompleter;
+use crate::smtp::data::{FromReader, HeaderCompleter};
 use crate::smtp::envelope::Envelope;
 use crate::smtp::server::Server;
 use crate::storage::spool::{Draft, SpoolError};
@@ -92,6 +92,8 @@ pub(super) struct ClientSession {
     pub(super) connection_tls: ConnectionTls,
     /// The judge's clearance for the last accepted MAIL.
     pub(super) sender_clearance: Option<Box<SenderClearance>>,
+    /// The user that has logged in, or is about to.
+    pub(super) user: Option<Arc<MailUser>>,
     /// The sender of the transaction, or of the MAIL that is being answered.
     pub(super) sender: Option<TransactionSender>,
     /// The message that is being received.
@@ -146,12 +148,17 @@ pub(crate) struct IncomingMessage {
     pub(super) draft: Draft,
     /// Adds missing header fields, if the message comes from a client of ours.
     pub(super) completer: Option<HeaderCompleter>,
+    /// Reads the From field, if the user may write as its senders alone.
+    pub(super) from: Option<FromReader>,
 }
 
 impl IncomingMessage {
     /// Adds content to the draft, through the header completer if there is one. Returns true if
     /// [`Draft::write_out`] must follow.
     pub(super) fn add(&mut self, octets: &[u8]) -> Result<bool, SpoolError> {
+        if let Some(from) = &mut self.from {
+            from.push(octets);
+        }
         let Some(completer) = &mut self.completer else {
             return self.draft.add(octets);
         };

@@ -51,6 +51,9 @@ pub struct InboundSession {
     pub via: Option<String>,
     /// The name in the client's EHLO or HELO.
     pub hello: Option<String>,
+    /// The user as which the client has logged in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
     /// The connector of the sender.
     pub connector: String,
     /// The SHA-256 of the configuration file, in hexadecimal digits.
@@ -78,6 +81,8 @@ pub struct InboundParties<'a> {
     pub proxy: Option<std::net::SocketAddr>,
     /// The name in the client's EHLO or HELO.
     pub hello: Option<&'a str>,
+    /// The user as which the client has logged in.
+    pub user: Option<&'a str>,
     /// The connector of the sender.
     pub connector: &'a str,
     /// The SHA-256 of the configuration file.
@@ -102,6 +107,7 @@ impl InboundSession {
             client_name: parties.name.map(str::to_owned),
             via: parties.proxy.or(unknown).map(written),
             hello: parties.hello.map(cut),
+            user: parties.user.map(cut),
             connector: parties.connector.to_owned(),
             configuration: parties.configuration.to_owned(),
             policy: PolicyRecord::of(policy),
@@ -230,6 +236,7 @@ mod tests {
             name: None,
             proxy: None,
             hello: Some("client.example"),
+            user: Some("scanner"),
             connector: "internet",
             configuration: "00",
         };

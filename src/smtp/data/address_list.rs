@@ -10,18 +10,18 @@ const QUOTE_MAX: usize = 60;
 
 /// An address in a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct ListedAddress {
+pub struct ListedAddress {
     /// The address without display name, comments and blanks.
-    pub(super) address: String,
+    pub address: String,
     /// True if the address has a domain.
-    pub(super) has_domain: bool,
+    pub has_domain: bool,
     /// The offset in the list at which the address ends.
-    pub(super) end: usize,
+    pub end: usize,
 }
 
 /// The reason why a list of addresses is rejected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum ListFault {
+pub enum ListFault {
     /// A quoted string, comment, address literal or angle bracket has no end.
     #[error("a {0} is not closed")]
     Unclosed(&'static str),
@@ -45,7 +45,7 @@ pub(super) enum ListFault {
 ///
 /// # Errors
 /// The first error in the list.
-pub(super) fn addresses(text: &[u8]) -> Result<Vec<ListedAddress>, ListFault> {
+pub fn addresses(text: &[u8]) -> Result<Vec<ListedAddress>, ListFault> {
     let mut found = Vec::new();
     let mut item = ListItem::default();
     let mut tokens = Tokens { text, at: 0 };
