@@ -21,7 +21,7 @@ use super::command::{self, ClientName, Command, CommandLine, MailFrom, RcptTo, X
 use super::reply::{Reply, Severity};
 use crate::smtp::address::Mailbox;
 use crate::smtp::envelope::{Envelope, QueueId, Recipient};
-use crate::smtp::sasl::{Exchange, Mechanism};
+use crate::smtp::sasl::{Mechanism, SaslExchange};
 use incoming::ContentProgress;
 use incoming::OpenTransaction;
 use incoming::{ContentFlow, Incoming};
@@ -115,7 +115,7 @@ pub struct Server {
     /// Junk commands since the last accepted message.
     junk: u32,
     /// The exchange of an AUTH command that has not ended.
-    exchange: Option<Box<Exchange>>,
+    exchange: Option<Box<SaslExchange>>,
     /// The mechanism of the last AUTH command.
     mechanism: Option<Mechanism>,
     is_authenticated: bool,

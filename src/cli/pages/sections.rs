@@ -409,44 +409,41 @@ fn clients(action: &str) -> Option<PageSections> {
 }
 
 fn login_users(action: &str) -> Option<PageSections> {
-    let unknown = "There is no such user, or the output cannot be written.";
-    let (success, failure, see_also): (_, _, &[_]) = match action {
+    let (success, failure) = match action {
         "" => (
             "The users are listed or changed.",
-            "There is no such user, the user exists already, or the output cannot be written.",
-            &[
-                "gatepost-user-add(1)",
-                "gatepost-user-passwd(1)",
-                "gatepost-user-list(1)",
-                "gatepost-user-remove(1)",
-                "gatepost-user-disable(1)",
-                "gatepost-user-enable(1)",
-                "gatepost.toml(5)",
-            ],
+            "There is no such user, or it exists already.",
         ),
-        "add" => (
-            "The user is added.",
-            "The user exists already, or the output cannot be written.",
-            &[
-                "gatepost-user(1)",
-                "gatepost-user-passwd(1)",
-                "gatepost.toml(5)",
-            ],
-        ),
+        "add" => ("The user is added.", "The user exists already."),
         "list" => (
             "The users are listed, even if there are none.",
             "The output cannot be written.",
-            &["gatepost-user(1)"],
         ),
         "passwd" | "remove" | "disable" | "enable" => {
-            ("The user is changed.", unknown, &["gatepost-user(1)"])
+            ("The user is changed.", "There is no such user.")
         }
         _ => return None,
     };
+    let pages = [
+        "gatepost-user(1)",
+        "gatepost-user-add(1)",
+        "gatepost-user-list(1)",
+        "gatepost.toml(5)",
+    ];
+    let own = match action {
+        "" => 0..1,
+        "add" => 1..2,
+        "list" => 2..3,
+        _ => 0..0,
+    };
+    let see_also: Vec<_> = (0..pages.len())
+        .filter(|at| !own.contains(at))
+        .map(|at| pages[at])
+        .collect();
     Some(PageSections::new(
         exit(success, failure),
         &[CONFIG, USERS],
-        see_also,
+        &see_also,
     ))
 }
 

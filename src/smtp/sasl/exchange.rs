@@ -18,10 +18,10 @@ pub enum ExchangeStep {
     Challenge(String),
     /// Check the password.
     CheckPassword(PasswordLogin),
-    /// Find the verifier of this user, and call [`Exchange::challenge`].
+    /// Find the verifier of this user, and call [`SaslExchange::challenge`].
     FindVerifier(String),
     /// The client has proved that it knows the password. If the user may log in, send
-    /// [`Exchange::server_final`].
+    /// [`SaslExchange::server_final`].
     Proved(String),
     /// The client has acknowledged the server's last message: it is logged in.
     Acknowledged,
@@ -31,7 +31,7 @@ pub enum ExchangeStep {
 
 /// One exchange.
 #[derive(Debug)]
-pub struct Exchange {
+pub struct SaslExchange {
     mechanism: Mechanism,
     binding_is_offered: bool,
     state: ExchangeState,
@@ -49,7 +49,7 @@ enum ExchangeState {
     ScramProved(String),
 }
 
-impl Exchange {
+impl SaslExchange {
     /// Begins an exchange. `binding_is_offered` is true if the session offers
     /// [`Mechanism::ScramSha256Plus`].
     #[must_use]

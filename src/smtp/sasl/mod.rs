@@ -14,7 +14,7 @@ pub mod scram;
 pub mod scram_message;
 mod scram_server;
 
-pub use exchange::{Exchange, ExchangeStep};
+pub use exchange::{ExchangeStep, SaslExchange};
 pub use login::{LoginFault, PasswordLogin};
 pub use mechanism::{Mechanism, OfferedMechanisms};
 pub use prepared::{NAME_MAX, PASSWORD_MAX, Password, PrepareError, prepare_name};

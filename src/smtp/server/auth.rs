@@ -5,7 +5,7 @@ use super::login_request::{FoundVerifier, LoginRequest};
 use super::{Channel, InputMode, Server, ServerStep, replies};
 use crate::smtp::command::{AuthCommand, Command, SaslLine, split_response};
 use crate::smtp::reply::Reply;
-use crate::smtp::sasl::{Exchange, ExchangeStep, Mechanism};
+use crate::smtp::sasl::{ExchangeStep, Mechanism, SaslExchange};
 
 impl Server {
     /// Returns true if the client has logged in.
@@ -53,7 +53,7 @@ impl Server {
             }
             Some(_) | None => return self.reply(replies::unknown_mechanism()),
         };
-        let mut exchange = Box::new(Exchange::new(
+        let mut exchange = Box::new(SaslExchange::new(
             mechanism,
             offered.contains(Mechanism::ScramSha256Plus),
         ));
@@ -92,7 +92,7 @@ impl Server {
         (used, self.reply(reply))
     }
 
-    fn auth_step<'a>(&mut self, exchange: Box<Exchange>, step: ExchangeStep) -> ServerStep<'a> {
+    fn auth_step<'a>(&mut self, exchange: Box<SaslExchange>, step: ExchangeStep) -> ServerStep<'a> {
         match step {
             ExchangeStep::Challenge(challenge) => self.challenge(exchange, challenge),
             ExchangeStep::CheckPassword(login) => ServerStep::Login(LoginRequest::Password(login)),
@@ -117,7 +117,7 @@ impl Server {
         }
     }
 
-    fn challenge<'a>(&mut self, exchange: Box<Exchange>, challenge: String) -> ServerStep<'a> {
+    fn challenge<'a>(&mut self, exchange: Box<SaslExchange>, challenge: String) -> ServerStep<'a> {
         self.exchange = Some(exchange);
         self.mode = InputMode::SaslResponse;
         ServerStep::Reply(Reply::bare(334, challenge))

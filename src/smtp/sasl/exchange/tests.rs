@@ -47,7 +47,7 @@ impl ScramClient {
     }
 
     /// Begins an exchange and takes the challenge.
-    fn begin(&mut self, exchange: &mut Exchange, genuine: bool) {
+    fn begin(&mut self, exchange: &mut SaslExchange, genuine: bool) {
         match exchange.respond(&base64(&self.first.text())) {
             ExchangeStep::FindVerifier(name) => assert_eq!(name, "user"),
             other => panic!("{other:?}"),
@@ -86,7 +86,7 @@ fn plain_and_login_ask_for_the_same_check() {
         (Mechanism::Plain, &["\0Tim\0tan"][..]),
         (Mechanism::Login, &["Tim", "tan"]),
     ] {
-        let mut exchange = Exchange::new(mechanism, true);
+        let mut exchange = SaslExchange::new(mechanism, true);
         let first = exchange.first_challenge();
         assert_eq!(
             text(&first),
@@ -127,7 +127,7 @@ fn what_is_no_base64_or_no_message_fails() {
         (Mechanism::ScramSha256, b"biws", LoginFault::Malformed),
         (Mechanism::Login, b"/w==", LoginFault::Malformed),
     ] {
-        let step = Exchange::new(mechanism, false).respond(line);
+        let step = SaslExchange::new(mechanism, false).respond(line);
         assert!(
             matches!(&step, ExchangeStep::Failed(found, None) if *found == fault),
             "{mechanism:?} {line:?}: {step:?}"
@@ -142,8 +142,10 @@ fn scram_proves_both_sides_to_each_other() {
         (Mechanism::ScramSha256, BindingFlag::Unsupported, true),
         (Mechanism::ScramSha256, BindingFlag::NotOffered, false),
     ] {
-        let (mut exchange, mut client) =
-            (Exchange::new(mechanism, offered), ScramClient::new(flag));
+        let (mut exchange, mut client) = (
+            SaslExchange::new(mechanism, offered),
+            ScramClient::new(flag),
+        );
         client.begin(&mut exchange, true);
         let (last, signature) = client.last(BINDING, "abcserver");
         let step = exchange.respond(&base64(&last));
@@ -185,14 +187,14 @@ fn scram_refuses_downgrades_and_foreign_bindings_at_once() {
         ),
     ] {
         let first = ClientFirst::new(flag, "user", "abc").text();
-        let step = Exchange::new(mechanism, true).respond(&base64(&first));
+        let step = SaslExchange::new(mechanism, true).respond(&base64(&first));
         assert!(
             matches!(&step, ExchangeStep::Failed(found, Some(_)) if *found == fault),
             "{first}: {step:?}"
         );
     }
     let step =
-        Exchange::new(Mechanism::ScramSha256, true).respond(&base64("n,a=admin,n=user,r=abc"));
+        SaslExchange::new(Mechanism::ScramSha256, true).respond(&base64("n,a=admin,n=user,r=abc"));
     assert!(
         matches!(
             step,
@@ -206,13 +208,13 @@ fn scram_refuses_downgrades_and_foreign_bindings_at_once() {
 fn scram_refuses_wrong_proofs_nonces_and_bindings() {
     let begun = || {
         let (mut exchange, mut client) = (
-            Exchange::new(Mechanism::ScramSha256Plus, true),
+            SaslExchange::new(Mechanism::ScramSha256Plus, true),
             ScramClient::new(bound()),
         );
         client.begin(&mut exchange, true);
         (exchange, client)
     };
-    let fault = |exchange: &mut Exchange, last: &str| match exchange.respond(&base64(last)) {
+    let fault = |exchange: &mut SaslExchange, last: &str| match exchange.respond(&base64(last)) {
         ExchangeStep::Failed(fault, Some(name)) if name == "user" => fault,
         other => panic!("{other:?}"),
     };
@@ -233,7 +235,7 @@ fn scram_refuses_wrong_proofs_nonces_and_bindings() {
     assert_eq!(fault(&mut exchange, &last), LoginFault::Credentials);
     // Even the right password proves nothing for a user that does not exist.
     let (mut exchange, mut client) = (
-        Exchange::new(Mechanism::ScramSha256Plus, true),
+        SaslExchange::new(Mechanism::ScramSha256Plus, true),
         ScramClient::new(bound()),
     );
     client.begin(&mut exchange, false);
