@@ -49,6 +49,8 @@ pub use test_overrides::TestOverrides;
 /// The interval at which our certificate files are checked for changes, and exceptions for their
 /// expiry.
 const WATCH_INTERVAL: Duration = Duration::from_mins(1);
+/// The interval of the check of CRL files.
+const CRL_INTERVAL: Duration = Duration::from_secs(20);
 /// The number of accepted messages that may wait for the scheduler. Further sessions wait before
 /// their final 250.
 const ACCEPTED_MAX: usize = 1024;
@@ -459,6 +461,7 @@ impl Services {
     fn periodic_tasks(&self) -> JoinSet<()> {
         let mut periodic_tasks = JoinSet::new();
         periodic_tasks.spawn(watch_certificates(Arc::clone(&self.configured)));
+        periodic_tasks.spawn(watch_crls(Arc::clone(&self.configured)));
         periodic_tasks.spawn(metrics::round(
             Arc::clone(&self.configured),
             self.clients.clone(),
@@ -544,6 +547,33 @@ async fn refresh_users(configured: &ConfiguredServices) {
             }
         }
         Err(error) => tracing::error!(%error, "cannot check the users; retrying in a minute"),
+    }
+}
+
+/// Reads the CRL files that have changed, so that a revoked certificate is refused within a minute.
+async fn watch_crls(configured: Arc<ConfiguredServices>) {
+    let mut reported = Vec::new();
+    loop {
+        tokio::time::sleep(CRL_INTERVAL).await;
+        let tls = configured.tls();
+        let (replaced, faults) = match tokio::task::spawn_blocking(move || tls.refresh_crls()).await
+        {
+            Ok(refreshed) => refreshed,
+            Err(error) => {
+                tracing::error!(%error, "cannot check the CRL files; trying again");
+                continue;
+            }
+        };
+        for crl in replaced {
+            tracing::info!(
+                file = %crl.file.display(), issuer = crl.issuer, entries = crl.entries, next_update = %crl.next_update,
+                "CRL replaced"
+            );
+        }
+        for fault in faults.iter().filter(|fault| !reported.contains(*fault)) {
+            tracing::error!(place = %fault.location, remedy = %fault.remedy, "CRL not replaced; the old one stays in use: {}", fault.message);
+        }
+        reported = faults;
     }
 }
 

@@ -14,7 +14,7 @@ use super::tls_level::WrittenTlsLevel;
 use super::tls_toml::{ListenerToml, TlsToml};
 use crate::policy::connector::{DEFAULT_NAME, HopProtocol, Publication, TrustSource, VerifyWanted};
 use crate::policy::location::Located;
-use crate::policy::tls::{NamePattern, Strength, TlsVersion};
+use crate::policy::tls::{NamePattern, Revocation, Strength, TlsVersion};
 use crate::smtp::address::Host;
 
 /// Checks each connector, and all of them for duplicates.
@@ -114,6 +114,7 @@ fn check_identification(connector: &ConnectorToml, faults: &mut FaultList<'_>) {
             remedy,
         );
     }
+    reject_unused_revocation(connector, outbound, inbound, faults);
     if let Some(pins) = connector
         .pins
         .located()
@@ -149,6 +150,69 @@ fn check_identification(connector: &ConnectorToml, faults: &mut FaultList<'_>) {
                 "Write the names that this partner's certificates carry.",
             );
         }
+    }
+}
+
+/// Rejects `revocation` where no path to a trust anchor is demanded, and `crl` that no direction
+/// consults. A pinned key is trusted by itself, and so is a certificate that a TLSA record names;
+/// without a proof of identity there is no certificate to judge.
+fn reject_unused_revocation(
+    connector: &ConnectorToml,
+    outbound: VerifyWanted,
+    inbound: VerifyWanted,
+    faults: &mut FaultList<'_>,
+) {
+    let follows = |verify| matches!(verify, VerifyWanted::Chain | VerifyWanted::Name);
+    let is_on = |field: &Field<Revocation>| {
+        field
+            .located()
+            .filter(|revocation| revocation.value != Revocation::Off)
+            .map(|revocation| revocation.location.clone())
+    };
+    let mut is_consulted = false;
+    for (own, verify) in [
+        (&connector.outbound.revocation, outbound),
+        (&connector.inbound.revocation, inbound),
+    ] {
+        let wanted = own.resolve(Revocation::Off);
+        let for_both = connector.revocation.resolve(Revocation::Off);
+        let level = if own.is_absent() { for_both } else { wanted };
+        // An invalid value has been reported.
+        is_consulted |= follows(verify) && level != Some(Revocation::Off);
+        if let Some(location) = is_on(own).filter(|_| !follows(verify)) {
+            let (message, remedy) = match verify {
+                VerifyWanted::Pin => (
+                    "revocation has no meaning with verify = \"pin\": a pinned key is trusted whoever issued its certificate",
+                    "Remove revocation; to revoke a pinned key, remove it from pins.",
+                ),
+                VerifyWanted::Dane => (
+                    "revocation has no meaning with verify = \"dane\": the TLSA records alone say which certificates hold",
+                    "Remove revocation; the owner of the records revokes a certificate by removing its record.",
+                ),
+                VerifyWanted::None | VerifyWanted::Chain | VerifyWanted::Name => (
+                    "revocation has no meaning here: this direction demands no certificate of an authority",
+                    "Write tls = \"forced\" and verify = \"name\" or \"chain\" in this direction, or remove revocation.",
+                ),
+            };
+            faults.add(&location, message, remedy);
+        }
+    }
+    let is_used = follows(outbound) || follows(inbound);
+    if let Some(location) = is_on(&connector.revocation).filter(|_| !is_used) {
+        let remedy = "Write tls = \"forced\" and verify = \"name\" or \"chain\" in a direction, or remove revocation.";
+        faults.add(
+            &location,
+            "revocation is used by neither direction of this connector",
+            remedy,
+        );
+    }
+    if let Some(crl) = connector.crl.located().filter(|_| !is_consulted) {
+        let remedy = "Write revocation = \"if-known\" or \"required\" beside it, with verify = \"name\" or \"chain\" in a direction.";
+        faults.add(
+            &crl.location,
+            "crl is used by neither direction of this connector",
+            remedy,
+        );
     }
 }
 

@@ -2,6 +2,7 @@
 //! [`super::connector_rules`].
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -17,7 +18,7 @@ use super::spelling::shorten;
 use super::tls_level::WrittenTlsLevel;
 use super::tls_toml::identity;
 use super::values::{
-    boolean, choice, count, full_list, label, list, pin, port, text, trust, version,
+    boolean, choice, count, full_list, label, list, path, pin, port, text, trust, version,
     without_locations,
 };
 use crate::policy::connector::{
@@ -26,7 +27,7 @@ use crate::policy::connector::{
     ScheduleOverrides, SmartHost, TlsDemand, TrustSource, VerifyWanted,
 };
 use crate::policy::location::{Located, Location};
-use crate::policy::tls::{NamePattern, Pin, Strength, TlsVersion};
+use crate::policy::tls::{NamePattern, Pin, Revocation, Strength, TlsVersion};
 use crate::smtp::address::Domain;
 
 const COUNT_MAX: u32 = 1_000_000;
@@ -45,6 +46,13 @@ const STRENGTHS: [(&str, Strength); 2] = [
     ("classical", Strength::Classical),
 ];
 
+/// The values of `revocation`.
+const REVOCATION: [(&str, Revocation); 3] = [
+    ("off", Revocation::Off),
+    ("if-known", Revocation::IfKnown),
+    ("required", Revocation::Required),
+];
+
 /// `route`, as written.
 #[derive(Debug, Clone)]
 pub(super) enum RouteToml {
@@ -59,6 +67,8 @@ pub(super) struct ConnectorToml {
     pub(super) names: Field<Vec<Located<NamePattern>>>,
     pub(super) trust: Field<TrustSource>,
     pub(super) pins: Field<Vec<Located<Pin>>>,
+    pub(super) crl: Field<Vec<Located<PathBuf>>>,
+    pub(super) revocation: Field<Revocation>,
     pub(super) outbound: OutboundToml,
     pub(super) inbound: InboundToml,
 }
@@ -73,6 +83,7 @@ pub(super) struct OutboundToml {
     pub(super) discover: Field<Vec<Publication>>,
     pub(super) downgrade: Field<OnDowngrade>,
     pub(super) exception: Field<ExceptionToml>,
+    pub(super) revocation: Field<Revocation>,
     pub(super) on_failure: Field<OnFailure>,
     pub(super) client_identity: Field<IdentityFiles>,
     pub(super) groups: Field<Strength>,
@@ -89,6 +100,7 @@ pub(super) struct InboundToml {
     pub(super) location: Location,
     pub(super) tls: Field<WrittenTlsLevel>,
     pub(super) verify: Field<VerifyWanted>,
+    pub(super) revocation: Field<Revocation>,
     pub(super) networks: Field<Vec<IpNet>>,
     pub(super) relay: Field<bool>,
 }
@@ -126,6 +138,15 @@ impl ConnectorToml {
                 pin,
             )
         });
+        let crl = table.read(faults, "crl", |value, faults| {
+            full_list(
+                value,
+                faults,
+                "Write the files with the CRLs of the partner's authorities: [\"partner.crl\"]; or remove it.",
+                path,
+            )
+        });
+        let revocation = table.read(faults, "revocation", revocation);
         let outbound = table.table(faults, "outbound", "[connector.outbound]");
         let outbound = OutboundToml::read(outbound, faults);
         let inbound = table.table(faults, "inbound", "[connector.inbound]");
@@ -137,12 +158,15 @@ impl ConnectorToml {
             names,
             trust,
             pins,
+            crl,
+            revocation,
             outbound,
             inbound,
         }
     }
 
     pub(super) fn resolve(self, own: &TlsConfig) -> Arc<Connector> {
+        let revocation = self.revocation.or(Revocation::Off);
         Arc::new(Connector {
             name: self.name.or(String::new()),
             domains: without_locations(self.domains.or(Vec::new())),
@@ -152,8 +176,9 @@ impl ConnectorToml {
                 Field::Absent | Field::Invalid => own.trust.clone(),
             },
             pins: without_locations(self.pins.or(Vec::new())),
-            outbound: self.outbound.resolve(own),
-            inbound: self.inbound.resolve(own),
+            crl: self.crl.or(Vec::new()),
+            outbound: self.outbound.resolve(own, revocation),
+            inbound: self.inbound.resolve(own, revocation),
         })
     }
 }
@@ -184,6 +209,7 @@ impl OutboundToml {
                 choice(value, faults, &ways)
             }),
             exception: ExceptionToml::read(&mut table, faults),
+            revocation: table.read(faults, "revocation", revocation),
             on_failure: table.read(faults, "on_failure", |value, faults| {
                 let ways = [
                     ("defer", OnFailure::Defer),
@@ -216,7 +242,7 @@ impl OutboundToml {
         written
     }
 
-    fn resolve(self, own: &TlsConfig) -> OutboundConfig {
+    fn resolve(self, own: &TlsConfig, revocation: Revocation) -> OutboundConfig {
         let min_version = self.min_version.or(own.min_version);
         let route = match self.route.or(RouteToml::Mx) {
             RouteToml::Mx => Route::Mx {
@@ -241,6 +267,7 @@ impl OutboundToml {
             }),
             downgrade: self.downgrade.or(OnDowngrade::Warn),
             exception,
+            revocation: revocation_of(self.revocation.or(revocation), tls),
             on_failure: self.on_failure.or(OnFailure::Defer),
             client_identity: match self.client_identity {
                 Field::Valid(files) => Some(files.value),
@@ -270,6 +297,7 @@ impl InboundToml {
             verify: table.read(faults, "verify", |value, faults| {
                 choice(value, faults, &VERIFY)
             }),
+            revocation: table.read(faults, "revocation", revocation),
             networks: table.read(faults, "networks", |value, faults| {
                 let remedy =
                     "Write the networks that their mail comes from, or remove it for anywhere.";
@@ -281,9 +309,11 @@ impl InboundToml {
         written
     }
 
-    fn resolve(self, own: &TlsConfig) -> InboundConfig {
+    fn resolve(self, own: &TlsConfig, revocation: Revocation) -> InboundConfig {
+        let tls = demand(self.tls, self.verify, own.min_version);
         InboundConfig {
-            tls: demand(self.tls, self.verify, own.min_version),
+            tls,
+            revocation: revocation_of(self.revocation.or(revocation), tls),
             networks: self.networks.or(Vec::new()),
             relay: self.relay.or(false),
         }
@@ -303,6 +333,28 @@ fn demand(
             verify: verify.or(VerifyWanted::None),
         },
     }
+}
+
+/// Returns the revocation of a direction: off unless its demand searches for a path to a trust
+/// anchor.
+fn revocation_of(wanted: Revocation, tls: TlsDemand) -> Revocation {
+    match tls {
+        TlsDemand::Forced {
+            verify: VerifyWanted::Chain | VerifyWanted::Name,
+            ..
+        } => wanted,
+        TlsDemand::Forced {
+            verify: VerifyWanted::None | VerifyWanted::Dane | VerifyWanted::Pin,
+            ..
+        }
+        | TlsDemand::Opportunistic
+        | TlsDemand::Off => Revocation::Off,
+    }
+}
+
+/// Reads `revocation`.
+fn revocation(value: &TomlValue<'_>, faults: &mut FaultList<'_>) -> Option<Revocation> {
+    choice(value, faults, &REVOCATION)
 }
 
 /// Reads `discover`.

@@ -395,6 +395,10 @@ fn both_directions(connector: &Connector) -> Vec<KeyValue> {
         ("names", list(&connector.names)),
         ("trust", trust(&connector.trust.value)),
         ("pins", list(&connector.pins)),
+        (
+            "crl",
+            SettingValue::list(connector.crl.iter().map(|file| file.value.display())),
+        ),
     ]
 }
 
@@ -430,6 +434,7 @@ fn outbound(connector: &Connector) -> Vec<KeyValue> {
         discover,
         downgrade,
         exception,
+        revocation,
         on_failure,
         client_identity,
         groups,
@@ -485,6 +490,7 @@ fn outbound(connector: &Connector) -> Vec<KeyValue> {
         ),
         ("outbound.downgrade", text(downgrade)),
         ("outbound.exception", exception),
+        ("outbound.revocation", text(revocation)),
         ("outbound.on_failure", text(on_failure)),
         ("outbound.client_certificate", certificate),
         ("outbound.client_key", key),
@@ -522,6 +528,7 @@ fn outbound(connector: &Connector) -> Vec<KeyValue> {
 fn inbound(connector: &Connector) -> Vec<KeyValue> {
     let InboundConfig {
         tls,
+        revocation,
         networks,
         relay,
     } = &connector.inbound;
@@ -530,6 +537,7 @@ fn inbound(connector: &Connector) -> Vec<KeyValue> {
         ("inbound.tls", tls),
         ("inbound.verify", verify),
         ("inbound.min_version", min_version),
+        ("inbound.revocation", text(revocation)),
         ("inbound.networks", list(networks)),
         ("inbound.relay", (*relay).into()),
     ]

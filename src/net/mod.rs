@@ -2,5 +2,6 @@
 
 pub mod dns;
 pub mod https;
+pub mod revocation;
 pub mod route;
 pub mod tls_io;

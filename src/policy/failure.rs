@@ -336,7 +336,7 @@ pub enum NextStep {
 /// one is final for what it affects. A hop's own 5xx, such as its greeting, is about that host
 /// alone and never bounces mail by itself. Only the lack of REQUIRETLS at every hop does (RFC 8689
 /// §4.2.1).
-// Rule: RFC 5321 §4.2.1, §4.2.5; RFC 8461 §5.1; policy table (refused).
+// Rule: RFC 5321 §4.2.1, §4.2.5; RFC 8461 §5.1; policy table (refused, revocation).
 #[must_use]
 pub fn decide(failure: &Failure, hops_left: bool, on_failure: OnFailure) -> NextStep {
     match (failure.scope, failure.persistence) {
@@ -347,6 +347,8 @@ pub fn decide(failure: &Failure, hops_left: bool, on_failure: OnFailure) -> Next
             NextStep::NextHop
         }
         (Scope::Hop, persistence) => match (&failure.cause, persistence, on_failure) {
+            // It is no fault of the peer, and passes with a new CRL.
+            (Cause::Policy(refusal), ..) if refusal.lacks_crl() => NextStep::Defer,
             (Cause::Policy(_), _, OnFailure::Bounce) => NextStep::Bounce,
             (Cause::Policy(_), _, OnFailure::Hold) => NextStep::Hold,
             // The sender asked for this, not the administrator.

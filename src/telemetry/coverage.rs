@@ -210,7 +210,8 @@ mod tests {
     use super::*;
     use crate::policy::tls::{
         CertificateFacts, ChainFault, DaneFacts, Handshake, NamePattern, NoTls, PeerCertificate,
-        Pin, TlsFacts, TlsOutcome, TlsPolicy, TlsVersion, UncheckableKey, Verdict, judge,
+        Pin, RevocationFacts, TlsFacts, TlsOutcome, TlsPolicy, TlsVersion, UncheckableKey, Verdict,
+        judge,
     };
 
     fn at(text: &str) -> Timestamp {
@@ -313,6 +314,7 @@ mod tests {
                 issuer: "CN=Test CA".to_owned(),
                 not_after: Timestamp::MAX,
                 dane: DaneFacts::NotChecked,
+                revocation: RevocationFacts::NotChecked,
             })))
         };
         for (outcome, demanded_names, expected) in [

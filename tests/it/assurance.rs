@@ -5,9 +5,9 @@ use std::sync::Arc;
 use gatepost::discovery::history::TlsLevel;
 use gatepost::policy::tls::{
     Assurance, CertificateFacts, ChainFault, DaneFacts, DaneFault, DaneScope, Demand, Handshake,
-    Layer, NamePattern, NoTls, PeerCertificate, Pin, RefusalBasis, SessionTls, TlsFacts,
-    TlsOutcome, TlsPolicy, TlsVersion, Tlsa, TlsaMatching, TlsaSelector, TlsaSet, TlsaUsage,
-    UncheckableKey, Verdict, Verify, judge,
+    Layer, NamePattern, NoTls, PeerCertificate, Pin, RefusalBasis, RevocationFacts, SessionTls,
+    TlsFacts, TlsOutcome, TlsPolicy, TlsVersion, Tlsa, TlsaMatching, TlsaSelector, TlsaSet,
+    TlsaUsage, UncheckableKey, Verdict, Verify, judge,
 };
 use gatepost::smtp::address::Domain;
 use gatepost::smtp::reply::Reply;
@@ -65,6 +65,7 @@ fn shown(name: &str, chain: Result<(), ChainFault>, dane: DaneFacts) -> TlsOutco
         issuer: "CN=Test CA".to_owned(),
         not_after: Timestamp::MAX,
         dane,
+        revocation: RevocationFacts::NotChecked,
     };
     tls(
         PeerCertificate::Certificate(Box::new(certificate)),

@@ -277,6 +277,7 @@ fn one_connector_is_shown_with_the_place_of_each_value() {
   line 22  names = ["mx1.hospital.example", "mx2.hospital.example"]
   default  trust = "webpki"
   default  pins = []
+  default  crl = []
 
 Mail to them: TLS opportunistic
   EXCEPTION: TLS opportunistic until 2099-12-31 (new gateway)
@@ -292,6 +293,7 @@ Mail to them: TLS opportunistic
   line 26  downgrade = "refuse"
   line 27  exception = { tls = "opportunistic", until = "2099-12-31",
                        reason = "new gateway" }
+  default  revocation = "off"
   default  on_failure = "defer"
   default  groups = "post-quantum"
   default  min_strength = "classical"
@@ -305,6 +307,7 @@ Mail from them: TLS forced, any certificate
   line 29  tls = "forced"
   default  verify = "none"
   default  min_version = "1.2"
+  default  revocation = "off"
   line 30  networks = ["192.0.2.0/24"]
   default  relay = false
   means    only from these networks; may send to [relay] domains

@@ -10,7 +10,7 @@ use gatepost::config::{
     Publication, Rate, Route, ScheduleOverrides, SendReports, TlsDemand, TransactionMemory,
     TrustAnchor, TrustSource, VerifyWanted, WarnAfter,
 };
-use gatepost::policy::tls::{Pin, Strength, TlsVersion};
+use gatepost::policy::tls::{Pin, Revocation, Strength, TlsVersion};
 
 use crate::support::config::ConfigBuilder;
 
@@ -412,6 +412,19 @@ fn a_partners_connector_is_resolved() {
     assert_eq!(client.certificate.value, folder.join("client.pem"));
     assert_eq!(texts(&partner.inbound.networks), ["203.0.113.0/24"]);
     assert!(partner.inbound.relay);
+    // What is written for both directions holds where a direction has nothing of its own.
+    assert_eq!(
+        (partner.outbound.revocation, partner.inbound.revocation),
+        (Revocation::IfKnown, Revocation::Required)
+    );
+    let crls: Vec<_> = partner.crl.iter().map(|file| file.value.clone()).collect();
+    assert_eq!(
+        crls,
+        [
+            folder.join("partner.crl"),
+            folder.join("partner-issuing.crl")
+        ]
+    );
 }
 
 #[test]

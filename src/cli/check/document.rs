@@ -16,6 +16,7 @@ use crate::config::{
     Config, Fault, KeyLocations, ListenerConfig, ListenerTls, Location, SettingValue, sections,
 };
 use crate::explain::document::ExceptionNote;
+use crate::net::revocation::CrlFileSummary;
 use crate::net::tls_io::IdentitySummary;
 use crate::smtp::sasl::Mechanism;
 
@@ -61,6 +62,9 @@ struct ConfigDocument {
     listeners: Vec<ListenerDocument>,
     connectors: Vec<ConnectorDocument>,
     certificates: Vec<OwnCertificateDocument>,
+    /// The CRLs of files.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    crls: Vec<CrlDocument>,
 }
 
 /// A listener.
@@ -160,12 +164,35 @@ struct OwnCertificateDocument {
     days_left: i64,
 }
 
+/// A CRL of a file.
+#[derive(Serialize)]
+struct CrlDocument {
+    file: String,
+    issuer: String,
+    entries: usize,
+    this_update: Timestamp,
+    next_update: Timestamp,
+}
+
+impl CrlDocument {
+    fn of(crl: &CrlFileSummary) -> Self {
+        Self {
+            file: crl.file.display().to_string(),
+            issuer: crl.issuer.clone(),
+            entries: crl.entries,
+            this_update: crl.this_update,
+            next_update: crl.next_update,
+        }
+    }
+}
+
 impl CheckDocument {
     /// Makes the document of a configuration without errors.
     pub(super) fn of(file: &Path, loaded: &LoadedConfig, now: Timestamp) -> Self {
         let LoadedConfig {
             config,
             identities,
+            crls,
             warnings,
             ..
         } = loaded;
@@ -189,6 +216,7 @@ impl CheckDocument {
                 .iter()
                 .map(|identity| OwnCertificateDocument::of(identity, now))
                 .collect(),
+            crls: crls.iter().map(CrlDocument::of).collect(),
         };
         Self {
             file: file.display().to_string(),

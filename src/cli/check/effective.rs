@@ -112,12 +112,19 @@ impl EffectiveConnector {
 /// Returns the place of a connector's setting. Trust anchors and oldest version come from `[tls]`
 /// where a connector has none of its own.
 fn origin(keys: &KeyLocations, title: &str, path: &str, value: &SettingValue) -> SettingOrigin {
+    // What a connector writes for both directions counts as written.
+    let written = keys.get(title, path).or_else(|| match path {
+        "outbound.revocation" | "inbound.revocation" if !value.is_unset() => {
+            keys.get(title, "revocation")
+        }
+        _ => None,
+    });
     let inherited = match path {
         "trust" => keys.get("[tls]", "trust"),
         "outbound.min_version" | "inbound.min_version" => keys.get("[tls]", "min_version"),
         _ => None,
     };
-    match (keys.get(title, path), inherited) {
+    match (written, inherited) {
         (Some(location), _) => SettingOrigin::Written(location.clone()),
         (None, Some(location)) if !value.is_unset() => SettingOrigin::Tls(location.clone()),
         (None, _) => SettingOrigin::Default,

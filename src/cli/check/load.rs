@@ -6,6 +6,7 @@ use jiff::Timestamp;
 
 use crate::config::{self, Config, Connector, Fault};
 use crate::net::dns::Dns;
+use crate::net::revocation::CrlFileSummary;
 use crate::net::tls_io::{IdentitySummary, TlsMaterial};
 use crate::policy::connector::ended_exception;
 use crate::relay::tlsrpt::Submitter;
@@ -15,6 +16,7 @@ use crate::relay::users::UserStore;
 pub(super) struct LoadedConfig {
     pub(super) config: Config,
     pub(super) identities: Vec<IdentitySummary>,
+    pub(super) crls: Vec<CrlFileSummary>,
     pub(super) submitter: Submitter,
     pub(super) warnings: Vec<Fault>,
 }
@@ -53,6 +55,7 @@ pub(super) fn load(file: &Path) -> Result<LoadedConfig, Vec<Fault>> {
     let warnings = config::merge_warnings(warnings);
     Ok(LoadedConfig {
         identities: material.identities(),
+        crls: material.crl_files(),
         config,
         submitter,
         warnings,

@@ -13,6 +13,7 @@ use crate::config::{
     ListenerConfig, ListenerTls, LogFormat, QueueConfig, SendReports, Timeouts, TrustAnchor,
     WarnAfter, write_duration, write_size,
 };
+use crate::net::revocation::CrlFileSummary;
 use crate::net::tls_io::IdentitySummary;
 use crate::policy::tls::TlsVersion;
 use crate::relay::tlsrpt::Submitter;
@@ -26,6 +27,7 @@ pub(super) fn text(loaded: &LoadedConfig, now: Timestamp, width: usize) -> Strin
     let LoadedConfig {
         config,
         identities,
+        crls,
         submitter,
         ..
     } = loaded;
@@ -40,7 +42,12 @@ pub(super) fn text(loaded: &LoadedConfig, now: Timestamp, width: usize) -> Strin
         dns(&config.dns, width),
         tls_reports(config.tlsrpt.send.value, submitter, width),
         certificates(identities, now, width),
+        revocation_lists(crls, now, width),
     ];
+    let sections: Vec<_> = sections
+        .into_iter()
+        .filter(|section| !section.is_empty())
+        .collect();
     sections.join("\n")
 }
 
@@ -393,6 +400,27 @@ fn certificates(identities: &[IdentitySummary], now: Timestamp, width: usize) ->
         block.raw(&format!("  {}\n", identity.file.display()));
         block.parts("names", &identity.names);
         block.line("expires", &expiry(identity.not_after, now));
+    }
+    block.end()
+}
+
+/// The CRLs of files; empty if there are none.
+fn revocation_lists(crls: &[CrlFileSummary], now: Timestamp, width: usize) -> String {
+    if crls.is_empty() {
+        return String::new();
+    }
+    let mut block = Block::new("Revocation lists", (4, 10), width);
+    for crl in crls {
+        block.raw(&format!("  {}\n", crl.file.display()));
+        block.line("issuer", &crl.issuer);
+        block.line(
+            "lists",
+            &match crl.entries {
+                1 => "1 certificate".to_owned(),
+                entries => format!("{entries} certificates"),
+            },
+        );
+        block.line("expires", &expiry(crl.next_update, now));
     }
     block.end()
 }

@@ -10,7 +10,7 @@ use crate::config::{
     VerifyWanted, WarnAfter, write_duration,
 };
 use crate::policy::connector::exception;
-use crate::policy::tls::{Strength, TlsVersion};
+use crate::policy::tls::{Revocation, Strength, TlsVersion};
 
 /// Returns the items with commas between them, or `none`.
 pub(super) fn listed<T: Display>(items: &[T], none: &str) -> String {
@@ -31,6 +31,7 @@ pub(super) fn outbound(connector: &Connector, now: Timestamp) -> Vec<String> {
     parts.extend(demand(
         connector,
         outbound.tls,
+        outbound.revocation,
         default_name(&outbound.route),
     ));
     parts.extend(other_layers(connector));
@@ -84,9 +85,17 @@ pub(super) fn inbound(connector: &Connector) -> Vec<String> {
 /// Returns the demand on mail to the connector's domains, in parts. An exception replaces it while
 /// it is in force.
 pub(super) fn outbound_demand(connector: &Connector, now: Timestamp) -> Vec<String> {
-    let demanded =
-        exception(connector, now).map_or(connector.outbound.tls, |exception| exception.tls);
-    demand(connector, demanded, default_name(&connector.outbound.route))
+    let outbound = &connector.outbound;
+    let (demanded, revocation) = match exception(connector, now) {
+        Some(exception) => (exception.tls, Revocation::Off),
+        None => (outbound.tls, outbound.revocation),
+    };
+    demand(
+        connector,
+        demanded,
+        revocation,
+        default_name(&outbound.route),
+    )
 }
 
 /// Returns the connector's own demand on mail to its domains, in parts; `None` if it is in force,
@@ -96,6 +105,7 @@ pub(super) fn demand_after_exception(connector: &Connector, now: Timestamp) -> O
     Some(demand(
         connector,
         connector.outbound.tls,
+        connector.outbound.revocation,
         default_name(&connector.outbound.route),
     ))
 }
@@ -104,7 +114,8 @@ pub(super) fn demand_after_exception(connector: &Connector, now: Timestamp) -> O
 pub(super) fn inbound_demand(connector: &Connector) -> Vec<String> {
     // The configuration requires `names` for an inbound `verify = "name"`: the default name is
     // never used.
-    demand(connector, connector.inbound.tls, "no name")
+    let inbound = &connector.inbound;
+    demand(connector, inbound.tls, inbound.revocation, "no name")
 }
 
 /// Returns the next hop.
@@ -135,7 +146,12 @@ pub(super) fn default_name(route: &Route) -> &'static str {
 
 /// Returns the connector's demand in one direction, in parts. `default_name` describes the names
 /// that count if the connector has no `names`.
-fn demand(connector: &Connector, demand: TlsDemand, default_name: &str) -> Vec<String> {
+fn demand(
+    connector: &Connector,
+    demand: TlsDemand,
+    revocation: Revocation,
+    default_name: &str,
+) -> Vec<String> {
     let (min_version, verify) = match demand {
         TlsDemand::Off => return vec!["TLS off".to_owned()],
         TlsDemand::Opportunistic => return vec!["TLS opportunistic".to_owned()],
@@ -175,6 +191,11 @@ fn demand(connector: &Connector, demand: TlsDemand, default_name: &str) -> Vec<S
             parts.push("certificate that matches the TLSA records (DANE)".to_owned());
         }
         VerifyWanted::Pin => parts.extend(connector.pins.iter().map(|pin| format!("key {pin}"))),
+    }
+    match revocation {
+        Revocation::Off => {}
+        Revocation::IfKnown => parts.push("not revoked by a known CRL".to_owned()),
+        Revocation::Required => parts.push("not revoked, by current CRLs".to_owned()),
     }
     parts
 }

@@ -12,7 +12,9 @@ use crate::net::tls_io::SentCertificate;
 use crate::policy::failure::{Failure, Persistence};
 use crate::policy::layers::MemoryFinding;
 use crate::policy::tls::TlsOutcome;
-use crate::relay::outbound::probe::{AddressFindings, PredictedOutcome, ProbedHop, chain_verdict};
+use crate::relay::outbound::probe::{
+    AddressFindings, PredictedOutcome, ProbedHop, chain_verdict, revocation_status,
+};
 use crate::smtp::client::{Extensions, SizeLimit};
 
 /// The maximum number of names of a certificate.
@@ -121,6 +123,8 @@ struct AddressDocument {
     chain: Vec<CertificateDocument>,
     trusted: Option<bool>,
     not_trusted: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    revocation: Option<String>,
     extensions: Option<ExtensionsDocument>,
     cleared: bool,
     authentication: Option<String>,
@@ -318,6 +322,7 @@ fn address(findings: &AddressFindings) -> AddressDocument {
         not_trusted: trusted
             .and_then(|trusted| trusted.as_ref().err())
             .map(ToString::to_string),
+        revocation: findings.facts().and_then(revocation_status),
         extensions: findings.extensions.map(offers),
         cleared: findings.end.is_ok(),
         authentication: findings

@@ -19,6 +19,7 @@ use crate::policy::layers::{DaneFinding, MemoryFinding, MtaStsFinding, MtaStsLis
 use crate::policy::tls::{Authentication, NamePattern, TlsOutcome};
 use crate::relay::outbound::probe::{
     AddressFindings, FirstTry, HopFindings, PredictedOutcome, ProbedHop, chain_verdict,
+    revocation_status,
 };
 use crate::smtp::address::Host;
 use crate::smtp::client::{Extensions, SizeLimit};
@@ -203,6 +204,9 @@ fn address(out: &mut WrappedText, findings: &AddressFindings) {
         Some(Ok(())) => line(out, "trusted", "yes, by the connector's authorities"),
         Some(Err(fault)) => line(out, "trusted", &plain(&format!("NO: {fault}"))),
         None => {}
+    }
+    if let Some(status) = findings.facts().and_then(revocation_status) {
+        line(out, "revoked", &plain(&status));
     }
     if let Some(extensions) = &findings.extensions {
         line(out, "offers", &offers(*extensions));

@@ -130,7 +130,8 @@ mod tests {
     use super::*;
     use crate::policy::tls::{
         CertificateFacts, ChainFault, DaneFacts, Demand, Handshake, Layer, NamePattern, Pin,
-        TlsFacts, TlsPolicy, TlsVersion, Unmeetable, Verdict, Verify, judge, unmeetable,
+        RevocationFacts, TlsFacts, TlsPolicy, TlsVersion, Unmeetable, Verdict, Verify, judge,
+        unmeetable,
     };
     use crate::smtp::reply::Reply;
 
@@ -144,6 +145,7 @@ mod tests {
             issuer: "CN=Test CA".to_owned(),
             not_after: Timestamp::MAX,
             dane: DaneFacts::NotChecked,
+            revocation: RevocationFacts::NotChecked,
         };
         with(PeerCertificate::Certificate(Box::new(certificate)))
     }

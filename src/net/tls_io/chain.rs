@@ -1,28 +1,33 @@
 //! Chain validation: checks that a certificate chains to a trust anchor (RFC 5280 §6), or returns
 //! the reason as a [`ChainFault`].
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use rustls::pki_types::CertificateDer;
 use x509_parser::prelude::X509Certificate;
 
-use super::path_search::{Issuers, PathSearch};
+use super::path_search::{FoundPath, Issuers, PathSearch};
 use super::{Role, TrustAnchors, certificate, path_fault, usage};
+use crate::net::revocation::{Crl, PathCertificate};
 use crate::policy::tls::ChainFault;
 
-/// Searches for a path from `leaf` over the certificates that the peer sent to an anchor.
+/// Searches for a path from `leaf` over the certificates that the peer sent to an anchor. With
+/// `crls` the path's certificates below the anchor are returned; without, none are.
+///
+/// A listed certificate is an anchor itself. If its issuer is trusted too, it may be revoked
+/// nevertheless.
 pub(super) fn check(
     leaf: &CertificateDer<'_>,
     issuers: &Issuers<'_>,
     trust: &TrustAnchors,
+    crls: Option<&[Arc<Crl>]>,
     role: Role,
     now: Timestamp,
-) -> Result<(), ChainFault> {
+) -> Result<Vec<PathCertificate>, ChainFault> {
     let Some(readable) = certificate::parse(leaf) else {
         return Err(ChainFault::Invalid("it is malformed".to_owned()));
     };
-    if trust.lists(leaf) {
-        return check_listed(&readable, role, now);
-    }
     let search = PathSearch {
         leaf,
         issuers,
@@ -30,9 +35,17 @@ pub(super) fn check(
         algorithms: trust.algorithms(),
         role,
         now,
+        crls,
     };
-    let Err(no_path) = search.run() else {
-        return Ok(());
+    let below_anchor = |found: FoundPath| found.certificates;
+    if trust.lists(leaf) {
+        check_listed(&readable, role, now)?;
+        let path = crls.and_then(|_| search.run().ok());
+        return Ok(path.map(below_anchor).unwrap_or_default());
+    }
+    let no_path = match search.run() {
+        Ok(found) => return Ok(below_anchor(found)),
+        Err(no_path) => no_path,
     };
     // Self-signed is the useful reason: either the owner gets another certificate, or we list this
     // one.

@@ -14,8 +14,10 @@ use tokio::sync::Semaphore;
 
 use super::path_search::Issuers;
 use super::{Role, TrustAnchors, certificate, chain, dane};
+use crate::net::revocation::{self, Crl, CrlFile, PathCertificate};
 use crate::policy::tls::{
-    CertificateFacts, ChainFault, DaneFacts, DaneFault, NamePattern, Pin, TlsPolicy, Tlsa, TlsaSet,
+    CertificateFacts, ChainFault, DaneFacts, DaneFault, NamePattern, NoCrl, Pin, RevocationFacts,
+    TlsPolicy, Tlsa, TlsaSet,
 };
 
 /// The limit of concurrent searches in the chains of servers.
@@ -49,7 +51,9 @@ struct LeafSummary {
 #[derive(Debug)]
 struct PathResult {
     trust: Arc<TrustAnchors>,
-    result: Result<(), ChainFault>,
+    /// True if the path was searched for with its certificates below the anchor.
+    has_certificates: bool,
+    result: Result<Arc<[PathCertificate]>, ChainFault>,
 }
 
 impl ChainResults {
@@ -57,11 +61,15 @@ impl ChainResults {
         self.paths.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The result of the search under these anchors, if there was one.
-    fn path(&self, trust: &Arc<TrustAnchors>) -> Option<Result<(), ChainFault>> {
+    /// The result of the search under these anchors, if there was one that suffices.
+    fn path(&self, wanted: &WantedPath) -> Option<Result<Arc<[PathCertificate]>, ChainFault>> {
+        let is_wanted = |path: &&PathResult| {
+            Arc::ptr_eq(&path.trust, &wanted.trust)
+                && (path.has_certificates || !wanted.with_certificates)
+        };
         self.paths()
             .iter()
-            .find(|path| Arc::ptr_eq(&path.trust, trust))
+            .find(is_wanted)
             .map(|path| path.result.clone())
     }
 
@@ -70,6 +78,14 @@ impl ChainResults {
     pub(super) fn searches(&self) -> usize {
         self.paths().len()
     }
+}
+
+/// A path to search for.
+#[derive(Debug, Clone)]
+struct WantedPath {
+    trust: Arc<TrustAnchors>,
+    /// True if the certificates below the anchor are needed, for their revocation status.
+    with_certificates: bool,
 }
 
 /// The chain that a peer sent in a session.
@@ -90,20 +106,27 @@ impl SentChain {
         role: Role,
         now: Timestamp,
     ) -> CertificateFacts {
-        let asked = [
-            (checks.paths.connector, checks.trust),
-            (checks.paths.default, checks.default_trust),
-        ];
-        let wanted = asked
-            .into_iter()
-            .filter_map(|(is_asked, trust)| is_asked.then_some(trust));
-        let trusts = wanted
-            .filter(|trust| self.results.path(trust).is_none())
-            .cloned()
-            .collect();
+        let path = |is_asked: bool, trust: &Arc<TrustAnchors>, with_certificates| {
+            is_asked.then(|| WantedPath {
+                trust: Arc::clone(trust),
+                with_certificates,
+            })
+        };
+        let connector = path(
+            checks.paths.connector,
+            checks.trust,
+            checks.paths.revocation,
+        );
+        let default = path(checks.paths.default, checks.default_trust, false);
         let search = ChainSearch {
             chain: self.clone(),
-            trusts,
+            paths: [&connector, &default]
+                .into_iter()
+                .flatten()
+                .filter(|path| self.results.path(path).is_none())
+                .cloned()
+                .collect(),
+            crls: checks.known_crls(),
             tlsa: checks
                 .tlsa
                 .map(|set| (Arc::clone(set), Arc::clone(checks.trust))),
@@ -115,18 +138,25 @@ impl SentChain {
         } else {
             run_blocking(role, move || search.run()).await
         };
-        let path =
-            |is_asked: bool, trust| match is_asked.then(|| self.results.path(trust)).flatten() {
+        let result =
+            |wanted: Option<&WantedPath>| match wanted.and_then(|path| self.results.path(path)) {
                 Some(result) => result,
                 None => Err(ChainFault::NotChecked),
             };
+        let chain = result(connector.as_ref());
+        let revocation = match &chain {
+            Ok(path) if checks.paths.revocation => {
+                path_status(Arc::clone(path), checks, role, now).await
+            }
+            Ok(_) | Err(_) => RevocationFacts::NotChecked,
+        };
         let summary = self.results.summary.get();
         CertificateFacts {
             names: summary
                 .map(|summary| summary.names.clone())
                 .unwrap_or_default(),
-            chain: path(checks.paths.connector, checks.trust),
-            default_chain: path(checks.paths.default, checks.default_trust),
+            chain: chain.map(|_| ()),
+            default_chain: result(default.as_ref()).map(|_| ()),
             key: self.key,
             issuer: summary
                 .map(|summary| summary.issuer.clone())
@@ -139,14 +169,33 @@ impl SentChain {
                 },
                 _ => DaneFacts::NotChecked,
             },
+            revocation,
         }
     }
+}
+
+/// Returns the revocation status of a path by the CRLs that are known now. It is not kept, because
+/// a session may outlive a CRL.
+async fn path_status(
+    path: Arc<[PathCertificate]>,
+    checks: ChainChecks<'_>,
+    role: Role,
+    now: Timestamp,
+) -> RevocationFacts {
+    let (crls, algorithms) = (checks.known_crls(), checks.trust.algorithms());
+    // The signature of a large CRL takes a while to check.
+    let status = run_blocking(role, move || {
+        revocation::path_status(&path, &crls, algorithms, now, |_| NoCrl::NoSource)
+    });
+    RevocationFacts::Checked(status.await)
 }
 
 /// The searches that are not yet done for a chain.
 struct ChainSearch {
     chain: SentChain,
-    trusts: Vec<Arc<TrustAnchors>>,
+    paths: Vec<WantedPath>,
+    /// The known CRLs.
+    crls: Vec<Arc<Crl>>,
     /// The TLSA records, and the anchors whose signature algorithms apply.
     tlsa: Option<(Arc<TlsaSet>, Arc<TrustAnchors>)>,
     role: Role,
@@ -155,7 +204,7 @@ struct ChainSearch {
 
 impl ChainSearch {
     fn is_done(&self) -> bool {
-        self.trusts.is_empty() && self.tlsa.is_none() && self.chain.results.summary.get().is_some()
+        self.paths.is_empty() && self.tlsa.is_none() && self.chain.results.summary.get().is_some()
     }
 
     /// Runs the searches and stores their results. Returns the result for TLSA records, if there
@@ -171,10 +220,19 @@ impl ChainSearch {
                 not_after,
             }
         });
-        for trust in self.trusts {
-            if results.path(&trust).is_none() {
-                let result = chain::check(leaf, &issuers, &trust, self.role, self.now);
-                results.paths().push(PathResult { trust, result });
+        for path in self.paths {
+            if results.path(&path).is_none() {
+                let WantedPath {
+                    trust,
+                    with_certificates,
+                } = path;
+                let crls = with_certificates.then_some(&self.crls[..]);
+                let found = chain::check(leaf, &issuers, &trust, crls, self.role, self.now);
+                results.paths().push(PathResult {
+                    trust,
+                    has_certificates: with_certificates,
+                    result: found.map(Arc::from),
+                });
             }
         }
         let (records, trust) = self.tlsa?;
@@ -223,6 +281,8 @@ pub struct ChainChecks<'a> {
     pub trust: &'a Arc<TrustAnchors>,
     /// The anchors of `[tls] trust`.
     pub default_trust: &'a Arc<TrustAnchors>,
+    /// The CRL files of the connector.
+    pub crl: &'a [Arc<CrlFile>],
     /// The usable TLSA records of the host; `None` if it has none.
     pub tlsa: Option<&'a Arc<TlsaSet>>,
     /// The paths to search for.
@@ -237,9 +297,20 @@ pub struct PathChecks {
     pub connector: bool,
     /// The anchors of `[tls] trust`.
     pub default: bool,
+    /// The revocation status of the path to the connector's anchors.
+    pub revocation: bool,
 }
 
 impl ChainChecks<'_> {
+    /// Returns the known CRLs, if revocation matters.
+    fn known_crls(&self) -> Vec<Arc<Crl>> {
+        if self.paths.revocation {
+            self.crl.iter().flat_map(|file| file.crls()).collect()
+        } else {
+            Vec::new()
+        }
+    }
+
     /// Limits the path searches to those that a policy needs.
     #[must_use]
     pub fn for_policy(self, policy: &TlsPolicy) -> Self {
@@ -247,6 +318,7 @@ impl ChainChecks<'_> {
             paths: PathChecks {
                 connector: policy.asks_for_chain(),
                 default: policy.asks_for_default_chain(),
+                revocation: policy.asks_for_revocation(),
             },
             ..self
         }
@@ -313,10 +385,12 @@ mod tests {
             let paths = PathChecks {
                 connector,
                 default: default_too,
+                revocation: false,
             };
             let checks = ChainChecks {
                 trust: &own,
                 default_trust: &default,
+                crl: &[],
                 tlsa: None,
                 paths,
             };

@@ -14,6 +14,7 @@ use super::identity::{ClientIdentity, TlsIdentity};
 use super::tickets::{SessionTickets, Tickets};
 use super::verifier::RecordingVerifier;
 use super::{ChainChecks, CompletedHandshake, HandshakeError, PathChecks, TrustAnchors, versions};
+use crate::net::revocation::CrlFile;
 use crate::policy::tls::{Groups, Handshake, Hello, Strength, TlsVersion, TlsaSet};
 use crate::smtp::address::Host;
 
@@ -26,6 +27,7 @@ pub struct ClientTls {
     configs: ClientConfigs,
     trust: Arc<TrustAnchors>,
     default_trust: Arc<TrustAnchors>,
+    crl: Arc<[Arc<CrlFile>]>,
 }
 
 impl ClientTls {
@@ -33,11 +35,13 @@ impl ClientTls {
         configs: ClientConfigs,
         trust: Arc<TrustAnchors>,
         default_trust: Arc<TrustAnchors>,
+        crl: Arc<[Arc<CrlFile>]>,
     ) -> Self {
         Self {
             configs,
             trust,
             default_trust,
+            crl,
         }
     }
 
@@ -92,6 +96,7 @@ impl ClientTls {
             configs,
             trust,
             default_trust,
+            crl,
         } = self.clone();
         let with_http_alpn = |mut group_config: GroupConfig| {
             let mut config = ClientConfig::clone(&group_config.config);
@@ -109,20 +114,23 @@ impl ClientTls {
             configs,
             trust,
             default_trust,
+            crl,
         }
     }
 
-    /// Returns all checks for peers of this connector. `tlsa` holds the TLSA records of the host,
+    /// Returns all checks except revocation for peers of this connector. `tlsa` holds the TLSA records of the host,
     /// if it has any.
     #[must_use]
     pub fn checks<'a>(&'a self, tlsa: Option<&'a Arc<TlsaSet>>) -> ChainChecks<'a> {
         let paths = PathChecks {
             connector: true,
             default: true,
+            revocation: false,
         };
         ChainChecks {
             trust: &self.trust,
             default_trust: &self.default_trust,
+            crl: &self.crl,
             tlsa,
             paths,
         }

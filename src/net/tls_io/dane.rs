@@ -59,6 +59,7 @@ pub(super) fn find_match(
         algorithms,
         role: Role::Server,
         now,
+        crls: None,
     };
     match search.run() {
         Ok(_)
@@ -71,7 +72,7 @@ pub(super) fn find_match(
                 presented: presented.to_vec(),
             })
         }
-        Ok(anchor) => Ok(named.records[anchor].clone()),
+        Ok(found) => Ok(named.records[found.anchor].clone()),
         Err(no_path) => Err(DaneFault::Path(path_fault::describe(
             &no_path,
             &search,

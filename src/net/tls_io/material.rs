@@ -1,6 +1,7 @@
 //! The TLS material of one configuration: loaded once and shared by all connections.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -16,6 +17,7 @@ use super::{
     pem,
 };
 use crate::config::{Config, Connector, Fault, IdentityFiles, Located, TlsConfig, TrustSource};
+use crate::net::revocation::{CrlFile, CrlFileSummary};
 use crate::policy::tls::NamePattern;
 
 /// The certificates, keys and trust anchors of one configuration, loaded and checked.
@@ -29,6 +31,8 @@ pub struct TlsMaterial {
     clients: HashMap<String, ClientTls>,
     default_client: ClientTls,
     https: ClientTls,
+    /// The CRL files of all connectors.
+    crl_files: Vec<Arc<CrlFile>>,
 }
 
 impl TlsMaterial {
@@ -40,7 +44,7 @@ impl TlsMaterial {
     pub fn load(config: &Config) -> Result<(Arc<Self>, Vec<Fault>), Vec<Fault>> {
         let mut loader = Loader::new(&config.tls);
         let server = loader.server(config);
-        let default_client = loader.client(&config.tls.trust, None);
+        let default_client = loader.client(&config.tls.trust, None, &[]);
         let clients: HashMap<_, _> = config
             .connectors
             .iter()
@@ -48,6 +52,7 @@ impl TlsMaterial {
                 let client = loader.client(
                     &connector.trust,
                     connector.outbound.client_identity.as_ref(),
+                    &connector.crl,
                 )?;
                 Some((connector.name.clone(), client))
             })
@@ -55,6 +60,7 @@ impl TlsMaterial {
         let Loader {
             provider,
             identities,
+            crl_files,
             mut warnings,
             mut faults,
             ..
@@ -75,6 +81,7 @@ impl TlsMaterial {
                         clients,
                         default_client,
                         https,
+                        crl_files: crl_files.into_values().flatten().collect(),
                     }),
                     warnings,
                 ))
@@ -89,7 +96,7 @@ impl TlsMaterial {
     /// All faults of `[tls] trust`.
     pub fn load_https(tls: &TlsConfig) -> Result<ClientTls, Vec<Fault>> {
         let mut loader = Loader::new(tls);
-        let client = loader.client(&tls.trust, None);
+        let client = loader.client(&tls.trust, None, &[]);
         client.map(|client| client.for_https()).ok_or(loader.faults)
     }
 
@@ -138,6 +145,34 @@ impl TlsMaterial {
         all
     }
 
+    /// The CRLs of files, for `gatepost check` and the status.
+    #[must_use]
+    pub fn crl_files(&self) -> Vec<CrlFileSummary> {
+        let mut all: Vec<_> = self
+            .crl_files
+            .iter()
+            .flat_map(|file| file.summaries())
+            .collect();
+        all.sort_by(|one, other| one.file.cmp(&other.file));
+        all
+    }
+
+    /// Reads the CRL files that have changed. Returns the CRLs that are new, and a fault for each
+    /// file that is invalid and whose old CRLs stay in use.
+    ///
+    /// This reads files and blocks.
+    #[must_use]
+    pub fn refresh_crls(&self) -> (Vec<CrlFileSummary>, Vec<Fault>) {
+        let (mut replaced, mut faults) = (Vec::new(), Vec::new());
+        for file in &self.crl_files {
+            match file.refresh() {
+                Ok(new) => replaced.extend(new),
+                Err(fault) => faults.push(fault),
+            }
+        }
+        (replaced, faults)
+    }
+
     /// Reloads our own certificates whose files have changed, and returns those that were replaced.
     /// If a file is invalid, it is reported and the old identity stays in use.
     ///
@@ -173,6 +208,8 @@ struct Loader<'a> {
     identities: Vec<Arc<TlsIdentity>>,
     /// `None` if the anchors could not be loaded, which has been reported.
     trusts: HashMap<TrustSource, Option<Arc<TrustAnchors>>>,
+    /// `None` if the file could not be loaded, which has been reported.
+    crl_files: HashMap<PathBuf, Option<Arc<CrlFile>>>,
     anonymous: Option<ClientConfigs>,
     warnings: Vec<Fault>,
     faults: Vec<Fault>,
@@ -186,6 +223,7 @@ impl<'a> Loader<'a> {
             now: Timestamp::now(),
             identities: Vec::new(),
             trusts: HashMap::new(),
+            crl_files: HashMap::new(),
             anonymous: None,
             warnings: Vec::new(),
             faults: Vec::new(),
@@ -221,9 +259,11 @@ impl<'a> Loader<'a> {
         &mut self,
         trust: &Located<TrustSource>,
         files: Option<&IdentityFiles>,
+        crl: &[Located<PathBuf>],
     ) -> Option<ClientTls> {
-        // Both are loaded before an early return, so that the faults of both are reported.
+        // All are loaded before an early return, so that the faults of all are reported.
         let trust = self.trust(trust);
+        let crl = crl.iter().filter_map(|file| self.crl_file(file)).collect();
         let config = match files {
             Some(files) => {
                 let identity = self.identity(files, &[]);
@@ -233,7 +273,7 @@ impl<'a> Loader<'a> {
         };
         // Its faults were reported when it was loaded as the default.
         let default_trust = self.trust(&self.tls.trust);
-        Some(ClientTls::new(config?, trust?, default_trust?))
+        Some(ClientTls::new(config?, trust?, default_trust?, crl))
     }
 
     fn anonymous(&mut self) -> Option<ClientConfigs> {
@@ -284,6 +324,24 @@ impl<'a> Loader<'a> {
             }
         };
         self.trusts.insert(trust.value.clone(), loaded.clone());
+        loaded
+    }
+
+    fn crl_file(&mut self, file: &Located<PathBuf>) -> Option<Arc<CrlFile>> {
+        if let Some(known) = self.crl_files.get(&file.value) {
+            return known.clone();
+        }
+        let loaded = match CrlFile::load(file, self.now) {
+            Ok((loaded, warnings)) => {
+                self.warnings.extend(warnings);
+                Some(Arc::new(loaded))
+            }
+            Err(fault) => {
+                self.faults.push(fault);
+                None
+            }
+        };
+        self.crl_files.insert(file.value.clone(), loaded.clone());
         loaded
     }
 

@@ -3,6 +3,7 @@
 //! not accepted.
 
 use std::cell::RefCell;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -11,6 +12,7 @@ use webpki::{EndEntityCert, Error, KeyUsage, VerifiedPath};
 
 use super::usage::UsageFault;
 use super::{Role, certificate, usage};
+use crate::net::revocation::{Crl, PathCertificate, is_revoked};
 
 /// The most certificates of a chain that are used, including the peer's own.
 const CERTIFICATES_MAX: usize = 8;
@@ -92,15 +94,27 @@ pub(super) struct PathSearch<'a> {
     pub(super) algorithms: &'static [&'static dyn SignatureVerificationAlgorithm],
     pub(super) role: Role,
     pub(super) now: Timestamp,
+    /// The known CRLs, if revocation matters. A path with a revoked certificate is then found only
+    /// if there is no other.
+    pub(super) crls: Option<&'a [Arc<Crl>]>,
+}
+
+/// A path that was found.
+#[derive(Debug, Clone)]
+pub(super) struct FoundPath {
+    /// The index of its anchor.
+    pub(super) anchor: usize,
+    /// The certificates below the anchor; empty unless revocation matters.
+    pub(super) certificates: Vec<PathCertificate>,
 }
 
 impl PathSearch<'_> {
-    /// Finds a path, and returns the index of its anchor.
+    /// Finds a path.
     ///
     /// # Errors
     /// [`NoPath`].
-    pub(super) fn run(&self) -> Result<usize, NoPath> {
-        let anchor = match self.role {
+    pub(super) fn run(&self) -> Result<FoundPath, NoPath> {
+        let found = match self.role {
             Role::Server => self.find_path(KeyUsage::server_auth()),
             // A mail server that connects to us presents its server certificate, and public
             // authorities no longer issue client certificates.
@@ -115,21 +129,21 @@ impl PathSearch<'_> {
         }?;
         let leaf = certificate::parse(self.leaf).ok_or(NoPath::Invalid(Error::BadDer))?;
         usage::allows_tls(&leaf, self.role).map_err(NoPath::NotForTls)?;
-        Ok(anchor)
+        Ok(found)
     }
 
-    fn find_path(&self, purpose: KeyUsage) -> Result<usize, NoPath> {
+    fn find_path(&self, purpose: KeyUsage) -> Result<FoundPath, NoPath> {
         // No certificate is valid before 1970, so 0 stands for all earlier times.
         let time = UnixTime::since_unix_epoch(Duration::from_secs(
             u64::try_from(self.now.as_second()).unwrap_or(0),
         ));
         let leaf = EndEntityCert::try_from(self.leaf).map_err(NoPath::Invalid)?;
-        let forbidden = RefCell::new(None);
+        let (forbidden, revoked) = (RefCell::new(None), RefCell::new(None));
         // An error here makes the search continue with another path.
         let check = |path: &VerifiedPath<'_>| {
             let not_allowed = |issuer: &&webpki::Cert<'_>| !usage::der_may_issue(&issuer.der());
             match path.intermediate_certificates().find(not_allowed) {
-                None => Ok(()),
+                None => self.avoid_revoked(path, &revoked),
                 Some(issuer) => {
                     forbidden.replace(Some(certificate::subject_name(&issuer.der())));
                     Err(Error::EndEntityUsedAsCa)
@@ -147,14 +161,46 @@ impl PathSearch<'_> {
             Some(&check),
         );
         match found {
-            Ok(path) => anchors
-                .iter()
-                .position(|anchor| std::ptr::eq(anchor, path.anchor()))
-                .ok_or(NoPath::Invalid(Error::UnknownIssuer)),
-            // That path had no other fault.
-            Err(fault) => Err(forbidden
-                .into_inner()
-                .map_or(NoPath::Invalid(fault), NoPath::MayNotIssue)),
+            Ok(path) => self.found(&path),
+            // These paths had no other fault.
+            Err(fault) => match (revoked.into_inner(), forbidden.into_inner()) {
+                (Some(found), _) => found,
+                (None, Some(issuer)) => Err(NoPath::MayNotIssue(issuer)),
+                (None, None) => Err(NoPath::Invalid(fault)),
+            },
         }
+    }
+
+    /// Keeps the first path with a revoked certificate in `revoked`, and lets the search continue.
+    // Rule: RFC 5280 §6.3; policy table (revocation).
+    fn avoid_revoked(
+        &self,
+        path: &VerifiedPath<'_>,
+        revoked: &RefCell<Option<Result<FoundPath, NoPath>>>,
+    ) -> Result<(), Error> {
+        let Some(crls) = self.crls else {
+            return Ok(());
+        };
+        if !is_revoked(&PathCertificate::of_path(path), crls, self.algorithms) {
+            return Ok(());
+        }
+        revoked.borrow_mut().get_or_insert_with(|| self.found(path));
+        Err(Error::CertRevoked)
+    }
+
+    fn found(&self, path: &VerifiedPath<'_>) -> Result<FoundPath, NoPath> {
+        let anchor = self
+            .anchors
+            .iter()
+            .position(|anchor| std::ptr::eq(anchor, path.anchor()))
+            .ok_or(NoPath::Invalid(Error::UnknownIssuer))?;
+        let certificates = match self.crls {
+            Some(_) => PathCertificate::of_path(path),
+            None => Vec::new(),
+        };
+        Ok(FoundPath {
+            anchor,
+            certificates,
+        })
     }
 }

@@ -4,7 +4,9 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 use super::rules::{Connector, TlsDemand, TlsException, VerifyWanted};
-use crate::policy::tls::{Demand, Layer, NamePattern, Strength, TlsPolicy, Unmeetable, Verify};
+use crate::policy::tls::{
+    Demand, Layer, NamePattern, Revocation, Strength, TlsPolicy, Unmeetable, Verify,
+};
 use crate::smtp::address::Host;
 
 /// The connector's own demand for one hop of a recipient domain, without DANE.
@@ -28,17 +30,17 @@ pub(crate) fn outbound_demand(
             Verify::Impossible(Unmeetable::NoName(literal.clone()))
         }
     };
-    let (layer, demand) = match exception(connector, now) {
+    let (layer, tls) = match exception(connector, now) {
         Some(exception) => (Layer::Exception, exception.tls),
         None => (Layer::Connector, connector.outbound.tls),
     };
-    floor(
-        connector,
+    let own = OwnDemand {
         layer,
-        demand,
-        connector.outbound.min_strength,
-        default_names,
-    )
+        tls,
+        min_strength: connector.outbound.min_strength,
+        revocation: connector.outbound.revocation,
+    };
+    own.policy(connector, default_names)
 }
 
 /// The connector's exception, if it has not ended. It ends with its last day, in UTC.
@@ -79,45 +81,48 @@ pub fn demands_dane(connector: &Connector, now: Timestamp) -> bool {
 #[must_use]
 pub fn inbound_policy(connector: &Connector) -> TlsPolicy {
     // The configuration rejects an inbound `verify = "name"` without `names`.
-    floor(
-        connector,
-        Layer::Connector,
-        connector.inbound.tls,
-        Strength::Classical,
-        || Verify::Name(Vec::new()),
-    )
+    let own = OwnDemand {
+        layer: Layer::Connector,
+        tls: connector.inbound.tls,
+        min_strength: Strength::Classical,
+        revocation: connector.inbound.revocation,
+    };
+    own.policy(connector, || Verify::Name(Vec::new()))
 }
 
-/// Makes the policy of one direction. `verify = "dane"` adds no proof here: `layers` adds it, which
-/// knows the TLSA records.
-// Rule: RFC 7672 §6.
-fn floor(
-    connector: &Connector,
+/// The keys of one direction that make its demand.
+struct OwnDemand {
     layer: Layer,
-    demand: TlsDemand,
+    tls: TlsDemand,
     min_strength: Strength,
-    default_names: impl Fn() -> Verify,
-) -> TlsPolicy {
-    match demand {
-        TlsDemand::Off => TlsPolicy::Off,
-        TlsDemand::Opportunistic => TlsPolicy::Opportunistic,
-        TlsDemand::Forced {
-            min_version,
-            verify,
-        } => {
-            let verify = match verify {
-                VerifyWanted::None => Verify::None,
-                VerifyWanted::Chain => Verify::Chain,
-                VerifyWanted::Name if connector.names.is_empty() => default_names(),
-                VerifyWanted::Name => Verify::Name(connector.names.clone()),
-                VerifyWanted::Pin => Verify::Pin(connector.pins.clone()),
-                VerifyWanted::Dane => Verify::None,
-            };
-            TlsPolicy::forced(Demand {
+    revocation: Revocation,
+}
+
+impl OwnDemand {
+    /// Makes the policy of one direction. `verify = "dane"` adds no proof here: `layers` adds it,
+    /// which knows the TLSA records. Revocation belongs to a path to the connector's anchors.
+    // Rule: RFC 7672 §6; policy table (revocation).
+    fn policy(self, connector: &Connector, default_names: impl Fn() -> Verify) -> TlsPolicy {
+        let (min_version, verify) = match self.tls {
+            TlsDemand::Off => return TlsPolicy::Off,
+            TlsDemand::Opportunistic => return TlsPolicy::Opportunistic,
+            TlsDemand::Forced {
                 min_version,
-                min_strength,
-                ..Demand::new(layer, verify)
-            })
-        }
+                verify,
+            } => (min_version, verify),
+        };
+        let (verify, revocation) = match verify {
+            VerifyWanted::None | VerifyWanted::Dane => (Verify::None, Revocation::Off),
+            VerifyWanted::Chain => (Verify::Chain, self.revocation),
+            VerifyWanted::Name if connector.names.is_empty() => (default_names(), self.revocation),
+            VerifyWanted::Name => (Verify::Name(connector.names.clone()), self.revocation),
+            VerifyWanted::Pin => (Verify::Pin(connector.pins.clone()), Revocation::Off),
+        };
+        TlsPolicy::forced(Demand {
+            min_version,
+            min_strength: self.min_strength,
+            revocation,
+            ..Demand::new(self.layer, verify)
+        })
     }
 }

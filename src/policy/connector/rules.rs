@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use jiff::civil::Date;
 
 use crate::policy::location::{Located, Location};
-use crate::policy::tls::{NamePattern, Pin, Strength, TlsVersion};
+use crate::policy::tls::{NamePattern, Pin, Revocation, Strength, TlsVersion};
 use crate::smtp::address::{Domain, Host};
 
 /// The name of the built-in connector for all other domains.
@@ -39,6 +39,9 @@ pub struct Connector {
     pub trust: Located<TrustSource>,
     /// The partner's keys, one of which is enough; empty if none are configured.
     pub pins: Vec<Pin>,
+    /// The files with certificate revocation lists, for both directions; empty if none are
+    /// configured.
+    pub crl: Vec<Located<PathBuf>>,
     /// The rules for mail to the partner.
     pub outbound: OutboundConfig,
     /// The rules for mail from the partner.
@@ -58,6 +61,8 @@ pub struct OutboundConfig {
     pub downgrade: OnDowngrade,
     /// The exception that replaces `tls` and `verify` for a time.
     pub exception: Option<TlsException>,
+    /// The required revocation status of certificates; off unless `tls` verifies a path.
+    pub revocation: Revocation,
     /// The fate of mail whose demand no hop satisfies.
     pub on_failure: OnFailure,
     /// Our client certificate, if the partner wants one.
@@ -115,6 +120,8 @@ impl OutboundConfig {
 pub struct InboundConfig {
     /// The demanded TLS; never [`TlsDemand::Off`].
     pub tls: TlsDemand,
+    /// The required revocation status of certificates; off unless `tls` verifies a path.
+    pub revocation: Revocation,
     /// The networks that the partner's mail must come from; empty for any.
     pub networks: Vec<IpNet>,
     /// True if a session that satisfies all of this may send to any domain.
@@ -328,12 +335,14 @@ pub fn default_connector(trust: &Located<TrustSource>) -> Arc<Connector> {
         names: Vec::new(),
         trust: trust.clone(),
         pins: Vec::new(),
+        crl: Vec::new(),
         outbound: OutboundConfig {
             route: Route::Mx { port: MX_PORT },
             tls: TlsDemand::Opportunistic,
             discover: EVERYTHING.to_vec(),
             downgrade: OnDowngrade::Warn,
             exception: None,
+            revocation: Revocation::Off,
             on_failure: OnFailure::Defer,
             client_identity: None,
             groups: Strength::PostQuantum,
@@ -346,6 +355,7 @@ pub fn default_connector(trust: &Located<TrustSource>) -> Arc<Connector> {
         },
         inbound: InboundConfig {
             tls: TlsDemand::Opportunistic,
+            revocation: Revocation::Off,
             networks: Vec::new(),
             relay: false,
         },

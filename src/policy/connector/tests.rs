@@ -9,7 +9,7 @@ use super::demand::outbound_demand;
 use super::*;
 use crate::policy::location::{Located, Location};
 use crate::policy::tls::{
-    Demand, Layer, NamePattern, Strength, TlsPolicy, TlsVersion, Unmeetable, Verify,
+    Demand, Layer, NamePattern, Revocation, Strength, TlsPolicy, TlsVersion, Unmeetable, Verify,
 };
 use crate::smtp::address::{Domain, Host};
 
@@ -34,12 +34,14 @@ fn connector(name: &str, domains: &[&str]) -> Connector {
             location,
         },
         pins: Vec::new(),
+        crl: Vec::new(),
         outbound: OutboundConfig {
             route: Route::Mx { port: 25 },
             tls: TlsDemand::Opportunistic,
             discover: vec![Publication::Dane, Publication::MtaSts],
             downgrade: OnDowngrade::Warn,
             exception: None,
+            revocation: Revocation::Off,
             on_failure: OnFailure::Defer,
             client_identity: None,
             groups: Strength::PostQuantum,
@@ -52,6 +54,7 @@ fn connector(name: &str, domains: &[&str]) -> Connector {
         },
         inbound: InboundConfig {
             tls: TlsDemand::Opportunistic,
+            revocation: Revocation::Off,
             networks: Vec::new(),
             relay: false,
         },

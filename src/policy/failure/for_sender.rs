@@ -8,7 +8,8 @@ use super::{Cause, FailedHost, Failure, RequireTlsUnmet};
 use crate::policy::connector::ended_exception;
 use crate::policy::connector::{Connector, Route};
 use crate::policy::tls::{
-    ChainFault, DaneFault, Demand, Layer, NoTls, Refusal, Unmeetable, Unmet, Verify,
+    ChainFault, DaneFault, Demand, Layer, NoTls, Refusal, RevocationFault, Unmeetable, Unmet,
+    Verify,
 };
 use crate::smtp::address::{Domain, Host};
 
@@ -185,6 +186,22 @@ fn problem(refusal: &Refusal, names: &Names) -> (String, Side) {
         Unmet::Pin { .. } => (
             format!("{host} shows another key than the one that was agreed"),
             Side::Both,
+        ),
+        Unmet::Revocation(RevocationFault::Revoked(_, since)) => (
+            format!(
+                "the certificate that {host} shows was declared invalid by its issuer on {}",
+                date(*since)
+            ),
+            Side::Recipient,
+        ),
+        Unmet::Revocation(
+            RevocationFault::Expired(..) | RevocationFault::NoCrl(..) | RevocationFault::NotChecked,
+        ) => (
+            format!(
+                "{} cannot find out at present if the certificate that {host} shows is still valid",
+                names.relay
+            ),
+            Side::Relay,
         ),
         Unmet::Dane(DaneFault::NotChecked) => (
             format!("the identity of {host} was not checked"),

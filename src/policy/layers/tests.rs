@@ -13,7 +13,9 @@ use crate::policy::connector::{
     TrustSource, VerifyWanted,
 };
 use crate::policy::location::{Located, Location};
-use crate::policy::tls::{Pin, Strength, TlsVersion, Tlsa, TlsaMatching, TlsaSelector, TlsaUsage};
+use crate::policy::tls::{
+    Pin, Revocation, Strength, TlsVersion, Tlsa, TlsaMatching, TlsaSelector, TlsaUsage,
+};
 
 const NOW: Timestamp = Timestamp::UNIX_EPOCH;
 
@@ -59,12 +61,14 @@ fn connector(tls: TlsDemand, downgrade: OnDowngrade) -> Connector {
             location,
         },
         pins: vec![Pin::new([1; 32])],
+        crl: Vec::new(),
         outbound: OutboundConfig {
             route: Route::Mx { port: 25 },
             tls,
             discover: vec![Publication::Dane, Publication::MtaSts],
             downgrade,
             exception: None,
+            revocation: Revocation::Off,
             on_failure: OnFailure::Defer,
             client_identity: None,
             groups: Strength::PostQuantum,
@@ -77,6 +81,7 @@ fn connector(tls: TlsDemand, downgrade: OnDowngrade) -> Connector {
         },
         inbound: InboundConfig {
             tls: TlsDemand::Opportunistic,
+            revocation: Revocation::Off,
             networks: Vec::new(),
             relay: false,
         },

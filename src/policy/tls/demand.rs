@@ -6,7 +6,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::names::any_of;
-use super::{Assurance, DaneScope, NamePattern, Pin, Strength, TlsVersion, TlsaSet};
+use super::{Assurance, DaneScope, NamePattern, Pin, Revocation, Strength, TlsVersion, TlsaSet};
 use crate::smtp::address::{Domain, Host};
 
 /// The layer that makes a demand.
@@ -51,6 +51,9 @@ pub struct Demand {
     pub min_strength: Strength,
     /// The proof of identity.
     pub verify: Verify,
+    /// The required revocation status of the path. It has a meaning for [`Verify::Chain`] and
+    /// [`Verify::Name`] alone, which search for a path to the connector's trust anchors.
+    pub revocation: Revocation,
     /// The last session with TLS, if the downgrade memory makes the demand.
     pub last_tls: Option<Timestamp>,
 }
@@ -64,6 +67,7 @@ impl Demand {
             min_version: TlsVersion::V1_2,
             min_strength: Strength::Classical,
             verify,
+            revocation: Revocation::Off,
             last_tls: None,
         }
     }
@@ -191,6 +195,10 @@ impl fmt::Display for Demand {
             Verify::Impossible(Unmeetable::Unproven(_)) => {
                 f.write_str(" with a host proven to be the domain's")
             }
+        }?;
+        match self.revocation {
+            Revocation::Off | Revocation::IfKnown => Ok(()),
+            Revocation::Required => f.write_str(" and a current CRL"),
         }
     }
 }

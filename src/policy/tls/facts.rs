@@ -5,7 +5,7 @@ use std::fmt;
 use jiff::Timestamp;
 
 use super::chain_fault::ChainFault;
-use super::{DaneFacts, Hello, NamePattern, Pin, Strength, UncheckableKey};
+use super::{DaneFacts, Hello, NamePattern, Pin, RevocationFacts, Strength, UncheckableKey};
 use crate::smtp::reply::Reply;
 
 /// A TLS version that Gatepost supports. Older versions do not exist here (RFC 8996, RFC 9325
@@ -134,6 +134,8 @@ pub struct CertificateFacts {
     pub not_after: Timestamp,
     /// The result of comparing the certificate with TLSA records.
     pub dane: DaneFacts,
+    /// The revocation status of the path to the connector's trust anchors.
+    pub revocation: RevocationFacts,
 }
 
 impl CertificateFacts {

@@ -7,6 +7,7 @@ use super::facts::{CertificateFacts, Handshake, NoTls, PeerCertificate, TlsFacts
 use super::names::NamePattern;
 use super::policy::{Demands, TlsPolicy};
 use super::refusal::{Refusal, RefusalBasis};
+use super::revocation;
 use super::session::{Authentication, SessionTls};
 use super::unmet::Unmet;
 
@@ -205,10 +206,17 @@ pub(super) fn check_demand(
     };
     match &demand.verify {
         Verify::None | Verify::Chain => match &certificate.chain {
-            Ok(()) => Ok(authenticate(facts, reference)),
+            Ok(()) => {
+                check_revocation(demand, certificate)?;
+                Ok(authenticate(facts, reference))
+            }
             Err(fault) => Err(Unmet::Chain(fault.clone())),
         },
-        Verify::Name(wanted) => check_name(certificate, &certificate.chain, wanted),
+        Verify::Name(wanted) => {
+            let authentication = check_name(certificate, &certificate.chain, wanted)?;
+            check_revocation(demand, certificate)?;
+            Ok(authentication)
+        }
         Verify::Published(host) => check_name(
             certificate,
             &certificate.default_chain,
@@ -237,6 +245,11 @@ pub(super) fn check_demand(
     }
 }
 
+// Rule: RFC 5280 §6.3; policy table (revocation).
+fn check_revocation(demand: &Demand, certificate: &CertificateFacts) -> Result<(), Unmet> {
+    revocation::check(demand.revocation, &certificate.revocation).map_err(Unmet::Revocation)
+}
+
 // Rule: RFC 9525 §6.6; policy table (trusted certificate, untrusted certificate).
 pub(super) fn check_name(
     certificate: &CertificateFacts,
@@ -256,13 +269,17 @@ pub(super) fn check_name(
 }
 
 /// Identifies the peer by its certificate and the reference identifiers, where no demand does so.
-// Rule: policy table (untrusted certificate).
+// Rule: policy table (untrusted certificate, revocation).
 pub(super) fn authenticate(facts: &TlsFacts, reference: &[NamePattern]) -> Authentication {
     let certificate = match &facts.certificate {
         PeerCertificate::Nothing => return Authentication::Anonymous,
         PeerCertificate::Unproved(key) => return Authentication::Unproved(key.clone()),
         PeerCertificate::Certificate(certificate) => certificate,
     };
+    // It has a path, so it would count as trusted.
+    if let Some(revoked) = revocation::known_revoked(&certificate.revocation) {
+        return Authentication::Untrusted(Unmet::Revocation(revoked));
+    }
     match check_name(certificate, &certificate.chain, reference) {
         Ok(authentication) => authentication,
         Err(Unmet::Name { .. }) if reference.is_empty() => Authentication::Trusted,

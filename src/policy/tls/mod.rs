@@ -21,6 +21,7 @@ mod names;
 mod pin;
 mod policy;
 mod refusal;
+mod revocation;
 mod sample_peer;
 mod session;
 #[cfg(test)]
@@ -45,6 +46,10 @@ pub use names::NamePattern;
 pub use pin::{Pin, PinError};
 pub use policy::{Demands, TlsPolicy};
 pub use refusal::{Refusal, RefusalBasis};
+pub use revocation::{
+    NoCrl, PathMember, PathMemberStatus, PathStatus, Revocation, RevocationFacts, RevocationFault,
+    RevocationStatus,
+};
 pub use sample_peer::SamplePeer;
 pub use session::{Authentication, SessionTls};
 pub use unmet::Unmet;

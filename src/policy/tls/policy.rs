@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::{Demand, Handshake, Layer, Strength, TlsaSet, Verify};
+use super::{Demand, Handshake, Layer, Revocation, Strength, TlsaSet, Verify};
 
 /// The TLS that a session needs before mail may be sent or accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,6 +110,16 @@ impl TlsPolicy {
             | Verify::Dane(_)
             | Verify::Pin(_)
             | Verify::Impossible(_) => false,
+        })
+    }
+
+    /// Returns true if a demand needs the revocation status of the path to the connector's trust
+    /// anchors.
+    #[must_use]
+    pub fn asks_for_revocation(&self) -> bool {
+        self.demands().any(|demand| match demand.revocation {
+            Revocation::Off => false,
+            Revocation::IfKnown | Revocation::Required => true,
         })
     }
 

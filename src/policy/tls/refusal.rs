@@ -45,8 +45,16 @@ impl Refusal {
             | Unmet::Name { .. }
             | Unmet::Pin { .. }
             | Unmet::Dane(_)
+            | Unmet::Revocation(_)
             | Unmet::Unmeetable(_) => Status(7, 5),
         }
+    }
+
+    /// Returns true if the cause is a CRL that is missing or has expired. It is no fault of the
+    /// peer, and passes with a new CRL.
+    #[must_use]
+    pub fn lacks_crl(&self) -> bool {
+        matches!(&self.unmet, Unmet::Revocation(fault) if fault.may_pass())
     }
 }
 

@@ -8,8 +8,9 @@ use std::fmt;
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
-    CertificateFacts, ChainFault, DaneFacts, DaneFault, Handshake, NamePattern, NoTls,
-    PeerCertificate, Pin, Strength, TlsFacts, TlsOutcome, TlsPolicy, TlsVersion, TlsaUsage, Verify,
+    CertificateFacts, ChainFault, DaneFacts, DaneFault, Handshake, NamePattern, NoCrl, NoTls,
+    PathMember, PathMemberStatus, PeerCertificate, Pin, RevocationFacts, RevocationStatus,
+    Strength, TlsFacts, TlsOutcome, TlsPolicy, TlsVersion, TlsaUsage, Verify,
 };
 use crate::smtp::address::Domain;
 use crate::smtp::reply::{Reply, Status};
@@ -52,6 +53,10 @@ pub enum SamplePeer {
     OtherKey,
     /// TLS with the wanted key in a self-signed certificate.
     KeyAlone,
+    /// TLS with a certificate that satisfies every demand, but a CRL lists it.
+    Revoked,
+    /// TLS with a certificate that satisfies every demand, but no CRL covers it.
+    NoCrl,
     /// TLS with a certificate that satisfies every demand.
     Right,
 }
@@ -106,6 +111,9 @@ impl SamplePeer {
         if keys.alone {
             peers.push(Self::KeyAlone);
         }
+        if policy.asks_for_revocation() {
+            peers.extend([Self::Revoked, Self::NoCrl]);
+        }
         peers.push(Self::Right);
         peers
     }
@@ -129,6 +137,8 @@ impl SamplePeer {
             Self::OtherName => "other-name",
             Self::OtherKey => "other-key",
             Self::KeyAlone => "wanted-key-self-signed",
+            Self::Revoked => "revoked",
+            Self::NoCrl => "no-crl",
             Self::Right => "right",
         }
     }
@@ -202,6 +212,14 @@ impl SamplePeer {
             Self::OtherName => shows(Ok(()), false, KeyChoice::Other),
             Self::OtherKey => shows(Ok(()), true, KeyChoice::Other),
             Self::KeyAlone => shows(Err(ChainFault::SelfSigned), true, KeyChoice::Wanted),
+            Self::Revoked => with_status(
+                shows(Ok(()), true, KeyChoice::Wanted),
+                RevocationStatus::Revoked(yesterday(now)),
+            ),
+            Self::NoCrl => with_status(
+                shows(Ok(()), true, KeyChoice::Wanted),
+                RevocationStatus::Unknown(NoCrl::NoSource),
+            ),
             Self::Right => shows(Ok(()), true, KeyChoice::Wanted),
         }
     }
@@ -225,6 +243,8 @@ impl fmt::Display for SamplePeer {
             Self::OtherName => "TLS, certificate for another name",
             Self::OtherKey => "TLS, trusted and for the right name, another key",
             Self::KeyAlone => "TLS, the wanted key, self-signed",
+            Self::Revoked => "TLS, certificate as wanted, but revoked",
+            Self::NoCrl => "TLS, certificate as wanted, but no CRL covers it",
             Self::Right => "TLS, certificate as wanted",
         })
     }
@@ -307,7 +327,32 @@ fn certificate(
         issuer: "CN=An authority".to_owned(),
         not_after: now + SignedDuration::from_hours(24 * 90),
         dane: dane(policy, shown),
+        revocation: if policy.asks_for_revocation() && shown.chain.is_ok() {
+            status_facts(RevocationStatus::Good(
+                now + SignedDuration::from_hours(24 * 7),
+            ))
+        } else {
+            RevocationFacts::NotChecked
+        },
     }
+}
+
+/// The facts about a path with one certificate below the anchor.
+fn status_facts(status: RevocationStatus) -> RevocationFacts {
+    RevocationFacts::Checked(vec![PathMemberStatus {
+        certificate: PathMember::Own,
+        status,
+    }])
+}
+
+/// Replaces the revocation status of a session's certificate.
+fn with_status(mut outcome: TlsOutcome, status: RevocationStatus) -> TlsOutcome {
+    if let TlsOutcome::Tls(facts) = &mut outcome
+        && let PeerCertificate::Certificate(certificate) = &mut facts.certificate
+    {
+        certificate.revocation = status_facts(status);
+    }
+    outcome
 }
 
 /// Every name that a demand wants, and the reference identifiers.
@@ -383,7 +428,8 @@ mod tests {
 
     use super::*;
     use crate::policy::tls::{
-        DaneScope, Demand, Layer, Tlsa, TlsaMatching, TlsaSelector, TlsaSet, Verdict, judge,
+        DaneScope, Demand, Layer, Revocation, Tlsa, TlsaMatching, TlsaSelector, TlsaSet, Verdict,
+        judge,
     };
 
     fn names(list: &[&str]) -> Vec<NamePattern> {
@@ -514,6 +560,23 @@ mod tests {
             "{cells:?}"
         );
         assert_eq!(cells.last().map(String::as_str), Some("right TLS"));
+    }
+
+    #[test]
+    fn revocation_adds_a_revoked_sample_and_one_without_a_crl() {
+        for (revocation, no_crl) in [
+            (Revocation::IfKnown, "no-crl TLS"),
+            (Revocation::Required, "no-crl 4.7.5"),
+        ] {
+            let cells = cells(&TlsPolicy::forced(Demand {
+                revocation,
+                ..Demand::new(Layer::Connector, Verify::Chain)
+            }));
+            let last: Vec<_> = cells.iter().rev().take(3).rev().collect();
+            assert_eq!(last, ["revoked 4.7.5", no_crl, "right TLS"]);
+        }
+        let without = cells(&forced(Verify::Chain));
+        assert!(!without.iter().any(|cell| cell.starts_with("revoked")));
     }
 
     #[test]

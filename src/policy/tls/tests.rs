@@ -148,6 +148,7 @@ fn certificate(names_in_it: &[&str], chain: Result<(), ChainFault>) -> Certifica
         issuer: "CN=Test CA".to_owned(),
         not_after: Timestamp::MAX,
         dane: DaneFacts::NotChecked,
+        revocation: RevocationFacts::NotChecked,
     }
 }
 

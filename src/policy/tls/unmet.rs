@@ -4,7 +4,8 @@ use std::fmt;
 
 use super::names::any_of;
 use super::{
-    ChainFault, DaneFault, NamePattern, NoTls, Pin, TlsVersion, UncheckableKey, Unmeetable,
+    ChainFault, DaneFault, NamePattern, NoTls, Pin, RevocationFault, TlsVersion, UncheckableKey,
+    Unmeetable,
 };
 
 /// The part of a demand that a session does not satisfy.
@@ -38,6 +39,8 @@ pub enum Unmet {
     },
     /// The certificate does not match the TLSA records, for this reason.
     Dane(DaneFault),
+    /// A certificate of the path is revoked, or a CRL is missing.
+    Revocation(RevocationFault),
     /// The demand is unmeetable, for this reason.
     Unmeetable(Unmeetable),
 }
@@ -74,6 +77,7 @@ impl fmt::Display for Unmet {
             }
             Self::Pin { presented, .. } => write!(f, "the key is another: {presented}"),
             Self::Dane(fault) => fault.fmt(f),
+            Self::Revocation(fault) => fault.fmt(f),
             Self::Unmeetable(reason) => reason.fmt(f),
         }
     }

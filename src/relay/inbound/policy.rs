@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use crate::config::{Connector, ListenerConfig, ListenerTls, TlsDemand, VerifyWanted};
 use crate::policy::connector::{Connectors, inbound_policy};
-use crate::policy::tls::{self, Clearance, NoTls, Refusal, TlsOutcome, Unmet, Verdict};
+use crate::policy::tls::{
+    self, Clearance, NoTls, Refusal, RevocationFault, TlsOutcome, Unmet, Verdict,
+};
 use crate::smtp::address::{Host, ReversePath};
 use crate::smtp::reply::{Reply, Status};
 
@@ -131,6 +133,17 @@ fn refusal_reply(listener: &ListenerConfig, from: &ReversePath, refusal: &Refusa
         Unmet::Chain(_) => "renew the certificate, or agree with the postmaster here on its issuer",
         Unmet::Name { .. } => "show a certificate with a name agreed on",
         Unmet::Pin { .. } => "agree with the postmaster here on the new key",
+        Unmet::Revocation(RevocationFault::Revoked(..)) => "show another certificate",
+        // It is no fault of the client.
+        Unmet::Revocation(
+            RevocationFault::Expired(..) | RevocationFault::NoCrl(..) | RevocationFault::NotChecked,
+        ) => {
+            let text = format!(
+                "Mail from {}: {refusal}; try again later",
+                sender_domain(from)
+            );
+            return Reply::new(451, Status(7, 5), reply_text(&text));
+        }
         // An inbound demand contains none of these.
         Unmet::Dane(_) | Unmet::Unmeetable(_) | Unmet::KeyExchange(_) => "ask the postmaster here",
     };
@@ -142,12 +155,14 @@ fn refusal_reply(listener: &ListenerConfig, from: &ReversePath, refusal: &Refusa
 
 // Rule: policy table (inbound).
 fn reject(text: &str) -> Reply {
-    let text: String = text
-        .chars()
+    Reply::new(550, Status(7, 1), reply_text(text))
+}
+
+fn reply_text(text: &str) -> String {
+    text.chars()
         .take(TEXT_MAX)
         .map(|c| if c.is_ascii() { c } else { '?' })
-        .collect();
-    Reply::new(550, Status(7, 1), text)
+        .collect()
 }
 
 fn sender_domain(from: &ReversePath) -> String {

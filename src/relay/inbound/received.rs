@@ -128,7 +128,7 @@ mod tests {
     use super::*;
     use crate::policy::tls::{
         CertificateFacts, ChainFault, DaneFacts, Handshake, NamePattern, NoTls, PeerCertificate,
-        Pin, TlsFacts, TlsPolicy, TlsVersion, Verdict, judge,
+        Pin, RevocationFacts, TlsFacts, TlsPolicy, TlsVersion, Verdict, judge,
     };
     use crate::smtp::address::Mailbox;
     use crate::smtp::command::Command;
@@ -170,6 +170,7 @@ mod tests {
             issuer: "CN=Test CA".to_owned(),
             not_after: jiff::Timestamp::MAX,
             dane: DaneFacts::NotChecked,
+            revocation: RevocationFacts::NotChecked,
         }))
     }
 

@@ -203,6 +203,15 @@ pub fn chain_verdict(facts: &TlsFacts) -> Option<&Result<(), crate::policy::tls:
     }
 }
 
+/// Returns the revocation status of a certificate in words, if a demand asked for it.
+#[must_use]
+pub fn revocation_status(facts: &TlsFacts) -> Option<String> {
+    match &facts.certificate {
+        PeerCertificate::Certificate(certificate) => certificate.revocation.describe(),
+        PeerCertificate::Nothing | PeerCertificate::Unproved(_) => None,
+    }
+}
+
 /// Probes every address of every hop, several hops in parallel. It always ends: each step has the
 /// time limit of a delivery, and the numbers of hosts and addresses are bounded.
 pub async fn probe<K: KnownPolicies>(

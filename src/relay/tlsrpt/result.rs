@@ -4,7 +4,9 @@
 //! their result type where they occur.
 
 use super::observation::ResultType;
-use crate::policy::tls::{ChainFault, DaneFault, NoTls, Refusal, Unmeetable, Unmet};
+use crate::policy::tls::{
+    ChainFault, DaneFault, NoTls, Refusal, RevocationFault, Unmeetable, Unmet,
+};
 
 /// Returns the result type of a refused session.
 // Rule: RFC 8461 §6.
@@ -24,7 +26,7 @@ pub fn of_unmet(unmet: &Unmet) -> ResultType {
         Unmet::Chain(fault) => of_chain_fault(fault),
         Unmet::Name { .. } => ResultType::CertificateHostMismatch,
         // RFC 8460 has no result type for our own demands.
-        Unmet::Pin { .. } => ResultType::ValidationFailure,
+        Unmet::Pin { .. } | Unmet::Revocation(_) => ResultType::ValidationFailure,
         Unmet::Dane(fault) => of_dane_fault(fault),
         Unmet::Unmeetable(Unmeetable::NoTlsa(_) | Unmeetable::UnsignedMx(_)) => {
             ResultType::DaneRequired
@@ -91,6 +93,10 @@ pub fn reason_code(unmet: &Unmet) -> Option<&'static str> {
         Unmet::Chain(fault) | Unmet::Dane(DaneFault::Path(fault)) => reason_code_of_chain(fault),
         Unmet::Name { .. } | Unmet::Dane(DaneFault::Name { .. }) => None,
         Unmet::Pin { .. } => Some("pin-mismatch"),
+        Unmet::Revocation(RevocationFault::Revoked(..)) => Some("certificate-revoked"),
+        Unmet::Revocation(
+            RevocationFault::Expired(..) | RevocationFault::NoCrl(..) | RevocationFault::NotChecked,
+        ) => Some("no-current-crl"),
         Unmet::Dane(DaneFault::NoMatch { .. }) => Some("tlsa-no-match"),
         Unmet::Dane(DaneFault::NotChecked) => Some("tlsa-changed"),
         Unmet::Unmeetable(Unmeetable::NoTlsa(_)) => None,

@@ -198,6 +198,10 @@ pub struct CertificateRecord {
     pub issuer: String,
     /// The end of its validity.
     pub not_after: Timestamp,
+    /// The revocation status of its path in words, if a demand asked for it: `good`, `unknown` or
+    /// `revoked`, and the reason.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revocation: Option<String>,
 }
 
 /// Truncates a text to [`TEXT_MAX`] characters.
@@ -323,6 +327,7 @@ impl CertificateRecord {
             more_names: shown.names.len().saturating_sub(NAMES_MAX),
             issuer: cut(&shown.issuer),
             not_after: shown.not_after,
+            revocation: shown.revocation.describe().map(|text| cut(&text)),
         }
     }
 }
@@ -331,7 +336,8 @@ impl CertificateRecord {
 mod tests {
     use super::*;
     use crate::policy::tls::{
-        DaneFacts, Groups, Hello, NamePattern, Pin, TlsVersion, Verdict, Verify, judge,
+        DaneFacts, Groups, Hello, NamePattern, Pin, RevocationFacts, TlsVersion, Verdict, Verify,
+        judge,
     };
 
     fn shown(names: usize) -> TlsOutcome {
@@ -350,6 +356,7 @@ mod tests {
                 issuer: "CN=Test CA".to_owned(),
                 not_after: Timestamp::UNIX_EPOCH,
                 dane: DaneFacts::NotChecked,
+                revocation: RevocationFacts::NotChecked,
             })),
             handshake: Handshake::Full,
         })

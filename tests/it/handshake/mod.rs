@@ -10,5 +10,6 @@ mod openssl_keys;
 mod outbound;
 mod paths;
 mod resumption;
+mod revocation;
 mod trust;
 mod words;

@@ -9,6 +9,7 @@ mod login;
 mod pins;
 mod proxy;
 mod relay;
+mod revocation;
 mod seats;
 mod timeouts;
 

@@ -258,6 +258,12 @@ impl Relay {
         self.running.replace(snapshot.with_users(users));
     }
 
+    /// Reads the CRL files that have changed, as the daemon does every 20 seconds.
+    pub(crate) fn refresh_crls(&self) {
+        let (_, faults) = self.running.load().tls.refresh_crls();
+        assert!(faults.is_empty(), "{faults:?}");
+    }
+
     /// Connects, and hears the greeting.
     pub(crate) async fn client(&self) -> Client<TcpStream> {
         let mut client = self.silent().await;

@@ -17,6 +17,7 @@ mod pins;
 mod policy_table;
 mod requiretls;
 mod reuse;
+mod revocation;
 mod second_try;
 mod source;
 mod tls_demanded;

@@ -340,6 +340,7 @@ fn verified() -> SessionRecord {
             more_names: 2,
             issuer: ISSUER.to_owned(),
             not_after: at("2027-03-01T00:00:00Z"),
+            revocation: None,
         }),
     };
     SessionRecord {

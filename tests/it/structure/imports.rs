@@ -28,7 +28,7 @@ const LAYERS: [&[&str]; 32] = [
     &["net"],
     &["net::https"],
     &["net::route", "net::tls_io"],
-    &["net::dns"],
+    &["net::dns", "net::revocation"],
     &["telemetry"],
     &["config"],
     // Rules: pure decisions.

@@ -14,7 +14,7 @@ use gatepost::config::{
 };
 use gatepost::net::tls_io::{CompletedHandshake, HandshakeError, Role, TlsMaterial};
 use gatepost::policy::tls::{
-    ChainFault, Groups, Handshake, Hello, PeerCertificate, Strength, TlsVersion,
+    ChainFault, Groups, Handshake, Hello, PeerCertificate, Revocation, Strength, TlsVersion,
 };
 use gatepost::smtp::address::{Domain, Host, Mailbox};
 use jiff::Timestamp;
@@ -167,6 +167,11 @@ impl Authority {
         }
     }
 
+    /// What signs in its name.
+    pub(crate) fn issuer(&self) -> Issuer<'_, &KeyPair> {
+        Issuer::from_params(&self.params, &self.key)
+    }
+
     /// Another certificate for another authority, by this one.
     pub(crate) fn cross_sign(
         &self,
@@ -272,12 +277,14 @@ pub(crate) fn connector(
         names: Vec::new(),
         trust: at(trust, 40),
         pins: Vec::new(),
+        crl: Vec::new(),
         outbound: OutboundConfig {
             route: Route::Mx { port: 25 },
             tls: TlsDemand::Opportunistic,
             discover: Vec::new(),
             downgrade: OnDowngrade::Warn,
             exception: None,
+            revocation: Revocation::Off,
             on_failure: OnFailure::Defer,
             client_identity,
             groups: Strength::PostQuantum,
@@ -290,6 +297,7 @@ pub(crate) fn connector(
         },
         inbound: InboundConfig {
             tls: TlsDemand::Opportunistic,
+            revocation: Revocation::Off,
             networks: Vec::new(),
             relay: false,
         },

@@ -21,6 +21,7 @@ pub(crate) mod claims;
 pub(crate) mod client;
 pub(crate) mod config;
 pub(crate) mod counting_sink;
+pub(crate) mod crl;
 pub(crate) mod database_lock;
 pub(crate) mod deliveries;
 pub(crate) mod disk;

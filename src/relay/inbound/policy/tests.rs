@@ -9,7 +9,7 @@ use crate::config::{
 };
 use crate::policy::tls::{
     CertificateFacts, ChainFault, DaneFacts, Handshake, NamePattern, PeerCertificate, Pin,
-    Strength, TlsFacts, TlsVersion,
+    Revocation, RevocationFacts, Strength, TlsFacts, TlsVersion,
 };
 use crate::smtp::address::Domain;
 use crate::smtp::sasl::OfferedMechanisms;
@@ -48,12 +48,14 @@ fn partner(tls: TlsDemand, networks: &[&str], relay: bool) -> Arc<Connector> {
             location,
         },
         pins: Vec::new(),
+        crl: Vec::new(),
         outbound: OutboundConfig {
             route: Route::Mx { port: 25 },
             tls: TlsDemand::Opportunistic,
             discover: Vec::new(),
             downgrade: OnDowngrade::Warn,
             exception: None,
+            revocation: Revocation::Off,
             on_failure: OnFailure::Defer,
             client_identity: None,
             groups: Strength::PostQuantum,
@@ -66,6 +68,7 @@ fn partner(tls: TlsDemand, networks: &[&str], relay: bool) -> Arc<Connector> {
         },
         inbound: InboundConfig {
             tls,
+            revocation: Revocation::Off,
             networks: networks
                 .iter()
                 .map(|network| network.parse().expect("a network"))
@@ -97,6 +100,7 @@ fn named(name: &str, chain: Result<(), ChainFault>) -> TlsOutcome {
         issuer: "CN=Test CA".to_owned(),
         not_after: jiff::Timestamp::MAX,
         dane: DaneFacts::NotChecked,
+        revocation: RevocationFacts::NotChecked,
     })))
 }
 

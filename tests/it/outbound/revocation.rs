@@ -1,0 +1,138 @@
+//! Revoked certificates of servers, by CRLs from files.
+
+use crate::support::certificates::{Authority, BOTH, Pair, server_config};
+use crate::support::crl::{WantedCrl, listing};
+use crate::support::deliveries::{World, deliver, failure, message, outcome, result};
+use crate::support::peer::{Manner, Peer, Starttls};
+
+const HOP: &str = "mx.partner.example";
+
+async fn showing(pair: &Pair) -> Peer {
+    Peer::start(Manner::new(Starttls::Tls(server_config(pair, BOTH).into()))).await
+}
+
+/// A connector with a CRL file, unless it is empty, and these keys of a direction.
+fn partner(world: &World, crl: &[u8], peer: &Peer, keys: &str) -> String {
+    let file = world.folder().join("partner.crl");
+    let line = if crl.is_empty() {
+        String::new()
+    } else {
+        std::fs::write(&file, crl).expect("the folder is ours");
+        format!("crl = [\"{}\"]\n", file.display())
+    };
+    format!(
+        "[[connector]]\nname = \"partner\"\ndomains = [\"partner.example\"]\n{line}[connector.outbound]\n\
+         route = [\"{HOP}:{}\"]\ntls = \"forced\"\nverify = \"name\"\n{keys}\n",
+        peer.address.port()
+    )
+}
+
+/// The keys of the connector; the outcome with a good CRL, an expired one, none, and one that lists
+/// the certificate.
+#[tokio::test]
+async fn a_delivery_depends_on_the_crl_as_the_connector_demands() {
+    let world = World::new().await;
+    let pair = world.authority.issue(&[HOP]);
+    let expired = WantedCrl {
+        is_expired: true,
+        ..WantedCrl::default()
+    };
+    let crls = [
+        listing(&world.authority, &[]),
+        expired.by(&world.authority),
+        Vec::new(),
+        listing(&world.authority, &[&pair.chain[0]]),
+    ];
+    for (keys, expected) in [
+        (
+            "revocation = \"if-known\"",
+            ["delivered", "delivered", "delivered", "deferred 4.7.5"],
+        ),
+        (
+            "revocation = \"required\"",
+            [
+                "delivered",
+                "deferred 4.7.5",
+                "deferred 4.7.5",
+                "deferred 4.7.5",
+            ],
+        ),
+        // A missing CRL passes, so that it never bounces a message at once.
+        (
+            "revocation = \"required\"\non_failure = \"bounce\"",
+            [
+                "delivered",
+                "deferred 4.7.5",
+                "deferred 4.7.5",
+                "bounced 5.7.5",
+            ],
+        ),
+        (
+            "revocation = \"required\"\non_failure = \"hold\"",
+            [
+                "delivered",
+                "deferred 4.7.5",
+                "deferred 4.7.5",
+                "held 4.7.5",
+            ],
+        ),
+    ] {
+        for (crl, expected) in crls.iter().zip(expected) {
+            let peer = showing(&pair).await;
+            let outbound = world.outbound(&partner(&world, crl, &peer, keys));
+            let report = deliver(&outbound, message(&["b@partner.example"])).await;
+            assert_eq!(outcome(&report, 0), expected, "{keys}: {report:?}");
+            if expected == "delivered" {
+                let via = result(&report, 0).via.clone().expect("a session");
+                assert_eq!(
+                    via.clearance.authentication().to_string(),
+                    format!("verified as {HOP}")
+                );
+            } else {
+                peer.heard_to_the_end().await;
+                assert!(
+                    !peer.heard().iter().any(|heard| heard.has("MAIL")),
+                    "{keys}"
+                );
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_failure_names_the_revoked_certificate() {
+    let world = World::new().await;
+    let issuing = world.authority.intermediate("Issuing");
+    let pair = issuing.issue(&[HOP]);
+    let crl = listing(&world.authority, &[&issuing.certificate]);
+    let peer = showing(&pair).await;
+    let keys = "revocation = \"if-known\"";
+    let outbound = world.outbound(&partner(&world, &crl, &peer, keys));
+    let report = deliver(&outbound, message(&["b@partner.example"])).await;
+    let text = failure(&report, 0).to_string();
+    assert!(
+        text.ends_with(
+            "TLS with a trusted certificate for mx.partner.example is demanded, but the certificate of its issuer \
+             (CN=Issuing) was revoked on 2020-12-24T00:00:00Z; a new one is needed"
+        ),
+        "{text}"
+    );
+    let session = failure(&report, 0).refusal().expect("a refusal");
+    assert!(
+        format!("{session:?}").contains("Untrusted(Revocation(Revoked("),
+        "the record does not call the peer trusted: {session:?}"
+    );
+}
+
+/// A stranger's CRL says nothing, whatever it lists.
+#[tokio::test]
+async fn a_crl_counts_for_the_certificates_of_its_own_issuer() {
+    let world = World::new().await;
+    let pair = world.authority.issue(&[HOP]);
+    let forged = listing(&Authority::root("The Test Authority"), &[&pair.chain[0]]);
+    let peer = showing(&pair).await;
+    let keys = "revocation = \"if-known\"";
+    let outbound = world.outbound(&partner(&world, &forged, &peer, keys));
+    let report = deliver(&outbound, message(&["b@partner.example"])).await;
+    assert_eq!(outcome(&report, 0), "delivered", "{report:?}");
+}
