@@ -13,10 +13,10 @@ mod reload;
 mod sockets;
 mod test_overrides;
 mod tls_reports;
+mod watch;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
@@ -38,7 +38,6 @@ use crate::storage::evidence::Evidence;
 use crate::storage::spool::{self, Claimed, Entry, SpoolError, SqliteSpool};
 use crate::telemetry::Monitor;
 pub use error::{RunError, StartError};
-use exceptions::AnnouncedExpiries;
 pub use liveness::{Liveness, LivenessProbe, Unresponsive};
 use reload::ConfiguredServices;
 pub use reload::needs_restart;
@@ -46,11 +45,6 @@ use sockets::Bound;
 pub use sockets::SystemdSockets;
 pub use test_overrides::TestOverrides;
 
-/// The interval at which our certificate files are checked for changes, and exceptions for their
-/// expiry.
-const WATCH_INTERVAL: Duration = Duration::from_mins(1);
-/// The interval of the check of CRL files.
-const CRL_INTERVAL: Duration = Duration::from_secs(20);
 /// The number of accepted messages that may wait for the scheduler. Further sessions wait before
 /// their final 250.
 const ACCEPTED_MAX: usize = 1024;
@@ -164,14 +158,12 @@ pub async fn start_with(
         .await
         .map_err(|fault| StartError::NotReady(vec![fault]))?;
     let http = http_server.as_ref().and_then(HttpServer::address);
-    let config = Arc::new(config);
-    let watched = (stores.reporter.clone(), monitor, observer);
     let configured = ConfiguredServices::new(
-        &config,
+        &Arc::new(config),
         tls,
         dns.clone(),
         discovery,
-        watched,
+        (stores.reporter.clone(), monitor, observer),
         (submitter, users),
         test_overrides,
     );
@@ -460,8 +452,8 @@ impl Services {
     /// certificates and policies would become outdated unnoticed.
     fn periodic_tasks(&self) -> JoinSet<()> {
         let mut periodic_tasks = JoinSet::new();
-        periodic_tasks.spawn(watch_certificates(Arc::clone(&self.configured)));
-        periodic_tasks.spawn(watch_crls(Arc::clone(&self.configured)));
+        periodic_tasks.spawn(watch::watch_certificates(Arc::clone(&self.configured)));
+        periodic_tasks.spawn(watch::watch_crls(Arc::clone(&self.configured)));
         periodic_tasks.spawn(metrics::round(
             Arc::clone(&self.configured),
             self.clients.clone(),
@@ -498,82 +490,6 @@ fn scheduler_end(death: Result<Result<(), SpoolError>, tokio::task::JoinError>) 
         Ok(Ok(())) => RunError::Died("the scheduler ended".to_owned()),
         Ok(Err(error)) => RunError::Spool(error),
         Err(death) => RunError::Died(death.to_string()),
-    }
-}
-
-/// Loads renewed certificates, as ACME clients write them, without a restart, and logs exceptions
-/// that have expired.
-async fn watch_certificates(configured: Arc<ConfiguredServices>) {
-    let mut expiries = AnnouncedExpiries::default();
-    loop {
-        expiries.log_expired(&configured.config().connectors, jiff::Timestamp::now());
-        tokio::time::sleep(WATCH_INTERVAL).await;
-        refresh_users(&configured).await;
-        let tls = configured.tls();
-        let result = match tokio::task::spawn_blocking(move || tls.refresh()).await {
-            Ok(result) => result,
-            Err(error) => {
-                tracing::error!(%error, "cannot check our certificates; retrying in a minute");
-                continue;
-            }
-        };
-        match result {
-            Ok(replaced) => {
-                for identity in replaced {
-                    tracing::info!(
-                        file = %identity.file.display(), names = identity.names.join(" "), expires = %identity.not_after,
-                        "certificate replaced"
-                    );
-                }
-            }
-            Err(faults) => {
-                for fault in faults {
-                    tracing::error!(place = %fault.location, remedy = %fault.remedy, "certificate not replaced; the old one stays in use: {}", fault.message);
-                }
-            }
-        }
-    }
-}
-
-/// Reads the users again if their file has changed.
-async fn refresh_users(configured: &ConfiguredServices) {
-    let users = Arc::clone(&configured.running.load().users);
-    match tokio::task::spawn_blocking(move || users.refresh()).await {
-        Ok(Ok(None)) => {}
-        Ok(Ok(Some(count))) => tracing::info!(count, "users replaced"),
-        Ok(Err(faults)) => {
-            for fault in faults {
-                tracing::error!(place = %fault.location, remedy = %fault.remedy, "users not replaced; the old ones stay in use: {}", fault.message);
-            }
-        }
-        Err(error) => tracing::error!(%error, "cannot check the users; retrying in a minute"),
-    }
-}
-
-/// Reads the CRL files that have changed, so that a revoked certificate is refused within a minute.
-async fn watch_crls(configured: Arc<ConfiguredServices>) {
-    let mut reported = Vec::new();
-    loop {
-        tokio::time::sleep(CRL_INTERVAL).await;
-        let tls = configured.tls();
-        let (replaced, faults) = match tokio::task::spawn_blocking(move || tls.refresh_crls()).await
-        {
-            Ok(refreshed) => refreshed,
-            Err(error) => {
-                tracing::error!(%error, "cannot check the CRL files; trying again");
-                continue;
-            }
-        };
-        for crl in replaced {
-            tracing::info!(
-                file = %crl.file.display(), issuer = crl.issuer, entries = crl.entries, next_update = %crl.next_update,
-                "CRL replaced"
-            );
-        }
-        for fault in faults.iter().filter(|fault| !reported.contains(*fault)) {
-            tracing::error!(place = %fault.location, remedy = %fault.remedy, "CRL not replaced; the old one stays in use: {}", fault.message);
-        }
-        reported = faults;
     }
 }
 

@@ -5,6 +5,7 @@
 //! the spelling of a size, disappear.
 
 use std::fmt::Display;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use super::setting::SettingValue;
@@ -15,9 +16,10 @@ use super::settings::{
 };
 use crate::policy::connector::{
     Connector, IdentityFiles, InboundConfig, OnDowngrade, OnFailure, OutboundConfig, Publication,
-    Route, ScheduleOverrides, TlsDemand, TrustSource, VerifyWanted, WarnAfter,
+    Route, ScheduleOverrides, TlsDemand, TlsException, TrustSource, VerifyWanted, WarnAfter,
 };
 use crate::policy::tls::TlsVersion;
+use crate::smtp::address::Domain;
 
 /// A key and its value, as in the file.
 pub type KeyValue = (&'static str, SettingValue);
@@ -427,6 +429,42 @@ fn demand_values(demand: TlsDemand) -> [SettingValue; 3] {
     }
 }
 
+/// Returns what a connector has of its own in place of settings of the relay.
+fn own_values(
+    source: &[IpAddr],
+    ehlo: Option<&Domain>,
+    schedule: &ScheduleOverrides,
+) -> [KeyValue; 5] {
+    let source = if source.is_empty() {
+        SettingValue::Unset
+    } else {
+        list(source)
+    };
+    let retry = schedule.retry.as_deref();
+    [
+        ("outbound.source", source),
+        ("outbound.ehlo", ehlo.map_or(SettingValue::Unset, text)),
+        ("outbound.retry", retry.map_or(SettingValue::Unset, steps)),
+        (
+            "outbound.expire",
+            schedule.expire.map_or(SettingValue::Unset, time),
+        ),
+        (
+            "outbound.warn_after",
+            schedule.warn_after.map_or(SettingValue::Unset, delay),
+        ),
+    ]
+}
+
+fn exception_value(exception: &TlsException) -> SettingValue {
+    let [tls, ..] = demand_values(exception.tls);
+    SettingValue::Table(vec![
+        ("tls", tls),
+        ("until", text(exception.until)),
+        ("reason", text(&exception.reason)),
+    ])
+}
+
 fn outbound(connector: &Connector) -> Vec<KeyValue> {
     let OutboundConfig {
         route,
@@ -445,11 +483,7 @@ fn outbound(connector: &Connector) -> Vec<KeyValue> {
         ehlo,
         schedule,
     } = &connector.outbound;
-    let ScheduleOverrides {
-        retry,
-        expire,
-        warn_after,
-    } = schedule;
+    let own = own_values(source, ehlo.as_ref(), schedule);
     let (route, port) = match route {
         Route::Mx { port } => (text("mx"), u32::from(*port).into()),
         Route::SmartHosts(hosts) => (list(hosts), SettingValue::Unset),
@@ -460,14 +494,9 @@ fn outbound(connector: &Connector) -> Vec<KeyValue> {
         Publication::Dane => "dane",
         Publication::MtaSts => "mta-sts",
     };
-    let exception = exception.as_ref().map_or(SettingValue::Unset, |exception| {
-        let [tls, ..] = demand_values(exception.tls);
-        SettingValue::Table(vec![
-            ("tls", tls),
-            ("until", text(exception.until)),
-            ("reason", text(&exception.reason)),
-        ])
-    });
+    let exception = exception
+        .as_ref()
+        .map_or(SettingValue::Unset, exception_value);
     let downgrade = match downgrade {
         OnDowngrade::Allow => "allow",
         OnDowngrade::Warn => "warn",
@@ -478,7 +507,7 @@ fn outbound(connector: &Connector) -> Vec<KeyValue> {
         OnFailure::Hold => "hold",
         OnFailure::Bounce => "bounce",
     };
-    vec![
+    let mut values = vec![
         ("outbound.route", route),
         ("outbound.port", port),
         ("outbound.tls", tls),
@@ -501,28 +530,9 @@ fn outbound(connector: &Connector) -> Vec<KeyValue> {
             "outbound.messages_per_connection",
             (*messages_per_connection).into(),
         ),
-        (
-            "outbound.source",
-            if source.is_empty() {
-                SettingValue::Unset
-            } else {
-                list(source)
-            },
-        ),
-        (
-            "outbound.ehlo",
-            ehlo.as_ref().map_or(SettingValue::Unset, text),
-        ),
-        (
-            "outbound.retry",
-            retry.as_deref().map_or(SettingValue::Unset, steps),
-        ),
-        ("outbound.expire", expire.map_or(SettingValue::Unset, time)),
-        (
-            "outbound.warn_after",
-            warn_after.map_or(SettingValue::Unset, delay),
-        ),
-    ]
+    ];
+    values.extend(own);
+    values
 }
 
 fn inbound(connector: &Connector) -> Vec<KeyValue> {

@@ -24,6 +24,7 @@ use gatepost::smtp::client::{
 use gatepost::smtp::envelope::{BodyType, Envelope, Notify, Recipient, Ret};
 use gatepost::smtp::reply::Reply;
 
+#[expect(clippy::struct_excessive_bools, reason = "each is a word of a script")]
 struct Script {
     starttls: Option<StarttlsUse>,
     extensions: Extensions,

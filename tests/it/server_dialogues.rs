@@ -27,7 +27,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use gatepost::smtp::address::{Domain, ForwardPath, Mailbox};
-use gatepost::smtp::command::{Attribute, MailFrom, RcptTo};
+use gatepost::smtp::command::{Attribute, MailFrom, RcptTo, XClient};
 use gatepost::smtp::envelope::{Envelope, QueueId};
 use gatepost::smtp::reply::{Reply, Status};
 use gatepost::smtp::sasl::scram::ScramVerifier;
@@ -207,16 +207,8 @@ impl Played {
                     self.wants_tls = true;
                     reads = true;
                 }
-                // A client with another address is no longer a proxy.
                 ServerStep::XClient(said) => {
-                    let xclient = said.address == Attribute::Absent;
-                    let reply = self.server.apply_xclient(
-                        *said,
-                        XClientRights {
-                            completed: false,
-                            xclient,
-                        },
-                    );
+                    let reply = apply_xclient(&mut self.server, *said);
                     self.say(&reply);
                 }
                 ServerStep::Login(request) => {
@@ -239,6 +231,16 @@ impl Played {
             }
         }
     }
+}
+
+/// A client with another address is no longer a proxy.
+fn apply_xclient(server: &mut Server, said: XClient) -> Reply {
+    let xclient = said.address == Attribute::Absent;
+    let rights = XClientRights {
+        completed: false,
+        xclient,
+    };
+    server.apply_xclient(said, rights)
 }
 
 /// The only user is `user` with the password `pencil`; the server's nonce is that of RFC 7677 §3.

@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use gatepost::config::read_users;
@@ -38,23 +38,30 @@ fn status(output: &Output) -> i32 {
         .unwrap_or_else(|| panic!("{}", err(output)))
 }
 
-#[test]
-fn a_user_is_added_changed_listed_and_removed() {
+/// A folder with a configuration, and the file of its users.
+fn configured() -> (tempfile::TempDir, PathBuf, PathBuf) {
     let folder = tempfile::tempdir().expect("a folder");
     let config = ConfigBuilder::new()
         .table("users", "file = \"users.toml\"")
         .write(folder.path());
     let file = folder.path().join("users.toml");
-    let is = |name: &str, password: &str| {
-        let users = read_users(&file).expect("good users");
-        let user = users
-            .get(name)
-            .unwrap_or_else(|| panic!("there is no {name}"));
-        user.password
-            .is_of(&Password::new(password).expect("usable"))
-    };
+    (folder, config, file)
+}
+
+/// Returns whether a user has this password.
+fn has_password(file: &Path, name: &str, password: &str) -> bool {
+    let users = read_users(file).expect("good users");
+    let user = users
+        .get(name)
+        .unwrap_or_else(|| panic!("there is no {name}"));
+    user.password
+        .is_of(&Password::new(password).expect("usable"))
+}
+
+/// Adds a user with options.
+fn add_scanner(config: &Path) {
     let added = user(
-        &config,
+        config,
         &[
             "add",
             "Scanner",
@@ -75,12 +82,18 @@ fn a_user_is_added_changed_listed_and_removed() {
         "{}",
         out(&added)
     );
+}
+
+#[test]
+fn an_added_user_is_stored_without_the_password() {
+    let (_folder, config, file) = configured();
+    add_scanner(&config);
     let mode = std::fs::metadata(&file)
         .expect("it is there")
         .permissions()
         .mode();
     assert_eq!(mode & 0o7777, 0o600);
-    assert!(is("scanner", "correct horse"));
+    assert!(has_password(&file, "scanner", "correct horse"));
     let text = std::fs::read_to_string(&file).expect("ours");
     assert!(
         text.contains("salt_secret = ") && text.contains("scram = \"SCRAM-SHA-256$15000:"),
@@ -91,13 +104,20 @@ fn a_user_is_added_changed_listed_and_removed() {
         status(&user(&config, &["add", "scanner"], "another one\n")),
         1
     );
+}
+
+#[test]
+fn users_are_changed_listed_and_removed() {
+    let (_folder, config, file) = configured();
+    add_scanner(&config);
     let second = user(&config, &["add", "b", "--without-scram"], "another one\n");
     assert_eq!(status(&second), 0, "{}", err(&second));
     assert_eq!(
         status(&user(&config, &["passwd", "SCANNER"], "battery staple\n")),
         0
     );
-    assert!(is("scanner", "battery staple") && !is("scanner", "correct horse"));
+    assert!(has_password(&file, "scanner", "battery staple"));
+    assert!(!has_password(&file, "scanner", "correct horse"));
     assert_eq!(status(&user(&config, &["disable", "b"], "")), 0);
     let listed = user(&config, &["list"], "");
     assert_eq!(

@@ -102,18 +102,7 @@ fn hop_lines(text: &mut WrappedText, at: usize, hop: &ExplainedHop, before: &[Ex
             text.pair(4, LAYER, "", &policy.to_string());
         }
     }
-    if let Some(hello) = &hop.client_hello {
-        let why = if hello.remembered {
-            " (the daemon remembers that the host accepts no other)"
-        } else {
-            ""
-        };
-        text.pair(2, 10, "offered", &format!("{}{why}", hello.first));
-        if let Some(second) = &hello.second {
-            let line = format!("if the handshake breaks, again on a fresh connection: {second}");
-            text.pair(2, 10, "", &line);
-        }
-    }
+    hello_lines(text, hop);
     if let Some(problem) = &hop.problem {
         text.pair(
             2,
@@ -144,6 +133,23 @@ fn hop_lines(text: &mut WrappedText, at: usize, hop: &ExplainedHop, before: &[Ex
         .unwrap_or_default();
     for row in &hop.peers {
         text.pair(4, width, &row.shows, &result(row));
+    }
+}
+
+/// Adds what the `ClientHello` offers.
+fn hello_lines(text: &mut WrappedText, hop: &ExplainedHop) {
+    let Some(hello) = &hop.client_hello else {
+        return;
+    };
+    let why = if hello.remembered {
+        " (the daemon remembers that the host accepts no other)"
+    } else {
+        ""
+    };
+    text.pair(2, 10, "offered", &format!("{}{why}", hello.first));
+    if let Some(second) = &hello.second {
+        let line = format!("if the handshake breaks, again on a fresh connection: {second}");
+        text.pair(2, 10, "", &line);
     }
 }
 

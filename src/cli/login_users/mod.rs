@@ -300,6 +300,10 @@ impl Secrets {
 
 /// A user as `--json` prints it.
 #[derive(Debug, Serialize)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a key of the document"
+)]
 struct ListedUser<'a> {
     name: &'a str,
     disabled: bool,

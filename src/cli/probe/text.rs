@@ -211,6 +211,11 @@ fn address(out: &mut WrappedText, findings: &AddressFindings) {
     if let Some(extensions) = &findings.extensions {
         line(out, "offers", &offers(*extensions));
     }
+    verdict(out, findings);
+}
+
+/// Adds the verdict of the judge.
+fn verdict(out: &mut WrappedText, findings: &AddressFindings) {
     match &findings.end {
         Ok(clearance) => {
             let outcome = match clearance.outcome() {

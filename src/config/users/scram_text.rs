@@ -1,4 +1,4 @@
-//! The keys of SCRAM as the file has them, in PostgreSQL's form of RFC 5803:
+//! The keys of SCRAM as the file has them, in `PostgreSQL`'s form of RFC 5803:
 //! `SCRAM-SHA-256$ITERATIONS:SALT$STOREDKEY:SERVERKEY`.
 
 use std::num::NonZeroU32;

@@ -99,7 +99,7 @@ fn others_may_not_read_the_file() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("users.toml");
     let mode = |mode| {
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).expect("ours")
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).expect("ours");
     };
     let fault = read_users(&path).expect_err("missing").remove(0);
     assert!(fault.remedy.contains("gatepost user add"), "{fault}");

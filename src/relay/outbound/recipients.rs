@@ -356,6 +356,46 @@ impl PendingRecipients {
         self.results.extend(recipients.iter().map(delivered));
     }
 
+    /// Records the recipients that have a reply of their own. Returns those that the end of the
+    /// transaction concerns, and those that exceeded the peer's limit of recipients.
+    fn record_replies(
+        &mut self,
+        statuses: Vec<RecipientStatus>,
+        recipients: &[usize],
+        via: &Arc<Via>,
+        answered: Remaining,
+    ) -> (Vec<usize>, Vec<usize>) {
+        let (mut others, mut overflow) = (Vec::new(), Vec::new());
+        for (status, recipient) in statuses.into_iter().zip(recipients) {
+            match status {
+                RecipientStatus::Rejected(reply) => {
+                    let failure = reply_failure(Scope::Recipient, DialogueStage::Rcpt, reply, via);
+                    self.fail(
+                        &[*recipient],
+                        failure.with_peer(&via.peer),
+                        Some(via),
+                        answered,
+                    );
+                }
+                RecipientStatus::Delivered(reply) => {
+                    self.record_delivered(&[*recipient], &reply, via);
+                }
+                RecipientStatus::Undelivered(reply) => {
+                    let failure = reply_failure(Scope::Recipient, DialogueStage::Dot, reply, via);
+                    self.fail(
+                        &[*recipient],
+                        failure.with_peer(&via.peer),
+                        Some(via),
+                        answered,
+                    );
+                }
+                RecipientStatus::Overflow => overflow.push(*recipient),
+                RecipientStatus::Accepted | RecipientStatus::Pending => others.push(*recipient),
+            }
+        }
+        (others, overflow)
+    }
+
     /// Records the result of a transaction with these recipients; returns those that need a further
     /// transaction. `answered` is what remains after a reply of the peer, `unanswered` after any
     /// other failure.
@@ -374,36 +414,8 @@ impl PendingRecipients {
             interruption,
             ..
         } = sent;
-        // The recipients that the end of the transaction concerns, and those that exceeded the
-        // peer's limit of recipients.
-        let (mut others, mut overflow) = (Vec::new(), Vec::new());
-        for (status, recipient) in results.recipients.into_iter().zip(recipients) {
-            match status {
-                RecipientStatus::Rejected(reply) => {
-                    let failure = reply_failure(Scope::Recipient, DialogueStage::Rcpt, reply, via);
-                    self.fail(
-                        &[*recipient],
-                        failure.with_peer(&via.peer),
-                        Some(via),
-                        answered,
-                    );
-                }
-                RecipientStatus::Delivered(reply) => {
-                    self.record_delivered(&[*recipient], &reply, via)
-                }
-                RecipientStatus::Undelivered(reply) => {
-                    let failure = reply_failure(Scope::Recipient, DialogueStage::Dot, reply, via);
-                    self.fail(
-                        &[*recipient],
-                        failure.with_peer(&via.peer),
-                        Some(via),
-                        answered,
-                    );
-                }
-                RecipientStatus::Overflow => overflow.push(*recipient),
-                RecipientStatus::Accepted | RecipientStatus::Pending => others.push(*recipient),
-            }
-        }
+        let (mut others, mut overflow) =
+            self.record_replies(results.recipients, recipients, via, answered);
         let (failure, remaining) = match (results.ending, interruption) {
             (TransactionEnd::Accepted(reply), _) => {
                 self.record_delivered(&others, &reply, via);

@@ -188,7 +188,7 @@ mod tests {
             Err((15, true)),
             "an hour later it is news again"
         );
-        let now = Duration::from_secs(200 * 60);
+        let now = Duration::from_mins(200);
         let limited: Vec<_> = rates
             .limited(now)
             .into_iter()

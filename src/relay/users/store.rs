@@ -73,9 +73,9 @@ impl UserStore {
             return Ok(None);
         }
         last.clone_from(&read);
-        let list = parse_users(&read.map_err(|fault| vec![fault])?, file)?;
-        let count = list.count();
-        self.current.store(Arc::new(LoadedUsers::of(list)));
+        let users = parse_users(&read.map_err(|fault| vec![fault])?, file)?;
+        let count = users.count();
+        self.current.store(Arc::new(LoadedUsers::of(users)));
         Ok(Some(count))
     }
 

@@ -115,7 +115,7 @@ mod tests {
             SaslLine::TooLong(_)
         ));
         assert!(matches!(
-            split_response(&[b'A'; 20_000]),
+            split_response(&vec![b'A'; 20_000]),
             SaslLine::TooLong(12_288)
         ));
         assert_eq!(split_response(b"*\r\nNOOP\r\n"), SaslLine::Cancelled(3));

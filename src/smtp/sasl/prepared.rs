@@ -1,4 +1,4 @@
-//! User names and passwords in the form in which they are compared (SASLprep, RFC 4013).
+//! User names and passwords in the form in which they are compared (`SASLprep`, RFC 4013).
 
 use std::fmt;
 
@@ -18,12 +18,12 @@ pub enum PrepareError {
     /// The text is longer than the limit.
     #[error("it is too long")]
     TooLong,
-    /// The text has characters that SASLprep forbids.
+    /// The text has characters that `SASLprep` forbids.
     #[error("it has control characters, or others that SASLprep (RFC 4013) forbids")]
     Forbidden,
 }
 
-/// Returns a user name as it is compared: prepared by SASLprep, in lower case.
+/// Returns a user name as it is compared: prepared by `SASLprep`, in lower case.
 ///
 /// # Errors
 /// [`PrepareError`].
@@ -43,7 +43,7 @@ fn prepare(text: &str, most: usize) -> Result<String, PrepareError> {
     Ok(prepared.into_owned())
 }
 
-/// A password, prepared by SASLprep. It is erased from memory when it is dropped, and never shown.
+/// A password, prepared by `SASLprep`. It is erased from memory when it is dropped, and never shown.
 #[derive(Clone)]
 pub struct Password(Zeroizing<String>);
 

@@ -55,7 +55,7 @@ impl ScramKey {
         Self::of(hmac::sign(&key, message).as_ref())
     }
 
-    /// H(): SHA-256 of this key.
+    /// `H()`: SHA-256 of this key.
     fn hash(&self) -> Self {
         Self::of(digest::digest(&digest::SHA256, self.as_bytes()).as_ref())
     }

@@ -58,16 +58,12 @@ impl Server {
             offered.contains(Mechanism::ScramSha256Plus),
         ));
         self.mechanism = Some(mechanism);
-        match &command.initial {
-            Some(initial) => {
-                let step = exchange.respond(initial.as_bytes());
-                self.auth_step(exchange, step)
-            }
-            None => {
-                let challenge = exchange.first_challenge();
-                self.challenge(exchange, challenge)
-            }
+        if let Some(initial) = &command.initial {
+            let step = exchange.respond(initial.as_bytes());
+            return self.auth_step(exchange, step);
         }
+        let challenge = exchange.first_challenge();
+        self.challenge(exchange, challenge)
     }
 
     /// Reads one line of the exchange.

@@ -276,7 +276,7 @@ async fn a_message_of_another_exchange_proves_nothing() {
                 "334 ",
             )
             .await;
-        let challenge = BASE64.decode(challenge[4..].as_bytes()).expect("base64");
+        let challenge = BASE64.decode(&challenge.as_bytes()[4..]).expect("base64");
         let challenge = String::from_utf8(challenge).expect("text");
         if is_first {
             let sent = ServerFirst::parse(&challenge, &first).expect("a challenge");

@@ -120,7 +120,7 @@ fn delivery_record(
         host: via
             .map(|via| via.peer.host.to_string())
             .or_else(|| last?.host.clone()),
-        address: address.map(|address| address.to_string()),
+        address: address.map(ToString::to_string),
         session: via
             .map(|via| SessionRecord::of(via.clearance.session()))
             .or_else(|| failure.and_then(without_mail)),

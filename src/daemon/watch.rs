@@ -1,0 +1,90 @@
+//! The watch over files that are renewed while the daemon runs: certificates, users and CRLs; and over
+//! exceptions that expire.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::exceptions::AnnouncedExpiries;
+use super::reload::ConfiguredServices;
+
+/// The interval at which our certificate files are checked for changes, and exceptions for their
+/// expiry.
+const WATCH_INTERVAL: Duration = Duration::from_mins(1);
+/// The interval of the check of CRL files.
+const CRL_INTERVAL: Duration = Duration::from_secs(20);
+
+/// Loads renewed certificates, as ACME clients write them, without a restart, and logs exceptions
+/// that have expired.
+pub(super) async fn watch_certificates(configured: Arc<ConfiguredServices>) {
+    let mut expiries = AnnouncedExpiries::default();
+    loop {
+        expiries.log_expired(&configured.config().connectors, jiff::Timestamp::now());
+        tokio::time::sleep(WATCH_INTERVAL).await;
+        refresh_users(&configured).await;
+        let tls = configured.tls();
+        let result = match tokio::task::spawn_blocking(move || tls.refresh()).await {
+            Ok(result) => result,
+            Err(error) => {
+                tracing::error!(%error, "cannot check our certificates; retrying in a minute");
+                continue;
+            }
+        };
+        match result {
+            Ok(replaced) => {
+                for identity in replaced {
+                    tracing::info!(
+                        file = %identity.file.display(), names = identity.names.join(" "), expires = %identity.not_after,
+                        "certificate replaced"
+                    );
+                }
+            }
+            Err(faults) => {
+                for fault in faults {
+                    tracing::error!(place = %fault.location, remedy = %fault.remedy, "certificate not replaced; the old one stays in use: {}", fault.message);
+                }
+            }
+        }
+    }
+}
+
+/// Reads the users again if their file has changed.
+async fn refresh_users(configured: &ConfiguredServices) {
+    let users = Arc::clone(&configured.running.load().users);
+    match tokio::task::spawn_blocking(move || users.refresh()).await {
+        Ok(Ok(None)) => {}
+        Ok(Ok(Some(count))) => tracing::info!(count, "users replaced"),
+        Ok(Err(faults)) => {
+            for fault in faults {
+                tracing::error!(place = %fault.location, remedy = %fault.remedy, "users not replaced; the old ones stay in use: {}", fault.message);
+            }
+        }
+        Err(error) => tracing::error!(%error, "cannot check the users; retrying in a minute"),
+    }
+}
+
+/// Reads the CRL files that have changed, so that a revoked certificate is refused within a minute.
+pub(super) async fn watch_crls(configured: Arc<ConfiguredServices>) {
+    let mut reported = Vec::new();
+    loop {
+        tokio::time::sleep(CRL_INTERVAL).await;
+        let tls = configured.tls();
+        let (replaced, faults) = match tokio::task::spawn_blocking(move || tls.refresh_crls()).await
+        {
+            Ok(refreshed) => refreshed,
+            Err(error) => {
+                tracing::error!(%error, "cannot check the CRL files; trying again");
+                continue;
+            }
+        };
+        for crl in replaced {
+            tracing::info!(
+                file = %crl.file.display(), issuer = crl.issuer, entries = crl.entries, next_update = %crl.next_update,
+                "CRL replaced"
+            );
+        }
+        for fault in faults.iter().filter(|fault| !reported.contains(*fault)) {
+            tracing::error!(place = %fault.location, remedy = %fault.remedy, "CRL not replaced; the old one stays in use: {}", fault.message);
+        }
+        reported = faults;
+    }
+}
