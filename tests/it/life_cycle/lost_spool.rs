@@ -57,7 +57,11 @@ fn a_spool_that_is_moved_away_stops_mail_until_it_is_back() {
     fs::rename(&away, &path).expect("moved back");
     let back = "spool is this relay's again: mail is accepted and delivered as before";
     assert_eq!(relay.hears(back).len(), 1);
-    relay.hears("message delivered");
+    assert_eq!(relay.hears("message delivered").len(), 1);
+    // No attempt had begun in between.
+    assert_eq!(relay.logged("delivery deferred").len(), 1);
+    let unread = "cannot read message from the spool; retrying in a minute";
+    assert!(relay.logged(unread).is_empty(), "an attempt began");
     relay.send_quickly("a@example.com", &["c@c.example"], "hello again");
     relay.hears_all("message delivered", 2);
     let delivered = times(&relay, "message delivered");

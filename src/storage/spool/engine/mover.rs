@@ -17,7 +17,6 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
-use rusqlite::config::DbConfig;
 use rusqlite::wal::CheckpointMode;
 
 use super::super::SpoolError;
@@ -179,14 +178,6 @@ impl Mover<'_> {
     /// Answers the orders of a round in which nothing is moved: the paths of the log and of the
     /// database may lead to files of somebody else. New mail that waits for room is rejected.
     fn skip_round(&self, call: MoverCall) {
-        if call.is_stopped {
-            // SQLite would remove the write-ahead log that the path leads to when it closes.
-            let kept = DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
-            let is_kept = self.connection.set_db_config(kept, true);
-            if let Err(error) = is_kept {
-                tracing::error!(%error, "cannot keep the write-ahead log of the database as it is");
-            }
-        }
         self.core.queue.set_gate(CommitGate::Refused);
         let lease = self.core.held_folder.lease();
         for order in call.orders {
