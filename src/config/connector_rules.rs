@@ -504,6 +504,9 @@ fn reject_loops(outbound: &OutboundToml, listeners: &[ListenerToml], faults: &mu
         let Host::Literal(address) = &host.value.host else {
             continue;
         };
+        if matches!(host.value.protocol, HopProtocol::LmtpSocket(_)) {
+            continue;
+        }
         let target = SocketAddr::new(*address, host.value.port);
         let addresses = listeners
             .iter()
