@@ -2,7 +2,6 @@
 //! moment of it.
 
 use std::fs;
-use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -14,7 +13,9 @@ use gatepost::storage::evidence::{
 use super::compressed::three_days;
 use super::daemon::{PATIENCE, err, out, queued, to};
 use super::folder::until;
-use super::world::{KEEP, compress, files, folder, lines, name, put, write, write_large_day};
+use super::world::{
+    KEEP, compress, evidence_folder, files, folder, lines, name, put, write, write_large_day,
+};
 use crate::support::client::{Client, Verdict};
 use crate::support::config::ConfigBuilder;
 use crate::support::message::Message;
@@ -58,6 +59,26 @@ fn is_complete(folder: &Path) {
     assert_eq!((read.bad, count, read.chain.findings), (0, 6, vec![]));
     assert_eq!(read.chain.beginning, ChainStart::First);
     assert_eq!(verify(folder, &[]).expect("readable").findings, []);
+}
+
+/// Asserts that archive and folder are one chain of so many records, and that the folder alone proves
+/// what it has.
+pub(super) fn is_whole(folder: &Path, records: u64, before: u64) {
+    let archives = [folder.join("archive")];
+    let source = EvidenceSource {
+        folder,
+        archives: &archives,
+    };
+    let all = verify(source, &[]).expect("readable");
+    assert_eq!(
+        (all.findings, all.records, all.beginning),
+        (vec![], records, ChainStart::First)
+    );
+    let rest = verify(folder, &[]).expect("readable");
+    assert_eq!(
+        (rest.findings, rest.beginning),
+        (vec![], ChainStart::Archived { archived: before })
+    );
 }
 
 async fn restart(folder: &Path) {
@@ -253,20 +274,7 @@ async fn a_chain_continues_although_all_of_its_days_were_archived() {
             evidence.close().await;
         }
         write(path, 1).await;
-        let source = EvidenceSource {
-            folder: path,
-            archives: &[path.join("archive")],
-        };
-        let all = verify(source, &[]).expect("readable");
-        assert_eq!(
-            (all.findings, all.records, all.beginning),
-            (vec![], 7, ChainStart::First)
-        );
-        let rest = verify(path, &[]).expect("readable");
-        assert_eq!(
-            (rest.findings, rest.beginning),
-            (vec![], ChainStart::Archived { archived: 5 })
-        );
+        is_whole(path, 7, 5);
     }
 }
 
@@ -286,7 +294,7 @@ async fn only_the_daemon_removes_days_of_a_folder_that_it_uses() {
     is_complete(folder.path());
 }
 
-pub(super) fn archive(file: &Path, arguments: &[&str]) -> Output {
+fn archive(file: &Path, arguments: &[&str]) -> Output {
     let mut command = Command::new(program());
     command
         .arg("evidence")
@@ -297,7 +305,7 @@ pub(super) fn archive(file: &Path, arguments: &[&str]) -> Output {
 }
 
 /// Writes a configuration with an admin socket and this limit of the evidence.
-pub(super) fn with_socket(folder: &Path, sink: &Sink, max_size: &str) -> PathBuf {
+fn with_socket(folder: &Path, sink: &Sink, max_size: &str) -> PathBuf {
     let evidence = format!("path = \"evidence\"\nmax_size = \"{max_size}\"");
     ConfigBuilder::new()
         .listener("127.0.0.1:0")
@@ -311,71 +319,120 @@ pub(super) fn with_socket(folder: &Path, sink: &Sink, max_size: &str) -> PathBuf
         .write(folder)
 }
 
+/// A relay that has reached the limit of its evidence, with a message whose delivery waits for that.
+pub(super) struct FullRelay {
+    folder: PathBuf,
+    config: PathBuf,
+    relay: Relay,
+    client: Client,
+    // Delivered mail goes there.
+    _sink: Sink,
+}
+
+impl FullRelay {
+    /// Starts it in a folder. The evidence is of one day, so many days ago.
+    pub(super) fn start(folder: &Path, days_ago: i64) -> Self {
+        let evidence = evidence_folder(folder);
+        let sink = Sink::start();
+        let file = |max_size: &str| with_socket(folder, &sink, max_size);
+        write_large_day(&evidence, 35, days_ago);
+        let config = file("1GiB");
+        let mut relay = Relay::run(&config, &[]).unwrap_or_else(|end| panic!("{}", end.log));
+        let mut client = Client::connect(relay.address).expect("it listens");
+        let late = Message::new("late", &["a.example"], 300);
+        assert_eq!(client.begin(&late).expect("replies"), None);
+        file("1MiB");
+        relay.signal("HUP");
+        relay.hears("evidence has reached [evidence] max_size; new mail is rejected");
+        let verdict = client.complete(&late).expect("a reply");
+        assert!(matches!(verdict, Verdict::Accepted(_)), "{verdict:?}");
+        relay.hears("cannot write evidence, deliveries wait");
+        let rejected = client.send(&Message::new("no", &["a.example"], 300));
+        assert!(
+            matches!(&rejected, Verdict::Refused(reply) if reply.starts_with("452 4.3.1 ")),
+            "{rejected:?}"
+        );
+        Self {
+            folder: folder.to_owned(),
+            config,
+            relay,
+            client,
+            _sink: sink,
+        }
+    }
+
+    fn target(&self) -> String {
+        self.folder.join("archive").display().to_string()
+    }
+
+    /// Asserts that no day is archived, and that the command gives this reason.
+    pub(super) fn archives_nothing(&self, reason: &str) {
+        let nothing = archive(&self.config, &["archive", &self.target()]);
+        assert_eq!(nothing.status.code(), Some(1), "{}", out(&nothing));
+        assert!(err(&nothing).contains(reason), "{}", err(&nothing));
+    }
+
+    /// Archives one day, after which everything goes on without a restart. Returns what the command
+    /// printed.
+    pub(super) fn goes_on_after(&mut self, options: &[&str]) -> String {
+        let target = self.target();
+        let arguments = [&["archive"], options, &[&*target]].concat();
+        let archived = archive(&self.config, &arguments);
+        assert_eq!(archived.status.code(), Some(0), "{}", err(&archived));
+        let text = out(&archived);
+        assert!(text.starts_with("archived 1 day ("), "{text}");
+        let after = self
+            .client
+            .send(&Message::new("after", &["a.example"], 300));
+        assert!(matches!(after, Verdict::Accepted(_)), "{after:?}");
+        assert!(within(PATIENCE, || queued(&self.folder) == Some(0)));
+        text
+    }
+
+    /// Stops the relay, and asserts that each command beside its archive prints these words.
+    pub(super) fn ends_with(self, commands: &[(&[&str], &str)]) {
+        let target = self.target();
+        let end = self.relay.terminate();
+        assert!(
+            end.status.is_some_and(|status| status.success()),
+            "{}",
+            end.log
+        );
+        for (arguments, words) in commands {
+            let output = archive(
+                &self.config,
+                &[*arguments, &["--archive", &target]].concat(),
+            );
+            let text = out(&output);
+            assert!(
+                output.status.success() && text.contains(words),
+                "{arguments:?}: {text}{}",
+                err(&output)
+            );
+        }
+    }
+}
+
 /// The relay is at its limit, so it rejects mail and its deliveries wait. The command frees space,
 /// and everything goes on without a restart.
 #[test]
 fn a_relay_that_is_full_of_evidence_goes_on_after_the_archive() {
     let folder = folder();
-    let path = folder.path();
-    fs::DirBuilder::new()
-        .mode(0o700)
-        .create(path.join("evidence"))
-        .expect("ours");
-    let sink = Sink::start();
-    let file = |max_size: &str| with_socket(path, &sink, max_size);
-    write_large_day(&path.join("evidence"), 35, 1);
-    let config = file("1GiB");
-    let mut relay = Relay::run(&config, &[]).unwrap_or_else(|end| panic!("{}", end.log));
-    let mut client = Client::connect(relay.address).expect("it listens");
-    let late = Message::new("late", &["a.example"], 300);
-    assert_eq!(client.begin(&late).expect("replies"), None);
-    file("1MiB");
-    relay.signal("HUP");
-    relay.hears("evidence has reached [evidence] max_size; new mail is rejected");
-    let verdict = client.complete(&late).expect("a reply");
-    assert!(matches!(verdict, Verdict::Accepted(_)), "{verdict:?}");
-    relay.hears("cannot write evidence, deliveries wait");
-    let rejected = client.send(&Message::new("no", &["a.example"], 300));
-    assert!(
-        matches!(&rejected, Verdict::Refused(reply) if reply.starts_with("452 4.3.1 ")),
-        "{rejected:?}"
-    );
-
-    let target = path.join("archive");
-    let target = target.to_str().expect("UTF-8");
-    let archived = archive(&config, &["archive", target]);
-    assert_eq!(archived.status.code(), Some(0), "{}", err(&archived));
-    let text = out(&archived);
-    assert!(text.starts_with("archived 1 day ("), "{text}");
+    let mut full = FullRelay::start(folder.path(), 1);
+    let text = full.goes_on_after(&[]);
     assert!(text.contains(" of 1.0 MiB ("), "{text}");
-    let after = client.send(&Message::new("after", &["a.example"], 300));
-    assert!(matches!(after, Verdict::Accepted(_)), "{after:?}");
-    assert!(within(PATIENCE, || queued(path) == Some(0)));
-    let nothing = archive(&config, &["archive", target]);
-    assert_eq!(nothing.status.code(), Some(1), "{}", out(&nothing));
+    full.archives_nothing("no day that is over");
+    let config = full.config.clone();
+    full.ends_with(&[
+        (&["verify"], "number 1 of"),
+        (&["list"], "37 recipients"),
+        (&["summary"], "37 recipients"),
+    ]);
+    let alone = archive(&config, &["verify"]);
+    let text = out(&alone);
     assert!(
-        err(&nothing).contains("no day that is over"),
-        "{}",
-        err(&nothing)
+        alone.status.success() && text.contains("35 older records were archived"),
+        "{text}{}",
+        err(&alone)
     );
-    let end = relay.terminate();
-    assert!(
-        end.status.is_some_and(|status| status.success()),
-        "{}",
-        end.log
-    );
-    for (arguments, words) in [
-        (&["verify"][..], "35 older records were archived"),
-        (&["verify", "--archive", target], "number 1 of"),
-        (&["list", "--archive", target], "37 recipients"),
-        (&["summary", "--archive", target], "37 recipients"),
-    ] {
-        let output = archive(&config, arguments);
-        let text = out(&output);
-        assert!(
-            output.status.success() && text.contains(words),
-            "{arguments:?}: {text}{}",
-            err(&output)
-        );
-    }
 }

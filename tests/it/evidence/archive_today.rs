@@ -3,24 +3,17 @@
 
 use std::fs;
 use std::io::Write as _;
-use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::time::Duration;
 
 use gatepost::storage::evidence::{
-    ArchiveError, ArchivedDays, ChainStart, Evidence, EvidenceSource, copy_days_until, newest_day,
+    ArchiveError, ArchivedDays, ChainStart, Evidence, copy_days_until, newest_day,
     remove_archived_days, verify,
 };
 use jiff::Timestamp;
 
-use super::archive::{archive, names, with_socket};
-use super::daemon::{PATIENCE, err, out, queued};
-use super::world::{KEEP, folder, name, one_delivery, write, write_large_day};
-use crate::support::client::{Client, Verdict};
-use crate::support::message::Message;
-use crate::support::relay::Relay;
-use crate::support::sink::Sink;
-use crate::support::within;
+use super::archive::{FullRelay, is_whole, names};
+use super::world::{KEEP, folder, name, one_delivery, write};
 
 /// Copies all days of a folder that no writer uses to `archive` in it.
 fn copied(folder: &Path, accepts_damage: bool) -> Result<ArchivedDays, ArchiveError> {
@@ -33,26 +26,6 @@ fn copied(folder: &Path, accepts_damage: bool) -> Result<ArchivedDays, ArchiveEr
 fn tomorrow() -> String {
     let at = Timestamp::now() + Duration::from_hours(24);
     format!("{}.jsonl", at.strftime("%Y-%m-%d"))
-}
-
-/// Asserts that archive and folder are one chain of so many records, and that the folder alone proves
-/// what it has.
-fn is_whole(folder: &Path, records: u64, before: u64) {
-    let archives = [folder.join("archive")];
-    let source = EvidenceSource {
-        folder,
-        archives: &archives,
-    };
-    let all = verify(source, &[]).expect("readable");
-    assert_eq!(
-        (all.findings, all.records, all.beginning),
-        (vec![], records, ChainStart::First)
-    );
-    let rest = verify(folder, &[]).expect("readable");
-    assert_eq!(
-        (rest.findings, rest.beginning),
-        (vec![], ChainStart::Archived { archived: before })
-    );
 }
 
 #[tokio::test]
@@ -185,49 +158,8 @@ async fn a_day_is_closed_once_while_nothing_can_be_written() {
 #[test]
 fn a_relay_that_is_full_of_the_present_day_goes_on_after_archive_today() {
     let folder = folder();
-    let path = folder.path();
-    fs::DirBuilder::new()
-        .mode(0o700)
-        .create(path.join("evidence"))
-        .expect("ours");
-    let sink = Sink::start();
-    let file = |max_size: &str| with_socket(path, &sink, max_size);
-    write_large_day(&path.join("evidence"), 35, 0);
-    let config = file("1GiB");
-    let mut relay = Relay::run(&config, &[]).unwrap_or_else(|end| panic!("{}", end.log));
-    let mut client = Client::connect(relay.address).expect("it listens");
-    let late = Message::new("late", &["a.example"], 300);
-    assert_eq!(client.begin(&late).expect("replies"), None);
-    file("1MiB");
-    relay.signal("HUP");
-    relay.hears("evidence has reached [evidence] max_size; new mail is rejected");
-    let verdict = client.complete(&late).expect("a reply");
-    assert!(matches!(verdict, Verdict::Accepted(_)), "{verdict:?}");
-    relay.hears("cannot write evidence, deliveries wait");
-    let target = path.join("archive");
-    let target = target.to_str().expect("UTF-8");
-    let nothing = archive(&config, &["archive", target]);
-    assert_eq!(nothing.status.code(), Some(1), "{}", out(&nothing));
-    assert!(err(&nothing).contains("--today"), "{}", err(&nothing));
-
-    let archived = archive(&config, &["archive", "--today", target]);
-    assert_eq!(archived.status.code(), Some(0), "{}", err(&archived));
-    let text = out(&archived);
-    assert!(text.starts_with("archived 1 day ("), "{text}");
-    let after = client.send(&Message::new("after", &["a.example"], 300));
-    assert!(matches!(after, Verdict::Accepted(_)), "{after:?}");
-    assert!(within(PATIENCE, || queued(path) == Some(0)));
-    let end = relay.terminate();
-    assert!(
-        end.status.is_some_and(|status| status.success()),
-        "{}",
-        end.log
-    );
-    let verified = archive(&config, &["verify", "--archive", target]);
-    let text = out(&verified);
-    assert!(
-        verified.status.success() && text.contains("37 recipients"),
-        "{text}{}",
-        err(&verified)
-    );
+    let mut full = FullRelay::start(folder.path(), 0);
+    full.archives_nothing("--today");
+    full.goes_on_after(&["--today"]);
+    full.ends_with(&[(&["verify"], "37 recipients")]);
 }

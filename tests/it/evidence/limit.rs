@@ -1,11 +1,10 @@
 //! `[evidence] max_size`: warnings, 452 to new mail, and deliveries that wait and go on.
 
 use std::fs;
-use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 
 use super::daemon::{PATIENCE, configure, is_whole, queued, start, to, told};
-use super::world::folder;
+use super::world::{evidence_folder, folder};
 use crate::support::client::{Client, Verdict};
 use crate::support::message::Message;
 use crate::support::relay::Relay;
@@ -131,11 +130,7 @@ fn deliveries_wait_at_the_limit_and_go_on_when_it_is_raised() {
 #[test]
 fn evidence_over_the_default_limit_at_the_start_stops_no_mail() {
     let folder = folder();
-    let evidence = folder.path().join("evidence");
-    fs::DirBuilder::new()
-        .mode(0o700)
-        .create(&evidence)
-        .expect("ours");
+    let evidence = evidence_folder(folder.path());
     let sink = Sink::start();
     let file = configure(folder.path(), "path = \"evidence\"", &to(&sink));
     for (before, later) in [(60, 72), (72, 86)] {
@@ -174,11 +169,7 @@ fn evidence_over_the_default_limit_at_the_start_stops_no_mail() {
 #[test]
 fn evidence_over_a_set_limit_at_the_start_stops_mail() {
     let folder = folder();
-    let evidence = folder.path().join("evidence");
-    fs::DirBuilder::new()
-        .mode(0o700)
-        .create(&evidence)
-        .expect("ours");
+    let evidence = evidence_folder(folder.path());
     fill_folder(&evidence, 2 << 20);
     let sink = Sink::start();
     let relay = start(&limited(folder.path(), &sink, "1MiB"));

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Write as _;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -17,6 +18,14 @@ pub(crate) const KEEP: Duration = Duration::from_hours(24 * 400);
 
 pub(crate) fn folder() -> TempDir {
     tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder")
+}
+
+/// Creates the folder of a relay's evidence before its first start.
+pub(crate) fn evidence_folder(folder: &Path) -> PathBuf {
+    let evidence = folder.join("evidence");
+    let created = fs::DirBuilder::new().mode(0o700).create(&evidence);
+    created.expect("ours");
+    evidence
 }
 
 pub(crate) fn one_delivery(to: &str) -> Vec<EvidenceRecord> {
