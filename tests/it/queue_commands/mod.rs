@@ -8,6 +8,7 @@ mod history;
 mod hostile;
 mod log;
 mod output;
+mod pages;
 mod proxies;
 mod refused;
 mod socket;

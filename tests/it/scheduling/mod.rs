@@ -13,3 +13,4 @@ mod orders;
 mod owed;
 mod release;
 mod restart;
+mod stuck;

@@ -44,6 +44,8 @@ pub(crate) struct Brittle {
     panics_afterwards: AtomicBool,
     /// No state is stored and nothing is removed any more.
     ended: AtomicBool,
+    /// There is hardly any room for results.
+    pub(crate) is_stuck: AtomicBool,
 }
 
 impl Brittle {
@@ -54,6 +56,7 @@ impl Brittle {
             panics: AtomicBool::new(false),
             panics_afterwards: AtomicBool::new(false),
             ended: AtomicBool::new(false),
+            is_stuck: AtomicBool::new(false),
         }
     }
 }
@@ -134,6 +137,9 @@ impl Spool for Brittle {
     }
     fn load(&self, id: QueueId) -> SpoolFuture<'_, Entry> {
         self.spool.load(id)
+    }
+    fn is_stuck(&self) -> bool {
+        self.is_stuck.load(Ordering::SeqCst)
     }
     fn has_set_aside(&self) -> bool {
         self.spool.has_set_aside()

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use gatepost::config::Config;
-use gatepost::relay::scheduler::Scheduler;
+use gatepost::relay::scheduler::{Operator, Scheduler};
 use gatepost::smtp::address::{Mailbox, ReversePath};
 use gatepost::smtp::envelope::{Envelope, Notify, QueueId, Recipient, RecipientState};
 use gatepost::storage::evidence::Evidence;
@@ -27,6 +27,7 @@ const QUEUE: &str = "[queue]\nretry = [\"100ms\"]\n";
 pub(crate) struct Queue {
     spool: Arc<Brittle>,
     accepted: mpsc::Sender<Claimed<Entry>>,
+    operator: Operator,
     stop: CancellationToken,
     running: JoinHandle<Result<(), SpoolError>>,
 }
@@ -42,17 +43,31 @@ impl Queue {
             Arc::new(way_out(outbound, folder)),
             running(config),
         );
+        let operator = scheduler.operator();
         let (stop, (accepted, work)) = (CancellationToken::new(), mpsc::channel(1));
         let running = tokio::spawn(scheduler.run(work, stop.clone()));
         Self {
             spool,
             accepted,
+            operator,
             stop,
             running,
         }
     }
 
-    async fn takes(&self, to: &str, notify: Option<Notify>) -> QueueId {
+    /// Waits until the scheduler has all that was handed in, and has nothing to do for it.
+    pub(crate) async fn is_settled(&self) {
+        // It looks at new messages before it answers, and at what is due before it waits again.
+        let answered = self.operator.status(Vec::new()).await;
+        answered.expect("it runs");
+    }
+
+    /// Sets whether the spool has hardly any room for results.
+    pub(crate) fn set_stuck(&self, is_stuck: bool) {
+        self.spool.is_stuck.store(is_stuck, Ordering::SeqCst);
+    }
+
+    pub(crate) async fn takes(&self, to: &str, notify: Option<Notify>) -> QueueId {
         self.takes_at(to, notify, Timestamp::now()).await
     }
 
