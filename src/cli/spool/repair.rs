@@ -31,6 +31,8 @@ struct SpoolRepairDocument<'a> {
     found: SpoolCheckDocument<'a>,
     /// The damaged database, if a new one was made.
     kept: Option<String>,
+    /// The messages that had been set aside and are in the queue again.
+    restored: Vec<String>,
     lost: &'a [String],
     remaining: SpoolCheckDocument<'a>,
 }
@@ -74,6 +76,7 @@ fn repair(folder: &Path, json: bool) -> Result<ExitCode, OfflineError> {
         show(&json::indented(&SpoolRepairDocument {
             found: SpoolCheckDocument::of(folder, &done.found),
             kept: done.kept.as_ref().map(|kept| kept.display().to_string()),
+            restored: done.restored.iter().map(ToString::to_string).collect(),
             lost: &done.lost,
             remaining: SpoolCheckDocument::of(folder, &done.remaining),
         }));
@@ -107,6 +110,9 @@ fn text(done: &SpoolRepair) -> String {
             lines.push("nothing to repair".to_owned());
         }
         None => {}
+    }
+    for id in &done.restored {
+        lines.push(format!("{id}: it was set aside, and is in the queue again"));
     }
     lines.push(String::new());
     lines.join("\n")

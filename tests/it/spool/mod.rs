@@ -16,6 +16,7 @@ use crate::support::claims;
 mod bad_pages;
 mod crash;
 mod damage;
+mod exchange;
 mod full;
 mod kill;
 mod log;
@@ -23,6 +24,7 @@ mod moves;
 mod owner;
 mod parts;
 mod repair;
+mod set_aside;
 
 /// Larger than what stays in the row.
 const LARGE: usize = 300_000;

@@ -50,6 +50,13 @@ fn log_octets(folder: &Path) -> u64 {
         .sum()
 }
 
+/// Fails if it takes longer than any of this does: an operation that waits for room in the log may
+/// wait for ever.
+async fn bounded<T>(operation: impl Future<Output = T>) -> T {
+    let ended = tokio::time::timeout(PATIENCE, operation);
+    ended.await.expect("it ends")
+}
+
 /// Stores messages until one is rejected because the log is full. Returns those that were accepted.
 async fn fill(spool: &SqliteSpool) -> Vec<QueueId> {
     let mut accepted = Vec::new();
@@ -57,7 +64,7 @@ async fn fill(spool: &SqliteSpool) -> Vec<QueueId> {
         let mut draft = spool.draft();
         let written = draft.write(&content(seed, SIZE)).await;
         let stored = match written {
-            Ok(()) => spool.commit(draft, envelope("a@example.org")).await,
+            Ok(()) => bounded(spool.commit(draft, envelope("a@example.org"))).await,
             Err(error) => Err(error),
         };
         match stored {
@@ -235,15 +242,15 @@ async fn a_full_log_is_worked_off_while_the_database_cannot_be_written() {
     let accepted = fill(&spool).await;
     assert_eq!(ids(&spool).await, accepted);
     for id in &accepted {
-        change(&spool, *id, &envelope("tried@example.org"))
+        bounded(change(&spool, *id, &envelope("tried@example.org")))
             .await
             .expect("a state");
     }
     for id in &accepted {
-        remove(&spool, *id).await.expect("a removal");
+        bounded(remove(&spool, *id)).await.expect("a removal");
     }
     assert!(within(PATIENCE, || spool.admit(0).is_ok()));
-    let new = put(&spool, "new@example.org", &content(1, SIZE)).await;
+    let new = bounded(put(&spool, "new@example.org", &content(1, SIZE))).await;
     other.execute_batch("COMMIT").expect("unlocked");
     drop(spool);
     assert_eq!(ids(&open(folder.path())).await, [new.id]);

@@ -263,14 +263,25 @@ async fn a_queue_without_the_table_of_parts_is_read_and_upgraded() {
     drop(spool);
     let database = Connection::open(folder.path().join("queue.db")).expect("a database");
     database
-        .execute_batch("DROP TABLE recipient; PRAGMA user_version = 2")
+        .execute_batch(
+            "DROP VIEW queue; DROP TABLE recipient;
+             CREATE VIEW queue AS SELECT id, envelope FROM message; PRAGMA user_version = 2",
+        )
         .expect("changed");
     drop(database);
     let outside = read_queue(folder.path()).expect("readable");
     assert!(outside[0].envelope == entry.envelope);
     let spool = open(folder.path());
     assert_stored(&spool, &entry.envelope, "after the start").await;
-    let after = settle_each(&spool, entry.id, entry.message.envelope, 0).await;
+    let after = settle_each(&spool, entry.id, entry.message.envelope.clone(), 0).await;
     spool.flush().await.expect("moved");
     assert_stored(&spool, &after, "in the database").await;
+    // The view for administrators shows the parts as well.
+    let database = Connection::open(folder.path().join("queue.db")).expect("beside us");
+    let sql = "SELECT name, envelope FROM queue";
+    let row = database.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?)));
+    let (name, shown): (String, String) = row.expect("a message");
+    assert_eq!(name, entry.id.to_string());
+    let shown: Envelope = serde_json::from_str(&shown).expect("an envelope");
+    assert!(shown == after, "as an administrator sees it");
 }

@@ -22,15 +22,15 @@ use crate::support::operated::{err, out};
 use crate::support::relay::program;
 
 /// The messages of a spool, each with the number from which its content follows.
-type Stored = BTreeMap<QueueId, u64>;
+pub(super) type Stored = BTreeMap<QueueId, u64>;
 
 /// Repairs a spool as the command does, outside of any asynchronous runtime.
-fn repaired(folder: &Path) -> SpoolRepair {
+pub(super) fn repaired(folder: &Path) -> SpoolRepair {
     let repair = || repair_spool(folder).expect("repaired");
     std::thread::scope(|scope| scope.spawn(repair).join().expect("no panic"))
 }
 
-fn numbered(stored: Vec<QueueId>) -> Stored {
+pub(super) fn numbered(stored: Vec<QueueId>) -> Stored {
     stored.into_iter().zip(0..).collect()
 }
 
@@ -45,7 +45,7 @@ fn gatepost(arguments: &[&str], folder: &Path) -> Output {
 }
 
 /// Copies a spool that is in use, as a kill leaves it.
-fn killed(live: &Path) -> tempfile::TempDir {
+pub(super) fn killed(live: &Path) -> tempfile::TempDir {
     let folder = tempfile::tempdir().expect("a folder");
     copy(live, folder.path());
     folder
@@ -84,7 +84,11 @@ fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 
 /// Delivers all that is in a spool. Returns the messages whose contents are sound; those that bounce
 /// count as damaged.
-async fn delivered(folder: &Path, stored: &Stored, size: usize) -> (Vec<QueueId>, Vec<QueueId>) {
+pub(super) async fn delivered(
+    folder: &Path,
+    stored: &Stored,
+    size: usize,
+) -> (Vec<QueueId>, Vec<QueueId>) {
     let spool = open(folder);
     let (mut sound, mut bounced) = (Vec::new(), Vec::new());
     for id in ids(&spool).await {
@@ -380,91 +384,6 @@ async fn the_torn_end_of_the_log_is_no_damage() {
     assert!(checked.torn > 0);
 }
 
-/// A database with a bad page and a write-ahead log, and the new one that a repair makes of it.
-async fn to_be_exchanged() -> (tempfile::TempDir, Vec<u8>, Stored) {
-    let folder = tempfile::tempdir().expect("a folder");
-    let stored = numbered(fill(folder.path(), 40, 1000).await);
-    destroy(folder.path(), root_of(folder.path(), "message"));
-    let other = killed(folder.path());
-    repaired(other.path());
-    let new = fs::read(other.path().join("queue.db")).expect("ours");
-    // Nothing in it counts, since it is too short.
-    fs::write(folder.path().join("queue.db-wal"), "short").expect("ours");
-    (folder, new, stored)
-}
-
-/// A state that a kill leaves.
-type Interruption = (&'static str, fn(&Path, &[u8]));
-
-const NEW: &str = "repair/queue-1.db";
-
-fn begin(folder: &Path, new: &[u8]) {
-    fs::create_dir_all(folder.join("repair/new")).expect("ours");
-    fs::write(folder.join("repair/damaged.db"), "half").expect("ours");
-    fs::write(folder.join(NEW), new).expect("ours");
-}
-
-fn set_aside(folder: &Path, name: &str, to: &str) {
-    let renamed = fs::rename(folder.join(name), folder.join("aside").join(to));
-    renamed.expect("ours");
-}
-
-const INTERRUPTIONS: [Interruption; 5] = [
-    ("while the new database is made", |folder, _| {
-        begin(folder, b"");
-        fs::rename(folder.join(NEW), folder.join("repair/new/queue.db")).expect("ours");
-    }),
-    ("before the exchange", begin),
-    ("after the write-ahead log", |folder, new| {
-        begin(folder, new);
-        set_aside(folder, "queue.db-wal", "queue-1.db-wal");
-    }),
-    ("after the damaged database", |folder, new| {
-        begin(folder, new);
-        set_aside(folder, "queue.db-wal", "queue-1.db-wal");
-        set_aside(folder, "queue.db", "queue-1.db");
-    }),
-    ("after the exchange", |folder, new| {
-        begin(folder, new);
-        set_aside(folder, "queue.db-wal", "queue-1.db-wal");
-        set_aside(folder, "queue.db", "queue-1.db");
-        fs::rename(folder.join(NEW), folder.join("queue.db")).expect("ours");
-    }),
-];
-
-#[tokio::test]
-async fn a_repair_that_was_interrupted_is_completed_by_the_next_one_or_by_a_start() {
-    let (damaged, new, stored) = to_be_exchanged().await;
-    let old = fs::read(damaged.path().join("queue.db")).expect("ours");
-    let all: Vec<_> = stored.keys().copied().collect();
-    for (name, interrupt) in INTERRUPTIONS {
-        for is_start in [false, true] {
-            let folder = killed(damaged.path());
-            interrupt(folder.path(), &new);
-            let is_new = name != "while the new database is made";
-            if !is_start {
-                repaired(folder.path());
-            }
-            let spool = open(folder.path());
-            if is_new || !is_start {
-                assert_eq!(ids(&spool).await, all, "{name}");
-                let aside = folder.path().join("aside");
-                let kept = names(&aside);
-                let is_database =
-                    |file: &&String| Path::new(file).extension() == Some("db".as_ref());
-                let kept: Vec<_> = kept.iter().filter(is_database).collect();
-                assert_eq!(kept.len(), 1, "{name}: {kept:?}");
-                assert!(
-                    fs::read(aside.join(kept[0])).expect("kept") == old,
-                    "{name}"
-                );
-                assert!(aside.join(format!("{}-wal", kept[0])).exists(), "{name}");
-            }
-            assert!(!folder.path().join("repair").exists(), "{name}");
-        }
-    }
-}
-
 #[tokio::test]
 async fn the_commands_say_what_they_found_and_did() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -493,8 +412,11 @@ async fn the_commands_say_what_they_found_and_did() {
     let lines = |place: &str| shown.lines().filter(|line| line.starts_with(place)).count();
     assert!(lines("queue.db: ") > 0, "{shown}");
     assert_eq!(lines(&format!("{}: ", stored[1])), 1, "{shown}");
+    // A start would set the message aside, and a repair may read it.
+    let remedy = "; stop gatepost and run gatepost spool repair before it starts again";
+    let mut damage = shown.lines().filter(|line| line.contains(": "));
     assert!(
-        shown.contains("; stop gatepost and run gatepost spool repair before it starts again\n"),
+        damage.all(|line| line.ends_with(remedy) || line.contains("NOT SOUND")),
         "{shown}"
     );
     assert!(shown.contains("the spool is NOT SOUND: "), "{shown}");

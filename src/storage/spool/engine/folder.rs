@@ -9,9 +9,10 @@
 //! bodies/       content over 128 KiB: <id>; while it is being received: <id>.part
 //! leaps.json    clock jumps, if there were any
 //! aside/        quarantined entries: <id>.json (envelope), <id>.eml (content), <id>.txt (damage),
-//!               <id>.unreported until the postmaster is informed of it, reports (the ids of such
-//!               reports), damaged parts of the log: log-<number>-<offset>.bin, log-<number>.seg,
-//!               and damaged databases: <name>-<seconds>.db, with -wal
+//!               <id>.unreported until the postmaster is informed of it, then <id>.reported;
+//!               reports (the ids of such reports), unwritten (states and removals that a damaged
+//!               database cannot take), damaged parts of the log: log-<number>-<offset>.bin,
+//!               log-<number>.seg, and damaged databases: <name>-<seconds>.db, with -wal
 //! repair/       the new database while a repair runs, and after a repair that was interrupted
 //! policies.db   cache of MTA-STS policies (module `discovery`), with -wal and -shm
 //! tlsrpt.db     counts for TLS reports (module `relay::tlsrpt`), with -wal and -shm
@@ -32,7 +33,7 @@ use super::paths::SpoolPaths;
 use super::row::{IN_FILE, row_id};
 use super::schema::{database_error, is_unreadable};
 use super::swap;
-use super::unreported::mark;
+use super::unreported::mark_message;
 use crate::smtp::envelope::QueueId;
 use crate::storage::folder_lock::{self, FolderLock, LockError};
 use crate::storage::sqlite::Database;
@@ -122,11 +123,19 @@ impl SpoolFolder {
         for (name, path) in entries(&self.paths.bodies)? {
             match BodyName::parse(&name) {
                 Some(BodyName::Part) => drafts += u64::from(remove(&path)),
-                Some(BodyName::Body(id)) if self.is_known(database, index, id)? => {}
-                // A new database beside old bodies: the old database was lost, and these files may
-                // be all that is left.
-                Some(BodyName::Body(_)) if database.is_new => self.quarantine_body(&name, &path)?,
-                Some(BodyName::Body(_)) => bodies += u64::from(remove(&path)),
+                Some(BodyName::Body(id)) => match self.owner(database, index, id)? {
+                    BodyOwner::Known => {}
+                    BodyOwner::Unreadable => {
+                        self.quarantine_body(&name, &path, "its envelope cannot be read")?;
+                    }
+                    // A new database beside old bodies: the old database was lost, and these files
+                    // may be all that is left.
+                    BodyOwner::Nobody if database.is_new => {
+                        let fault = "its envelope was in the missing queue.db";
+                        self.quarantine_body(&name, &path, fault)?;
+                    }
+                    BodyOwner::Nobody => bodies += u64::from(remove(&path)),
+                },
                 None => report_foreign(&path),
             }
         }
@@ -140,41 +149,55 @@ impl SpoolFolder {
         Ok(())
     }
 
-    fn is_known(
+    fn owner(
         &self,
         database: &Database,
         index: &LogIndex,
         id: QueueId,
-    ) -> Result<bool, SpoolError> {
+    ) -> Result<BodyOwner, SpoolError> {
         match index.get(id) {
-            Some(Pending::Message(message, _)) => {
-                return Ok(message.content == HeldContent::BodyFile);
+            Some(Pending::Message(message, _)) if message.content == HeldContent::BodyFile => {
+                return Ok(BodyOwner::Known);
             }
-            Some(Pending::Removed) => return Ok(false),
+            Some(Pending::Message(..) | Pending::Removed) => return Ok(BodyOwner::Nobody),
             Some(Pending::Envelope(_)) | None => {}
         }
         let sql = "SELECT EXISTS (SELECT 1 FROM message WHERE id = ?1 AND content = ?2)";
         let known = database
             .connection
             .query_row(sql, (row_id(id), IN_FILE), |row| row.get(0));
-        // The file may be of a message that cannot be read: it is kept.
-        if known.as_ref().is_err_and(is_unreadable) {
-            return Ok(true);
+        match known {
+            Ok(true) => Ok(BodyOwner::Known),
+            Ok(false) => Ok(BodyOwner::Nobody),
+            Err(error) if is_unreadable(&error) => Ok(BodyOwner::Unreadable),
+            Err(error) => Err(database_error(
+                &self.paths,
+                "look up a body file in",
+                &error,
+            )),
         }
-        known.map_err(|error| database_error(&self.paths, "look up a body file in", &error))
     }
 
-    fn quarantine_body(&self, name: &str, path: &Path) -> Result<(), SpoolError> {
+    fn quarantine_body(&self, name: &str, path: &Path, fault: &str) -> Result<(), SpoolError> {
         let to = self.paths.quarantine.join(format!("{name}.eml"));
+        mark_message(&self.paths.quarantine, name, fault)?;
         quarantine::move_file(path, &to).map_err(|error| io_error("quarantine", path, &error))?;
-        let fault = "its envelope was in the missing queue.db";
-        mark(&self.paths.quarantine, name, fault)?;
         tracing::error!(
-            file = %to.display(),
-            "body file without a database quarantined; its envelope was in the missing queue.db"
+            queue_id = name, file = %to.display(), fault,
+            "body file of a message quarantined; send the message again by hand or inform its sender"
         );
         Ok(())
     }
+}
+
+/// The message that a body file belongs to.
+enum BodyOwner {
+    /// A message of the queue.
+    Known,
+    /// A message whose row cannot be read.
+    Unreadable,
+    /// No message of the queue.
+    Nobody,
 }
 
 enum BodyName {

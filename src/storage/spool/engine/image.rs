@@ -64,12 +64,12 @@ impl SpoolImage {
     /// Reads the log and opens the database.
     pub(super) fn open(paths: SpoolPaths, access: ImageAccess) -> Result<Self, SpoolError> {
         let log = LogFolder::existing(&paths.log);
-        let mut read = read_log(&log);
+        let mut read = read_log(&log, &paths);
         for _ in 0..TRIES {
             if read.is_ok() {
                 break;
             }
-            read = read_log(&log);
+            read = read_log(&log, &paths);
         }
         let has_wal = std::fs::metadata(&paths.wal).is_ok_and(|wal| wal.len() > 0);
         let index = with_suffix(&paths.database, "-shm");

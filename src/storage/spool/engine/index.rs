@@ -2,18 +2,23 @@
 //!
 //! A message is in the index from its commit until it is removed, or until the mover has written it
 //! to the database. A change to a message of the database is in the index until the mover has
-//! applied it. The index also knows which segments of the log are still needed. Its size is bounded
-//! by the size of the log.
+//! applied it. A change that cannot be written stays in the index, and
+//! [`unwritten`](super::unwritten) has it in place of the log. The index also knows which segments of
+//! the log are still needed. Its size is bounded by the size of the log, and by the number of messages
+//! whose pages cannot be read.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::super::log::{EnvelopePart, LoggedMessage};
+use super::kept::KeptChange;
 use super::parts::PendingParts;
 use super::row::{EnvelopeText, RowError};
 use crate::smtp::envelope::{Envelope, QueueId};
 
+/// The segment of changes that the file of unwritten changes has, and the log no longer needs.
+const UNLOGGED: u64 = u64::MAX;
 /// The octets that a row needs in the database besides its content and its envelope; an upper
 /// bound.
 const ROW: u64 = 256;
@@ -78,7 +83,41 @@ pub(super) struct EnvelopeChange {
 pub(super) struct Move {
     pub(super) id: QueueId,
     pub(super) pending: Pending,
+    /// True if the file of unwritten changes has it already.
+    pub(super) is_kept: bool,
     version: u64,
+}
+
+impl Move {
+    /// Returns whether it changes a message that the database has.
+    pub(super) fn is_change(&self) -> bool {
+        !matches!(self.pending, Pending::Message(..))
+    }
+
+    /// Returns the change, if it changes a message that the database has.
+    pub(super) fn kept_change(&self) -> Option<KeptChange> {
+        match &self.pending {
+            Pending::Message(..) => None,
+            Pending::Removed => Some(KeptChange::Removed),
+            Pending::Envelope(change) => Some(KeptChange::Envelope {
+                unit: change.unit.as_ref().map(|unit| Arc::clone(&unit.json)),
+                parts: change.parts.envelope_parts(),
+            }),
+        }
+    }
+}
+
+/// The result of a move.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum MoveEnd {
+    /// The database has the difference durably.
+    Written,
+    /// The database is as before.
+    Unchanged,
+    /// The move failed, and the database may have the difference all the same.
+    Uncertain,
+    /// The database cannot have the difference, and the file of unwritten changes has it.
+    Kept,
 }
 
 /// The differences that the mover is asked for.
@@ -107,6 +146,8 @@ struct IndexSlot {
     /// have failed halfway, or an earlier process may have moved it there and have ended before its
     /// segment was removed.
     may_be_stored: bool,
+    /// True if this version of it cannot be written.
+    is_unwritable: bool,
 }
 
 /// The record with the envelope of a message as a unit.
@@ -128,6 +169,8 @@ pub(super) struct LogIndex {
     active: Option<u64>,
     version: u64,
     octets: u64,
+    /// The number of entries that cannot be written.
+    unwritable: usize,
 }
 
 impl Pending {
@@ -200,8 +243,9 @@ impl LogIndex {
             .map(|(id, slot)| (*id, &slot.pending))
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.slots.is_empty()
+    /// Returns whether there is nothing to move.
+    pub(super) fn is_settled(&self) -> bool {
+        self.slots.len() == self.unwritable
     }
 
     /// Returns the octets that the entries will need in the database.
@@ -291,6 +335,21 @@ impl LogIndex {
         self.put(id, Pending::Removed, segment);
     }
 
+    /// Adds changes that the file of unwritten changes has. They are tried again.
+    pub(super) fn add_kept(&mut self, id: QueueId, change: &KeptChange) {
+        match change {
+            KeptChange::Removed => self.remove_everywhere(id, UNLOGGED),
+            KeptChange::Envelope { unit, parts } => {
+                if let Some(unit) = unit {
+                    self.replace(id, EnvelopeText::from_json(id, unit.clone()), UNLOGGED);
+                }
+                if !parts.is_empty() {
+                    self.replace_parts(id, parts, UNLOGGED);
+                }
+            }
+        }
+    }
+
     /// Sets the difference for a message. `segment` is the oldest segment that is needed for it.
     fn put(&mut self, id: QueueId, pending: Pending, segment: u64) {
         self.version += 1;
@@ -310,6 +369,7 @@ impl LogIndex {
             version: self.version,
             is_moving,
             may_be_stored,
+            is_unwritable: false,
         };
         self.slots.insert(id, slot);
     }
@@ -327,6 +387,7 @@ impl LogIndex {
             return;
         };
         self.octets = self.octets.saturating_sub(slot.pending.octets());
+        self.unwritable -= usize::from(slot.is_unwritable);
         if let Some(count) = self.holds.get_mut(&slot.segment) {
             *count -= 1;
             if *count == 0 {
@@ -347,7 +408,7 @@ impl LogIndex {
                 MoveScope::SealedSegments => slot.segment < active,
                 MoveScope::All => true,
             };
-            if slot.is_moving || !is_due {
+            if slot.is_moving || slot.is_unwritable || !is_due {
                 continue;
             }
             sum += slot.pending.octets();
@@ -358,23 +419,33 @@ impl LogIndex {
             moves.push(Move {
                 id: *id,
                 pending: slot.pending.clone(),
+                is_kept: slot.segment == UNLOGGED,
                 version: slot.version,
             });
         }
         moves
     }
 
-    /// Records that the differences are durably in the database, or (`false`) that they could not
-    /// be written. What changed meanwhile is now a difference to what was written.
-    pub(super) fn settle(&mut self, moves: &[Move], is_written: bool) {
+    /// Records the end of moves. What changed meanwhile is now a difference to what was written.
+    pub(super) fn settle(&mut self, moves: &[Move], end: MoveEnd) {
         for done in moves {
             let Some(slot) = self.slots.get_mut(&done.id) else {
                 continue;
             };
             slot.is_moving = false;
-            if !is_written {
-                slot.may_be_stored = true;
-                continue;
+            match end {
+                MoveEnd::Written => {}
+                MoveEnd::Unchanged => continue,
+                MoveEnd::Uncertain => {
+                    slot.may_be_stored = true;
+                    continue;
+                }
+                MoveEnd::Kept => {
+                    if slot.version == done.version {
+                        self.keep_unwritable(done.id);
+                    }
+                    continue;
+                }
             }
             if slot.version == done.version {
                 self.drop_slot(done.id);
@@ -397,6 +468,23 @@ impl LogIndex {
                     slot.unit = unit;
                 }
             }
+        }
+    }
+
+    /// Keeps the difference for a message, which needs no segment and is not moved until it changes.
+    fn keep_unwritable(&mut self, id: QueueId) {
+        let Some(slot) = self.slots.get(&id) else {
+            return;
+        };
+        let mut pending = slot.pending.clone();
+        if let Pending::Envelope(change) = &mut pending {
+            change.parts.set_segment(UNLOGGED);
+        }
+        self.put(id, pending, UNLOGGED);
+        if let Some(slot) = self.slots.get_mut(&id) {
+            slot.unit.segment = UNLOGGED;
+            slot.is_unwritable = true;
+            self.unwritable += 1;
         }
     }
 

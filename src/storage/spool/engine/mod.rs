@@ -8,11 +8,12 @@
 //!   has its statements.
 //! - [`view`] loads and lists messages from both. [`image`] reads them from outside, for [`peek`] and
 //!   for [`mod@export`], [`check`] and [`repair`], which lock the spool by [`offline`]. A repair reads a
-//!   damaged database by [`salvage`], which knows its [`pages`], and puts a new one in its place by
-//!   [`swap`]. [`readers`] lends read connections; [`row`]
+//!   damaged database by [`salvage`], which knows its [`pages`], completes messages by [`restore`],
+//!   and puts a new one in its place by [`swap`]. [`readers`] lends read connections; [`row`]
 //!   defines the form of a row and its checksums, and [`parts`] that of parts of an envelope;
 //!   [`quarantine`] removes damaged entries, and [`unreported`] marks those that the postmaster must
-//!   know of.
+//!   know of. [`unwritten`] has changes that a damaged database cannot take, each as a
+//!   [`kept`] change.
 //! - [`folder`] is the folder: lock, leftovers, foreign files; [`paths`] names its files, and
 //!   [`schema`] is the database in it. [`held_folder`] is the check that all of it is still where it
 //!   was. [`shared`] is the state that all of them share, and [`fatal`] the end after a failure of the
@@ -52,6 +53,7 @@ mod held_folder;
 mod image;
 mod index;
 mod interface;
+mod kept;
 mod loads;
 mod mover;
 mod offline;
@@ -64,6 +66,7 @@ mod queue;
 mod readers;
 mod repair;
 mod replay;
+mod restore;
 mod row;
 mod salvage;
 mod schema;
@@ -74,6 +77,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod unreported;
+mod unwritten;
 mod view;
 mod writer;
 
@@ -171,7 +175,7 @@ impl SqliteSpool {
 
     fn open_folder(folder: SpoolFolder, options: &Options) -> Result<Self, SpoolError> {
         let paths = folder.paths.clone();
-        if let Some(kept) = swap::complete(&paths)? {
+        if let Some(kept) = swap::complete(&paths)?.kept {
             tracing::warn!(damaged = %kept.display(), "an interrupted repair of the spool database is completed");
         }
         let free_space = FreeSpace::open(&paths.folder, options.keep_free)?;
@@ -210,6 +214,7 @@ impl SqliteSpool {
             held_folder,
             loads: LoadQueue::default(),
             unreported: UnreportedEntries::find(&paths.quarantine),
+            stuck_rows: Mutex::default(),
             drafts: Arc::new(Drafts {
                 bodies: paths.bodies.clone(),
                 free_space,

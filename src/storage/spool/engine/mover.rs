@@ -24,12 +24,13 @@ use super::super::file::io_error;
 use super::super::log::AppendError;
 use super::bound::LogShare;
 use super::fatal::Fatal;
-use super::index::{HeldContent, HeldMessage, Move, MoveScope, Pending};
+use super::index::{HeldContent, HeldMessage, Move, MoveEnd, MoveScope, Pending};
 use super::queue::CommitGate;
 use super::schema::{self, database_error, is_busy, is_fatal, is_full, is_unreadable};
 use super::shared::{Core, EndGuard};
 use super::signal::{MoverCall, MoverOrder};
 use super::table;
+use super::unwritten::UnwrittenFile;
 use crate::storage::files::{self, allocate_ahead};
 use crate::telemetry::LogMove;
 
@@ -54,6 +55,7 @@ pub(super) fn start(
     age: Duration,
 ) -> Result<JoinHandle<()>, SpoolError> {
     let folder = core.paths.folder.clone();
+    let unwritten = UnwrittenFile::open(&core.paths)?;
     connection
         .busy_timeout(BUSY)
         .map_err(|error| database_error(&core.paths, "set up", &error))?;
@@ -66,6 +68,7 @@ pub(super) fn start(
             connection,
             file,
             core: &guard.0,
+            unwritten,
             age,
             obstacle: None,
             unremovable: None,
@@ -78,7 +81,7 @@ pub(super) fn start(
         guard.0.log_resized();
         loop {
             let core = &guard.0;
-            let has_work = || !core.index().is_empty() || mover.has_slack();
+            let has_work = || !core.index().is_settled() || mover.has_slack();
             let call = core.mover.wait(mover.is_blocked(), has_work);
             let is_stopped = call.is_stopped;
             if mover.round(call).is_err() || is_stopped {
@@ -105,6 +108,8 @@ struct Mover<'a> {
     /// an earlier end would release the locks of all connections in this process.
     file: File,
     core: &'a Core,
+    /// The states and removals that cannot be written.
+    unwritten: UnwrittenFile,
     /// The age at which what waits is moved.
     age: Duration,
     /// The reason why the database cannot be written.
@@ -286,43 +291,105 @@ impl Mover<'_> {
         {
             result = self.transact(moves);
         }
-        let error = match result {
-            Ok(()) => {
-                self.core.index().settle(moves, true);
-                let count = moves.len() as u64;
-                self.core.counters.moved.fetch_add(count, Ordering::Relaxed);
-                self.core.monitor.spool_log_move(LogMove::Complete);
-                return Ok(None);
-            }
-            Err(error) => error,
+        let Err(error) = result else {
+            return Ok(self.complete(moves, MoveEnd::Written));
         };
         self.check(&error)?;
         if is_busy(&error) || moves.len() == 1 {
-            self.core.index().settle(moves, false);
-            let result = if is_busy(&error) {
-                LogMove::Blocked
-            } else {
-                LogMove::Failed
-            };
-            self.core.monitor.spool_log_move(result);
-            let text = database_error(&self.core.paths, "write to", &error).to_string();
-            return Ok(Some(MoveObstacle { result, text }));
+            return self.fail(moves, &error);
         }
         // Removals need the least room, and make some.
-        let (additions, changes): (Vec<_>, Vec<_>) = moves
-            .iter()
-            .cloned()
-            .partition(|one| matches!(one.pending, Pending::Message(..)));
+        let (changes, additions): (Vec<_>, Vec<_>) =
+            moves.iter().cloned().partition(Move::is_change);
         let mut obstacle = None;
-        for one in changes.into_iter().chain(additions) {
-            let is_blocked = obstacle.is_some() && matches!(one.pending, Pending::Message(..));
-            if is_blocked {
-                self.core.index().settle(&[one], false);
-            } else if let Some(found) = self.move_some(&[one])? {
-                obstacle = Some(found);
+        if is_unreadable(&error) && changes.len() > 1 {
+            // Few of them need the page that cannot be read.
+            let (some, others) = changes.split_at(changes.len() / 2);
+            obstacle = self.move_some(some)?;
+            obstacle = self.move_some(others)?.or(obstacle);
+        } else {
+            for one in changes {
+                obstacle = self.move_some(&[one])?.or(obstacle);
+            }
+        }
+        for one in additions {
+            if obstacle.is_some() {
+                self.core.index().settle(&[one], MoveEnd::Unchanged);
+            } else {
+                obstacle = self.move_some(&[one])?;
             }
         }
         Ok(obstacle)
+    }
+
+    /// Ends a move that failed. A state or a removal that cannot be written, since a page of the
+    /// database cannot be read, is no obstacle for others.
+    fn fail(
+        &mut self,
+        moves: &[Move],
+        error: &rusqlite::Error,
+    ) -> Result<Option<MoveObstacle>, Fatal> {
+        let is_untouched = is_unreadable(error);
+        if is_untouched
+            && let [one] = moves
+            && one.is_change()
+        {
+            let is_marked = matches!(one.pending, Pending::Removed)
+                .then(|| table::mark_removed(&self.connection, one.id));
+            return match is_marked.transpose() {
+                Ok(Some(true)) => Ok(self.complete(moves, MoveEnd::Written)),
+                Ok(Some(false) | None) => Ok(self.complete(moves, MoveEnd::Kept)),
+                Err(error) => {
+                    self.check(&error)?;
+                    self.core.index().settle(moves, MoveEnd::Uncertain);
+                    Ok(Some(self.obstacle_of(&error)))
+                }
+            };
+        }
+        let end = if is_untouched {
+            MoveEnd::Unchanged
+        } else {
+            MoveEnd::Uncertain
+        };
+        self.core.index().settle(moves, end);
+        Ok(Some(self.obstacle_of(error)))
+    }
+
+    fn obstacle_of(&self, error: &rusqlite::Error) -> MoveObstacle {
+        let result = if is_busy(error) {
+            LogMove::Blocked
+        } else {
+            LogMove::Failed
+        };
+        self.core.monitor.spool_log_move(result);
+        let text = database_error(&self.core.paths, "write to", error).to_string();
+        MoveObstacle { result, text }
+    }
+
+    /// Ends moves that are durable in the database, or that it cannot have: the log may forget those
+    /// only when the file of unwritten changes has them.
+    fn complete(&mut self, moves: &[Move], end: MoveEnd) -> Option<MoveObstacle> {
+        let mut recorded = self.unwritten.record(moves, end);
+        if matches!(recorded, Err(SpoolError::Full(_)))
+            && self.core.drafts.free_space.release_reserve()
+        {
+            recorded = self.unwritten.record(moves, end);
+        }
+        if let Err(error) = recorded {
+            self.core.index().settle(moves, MoveEnd::Uncertain);
+            self.core.monitor.spool_log_move(LogMove::Failed);
+            return Some(MoveObstacle {
+                result: LogMove::Failed,
+                text: error.to_string(),
+            });
+        }
+        self.core.index().settle(moves, end);
+        if end == MoveEnd::Written {
+            let count = moves.len() as u64;
+            self.core.counters.moved.fetch_add(count, Ordering::Relaxed);
+        }
+        self.core.monitor.spool_log_move(LogMove::Complete);
+        None
     }
 
     fn transact(&mut self, moves: &[Move]) -> rusqlite::Result<()> {
@@ -387,12 +454,14 @@ impl Mover<'_> {
     }
 
     fn evict(&mut self, row: i64) -> Result<Result<(), SpoolError>, Fatal> {
-        let mut deleted = table::delete(&self.connection, row);
-        if deleted.as_ref().is_err_and(is_unreadable) {
-            deleted = table::delete_around_damage(&self.connection, row);
-        }
-        let Err(error) = deleted else {
-            return Ok(Ok(()));
+        let error = match table::evict(&self.connection, row) {
+            Ok(is_deleted) => {
+                if !is_deleted {
+                    self.core.stuck_rows().insert(row);
+                }
+                return Ok(Ok(()));
+            }
+            Err(error) => error,
         };
         self.check(&error)?;
         Ok(Err(database_error(&self.core.paths, "write to", &error)))
@@ -480,7 +549,7 @@ impl Mover<'_> {
         let must_wait = if is_scarce {
             self.wal_octets > 0
         } else {
-            !self.core.index().is_empty()
+            !self.core.index().is_settled()
         };
         if must_wait || self.obstacle.is_some() {
             return Ok(());

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use super::super::SpoolError;
 use super::super::file::io_error;
 use super::paths::SpoolPaths;
+use super::swap;
 use crate::storage::folder_lock::{self, FolderLock, LockError};
 use crate::storage::ownership;
 
@@ -78,7 +79,9 @@ impl OfflineSpool {
 /// Returns the paths of an existing spool.
 pub(super) fn existing(folder: &Path) -> Result<SpoolPaths, OfflineError> {
     let paths = SpoolPaths::new(folder);
-    let known = [&paths.database, &paths.log];
+    // An exchange that was interrupted may have set the database aside already.
+    let work = swap::work_folder(&paths);
+    let known = [&paths.database, &paths.log, &work];
     if known.iter().any(|path| path.symlink_metadata().is_ok()) {
         return Ok(paths);
     }

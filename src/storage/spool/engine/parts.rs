@@ -75,6 +75,24 @@ impl PendingParts {
         self.iter().next().is_none()
     }
 
+    /// Returns the parts as the log has them.
+    pub(super) fn envelope_parts(&self) -> Vec<EnvelopePart> {
+        let part = |(place, part): (PartPlace, &PendingPart)| EnvelopePart {
+            place,
+            json: Arc::clone(&part.json),
+        };
+        self.iter().map(part).collect()
+    }
+
+    /// Sets the segment that has the parts.
+    pub(super) fn set_segment(&mut self, segment: u64) {
+        if let Some(parts) = &mut self.0 {
+            for part in Arc::make_mut(parts).values_mut() {
+                part.segment = segment;
+            }
+        }
+    }
+
     /// Returns the oldest segment with the record of a part.
     pub(super) fn oldest_segment(&self) -> Option<u64> {
         self.iter().map(|(_, part)| part.segment).min()

@@ -4,8 +4,8 @@
 //! A message with a sound envelope stays in the queue, without its content, until the scheduler has
 //! written its record to the evidence and stored the reports to its sender.
 //!
-//! The files are written before the row is deleted. After a crash in between the row is still there
-//! and is quarantined again.
+//! The files are written before the row is deleted. After a crash in between, or if it cannot be
+//! deleted, the row is still there and is quarantined again, and nobody is informed twice.
 
 use std::fmt::Write as _;
 use std::fs::File;
@@ -28,7 +28,7 @@ use super::row::{self, RowError};
 use super::schema::{database_error, is_unreadable};
 use super::shared::Core;
 use super::signal::MoverOrder;
-use super::unreported::mark;
+use super::unreported::mark_message;
 use crate::smtp::envelope::QueueId;
 use crate::storage::quarantine;
 
@@ -37,7 +37,7 @@ const MESSAGE: &str = "SELECT * FROM message WHERE id = ?1";
 /// The row of a content.
 const BODY: &str = "SELECT data FROM body WHERE id = ?1";
 
-/// Quarantines a row. If that fails the row stays, logged, for it must not keep the rest of the
+/// Quarantines a row, unless that was done and it stays. If that fails the row stays, logged, for it must not keep the rest of the
 /// queue from delivery.
 pub(super) fn quarantine_or_skip(
     core: &Core,
@@ -45,6 +45,9 @@ pub(super) fn quarantine_or_skip(
     raw: i64,
     fault: &str,
 ) -> Result<(), SpoolError> {
+    if core.stuck_rows().contains(&raw) {
+        return Ok(());
+    }
     let mut result = quarantine_row(core, connection, raw, fault);
     if matches!(result, Err(SpoolError::Full(_))) && core.drafts.free_space.release_reserve() {
         result = quarantine_row(core, connection, raw, fault);
@@ -100,12 +103,13 @@ fn quarantine_row(
         name: &name,
     };
     // The entry may stay in the queue for a while; only its first fault is recorded.
-    let is_known = files.file("txt").is_file();
+    let has_files = files.file("txt").is_file();
     let head = row::head(connection, &core.paths, raw);
-    if !is_known && matches!(head, Err(RowError::Damage(_))) {
-        core.unreported.add(&name, fault)?;
-    }
-    if !is_known && !files.write_row(&core.paths, connection, raw, fault)? {
+    // After the content, the envelope may be damaged as well.
+    let is_lost = matches!(head, Err(RowError::Damage(_)));
+    let has_new_mark = is_lost && core.unreported.add(&name, fault)?;
+    let is_new = has_new_mark || !has_files;
+    if !has_files && !files.write_row(&core.paths, connection, raw, fault)? {
         return Ok(None);
     }
     if let Some(id) = id {
@@ -123,7 +127,7 @@ fn quarantine_row(
         answer.blocking_recv().unwrap_or(Err(SpoolError::Closed))?;
     }
     let paths = files.file("*").display().to_string();
-    if !is_known {
+    if is_new {
         core.counters.quarantined.fetch_add(1, Ordering::Relaxed);
         log_quarantine(&name, fault, &paths, remaining.is_some());
     }
@@ -157,7 +161,7 @@ pub(super) fn set_aside(
     if is_any {
         report.push_str(&parts_text(paths, connection, raw)?);
         files.write("txt", report.as_bytes())?;
-        mark(&paths.quarantine, &name, fault)?;
+        mark_message(&paths.quarantine, &name, fault)?;
     }
     Ok(is_any)
 }

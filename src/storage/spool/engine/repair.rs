@@ -9,7 +9,6 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use jiff::Timestamp;
 use rusqlite::Connection;
 
 use super::super::SpoolError;
@@ -22,9 +21,12 @@ use super::offline::{OfflineError, OfflineSpool};
 use super::paths::SpoolPaths;
 use super::quarantine::{name, set_aside};
 use super::replay::read_log;
+use super::restore::{RestoredMessage, restore};
 use super::row::{self, RowError};
 use super::salvage::{Salvage, salvage};
-use super::unreported::mark;
+use super::swap::CompletedExchange;
+use super::unreported::{mark_message, unmark};
+use super::unwritten::UnwrittenFile;
 use super::{Options, SqliteSpool, readers, schema, swap, table, view};
 use crate::smtp::envelope::QueueId;
 use crate::storage::{files, quarantine};
@@ -41,6 +43,8 @@ pub struct SpoolRepair {
     pub found: SpoolCheck,
     /// The damaged database, if a new one was made.
     pub kept: Option<PathBuf>,
+    /// The messages that had been set aside and are in the queue again.
+    pub restored: Vec<QueueId>,
     /// The losses, as lines of text: each begins with a queue id or the name of a file.
     pub lost: Vec<String>,
     /// The spool after the repair.
@@ -63,10 +67,8 @@ pub fn plan_repair(folder: &Path) -> Result<SpoolCheck, OfflineError> {
 /// spool is as before then, or can be repaired again.
 pub fn repair_spool(folder: &Path) -> Result<SpoolRepair, OfflineError> {
     let spool = OfflineSpool::lock(folder)?;
-    let mut done = SpoolRepair {
-        kept: swap::complete(&spool.paths)?,
-        ..SpoolRepair::default()
-    };
+    let mut done = SpoolRepair::default();
+    done.add(swap::complete(&spool.paths)?);
     done.found = check(&spool.paths, ImageAccess::Locked)?;
     if done.found.findings.is_empty() && done.kept.is_none() {
         done.remaining = check(&spool.paths, ImageAccess::Locked)?;
@@ -77,9 +79,9 @@ pub fn repair_spool(folder: &Path) -> Result<SpoolRepair, OfflineError> {
             swap::abandon(&spool.paths)?;
             return Err(error);
         }
-        done.kept = swap::complete(&spool.paths)?;
+        done.add(swap::complete(&spool.paths)?);
     }
-    for damage in read_log(&LogFolder::existing(&spool.paths.log))?.damage {
+    for damage in read_log(&LogFolder::existing(&spool.paths.log), &spool.paths)?.damage {
         let (number, cause) = described(&damage);
         done.lost.push(format!("{}: {cause}", segment(number)));
     }
@@ -87,8 +89,18 @@ pub fn repair_spool(folder: &Path) -> Result<SpoolRepair, OfflineError> {
     let engine = SqliteSpool::open_offline(spool, &Options::default())?;
     quarantine_damaged(&engine, &mut done.lost)?;
     drop(engine);
+    // The database has taken what is in it.
+    UnwrittenFile::open(&paths)?;
     done.remaining = check(&paths, ImageAccess::Locked)?;
     Ok(done)
+}
+
+impl SpoolRepair {
+    fn add(&mut self, completed: CompletedExchange) {
+        let CompletedExchange { kept, restored } = completed;
+        self.kept = kept.or(self.kept.take());
+        self.restored.extend(restored);
+    }
 }
 
 /// Makes a new database of all that can be read, ready for the exchange.
@@ -106,24 +118,20 @@ fn rebuild(paths: &SpoolPaths, lost: &mut Vec<String>) -> Result<(), OfflineErro
         },
     ) = salvage(paths, &work)?;
     lost.extend(found);
-    let replayed = read_log(&LogFolder::existing(&paths.log))?;
+    let replayed = read_log(&LogFolder::existing(&paths.log), paths)?;
     let index = &replayed.index;
     let connection = schema::connect(&SpoolPaths::new(new.parent().unwrap_or(&work)))?;
     row::purge_removed(&connection, paths)?;
     let messages = sort_messages(paths, &connection, index, lost)?;
     sort_contents(paths, &connection, (index, &messages), lost)?;
     sort_bodies(paths, (index, &messages), lost)?;
+    let restored = restore_messages(paths, &connection, (index, &messages))?;
     sync_folder(&paths.quarantine)?;
     let closed = connection
         .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
         .and_then(|()| connection.close().map_err(|(_, error)| error));
     closed.map_err(|error| schema::database_error(paths, "write the database beside", &error))?;
-    swap::prepare(
-        paths,
-        &new,
-        Timestamp::now().as_second(),
-        paths.last_change(),
-    )?;
+    swap::prepare(paths, &new, &restored, paths.last_change())?;
     Ok(())
 }
 
@@ -217,14 +225,35 @@ fn sort_bodies(
         if messages.contains(&raw) || !is_wanted(index, raw) {
             continue;
         }
+        let fault = "its envelope cannot be read";
+        mark_message(&paths.quarantine, &id.to_string(), fault)?;
         let to = paths.quarantine.join(format!("{id}.eml"));
         let moved = quarantine::move_file(&path, &to);
         moved.map_err(|error| io_error("quarantine", &path, &error))?;
-        let fault = "its envelope cannot be read";
-        mark(&paths.quarantine, &id.to_string(), fault)?;
         lost.push(format!("{id}: {fault}"));
     }
     Ok(())
+}
+
+/// Completes the messages that a start had set aside and whose envelopes can be read again. Returns
+/// those that are complete.
+fn restore_messages(
+    paths: &SpoolPaths,
+    connection: &Connection,
+    (index, messages): (&LogIndex, &BTreeSet<i64>),
+) -> Result<Vec<QueueId>, SpoolError> {
+    let mut restored = Vec::new();
+    for raw in messages {
+        let Some(id) = row::queue_id(*raw).filter(|_| is_wanted(index, *raw)) else {
+            continue;
+        };
+        match restore(paths, connection, id)? {
+            RestoredMessage::Untouched => {}
+            RestoredMessage::Complete => restored.push(id),
+            RestoredMessage::WithoutContent => unmark(&paths.quarantine, &id.to_string())?,
+        }
+    }
+    Ok(restored)
 }
 
 /// Returns false if the log says that the message was removed, or has all of it.

@@ -13,9 +13,11 @@ use super::super::log::{
     SegmentHeader,
 };
 use super::index::{HeldContent, HeldMessage, LogIndex};
+use super::kept::KeptChange;
 use super::paths::SpoolPaths;
 use super::row::EnvelopeText;
 use super::unreported::mark;
+use super::unwritten;
 use crate::smtp::envelope::QueueId;
 
 /// The log as it was found.
@@ -53,7 +55,7 @@ pub(super) fn replay(log: &LogFolder, paths: &SpoolPaths) -> Result<ReplayedLog,
     for path in foreign {
         tracing::warn!(file = %path.display(), "foreign file in the spool; move it elsewhere");
     }
-    let replayed = read_log(log)?;
+    let replayed = read_log(log, paths)?;
     for damage in &replayed.damage {
         match damage {
             ReplayDamage::Segment { number } => quarantine_file(&log.path(*number), paths)?,
@@ -75,8 +77,9 @@ pub(super) fn replay(log: &LogFolder, paths: &SpoolPaths) -> Result<ReplayedLog,
     Ok(replayed)
 }
 
-/// Reads all segments, and changes nothing.
-pub(super) fn read_log(log: &LogFolder) -> Result<ReplayedLog, SpoolError> {
+/// Reads the changes that the database could not take, and then all segments, and changes nothing.
+pub(super) fn read_log(log: &LogFolder, paths: &SpoolPaths) -> Result<ReplayedLog, SpoolError> {
+    let kept = unwritten::read(paths)?;
     let (numbers, _) = log.list()?;
     let mut headers = Vec::with_capacity(numbers.len());
     for number in &numbers {
@@ -84,10 +87,21 @@ pub(super) fn read_log(log: &LogFolder) -> Result<ReplayedLog, SpoolError> {
     }
     let mut replayed = ReplayedLog {
         next: numbers.last().map_or(1, |last| last + 1),
+        highest: kept.keys().copied().max(),
         ..ReplayedLog::default()
     };
+    for (id, change) in &kept {
+        replayed.index.add_kept(*id, change);
+    }
     for (at, (number, header)) in headers.iter().enumerate() {
         replayed.read_segment(log, *number, header.as_ref(), headers.get(at + 1))?;
+    }
+    // A damaged part of the log may have had the same removal, and a running relay may have removed
+    // the segment with it meanwhile.
+    for (id, change) in unwritten::read(paths)? {
+        if change == KeptChange::Removed {
+            replayed.index.add_kept(id, &change);
+        }
     }
     Ok(replayed)
 }

@@ -259,6 +259,30 @@ pub(super) fn page_around_damage(
     Ok(page)
 }
 
+/// The columns that describe the content of a message.
+#[derive(Debug)]
+pub(super) struct ContentColumns {
+    /// [`IN_ROW`] or [`IN_FILE`].
+    pub(super) place: String,
+    pub(super) size: u64,
+    pub(super) crc: u32,
+}
+
+/// Returns the columns that describe the content of a message whose row is sound.
+pub(super) fn content_columns(
+    connection: &Connection,
+    id: QueueId,
+) -> rusqlite::Result<ContentColumns> {
+    let sql = "SELECT content, size, content_crc FROM message WHERE id = ?1";
+    connection.query_row(sql, [row_id(id)], |row| {
+        Ok(ContentColumns {
+            place: row.get(0)?,
+            size: row.get(1)?,
+            crc: row.get(2)?,
+        })
+    })
+}
+
 /// Returns a message without its content; `None` if there is no such row.
 pub(super) fn head(
     connection: &Connection,

@@ -1,5 +1,6 @@
 //! The state that the parts of the engine share.
 
+use std::collections::HashSet;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -35,6 +36,8 @@ pub(super) struct Core {
     pub(super) readers: Readers,
     pub(super) loads: LoadQueue,
     pub(super) unreported: UnreportedEntries,
+    /// The rows that were quarantined and cannot be deleted, since a page cannot be read.
+    pub(super) stuck_rows: Mutex<HashSet<i64>>,
     pub(super) drafts: Arc<Drafts>,
     pub(super) ended: CancellationToken,
     pub(super) counters: Counters,
@@ -46,6 +49,13 @@ impl Core {
     /// Locks the index of the log. Nothing blocks while it is held.
     pub(super) fn index(&self) -> MutexGuard<'_, LogIndex> {
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Locks the rows that were quarantined and stay.
+    pub(super) fn stuck_rows(&self) -> MutexGuard<'_, HashSet<i64>> {
+        self.stuck_rows
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Records that the log has another size.

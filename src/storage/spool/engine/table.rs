@@ -8,9 +8,6 @@ use super::row::{IN_FILE, IN_ROW, MARK_REMOVED, fixed_crc, row_id};
 use super::schema::is_unreadable;
 use crate::smtp::envelope::QueueId;
 
-type Update = fn(&Connection, QueueId, &EnvelopeChange) -> rusqlite::Result<()>;
-type Delete = fn(&Connection, i64) -> rusqlite::Result<()>;
-
 /// Applies all of these differences in one transaction, or none. `content` returns the content of a
 /// message that is not in a body file; `None` if it cannot be read any more.
 ///
@@ -20,44 +17,39 @@ pub(super) fn apply(
     moves: &[Move],
     mut content: impl FnMut(&HeldMessage) -> Option<Vec<u8>>,
 ) -> rusqlite::Result<()> {
-    let result = apply_with(
-        connection,
-        moves,
-        &mut content,
-        (update as Update, delete as Delete),
-    );
-    if result.as_ref().is_err_and(is_unreadable) {
-        let around_damage = (
-            update_around_damage as Update,
-            delete_around_damage as Delete,
-        );
-        return apply_with(connection, moves, &mut content, around_damage);
-    }
-    result
+    in_transaction(connection, || {
+        moves
+            .iter()
+            .try_for_each(|change| apply_one(connection, change, &mut content))
+    })
 }
 
-fn apply_with(
+fn apply_one(
     connection: &Connection,
-    moves: &[Move],
+    change: &Move,
     content: &mut impl FnMut(&HeldMessage) -> Option<Vec<u8>>,
-    (update, delete): (Update, Delete),
+) -> rusqlite::Result<()> {
+    let id = change.id;
+    match &change.pending {
+        Pending::Message(message, parts) => {
+            let content = match message.content {
+                HeldContent::Log { .. } => content(message),
+                HeldContent::BodyFile => None,
+            };
+            put(connection, id, (message, parts), content.as_deref())
+        }
+        Pending::Envelope(change) => update(connection, id, change),
+        Pending::Removed => delete(connection, row_id(id)),
+    }
+}
+
+/// Makes these changes in one transaction, or none of them.
+fn in_transaction(
+    connection: &Connection,
+    changes: impl FnOnce() -> rusqlite::Result<()>,
 ) -> rusqlite::Result<()> {
     run(connection, "BEGIN IMMEDIATE")?;
-    let done = moves.iter().try_for_each(|change| {
-        let id = change.id;
-        match &change.pending {
-            Pending::Message(message, parts) => {
-                let content = match message.content {
-                    HeldContent::Log { .. } => content(message),
-                    HeldContent::BodyFile => None,
-                };
-                put(connection, id, (message, parts), content.as_deref())
-            }
-            Pending::Envelope(change) => update(connection, id, change),
-            Pending::Removed => delete(connection, row_id(id)),
-        }
-    });
-    let result = done.and_then(|()| run(connection, "COMMIT"));
+    let result = changes().and_then(|()| run(connection, "COMMIT"));
     if result.is_err() && !connection.is_autocommit() {
         // If the rollback fails as well, the transaction is still open, which the caller treats as
         // fatal.
@@ -127,60 +119,28 @@ pub(super) fn delete(connection: &Connection, row: i64) -> rusqlite::Result<()> 
     parts::delete(connection, row)
 }
 
-/// As [`update`], when a page of the database cannot be read. A state that cannot be written must
-/// not keep all others from the database.
-fn update_around_damage(
-    connection: &Connection,
-    id: QueueId,
-    change: &EnvelopeChange,
-) -> rusqlite::Result<()> {
-    let result = separately(connection, || update(connection, id, change));
-    if result.as_ref().is_err_and(is_unreadable) {
-        tracing::error!(
-            queue_id = %id,
-            "state of a message cannot be stored, since a page of the spool database cannot be read; it may be delivered again"
-        );
-        return Ok(());
+/// Deletes the row of a quarantined message in one transaction. One that cannot be deleted stays
+/// complete, so that a repair which can read it finds all of it; false is returned then.
+pub(super) fn evict(connection: &Connection, row: i64) -> rusqlite::Result<bool> {
+    match in_transaction(connection, || delete(connection, row)) {
+        Ok(()) => Ok(true),
+        Err(error) if is_unreadable(&error) => Ok(false),
+        Err(error) => Err(error),
     }
-    result
 }
 
-/// Removes a row when a page of the database cannot be read. What cannot be deleted stays in the
-/// database, where no scan yields it.
-pub(super) fn delete_around_damage(connection: &Connection, row: i64) -> rusqlite::Result<()> {
-    if separately(connection, || delete(connection, row)).is_ok() {
-        return Ok(());
+/// Marks a row as removed that cannot be deleted, because a page that is needed for that cannot be
+/// read: no scan yields it then, and no repair. Returns false if its own page cannot be read either.
+///
+/// After a page that cannot be read, SQLite lets a transaction write nothing more; this statement is a
+/// transaction of its own.
+pub(super) fn mark_removed(connection: &Connection, id: QueueId) -> rusqlite::Result<bool> {
+    let marked = connection
+        .prepare_cached(MARK_REMOVED)?
+        .execute([row_id(id)]);
+    match marked {
+        Ok(_) => Ok(true),
+        Err(error) if is_unreadable(&error) => Ok(false),
+        Err(error) => Err(error),
     }
-    // A row with the mark is known as removed, also to a repair; a content without its row is not.
-    for sql in [MARK_REMOVED, "DELETE FROM message WHERE id = ?1"] {
-        let remove = || connection.prepare_cached(sql)?.execute([row]).map(drop);
-        match separately(connection, remove) {
-            Ok(()) => break,
-            Err(error) if is_unreadable(&error) => {}
-            Err(error) => return Err(error),
-        }
-    }
-    tracing::warn!(
-        row,
-        "removed message stays in the spool database in part, since a page cannot be read"
-    );
-    Ok(())
-}
-
-/// Makes one change that has no effect if it fails.
-fn separately(
-    connection: &Connection,
-    change: impl FnOnce() -> rusqlite::Result<()>,
-) -> rusqlite::Result<()> {
-    if connection.is_autocommit() {
-        // A statement of its own is a transaction of its own.
-        return change();
-    }
-    run(connection, "SAVEPOINT one_change")?;
-    let result = change();
-    if result.is_err() {
-        run(connection, "ROLLBACK TO one_change")?;
-    }
-    run(connection, "RELEASE one_change")?;
-    result
 }

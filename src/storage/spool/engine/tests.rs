@@ -202,3 +202,41 @@ async fn the_log_starts_again_under_load() {
         .sum();
     assert!(log < 100 << 20, "the log has {log} octets");
 }
+
+/// However many messages wait to be loaded, a list of the queue finds a reader.
+#[tokio::test]
+async fn loads_leave_a_reader_for_others() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let spool = Arc::new(SqliteSpool::open(folder.path()).expect("a spool"));
+    // No load ends while the index is locked.
+    let (locked, is_locked) = std::sync::mpsc::channel();
+    let (release, is_released) = std::sync::mpsc::channel::<()>();
+    let core = Arc::clone(&spool.core);
+    let holder = std::thread::spawn(move || {
+        let _index = core.index();
+        locked.send(()).expect("the test waits");
+        let _ended = is_released.recv();
+    });
+    is_locked.recv().expect("locked");
+    let loads: Vec<_> = (1..=100)
+        .map(|number| {
+            let spool = Arc::clone(&spool);
+            tokio::spawn(async move { spool.load(id(number)).await.map(drop) })
+        })
+        .collect();
+    for _ in 0..loads.len() {
+        tokio::task::yield_now().await;
+    }
+    let other = spool.core.readers.run(|_| Ok(()));
+    let other = tokio::time::timeout(Duration::from_secs(20), other).await;
+    drop(release);
+    holder.join().expect("no panic");
+    for load in loads {
+        let missing = load.await.expect("no panic");
+        assert!(
+            matches!(missing, Err(SpoolError::Missing(_))),
+            "{missing:?}"
+        );
+    }
+    other.expect("a reader is free").expect("open");
+}

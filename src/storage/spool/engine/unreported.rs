@@ -1,5 +1,6 @@
 //! The quarantined entries that the postmaster must be informed of: each has a file
-//! `<name>.unreported` with a description of the damage, until a report about it is stored.
+//! `<name>.unreported` with a description of the damage. When a report about it is stored, the file
+//! becomes `<name>.reported`, so that none follows about the same message.
 //!
 //! A report of that kind may be damaged as well. Its id is in the file `reports`, so that no report
 //! is made about it.
@@ -15,6 +16,8 @@ use crate::smtp::envelope::QueueId;
 
 /// The extension of the file that marks an entry.
 const MARK: &str = "unreported";
+/// The extension of that file once a report is stored.
+const REPORTED: &str = "reported";
 /// The name of the file with the ids of the latest reports.
 const REPORTS: &str = "reports";
 /// The number of reports that it names.
@@ -44,11 +47,13 @@ impl UnreportedEntries {
         self.is_any.load(Ordering::Relaxed)
     }
 
-    /// Marks an entry that is about to be quarantined.
-    pub(super) fn add(&self, name: &str, fault: &str) -> Result<(), SpoolError> {
-        mark(&self.folder, name, fault)?;
-        self.is_any.store(true, Ordering::Relaxed);
-        Ok(())
+    /// Marks a message that is about to be quarantined, as [`mark_message`].
+    pub(super) fn add(&self, name: &str, fault: &str) -> Result<bool, SpoolError> {
+        let is_new = mark_message(&self.folder, name, fault)?;
+        if is_new {
+            self.is_any.store(true, Ordering::Relaxed);
+        }
+        Ok(is_new)
     }
 
     /// Returns the marked entries, in the order of their names.
@@ -84,7 +89,7 @@ impl UnreportedEntries {
         Ok(all)
     }
 
-    /// Removes the marks of entries that this report is about.
+    /// Changes the marks of entries that this report is about.
     pub(super) fn reported(&self, report: QueueId, entries: &[SetAside]) -> Result<(), SpoolError> {
         let path = self.folder.join(REPORTS);
         let mut ids = reports(&self.folder);
@@ -96,15 +101,45 @@ impl UnreportedEntries {
         fs::rename(&new, &path).map_err(|error| io_error("rename", &new, &error))?;
         for entry in entries {
             let path = self.folder.join(format!("{}.{MARK}", entry.name));
-            match fs::remove_file(&path) {
+            match fs::rename(&path, path.with_extension(REPORTED)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(io_error("remove", &path, &error));
+                    return Err(io_error("rename", &path, &error));
                 }
                 _ => {}
             }
         }
         sync_folder(&self.folder)?;
         self.list().map(drop)
+    }
+}
+
+/// Marks a message in this quarantine, unless it has a mark, or the postmaster is informed of it.
+/// Returns whether it has a new mark.
+pub(super) fn mark_message(folder: &Path, name: &str, fault: &str) -> Result<bool, SpoolError> {
+    let is_known = [MARK, REPORTED]
+        .iter()
+        .any(|mark| folder.join(format!("{name}.{mark}")).exists());
+    if !is_known {
+        mark(folder, name, fault)?;
+    }
+    Ok(!is_known)
+}
+
+/// Removes the marks of a message.
+pub(super) fn unmark(folder: &Path, name: &str) -> Result<(), SpoolError> {
+    for mark in [MARK, REPORTED] {
+        remove(&folder.join(format!("{name}.{mark}")))?;
+    }
+    Ok(())
+}
+
+/// Removes a file, which may be missing.
+pub(super) fn remove(path: &Path) -> Result<(), SpoolError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(io_error("remove", path, &error))
+        }
+        Ok(()) | Err(_) => Ok(()),
     }
 }
 

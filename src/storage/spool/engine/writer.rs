@@ -324,9 +324,9 @@ impl SpoolWriter<'_> {
                 let place = |row: &rusqlite::Row<'_>| row.get::<_, String>(0);
                 statement.query_row([row_id(id)], place).optional()
             });
-        // No scan yields a row that cannot be read.
+        // It was loaded while its row could be read, so its result must not be lost.
         if found.as_ref().is_err_and(is_unreadable) {
-            return Ok(None);
+            return Ok(Some(self.core.paths.body(id).exists()));
         }
         let found = found.map_err(|error| database_error(&self.core.paths, "read from", &error))?;
         Ok(found.map(|place| place == IN_FILE))

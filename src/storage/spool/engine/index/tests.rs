@@ -59,7 +59,7 @@ fn a_removed_message_needs_no_segment() {
     index.replace(id(1), text("second"), 2);
     assert_eq!((index.retirable(), index.octets() > 0), (None, true));
     index.remove(id(1), 2);
-    assert!(index.is_empty());
+    assert!(index.is_settled());
     assert_eq!((index.retirable(), index.octets()), (Some(1), 0));
     index.retire_segment(1);
     assert_eq!(index.retirable(), None, "the active one stays");
@@ -85,7 +85,7 @@ fn a_segment_waits_for_the_older_ones() {
     index.remove(id(2), 3);
     assert_eq!(index.retirable(), None);
     let moves = index.take(MoveScope::SealedSegments, 10_000, 10);
-    index.settle(&moves, true);
+    index.settle(&moves, MoveEnd::Written);
     assert_eq!(index.retirable(), Some(1));
 }
 
@@ -102,7 +102,7 @@ fn changes_during_a_move_are_kept() {
     assert!(index.take(MoveScope::All, 10_000, 10).is_empty());
     index.replace(id(1), text("second"), 2);
     index.remove(id(2), 2);
-    index.settle(&moves, true);
+    index.settle(&moves, MoveEnd::Written);
     assert_eq!(change(&index, 1), (Some("second".to_owned()), vec![]));
     assert!(matches!(index.get(id(2)), Some(Pending::Removed)));
     assert!(index.get(id(3)).is_none());
@@ -115,7 +115,7 @@ fn a_failed_move_is_repeated() {
     let mut index = index(1);
     index.add(id(1), held(1), 1);
     let moves = index.take(MoveScope::All, 10_000, 10);
-    index.settle(&moves, false);
+    index.settle(&moves, MoveEnd::Uncertain);
     assert!(matches!(index.get(id(1)), Some(Pending::Message(..))));
     assert_eq!(index.take(MoveScope::All, 10_000, 10).len(), 1);
 }
@@ -140,17 +140,17 @@ fn parts_that_change_during_a_move_are_kept() {
     index.replace_parts(id(1), &parts(&[(0, "a"), (1, "a")]), 1);
     let moves = index.take(MoveScope::All, 10_000, 10);
     index.replace_parts(id(1), &parts(&[(1, "b"), (2, "b")]), 2);
-    index.settle(&moves, true);
+    index.settle(&moves, MoveEnd::Written);
     assert_eq!(change(&index, 1), (None, places(&[(1, "b"), (2, "b")])));
     assert_eq!(index.retirable(), Some(1));
     // And again, in the database.
     let moves = index.take(MoveScope::All, 10_000, 10);
     index.replace_parts(id(1), &parts(&[(2, "c")]), 3);
-    index.settle(&moves, true);
+    index.settle(&moves, MoveEnd::Written);
     assert_eq!(change(&index, 1), (None, places(&[(2, "c")])));
     let moves = index.take(MoveScope::All, 10_000, 10);
-    index.settle(&moves, true);
-    assert!(index.is_empty());
+    index.settle(&moves, MoveEnd::Written);
+    assert!(index.is_settled());
     assert_eq!(index.octets(), 0);
 }
 
@@ -163,7 +163,7 @@ fn a_unit_replaces_all_parts() {
     index.replace(id(1), text("second"), 2);
     index.replace_parts(id(1), &parts(&[(1, "b")]), 2);
     assert_eq!(index.retirable(), Some(1));
-    index.settle(&moves, true);
+    index.settle(&moves, MoveEnd::Written);
     let expected = (Some("second".to_owned()), places(&[(1, "b")]));
     assert_eq!(change(&index, 1), expected);
 }
@@ -188,9 +188,54 @@ fn a_removed_message_leaves_no_parts() {
     index.add(id(1), held(1), 1);
     index.replace_parts(id(1), &parts(&[(0, "a")]), 2);
     index.remove(id(1), 2);
-    assert!(index.is_empty());
+    assert!(index.is_settled());
     assert_eq!((index.retirable(), index.octets()), (Some(1), 0));
     index.replace_parts(id(2), &parts(&[(0, "a")]), 2);
     index.remove(id(2), 2);
     assert!(matches!(index.get(id(2)), Some(Pending::Removed)));
+}
+
+/// A change that cannot be written needs no segment, is known, and is not moved before it changes.
+#[test]
+fn a_change_that_cannot_be_written_is_kept() {
+    let mut index = index(4);
+    index.replace(id(1), text("unit"), 1);
+    index.replace_parts(id(1), &parts(&[(0, "a")]), 2);
+    index.remove(id(2), 2);
+    let moves = index.take(MoveScope::All, 10_000, 10);
+    assert!(moves.iter().all(|one| !one.is_kept));
+    index.settle(&moves, MoveEnd::Kept);
+    assert_eq!(index.retirable(), Some(1));
+    assert!(index.is_settled());
+    assert!(index.take(MoveScope::All, 10_000, 10).is_empty());
+    let expected = (Some("unit".to_owned()), places(&[(0, "a")]));
+    assert_eq!(change(&index, 1), expected);
+    assert!(matches!(index.get(id(2)), Some(Pending::Removed)));
+    // The next change is moved with all before it, and may be written.
+    index.retire_segment(1);
+    index.retire_segment(2);
+    index.replace_parts(id(1), &parts(&[(1, "b")]), 3);
+    assert_eq!((index.retirable(), index.is_settled()), (None, false));
+    let moves = index.take(MoveScope::All, 10_000, 10);
+    assert_eq!((moves.len(), moves[0].is_kept), (1, false));
+    index.settle(&moves, MoveEnd::Written);
+    assert_eq!((index.retirable(), index.is_settled()), (Some(3), true));
+    assert!(index.get(id(1)).is_none());
+}
+
+/// A change that was kept by an earlier process is tried once more.
+#[test]
+fn a_kept_change_is_tried_again() {
+    let mut index = index(1);
+    index.add_kept(id(2), &KeptChange::Removed);
+    let unit = Some("unit".into());
+    let parts = parts(&[(0, "a")]);
+    index.add_kept(id(1), &KeptChange::Envelope { unit, parts });
+    assert!(!index.is_settled());
+    let moves = index.take(MoveScope::All, 10_000, 10);
+    assert_eq!(moves.len(), 2);
+    assert!(moves.iter().all(|one| one.is_kept));
+    index.replace(id(1), text("new"), 1);
+    index.settle(&moves, MoveEnd::Kept);
+    assert_eq!(index.take(MoveScope::All, 10_000, 10).len(), 1);
 }

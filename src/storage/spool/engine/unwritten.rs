@@ -1,0 +1,328 @@
+//! The states and removals of messages that cannot be written to the database, because a page of it
+//! cannot be read. They are in the file `unwritten` of the quarantine before the log forgets them, and
+//! each start, and a repair, writes them if it can. Without them, a message that was delivered would
+//! come back when its page can be read again.
+//!
+//! Each line is the CRC-32 of a JSON object, and that object. Later lines about a message replace
+//! earlier ones, and no other state replaces a removal.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::super::SpoolError;
+use super::super::file::{io_error, sync_folder};
+use super::super::log::{EnvelopePart, PartPlace};
+use super::index::{Move, MoveEnd};
+use super::kept::KeptChange;
+use super::paths::SpoolPaths;
+use crate::smtp::envelope::QueueId;
+
+/// The name of the file in the quarantine.
+const NAME: &str = "unwritten";
+
+/// The changes that the database does not have, by message.
+pub(super) type KeptChanges = BTreeMap<QueueId, KeptChange>;
+
+/// A line of the file.
+#[derive(Debug, Serialize, Deserialize)]
+struct UnwrittenLine {
+    id: String,
+    #[serde(flatten)]
+    text: LineText,
+}
+
+/// The part of a line that says what has changed.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "change", rename_all = "lowercase")]
+enum LineText {
+    /// The message was removed.
+    Removed,
+    /// The envelope was replaced as a unit.
+    Envelope { envelope: String },
+    /// A part was replaced: the one of a recipient, or everything but the recipients.
+    Part {
+        recipient: Option<u32>,
+        status: String,
+    },
+    /// The database has all earlier changes.
+    Written,
+}
+
+/// The file, which the mover writes.
+#[derive(Debug)]
+pub(super) struct UnwrittenFile {
+    path: PathBuf,
+    /// The octets of its lines.
+    octets: u64,
+    /// The messages that have changes in it.
+    messages: BTreeSet<QueueId>,
+}
+
+impl UnwrittenFile {
+    /// Opens the file of a spool for the mover, and removes the lines that no longer count.
+    pub(super) fn open(paths: &SpoolPaths) -> Result<Self, SpoolError> {
+        let path = paths.quarantine.join(NAME);
+        let changes = read(paths)?;
+        let lines = changes.iter().map(|(id, change)| change.lines(*id));
+        let lines: String = lines.collect();
+        let opened = Self {
+            path,
+            octets: lines.len() as u64,
+            messages: changes.into_keys().collect(),
+        };
+        let path = &opened.path;
+        if !path.exists() {
+            return Ok(opened);
+        }
+        if lines.is_empty() {
+            fs::remove_file(path).map_err(|error| io_error("remove", path, &error))?;
+        } else {
+            let new = path.with_extension("new");
+            let written = File::create(&new).and_then(|mut file| {
+                file.write_all(lines.as_bytes())?;
+                file.sync_all()
+            });
+            written.map_err(|error| io_error("write", &new, &error))?;
+            fs::rename(&new, path).map_err(|error| io_error("rename", &new, &error))?;
+        }
+        sync_folder(&paths.quarantine)?;
+        Ok(opened)
+    }
+
+    /// Records, durably, the end of moves: the database has them, or it cannot have them.
+    pub(super) fn record(&mut self, moves: &[Move], end: MoveEnd) -> Result<(), SpoolError> {
+        let (mut lines, mut new, mut written) = (String::new(), Vec::new(), Vec::new());
+        for one in moves {
+            if end == MoveEnd::Written {
+                if self.messages.contains(&one.id) {
+                    lines.push_str(&line(one.id, LineText::Written));
+                    written.push(one.id);
+                }
+            } else if !one.is_kept
+                && let Some(change) = one.kept_change()
+            {
+                lines.push_str(&change.lines(one.id));
+                new.push(one.id);
+            }
+        }
+        if !lines.is_empty() {
+            self.append(&lines)?;
+        }
+        for id in written {
+            self.messages.remove(&id);
+        }
+        for id in new {
+            self.messages.insert(id);
+            tracing::error!(
+                queue_id = %id, file = %self.path.display(),
+                "state of a message cannot be written to the spool database, since a page of it cannot be read, and is kept in this file; run gatepost spool repair"
+            );
+        }
+        Ok(())
+    }
+
+    /// Appends lines. What a write that fails leaves is not at the end of the next one.
+    fn append(&mut self, lines: &str) -> Result<(), SpoolError> {
+        let failed = |error| io_error("write", &self.path, &error);
+        let is_new = !self.path.exists();
+        let mut options = File::options();
+        let mut file = options
+            .append(true)
+            .create(true)
+            .open(&self.path)
+            .map_err(failed)?;
+        let appended = file
+            .set_len(self.octets)
+            .and_then(|()| file.write_all(lines.as_bytes()))
+            .and_then(|()| file.sync_all());
+        appended.map_err(failed)?;
+        if is_new {
+            self.path.parent().map_or(Ok(()), sync_folder)?;
+        }
+        self.octets += lines.len() as u64;
+        Ok(())
+    }
+}
+
+impl KeptChange {
+    fn nothing() -> Self {
+        Self::Envelope {
+            unit: None,
+            parts: Vec::new(),
+        }
+    }
+
+    fn lines(&self, id: QueueId) -> String {
+        let texts = match self {
+            Self::Removed => vec![LineText::Removed],
+            Self::Envelope { unit, parts } => {
+                let unit = unit.iter().map(|unit| LineText::Envelope {
+                    envelope: unit.to_string(),
+                });
+                let parts = parts.iter().map(|part| LineText::Part {
+                    recipient: match part.place {
+                        PartPlace::Message => None,
+                        PartPlace::Recipient(at) => Some(at),
+                    },
+                    status: part.json.to_string(),
+                });
+                unit.chain(parts).collect()
+            }
+        };
+        texts.into_iter().map(|text| line(id, text)).collect()
+    }
+
+    /// Adds a later change of the same message.
+    fn add(&mut self, text: LineText) {
+        match (text, &mut *self) {
+            (LineText::Written, _) => *self = Self::nothing(),
+            (_, Self::Removed) => {}
+            (LineText::Removed, _) => *self = Self::Removed,
+            (LineText::Envelope { envelope }, Self::Envelope { unit, parts }) => {
+                *unit = Some(envelope.into());
+                parts.clear();
+            }
+            (LineText::Part { recipient, status }, Self::Envelope { parts, .. }) => {
+                let place = recipient.map_or(PartPlace::Message, PartPlace::Recipient);
+                parts.retain(|part| part.place != place);
+                let json = status.into();
+                parts.push(EnvelopePart { place, json });
+            }
+        }
+    }
+}
+
+fn line(id: QueueId, text: LineText) -> String {
+    let id = id.to_string();
+    // It has strings and numbers alone.
+    let json = serde_json::to_string(&UnwrittenLine { id, text }).unwrap_or_default();
+    format!("{:08x} {json}\n", crc32fast::hash(json.as_bytes()))
+}
+
+/// Returns the changes that the database of a spool does not have. Lines that are damaged are left
+/// out and logged.
+pub(super) fn read(paths: &SpoolPaths) -> Result<KeptChanges, SpoolError> {
+    let path = paths.quarantine.join(NAME);
+    let octets = match fs::read(&path) {
+        Ok(octets) => octets,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(KeptChanges::new()),
+        Err(error) => return Err(io_error("read", &path, &error)),
+    };
+    Ok(changes_in(&octets, &path))
+}
+
+fn changes_in(octets: &[u8], path: &Path) -> KeptChanges {
+    let mut changes = KeptChanges::new();
+    for line in octets.split_inclusive(|octet| *octet == b'\n') {
+        let Some((id, text)) = read_line(line) else {
+            tracing::warn!(file = %path.display(), "damaged line left out; a recipient may get a message twice");
+            continue;
+        };
+        let change = changes.entry(id).or_insert_with(KeptChange::nothing);
+        change.add(text);
+    }
+    changes.retain(|_, change| *change != KeptChange::nothing());
+    changes
+}
+
+/// Reads a line; `None` if it is damaged.
+fn read_line(line: &[u8]) -> Option<(QueueId, LineText)> {
+    let (crc, json) = line.strip_suffix(b"\n")?.split_at_checked(9)?;
+    let crc = std::str::from_utf8(crc).ok()?.strip_suffix(' ')?;
+    if u32::from_str_radix(crc, 16).ok()? != crc32fast::hash(json) {
+        return None;
+    }
+    let UnwrittenLine { id, text } = serde_json::from_slice(json).ok()?;
+    Some((QueueId::parse(&id)?, text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(number: u64) -> QueueId {
+        QueueId::from_number(number).expect("small")
+    }
+
+    fn envelope(json: &str) -> LineText {
+        let envelope = json.to_owned();
+        LineText::Envelope { envelope }
+    }
+
+    fn part(recipient: Option<u32>, json: &str) -> LineText {
+        let status = json.to_owned();
+        LineText::Part { recipient, status }
+    }
+
+    fn kept(unit: Option<&str>, parts: &[(PartPlace, &str)]) -> KeptChange {
+        let part = |(place, json): &(PartPlace, &str)| EnvelopePart {
+            place: *place,
+            json: (*json).into(),
+        };
+        KeptChange::Envelope {
+            unit: unit.map(Into::into),
+            parts: parts.iter().map(part).collect(),
+        }
+    }
+
+    #[test]
+    fn later_lines_replace_earlier_ones_and_no_state_replaces_a_removal() {
+        let lines: String = [
+            line(id(1), envelope("old")),
+            line(id(1), part(Some(3), "old part")),
+            line(id(1), envelope("new")),
+            line(id(1), part(Some(2), "a")),
+            line(id(2), LineText::Removed),
+            line(id(1), part(Some(2), "b")),
+            line(id(1), part(None, "all but recipients")),
+            line(id(2), envelope("x")),
+            line(id(5), LineText::Removed),
+            line(id(5), LineText::Written),
+            line(id(3), envelope("in the database since")),
+            line(id(3), LineText::Written),
+            line(id(4), LineText::Written),
+            line(id(4), part(Some(1), "later")),
+        ]
+        .concat();
+        let expected = KeptChanges::from([
+            (
+                id(1),
+                kept(
+                    Some("new"),
+                    &[
+                        (PartPlace::Recipient(2), "b"),
+                        (PartPlace::Message, "all but recipients"),
+                    ],
+                ),
+            ),
+            (id(2), KeptChange::Removed),
+            (id(4), kept(None, &[(PartPlace::Recipient(1), "later")])),
+        ]);
+        let found = changes_in(lines.as_bytes(), Path::new(NAME));
+        assert_eq!(found, expected);
+        let again: String = found.iter().map(|(id, change)| change.lines(*id)).collect();
+        assert_eq!(changes_in(again.as_bytes(), Path::new(NAME)), expected);
+    }
+
+    #[test]
+    fn a_damaged_line_is_left_out_alone() {
+        let lines = [1, 2, 3].map(|number| line(id(number), LineText::Removed));
+        let all = lines.concat();
+        let at = lines[0].len();
+        for damaged in at..at + lines[1].len() - 1 {
+            let mut octets = all.clone().into_bytes();
+            octets[damaged] ^= 1;
+            let found = changes_in(&octets, Path::new(NAME));
+            let found: Vec<_> = found.into_keys().collect();
+            assert_eq!(found, [id(1), id(3)], "{damaged}");
+        }
+        for end in 2 * at..all.len() {
+            let found = changes_in(&all.as_bytes()[..end], Path::new(NAME));
+            assert_eq!(found.len(), 2, "{end}");
+        }
+    }
+}
