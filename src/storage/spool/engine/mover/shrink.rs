@@ -1,0 +1,77 @@
+//! Gives disk space of the database back to the system.
+
+use std::time::Duration;
+
+use rusqlite::wal::CheckpointMode;
+
+use super::super::fatal::Fatal;
+use super::super::schema;
+use super::{BUSY, MOVE_OCTETS, Mover};
+
+impl Mover<'_> {
+    /// Returns whether the database should give disk space back to the system, now or when a program
+    /// that reads it ends.
+    pub(super) fn has_slack(&self) -> bool {
+        let scarce_spare = self.core.drafts.free_space.scarce_spare();
+        self.obstacle.is_none()
+            && (schema::has_slack(&self.connection, scarce_spare)
+                || scarce_spare.is_some() && (self.wal_octets > 0 || self.is_wal_long()))
+    }
+
+    /// Gives some disk space of the database back to the system, if much of it is free. If the disk
+    /// is nearly full, that does not wait for a quiet moment.
+    pub(super) fn shrink(&mut self) -> Result<(), Fatal> {
+        let scarce_spare = self.core.drafts.free_space.scarce_spare();
+        let is_scarce = scarce_spare.is_some();
+        // While a program reads the database, it would take more space, not less.
+        let must_wait = if is_scarce {
+            self.wal_octets > 0
+        } else {
+            !self.core.index().is_settled()
+        };
+        if must_wait || self.obstacle.is_some() {
+            return Ok(());
+        }
+        if is_scarce && self.is_wal_long() {
+            self.truncate_wal()?;
+        }
+        let is_read = is_scarce && self.wal_octets > 0;
+        if is_read || !schema::has_slack(&self.connection, scarce_spare) {
+            return Ok(());
+        }
+        if let Err(error) = schema::give_back(&self.connection) {
+            return self.check(&error);
+        }
+        self.checkpoint(CheckpointMode::PASSIVE)?;
+        self.account();
+        Ok(())
+    }
+
+    /// Returns whether the database's write-ahead log, which a program that read the database has
+    /// made long, keeps much disk space.
+    fn is_wal_long(&self) -> bool {
+        let most = MOVE_OCTETS.min(2 * self.core.log.segment_size());
+        let file = std::fs::metadata(&self.core.paths.wal);
+        file.is_ok_and(|file| file.len() > most)
+    }
+
+    /// Gives the disk space of the database's write-ahead log back to the system. A program that
+    /// reads the database prevents it; then it is tried again in the next round.
+    fn truncate_wal(&mut self) -> Result<(), Fatal> {
+        let unwaiting = self.connection.busy_timeout(Duration::ZERO);
+        self.checkpoint(CheckpointMode::TRUNCATE)?;
+        let waiting = self.connection.busy_timeout(BUSY);
+        if let Err(error) = unwaiting.and(waiting) {
+            self.check(&error)?;
+        }
+        Ok(())
+    }
+
+    /// Moves the database's write-ahead log into the database, except for the part that a
+    /// reader still needs.
+    pub(super) fn checkpoint(&mut self, mode: CheckpointMode) -> Result<(), Fatal> {
+        let wal = schema::empty_wal(&self.connection, &self.core.paths, mode)?;
+        (self.wal_written, self.wal_octets) = (wal.written, wal.left);
+        Ok(())
+    }
+}
