@@ -72,16 +72,16 @@ pub enum RevocationStatus {
 /// The reason why no CRL covers a certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NoCrl {
-    /// None is configured, and the certificate names no distribution point with an `http` URL.
+    /// None is configured.
     NoSource,
-    /// None is configured, and the one of its distribution point is not available; the reason.
+    /// The configured one is not available; the reason.
     Unavailable(String),
 }
 
 impl fmt::Display for NoCrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoSource => f.write_str("it names no http distribution point"),
+            Self::NoSource => f.write_str("none is configured"),
             Self::Unavailable(why) => f.write_str(why),
         }
     }
@@ -189,11 +189,11 @@ impl fmt::Display for RevocationFault {
             }
             Self::Expired(which, at) => write!(
                 f,
-                "the CRL that covers {which} expired on {at}; a newer one is needed, in `crl` or at its distribution point"
+                "the CRL that covers {which} expired on {at}; a newer one is needed in `crl`"
             ),
-            Self::NoCrl(which, why @ NoCrl::NoSource) => write!(
+            Self::NoCrl(which, NoCrl::NoSource) => write!(
                 f,
-                "no CRL covers {which}, and {why}; add the CRL of its authority to `crl`"
+                "no CRL covers {which}; add the CRL of its authority to `crl`"
             ),
             Self::NoCrl(which, why @ NoCrl::Unavailable(_)) => {
                 write!(f, "no CRL covers {which}: {why}")
@@ -354,14 +354,12 @@ mod tests {
             (
                 RevocationFault::Expired(PathMember::Own, time),
                 true,
-                "the CRL that covers the certificate expired on 2026-05-28T20:26:40Z; a newer one is needed, in `crl` \
-                 or at its distribution point",
+                "the CRL that covers the certificate expired on 2026-05-28T20:26:40Z; a newer one is needed in `crl`",
             ),
             (
                 RevocationFault::NoCrl(PathMember::Own, NoCrl::NoSource),
                 true,
-                "no CRL covers the certificate, and it names no http distribution point; add the CRL of its authority \
-                 to `crl`",
+                "no CRL covers the certificate; add the CRL of its authority to `crl`",
             ),
             (
                 RevocationFault::NoCrl(PathMember::Own, NoCrl::Unavailable("timeout".to_owned())),

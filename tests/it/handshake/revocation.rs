@@ -69,10 +69,10 @@ fn good() -> String {
     format!("good, by CRLs that hold until {CURRENT}")
 }
 
-const NONE_FOR_OWN: &str = "unknown: no CRL covers the certificate, and it names no http distribution point; add the CRL \
-                            of its authority to `crl`";
-const NONE_FOR_ISSUER: &str = "unknown: no CRL covers the certificate of its issuer (CN=Issuing), and it names no http \
-                               distribution point; add the CRL of its authority to `crl`";
+const NONE_FOR_OWN: &str =
+    "unknown: no CRL covers the certificate; add the CRL of its authority to `crl`";
+const NONE_FOR_ISSUER: &str = "unknown: no CRL covers the certificate of its issuer (CN=Issuing); add the CRL of its \
+                               authority to `crl`";
 
 #[tokio::test]
 async fn each_certificate_below_the_anchor_needs_a_crl_of_its_issuer() {
@@ -129,8 +129,7 @@ async fn a_listed_certificate_is_revoked_also_when_its_crl_has_expired() {
         "revoked: the certificate of its issuer (CN=Issuing) was revoked on {REVOKED}; a new one is needed"
     );
     let expired = format!(
-        "unknown: the CRL that covers the certificate expired on {EXPIRED}; a newer one is needed, in `crl` or at its \
-         distribution point"
+        "unknown: the CRL that covers the certificate expired on {EXPIRED}; a newer one is needed in `crl`"
     );
     for (files, expected) in [
         (
