@@ -15,6 +15,7 @@ use crate::support::operated::{err, out};
 fn user(config: &Path, arguments: &[&str], input: &str) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_gatepost"));
     command
+        .env("COLUMNS", "200")
         .arg("user")
         .args(arguments)
         .arg("--config")

@@ -292,7 +292,7 @@ fn known_columns(list: &[u8]) -> String {
     let known = list.lines().map(|line| {
         let (known, user) = line.rsplit_once(',').expect("columns");
         assert!(user.is_empty() || user == "user", "{line}");
-        format!("{known}\n")
+        format!("{known}\r\n")
     });
     known.collect()
 }
