@@ -28,11 +28,13 @@ async fn claimed(folder: &Path, page: usize) -> (SqliteSpool, Vec<Claim>) {
     let spool = open(folder);
     let claimed = spool.claim(None, 100).await.expect("readable");
     let claims: Vec<_> = claimed.iter().map(|one| one.claim).collect();
-    // Another program's write empties the caches of all connections.
+    // Another program's writes empty the caches of all connections.
     let last = claims.last().expect("a message").id().number();
     let other = Connection::open(folder.join("queue.db")).expect("beside us");
-    let sql = "UPDATE message SET size = size WHERE id = ?1";
-    assert_eq!(other.execute(sql, [last.cast_signed()]), Ok(1));
+    for size in ["size + 1", "size - 1"] {
+        let sql = format!("UPDATE message SET size = {size} WHERE id = ?1");
+        assert_eq!(other.execute(&sql, [last.cast_signed()]), Ok(1));
+    }
     destroy(folder, page);
     (spool, claims)
 }
