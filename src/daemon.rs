@@ -8,6 +8,7 @@ mod error;
 mod exceptions;
 mod lease;
 mod liveness;
+mod mailbox_servers;
 mod metrics;
 mod reload;
 mod sockets;
@@ -31,6 +32,8 @@ use crate::net::dns::{Dns, DnsError};
 use crate::net::tls_io::TlsMaterial;
 use crate::relay::inbound::{self, Clients, Inbound};
 use crate::relay::outbound::DeliveryObserver;
+use crate::relay::recipient_tables::RecipientTables;
+use crate::relay::recipients::RecipientCheck;
 use crate::relay::scheduler::{Operator, Scheduler};
 use crate::relay::tlsrpt::{ReportService, Reporter, Submitter};
 use crate::relay::users::UserStore;
@@ -39,6 +42,7 @@ use crate::storage::spool::{self, Claimed, Entry, SpoolError, SqliteSpool};
 use crate::telemetry::Monitor;
 pub use error::{RunError, StartError};
 pub use liveness::{Liveness, LivenessProbe, Unresponsive};
+use mailbox_servers::ConnectorServers;
 use reload::ConfiguredServices;
 pub use reload::needs_restart;
 use sockets::Bound;
@@ -141,6 +145,7 @@ pub async fn start_with(
         dns,
         submitter,
         users,
+        recipients,
     } = load(&config)?;
     let monitor = Monitor::default();
     let stores = open_stores(&config, &dns, &monitor)?;
@@ -160,8 +165,7 @@ pub async fn start_with(
     let http = http_server.as_ref().and_then(HttpServer::address);
     let configured = ConfiguredServices::new(
         &Arc::new(config),
-        tls,
-        dns.clone(),
+        (tls, dns.clone(), recipients),
         discovery,
         (stores.reporter.clone(), monitor, observer),
         (submitter, users),
@@ -231,6 +235,7 @@ struct Loaded {
     dns: Dns,
     submitter: Submitter,
     users: Arc<UserStore>,
+    recipients: Arc<RecipientTables>,
 }
 
 /// Loads certificates, trust anchors, keys and users, and logs the warnings about them.
@@ -240,21 +245,27 @@ fn load(config: &Config) -> Result<Loaded, StartError> {
         Dns::new(&config.dns),
         Submitter::load(&config.tlsrpt),
         UserStore::load(config),
+        RecipientTables::load(config),
     );
-    let ((tls, warnings), dns, (submitter, more), users) = match loaded {
-        (Ok(tls), Ok(dns), Ok(submitter), Ok(users)) => (tls, dns, submitter, users),
-        (tls, dns, submitter, users) => {
+    let ((tls, warnings), dns, (submitter, more), users, (recipients, of_tables)) = match loaded {
+        (Ok(tls), Ok(dns), Ok(submitter), Ok(users), Ok(recipients)) => {
+            (tls, dns, submitter, users, recipients)
+        }
+        (tls, dns, submitter, users, recipients) => {
             let faults = tls
                 .err()
                 .into_iter()
                 .flatten()
                 .chain(submitter.err())
                 .chain(users.err().into_iter().flatten())
+                .chain(recipients.err().into_iter().flatten())
                 .collect();
             return Err(unusable(faults, dns.err(), &config.dns));
         }
     };
-    for warning in config::merge_warnings(warnings.into_iter().chain(more).collect()) {
+    for warning in
+        config::merge_warnings(warnings.into_iter().chain(more).chain(of_tables).collect())
+    {
         tracing::warn!(place = %warning.location, remedy = %warning.remedy, "{}", warning.message);
     }
     Ok(Loaded {
@@ -262,6 +273,7 @@ fn load(config: &Config) -> Result<Loaded, StartError> {
         dns,
         submitter,
         users,
+        recipients,
     })
 }
 
@@ -464,13 +476,19 @@ impl Services {
         periodic_tasks
     }
 
+    fn recipient_check(&self) -> RecipientCheck {
+        let servers = ConnectorServers(Arc::clone(&self.configured.outbound));
+        RecipientCheck::new(Some(Arc::new(servers)), self.configured.monitor.clone())
+    }
+
     fn listen(&self, sockets: Bound, accepted: mpsc::Sender<Claimed<Entry>>) -> JoinSet<()> {
         let running = self.configured.running.clone();
         let inbound = Inbound::new(running, Arc::clone(&self.spool) as _, accepted);
         let inbound = inbound
             .with_monitor(self.configured.monitor.clone())
             .with_clients(self.clients.clone())
-            .with_evidence(self.configured.evidence.clone());
+            .with_evidence(self.configured.evidence.clone())
+            .with_recipients(self.recipient_check());
         let inbound = Arc::new(inbound);
         let mut listeners = JoinSet::new();
         for (name, sockets) in sockets {

@@ -2,6 +2,7 @@
 
 pub mod domain;
 pub mod evidence;
+pub mod recipients;
 pub mod status;
 
 use std::path::PathBuf;

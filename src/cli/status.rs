@@ -23,6 +23,7 @@ use super::runtime::run_with_daemon;
 use crate::admin::api::HeldClient;
 use crate::admin::api::domain::DomainStatus;
 use crate::admin::api::evidence::EvidenceStatus;
+use crate::admin::api::recipients::RecipientsStatus;
 use crate::admin::api::status::{
     AttemptsStatus, CertificateOwner, CertificateStatus, ClientsStatus, ExceptionStatus,
     FailingDestination, QueueStatus, RecentDowngrade, RecentRefusal, RelayStatus, ReportsStatus,
@@ -110,6 +111,9 @@ fn screen(status: &RelayStatus, width: usize) -> String {
     if let Some(evidence) = &status.evidence {
         wrap(&mut text, "", INDENT, &evidence_line(evidence), width);
     }
+    for table in &status.recipients {
+        recipients(&mut text, table, width);
+    }
     for share in &status.attempts {
         wrap(&mut text, "", INDENT, &attempts(share), width);
     }
@@ -191,6 +195,16 @@ fn evidence_line(evidence: &EvidenceStatus) -> String {
         "evidence: {octets} of {max} ({} %){trouble}",
         evidence.percent
     )
+}
+
+/// Adds the lines about a table of recipients.
+fn recipients(text: &mut String, table: &RecipientsStatus, width: usize) {
+    let domains = plain(&table.domains.join(", "));
+    let line = format!("recipients of {domains}: {}", table.describe());
+    wrap(text, "", INDENT, &line, width);
+    for trouble in table.troubles() {
+        wrap(text, "  ", INDENT, &plain(&trouble), width);
+    }
 }
 
 /// Returns the line about one share of the delivery attempts.
@@ -455,6 +469,10 @@ mod tests {
             "next":"2026-11-26T01:35:00Z"}}],"more_troubles":0,"connectors":[],"more_connectors":0,
             "certificates":[{certificate},{certificate},{certificate},{certificate},{certificate},{certificate}],"more_certificates":2,
             "clients":{{"sessions":30,"sessions_max":40,"strangers":29,"strangers_max":36,"transaction_memory":2048,"short":["mx"],"held":[{held}],"more_held":0}},
+            "recipients":[{{"domains":["example.com"],"from":"ask","addresses":null,"known":812,"unknown":40,"pending":1,
+            "trouble":"mbox.example.com: no answer","on_trouble":"defer","unchecked":["example.net"]}},
+            {{"domains":["example.org"],"from":"file","addresses":7,"known":0,"unknown":0,"pending":0,
+            "trouble":null,"on_trouble":"defer","unchecked":[]}}],
             "exceptions":[],"refusals":[{refusal},{of_a_connector}],"downgrades":[],"alarms":[]}}"#
         );
         let status: RelayStatus = serde_json::from_str(&text).expect("a status");
@@ -467,6 +485,11 @@ mod tests {
              reports to senders: 3 waiting; for the postmaster's next digest: 12\n\
              evidence: 48.2 GiB of 50.0 GiB (96 %); NEW MAIL IS REJECTED: run gatepost\n    \
              evidence archive, or raise [evidence] max_size\n\
+             recipients of example.com: asked at the server; remembered: 812 that exist, 40\n    \
+             that do not\n  \
+             NO ANSWER, mail is deferred: mbox.example.com: no answer\n  \
+             NOT CHECKED: the server of example.net accepts any address\n\
+             recipients of example.org: 7 addresses listed in a file\n\
              delivery attempts for named connectors and smart hosts: 3 of 800, 1 slow\n\
              delivery attempts for destinations by MX: 1200 of 1200, 900 slow; ALL IN USE for\n    \
              2m, 7 destinations wait\n\n\

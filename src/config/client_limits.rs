@@ -35,6 +35,8 @@ pub struct ClientLimits {
     pub recipients_per_minute: u32,
     /// The most TLS handshakes of one client in a minute.
     pub handshakes_per_minute: u32,
+    /// The most unknown recipients of one client in a minute.
+    pub unknown_recipients_per_minute: u32,
 }
 
 /// The octets that the recipients of open transactions may use.
@@ -57,15 +59,18 @@ pub enum Rate {
     Recipients,
     /// TLS handshakes.
     Handshakes,
+    /// Recipients that do not exist ([`crate::policy::recipients`]).
+    UnknownRecipients,
 }
 
 impl Rate {
     /// All actions.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
         Self::Connections,
         Self::Messages,
         Self::Recipients,
         Self::Handshakes,
+        Self::UnknownRecipients,
     ];
 
     /// The key in `[limits]`.
@@ -76,6 +81,7 @@ impl Rate {
             Self::Messages => "messages_per_minute",
             Self::Recipients => "recipients_per_minute",
             Self::Handshakes => "handshakes_per_minute",
+            Self::UnknownRecipients => "unknown_recipients_per_minute",
         }
     }
 }
@@ -93,6 +99,7 @@ impl ClientLimits {
             messages_per_minute: 600,
             recipients_per_minute: 6000,
             handshakes_per_minute: 240,
+            unknown_recipients_per_minute: 60,
         }
     }
 
@@ -104,6 +111,7 @@ impl ClientLimits {
             Rate::Messages => self.messages_per_minute,
             Rate::Recipients => self.recipients_per_minute,
             Rate::Handshakes => self.handshakes_per_minute,
+            Rate::UnknownRecipients => self.unknown_recipients_per_minute,
         }
     }
 
@@ -138,6 +146,7 @@ pub(super) fn read(table: &mut TableReader<'_>, faults: &mut FaultList<'_>) -> C
         messages_per_minute,
         recipients_per_minute,
         handshakes_per_minute,
+        unknown_recipients_per_minute,
     ] = rates;
     if let (Some(reserved), Some(all)) = (reserved.located(), known_all)
         && reserved.value >= all
@@ -174,6 +183,7 @@ pub(super) fn read(table: &mut TableReader<'_>, faults: &mut FaultList<'_>) -> C
         messages_per_minute,
         recipients_per_minute,
         handshakes_per_minute,
+        unknown_recipients_per_minute,
         ..default
     }
 }

@@ -8,6 +8,7 @@ use std::fmt::Display;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use super::recipients_diff::recipient_settings;
 use super::setting::SettingValue;
 use super::settings::{
     AdminConfig, AdminHttp, AdminSocket, Config, DnsConfig, Dnssec, EvidenceConfig, EvidencePath,
@@ -54,6 +55,7 @@ pub fn sections(config: &Config) -> Vec<Section> {
         spool,
         listeners,
         relay,
+        recipients,
         connectors,
         queue,
         limits,
@@ -99,6 +101,10 @@ pub fn sections(config: &Config) -> Vec<Section> {
             ],
         ),
     ];
+    all.extend(recipients.iter().map(|table| {
+        let title = format!("[[recipients]] {}", table.name());
+        Section::new(title, recipient_settings(table))
+    }));
     all.extend(listeners.iter().map(|listener| listener_section(listener)));
     all.extend(
         connectors
@@ -230,6 +236,10 @@ fn limits_section(limits: &Limits) -> Section {
         (
             "handshakes_per_minute",
             clients.handshakes_per_minute.into(),
+        ),
+        (
+            "unknown_recipients_per_minute",
+            clients.unknown_recipients_per_minute.into(),
         ),
         ("transaction_memory", limits.transaction_memory.all.into()),
         (

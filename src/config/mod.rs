@@ -9,6 +9,7 @@ mod client_limits;
 mod connector_rules;
 mod connector_toml;
 mod diff;
+mod directory_toml;
 mod exception_toml;
 mod fault;
 mod fault_list;
@@ -19,6 +20,8 @@ mod logins;
 mod origin;
 mod parse;
 mod reader;
+mod recipients_diff;
+mod recipients_toml;
 mod route_rules;
 mod rules;
 mod schedule_toml;
@@ -63,4 +66,5 @@ pub use crate::policy::connector::{
     TrustSource, VerifyWanted, WarnAfter, default_connector,
 };
 pub use crate::policy::location::{Located, Location};
+pub use crate::policy::recipients::{OnTrouble, RecipientRules, RecipientSource};
 pub use crate::policy::relay_access::RelayConfig;

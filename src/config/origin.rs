@@ -77,19 +77,30 @@ impl KeyLocations {
         }
     }
 
-    /// Adds a table of an array, which its `name` distinguishes.
+    /// Adds a table of an array, which its `name` distinguishes, or its `domains`.
     fn add_item(&mut self, key: &str, item: &Spanned<DeValue<'_>>, lines: &FaultList<'_>) {
         let DeValue::Table(table) = item.get_ref() else {
             return;
         };
-        let name = table
-            .get("name")
-            .and_then(|name| name.get_ref().as_str())
-            .unwrap_or_default();
+        let name = table.get("name").and_then(|name| name.get_ref().as_str());
+        let name = name.map_or_else(|| domains_of(table), str::to_owned);
         let title = format!("[[{key}]] {name}");
         self.add(&title, String::new(), item, lines);
         self.add_table(&title, "", table, lines);
     }
+}
+
+/// Returns the domains of a table in one text, as the title of its section has them.
+fn domains_of(table: &DeTable<'_>) -> String {
+    let domains = table
+        .get("domains")
+        .and_then(|domains| domains.get_ref().as_array());
+    let domains: Vec<&str> = domains
+        .into_iter()
+        .flatten()
+        .filter_map(|domain| domain.get_ref().as_str())
+        .collect();
+    domains.join(", ")
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use super::fault::Fault;
 use super::fault_list::FaultList;
 use super::hosts::{domain, mailbox};
 use super::reader::{Field, TableReader, read_all};
+use super::recipients_toml::{self, RecipientsToml};
 use super::settings::{Config, ConfigSource, DnsConfig, SourceFile};
 use super::tls_toml::{ListenerToml, TlsToml, relay};
 use super::tlsrpt::TlsrptToml;
@@ -157,10 +158,9 @@ fn resolve_documents(
     let listeners = root.tables(faults, "listener", "[[listener]]");
     let listeners = listeners.map(|tables| read_all(tables, faults, ListenerToml::read));
     let relay = relay(root.table(faults, "relay", "[relay]"), faults);
-    let connectors = root.tables(faults, "connector", "[[connector]]");
-    let mut connectors = read_all(connectors.unwrap_or_default(), faults, ConnectorToml::read);
-    root.read(faults, "include", include::patterns);
-    connectors.extend(include::connectors(included, faults));
+    let recipients = root.tables(faults, "recipients", "[[recipients]]");
+    let recipients = read_all(recipients.unwrap_or_default(), faults, RecipientsToml::read);
+    let connectors = connectors(&mut root, included, faults);
     let queue = tables::queue(root.table(faults, "queue", "[queue]"), faults);
     let limits = tables::limits(root.table(faults, "limits", "[limits]"), faults);
     let timeouts = tables::timeouts(root.table(faults, "timeouts", "[timeouts]"), faults);
@@ -176,12 +176,18 @@ fn resolve_documents(
     rules::check_hostname(&hostname, faults);
     check_rules(written, &relay, &dns, faults);
     logins::check(listeners.as_deref(), &users, faults);
+    let recipients = recipients_toml::resolve(recipients, &relay, faults);
     let reports = reports.resolve(&hostname, &postmaster, faults);
 
     let (Field::Valid(hostname), Field::Valid(postmaster)) = (hostname, postmaster) else {
         return None;
     };
     let tls = tls.resolve();
+    let connectors: Vec<_> = connectors
+        .into_iter()
+        .map(|connector| connector.resolve(&tls))
+        .collect();
+    recipients_toml::warn_of_mx(&recipients, &connectors, &tls, faults);
     Some(Config {
         hostname: hostname.value,
         postmaster: postmaster.value,
@@ -191,25 +197,33 @@ fn resolve_documents(
             .map(|listener| Arc::new(listener.resolve()))
             .collect(),
         relay,
-        connectors: connectors
-            .into_iter()
-            .map(|connector| connector.resolve(&tls))
-            .collect(),
+        recipients,
+        connectors,
         tls,
         queue,
         limits,
         timeouts,
         dns,
-        users: match users {
-            Field::Valid(users) => Some(users.value),
-            Field::Absent | Field::Invalid => None,
-        },
+        users: users.value().cloned(),
         evidence,
         admin,
         tlsrpt: reports?,
         log,
         source,
     })
+}
+
+/// Reads the connectors of the document, and then those of the files that it includes.
+fn connectors<'d>(
+    root: &mut TableReader<'d>,
+    included: &[&'d DeTable<'d>],
+    faults: &mut FaultList<'_>,
+) -> Vec<ConnectorToml> {
+    let tables = root.tables(faults, "connector", "[[connector]]");
+    let mut connectors = read_all(tables.unwrap_or_default(), faults, ConnectorToml::read);
+    root.read(faults, "include", include::patterns);
+    connectors.extend(include::connectors(included, faults));
+    connectors
 }
 
 /// Checks the rules between tables. `listeners` is `None` if their list itself is invalid.

@@ -14,6 +14,7 @@ use crate::policy::connector::{
     default_connector,
 };
 use crate::policy::location::Located;
+use crate::policy::recipients::RecipientRules;
 use crate::policy::relay_access::{RelayConfig, RelayRules};
 use crate::policy::tls::{NamePattern, TlsVersion};
 use crate::smtp::address::{Domain, Mailbox};
@@ -34,6 +35,8 @@ pub struct Config {
     pub listeners: Vec<Arc<ListenerConfig>>,
     /// The `[relay]` table: the clients and domains that may be relayed for.
     pub relay: RelayConfig,
+    /// The `[[recipients]]` tables: who exists at our domains.
+    pub recipients: Vec<Arc<RecipientRules>>,
     /// The connectors in the order of the file, without the built-in default.
     pub connectors: Vec<Arc<Connector>>,
     /// The `[queue]` table: retry schedule and reports.

@@ -11,6 +11,7 @@ use crate::net::dns::Dns;
 use crate::net::https::Https;
 use crate::net::tls_io::TlsMaterial;
 use crate::relay::outbound::{DeliveryObserver, Outbound};
+use crate::relay::recipient_tables::RecipientTables;
 use crate::relay::running_config::{RunningConfig, Snapshot};
 use crate::relay::tlsrpt::{Reporter, Submitter};
 use crate::relay::users::UserStore;
@@ -33,15 +34,16 @@ pub(super) struct ConfiguredServices {
 impl ConfiguredServices {
     pub(super) fn new(
         config: &Arc<Config>,
-        tls: Arc<TlsMaterial>,
-        dns: Dns,
+        (tls, dns, recipients): (Arc<TlsMaterial>, Dns, Arc<RecipientTables>),
         discovery: Discovery,
         (reporter, monitor, observer): (Reporter, Monitor, Arc<dyn DeliveryObserver>),
         (submitter, users): (Submitter, Arc<UserStore>),
         test_overrides: TestOverrides,
     ) -> Self {
         let reports = Reports::new(submitter, &tls, dns.clone());
-        let snapshot = Snapshot::new(Arc::clone(config), tls, dns).with_users(users);
+        let snapshot = Snapshot::new(Arc::clone(config), tls, dns)
+            .with_users(users)
+            .with_recipients(recipients);
         let running = RunningConfig::new(snapshot);
         let outbound = Outbound::new(running.clone(), discovery, reporter);
         let outbound = outbound.monitored(monitor.clone()).observed_by(observer);
@@ -75,24 +77,31 @@ impl ConfiguredServices {
             .map_err(|error| error.fault(&config.dns));
         let submitter = Submitter::load(&config.tlsrpt);
         let users = UserStore::load(&config);
-        let ((tls, mut warnings), dns, (submitter, more), users) =
-            match (TlsMaterial::load(&config), dns, submitter, users) {
-                (Ok(tls), Ok(dns), Ok(submitter), Ok(users)) if faults.is_empty() => {
-                    (tls, dns, submitter, users)
-                }
-                (tls, dns, submitter, users) => {
-                    faults.extend(
-                        tls.err()
-                            .into_iter()
-                            .flatten()
-                            .chain(dns.err())
-                            .chain(submitter.err())
-                            .chain(users.err().into_iter().flatten()),
-                    );
-                    return Err(faults);
-                }
-            };
-        warnings.extend(more);
+        let recipients = RecipientTables::load(&config);
+        let ((tls, mut warnings), dns, (submitter, more), users, (recipients, of_tables)) = match (
+            TlsMaterial::load(&config),
+            dns,
+            submitter,
+            users,
+            recipients,
+        ) {
+            (Ok(tls), Ok(dns), Ok(submitter), Ok(users), Ok(recipients)) if faults.is_empty() => {
+                (tls, dns, submitter, users, recipients)
+            }
+            (tls, dns, submitter, users, recipients) => {
+                faults.extend(
+                    tls.err()
+                        .into_iter()
+                        .flatten()
+                        .chain(dns.err())
+                        .chain(submitter.err())
+                        .chain(users.err().into_iter().flatten())
+                        .chain(recipients.err().into_iter().flatten()),
+                );
+                return Err(faults);
+            }
+        };
+        warnings.extend(more.into_iter().chain(of_tables));
         let config = Arc::new(config);
         self.evidence.set_keep(config.evidence.keep);
         self.evidence.set_limit(config.evidence.max_size);
@@ -101,8 +110,10 @@ impl ConfiguredServices {
             .discovery()
             .mta_sts()
             .replace(web(&tls, &dns, self.test_overrides));
-        self.running
-            .replace(Snapshot::new(config, tls, dns).with_users(users));
+        let snapshot = Snapshot::new(config, tls, dns)
+            .with_users(users)
+            .with_recipients(recipients);
+        self.running.replace(snapshot);
         self.outbound.close_replaced();
         Ok(merge_warnings(warnings))
     }

@@ -21,6 +21,7 @@ pub(super) async fn watch_certificates(configured: Arc<ConfiguredServices>) {
         expiries.log_expired(&configured.config().connectors, jiff::Timestamp::now());
         tokio::time::sleep(WATCH_INTERVAL).await;
         refresh_users(&configured).await;
+        refresh_recipients(&configured).await;
         let tls = configured.tls();
         let result = match tokio::task::spawn_blocking(move || tls.refresh()).await {
             Ok(result) => result,
@@ -86,5 +87,26 @@ pub(super) async fn watch_crls(configured: Arc<ConfiguredServices>) {
             tracing::error!(place = %fault.location, remedy = %fault.remedy, "CRL not replaced; the old one stays in use: {}", fault.message);
         }
         reported = faults;
+    }
+}
+
+/// Reads the lists of recipients again if their files have changed.
+async fn refresh_recipients(configured: &ConfiguredServices) {
+    let tables = Arc::clone(configured.running.load().recipients());
+    let (replaced, faults) = match tokio::task::spawn_blocking(move || tables.refresh()).await {
+        Ok(refreshed) => refreshed,
+        Err(error) => {
+            tracing::error!(%error, "cannot check the lists of recipients; retrying in a minute");
+            return;
+        }
+    };
+    for list in replaced {
+        tracing::info!(
+            file = %list.file.display(), addresses = list.addresses, domains = list.domains,
+            "list of recipients replaced"
+        );
+    }
+    for fault in faults {
+        tracing::error!(place = %fault.location, remedy = %fault.remedy, "list of recipients not replaced; the old one stays in use: {}", fault.message);
     }
 }

@@ -36,6 +36,9 @@ pub struct OutboundExplanation {
     pub memory: MemoryNote,
     /// The source of the hops, in a sentence; `None` if no hop was found.
     pub route: Option<String>,
+    /// The check whether the recipient exists, in a sentence; `None` if no `[[recipients]]` table
+    /// decides about it.
+    pub recipients: Option<String>,
     /// The hops in the order in which they are tried. Hops of the same preference are in random
     /// order.
     pub hops: Vec<ExplainedHop>,

@@ -9,6 +9,7 @@ use super::document::{
 };
 use super::explainer::Explainer;
 use super::layers::HopLayers;
+use super::recipients::recipient_note;
 use super::sources::{RememberedTls, Sources};
 use super::subject::Subject;
 use crate::config::{Connector, OnFailure, write_duration};
@@ -118,11 +119,27 @@ impl OutboundQuestion<'_> {
             exception: ExceptionNote::of(connector, self.now),
             memory: self.memory_note(),
             route,
+            recipients: self.recipients(),
             can_go: problem.is_none(),
             hops,
             problem,
             no_hop_left: self.no_hop_left(),
         }
+    }
+
+    /// Returns a sentence about the check of the recipient.
+    fn recipients(&self) -> Option<String> {
+        let config = &self.explainer.config;
+        let mailbox = match self.subject {
+            Subject::Address(mailbox) => Some(
+                self.explainer
+                    .local(self.subject)
+                    .unwrap_or_else(|| mailbox.clone()),
+            ),
+            Subject::Postmaster => Some(config.postmaster.clone()),
+            Subject::Host(_) | Subject::Null => None,
+        };
+        recipient_note(config, self.recipient, mailbox.as_ref())
     }
 
     fn connector(&self) -> &Connector {

@@ -1,10 +1,13 @@
-//! The rules, as pure decisions: the TLS judge, the connectors, the failure judge, and access to
-//! the relay.
+//! The rules, as pure decisions: the TLS judge, the connectors, the failure judge, access to the
+//! relay, and the recipients that exist.
 
 pub mod connector;
+pub mod directory;
 pub mod failure;
 pub mod layers;
 pub mod location;
 pub mod networks;
+pub mod recipient_list;
+pub mod recipients;
 pub mod relay_access;
 pub mod tls;

@@ -14,6 +14,7 @@ use crate::net::dns::Dns;
 use crate::net::route::Router;
 use crate::net::tls_io::TlsMaterial;
 use crate::policy::connector::Connectors;
+use crate::relay::recipient_tables::RecipientTables;
 use crate::relay::users::UserStore;
 use crate::smtp::address::Host;
 
@@ -29,6 +30,8 @@ pub struct Snapshot {
     pub router: Arc<Router>,
     /// Its users, as their file is now.
     pub users: Arc<UserStore>,
+    /// Its `[[recipients]]` tables, with their lists and answers.
+    recipients: Arc<RecipientTables>,
     /// The number of the snapshot. It grows by one with each reload.
     generation: u64,
 }
@@ -46,6 +49,7 @@ impl Snapshot {
             tls,
             router,
             users: UserStore::none(),
+            recipients: Arc::default(),
             generation: 0,
         }
     }
@@ -60,6 +64,18 @@ impl Snapshot {
     #[must_use]
     pub fn with_users(self, users: Arc<UserStore>) -> Self {
         Self { users, ..self }
+    }
+
+    /// Adds the `[[recipients]]` tables, which must have been loaded from the same configuration.
+    #[must_use]
+    pub fn with_recipients(self, recipients: Arc<RecipientTables>) -> Self {
+        Self { recipients, ..self }
+    }
+
+    /// The `[[recipients]]` tables, with their lists and answers.
+    #[must_use]
+    pub fn recipients(&self) -> &Arc<RecipientTables> {
+        &self.recipients
     }
 
     /// The number of the snapshot. It grows by one with each reload.

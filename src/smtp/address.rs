@@ -247,6 +247,17 @@ impl Mailbox {
         &self.local
     }
 
+    /// Returns the mailbox without its plus-tag: `user@` for `user+tag@`; `None` if it has none.
+    #[must_use]
+    pub fn without_tag(&self) -> Option<Self> {
+        let (user, _) = self.local.split_once('+')?;
+        let is_bare = !user.is_empty() && !user.starts_with('"');
+        is_bare.then(|| Self {
+            local: user.into(),
+            host: self.host.clone(),
+        })
+    }
+
     /// The host part, after the "@".
     #[must_use]
     pub fn host(&self) -> &Host {

@@ -1,14 +1,16 @@
-//! The client side of SMTP as two state machines without I/O (RFC 5321, RFC 3207), and of LMTP (RFC
+//! The client side of SMTP as three state machines without I/O (RFC 5321, RFC 3207), and of LMTP (RFC
 //! 2033).
 //!
 //! [`Opening`] leads from the greeting, with STARTTLS, to a session that is ready for mail.
-//! [`Transaction`] transfers one message. Both take the peer's bytes and write the bytes to send.
-//! Sockets, handshakes and timeouts belong to [`crate::relay::outbound`], and so does the decision
-//! whether a session satisfies its TLS demand: it starts a [`Transaction`] only with a clearance.
+//! [`Transaction`] transfers one message, and [`RecipientQuery`] asks whether a mailbox exists. All
+//! take the peer's bytes and write the bytes to send. Sockets, handshakes and timeouts belong to
+//! [`crate::relay::outbound`], and so does the decision whether a session satisfies its TLS demand:
+//! it starts a [`Transaction`] or a [`RecipientQuery`] only with a clearance.
 
 mod extensions;
 mod opening;
 mod parameters;
+mod recipient_query;
 mod reply_meaning;
 mod results;
 mod transaction;
@@ -18,6 +20,7 @@ use std::fmt;
 pub use extensions::{Extensions, SizeLimit};
 pub use opening::{NoStarttls, Opening, OpeningStep, StarttlsUse};
 pub use parameters::{Mail, Obstacle, RequireTlsUse};
+pub use recipient_query::{QueryEnd, QueryOver, RecipientQuery};
 pub use results::{RecipientStatus, TransactionEnd, TransactionResults, TransactionStep};
 pub use transaction::Transaction;
 

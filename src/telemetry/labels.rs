@@ -161,6 +161,8 @@ pub enum RefusalReason {
     Recipient,
     /// The client has logged in as a user that may not use this sender.
     Sender,
+    /// The recipient does not exist.
+    UnknownRecipient,
 }
 
 impl RefusalReason {
@@ -170,6 +172,7 @@ impl RefusalReason {
             Self::Storage => "storage",
             Self::Recipient => "recipient",
             Self::Sender => "sender",
+            Self::UnknownRecipient => "unknown_recipient",
         }
     }
 }
@@ -194,6 +197,30 @@ impl LoginOutcome {
             Self::Failed => "failed",
             Self::Limited => "limited",
             Self::Busy => "busy",
+        }
+    }
+}
+
+/// The result of checking whether a recipient exists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RecipientCheckResult {
+    /// It exists.
+    Exists,
+    /// It does not exist.
+    Unknown,
+    /// The source gave no answer.
+    Trouble,
+    /// The source accepts any address, so that its answer means nothing.
+    Unchecked,
+}
+
+impl RecipientCheckResult {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Exists => "exists",
+            Self::Unknown => "unknown",
+            Self::Trouble => "trouble",
+            Self::Unchecked => "unchecked",
         }
     }
 }
@@ -279,6 +306,8 @@ macro_rules! label_sets {
 
 label_sets! {
     ListenerLabel { listener: String }
+    RecipientTableLabel { domains: String }
+    RecipientCheckLabels { from: &'static str, result: &'static str }
     ClientsLabel { clients: &'static str }
     SessionLabels { listener: String, end: &'static str }
     LogMoveLabel { result: &'static str }

@@ -11,7 +11,7 @@ use prometheus_client::registry::{Registry, Unit};
 use super::labels::{
     AttemptEndedLabel, ClientsLabel, ConnectorLabel, ConnectorTlsLabels, HandshakeLabels,
     InboundLabels, JudgedLabels, LimitLabels, ListenerLabel, LogMoveLabel, LoginLabels,
-    RecipientLabels, RefusedLabels, SessionLabels,
+    RecipientCheckLabels, RecipientLabels, RefusedLabels, SessionLabels,
 };
 use super::text::{Format, MetricsReading};
 
@@ -54,6 +54,7 @@ pub(super) struct Metrics {
     pub(super) inbound_recipients: Family<InboundLabels, Counter>,
     pub(super) refused: Family<RefusedLabels, Counter>,
     pub(super) logins: Family<LoginLabels, Counter>,
+    pub(super) recipient_checks: Family<RecipientCheckLabels, Counter>,
     pub(super) recipients: Family<RecipientLabels, Counter>,
     pub(super) outbound_messages: Family<ConnectorTlsLabels, Counter>,
     pub(super) outbound_bytes: Family<ConnectorTlsLabels, Counter>,
@@ -82,6 +83,7 @@ impl Default for Metrics {
             inbound_recipients: Family::default(),
             refused: Family::default(),
             logins: Family::default(),
+            recipient_checks: Family::default(),
             recipients: Family::default(),
             outbound_messages: Family::default(),
             outbound_bytes: Family::default(),
@@ -136,6 +138,8 @@ impl Metrics {
         registry.register("inbound_refused", help, self.refused.clone());
         let help = "Logins (AUTH), by mechanism and outcome: accepted, failed, limited after too many failures, or busy";
         registry.register("inbound_logins", help, self.logins.clone());
+        let help = "Recipients checked, by source (from in [[recipients]]) and result";
+        registry.register("recipient_checks", help, self.recipient_checks.clone());
         let help = "TLS handshakes, by result";
         registry.register("tls_handshakes", help, self.handshakes.clone());
         let help = "Sessions judged by the TLS policy of their connector";

@@ -14,6 +14,7 @@ pub mod last_attempts;
 mod log_budget;
 mod metrics;
 pub mod recent;
+mod recipient_reading;
 mod repeats;
 mod text;
 
@@ -30,17 +31,18 @@ use certificates::Certificates;
 use coverage::Coverage;
 use labels::{
     AttemptEndedLabel, ConnectorLabel, ConnectorTlsLabels, Direction, HandshakeLabels,
-    InboundLabels, JudgedLabels, LimitLabels, LogMoveLabel, LoginLabels, RecipientLabels,
-    RefusedLabels, TlsLabels,
+    InboundLabels, JudgedLabels, LimitLabels, LogMoveLabel, LoginLabels, RecipientCheckLabels,
+    RecipientLabels, RefusedLabels, TlsLabels,
 };
 pub use labels::{
     DeliveryResult, HandshakeResult, LogMove, LoginOutcome, PolicyDecision, PolicyLevel,
-    RefusalReason, SessionEnd,
+    RecipientCheckResult, RefusalReason, SessionEnd,
 };
 use last_attempts::{LastAttempt, LastAttempts};
 pub use log_budget::LogClient;
 use metrics::{GaugeGuard, Metrics};
 use recent::{ListedDowngrade, ListedRefusal, RecentEvents};
+pub use recipient_reading::RecipientReading;
 use repeats::{LogDecision, Repeats};
 pub use text::{
     AttemptsReading, ClientReading, EvidenceReading, Format, MetricsReading, Process, QueueReading,
@@ -48,7 +50,7 @@ pub use text::{
 };
 
 /// The limits that turn clients away, by their keys in `[limits]` and in the file of the users.
-const LIMITS: [&str; 11] = [
+const LIMITS: [&str; 12] = [
     "connections",
     "connections_per_client",
     "connections_per_network",
@@ -56,6 +58,7 @@ const LIMITS: [&str; 11] = [
     "messages_per_minute",
     "recipients_per_minute",
     "handshakes_per_minute",
+    "unknown_recipients_per_minute",
     "transaction_memory",
     "transaction_memory_per_session",
     "messages_per_hour",
@@ -324,6 +327,16 @@ impl Monitor {
             outcome: outcome.as_str(),
         };
         self.0.metrics.logins.get_or_create(&labels).inc();
+    }
+
+    /// Counts a check of a recipient, by the value of `from` in its `[[recipients]]` table.
+    pub fn recipient_checked(&self, from: &'static str, result: RecipientCheckResult) {
+        let result = result.as_str();
+        self.0
+            .metrics
+            .recipient_checks
+            .get_or_create(&RecipientCheckLabels { from, result })
+            .inc();
     }
 
     /// Lists a refusal for the administrator.

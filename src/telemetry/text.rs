@@ -16,6 +16,7 @@ use super::labels::{
     AlarmLabel, CertificateLabels, ClientsLabel, ConnectorLabel, ListenerLabel, QueueLabels,
     ShareLabel, VersionLabel, clients_label,
 };
+use super::recipient_reading::{self, RecipientReading};
 
 /// The text format of the metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,6 +71,8 @@ pub struct MetricsReading {
     pub alarms: Vec<(&'static str, bool)>,
     /// The sessions with clients.
     pub clients: ClientReading,
+    /// The `[[recipients]]` tables.
+    pub recipients: Vec<RecipientReading>,
     /// The number of tasks of the runtime.
     pub tasks: usize,
     /// The figures of the process.
@@ -226,6 +229,7 @@ fn read(reading: &MetricsReading) -> Registry {
     let help = "1 while many unrelated domains show the same fault: somebody may intercept our connections";
     registry.register("interception_alarm", help, alarms);
     clients(&mut registry, &reading.clients);
+    recipient_reading::register(&mut registry, &reading.recipients);
     registry.register(
         "runtime_tasks",
         "Tasks of the asynchronous runtime",
@@ -541,6 +545,13 @@ mod tests {
                 stuck: false,
             }),
             owns_spool: true,
+            recipients: vec![RecipientReading {
+                domains: "example.com".to_owned(),
+                remembered: 12,
+                pending: 3,
+                is_in_trouble: true,
+                unchecked_domains: 1,
+            }],
             ..MetricsReading::default()
         };
         let text = write(&Registry::default(), &reading, Format::OpenMetrics);
@@ -558,6 +569,10 @@ mod tests {
             "gatepost_evidence_rejects_mail 1",
             "gatepost_evidence_stuck 0",
             "gatepost_spool_owned 1",
+            "gatepost_recipient_answers{domains=\"example.com\"} 12",
+            "gatepost_recipient_questions{domains=\"example.com\"} 3",
+            "gatepost_recipients_in_trouble{domains=\"example.com\"} 1",
+            "gatepost_recipients_unchecked_domains{domains=\"example.com\"} 1",
             "# TYPE process_cpu_seconds counter",
         ] {
             assert!(

@@ -35,7 +35,7 @@ fn has_the_documented_tables(config: &Config) {
     assert_eq!(config.listeners[0].tls, ListenerTls::Opportunistic);
     assert!(config.listeners[0].request_client_certificate);
     assert_eq!(texts(&config.relay.networks), ["127.0.0.0/8", "::1/128"]);
-    assert!(config.relay.domains.is_empty());
+    assert!(config.relay.domains.is_empty() && config.recipients.is_empty());
     assert!(config.dns.servers.is_empty());
     assert_eq!(config.dns.dnssec.value, Dnssec::Validate);
     assert_eq!(config.dns.trust_anchor, TrustAnchor::BuiltIn);
@@ -120,11 +120,11 @@ fn has_the_documented_limits(config: &Config) {
     );
     assert_eq!(
         Rate::ALL.map(|rate| clients.per_minute(rate)),
-        [120, 600, 6000, 240]
+        [120, 600, 6000, 240, 60]
     );
     assert_eq!(
         Rate::ALL.map(|rate| clients.per_network_and_minute(rate)),
-        [600, 3000, 30_000, 1200]
+        [600, 3000, 30_000, 1200, 300]
     );
     assert_eq!(config.seats(&config.listeners[0]), 3600);
     assert_eq!(
@@ -554,7 +554,7 @@ fn the_manual_page_knows_every_key() {
     let page = text("config/package/gatepost.toml.5");
     let named = |line: &&str| line.starts_with(".B") || line.starts_with(".SH [");
     let named: Vec<_> = page.lines().filter(named).collect();
-    for file in ["documented", "partners"] {
+    for file in ["documented", "partners", "recipients"] {
         let text = text(&format!("tests/it/config_good/{file}.toml"));
         let key = |line: &str| {
             line.split_once(" =")

@@ -26,6 +26,7 @@ mod outbound;
 mod probe;
 mod published;
 mod queue_commands;
+mod recipients;
 mod reports;
 mod route;
 mod scheduling;

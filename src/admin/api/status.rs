@@ -6,6 +6,7 @@ use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 
 use super::evidence::EvidenceStatus;
+use super::recipients::RecipientsStatus;
 use super::{ActiveAlarm, FailureReason, HeldClient};
 use crate::telemetry::coverage::Day;
 
@@ -59,6 +60,9 @@ pub struct RelayStatus {
     /// The sessions with clients, and the clients held back by a limit.
     #[serde(default)]
     pub clients: ClientsStatus,
+    /// The `[[recipients]]` tables, in the order of the configuration.
+    #[serde(default)]
+    pub recipients: Vec<RecipientsStatus>,
 }
 
 /// The sessions with clients.

@@ -6,6 +6,7 @@
 
 mod chart;
 mod html;
+mod recipients;
 mod sections;
 
 use axum::extract::State;
@@ -63,6 +64,7 @@ fn render(status: &RelayStatus) -> String {
     sections::alarms(&mut html, status);
     sections::queue(&mut html, status);
     sections::troubles(&mut html, status);
+    recipients::section(&mut html, status);
     sections::downgrades(&mut html, status);
     sections::connectors(&mut html, status);
     sections::certificates(&mut html, status);

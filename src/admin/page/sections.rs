@@ -60,6 +60,12 @@ fn verdict(status: &RelayStatus) -> (&'static str, String) {
                 "destinations in trouble",
             ),
         )
+    } else if status
+        .recipients
+        .iter()
+        .any(|table| table.trouble.is_some())
+    {
+        ("warn", "Recipients cannot be checked".to_owned())
     } else if !status.clients.short.is_empty() {
         ("warn", "Nearly all seats for clients are in use".to_owned())
     } else if status.queue.held > 0 {

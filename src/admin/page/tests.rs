@@ -18,6 +18,8 @@ fn hostile() -> RelayStatus {
         "exceptions":[{{"connector":"{evil}","tls":"{evil}","until":"2026-12-01","reason":"{evil}"}}],
         "refusals":[{{"at":"2026-11-26T00:31:00Z","direction":"inbound","connector":"{evil}","peer":"{evil}","reason":"{evil}","times":2}}],
         "downgrades":[{{"at":"2026-11-26T00:31:00Z","connector":"{evil}","domain":"{evil}","host":"{evil}","was":"{evil}","got":"{evil}"}}],
+        "recipients":[{{"domains":["{evil}"],"from":"ask","addresses":null,"known":1,"unknown":2,"pending":0,"trouble":"{evil}",
+        "on_trouble":"defer","unchecked":["{evil}"]}}],
         "alarms":[{{"what":"new_issuer","issuer":"{evil}","since":"2026-11-26T00:31:00Z","domains":9,"of":10,"examples":["{evil}"]}}]}}"#
     );
     serde_json::from_str(&text).expect("a status")
@@ -30,7 +32,7 @@ fn text_of_peers_never_becomes_markup() {
     assert_eq!(
         page.matches("&lt;script&gt;alert(1)&lt;/script&gt;&quot;&#39;&amp;")
             .count(),
-        23,
+        26,
         "{page}"
     );
     assert!(
@@ -70,6 +72,25 @@ fn full_use_of_the_attempts_for_a_minute_is_shown_at_the_top() {
             "{page}"
         );
     }
+}
+
+#[test]
+fn recipients_that_cannot_be_checked_are_shown_at_the_top() {
+    let status = RelayStatus {
+        alarms: Vec::new(),
+        troubles: Vec::new(),
+        more_troubles: 0,
+        certificates: Vec::new(),
+        ..hostile()
+    };
+    let page = render(&status);
+    assert!(page.contains("Recipients cannot be checked"), "{page}");
+    assert!(page.contains("NO ANSWER, mail is deferred"), "{page}");
+    let none = render(&RelayStatus {
+        recipients: Vec::new(),
+        ..status
+    });
+    assert!(!none.contains("Recipients"), "{none}");
 }
 
 #[test]

@@ -4,6 +4,7 @@
 
 mod process;
 mod queue_stats;
+mod recipients;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -93,6 +94,7 @@ pub(super) async fn collect(admin: &AdminState) -> Result<RelayStatus, ErrorResp
         downgrades: recent.downgrades(now).map(downgrade).collect(),
         alarms,
         clients: clients(admin, &settings.config),
+        recipients: recipients::status(settings.recipients()),
     })
 }
 
@@ -153,6 +155,7 @@ pub(super) async fn reading(admin: &AdminState) -> Result<MetricsReading, ErrorR
         policies: admin.policies.count(),
         alarms: vec![("tls_lost", lost), ("new_issuer", issuer)],
         clients: client_reading(admin, &settings.config),
+        recipients: recipients::readings(settings.recipients()),
         tasks: tokio::runtime::Handle::current()
             .metrics()
             .num_alive_tasks(),

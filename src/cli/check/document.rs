@@ -272,7 +272,7 @@ fn faults(faults: &[Fault]) -> Vec<FaultDocument> {
 
 /// Returns the keys before the first table, and each table under its name.
 fn tables(config: &Config) -> Vec<(String, SettingValue)> {
-    let mut tables = Vec::new();
+    let (mut tables, mut recipients) = (Vec::new(), Vec::new());
     for section in sections(config) {
         let title = section.title.as_str();
         match title
@@ -281,10 +281,14 @@ fn tables(config: &Config) -> Vec<(String, SettingValue)> {
         {
             Some(name) => tables.push((name.to_owned(), SettingValue::Table(section.pairs))),
             None if title.is_empty() => tables.extend(pairs(section.pairs)),
+            None if title.starts_with("[[recipients]]") => {
+                recipients.push(SettingValue::Table(section.pairs));
+            }
             // Listeners and connectors have documents of their own.
             None => {}
         }
     }
+    tables.push(("recipients".to_owned(), SettingValue::List(recipients)));
     tables
 }
 

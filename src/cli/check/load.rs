@@ -1,6 +1,7 @@
 //! Reads a configuration and every file that it names.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 
@@ -9,6 +10,7 @@ use crate::net::dns::Dns;
 use crate::net::revocation::CrlFileSummary;
 use crate::net::tls_io::{IdentitySummary, TlsMaterial};
 use crate::policy::connector::ended_exception;
+use crate::relay::recipient_tables::RecipientTables;
 use crate::relay::tlsrpt::Submitter;
 use crate::relay::users::UserStore;
 
@@ -18,6 +20,7 @@ pub(super) struct LoadedConfig {
     pub(super) identities: Vec<IdentitySummary>,
     pub(super) crls: Vec<CrlFileSummary>,
     pub(super) submitter: Submitter,
+    pub(super) recipients: Arc<RecipientTables>,
     pub(super) warnings: Vec<Fault>,
 }
 
@@ -30,21 +33,30 @@ pub(super) fn load(file: &Path) -> Result<LoadedConfig, Vec<Fault>> {
         dns,
         Submitter::load(&config.tlsrpt),
         UserStore::load(&config),
+        RecipientTables::load(&config),
     );
-    let ((material, material_warnings), (submitter, submitter_warnings)) = match loaded {
-        (Ok(material), Ok(_), Ok(submitter), Ok(_)) => (material, submitter),
-        (material, dns, submitter, users) => {
+    let (
+        (material, material_warnings),
+        (submitter, submitter_warnings),
+        (recipients, table_warnings),
+    ) = match loaded {
+        (Ok(material), Ok(_), Ok(submitter), Ok(_), Ok(recipients)) => {
+            (material, submitter, recipients)
+        }
+        (material, dns, submitter, users, recipients) => {
             let faults = material
                 .err()
                 .into_iter()
                 .flatten()
                 .chain(dns.err())
                 .chain(submitter.err())
-                .chain(users.err().into_iter().flatten());
+                .chain(users.err().into_iter().flatten())
+                .chain(recipients.err().into_iter().flatten());
             return Err(faults.collect());
         }
     };
     warnings.extend(material_warnings.into_iter().chain(submitter_warnings));
+    warnings.extend(table_warnings);
     let now = Timestamp::now();
     warnings.extend(
         config
@@ -58,6 +70,7 @@ pub(super) fn load(file: &Path) -> Result<LoadedConfig, Vec<Fault>> {
         crls: material.crl_files(),
         config,
         submitter,
+        recipients,
         warnings,
     })
 }

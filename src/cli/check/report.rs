@@ -16,6 +16,7 @@ use crate::config::{
 use crate::net::revocation::CrlFileSummary;
 use crate::net::tls_io::IdentitySummary;
 use crate::policy::tls::TlsVersion;
+use crate::relay::recipient_tables::RecipientTables;
 use crate::relay::tlsrpt::Submitter;
 use crate::smtp::sasl::Mechanism;
 
@@ -29,12 +30,14 @@ pub(super) fn text(loaded: &LoadedConfig, now: Timestamp, width: usize) -> Strin
         identities,
         crls,
         submitter,
+        recipients: tables,
         ..
     } = loaded;
     let sections = [
         relay(config, width),
         listeners(config, width),
         relay_rules(config, width),
+        recipients(tables, width),
         connectors(config, now, width),
         queue(&config.queue, width),
         limits(&config.limits, width),
@@ -44,11 +47,8 @@ pub(super) fn text(loaded: &LoadedConfig, now: Timestamp, width: usize) -> Strin
         certificates(identities, now, width),
         revocation_lists(crls, now, width),
     ];
-    let sections: Vec<_> = sections
-        .into_iter()
-        .filter(|section| !section.is_empty())
-        .collect();
-    sections.join("\n")
+    let sections = sections.iter().filter(|section| !section.is_empty());
+    sections.map(String::as_str).collect::<Vec<_>>().join("\n")
 }
 
 fn relay(config: &Config, width: usize) -> String {
@@ -162,6 +162,19 @@ fn relay_rules(config: &Config, width: usize) -> String {
         "any client may send to {}",
         listed(&config.relay.domains, "no domain")
     )]);
+    block.end()
+}
+
+fn recipients(tables: &RecipientTables, width: usize) -> String {
+    let tables = tables.readings();
+    if tables.is_empty() {
+        return String::new();
+    }
+    let mut block = Block::new("Recipients (checked at RCPT)", (2, LABEL), width);
+    for table in &tables {
+        block.raw(&format!("  {}\n", table.rules.name()));
+        block.parts("from", &words::recipients(table));
+    }
     block.end()
 }
 
@@ -285,13 +298,14 @@ fn sessions(clients: &ClientLimits, errors: u32) -> [String; 5] {
     ]
 }
 
-fn rates(clients: &ClientLimits) -> [String; 4] {
+fn rates(clients: &ClientLimits) -> [String; 5] {
     let connections = count(clients.connections_per_minute, "connection");
     [
         format!("{connections} of one client"),
         count(clients.messages_per_minute, "message"),
         count(clients.recipients_per_minute, "recipient"),
         count(clients.handshakes_per_minute, "TLS handshake"),
+        count(clients.unknown_recipients_per_minute, "unknown recipient"),
     ]
 }
 

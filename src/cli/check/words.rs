@@ -1,4 +1,4 @@
-//! A connector's rules in words.
+//! The rules of connectors and of the check of recipients in words.
 
 use std::fmt::Display;
 
@@ -6,11 +6,13 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 use crate::config::{
-    Connector, OnDowngrade, OnFailure, Publication, Route, TlsDemand, TlsException, TrustSource,
-    VerifyWanted, WarnAfter, write_duration,
+    Connector, OnDowngrade, OnFailure, OnTrouble, Publication, RecipientRules, RecipientSource,
+    Route, TlsDemand, TlsException, TrustSource, VerifyWanted, WarnAfter, write_duration,
 };
 use crate::policy::connector::exception;
+use crate::policy::directory::DirectoryTls;
 use crate::policy::tls::{Revocation, Strength, TlsVersion};
+use crate::relay::recipient_tables::TableReading;
 
 /// Returns the items with commas between them, or `none`.
 pub(super) fn listed<T: Display>(items: &[T], none: &str) -> String {
@@ -22,6 +24,56 @@ pub(super) fn listed<T: Display>(items: &[T], none: &str) -> String {
         .map(ToString::to_string)
         .collect::<Vec<_>>()
         .join(", ")
+}
+
+/// Returns the check of recipients of one table, in parts.
+pub(super) fn recipients(table: &TableReading) -> Vec<String> {
+    let rules = &table.rules;
+    match &rules.source {
+        RecipientSource::File(file) => {
+            let (addresses, domains) = table.listed.unwrap_or_default();
+            vec![
+                file.value.display().to_string(),
+                format!("addresses: {addresses}"),
+                format!("domains: {domains}"),
+            ]
+        }
+        RecipientSource::Ask => {
+            let asked = "the mailbox server is asked, by the connector of the domain";
+            [vec![asked.to_owned()], answers(rules)].concat()
+        }
+        RecipientSource::Ldap(directory) => {
+            let tls = match directory.url.value.tls {
+                DirectoryTls::Implicit => "LDAPS",
+                DirectoryTls::StartTls => "LDAP with STARTTLS",
+                DirectoryTls::Off => "LDAP in the clear, on this machine",
+            };
+            let login = directory.login.as_ref();
+            let parts = vec![
+                format!("{} is searched", directory.url.value),
+                tls.to_owned(),
+                format!("base {}", directory.base),
+                format!("filter {}", directory.filter.as_str()),
+                login.map_or_else(
+                    || "anonymous".to_owned(),
+                    |login| format!("as {}", login.bind_dn),
+                ),
+            ];
+            [parts, answers(rules)].concat()
+        }
+    }
+}
+
+/// Returns what happens to answers, and without one.
+fn answers(rules: &RecipientRules) -> Vec<String> {
+    vec![
+        format!("a yes is kept for {}", write_duration(rules.cache)),
+        format!("a no for {}", write_duration(rules.cache_of_no())),
+        match rules.on_trouble {
+            OnTrouble::Defer => "451 without an answer".to_owned(),
+            OnTrouble::Accept => "accepted without an answer".to_owned(),
+        },
+    ]
 }
 
 /// Returns the rules for mail to the connector's domains, in parts.

@@ -31,6 +31,9 @@ pub(super) fn outbound(answer: &OutboundExplanation, width: usize) -> String {
     if let Some(route) = &answer.route {
         text.pair(2, 10, "route", route);
     }
+    if let Some(recipients) = &answer.recipients {
+        text.pair(2, 10, "recipients", recipients);
+    }
     for (at, hop) in answer.hops.iter().enumerate() {
         text.blank();
         hop_lines(&mut text, at, hop, &answer.hops[..at]);

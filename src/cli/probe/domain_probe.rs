@@ -9,7 +9,7 @@ use super::context::ProbeContext;
 use crate::cli::explain::ask_daemon;
 use crate::config::{Connector, OutboundConfig};
 use crate::discovery::Discovery;
-use crate::explain::{DaemonPolicies, RememberedTls, Sources, policy_domains};
+use crate::explain::{DaemonPolicies, RememberedTls, Sources, policy_domains, recipient_note};
 use crate::policy::connector::exception;
 use crate::policy::tls::TlsOutcome;
 use crate::relay::outbound::probe::{PredictedOutcome, Probe, ProbeQuery, probe};
@@ -24,6 +24,8 @@ pub(super) struct DomainProbe {
     /// The MTA-STS policies of the running daemon.
     pub(super) known: DaemonPolicies,
     pub(super) probe: Probe,
+    /// The check of recipients, in a sentence.
+    pub(super) recipients: Option<String>,
     pub(super) after: Option<AfterException>,
 }
 
@@ -101,12 +103,14 @@ pub(super) async fn probe_domain(
         }),
         None => None,
     };
+    let recipients = recipient_note(&context.snapshot.config, &recipient, None);
     DomainProbe {
         recipient,
         connector,
         remembered,
         known,
         probe,
+        recipients,
         after,
     }
 }

@@ -26,6 +26,8 @@ pub(super) struct ProbeDocument {
     domain: String,
     connector: String,
     memory: MemoryDocument,
+    /// The check of recipients, in a sentence.
+    recipients: Option<String>,
     hops: Vec<HopDocument>,
     #[serde(flatten)]
     end: OutcomeDocument,
@@ -204,6 +206,7 @@ pub(super) fn document(result: &DomainProbe, expiries: &[UpcomingExpiry]) -> Pro
     ProbeDocument {
         domain: result.recipient.to_string(),
         connector: result.connector.name.clone(),
+        recipients: result.recipients.clone(),
         memory: match &result.remembered {
             RememberedTls::Known(MemoryFinding::Nothing) => MemoryDocument::Nothing,
             RememberedTls::Known(MemoryFinding::TookTls { last }) => {

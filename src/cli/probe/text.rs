@@ -34,6 +34,9 @@ pub(super) fn report(result: &DomainProbe, config: &Config, width: usize) -> Str
     let (recipient, connector) = (&result.recipient, &result.connector.name);
     out.line(0, &format!("{recipient}, by connector \"{connector}\""));
     out.pair(0, 16, "downgrade memory", &remembered(&result.remembered));
+    if let Some(recipients) = &result.recipients {
+        out.pair(0, 16, "recipients", recipients);
+    }
     match &result.probe.hops {
         Ok(hops) => {
             for probed in hops {

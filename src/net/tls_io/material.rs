@@ -100,6 +100,23 @@ impl TlsMaterial {
         client.map(|client| client.for_https()).ok_or(loader.faults)
     }
 
+    /// Loads the settings for a directory server with these trust anchors. Returns warnings with
+    /// them.
+    ///
+    /// # Errors
+    /// All faults of the trust anchors.
+    pub fn load_directory(
+        tls: &TlsConfig,
+        trust: &Located<TrustSource>,
+    ) -> Result<(ClientTls, Vec<Fault>), Vec<Fault>> {
+        let mut loader = Loader::new(tls);
+        let client = loader.client(trust, None, &[]);
+        match client {
+            Some(client) => Ok((client, loader.warnings)),
+            None => Err(loader.faults),
+        }
+    }
+
     /// Returns the settings of a connector, which must be of the configuration that was loaded, or
     /// its built-in default.
     #[must_use]

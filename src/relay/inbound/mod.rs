@@ -20,6 +20,7 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
+use crate::relay::recipients::RecipientCheck;
 use crate::relay::running_config::RunningConfig;
 use crate::smtp::envelope::QueueId;
 use crate::smtp::server::Durable;
@@ -41,6 +42,7 @@ pub struct Inbound {
     clients: Clients,
     monitor: Monitor,
     evidence: Evidence,
+    recipients: RecipientCheck,
 }
 
 impl Inbound {
@@ -60,6 +62,7 @@ impl Inbound {
             clients: Clients::default(),
             monitor: Monitor::default(),
             evidence: Evidence::off(),
+            recipients: RecipientCheck::new(None, Monitor::default()),
         }
     }
 
@@ -67,6 +70,12 @@ impl Inbound {
     #[must_use]
     pub fn with_evidence(self, evidence: Evidence) -> Self {
         Self { evidence, ..self }
+    }
+
+    /// Asks about recipients through this check.
+    #[must_use]
+    pub fn with_recipients(self, recipients: RecipientCheck) -> Self {
+        Self { recipients, ..self }
     }
 
     /// Uses this table of clients, which the admin socket and the metrics share.

@@ -7,6 +7,7 @@ mod login;
 mod message;
 mod metrics;
 mod proxy;
+mod recipient;
 mod state;
 
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use tokio::net::TcpStream;
 use tokio::select;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info};
+use tracing::debug;
 
 use super::Inbound;
 use super::buffered::{BufferedStream, ClientStream, TlsClientStream};
@@ -32,13 +33,12 @@ use crate::policy::connector::inbound_policy;
 use crate::policy::relay_access;
 use crate::policy::tls::{NoTls, PeerCertificate, TlsFacts, TlsOutcome};
 use crate::relay::running_config::Snapshot;
-use crate::relay::users::HourlyRate;
-use crate::smtp::command::{CommandError, MailFrom, RcptTo};
+use crate::smtp::command::{CommandError, MailFrom};
 use crate::smtp::reply::Reply;
 use crate::smtp::server::{Channel, Profile, Server, ServerStep};
-use crate::telemetry::RefusalReason;
 use crate::telemetry::certificates::WatchedCertificate;
 use client_log::send_failed;
+use recipient::RcptStep;
 use state::{ClientSession, ConnectionTls, SessionEndReason, TransactionSender};
 
 /// Runs one session to its end.
@@ -238,7 +238,13 @@ impl ClientSession {
                     Ok(reply) => reply,
                     Err(refusal) => return self.end_with(connection, &refusal),
                 },
-                ServerStep::Rcpt(rcpt) => self.rcpt(rcpt),
+                ServerStep::Rcpt(rcpt) => match self.rcpt(rcpt) {
+                    RcptStep::Reply(reply) => reply,
+                    RcptStep::Ask(asked) => match Box::pin(self.ask_recipient(asked)).await {
+                        Ok(reply) => reply,
+                        Err(end) => return end,
+                    },
+                },
                 ServerStep::Commit(envelope) => {
                     connection.input.advance(used);
                     match Box::pin(self.commit(connection, *envelope)).await {
@@ -409,58 +415,6 @@ impl ClientSession {
             }
             Err(refusal) => self.server.mail(from, Err(refusal)),
         })
-    }
-
-    /// Returns the facts about the client that the relay rules need.
-    fn client_rights(&self) -> relay_access::RelayClient {
-        let may_relay = self
-            .sender_clearance
-            .as_ref()
-            .is_some_and(|cleared| cleared.may_relay);
-        relay_access::RelayClient {
-            address: self.client,
-            local: self.local,
-            may_relay,
-            is_user: self.user().is_some(),
-        }
-    }
-
-    /// Applies the relay rules and limits to a recipient, and returns the reply to RCPT.
-    fn rcpt(&mut self, rcpt: RcptTo) -> Reply {
-        if let Err(refusal) = self.count(Rate::Recipients) {
-            return self.server.rcpt(rcpt, Err(refusal));
-        }
-        if let Some(user) = self.user().cloned()
-            && let Err(refusal) = self.count_hourly(&user, HourlyRate::Recipients)
-        {
-            return self.server.rcpt(rcpt, Err(refusal));
-        }
-        let peer = self.client_rights();
-        let rules = self.settings.config.relay_rules(&self.settings.connectors);
-        let answer = relay_access::resolve_recipient(rules, peer, &rcpt.forward_path);
-        if let Err(denied) = &answer {
-            let connector = self
-                .sender_clearance
-                .as_ref()
-                .map(|cleared| cleared.connector.name.clone())
-                .unwrap_or_default();
-            self.count_refusal(&connector, RefusalReason::Recipient, denied.to_string());
-            let recipient = rcpt.forward_path.to_string();
-            if self.should_log("recipient refused", &recipient) {
-                let (from, from_connector) = self.sender_fields();
-                info!(
-                    listener = %self.listener.name, peer = %self.peer, from, from_connector, recipient, reason = %denied,
-                    "recipient refused"
-                );
-            }
-            self.is_logged = true;
-        }
-        let answer = answer.map_err(relay_access::RelayDenied::reply);
-        let answer = answer.and_then(|mailbox| {
-            self.reserve(&mailbox, rcpt.orcpt.as_deref())
-                .map(|()| mailbox)
-        });
-        self.server.rcpt(rcpt, answer)
     }
 }
 

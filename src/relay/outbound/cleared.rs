@@ -1,7 +1,8 @@
 //! A connection with the TLS judge's clearance: the only place from which MAIL FROM is written.
 //!
-//! [`Wire::converse`] runs dialogues. The only dialogue that contains a transaction is the private
-//! [`ClearedTransaction`], which cannot be created without the clearance of its connection.
+//! [`Wire::converse`] runs dialogues. The only dialogues that contain MAIL are the private
+//! [`ClearedTransaction`] and [`ClearedQuery`], which cannot be created without the clearance of
+//! their connection.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,9 +17,10 @@ use crate::policy::tls::{
     Clearance, Handshake, NamePattern, NoTls, TlsOutcome, TlsPolicy, Verdict, judge,
 };
 use crate::relay::buffer_memory::{BufferMemory, SLOW};
+use crate::smtp::address::Mailbox;
 use crate::smtp::client::{
-    DialogueStage, Extensions, Mail, ProtocolViolation, RecipientStatus, Transaction,
-    TransactionEnd, TransactionResults, TransactionStep,
+    DialogueStage, Extensions, Mail, ProtocolViolation, QueryEnd, QueryOver, RecipientQuery,
+    RecipientStatus, Transaction, TransactionEnd, TransactionResults, TransactionStep,
 };
 use crate::smtp::data::Stuffer;
 use crate::smtp::reply::{Reply, Severity};
@@ -159,6 +161,32 @@ impl Dialogue for ClearedTransaction<'_, '_> {
     }
 }
 
+/// A question together with the clearance of its connection.
+struct ClearedQuery<'c, 'm> {
+    _clearance: &'c Clearance,
+    query: RecipientQuery<'m>,
+}
+
+impl Dialogue for ClearedQuery<'_, '_> {
+    type Step = QueryOver;
+
+    fn receive(
+        &mut self,
+        input: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<(usize, Option<QueryOver>), ProtocolViolation> {
+        self.query.receive(input, out)
+    }
+
+    fn replies(&self) -> usize {
+        self.query.replies()
+    }
+
+    fn awaited(&self) -> DialogueStage {
+        self.query.awaited()
+    }
+}
+
 impl Cleared {
     /// Creates a connection that the judge cleared under `policy`. EHLO has been answered on
     /// `wire`.
@@ -279,6 +307,34 @@ impl Cleared {
     /// Closes the session with QUIT. The returned task ends when the connection is closed.
     pub(super) fn quit(self) -> JoinHandle<()> {
         self.wire.quit()
+    }
+
+    /// Returns whether the connection has been idle, so that the peer may have closed it.
+    pub(super) fn is_idle(&self) -> bool {
+        self.idle_since.is_some()
+    }
+
+    /// Asks about a mailbox, of which the peer can be asked ([`RecipientQuery::may_ask`]). Returns
+    /// the end of the question, and whether the session can be used again.
+    ///
+    /// # Errors
+    /// The failure of the connection.
+    pub(super) async fn ask(
+        &mut self,
+        mailbox: &Mailbox,
+        limit: Duration,
+    ) -> Result<(QueryEnd, bool), ConnectionFailure> {
+        let clearance = &self.via.clearance;
+        self.transactions = self.transactions.saturating_add(1);
+        self.idle_since = None;
+        let out = self.wire.output(clearance);
+        let mut dialogue = ClearedQuery {
+            _clearance: clearance,
+            query: RecipientQuery::start(mailbox, self.extensions, out),
+        };
+        self.wire.converse(&mut dialogue, limit).await?;
+        let is_reusable = dialogue.query.is_reusable();
+        Ok((dialogue.query.into_end(), is_reusable))
     }
 
     /// Sends one message, unless the lease of its owner is over. The message must fit the peer

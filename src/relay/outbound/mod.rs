@@ -12,8 +12,10 @@
 //! short. `pool` keeps cleared connections for the next message. `deliver` goes from hop to hop.
 //! `requirement` applies what the message itself demands of TLS (RFC 8689), and `limit` bounds the
 //! time of an attempt. `observe` has the events of sessions and recipients, and the one list of
-//! those that observe them. [`probe`] goes as far as the judge and sends no message.
+//! those that observe them. [`probe`] goes as far as the judge and sends no message. `ask` asks a
+//! mailbox server about a recipient, and sends no message either.
 
+mod ask;
 mod attempt;
 mod chunk_memory;
 mod cleared;

@@ -105,6 +105,16 @@ impl Outbound {
         &self.hellos
     }
 
+    /// The monitor of sessions with next hops.
+    pub(super) fn monitor(&self) -> &Monitor {
+        &self.monitor
+    }
+
+    /// The idle connections.
+    pub(super) fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
     /// The configuration in use.
     #[must_use]
     pub fn running(&self) -> &RunningConfig {

@@ -337,6 +337,7 @@ pub(crate) fn config(identity: Option<IdentityFiles>, connectors: Vec<Connector>
         spool: at(PathBuf::from("spool"), 20),
         listeners: Vec::new(),
         relay: RelayConfig::default(),
+        recipients: Vec::new(),
         connectors: connectors.into_iter().map(Arc::new).collect(),
         queue: QueueConfig {
             retry: vec![second],

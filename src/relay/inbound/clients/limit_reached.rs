@@ -67,6 +67,7 @@ impl LimitReached {
             Limit::PerMinute(Rate::Handshakes) => refused(421, "TLS handshakes"),
             Limit::PerMinute(Rate::Messages) => refused(450, "messages"),
             Limit::PerMinute(Rate::Recipients) => refused(450, "recipients"),
+            Limit::PerMinute(Rate::UnknownRecipients) => refused(450, "unknown recipients"),
             Limit::Memory => Reply::new(
                 452,
                 Status(5, 3),

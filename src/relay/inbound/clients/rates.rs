@@ -55,27 +55,38 @@ impl ClientRates {
         limits: &ClientLimits,
         now: Duration,
     ) -> Result<(), RateExceeded> {
-        let client = std::iter::once((networks::client(address), limits.per_minute(rate)));
-        let around = networks::networks(address)
-            .map(|network| (network, limits.per_network_and_minute(rate)));
-        let all: Vec<(IpNet, u32)> = client.chain(around).collect();
-        for (network, most) in &all {
-            let full_at = self
-                .entries
-                .get(network)
-                .map_or(now, |full_at| full_at[rate as usize].max(now));
-            let due = (full_at + refill_time(*most)).saturating_sub(now);
-            if let Some(wait) = due.checked_sub(MINUTE).filter(|wait| !wait.is_zero()) {
-                return Err(RateExceeded {
-                    network: *network,
-                    most: *most,
-                    wait,
-                });
-            }
-        }
-        for (network, most) in all {
+        self.check(rate, address, limits, now)?;
+        for (network, most) in allowances(rate, address, limits) {
             if let Some(full_at) = self.entry_of(network, now) {
                 full_at[rate as usize] = full_at[rate as usize].max(now) + refill_time(most);
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks whether one more event of a client is allowed, without counting it.
+    ///
+    /// # Errors
+    /// Returns the limit that is reached.
+    pub(super) fn check(
+        &self,
+        rate: Rate,
+        address: IpAddr,
+        limits: &ClientLimits,
+        now: Duration,
+    ) -> Result<(), RateExceeded> {
+        for (network, most) in allowances(rate, address, limits) {
+            let full_at = self
+                .entries
+                .get(&network)
+                .map_or(now, |full_at| full_at[rate as usize].max(now));
+            let due = (full_at + refill_time(most)).saturating_sub(now);
+            if let Some(wait) = due.checked_sub(MINUTE).filter(|wait| !wait.is_zero()) {
+                return Err(RateExceeded {
+                    network,
+                    most,
+                    wait,
+                });
             }
         }
         Ok(())
@@ -107,6 +118,17 @@ impl ClientRates {
             network.is_some_and(|network| !network.contains(one) && !one.contains(network))
         });
     }
+}
+
+/// Returns the client and its networks, each with its allowance in a minute.
+fn allowances(
+    rate: Rate,
+    address: IpAddr,
+    limits: &ClientLimits,
+) -> impl Iterator<Item = (IpNet, u32)> {
+    let client = std::iter::once((networks::client(address), limits.per_minute(rate)));
+    let most = limits.per_network_and_minute(rate);
+    client.chain(networks::networks(address).map(move |network| (network, most)))
 }
 
 /// Returns the time in which the allowance for one event refills.

@@ -19,7 +19,7 @@ use super::limit::Limit;
 use super::limit_reached::LimitReached;
 use super::memory::MemoryAccount;
 use super::memory::MemoryPool;
-use super::rates::ClientRates;
+use super::rates::{ClientRates, RateExceeded};
 use super::seat_queue::QueueKey;
 use super::seat_queue::WaitingClient;
 use super::seat_request::{ClientKind, GrantedSeat, NoSeat, Occupancy, SeatRequest, SeatStage};
@@ -374,12 +374,36 @@ impl Clients {
             &config.limits.clients,
             self.0.start.elapsed(),
         );
-        counted.map_err(|exceeded| LimitReached {
-            limit: Limit::PerMinute(rate),
-            network: Some(exceeded.network),
-            most: exceeded.most as usize,
-            wait: Some(exceeded.wait),
-        })
+        counted.map_err(|exceeded| rate_reached(rate, exceeded))
+    }
+
+    /// Checks the rate limit of unknown recipients, without counting an event.
+    ///
+    /// # Errors
+    /// Returns the limit that is reached.
+    pub(in crate::relay::inbound) fn check_unknown_recipients(
+        &self,
+        config: &Config,
+        client: Option<IpAddr>,
+        address: IpAddr,
+    ) -> Result<(), LimitReached> {
+        if relay_access::is_own_client(&config.relay, client) {
+            return Ok(());
+        }
+        let (limits, now) = (&config.limits.clients, self.0.start.elapsed());
+        let checked = lock(&self.0.rates).check(Rate::UnknownRecipients, address, limits, now);
+        checked.map_err(|exceeded| rate_reached(Rate::UnknownRecipients, exceeded))
+    }
+
+    /// Counts an unknown recipient of a client.
+    pub(in crate::relay::inbound) fn count_unknown_recipient(
+        &self,
+        config: &Config,
+        client: Option<IpAddr>,
+        address: IpAddr,
+    ) {
+        // A client that has reached the limit was answered before: by another session of its own.
+        let _ = self.count(config, Rate::UnknownRecipients, client, address);
     }
 
     /// Counts a refusal, and logs it if the client was not held back by this limit in the last hour
@@ -508,6 +532,16 @@ fn kind_of(
         }
         client if relay_access::is_own_client(&config.relay, client) => ClientKind::Own,
         _ => ClientKind::Stranger,
+    }
+}
+
+/// Returns the limit of a rate that is reached.
+fn rate_reached(rate: Rate, exceeded: RateExceeded) -> LimitReached {
+    LimitReached {
+        limit: Limit::PerMinute(rate),
+        network: Some(exceeded.network),
+        most: exceeded.most as usize,
+        wait: Some(exceeded.wait),
     }
 }
 

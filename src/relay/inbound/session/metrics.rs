@@ -58,6 +58,17 @@ impl ClientSession {
         counted.map_err(|refusal| self.hold_back(&refusal))
     }
 
+    /// Checks the client's rate limit of unknown recipients, without counting an event.
+    ///
+    /// # Errors
+    /// Returns the reply if the limit is reached.
+    pub(super) fn check_unknown_recipients(&mut self) -> Result<(), Reply> {
+        let (config, peer) = (&self.settings.config, self.peer.ip());
+        let clients = &self.inbound.clients;
+        let checked = clients.check_unknown_recipients(config, self.client, peer);
+        checked.map_err(|refusal| self.hold_back(&refusal))
+    }
+
     /// Logs and counts that a limit holds the client back, and returns the reply.
     pub(super) fn hold_back(&mut self, refusal: &LimitReached) -> Reply {
         self.inbound.clients.log_refusal(

@@ -1,0 +1,82 @@
+//! The errors of a directory search.
+
+use std::time::Duration;
+
+use crate::net::tls_io::HandshakeError;
+use crate::policy::directory::ber::BerError;
+use crate::policy::tls::ChainFault;
+
+/// The reasons why a directory gives no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum LdapError {
+    /// The host has no address.
+    #[error("cannot find the address of the server: {0}")]
+    Lookup(String),
+    /// No connection.
+    #[error("cannot connect: {0}")]
+    Connect(std::io::Error),
+    /// The connection broke.
+    #[error("the connection broke: {0}")]
+    Broken(std::io::Error),
+    /// The server closed the connection.
+    #[error("the server closed the connection")]
+    Closed,
+    /// The server did not answer in time.
+    #[error("no answer to {step} within {} s", limit.as_secs())]
+    Timeout {
+        /// The step.
+        step: &'static str,
+        /// Its time limit.
+        limit: Duration,
+    },
+    /// The TLS handshake failed.
+    #[error("the TLS handshake failed: {0}")]
+    Handshake(HandshakeError),
+    /// The server has no certificate, or one whose key cannot be checked.
+    #[error("the server shows no certificate that can be checked")]
+    NoCertificate,
+    /// The certificate is not trusted.
+    #[error("the certificate is not trusted: {0}; see trust in [[recipients]]")]
+    Untrusted(ChainFault),
+    /// The certificate is for another name.
+    #[error("the certificate is for {0}")]
+    Name(String),
+    /// The server refused an operation.
+    #[error("the server answered {operation} with {code} {text}{}", remedy(*code))]
+    Refused {
+        /// The operation.
+        operation: &'static str,
+        /// The result code (RFC 4511 §4.1.9).
+        code: u32,
+        /// The server's text.
+        text: String,
+    },
+    /// The server sent something that is not LDAP, or too much.
+    #[error(transparent)]
+    Malformed(#[from] BerError),
+    /// The server sent more than a search can need.
+    #[error("the answer is too long")]
+    TooLong,
+    /// Something came in the clear after the answer to STARTTLS.
+    #[error("the server sent clear text after agreeing to StartTLS")]
+    SpokeBeforeHandshake,
+}
+
+/// Returns what an administrator should look at.
+fn remedy(code: u32) -> &'static str {
+    match code {
+        1 => " (Active Directory: a bind is needed, see bind_dn)",
+        8 | 13 => " (the server wants TLS or another login)",
+        10 => " (a referral, which is not followed: name the right server in url)",
+        32 => " (base does not exist)",
+        49 => " (see bind_dn and password_file)",
+        50 => " (the login may not search)",
+        _ => "",
+    }
+}
+
+impl PartialEq for LdapError {
+    fn eq(&self, other: &Self) -> bool {
+        self.to_string() == other.to_string()
+    }
+}
