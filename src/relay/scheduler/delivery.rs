@@ -47,7 +47,7 @@ impl JobGuard {
         let Some(item) = self.item.take() else { return };
         let id = item.id();
         let remaining = match remaining {
-            // After `NotStored` the next start continues from the spool.
+            // After `NotStored` the next start or owner continues from the spool.
             RemainingWork::Nothing | RemainingWork::NotStored => None,
             RemainingWork::Retry { due, deadline } => Some((Item { deadline, ..item }, due)),
         };

@@ -61,7 +61,7 @@ pub(super) enum StoreResult {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum StateWrite {
     Done,
-    /// The process is ending.
+    /// The process is ending, or the message is another owner's.
     Aborted,
 }
 

@@ -147,6 +147,7 @@ async fn store(context: &Context, message: &ActiveMessage, entry: &Arc<Entry>) -
     );
     let due = MessageChange::of_reports(entry, ReportStep::Due { until });
     match result::settle(context, message, due).await {
+        // The next start or the owner stores them; while the lease is over, the write waits.
         Some(settled) if settled.state == StateWrite::Aborted => None,
         Some(settled) => match settled.reports {
             StoreResult::All => None,
@@ -185,7 +186,8 @@ async fn digest(context: Arc<Context>, messages: Vec<Arc<ActiveMessage>>) {
                 for ((message, entry), lost) in reported.into_iter().zip(&lost) {
                     let reports = ReportStep::InDigest(lost.recipients.clone());
                     let change = MessageChange::of_reports(&entry, reports);
-                    // If that fails, the process is ending, and the next digest has it again.
+                    // If that fails, the process is ending, or the message is another owner's. The
+                    // next digest of its owner has it again.
                     let _ = result::settle(&context, message, change).await;
                 }
             }

@@ -94,7 +94,8 @@ impl Scheduler {
     /// messages that wait. Undelivered messages stay in the spool.
     ///
     /// # Errors
-    /// An error of the spool while messages are claimed at the start.
+    /// An error of the spool while messages are claimed at the start, except that its lease is over:
+    /// the claim goes on when that holds again.
     pub async fn run(
         mut self,
         mut accepted: mpsc::Receiver<Claimed<Entry>>,

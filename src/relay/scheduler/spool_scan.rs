@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::mpsc;
@@ -12,9 +13,12 @@ use crate::storage::spool::{Claimed, Spool, SpoolError, StoredMessage};
 
 /// The number of messages that are claimed at a time.
 const PAGE: usize = 1000;
+/// The wait before a page is claimed again that was refused since the lease is over.
+const LEASE_PAUSE: Duration = Duration::from_secs(1);
 
 /// Claims the messages that nobody owns, page by page. A message that is accepted meanwhile is this
-/// relay's from its commit on, and is queued through `accepted` only.
+/// relay's from its commit on, and is queued through `accepted` only. While the lease is over, the next
+/// page waits.
 pub(super) fn claim_spool(
     spool: &Arc<dyn Spool>,
 ) -> mpsc::Receiver<Result<Vec<Claimed<StoredMessage>>, SpoolError>> {
@@ -24,6 +28,12 @@ pub(super) fn claim_spool(
         let mut after = None;
         loop {
             let page = spool.claim(after, PAGE).await;
+            if matches!(page, Err(SpoolError::NotOwner(_))) {
+                tokio::select! {
+                    () = sender.closed() => return,
+                    () = tokio::time::sleep(LEASE_PAUSE) => continue,
+                }
+            }
             after = page
                 .as_ref()
                 .ok()

@@ -84,7 +84,8 @@ pub struct HeldLease(Arc<LeaseState>);
 struct LeaseState {
     /// The end in milliseconds of [`BootTime`], [`ENDLESS`] or [`OVER`].
     end: AtomicU64,
-    /// The reason why the lease is over, if it did not just run out.
+    /// The reason why the lease is over, if it did not just run out. Its lock is held while the end
+    /// changes.
     reason: Mutex<String>,
     clock: LeaseClock,
 }
@@ -124,14 +125,16 @@ impl HeldLease {
     /// Records that the lease was renewed.
     pub(super) fn renew(&self, lease: Lease) {
         let end = lease.end.map_or(ENDLESS, |end| end.millis().max(OVER + 1));
-        self.reason().clear();
+        let mut reason = self.reason();
+        reason.clear();
         self.0.end.store(end, Ordering::SeqCst);
     }
 
     /// Records that the lease is over, for this reason, which names the cause and the remedy.
     pub(super) fn lose(&self, reason: &str) {
+        let mut known = self.reason();
+        reason.clone_into(&mut known);
         self.0.end.store(OVER, Ordering::SeqCst);
-        reason.clone_into(&mut self.reason());
     }
 
     /// Returns whether the lease holds, by this owner's own clock.

@@ -7,6 +7,7 @@ mod connections;
 mod damage;
 mod fairness;
 mod limits;
+mod lost;
 mod many_domains;
 mod observers;
 mod orders;

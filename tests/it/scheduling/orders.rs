@@ -1,7 +1,8 @@
 //! The state that an operator's order leaves if it is cut short: the spool fails, the evidence
 //! cannot be written, or the job panics.
 
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -46,11 +47,22 @@ pub(crate) struct Brittle {
     ended: AtomicBool,
     /// There is hardly any room for results.
     pub(crate) is_stuck: AtomicBool,
+    /// The folder is moved away before the next result is stored …
+    pub(crate) moves_at_result: AtomicBool,
+    /// … or before something is claimed.
+    pub(crate) moves_at_claim: AtomicBool,
+    /// The folder is away, and its loss was noticed.
+    is_away: AtomicBool,
+    folder: PathBuf,
 }
 
 impl Brittle {
     pub(crate) fn open(folder: &Path) -> Self {
         Self {
+            moves_at_result: AtomicBool::new(false),
+            moves_at_claim: AtomicBool::new(false),
+            is_away: AtomicBool::new(false),
+            folder: folder.join("spool"),
             spool: SqliteSpool::open(&folder.join("spool")).expect("nobody else has it"),
             refuses_reports: AtomicBool::new(false),
             panics: AtomicBool::new(false),
@@ -58,6 +70,24 @@ impl Brittle {
             ended: AtomicBool::new(false),
             is_stuck: AtomicBool::new(false),
         }
+    }
+
+    /// Moves the folder away. Returns the refusal of what is asked next.
+    async fn move_away(&self) -> SpoolError {
+        let moved = fs::rename(&self.folder, self.folder.with_extension("away"));
+        moved.expect("it is there");
+        let refusal = self.spool.renew().await.expect_err("it is lost");
+        self.is_away.store(true, Ordering::SeqCst);
+        refusal
+    }
+
+    /// Puts the folder back once its loss was noticed.
+    pub(crate) async fn put_back(&self) {
+        let is_away = async || self.is_away.load(Ordering::SeqCst);
+        eventually("the loss is noticed", is_away).await;
+        let moved = fs::rename(self.folder.with_extension("away"), &self.folder);
+        moved.expect("it was moved");
+        self.spool.renew().await.expect("it is ours again");
     }
 }
 
@@ -90,6 +120,9 @@ impl Spool for Brittle {
             !self.panics.swap(false, Ordering::SeqCst),
             "the work on an order dies, says the test"
         );
+        if self.moves_at_result.swap(false, Ordering::SeqCst) {
+            return Box::pin(async { Err(self.move_away().await) });
+        }
         let settled = self.spool.settle(claim, before, after, reports);
         Box::pin(async move {
             if self.ended.load(Ordering::SeqCst) {
@@ -121,6 +154,9 @@ impl Spool for Brittle {
         after: Option<QueueId>,
         limit: usize,
     ) -> SpoolFuture<'_, Vec<Claimed<StoredMessage>>> {
+        if self.moves_at_claim.swap(false, Ordering::SeqCst) {
+            return Box::pin(async { Err(self.move_away().await) });
+        }
         self.spool.claim(after, limit)
     }
     fn claimed(&self, id: QueueId) -> SpoolFuture<'_, Claimed<StoredMessage>> {

@@ -25,7 +25,7 @@ const QUEUE: &str = "[queue]\nretry = [\"100ms\"]\n";
 
 /// A scheduler on a spool that takes no reports for now.
 pub(crate) struct Queue {
-    spool: Arc<Brittle>,
+    pub(crate) spool: Arc<Brittle>,
     accepted: mpsc::Sender<Claimed<Entry>>,
     operator: Operator,
     stop: CancellationToken,
@@ -36,7 +36,16 @@ impl Queue {
     /// `outbound`: the configuration that deliveries go by, which may be newer than the
     /// scheduler's.
     pub(crate) fn start(folder: &Path, config: &Arc<Config>, outbound: &Arc<Config>) -> Self {
-        let spool = Arc::new(Brittle::open(folder));
+        Self::on(Arc::new(Brittle::open(folder)), folder, config, outbound)
+    }
+
+    /// The same, on a spool that is open.
+    pub(crate) fn on(
+        spool: Arc<Brittle>,
+        folder: &Path,
+        config: &Arc<Config>,
+        outbound: &Arc<Config>,
+    ) -> Self {
         let scheduler = Scheduler::new(
             Arc::clone(&spool) as _,
             Evidence::off(),

@@ -15,7 +15,7 @@ use super::orders::{running, way_out};
 use crate::support::in_process::{PATIENCE, SENDER, configured, connector};
 use crate::support::peer::Nobody;
 
-async fn put(spool: &SqliteSpool, to: &[&str]) -> Claimed<Entry> {
+pub(super) async fn put(spool: &SqliteSpool, to: &[&str]) -> Claimed<Entry> {
     let to = to
         .iter()
         .map(|to| Recipient::new(Mailbox::parse(to).expect("an address")));

@@ -295,22 +295,35 @@ async fn a_database_that_was_replaced_gets_what_the_log_has_at_the_next_start() 
 }
 
 #[tokio::test]
-async fn a_log_that_was_replaced_ends_the_lease() {
-    let held = Held::new().await;
-    let log = held.path.join("log");
-    fs::rename(&log, held.path.join("log.before")).expect("moved");
-    let reason = held.is_lost().await;
-    assert!(
-        reason.contains("/log was moved, replaced or deleted"),
-        "{reason}"
-    );
-    fs::create_dir(&log).expect("another");
-    held.is_lost().await;
-    held.takes_nothing().await;
-    fs::remove_dir(&log).expect("empty");
-    fs::rename(held.path.join("log.before"), &log).expect("moved back");
-    held.spool.renew().await.expect("ours again");
-    put(&held.spool, "new@example.org", b"x").await;
+async fn a_log_or_bodies_that_were_replaced_end_the_lease() {
+    for name in ["log", "bodies"] {
+        let held = Held::new().await;
+        let folder = held.path.join(name);
+        let before = held.path.join("before");
+        fs::rename(&folder, &before).expect("moved");
+        let reason = held.is_lost().await;
+        let expected = format!("/{name} was moved, replaced or deleted");
+        assert!(reason.contains(&expected), "{reason}");
+        fs::create_dir(&folder).expect("another");
+        held.is_lost().await;
+        held.takes_nothing().await;
+        fs::remove_dir_all(&folder).expect("ours");
+        fs::rename(&before, &folder).expect("moved back");
+        held.spool.renew().await.expect("ours again");
+        put(&held.spool, "new@example.org", b"x").await;
+    }
+}
+
+/// A file system gives the number of a deleted folder to the next one.
+#[tokio::test]
+async fn a_folder_of_the_same_name_is_not_the_deleted_one() {
+    for name in ["log", "bodies"] {
+        let held = Held::new().await;
+        let folder = held.path.join(name);
+        fs::remove_dir_all(&folder).expect("deleted");
+        fs::create_dir(&folder).expect("another");
+        held.is_lost().await;
+    }
 }
 
 /// Without the lock another relay may have used the files in the meantime.

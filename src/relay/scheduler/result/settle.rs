@@ -222,6 +222,7 @@ async fn write_result(
         let (drafts, about): (Vec<_>, Vec<_>) =
             written.into_iter().map(WrittenReport::split).unzip();
         let after = envelope.is_open().then_some(&*envelope);
+        let was_owner = context.spool.lease().holds();
         match context.spool.settle(claim, stored, after, drafts).await {
             Ok(entries) => {
                 for ((_, entry), about) in entries.into_iter().zip(about) {
@@ -232,7 +233,10 @@ async fn write_result(
             // An operator removed the message.
             Err(SpoolError::Missing(_)) => return StateWrite::Done,
             Err(SpoolError::Closed) => return StateWrite::Aborted,
-            Err(SpoolError::NotOwner(reason)) if about.is_empty() => {
+            // While the lease is over, the result waits for it to hold again, as for room on a disk.
+            Err(SpoolError::NotOwner(reason))
+                if about.is_empty() && was_owner && context.spool.lease().holds() =>
+            {
                 tracing::error!(queue_id = %id, reason, "attempt result not stored, the message is not this relay's any more; its next owner may deliver it again");
                 return StateWrite::Aborted;
             }

@@ -18,7 +18,6 @@ impl Core {
         mut after: Option<QueueId>,
         limit: usize,
     ) -> Result<Vec<Claimed<StoredMessage>>, SpoolError> {
-        let _turn = self.claims.turn.lock().await;
         self.held_folder.lease().check()?;
         while self.claims.may_have_free(after) {
             let page = self.scan(after, limit).await?;

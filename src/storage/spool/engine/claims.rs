@@ -20,8 +20,6 @@ pub(super) struct ClaimBook {
     state: Mutex<ClaimState>,
     /// True if messages were given back. It spares most changes the lock.
     has_released: AtomicBool,
-    /// The turn to claim: two claims at once do not give the same message twice.
-    pub(super) turn: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug, Default)]
@@ -69,7 +67,6 @@ impl ClaimBook {
             first_own,
             state: Mutex::default(),
             has_released: AtomicBool::new(false),
-            turn: tokio::sync::Mutex::new(()),
         }
     }
 
@@ -116,7 +113,7 @@ impl ClaimBook {
     }
 
     /// Claims what is free among the messages after `after`, of which these are all up to the last of
-    /// them.
+    /// them. Of two claims at once of the same page, one gets a message.
     pub(super) fn take_free(
         &self,
         after: Option<QueueId>,

@@ -21,7 +21,9 @@ use crate::storage::files::FileId;
 use crate::storage::folder_lock;
 
 /// The files whose names must lead to the open ones.
-const OPEN_NAMES: [&str; 2] = ["queue.db", "log"];
+const OPEN_NAMES: [&str; 3] = [DATABASE, "log", "bodies"];
+/// The one of them that is a file, which SQLite has open.
+const DATABASE: &str = "queue.db";
 
 /// The identities of the folder and of the files that are open in it.
 #[derive(Debug)]
@@ -33,6 +35,8 @@ pub(super) struct HeldFolder {
     id: FileId,
     lock: FileId,
     open: [FileId; OPEN_NAMES.len()],
+    /// Keep the identities of the folders in it from being given to other ones.
+    _folders: Vec<File>,
     lease: HeldLease,
     /// True once the lock was not in our folder: another process may have used it since.
     was_unlocked: AtomicBool,
@@ -58,7 +62,11 @@ impl HeldFolder {
         let id = FileId::of(&opened).map_err(failed)?;
         let lock = folder.lock.id().map_err(failed)?;
         let mut open = [id; OPEN_NAMES.len()];
+        let mut folders = Vec::new();
         for (name, open) in OPEN_NAMES.iter().zip(&mut open) {
+            if *name != DATABASE {
+                folders.push(File::open(path.join(name)).map_err(failed)?);
+            }
             let found = FileId::within(&opened, name).map_err(failed)?;
             *open = found.ok_or_else(missing)?;
         }
@@ -67,6 +75,7 @@ impl HeldFolder {
             id,
             lock,
             open,
+            _folders: folders,
             lease: HeldLease::new(Lease::ENDLESS, LeaseClock::Boot),
             was_unlocked: AtomicBool::new(false),
             examining: Mutex::new(()),

@@ -134,10 +134,16 @@ impl Mover<'_> {
         self.obstacle.is_some() || self.unremovable.is_some() || self.is_lost
     }
 
+    /// Examines the folder again. Once it was lost, it stays lost for this round.
+    fn is_ours(&mut self) -> bool {
+        self.is_lost |= !self.core.held_folder.is_ours();
+        !self.is_lost
+    }
+
     fn round(&mut self, call: MoverCall) -> Result<(), Fatal> {
         self.core.counters.rounds.fetch_add(1, Ordering::Relaxed);
-        self.is_lost = !self.core.held_folder.is_ours();
-        if self.is_lost {
+        self.is_lost = false;
+        if !self.is_ours() {
             self.skip_round(call);
             return Ok(());
         }
@@ -166,7 +172,9 @@ impl Mover<'_> {
             self.move_all(MoveScope::SealedSegments)?;
         }
         self.retire()?;
-        if call.is_stopped {
+        if self.is_lost {
+            // It was lost meanwhile.
+        } else if call.is_stopped {
             schema::empty_wal(&self.connection, &self.core.paths, CheckpointMode::TRUNCATE)?;
         } else {
             self.prepare();
@@ -175,6 +183,7 @@ impl Mover<'_> {
         self.set_gate();
         for order in flushes {
             order.answer(match &self.obstacle {
+                _ if self.is_lost => Err(self.core.held_folder.lease().refusal()),
                 Some(obstacle) => Err(SpoolError::Io(obstacle.text.clone())),
                 None => Ok(()),
             });
@@ -226,7 +235,7 @@ impl Mover<'_> {
         if self.wal_octets > 0 || self.obstacle.is_some() {
             obstacle = self.wal_obstacle()?;
         }
-        while obstacle.is_none() {
+        while obstacle.is_none() && self.is_ours() {
             let octets = MOVE_OCTETS.min(self.core.log.segment_size());
             let moves = self.core.index().take(scope, octets, MOVE_COUNT);
             if moves.is_empty() {
@@ -249,7 +258,9 @@ impl Mover<'_> {
             self.account();
         }
         self.open = None;
-        self.log_obstacle(obstacle);
+        if !self.is_lost {
+            self.log_obstacle(obstacle);
+        }
         Ok(())
     }
 
@@ -476,6 +487,10 @@ impl Mover<'_> {
             let Some(number) = retirable else {
                 break None;
             };
+            // Its name may lead to a segment of somebody else.
+            if !self.is_ours() {
+                return Ok(());
+            }
             self.open = None;
             let mut removed = self.core.log.retire(number);
             if matches!(removed, Err(AppendError::Rejected(SpoolError::Full(_))))
@@ -511,10 +526,13 @@ impl Mover<'_> {
     }
 
     /// Allocates the next segment before it is needed, if the disk has plenty of room.
-    fn prepare(&self) {
+    fn prepare(&mut self) {
         let log = &self.core.log;
         let wanted = SPARE_SHARE * log.next_size();
         if log.has_spare() || self.core.drafts.free_space.admit_measured(wanted).is_err() {
+            return;
+        }
+        if !self.is_ours() {
             return;
         }
         if let Err(error) = log.prepare() {
