@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use rustls::pki_types::SignatureVerificationAlgorithm;
 
 use super::{Crl, PathCertificate};
-use crate::policy::tls::{NoCrl, PathMemberStatus, RevocationStatus};
+use crate::policy::tls::{PathMemberStatus, RevocationStatus};
 
 /// Returns the status by the newest CRL that covers the certificate.
 // Rule: RFC 5280 §6.3.3; policy table (revocation).
@@ -49,21 +49,19 @@ pub fn is_revoked(
     })
 }
 
-/// Returns the status of each certificate of a path by these CRLs. `no_crl` returns the reason for
-/// a certificate that none of them covers.
+/// Returns the status of each certificate of a path by these CRLs.
 #[must_use]
 pub fn path_status(
     path: &[PathCertificate],
     crls: &[Arc<Crl>],
     algorithms: &[&dyn SignatureVerificationAlgorithm],
     now: Timestamp,
-    no_crl: impl Fn(&PathCertificate) -> NoCrl,
 ) -> Vec<PathMemberStatus> {
     path.iter()
         .map(|certificate| PathMemberStatus {
             certificate: certificate.member().clone(),
             status: status(certificate, crls.iter(), algorithms, now)
-                .unwrap_or_else(|| RevocationStatus::Unknown(no_crl(certificate))),
+                .unwrap_or(RevocationStatus::Unknown),
         })
         .collect()
 }

@@ -16,7 +16,7 @@ use super::path_search::Issuers;
 use super::{Role, TrustAnchors, certificate, chain, dane};
 use crate::net::revocation::{self, Crl, CrlFile, PathCertificate};
 use crate::policy::tls::{
-    CertificateFacts, ChainFault, DaneFacts, DaneFault, NamePattern, NoCrl, Pin, RevocationFacts,
+    CertificateFacts, ChainFault, DaneFacts, DaneFault, NamePattern, Pin, RevocationFacts,
     TlsPolicy, Tlsa, TlsaSet,
 };
 
@@ -185,7 +185,7 @@ async fn path_status(
     let (crls, algorithms) = (checks.known_crls(), checks.trust.algorithms());
     // The signature of a large CRL takes a while to check.
     let status = run_blocking(role, move || {
-        revocation::path_status(&path, &crls, algorithms, now, |_| NoCrl::NoSource)
+        revocation::path_status(&path, &crls, algorithms, now)
     });
     RevocationFacts::Checked(status.await)
 }

@@ -65,26 +65,8 @@ pub enum RevocationStatus {
     Expired(Timestamp),
     /// The CRL lists it with this time of revocation. It stays revoked when the CRL has expired.
     Revoked(Timestamp),
-    /// No CRL covers it, for this reason.
-    Unknown(NoCrl),
-}
-
-/// The reason why no CRL covers a certificate.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum NoCrl {
-    /// None is configured.
-    NoSource,
-    /// The configured one is not available; the reason.
-    Unavailable(String),
-}
-
-impl fmt::Display for NoCrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NoSource => f.write_str("none is configured"),
-            Self::Unavailable(why) => f.write_str(why),
-        }
-    }
+    /// No CRL covers it.
+    Unknown,
 }
 
 /// The status of a path as a whole, in one word.
@@ -114,7 +96,7 @@ impl RevocationFacts {
     pub fn path_status(&self) -> Option<PathStatus> {
         let of_one = |one: &PathMemberStatus| match one.status {
             RevocationStatus::Good(_) => PathStatus::Good,
-            RevocationStatus::Expired(_) | RevocationStatus::Unknown(_) => PathStatus::Unknown,
+            RevocationStatus::Expired(_) | RevocationStatus::Unknown => PathStatus::Unknown,
             RevocationStatus::Revoked(_) => PathStatus::Revoked,
         };
         match self {
@@ -137,7 +119,7 @@ impl RevocationFacts {
             RevocationStatus::Good(until) => Some(until),
             RevocationStatus::Expired(_)
             | RevocationStatus::Revoked(_)
-            | RevocationStatus::Unknown(_) => None,
+            | RevocationStatus::Unknown => None,
         });
         Some(match (check(Revocation::Required, self), until.min()) {
             (Ok(()), Some(until)) => format!("good, by CRLs that hold until {until}"),
@@ -156,7 +138,7 @@ pub enum RevocationFault {
     /// The CRL that covers this certificate expired at this time.
     Expired(PathMember, Timestamp),
     /// No CRL covers this certificate, for this reason.
-    NoCrl(PathMember, NoCrl),
+    NoCrl(PathMember),
     /// The CRLs were not consulted.
     NotChecked,
 }
@@ -167,7 +149,7 @@ impl RevocationFault {
     pub fn may_pass(&self) -> bool {
         match self {
             Self::Revoked(..) => false,
-            Self::Expired(..) | Self::NoCrl(..) | Self::NotChecked => true,
+            Self::Expired(..) | Self::NoCrl(_) | Self::NotChecked => true,
         }
     }
 }
@@ -191,13 +173,10 @@ impl fmt::Display for RevocationFault {
                 f,
                 "the CRL that covers {which} expired on {at}; a newer one is needed in `crl`"
             ),
-            Self::NoCrl(which, NoCrl::NoSource) => write!(
+            Self::NoCrl(which) => write!(
                 f,
                 "no CRL covers {which}; add the CRL of its authority to `crl`"
             ),
-            Self::NoCrl(which, why @ NoCrl::Unavailable(_)) => {
-                write!(f, "no CRL covers {which}: {why}")
-            }
             Self::NotChecked => f.write_str("its revocation was not checked"),
         }
     }
@@ -225,9 +204,7 @@ pub(super) fn check(wanted: Revocation, facts: &RevocationFacts) -> Result<(), R
         let fault = match status {
             RevocationStatus::Good(_) | RevocationStatus::Revoked(_) => continue,
             RevocationStatus::Expired(at) => RevocationFault::Expired(certificate.clone(), *at),
-            RevocationStatus::Unknown(why) => {
-                RevocationFault::NoCrl(certificate.clone(), why.clone())
-            }
+            RevocationStatus::Unknown => RevocationFault::NoCrl(certificate.clone()),
         };
         if wanted == Revocation::Required {
             return Err(fault);
@@ -249,7 +226,7 @@ fn first_revoked(all: &[PathMemberStatus]) -> Option<RevocationFault> {
         RevocationStatus::Revoked(since) => {
             Some(RevocationFault::Revoked(one.certificate.clone(), since))
         }
-        RevocationStatus::Good(_) | RevocationStatus::Expired(_) | RevocationStatus::Unknown(_) => {
+        RevocationStatus::Good(_) | RevocationStatus::Expired(_) | RevocationStatus::Unknown => {
             None
         }
     })
@@ -281,12 +258,11 @@ mod tests {
     #[test]
     fn each_demand_accepts_its_own_statuses() {
         use RevocationStatus::{Expired, Good, Revoked, Unknown};
-        let no_crl = || Unknown(NoCrl::NoSource);
         let sub = || PathMember::Issuer("CN=Issuing".to_owned());
         let revoked = || Err(RevocationFault::Revoked(PathMember::Own, at(1)));
         let revoked_issuer = || Err(RevocationFault::Revoked(sub(), at(1)));
         let expired = || Err(RevocationFault::Expired(PathMember::Own, at(2)));
-        let missing = |which| Err(RevocationFault::NoCrl(which, NoCrl::NoSource));
+        let missing = |which| Err(RevocationFault::NoCrl(which));
         for (statuses, path, if_known, required) in [
             (vec![], PathStatus::Good, Ok(()), Ok(())),
             (vec![own(Good(at(9)))], PathStatus::Good, Ok(()), Ok(())),
@@ -297,7 +273,7 @@ mod tests {
                 expired(),
             ),
             (
-                vec![own(no_crl())],
+                vec![own(Unknown)],
                 PathStatus::Unknown,
                 Ok(()),
                 missing(PathMember::Own),
@@ -309,13 +285,13 @@ mod tests {
                 revoked(),
             ),
             (
-                vec![own(Good(at(9))), issuer(no_crl())],
+                vec![own(Good(at(9))), issuer(Unknown)],
                 PathStatus::Unknown,
                 Ok(()),
                 missing(sub()),
             ),
             (
-                vec![own(no_crl()), issuer(Revoked(at(1)))],
+                vec![own(Unknown), issuer(Revoked(at(1)))],
                 PathStatus::Revoked,
                 revoked_issuer(),
                 revoked_issuer(),
@@ -357,14 +333,9 @@ mod tests {
                 "the CRL that covers the certificate expired on 2026-05-28T20:26:40Z; a newer one is needed in `crl`",
             ),
             (
-                RevocationFault::NoCrl(PathMember::Own, NoCrl::NoSource),
+                RevocationFault::NoCrl(PathMember::Own),
                 true,
                 "no CRL covers the certificate; add the CRL of its authority to `crl`",
-            ),
-            (
-                RevocationFault::NoCrl(PathMember::Own, NoCrl::Unavailable("timeout".to_owned())),
-                true,
-                "no CRL covers the certificate: timeout",
             ),
             (
                 RevocationFault::NotChecked,
