@@ -99,7 +99,7 @@ impl World {
         tlsa: Option<&Arc<TlsaSet>>,
     ) -> Option<CertificateFacts> {
         let client = self.material.client(&self.connector);
-        let against = ChainChecks { paths: PathChecks { connector: true, default: false }, ..client.checks(tlsa) };
+        let against = ChainChecks { paths: PathChecks { connector: true, default: false, revocation: false }, ..client.checks(tlsa) };
         let now = Timestamp::from_second(NOW).expect("a time");
         let seen = CompletedHandshake::fuzzed(chain);
         match self.runtime.block_on(seen.facts(against, role, now)).certificate {

@@ -139,6 +139,10 @@ fn written(command: &Command) -> String {
         Command::Expn => "EXPN x".to_owned(),
         Command::Help => "HELP".to_owned(),
         Command::XClient(said) => written_xclient(said),
+        Command::Auth(auth) => match auth.initial.as_deref() {
+            None => format!("AUTH {}", auth.mechanism),
+            Some(initial) => format!("AUTH {} {initial}", auth.mechanism),
+        },
     }
 }
 
