@@ -65,14 +65,16 @@ impl LdapConnection {
         client: &ClientTls,
         dns: &Dns,
     ) -> Result<Self, LdapError> {
-        let mut last = LdapError::Lookup("there is none".to_owned());
+        let mut failure = None;
         for address in addresses(url, dns).await? {
             match Self::open_at(url, client, SocketAddr::new(address, url.port)).await {
                 Ok(connection) => return Ok(connection),
-                Err(error) => last = error,
+                // What is wrong with a server says more than that nobody listens elsewhere.
+                Err(LdapError::Connect(_)) if failure.is_some() => {}
+                Err(error) => failure = Some(error),
             }
         }
-        Err(last)
+        Err(failure.unwrap_or_else(|| LdapError::Lookup("there is none".to_owned())))
     }
 
     /// Connects to one address. If the server breaks the handshake off, tries once more with a
