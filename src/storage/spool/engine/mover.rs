@@ -264,21 +264,25 @@ impl Mover<'_> {
         Ok(())
     }
 
-    /// Moves these differences if the disk has the space that the database will need for them, else
-    /// the removals among them. What the write-ahead log has must never be too much for the database:
-    /// neither of them could be written any more.
-    fn move_with_space(&mut self, moves: Vec<Move>) -> Result<Option<MoveObstacle>, Fatal> {
-        let octets: u64 = moves.iter().map(|one| one.pending.octets()).sum();
-        // Pages are never full.
-        let growth = (2 * octets).saturating_sub(schema::free_octets(&self.connection));
-        let lacks_space = growth > 0 && !self.has_allocated(growth);
-        if !lacks_space
-            || self.core.drafts.free_space.release_reserve() && self.has_allocated(growth)
-        {
+    /// Moves these differences if the disk has the space that the database will need for them; else as
+    /// many of them as it has space for, or the removals alone. What the write-ahead log has must never
+    /// be too much for the database: neither of them could be written any more.
+    fn move_with_space(&mut self, mut moves: Vec<Move>) -> Result<Option<MoveObstacle>, Fatal> {
+        let mut others = Vec::new();
+        while !self.has_space_for(&moves) {
+            if moves.len() == 1 {
+                others.append(&mut moves);
+            } else {
+                others.extend(moves.split_off(moves.len().div_ceil(2)));
+            }
+        }
+        if !moves.is_empty() {
+            // The next round has the others.
+            self.core.index().settle(&others, MoveEnd::Unchanged);
             return self.move_some(&moves);
         }
         let is_removal = |one: &Move| matches!(one.pending, Pending::Removed);
-        let (removals, others): (Vec<_>, Vec<_>) = moves.into_iter().partition(is_removal);
+        let (removals, others): (Vec<_>, Vec<_>) = others.into_iter().partition(is_removal);
         self.core.index().settle(&others, MoveEnd::Unchanged);
         let mut obstacle = None;
         if !removals.is_empty() {
@@ -293,6 +297,17 @@ impl Mover<'_> {
             result: LogMove::Failed,
             text: format!("{file} cannot grow: the disk is full; free some space there"),
         }))
+    }
+
+    /// Returns whether the disk has the space that the database will need for these differences, after
+    /// the reserve was given up for them if need be.
+    fn has_space_for(&mut self, moves: &[Move]) -> bool {
+        let octets: u64 = moves.iter().map(|one| one.pending.octets()).sum();
+        // Pages are never full.
+        let growth = (2 * octets).saturating_sub(schema::free_octets(&self.connection));
+        growth == 0
+            || self.has_allocated(growth)
+            || self.core.drafts.free_space.release_reserve() && self.has_allocated(growth)
     }
 
     /// Moves these differences, or as many of them as possible.
