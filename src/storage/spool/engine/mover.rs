@@ -265,7 +265,7 @@ impl Mover<'_> {
     }
 
     /// Moves these differences if the disk has the space that the database will need for them; else as
-    /// many of them as it has space for, or the removals alone. What the write-ahead log has must never
+    /// many of them as it has space for, or those that fit into the pages that there are. What the write-ahead log has must never
     /// be too much for the database: neither of them could be written any more.
     fn move_with_space(&mut self, mut moves: Vec<Move>) -> Result<Option<MoveObstacle>, Fatal> {
         let mut others = Vec::new();
@@ -281,14 +281,17 @@ impl Mover<'_> {
             self.core.index().settle(&others, MoveEnd::Unchanged);
             return self.move_some(&moves);
         }
-        let is_removal = |one: &Move| matches!(one.pending, Pending::Removed);
-        let (removals, others): (Vec<_>, Vec<_>) = others.into_iter().partition(is_removal);
-        self.core.index().settle(&others, MoveEnd::Unchanged);
+        let (changes, additions): (Vec<_>, Vec<_>) = others.into_iter().partition(Move::is_change);
+        self.core.index().settle(&additions, MoveEnd::Unchanged);
         let mut obstacle = None;
-        if !removals.is_empty() {
-            obstacle = self.move_some(&removals)?;
+        if !changes.is_empty() {
+            // Those that fit into the pages that the database has need no space.
+            schema::bound_pages(&self.connection, true);
+            let result = self.move_some(&changes);
+            schema::bound_pages(&self.connection, false);
+            obstacle = result?;
         }
-        if others.is_empty() || obstacle.is_some() {
+        if additions.is_empty() || obstacle.is_some() {
             return Ok(obstacle);
         }
         self.core.monitor.spool_log_move(LogMove::Failed);

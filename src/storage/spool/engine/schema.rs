@@ -170,11 +170,24 @@ fn free_pages(connection: &Connection) -> rusqlite::Result<FreePages> {
     })
 }
 
+/// The most pages that a database can have, which is SQLite's own limit.
+const PAGES_MAX: u32 = 4_294_967_294;
+
 /// Returns the space inside the database, in octets, that is free for new rows.
 pub(super) fn free_octets(connection: &Connection) -> u64 {
     free_pages(connection).map_or(0, |pages| {
         u64::try_from(pages.free * pages.page).unwrap_or_default()
     })
+}
+
+/// Keeps the database from growing by a page, or lets it grow again. Its limit is never less than what
+/// it has.
+pub(super) fn bound_pages(connection: &Connection, is_bound: bool) {
+    let most = if is_bound { 1 } else { PAGES_MAX };
+    let set = connection.query_row(&format!("PRAGMA max_page_count = {most}"), [], |_| Ok(()));
+    if let Err(error) = set {
+        tracing::debug!(%error, "cannot bound the pages of the database");
+    }
 }
 
 /// Returns the length in octets that the database has when its write-ahead log is moved into it.
