@@ -329,7 +329,7 @@ mod tests {
         assert_eq!(memory.counts(later).trouble, None);
     }
 
-    /// What is remembered holds while the source gives no answers.
+    /// Remembered answers count while the source gives none.
     #[test]
     fn trouble_changes_nothing_for_mailboxes_that_are_known() {
         let (mut memory, now) = memory();
