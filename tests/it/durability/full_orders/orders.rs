@@ -101,6 +101,7 @@ pub(super) const ORDERS: &[Order] = &[
     order(64, ROWS).foreign(AfterDelivery),
     order(24, ROWS).next_hop(Defers).foreign(BeforeDelivery),
     order(24, ROWS).next_hop(Defers).foreign(BeforeDeferral),
+    order(16, SMALL).next_hop(Defers).foreign(BeforeDeferral),
     order(24, Mixed).next_hop(Defers).other(Reads),
     order(24, ROWS)
         .next_hop(Defers)
