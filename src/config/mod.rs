@@ -17,6 +17,7 @@ mod files;
 mod hosts;
 mod include;
 mod logins;
+mod oauth2_toml;
 mod origin;
 mod parse;
 mod reader;
@@ -44,6 +45,7 @@ pub use diff::{
 };
 pub use fault::{Fault, merge_warnings};
 pub use files::read;
+pub use oauth2_toml::parse_token_settings;
 pub use origin::KeyLocations;
 pub use parse::{parse, parse_files};
 pub use setting::SettingValue;
@@ -61,9 +63,10 @@ pub use users::{
 pub use values::{parse_duration, write_duration, write_size};
 
 pub use crate::policy::connector::{
-    Connector, DomainPattern, HopProtocol, IdentityFiles, InboundConfig, OnDowngrade, OnFailure,
-    OutboundConfig, Publication, Route, ScheduleOverrides, SmartHost, TlsDemand, TlsException,
-    TrustSource, VerifyWanted, WarnAfter, default_connector,
+    ClientProof, Connector, DomainPattern, HopProtocol, IdentityFiles, InboundConfig, OnDowngrade,
+    OnFailure, OutboundConfig, Publication, Route, ScheduleOverrides, SmartHost, TlsDemand,
+    TlsException, TokenGrant, TokenSettings, TrustSource, VerifyWanted, WarnAfter,
+    default_connector,
 };
 pub use crate::policy::location::{Located, Location};
 pub use crate::policy::recipients::{OnTrouble, RecipientRules, RecipientSource};

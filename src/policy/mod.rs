@@ -4,6 +4,7 @@
 pub mod connector;
 pub mod directory;
 pub mod failure;
+pub mod https_url;
 pub mod layers;
 pub mod location;
 pub mod networks;

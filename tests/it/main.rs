@@ -40,4 +40,5 @@ mod structure;
 mod support;
 mod test_mail;
 mod tlsrpt;
+mod tokens;
 mod user_commands;

@@ -1,14 +1,13 @@
 //! An HTTPS client: one request and one response per connection (RFC 9110, RFC 9112, RFC 2818 with
 //! the names of RFC 9525).
 //!
-//! It serves MTA-STS policies (RFC 8461) and TLS reports (RFC 8460), and supports no more of HTTP
-//! than they need: no redirections, proxies, cookies, caching or compression. Every step has a
-//! limit in time and octets. Nothing is sent until the host's certificate is found valid under
-//! `[tls] trust` for the host's name.
+//! It serves MTA-STS policies (RFC 8461), TLS reports (RFC 8460) and OAuth tokens (RFC 6749), and
+//! supports no more of HTTP than they need: no redirections, proxies, cookies, caching or
+//! compression. Every step has a limit in time and octets. Nothing is sent until the host's
+//! certificate is found valid under the trust anchors for the host's name.
 
 mod dial;
 mod error;
-mod url;
 
 use std::fmt;
 use std::time::Duration;
@@ -17,7 +16,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
-use hyper::header::{CONTENT_TYPE, HOST, HeaderValue, USER_AGENT};
+use hyper::header::{ACCEPT, CONTENT_TYPE, HOST, HeaderValue, USER_AGENT};
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::task::JoinSet;
@@ -25,9 +24,9 @@ use tokio::time::Instant;
 
 use crate::net::dns::Dns;
 use crate::net::tls_io::{ClientTls, KnownHellos};
+pub use crate::policy::https_url::{DEFAULT_PORT, Url, UrlError};
 use dial::{Deadline, Dialer, HttpsSession, before_deadline};
 pub use error::{HttpsError, HttpsFault, HttpsStep};
-pub use url::{DEFAULT_PORT, Url, UrlError};
 
 /// The default time limit of a request, from the address lookup to the last octet (one minute, as
 /// RFC 8461 §3.3 suggests).
@@ -39,14 +38,14 @@ const HEAD_MAX: usize = 16 * 1024;
 /// The maximum length of a Content-Type value; the rest is cut off.
 const CONTENT_TYPE_MAX: usize = 200;
 
-/// A successful response: status 200 for GET, any 2xx for POST.
+/// A response: with status 200 for GET, any 2xx for POST, and any but a redirection for a form.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpsResponse {
     /// The status code.
     pub status: u16,
     /// The value of Content-Type, if it is text.
     pub content_type: Option<String>,
-    /// The body; always empty for POST.
+    /// The body; always empty for POST, except of a form.
     pub body: Bytes,
 }
 
@@ -117,6 +116,21 @@ impl Https {
         .await
     }
 
+    /// Sends a form, and returns the response with its body of at most `at_most` octets, also that of
+    /// an error status: a token server explains its refusal there (RFC 6749 §5.2).
+    ///
+    /// # Errors
+    /// [`HttpsError`] for a redirection and for every failure other than a status.
+    pub async fn post_form(
+        &self,
+        url: &Url,
+        form: Bytes,
+        at_most: usize,
+    ) -> Result<HttpsResponse, HttpsError> {
+        self.exchange(url, &HttpsRequest::Form { form, at_most })
+            .await
+    }
+
     async fn exchange(
         &self,
         url: &Url,
@@ -172,6 +186,10 @@ enum HttpsRequest {
         content_type: &'static str,
         content: Bytes,
     },
+    Form {
+        form: Bytes,
+        at_most: usize,
+    },
 }
 
 impl HttpsRequest {
@@ -189,6 +207,11 @@ impl HttpsRequest {
                 .method(Method::POST)
                 .header(CONTENT_TYPE, *content_type)
                 .body(Full::new(content.clone())),
+            Self::Form { form, .. } => request
+                .method(Method::POST)
+                .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
+                .header(ACCEPT, "application/json")
+                .body(Full::new(form.clone())),
         }
     }
 
@@ -198,6 +221,7 @@ impl HttpsRequest {
         let is_success = match self {
             Self::Get { .. } => status.as_u16() == 200,
             Self::Post { .. } => status.is_success(),
+            Self::Form { .. } => true,
         };
         if status.is_redirection() {
             return Err(HttpsFault::Redirect(status.as_u16()));
@@ -213,7 +237,9 @@ impl HttpsRequest {
         };
         let content_type = answer.headers().get(CONTENT_TYPE).and_then(text);
         let body = match self {
-            Self::Get { at_most } => read_body(answer.into_body(), *at_most).await?,
+            Self::Get { at_most } | Self::Form { at_most, .. } => {
+                read_body(answer.into_body(), *at_most).await?
+            }
             Self::Post { .. } => Bytes::new(),
         };
         Ok(HttpsResponse {

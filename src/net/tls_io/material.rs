@@ -100,6 +100,18 @@ impl TlsMaterial {
         client.map(|client| client.for_https()).ok_or(loader.faults)
     }
 
+    /// Loads the settings for an HTTPS server with these trust anchors. Returns warnings with them.
+    ///
+    /// # Errors
+    /// All faults of the trust anchors.
+    pub fn load_https_server(
+        tls: &TlsConfig,
+        trust: &Located<TrustSource>,
+    ) -> Result<(ClientTls, Vec<Fault>), Vec<Fault>> {
+        let (client, warnings) = Self::load_directory(tls, trust)?;
+        Ok((client.for_https(), warnings))
+    }
+
     /// Loads the settings for a directory server with these trust anchors. Returns warnings with
     /// them.
     ///

@@ -45,7 +45,7 @@ pub use error::{HandshakeError, describe_alert};
 pub use identity::IdentitySummary;
 pub use known_hellos::KnownHellos;
 pub use material::TlsMaterial;
-pub use pem::{key_warning, private_key};
+pub use pem::{certificates, key_warning, private_key};
 pub use read_ahead::ReadAheadStream;
 pub use sent_chain::{CertificateContent, SentCertificate};
 pub use trust::TrustAnchors;

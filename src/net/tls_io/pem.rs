@@ -27,7 +27,7 @@ pub(super) fn fault(
 ///
 /// # Errors
 /// A fault also for a certificate in an unsupported format, because a chain must be complete.
-pub(super) fn certificates(file: &Located<PathBuf>) -> Result<Vec<CertificateDer<'static>>, Fault> {
+pub fn certificates(file: &Located<PathBuf>) -> Result<Vec<CertificateDer<'static>>, Fault> {
     let (all, left_out) = trust_anchors(file)?;
     left_out.into_iter().next().map_or(Ok(all), Err)
 }

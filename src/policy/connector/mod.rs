@@ -6,6 +6,7 @@ mod demand_text;
 mod index;
 mod matching;
 mod rules;
+mod token_settings;
 
 pub(crate) use demand::outbound_demand;
 pub use demand::{demands_dane, ended_exception, exception, inbound_policy};
@@ -18,6 +19,7 @@ pub use rules::{
     OutboundConfig, Publication, Route, ScheduleOverrides, SmartHost, TlsDemand, TlsException,
     TrustSource, VerifyWanted, WarnAfter, default_connector,
 };
+pub use token_settings::{ClientProof, TokenGrant, TokenSettings};
 
 #[cfg(test)]
 mod tests;

@@ -11,7 +11,7 @@ use super::{Files, code_spans, files_below};
 
 /// The standards, with the sections in which they place demands on a relay (MUST, SHOULD, and the
 /// grammar).
-const SECTIONS: [(&str, &[&str]); 8] = [
+const SECTIONS: [(&str, &[&str]); 11] = [
     ("2033", &["4.1", "4.2"]),
     ("3207", &["2", "4", "4.1", "4.2", "4.3", "6"]),
     ("4954", &["3", "4", "5", "6"]),
@@ -72,6 +72,12 @@ const SECTIONS: [(&str, &[&str]); 8] = [
             "5.2",
         ],
     ),
+    (
+        "6749",
+        &["2.3.1", "3.2", "3.3", "4.4", "5.1", "5.2", "6", "7.1"],
+    ),
+    ("7521", &["4.2"]),
+    ("7523", &["2.1", "2.2", "3"]),
     (
         "7672",
         &[

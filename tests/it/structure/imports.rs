@@ -38,7 +38,12 @@ const LAYERS: [&[&str]; 33] = [
     &["policy::failure", "policy::relay_access"],
     &["policy::layers"],
     &["policy::connector"],
-    &["policy::tls", "policy::location", "policy::networks"],
+    &[
+        "policy::tls",
+        "policy::location",
+        "policy::networks",
+        "policy::https_url",
+    ],
     // Grammar and values.
     &["smtp::dsn"],
     &["smtp"],

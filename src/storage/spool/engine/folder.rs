@@ -19,6 +19,7 @@
 //! history.db    downgrade memory (module `discovery`), with -wal and -shm
 //! dnssec.json   the record that DNSSEC validation has worked (module `net::dns`)
 //! monitor.json  TLS coverage and certificates of partners (module `telemetry`)
+//! oauth2/       refresh tokens that a token server has replaced (module `net::oauth`)
 //! ```
 //!
 //! Any other file is foreign: it is logged and left alone.
@@ -40,7 +41,7 @@ use crate::storage::sqlite::Database;
 use crate::storage::{files, ownership, quarantine, reserve};
 
 /// The names that belong in the folder.
-const KNOWN_NAMES: [&str; 27] = [
+const KNOWN_NAMES: [&str; 28] = [
     folder_lock::NAME,
     "log",
     "queue.db",
@@ -72,6 +73,8 @@ const KNOWN_NAMES: [&str; 27] = [
     // The TLS coverage and the state of the certificate watch.
     "monitor.json",
     "monitor.json.new",
+    // Refresh tokens.
+    "oauth2",
 ];
 const PART_EXTENSION: &str = "part";
 

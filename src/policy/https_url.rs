@@ -118,7 +118,8 @@ impl Url {
     }
 
     /// Returns the value of the Host header field (RFC 9110 §7.2).
-    pub(super) fn authority(&self) -> String {
+    #[must_use]
+    pub fn authority(&self) -> String {
         match self.port {
             DEFAULT_PORT => self.host.to_string(),
             port => format!("{}:{port}", self.host),

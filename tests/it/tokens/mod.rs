@@ -1,0 +1,11 @@
+//! Access tokens: a token server on this machine that checks and scripts each request, and the
+//! sources that ask it.
+
+mod assertions;
+mod hostile;
+mod requests;
+mod rotation;
+mod server;
+mod settings;
+mod sharing;
+mod world;
