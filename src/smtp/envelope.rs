@@ -190,6 +190,17 @@ impl Recipient {
             owed: None,
         }
     }
+
+    /// Returns whether the recipient never gets another attempt nor a report that the message failed:
+    /// it was delivered, or given up with no report owed.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        match self.state {
+            RecipientState::Delivered => true,
+            RecipientState::Failed => self.owed.is_none(),
+            RecipientState::Pending { .. } | RecipientState::Held { .. } => false,
+        }
+    }
 }
 
 /// The state of the delivery to one recipient.

@@ -17,6 +17,7 @@ use crate::storage::spool::{Claim, Claimed, Entry, SetAside, Spool, StoredMessag
 
 use super::active_message::LoadedMessage;
 use super::queues::{AttemptToken, Health, Item};
+use super::recorded_acceptances::RecordedAcceptances;
 use super::report_queue::{Limiter, OwedReports, ReportCounters};
 
 /// The parts of the relay that every delivery task uses.
@@ -26,6 +27,8 @@ pub(super) struct Context {
     pub(super) outbound: Arc<Outbound>,
     pub(super) running: RunningConfig,
     pub(super) events: mpsc::UnboundedSender<Event>,
+    /// The acceptances that are on record although the stored messages still have their facts.
+    pub(super) acceptances: RecordedAcceptances,
     /// The rate limit of reports to senders.
     pub(super) limiter: Mutex<Limiter>,
     /// The counts of reports.

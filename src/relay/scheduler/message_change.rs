@@ -61,6 +61,9 @@ pub(super) enum StoreResult {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum StateWrite {
     Done,
+    /// The spool has no room. The recipients that have ended are stored; the others are as before, and
+    /// are tried again.
+    Postponed,
     /// The process is ending, or the message is another owner's.
     Aborted,
 }

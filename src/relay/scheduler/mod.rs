@@ -29,6 +29,7 @@ mod quarantine_due;
 mod quarantine_report;
 mod queues;
 mod recipient_events;
+mod recorded_acceptances;
 mod report_queue;
 mod report_tasks;
 mod result;

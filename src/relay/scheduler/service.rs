@@ -15,6 +15,7 @@ use crate::storage::spool::{Claimed, Entry, Spool, SpoolError};
 use super::context::{AfterOrder, Context, Event};
 use super::liveness::{self, SchedulerProbe, Workload};
 use super::operator::{self, Operator};
+use super::recorded_acceptances::RecordedAcceptances;
 use super::report_queue::{Limiter, ReportCounters};
 use super::spool_scan::claim_spool;
 use super::state::SchedulerState;
@@ -60,6 +61,7 @@ impl Scheduler {
             outbound,
             running,
             events: sender,
+            acceptances: RecordedAcceptances::default(),
             limiter: Mutex::new(Limiter::new(Instant::now())),
             reports,
             marked_report: Mutex::new(None),

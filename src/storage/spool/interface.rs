@@ -59,8 +59,8 @@ pub trait Spool: Send + Sync + 'static {
         let _ = octets;
         Ok(())
     }
-    /// Returns whether there is hardly any room for the results of attempts, so that one that starts
-    /// now may not be completed.
+    /// Returns whether there is hardly any room for the results of attempts, so that a report or a
+    /// deferral may not be stored now. The end of recipients always is, if the disk has space.
     fn is_stuck(&self) -> bool {
         false
     }

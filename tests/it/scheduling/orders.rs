@@ -47,6 +47,8 @@ pub(crate) struct Brittle {
     ended: AtomicBool,
     /// There is hardly any room for results.
     pub(crate) is_stuck: AtomicBool,
+    /// There is none for anything but removals and the end of recipients.
+    pub(crate) is_full: AtomicBool,
     /// The folder is moved away before the next result is stored …
     pub(crate) moves_at_result: AtomicBool,
     /// … or before something is claimed.
@@ -69,7 +71,18 @@ impl Brittle {
             panics_afterwards: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             is_stuck: AtomicBool::new(false),
+            is_full: AtomicBool::new(false),
         }
+    }
+
+    /// Returns whether there is no room for this state.
+    fn has_no_room(&self, before: &Envelope, after: Option<&Envelope>) -> bool {
+        let is_end = |after: &Envelope| {
+            let recipients = before.recipients.iter().zip(&after.recipients);
+            let mut changed = recipients.filter(|(before, after)| before != after);
+            before.recipients != after.recipients && changed.all(|(_, after)| after.has_ended())
+        };
+        self.is_full.load(Ordering::SeqCst) && !after.is_none_or(is_end)
     }
 
     /// Moves the folder away. Returns the refusal of what is asked next.
@@ -113,7 +126,9 @@ impl Spool for Brittle {
         after: Option<&Envelope>,
         reports: Vec<(Draft, Envelope)>,
     ) -> SpoolFuture<'_, Vec<(Receipt, Claimed<Entry>)>> {
-        if !reports.is_empty() && self.refuses_reports.load(Ordering::SeqCst) {
+        let is_full = self.is_full.load(Ordering::SeqCst);
+        let refuses_reports = is_full || self.refuses_reports.load(Ordering::SeqCst);
+        if !reports.is_empty() && refuses_reports || self.has_no_room(before, after) {
             return Box::pin(async { Err(SpoolError::Full("says the test".to_owned())) });
         }
         assert!(
@@ -346,6 +361,26 @@ async fn a_bounce_without_its_evidence_is_no_success() {
             .all(|state| matches!(state, RecipientState::Held { attempts: 1, .. })),
         "{states:?}"
     );
+    queue.ends().await;
+}
+
+/// There is no room for the reports, nor for the state that they are owed.
+#[tokio::test]
+async fn a_bounce_without_room_leaves_the_message_in_the_queue() {
+    let queue = Queue::start(|_| Evidence::off()).await;
+    queue.spool.is_full.store(true, Ordering::SeqCst);
+    for is_stuck in [false, true] {
+        queue.spool.is_stuck.store(is_stuck, Ordering::SeqCst);
+        let refused = queue.order(Order::Bounce).await.expect_err("no room");
+        let is_expected = matches!(refused, OrderRefused::ReportNotStored);
+        assert!(is_expected, "{is_stuck}: {refused:?}");
+        let states = queue.states().await;
+        let mut states = states.iter();
+        assert!(states.all(|state| matches!(state, RecipientState::Held { attempts: 1, .. })));
+    }
+    queue.spool.is_full.store(false, Ordering::SeqCst);
+    queue.spool.is_stuck.store(false, Ordering::SeqCst);
+    queue.order(Order::Bounce).await.expect("it is in memory");
     queue.ends().await;
 }
 

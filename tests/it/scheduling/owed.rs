@@ -46,9 +46,19 @@ impl Queue {
         config: &Arc<Config>,
         outbound: &Arc<Config>,
     ) -> Self {
+        Self::recording(Evidence::off(), spool, folder, (config, outbound))
+    }
+
+    /// The same, with a record.
+    pub(crate) fn recording(
+        evidence: Evidence,
+        spool: Arc<Brittle>,
+        folder: &Path,
+        (config, outbound): (&Arc<Config>, &Arc<Config>),
+    ) -> Self {
         let scheduler = Scheduler::new(
             Arc::clone(&spool) as _,
-            Evidence::off(),
+            evidence,
             Arc::new(way_out(outbound, folder)),
             running(config),
         );
@@ -91,10 +101,13 @@ impl Queue {
             notify,
             ..Recipient::new(Mailbox::parse(to).expect("an address"))
         };
-        let envelope = Envelope::new(
-            ReversePath::parse(SENDER).expect("an address"),
-            vec![recipient],
-        );
+        let sender = ReversePath::parse(SENDER).expect("an address");
+        let envelope = Envelope::new(sender, vec![recipient]);
+        self.takes_envelope(envelope, accepted).await
+    }
+
+    /// The same, with this envelope.
+    pub(crate) async fn takes_envelope(&self, envelope: Envelope, accepted: Timestamp) -> QueueId {
         let mut draft = self.spool.draft();
         draft
             .write(b"Subject: test\r\n\r\nThe very words.\r\n")

@@ -330,3 +330,90 @@ async fn a_disk_that_mail_filled_takes_mail_again_when_it_is_delivered() {
         drop(mounted);
     }
 }
+
+/// A spool on a small disk, whose mover works only when it is asked to. The write-ahead log of its
+/// database has its space already.
+async fn on_small_disk(disk: &Path) -> (SqliteSpool, Vec<Claimed<Entry>>) {
+    let options = Options {
+        move_after: Some(Duration::from_hours(1)),
+        ..Options::default()
+    };
+    let spool = SqliteSpool::open_with(&disk.join("spool"), &options).expect("a spool");
+    let mut entries = Vec::new();
+    for seed in 0..10 {
+        entries.push(put(&spool, "a@example.org", &content(seed, 20_000)).await);
+    }
+    spool.flush().await.expect("moved");
+    (spool, entries)
+}
+
+/// The reserve of the disk has the space for some of the messages, but not for all of them.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs root: .ci/durability"]
+async fn what_the_disk_has_space_for_is_moved_if_not_all_is() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let Some(mounted) = Mounted::on(folder.path().to_owned(), 16 << 20) else {
+        return;
+    };
+    let (spool, mut entries) = on_small_disk(folder.path()).await;
+    for seed in 10..20 {
+        entries.push(put(&spool, "a@example.org", &content(seed, 20_000)).await);
+    }
+    fill(folder.path());
+    let before = spool.stats().moved;
+    let refused = spool.flush().await.expect_err("the disk is full");
+    assert!(refused.to_string().contains("cannot grow"), "{refused}");
+    let moved = spool.stats().moved - before;
+    assert!((1..10).contains(&moved), "{moved} were moved");
+    std::fs::remove_file(folder.path().join("filler")).expect("removed");
+    spool.flush().await.expect("there is space");
+    assert_eq!(spool.stats().moved - before, 10);
+    drop(spool);
+    let spool = SqliteSpool::open(&folder.path().join("spool")).expect("a spool");
+    for (seed, entry) in (0..).zip(&entries) {
+        let loaded = spool.load(entry.id).await.expect("sound");
+        let read = read(&loaded.body).await.expect("sound");
+        assert_eq!(read, content(seed, 20_000));
+    }
+    drop((spool, mounted));
+}
+
+/// A state that needs another page would stay in the write-ahead log, and keep all others out of the
+/// database.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs root: .ci/durability"]
+async fn states_that_fit_into_the_database_are_moved_on_a_full_disk() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let Some(mounted) = Mounted::on(folder.path().to_owned(), 16 << 20) else {
+        return;
+    };
+    let (spool, mut entries) = on_small_disk(folder.path()).await;
+    std::fs::remove_file(folder.path().join("spool/reserve")).expect("it was made");
+    fill(folder.path());
+    let before = spool.stats().moved;
+    entries[0].envelope.envid = Some("x".repeat(100_000));
+    for (round, at) in [(1, 0..3), (2, 3..6)] {
+        for entry in &mut entries[at] {
+            entry.envelope.recipients[0].state = RecipientState::Delivered;
+            change(&spool, entry.id, &entry.envelope)
+                .await
+                .expect("the log has space");
+        }
+        spool.flush().await.expect_err("one needs new pages");
+        let moved = spool.stats().moved - before;
+        assert_eq!(moved, 3 * round - 1, "all but the one, round {round}");
+    }
+    std::fs::remove_file(folder.path().join("filler")).expect("removed");
+    spool.flush().await.expect("there is space");
+    drop(spool);
+    has_the_states(&folder.path().join("spool"), &entries).await;
+    drop(mounted);
+}
+
+async fn has_the_states(folder: &Path, entries: &[Claimed<Entry>]) {
+    let spool = SqliteSpool::open(folder).expect("a spool");
+    for entry in entries {
+        let loaded = spool.load(entry.id).await.expect("sound");
+        assert_eq!(loaded.envelope, entry.envelope);
+    }
+}

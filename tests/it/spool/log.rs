@@ -4,9 +4,11 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use gatepost::smtp::envelope::{QueueId, RecipientState};
+use gatepost::smtp::envelope::{AttemptFailure, Envelope, FailureHistory, QueueId, RecipientState};
+use gatepost::smtp::reply::EnhancedStatusCode;
 use gatepost::storage::spool::{Options, Spool as _, SpoolError, SqliteSpool};
 use gatepost::telemetry::{Format, MetricsReading, Monitor};
+use jiff::Timestamp;
 use rusqlite::Connection;
 
 use super::{change, content, envelope, ids, put};
@@ -86,6 +88,73 @@ async fn a_reader_makes_mail_wait_but_never_states_or_removals() {
     let new = put(&spool, "new@example.org", &content(1, SIZE)).await;
     assert!(ids(&spool).await.contains(&new.id));
     assert!(log(folder.path()) < 32 << 20, "{}", log(folder.path()));
+}
+
+/// The end of a recipient is like a removal: without it the recipient would get the message again.
+#[tokio::test]
+async fn the_end_of_recipients_is_stored_where_a_deferral_finds_no_room() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let options = Options {
+        segment_size: Some(SEGMENT),
+        ..Options::default()
+    };
+    let spool = SqliteSpool::open_with(folder.path(), &options).expect("a spool");
+    put(&spool, "first@example.org", b"x").await;
+    let reader = DatabaseLock::reader(folder.path());
+    let accepted = fill(&spool, 1000).await;
+    let (deferred, others) = accepted.split_first().expect("some");
+    let state = |attempts: u32| {
+        let mut state = envelope("a@example.org");
+        state.envid = Some("x".repeat(100_000));
+        state.recipients[0].state = RecipientState::Pending {
+            attempts,
+            next: None,
+            history: FailureHistory::default(),
+            warned: false,
+            apart: false,
+        };
+        state
+    };
+    is_refused(&spool, *deferred, &state(1)).await;
+    assert!(spool.is_stuck());
+    let mut ended = state(0);
+    for (end, owed) in [
+        (RecipientState::Delivered, None),
+        (RecipientState::Delivered, Some(Box::new(failure()))),
+        (RecipientState::Failed, None),
+    ] {
+        ended.recipients[0].state = end;
+        ended.recipients[0].owed = owed;
+        for id in others {
+            change(&spool, *id, &ended).await.expect("never held up");
+        }
+    }
+    ended.recipients[0].owed = Some(Box::new(failure()));
+    is_refused(&spool, *deferred, &ended).await;
+    reader.end();
+}
+
+/// Stores a state until there is no room for it: there may be some in the last segment.
+async fn is_refused(spool: &SqliteSpool, id: QueueId, state: &Envelope) {
+    for _ in 0..100 {
+        match change(spool, id, state).await {
+            Ok(()) => {}
+            Err(SpoolError::Full(_)) => return,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    panic!("the log has no bound");
+}
+
+fn failure() -> AttemptFailure {
+    AttemptFailure {
+        at: Timestamp::now(),
+        status: EnhancedStatusCode::parse("5.1.1").expect("valid"),
+        text: "mx said 550 nobody".to_owned(),
+        explanation: None,
+        host: None,
+        reply: None,
+    }
 }
 
 fn moves(monitor: &Monitor, result: &str) -> u64 {

@@ -261,19 +261,16 @@ async fn bounce(
             return Err((OrderRefused::Stopping, AfterOrder::SameItems(Vec::new())));
         }
     };
-    let envelope = message.envelope().filter(|envelope| {
-        is_left
-            || envelope
-                .recipients
-                .iter()
-                .any(|recipient| recipient.state.is_open())
-    });
-    Ok(envelope.map(|envelope| Claimed {
+    let envelope = message.envelope();
+    let envelope = envelope.as_deref().unwrap_or(&entry.envelope);
+    let mut recipients = envelope.recipients.iter();
+    let is_open = is_left || recipients.any(|recipient| recipient.state.is_open());
+    Ok(is_open.then(|| Claimed {
         claim,
         message: StoredMessage {
             id: entry.id,
             accepted: entry.accepted,
-            envelope: (*envelope).clone(),
+            envelope: envelope.clone(),
             size: entry.size,
         },
     }))

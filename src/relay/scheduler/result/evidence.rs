@@ -55,10 +55,13 @@ pub(super) async fn write_evidence(
 ) -> Option<EvidenceRecorded> {
     if context.evidence.is_kept() {
         let texts = records.iter().map(|(at, record)| record.to_text(*at));
-        let records = acceptance(entry, envelope)
-            .into_iter()
-            .chain(texts)
-            .collect();
+        let is_recorded = envelope.arrival.is_some() && context.acceptances.has(entry.id);
+        let accepted = if is_recorded {
+            None
+        } else {
+            acceptance(entry, envelope)
+        };
+        let records = accepted.into_iter().chain(texts).collect();
         context.evidence.write_texts(records).await.ok()?;
         envelope.arrival = None;
     }

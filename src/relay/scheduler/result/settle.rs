@@ -128,7 +128,10 @@ async fn store_changes(
     let states = (stored, &mut envelope);
     let state = write_result(context, message.claim, states, &mut reports, recorded).await;
     let DueReports { result, wait, .. } = reports;
-    if state == StateWrite::Done {
+    if state != StateWrite::Aborted {
+        if context.evidence.is_kept() {
+            context.acceptances.update(message.id(), stored, &envelope);
+        }
         if has_owed && applied.has_result {
             let owed = sender_reports::owed_reports(&envelope, entry.size, &settings, wait);
             // The channel is closed only when the process ends; owed reports are in the spool.
@@ -205,10 +208,28 @@ async fn due_reports(
     }
 }
 
+/// Returns an envelope with the recipients that have ended as in `envelope`, and the others as they
+/// are stored; `stored` itself if none has ended.
+fn ended(stored: &Envelope, envelope: &Envelope) -> Envelope {
+    let mut ended = envelope.clone();
+    for (recipient, before) in ended.recipients.iter_mut().zip(&stored.recipients) {
+        if !recipient.has_ended() {
+            before.clone_into(recipient);
+        }
+    }
+    if ended.recipients == stored.recipients {
+        stored.clone()
+    } else {
+        ended
+    }
+}
+
 /// Stores the new state of a message with its reports, or removes it when it is finished. `stored`
-/// is its state in the spool. It retries until it succeeds or the process ends: no other job may
-/// change the message before that. Reports for which there is no room stay owed. Evidence of a
-/// recipient exists before the queue drops it: `_recorded` proves that.
+/// is its state in the spool, and `envelope` is so afterwards. Reports for which there is no room stay
+/// owed. If there is none for a state either, the recipients that have ended are stored alone: nobody
+/// waits for the others. It retries until it succeeds or the process ends: no other job may change the
+/// message before that. Evidence of a recipient exists before the queue drops it: `_recorded` proves
+/// that.
 async fn write_result(
     context: &Context,
     claim: Claim,
@@ -217,10 +238,14 @@ async fn write_result(
     _recorded: EvidenceRecorded,
 ) -> StateWrite {
     let id = claim.id();
+    let mut done = StateWrite::Done;
     loop {
         let written = std::mem::take(&mut reports.written);
         let (drafts, about): (Vec<_>, Vec<_>) =
             written.into_iter().map(WrittenReport::split).unzip();
+        if drafts.is_empty() && envelope == stored && stored.is_open() {
+            return done;
+        }
         let after = envelope.is_open().then_some(&*envelope);
         let was_owner = context.spool.lease().holds();
         match context.spool.settle(claim, stored, after, drafts).await {
@@ -228,7 +253,7 @@ async fn write_result(
                 for ((_, entry), about) in entries.into_iter().zip(about) {
                     about.queue(context, id, entry);
                 }
-                return StateWrite::Done;
+                return done;
             }
             // An operator removed the message.
             Err(SpoolError::Missing(_)) => return StateWrite::Done,
@@ -248,6 +273,10 @@ async fn write_result(
                     about.owe(envelope, id, queue.expire);
                 }
                 (reports.result, reports.wait) = (StoreResult::Failed, wait(&queue.retry, 1));
+            }
+            Err(SpoolError::Full(_)) if *envelope != ended(stored, envelope) => {
+                *envelope = ended(stored, envelope);
+                done = StateWrite::Postponed;
             }
             Err(error) => {
                 if context.ending.is_cancelled() {

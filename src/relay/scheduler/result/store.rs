@@ -6,7 +6,7 @@ use std::time::Instant;
 use crate::relay::outbound::{Attempt, RecipientEvent};
 use crate::relay::scheduler::active_message::ActiveMessage;
 use crate::relay::scheduler::context::Context;
-use crate::relay::scheduler::message_change::{MessageChange, StateWrite};
+use crate::relay::scheduler::message_change::{MessageChange, Settled, StateWrite};
 use crate::relay::scheduler::recipient_events::MessageSchedule;
 use crate::relay::scheduler::retry_schedule::wait;
 use crate::smtp::envelope::AttemptFailure;
@@ -61,16 +61,24 @@ pub(super) async fn store_change(
         return RemainingWork::NotStored;
     };
     match settle(context, message, change).await {
-        Some(settled) if settled.state == StateWrite::Done => remaining,
-        Some(_) => RemainingWork::NotStored,
-        // The job that stored it has panicked, which is in the log; the attempt is repeated.
-        None => {
-            let due = schedule.now + wait(schedule.times.retry, 1);
-            RemainingWork::Retry {
-                due,
-                deadline: schedule.expires.max(due),
+        Some(Settled { state, .. }) => match (state, remaining) {
+            (StateWrite::Done, _) | (StateWrite::Postponed, RemainingWork::Retry { .. }) => {
+                remaining
             }
-        }
+            (StateWrite::Postponed, _) => retry(schedule),
+            (StateWrite::Aborted, _) => RemainingWork::NotStored,
+        },
+        // The job that stored it has panicked, which is in the log; the attempt is repeated.
+        None => retry(schedule),
+    }
+}
+
+/// Returns the work after a result that is not stored: another attempt, as after a first deferral.
+fn retry(schedule: MessageSchedule<'_>) -> RemainingWork {
+    let due = schedule.now + wait(schedule.times.retry, 1);
+    RemainingWork::Retry {
+        due,
+        deadline: schedule.expires.max(due),
     }
 }
 

@@ -57,8 +57,9 @@ impl ResultWriter<'_> {
     }
 
     /// Marks the bounced recipients as failed and their reports as owed. A report of ours that was
-    /// rejected for its content is stored again as plain text. Returns false when that fails; its
-    /// recipients then stay as they were. Returns `None` when the process is ending.
+    /// rejected for its content is stored again as plain text. Returns false when that fails, or when
+    /// the spool has no room for a report; the recipients then stay in the queue. Returns `None` when
+    /// the process is ending.
     async fn mark_failed(
         &mut self,
         context: &Context,
@@ -66,6 +67,10 @@ impl ResultWriter<'_> {
         recipients: &mut AttemptRecipients,
     ) -> Option<bool> {
         let failed = std::mem::take(&mut self.failed);
+        if !failed.is_empty() && context.spool.is_stuck() {
+            self.postpone(envelope, recipients, &failed);
+            return Some(false);
+        }
         let may_resend_as_text = envelope.report == Some(ReportForm::Full)
             && failed.iter().any(|change| change.is_of_content);
         let mut is_sent_as_text = false;
@@ -119,6 +124,26 @@ impl ResultWriter<'_> {
             recipient.owed = Some(Box::new(last));
         }
         Some(true)
+    }
+
+    /// Leaves recipients as they are in `envelope`, for another attempt: their report, or that it is
+    /// owed, would use up the room for other results.
+    fn postpone(
+        &mut self,
+        envelope: &Envelope,
+        recipients: &mut AttemptRecipients,
+        failed: &[ReportCandidate],
+    ) {
+        let id = self.attempt.entry.id;
+        tracing::warn!(queue_id = %id, recipients = failed.len(), "bounce postponed until the spool has room for its report; the recipients are tried again");
+        for ReportCandidate { recipient, .. } in failed {
+            let before = envelope.recipients.get(*recipient);
+            if let (Some(recipient), Some(before)) = (recipients.get_mut(*recipient), before) {
+                before.clone_into(recipient);
+            }
+        }
+        let soon = self.schedule.now + wait(self.schedule.times.retry, 1);
+        self.remaining = self.remaining.and(soon, self.schedule.expires.max(soon));
     }
 
     /// Keeps recipients that cannot bounce yet. The message has `all` recipients.

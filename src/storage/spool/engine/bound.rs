@@ -1,7 +1,7 @@
 //! The bound of the log: the sizes from which on mail, attempts and states have to wait.
 //!
 //! A log that is worked off stays below the first of them. Removals are never held up; there is at
-//! most one for each message.
+//! most one for each message and each recipient.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -21,7 +21,7 @@ const STATES: u64 = 8;
 /// greatest kind in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum LogShare {
-    /// Removals.
+    /// Removals, and states that do nothing but end recipients.
     Removals,
     /// States of messages, and reports.
     States,
@@ -82,7 +82,7 @@ impl StateRoom {
         monitor.spool_scarce(is_scarce);
         if is_scarce {
             tracing::error!(
-                "spool has hardly any room for the results of deliveries; attempts start one at a time until it has"
+                "spool has hardly any room for the results of deliveries; attempts start one at a time, and bounces wait, until it has"
             );
         } else {
             tracing::info!(

@@ -9,7 +9,7 @@ use super::super::{
     SpoolFuture, StoredMessage,
 };
 use super::SqliteSpool;
-use super::row::EnvelopeUpdate;
+use super::queue::StateChange;
 use crate::smtp::envelope::{Envelope, QueueId};
 
 impl Spool for SqliteSpool {
@@ -54,10 +54,10 @@ impl Spool for SqliteSpool {
         after: Option<&Envelope>,
         reports: Vec<(Draft, Envelope)>,
     ) -> SpoolFuture<'_, Vec<(Receipt, Claimed<Entry>)>> {
-        let update = after
-            .map(|after| EnvelopeUpdate::between(claim.id(), before, after))
+        let change = after
+            .map(|after| StateChange::between(claim.id(), before, after))
             .transpose();
-        Box::pin(self.core.settle(claim, update, reports))
+        Box::pin(self.core.settle(claim, change, reports))
     }
 
     fn remove(&self, claim: Claim) -> SpoolFuture<'_, ()> {

@@ -93,10 +93,9 @@ use folder::SpoolFolder;
 use held_folder::HeldFolder;
 use loads::LoadQueue;
 use offline::OfflineSpool;
-use queue::{Committed, NewMessage, Op, Settlement, WriteQueue};
+use queue::{Committed, NewMessage, Op, Settlement, StateChange, WriteQueue};
 use readers::Readers;
 use replay::ReplayedLog;
-use row::EnvelopeUpdate;
 use shared::{Core, Counters};
 use signal::{MoverOrder, MoverSignal};
 use unreported::UnreportedEntries;
@@ -421,7 +420,7 @@ impl Core {
     async fn settle(
         &self,
         claim: Claim,
-        update: Result<Option<EnvelopeUpdate>, SpoolError>,
+        change: Result<Option<StateChange>, SpoolError>,
         reports: Vec<(Draft, Envelope)>,
     ) -> Result<Vec<(Receipt, Claimed<Entry>)>, SpoolError> {
         self.check_claim(claim)?;
@@ -430,7 +429,7 @@ impl Core {
         }
         let mut settlement = Settlement {
             id: claim.id(),
-            update: update?,
+            change: change?,
             reports: Vec::new(),
         };
         let mut entries = Vec::with_capacity(reports.len());

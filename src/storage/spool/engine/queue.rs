@@ -72,7 +72,7 @@ impl Op {
     pub(super) fn log_share(&self) -> LogShare {
         match self {
             Self::Commit(..) if self.is_mail() => LogShare::Mail,
-            Self::Settle(settlement, _) if !settlement.is_urgent() => LogShare::Removals,
+            Self::Settle(settlement, _) if settlement.is_removal() => LogShare::Removals,
             Self::Commit(..) | Self::Settle(..) => LogShare::States,
             Self::Remove(..) | Self::Ping(_) => LogShare::Removals,
         }
@@ -139,14 +139,46 @@ impl Op {
 pub(super) struct Settlement {
     pub(super) id: QueueId,
     /// The new state; `None`: the message is finished and is removed.
-    pub(super) update: Option<EnvelopeUpdate>,
+    pub(super) change: Option<StateChange>,
     pub(super) reports: Vec<NewMessage>,
 }
 
+/// The new state of a message that stays in the queue.
+#[derive(Debug)]
+pub(super) struct StateChange {
+    pub(super) update: EnvelopeUpdate,
+    /// True if all recipients that it changes have ended. There is at most one such change for each
+    /// recipient, and without it they would get the message again.
+    is_end: bool,
+}
+
+impl StateChange {
+    /// Returns the change that makes the envelope `before` of a message into `after`.
+    pub(super) fn between(
+        id: QueueId,
+        before: &Envelope,
+        after: &Envelope,
+    ) -> Result<Self, SpoolError> {
+        let recipients = before.recipients.iter().zip(&after.recipients);
+        let mut changed = recipients.filter(|(before, after)| before != after);
+        let is_end =
+            before.recipients != after.recipients && changed.all(|(_, after)| after.has_ended());
+        let update = EnvelopeUpdate::between(id, before, after)?;
+        Ok(Self { update, is_end })
+    }
+}
+
 impl Settlement {
+    /// Returns whether it makes the queue shorter, without anything new in it: a removal, or the end
+    /// of recipients.
+    fn is_removal(&self) -> bool {
+        let is_end = self.change.as_ref().is_none_or(|change| change.is_end);
+        is_end && self.reports.is_empty()
+    }
+
     /// Returns whether it is more than a removal.
     fn is_urgent(&self) -> bool {
-        self.update.is_some() || !self.reports.is_empty()
+        self.change.is_some() || !self.reports.is_empty()
     }
 
     /// Keeps the body files of the reports, which are in the queue now, or may be.

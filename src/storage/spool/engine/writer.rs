@@ -282,8 +282,8 @@ impl SpoolWriter<'_> {
                     unchanging.push((op, Err(SpoolError::Io(text))));
                     continue;
                 }
-                (Op::Settle(settlement, _), Some(_)) => match &settlement.update {
-                    Some(update) => (update_record(id, update), found),
+                (Op::Settle(settlement, _), Some(_)) => match &settlement.change {
+                    Some(change) => (update_record(id, &change.update), found),
                     None => (LogRecord::Removed { id }, None),
                 },
                 (Op::Remove(..), Some(_)) => (LogRecord::Removed { id }, None),
@@ -466,7 +466,7 @@ impl SpoolWriter<'_> {
                 drop(reply.send(Ok(Committed::new(id, Arc::clone(&self.core.queue)))));
             }
             Op::Settle(settlement, reply) => {
-                let is_removed = settlement.update.is_none();
+                let is_removed = settlement.change.is_none();
                 let file = (is_removed && has_body_file).then(|| body_file(settlement.id));
                 settlement.keep_files();
                 drop(reply.send(Ok(file)));

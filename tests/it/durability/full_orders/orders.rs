@@ -111,6 +111,10 @@ pub(super) const ORDERS: &[Order] = &[
     order(24, ROWS).next_hop(Rejects).foreign(BeforeDelivery),
     order(24, ROWS)
         .next_hop(Rejects)
+        .other(Reads)
+        .foreign(AfterDelivery),
+    order(24, ROWS)
+        .next_hop(Rejects)
         .evidence(Beside)
         .interruption(Kill),
     order(32, ROWS).evidence(Beside).foreign(BeforeDelivery),
