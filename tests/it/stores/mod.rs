@@ -297,7 +297,8 @@ fn known_columns(list: &[u8]) -> String {
     known.collect()
 }
 
-fn inbound() -> InboundSession {
+/// A session in which a message was received.
+pub(crate) fn inbound() -> InboundSession {
     InboundSession {
         listener: "mx".to_owned(),
         client: Some("192.0.2.7:4711".to_owned()),
