@@ -35,6 +35,7 @@ use crate::relay::outbound::DeliveryObserver;
 use crate::relay::recipient_tables::RecipientTables;
 use crate::relay::recipients::RecipientCheck;
 use crate::relay::scheduler::{Operator, Scheduler};
+use crate::relay::smart_host_logins::SmartHostLogins;
 use crate::relay::tlsrpt::{ReportService, Reporter, Submitter};
 use crate::relay::users::UserStore;
 use crate::storage::evidence::Evidence;
@@ -146,6 +147,7 @@ pub async fn start_with(
         submitter,
         users,
         recipients,
+        logins,
     } = load(&config)?;
     let monitor = Monitor::default();
     let stores = open_stores(&config, &dns, &monitor)?;
@@ -168,7 +170,7 @@ pub async fn start_with(
         (tls, dns.clone(), recipients),
         discovery,
         (stores.reporter.clone(), monitor, observer),
-        (submitter, users),
+        (submitter, users, logins),
         test_overrides,
     );
     let configured = Arc::new(ConfiguredServices {
@@ -236,9 +238,10 @@ struct Loaded {
     submitter: Submitter,
     users: Arc<UserStore>,
     recipients: Arc<RecipientTables>,
+    logins: Arc<SmartHostLogins>,
 }
 
-/// Loads certificates, trust anchors, keys and users, and logs the warnings about them.
+/// Loads certificates, trust anchors, keys, users and secrets, and logs the warnings about them.
 fn load(config: &Config) -> Result<Loaded, StartError> {
     let loaded = (
         TlsMaterial::load(config),
@@ -246,12 +249,20 @@ fn load(config: &Config) -> Result<Loaded, StartError> {
         Submitter::load(&config.tlsrpt),
         UserStore::load(config),
         RecipientTables::load(config),
+        SmartHostLogins::load(config),
     );
-    let ((tls, warnings), dns, (submitter, more), users, (recipients, of_tables)) = match loaded {
-        (Ok(tls), Ok(dns), Ok(submitter), Ok(users), Ok(recipients)) => {
-            (tls, dns, submitter, users, recipients)
+    let (
+        (tls, mut warnings),
+        dns,
+        (submitter, more),
+        users,
+        (recipients, of_tables),
+        (logins, of_logins),
+    ) = match loaded {
+        (Ok(tls), Ok(dns), Ok(submitter), Ok(users), Ok(recipients), Ok(logins)) => {
+            (tls, dns, submitter, users, recipients, logins)
         }
-        (tls, dns, submitter, users, recipients) => {
+        (tls, dns, submitter, users, recipients, logins) => {
             let faults = tls
                 .err()
                 .into_iter()
@@ -259,13 +270,13 @@ fn load(config: &Config) -> Result<Loaded, StartError> {
                 .chain(submitter.err())
                 .chain(users.err().into_iter().flatten())
                 .chain(recipients.err().into_iter().flatten())
+                .chain(logins.err().into_iter().flatten())
                 .collect();
             return Err(unusable(faults, dns.err(), &config.dns));
         }
     };
-    for warning in
-        config::merge_warnings(warnings.into_iter().chain(more).chain(of_tables).collect())
-    {
+    warnings.extend(more.into_iter().chain(of_tables).chain(of_logins));
+    for warning in config::merge_warnings(warnings) {
         tracing::warn!(place = %warning.location, remedy = %warning.remedy, "{}", warning.message);
     }
     Ok(Loaded {
@@ -274,6 +285,7 @@ fn load(config: &Config) -> Result<Loaded, StartError> {
         submitter,
         users,
         recipients,
+        logins,
     })
 }
 

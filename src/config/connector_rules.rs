@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use super::auth_rules::check_auth;
 use super::connector_toml::{ConnectorToml, InboundToml, OutboundToml, RouteToml};
 use super::fault_list::FaultList;
 use super::hosts::covers_everything;
@@ -255,6 +256,7 @@ fn check_outbound(connector: &ConnectorToml, tls: &TlsToml, faults: &mut FaultLi
     check_key_exchange(outbound, faults);
     check_published(outbound, faults);
     check_route_tls(outbound, faults);
+    check_auth(outbound, faults);
     let newest = tls.min_version.value() == Some(&TlsVersion::V1_3);
     if let Some(version) = outbound
         .min_version

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use super::auth_toml::auth;
 use super::exception_toml::ExceptionToml;
 use super::fault_list::FaultList;
 use super::hosts::{domain, domain_pattern, name_pattern, network, smart_host};
@@ -24,7 +25,7 @@ use super::values::{
 use crate::policy::connector::{
     CONNECTIONS, Connector, DomainPattern, EVERYTHING, IdentityFiles, InboundConfig,
     MESSAGES_PER_CONNECTION, MX_PORT, OnDowngrade, OnFailure, OutboundConfig, Publication, Route,
-    ScheduleOverrides, SmartHost, TlsDemand, TrustSource, VerifyWanted,
+    ScheduleOverrides, SmartHost, SmartHostAuth, TlsDemand, TrustSource, VerifyWanted,
 };
 use crate::policy::location::{Located, Location};
 use crate::policy::tls::{NamePattern, Pin, Revocation, Strength, TlsVersion};
@@ -92,6 +93,7 @@ pub(super) struct OutboundToml {
     messages_per_connection: u32,
     source: Field<Vec<IpAddr>>,
     ehlo: Field<Domain>,
+    pub(super) auth: Field<SmartHostAuth>,
     schedule: ScheduleOverrides,
 }
 
@@ -236,6 +238,7 @@ impl OutboundToml {
             ),
             source: table.read(faults, "source", source),
             ehlo: table.read(faults, "ehlo", domain),
+            auth: auth(&mut table, faults),
             schedule: schedule_overrides(&mut table, faults),
         };
         table.finish(faults);
@@ -280,6 +283,10 @@ impl OutboundToml {
             source: self.source.or(Vec::new()),
             ehlo: match self.ehlo {
                 Field::Valid(name) => Some(name.value),
+                Field::Absent | Field::Invalid => None,
+            },
+            auth: match self.auth {
+                Field::Valid(auth) => Some(auth.value),
                 Field::Absent | Field::Invalid => None,
             },
             schedule: self.schedule,

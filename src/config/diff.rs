@@ -17,7 +17,8 @@ use super::settings::{
 };
 use crate::policy::connector::{
     Connector, IdentityFiles, InboundConfig, OnDowngrade, OnFailure, OutboundConfig, Publication,
-    Route, ScheduleOverrides, TlsDemand, TlsException, TrustSource, VerifyWanted, WarnAfter,
+    Route, ScheduleOverrides, SmartHostAuth, TlsDemand, TlsException, TrustSource, VerifyWanted,
+    WarnAfter,
 };
 use crate::policy::tls::TlsVersion;
 use crate::smtp::address::Domain;
@@ -475,6 +476,13 @@ fn exception_value(exception: &TlsException) -> SettingValue {
     ])
 }
 
+fn auth_value(SmartHostAuth { user, password }: &SmartHostAuth) -> SettingValue {
+    SettingValue::Table(vec![
+        ("user", text(user)),
+        ("password_file", text(&password.value)),
+    ])
+}
+
 fn outbound(connector: &Connector) -> Vec<KeyValue> {
     let OutboundConfig {
         route,
@@ -491,6 +499,7 @@ fn outbound(connector: &Connector) -> Vec<KeyValue> {
         messages_per_connection,
         source,
         ehlo,
+        auth,
         schedule,
     } = &connector.outbound;
     let own = own_values(source, ehlo.as_ref(), schedule);
@@ -542,6 +551,8 @@ fn outbound(connector: &Connector) -> Vec<KeyValue> {
         ),
     ];
     values.extend(own);
+    let auth = auth.as_ref().map_or(SettingValue::Unset, auth_value);
+    values.push(("outbound.auth", auth));
     values
 }
 

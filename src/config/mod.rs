@@ -5,6 +5,8 @@
 //! binds an address. The modules that do so report their errors as a [`Fault`] at the [`Location`]
 //! stored here.
 
+mod auth_rules;
+mod auth_toml;
 mod client_limits;
 mod connector_rules;
 mod connector_toml;
@@ -64,9 +66,9 @@ pub use values::{parse_duration, write_duration, write_size};
 
 pub use crate::policy::connector::{
     ClientProof, Connector, DomainPattern, HopProtocol, IdentityFiles, InboundConfig, OnDowngrade,
-    OnFailure, OutboundConfig, Publication, Route, ScheduleOverrides, SmartHost, TlsDemand,
-    TlsException, TokenGrant, TokenSettings, TrustSource, VerifyWanted, WarnAfter,
-    default_connector,
+    OnFailure, OutboundConfig, Publication, Route, ScheduleOverrides, SecretPlace, SmartHost,
+    SmartHostAuth, TlsDemand, TlsException, TokenGrant, TokenSettings, TrustSource, VerifyWanted,
+    WarnAfter, default_connector,
 };
 pub use crate::policy::location::{Located, Location};
 pub use crate::policy::recipients::{OnTrouble, RecipientRules, RecipientSource};

@@ -13,6 +13,7 @@ use crate::net::tls_io::TlsMaterial;
 use crate::relay::outbound::{DeliveryObserver, Outbound};
 use crate::relay::recipient_tables::RecipientTables;
 use crate::relay::running_config::{RunningConfig, Snapshot};
+use crate::relay::smart_host_logins::SmartHostLogins;
 use crate::relay::tlsrpt::{Reporter, Submitter};
 use crate::relay::users::UserStore;
 use crate::storage::evidence::Evidence;
@@ -37,13 +38,14 @@ impl ConfiguredServices {
         (tls, dns, recipients): (Arc<TlsMaterial>, Dns, Arc<RecipientTables>),
         discovery: Discovery,
         (reporter, monitor, observer): (Reporter, Monitor, Arc<dyn DeliveryObserver>),
-        (submitter, users): (Submitter, Arc<UserStore>),
+        (submitter, users, logins): (Submitter, Arc<UserStore>, Arc<SmartHostLogins>),
         test_overrides: TestOverrides,
     ) -> Self {
         let reports = Reports::new(submitter, &tls, dns.clone());
         let snapshot = Snapshot::new(Arc::clone(config), tls, dns)
             .with_users(users)
-            .with_recipients(recipients);
+            .with_recipients(recipients)
+            .with_logins(logins);
         let running = RunningConfig::new(snapshot);
         let outbound = Outbound::new(running.clone(), discovery, reporter);
         let outbound = outbound.monitored(monitor.clone()).observed_by(observer);
@@ -78,17 +80,28 @@ impl ConfiguredServices {
         let submitter = Submitter::load(&config.tlsrpt);
         let users = UserStore::load(&config);
         let recipients = RecipientTables::load(&config);
-        let ((tls, mut warnings), dns, (submitter, more), users, (recipients, of_tables)) = match (
+        let logins = SmartHostLogins::load(&config);
+        let (
+            (tls, mut warnings),
+            dns,
+            (submitter, more),
+            users,
+            (recipients, of_tables),
+            (logins, of_logins),
+        ) = match (
             TlsMaterial::load(&config),
             dns,
             submitter,
             users,
             recipients,
+            logins,
         ) {
-            (Ok(tls), Ok(dns), Ok(submitter), Ok(users), Ok(recipients)) if faults.is_empty() => {
-                (tls, dns, submitter, users, recipients)
+            (Ok(tls), Ok(dns), Ok(submitter), Ok(users), Ok(recipients), Ok(logins))
+                if faults.is_empty() =>
+            {
+                (tls, dns, submitter, users, recipients, logins)
             }
-            (tls, dns, submitter, users, recipients) => {
+            (tls, dns, submitter, users, recipients, logins) => {
                 faults.extend(
                     tls.err()
                         .into_iter()
@@ -96,26 +109,33 @@ impl ConfiguredServices {
                         .chain(dns.err())
                         .chain(submitter.err())
                         .chain(users.err().into_iter().flatten())
-                        .chain(recipients.err().into_iter().flatten()),
+                        .chain(recipients.err().into_iter().flatten())
+                        .chain(logins.err().into_iter().flatten()),
                 );
                 return Err(faults);
             }
         };
-        warnings.extend(more.into_iter().chain(of_tables));
-        let config = Arc::new(config);
+        warnings.extend(more.into_iter().chain(of_tables).chain(of_logins));
+        let snapshot = Snapshot::new(Arc::new(config), tls, dns)
+            .with_users(users)
+            .with_recipients(recipients)
+            .with_logins(logins);
+        self.apply(snapshot, submitter);
+        Ok(merge_warnings(warnings))
+    }
+
+    /// Puts a configuration into force.
+    fn apply(&self, snapshot: Snapshot, submitter: Submitter) {
+        let (config, tls, dns) = (&snapshot.config, &snapshot.tls, snapshot.router.dns());
         self.evidence.set_keep(config.evidence.keep);
         self.evidence.set_limit(config.evidence.max_size);
-        self.reports.replace(submitter, &tls, dns.clone());
+        self.reports.replace(submitter, tls, dns.clone());
         self.outbound
             .discovery()
             .mta_sts()
-            .replace(web(&tls, &dns, self.test_overrides));
-        let snapshot = Snapshot::new(config, tls, dns)
-            .with_users(users)
-            .with_recipients(recipients);
+            .replace(web(tls, dns, self.test_overrides));
         self.running.replace(snapshot);
         self.outbound.close_replaced();
-        Ok(merge_warnings(warnings))
     }
 }
 

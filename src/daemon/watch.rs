@@ -1,5 +1,5 @@
-//! The watch over files that are renewed while the daemon runs: certificates, users and CRLs; and over
-//! exceptions that expire.
+//! The watch over files that are renewed while the daemon runs: certificates, users, secrets and CRLs;
+//! and over exceptions that expire.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +22,7 @@ pub(super) async fn watch_certificates(configured: Arc<ConfiguredServices>) {
         tokio::time::sleep(WATCH_INTERVAL).await;
         refresh_users(&configured).await;
         refresh_recipients(&configured).await;
+        refresh_logins(&configured).await;
         let tls = configured.tls();
         let result = match tokio::task::spawn_blocking(move || tls.refresh()).await {
             Ok(result) => result,
@@ -60,6 +61,24 @@ async fn refresh_users(configured: &ConfiguredServices) {
             }
         }
         Err(error) => tracing::error!(%error, "cannot check the users; retrying in a minute"),
+    }
+}
+
+/// Reads the secrets of logins at smart hosts again if their files have changed.
+async fn refresh_logins(configured: &ConfiguredServices) {
+    let logins = Arc::clone(configured.running.load().logins());
+    let (replaced, faults) = match tokio::task::spawn_blocking(move || logins.refresh()).await {
+        Ok(refreshed) => refreshed,
+        Err(error) => {
+            tracing::error!(%error, "cannot check the secrets of logins; retrying in a minute");
+            return;
+        }
+    };
+    for connector in replaced {
+        tracing::info!(connector, "secret of the login at the smart host replaced");
+    }
+    for fault in faults {
+        tracing::error!(place = %fault.location, remedy = %fault.remedy, "secret of a login not replaced; the old one stays in use: {}", fault.message);
     }
 }
 

@@ -97,6 +97,7 @@ impl AttemptEnd {
             Cause::Policy(refusal) => refusal.unmet.to_string(),
             Cause::RequireTls(_)
             | Cause::Reply { .. }
+            | Cause::Login(_)
             | Cause::Ourselves(_)
             | Cause::Discovery(_)
             | Cause::Other(_) => failure.to_string(),

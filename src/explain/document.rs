@@ -146,6 +146,9 @@ pub struct ExplainedHop {
     pub source: Vec<String>,
     /// The name in EHLO or LHLO.
     pub ehlo: String,
+    /// Our login at the hop in a sentence, if the connector has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub login: Option<String>,
     /// `mx`, `implicit-mx`, `literal` or `smart-host`.
     pub origin: &'static str,
     /// The preference of its MX record.

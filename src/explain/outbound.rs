@@ -16,6 +16,7 @@ use crate::config::{Connector, OnFailure, write_duration};
 use crate::discovery::Discovery;
 use crate::net::dns::{CnameChain, Security};
 use crate::net::route::{Hop, HopOrigin, Hops, RouteBasis};
+use crate::policy::connector::exception;
 use crate::policy::failure::{self, Failure, NextStep, Persistence, RequireTlsUnmet, Scope};
 use crate::policy::tls::{Hellos, Layer, SamplePeer, TlsOutcome};
 use crate::relay::outbound::{
@@ -228,6 +229,7 @@ impl OutboundQuestion<'_> {
                 .as_ref()
                 .unwrap_or(&self.explainer.config.hostname)
                 .to_string(),
+            login: self.login(),
             origin,
             preference,
             addresses: Vec::new(),
@@ -251,6 +253,23 @@ impl OutboundQuestion<'_> {
             Err(no_plan) => explained.problem = Some(problem(&no_plan.into(), self.connector())),
         }
         explained
+    }
+
+    /// Returns a sentence about our login at the smart hosts.
+    fn login(&self) -> Option<String> {
+        let connector = self.connector();
+        let auth = connector.outbound.auth.as_ref()?;
+        let hindrance = match exception(connector, self.now) {
+            Some(exception) => format!(
+                "; NOT POSSIBLE while the exception until {} holds",
+                exception.until
+            ),
+            None => String::new(),
+        };
+        Some(format!(
+            "as {}, with the password in {}, once the host has proved who it is{hindrance}",
+            auth.user, auth.password.value
+        ))
     }
 
     /// Adds what a plan says of its hop: addresses, demands, `ClientHello`s and the result for each

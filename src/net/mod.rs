@@ -1,4 +1,5 @@
-//! Access to the network: DNS, HTTPS, LDAP, OAuth tokens, TLS sessions, and the routes of mail.
+//! Access to the network: DNS, HTTPS, LDAP, OAuth tokens, TLS sessions, the routes of mail, and the
+//! secrets that logins elsewhere need.
 
 pub mod dns;
 pub mod https;
@@ -6,5 +7,6 @@ pub mod ldap;
 pub mod oauth;
 pub mod revocation;
 pub mod route;
+pub mod secret;
 pub mod secret_file;
 pub mod tls_io;

@@ -6,6 +6,7 @@
 
 pub mod for_sender;
 mod host;
+mod login;
 mod tls_demanded;
 
 use std::fmt;
@@ -14,6 +15,7 @@ use crate::policy::connector::OnFailure;
 use crate::policy::tls::{Refusal, SessionTls, TlsOutcome};
 use crate::smtp::reply::{EnhancedStatusCode, Reply, Severity, Status};
 pub use host::{FailedHost, HopAddress, Peer};
+pub use login::LoginProblem;
 
 /// The part of an attempt that a failure affects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +53,8 @@ pub enum Cause {
         /// The peer's reply.
         reply: Reply,
     },
+    /// We could not log in at the host.
+    Login(Box<LoginProblem>),
     /// The host is this relay itself; the evidence for that.
     Ourselves(String),
     /// The published TLS policy of the domain or host cannot be looked up, or is out of date; the
@@ -187,6 +191,18 @@ impl Failure {
         }
     }
 
+    /// A host at which we could not log in. It is transient, also after a 5xx: the message is not at
+    /// fault, and an administrator can correct the password.
+    // Rule: RFC 4954 §6.
+    #[must_use]
+    pub fn login(problem: LoginProblem) -> Self {
+        Self {
+            status: problem.status(),
+            cause: Cause::Login(Box::new(problem)),
+            ..Self::transient(Scope::Hop, Status(7, 0), "")
+        }
+    }
+
     /// A host that is this relay itself. One such host is no proof of a mail loop, so the failure
     /// is transient: the host is left out, and so are the hops after it, whose preference is no
     /// better (RFC 5321 §5.1).
@@ -280,6 +296,7 @@ impl Failure {
             }
             Cause::RequireTls(RequireTlsUnmet::Off | RequireTlsUnmet::NotOffered)
             | Cause::Reply { .. }
+            | Cause::Login(_)
             | Cause::Ourselves(_)
             | Cause::Discovery(_)
             | Cause::Other(_) => None,
@@ -291,6 +308,7 @@ impl Failure {
     pub fn peer_reply(&self) -> Option<&Reply> {
         match &self.cause {
             Cause::Reply { reply, .. } => Some(reply),
+            Cause::Login(problem) => problem.reply(),
             Cause::Policy(_)
             | Cause::RequireTls(_)
             | Cause::Ourselves(_)
@@ -309,6 +327,7 @@ impl fmt::Display for Failure {
             Cause::Policy(refusal) => refusal.fmt(f),
             Cause::RequireTls(why) => why.fmt(f),
             Cause::Reply { stage, reply } => write!(f, "answered {stage} with: {reply}"),
+            Cause::Login(problem) => problem.fmt(f),
             Cause::Ourselves(text) | Cause::Discovery(text) | Cause::Other(text) => {
                 f.write_str(text)
             }
@@ -356,7 +375,11 @@ pub fn decide(failure: &Failure, hops_left: bool, on_failure: OnFailure) -> Next
             (Cause::RequireTls(_), Persistence::Transient, _)
             | (Cause::Policy(_), _, OnFailure::Defer)
             | (
-                Cause::Reply { .. } | Cause::Ourselves(_) | Cause::Discovery(_) | Cause::Other(_),
+                Cause::Reply { .. }
+                | Cause::Login(_)
+                | Cause::Ourselves(_)
+                | Cause::Discovery(_)
+                | Cause::Other(_),
                 ..,
             ) => NextStep::Defer,
         },

@@ -1,6 +1,6 @@
 //! The services that a message passes: `inbound` accepts it, `scheduler` queues it, and `outbound`
 //! delivers it. `recipients` finds out whether a recipient exists, `tlsrpt` reports on the TLS of the
-//! sessions, and `users` are the clients that log in.
+//! sessions, `users` are the clients that log in, and `smart_host_logins` are our own logins elsewhere.
 
 mod buffer_memory;
 pub mod inbound;
@@ -9,5 +9,6 @@ pub mod recipient_tables;
 pub mod recipients;
 pub mod running_config;
 pub mod scheduler;
+pub mod smart_host_logins;
 pub mod tlsrpt;
 pub mod users;

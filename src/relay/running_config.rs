@@ -15,6 +15,7 @@ use crate::net::route::Router;
 use crate::net::tls_io::TlsMaterial;
 use crate::policy::connector::Connectors;
 use crate::relay::recipient_tables::RecipientTables;
+use crate::relay::smart_host_logins::SmartHostLogins;
 use crate::relay::users::UserStore;
 use crate::smtp::address::Host;
 
@@ -32,6 +33,8 @@ pub struct Snapshot {
     pub users: Arc<UserStore>,
     /// Its `[[recipients]]` tables, with their lists and answers.
     recipients: Arc<RecipientTables>,
+    /// Its logins at smart hosts, with the secrets as their files are now.
+    logins: Arc<SmartHostLogins>,
     /// The number of the snapshot. It grows by one with each reload.
     generation: u64,
 }
@@ -50,6 +53,7 @@ impl Snapshot {
             router,
             users: UserStore::none(),
             recipients: Arc::default(),
+            logins: Arc::default(),
             generation: 0,
         }
     }
@@ -76,6 +80,18 @@ impl Snapshot {
     #[must_use]
     pub fn recipients(&self) -> &Arc<RecipientTables> {
         &self.recipients
+    }
+
+    /// Adds the logins at smart hosts, which must have been loaded from the same configuration.
+    #[must_use]
+    pub fn with_logins(self, logins: Arc<SmartHostLogins>) -> Self {
+        Self { logins, ..self }
+    }
+
+    /// The logins at smart hosts.
+    #[must_use]
+    pub fn logins(&self) -> &Arc<SmartHostLogins> {
+        &self.logins
     }
 
     /// The number of the snapshot. It grows by one with each reload.

@@ -1,13 +1,15 @@
-//! The client side of SMTP as three state machines without I/O (RFC 5321, RFC 3207), and of LMTP (RFC
+//! The client side of SMTP as four state machines without I/O (RFC 5321, RFC 3207), and of LMTP (RFC
 //! 2033).
 //!
-//! [`Opening`] leads from the greeting, with STARTTLS, to a session that is ready for mail.
-//! [`Transaction`] transfers one message, and [`RecipientQuery`] asks whether a mailbox exists. All
-//! take the peer's bytes and write the bytes to send. Sockets, handshakes and timeouts belong to
-//! [`crate::relay::outbound`], and so does the decision whether a session satisfies its TLS demand:
-//! it starts a [`Transaction`] or a [`RecipientQuery`] only with a clearance.
+//! [`Opening`] leads from the greeting, with STARTTLS, to a session that is ready for mail, and
+//! [`LoginDialogue`] logs in there. [`Transaction`] transfers one message, and [`RecipientQuery`] asks
+//! whether a mailbox exists. All take the peer's bytes and write the bytes to send. Sockets,
+//! handshakes and timeouts belong to [`crate::relay::outbound`], and so does the decision whether a
+//! session satisfies its TLS demand: it starts a [`Transaction`] or a [`RecipientQuery`] only with a
+//! clearance, and a [`LoginDialogue`] only with the proof of who the peer is.
 
 mod extensions;
+mod login;
 mod opening;
 mod parameters;
 mod recipient_query;
@@ -17,7 +19,8 @@ mod transaction;
 
 use std::fmt;
 
-pub use extensions::{Extensions, SizeLimit};
+pub use extensions::{AuthOffer, Extensions, SizeLimit};
+pub use login::{LoginDialogue, LoginEnd, LoginStep};
 pub use opening::{NoStarttls, Opening, OpeningStep, StarttlsUse};
 pub use parameters::{Mail, Obstacle, RequireTlsUse};
 pub use recipient_query::{QueryEnd, QueryOver, RecipientQuery};
@@ -39,6 +42,8 @@ pub enum DialogueStage {
     Helo,
     /// STARTTLS.
     StartTls,
+    /// AUTH, or a response within its exchange.
+    Auth,
     /// MAIL.
     Mail,
     /// RCPT.
@@ -61,6 +66,7 @@ impl DialogueStage {
             Self::Lhlo => "LHLO",
             Self::Helo => "HELO",
             Self::StartTls => "STARTTLS",
+            Self::Auth => "AUTH",
             Self::Mail => "MAIL FROM",
             Self::Rcpt => "RCPT TO",
             Self::Data => "DATA",

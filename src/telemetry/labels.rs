@@ -311,6 +311,7 @@ label_sets! {
     ClientsLabel { clients: &'static str }
     SessionLabels { listener: String, end: &'static str }
     LogMoveLabel { result: &'static str }
+    SmartHostLoginLabels { connector: String, mechanism: &'static str, outcome: &'static str }
     LoginLabels { listener: String, mechanism: &'static str, outcome: &'static str }
     LimitLabels { listener: String, limit: &'static str }
     HandshakeLabels { direction: &'static str, result: &'static str, tls: &'static str }

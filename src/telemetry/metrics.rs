@@ -11,7 +11,7 @@ use prometheus_client::registry::{Registry, Unit};
 use super::labels::{
     AttemptEndedLabel, ClientsLabel, ConnectorLabel, ConnectorTlsLabels, HandshakeLabels,
     InboundLabels, JudgedLabels, LimitLabels, ListenerLabel, LogMoveLabel, LoginLabels,
-    RecipientCheckLabels, RecipientLabels, RefusedLabels, SessionLabels,
+    RecipientCheckLabels, RecipientLabels, RefusedLabels, SessionLabels, SmartHostLoginLabels,
 };
 use super::text::{Format, MetricsReading};
 
@@ -56,6 +56,7 @@ pub(super) struct Metrics {
     pub(super) logins: Family<LoginLabels, Counter>,
     pub(super) recipient_checks: Family<RecipientCheckLabels, Counter>,
     pub(super) recipients: Family<RecipientLabels, Counter>,
+    pub(super) smart_host_logins: Family<SmartHostLoginLabels, Counter>,
     pub(super) outbound_messages: Family<ConnectorTlsLabels, Counter>,
     pub(super) outbound_bytes: Family<ConnectorTlsLabels, Counter>,
     pub(super) open_connections: IntGauge,
@@ -85,6 +86,7 @@ impl Default for Metrics {
             logins: Family::default(),
             recipient_checks: Family::default(),
             recipients: Family::default(),
+            smart_host_logins: Family::default(),
             outbound_messages: Family::default(),
             outbound_bytes: Family::default(),
             open_connections: IntGauge::default(),
@@ -158,6 +160,8 @@ impl Metrics {
         registry.register("delivery_attempts_ended", help, self.attempts_ended.clone());
         let help = "Recipients attempted, by result and the TLS of the session";
         registry.register("outbound_recipients", help, self.recipients.clone());
+        let help = "Our logins at smart hosts (AUTH), by mechanism and outcome: accepted, rejected, failed, or impossible for want of a mechanism or of the proof who the host is";
+        registry.register("outbound_logins", help, self.smart_host_logins.clone());
         let help = "Messages delivered, once for each destination";
         registry.register("outbound_messages", help, self.outbound_messages.clone());
         let help = "Octets of content delivered";

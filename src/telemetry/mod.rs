@@ -32,7 +32,7 @@ use coverage::Coverage;
 use labels::{
     AttemptEndedLabel, ConnectorLabel, ConnectorTlsLabels, Direction, HandshakeLabels,
     InboundLabels, JudgedLabels, LimitLabels, LogMoveLabel, LoginLabels, RecipientCheckLabels,
-    RecipientLabels, RefusedLabels, TlsLabels,
+    RecipientLabels, RefusedLabels, SmartHostLoginLabels, TlsLabels,
 };
 pub use labels::{
     DeliveryResult, HandshakeResult, LogMove, LoginOutcome, PolicyDecision, PolicyLevel,
@@ -327,6 +327,25 @@ impl Monitor {
             outcome: outcome.as_str(),
         };
         self.0.metrics.logins.get_or_create(&labels).inc();
+    }
+
+    /// Counts a login of ours at a smart host.
+    pub fn smart_host_login(
+        &self,
+        connector: &str,
+        mechanism: Option<&'static str>,
+        outcome: &'static str,
+    ) {
+        let labels = SmartHostLoginLabels {
+            connector: connector.to_owned(),
+            mechanism: mechanism.unwrap_or("none"),
+            outcome,
+        };
+        self.0
+            .metrics
+            .smart_host_logins
+            .get_or_create(&labels)
+            .inc();
     }
 
     /// Counts a check of a recipient, by the value of `from` in its `[[recipients]]` table.

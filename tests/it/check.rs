@@ -300,7 +300,7 @@ Mail to them: TLS opportunistic
   default  connections = 20
   default  messages_per_connection = 100
   not set  client_certificate, client_key, source, ehlo, retry, expire,
-           warn_after
+           warn_after, auth
   means    by MX; raised by DANE and MTA-STS; forced once they have used TLS;
            if not met: defer and retry
 

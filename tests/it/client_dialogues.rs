@@ -9,7 +9,8 @@
 //! Settings: `starttls: wanted|not wanted|implicit` plays the opening; without it, `extensions:` are what
 //! the peer offers. `from:`, `to:` (one or more, with `NOTIFY=`/`ORCPT=` behind), `size:`,
 //! `smtputf8:`, `8bit:`, `ret:`, `envid:`, `requiretls: needed|welcome|not asked` describe the
-//! message; without `from:` there is no transaction. With `chunk: yes` the content goes with the
+//! message; without `from:` there is no transaction. `login: MECHANISM` logs in as "user" with the
+//! `password:` ("pencil" without it), the nonce of RFC 7677, and with `binding: yes` a channel binding. With `chunk: yes` the content goes with the
 //! commands where the peer offers that; with `lmtp: yes` the peer speaks LMTP; with `early: yes` the peer says something before its end.
 
 use std::collections::VecDeque;
@@ -18,11 +19,13 @@ use std::path::Path;
 
 use gatepost::smtp::address::{Domain, Mailbox, ReversePath};
 use gatepost::smtp::client::{
-    Extensions, Mail, NoStarttls, Opening, OpeningStep, ProtocolViolation, RecipientStatus,
-    RequireTlsUse, StarttlsUse, Transaction, TransactionEnd, TransactionStep,
+    Extensions, LoginDialogue, LoginEnd, LoginStep, Mail, NoStarttls, Opening, OpeningStep,
+    ProtocolViolation, RecipientStatus, RequireTlsUse, StarttlsUse, Transaction, TransactionEnd,
+    TransactionStep,
 };
 use gatepost::smtp::envelope::{BodyType, Envelope, Notify, Recipient, Ret};
 use gatepost::smtp::reply::Reply;
+use gatepost::smtp::sasl::{ClientPassword, Mechanism, SaslClient};
 
 #[expect(clippy::struct_excessive_bools, reason = "each is a word of a script")]
 struct Script {
@@ -35,7 +38,41 @@ struct Script {
     chunk: bool,
     early: bool,
     lmtp: bool,
+    login: Option<Mechanism>,
+    password: String,
+    binding: bool,
     transcript: String,
+}
+
+impl Script {
+    /// Reads a setting behind `from:`, which is about the message.
+    fn set_of_message(&mut self, key: &str, value: &str) {
+        let Some(envelope) = &mut self.envelope else {
+            return;
+        };
+        match key {
+            "to" => envelope.recipients.push(recipient(value)),
+            "smtputf8" => envelope.smtputf8 = value == "yes",
+            "8bit" => {
+                envelope.needs.eight_bit = value == "yes";
+                envelope.body = BodyType::EightBitMime;
+            }
+            "ret" => {
+                envelope.ret = Some(if value == "FULL" {
+                    Ret::Full
+                } else {
+                    Ret::Hdrs
+                });
+            }
+            "envid" => envelope.envid = Some(value.to_owned()),
+            "requiretls" => self.promise = promise(value),
+            "size" => self.size = value.parse().expect("a size"),
+            "chunk" => self.chunk = value == "yes",
+            "early" => self.early = value == "yes",
+            "pieces" => self.whole = value == "whole",
+            _ => panic!("unknown setting {key}"),
+        }
+    }
 }
 
 fn read(text: &str) -> Script {
@@ -52,33 +89,15 @@ fn read(text: &str) -> Script {
         chunk: false,
         early: false,
         lmtp: false,
+        login: None,
+        password: "pencil".to_owned(),
+        binding: false,
         transcript: transcript.trim_end().to_owned(),
     };
     for line in head.lines().filter(|line| !line.starts_with('#')) {
         let (key, value) = line.split_once(": ").expect("key: value");
-        if let Some(envelope) = &mut script.envelope {
-            match key {
-                "to" => envelope.recipients.push(recipient(value)),
-                "smtputf8" => envelope.smtputf8 = value == "yes",
-                "8bit" => {
-                    envelope.needs.eight_bit = value == "yes";
-                    envelope.body = BodyType::EightBitMime;
-                }
-                "ret" => {
-                    envelope.ret = Some(if value == "FULL" {
-                        Ret::Full
-                    } else {
-                        Ret::Hdrs
-                    });
-                }
-                "envid" => envelope.envid = Some(value.to_owned()),
-                "requiretls" => script.promise = promise(value),
-                "size" => script.size = value.parse().expect("a size"),
-                "chunk" => script.chunk = value == "yes",
-                "early" => script.early = value == "yes",
-                "pieces" => script.whole = value == "whole",
-                _ => panic!("unknown setting {key}"),
-            }
+        if script.envelope.is_some() {
+            script.set_of_message(key, value);
             continue;
         }
         match key {
@@ -104,6 +123,9 @@ fn read(text: &str) -> Script {
             }
             "pieces" => script.whole = value == "whole",
             "lmtp" => script.lmtp = value == "yes",
+            "login" => script.login = Some(Mechanism::parse(value).expect(value)),
+            "password" => value.clone_into(&mut script.password),
+            "binding" => script.binding = value == "yes",
             _ => panic!("unknown setting {key}"),
         }
     }
@@ -236,6 +258,9 @@ fn play(script: &Script, bytewise: bool) -> String {
     if let Some(starttls) = script.starttls {
         extensions = open(&mut stage, starttls, script.lmtp);
     }
+    if let Some(mechanism) = script.login {
+        log_in(&mut stage, script, mechanism);
+    }
     if let (Some(envelope), Some(extensions)) = (&script.envelope, extensions) {
         hand_over(&mut stage, envelope, script, extensions);
     }
@@ -297,6 +322,31 @@ fn open(stage: &mut DialogueStage, starttls: StarttlsUse, lmtp: bool) -> Option<
         };
         stage.note(&line);
         return Some(opening.extensions());
+    }
+}
+
+fn log_in(stage: &mut DialogueStage, script: &Script, mechanism: Mechanism) {
+    let password = ClientPassword::new("user", &script.password).expect("usable");
+    let binding = script.binding.then_some(&[7; 32][..]);
+    let exchange = SaslClient::begin(mechanism, &password, binding, "rOprNGfwEbeRWgbNEkqO");
+    let mut login = LoginDialogue::start(exchange, &mut stage.out);
+    loop {
+        let line = match stage.run(|input, out| login.receive(input, out)) {
+            End::TransactionStep(LoginStep::Derive(derivation)) => {
+                login.respond_with(&derivation.run(), &mut stage.out);
+                continue;
+            }
+            End::TransactionStep(LoginStep::Over(LoginEnd::Accepted)) => "logged in".to_owned(),
+            End::TransactionStep(LoginStep::Over(LoginEnd::Rejected(reply))) => {
+                format!("rejected: {reply}")
+            }
+            End::TransactionStep(LoginStep::Over(LoginEnd::Cancelled(fault))) => {
+                format!("cancelled: {fault}")
+            }
+            End::Lost => format!("lost at {}", login.awaited()),
+            End::ProtocolViolation(violation) => format!("violation: {violation}"),
+        };
+        return stage.note(&line);
     }
 }
 

@@ -7,8 +7,8 @@ use std::time::Duration;
 use gatepost::config::{
     self, AdminHttp, AdminSocket, Config, Connector, Dnssec, DomainPattern, EvidenceLimit,
     EvidencePath, Fault, ListenAddress, ListenerTls, LogFormat, OnDowngrade, OnFailure,
-    Publication, Rate, Route, ScheduleOverrides, SendReports, TlsDemand, TransactionMemory,
-    TrustAnchor, TrustSource, VerifyWanted, WarnAfter,
+    Publication, Rate, Route, ScheduleOverrides, SecretPlace, SendReports, TlsDemand,
+    TransactionMemory, TrustAnchor, TrustSource, VerifyWanted, WarnAfter,
 };
 use gatepost::policy::tls::{Pin, Revocation, Strength, TlsVersion};
 
@@ -574,4 +574,23 @@ fn the_manual_page_knows_every_key() {
             );
         }
     }
+}
+
+/// The login of a connector, with the password in a file or in a credential of systemd.
+#[test]
+fn a_connector_may_log_in_at_its_smart_hosts() {
+    let (config, _) = read("tests/it/config_good/smart_host_auth.toml");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/config_good");
+    let auth = |at: usize| {
+        let auth = config.connectors[at]
+            .outbound
+            .auth
+            .clone()
+            .expect("a login");
+        (auth.user, auth.password.value)
+    };
+    let file = SecretPlace::File(folder.join("smart-host.password"));
+    assert_eq!(auth(0), ("relay@example.com".to_owned(), file));
+    let credential = SecretPlace::Credential("smart-host".to_owned());
+    assert_eq!(auth(1), ("relay".to_owned(), credential));
 }

@@ -11,6 +11,7 @@ use crate::net::revocation::CrlFileSummary;
 use crate::net::tls_io::{IdentitySummary, TlsMaterial};
 use crate::policy::connector::ended_exception;
 use crate::relay::recipient_tables::RecipientTables;
+use crate::relay::smart_host_logins::SmartHostLogins;
 use crate::relay::tlsrpt::Submitter;
 use crate::relay::users::UserStore;
 
@@ -34,16 +35,18 @@ pub(super) fn load(file: &Path) -> Result<LoadedConfig, Vec<Fault>> {
         Submitter::load(&config.tlsrpt),
         UserStore::load(&config),
         RecipientTables::load(&config),
+        SmartHostLogins::load(&config),
     );
     let (
         (material, material_warnings),
         (submitter, submitter_warnings),
         (recipients, table_warnings),
+        login_warnings,
     ) = match loaded {
-        (Ok(material), Ok(_), Ok(submitter), Ok(_), Ok(recipients)) => {
-            (material, submitter, recipients)
+        (Ok(material), Ok(_), Ok(submitter), Ok(_), Ok(recipients), Ok((_, warnings))) => {
+            (material, submitter, recipients, warnings)
         }
-        (material, dns, submitter, users, recipients) => {
+        (material, dns, submitter, users, recipients, logins) => {
             let faults = material
                 .err()
                 .into_iter()
@@ -51,12 +54,13 @@ pub(super) fn load(file: &Path) -> Result<LoadedConfig, Vec<Fault>> {
                 .chain(dns.err())
                 .chain(submitter.err())
                 .chain(users.err().into_iter().flatten())
-                .chain(recipients.err().into_iter().flatten());
+                .chain(recipients.err().into_iter().flatten())
+                .chain(logins.err().into_iter().flatten());
             return Err(faults.collect());
         }
     };
     warnings.extend(material_warnings.into_iter().chain(submitter_warnings));
-    warnings.extend(table_warnings);
+    warnings.extend(table_warnings.into_iter().chain(login_warnings));
     let now = Timestamp::now();
     warnings.extend(
         config

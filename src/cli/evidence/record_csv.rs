@@ -72,6 +72,7 @@ columns! {
     Prev: "prev",
     Hash: "hash",
     User: "user",
+    Mechanism: "mechanism",
 }
 
 /// Returns the first line, with the names of the columns.
@@ -212,6 +213,10 @@ fn set_delivery(row: &mut CsvRow, delivery: &DeliveryRecord) {
     if let Some(session) = &delivery.session {
         row.set_session(session);
     }
+    if let Some(login) = &delivery.login {
+        row.set(CsvColumn::User, &login.user);
+        row.set(CsvColumn::Mechanism, &login.mechanism);
+    }
     row.set_optional(CsvColumn::DowngradedFrom, delivery.downgraded_from.as_ref());
     row.set(CsvColumn::Standing, delivery.standing.as_str());
     if let Some(unmet) = &delivery.unmet {
@@ -244,6 +249,7 @@ mod tests {
         "key_exchange":"X25519","client_hello":"classical","resumed":true,"authentication":"untrusted: other name",
         "matched_name":"n.example","certificate":{"spki":"sha256:CQ","names":["n1.example","n2.example"],
         "more_names":298,"issuer":"CN=Test CA","not_after":"2027-02-01T00:00:00Z"}}},
+        "login":{"user":"relay@example.com","mechanism":"SCRAM-SHA-256"},
         "unmet":{"layer":"MTA-STS","wanted":"a listed host","got":"another host"},"downgraded_from":"DANE",
         "standing":"refused","outcome":"bounced","status":"5.7.5","reply":"550 no","reason":"refused by policy"}"#;
 

@@ -92,6 +92,9 @@ fn hop_lines(text: &mut WrappedText, at: usize, hop: &ExplainedHop, before: &[Ex
     if !hop.source.is_empty() {
         text.pair(2, 10, "from", &hop.source.join(", "));
     }
+    if let Some(login) = &hop.login {
+        text.pair(2, 10, "login", login);
+    }
     if let Some(policy) = &hop.policy {
         text.pair(2, 10, "demand", policy);
     }

@@ -10,6 +10,7 @@ use crate::net::dns::Dns;
 use crate::net::https::Https;
 use crate::net::tls_io::{IdentitySummary, TlsMaterial};
 use crate::relay::running_config::Snapshot;
+use crate::relay::smart_host_logins::SmartHostLogins;
 
 /// The settings of deliveries, and the lookups that they use.
 pub(super) struct ProbeContext {
@@ -21,21 +22,27 @@ pub(super) struct ProbeContext {
 }
 
 impl ProbeContext {
-    /// Loads the files that a configuration names, with the keys of client certificates, as the
+    /// Loads the files that a configuration names, with keys and passwords, as the
     /// daemon does.
     ///
     /// # Errors
     /// Exit status 2, after the errors have been printed.
     pub(super) fn new(config: &Arc<Config>) -> Result<Self, ExitCode> {
         let dns = Dns::new(&config.dns).map_err(|error| error.fault(&config.dns));
-        let ((tls, _), dns) = match (TlsMaterial::load(config), dns) {
-            (Ok(loaded), Ok(dns)) => (loaded, dns),
-            (material, dns) => {
+        let loaded = (
+            TlsMaterial::load(config),
+            dns,
+            SmartHostLogins::load(config),
+        );
+        let ((tls, _), dns, (logins, _)) = match loaded {
+            (Ok(tls), Ok(dns), Ok(logins)) => (tls, dns, logins),
+            (material, dns, logins) => {
                 let faults: Vec<_> = material
                     .err()
                     .into_iter()
                     .flatten()
                     .chain(dns.err())
+                    .chain(logins.err().into_iter().flatten())
                     .collect();
                 show_faults(&config.source.file, &faults);
                 return Err(ExitCode::from(2));
@@ -44,7 +51,7 @@ impl ProbeContext {
         let web = WebSource::new(dns.clone(), Https::new(dns.clone(), tls.https().clone()));
         let identities = tls.identities();
         Ok(Self {
-            snapshot: Snapshot::new(Arc::clone(config), tls, dns),
+            snapshot: Snapshot::new(Arc::clone(config), tls, dns).with_logins(logins),
             web,
             identities,
         })

@@ -16,6 +16,7 @@ use crate::relay::outbound::probe::{
     AddressFindings, PredictedOutcome, ProbedHop, chain_verdict, revocation_status,
 };
 use crate::smtp::client::{Extensions, SizeLimit};
+use crate::smtp::sasl::Mechanism;
 
 /// The maximum number of names of a certificate.
 const NAMES_MAX: usize = 100;
@@ -128,9 +129,20 @@ struct AddressDocument {
     #[serde(skip_serializing_if = "Option::is_none")]
     revocation: Option<String>,
     extensions: Option<ExtensionsDocument>,
+    /// Our login at the host, if the connector has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    login: Option<LoginDocument>,
     cleared: bool,
     authentication: Option<String>,
     failure: Option<FailureDocument>,
+}
+
+#[derive(Serialize)]
+struct LoginDocument {
+    user: String,
+    mechanism: Option<&'static str>,
+    /// `accepted`, `rejected`, `failed` or `impossible`.
+    outcome: &'static str,
 }
 
 #[derive(Serialize)]
@@ -188,6 +200,8 @@ struct ExtensionsDocument {
     smtputf8: bool,
     dsn: bool,
     requiretls: bool,
+    /// The mechanisms of AUTH that we have.
+    auth: Vec<&'static str>,
 }
 
 #[derive(Serialize)]
@@ -327,6 +341,11 @@ fn address(findings: &AddressFindings) -> AddressDocument {
             .map(ToString::to_string),
         revocation: findings.facts().and_then(revocation_status),
         extensions: findings.extensions.map(offers),
+        login: findings.login.as_ref().map(|login| LoginDocument {
+            user: login.user.to_string(),
+            mechanism: login.mechanism,
+            outcome: login.verdict.as_str(),
+        }),
         cleared: findings.end.is_ok(),
         authentication: findings
             .end
@@ -375,5 +394,11 @@ fn offers(extensions: Extensions) -> ExtensionsDocument {
         smtputf8: extensions.smtputf8,
         dsn: extensions.dsn,
         requiretls: extensions.require_tls,
+        auth: extensions
+            .auth
+            .passwords
+            .iter()
+            .map(Mechanism::name)
+            .collect(),
     }
 }

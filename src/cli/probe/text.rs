@@ -23,6 +23,7 @@ use crate::relay::outbound::probe::{
 };
 use crate::smtp::address::Host;
 use crate::smtp::client::{Extensions, SizeLimit};
+use crate::smtp::sasl::Mechanism;
 
 /// The maximum number of names of a certificate, which may have hundreds.
 const NAMES_MAX: usize = 8;
@@ -214,6 +215,9 @@ fn address(out: &mut WrappedText, findings: &AddressFindings) {
     if let Some(extensions) = &findings.extensions {
         line(out, "offers", &offers(*extensions));
     }
+    if let Some(login) = &findings.login {
+        line(out, "login", &plain(&login.to_string()));
+    }
     verdict(out, findings);
 }
 
@@ -318,8 +322,20 @@ fn offers(extensions: Extensions) -> String {
         (extensions.dsn, "DSN"),
         (extensions.require_tls, "REQUIRETLS"),
     ];
+    let auth: Vec<_> = extensions
+        .auth
+        .passwords
+        .iter()
+        .map(Mechanism::name)
+        .collect();
+    let auth = match (extensions.auth.is_offered, auth.is_empty()) {
+        (false, _) => None,
+        (true, true) => Some("AUTH without a mechanism that we have".to_owned()),
+        (true, false) => Some(format!("AUTH {}", auth.join(" "))),
+    };
     std::iter::once(size)
         .chain(flags.map(|(has, keyword)| flag(has, keyword)))
+        .chain(auth)
         .collect::<Vec<_>>()
         .join(", ")
 }

@@ -16,8 +16,8 @@ pub use matching::{Matching, NotChosen, PatternMatch};
 pub(crate) use rules::{CONNECTIONS, DEFAULT_NAME, EVERYTHING, MESSAGES_PER_CONNECTION, MX_PORT};
 pub use rules::{
     Connector, DomainPattern, HopProtocol, IdentityFiles, InboundConfig, OnDowngrade, OnFailure,
-    OutboundConfig, Publication, Route, ScheduleOverrides, SmartHost, TlsDemand, TlsException,
-    TrustSource, VerifyWanted, WarnAfter, default_connector,
+    OutboundConfig, Publication, Route, ScheduleOverrides, SecretPlace, SmartHost, SmartHostAuth,
+    TlsDemand, TlsException, TrustSource, VerifyWanted, WarnAfter, default_connector,
 };
 pub use token_settings::{ClientProof, TokenGrant, TokenSettings};
 

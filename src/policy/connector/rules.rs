@@ -80,8 +80,39 @@ pub struct OutboundConfig {
     pub source: Vec<IpAddr>,
     /// The name in EHLO, in place of the host name.
     pub ehlo: Option<Domain>,
+    /// Our login at the smart hosts.
+    pub auth: Option<SmartHostAuth>,
     /// The schedule, where it differs from that of `[queue]`.
     pub schedule: ScheduleOverrides,
+}
+
+/// `auth`: our login at the smart hosts of a connector.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SmartHostAuth {
+    /// The user name.
+    pub user: String,
+    /// The file with the password on its first line.
+    pub password: Located<SecretPlace>,
+}
+
+/// The place of a secret.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum SecretPlace {
+    /// A file.
+    File(PathBuf),
+    /// `credential:NAME`: a credential that systemd passes to the service (systemd.exec(5),
+    /// `LoadCredential=`).
+    Credential(String),
+}
+
+/// Writes the place as the configuration does.
+impl fmt::Display for SecretPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => path.display().fmt(f),
+            Self::Credential(name) => write!(f, "credential:{name}"),
+        }
+    }
 }
 
 /// `retry`, `expire` and `warn_after` of a connector; those of `[queue]` apply where it has none.
@@ -351,6 +382,7 @@ pub fn default_connector(trust: &Located<TrustSource>) -> Arc<Connector> {
             messages_per_connection: MESSAGES_PER_CONNECTION,
             source: Vec::new(),
             ehlo: None,
+            auth: None,
             schedule: ScheduleOverrides::default(),
         },
         inbound: InboundConfig {

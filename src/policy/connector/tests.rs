@@ -50,6 +50,7 @@ fn connector(name: &str, domains: &[&str]) -> Connector {
             messages_per_connection: 1,
             source: Vec::new(),
             ehlo: None,
+            auth: None,
             schedule: crate::policy::connector::ScheduleOverrides::default(),
         },
         inbound: InboundConfig {

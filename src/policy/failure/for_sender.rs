@@ -40,8 +40,8 @@ struct Names {
     way: String,
 }
 
-/// Returns the explanation of a failure for the sender; `None` if the failure is not about TLS
-/// policy.
+/// Returns the explanation of a failure for the sender; `None` if the failure is neither about TLS
+/// policy nor about our login.
 ///
 /// `recipient` is the recipient's domain; `None` if the failure concerns several domains. `relay`
 /// is our host name.
@@ -61,6 +61,7 @@ pub fn explain_to_sender(
         ),
         Cause::RequireTls(why) => (required_by_sender(), required_problem(why, &names)),
         Cause::Discovery(_) => (String::new(), unknown_rule(&names)),
+        Cause::Login(_) => (String::new(), not_logged_in(&names)),
         Cause::Reply { .. } | Cause::Ourselves(_) | Cause::Other(_) => return None,
     };
     let text = [rule, problem, remedy(side, &names)];
@@ -317,6 +318,12 @@ fn required_problem(why: &RequireTlsUnmet, names: &Names) -> (String, Side) {
         }
     };
     (text, Side::Sender)
+}
+
+/// Returns the sentence about a server that does not let us in.
+fn not_logged_in(Names { relay, way, .. }: &Names) -> (String, Side) {
+    let text = format!("The mail system {relay} {way}, and cannot log in there at present.");
+    (text, Side::Relay)
 }
 
 /// Returns the sentence about a published policy that cannot be looked up.

@@ -77,6 +77,7 @@ fn connector(tls: TlsDemand, downgrade: OnDowngrade) -> Connector {
             messages_per_connection: 1,
             source: Vec::new(),
             ehlo: None,
+            auth: None,
             schedule: crate::policy::connector::ScheduleOverrides::default(),
         },
         inbound: InboundConfig {

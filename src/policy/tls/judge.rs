@@ -2,7 +2,7 @@
 
 use super::chain_fault::ChainFault;
 use super::dane::{DaneFacts, DaneFault};
-use super::demand::{Demand, Verify};
+use super::demand::{Demand, Layer, Verify};
 use super::facts::{CertificateFacts, Handshake, NoTls, PeerCertificate, TlsFacts, TlsOutcome};
 use super::names::NamePattern;
 use super::policy::{Demands, TlsPolicy};
@@ -15,7 +15,16 @@ use super::unmet::Unmet;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Clearance {
     session: SessionTls,
+    proof: Option<PeerProof>,
 }
+
+/// The proof that the session satisfies a demand of the connector itself by which the peer shows
+/// its identity: a name, a key or a TLSA record. A secret of ours cannot be sent without one.
+///
+/// What a domain publishes makes none, and neither does an exception: the administrator has named
+/// the host to which the secret goes, and the connector alone says how it proves itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerProof(());
 
 impl Clearance {
     /// The TLS of the session.
@@ -34,6 +43,12 @@ impl Clearance {
     #[must_use]
     pub fn authentication(&self) -> &Authentication {
         &self.session.authentication
+    }
+
+    /// The proof of the peer's identity, if the connector demanded one.
+    #[must_use]
+    pub fn peer_proof(&self) -> Option<&PeerProof> {
+        self.proof.as_ref()
     }
 }
 
@@ -54,6 +69,7 @@ impl Fallback {
                 outcome,
                 authentication: Authentication::Anonymous,
             },
+            proof: None,
         }
     }
 
@@ -132,11 +148,14 @@ pub(super) fn judge_forced(
     outcome: TlsOutcome,
     reference: &[NamePattern],
 ) -> Verdict {
-    let (mut best, mut missing) = (None, None);
+    let (mut best, mut missing, mut proof) = (None, None, None);
     for demand in demands.iter() {
         match check_demand(demand, &outcome, reference) {
             Err(got) => missing = missing.or(Some((demand, got))),
-            Ok(authentication) => best = Some(stronger(best, authentication)),
+            Ok(authentication) => {
+                best = Some(stronger(best, authentication));
+                proof = proof.or(proves_peer(demand).then_some(PeerProof(())));
+            }
         }
     }
     let authentication = best.unwrap_or_else(|| match &outcome {
@@ -144,7 +163,13 @@ pub(super) fn judge_forced(
         TlsOutcome::Tls(facts) => authenticate(facts, reference),
     });
     match missing {
-        None => cleared(outcome, authentication),
+        None => Verdict::Cleared(Clearance {
+            session: SessionTls {
+                outcome,
+                authentication,
+            },
+            proof,
+        }),
         Some((wanted, got)) => {
             let basis = RefusalBasis::Session(Box::new(SessionTls {
                 outcome,
@@ -302,5 +327,27 @@ pub(super) fn cleared(outcome: TlsOutcome, authentication: Authentication) -> Ve
             outcome,
             authentication,
         },
+        proof: None,
     })
+}
+
+/// Returns true if a session that satisfies this demand proves to the connector who the peer is. A
+/// chain alone proves nobody: anybody can have a certificate of a trusted authority.
+// Rule: RFC 4954 §14.
+fn proves_peer(demand: &Demand) -> bool {
+    match (demand.layer, &demand.verify) {
+        (Layer::Connector, Verify::Name(_) | Verify::Pin(_) | Verify::Dane(_)) => true,
+        (
+            Layer::Connector,
+            Verify::None | Verify::Chain | Verify::Published(_) | Verify::Impossible(_),
+        )
+        | (
+            Layer::Exception
+            | Layer::Dane
+            | Layer::MtaSts
+            | Layer::RequireTls
+            | Layer::DowngradeMemory,
+            _,
+        ) => false,
+    }
 }

@@ -40,7 +40,7 @@ pub use facts::{
 };
 pub use hello_sequence::{Hellos, SniUse};
 pub(crate) use judge::judge_each;
-pub use judge::{Clearance, Fallback, Verdict, judge, unmeetable};
+pub use judge::{Clearance, Fallback, PeerProof, Verdict, judge, unmeetable};
 pub use key::UncheckableKey;
 pub use names::NamePattern;
 pub use pin::{Pin, PinError};

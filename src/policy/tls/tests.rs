@@ -263,6 +263,49 @@ fn for_all(check: impl Fn(&TlsPolicy, &TlsOutcome, &Verdict)) {
     }
 }
 
+/// A secret may be sent exactly where a demand of the connector itself for a name, a key or TLSA
+/// records is met; what else the certificate shows does not matter.
+#[test]
+fn only_a_met_demand_of_the_connector_proves_the_peer() {
+    for_all(|policy, _, verdict| {
+        let Verdict::Cleared(clearance) = verdict else {
+            return;
+        };
+        let identifies = |demand: &Demand| {
+            demand.layer == Layer::Connector
+                && matches!(
+                    demand.verify,
+                    Verify::Name(_) | Verify::Pin(_) | Verify::Dane(_)
+                )
+        };
+        let wanted = policy.demands().any(identifies);
+        assert_eq!(clearance.peer_proof().is_some(), wanted, "{policy:?}");
+    });
+    let good = |layer| {
+        let demand = Demand::new(layer, Verify::Name(names(&["mail.example.org"])));
+        let facts = facts(TlsVersion::V1_3, shown(&["mail.example.org"], Ok(())));
+        match judge(&TlsPolicy::forced(demand), TlsOutcome::Tls(facts), &[]) {
+            Verdict::Cleared(clearance) => clearance.peer_proof().is_some(),
+            other => panic!("{other:?}"),
+        }
+    };
+    for (layer, proves) in [
+        (Layer::Connector, true),
+        (Layer::Exception, false),
+        (Layer::Dane, false),
+        (Layer::MtaSts, false),
+        (Layer::RequireTls, false),
+        (Layer::DowngradeMemory, false),
+    ] {
+        assert_eq!(good(layer), proves, "{layer}");
+    }
+    let broken = TlsOutcome::Clear(NoTls::Broken("alert".to_owned()));
+    match judge(&TlsPolicy::Opportunistic, broken, &[]) {
+        Verdict::Redial(fallback) => assert_eq!(fallback.clearance().peer_proof(), None),
+        other => panic!("{other:?}"),
+    }
+}
+
 /// The rule, written a second time and differently: true if the session satisfies the demand.
 fn is_met(demand: &Demand, facts: &TlsFacts) -> bool {
     if demand.min_strength == Strength::PostQuantum && facts.key_exchange != Some("X25519MLKEM768")

@@ -10,6 +10,8 @@ use crate::relay::running_config::Snapshot;
 use crate::smtp::address::Host;
 use crate::storage::spool::Entry;
 
+use super::login_result::SessionLogin;
+
 /// The task of one attempt: one message, and its recipients at one domain.
 #[derive(Debug, Clone)]
 pub struct Attempt {
@@ -67,6 +69,8 @@ pub struct Via {
     pub peer: Peer,
     /// The clearance of the session.
     pub clearance: Clearance,
+    /// Our login at the peer, if the connector has one.
+    pub login: Option<SessionLogin>,
     /// True if the peer offers DSN (RFC 3461), so that the sender's wishes for reports were passed
     /// on.
     pub offers_dsn: bool,

@@ -28,6 +28,7 @@ use crate::storage::spool::{Body, LARGE_CHUNK, SpoolError};
 
 use super::attempt::Via;
 use super::limit::AttemptLimit;
+use super::login_result::SessionLogin;
 use super::wire::{ConnectionFailure, Dialogue, LARGE_TLS_BUFFER, Wire};
 
 /// The size of the blocks in which content is sent, in octets; a smaller content is sent in one
@@ -189,17 +190,18 @@ impl Dialogue for ClearedQuery<'_, '_> {
 
 impl Cleared {
     /// Creates a connection that the judge cleared under `policy`. EHLO has been answered on
-    /// `wire`.
+    /// `wire`, and the login too, if there was one.
     pub(super) fn new(
         wire: Wire,
         extensions: Extensions,
         peer: Peer,
-        clearance: Clearance,
+        (clearance, login): (Clearance, Option<SessionLogin>),
         policy: TlsPolicy,
     ) -> Self {
         let via = Arc::new(Via {
             peer,
             clearance,
+            login,
             offers_dsn: extensions.dsn,
             earlier_level: None,
         });
@@ -226,7 +228,7 @@ impl Cleared {
     ) -> Self {
         Self {
             is_fallback: true,
-            ..Self::new(wire, extensions, peer, clearance, policy)
+            ..Self::new(wire, extensions, peer, (clearance, None), policy)
         }
     }
 

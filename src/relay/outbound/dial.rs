@@ -3,7 +3,7 @@
 use crate::net::tls_io::HandshakeError;
 use crate::policy::connector::HopProtocol;
 use crate::policy::failure::{Failure, HopAddress, Scope};
-use crate::policy::tls::{Fallback, NoTls, TlsPolicy};
+use crate::policy::tls::{Clearance, Fallback, NoTls, TlsPolicy};
 use crate::smtp::client::{Extensions, StarttlsUse};
 use crate::smtp::reply::Status;
 
@@ -31,20 +31,27 @@ impl Target<'_> {
                 wire,
                 opening,
                 clearance,
-            }) => Ok(Cleared::new(
-                wire,
-                opening,
-                peer.clone(),
-                clearance,
-                self.policy.clone(),
-            )),
+            }) => self
+                .log_in(wire, opening, &clearance, record)
+                .await
+                .map(|(wire, login)| {
+                    let cleared = (clearance, login);
+                    Cleared::new(wire, opening, peer.clone(), cleared, self.policy.clone())
+                }),
             Ok(DialOutcome::Redial(fallback)) if self.is_tls_only() => {
                 Err(without_fallback(&fallback))
             }
             Ok(DialOutcome::Redial(fallback)) => {
                 record.steps.fallback = Some(fallback.reason().clone());
-                self.redial(address).await.map(|(wire, extensions)| {
-                    let clearance = fallback.clearance();
+                let clearance = fallback.clearance();
+                let dialled = match self.redial(address).await {
+                    Ok((wire, extensions)) => self
+                        .log_in(wire, extensions, &clearance, record)
+                        .await
+                        .map(|(wire, _)| (wire, extensions)),
+                    Err(failure) => Err(failure),
+                };
+                dialled.map(|(wire, extensions)| {
                     Cleared::fallback(
                         wire,
                         extensions,
@@ -60,7 +67,7 @@ impl Target<'_> {
         dialled.map_err(|failure| failure.with_peer(peer))
     }
 
-    /// Leads one address of the hop to the judge and sends QUIT, whatever the verdict. The function
+    /// Leads one address of the hop to the judge, logs in if the connector says so, and sends QUIT. The function
     /// returns no connection, so a probe cannot write MAIL.
     pub(super) async fn probe(&self, address: &HopAddress) -> AddressProbe {
         let mut record = DialRecord::default();
@@ -74,8 +81,7 @@ impl Target<'_> {
                 clearance,
             }) => {
                 record.extensions = Some(opening);
-                self.quit(wire).await;
-                Ok(clearance)
+                self.try_login(wire, opening, clearance, &mut record).await
             }
             Ok(DialOutcome::Redial(fallback)) if self.is_tls_only() => {
                 Err(without_fallback(&fallback))
@@ -83,8 +89,9 @@ impl Target<'_> {
             Ok(DialOutcome::Redial(fallback)) => match self.redial(address).await {
                 Ok((wire, extensions)) => {
                     record.extensions = Some(extensions);
-                    self.quit(wire).await;
-                    Ok(fallback.clearance())
+                    let clearance = fallback.clearance();
+                    self.try_login(wire, extensions, clearance, &mut record)
+                        .await
                 }
                 Err(failure) => Err(failure),
             },
@@ -97,6 +104,19 @@ impl Target<'_> {
             end: end.map_err(|failure| failure.with_peer(&peer)),
             peer,
         }
+    }
+
+    /// Logs in as a delivery does, and sends QUIT.
+    async fn try_login(
+        &self,
+        wire: Wire,
+        extensions: Extensions,
+        clearance: Clearance,
+        record: &mut DialRecord,
+    ) -> Result<Clearance, Failure> {
+        let (wire, _) = self.log_in(wire, extensions, &clearance, record).await?;
+        self.quit(wire).await;
+        Ok(clearance)
     }
 
     async fn dial_and_judge(

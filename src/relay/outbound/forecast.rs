@@ -5,7 +5,7 @@ use jiff::Timestamp;
 
 use crate::config::HopProtocol;
 use crate::net::route::Hop;
-use crate::policy::failure::{self, Failure, NextStep, RequireTlsUnmet};
+use crate::policy::failure::{self, Failure, LoginProblem, NextStep, RequireTlsUnmet};
 use crate::policy::tls::{self, Clearance, Hello, Hellos, SamplePeer, TlsPolicy, Verdict};
 use crate::smtp::envelope::TlsRequirement;
 
@@ -100,6 +100,11 @@ fn is_possible(peer: SamplePeer, protocol: &HopProtocol) -> bool {
     }
 }
 
+/// Returns whether a login is needed, and the session does not prove who the peer is.
+fn lacks_login_proof(context: MailContext<'_>, clearance: &Clearance) -> bool {
+    context.connector.outbound.auth.is_some() && clearance.peer_proof().is_none()
+}
+
 /// Asks the judges about each kind of peer at a hop that is dialled.
 #[must_use]
 pub fn forecast(
@@ -117,9 +122,15 @@ pub fn forecast(
     let names = reference_names(&hop.host);
     let predict =
         |peer: SamplePeer| match tls::judge(policy, peer.outcome(policy, &names, now), &names) {
+            Verdict::Cleared(clearance) if lacks_login_proof(context, &clearance) => {
+                refused(Failure::login(LoginProblem::Unproven))
+            }
             Verdict::Cleared(clearance) => DeliveryForecast::Sent(clearance),
             Verdict::Redial(fallback) if hop.protocol == HopProtocol::Smtps => {
                 refused(without_fallback(&fallback))
+            }
+            Verdict::Redial(_) if context.connector.outbound.auth.is_some() => {
+                refused(Failure::login(LoginProblem::Unproven))
             }
             Verdict::Redial(fallback) => DeliveryForecast::SentAgain(fallback.clearance()),
             Verdict::Refused(refusal) => refused(terms.name_failure(Failure::policy(refusal))),

@@ -8,7 +8,8 @@
 //!
 //! A connection passes through these modules: `wire` opens it, `session` and `dial` lead it to the
 //! TLS judge, and only a connection with the judge's clearance becomes a `Cleared` connection, the
-//! only kind on which MAIL FROM can be written. `second_try` repeats a handshake that the peer cut
+//! only kind on which MAIL FROM can be written. `login` logs in before, if the connector says so and the
+//! session proves who the host is. `second_try` repeats a handshake that the peer cut
 //! short. `pool` keeps cleared connections for the next message. `deliver` goes from hop to hop.
 //! `requirement` applies what the message itself demands of TLS (RFC 8689), and `limit` bounds the
 //! time of an attempt. `observe` has the events of sessions and recipients, and the one list of
@@ -25,6 +26,8 @@ mod dial_record;
 mod forecast;
 mod hellos;
 mod limit;
+mod login;
+mod login_result;
 mod observe;
 mod plan;
 mod pool;
@@ -42,6 +45,7 @@ mod wire;
 pub use attempt::{Attempt, AttemptResult, RecipientResult, Via};
 pub use forecast::{DeliveryForecast, PeerOutcome, forecast, hellos, undialled_reason};
 pub use limit::AttemptLimit;
+pub use login_result::{LoginAttempt, LoginVerdict, SessionLogin};
 pub use observe::{
     DeliveryObserver, EventOrigin, FirstTry, Observers, RecipientEnding, RecipientEvent,
     SessionEvent, SessionOutcome, SessionSteps, VerdictSummary,

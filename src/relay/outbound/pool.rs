@@ -36,6 +36,8 @@ pub(super) struct PoolKey {
     generation: u64,
     /// The name of the connector.
     connector: String,
+    /// The user that we log in as, if we do.
+    user: Option<String>,
     server: SmartHost,
 }
 
@@ -44,6 +46,11 @@ impl PoolKey {
         Self {
             generation,
             connector: connector.name.clone(),
+            user: connector
+                .outbound
+                .auth
+                .as_ref()
+                .map(|auth| auth.user.clone()),
             server: SmartHost {
                 host: hop.host.clone(),
                 port: hop.port,

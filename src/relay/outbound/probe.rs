@@ -26,6 +26,7 @@ use crate::telemetry::Monitor;
 
 use super::dial_record::AddressProbe;
 use super::hellos::DialBudget;
+pub use super::login_result::LoginAttempt;
 pub use super::observe::FirstTry;
 use super::plan::{HopPlan, MailContext};
 use super::recipients::{PendingRecipients, Remaining};
@@ -110,6 +111,8 @@ pub struct AddressFindings {
     pub chain: Vec<SentCertificate>,
     /// The extensions of the peer; `None` if it did not answer EHLO.
     pub extensions: Option<Extensions>,
+    /// Our login, if the connector has one and the session came that far.
+    pub login: Option<LoginAttempt>,
     /// The clearance, or the failure that a delivery would meet.
     pub end: Result<Clearance, Failure>,
 }
@@ -178,8 +181,8 @@ impl AddressFindings {
             .seen
             .map(|seen| seen.certificates())
             .unwrap_or_default();
-        let (first_try, outcome, extensions) =
-            (record.steps.first_try, record.outcome, record.extensions);
+        let (first_try, login) = (record.steps.first_try, record.steps.login);
+        let (outcome, extensions) = (record.outcome, record.extensions);
         Self {
             peer: peer.to_string(),
             address: peer.address,
@@ -188,6 +191,7 @@ impl AddressFindings {
             verdicts,
             chain,
             extensions,
+            login,
             end,
         }
     }

@@ -62,6 +62,7 @@ impl PolicyRecheck<'_> {
             }
             Cause::RequireTls(RequireTlsUnmet::Off | RequireTlsUnmet::NotOffered)
             | Cause::Reply { .. }
+            | Cause::Login(_)
             | Cause::Ourselves(_)
             | Cause::Discovery(_)
             | Cause::Other(_) => false,

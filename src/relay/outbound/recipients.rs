@@ -129,9 +129,14 @@ impl Reason {
                 HopAnswer::Unable
             }
             (Cause::Reply { .. }, _) => HopAnswer::Other,
-            (Cause::Policy(_) | Cause::Ourselves(_) | Cause::Discovery(_) | Cause::Other(_), _) => {
-                HopAnswer::NotAsked
-            }
+            (
+                Cause::Policy(_)
+                | Cause::Login(_)
+                | Cause::Ourselves(_)
+                | Cause::Discovery(_)
+                | Cause::Other(_),
+                _,
+            ) => HopAnswer::NotAsked,
         };
         Self {
             failure,
@@ -148,7 +153,7 @@ impl Reason {
         match (&self.via, &self.failure.cause) {
             (Some(_), _) => 4,
             (None, Cause::Policy(_) | Cause::RequireTls(_)) => 3,
-            (None, Cause::Reply { .. }) => 2,
+            (None, Cause::Reply { .. } | Cause::Login(_)) => 2,
             (None, Cause::Discovery(_) | Cause::Other(_)) => 1,
             (None, Cause::Ourselves(_)) => 0,
         }

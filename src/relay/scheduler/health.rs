@@ -95,7 +95,11 @@ fn part<'a>(
                 Layer::Connector | Layer::Exception | Layer::RequireTls => {}
             },
             Cause::Discovery(_) => of_published = !is_relaxed,
-            Cause::RequireTls(_) | Cause::Reply { .. } | Cause::Ourselves(_) | Cause::Other(_) => {}
+            Cause::RequireTls(_)
+            | Cause::Reply { .. }
+            | Cause::Login(_)
+            | Cause::Ourselves(_)
+            | Cause::Other(_) => {}
         }
     }
     let domain = of_domain.then(|| attempt.host.clone());
@@ -171,6 +175,7 @@ mod tests {
                 ),
             },
             clearance: clearance(),
+            login: None,
             offers_dsn: false,
             earlier_level: None,
         })

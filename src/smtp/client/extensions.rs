@@ -1,6 +1,7 @@
 //! The extensions in a peer's answer to EHLO (RFC 5321 §4.1.1.1).
 
 use crate::smtp::reply::Reply;
+use crate::smtp::sasl::{Mechanism, OfferedMechanisms};
 
 /// The extensions that Gatepost uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -28,6 +29,8 @@ pub struct Extensions {
     pub require_tls: bool,
     /// SIZE (RFC 1870).
     pub size: SizeLimit,
+    /// AUTH (RFC 4954).
+    pub auth: AuthOffer,
     /// True if the peer speaks LMTP: it replies to the content for each recipient (RFC 2033 §4.2).
     pub lmtp: bool,
 }
@@ -43,6 +46,29 @@ pub enum SizeLimit {
     NoLimit,
     /// Messages may have this number of octets.
     Limit(u64),
+}
+
+/// The mechanisms by which a peer lets us log in (RFC 4954 §3).
+// Rule: RFC 4954 §3.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct AuthOffer {
+    /// True if the peer offers AUTH, with whatever mechanisms.
+    pub is_offered: bool,
+    /// The mechanisms with a password that we know.
+    pub passwords: OfferedMechanisms,
+}
+
+impl AuthOffer {
+    /// Adds the mechanisms of one line. Some servers list them twice, the second time as `AUTH=`,
+    /// for clients of a draft.
+    fn with<'w>(self, words: impl Iterator<Item = &'w str>) -> Self {
+        let added = words.filter_map(Mechanism::parse);
+        let all: Vec<_> = self.passwords.iter().chain(added).collect();
+        Self {
+            is_offered: true,
+            passwords: OfferedMechanisms::of(&all),
+        }
+    }
 }
 
 impl Extensions {
@@ -65,6 +91,12 @@ impl Extensions {
                 "CHUNKING" => all.chunking = true,
                 "REQUIRETLS" => all.require_tls = true,
                 "ENHANCEDSTATUSCODES" => all.enhanced_status_codes = true,
+                "AUTH" => all.auth = all.auth.with(words),
+                keyword if keyword.starts_with("AUTH=") => {
+                    all.auth = all
+                        .auth
+                        .with(keyword["AUTH=".len()..].split(' ').chain(words));
+                }
                 // Zero means "no fixed limit". So does an unreadable number.
                 "SIZE" => {
                     all.size = match words.next().and_then(|limit| limit.parse().ok()) {
@@ -79,11 +111,12 @@ impl Extensions {
     }
 
     /// Returns the extensions that count in the clear: REQUIRETLS is offered only under TLS (RFC
-    /// 8689 §2).
+    /// 8689 §2), and we log in only under TLS.
     #[must_use]
     pub fn in_clear(self) -> Self {
         Self {
             require_tls: false,
+            auth: AuthOffer::default(),
             ..self
         }
     }

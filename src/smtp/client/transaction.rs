@@ -332,6 +332,7 @@ impl<'a> Transaction<'a> {
             | DialogueStage::Lhlo
             | DialogueStage::Helo
             | DialogueStage::StartTls
+            | DialogueStage::Auth
             | DialogueStage::Rset => {
                 self.reusable &= reply.severity() == Severity::Success;
                 self.over = true;

@@ -1,23 +1,28 @@
-//! SASL for SMTP (RFC 4954, RFC 4422): the mechanisms, their messages, and the server side of an
-//! exchange.
+//! SASL for SMTP (RFC 4954, RFC 4422): the mechanisms, their messages, and both sides of an exchange.
 //!
 //! The states take messages and return steps. Nothing here uses a socket, a clock or a source of
 //! random numbers: nonces, verifiers and channel bindings come from the caller. The arithmetic and
 //! the messages of SCRAM in [`scram`] and [`scram_message`] are those of both sides.
 
+mod client;
 mod exchange;
 mod login;
 mod mechanism;
 mod plain;
 mod prepared;
 pub mod scram;
+mod scram_client;
 pub mod scram_message;
 mod scram_server;
+mod server_fault;
 
+pub use client::{ClientPassword, SaslClient, SaslStep};
 pub use exchange::{ExchangeStep, SaslExchange};
 pub use login::{LoginFault, PasswordLogin};
 pub use mechanism::{Mechanism, OfferedMechanisms};
 pub use prepared::{NAME_MAX, PASSWORD_MAX, Password, PrepareError, prepare_name};
+pub use scram_client::KeyDerivation;
+pub use server_fault::ServerFault;
 
 use data_encoding::BASE64;
 use zeroize::Zeroizing;

@@ -43,8 +43,9 @@ pub use read::{
 };
 pub use record::{
     AcceptanceRecord, CertificateRecord, DeliveryRecord, DemandOutcome, DemandRecord,
-    EvidenceRecord, ExceptionRecord, InboundParties, InboundSession, PolicyRecord, RecordText,
-    RecordedAssurance, RecordedOutcome, SessionRecord, TEXT_MAX, TlsSession, UnmetDemand, cut,
+    EvidenceRecord, ExceptionRecord, InboundParties, InboundSession, LoginRecord, PolicyRecord,
+    RecordText, RecordedAssurance, RecordedOutcome, SessionRecord, TEXT_MAX, TlsSession,
+    UnmetDemand, cut,
 };
 pub use source::EvidenceSource;
 pub use summary::{AcceptedCounts, AssuranceCounts, ClearDeliveries, DeliveryCounts, Summary};

@@ -61,6 +61,9 @@ pub struct DeliveryRecord {
     pub address: Option<String>,
     /// The session that was cleared; of a refused session, its TLS.
     pub session: Option<SessionRecord>,
+    /// Our login in that session, if the connector has one. Records of earlier versions have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub login: Option<LoginRecord>,
     /// The demand that was not met, if the attempt failed for that.
     pub unmet: Option<UnmetDemand>,
     /// The TLS that the domain offered before, if it offered less now and the connector checks
@@ -157,6 +160,15 @@ pub struct SessionRecord {
     pub no_tls: Option<String>,
     /// The TLS session, if there was one.
     pub tls: Option<TlsSession>,
+}
+
+/// A login of ours at a smart host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoginRecord {
+    /// The user.
+    pub user: String,
+    /// The mechanism, such as `SCRAM-SHA-256`.
+    pub mechanism: String,
 }
 
 /// A TLS session.

@@ -19,6 +19,7 @@ mod requiretls;
 mod reuse;
 mod revocation;
 mod second_try;
+mod smart_host_login;
 mod source;
 mod tls_demanded;
 mod transactions;

@@ -286,12 +286,18 @@ fn observations(when: &str) -> Vec<Observation> {
     ]
 }
 
-/// The lines of a list without their last column, `user`, which version 0.1.0 did not have.
+/// The lines of a list without their last columns, `user` and `mechanism`, which version 0.1.0 did not
+/// have.
 fn known_columns(list: &[u8]) -> String {
     let list = String::from_utf8_lossy(list);
     let known = list.lines().map(|line| {
-        let (known, user) = line.rsplit_once(',').expect("columns");
-        assert!(user.is_empty() || user == "user", "{line}");
+        let (known, mechanism) = line.rsplit_once(',').expect("columns");
+        let (known, user) = known.rsplit_once(',').expect("columns");
+        let is_empty = user.is_empty() && mechanism.is_empty();
+        assert!(
+            is_empty || (user, mechanism) == ("user", "mechanism"),
+            "{line}"
+        );
         format!("{known}\r\n")
     });
     known.collect()
@@ -366,6 +372,7 @@ fn delivery() -> DeliveryRecord {
         host: Some("mx.partner.example".to_owned()),
         address: Some("192.0.2.25:25".to_owned()),
         session: Some(verified()),
+        login: None,
         unmet: None,
         downgraded_from: None,
         standing: DemandOutcome::Met,

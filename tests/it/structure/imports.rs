@@ -6,7 +6,7 @@ use super::source::{Source, Token, is_word, text};
 
 /// The layers, from the top down. A module may import from the layers below its own; modules of one
 /// layer never import each other. `a::b` has a layer of its own, apart from the rest of `a`.
-const LAYERS: [&[&str]; 33] = [
+const LAYERS: [&[&str]; 34] = [
     &["main"],
     &["cli"],
     &["demo"],
@@ -20,7 +20,7 @@ const LAYERS: [&[&str]; 33] = [
     &["relay::tlsrpt", "relay::recipients"],
     // One configuration, and what is built from it; the memory that all share.
     &["relay::running_config", "relay::buffer_memory"],
-    &["relay::users"],
+    &["relay::users", "relay::smart_host_logins"],
     // The lists of recipients, and the answers about them.
     &["relay::recipient_tables"],
     // One part of the world each.
@@ -29,6 +29,7 @@ const LAYERS: [&[&str]; 33] = [
     &["storage"],
     &["net"],
     &["net::https", "net::ldap"],
+    &["net::secret"],
     &["net::route", "net::tls_io"],
     &["net::dns", "net::revocation"],
     &["telemetry"],

@@ -293,6 +293,7 @@ pub(crate) fn connector(
             messages_per_connection: 1,
             source: Vec::new(),
             ehlo: None,
+            auth: None,
             schedule: gatepost::config::ScheduleOverrides::default(),
         },
         inbound: InboundConfig {

@@ -31,6 +31,7 @@ pub(crate) fn delivery(to: &str, connector: &str) -> DeliveryRecord {
             no_tls: Some("the peer does not offer STARTTLS".to_owned()),
             tls: None,
         }),
+        login: None,
         unmet: None,
         downgraded_from: None,
         standing: DemandOutcome::Met,

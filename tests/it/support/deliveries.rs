@@ -14,6 +14,7 @@ use gatepost::net::tls_io::TlsMaterial;
 use gatepost::policy::failure::{Failure, RecipientOutcome};
 use gatepost::relay::outbound::{Attempt, AttemptResult, Outbound, RecipientResult};
 use gatepost::relay::running_config::{RunningConfig, Snapshot};
+use gatepost::relay::smart_host_logins::SmartHostLogins;
 use gatepost::relay::tlsrpt::Reporter;
 use gatepost::smtp::address::{Host, Mailbox, ReversePath};
 use gatepost::smtp::envelope::{Envelope, QueueId, Recipient};
@@ -104,7 +105,8 @@ impl World {
             Err(faults) => panic!("{faults:?}"),
         };
         let dns = Dns::new(&config.dns).expect("a resolver");
-        Snapshot::new(config, tls, dns)
+        let (logins, _) = SmartHostLogins::load(&config).expect("readable passwords");
+        Snapshot::new(config, tls, dns).with_logins(logins)
     }
 
     /// Everything that is known apart from the connectors, if it is in this folder.

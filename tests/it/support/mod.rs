@@ -5,7 +5,7 @@
 //!   socket and its HTTP address, [`in_process`] the daemon in the process of the test,
 //!   [`deliveries`] the outbound side alone.
 //! - Servers that take mail: [`peer`] plays a script and remembers each command ([`picky`] stumbles
-//!   over the ClientHello), [`sink`] takes everything, [`counting_sink`] counts sessions and waits
+//!   over the ClientHello), [`smart_host`] wants a login, [`sink`] takes everything, [`counting_sink`] counts sessions and waits
 //!   for leave.
 //! - The rest of the world: [`dns`] is an unsigned name server, [`zones`] a signed one,
 //!   [`internet`] joins it with a policy host; [`certificates`] makes authorities and leaves,
@@ -36,6 +36,7 @@ pub(crate) mod picky;
 pub(crate) mod relay;
 pub(crate) mod session;
 pub(crate) mod sink;
+pub(crate) mod smart_host;
 pub(crate) mod uncheckable;
 pub(crate) mod zones;
 

@@ -64,6 +64,7 @@ fn partner(tls: TlsDemand, networks: &[&str], relay: bool) -> Arc<Connector> {
             messages_per_connection: 1,
             source: Vec::new(),
             ehlo: None,
+            auth: None,
             schedule: crate::policy::connector::ScheduleOverrides::default(),
         },
         inbound: InboundConfig {

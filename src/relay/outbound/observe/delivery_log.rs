@@ -37,12 +37,15 @@ fn log_delivered(event: &RecipientEvent<'_>, reply: &Reply) {
     let via = event.result.and_then(|result| result.via.as_ref());
     let tls = via.map(|via| reached(&via.clearance)).unwrap_or_default();
     let hello = via.and_then(|via| reduced(&via.clearance));
+    let login = via
+        .and_then(|via| via.login.as_ref())
+        .map(|login| format!("{} ({})", login.user, login.mechanism));
     let age = entry.accepted.duration_until(Timestamp::now());
     tracing::info!(
         target: LOG_TARGET,
         queue_id = %entry.id, to = %event.mailbox, connector = event.connector.name,
         peer = %OrEmpty(via.map(|via| &via.peer)),
-        tls.wanted = demand(event), tls.got = tls, tls.hello = hello, reply = %reply,
+        tls.wanted = demand(event), tls.got = tls, tls.hello = hello, login, reply = %reply,
         delay_ms = i64::try_from(age.as_millis()).unwrap_or(i64::MAX), "message delivered"
     );
 }

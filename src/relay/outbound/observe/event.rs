@@ -17,6 +17,7 @@ use crate::net::route::Hop;
 use crate::policy::failure::{Failure, Peer};
 use crate::policy::tls::{Clearance, Hello, NoTls, Refusal, TlsPolicy, Verdict};
 use crate::relay::outbound::attempt::{Attempt, RecipientResult};
+use crate::relay::outbound::login_result::LoginAttempt;
 use crate::relay::outbound::plan::HopUnusable;
 use crate::relay::running_config::Snapshot;
 use crate::smtp::address::Mailbox;
@@ -132,6 +133,8 @@ pub struct SessionSteps {
     pub verdicts: Vec<VerdictSummary>,
     /// The reason why TLS failed, if the judge permitted a fresh connection in the clear.
     pub fallback: Option<NoTls>,
+    /// Our login at the host, if the connector has one and the session came that far.
+    pub login: Option<LoginAttempt>,
 }
 
 /// A handshake that was cut short, and the `ClientHello` of the second try.

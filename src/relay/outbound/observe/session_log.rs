@@ -1,13 +1,14 @@
 //! The log lines about sessions with next hops.
 
 use crate::policy::connector::describe_demand;
-use crate::policy::failure::HopAddress;
+use crate::policy::failure::{Failure, HopAddress};
 use crate::policy::tls::{NoTls, Refusal, TlsPolicy};
+use crate::relay::outbound::login_result::LoginAttempt;
 use crate::telemetry::Monitor;
 
 use super::event::{DeliveryObserver, FirstTry, SessionEvent, SessionOutcome};
 
-/// Logs second tries, fallbacks to the clear, and refusals.
+/// Logs second tries, fallbacks to the clear, refusals, and logins that fail.
 pub(super) struct SessionLog {
     pub(super) monitor: Monitor,
 }
@@ -29,6 +30,10 @@ impl DeliveryObserver for SessionLog {
         }
         if let Some(refusal) = event.refusal() {
             self.warn_refused(event, policy, address, refusal);
+        }
+        if let (Some(login), SessionOutcome::Failed(failure)) = (&event.steps.login, event.outcome)
+        {
+            self.report_login(event, address, login, failure);
         }
     }
 }
@@ -93,6 +98,33 @@ impl SessionLog {
             tracing::warn!(
                 queue_id = %attempt.entry.id, connector = %connector.name, host = %hop.host, %address,
                 tls.wanted = describe_demand(connector, Some(policy), event.at), tls.got = %reason, "{what}"
+            );
+        }
+    }
+
+    /// Logs that we could not log in at a smart host, which an administrator must see to.
+    fn report_login(
+        &self,
+        event: &SessionEvent<'_>,
+        address: &HopAddress,
+        login: &LoginAttempt,
+        failure: &Failure,
+    ) {
+        let SessionEvent {
+            attempt,
+            connector,
+            hop,
+            ..
+        } = event;
+        let what = "cannot log in at the smart host; its mail waits";
+        let reason = Failure {
+            peer: None,
+            ..failure.clone()
+        };
+        if self.monitor.should_log(what, &hop.host, &reason) {
+            tracing::error!(
+                queue_id = %attempt.entry.id, connector = %connector.name, host = %hop.host, %address,
+                user = %login.user, reason = %reason, "{what}"
             );
         }
     }

@@ -10,7 +10,7 @@ use crate::telemetry::recent::ListedRefusal;
 
 use super::event::{DeliveryObserver, SessionEvent, SessionOutcome};
 
-/// Counts handshakes and verdicts, and records certificates and refusals.
+/// Counts handshakes, verdicts and logins, and records certificates and refusals.
 pub(super) struct SessionMetrics {
     pub(super) monitor: Monitor,
 }
@@ -19,6 +19,11 @@ impl DeliveryObserver for SessionMetrics {
     fn observe_session(&self, event: &SessionEvent<'_>) {
         for handshake in &event.steps.handshakes {
             self.monitor.handshake(Direction::Outbound, *handshake);
+        }
+        if let Some(login) = &event.steps.login {
+            let (connector, verdict) = (event.connector.name.as_str(), login.verdict.as_str());
+            self.monitor
+                .smart_host_login(connector, login.mechanism, verdict);
         }
         if let Some(policy) = event.policy {
             self.count_verdicts(event, policy);

@@ -9,13 +9,13 @@ use jiff::Timestamp;
 
 use crate::policy::connector::exception;
 use crate::policy::failure::{Cause, Failure, RequireTlsUnmet};
-use crate::relay::outbound::{RecipientEnding, RecipientEvent};
+use crate::relay::outbound::{RecipientEnding, RecipientEvent, SessionLogin};
 use crate::relay::scheduler::context::Context;
 use crate::smtp::envelope::{Envelope, QueueId};
 use crate::smtp::reply::{EnhancedStatusCode, Reply, Status};
 use crate::storage::evidence::{
-    AcceptanceRecord, DeliveryRecord, DemandOutcome, EvidenceRecord, ExceptionRecord, PolicyRecord,
-    RecordText, RecordedOutcome, SessionRecord, UnmetDemand, cut,
+    AcceptanceRecord, DeliveryRecord, DemandOutcome, EvidenceRecord, ExceptionRecord, LoginRecord,
+    PolicyRecord, RecordText, RecordedOutcome, SessionRecord, UnmetDemand, cut,
 };
 use crate::storage::spool::{Entry, SpoolError};
 
@@ -127,6 +127,7 @@ fn delivery_record(
         session: via
             .map(|via| SessionRecord::of(via.clearance.session()))
             .or_else(|| failure.and_then(without_mail)),
+        login: via.and_then(|via| via.login.as_ref()).map(login_record),
         unmet,
         downgraded_from: via
             .and_then(|via| via.earlier_level)
@@ -158,6 +159,13 @@ fn status_and_reply<'a>(
 /// first delivery record, so it costs no sync of its own.
 fn acceptance(entry: &Entry, envelope: &Envelope) -> Option<RecordText> {
     AcceptanceRecord::pending(entry.id, entry.size, envelope, entry.accepted)
+}
+
+fn login_record(login: &SessionLogin) -> LoginRecord {
+    LoginRecord {
+        user: cut(&login.user),
+        mechanism: login.mechanism.to_owned(),
+    }
 }
 
 /// Returns the unmet demand, if the failure is one of TLS policy.
@@ -246,6 +254,7 @@ pub(in crate::relay::scheduler) async fn write_removal(
             host: None,
             address: None,
             session: None,
+            login: None,
             unmet: None,
             downgraded_from: None,
             standing: DemandOutcome::Unreached,

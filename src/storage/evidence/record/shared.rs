@@ -184,6 +184,7 @@ mod tests {
             host: None,
             address: None,
             session: None,
+            login: None,
             unmet: None,
             downgraded_from: None,
             standing: DemandOutcome::Unreached,
