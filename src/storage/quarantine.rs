@@ -16,10 +16,13 @@ pub(super) fn folder(spool: &Path) -> PathBuf {
 }
 
 /// Moves a file to this place in the quarantine. Returns whether the file exists. The new name is
-/// durable when the quarantine is synced; the old one is durably gone.
+/// durable before the old one is durably gone.
 pub(super) fn move_file(file: &Path, to: &Path) -> io::Result<bool> {
     match std::fs::rename(file, to) {
-        Ok(()) => sync_folder(parent(file)).map(|()| true),
+        Ok(()) => {
+            sync_folder(parent(to))?;
+            sync_folder(parent(file)).map(|()| true)
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error),
     }

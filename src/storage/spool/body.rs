@@ -16,6 +16,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use super::error::SpoolError;
 use super::file::{SpoolFuture, blocking, interrupted, io_error};
 use crate::smtp::envelope::QueueId;
+use crate::storage::bad_blocks::is_unreadable;
 
 /// The largest chunk, in octets.
 const CHUNK: usize = 64 * 1024;
@@ -263,20 +264,10 @@ pub(super) fn file_damage(path: &Path, size: u64) -> Result<Option<String>, Spoo
 
 /// Describes an error of reading. A bad block is damage: no later try reads it.
 fn read_error(what: &str, path: &Path, error: &std::io::Error) -> ReadError {
-    if is_bad_block(error) {
+    if is_unreadable(error) {
         return ReadError::Damage(format!("its body file cannot be read: {error}"));
     }
     ReadError::Spool(io_error(what, path, error))
-}
-
-/// Returns whether the disk cannot read the data.
-fn is_bad_block(error: &std::io::Error) -> bool {
-    use rustix::io::Errno;
-    // EUCLEAN: the file system found its structures, or its checksum of the data, damaged.
-    let codes = [Errno::IO, Errno::UCLEAN].map(Errno::raw_os_error);
-    error
-        .raw_os_error()
-        .is_some_and(|code| codes.contains(&code))
 }
 
 fn reading_failed() -> SpoolError {

@@ -301,3 +301,88 @@ async fn an_id_of_the_log_is_not_used_again() {
     let spool = open(folder.path());
     assert!(spool.draft().id() > id(far));
 }
+
+/// A message with its content in a body file, which is there.
+fn in_file(folder: &Path, number: u64) -> LogRecord {
+    let path = folder.join("bodies").join(id(number).to_string());
+    fs::write(path, content(number, SIZE)).expect("ours");
+    match message(number) {
+        LogRecord::Message(message) => LogRecord::Message(LoggedMessage {
+            content: ContentPlace::BodyFile,
+            ..message
+        }),
+        other => other,
+    }
+}
+
+/// The body file of a message whose record is damaged is all that is left of it, and a start or a
+/// repair keeps it. One that was removed is not needed, and one without a record in a sound log was
+/// never accepted.
+#[tokio::test]
+async fn a_body_file_whose_record_may_be_lost_is_set_aside() {
+    for (is_damaged, is_repair) in [(false, false), (true, false), (true, true)] {
+        let folder = tempfile::tempdir().expect("a folder");
+        drop(open(folder.path()));
+        let [first, second, _] = [1, 2, 3].map(|number| in_file(folder.path(), number));
+        let batches = [vec![first], vec![second, removed(2)], vec![message(4)]];
+        write(folder.path(), 1, &batches);
+        if is_damaged {
+            let path = LogFolder::existing(&folder.path().join("log")).path(1);
+            let mut octets = fs::read(&path).expect("a segment");
+            let place = memchr::memmem::find(&octets, b"reverse_path").expect("an envelope");
+            octets[place] ^= 1;
+            fs::write(&path, octets).expect("ours");
+        }
+        if is_repair {
+            let lost = super::repair::repaired(folder.path()).lost;
+            for number in [1, 3] {
+                let line = format!("{}: its envelope was in a damaged part", id(number));
+                assert!(lost.iter().any(|lost| lost.starts_with(&line)), "{lost:?}");
+            }
+        }
+        let known: &[_] = if is_damaged {
+            &[(4, "a")]
+        } else {
+            &[(1, "a"), (4, "a")]
+        };
+        assert_eq!(queue(folder.path()).await, expected(known), "{is_damaged}");
+        for number in [1, 2, 3] {
+            let aside = folder.path().join(format!("aside/{}.eml", id(number)));
+            let kept = fs::read(aside).ok();
+            let is_kept = is_damaged && number != 2;
+            assert_eq!(kept, is_kept.then(|| content(number, SIZE)), "{number}");
+            let body = folder.path().join("bodies").join(id(number).to_string());
+            assert_eq!(body.exists(), !is_damaged && number == 1, "{number}");
+        }
+    }
+}
+
+/// The postmaster is informed once of a damaged part of the log, however often a start finds it.
+#[tokio::test]
+async fn the_same_damage_in_the_log_is_reported_once() {
+    let folder = tempfile::tempdir().expect("a folder");
+    drop(open(folder.path()));
+    write(folder.path(), 1, &[vec![message(1)], vec![message(2)]]);
+    let path = LogFolder::existing(&folder.path().join("log")).path(1);
+    let sound = fs::read(&path).expect("a segment");
+    let place = memchr::memmem::find(&sound, b"reverse_path").expect("an envelope");
+    let aside = folder.path().join("aside");
+    let marks = |kind: &str| {
+        let names = names(&aside);
+        names.iter().filter(|name| name.ends_with(kind)).count()
+    };
+    for (flipped, unreported) in [(1, 1), (1, 0), (2, 1)] {
+        let mut damaged = sound.clone();
+        damaged[place] ^= flipped;
+        fs::write(&path, damaged).expect("ours");
+        drop(open(folder.path()));
+        assert_eq!(marks(".unreported"), unreported, "{flipped}");
+        for name in names(&aside) {
+            if let Some(name) = name.strip_suffix(".unreported") {
+                let mark = |kind| aside.join(format!("{name}.{kind}"));
+                fs::rename(mark("unreported"), mark("reported")).expect("ours");
+            }
+        }
+        assert_eq!((marks(".reported"), marks(".bin")), (1, 1), "{flipped}");
+    }
+}

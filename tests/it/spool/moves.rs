@@ -124,6 +124,42 @@ async fn a_batch_that_is_larger_than_the_log_is_stored() {
     assert_eq!(everything(&spool).await.len(), 40);
 }
 
+/// While a segment of the log cannot be opened, as without a free file descriptor, its messages stay
+/// where they are, and no content counts as lost.
+#[tokio::test]
+async fn a_segment_that_cannot_be_opened_for_a_moment_loses_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let spool = patient(folder.path());
+    let stored = put(&spool, "a@example.org", &content(1, SIZE)).await.id;
+    let segment = folder.path().join("log/0000000000000001.seg");
+    let away = folder.path().join("away");
+    std::fs::rename(&segment, &away).expect("the first segment");
+    // A link to itself: the system does not open it, and does not say that it is missing.
+    std::os::unix::fs::symlink(&segment, &segment).expect("ours");
+    for attempt in 0..2 {
+        let load = spool.load(stored).await.map(drop);
+        assert!(
+            matches!(load, Err(SpoolError::Io(_))),
+            "{attempt}: {load:?}"
+        );
+        let moved = spool.flush().await;
+        assert!(
+            matches!(moved, Err(SpoolError::Io(_))),
+            "{attempt}: {moved:?}"
+        );
+    }
+    assert_eq!(rows(&database(folder.path())), 0);
+    std::fs::remove_file(&segment).expect("ours");
+    std::fs::rename(&away, &segment).expect("ours");
+    for place in ["log", "database"] {
+        let loaded = spool.load(stored).await.expect(place);
+        let found = read(&loaded.body).await.expect(place);
+        assert_eq!(found, content(1, SIZE), "{place}");
+        spool.flush().await.expect("moved");
+    }
+    assert_eq!(spool.stats().quarantined, 0);
+}
+
 /// Everything that can be asked of a message has the same answer in the log as in the database.
 #[tokio::test]
 async fn a_message_is_the_same_in_the_log_and_in_the_database() {

@@ -111,34 +111,43 @@ impl SpoolFolder {
         Ok(Self { paths, lock })
     }
 
-    /// Removes the leftovers of a crash and logs foreign files.
+    /// Removes the leftovers of a crash and logs foreign files. Body files whose messages may be lost,
+    /// as those in a damaged log, are set aside. Returns those, as lines of text.
     pub(super) fn clear_leftovers(
         &self,
         database: &Database,
-        index: &LogIndex,
-    ) -> Result<(), SpoolError> {
+        (index, is_damaged): (&LogIndex, bool),
+    ) -> Result<Vec<String>, SpoolError> {
         for (name, path) in entries(&self.paths.folder)? {
             if !KNOWN_NAMES.contains(&name.as_str()) {
                 report_foreign(&path);
             }
         }
         let (mut drafts, mut bodies) = (0_u64, 0_u64);
+        let mut aside = Vec::new();
         for (name, path) in entries(&self.paths.bodies)? {
             match BodyName::parse(&name) {
                 Some(BodyName::Part) => drafts += u64::from(remove(&path)),
-                Some(BodyName::Body(id)) => match self.owner(database, index, id)? {
-                    BodyOwner::Known => {}
-                    BodyOwner::Unreadable => {
-                        self.quarantine_body(&name, &path, "its envelope cannot be read")?;
-                    }
-                    // A new database beside old bodies: the old database was lost, and these files
-                    // may be all that is left.
-                    BodyOwner::Nobody if database.is_new => {
-                        let fault = "its envelope was in the missing queue.db";
-                        self.quarantine_body(&name, &path, fault)?;
-                    }
-                    BodyOwner::Nobody => bodies += u64::from(remove(&path)),
-                },
+                Some(BodyName::Body(id)) => {
+                    let fault = match self.owner(database, index, id)? {
+                        BodyOwner::Known => continue,
+                        BodyOwner::Unreadable => "its envelope cannot be read",
+                        // A new database beside old bodies: the old database was lost, and these
+                        // files may be all that is left.
+                        BodyOwner::Unknown if database.is_new => {
+                            "its envelope was in the missing queue.db"
+                        }
+                        BodyOwner::Unknown if is_damaged => {
+                            "its envelope was in a damaged part of the log, unless it was delivered"
+                        }
+                        BodyOwner::Nobody | BodyOwner::Unknown => {
+                            bodies += u64::from(remove(&path));
+                            continue;
+                        }
+                    };
+                    self.quarantine_body(&name, &path, fault)?;
+                    aside.push(format!("{name}: {fault}"));
+                }
                 None => report_foreign(&path),
             }
         }
@@ -149,7 +158,7 @@ impl SpoolFolder {
                 "removed leftover files of messages that were never accepted or are already removed"
             );
         }
-        Ok(())
+        Ok(aside)
     }
 
     fn owner(
@@ -171,7 +180,7 @@ impl SpoolFolder {
             .query_row(sql, (row_id(id), IN_FILE), |row| row.get(0));
         match known {
             Ok(true) => Ok(BodyOwner::Known),
-            Ok(false) => Ok(BodyOwner::Nobody),
+            Ok(false) => Ok(BodyOwner::Unknown),
             Err(error) if is_unreadable(&error) => Ok(BodyOwner::Unreadable),
             Err(error) => Err(database_error(
                 &self.paths,
@@ -199,8 +208,10 @@ enum BodyOwner {
     Known,
     /// A message whose row cannot be read.
     Unreadable,
-    /// No message of the queue.
+    /// No message of the queue: the log says that it was removed, or has its content.
     Nobody,
+    /// No message that the log or the database knows.
+    Unknown,
 }
 
 enum BodyName {

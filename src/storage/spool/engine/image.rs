@@ -209,8 +209,9 @@ impl SpoolImage {
         entry: &ImageEntry,
     ) -> Result<StoredContent, RowError> {
         let damaged = |fault: &str| RowError::Damage(fault.to_owned());
-        let held = entry.held.as_deref();
-        if let Some(content) = held.and_then(|held| held_content(&self.log, &self.paths, id, held))
+        if let Some(held) = entry.held.as_deref()
+            && let Some(content) =
+                held_content(&self.log, &self.paths, id, held).map_err(RowError::Spool)?
         {
             return Ok(content);
         }

@@ -163,16 +163,24 @@ impl SqliteSpool {
     /// # Errors
     /// As [`SqliteSpool::open`].
     pub fn open_with(folder: &Path, options: &Options) -> Result<Self, SpoolError> {
-        Self::open_folder(SpoolFolder::lock(folder)?, options)
+        Self::open_folder(SpoolFolder::lock(folder)?, options).map(|(spool, _)| spool)
     }
 
     /// Opens a spool that is locked already.
-    fn open_offline(spool: OfflineSpool, options: &Options) -> Result<Self, SpoolError> {
+    ///
+    /// Returns the body files that were set aside as well, as lines of text.
+    fn open_offline(
+        spool: OfflineSpool,
+        options: &Options,
+    ) -> Result<(Self, Vec<String>), SpoolError> {
         let OfflineSpool { paths, lock } = spool;
         Self::open_folder(SpoolFolder::prepare(paths, lock)?, options)
     }
 
-    fn open_folder(folder: SpoolFolder, options: &Options) -> Result<Self, SpoolError> {
+    fn open_folder(
+        folder: SpoolFolder,
+        options: &Options,
+    ) -> Result<(Self, Vec<String>), SpoolError> {
         let paths = folder.paths.clone();
         if let Some(kept) = swap::complete(&paths)?.kept {
             tracing::warn!(damaged = %kept.display(), "an interrupted repair of the spool database is completed");
@@ -192,11 +200,12 @@ impl SqliteSpool {
             next,
             previous_end,
             changed,
+            damage,
             ..
         } = replay::replay(&log, &paths)?;
         let written = written.max(changed);
         let clock_jumps = ClockJumps::find(&paths.clock_jumps, written, Timestamp::now());
-        folder.clear_leftovers(&database, &index)?;
+        let aside = folder.clear_leftovers(&database, (&index, !damage.is_empty()))?;
         let highest = highest.max(row::highest(&database.connection, &paths)?);
         let ids = super::ids::Ids::after(highest, written);
         let claims = ClaimBook::new(ids.draw());
@@ -236,14 +245,13 @@ impl SqliteSpool {
                 return Err(error);
             }
         };
-        Ok(Self {
-            core,
-            threads: Mutex::new(Some(Threads {
-                writer,
-                mover,
-                folder,
-            })),
-        })
+        let threads = Threads {
+            writer,
+            mover,
+            folder,
+        };
+        let threads = Mutex::new(Some(threads));
+        Ok((Self { core, threads }, aside))
     }
 
     /// Waits until the engine has ended, because it was closed or because of an error that it has

@@ -9,10 +9,10 @@
 //! keeps its write-ahead log from being emptied), everything stays in the log, which goes on taking
 //! states and removals. New mail is rejected when the log has reached its bound.
 
+mod obstacle;
 mod shrink;
 
 use std::fs::File;
-use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
@@ -23,7 +23,7 @@ use rusqlite::wal::CheckpointMode;
 
 use super::super::SpoolError;
 use super::super::file::io_error;
-use super::super::log::AppendError;
+use super::super::log::{AppendError, SegmentReader};
 use super::bound::LogShare;
 use super::fatal::Fatal;
 use super::index::{HeldContent, HeldMessage, Move, MoveEnd, MoveScope, Pending};
@@ -31,7 +31,7 @@ use super::queue::CommitGate;
 use super::schema::{self, database_error, is_busy, is_fatal, is_full, is_unreadable};
 use super::shared::{Core, EndGuard};
 use super::signal::{MoverCall, MoverOrder};
-use super::table;
+use super::table::{self, ApplyError};
 use super::unwritten::UnwrittenFile;
 use crate::storage::files::{self, allocate_ahead};
 use crate::telemetry::LogMove;
@@ -125,7 +125,7 @@ struct Mover<'a> {
     /// The octets that were written to that log since it last started from its beginning.
     wal_written: u64,
     /// The segment that was read last.
-    open: Option<(u64, File)>,
+    open: Option<SegmentReader>,
 }
 
 impl Mover<'_> {
@@ -316,7 +316,7 @@ impl Mover<'_> {
     /// Moves these differences, or as many of them as possible.
     fn move_some(&mut self, moves: &[Move]) -> Result<Option<MoveObstacle>, Fatal> {
         let mut result = self.transact(moves);
-        if let Err(error) = &result
+        if let Err(ApplyError::Database(error)) = &result
             && is_full(&self.core.paths, error)
             && self.core.drafts.free_space.release_reserve()
         {
@@ -325,15 +325,22 @@ impl Mover<'_> {
         let Err(error) = result else {
             return Ok(self.complete(moves, MoveEnd::Written));
         };
-        self.check(&error)?;
-        if is_busy(&error) || moves.len() == 1 {
+        let database_error = match &error {
+            ApplyError::Database(error) => Some(error),
+            ApplyError::Content(_) => None,
+        };
+        match &error {
+            ApplyError::Database(error) => self.check(error)?,
+            ApplyError::Content(error) => self.check_rolled_back(error)?,
+        }
+        if database_error.is_some_and(is_busy) || moves.len() == 1 {
             return self.fail(moves, &error);
         }
         // Removals need the least room, and make some.
         let (changes, additions): (Vec<_>, Vec<_>) =
             moves.iter().cloned().partition(Move::is_change);
         let mut obstacle = None;
-        if is_unreadable(&error) && changes.len() > 1 {
+        if database_error.is_some_and(is_unreadable) && changes.len() > 1 {
             // Few of them need the page that cannot be read.
             let (some, others) = changes.split_at(changes.len() / 2);
             obstacle = self.move_some(some)?;
@@ -355,11 +362,14 @@ impl Mover<'_> {
 
     /// Ends a move that failed. A state or a removal that cannot be written, since a page of the
     /// database cannot be read, is no obstacle for others.
-    fn fail(
-        &mut self,
-        moves: &[Move],
-        error: &rusqlite::Error,
-    ) -> Result<Option<MoveObstacle>, Fatal> {
+    fn fail(&mut self, moves: &[Move], error: &ApplyError) -> Result<Option<MoveObstacle>, Fatal> {
+        let error = match error {
+            ApplyError::Database(error) => error,
+            ApplyError::Content(error) => {
+                self.core.index().settle(moves, MoveEnd::Unchanged);
+                return Ok(Some(self.content_obstacle(error)));
+            }
+        };
         let is_untouched = is_unreadable(error);
         if is_untouched
             && let [one] = moves
@@ -384,17 +394,6 @@ impl Mover<'_> {
         };
         self.core.index().settle(moves, end);
         Ok(Some(self.obstacle_of(error)))
-    }
-
-    fn obstacle_of(&self, error: &rusqlite::Error) -> MoveObstacle {
-        let result = if is_busy(error) {
-            LogMove::Blocked
-        } else {
-            LogMove::Failed
-        };
-        self.core.monitor.spool_log_move(result);
-        let text = database_error(&self.core.paths, "write to", error).to_string();
-        MoveObstacle { result, text }
     }
 
     /// Ends moves that are durable in the database, or that it cannot have: the log may forget those
@@ -423,7 +422,7 @@ impl Mover<'_> {
         None
     }
 
-    fn transact(&mut self, moves: &[Move]) -> rusqlite::Result<()> {
+    fn transact(&mut self, moves: &[Move]) -> Result<(), ApplyError> {
         let (core, open) = (self.core, &mut self.open);
         table::apply(&self.connection, moves, |message| {
             read_content(core, open, message)
@@ -432,33 +431,24 @@ impl Mover<'_> {
 
     /// Ends the engine if the error means that the disk failed.
     fn check(&self, error: &rusqlite::Error) -> Result<(), Fatal> {
-        if is_fatal(&self.core.paths, error) || !self.connection.is_autocommit() {
-            let error = database_error(&self.core.paths, "write to", error);
-            tracing::error!(%error, "spool failed; the process must restart");
+        let described = || database_error(&self.core.paths, "write to", error);
+        if is_fatal(&self.core.paths, error) {
+            tracing::error!(error = %described(), "spool failed; the process must restart");
             return Err(Fatal);
         }
-        Ok(())
+        if self.connection.is_autocommit() {
+            return Ok(());
+        }
+        self.check_rolled_back(&described())
     }
 
-    /// Moves the database's write-ahead log into the database. Returns the obstacle if that is too
-    /// long and cannot be emptied.
-    fn wal_obstacle(&mut self) -> Result<Option<MoveObstacle>, Fatal> {
-        self.checkpoint(CheckpointMode::PASSIVE)?;
-        if self.wal_octets > 0 && self.core.drafts.free_space.release_reserve_if_full() {
-            self.checkpoint(CheckpointMode::PASSIVE)?;
+    /// Ends the engine if the transaction that failed with this error is still open.
+    fn check_rolled_back(&self, error: &SpoolError) -> Result<(), Fatal> {
+        if self.connection.is_autocommit() {
+            return Ok(());
         }
-        let most = WAL_SHARE * MOVE_OCTETS.min(self.core.log.segment_size());
-        if self.wal_octets == 0 || self.wal_octets <= most && self.has_allocated(0) {
-            return Ok(None);
-        }
-        self.core.monitor.spool_log_move(LogMove::Blocked);
-        let file = self.core.paths.wal.display();
-        Ok(Some(MoveObstacle {
-            result: LogMove::Blocked,
-            text: format!(
-                "{file} cannot be moved into the database: another program reads the database, or the disk is full"
-            ),
-        }))
+        tracing::error!(%error, "spool failed; the process must restart");
+        Err(Fatal)
     }
 
     /// Gives the database the space on the disk for what its write-ahead log has, and for `growth` octets
@@ -467,21 +457,6 @@ impl Mover<'_> {
         let length = schema::length(&self.connection).saturating_add(growth);
         // A file system may not know of allocation.
         !allocate_ahead(&self.file, length).is_err_and(|error| files::is_full(&error.into()))
-    }
-
-    /// Logs that the database cannot be written, or that it can be written again.
-    fn log_obstacle(&mut self, obstacle: Option<MoveObstacle>) {
-        let file = self.core.paths.database.display();
-        match (&self.obstacle, &obstacle) {
-            (None, Some(MoveObstacle { result, text })) => {
-                tracing::error!(%file, result = result.as_str(), reason = text, "spool database cannot be written; mail stays in the log of the spool, and new mail is rejected when that is full");
-            }
-            (Some(_), None) => {
-                tracing::info!(%file, "spool database can be written again");
-            }
-            _ => {}
-        }
-        self.obstacle = obstacle;
     }
 
     fn evict(&mut self, row: i64) -> Result<Result<(), SpoolError>, Fatal> {
@@ -570,26 +545,26 @@ impl Mover<'_> {
     }
 }
 
-/// Reads the content of a message from the log. Damaged content is returned as it is: the checksum
-/// in the row will show it.
+/// Reads the content of a message from the log; `None` if it is lost. Damaged content is returned as it
+/// is: the checksum in the row will show it.
 fn read_content(
     core: &Core,
-    open: &mut Option<(u64, File)>,
+    open: &mut Option<SegmentReader>,
     message: &HeldMessage,
-) -> Option<Vec<u8>> {
+) -> Result<Option<Vec<u8>>, SpoolError> {
     let HeldContent::Log { segment, offset } = message.content else {
-        return None;
+        return Ok(None);
     };
-    if open.as_ref().is_none_or(|(number, _)| *number != segment) {
-        *open = File::open(core.log.path(segment))
-            .ok()
-            .map(|file| (segment, file));
+    if open.as_ref().is_none_or(|open| open.number() != segment) {
+        *open = core.log.reader(segment)?;
     }
-    let mut content = vec![0; usize::try_from(message.size).ok()?];
-    let read = open.as_ref()?.1.read_exact_at(&mut content, offset);
-    if let Err(error) = &read {
+    let content = match open {
+        Some(open) => open.read(offset, message.size)?,
+        None => None,
+    };
+    if content.is_none() {
         let file = core.log.path(segment);
-        tracing::error!(file = %file.display(), %error, "cannot read the content of a message in the log of the spool");
+        tracing::error!(file = %file.display(), "the content of a message in the log of the spool is missing");
     }
-    read.ok().map(|()| content)
+    Ok(content)
 }

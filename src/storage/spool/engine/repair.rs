@@ -86,7 +86,8 @@ pub fn repair_spool(folder: &Path) -> Result<SpoolRepair, OfflineError> {
         done.lost.push(format!("{}: {cause}", segment(number)));
     }
     let paths = spool.paths.clone();
-    let engine = SqliteSpool::open_offline(spool, &Options::default())?;
+    let (engine, aside) = SqliteSpool::open_offline(spool, &Options::default())?;
+    done.lost.extend(aside);
     quarantine_damaged(&engine, &mut done.lost)?;
     drop(engine);
     // The database has taken what is in it.

@@ -1,8 +1,11 @@
 //! Reads the log that an earlier process left, at the start.
 //!
-//! Damaged parts are copied to the quarantine and logged, and all others are used. A segment of a
+//! Damaged parts, and those that the disk cannot read, are copied to the quarantine and logged, and all
+//! others are used. A segment of a
 //! newer form refuses the start.
 
+use std::fs::File;
+use std::io::Write as _;
 use std::path::Path;
 use std::time::SystemTime;
 
@@ -16,7 +19,7 @@ use super::index::{HeldContent, HeldMessage, LogIndex};
 use super::kept::KeptChange;
 use super::paths::SpoolPaths;
 use super::row::EnvelopeText;
-use super::unreported::mark;
+use super::unreported::{mark, mark_message};
 use super::unwritten;
 use crate::smtp::envelope::QueueId;
 
@@ -58,9 +61,9 @@ pub(super) fn replay(log: &LogFolder, paths: &SpoolPaths) -> Result<ReplayedLog,
     let replayed = read_log(log, paths)?;
     for damage in &replayed.damage {
         match damage {
-            ReplayDamage::Segment { number } => quarantine_file(&log.path(*number), paths)?,
+            ReplayDamage::Segment { number } => quarantine_segment(log, *number, paths)?,
             ReplayDamage::Part { number, damage } => {
-                quarantine_octets(&log.path(*number), *number, *damage, paths)?;
+                quarantine_octets(log, *number, *damage, paths)?;
             }
             ReplayDamage::Gap { number } => {
                 let after = log.path(*number);
@@ -184,15 +187,17 @@ fn held(logged: &LoggedMessage, envelope: EnvelopeText, segment: u64) -> HeldMes
 }
 
 /// Copies a segment that cannot be read to the quarantine.
-fn quarantine_file(path: &Path, paths: &SpoolPaths) -> Result<(), SpoolError> {
+fn quarantine_segment(log: &LogFolder, number: u64, paths: &SpoolPaths) -> Result<(), SpoolError> {
+    let path = log.path(number);
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let to = paths.quarantine.join(format!("log-{name}"));
-    std::fs::copy(path, &to).map_err(|error| io_error("quarantine", path, &error))?;
-    sync_folder(&paths.quarantine)?;
-    mark(
-        &paths.quarantine,
+    let fault = "a file of the spool's log cannot be read; mail in it is lost";
+    keep(
+        paths,
+        &to,
         &format!("log-{name}"),
-        "a file of the spool's log cannot be read; mail in it is lost",
+        &log.octets(number)?,
+        fault,
     )?;
     tracing::error!(file = %to.display(), "segment of the spool's log is damaged and quarantined; mail in it is lost");
     Ok(())
@@ -200,21 +205,18 @@ fn quarantine_file(path: &Path, paths: &SpoolPaths) -> Result<(), SpoolError> {
 
 /// Copies the damaged octets of a segment to the quarantine.
 fn quarantine_octets(
-    path: &Path,
+    log: &LogFolder,
     number: u64,
     damage: LogDamage,
     paths: &SpoolPaths,
 ) -> Result<(), SpoolError> {
-    let to = paths
-        .quarantine
-        .join(format!("log-{number:016x}-{}.bin", damage.from));
-    let octets = std::fs::read(path).map_err(|error| io_error("read", path, &error))?;
+    let name = format!("log-{number:016x}-{}", damage.from);
+    let to = paths.quarantine.join(format!("{name}.bin"));
+    let octets = log.octets(number)?;
     let place =
         |offset: u64| usize::try_from(offset).map_or(octets.len(), |at| at.min(octets.len()));
     let lost = &octets[place(damage.from)..place(damage.to)];
-    std::fs::write(&to, lost).map_err(|error| io_error("write", &to, &error))?;
-    sync_folder(&paths.quarantine)?;
-    let what = match damage.id {
+    let fault = match damage.id {
         Some(id) => {
             format!("a part of the spool's log cannot be read; message {id} or its state is lost")
         }
@@ -222,9 +224,36 @@ fn quarantine_octets(
             "a part of the spool's log cannot be read; a message or its state is lost".to_owned()
         }
     };
-    let name = to.file_stem().unwrap_or_default().to_string_lossy();
-    mark(&paths.quarantine, &name, &what)?;
+    keep(paths, &to, &name, lost, &fault)?;
     let queue_id = damage.id.map(tracing::field::display);
     tracing::error!(file = %to.display(), queue_id, "part of the spool's log is damaged and quarantined; a message or its state is lost");
     Ok(())
+}
+
+/// Writes octets of the log to a file of the quarantine, and marks them for the postmaster. What an
+/// earlier start has written and marked stays as it is. All of it is durable when this returns.
+fn keep(
+    paths: &SpoolPaths,
+    to: &Path,
+    name: &str,
+    octets: &[u8],
+    fault: &str,
+) -> Result<(), SpoolError> {
+    let is_there = std::fs::read(to).is_ok_and(|present| present == octets);
+    let durable = if is_there {
+        File::open(to).and_then(|file| file.sync_all())
+    } else {
+        File::create(to).and_then(|mut file| {
+            file.write_all(octets)?;
+            file.sync_all()
+        })
+    };
+    durable.map_err(|error| io_error("write", to, &error))?;
+    sync_folder(&paths.quarantine)?;
+    if is_there {
+        mark_message(&paths.quarantine, name, fault).map(drop)
+    } else {
+        // A segment of an earlier log may have had the same number.
+        mark(&paths.quarantine, name, fault)
+    }
 }

@@ -22,6 +22,7 @@ use super::pages::{FIRST_ENTRY, PAGE_SIZE, PageFile, PageUse, RowForm};
 use super::paths::SpoolPaths;
 use super::quarantine::name;
 use super::schema;
+use crate::storage::bad_blocks::is_unreadable;
 use crate::storage::files::with_suffix;
 
 /// The rows that were found, and what was not.
@@ -110,6 +111,9 @@ fn copy_pages(from: &Path, to: &Path, found: &mut Salvage) -> Result<(), SpoolEr
         let left = usize::try_from(size - at).unwrap_or(PAGE_SIZE);
         let mut block = vec![0; left.min(PAGE_SIZE)];
         if let Err(error) = source.read_exact_at(&mut block, at) {
+            if !is_unreadable(&error) {
+                return Err(failed(error));
+            }
             let file = from.display();
             found
                 .lost

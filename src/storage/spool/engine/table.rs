@@ -2,21 +2,37 @@
 
 use rusqlite::{Connection, params};
 
+use super::super::SpoolError;
 use super::index::{EnvelopeChange, HeldContent, HeldMessage, Move, Pending};
 use super::parts::{self, PendingParts};
 use super::row::{IN_FILE, IN_ROW, MARK_REMOVED, fixed_crc, row_id};
 use super::schema::is_unreadable;
 use crate::smtp::envelope::QueueId;
 
+/// The reason why differences were not applied.
+#[derive(Debug)]
+pub(super) enum ApplyError {
+    /// The database cannot be written.
+    Database(rusqlite::Error),
+    /// The content of a message cannot be read now.
+    Content(SpoolError),
+}
+
+impl From<rusqlite::Error> for ApplyError {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Database(error)
+    }
+}
+
 /// Applies all of these differences in one transaction, or none. `content` returns the content of a
-/// message that is not in a body file; `None` if it cannot be read any more.
+/// message that is not in a body file; `None` if it is lost.
 ///
 /// Each difference may have been applied before.
 pub(super) fn apply(
     connection: &Connection,
     moves: &[Move],
-    mut content: impl FnMut(&HeldMessage) -> Option<Vec<u8>>,
-) -> rusqlite::Result<()> {
+    mut content: impl FnMut(&HeldMessage) -> Result<Option<Vec<u8>>, SpoolError>,
+) -> Result<(), ApplyError> {
     in_transaction(connection, || {
         moves
             .iter()
@@ -27,29 +43,30 @@ pub(super) fn apply(
 fn apply_one(
     connection: &Connection,
     change: &Move,
-    content: &mut impl FnMut(&HeldMessage) -> Option<Vec<u8>>,
-) -> rusqlite::Result<()> {
+    content: &mut impl FnMut(&HeldMessage) -> Result<Option<Vec<u8>>, SpoolError>,
+) -> Result<(), ApplyError> {
     let id = change.id;
     match &change.pending {
         Pending::Message(message, parts) => {
             let content = match message.content {
-                HeldContent::Log { .. } => content(message),
+                HeldContent::Log { .. } => content(message).map_err(ApplyError::Content)?,
                 HeldContent::BodyFile => None,
             };
-            put(connection, id, (message, parts), content.as_deref())
+            put(connection, id, (message, parts), content.as_deref())?;
         }
-        Pending::Envelope(change) => update(connection, id, change),
-        Pending::Removed => delete(connection, row_id(id)),
+        Pending::Envelope(change) => update(connection, id, change)?,
+        Pending::Removed => delete(connection, row_id(id))?,
     }
+    Ok(())
 }
 
 /// Makes these changes in one transaction, or none of them.
-fn in_transaction(
+fn in_transaction<E: From<rusqlite::Error>>(
     connection: &Connection,
-    changes: impl FnOnce() -> rusqlite::Result<()>,
-) -> rusqlite::Result<()> {
+    changes: impl FnOnce() -> Result<(), E>,
+) -> Result<(), E> {
     run(connection, "BEGIN IMMEDIATE")?;
-    let result = changes().and_then(|()| run(connection, "COMMIT"));
+    let result = changes().and_then(|()| Ok(run(connection, "COMMIT")?));
     if result.is_err() && !connection.is_autocommit() {
         // If the rollback fails as well, the transaction is still open, which the caller treats as
         // fatal.

@@ -138,7 +138,7 @@ async fn a_start_moves_the_log_into_the_database() {
     let mut index = LogIndex::default();
     index.add(id(1), held, 1);
     let moves = index.take(MoveScope::All, 1, 1);
-    table::apply(&writing, &moves, |_| None).expect("a row");
+    table::apply(&writing, &moves, |_| Ok(None)).expect("a row");
     for file in ["queue.db", "queue.db-wal"] {
         std::fs::copy(folder.path().join(file), killed.path().join(file)).expect("copied");
     }

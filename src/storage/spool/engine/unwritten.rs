@@ -20,6 +20,7 @@ use super::index::{Move, MoveEnd};
 use super::kept::KeptChange;
 use super::paths::SpoolPaths;
 use crate::smtp::envelope::QueueId;
+use crate::storage::bad_blocks;
 
 /// The name of the file in the quarantine.
 const NAME: &str = "unwritten";
@@ -203,16 +204,15 @@ fn line(id: QueueId, text: LineText) -> String {
     format!("{:08x} {json}\n", crc32fast::hash(json.as_bytes()))
 }
 
-/// Returns the changes that the database of a spool does not have. Lines that are damaged are left
-/// out and logged.
+/// Returns the changes that the database of a spool does not have. Lines that are damaged, or that the
+/// disk cannot read, are left out and logged.
 pub(super) fn read(paths: &SpoolPaths) -> Result<KeptChanges, SpoolError> {
     let path = paths.quarantine.join(NAME);
-    let octets = match fs::read(&path) {
-        Ok(octets) => octets,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(KeptChanges::new()),
-        Err(error) => return Err(io_error("read", &path, &error)),
-    };
-    Ok(changes_in(&octets, &path))
+    match bad_blocks::read_file(&path) {
+        Ok(found) => Ok(changes_in(&found.octets, &path)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(KeptChanges::new()),
+        Err(error) => Err(io_error("read", &path, &error)),
+    }
 }
 
 fn changes_in(octets: &[u8], path: &Path) -> KeptChanges {

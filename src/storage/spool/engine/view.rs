@@ -34,7 +34,7 @@ pub(super) fn load(
     let change = match pending {
         Some(Pending::Removed) => return Err(SpoolError::Missing(id)),
         Some(Pending::Message(message, parts)) => {
-            let held = held_content(&core.log, &core.paths, id, &message);
+            let held = held_content(&core.log, &core.paths, id, &message)?;
             if let (Some(stored), Some(content)) = (stored(id, &message, &parts), held) {
                 return Ok((stored, content));
             }
@@ -59,19 +59,18 @@ pub(super) fn load(
 }
 
 /// Returns the content of a message that the log alone has, if it is sound. Only the length of a body
-/// file is checked.
+/// file is checked. An error may pass, and says nothing of the content.
 pub(super) fn held_content(
     log: &LogFolder,
     paths: &SpoolPaths,
     id: QueueId,
     message: &HeldMessage,
-) -> Option<StoredContent> {
-    match message.content {
+) -> Result<Option<StoredContent>, SpoolError> {
+    let content = match message.content {
         HeldContent::Log { segment, offset } => {
-            let length = usize::try_from(message.size).ok()?;
-            let octets = log.read_at(segment, offset, length).ok()?;
-            let is_sound = crc32fast::hash(&octets) == message.content_crc;
-            is_sound.then(|| StoredContent::Row(Bytes::from(octets)))
+            let octets = log.read_at(segment, offset, message.size)?;
+            let sound = octets.filter(|octets| crc32fast::hash(octets) == message.content_crc);
+            sound.map(|octets| StoredContent::Row(Bytes::from(octets)))
         }
         HeldContent::BodyFile => {
             let path = paths.body(id);
@@ -81,7 +80,8 @@ pub(super) fn held_content(
                 crc: message.content_crc,
             })
         }
-    }
+    };
+    Ok(content)
 }
 
 /// Returns a message that the log alone has, if its envelope can be read.

@@ -6,8 +6,8 @@
 //! ```
 //!
 //! A segment that is not needed any more becomes the spare, so a log that is worked off needs no
-//! more space, on a full disk neither. A file gets the name of a segment only when its header is
-//! durable.
+//! more space once its segments have their size. On a full disk a segment is as large as the spare file,
+//! or as what it is needed for. A file gets the name of a segment only when its header is durable.
 
 use std::fs::File;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
@@ -19,9 +19,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::super::SpoolError;
 use super::super::file::{io_error, sync_folder};
+use super::contents::SegmentReader;
 use super::frame::{DATA_START, HeaderFault, SegmentHeader};
 use super::recover::{RecoveredSegment, recover};
 use super::segment::{AppendError, SegmentFile};
+use crate::storage::bad_blocks::{self, is_unreadable};
 use crate::storage::files;
 
 /// The name of the spare file.
@@ -139,7 +141,7 @@ impl LogFolder {
         Ok((numbers, foreign))
     }
 
-    /// Reads the header of a segment.
+    /// Reads the header of a segment. One that the disk cannot read is damaged.
     ///
     /// # Errors
     /// [`SpoolError::Io`] if it cannot be read; the inner error is the fault of the header.
@@ -148,7 +150,11 @@ impl LogFolder {
         let mut octets = Vec::new();
         let read =
             File::open(&path).and_then(|file| file.take(DATA_START).read_to_end(&mut octets));
-        read.map_err(|error| io_error("read", &path, &error))?;
+        match read {
+            Ok(_) => {}
+            Err(error) if is_unreadable(&error) => return Ok(Err(HeaderFault::Damaged)),
+            Err(error) => return Err(io_error("read", &path, &error)),
+        }
         let header = SegmentHeader::decode(&octets);
         Ok(header.and_then(|header| {
             // A file under the name of another segment.
@@ -168,20 +174,43 @@ impl LogFolder {
         reached: Option<u64>,
     ) -> Result<RecoveredSegment, SpoolError> {
         let path = self.path(header.number);
-        let octets = std::fs::read(&path).map_err(|error| io_error("read", &path, &error))?;
-        Ok(recover(&octets, header, reached))
+        let found =
+            bad_blocks::read_file(&path).map_err(|error| io_error("read", &path, &error))?;
+        Ok(recover(&found.octets, header, reached, &found.unreadable))
     }
 
-    /// Reads `length` octets of a segment at `offset`: the content of a message.
+    /// Reads all octets of a segment. Those that the disk cannot read are zero.
     ///
     /// # Errors
     /// [`SpoolError::Io`].
-    pub fn read_at(&self, number: u64, offset: u64, length: usize) -> Result<Vec<u8>, SpoolError> {
+    pub fn octets(&self, number: u64) -> Result<Vec<u8>, SpoolError> {
         let path = self.path(number);
-        let mut octets = vec![0; length];
-        let read = File::open(&path).and_then(|file| file.read_exact_at(&mut octets, offset));
-        read.map_err(|error| io_error("read", &path, &error))?;
-        Ok(octets)
+        let found = bad_blocks::read_file(&path);
+        let found = found.map_err(|error| io_error("read", &path, &error))?;
+        Ok(found.octets)
+    }
+
+    /// Opens a segment for reading the contents of messages; `None` if it is missing.
+    ///
+    /// # Errors
+    /// [`SpoolError::Io`] if it cannot be opened now.
+    pub fn reader(&self, number: u64) -> Result<Option<SegmentReader>, SpoolError> {
+        SegmentReader::open(&self.path(number), number)
+    }
+
+    /// Reads `length` octets of a segment at `offset`: the content of a message. Returns `None` if the
+    /// segment is missing or too short.
+    ///
+    /// # Errors
+    /// [`SpoolError::Io`] if they cannot be read now.
+    pub fn read_at(
+        &self,
+        number: u64,
+        offset: u64,
+        length: u64,
+    ) -> Result<Option<Vec<u8>>, SpoolError> {
+        let segment = self.reader(number)?;
+        segment.map_or(Ok(None), |segment| segment.read(offset, length))
     }
 
     /// Makes a spare file if there is none, so that the next segment needs no more space.
@@ -193,7 +222,8 @@ impl LogFolder {
         if self.spare().is_file() {
             return Ok(());
         }
-        let made = self.spare_of(self.next_size());
+        let size = self.next_size();
+        let made = self.spare_of(size, size);
         made.map(drop).map_err(AppendError::into_inner)
     }
 
@@ -204,7 +234,7 @@ impl LogFolder {
     }
 
     /// Starts the segment `number`, with room for a batch of `needed` octets. `previous_end` is the
-    /// end of the segment before.
+    /// end of the segment before. If the disk is full, it may have no room for more than that batch.
     ///
     /// # Errors
     /// [`AppendError::Rejected`] if there is no space for it, or no file can be opened;
@@ -220,7 +250,7 @@ impl LogFolder {
             .saturating_add(needed)
             .next_multiple_of(DATA_START);
         let wanted = self.next_size();
-        let (file, size) = self.spare_of(needed.max(wanted))?;
+        let (file, size) = self.spare_of(needed, needed.max(wanted))?;
         let (spare, path) = (self.spare(), self.path(number));
         let header = SegmentHeader {
             number,
@@ -233,8 +263,10 @@ impl LogFolder {
         std::fs::rename(&spare, &path)
             .map_err(|error| AppendError::of("rename", &spare, &error))?;
         sync_folder(&self.folder).map_err(AppendError::Uncertain)?;
-        self.next_size
-            .store((2 * wanted).min(self.segment_size), Ordering::Relaxed);
+        if size >= wanted {
+            self.next_size
+                .store((2 * wanted).min(self.segment_size), Ordering::Relaxed);
+        }
         Ok(SegmentFile::new(file, &path, header, size))
     }
 
@@ -261,12 +293,6 @@ impl LogFolder {
         }
     }
 
-    /// Removes the spare file, to make room on a full disk.
-    pub fn release(&self) {
-        let _guard = self.lock_spare();
-        self.remove_spare();
-    }
-
     fn remove_spare(&self) {
         if let Err(error) = std::fs::remove_file(self.spare())
             && error.kind() != io::ErrorKind::NotFound
@@ -279,9 +305,9 @@ impl LogFolder {
         std::fs::metadata(path).is_ok_and(|file| file.len() > self.segment_size)
     }
 
-    /// Opens the spare file with at least `size` octets allocated. Returns its size. If there is no
-    /// space for that, there is no new spare file either.
-    fn spare_of(&self, size: u64) -> Result<(File, u64), AppendError> {
+    /// Opens the spare file with `wanted` octets allocated, or with fewer if the disk is full, but at
+    /// least `needed`. Returns its size. If there is no space for that, there is no spare file either.
+    fn spare_of(&self, needed: u64, wanted: u64) -> Result<(File, u64), AppendError> {
         let path = self.spare();
         let mut options = File::options();
         options.read(true).write(true).create(true).truncate(false);
@@ -292,16 +318,42 @@ impl LogFolder {
         // Too many open files are no failure of the disk.
         let (file, present) =
             opened.map_err(|error| AppendError::Rejected(io_error("open", &path, &error)))?;
-        if present >= size {
-            return Ok((file, present));
+        match grow(&file, present, needed, wanted, allocate) {
+            Ok(size) => Ok((file, size)),
+            Err(error) => {
+                // Half a spare would only use up space.
+                self.remove_spare();
+                Err(AppendError::of("allocate", &path, &error))
+            }
         }
-        if let Err(error) = allocate(&file, size) {
-            // Half a spare would only use up space.
-            self.remove_spare();
-            return Err(AppendError::of("allocate", &path, &error));
-        }
-        Ok((file, size))
     }
+}
+
+/// Makes a file of `present` octets have `wanted`. On a full disk, it keeps those that it has if they
+/// are all that is `needed`, and gets that many otherwise. Returns its size.
+pub(super) fn grow(
+    file: &File,
+    present: u64,
+    needed: u64,
+    wanted: u64,
+    allocate: impl Fn(&File, u64) -> io::Result<()>,
+) -> io::Result<u64> {
+    if present >= wanted {
+        return Ok(present);
+    }
+    let error = match allocate(file, wanted) {
+        Ok(()) => return Ok(wanted),
+        Err(error) => error,
+    };
+    if !files::is_full(&error) || needed == wanted {
+        return Err(error);
+    }
+    // Some of the space may be allocated.
+    file.set_len(present)?;
+    if present >= needed {
+        return Ok(present);
+    }
+    allocate(file, needed).map(|()| needed)
 }
 
 /// Makes a file have `size` octets, with their space where the file system can do that.

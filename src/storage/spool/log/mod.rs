@@ -9,11 +9,13 @@
 //!   the rest of a file that was used before.
 //! - `record` is the form of one record.
 //! - `batch` encodes batches and [`recover`] reads a segment back. Both work on octets alone.
-//! - `segment` is the segment that is being written, and `folder` the folder of them all.
+//! - `segment` is the segment that is being written, `contents` reads the contents of messages, and
+//!   `folder` is the folder of all segments.
 //!
 //! Nothing here knows the queue. What works on files blocks.
 
 mod batch;
+mod contents;
 mod folder;
 mod frame;
 mod record;
@@ -23,6 +25,7 @@ mod segment;
 mod tests;
 
 pub use batch::BatchEncoder;
+pub use contents::SegmentReader;
 pub use folder::LogFolder;
 pub use frame::{DATA_START, HeaderFault, SegmentHeader};
 pub use record::{ContentPlace, EnvelopePart, LogRecord, LoggedMessage, PartPlace};

@@ -4,10 +4,13 @@
 //! middle of the write, which nobody was ever given a receipt for, or damage to a batch that was
 //! durable. It is damage if a complete batch follows, or if the next segment says that the log
 //! reached further: the log is written in order, and each batch is synced before the next. Then the
-//! records that are sound still count, and the octets that are not are reported.
+//! records that are sound still count, and the octets that are not are reported. A block that the disk
+//! cannot read is damage as well: it was readable when it was written.
+
+use std::ops::Range;
 
 use super::batch::BatchEnd;
-use super::frame::{ALIGN, DATA_START, Frame, MARKER, SegmentHeader, frame_at};
+use super::frame::{ALIGN, DATA_START, FRAME_HEADER, Frame, MARKER, SegmentHeader, frame_at};
 use super::record::{BATCH_END, LogRecord, subject};
 use crate::smtp::envelope::QueueId;
 
@@ -55,19 +58,25 @@ struct Doubtful {
 }
 
 /// Reads a segment. `octets` is all of its file and `header` its header. `reached` is the end of
-/// this segment as the next one has it in its header, if there is one.
+/// this segment as the next one has it in its header, if there is one. The places in `unreadable`, in
+/// their order, are zero in `octets`, since the disk cannot read them.
 #[must_use]
-pub fn recover(octets: &[u8], header: &SegmentHeader, reached: Option<u64>) -> RecoveredSegment {
+pub fn recover(
+    octets: &[u8],
+    header: &SegmentHeader,
+    reached: Option<u64>,
+    unreadable: &[Range<u64>],
+) -> RecoveredSegment {
     let mut recovered = RecoveredSegment {
         end: DATA_START,
         ..RecoveredSegment::default()
     };
-    let reached = reached.unwrap_or(0);
+    let mut reached = reached.unwrap_or(0);
     let (mut doubtful, mut at) = (Doubtful::default(), DATA_START);
     loop {
         let Some(frame) = frame_at(octets, header, at) else {
             let next = next_frame(octets, header, at);
-            let to = next.unwrap_or(reached);
+            let to = next.unwrap_or_else(|| reached.max(end_of_unreadable(unreadable, at)));
             if to > at {
                 doubtful.lose(at, to, None);
             }
@@ -86,6 +95,11 @@ pub fn recover(octets: &[u8], header: &SegmentHeader, reached: Option<u64>) -> R
         }
         at = frame.next;
     }
+    let is_unread =
+        |place: &Range<u64>| place.end > recovered.end && place.start < at + FRAME_HEADER as u64;
+    if unreadable.iter().any(is_unread) {
+        reached = reached.max(at).max(end_of_unreadable(unreadable, at));
+    }
     if reached > recovered.end {
         doubtful.cut(reached);
         recovered.accept(doubtful);
@@ -93,6 +107,16 @@ pub fn recover(octets: &[u8], header: &SegmentHeader, reached: Option<u64>) -> R
     }
     recovered.torn = at.saturating_sub(recovered.end);
     recovered
+}
+
+/// Returns the end of the place that cannot be read in which a frame at `at` would begin; 0 if there
+/// is none.
+fn end_of_unreadable(unreadable: &[Range<u64>], at: u64) -> u64 {
+    let header = at..at + FRAME_HEADER as u64;
+    let mut places = unreadable.iter();
+    places
+        .find(|place| place.start < header.end && place.end > header.start)
+        .map_or(0, |place| place.end)
 }
 
 /// Returns the offset of the next frame after `at`.

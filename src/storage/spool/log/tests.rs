@@ -5,6 +5,7 @@ use std::fs;
 
 use bytes::Bytes;
 
+use super::folder::grow;
 use super::frame::FRAME_HEADER;
 use super::*;
 use crate::smtp::envelope::QueueId;
@@ -103,7 +104,7 @@ fn records_are_read_back_as_they_were_written() {
         })],
     ];
     let (octets, ends) = segment(HEADER, &batches);
-    let recovered = recover(&octets, &HEADER, None);
+    let recovered = recover(&octets, &HEADER, None, &[]);
     assert_eq!((recovered.end, recovered.torn), (ends[1], 0));
     assert_eq!(recovered.damage, []);
     let mut records = recovered.records.into_iter().map(|placed| placed.record);
@@ -134,7 +135,7 @@ fn a_torn_batch_does_not_count() {
     for cut in (ends[0]..ends[1]).step_by(8) {
         let mut torn = complete.clone();
         torn[at(cut)..].fill(0);
-        let recovered = recover(&torn, &HEADER, None);
+        let recovered = recover(&torn, &HEADER, None, &[]);
         assert_eq!(subjects(&recovered), [1], "cut at {cut}");
         assert_eq!((recovered.end, &*recovered.damage), (ends[0], &[][..]));
     }
@@ -142,7 +143,7 @@ fn a_torn_batch_does_not_count() {
     for hole in (ends[0]..ends[1] - 8).step_by(64) {
         let mut torn = complete.clone();
         torn[at(hole)..at(hole) + 8].fill(0x55);
-        let recovered = recover(&torn, &HEADER, None);
+        let recovered = recover(&torn, &HEADER, None, &[]);
         assert_eq!(subjects(&recovered), [1], "a hole at {hole}");
     }
 }
@@ -153,12 +154,12 @@ fn a_torn_batch_does_not_count() {
 fn damage_before_a_complete_batch_is_reported_and_the_rest_counts() {
     let first = [message(1, b"one"), message(2, b"two"), removed(9)];
     let (sound, ends) = segment(HEADER, &[&first, &[message(3, b"three")]]);
-    let unharmed = recover(&sound, &HEADER, None);
+    let unharmed = recover(&sound, &HEADER, None, &[]);
     assert_eq!(subjects(&unharmed), [1, 2, 9, 3]);
     for offset in DATA_START..ends[0] {
         let mut damaged = sound.clone();
         damaged[at(offset)] ^= 0x40;
-        let recovered = recover(&damaged, &HEADER, None);
+        let recovered = recover(&damaged, &HEADER, None, &[]);
         let found = subjects(&recovered);
         assert_eq!(
             (recovered.end, found.last()),
@@ -180,7 +181,7 @@ fn damaged_content_keeps_its_envelope() {
     let (mut octets, ends) = segment(HEADER, &[&[message(1, b"content")], &[message(2, b"")]]);
     let place = memchr::memmem::find(&octets, b"content").expect("written");
     octets[place] = b'C';
-    let recovered = recover(&octets, &HEADER, None);
+    let recovered = recover(&octets, &HEADER, None, &[]);
     assert_eq!((subjects(&recovered), recovered.end), (vec![1, 2], ends[1]));
     assert_eq!(recovered.damage, []);
 }
@@ -191,7 +192,7 @@ fn damage_names_the_message_where_that_can_be_read() {
     let (mut octets, ends) = segment(HEADER, &[&[message(1, b"one")], &[removed(5)]]);
     let place = memchr::memmem::find(&octets, b"{\"n\"").expect("written");
     octets[place] = b'?';
-    let recovered = recover(&octets, &HEADER, None);
+    let recovered = recover(&octets, &HEADER, None, &[]);
     let lost = recovered.damage[0];
     assert_eq!((lost.id, lost.from), (Some(id(1)), DATA_START));
     assert_eq!((subjects(&recovered), recovered.end), (vec![5], ends[1]));
@@ -202,19 +203,58 @@ fn damage_names_the_message_where_that_can_be_read() {
 fn a_damaged_last_batch_is_noticed_by_the_next_segment() {
     let (mut octets, ends) = segment(HEADER, &[&[message(1, b"one")], &[message(2, b"two")]]);
     octets[at(ends[0]) + FRAME_HEADER] ^= 1;
-    let torn = recover(&octets, &HEADER, Some(ends[0]));
+    let torn = recover(&octets, &HEADER, Some(ends[0]), &[]);
     assert_eq!((subjects(&torn), torn.damage.len()), (vec![1], 0));
-    let damaged = recover(&octets, &HEADER, Some(ends[1]));
+    let damaged = recover(&octets, &HEADER, Some(ends[1]), &[]);
     assert_eq!((subjects(&damaged), damaged.end), (vec![1], ends[1]));
     assert_eq!(damaged.damage[0].from, ends[0]);
     octets.truncate(at(ends[0]));
-    let cut = recover(&octets, &HEADER, Some(ends[1]));
+    let cut = recover(&octets, &HEADER, Some(ends[1]), &[]);
     let lost = LogDamage {
         from: ends[0],
         to: ends[1],
         id: None,
     };
     assert_eq!(cut.damage, [lost]);
+}
+
+/// A block that the disk cannot read was readable when it was synced: what was in it is damage, also at
+/// the end of the log, where nothing behind it shows that. Space that was never used is none.
+#[test]
+fn blocks_that_cannot_be_read_are_damage_and_no_torn_end() {
+    let large = vec![b'x'; 20_000];
+    let (sound, ends) = segment(HEADER, &[&[message(1, b"one")], &[message(2, &large)]]);
+    let blocks = sound.len() as u64 / 4096;
+    let (mut lost, mut kept) = (0, 0);
+    for block in 1..blocks {
+        let place = block * 4096..(block + 1) * 4096;
+        let mut octets = sound.clone();
+        octets[at(place.start)..at(place.end)].fill(0);
+        let recovered = recover(&octets, &HEADER, None, std::slice::from_ref(&place));
+        let found = subjects(&recovered);
+        if place.start >= ends[1] {
+            assert_eq!(recovered, recover(&sound, &HEADER, None, &[]), "{block}");
+            continue;
+        }
+        assert_eq!(
+            (recovered.end >= ends[1], recovered.torn),
+            (true, 0),
+            "{block}"
+        );
+        let has_large = found.contains(&2);
+        let is_named = recovered.damage.iter().any(|damage| damage.to > ends[0]);
+        assert!(has_large || is_named, "{block}: {recovered:?}");
+        (lost, kept) = (
+            lost + usize::from(!has_large),
+            kept + usize::from(has_large),
+        );
+        // Without the disk's word, it looks as a kill would leave it.
+        if place.start > ends[0] {
+            let torn = recover(&octets, &HEADER, None, &[]);
+            assert_eq!((subjects(&torn), torn.end), (vec![1], ends[0]), "{block}");
+        }
+    }
+    assert_eq!((lost, kept), (1, 4), "the first block has the records");
 }
 
 /// Neither a file's earlier use nor content that imitates a record is accepted as one.
@@ -227,14 +267,14 @@ fn foreign_frames_are_no_records() {
     };
     let (mut octets, _) = segment(old, &[&[message(1, b"old")], &[message(2, b"old")]]);
     octets[..48].copy_from_slice(&HEADER.encode());
-    assert_eq!(subjects(&recover(&octets, &HEADER, None)), [0; 0]);
+    assert_eq!(subjects(&recover(&octets, &HEADER, None, &[])), [0; 0]);
 
     // A client sends what it believes to be a record of this very segment; then the write is torn.
     let forged = SegmentHeader { salt: 0, ..HEADER };
     let (imitation, _) = segment(forged, &[&[message(66, b"forged")]]);
     let (mut torn, ends) = segment(HEADER, &[&[message(1, &imitation)]]);
     torn[at(DATA_START)] ^= 1;
-    let recovered = recover(&torn, &HEADER, Some(ends[0]));
+    let recovered = recover(&torn, &HEADER, Some(ends[0]), &[]);
     assert_eq!(subjects(&recovered), [0; 0]);
 }
 
@@ -292,7 +332,10 @@ fn a_segment_that_is_not_needed_becomes_the_next_one() {
     let ContentPlace::At(place) = second.content else {
         panic!("{:?}", second.content)
     };
-    assert_eq!(log.read_at(1, place, 3).expect("read"), b"two");
+    let content = log.read_at(1, place, 3).expect("read");
+    assert_eq!(content.as_deref(), Some(&b"two"[..]));
+    assert_eq!(log.read_at(9, place, 3).expect("no such segment"), None);
+    assert_eq!(log.read_at(1, u64::MAX / 4, 3).expect("too short"), None);
 
     log.retire(1).expect("removed");
     assert_eq!(log.list().expect("listed"), (vec![], vec![]));
@@ -320,6 +363,40 @@ fn a_large_batch_gets_a_large_segment() {
     log.retire(1).expect("removed");
     assert!(!log.has_spare());
     assert_eq!(fs::read_dir(folder.path()).expect("ours").count(), 0);
+}
+
+/// On a full disk, a file that is large enough is kept as it is, and a smaller one grows no further than
+/// it must.
+#[test]
+fn on_a_full_disk_a_segment_is_as_large_as_it_must_be() {
+    let folder = tempfile::tempdir().expect("a folder");
+    // The file has, is needed for, is to have, and can have; then it has.
+    for (present, needed, wanted, possible, expected) in [
+        (8, 1, 16, 100, Some(16)),
+        (32, 1, 16, 0, Some(32)),
+        (8, 1, 16, 15, Some(8)),
+        (8, 8, 16, 0, Some(8)),
+        (8, 9, 16, 12, Some(9)),
+        (0, 1, 16, 1, Some(1)),
+        (8, 9, 16, 8, None),
+        (0, 16, 16, 15, None),
+    ] {
+        let file = fs::File::create(folder.path().join("file")).expect("ours");
+        file.set_len(present).expect("ours");
+        let allocate = |file: &fs::File, size: u64| {
+            // A file system may allocate all that it has before it fails.
+            file.set_len(size.min(possible.max(present)))?;
+            if size > possible {
+                return Err(std::io::Error::from(std::io::ErrorKind::StorageFull));
+            }
+            Ok(())
+        };
+        let grown = grow(&file, present, needed, wanted, allocate).ok();
+        assert_eq!(grown, expected, "{present} {needed} {wanted} {possible}");
+        if let Some(expected) = expected {
+            assert_eq!(file.metadata().expect("ours").len(), expected);
+        }
+    }
 }
 
 /// A batch that does not fit is refused, and the segment is as before.
