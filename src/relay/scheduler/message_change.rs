@@ -26,7 +26,15 @@ pub(super) struct RecipientChange {
     /// The index of the recipient in the envelope.
     pub(super) at: usize,
     pub(super) state: RecipientState,
-    pub(super) owed: Option<Box<AttemptFailure>>,
+    owed: OwedChange,
+}
+
+/// The change of the report that is owed about a recipient.
+enum OwedChange {
+    /// The job changes nothing about it. Another job may have stored the report meanwhile.
+    Nothing,
+    /// From now on this report is owed, or none.
+    Set(Option<Box<AttemptFailure>>),
 }
 
 /// The step of a change that concerns the reports which the message owes to its sender.
@@ -76,10 +84,28 @@ pub(super) struct Settled {
 }
 
 impl RecipientChange {
-    /// Returns the change that makes a recipient of the envelope like this one.
-    pub(super) fn to(at: usize, recipient: Recipient) -> Self {
-        let Recipient { state, owed, .. } = recipient;
-        Self { at, state, owed }
+    /// Returns the change that makes a recipient of the envelope, which was `before`, like this one.
+    pub(super) fn between(at: usize, before: Option<&Recipient>, after: Recipient) -> Self {
+        let Recipient { state, owed, .. } = after;
+        let is_same = before.is_some_and(|before| before.owed == owed);
+        // A bounce is reported, whatever was owed before.
+        let is_set = !is_same || state == RecipientState::Failed;
+        Self {
+            at,
+            state,
+            owed: if is_set {
+                OwedChange::Set(owed)
+            } else {
+                OwedChange::Nothing
+            },
+        }
+    }
+
+    fn apply_to(self, recipient: &mut Recipient) {
+        recipient.state = self.state;
+        if let OwedChange::Set(owed) = self.owed {
+            recipient.owed = owed;
+        }
     }
 }
 
@@ -115,9 +141,9 @@ impl MessageChange {
         self,
         envelope: &mut Envelope,
     ) -> (Vec<(Timestamp, EvidenceRecord)>, ReportStep) {
-        for RecipientChange { at, state, owed } in self.recipients {
-            if let Some(recipient) = envelope.recipients.get_mut(at) {
-                (recipient.state, recipient.owed) = (state, owed);
+        for change in self.recipients {
+            if let Some(recipient) = envelope.recipients.get_mut(change.at) {
+                change.apply_to(recipient);
             }
         }
         envelope.confidential |= self.is_confidential;
@@ -132,5 +158,52 @@ impl MessageChange {
             }
         }
         (self.evidence, self.reports)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::smtp::reply::{EnhancedStatusCode, Status};
+
+    fn recipient(owed: Option<&AttemptFailure>) -> Recipient {
+        let mailbox = Mailbox::parse("b@example.net").expect("valid");
+        Recipient {
+            owed: owed.cloned().map(Box::new),
+            ..Recipient::new(mailbox)
+        }
+    }
+
+    /// While an attempt runs, the report that was owed is stored: its result does not make it owed again.
+    #[test]
+    fn a_result_changes_nothing_about_a_report_that_it_does_not_owe() {
+        let [old, new] = ["later", "never"].map(|text| AttemptFailure {
+            at: Timestamp::UNIX_EPOCH,
+            status: EnhancedStatusCode::transient(Status(0, 0)),
+            text: text.to_owned(),
+            explanation: None,
+            host: None,
+            reply: None,
+        });
+        // Before the attempt, at its end, whether it failed for good, and what is owed afterwards.
+        for (before, after, has_failed, expected) in [
+            (Some(&old), Some(&old), false, None),
+            (Some(&old), Some(&new), false, Some(&new)),
+            (Some(&old), Some(&old), true, Some(&old)),
+            (None, Some(&new), false, Some(&new)),
+            (None, None, false, None),
+            (Some(&old), None, false, None),
+        ] {
+            let mut ended = recipient(after);
+            if has_failed {
+                ended.state = RecipientState::Failed;
+            }
+            let before = recipient(before);
+            let change = RecipientChange::between(0, Some(&before), ended);
+            // Its report was stored meanwhile.
+            let mut stored = recipient(None);
+            change.apply_to(&mut stored);
+            assert_eq!(stored.owed.as_deref(), expected, "{before:?}");
+        }
     }
 }

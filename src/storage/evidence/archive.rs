@@ -27,7 +27,7 @@ use super::compress::{FileComparison, compare, write_compressed};
 use super::days::{self, DayFile};
 use super::error::EvidenceError;
 use super::lines::{Lines, expanded, is_damage};
-use super::marker::RemovalMarker;
+use super::marker::{RemovalMarker, RemovalReason};
 use super::verify::{Finding, verify_days};
 use crate::storage::files::{create_folder, sync_folder};
 use crate::storage::folder_lock::{FolderLock, LockError};
@@ -355,7 +355,8 @@ pub(super) fn begin_removal(folder: &Path, archived: &ArchivedDays) -> Result<()
     if head != Some(archived_head) {
         return Err(ArchiveError::Changed);
     }
-    let marker = RemovalMarker::new(folder, archived.until, archived_head);
+    let reason = RemovalReason::Archived;
+    let marker = RemovalMarker::new(folder, reason, archived.until, archived_head);
     fs::rename(&oldest.path, &marker.path)
         .and_then(|()| sync_folder(folder))
         .map_err(|error| EvidenceError::new("rename", &oldest.path, error))?;

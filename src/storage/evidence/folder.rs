@@ -4,7 +4,7 @@
 //! 2026-11-26.jsonl          the records of a day in UTC
 //! 2026-11-25.jsonl.gz       the records of a closed day, compressed (`compress`)
 //! 2026-11-25.jsonl.gz.new   a closed day that is being compressed
-//! archived-…                the marker of archived days that are being removed (`marker`)
+//! archived-…, expired-…     the marker of days that are being removed (`marker`)
 //! lock                      locked by the running instance; contains its process id
 //! torn-…                    the incomplete record that a crash left
 //! reserve                   a reserve of disk space, removed when the disk is full
@@ -126,7 +126,7 @@ pub(super) fn recover(folder: &Path, now: Timestamp) -> Result<ChainHead, Eviden
             return Ok(head);
         }
     }
-    // All days may have been archived.
+    // All days may have been removed.
     Ok(RemovalMarker::find(folder)?.map_or(ChainHead::START, |removal| removal.head))
 }
 

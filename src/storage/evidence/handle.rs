@@ -6,14 +6,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Sender};
 use std::time::Duration;
 
-use jiff::Timestamp;
 use jiff::civil::Date;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::archive::{ArchiveError, ArchivedDays};
 use super::error::{EvidenceError, NotWritten};
-use super::record::{self, EvidenceRecord, RecordText};
+use super::record::{self, RecordText};
 use super::usage::{EvidenceLevel, EvidenceUsage, SizeAccount};
 use super::writer::{EvidenceWriter, WriterCommand};
 use crate::config::EvidenceLimit;
@@ -84,31 +83,6 @@ impl Evidence {
     #[must_use]
     pub fn is_kept(&self) -> bool {
         self.0.is_some()
-    }
-
-    /// Appends records that have the same time; see [`Evidence::write_all`].
-    ///
-    /// # Errors
-    /// [`NotWritten`] if the process is about to end.
-    pub async fn write(
-        &self,
-        at: Timestamp,
-        records: Vec<EvidenceRecord>,
-    ) -> Result<(), NotWritten> {
-        self.write_all(records.into_iter().map(|record| (at, record)).collect())
-            .await
-    }
-
-    /// Appends records, each with its time; see [`Evidence::write_texts`].
-    ///
-    /// # Errors
-    /// [`NotWritten`] if the process is about to end.
-    pub async fn write_all(
-        &self,
-        records: Vec<(Timestamp, EvidenceRecord)>,
-    ) -> Result<(), NotWritten> {
-        let texts = records.iter().map(|(at, record)| record.to_text(*at));
-        self.write_texts(texts.collect()).await
     }
 
     /// Appends records in their written form. When this returns `Ok`, they are durable. While the

@@ -1,9 +1,10 @@
-//! The marker of a removal: the file that says that days were archived and are being removed, until a
-//! record in the chain says so.
+//! The marker of a removal: the file that says that days were archived, or have expired, and are being
+//! removed, until a record in the chain says so.
 //!
-//! Its name is `archived-DAY-SEQ-HASH`: the newest of these days, and the number and the hash of their
-//! last record. So it needs no space, and the chain continues although no other file may be left.
-//! Its content is the path of the archive, if there was space for that.
+//! Its name is `archived-DAY-SEQ-HASH` or `expired-DAY-SEQ-HASH`: the newest of these days, and the
+//! number and the hash of their last record. So it needs no space, and the chain continues although no
+//! other file may be left. Its content is the path of the archive, if there is one and there was space
+//! for that.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,14 +14,34 @@ use jiff::civil::Date;
 use super::chain::{ChainHead, RecordHash};
 use super::error::EvidenceError;
 
-/// The beginning of the name.
-const PREFIX: &str = "archived-";
 /// The length of a day in the name.
 const DAY: usize = 10;
 
-/// A removal of archived days that is under way.
+/// The reason of a removal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RemovalReason {
+    /// The days are in an archive.
+    Archived,
+    /// The days are older than `[evidence] keep`.
+    Expired,
+}
+
+impl RemovalReason {
+    const ALL: [Self; 2] = [Self::Archived, Self::Expired];
+
+    /// Returns the beginning of the name.
+    fn prefix(self) -> &'static str {
+        match self {
+            Self::Archived => "archived-",
+            Self::Expired => "expired-",
+        }
+    }
+}
+
+/// A removal of days that is under way.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct RemovalMarker {
+    pub(super) reason: RemovalReason,
     /// The newest of the days.
     pub(super) until: Date,
     /// Their last record.
@@ -29,19 +50,27 @@ pub(super) struct RemovalMarker {
 }
 
 impl RemovalMarker {
-    pub(super) fn new(folder: &Path, until: Date, head: ChainHead) -> Self {
-        let path = folder.join(format!("{PREFIX}{until}-{}-{}", head.seq, head.hash));
-        Self { until, head, path }
+    pub(super) fn new(folder: &Path, reason: RemovalReason, until: Date, head: ChainHead) -> Self {
+        let (prefix, ChainHead { seq, hash }) = (reason.prefix(), head);
+        Self {
+            reason,
+            until,
+            head,
+            path: folder.join(format!("{prefix}{until}-{seq}-{hash}")),
+        }
     }
 
     fn named(folder: &Path, name: &str) -> Option<Self> {
-        let (day, head) = name.strip_prefix(PREFIX)?.split_at_checked(DAY)?;
+        let mut reasons = RemovalReason::ALL.into_iter();
+        let found = reasons.find_map(|reason| Some((reason, name.strip_prefix(reason.prefix())?)));
+        let (reason, rest) = found?;
+        let (day, head) = rest.split_at_checked(DAY)?;
         let (seq, hash) = head.strip_prefix('-')?.split_once('-')?;
         let head = ChainHead {
             seq: seq.parse().ok()?,
             hash: RecordHash::parse(hash)?,
         };
-        let marker = Self::new(folder, day.parse().ok()?, head);
+        let marker = Self::new(folder, reason, day.parse().ok()?, head);
         (marker.path.file_name()? == name).then_some(marker)
     }
 
@@ -76,12 +105,14 @@ mod tests {
         let path = folder.path();
         assert_eq!(RemovalMarker::find(path).expect("readable"), None);
         let hash = RecordHash::parse(&"0a".repeat(32)).expect("a hash");
-        let marker = |day, seq| {
-            let marker = RemovalMarker::new(path, date(2026, 11, day), ChainHead { seq, hash });
+        let marker = |reason, day, seq| {
+            let head = ChainHead { seq, hash };
+            let marker = RemovalMarker::new(path, reason, date(2026, 11, day), head);
             fs::write(&marker.path, "").expect("ours");
             marker
         };
-        let (earlier, later) = (marker(25, 7), marker(26, 812));
+        let earlier = marker(RemovalReason::Expired, 25, 7);
+        let later = marker(RemovalReason::Archived, 26, 812);
         for foreign in [
             "archived-",
             "archived-2026-11-27",

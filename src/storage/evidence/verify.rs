@@ -11,7 +11,7 @@ use super::chain::{self, BadLine, Link, RecordHash};
 use super::days::DayFile;
 use super::error::EvidenceError;
 use super::lines::Lines;
-use super::marker::RemovalMarker;
+use super::marker::{RemovalMarker, RemovalReason};
 use super::record::EvidenceRecord;
 use super::source::EvidenceSource;
 use crate::storage::folder_lock::FolderLock;
@@ -63,8 +63,8 @@ pub(super) fn read_chain(
     } else {
         ChainChecker::from_later_record(heads)
     };
-    if removal.is_some() {
-        checker.expect_archived_start();
+    if let Some(removal) = removal {
+        checker.expect_later_start(removal.reason == RemovalReason::Archived);
     }
     let is_growing = check_files(files, Some(source.folder), &mut checker, each)?;
     let files = files.len() as u64;

@@ -199,11 +199,7 @@ impl EvidenceWriter {
             }
             .to_text(now.wall)
             .fields];
-            let mut written = self.append(&record, now);
-            if written.as_ref().is_err_and(is_full) && folder::remove_reserve(&self.folder) {
-                written = self.append(&record, now);
-            }
-            match written {
+            match self.append_on_reserve(&record, now) {
                 Ok(()) => torn.mark_recorded(&self.folder)?,
                 Err(error) if is_full(&error) => {
                     tracing::warn!(aside = %torn.path.display(), %error, "cannot record a torn file, disk full; the next start with free space does");

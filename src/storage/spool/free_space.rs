@@ -46,8 +46,6 @@ struct DiskState {
     measured: Option<Instant>,
     /// The octets that are free for new mail, on the disk and inside the database.
     free: u64,
-    /// The octets that are free on the disk.
-    disk_free: u64,
     reserved: bool,
     rejecting: bool,
     /// Set when a quota last prevented the creation of the reserve file. The free space of the disk
@@ -82,7 +80,6 @@ impl FreeSpace {
             state: Mutex::new(DiskState {
                 measured: None,
                 free: 0,
-                disk_free: 0,
                 reserved,
                 rejecting: false,
                 over_quota: None,
@@ -96,8 +93,9 @@ impl FreeSpace {
         {
             space.release_reserve();
         }
-        // If there is no space for the reserve file, new mail is rejected, and the file is created
-        // as soon as there is.
+        // If there is no space for the reserve file, new mail is rejected, and the mover creates the
+        // file as soon as there is.
+        space.restore_reserve();
         let _full = space.admit(0);
         Ok(space)
     }
@@ -155,10 +153,8 @@ impl FreeSpace {
             .is_none_or(|at| at.elapsed() > MEASUREMENT_VALID)
         {
             // A disk that cannot be measured is not necessarily full: the write itself will show.
-            state.disk_free = self.free().unwrap_or(u64::MAX);
-            state.free = self.available(state.disk_free);
+            state.free = self.available(self.free().unwrap_or(u64::MAX));
             state.measured = Some(Instant::now());
-            self.create_reserve(&mut state);
         }
         let kept = self.reserved_octets(&state);
         let full = state.free < kept || state.over_quota.is_some();
@@ -261,14 +257,27 @@ impl FreeSpace {
         }
     }
 
-    fn create_reserve(&self, state: &mut DiskState) {
-        let checked_recently = state
-            .over_quota
-            .is_some_and(|at| at.elapsed() < QUOTA_VALID);
-        if state.reserved || checked_recently || state.disk_free < self.reserved_octets(state) {
+    /// Returns whether the reserve file was given up, so that [`FreeSpace::restore_reserve`] should be
+    /// called until it is there again.
+    pub(super) fn lacks_reserve(&self) -> bool {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        !state.reserved
+    }
+
+    /// Creates the reserve file if there is none and the disk has the space for it. Blocks; one thread
+    /// calls it at a time.
+    pub(super) fn restore_reserve(&self) {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut over_quota = state.over_quota.iter();
+        let checked_recently = over_quota.any(|at| at.elapsed() < QUOTA_VALID);
+        let (is_there, kept) = (state.reserved, self.reserved_octets(&state));
+        drop(state);
+        if is_there || checked_recently || self.free().is_some_and(|free| free < kept) {
             return;
         }
         let made = self.reserve.create(self.reserve_size);
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.measured = None;
         if made.as_ref().is_err_and(is_full) {
             state.over_quota = Some(Instant::now());
             return;
@@ -277,10 +286,8 @@ impl FreeSpace {
         if let Err(error) = made {
             tracing::warn!(file = %self.reserve.path().display(), %error, "cannot create the reserve file; a full disk may stop the queue");
         }
-        // Tried once: a file system without fallocate is not asked again for each message.
+        // Tried once: a file system without fallocate is not asked again.
         state.reserved = true;
-        state.disk_free = state.disk_free.saturating_sub(self.reserve_size);
-        state.free = state.free.saturating_sub(self.reserve_size);
     }
 }
 
@@ -319,7 +326,12 @@ mod tests {
         assert!(!file.exists());
         assert!(!space.release_reserve());
         space.admit(1).expect("room again");
-        assert!(file.exists());
+        assert!(
+            space.lacks_reserve() && !file.exists(),
+            "mail waits for no file"
+        );
+        space.restore_reserve();
+        assert!(!space.lacks_reserve() && file.exists());
     }
 
     /// The system reports the free space of the disk, not the part of it that a quota leaves us.
@@ -337,12 +349,13 @@ mod tests {
             .admit_report(1)
             .expect("it takes a message out of the queue");
         assert!(space.release_reserve());
+        space.restore_reserve();
         assert!(space.admit(1).is_err(), "it was tried just now");
         let long_ago = Instant::now()
             .checked_sub(QUOTA_VALID)
             .expect("the machine has run for a while");
         space.state.lock().expect("nobody panics").over_quota = Some(long_ago);
-        std::thread::sleep(MEASUREMENT_VALID * 2);
+        space.restore_reserve();
         space
             .admit(1)
             .expect("the reserve is there again, so there is room");

@@ -196,12 +196,13 @@ fn a_folder_that_cannot_be_opened_for_a_moment_ends_nothing() {
     let home = fs::create_dir(&folder)
         .and_then(|()| settle(&kind, &used, &folder, &sink, &closed))
         .expect("ours");
-    let struck = under(&home, &kind, &["openat:error=EMFILE:when=2".to_owned()]);
+    // The start opens it twice, on a thread of its own: to list it, and to keep it.
+    let struck = under(&home, &kind, &["openat:error=EMFILE:when=3".to_owned()]);
     let relay =
         Relay::start(&home, "struck.example", &struck).unwrap_or_else(|end| panic!("{}", end.log));
     // Each has a body file, and the folder is opened for each; who of the threads does that
     // differs.
-    let messages: Vec<_> = (0..20)
+    let messages: Vec<_> = (0..40)
         .map(|at| Message::new(&format!("m{at}"), &["a.example"], 200_000))
         .collect();
     let verdicts = send_all(relay.address, &messages);

@@ -14,6 +14,7 @@ use jiff::Timestamp;
 
 use super::archive::{FullRelay, is_whole, names};
 use super::world::{KEEP, folder, name, one_delivery, write};
+use crate::support::chain::AppendRecords as _;
 
 /// Copies all days of a folder that no writer uses to `archive` in it.
 fn copied(folder: &Path, accepts_damage: bool) -> Result<ArchivedDays, ArchiveError> {
@@ -35,7 +36,7 @@ async fn further_records_of_an_archived_day_go_to_the_file_of_the_next_day() {
     write(path, 3).await;
     let evidence = Evidence::open(path, KEEP).expect("ours");
     let record = async |to: &str| {
-        let written = evidence.write(Timestamp::now(), one_delivery(to)).await;
+        let written = evidence.append(Timestamp::now(), one_delivery(to)).await;
         written.expect("written");
     };
     record("before.example").await;
@@ -147,7 +148,7 @@ async fn a_day_is_closed_once_while_nothing_can_be_written() {
     fs::write(path.join(tomorrow()), "").expect("ours");
     assert_eq!(evidence.close_day().await.expect("closed"), closed);
     let record = one_delivery("after.example");
-    let written = evidence.write(Timestamp::now(), record).await;
+    let written = evidence.append(Timestamp::now(), record).await;
     written.expect("written");
     evidence.close().await;
     assert_eq!(names(path), [name(0), tomorrow()]);

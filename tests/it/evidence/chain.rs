@@ -9,6 +9,7 @@ use gatepost::storage::evidence::{
 use jiff::Timestamp;
 
 use super::world::{KEEP, files, folder, hash, lines, name, one_delivery, put, write};
+use crate::support::chain::AppendRecords as _;
 
 /// A chain of six records, spoilt, and what is found: line and finding.
 fn spoilt(spoil: impl FnOnce(&mut Vec<String>)) -> (Vec<(u64, Defect)>, Verification) {
@@ -284,7 +285,7 @@ async fn a_chain_that_grows_while_it_is_read_is_complete() {
         .flat_map(|at| one_delivery(&format!("d{at}.example")))
         .collect();
     evidence
-        .write(Timestamp::now(), many)
+        .append(Timestamp::now(), many)
         .await
         .expect("it is written");
     let octets = fs::read(&files(source.path())[0]).expect("ours");

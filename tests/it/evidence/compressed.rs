@@ -11,6 +11,7 @@ use jiff::Timestamp;
 
 use super::folder::until;
 use super::world::{KEEP, compress, files, folder, lines, name, one_delivery, put, write};
+use crate::support::chain::AppendRecords as _;
 
 /// A chain of seven records: two of an old day, three of one between, two of today.
 pub(super) async fn three_days() -> tempfile::TempDir {
@@ -59,7 +60,7 @@ async fn a_closed_day_is_compressed_and_reads_as_before() {
     assert_eq!((count, chain.records, chain.findings), (6, 7, vec![]));
     assert_eq!(chain.last, before);
     evidence
-        .write(Timestamp::now(), one_delivery("later.example"))
+        .append(Timestamp::now(), one_delivery("later.example"))
         .await
         .expect("written");
     evidence.close().await;

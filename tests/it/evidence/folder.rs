@@ -11,6 +11,7 @@ use gatepost::storage::evidence::{
 use jiff::Timestamp;
 
 use super::world::{KEEP, files, folder, lines, name, one_delivery, put, write};
+use crate::support::chain::AppendRecords as _;
 
 fn count(folder: &std::path::Path) -> u64 {
     let mut count = 0;
@@ -139,7 +140,7 @@ async fn what_is_too_old_goes_and_the_chain_says_so() {
     let evidence = Evidence::open(folder.path(), KEEP).expect("ours");
     evidence.set_keep(Duration::from_hours(24 * 7));
     evidence
-        .write(Timestamp::now(), one_delivery("later.example"))
+        .append(Timestamp::now(), one_delivery("later.example"))
         .await
         .expect("written");
     evidence.close().await;
@@ -205,12 +206,12 @@ async fn a_file_that_somebody_takes_away_is_noticed_and_the_chain_goes_on() {
     let folder = folder();
     let evidence = Evidence::open(folder.path(), KEEP).expect("ours");
     evidence
-        .write(Timestamp::now(), one_delivery("a.example"))
+        .append(Timestamp::now(), one_delivery("a.example"))
         .await
         .expect("written");
     fs::rename(folder.path().join(name(0)), folder.path().join("elsewhere")).expect("ours");
     evidence
-        .write(Timestamp::now(), one_delivery("b.example"))
+        .append(Timestamp::now(), one_delivery("b.example"))
         .await
         .expect("written");
     evidence.close().await;
@@ -268,7 +269,7 @@ async fn many_at_once_are_one_chain() {
         let evidence = evidence.clone();
         tasks.spawn(async move {
             evidence
-                .write(Timestamp::now(), one_delivery(&format!("d{at}.example")))
+                .append(Timestamp::now(), one_delivery(&format!("d{at}.example")))
                 .await
         });
     }
@@ -278,7 +279,7 @@ async fn many_at_once_are_one_chain() {
     evidence.close().await;
     assert_eq!(
         evidence
-            .write(Timestamp::now(), one_delivery("late.example"))
+            .append(Timestamp::now(), one_delivery("late.example"))
             .await,
         Err(gatepost::storage::evidence::NotWritten)
     );
@@ -310,7 +311,7 @@ async fn a_full_disk_takes_the_reserve_and_no_other_trouble_does() {
         let evidence = evidence.clone();
         async move {
             evidence
-                .write(Timestamp::now(), one_delivery("a.example"))
+                .append(Timestamp::now(), one_delivery("a.example"))
                 .await
         }
     });

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 
 use super::daemon::{err, out};
 use super::world::{KEEP, delivery, folder, lines, name};
+use crate::support::chain::AppendRecords as _;
 use crate::support::relay::program;
 
 fn read(folder: &Path, arguments: &[&str]) -> String {
@@ -35,7 +36,7 @@ async fn recipients_of_a_shared_record_are_listed_and_counted_one_by_one() {
         to("three", "250 2.0.0 Ok"),
     ];
     evidence
-        .write(Timestamp::now(), records)
+        .append(Timestamp::now(), records)
         .await
         .expect("written");
     evidence.close().await;

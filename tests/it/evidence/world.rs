@@ -6,6 +6,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::support::chain::AppendRecords as _;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use gatepost::storage::evidence::{Evidence, EvidenceRecord};
@@ -38,7 +39,7 @@ pub(crate) async fn write(folder: &Path, count: usize) {
     let evidence = Evidence::open(folder, KEEP).expect("the folder is ours");
     for at in 0..count {
         evidence
-            .write(Timestamp::now(), one_delivery(&format!("d{at}.example")))
+            .append(Timestamp::now(), one_delivery(&format!("d{at}.example")))
             .await
             .expect("it is written");
     }

@@ -386,3 +386,56 @@ async fn the_same_damage_in_the_log_is_reported_once() {
         assert_eq!((marks(".reported"), marks(".bin")), (1, 1), "{flipped}");
     }
 }
+
+/// A state that the database cannot take is in the quarantine. If the log has it in a damaged part, and
+/// an older one before that, the older one does not count; a newer one behind it does.
+#[tokio::test]
+async fn a_kept_state_outlives_damage_in_the_log() {
+    let gone: &[LogRecord] = &[removed(1)];
+    for (later, found) in [
+        (&[][..], &[(1, "k"), (9, "a")][..]),
+        (
+            &[changed(1, "new@example.org")][..],
+            &[(1, "new"), (9, "a")][..],
+        ),
+        (
+            &[settled(1, "new@example.org", &[3])][..],
+            &[(1, "new*"), (9, "a")][..],
+        ),
+        (gone, &[(9, "a")][..]),
+    ] {
+        let folder = tempfile::tempdir().expect("a folder");
+        drop(open(folder.path()));
+        write(folder.path(), 1, &[vec![message(1)]]);
+        // It is in the database then.
+        assert_eq!(queue(folder.path()).await, expected(&[(1, "a")]));
+        let line = serde_json::json!({
+            "id": id(1).to_string(),
+            "change": "envelope",
+            "envelope": &*json("k@example.org"),
+        });
+        let line = line.to_string();
+        let line = format!("{:08x} {line}\n", crc32fast::hash(line.as_bytes()));
+        fs::write(folder.path().join("aside/unwritten"), line).expect("ours");
+        let mut batches = vec![
+            vec![changed(1, "old@example.org")],
+            vec![changed(1, "k@example.org")],
+            vec![message(9)],
+        ];
+        if !later.is_empty() {
+            batches.push(later.to_vec());
+        }
+        let ends = write(folder.path(), 2, &batches);
+        let path = LogFolder::existing(&folder.path().join("log")).path(2);
+        let mut octets = fs::read(&path).expect("a segment");
+        octets[usize::try_from(ends[1]).expect("small") + 40] ^= 1;
+        fs::write(&path, octets).expect("ours");
+        for start in ["first", "second"] {
+            assert_eq!(
+                queue(folder.path()).await,
+                expected(found),
+                "{start}: {later:?}"
+            );
+        }
+    }
+}

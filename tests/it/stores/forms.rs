@@ -16,6 +16,7 @@ use gatepost::storage::evidence::{
 use jiff::Timestamp;
 
 use super::{FIRST, LAST, LATER, at, copy, delivery, inbound, known_columns, stores};
+use crate::support::chain::AppendRecords as _;
 use crate::support::relay::program;
 use crate::support::within;
 
@@ -76,10 +77,10 @@ async fn make_evidence_forms() {
     fs::create_dir_all(&archive).expect("ours");
     let evidence = Evidence::open(&folder, KEEP).expect("ours");
     let [first, later, last] = days();
-    evidence.write_all(first).await.expect("written");
+    evidence.append_all(first).await.expect("written");
     let archived = verify(&folder, &[]).expect("readable").last;
     let archived = archived.expect("a record");
-    evidence.write_all(later).await.expect("written");
+    evidence.append_all(later).await.expect("written");
     let dropped = EvidenceRecord::Dropped {
         files: 1,
         last_seq: archived.seq,
@@ -87,7 +88,7 @@ async fn make_evidence_forms() {
         archived_to: Some(ARCHIVED_TO.to_owned()),
     };
     let last = [vec![(at(LAST), dropped)], last].concat();
-    evidence.write_all(last).await.expect("written");
+    evidence.append_all(last).await.expect("written");
     evidence.close().await;
     split(&folder);
     // Compresses the days that are over.
@@ -168,7 +169,7 @@ async fn shared_records_of_compressed_and_archived_days_are_read_and_their_chain
     let head: RecordHash = head.expect("a record").hash;
     let evidence = Evidence::open(&folder, KEEP).expect("the evidence opens");
     evidence
-        .write_all(delivered(LAST, &["gil", "hal"]))
+        .append_all(delivered(LAST, &["gil", "hal"]))
         .await
         .expect("written");
     evidence.close().await;

@@ -19,6 +19,7 @@ use super::{
     observations, records, sessions,
 };
 use crate::published::host::{Host, World, plain};
+use crate::support::chain::AppendRecords as _;
 use crate::tlsrpt::service::ServiceFixture;
 
 /// Writes the stores into `target/tmp/stores`. To replace those in `tests/it/data/stores` by stores
@@ -144,7 +145,7 @@ fn make_monitor(spool: &Path) {
 /// A file for each day, as if each record had been written at its time.
 async fn make_evidence(folder: &Path) {
     let evidence = Evidence::open(folder, Duration::from_hours(24 * 400)).expect("ours");
-    evidence.write_all(records()).await.expect("written");
+    evidence.append_all(records()).await.expect("written");
     evidence.close().await;
     let written = fs::read_dir(folder)
         .expect("ours")

@@ -20,6 +20,7 @@ use super::{
     domain, host, known_columns, messages, records, sessions, spool, stores,
 };
 use crate::published::host::World;
+use crate::support::chain::AppendRecords as _;
 use crate::support::relay::program;
 use crate::tlsrpt::service::ServiceFixture;
 
@@ -254,7 +255,7 @@ async fn evidence_verifies_and_its_chain_goes_on() {
     let evidence =
         Evidence::open(&folder, Duration::from_hours(24 * 365 * 100)).expect("the evidence opens");
     evidence
-        .write(Timestamp::now(), vec![records().remove(3).1])
+        .append(Timestamp::now(), vec![records().remove(3).1])
         .await
         .expect("written");
     evidence.close().await;

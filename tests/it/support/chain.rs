@@ -6,10 +6,35 @@ use std::path::Path;
 use std::time::Duration;
 
 use gatepost::storage::evidence::{
-    DeliveryRecord, DemandOutcome, EvidenceRecord, RecordedAssurance, RecordedOutcome,
-    SessionRecord,
+    DeliveryRecord, DemandOutcome, Evidence, EvidenceRecord, NotWritten, RecordedAssurance,
+    RecordedOutcome, SessionRecord,
 };
 use jiff::Timestamp;
+
+/// Appends records to the evidence, durably.
+pub(crate) trait AppendRecords {
+    /// Appends records that have the same time.
+    async fn append(&self, at: Timestamp, records: Vec<EvidenceRecord>) -> Result<(), NotWritten>;
+
+    /// Appends records, each with its time.
+    async fn append_all(&self, records: Vec<(Timestamp, EvidenceRecord)>)
+    -> Result<(), NotWritten>;
+}
+
+impl AppendRecords for Evidence {
+    async fn append(&self, at: Timestamp, records: Vec<EvidenceRecord>) -> Result<(), NotWritten> {
+        let texts = records.iter().map(|record| record.to_text(at));
+        self.write_texts(texts.collect()).await
+    }
+
+    async fn append_all(
+        &self,
+        records: Vec<(Timestamp, EvidenceRecord)>,
+    ) -> Result<(), NotWritten> {
+        let texts = records.iter().map(|(at, record)| record.to_text(*at));
+        self.write_texts(texts.collect()).await
+    }
+}
 
 /// A delivery in the clear to this domain.
 pub(crate) fn delivery(to: &str, connector: &str) -> DeliveryRecord {

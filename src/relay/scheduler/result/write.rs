@@ -44,7 +44,7 @@ impl ResultWriter<'_> {
             recipients: recipients
                 .0
                 .into_iter()
-                .map(|(at, recipient)| RecipientChange::to(at, recipient))
+                .map(|(at, after)| RecipientChange::between(at, envelope.recipients.get(at), after))
                 .collect(),
             evidence: delivery_records(context, envelope, events, self.at, is_reported),
             is_confidential,

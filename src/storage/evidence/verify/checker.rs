@@ -60,8 +60,8 @@ pub(super) struct ChainChecker {
     /// The bad lines since the last record, as indexes of the findings.
     bad: Vec<usize>,
     start: StartExplanation,
-    /// True if archived days are being removed, which no record says yet.
-    expects_archived_start: bool,
+    /// The explanation that no record has yet, since days are being removed.
+    expected_start: StartExplanation,
     /// True if earlier files are not read.
     starts_later: bool,
     /// The expected heads that have not been found yet.
@@ -84,7 +84,7 @@ impl ChainChecker {
             gaps: Vec::new(),
             bad: Vec::new(),
             start: StartExplanation::Unexplained,
-            expects_archived_start: false,
+            expected_start: StartExplanation::Unexplained,
             starts_later: false,
             heads: heads.to_vec(),
             head_before: None,
@@ -101,9 +101,14 @@ impl ChainChecker {
         }
     }
 
-    /// Allows that the chain starts with a later record, since archived days are being removed.
-    pub(super) fn expect_archived_start(&mut self) {
-        self.expects_archived_start = true;
+    /// Allows that the chain starts with a later record, since days are being removed that were archived
+    /// or have expired.
+    pub(super) fn expect_later_start(&mut self, is_archived: bool) {
+        self.expected_start = if is_archived {
+            StartExplanation::Archived
+        } else {
+            StartExplanation::Recorded
+        };
     }
 
     pub(super) fn set_position(&mut self, file: &Path, line: u64) {
@@ -277,9 +282,11 @@ impl ChainChecker {
         self.report(Defect::Misplaced { seq, behind });
     }
 
-    /// Returns whether the records before the first one were archived, or are being removed for that.
-    fn is_archived_start(&self) -> bool {
-        self.start == StartExplanation::Archived || self.expects_archived_start
+    /// Returns whether the records before the first one are gone for this reason, or are being removed
+    /// for it.
+    fn has_start(&self, reason: StartExplanation) -> bool {
+        self.start == reason
+            || self.start == StartExplanation::Unexplained && self.expected_start == reason
     }
 
     pub(super) fn finish(mut self) -> Verification {
@@ -294,12 +301,16 @@ impl ChainChecker {
             None => ChainStart::Empty,
             Some(_) if self.starts_later => ChainStart::NotRead,
             Some(1) if self.start == StartExplanation::Recorded => ChainStart::First,
-            Some(begins) if self.start == StartExplanation::Recorded => ChainStart::Expired {
-                dropped: begins - 1,
-            },
-            Some(begins) if begins > 1 && self.is_archived_start() => ChainStart::Archived {
-                archived: begins - 1,
-            },
+            Some(begins) if begins > 1 && self.has_start(StartExplanation::Recorded) => {
+                ChainStart::Expired {
+                    dropped: begins - 1,
+                }
+            }
+            Some(begins) if begins > 1 && self.has_start(StartExplanation::Archived) => {
+                ChainStart::Archived {
+                    archived: begins - 1,
+                }
+            }
             Some(begins) => {
                 let found = Defect::NoBeginning {
                     to: begins.saturating_sub(1),

@@ -1,4 +1,4 @@
-//! The removal of archived days, and its record in the chain.
+//! The removal of days, and its record in the chain.
 
 use std::fs;
 
@@ -7,12 +7,11 @@ use jiff::civil::Date;
 use super::super::archive::{ArchiveError, ArchivedDays, begin_removal, newest_day, remove_days};
 use super::super::days;
 use super::super::error::EvidenceError;
-use super::super::folder;
-use super::super::marker::RemovalMarker;
+use super::super::marker::{RemovalMarker, RemovalReason};
 use super::super::record::{EvidenceRecord, cut};
 use super::EvidenceWriter;
 use crate::storage::clock_jumps::Moment;
-use crate::storage::files::{is_full, sync_folder};
+use crate::storage::files::sync_folder;
 
 impl EvidenceWriter {
     /// Closes the newest day that has a record. Returns it, or `None` if there is no record.
@@ -56,15 +55,15 @@ impl EvidenceWriter {
         Ok(())
     }
 
-    /// Completes the removal of archived days that a crash, or the command without a daemon, has
-    /// begun.
+    /// Completes a removal of days that a crash, a full disk, or the command without a daemon, has
+    /// left.
     pub(super) fn record_removal(&mut self, now: Moment) {
         if let Err(error) = self.finish_removal(now) {
-            tracing::error!(folder = %self.folder.display(), %error, "cannot record that days of evidence were archived; trying again within a minute");
+            tracing::error!(folder = %self.folder.display(), %error, "cannot record that days of evidence were removed; trying again within a minute");
         }
     }
 
-    fn finish_removal(&mut self, now: Moment) -> Result<(), EvidenceError> {
+    pub(super) fn finish_removal(&mut self, now: Moment) -> Result<(), EvidenceError> {
         let Some(removal) = RemovalMarker::find(&self.folder)? else {
             return Ok(());
         };
@@ -77,21 +76,23 @@ impl EvidenceWriter {
             remove_days(&self.folder, removal.until)?;
         }
         let RemovalMarker {
-            head, path: marker, ..
+            reason,
+            head,
+            path: marker,
+            ..
         } = removal;
-        // The file is empty if there was no space for the path.
-        let archive = fs::read(&marker).unwrap_or_default();
+        let archived_to = (reason == RemovalReason::Archived).then(|| {
+            // The file is empty if there was no space for the path.
+            let archive = fs::read(&marker).unwrap_or_default();
+            cut(&String::from_utf8_lossy(&archive))
+        });
         let dropped = EvidenceRecord::Dropped {
             files: left + 1,
             last_seq: head.seq,
             last_hash: head.hash,
-            archived_to: Some(cut(&String::from_utf8_lossy(&archive))),
+            archived_to,
         };
-        let record = [dropped.to_text(now.wall).fields];
-        let mut written = self.append(&record, now);
-        if written.as_ref().is_err_and(is_full) && folder::remove_reserve(&self.folder) {
-            written = self.append(&record, now);
-        }
+        let written = self.append_on_reserve(&[dropped.to_text(now.wall).fields], now);
         let failed = |error| EvidenceError::new("write to the evidence in", &self.folder, error);
         written.map_err(failed)?;
         fs::remove_file(&marker)

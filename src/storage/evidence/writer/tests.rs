@@ -321,6 +321,56 @@ fn the_first_record_of_a_day_deletes_expired_files() {
     );
 }
 
+/// Expired evidence makes the space for the record that it is gone, if the disk has none. A kill before
+/// that record leaves a marker, by which the chain is whole.
+#[test]
+fn expired_files_are_deleted_on_a_full_disk() {
+    let now = at("2026-11-26T12:00:00Z");
+    for is_killed in [false, true] {
+        let folder = recorded(&["2026-11-19", "2026-11-20", "2026-11-25"]);
+        let mut writer = open(&folder, now);
+        let files = days::files(folder.path()).expect("readable");
+        let last = super::super::archive::head_before(&files[2..]).expect("readable");
+        let (old, last) = (&files[..2], last.expect("a record"));
+        let marker = folder.path();
+        let marker = marker.join(format!("expired-2026-11-20-{}-{}", last.seq, last.hash));
+        if is_killed {
+            drop(writer);
+            fs::rename(&old[0].path, &marker).expect("ours");
+            fs::remove_file(&old[1].path).expect("ours");
+            let found = verify(folder.path(), &[]).expect("readable");
+            let dropped = last.seq;
+            assert_eq!(found.findings, []);
+            assert_eq!(
+                found.beginning,
+                super::super::ChainStart::Expired { dropped }
+            );
+            drop(open(&folder, now));
+        } else {
+            let full = Err(io::ErrorKind::StorageFull.into());
+            writer.delete_files(full, old, last, now).expect("deleted");
+        }
+        assert_eq!(names(&folder)[0], "2026-11-25", "{is_killed}");
+        assert!(!marker.exists(), "{is_killed}");
+        whole(&folder);
+        let newest = days::files(folder.path()).expect("readable").pop();
+        let text = fs::read_to_string(newest.expect("a file").path).expect("records");
+        let removals = text
+            .lines()
+            .filter(|line| line.contains("\"kind\":\"dropped\""));
+        let removals: Vec<_> = removals.collect();
+        assert_eq!(removals.len(), 1, "{is_killed}: {text}");
+        let seq = format!("\"last_seq\":{}", last.seq);
+        assert!(removals[0].contains(&seq), "{is_killed}: {text}");
+        assert!(!removals[0].contains("archived_to"), "{is_killed}: {text}");
+        let files = if is_killed { 1 } else { 2 };
+        assert!(
+            removals[0].contains(&format!("\"files\":{files}")),
+            "{text}"
+        );
+    }
+}
+
 #[test]
 fn periodic_checks_run_however_busy_the_writer_is() {
     let now = at("2026-11-26T12:00:00Z");

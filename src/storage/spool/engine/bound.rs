@@ -1,7 +1,7 @@
 //! The bound of the log: the sizes from which on mail, attempts and states have to wait.
 //!
-//! A log that is worked off stays below the first of them. Removals are never held up; there is at
-//! most one for each message and each recipient.
+//! A log that is worked off stays below the first of them. No size of the log holds removals up: there
+//! is at most one for each message and each recipient.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};

@@ -17,6 +17,7 @@ use super::paths::SpoolPaths;
 use super::replay::ReplayDamage;
 use super::row::{RowError, StoredContent};
 use super::swap;
+use crate::storage::bad_blocks::is_unreadable;
 use crate::storage::folder_lock::{self, FolderLock};
 
 /// The most faults in the structure of the database that are listed.
@@ -235,10 +236,11 @@ fn file_fault(path: &Path, expected: u32) -> Result<Option<String>, SpoolError> 
         Ok(()) => Ok(Some(format!(
             "the checksum of its body file is {found:08x} where {expected:08x} was stored"
         ))),
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            Err(io_error("read", path, &error))
+        Err(error) if is_unreadable(&error) || error.kind() == io::ErrorKind::NotFound => {
+            Ok(Some(format!("its body file cannot be read: {error}")))
         }
-        Err(error) => Ok(Some(format!("its body file cannot be read: {error}"))),
+        // It may pass, and says nothing of the file.
+        Err(error) => Err(io_error("read", path, &error)),
     }
 }
 

@@ -30,13 +30,14 @@ use std::path::{Path, PathBuf};
 use super::super::SpoolError;
 use super::super::file::{io_error, sync_folder};
 use super::index::{HeldContent, LogIndex, Pending};
+use super::offline::{self, OfflineError};
 use super::paths::SpoolPaths;
 use super::row::{IN_FILE, row_id};
 use super::schema::{database_error, is_unreadable};
 use super::swap;
 use super::unreported::mark_message;
 use crate::smtp::envelope::QueueId;
-use crate::storage::folder_lock::{self, FolderLock, LockError};
+use crate::storage::folder_lock::{self, FolderLock};
 use crate::storage::sqlite::Database;
 use crate::storage::{files, ownership, quarantine, reserve};
 
@@ -237,17 +238,14 @@ fn make_folder(folder: &Path) -> Result<(), SpoolError> {
 }
 
 fn lock(folder: &Path) -> Result<FolderLock, SpoolError> {
-    FolderLock::acquire(folder).map_err(|error| {
-        let path = folder.join(folder_lock::NAME);
-        match error {
-            LockError::Open(error) => io_error("open", &path, &error),
-            LockError::Lock(error) => io_error("lock", &path, &error),
-            LockError::InUse { process } => SpoolError::Io(format!(
-                "the spool {} is in use by another gatepost (process {process}); stop it, or give this one a \
-                 [spool] path of its own",
-                folder.display(),
-            )),
-        }
+    offline::lock(folder).map_err(|error| match error {
+        OfflineError::InUse { process, .. } => SpoolError::Io(format!(
+            "the spool {} is in use by another gatepost (process {process}); stop it, or give this one a \
+             [spool] path of its own",
+            folder.display(),
+        )),
+        OfflineError::Spool(error) => error,
+        other => SpoolError::Io(other.to_string()),
     })
 }
 

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::super::log::{EnvelopePart, LoggedMessage};
+use super::super::log::{ContentPlace, EnvelopePart, LoggedMessage};
 use super::kept::KeptChange;
 use super::parts::PendingParts;
 use super::row::{EnvelopeText, RowError};
@@ -34,11 +34,18 @@ pub(super) struct HeldMessage {
 }
 
 impl HeldMessage {
+    /// Returns a message of the log. Its record is in this segment, and its content, if that was in the
+    /// same batch, at this offset.
     pub(super) fn new(
         logged: &LoggedMessage,
         envelope: EnvelopeText,
-        content: HeldContent,
+        (segment, offset): (u64, u64),
     ) -> Self {
+        let content = match logged.content {
+            ContentPlace::BodyFile => HeldContent::BodyFile,
+            ContentPlace::Here(_) => HeldContent::Log { segment, offset },
+            ContentPlace::At(offset) => HeldContent::Log { segment, offset },
+        };
         Self {
             accepted: logged.accepted,
             size: logged.size,

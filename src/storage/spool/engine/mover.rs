@@ -83,7 +83,9 @@ pub(super) fn start(
         guard.0.log_resized();
         loop {
             let core = &guard.0;
-            let has_work = || !core.index().is_settled() || mover.has_slack();
+            // Asked before the wait: the locks in it must not be held over a look at the disk.
+            let is_unfinished = mover.has_slack() || core.drafts.free_space.lacks_reserve();
+            let has_work = || is_unfinished || !core.index().is_settled();
             let call = core.mover.wait(mover.is_blocked(), has_work);
             let is_stopped = call.is_stopped;
             if mover.round(call).is_err() || is_stopped {
@@ -518,8 +520,10 @@ impl Mover<'_> {
         Ok(())
     }
 
-    /// Allocates the next segment before it is needed, if the disk has plenty of room.
+    /// Creates the reserve again if it was given up, and allocates the next segment before it is needed,
+    /// if the disk has plenty of room.
     fn prepare(&mut self) {
+        self.core.drafts.free_space.restore_reserve();
         let log = &self.core.log;
         let wanted = SPARE_SHARE * log.next_size();
         if log.has_spare() || self.core.drafts.free_space.admit_measured(wanted).is_err() {

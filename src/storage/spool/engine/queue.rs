@@ -356,7 +356,9 @@ impl WriteQueue {
             op.answer_error(SpoolError::Closed);
             return Err(SpoolError::Closed);
         }
-        let wakes = state.is_waiting && (state.ops.is_empty() || op.is_urgent());
+        // Operations that may run have woken the writer, if they are to.
+        let is_first = !state.ops.iter().any(|op| state.may_run(op));
+        let wakes = state.is_waiting && (is_first || op.is_urgent());
         // The writer is woken once, however many operations come before it runs.
         state.is_waiting &= !wakes;
         state.ops.push(op);
@@ -456,5 +458,48 @@ impl WriteQueue {
         for op in ops {
             op.answer_error(SpoolError::Closed);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn removal(number: u64) -> Op {
+        Op::Remove(QueueId::from_number(number).expect("small"), None)
+    }
+
+    fn mail() -> Op {
+        let content = bytes::Bytes::new();
+        let envelope = Envelope::new(crate::smtp::address::ReversePath::Null, Vec::new());
+        let draft = FinishedDraft {
+            kind: DraftKind::Mail,
+            id: QueueId::from_number(1).expect("small"),
+            size: 0,
+            crc: 0,
+            content: DraftContent::Row(content),
+        };
+        let message = NewMessage::new(draft, Timestamp::UNIX_EPOCH, &envelope);
+        Op::Commit(Box::new(message.expect("small")), oneshot::channel().0)
+    }
+
+    /// Mail that is held until the log has room does not keep removals from the writer, which make it.
+    #[test]
+    fn a_removal_wakes_the_writer_beside_mail_that_is_held() {
+        let queue = Arc::new(WriteQueue::default());
+        queue.hold(vec![mail()]);
+        let (batch, taken) = std::sync::mpsc::channel();
+        let writer = Arc::clone(&queue);
+        let writer = std::thread::spawn(move || batch.send(writer.take()));
+        while !queue.lock().is_waiting {
+            std::thread::yield_now();
+        }
+        queue.push(removal(2)).expect("open");
+        // Without it, the writer sleeps for good.
+        let taken = taken.recv_timeout(Duration::from_mins(1));
+        queue.close();
+        let taken = taken.expect("woken").expect("a batch");
+        assert!(matches!(taken[..], [Op::Remove(..)]), "{taken:?}");
+        writer.join().expect("no panic").expect("received");
     }
 }

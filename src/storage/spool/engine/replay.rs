@@ -12,15 +12,14 @@ use std::time::SystemTime;
 use super::super::SpoolError;
 use super::super::file::{io_error, sync_folder};
 use super::super::log::{
-    ContentPlace, HeaderFault, LogDamage, LogFolder, LogRecord, LoggedMessage, PlacedRecord,
-    SegmentHeader,
+    HeaderFault, LogDamage, LogFolder, LogRecord, PlacedRecord, SegmentHeader,
 };
-use super::index::{HeldContent, HeldMessage, LogIndex};
+use super::index::{HeldMessage, LogIndex, Pending};
 use super::kept::KeptChange;
 use super::paths::SpoolPaths;
 use super::row::EnvelopeText;
 use super::unreported::{mark, mark_message};
-use super::unwritten;
+use super::unwritten::{self, KeptChanges};
 use crate::smtp::envelope::QueueId;
 
 /// The log as it was found.
@@ -97,7 +96,8 @@ pub(super) fn read_log(log: &LogFolder, paths: &SpoolPaths) -> Result<ReplayedLo
         replayed.index.add_kept(*id, change);
     }
     for (at, (number, header)) in headers.iter().enumerate() {
-        replayed.read_segment(log, *number, header.as_ref(), headers.get(at + 1))?;
+        let (header, next) = (header.as_ref(), headers.get(at + 1));
+        replayed.read_segment(log, *number, (header, next), &kept)?;
     }
     // A damaged part of the log may have had the same removal, and a running relay may have removed
     // the segment with it meanwhile.
@@ -129,8 +129,11 @@ impl ReplayedLog {
         &mut self,
         log: &LogFolder,
         number: u64,
-        header: Option<&SegmentHeader>,
-        next: Option<&(u64, Option<SegmentHeader>)>,
+        (header, next): (
+            Option<&SegmentHeader>,
+            Option<&(u64, Option<SegmentHeader>)>,
+        ),
+        kept: &KeptChanges,
     ) -> Result<(), SpoolError> {
         let path = log.path(number);
         let file = std::fs::metadata(&path).map_err(|error| io_error("read", &path, &error))?;
@@ -138,24 +141,45 @@ impl ReplayedLog {
         self.changed = self.changed.max(file.modified().ok());
         self.previous_end = 0;
         let following = next.filter(|(next, _)| *next == number + 1);
-        if next.is_some() && following.is_none() {
+        let is_before_gap = next.is_some() && following.is_none();
+        if is_before_gap {
             self.damage.push(ReplayDamage::Gap { number });
         }
         let Some(header) = header else {
             self.damage.push(ReplayDamage::Segment { number });
+            self.apply_kept(kept);
             return Ok(());
         };
         let reached = following.and_then(|(_, next)| next.map(|next| next.previous_end));
         let recovered = log.read(header, reached)?;
         self.previous_end = recovered.end;
         self.torn += recovered.torn;
-        let parts = recovered.damage.into_iter();
-        self.damage
-            .extend(parts.map(|damage| ReplayDamage::Part { number, damage }));
-        for placed in recovered.records {
+        let mut records = recovered.records.into_iter().peekable();
+        for damage in recovered.damage {
+            while let Some(placed) = records.next_if(|placed| placed.offset < damage.from) {
+                self.apply(number, placed);
+            }
+            self.damage.push(ReplayDamage::Part { number, damage });
+            self.apply_kept(kept);
+        }
+        for placed in records {
             self.apply(number, placed);
         }
+        if is_before_gap {
+            self.apply_kept(kept);
+        }
         Ok(())
+    }
+
+    /// Applies the changes that the database could not take once more, after a damaged part of the log
+    /// that may have had them: what is before that part may be older. What follows it is applied after
+    /// this, and none of them makes a removed message come back.
+    fn apply_kept(&mut self, kept: &KeptChanges) {
+        for (id, change) in kept {
+            if !matches!(self.index.get(*id), Some(Pending::Removed)) {
+                self.index.add_kept(*id, change);
+            }
+        }
     }
 
     fn apply(&mut self, segment: u64, placed: PlacedRecord) {
@@ -164,7 +188,7 @@ impl ReplayedLog {
         match placed.record {
             LogRecord::Message(logged) => {
                 let envelope = EnvelopeText::from_json(id, logged.envelope.clone());
-                let held = held(&logged, envelope, segment);
+                let held = HeldMessage::new(&logged, envelope, (segment, placed.offset));
                 self.index.add_found(id, held, segment);
             }
             LogRecord::Envelope { id, envelope } => {
@@ -176,14 +200,6 @@ impl ReplayedLog {
             LogRecord::Removed { id } => self.index.remove_everywhere(id, segment),
         }
     }
-}
-
-fn held(logged: &LoggedMessage, envelope: EnvelopeText, segment: u64) -> HeldMessage {
-    let content = match logged.content {
-        ContentPlace::At(offset) => HeldContent::Log { segment, offset },
-        ContentPlace::BodyFile | ContentPlace::Here(_) => HeldContent::BodyFile,
-    };
-    HeldMessage::new(logged, envelope, content)
 }
 
 /// Copies a segment that cannot be read to the quarantine.

@@ -97,7 +97,8 @@ impl MoverSignal {
         }
     }
 
-    /// Waits for the next round. `has_work` returns whether the log has anything for the mover.
+    /// Waits for the next round. `has_work` returns whether there is anything for the mover; nothing may
+    /// make it wait, since everybody who calls the mover waits for it.
     /// After a round that failed (`is_blocked`) the next one comes after a pause, however urgent it
     /// is: what failed would fail again.
     pub(super) fn wait(&self, is_blocked: bool, has_work: impl Fn() -> bool) -> MoverCall {

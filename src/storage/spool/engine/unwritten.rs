@@ -4,9 +4,10 @@
 //! come back when its page can be read again.
 //!
 //! Each line is the CRC-32 of a JSON object, and that object. Later lines about a message replace
-//! earlier ones, and no other state replaces a removal.
+//! earlier ones, and no other state replaces a removal. When most lines no longer count, the file is
+//! written anew.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -19,21 +20,24 @@ use super::super::log::{EnvelopePart, PartPlace};
 use super::index::{Move, MoveEnd};
 use super::kept::KeptChange;
 use super::paths::SpoolPaths;
+use super::unreported::remove;
 use crate::smtp::envelope::QueueId;
 use crate::storage::bad_blocks;
 
 /// The name of the file in the quarantine.
 const NAME: &str = "unwritten";
+/// The octets up to which the file is never written anew while it is in use.
+const SMALL: u64 = 64 << 10;
 
 /// The changes that the database does not have, by message.
 pub(super) type KeptChanges = BTreeMap<QueueId, KeptChange>;
 
 /// A line of the file.
 #[derive(Debug, Serialize, Deserialize)]
-struct UnwrittenLine {
+struct UnwrittenLine<T> {
     id: String,
     #[serde(flatten)]
-    text: LineText,
+    text: T,
 }
 
 /// The part of a line that says what has changed.
@@ -59,28 +63,34 @@ pub(super) struct UnwrittenFile {
     path: PathBuf,
     /// The octets of its lines.
     octets: u64,
-    /// The messages that have changes in it.
-    messages: BTreeSet<QueueId>,
+    /// The octets above which it is written anew.
+    limit: u64,
+    /// The changes in it that count.
+    changes: KeptChanges,
 }
 
 impl UnwrittenFile {
     /// Opens the file of a spool for the mover, and removes the lines that no longer count.
     pub(super) fn open(paths: &SpoolPaths) -> Result<Self, SpoolError> {
-        let path = paths.quarantine.join(NAME);
-        let changes = read(paths)?;
-        let lines = changes.iter().map(|(id, change)| change.lines(*id));
-        let lines: String = lines.collect();
-        let opened = Self {
-            path,
-            octets: lines.len() as u64,
-            messages: changes.into_keys().collect(),
+        let mut opened = Self {
+            path: paths.quarantine.join(NAME),
+            octets: 0,
+            limit: SMALL,
+            changes: read(paths)?,
         };
-        let path = &opened.path;
-        if !path.exists() {
-            return Ok(opened);
+        if opened.path.exists() {
+            opened.write_anew()?;
         }
+        Ok(opened)
+    }
+
+    /// Replaces the file by one with the lines that count, or removes it if there are none.
+    fn write_anew(&mut self) -> Result<(), SpoolError> {
+        let path = &self.path;
+        let lines = self.changes.iter().map(|(id, change)| change.lines(*id));
+        let lines: String = lines.collect();
         if lines.is_empty() {
-            fs::remove_file(path).map_err(|error| io_error("remove", path, &error))?;
+            remove(path)?;
         } else {
             let new = path.with_extension("new");
             let written = File::create(&new).and_then(|mut file| {
@@ -90,58 +100,78 @@ impl UnwrittenFile {
             written.map_err(|error| io_error("write", &new, &error))?;
             fs::rename(&new, path).map_err(|error| io_error("rename", &new, &error))?;
         }
-        sync_folder(&paths.quarantine)?;
-        Ok(opened)
+        self.octets = lines.len() as u64;
+        self.limit = SMALL.max(2 * self.octets);
+        self.path.parent().map_or(Ok(()), sync_folder)
     }
 
     /// Records, durably, the end of moves: the database has them, or it cannot have them.
     pub(super) fn record(&mut self, moves: &[Move], end: MoveEnd) -> Result<(), SpoolError> {
-        let (mut lines, mut new, mut written) = (String::new(), Vec::new(), Vec::new());
+        let mut news = Vec::new();
         for one in moves {
+            let known = self.changes.get(&one.id);
             if end == MoveEnd::Written {
-                if self.messages.contains(&one.id) {
-                    lines.push_str(&line(one.id, LineText::Written));
-                    written.push(one.id);
+                if known.is_some() {
+                    news.push((one.id, LineText::Written));
                 }
             } else if !one.is_kept
                 && let Some(change) = one.kept_change()
             {
-                lines.push_str(&change.lines(one.id));
-                new.push(one.id);
+                let texts = change.texts_after(known);
+                news.extend(texts.into_iter().map(|text| (one.id, text)));
             }
         }
-        if !lines.is_empty() {
-            self.append(&lines)?;
+        if news.is_empty() {
+            return Ok(());
         }
-        for id in written {
-            self.messages.remove(&id);
+        let lines: String = news.iter().map(|(id, text)| line(*id, text)).collect();
+        self.append(&lines)?;
+        for (id, text) in news {
+            if let LineText::Written = text {
+                self.changes.remove(&id);
+                continue;
+            }
+            let change = self.changes.entry(id).or_insert_with(|| {
+                tracing::error!(
+                    queue_id = %id, file = %self.path.display(),
+                    "state of a message cannot be written to the spool database, since a page of it cannot be read, and is kept in this file; run gatepost spool repair"
+                );
+                KeptChange::nothing()
+            });
+            change.add(text);
         }
-        for id in new {
-            self.messages.insert(id);
-            tracing::error!(
-                queue_id = %id, file = %self.path.display(),
-                "state of a message cannot be written to the spool database, since a page of it cannot be read, and is kept in this file; run gatepost spool repair"
-            );
+        if self.octets > self.limit
+            && let Err(error) = self.write_anew()
+        {
+            // It has all that counts, and is tried again when it has grown.
+            tracing::warn!(file = %self.path.display(), %error, "cannot shorten a file of the spool");
+            self.limit = 2 * self.octets;
         }
         Ok(())
     }
 
     /// Appends lines. What a write that fails leaves is not at the end of the next one.
     fn append(&mut self, lines: &str) -> Result<(), SpoolError> {
-        let failed = |error| io_error("write", &self.path, &error);
-        let is_new = !self.path.exists();
+        if !self.path.exists() {
+            self.octets = 0;
+            if !self.changes.is_empty() {
+                // Somebody has removed it.
+                self.write_anew()?;
+            }
+        }
         let mut options = File::options();
-        let mut file = options
+        let appended = options
             .append(true)
             .create(true)
             .open(&self.path)
-            .map_err(failed)?;
-        let appended = file
-            .set_len(self.octets)
-            .and_then(|()| file.write_all(lines.as_bytes()))
-            .and_then(|()| file.sync_all());
-        appended.map_err(failed)?;
-        if is_new {
+            .and_then(|mut file| {
+                file.set_len(self.octets)?;
+                file.write_all(lines.as_bytes())?;
+                file.sync_all()
+            });
+        appended.map_err(|error| io_error("write", &self.path, &error))?;
+        if self.octets == 0 {
+            // The file may be new, and an earlier sync may have failed.
             self.path.parent().map_or(Ok(()), sync_folder)?;
         }
         self.octets += lines.len() as u64;
@@ -158,23 +188,42 @@ impl KeptChange {
     }
 
     fn lines(&self, id: QueueId) -> String {
-        let texts = match self {
-            Self::Removed => vec![LineText::Removed],
-            Self::Envelope { unit, parts } => {
-                let unit = unit.iter().map(|unit| LineText::Envelope {
-                    envelope: unit.to_string(),
-                });
-                let parts = parts.iter().map(|part| LineText::Part {
-                    recipient: match part.place {
-                        PartPlace::Message => None,
-                        PartPlace::Recipient(at) => Some(at),
-                    },
-                    status: part.json.to_string(),
-                });
-                unit.chain(parts).collect()
-            }
+        let texts = self.texts_after(None);
+        texts.iter().map(|text| line(id, text)).collect()
+    }
+
+    /// Returns the lines that make the `known` change of a message into this one.
+    fn texts_after(&self, known: Option<&Self>) -> Vec<LineText> {
+        let (unit, parts) = match (self, known) {
+            (_, Some(Self::Removed)) => return Vec::new(),
+            (Self::Removed, _) => return vec![LineText::Removed],
+            (Self::Envelope { unit, parts }, _) => (unit, parts),
         };
-        texts.into_iter().map(|text| line(id, text)).collect()
+        let (known_unit, known_parts) = match known {
+            Some(Self::Envelope { unit, parts }) => (unit.as_ref(), &parts[..]),
+            Some(Self::Removed) | None => (None, &[][..]),
+        };
+        let new_unit = unit.as_ref().filter(|unit| Some(*unit) != known_unit);
+        // A unit replaces all parts before it.
+        let known_parts: BTreeMap<_, _> = known_parts
+            .iter()
+            .filter(|_| new_unit.is_none())
+            .map(|part| (part.place, &part.json))
+            .collect();
+        let new_parts = parts
+            .iter()
+            .filter(|part| known_parts.get(&part.place) != Some(&&part.json));
+        let unit = new_unit.map(|unit| LineText::Envelope {
+            envelope: unit.to_string(),
+        });
+        let parts = new_parts.map(|part| LineText::Part {
+            recipient: match part.place {
+                PartPlace::Message => None,
+                PartPlace::Recipient(at) => Some(at),
+            },
+            status: part.json.to_string(),
+        });
+        unit.into_iter().chain(parts).collect()
     }
 
     /// Adds a later change of the same message.
@@ -197,7 +246,7 @@ impl KeptChange {
     }
 }
 
-fn line(id: QueueId, text: LineText) -> String {
+fn line(id: QueueId, text: &LineText) -> String {
     let id = id.to_string();
     // It has strings and numbers alone.
     let json = serde_json::to_string(&UnwrittenLine { id, text }).unwrap_or_default();
@@ -236,12 +285,14 @@ fn read_line(line: &[u8]) -> Option<(QueueId, LineText)> {
     if u32::from_str_radix(crc, 16).ok()? != crc32fast::hash(json) {
         return None;
     }
-    let UnwrittenLine { id, text } = serde_json::from_slice(json).ok()?;
+    let UnwrittenLine { id, text } =
+        serde_json::from_slice::<UnwrittenLine<LineText>>(json).ok()?;
     Some((QueueId::parse(&id)?, text))
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::index::{LogIndex, MoveScope};
     use super::*;
 
     fn id(number: u64) -> QueueId {
@@ -272,20 +323,20 @@ mod tests {
     #[test]
     fn later_lines_replace_earlier_ones_and_no_state_replaces_a_removal() {
         let lines: String = [
-            line(id(1), envelope("old")),
-            line(id(1), part(Some(3), "old part")),
-            line(id(1), envelope("new")),
-            line(id(1), part(Some(2), "a")),
-            line(id(2), LineText::Removed),
-            line(id(1), part(Some(2), "b")),
-            line(id(1), part(None, "all but recipients")),
-            line(id(2), envelope("x")),
-            line(id(5), LineText::Removed),
-            line(id(5), LineText::Written),
-            line(id(3), envelope("in the database since")),
-            line(id(3), LineText::Written),
-            line(id(4), LineText::Written),
-            line(id(4), part(Some(1), "later")),
+            line(id(1), &envelope("old")),
+            line(id(1), &part(Some(3), "old part")),
+            line(id(1), &envelope("new")),
+            line(id(1), &part(Some(2), "a")),
+            line(id(2), &LineText::Removed),
+            line(id(1), &part(Some(2), "b")),
+            line(id(1), &part(None, "all but recipients")),
+            line(id(2), &envelope("x")),
+            line(id(5), &LineText::Removed),
+            line(id(5), &LineText::Written),
+            line(id(3), &envelope("in the database since")),
+            line(id(3), &LineText::Written),
+            line(id(4), &LineText::Written),
+            line(id(4), &part(Some(1), "later")),
         ]
         .concat();
         let expected = KeptChanges::from([
@@ -310,7 +361,7 @@ mod tests {
 
     #[test]
     fn a_damaged_line_is_left_out_alone() {
-        let lines = [1, 2, 3].map(|number| line(id(number), LineText::Removed));
+        let lines = [1, 2, 3].map(|number| line(id(number), &LineText::Removed));
         let all = lines.concat();
         let at = lines[0].len();
         for damaged in at..at + lines[1].len() - 1 {
@@ -323,6 +374,72 @@ mod tests {
         for end in 2 * at..all.len() {
             let found = changes_in(&all.as_bytes()[..end], Path::new(NAME));
             assert_eq!(found.len(), 2, "{end}");
+        }
+    }
+
+    /// A move of a message with these parts in its segment of the log.
+    fn move_of(index: &mut LogIndex, number: u64, parts: &[EnvelopePart]) -> Vec<Move> {
+        index.replace_parts(id(number), parts, 1);
+        index.take(MoveScope::All, u64::MAX, 10)
+    }
+
+    fn recipient(at: u32, json: &str) -> EnvelopePart {
+        EnvelopePart {
+            place: PartPlace::Recipient(at),
+            json: json.into(),
+        }
+    }
+
+    /// Each of many recipients costs one line, and lines that no longer count do not stay.
+    #[test]
+    fn the_file_has_each_state_once_and_stays_within_its_bound() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let paths = SpoolPaths::new(folder.path());
+        fs::create_dir(&paths.quarantine).expect("ours");
+        let mut file = UnwrittenFile::open(&paths).expect("nothing is there");
+        let mut index = LogIndex::default();
+        let lines = |file: &UnwrittenFile| {
+            let text = fs::read_to_string(&file.path).expect("there");
+            assert_eq!(text.len() as u64, file.octets);
+            text.lines().count()
+        };
+        for at in 0..50 {
+            let moves = move_of(&mut index, 1, &[recipient(at, "delivered")]);
+            file.record(&moves, MoveEnd::Kept).expect("written");
+            index.settle(&moves, MoveEnd::Kept);
+            assert_eq!(lines(&file), at as usize + 1);
+        }
+        let json = "x".repeat(1000);
+        for round in 0..1000 {
+            let moves = move_of(&mut index, 1, &[recipient(7, &format!("{round}{json}"))]);
+            file.record(&moves, MoveEnd::Kept).expect("written");
+            index.settle(&moves, MoveEnd::Kept);
+        }
+        assert!(file.octets < 2 * SMALL, "{}", file.octets);
+        let found = read(&paths).expect("readable");
+        assert_eq!(found, file.changes);
+        let Some(KeptChange::Envelope { parts, .. }) = found.get(&id(1)) else {
+            panic!("{found:?}")
+        };
+        assert_eq!(parts.len(), 50);
+        assert!(parts.contains(&recipient(7, &format!("999{json}"))));
+    }
+
+    /// Somebody removes the file: what is known of it is in the next one.
+    #[test]
+    fn a_file_that_was_removed_is_written_anew() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let paths = SpoolPaths::new(folder.path());
+        fs::create_dir(&paths.quarantine).expect("ours");
+        let mut file = UnwrittenFile::open(&paths).expect("nothing is there");
+        let mut index = LogIndex::default();
+        for number in [1, 2] {
+            let moves = move_of(&mut index, number, &[recipient(0, "delivered")]);
+            file.record(&moves, MoveEnd::Kept).expect("written");
+            index.settle(&moves, MoveEnd::Kept);
+            assert_eq!(read(&paths).expect("readable"), file.changes);
+            assert_eq!(file.changes.len() as u64, number);
+            fs::remove_file(&file.path).expect("there");
         }
     }
 }

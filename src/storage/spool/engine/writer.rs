@@ -92,8 +92,8 @@ type Unchanging = (Op, Result<(), SpoolError>);
 
 /// The reason why a batch was not appended.
 enum NotAppended {
-    /// The log is at its bound, and the mover is making room.
-    Held,
+    /// The log is at its bound, and the mover is making room. Only new mail waits for that.
+    Held(SpoolError),
     /// The log is at its bound.
     LogFull(SpoolError),
     /// The batch is not in the log.
@@ -140,7 +140,7 @@ impl SpoolWriter<'_> {
             .partition(|planned| matches!(planned.op, Op::Commit(..)));
         match error {
             NotAppended::Uncertain(error) => fail(mail.into_iter().chain(changes), &error),
-            NotAppended::Held => {
+            NotAppended::Held(_) => {
                 let (mail, reports): (Vec<_>, Vec<_>) =
                     mail.into_iter().partition(|planned| planned.op.is_mail());
                 self.hold(mail);
@@ -172,14 +172,11 @@ impl SpoolWriter<'_> {
                 Ok(())
             }
             Err(NotAppended::Uncertain(error)) => fail(changes, &error),
-            Err(NotAppended::Rejected(error) | NotAppended::LogFull(error)) => {
-                self.execute_removals(changes, &error)
-            }
-            // Mail alone is held back.
-            Err(NotAppended::Held) => {
-                reject(changes, &SpoolError::Closed);
-                Ok(())
-            }
+            Err(
+                NotAppended::Rejected(error)
+                | NotAppended::LogFull(error)
+                | NotAppended::Held(error),
+            ) => self.execute_removals(changes, &error),
         }
     }
 
@@ -208,10 +205,11 @@ impl SpoolWriter<'_> {
         match self.append(&removals) {
             Ok(places) => self.apply(removals, &places),
             Err(NotAppended::Uncertain(error)) => return fail(removals, &error),
-            Err(NotAppended::Rejected(error) | NotAppended::LogFull(error)) => {
-                reject(removals, &error);
-            }
-            Err(NotAppended::Held) => reject(removals, &SpoolError::Closed),
+            Err(
+                NotAppended::Rejected(error)
+                | NotAppended::LogFull(error)
+                | NotAppended::Held(error),
+            ) => reject(removals, &error),
         }
         Ok(())
     }
@@ -229,7 +227,7 @@ impl SpoolWriter<'_> {
                 Err(NotAppended::Rejected(error) | NotAppended::LogFull(error)) => {
                     reject(message, &error);
                 }
-                Err(NotAppended::Held) => {
+                Err(NotAppended::Held(_)) => {
                     self.hold(message.into_iter().chain(mail.by_ref()).collect());
                 }
             }
@@ -384,17 +382,20 @@ impl SpoolWriter<'_> {
         }
         // A batch for which even an empty log is too small does not wait for room.
         if can_shrink && size > share.bound(log) {
+            let full = SpoolError::Full(
+                "the log of the spool is full, and cannot be emptied now; the reason was logged"
+                    .to_owned(),
+            );
             match (self.core.queue.gate(), share) {
                 (CommitGate::Closed, _) => {}
                 (CommitGate::Open | CommitGate::Held, LogShare::Mail) => {
-                    return Err(NotAppended::Held);
+                    return Err(NotAppended::Held(full));
                 }
                 _ => {
                     self.core.drafts.free_space.set_log_full(true);
-                    return Err(NotAppended::LogFull(SpoolError::Full(
-                        "the log of the spool is full, and cannot be emptied now; the reason was logged"
-                            .to_owned(),
-                    )));
+                    // The mover may have emptied it meanwhile, and says so at the end of a round.
+                    self.core.mover.hurry();
+                    return Err(NotAppended::LogFull(full));
                 }
             }
         }
@@ -432,11 +433,8 @@ impl SpoolWriter<'_> {
                     LogRecord::Message(logged) => {
                         let json = Arc::clone(&logged.envelope);
                         let envelope = EnvelopeText::from_json(logged.id, json);
-                        index.add(
-                            logged.id,
-                            held(logged, envelope, *segment, *offset),
-                            *segment,
-                        );
+                        let held = HeldMessage::new(logged, envelope, (*segment, *offset));
+                        index.add(logged.id, held, *segment);
                     }
                     LogRecord::Envelope { id, envelope } => {
                         let envelope = EnvelopeText::from_json(*id, Arc::clone(envelope));
@@ -527,20 +525,6 @@ fn update_record(id: QueueId, update: &EnvelopeUpdate) -> LogRecord {
             parts: parts.clone(),
         },
     }
-}
-
-/// Returns a message as the index has it.
-pub(super) fn held(
-    logged: &LoggedMessage,
-    envelope: EnvelopeText,
-    segment: u64,
-    offset: u64,
-) -> HeldMessage {
-    let content = match logged.content {
-        ContentPlace::BodyFile => HeldContent::BodyFile,
-        ContentPlace::Here(_) | ContentPlace::At(_) => HeldContent::Log { segment, offset },
-    };
-    HeldMessage::new(logged, envelope, content)
 }
 
 fn reject(ops: Vec<PlannedOp>, error: &SpoolError) {

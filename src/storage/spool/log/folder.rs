@@ -29,6 +29,8 @@ use crate::storage::files;
 /// The name of the spare file.
 const SPARE: &str = "spare";
 const EXTENSION: &str = "seg";
+/// The last number of a segment. No log gets there, and those that follow can be counted.
+const LAST: u64 = u64::MAX / 2;
 /// The size of the first segment in octets. Each that is filled is followed by one of twice its
 /// size.
 const FIRST: u64 = 1 << 20;
@@ -131,7 +133,7 @@ impl LogFolder {
             let path = entry.map_err(failed)?.path();
             let stem = path.file_stem().and_then(|stem| stem.to_str());
             let number = stem.and_then(|stem| u64::from_str_radix(stem, 16).ok());
-            match number.filter(|number| self.path(*number) == path) {
+            match number.filter(|number| *number <= LAST && self.path(*number) == path) {
                 Some(number) => numbers.push(number),
                 None if path == self.spare() => {}
                 None => foreign.push(path),

@@ -423,11 +423,12 @@ fn foreign_files_are_listed_apart() {
     let log = LogFolder::open(folder.path()).expect("a log");
     drop(log.begin(0x1f, 0, 0).expect("room"));
     log.prepare().expect("room");
-    for name in ["notes.txt", "1f.seg", "000000000000001F.seg"] {
+    let beyond = format!("{:016x}.seg", u64::MAX);
+    for name in ["notes.txt", "1f.seg", "000000000000001F.seg", &beyond] {
         fs::write(folder.path().join(name), "x").expect("written");
     }
     let (numbers, foreign) = log.list().expect("listed");
-    assert_eq!((numbers, foreign.len()), (vec![0x1f], 3));
+    assert_eq!((numbers, foreign.len()), (vec![0x1f], 4));
     fs::rename(log.path(0x1f), log.path(0x20)).expect("ours");
     assert_eq!(
         log.header(0x20).expect("read"),
