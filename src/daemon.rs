@@ -45,7 +45,7 @@ pub use error::{RunError, StartError};
 pub use liveness::{Liveness, LivenessProbe, Unresponsive};
 use mailbox_servers::ConnectorServers;
 use reload::ConfiguredServices;
-pub use reload::needs_restart;
+pub use reload::rejected_changes;
 use sockets::Bound;
 pub use sockets::SystemdSockets;
 pub use test_overrides::TestOverrides;

@@ -1,6 +1,6 @@
 //! Reads the file of a configuration and those that it includes.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use glob::{MatchOptions, Pattern};
@@ -10,9 +10,9 @@ use toml::de::{DeTable, DeValue};
 use super::fault::Fault;
 use super::fault_list::FaultList;
 use super::parse::{parse_files, without_mark};
-use super::settings::{Config, SourceFile};
+use super::settings::{Config, ConfigSource, SourceFile};
 use super::spelling::shorten;
-use crate::policy::location::Location;
+use crate::policy::location::{Located, Location};
 
 /// The most files that a configuration may include.
 const FILES_MAX: usize = 10_000;
@@ -65,20 +65,11 @@ struct Search {
 
 impl Search {
     /// Finds and reads all files that a configuration includes, in the order of its patterns and of
-    /// their names. A value that is no list of texts is left to the parser.
+    /// their names.
     fn find_all(&mut self, main: &SourceFile) {
-        let text = without_mark(&main.text);
-        let lines = FaultList::new(text, &main.file);
-        let (document, _) = DeTable::parse_recoverable(text);
-        let include = document.get_ref().get("include");
-        let Some(DeValue::Array(patterns)) = include.map(Spanned::get_ref) else {
-            return;
-        };
-        for pattern in patterns {
-            if let Some(written) = pattern.get_ref().as_str() {
-                let location = lines.location(pattern.span().start);
-                self.find(written, &location, lines.folder());
-            }
+        let folder = main.file.parent().unwrap_or(Path::new(""));
+        for pattern in patterns(&main.text, &main.file) {
+            self.find(&pattern.value, &pattern.location, folder);
         }
         if self.files.iter().any(|file| file.file == main.file) {
             self.files.clear();
@@ -91,22 +82,7 @@ impl Search {
     }
 
     fn find(&mut self, written: &str, location: &Location, folder: &Path) {
-        let base = if Path::new(written).is_absolute() {
-            String::new()
-        } else {
-            let folder = Pattern::escape(&folder.to_string_lossy());
-            if folder.is_empty() {
-                folder
-            } else {
-                folder + "/"
-            }
-        };
-        let options = MatchOptions {
-            require_literal_leading_dot: true,
-            require_literal_separator: true,
-            ..MatchOptions::default()
-        };
-        let found = match glob::glob_with(&(base + written), options) {
+        let found = match glob::glob_with(&complete(written, folder), options()) {
             Ok(found) => found,
             Err(error) => {
                 let message = format!("include: \"{}\" is no pattern: {error}", shorten(written));
@@ -189,6 +165,87 @@ impl Search {
             remedy: remedy.to_owned(),
         });
     }
+}
+
+/// Returns the patterns in the text of a configuration file. A value that is no list of texts is left
+/// to the parser.
+fn patterns(text: &str, file: &Path) -> Vec<Located<String>> {
+    let text = without_mark(text);
+    let lines = FaultList::new(text, file);
+    let (document, _) = DeTable::parse_recoverable(text);
+    let include = document.get_ref().get("include");
+    let Some(DeValue::Array(patterns)) = include.map(Spanned::get_ref) else {
+        return Vec::new();
+    };
+    let located = |pattern: &Spanned<DeValue<'_>>| {
+        Some(Located {
+            value: pattern.get_ref().as_str()?.to_owned(),
+            location: lines.location(pattern.span().start),
+        })
+    };
+    patterns.iter().filter_map(located).collect()
+}
+
+/// Returns a pattern with the folder that it starts from.
+fn complete(written: &str, folder: &Path) -> String {
+    let folder = Pattern::escape(&folder.to_string_lossy());
+    if Path::new(written).is_absolute() || folder.is_empty() {
+        written.to_owned()
+    } else {
+        format!("{folder}/{written}")
+    }
+}
+
+fn options() -> MatchOptions {
+    MatchOptions {
+        require_literal_leading_dot: true,
+        require_literal_separator: true,
+        ..MatchOptions::default()
+    }
+}
+
+/// Returns a fault for each pattern of `new` that matches no file, if files that `old` includes are
+/// not included any more: they were moved or are not mounted, or the pattern is misspelt, and
+/// without their connectors nothing would be demanded of their domains. A pattern that matched no
+/// file in `old` either is not the reason.
+#[must_use]
+pub fn lost_files(old: &ConfigSource, new: &ConfigSource) -> Vec<Fault> {
+    let is_included = |file: &SourceFile| new.included.iter().any(|other| other.file == file.file);
+    let Some(lost) = old.included.iter().find(|file| !is_included(file)) else {
+        return Vec::new();
+    };
+    let before = patterns_without_files(old);
+    let fault = |pattern: Located<String>| Fault {
+        location: pattern.location,
+        message: format!(
+            "include: no file matches \"{}\", and {}, which is in force, would be left out",
+            shorten(&pattern.value),
+            lost.file.display()
+        ),
+        remedy:
+            "Put the files back, or correct the pattern; if they are to go, remove the pattern too."
+                .to_owned(),
+    };
+    let is_new = |pattern: &Located<String>| !before.iter().any(|one| one.value == pattern.value);
+    let now = patterns_without_files(new).into_iter();
+    now.filter(is_new).map(fault).collect()
+}
+
+/// Returns the patterns of a configuration that match none of its files.
+fn patterns_without_files(source: &ConfigSource) -> Vec<Located<String>> {
+    let folder = source.file.parent().unwrap_or(Path::new(""));
+    // Without "." and doubled slashes, which are not in the names that are found.
+    let plain = |path: &Path| path.components().collect::<PathBuf>();
+    let has_file = |pattern: &Located<String>| {
+        let complete = plain(Path::new(&complete(&pattern.value, folder)));
+        Pattern::new(&complete.to_string_lossy()).is_ok_and(|pattern| {
+            let mut files = source.included.iter();
+            files.any(|file| pattern.matches_path_with(&plain(&file.file), options()))
+        })
+    };
+    let mut all = patterns(&source.text, &source.file);
+    all.retain(|pattern| !has_file(pattern));
+    all
 }
 
 /// The start of a file.

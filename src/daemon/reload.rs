@@ -4,7 +4,9 @@
 use std::sync::Arc;
 
 use super::TestOverrides;
-use crate::config::{Config, Fault, ListenAddress, ListenerConfig, Location, merge_warnings};
+use crate::config::{
+    Config, Fault, ListenAddress, ListenerConfig, Location, lost_files, merge_warnings,
+};
 use crate::discovery::Discovery;
 use crate::discovery::mta_sts::{POLICY_FETCH_TIMEOUT, WebSource};
 use crate::net::dns::Dns;
@@ -69,7 +71,7 @@ impl ConfiguredServices {
 
     /// Replaces the configuration; see [`super::RunningDaemon::reload`].
     pub(super) fn replace(&self, config: Config) -> Result<Vec<Fault>, Vec<Fault>> {
-        let mut faults = needs_restart(&self.config(), &config);
+        let mut faults = rejected_changes(&self.config(), &config);
         let dns = self
             .running
             .load()
@@ -145,10 +147,17 @@ pub(super) fn web(tls: &TlsMaterial, dns: &Dns, test_overrides: TestOverrides) -
         .with_port_and_timeout(test_overrides.policy_port, POLICY_FETCH_TIMEOUT)
 }
 
-/// Returns a fault for each change from `old` to `new` that needs a restart;
-/// [`RunningDaemon::reload`](super::RunningDaemon::reload) rejects such a configuration.
+/// Returns a fault for each change from `old` to `new` for which
+/// [`RunningDaemon::reload`](super::RunningDaemon::reload) rejects a configuration that is good in
+/// itself: what needs a restart, and included files that are gone.
 #[must_use]
-pub fn needs_restart(old: &Config, new: &Config) -> Vec<Fault> {
+pub fn rejected_changes(old: &Config, new: &Config) -> Vec<Fault> {
+    let mut faults = lost_files(&old.source, &new.source);
+    faults.extend(needs_restart(old, new));
+    faults
+}
+
+fn needs_restart(old: &Config, new: &Config) -> Vec<Fault> {
     let mut faults = Vec::new();
     let mut fault = |location: &Location, what: &str| {
         let remedy =

@@ -166,3 +166,62 @@ fn the_digest_covers_all_files() {
     fs::write(&file, connector("a")).expect("our own folder");
     assert_eq!(digest(&folder), before);
 }
+
+/// A folder that is not mounted, or a misspelt pattern, must not take away what is demanded of
+/// partners. Files that are to go are removed with their pattern.
+#[test]
+fn included_files_that_are_gone_are_a_fault_of_the_change() {
+    let (a, b) = (connector("a"), connector("b"));
+    let both = [("d/a.toml", &*a), ("e/b.toml", &*b), ("f/README", "")];
+    let patterns = "[\"d/*.toml\", \"./e//*.toml\", \"f/*.toml\"]";
+    for (include, files, wanted) in [
+        (patterns, &both[..], None),
+        (
+            patterns,
+            &[("d/README", ""), both[1], both[2]],
+            Some("d/*.toml"),
+        ),
+        (
+            patterns,
+            &[both[0], ("e/README", ""), both[2]],
+            Some("./e//*.toml"),
+        ),
+        (
+            "[\"d/*.tml\", \"e/*.toml\", \"f/*.toml\"]",
+            &both,
+            Some("d/*.tml"),
+        ),
+        // The pattern is gone too, or matches another file, or never had one.
+        ("[\"./e//*.toml\", \"f/*.toml\"]", &both, None),
+        (patterns, &[("d/c.toml", &*a), both[1], both[2]], None),
+        ("[\"d/*.toml\", \"f/*.toml\"]", &both, None),
+        ("[\"d/*.toml\", \"e/*.toml\", \"f/*.cf\"]", &both, None),
+    ] {
+        let before = folder(patterns, &both);
+        let (old, _) = read(&before).expect("a good configuration");
+        // The same files later, in the same place.
+        let place = before.path().to_owned();
+        for name in ["d", "e", "f"] {
+            fs::remove_dir_all(place.join(name)).expect("our own folder");
+        }
+        let main = format!("{MAIN}include = {include}\n{LISTENER}");
+        fs::write(place.join("gatepost.toml"), main).expect("our own folder");
+        for (name, text) in files {
+            let file = place.join(name);
+            fs::create_dir_all(file.parent().expect("a parent")).expect("our own folder");
+            fs::write(file, text).expect("our own folder");
+        }
+        let (new, _) = read(&before).expect("good in itself");
+        let faults = config::lost_files(&old.source, &new.source);
+        let found: Vec<_> = faults.iter().map(|fault| &*fault.message).collect();
+        match wanted {
+            None => assert_eq!(found, [""; 0], "{include}"),
+            Some(pattern) => {
+                assert_eq!(found.len(), 1, "{include}: {found:?}");
+                let begin = format!("include: no file matches \"{pattern}\"");
+                assert!(found[0].starts_with(&begin), "{include}: {found:?}");
+                assert_eq!(faults[0].location.line, 3);
+            }
+        }
+    }
+}

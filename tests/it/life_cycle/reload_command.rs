@@ -50,6 +50,13 @@ fn the_outcome_is_shown_and_a_bad_file_changes_nothing() {
         "{err}"
     );
 
+    // Without the file, nothing would be demanded of the partner.
+    fs::remove_file(&partner).expect("our own file");
+    let (code, out, err) = reload(&relay);
+    assert_eq!((code, &*out), (Some(1), ""), "{err}");
+    let lost = "gatepost.toml:1:12: include: no file matches \"d/*.toml\", and d/partner.toml, which is in force";
+    assert!(err.contains(lost), "{err}");
+
     // This one is found before the daemon is asked.
     fs::write(&partner, "[[connector]]\nname = 1\n").expect("our own folder");
     let (code, _, err) = reload(&relay);
