@@ -1,7 +1,8 @@
 //! `gatepost test-mail`: sends a message through the running relay, and shows what becomes of it.
 //!
-//! Exit status: 0 if it was delivered; 1 if it was rejected, bounced or removed, or is still in the
-//! queue at the end of the time; 2 for unusable arguments or an unusable configuration.
+//! Exit status: 0 if it was delivered; 1 if it was rejected, bounced or removed, is still in the
+//! queue at the end of the time, or if its end is not known; 2 for unusable arguments or an unusable
+//! configuration.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -115,9 +116,8 @@ fn send_and_follow(
     let runtime = runtime::single_threaded()?;
     let followed =
         runtime.block_on(async { tokio::time::timeout(arguments.wait, follow(client, id)).await });
-    if let Ok(gone) = followed {
-        gone?;
-        return Ok(show_end(config, id, started));
+    if let Ok(last) = followed {
+        return Ok(show_end(config, id, started, last?));
     }
     show(&format!(
         "still in the queue; see `gatepost queue show {id}`, or try it again with `gatepost queue retry {id}`\n"
@@ -125,9 +125,10 @@ fn send_and_follow(
     Ok(ExitCode::FAILURE)
 }
 
-/// Shows each change of a message until no more attempts follow.
-async fn follow(client: &AdminClient, id: QueueId) -> Result<(), SocketError> {
-    let mut shown = String::new();
+/// Shows each change of a message until no more attempts follow. Returns the state of its recipient
+/// that was seen last; `None` if it had left the queue before.
+async fn follow(client: &AdminClient, id: QueueId) -> Result<Option<DeliveryState>, SocketError> {
+    let (mut shown, mut last) = (String::new(), None);
     loop {
         match client.get(&format!("/v1/queue/{id}")).await {
             Ok(QueuedMessage { recipients, .. }) => {
@@ -136,12 +137,13 @@ async fn follow(client: &AdminClient, id: QueueId) -> Result<(), SocketError> {
                     show(&state);
                     shown = state;
                 }
+                last = recipients.first().map(|one| one.state);
                 // A message that has failed may wait for the report about it.
                 if recipients.iter().all(|one| is_final(one.state)) {
-                    return Ok(());
+                    return Ok(last);
                 }
             }
-            Err(SocketError::Missing(_)) => return Ok(()),
+            Err(SocketError::Missing(_)) => return Ok(last),
             Err(error) => return Err(error),
         }
         tokio::time::sleep(PAUSE).await;
@@ -179,13 +181,24 @@ fn state_text(recipient: &QueuedRecipient) -> String {
     text
 }
 
-/// Shows what became of a message in the end, as the evidence has it.
-fn show_end(config: &Config, id: QueueId, started: Timestamp) -> ExitCode {
+/// Shows what became of a message in the end, as the evidence has it; without evidence, as the queue
+/// had it.
+fn show_end(
+    config: &Config,
+    id: QueueId,
+    started: Timestamp,
+    last: Option<DeliveryState>,
+) -> ExitCode {
     let EvidencePath::Folder(folder) = &config.evidence.path.value else {
+        let (end, is_delivered) = end_without_evidence(last);
         show(&format!(
-            "there are no more attempts; there is no evidence ([evidence] path is \"\"), so see the log: journalctl -u gatepost | grep {id}\n"
+            "{end}; there is no evidence ([evidence] path is \"\"), so see the log: journalctl -u gatepost | grep {id}\n"
         ));
-        return ExitCode::SUCCESS;
+        return if is_delivered {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        };
     };
     match last_record(folder, id, started) {
         Ok(Some(record)) => {
@@ -219,6 +232,19 @@ fn show_end(config: &Config, id: QueueId, started: Timestamp) -> ExitCode {
             );
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Returns the end of a message as the queue shows it, and true if it was delivered. What has left
+/// the queue unseen may have bounced.
+fn end_without_evidence(last: Option<DeliveryState>) -> (&'static str, bool) {
+    match last {
+        Some(DeliveryState::Delivered) => ("delivered", true),
+        Some(DeliveryState::Failed) => ("bounced", false),
+        Some(DeliveryState::Waiting | DeliveryState::Held) | None => (
+            "there are no more attempts, and it is not known whether it was delivered",
+            false,
+        ),
     }
 }
 
@@ -260,4 +286,24 @@ fn record_text(record: &DeliveryRecord) -> String {
         (None, None) => String::new(),
     };
     format!("{outcome}{host}{tls}, connector {connector}, its demand: {standing}{answer}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_evidence_a_message_counts_as_delivered_if_the_queue_showed_it() {
+        for (last, end, is_delivered) in [
+            (Some(DeliveryState::Delivered), "delivered", true),
+            (Some(DeliveryState::Failed), "bounced", false),
+            (Some(DeliveryState::Waiting), "not known", false),
+            (Some(DeliveryState::Held), "not known", false),
+            (None, "not known", false),
+        ] {
+            let (text, counts) = end_without_evidence(last);
+            assert!(text.contains(end), "{last:?}: {text}");
+            assert_eq!(counts, is_delivered, "{last:?}");
+        }
+    }
 }

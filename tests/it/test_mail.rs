@@ -10,7 +10,17 @@ use crate::support::sink::Sink;
 /// Runs the command with a configuration that has the port that the relay has; its exit status,
 /// standard output and standard error.
 fn test_mail(relay: &Relay, arguments: &[&str]) -> (Option<i32>, String, String) {
+    test_mail_with(relay, arguments, str::to_owned)
+}
+
+/// As [`test_mail`], with a configuration that is changed so.
+fn test_mail_with(
+    relay: &Relay,
+    arguments: &[&str],
+    change: impl Fn(&str) -> String,
+) -> (Option<i32>, String, String) {
     let text = fs::read_to_string(relay.config()).expect("our own file");
+    let text = change(&text);
     let file = relay.folder.path().join("with_port.toml");
     let text = text.replacen("127.0.0.1:0", &relay.smtp().to_string(), 1);
     fs::write(&file, text).expect("our own folder");
@@ -76,4 +86,27 @@ fn a_message_that_is_not_delivered_is_shown_with_its_reason() {
     // A client of ours may send anywhere, but an address must be one.
     let (code, _, err) = test_mail(&relay, &["nobody"]);
     assert_eq!(code, Some(2), "{err}");
+}
+
+/// Without evidence the queue has the result, but only while it has the message.
+#[test]
+fn without_evidence_a_message_that_bounced_is_not_shown_as_delivered() {
+    let plain = Sink::start();
+    let strict = "[[connector]]\nname = \"strict\"\ndomains = [\"strict.example\"]\noutbound = { tls = \"forced\", \
+                  route = [\"127.0.0.1:9\"], on_failure = \"bounce\" }\n";
+    let strict = strict.replace("127.0.0.1:9", &plain.address.to_string());
+    let relay = Relay::start(&strict);
+    let without_evidence = |text: &str| {
+        let changed = text.replacen("path = \"evidence\"", "path = \"\"", 1);
+        assert_ne!(changed, text);
+        changed
+    };
+    // It has left the queue, or it was seen as bounced.
+    for from in ["postmaster@example.com", "<>"] {
+        let arguments = ["--from", from, "eve@strict.example"];
+        let (code, out, err) = test_mail_with(&relay, &arguments, without_evidence);
+        assert_eq!((code, &*err), (Some(1), ""), "{out}");
+        assert!(out.contains("there is no evidence"), "{out}");
+        assert!(!out.contains("\ndelivered"), "{out}");
+    }
 }
