@@ -10,6 +10,7 @@ pub(super) fn recipient_settings(table: &RecipientRules) -> Vec<(&'static str, S
     let RecipientRules {
         domains,
         source,
+        plus_tags,
         cache,
         on_trouble,
         location: _,
@@ -57,6 +58,10 @@ pub(super) fn recipient_settings(table: &RecipientRules) -> Vec<(&'static str, S
         (
             "filter",
             unset_or(directory.map(|it| SettingValue::text(it.filter.as_str()))),
+        ),
+        (
+            "plus_tags",
+            unset_or((table.source != RecipientSource::Ask).then(|| (*plus_tags).into())),
         ),
         (
             "cache",

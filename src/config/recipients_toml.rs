@@ -10,7 +10,7 @@ use super::hosts::domain_pattern;
 use super::reader::{Field, TableReader};
 use super::rules::reject_duplicates;
 use super::settings::TlsConfig;
-use super::values::{choice, duration, full_list, path, without_locations};
+use super::values::{boolean, choice, duration, full_list, path, without_locations};
 use crate::policy::connector::{Connector, Connectors, DomainPattern, Route, default_connector};
 use crate::policy::location::{Located, Location};
 use crate::policy::recipients::{OnTrouble, RecipientRules, RecipientSource};
@@ -34,6 +34,7 @@ pub(super) struct RecipientsToml {
     from: Field<WrittenSource>,
     file: Field<PathBuf>,
     directory: DirectoryToml,
+    plus_tags: Field<bool>,
     cache: Field<Duration>,
     on_trouble: Field<OnTrouble>,
 }
@@ -59,6 +60,7 @@ impl RecipientsToml {
         });
         let file = table.read(faults, "file", path);
         let directory = DirectoryToml::read(&mut table, faults);
+        let plus_tags = table.read(faults, "plus_tags", boolean);
         let cache = table.read(faults, "cache", duration);
         let on_trouble = table.read(faults, "on_trouble", |value, faults| {
             let answers = [("defer", OnTrouble::Defer), ("accept", OnTrouble::Accept)];
@@ -72,6 +74,7 @@ impl RecipientsToml {
             from,
             file,
             directory,
+            plus_tags,
             cache,
             on_trouble,
         }
@@ -90,9 +93,12 @@ impl RecipientsToml {
                 RecipientSource::Ldap(Box::new(directory))
             }
         };
+        // A directory does not say whether the mailbox server has plus-tags.
+        let has_list = matches!(source, RecipientSource::File(_));
         Some(Arc::new(RecipientRules {
             domains: without_locations(self.domains.located()?.value.clone()),
             source,
+            plus_tags: self.plus_tags.or(has_list),
             cache: self.cache.or(CACHE),
             on_trouble: self.on_trouble.or(OnTrouble::Defer),
             location: self.location,
@@ -122,6 +128,15 @@ impl RecipientsToml {
                 location,
                 format!("{key} has no use: from names another source"),
                 "Remove it, or write from = \"ldap\".",
+            );
+        }
+        if let (Some(WrittenSource::Ask), Some(plus_tags)) =
+            (self.from.value(), self.plus_tags.located())
+        {
+            faults.add(
+                &plus_tags.location,
+                "plus_tags has no use: the mailbox server is asked about the address with its tag",
+                "Remove it.",
             );
         }
         if self.from.value() != Some(&WrittenSource::File) {

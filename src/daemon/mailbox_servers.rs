@@ -7,7 +7,7 @@ use futures_util::future::BoxFuture;
 use crate::net::ldap::Directory;
 use crate::relay::outbound::Outbound;
 use crate::relay::recipient_tables::{
-    AnswerResult, RecipientAnswer, RecipientTable, RecipientTrouble, no_such_mailbox,
+    AnswerResult, RecipientAnswer, RecipientTable, RecipientTrouble, TroubleScope, no_such_mailbox,
 };
 use crate::relay::recipients::MailboxServers;
 use crate::relay::running_config::Snapshot;
@@ -26,7 +26,10 @@ impl MailboxServers for ConnectorServers {
         let outbound = Arc::clone(&self.0);
         Box::pin(async move {
             match table.directory() {
-                Some(directory) => search(directory, &snapshot, &mailbox).await,
+                Some(directory) => {
+                    let plus_tags = table.rules().plus_tags;
+                    search(directory, &snapshot, &mailbox, plus_tags).await
+                }
                 None => outbound.ask(&snapshot, &mailbox).await,
             }
         })
@@ -34,13 +37,23 @@ impl MailboxServers for ConnectorServers {
 }
 
 /// Searches a directory for a mailbox.
-async fn search(directory: &Directory, snapshot: &Snapshot, mailbox: &Mailbox) -> AnswerResult {
-    match directory.has(snapshot.router.dns(), mailbox).await {
+async fn search(
+    directory: &Directory,
+    snapshot: &Snapshot,
+    mailbox: &Mailbox,
+    plus_tags: bool,
+) -> AnswerResult {
+    let dns = snapshot.router.dns();
+    match directory.has(dns, mailbox, plus_tags).await {
         Ok(true) => Ok(RecipientAnswer::Exists),
         Ok(false) => Ok(RecipientAnswer::Unknown(no_such_mailbox())),
         Err(error) => Err(RecipientTrouble {
             reason: format!("{}: {error}", directory.url()).into(),
-            is_general: true,
+            scope: if error.is_general() {
+                TroubleScope::Source
+            } else {
+                TroubleScope::Mailbox
+            },
         }),
     }
 }

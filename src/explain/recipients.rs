@@ -30,6 +30,15 @@ fn answers(rules: &RecipientRules) -> String {
     )
 }
 
+/// Returns the meaning of a plus-tag.
+fn tags(rules: &RecipientRules) -> &'static str {
+    if rules.plus_tags {
+        "user+tag exists where user does"
+    } else {
+        "user+tag must exist itself"
+    }
+}
+
 fn describe(rules: &RecipientRules, mailbox: Option<&Mailbox>) -> String {
     match &rules.source {
         RecipientSource::Ask => format!(
@@ -37,17 +46,21 @@ fn describe(rules: &RecipientRules, mailbox: Option<&Mailbox>) -> String {
             answers(rules)
         ),
         RecipientSource::Ldap(directory) => format!(
-            "checked at RCPT: {} is searched for {}; {}",
+            "checked at RCPT: {} is searched for {}, {}; {}",
             directory.url.value,
             directory.filter.as_str(),
+            tags(rules),
             answers(rules)
         ),
         RecipientSource::File(file) => {
             let path = file.value.display();
-            match mailbox.and_then(|mailbox| is_listed(file, mailbox)) {
+            match mailbox.and_then(|mailbox| is_listed(file, mailbox, rules.plus_tags)) {
                 Some(true) => format!("accepted at RCPT: listed in {path}"),
                 Some(false) => format!("REJECTED at RCPT with 550 5.1.1: not listed in {path}"),
-                None => format!("checked at RCPT: only those listed in {path} exist"),
+                None => format!(
+                    "checked at RCPT: only those listed in {path} exist, {}",
+                    tags(rules)
+                ),
             }
         }
     }

@@ -7,6 +7,7 @@ pub mod failure;
 pub mod https_url;
 pub mod layers;
 pub mod location;
+pub mod mailbox_key;
 pub mod networks;
 pub mod recipient_list;
 pub mod recipients;

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use super::mailbox_key::MailboxKey;
 use crate::smtp::address::{Domain, Host, Mailbox};
 
 /// The most faults of one file that are reported.
@@ -10,7 +11,7 @@ const FAULTS_MAX: usize = 20;
 /// The recipients of a file. Letter case is ignored.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RecipientList {
-    addresses: HashSet<Box<str>>,
+    addresses: HashSet<MailboxKey>,
     domains: HashSet<Domain>,
 }
 
@@ -65,8 +66,7 @@ impl RecipientList {
         }
         match Mailbox::parse(written) {
             Ok(mailbox) if matches!(mailbox.host(), Host::Domain(_)) => {
-                let key = key(bare_local_part(&mailbox), mailbox.host());
-                self.addresses.insert(key.into_boxed_str());
+                self.addresses.insert(MailboxKey::new(&mailbox));
                 true
             }
             Ok(_) | Err(_) => false,
@@ -79,10 +79,10 @@ impl RecipientList {
         (self.addresses.len(), self.domains.len())
     }
 
-    /// Returns true if the mailbox is listed, by its address, by its address without a plus-tag, or
-    /// by its domain.
+    /// Returns true if the mailbox is listed, by its address or by its domain, or with `plus_tags` by
+    /// its address without a plus-tag.
     #[must_use]
-    pub fn contains(&self, mailbox: &Mailbox) -> bool {
+    pub fn contains(&self, mailbox: &Mailbox, plus_tags: bool) -> bool {
         if mailbox
             .host()
             .domain()
@@ -90,9 +90,9 @@ impl RecipientList {
         {
             return true;
         }
-        let local = bare_local_part(mailbox);
-        let is_listed = |local: &str| self.addresses.contains(key(local, mailbox.host()).as_str());
-        is_listed(local) || without_tag(local).is_some_and(is_listed)
+        let key = MailboxKey::new(mailbox);
+        let is_listed = |key: &MailboxKey| self.addresses.contains(key);
+        is_listed(&key) || plus_tags && key.without_tag().is_some_and(|key| is_listed(&key))
     }
 }
 
@@ -107,38 +107,6 @@ fn without_comment(line: &str) -> &str {
         before = c;
     }
     line
-}
-
-/// Returns the local part without the plus-tag: `user` for `user+tag`.
-fn without_tag(local: &str) -> Option<&str> {
-    let (user, _) = local.split_once('+')?;
-    (!user.is_empty()).then_some(user)
-}
-
-/// Returns the local part without quotes that mean nothing (RFC 5321 §4.1.2).
-fn bare_local_part(mailbox: &Mailbox) -> &str {
-    let local = mailbox.local_part();
-    match local
-        .strip_prefix('"')
-        .and_then(|local| local.strip_suffix('"'))
-    {
-        Some(inner) if !inner.is_empty() && !inner.contains(['\\', '"', ' ', '@']) => inner,
-        _ => local,
-    }
-}
-
-fn key(local: &str, host: &Host) -> String {
-    let domain = host.domain().map_or("", Domain::as_str);
-    let mut key = String::with_capacity(local.len() + domain.len() + 1);
-    if local.is_ascii() {
-        key.push_str(local);
-        key.make_ascii_lowercase();
-    } else {
-        key.push_str(&local.to_lowercase());
-    }
-    key.push('@');
-    key.push_str(domain);
-    key
 }
 
 #[cfg(test)]
@@ -174,7 +142,16 @@ mod tests {
             ("alice@[192.0.2.1]", false),
         ] {
             let mailbox = Mailbox::parse(mailbox).expect("a mailbox");
-            assert_eq!(list.contains(&mailbox), wanted, "{mailbox}");
+            assert_eq!(list.contains(&mailbox, true), wanted, "{mailbox}");
+        }
+        for (mailbox, wanted) in [
+            ("alice@example.com", true),
+            ("alice+x@example.com", false),
+            ("list+a@example.com", true),
+            ("any+tag@all.example.com", true),
+        ] {
+            let mailbox = Mailbox::parse(mailbox).expect("a mailbox");
+            assert_eq!(list.contains(&mailbox, false), wanted, "{mailbox}");
         }
     }
 

@@ -20,6 +20,8 @@ pub struct RecipientRules {
     pub domains: Vec<DomainPattern>,
     /// The source of answers.
     pub source: RecipientSource,
+    /// True if `user+tag` exists where `user` does.
+    pub plus_tags: bool,
     /// The time for which a yes is kept.
     pub cache: Duration,
     /// The answer while the source gives none.
@@ -204,6 +206,7 @@ mod tests {
         Arc::new(RecipientRules {
             domains: domains.iter().map(pattern).collect(),
             source: RecipientSource::Ask,
+            plus_tags: false,
             cache: Duration::from_hours(1),
             on_trouble: OnTrouble::Defer,
             location: Location {

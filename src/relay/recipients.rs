@@ -2,10 +2,12 @@
 //! their own.
 //!
 //! A question is asked once for all clients that wait for it. The numbers of questions and of
-//! waiting clients are bounded, and so is the time of a question, so that a server that hangs holds
-//! up only the clients that ask it. A source without an answer is left alone for some seconds, and
-//! `on_trouble` decides meanwhile.
+//! waiting clients are bounded, for each client too, and so is the time of a question, so that a
+//! server that hangs holds up only the clients that ask it. A source without an answer is left alone
+//! for some seconds, and `on_trouble` decides meanwhile. Trouble with one mailbox is no trouble with
+//! others: clients choose the mailboxes.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,12 +24,28 @@ use crate::telemetry::{Monitor, RecipientCheckResult};
 
 use super::recipient_tables::{
     AnswerResult, KnownAnswer, PendingAnswer, Question, RecipientAnswer, RecipientTable,
-    RecipientTrouble, TableChange, WaitPermit,
+    RecipientTrouble, TableChange, TroubleScope, WaitPermit, WaitRefused,
 };
 use super::running_config::Snapshot;
 
-/// The time limit of a question, with the wait for its turn.
-const QUESTION_TIME: Duration = Duration::from_secs(20);
+/// The time limits of a question.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QuestionTimes {
+    /// The longest wait for its turn.
+    pub turn: Duration,
+    /// The time limit of the answer when it is its turn.
+    pub answer: Duration,
+}
+
+impl Default for QuestionTimes {
+    fn default() -> Self {
+        Self {
+            turn: Duration::from_secs(20),
+            answer: Duration::from_secs(20),
+        }
+    }
+}
+
 /// The most clients that wait for the answers of one table, and the largest part of all sessions.
 const WAITING_MAX: usize = 200;
 const WAITING_PART: usize = 4;
@@ -49,12 +67,16 @@ pub trait MailboxServers: Send + Sync + 'static {
 /// The decision about a recipient.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RecipientDecision {
-    /// The recipient is accepted.
+    /// The recipient exists.
+    Exists,
+    /// The recipient is accepted without an answer that it exists.
     Accepted,
     /// The mailbox does not exist.
     Unknown(EnhancedStatusCode),
     /// There is no answer, and the client must try again.
     Deferred(Arc<str>),
+    /// No question was asked, because of a limit of ours, and the client must try again.
+    NotAsked(Arc<str>),
 }
 
 /// The check of recipients. Clones share the servers.
@@ -62,6 +84,7 @@ pub enum RecipientDecision {
 pub struct RecipientCheck {
     servers: Option<Arc<dyn MailboxServers>>,
     monitor: Monitor,
+    times: QuestionTimes,
 }
 
 /// A recipient that is being checked.
@@ -85,7 +108,17 @@ impl RecipientCheck {
     /// trouble.
     #[must_use]
     pub fn new(servers: Option<Arc<dyn MailboxServers>>, monitor: Monitor) -> Self {
-        Self { servers, monitor }
+        Self {
+            servers,
+            monitor,
+            times: QuestionTimes::default(),
+        }
+    }
+
+    /// Sets other time limits.
+    #[must_use]
+    pub fn with_times(self, times: QuestionTimes) -> Self {
+        Self { times, ..self }
     }
 
     /// Returns the table that decides about a mailbox; `None` if it is not checked.
@@ -121,20 +154,23 @@ impl RecipientCheck {
         CheckStep::Decided(self.decide(&table, &result))
     }
 
-    /// Applies `on_trouble` to a result, and counts it.
+    /// Applies `on_trouble` to a result, and counts it. What a limit of ours prevents is deferred
+    /// always, since many clients together could reach the limit to have everything accepted.
     fn decide(&self, table: &RecipientTable, result: &AnswerResult) -> RecipientDecision {
         let (counted, decision) = match result {
             Ok(RecipientAnswer::Exists) => {
-                (RecipientCheckResult::Exists, RecipientDecision::Accepted)
+                (RecipientCheckResult::Exists, RecipientDecision::Exists)
             }
             Ok(RecipientAnswer::Unknown(status)) => (
                 RecipientCheckResult::Unknown,
                 RecipientDecision::Unknown(*status),
             ),
             Err(trouble) => {
-                let decision = match table.rules().on_trouble {
-                    OnTrouble::Accept => RecipientDecision::Accepted,
-                    OnTrouble::Defer => RecipientDecision::Deferred(Arc::clone(&trouble.reason)),
+                let reason = Arc::clone(&trouble.reason);
+                let decision = match (trouble.scope, table.rules().on_trouble) {
+                    (TroubleScope::Limit, _) => RecipientDecision::NotAsked(reason),
+                    (_, OnTrouble::Defer) => RecipientDecision::Deferred(reason),
+                    (_, OnTrouble::Accept) => RecipientDecision::Accepted,
                 };
                 (RecipientCheckResult::Trouble, decision)
             }
@@ -150,8 +186,9 @@ impl RecipientCheck {
 }
 
 impl RecipientLookup {
-    /// Waits for the answer of the server.
-    pub async fn decision(self) -> RecipientDecision {
+    /// Waits for the answer of the server. `client` is the address of the client whose limit holds;
+    /// `None` for a client of ours.
+    pub async fn decision(self, client: Option<IpAddr>) -> RecipientDecision {
         let Self {
             check,
             snapshot,
@@ -160,11 +197,14 @@ impl RecipientLookup {
         } = self;
         let most =
             (snapshot.config.limits.clients.connections / WAITING_PART).clamp(1, WAITING_MAX);
-        let result = match table.permit_wait(most) {
-            None => Err(overload(
+        let result = match table.permit_wait(client, most) {
+            Ok(permit) => check.ask(&snapshot, &table, mailbox, permit).await,
+            Err(WaitRefused::All) => Err(overload(
                 "too many clients wait for an answer about recipients",
             )),
-            Some(permit) => check.ask(&snapshot, &table, mailbox, permit).await,
+            Err(WaitRefused::Client) => Err(overload(
+                "the client or its network waits for too many answers about recipients",
+            )),
         };
         check.decide(&table, &result)
     }
@@ -176,8 +216,9 @@ impl RecipientCheck {
         snapshot: &Arc<Snapshot>,
         table: &Arc<RecipientTable>,
         mailbox: Mailbox,
-        _permit: WaitPermit,
+        permit: WaitPermit,
     ) -> AnswerResult {
+        let permit = Arc::new(permit);
         let mut pending = match table.question(&mailbox) {
             Question::TooMany => return Err(overload("too many questions about recipients wait")),
             Question::Pending(pending) => pending,
@@ -188,6 +229,7 @@ impl RecipientCheck {
                     table: Arc::clone(table),
                     mailbox,
                     is_answered: false,
+                    _permit: Arc::clone(&permit),
                 };
                 // A task of its own, since others may wait for the answer when this client has
                 // gone.
@@ -195,7 +237,9 @@ impl RecipientCheck {
                 pending
             }
         };
-        answer_of(&mut pending).await
+        let answer = answer_of(&mut pending).await;
+        drop(permit);
+        answer
     }
 }
 
@@ -203,14 +247,22 @@ impl RecipientCheck {
 async fn answer_of(pending: &mut PendingAnswer) -> AnswerResult {
     let answered = pending.wait_for(Option::is_some).await;
     let answer = answered.ok().and_then(|answer| answer.clone());
-    answer.unwrap_or_else(|| Err(overload("the question about the recipient was abandoned")))
+    answer.unwrap_or_else(|| Err(no_answer("the question about the recipient was abandoned")))
 }
 
-/// Trouble of our own, which says nothing about the source.
+/// A limit of ours, which says nothing about the source.
 fn overload(reason: &str) -> RecipientTrouble {
     RecipientTrouble {
         reason: reason.into(),
-        is_general: false,
+        scope: TroubleScope::Limit,
+    }
+}
+
+/// A question without an answer, which says nothing about other mailboxes.
+fn no_answer(reason: &str) -> RecipientTrouble {
+    RecipientTrouble {
+        reason: reason.into(),
+        scope: TroubleScope::Mailbox,
     }
 }
 
@@ -221,6 +273,8 @@ struct RunningQuestion {
     table: Arc<RecipientTable>,
     mailbox: Mailbox,
     is_answered: bool,
+    /// The permit of the client that asked, which may have gone.
+    _permit: Arc<WaitPermit>,
 }
 
 /// Ends the question if its task dies.
@@ -234,12 +288,11 @@ impl Drop for RunningQuestion {
 
 impl RunningQuestion {
     async fn run(mut self, sender: watch::Sender<Option<AnswerResult>>) {
-        let result = match timeout(QUESTION_TIME, self.answer()).await {
-            Ok(result) => result,
-            Err(_) => Err(RecipientTrouble {
-                reason: format!("no answer within {} s", QUESTION_TIME.as_secs()).into(),
-                is_general: true,
-            }),
+        let turns = Arc::clone(self.table.running());
+        // The semaphore is never closed.
+        let result = match timeout(self.check.times.turn, turns.acquire_owned()).await {
+            Ok(_turn) => self.answer().await,
+            Err(_) => Err(overload("too many questions about recipients wait")),
         };
         let change = self.table.store(&self.mailbox, &result);
         self.is_answered = true;
@@ -251,8 +304,6 @@ impl RunningQuestion {
     /// Asks about the mailbox. After a yes it is found out whether the server accepts any address
     /// of the domain, unless that is known.
     async fn answer(&self) -> AnswerResult {
-        // The semaphore is never closed.
-        let _running = self.table.running().acquire().await;
         let answer = self.ask(self.mailbox.clone()).await?;
         if answer == RecipientAnswer::Exists
             && let Some(domain) = self.mailbox.host().domain()
@@ -263,13 +314,20 @@ impl RunningQuestion {
         Ok(answer)
     }
 
+    /// Asks about one mailbox. The servers report trouble of their own sooner than this time limit
+    /// ends, so that its end says nothing about other mailboxes.
     async fn ask(&self, mailbox: Mailbox) -> AnswerResult {
         match &self.check.servers {
             Some(servers) => {
                 let (snapshot, table) = (Arc::clone(&self.snapshot), Arc::clone(&self.table));
-                servers.ask(snapshot, table, mailbox).await
+                let limit = self.check.times.answer;
+                let asked = timeout(limit, servers.ask(snapshot, table, mailbox)).await;
+                asked.unwrap_or_else(|_| {
+                    let reason = format!("no answer within {} s", limit.as_secs());
+                    Err(no_answer(&reason))
+                })
             }
-            None => Err(overload("this process cannot ask about recipients")),
+            None => Err(no_answer("this process cannot ask about recipients")),
         }
     }
 

@@ -36,6 +36,7 @@ pub(super) fn recipients(table: &TableReading) -> Vec<String> {
                 file.value.display().to_string(),
                 format!("addresses: {addresses}"),
                 format!("domains: {domains}"),
+                tags(rules).to_owned(),
             ]
         }
         RecipientSource::Ask => {
@@ -58,9 +59,19 @@ pub(super) fn recipients(table: &TableReading) -> Vec<String> {
                     || "anonymous".to_owned(),
                     |login| format!("as {}", login.bind_dn),
                 ),
+                tags(rules).to_owned(),
             ];
             [parts, answers(rules)].concat()
         }
+    }
+}
+
+/// Returns the meaning of a plus-tag.
+fn tags(rules: &RecipientRules) -> &'static str {
+    if rules.plus_tags {
+        "user+tag exists where user does"
+    } else {
+        "user+tag must exist itself"
     }
 }
 

@@ -20,8 +20,8 @@ use crate::policy::directory::{DirectoryTls, DirectoryUrl, LdapFilter, ber};
 use crate::policy::tls::{Groups, Handshake, Hello, NamePattern, PeerCertificate};
 use crate::smtp::address::{Host, Mailbox};
 
-/// The time limit of a TCP connection and of a handshake.
-const CONNECT_TIME: Duration = Duration::from_secs(5);
+/// The time limit of a TCP connection to one address.
+const CONNECT_TIME: Duration = Duration::from_secs(2);
 /// The time limit of an answer.
 const ANSWER_TIME: Duration = Duration::from_secs(10);
 /// The most addresses that are tried.

@@ -6,7 +6,37 @@ use crate::net::tls_io::HandshakeError;
 use crate::policy::directory::ber::BerError;
 use crate::policy::tls::ChainFault;
 
-/// The reasons why a directory gives no answer.
+/// The result codes of a search that are about the server, the login or the base, and not about the
+/// value that is searched: operationsError, strongerAuthRequired, referral,
+/// confidentialityRequired, noSuchObject, invalidCredentials, insufficientAccessRights, busy and
+/// unavailable (RFC 4511 §4.1.9).
+const ABOUT_SERVER: [u32; 9] = [1, 8, 10, 13, 32, 49, 50, 51, 52];
+
+/// The reason why a directory gives no answer about a mailbox.
+#[derive(Debug, PartialEq, thiserror::Error)]
+pub enum DirectoryError {
+    /// There is no connection, or no login.
+    #[error(transparent)]
+    Session(LdapError),
+    /// The search failed.
+    #[error(transparent)]
+    Search(LdapError),
+}
+
+impl DirectoryError {
+    /// Returns true if the directory would answer no search at present. Everything else at a search
+    /// may depend on the address, which a client has chosen.
+    #[must_use]
+    pub fn is_general(&self) -> bool {
+        match self {
+            Self::Session(_) => true,
+            Self::Search(LdapError::Refused { code, .. }) => ABOUT_SERVER.contains(code),
+            Self::Search(_) => false,
+        }
+    }
+}
+
+/// The errors of an LDAP session.
 #[derive(Debug, thiserror::Error)]
 pub enum LdapError {
     /// The host has no address.

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use crate::config::{Fault, Located};
 use crate::net::dns::Dns;
@@ -21,8 +21,10 @@ use crate::net::tls_io::{ClientTls, key_warning};
 use crate::policy::directory::{DirectoryRules, DirectoryUrl};
 use crate::smtp::address::Mailbox;
 use connection::LdapConnection;
-pub use error::LdapError;
+pub use error::{DirectoryError, LdapError};
 
+/// The time limit of a new connection, with all addresses, TLS and the login.
+const SESSION_TIME: Duration = Duration::from_secs(8);
 /// The most connections that are kept.
 const IDLE_MAX: usize = 4;
 /// The time for which a connection is kept.
@@ -92,54 +94,67 @@ impl Directory {
         Ok(())
     }
 
-    /// Searches for a mailbox, and if it has a plus-tag and is not found, for that without the tag.
+    /// Searches for a mailbox, and with `plus_tags`, if it is not found, for that without its tag.
     /// The caller limits the time.
     ///
     /// # Errors
-    /// [`LdapError`] if there is no answer.
-    pub async fn has(&self, dns: &Dns, mailbox: &Mailbox) -> Result<bool, LdapError> {
-        if let Some(found) = self.search_on_kept(mailbox).await {
-            return Ok(found);
+    /// [`DirectoryError`] if there is no answer.
+    pub async fn has(
+        &self,
+        dns: &Dns,
+        mailbox: &Mailbox,
+        plus_tags: bool,
+    ) -> Result<bool, DirectoryError> {
+        while let Some(mut connection) = self.take() {
+            match self.search(&mut connection, mailbox, plus_tags).await {
+                Ok(found) => {
+                    self.keep(connection);
+                    return Ok(found);
+                }
+                // A new connection shows whether the server hangs, or is slow with this search.
+                Err(LdapError::Timeout { .. }) => break,
+                // The server may close a connection that is idle, or restart.
+                Err(_) => {}
+            }
         }
-        let mut connection = self.open(dns).await?;
-        let found = self.search(&mut connection, mailbox).await?;
+        let mut connection = self.open(dns).await.map_err(DirectoryError::Session)?;
+        let found = self.search(&mut connection, mailbox, plus_tags).await;
+        let found = found.map_err(DirectoryError::Search)?;
         self.keep(connection);
         Ok(found)
-    }
-
-    /// Searches on a connection that was kept; `None` if there is none that works.
-    async fn search_on_kept(&self, mailbox: &Mailbox) -> Option<bool> {
-        while let Some(mut connection) = self.take() {
-            if let Ok(found) = self.search(&mut connection, mailbox).await {
-                self.keep(connection);
-                return Some(found);
-            }
-            // The server may close a connection that is idle, or restart.
-        }
-        None
     }
 
     async fn search(
         &self,
         connection: &mut LdapConnection,
         mailbox: &Mailbox,
+        plus_tags: bool,
     ) -> Result<bool, LdapError> {
         let (base, filter) = (&self.rules.base, &self.rules.filter);
         if connection.search(base, filter, mailbox).await? {
             return Ok(true);
         }
-        match mailbox.without_tag() {
+        match mailbox.without_tag().filter(|_| plus_tags) {
             Some(untagged) => connection.search(base, filter, &untagged).await,
             None => Ok(false),
         }
     }
 
+    /// Connects and logs in. The time limit is short enough for the search after it.
     async fn open(&self, dns: &Dns) -> Result<LdapConnection, LdapError> {
-        let mut connection = LdapConnection::open(&self.rules.url.value, &self.tls, dns).await?;
-        if let (Some(login), Some(password)) = (&self.rules.login, self.password.load_full()) {
-            connection.bind(&login.bind_dn, &password).await?;
-        }
-        Ok(connection)
+        let opening = async {
+            let url = &self.rules.url.value;
+            let mut connection = LdapConnection::open(url, &self.tls, dns).await?;
+            if let (Some(login), Some(password)) = (&self.rules.login, self.password.load_full()) {
+                connection.bind(&login.bind_dn, &password).await?;
+            }
+            Ok(connection)
+        };
+        let late = LdapError::Timeout {
+            step: "the connection and the login",
+            limit: SESSION_TIME,
+        };
+        timeout(SESSION_TIME, opening).await.unwrap_or(Err(late))
     }
 
     fn idle(&self) -> MutexGuard<'_, Vec<(Instant, LdapConnection)>> {

@@ -5,14 +5,17 @@
 //! next message or question.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+
+use tokio::time::timeout;
 
 use crate::config::Connector;
 use crate::net::route::{Hop, Hops};
 use crate::policy::failure::{Failure, Scope};
 use crate::policy::tls;
 use crate::relay::recipient_tables::{
-    AnswerResult, RecipientAnswer, RecipientTrouble, no_such_mailbox,
+    AnswerResult, RecipientAnswer, RecipientTrouble, TroubleScope, no_such_mailbox,
 };
 use crate::relay::running_config::Snapshot;
 use crate::smtp::address::Mailbox;
@@ -30,18 +33,72 @@ use super::target::{DialPurpose, Target, reference_names};
 
 /// The time limit for each reply to a question, and for a connection and a handshake for it.
 const STEP_TIME: Duration = Duration::from_secs(10);
+/// The time limit of a question, at all hosts together.
+const ALL_HOSTS_TIME: Duration = Duration::from_secs(18);
 
 /// The replies to RCPT that are about the session, and not about the recipient.
-const NOT_ABOUT_RECIPIENTS: [u16; 8] = [500, 502, 503, 504, 521, 530, 535, 538];
+const ABOUT_SESSIONS: [u16; 4] = [521, 530, 535, 538];
+/// The replies to RCPT by which the peer does not understand it, as it may with an odd address.
+const NOT_UNDERSTOOD: [u16; 4] = [500, 502, 503, 504];
 
 /// The end of a question on one connection.
 enum AskedOn {
     /// The peer answered about the mailbox.
     Answer(AnswerResult),
     /// The peer answered nothing about it, and the next address may.
-    NoAnswer(Failure),
+    NoAnswer(Unanswered),
     /// The peer had closed the connection while it was idle.
     Stale,
+}
+
+/// A question without an answer.
+struct Unanswered {
+    failure: Failure,
+    scope: TroubleScope,
+}
+
+impl Unanswered {
+    /// Makes one of a failure before the reply to RCPT was due.
+    fn before_rcpt(failure: Failure) -> Self {
+        Self {
+            failure,
+            scope: TroubleScope::Source,
+        }
+    }
+
+    /// Makes one of a failure while a reply was due. That to RCPT depends on the mailbox, and so says
+    /// nothing about others.
+    fn awaiting(stage: DialogueStage, failure: Failure) -> Self {
+        let scope = match stage {
+            DialogueStage::Rcpt | DialogueStage::Rset => TroubleScope::Mailbox,
+            _ => TroubleScope::Source,
+        };
+        Self { failure, scope }
+    }
+
+    /// Returns the trouble at all hosts together. Where a host was asked about the mailbox, it may
+    /// answer about others.
+    fn after(self, earlier: Option<&Self>) -> Self {
+        let is_mailbox = |one: &Self| one.scope == TroubleScope::Mailbox;
+        let scope = if earlier.is_some_and(is_mailbox) {
+            TroubleScope::Mailbox
+        } else {
+            self.scope
+        };
+        Self { scope, ..self }
+    }
+
+    fn trouble(&self) -> RecipientTrouble {
+        let failure = &self.failure;
+        let reason = match &failure.peer {
+            Some(peer) => format!("{peer}: {failure}"),
+            None => failure.to_string(),
+        };
+        RecipientTrouble {
+            reason: reason.into(),
+            scope: self.scope,
+        }
+    }
 }
 
 /// A question in progress.
@@ -50,11 +107,12 @@ struct Asking<'a> {
     snapshot: &'a Snapshot,
     connector: &'a Arc<Connector>,
     mailbox: &'a Mailbox,
+    /// True from the moment at which a host is asked.
+    was_asked: AtomicBool,
 }
 
 impl Outbound {
-    /// Asks the mailbox server whether a recipient exists. Nothing is sent. The caller limits the
-    /// time.
+    /// Asks the mailbox server whether a recipient exists. Nothing is sent. This ends within 20 s.
     ///
     /// # Errors
     /// The reason why there is no answer.
@@ -65,56 +123,79 @@ impl Outbound {
             snapshot,
             connector,
             mailbox,
+            was_asked: AtomicBool::new(false),
         };
-        let route = &connector.outbound.route;
-        match snapshot.router.hops(mailbox.host(), route).await {
-            Ok(found) => asking.ask_hops(found).await,
-            Err(failure) => Err(trouble(&failure)),
-        }
+        let Ok(result) = timeout(ALL_HOSTS_TIME, asking.ask_anywhere()).await else {
+            let scope = if asking.was_asked.load(Ordering::Relaxed) {
+                TroubleScope::Mailbox
+            } else {
+                TroubleScope::Source
+            };
+            return Err(RecipientTrouble {
+                reason: format!("no answer within {} s", ALL_HOSTS_TIME.as_secs()).into(),
+                scope,
+            });
+        };
+        result.unwrap_or_else(|unanswered| Err(unanswered.trouble()))
     }
 }
 
 impl Asking<'_> {
-    async fn ask_hops(&self, mut found: Hops) -> AnswerResult {
+    async fn ask_anywhere(&self) -> Result<AnswerResult, Unanswered> {
+        let (host, route) = (self.mailbox.host(), &self.connector.outbound.route);
+        match self.snapshot.router.hops(host, route).await {
+            Ok(found) => self.ask_hops(found).await,
+            Err(failure) => Err(Unanswered::before_rcpt(failure)),
+        }
+    }
+
+    async fn ask_hops(&self, mut found: Hops) -> Result<AnswerResult, Unanswered> {
         let generation = self.snapshot.generation();
         self.outbound
             .pool()
             .prefer(generation, self.connector, &mut found.hops);
-        let mut last = None;
+        let mut last: Option<Unanswered> = None;
         for hop in &found.hops {
-            match self.ask_hop(hop, &found).await {
-                Ok(answer) => return answer,
-                Err(failure) if failure.peer.is_some() => last = Some(failure),
-                Err(failure) => last = Some(failure.with_peer(hop)),
-            }
+            let unanswered = match self.ask_hop(hop, &found).await {
+                Ok(answer) => return Ok(answer),
+                Err(unanswered) if unanswered.failure.peer.is_some() => unanswered,
+                Err(unanswered) => Unanswered {
+                    failure: unanswered.failure.with_peer(hop),
+                    ..unanswered
+                },
+            };
+            last = Some(unanswered.after(last.as_ref()));
         }
         let none =
             || Failure::transient(Scope::Destination, Status(4, 4), "there is no host to ask");
-        Err(trouble(&last.unwrap_or_else(none)))
+        Err(last.unwrap_or_else(|| Unanswered::before_rcpt(none())))
     }
 
     /// Asks one hop.
     ///
     /// # Errors
-    /// The [`Failure`] for which it gave no answer.
-    async fn ask_hop(&self, hop: &Hop, hops: &Hops) -> Result<AnswerResult, Failure> {
+    /// The failure for which it gave no answer.
+    async fn ask_hop(&self, hop: &Hop, hops: &Hops) -> Result<AnswerResult, Unanswered> {
+        let before = Unanswered::before_rcpt;
         let (router, discovery) = (&self.snapshot.router, self.outbound.discovery());
         let context = MailContext {
             recipient: self.mailbox.host(),
             connector: self.connector,
             requirement: TlsRequirement::Ordinary,
         };
-        let plan = HopPlan::make(router, discovery, context, hop, &hops.basis).await?;
+        let plan = HopPlan::make(router, discovery, context, hop, &hops.basis).await;
+        let plan = plan.map_err(|unusable| before(unusable.into()))?;
         let addresses = &plan.addresses.addresses;
         let mut own = addresses
             .iter()
             .filter(|address| hop.smart_host().is_none() && router.is_own_address(address));
         if let Some(address) = own.next() {
-            return Err(hops.own_address_failure(hop, address, self.mailbox.host()));
+            let failure = hops.own_address_failure(hop, address, self.mailbox.host());
+            return Err(before(failure));
         }
         let policy = plan.policy(context, hop);
         if let Some(refusal) = tls::unmeetable(&policy) {
-            return Err(Failure::policy(refusal));
+            return Err(before(Failure::policy(refusal)));
         }
         let key = PoolKey::new(self.snapshot.generation(), self.connector, hop);
         while let Some(mut connection) = self.outbound.pool().take(&key) {
@@ -126,7 +207,7 @@ impl Asking<'_> {
             }
             match self.ask_on(connection, &key).await {
                 AskedOn::Answer(answer) => return Ok(answer),
-                AskedOn::NoAnswer(failure) => return Err(failure),
+                AskedOn::NoAnswer(unanswered) => return Err(unanswered),
                 AskedOn::Stale => {}
             }
         }
@@ -140,22 +221,22 @@ impl Asking<'_> {
             purpose: DialPurpose::Mail(policy.needed_handshake()),
             handshake: self.snapshot.config.timeouts.handshake.min(STEP_TIME),
         };
-        let mut last = None;
+        let mut last: Option<Unanswered> = None;
         for address in addresses {
             let (mut budget, mut record) = (DialBudget::new(), DialRecord::default());
             let dialled = target.dial(address, &mut budget, &mut record).await;
-            let failure = match dialled {
+            let unanswered = match dialled {
                 Ok(connection) => match self.ask_on(connection, &key).await {
                     AskedOn::Answer(answer) => return Ok(answer),
-                    AskedOn::NoAnswer(failure) => failure,
+                    AskedOn::NoAnswer(unanswered) => unanswered,
                     AskedOn::Stale => continue,
                 },
-                Err(failure) => failure,
+                Err(failure) => before(failure),
             };
-            last = Some(failure);
+            last = Some(unanswered.after(last.as_ref()));
         }
         let none = || Failure::transient(Scope::Hop, Status(4, 4), "the host has no address");
-        Err(last.unwrap_or_else(none))
+        Err(last.unwrap_or_else(|| before(none())))
     }
 
     /// Asks on one connection, and keeps it for the next message or question if it can be used.
@@ -169,10 +250,14 @@ impl Asking<'_> {
         }
         let has_waited = connection.is_idle();
         let limit = self.snapshot.config.timeouts.reply.min(STEP_TIME);
+        self.was_asked.store(true, Ordering::Relaxed);
         let (end, is_reusable) = match connection.ask(self.mailbox, limit).await {
             Ok(asked) => asked,
             Err(broken) if has_waited && broken.is_closed() => return AskedOn::Stale,
-            Err(broken) => return AskedOn::NoAnswer(broken.failure().with_peer(peer)),
+            Err(broken) => {
+                let failure = broken.failure().with_peer(peer);
+                return AskedOn::NoAnswer(Unanswered::awaiting(broken.stage(), failure));
+            }
         };
         let most = self.connector.outbound.messages_per_connection;
         if is_reusable && connection.is_reusable(most) {
@@ -180,26 +265,29 @@ impl Asking<'_> {
         } else {
             pool.quit(key.clone(), connection);
         }
-        match end {
-            QueryEnd::Answered(reply) => match answer(&reply) {
-                Some(answer) => AskedOn::Answer(answer),
-                None => {
-                    AskedOn::NoAnswer(session_failure(DialogueStage::Rcpt, reply).with_peer(peer))
+        let (stage, failure) = match end {
+            QueryEnd::Answered(reply) => {
+                if let Some(answer) = answer(&reply) {
+                    return AskedOn::Answer(answer);
                 }
-            },
-            QueryEnd::NotAsked { .. } if has_waited && !is_reusable => AskedOn::Stale,
-            QueryEnd::NotAsked { stage, reply } => {
-                AskedOn::NoAnswer(session_failure(stage, reply).with_peer(peer))
+                let about_session = ABOUT_SESSIONS.contains(&reply.code().get());
+                let failure = session_failure(DialogueStage::Rcpt, reply).with_peer(peer);
+                if about_session {
+                    return AskedOn::NoAnswer(Unanswered::before_rcpt(failure));
+                }
+                (DialogueStage::Rcpt, failure)
             }
-            QueryEnd::Unfinished => AskedOn::NoAnswer(
-                Failure::transient(
-                    Scope::Hop,
-                    Status(4, 2),
-                    "the session ended without an answer",
-                )
-                .with_peer(peer),
-            ),
-        }
+            QueryEnd::NotAsked { .. } if has_waited && !is_reusable => return AskedOn::Stale,
+            QueryEnd::NotAsked { stage, reply } => {
+                (stage, session_failure(stage, reply).with_peer(peer))
+            }
+            QueryEnd::Unfinished => {
+                let text = "the session ended without an answer";
+                let failure = Failure::transient(Scope::Hop, Status(4, 2), text);
+                (DialogueStage::Rcpt, failure.with_peer(peer))
+            }
+        };
+        AskedOn::NoAnswer(Unanswered::awaiting(stage, failure))
     }
 }
 
@@ -209,13 +297,16 @@ fn session_failure(stage: DialogueStage, reply: Reply) -> Failure {
 
 /// Returns the meaning of a reply to RCPT; `None` if it says nothing about the recipient.
 fn answer(reply: &Reply) -> Option<AnswerResult> {
+    let code = reply.code().get();
     match reply.severity() {
         Severity::Success => Some(Ok(RecipientAnswer::Exists)),
-        Severity::Permanent if NOT_ABOUT_RECIPIENTS.contains(&reply.code().get()) => None,
+        Severity::Permanent if ABOUT_SESSIONS.contains(&code) || NOT_UNDERSTOOD.contains(&code) => {
+            None
+        }
         Severity::Permanent => Some(Ok(RecipientAnswer::Unknown(rejection_status(reply)))),
         Severity::Transient | Severity::Intermediate => Some(Err(RecipientTrouble {
             reason: format!("the mailbox server answered RCPT with: {reply}").into(),
-            is_general: false,
+            scope: TroubleScope::Mailbox,
         })),
     }
 }
@@ -223,17 +314,6 @@ fn answer(reply: &Reply) -> Option<AnswerResult> {
 /// Returns the status for our own client: that of the mailbox server, or 5.1.1.
 fn rejection_status(reply: &Reply) -> EnhancedStatusCode {
     reply.enhanced().unwrap_or_else(no_such_mailbox)
-}
-
-fn trouble(failure: &Failure) -> RecipientTrouble {
-    let reason = match &failure.peer {
-        Some(peer) => format!("{peer}: {failure}"),
-        None => failure.to_string(),
-    };
-    RecipientTrouble {
-        reason: reason.into(),
-        is_general: true,
-    }
 }
 
 #[cfg(test)]
@@ -248,8 +328,10 @@ mod tests {
         match answer(&reply.expect("complete")) {
             Some(Ok(RecipientAnswer::Exists)) => "exists".to_owned(),
             Some(Ok(RecipientAnswer::Unknown(status))) => status.to_string(),
-            Some(Err(trouble)) if trouble.is_general => "general trouble".to_owned(),
-            Some(Err(_)) => "trouble".to_owned(),
+            Some(Err(trouble)) => {
+                assert_eq!(trouble.scope, TroubleScope::Mailbox, "{text}");
+                "trouble".to_owned()
+            }
             None => "no answer".to_owned(),
         }
     }

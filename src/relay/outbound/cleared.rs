@@ -40,6 +40,10 @@ const LARGE_BLOCK_SIZE: usize = 256 * 1024;
 /// under TLS.
 const LARGE_MEMORY: usize = 2 * LARGE_CHUNK + LARGE_BLOCK_SIZE + LARGE_TLS_BUFFER;
 
+/// The most commands that a peer may have rejected in a session that is kept for another message.
+/// Postfix delays each reply from ten errors on, and ends the session after twenty.
+const REJECTIONS_MAX: u32 = 5;
+
 /// A connection on which mail may be sent.
 #[derive(Debug)]
 pub(super) struct Cleared {
@@ -57,6 +61,9 @@ pub(super) struct Cleared {
     /// mistaken for one another.
     is_prompt: bool,
     transactions: u32,
+    /// The commands that the peer has rejected. Servers count them, also across RSET, and then slow
+    /// the session down or end it.
+    rejections: u32,
 }
 
 /// The reason for which a transaction stopped before the peer decided it.
@@ -214,6 +221,7 @@ impl Cleared {
             idle_since: None,
             is_prompt: false,
             transactions: 0,
+            rejections: 0,
         }
     }
 
@@ -260,9 +268,11 @@ impl Cleared {
     }
 
     /// Returns whether the connection may be kept for another message. A fallback in the clear is
-    /// never kept.
+    /// never kept, nor is a session in which the peer has rejected much.
     pub(super) fn is_reusable(&self, messages_per_connection: u32) -> bool {
-        !self.is_fallback && !self.has_reached_limit(messages_per_connection)
+        !self.is_fallback
+            && !self.has_reached_limit(messages_per_connection)
+            && self.rejections < REJECTIONS_MAX
     }
 
     /// Returns whether the connection has carried as many messages as it may.
@@ -334,9 +344,15 @@ impl Cleared {
             _clearance: clearance,
             query: RecipientQuery::start(mailbox, self.extensions, out),
         };
-        self.wire.converse(&mut dialogue, limit).await?;
-        let is_reusable = dialogue.query.is_reusable();
-        Ok((dialogue.query.into_end(), is_reusable))
+        let broken = self.wire.converse(&mut dialogue, limit).await.err();
+        let is_reusable = broken.is_none() && dialogue.query.is_reusable();
+        let end = dialogue.query.into_end();
+        self.rejections += u32::from(end.is_rejection());
+        match (end, broken) {
+            // The reply to RCPT counts, whatever became of RSET.
+            (end @ QueryEnd::Answered(_), _) | (end, None) => Ok((end, is_reusable)),
+            (_, Some(broken)) => Err(broken),
+        }
     }
 
     /// Sends one message, unless the lease of its owner is over. The message must fit the peer
@@ -394,6 +410,7 @@ impl Cleared {
             Some(_) => ChunkResult::Answered,
         };
         let results = dialogue.transaction.into_results();
+        self.rejections = self.rejections.saturating_add(rejections(&results));
         self.is_prompt = results.has_distinct_replies && began.elapsed() < SLOW;
         let is_closed_unused =
             !may_be_accepted && is_closed_unused(unanswered, interruption.as_ref(), &results);
@@ -421,6 +438,21 @@ impl Cleared {
             Body::Memory(_) | Body::File(_) => None,
         }
     }
+}
+
+/// Returns the number of commands of a transaction that the peer rejected.
+fn rejections(results: &TransactionResults) -> u32 {
+    let recipients = results.recipients.iter().map(|status| match status {
+        RecipientStatus::Rejected(_)
+        | RecipientStatus::Undelivered(_)
+        | RecipientStatus::Overflow => 1,
+        RecipientStatus::Pending | RecipientStatus::Accepted | RecipientStatus::Delivered(_) => 0,
+    });
+    let ended = matches!(
+        results.ending,
+        TransactionEnd::Rejected { .. } | TransactionEnd::NoRecipient
+    );
+    recipients.fold(u32::from(ended), u32::saturating_add)
 }
 
 /// Returns whether the peer closed the connection before it could accept anything.

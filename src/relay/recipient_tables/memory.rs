@@ -8,12 +8,17 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::answers::AnswerCache;
+use crate::policy::mailbox_key::MailboxKey;
 use crate::smtp::address::{Domain, Mailbox};
 use crate::smtp::reply::{EnhancedStatusCode, Status};
 
 /// The most mailboxes that are remembered to exist. Those that do not exist are remembered apart, so
-/// that nobody who guesses addresses can push the others out.
+/// that nobody who guesses addresses can push the others out; all spellings of a mailbox count as
+/// one.
 const YES_MAX: usize = 50_000;
+/// The most of them whose address may have a tag. A mailbox can have any number of tags, so these
+/// are remembered apart too.
+const TAGGED_MAX: usize = 20_000;
 /// The most mailboxes that are remembered not to exist.
 const NO_MAX: usize = 20_000;
 /// The most mailboxes for which it is remembered that there was no answer.
@@ -24,6 +29,9 @@ const DOMAINS_MAX: usize = 1000;
 const QUESTIONS_MAX: usize = 200;
 /// The time for which a source without an answer is not asked again.
 const TROUBLE_TIME: Duration = Duration::from_secs(10);
+/// The number of mailboxes without an answer, one after another, from which on the source is
+/// reported to be in trouble. It is asked nevertheless.
+const UNANSWERED_MAX: u32 = 10;
 /// The time for which no address is tried again at a server that did not answer whether it accepts
 /// any.
 const UNKNOWN_DOMAIN_TIME: Duration = Duration::from_mins(1);
@@ -42,8 +50,20 @@ pub enum RecipientAnswer {
 pub struct RecipientTrouble {
     /// The reason in words.
     pub reason: Arc<str>,
-    /// True if the source answers no question at present; false if it is about one mailbox.
-    pub is_general: bool,
+    /// The questions that have no answer for this reason.
+    pub scope: TroubleScope,
+}
+
+/// The questions that trouble concerns. A client chooses the mailbox that is asked about, so nothing
+/// that may depend on the mailbox concerns others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TroubleScope {
+    /// The source answers no question at present.
+    Source,
+    /// The source gave no answer about this mailbox.
+    Mailbox,
+    /// The source was not asked, because of a limit of ours. This says nothing about it.
+    Limit,
 }
 
 /// The result of a question.
@@ -100,11 +120,14 @@ pub(super) struct AnswerMemory {
     /// The time for which a yes is kept, and a no.
     yes_time: Duration,
     no_time: Duration,
-    yes: AnswerCache<Mailbox, ()>,
+    yes: AnswerCache<MailboxKey, ()>,
+    tagged: AnswerCache<MailboxKey, ()>,
     no: AnswerCache<Mailbox, EnhancedStatusCode>,
     trouble: AnswerCache<Mailbox, Arc<str>>,
     /// The reason why the source gives no answers, and the time until which it is not asked.
     general_trouble: Option<(Instant, Arc<str>)>,
+    /// The mailboxes without an answer since the last answer.
+    unanswered: u32,
     /// True for domains whose server accepts any address.
     accepts_any: AnswerCache<Domain, bool>,
     pending: HashMap<Mailbox, PendingAnswer>,
@@ -116,17 +139,31 @@ impl AnswerMemory {
             yes_time,
             no_time,
             yes: AnswerCache::new(YES_MAX),
+            tagged: AnswerCache::new(TAGGED_MAX),
             no: AnswerCache::new(NO_MAX),
             trouble: AnswerCache::new(TROUBLE_MAX),
             general_trouble: None,
+            unanswered: 0,
             accepts_any: AnswerCache::new(DOMAINS_MAX),
             pending: HashMap::new(),
         }
     }
 
-    /// Returns what is known about a mailbox.
+    /// Returns the answers of yes among which that about a mailbox is.
+    fn yes_of(&mut self, key: &MailboxKey) -> &mut AnswerCache<MailboxKey, ()> {
+        if key.may_have_tag() {
+            &mut self.tagged
+        } else {
+            &mut self.yes
+        }
+    }
+
+    /// Returns what is known about a mailbox. A yes counts for every spelling of the mailbox, and
+    /// everything else for that which was asked about: letter case may matter to the source, and a
+    /// no about another spelling must not reject the mailbox.
     pub(super) fn known(&mut self, mailbox: &Mailbox, now: Instant) -> KnownAnswer {
-        if self.yes.get(mailbox, now).is_some() {
+        let key = MailboxKey::new(mailbox);
+        if self.yes_of(&key).get(&key, now).is_some() {
             return KnownAnswer::Known(Ok(RecipientAnswer::Exists));
         }
         if let Some(domain) = mailbox.host().domain()
@@ -142,13 +179,13 @@ impl AnswerMemory {
         {
             return KnownAnswer::Known(Err(RecipientTrouble {
                 reason: Arc::clone(reason),
-                is_general: true,
+                scope: TroubleScope::Source,
             }));
         }
         match self.trouble.get(mailbox, now) {
             Some(reason) => KnownAnswer::Known(Err(RecipientTrouble {
                 reason,
-                is_general: false,
+                scope: TroubleScope::Mailbox,
             })),
             None => KnownAnswer::Unknown,
         }
@@ -204,38 +241,60 @@ impl AnswerMemory {
         now: Instant,
     ) -> Option<TableChange> {
         self.end(mailbox);
-        self.yes.remove(mailbox);
-        self.no.remove(mailbox);
-        match result {
-            Ok(answer) => {
-                self.store_answer(mailbox, *answer, now);
-                let trouble = self.general_trouble.take();
-                trouble.map(|_| TableChange::Recovered)
-            }
-            Err(trouble) => {
-                let (until, reason) = (now + TROUBLE_TIME, Arc::clone(&trouble.reason));
-                if !trouble.is_general {
-                    self.trouble.insert(mailbox.clone(), until, reason);
+        let answer = match result {
+            Ok(answer) => *answer,
+            Err(trouble) => return self.store_trouble(mailbox, trouble, now),
+        };
+        self.store_answer(mailbox, answer, now);
+        self.unanswered = 0;
+        let trouble = self.general_trouble.take();
+        trouble.map(|_| TableChange::Recovered)
+    }
+
+    fn store_trouble(
+        &mut self,
+        mailbox: &Mailbox,
+        trouble: &RecipientTrouble,
+        now: Instant,
+    ) -> Option<TableChange> {
+        let (until, reason) = (now + TROUBLE_TIME, Arc::clone(&trouble.reason));
+        let general_until = match trouble.scope {
+            TroubleScope::Limit => return None,
+            TroubleScope::Source => until,
+            TroubleScope::Mailbox => {
+                self.trouble
+                    .insert(mailbox.clone(), until, Arc::clone(&reason));
+                self.unanswered = self.unanswered.saturating_add(1);
+                if self.unanswered < UNANSWERED_MAX || self.general_trouble.is_some() {
                     return None;
                 }
-                let before = self.general_trouble.replace((until, Arc::clone(&reason)));
-                before.is_none().then_some(TableChange::Trouble(reason))
+                // It is reported, and the other mailboxes are asked about nevertheless.
+                now
             }
-        }
+        };
+        let new = (general_until, Arc::clone(&reason));
+        let before = self.general_trouble.replace(new);
+        before.is_none().then_some(TableChange::Trouble(reason))
     }
 
     fn store_answer(&mut self, mailbox: &Mailbox, answer: RecipientAnswer, now: Instant) {
+        let key = MailboxKey::new(mailbox);
+        self.no.remove(mailbox);
         match answer {
             RecipientAnswer::Exists => {
                 let domain = mailbox.host().domain();
                 let accepts_any =
                     domain.is_some_and(|domain| self.accepts_any.last(domain) == Some(true));
                 // Such a yes means nothing.
-                if !accepts_any {
-                    self.yes.insert(mailbox.clone(), now + self.yes_time, ());
+                if accepts_any {
+                    self.yes_of(&key).remove(&key);
+                } else {
+                    let until = now + self.yes_time;
+                    self.yes_of(&key).insert(key, until, ());
                 }
             }
             RecipientAnswer::Unknown(status) => {
+                self.yes_of(&key).remove(&key);
                 self.no.insert(mailbox.clone(), now + self.no_time, status);
             }
         }
@@ -248,7 +307,7 @@ impl AnswerMemory {
         accepts_any.sort();
         let trouble = self.general_trouble.as_ref();
         AnswerCounts {
-            known: self.yes.count(now),
+            known: self.yes.count(now) + self.tagged.count(now),
             unknown: self.no.count(now),
             pending: self.pending.len(),
             trouble: trouble.map(|(_, reason)| Arc::clone(reason)),
@@ -281,10 +340,10 @@ mod tests {
         RecipientAnswer::Unknown(no_such_mailbox())
     }
 
-    fn trouble(is_general: bool) -> AnswerResult {
+    fn trouble(scope: TroubleScope) -> AnswerResult {
         Err(RecipientTrouble {
             reason: "no".into(),
-            is_general,
+            scope,
         })
     }
 
@@ -312,13 +371,16 @@ mod tests {
     fn a_source_without_an_answer_is_left_alone_for_a_while() {
         let (mut memory, now) = memory();
         let (user, other) = (mailbox("user"), mailbox("other"));
-        let changed = memory.store(&user, &trouble(true), now);
+        let changed = memory.store(&user, &trouble(TroubleScope::Source), now);
         assert_eq!(changed, Some(TableChange::Trouble("no".into())));
-        assert_eq!(memory.known(&other, now), KnownAnswer::Known(trouble(true)));
+        assert_eq!(
+            memory.known(&other, now),
+            KnownAnswer::Known(trouble(TroubleScope::Source))
+        );
         let later = now + TROUBLE_TIME;
         assert_eq!(memory.known(&other, later), KnownAnswer::Unknown);
         assert_eq!(
-            memory.store(&user, &trouble(true), later),
+            memory.store(&user, &trouble(TroubleScope::Source), later),
             None,
             "logged once"
         );
@@ -335,7 +397,7 @@ mod tests {
         let (mut memory, now) = memory();
         let user = mailbox("user");
         memory.store(&user, &Ok(RecipientAnswer::Exists), now);
-        memory.store(&mailbox("other"), &trouble(true), now);
+        memory.store(&mailbox("other"), &trouble(TroubleScope::Source), now);
         let yes = KnownAnswer::Known(Ok(RecipientAnswer::Exists));
         assert_eq!(memory.known(&user, now), yes);
     }
@@ -344,8 +406,14 @@ mod tests {
     fn trouble_with_one_mailbox_is_not_trouble_with_the_others() {
         let (mut memory, now) = memory();
         let (user, other) = (mailbox("user"), mailbox("other"));
-        assert_eq!(memory.store(&user, &trouble(false), now), None);
-        assert_eq!(memory.known(&user, now), KnownAnswer::Known(trouble(false)));
+        assert_eq!(
+            memory.store(&user, &trouble(TroubleScope::Mailbox), now),
+            None
+        );
+        assert_eq!(
+            memory.known(&user, now),
+            KnownAnswer::Known(trouble(TroubleScope::Mailbox))
+        );
         assert_eq!(memory.known(&other, now), KnownAnswer::Unknown);
         assert_eq!(
             memory.known(&user, now + TROUBLE_TIME),
@@ -407,5 +475,76 @@ mod tests {
             memory.question(&mailbox("more")),
             Question::New(..)
         ));
+    }
+
+    /// Somebody finds as many slow or odd addresses as he likes. The source is reported, and the
+    /// others are asked about.
+    #[test]
+    fn trouble_with_many_mailboxes_is_reported_and_stops_no_question() {
+        let (mut memory, now) = memory();
+        for at in 1..=3 * UNANSWERED_MAX {
+            let odd = mailbox(&format!("odd{at}"));
+            let change = memory.store(&odd, &trouble(TroubleScope::Mailbox), now);
+            let wanted = (at == UNANSWERED_MAX).then(|| TableChange::Trouble("no".into()));
+            assert_eq!(change, wanted, "after {at}");
+            let is_reported = memory.counts(now).trouble.is_some();
+            assert_eq!(is_reported, at >= UNANSWERED_MAX, "after {at}");
+            assert_eq!(memory.known(&mailbox("user"), now), KnownAnswer::Unknown);
+        }
+        let change = memory.store(&mailbox("user"), &Ok(no()), now);
+        assert_eq!(change, Some(TableChange::Recovered));
+        let change = memory.store(&mailbox("odd"), &trouble(TroubleScope::Mailbox), now);
+        assert_eq!(change, None, "the count begins again");
+    }
+
+    /// What a limit of ours prevented says nothing about the source or the mailbox.
+    #[test]
+    fn a_question_that_was_not_asked_leaves_nothing_behind() {
+        let (mut memory, now) = memory();
+        let user = mailbox("user");
+        assert!(matches!(memory.question(&user), Question::New(..)));
+        for _ in 0..2 * UNANSWERED_MAX {
+            let change = memory.store(&user, &trouble(TroubleScope::Limit), now);
+            assert_eq!(change, None);
+        }
+        assert_eq!(memory.known(&user, now), KnownAnswer::Unknown);
+        assert_eq!(memory.counts(now).trouble, None);
+        assert!(matches!(memory.question(&user), Question::New(..)));
+    }
+
+    /// A server that takes `user` for the mailbox says yes to each of these spellings. A mailbox that
+    /// was not used meanwhile is remembered nevertheless.
+    #[test]
+    fn no_spelling_of_one_mailbox_pushes_another_out() {
+        let (mut memory, now) = memory();
+        let known = mailbox("known");
+        memory.store(&known, &Ok(RecipientAnswer::Exists), now);
+        for at in 0..65_536_u32 {
+            let spelt = (0..16).map(|bit| if at >> bit & 1 == 0 { 'a' } else { 'A' });
+            let other = mailbox(&spelt.collect::<String>());
+            memory.store(&other, &Ok(RecipientAnswer::Exists), now);
+            for tag in ['+', '-'] {
+                let other = mailbox(&format!("user{tag}{at}"));
+                memory.store(&other, &Ok(RecipientAnswer::Exists), now);
+            }
+        }
+        let yes = KnownAnswer::Known(Ok(RecipientAnswer::Exists));
+        assert_eq!(memory.known(&known, now), yes);
+        assert!(memory.counts(now).known <= TAGGED_MAX + 2);
+        assert_eq!(memory.known(&mailbox("user-65535"), now), yes);
+    }
+
+    #[test]
+    fn a_yes_counts_for_every_spelling_and_a_no_for_its_own() {
+        let (mut memory, now) = memory();
+        memory.store(&mailbox("user"), &Ok(RecipientAnswer::Exists), now);
+        memory.store(&mailbox("nobody"), &Ok(no()), now);
+        let yes = KnownAnswer::Known(Ok(RecipientAnswer::Exists));
+        assert_eq!(memory.known(&mailbox("USER"), now), yes);
+        assert_eq!(memory.known(&mailbox("\"u\\ser\""), now), yes);
+        let unknown = memory.known(&mailbox("NOBODY"), now);
+        assert_eq!(unknown, KnownAnswer::Unknown);
+        let known = memory.known(&mailbox("nobody"), now);
+        assert_eq!(known, KnownAnswer::Known(Ok(no())));
     }
 }

@@ -5,6 +5,7 @@ mod answers;
 mod list_file;
 mod memory;
 mod table;
+mod waiting;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,9 +16,10 @@ use crate::smtp::address::Mailbox;
 
 pub use memory::{
     AnswerResult, KnownAnswer, PendingAnswer, Question, RecipientAnswer, RecipientTrouble,
-    TableChange, no_such_mailbox,
+    TableChange, TroubleScope, no_such_mailbox,
 };
-pub use table::{RecipientTable, TableReading, WaitPermit};
+pub use table::{RecipientTable, TableReading};
+pub use waiting::{WaitPermit, WaitRefused};
 
 /// The tables of one configuration. A table whose mailbox servers are asked is here once for each
 /// connector.
@@ -38,11 +40,12 @@ pub struct ReplacedList {
     pub domains: usize,
 }
 
-/// Returns true if a file lists a mailbox; `None` if the file cannot be read.
+/// Returns true if a file lists a mailbox, with `plus_tags` also without its tag; `None` if the file
+/// cannot be read.
 #[must_use]
-pub fn is_listed(file: &Located<PathBuf>, mailbox: &Mailbox) -> Option<bool> {
+pub fn is_listed(file: &Located<PathBuf>, mailbox: &Mailbox, plus_tags: bool) -> Option<bool> {
     let file = list_file::ListFile::load(file).ok()?;
-    Some(file.list().contains(mailbox))
+    Some(file.list().contains(mailbox, plus_tags))
 }
 
 impl RecipientTables {

@@ -1,7 +1,7 @@
 //! One `[[recipients]]` table in use: its list, its directory, or the answers that its source gave
 //! lately.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Semaphore;
@@ -12,6 +12,7 @@ use super::memory::{
     AnswerMemory, AnswerResult, KnownAnswer, Question, RecipientAnswer, TableChange,
     no_such_mailbox,
 };
+use super::waiting::{WaitPermit, WaitRefused, WaitingClients};
 use crate::config::{Fault, RecipientRules, RecipientSource, TlsConfig};
 use crate::net::ldap::Directory;
 use crate::net::tls_io::TlsMaterial;
@@ -28,7 +29,7 @@ pub struct RecipientTable {
     directory: Option<Directory>,
     memory: Mutex<AnswerMemory>,
     running: Arc<Semaphore>,
-    waiting: AtomicUsize,
+    waiting: WaitingClients,
 }
 
 /// The state of a table, for `gatepost status` and metrics.
@@ -48,16 +49,6 @@ pub struct TableReading {
     pub trouble: Option<Arc<str>>,
     /// The domains whose server accepts any address, so that they have no check.
     pub accepts_any: Vec<Domain>,
-}
-
-/// A client that waits for an answer.
-#[derive(Debug)]
-pub struct WaitPermit(Arc<RecipientTable>);
-
-impl Drop for WaitPermit {
-    fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
-    }
 }
 
 impl RecipientTable {
@@ -87,7 +78,7 @@ impl RecipientTable {
             directory,
             memory: Mutex::new(AnswerMemory::new(rules.cache, rules.cache_of_no())),
             running: Arc::new(Semaphore::new(RUNNING_MAX)),
-            waiting: AtomicUsize::new(0),
+            waiting: WaitingClients::default(),
         };
         Ok((table, warnings))
     }
@@ -119,19 +110,24 @@ impl RecipientTable {
         let Some(file) = &self.list else {
             return self.memory().known(mailbox, Instant::now());
         };
-        KnownAnswer::Known(Ok(if file.list().contains(mailbox) {
+        KnownAnswer::Known(Ok(if file.list().contains(mailbox, self.rules.plus_tags) {
             RecipientAnswer::Exists
         } else {
             RecipientAnswer::Unknown(no_such_mailbox())
         }))
     }
 
-    /// Lets a client wait for an answer; `None` if `most` clients wait already.
-    #[must_use]
-    pub fn permit_wait(self: &Arc<Self>, most: usize) -> Option<WaitPermit> {
-        let permit = WaitPermit(Arc::clone(self));
-        let waiting = self.waiting.fetch_add(1, Ordering::Relaxed);
-        (waiting < most).then_some(permit)
+    /// Lets a client wait for an answer. `client` is `None` for a client of ours, which has no limit
+    /// of its own; `most` clients may wait together.
+    ///
+    /// # Errors
+    /// [`WaitRefused`] if too many wait.
+    pub fn permit_wait(
+        &self,
+        client: Option<IpAddr>,
+        most: usize,
+    ) -> Result<WaitPermit, WaitRefused> {
+        self.waiting.permit(client, most)
     }
 
     /// Returns the question about a mailbox. Only one is asked at a time.

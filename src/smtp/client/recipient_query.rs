@@ -27,6 +27,18 @@ pub enum QueryEnd {
     },
 }
 
+impl QueryEnd {
+    /// Returns true if the peer rejected a command.
+    #[must_use]
+    pub fn is_rejection(&self) -> bool {
+        match self {
+            Self::Unfinished => false,
+            Self::Answered(reply) => reply.severity() != Severity::Success,
+            Self::NotAsked { .. } => true,
+        }
+    }
+}
+
 /// The state machine of one question.
 #[derive(Debug)]
 // Rule: RFC 5321 §4.5.5.

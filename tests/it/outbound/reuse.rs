@@ -62,6 +62,46 @@ async fn a_connection_carries_many_messages_and_no_more_than_it_may() {
     }
 }
 
+/// Servers count the errors of a session, and slow it down or end it after some.
+#[tokio::test]
+async fn a_connection_with_many_rejections_is_not_used_again() {
+    let world = World::new().await;
+    for (rejected, connections) in [(1, 1), (4, 1), (5, 2), (9, 2)] {
+        let peer = Peer::start(plain().answer("RCPT TO:<x", "550 5.1.1 no such user")).await;
+        let outbound = world.outbound(&smart_host(&peer, "tls = \"opportunistic\""));
+        let mut all: Vec<_> = (0..rejected)
+            .map(|at| format!("x{at}@partner.example"))
+            .collect();
+        all.push("b@partner.example".to_owned());
+        let all: Vec<&str> = all.iter().map(String::as_str).collect();
+        let report = deliver(&outbound, message(&all)).await;
+        assert_eq!(outcome(&report, 0), "bounced 5.1.1", "{report:?}");
+        assert_eq!(outcome(&report, rejected), "delivered", "{report:?}");
+        send(&outbound, 1).await;
+        outbound.close();
+        let heard = peer.heard_to_the_end().await;
+        assert_eq!(heard.len(), connections, "{rejected} were rejected");
+        for heard in heard {
+            assert_eq!(heard.commands.last().map(String::as_str), Some("QUIT"));
+        }
+    }
+}
+
+/// The rejections of several messages add up, as they do at the server.
+#[tokio::test]
+async fn the_rejections_of_all_messages_of_a_connection_count() {
+    let world = World::new().await;
+    let peer = Peer::start(plain().answer("RCPT", "550 5.1.1 no such user")).await;
+    let outbound = world.outbound(&smart_host(&peer, "tls = \"opportunistic\""));
+    for _ in 0..6 {
+        let report = deliver(&outbound, message(&["x@partner.example"])).await;
+        assert_eq!(outcome(&report, 0), "bounced 5.1.1", "{report:?}");
+    }
+    outbound.close();
+    let heard = peer.heard_to_the_end().await;
+    assert!((2..=3).contains(&heard.len()), "{heard:?}");
+}
+
 #[tokio::test]
 async fn a_connection_given_up_by_the_peer_is_no_failure() {
     let world = World::new().await;

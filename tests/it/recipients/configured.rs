@@ -26,6 +26,7 @@ fn tables_of_recipients_are_resolved() {
         )
     );
     assert_eq!(listed.name(), "*.example.com");
+    assert_eq!((listed.plus_tags, searched.plus_tags), (false, true));
     let RecipientSource::File(file) = &listed.source else {
         panic!("{:?}", listed.source)
     };

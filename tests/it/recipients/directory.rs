@@ -25,6 +25,13 @@ enum Conduct {
     RefusesLogin,
     /// Answers a search with this result code.
     Fails(u8),
+    /// Answers a search for a value that begins with `odd` with this result code, and is honest
+    /// otherwise.
+    FailsAt(u8),
+    /// Closes the connection at a search for such a value.
+    ClosesAt,
+    /// Sends something that is not LDAP at a search for such a value.
+    GarbageAt,
     /// Sends something that is not LDAP.
     Garbage,
     /// Announces a message of two gigabytes.
@@ -33,6 +40,12 @@ enum Conduct {
     Endless,
     /// Closes the connection at a search.
     Closes,
+    /// Answers one search, and closes the connection.
+    Leaves,
+    /// Finds more than one entry, and says that there are more.
+    FindsMany,
+    /// Answers with the number of another request.
+    WrongNumber,
     /// Finds an entry for every value.
     SaysYes,
     /// Never answers a search.
@@ -165,15 +178,34 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
             &[4, 8, b'l', b'd', b'a', b'p', b':', b'/', b'/', b'x'],
         );
         let done = result(id, 0x65, 0);
-        let found = request.windows(10).any(|window| window == b"smtp:user@");
+        let has = |value: &[u8]| request.windows(value.len()).any(|window| window == value);
+        let (found, is_odd) = (has(b"smtp:user@"), has(b"smtp:odd"));
         let answer = match (operation(&request), conduct) {
             (0x60, Conduct::RefusesLogin) => result(id, 0x61, 49),
             (0x60, _) => result(id, 0x61, 0),
-            (_, Conduct::Honest | Conduct::Injects | Conduct::RefusesLogin) if found => {
-                [entry, done].concat()
+            (_, Conduct::FailsAt(code)) if is_odd => result(id, 0x65, code),
+            (_, Conduct::ClosesAt) if is_odd => return Ok(()),
+            (_, Conduct::GarbageAt) if is_odd => b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec(),
+            (
+                _,
+                Conduct::Honest
+                | Conduct::Injects
+                | Conduct::RefusesLogin
+                | Conduct::FailsAt(_)
+                | Conduct::ClosesAt
+                | Conduct::GarbageAt
+                | Conduct::Leaves,
+            ) => {
+                if found {
+                    [entry, done].concat()
+                } else {
+                    done
+                }
             }
-            (_, Conduct::Honest | Conduct::Injects | Conduct::RefusesLogin) => done,
             (_, Conduct::SaysYes) => [entry, done].concat(),
+            (_, Conduct::FindsMany) if found => [entry, result(id, 0x65, 4)].concat(),
+            (_, Conduct::FindsMany) => done,
+            (_, Conduct::WrongNumber) => result(id + 1, 0x65, 0),
             (_, Conduct::Refers) if found => [reference, entry, done].concat(),
             (_, Conduct::Refers) => [reference, done].concat(),
             (_, Conduct::ReferralResult) => result(id, 0x65, 10),
@@ -186,6 +218,9 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
         };
         stream.write_all(&answer).await?;
         stream.flush().await?;
+        if conduct == Conduct::Leaves && operation(&request) == 0x63 {
+            return Ok(());
+        }
     }
 }
 
@@ -208,9 +243,10 @@ async fn recipients_that_a_directory_has_exist() {
     for (to, wanted) in [
         ("user@example.com", "250 2.1.5"),
         ("nobody@example.com", "550 5.1.1"),
-        ("user+tag@example.com", "250 2.1.5"),
+        ("user+tag@example.com", "550 5.1.1"),
         ("postmaster@example.com", "250 2.1.5"),
         ("user@example.com", "250 2.1.5"),
+        ("USER@example.com", "250 2.1.5"),
     ] {
         let reply = relay.rcpt(to).await;
         assert!(reply.starts_with(wanted), "{to}: {reply}");
@@ -221,8 +257,55 @@ async fn recipients_that_a_directory_has_exist() {
         server.has_heard(b"smtp:gatepost-"),
         "a random address is tried"
     );
-    // The first, the random one, the second, and the third without its tag.
-    assert_eq!(server.searches(), 5);
+    // The first, the random one, the second and the third.
+    assert_eq!(server.searches(), 4);
+}
+
+/// Not every mailbox server has plus-tags, and a directory does not say so.
+#[tokio::test]
+async fn a_tag_counts_as_none_where_the_administrator_says_so() {
+    for (keys, of_user) in [
+        ("", "550 5.1.1"),
+        ("plus_tags = false", "550 5.1.1"),
+        ("plus_tags = true", "250 2.1.5"),
+    ] {
+        let server = DirectoryServer::start(Conduct::Honest, None).await;
+        let relay = Relay::start(&plain(server.address, keys), &[]).await;
+        for (to, wanted) in [
+            ("user+tag@example.com", of_user),
+            ("nobody+tag@example.com", "550 5.1.1"),
+            ("user@example.com", "250 2.1.5"),
+        ] {
+            let reply = relay.rcpt(to).await;
+            assert!(reply.starts_with(wanted), "{keys}, {to}: {reply}");
+        }
+        relay.ends().await;
+        let is_untagged = server.has_heard(b"smtp:nobody@example.com");
+        assert_eq!(is_untagged, keys == "plus_tags = true", "{keys}");
+    }
+}
+
+/// A client chooses the address that is searched for. However the directory fails at an odd one, it
+/// is searched for others, unless the failure is about the server, the login or the base.
+#[tokio::test]
+async fn what_a_directory_answers_about_one_mailbox_is_no_trouble_with_others() {
+    let about_mailbox = [2, 3, 4, 11, 12, 18, 21, 34, 53, 80].map(Conduct::FailsAt);
+    let about_server = [1, 8, 10, 13, 32, 49, 50, 51, 52].map(Conduct::FailsAt);
+    let of_mailbox = [&about_mailbox[..], &[Conduct::ClosesAt, Conduct::GarbageAt]].concat();
+    for (conducts, wanted) in [
+        (&of_mailbox[..], "250 2.1.5"),
+        (&about_server[..], "451 4.4.3"),
+    ] {
+        for conduct in conducts {
+            let server = DirectoryServer::start(*conduct, None).await;
+            let relay = Relay::start(&plain(server.address, ""), &[]).await;
+            let reply = relay.rcpt("odd@example.com").await;
+            assert!(reply.starts_with("451 4.4.3"), "{conduct:?}: {reply}");
+            let reply = relay.rcpt("user@example.com").await;
+            assert!(reply.starts_with(wanted), "{conduct:?}: {reply}");
+            relay.ends().await;
+        }
+    }
 }
 
 /// An address is a value of the filter, whatever is in it.
@@ -261,6 +344,7 @@ async fn without_an_answer_of_the_directory_on_trouble_decides() {
         Conduct::Huge,
         Conduct::Endless,
         Conduct::Closes,
+        Conduct::WrongNumber,
     ] {
         for (on_trouble, wanted) in [("", "451 4.4.3"), ("on_trouble = \"accept\"", "250 2.1.5")] {
             let server = DirectoryServer::start(conduct, None).await;
@@ -274,6 +358,37 @@ async fn without_an_answer_of_the_directory_on_trouble_decides() {
             assert_eq!(server.searches(), 1, "{conduct:?}");
         }
     }
+}
+
+/// One entry is enough, and no more is asked for.
+#[tokio::test]
+async fn an_address_that_several_entries_have_exists() {
+    let server = DirectoryServer::start(Conduct::FindsMany, None).await;
+    let relay = Relay::start(&plain(server.address, ""), &[]).await;
+    for (to, wanted) in [
+        ("user@example.com", "250 2.1.5"),
+        ("nobody@example.com", "550 5.1.1"),
+    ] {
+        let reply = relay.rcpt(to).await;
+        assert!(reply.starts_with(wanted), "{to}: {reply}");
+    }
+    relay.ends().await;
+}
+
+/// Servers close connections that are idle, and restart.
+#[tokio::test]
+async fn a_kept_connection_that_the_server_has_closed_is_replaced() {
+    let server = DirectoryServer::start(Conduct::Leaves, None).await;
+    let relay = Relay::start(&plain(server.address, ""), &[]).await;
+    for (to, wanted) in [
+        ("user@example.com", "250 2.1.5"),
+        ("nobody@example.com", "550 5.1.1"),
+        ("nobody2@example.com", "550 5.1.1"),
+    ] {
+        let reply = relay.rcpt(to).await;
+        assert!(reply.starts_with(wanted), "{to}: {reply}");
+    }
+    relay.ends().await;
 }
 
 /// References are not followed, and are no answer about a mailbox: Active Directory sends them with
@@ -372,8 +487,12 @@ async fn a_login_comes_before_the_search() {
             .await
             .starts_with("451 4.4.3")
     );
+    // It is left alone for a while, whatever the mailbox.
+    let reply = relay.rcpt("other@example.com").await;
+    assert!(reply.starts_with("451 4.4.3"), "{reply}");
     relay.ends().await;
     assert_eq!(server.searches(), 0, "no search without the login");
+    assert_eq!(server.heard.lock().expect("no panic").len(), 1, "one login");
 }
 
 fn acceptor(authority: &Authority, name: &str) -> TlsAcceptor {

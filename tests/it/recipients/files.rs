@@ -103,4 +103,30 @@ fn the_keys_have_their_defaults() {
     assert_eq!(table.cache_of_no(), Duration::from_mins(6));
     assert_eq!(table.on_trouble.as_str(), "defer");
     assert_eq!(table.source.key(), "ask");
+    let (_, listed) = file_at("one@example.com\n");
+    let searched = "[[recipients]]\ndomains = [\"unchecked.example\"]\nfrom = \"ldap\"\n\
+                    url = \"ldap://127.0.0.1\"\nbase = \"dc=example\"\nfilter = \"(mail=%s)\"\n";
+    let config = configured(&folder, "", &format!("{listed}{searched}"), &[]);
+    let tags: Vec<_> = config
+        .recipients
+        .iter()
+        .map(|table| table.plus_tags)
+        .collect();
+    assert_eq!(tags, [true, false], "a file, a directory");
+}
+
+#[test]
+fn tags_count_where_the_administrator_says_so() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for (keys, of_tag) in [
+        ("", true),
+        ("plus_tags = true\n", true),
+        ("plus_tags = false\n", false),
+    ] {
+        let (_, table) = file_at("one@example.com\ntwo+tag@example.com\n");
+        let tables = tables(&configured(&folder, "", &format!("{table}{keys}"), &[]));
+        assert_eq!(exists(&tables, "one+tag@example.com"), of_tag, "{keys}");
+        assert!(exists(&tables, "one@example.com") && exists(&tables, "two+tag@example.com"));
+        assert!(!exists(&tables, "two@example.com"), "{keys}");
+    }
 }

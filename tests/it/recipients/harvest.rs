@@ -1,6 +1,9 @@
 //! Clients that guess addresses.
 
-use super::world::{Relay, file};
+use super::questions::SlowServer;
+use super::world::{Relay, ask, file, mailboxes_at, mailboxes_to};
+use crate::support::in_process::until;
+use crate::support::peer::{Manner, Peer, Starttls};
 
 const LIMITS: &str = "[limits]\nunknown_recipients_per_minute = 3\n";
 
@@ -67,6 +70,106 @@ async fn the_clients_of_one_network_share_a_limit() {
             "450 4.7.1 Too many unknown recipients a minute from 127.0.0.0/24",
         )
         .await;
+    drop(client);
+    relay.ends().await;
+}
+
+/// A recipient counts as unknown while it is asked about, so that many sessions at once ask no more
+/// than one after another.
+#[tokio::test]
+async fn a_recipient_counts_as_unknown_until_a_yes() {
+    let server = SlowServer::start().await;
+    let tables = format!("{}{LIMITS}", ask(""));
+    let relay = Relay::start_for("", &tables, &[mailboxes_at(server.address, "")]).await;
+    let mut waiting = Vec::new();
+    for at in 0..3 {
+        let mut client = stranger("127.0.0.1", &relay).await;
+        client
+            .says(&format!("RCPT TO:<user{at}@example.com>"))
+            .await;
+        waiting.push(client);
+        until("the server is asked", || {
+            (server.asked().len() == at + 1).then_some(())
+        })
+        .await;
+    }
+    let refused = "450 4.7.1 Too many unknown recipients a minute from 127.0.0.1";
+    let mut client = stranger("127.0.0.1", &relay).await;
+    client.asks("RCPT TO:<user9@example.com>", refused).await;
+    assert_eq!(server.asked().len(), 3, "it is not asked about");
+    server.leave.add_permits(3);
+    for client in &mut waiting {
+        client.hears("250 2.1.5").await;
+    }
+    client
+        .asks("RCPT TO:<nobody@example.com>", "550 5.1.1")
+        .await;
+    drop((waiting, client));
+    relay.ends().await;
+}
+
+/// What is not asked, since the client waits for too many answers, does not count.
+#[tokio::test]
+async fn a_recipient_that_is_not_asked_about_does_not_count() {
+    let server = SlowServer::start().await;
+    let limits = "[limits]\nunknown_recipients_per_minute = 6\n";
+    let tables = format!("{}{limits}", ask(""));
+    let relay = Relay::start_for("", &tables, &[mailboxes_at(server.address, "")]).await;
+    let mut waiting = Vec::new();
+    for at in 0..4 {
+        let mut client = stranger("127.0.0.1", &relay).await;
+        client
+            .says(&format!("RCPT TO:<user{at}@example.com>"))
+            .await;
+        waiting.push(client);
+        until("the server is asked", || {
+            (server.asked().len() == at + 1).then_some(())
+        })
+        .await;
+    }
+    let mut client = stranger("127.0.0.1", &relay).await;
+    for at in 4..12 {
+        client
+            .asks(&format!("RCPT TO:<user{at}@example.com>"), "451 4.4.3")
+            .await;
+    }
+    assert_eq!(server.asked().len(), 4, "no more is asked");
+    server.leave.add_permits(5);
+    for client in &mut waiting {
+        client.hears("250 2.1.5").await;
+    }
+    client
+        .asks("RCPT TO:<user4@example.com>", "250 2.1.5")
+        .await;
+    drop((waiting, client));
+    relay.ends().await;
+}
+
+/// A yes does not count, and everything else does: without an answer the recipient may be unknown.
+#[tokio::test]
+async fn recipients_that_exist_have_no_limit_and_others_count() {
+    let server = Manner::new(Starttls::NotOffered)
+        .answer("RCPT TO:<user", "250 2.1.5 ok")
+        .answer("RCPT TO:<odd", "450 4.2.1 busy")
+        .answer("RCPT", "550 5.1.1 no such user");
+    let server = Peer::start(server).await;
+    let tables = format!("{}{LIMITS}", ask("on_trouble = \"accept\""));
+    let relay = Relay::start_for("", &tables, &[mailboxes_to(&server)]).await;
+    let mut client = stranger("127.0.0.1", &relay).await;
+    for at in 0..12 {
+        client
+            .asks(&format!("RCPT TO:<user{at}@example.com>"), "250 2.1.5")
+            .await;
+    }
+    for (to, wanted) in [
+        ("odd1@example.com", "250 2.1.5"),
+        ("nobody@example.com", "550 5.1.1"),
+        ("odd2@example.com", "250 2.1.5"),
+        ("odd3@example.com", "450 4.7.1"),
+        ("user1@example.com", "450 4.7.1"),
+    ] {
+        client.asks(&format!("RCPT TO:<{to}>"), wanted).await;
+    }
     drop(client);
     relay.ends().await;
 }

@@ -165,3 +165,102 @@ async fn a_rejection_for_another_reason_keeps_its_status() {
     }
     relay.ends().await;
 }
+
+/// A client chooses the address that is asked about. However the server answers to an odd one, it is
+/// asked about others.
+#[tokio::test]
+async fn what_a_server_answers_about_one_mailbox_is_no_trouble_with_others() {
+    for (answer, wanted) in [
+        ("", "250 2.1.5"),
+        ("421 4.7.0 too many unknown users", "250 2.1.5"),
+        ("450 4.2.1 greylisted", "250 2.1.5"),
+        ("500 5.5.2 line too long", "250 2.1.5"),
+        ("502 5.5.1 not implemented", "250 2.1.5"),
+        ("503 5.5.1 bad sequence", "250 2.1.5"),
+        ("504 5.5.2 fully qualified, please", "250 2.1.5"),
+        // These are about the session.
+        ("530 5.7.0 authenticate", "451 4.4.3"),
+        ("535 5.7.8 authenticate", "451 4.4.3"),
+        ("521 5.3.2 no mail here", "451 4.4.3"),
+    ] {
+        let server = mailbox_manner();
+        let server = Manner {
+            answers: [vec![("RCPT TO:<odd@", 0, answer)], server.answers].concat(),
+            ..server
+        };
+        let server = Peer::start(server).await;
+        let relay = Relay::start(&ask(""), &[mailboxes_to(&server)]).await;
+        let reply = relay.rcpt("odd@example.com").await;
+        assert!(reply.starts_with("451 4.4.3"), "{answer}: {reply}");
+        let reply = relay.rcpt("user@example.com").await;
+        assert!(reply.starts_with(wanted), "{answer}: {reply}");
+        relay.ends().await;
+    }
+}
+
+/// The domain has two servers. The one that closes at an odd address answers about others; that the
+/// other one is down is no reason to ask neither.
+#[tokio::test]
+async fn a_server_that_is_down_beside_another_is_no_trouble_of_both() {
+    let mut server = mailbox_manner();
+    server.answers.insert(0, ("RCPT TO:<odd@", 0, ""));
+    let server = Peer::start(server).await;
+    let down = mailbox_server().await;
+    let (up, gone) = (server.address, down.address);
+    drop(down);
+    let both = mailboxes_to(&server).replace(
+        &format!("route = [\"{up}\"]"),
+        &format!("route = [\"{up}\", \"{gone}\"]"),
+    );
+    assert!(both.contains(&gone.to_string()), "{both}");
+    let relay = Relay::start(&ask(""), &[both]).await;
+    for (to, wanted) in [
+        ("odd@example.com", "451 4.4.3"),
+        ("user@example.com", "250 2.1.5"),
+    ] {
+        let reply = relay.rcpt(to).await;
+        assert!(reply.starts_with(wanted), "{to}: {reply}");
+    }
+    relay.ends().await;
+}
+
+/// The reply to RCPT is an answer, also if the server ends the session with it.
+#[tokio::test]
+async fn an_answer_counts_if_the_session_ends_with_it() {
+    let server = Peer::start(mailbox_manner().answer("RSET", "")).await;
+    let relay = Relay::start(&ask(""), &[mailboxes_to(&server)]).await;
+    for (to, wanted) in [
+        ("nobody@example.com", "550 5.1.1"),
+        ("user@example.com", "250 2.1.5"),
+    ] {
+        let reply = relay.rcpt(to).await;
+        assert!(reply.starts_with(wanted), "{to}: {reply}");
+    }
+    relay.ends().await;
+}
+
+/// Servers count the errors of a session, and slow it down or end it after some. A delivery must not
+/// get such a session.
+#[tokio::test]
+async fn a_session_with_many_rejections_is_not_kept() {
+    let server = mailbox_server().await;
+    let relay = Relay::start(&ask(""), &[mailboxes_to(&server)]).await;
+    for at in 0..12 {
+        let reply = relay.rcpt(&format!("guess{at}@example.com")).await;
+        assert!(reply.starts_with("550 5.1.1"), "{reply}");
+    }
+    relay.ends().await;
+    let heard = server.heard_to_the_end().await;
+    let asked = |heard: &crate::support::peer::Heard| {
+        let rcpt = heard
+            .commands
+            .iter()
+            .filter(|line| line.starts_with("RCPT"));
+        rcpt.count()
+    };
+    let asked: Vec<_> = heard.iter().map(asked).collect();
+    assert_eq!(asked, [5, 5, 2]);
+    for heard in heard {
+        assert_eq!(heard.commands.last().map(String::as_str), Some("QUIT"));
+    }
+}

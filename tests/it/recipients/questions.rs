@@ -12,11 +12,11 @@ use super::world::{Relay, ask, file, mailboxes_at};
 use crate::support::in_process::until;
 
 /// A mailbox server that answers RCPT when it is let.
-struct SlowServer {
-    address: SocketAddr,
+pub(super) struct SlowServer {
+    pub(super) address: SocketAddr,
     /// The RCPT commands that it has received.
     asked: Arc<Mutex<Vec<String>>>,
-    leave: Arc<Semaphore>,
+    pub(super) leave: Arc<Semaphore>,
     task: JoinHandle<()>,
 }
 
@@ -27,7 +27,7 @@ impl Drop for SlowServer {
 }
 
 impl SlowServer {
-    async fn start() -> Self {
+    pub(super) async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
         let address = listener.local_addr().expect("bound");
         let (asked, leave) = (
@@ -53,7 +53,7 @@ impl SlowServer {
         }
     }
 
-    fn asked(&self) -> Vec<String> {
+    pub(super) fn asked(&self) -> Vec<String> {
         self.asked.lock().expect("no panic").clone()
     }
 }

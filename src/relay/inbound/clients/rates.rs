@@ -64,6 +64,16 @@ impl ClientRates {
         Ok(())
     }
 
+    /// Takes back one event of a client that was counted.
+    pub(super) fn uncount(&mut self, rate: Rate, address: IpAddr, limits: &ClientLimits) {
+        for (network, most) in allowances(rate, address, limits) {
+            if let Some(full_at) = self.entries.get_mut(&network) {
+                let full_at = &mut full_at[rate as usize];
+                *full_at = full_at.saturating_sub(refill_time(most));
+            }
+        }
+    }
+
     /// Checks whether one more event of a client is allowed, without counting it.
     ///
     /// # Errors
@@ -208,6 +218,32 @@ mod tests {
         for _ in 0..6 {
             assert_eq!(at(&mut rates, Rate::Connections, "192.0.2.1", 1000), Ok(()));
         }
+    }
+
+    #[test]
+    fn an_event_that_is_uncounted_leaves_the_allowance_as_it_was() {
+        let mut rates = ClientRates::default();
+        let address = "192.0.2.1".parse().expect("an address");
+        for _ in 0..100 {
+            assert_eq!(at(&mut rates, Rate::Messages, "192.0.2.1", 5), Ok(()));
+            rates.uncount(Rate::Messages, address, &limits());
+        }
+        for second in [5, 5] {
+            assert_eq!(at(&mut rates, Rate::Messages, "192.0.2.1", second), Ok(()));
+        }
+        assert!(at(&mut rates, Rate::Messages, "192.0.2.1", 5).is_err());
+        // The network has its allowance back too.
+        for host in 2..=5 {
+            for _ in 0..2 {
+                let address = format!("192.0.2.{host}");
+                assert_eq!(
+                    at(&mut rates, Rate::Messages, &address, 5),
+                    Ok(()),
+                    "{address}"
+                );
+            }
+        }
+        assert!(at(&mut rates, Rate::Messages, "192.0.2.6", 5).is_err());
     }
 
     #[test]

@@ -395,15 +395,10 @@ impl Clients {
         checked.map_err(|exceeded| rate_reached(Rate::UnknownRecipients, exceeded))
     }
 
-    /// Counts an unknown recipient of a client.
-    pub(in crate::relay::inbound) fn count_unknown_recipient(
-        &self,
-        config: &Config,
-        client: Option<IpAddr>,
-        address: IpAddr,
-    ) {
-        // A client that has reached the limit was answered before: by another session of its own.
-        let _ = self.count(config, Rate::UnknownRecipients, client, address);
+    /// Takes back an event that was counted against the rate limit of `address`.
+    pub(in crate::relay::inbound) fn uncount(&self, config: &Config, rate: Rate, address: IpAddr) {
+        let limits = &config.limits.clients;
+        lock(&self.0.rates).uncount(rate, address, limits);
     }
 
     /// Counts a refusal, and logs it if the client was not held back by this limit in the last hour

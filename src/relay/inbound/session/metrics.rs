@@ -1,6 +1,8 @@
 //! The events of a session for the monitor and the log: its end, its handshake, verdicts and
 //! refusals.
 
+use std::net::IpAddr;
+
 use jiff::Timestamp;
 use tracing::info;
 
@@ -67,6 +69,30 @@ impl ClientSession {
         let clients = &self.inbound.clients;
         let checked = clients.check_unknown_recipients(config, self.client, peer);
         checked.map_err(|refusal| self.hold_back(&refusal))
+    }
+
+    /// Counts an unknown recipient against the client's rate limit, which was checked before.
+    pub(super) fn count_unknown_recipient(&self) {
+        let (config, peer) = (&self.settings.config, self.peer.ip());
+        // Another session of the client may have reached the limit meanwhile.
+        let clients = &self.inbound.clients;
+        let _ = clients.count(config, Rate::UnknownRecipients, self.client, peer);
+    }
+
+    /// Takes back that a recipient was counted as unknown.
+    pub(super) fn uncount_unknown_recipient(&self) {
+        if let Some(client) = self.limited_client() {
+            let config = &self.settings.config;
+            let clients = &self.inbound.clients;
+            clients.uncount(config, Rate::UnknownRecipients, client);
+        }
+    }
+
+    /// Returns the address whose rate limits hold for the client; `None` for a client of ours, which
+    /// has none.
+    pub(super) fn limited_client(&self) -> Option<IpAddr> {
+        let is_own = relay_access::is_own_client(&self.settings.config.relay, self.client);
+        (!is_own).then(|| self.peer.ip())
     }
 
     /// Logs and counts that a limit holds the client back, and returns the reply.

@@ -66,8 +66,7 @@ impl ClientSession {
             Err(denied) => return RcptStep::Reply(self.deny(rcpt, denied)),
         };
         let Some(table) = RecipientCheck::table(&self.settings, &mailbox) else {
-            let decision = RecipientDecision::Accepted;
-            return RcptStep::Reply(self.answer_rcpt(rcpt, mailbox, decision));
+            return RcptStep::Reply(self.accept_rcpt(rcpt, mailbox));
         };
         // A client that has tried too many unknown recipients learns nothing about any other.
         if let Err(refusal) = self.check_unknown_recipients() {
@@ -77,6 +76,11 @@ impl ClientSession {
         let decision = match check.begin(&self.settings, table, &mailbox) {
             CheckStep::Decided(decision) => decision,
             CheckStep::Ask(lookup) => {
+                // The recipient counts as unknown until a yes: without an answer it may be, and
+                // nobody may ask more than that at the same time.
+                if let Err(refusal) = self.count(Rate::UnknownRecipients) {
+                    return RcptStep::Reply(self.server.rcpt(rcpt, Err(refusal)));
+                }
                 return RcptStep::Ask(Box::new(AskedRecipient {
                     rcpt,
                     mailbox,
@@ -84,6 +88,9 @@ impl ClientSession {
                 }));
             }
         };
+        if matches!(decision, RecipientDecision::Unknown(_)) {
+            self.count_unknown_recipient();
+        }
         RcptStep::Reply(self.answer_rcpt(rcpt, mailbox, decision))
     }
 
@@ -104,8 +111,11 @@ impl ClientSession {
             biased;
             () = self.stop.cancelled() => return Err(SessionEndReason::Shutdown),
             () = self.seat.evicted() => return Err(SessionEndReason::Evicted),
-            decision = lookup.decision() => decision,
+            decision = lookup.decision(self.limited_client()) => decision,
         };
+        if let RecipientDecision::Exists | RecipientDecision::NotAsked(_) = decision {
+            self.uncount_unknown_recipient();
+        }
         Ok(self.answer_rcpt(rcpt, mailbox, decision))
     }
 
@@ -115,14 +125,22 @@ impl ClientSession {
         mailbox: Mailbox,
         decision: RecipientDecision,
     ) -> Reply {
-        let answer = match decision {
-            RecipientDecision::Accepted => self
-                .reserve(&mailbox, rcpt.orcpt.as_deref())
-                .map(|()| mailbox),
-            RecipientDecision::Unknown(status) => Err(self.reject_unknown(&rcpt, status)),
-            RecipientDecision::Deferred(reason) => Err(self.defer(&rcpt, &reason)),
+        let refusal = match decision {
+            RecipientDecision::Exists | RecipientDecision::Accepted => {
+                return self.accept_rcpt(rcpt, mailbox);
+            }
+            RecipientDecision::Unknown(status) => self.reject_unknown(&rcpt, status),
+            RecipientDecision::Deferred(reason) | RecipientDecision::NotAsked(reason) => {
+                self.defer(&rcpt, &reason)
+            }
         };
-        self.server.rcpt(rcpt, answer)
+        self.server.rcpt(rcpt, Err(refusal))
+    }
+
+    /// Accepts a recipient if there is memory for it, and returns the reply.
+    fn accept_rcpt(&mut self, rcpt: RcptTo, mailbox: Mailbox) -> Reply {
+        let reserved = self.reserve(&mailbox, rcpt.orcpt.as_deref());
+        self.server.rcpt(rcpt, reserved.map(|()| mailbox))
     }
 
     /// Returns the reply to RCPT of a client that may not relay there.
@@ -133,11 +151,6 @@ impl ClientSession {
 
     /// Returns the rejection of a recipient that does not exist, or that its server rejects.
     fn reject_unknown(&mut self, rcpt: &RcptTo, status: EnhancedStatusCode) -> Reply {
-        self.inbound.clients.count_unknown_recipient(
-            &self.settings.config,
-            self.client,
-            self.peer.ip(),
-        );
         let text = if status.status().0 == NO_SUCH_MAILBOX.0 {
             "Unknown recipient: there is no such mailbox here"
         } else {
