@@ -5,7 +5,6 @@
 //! shows the page only under the names of this host, so that a web page of a third party cannot
 //! read it.
 
-use std::fmt::Write as _;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
@@ -19,13 +18,11 @@ use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use super::api::status::AttemptsStatus;
 use super::connections::{HttpConnections, HttpLimits};
 use super::limit_answer_time;
 use super::state::{AdminState, ErrorResponse};
-use super::{page, status};
+use super::{page, readiness, status};
 use crate::config::{AdminHttp, Fault, Located};
-use crate::relay::scheduler::Share;
 use crate::smtp::address::Domain;
 use crate::telemetry::Format;
 
@@ -39,9 +36,6 @@ const LIMITS: HttpLimits = HttpLimits {
     time: Duration::from_mins(2),
     reading: Some(Duration::from_secs(10)),
 };
-/// The time in which the scheduler must answer.
-const READY_TIME: Duration = Duration::from_secs(2);
-
 /// The bound address.
 #[derive(Debug)]
 pub struct HttpServer {
@@ -211,89 +205,17 @@ async fn metrics(
     Ok(response)
 }
 
-/// Reports whether mail is accepted and delivered: the spool is this relay's, the queue has been read,
-/// the scheduler answers, the daemon is not stopping, and mail to destinations that connectors name goes out. Full use of
-/// the attempts for destinations by MX is only reported: strangers' servers that hang must not take
-/// the relay out of service.
+/// Answers with 200 where the relay is ready, and with 503 where it is not.
 async fn ready(admin: AdminState, stop: CancellationToken) -> Response {
-    if stop.is_cancelled() {
-        return plain(StatusCode::SERVICE_UNAVAILABLE, "stopping\n");
-    }
-    if let Err(error) = admin.spool.lease().check() {
-        return plain(StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n"));
-    }
-    match tokio::time::timeout(READY_TIME, admin.operator.status(Vec::new())).await {
-        Ok(Some(_)) => {
-            let (status, text) = readiness(&status::attempts(&admin));
-            plain(status, text)
-        }
-        Ok(None) => plain(StatusCode::SERVICE_UNAVAILABLE, "stopping\n"),
-        Err(_) => plain(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "the queue is still being read, or the scheduler does not answer\n",
-        ),
-    }
-}
-
-fn readiness(attempts: &[AttemptsStatus]) -> (StatusCode, String) {
-    let full = attempts.iter().filter(|share| share.is_full());
-    let (mut status, mut text) = (StatusCode::OK, String::new());
-    for share in full {
-        if share.share == Share::Named.name() {
-            status = StatusCode::SERVICE_UNAVAILABLE;
-        }
-        let (destinations, waiting) = (share.destinations(), share.waiting);
-        // Writing into a String cannot fail.
-        let _ = writeln!(
-            text,
-            "all delivery attempts for {destinations} are in use; {waiting} destinations wait"
-        );
-    }
-    if status == StatusCode::OK {
-        text.insert_str(0, "ready\n");
-    }
-    (status, text)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn share(share: &str, waiting: u64, full_seconds: Option<u64>) -> AttemptsStatus {
-        AttemptsStatus {
-            share: share.to_owned(),
-            most: 800,
-            running: 800,
-            slow: 700,
-            waiting,
-            full_seconds,
-        }
-    }
-
-    #[test]
-    fn readiness_reports_full_use_of_the_attempts() {
-        let (named, by_mx) = (share("named", 2, Some(60)), share("mx", 9, Some(60)));
-        for (shares, status, text) in [
-            (vec![], 200, "ready\n"),
-            (
-                vec![share("named", 0, None), share("mx", 5, Some(59))],
-                200,
-                "ready\n",
-            ),
-            (
-                vec![by_mx.clone()],
-                200,
-                "ready\nall delivery attempts for destinations by MX are in use; 9 destinations wait\n",
-            ),
-            (
-                vec![named, by_mx],
-                503,
-                "all delivery attempts for named connectors and smart hosts are in use; 2 destinations wait\n\
-                 all delivery attempts for destinations by MX are in use; 9 destinations wait\n",
-            ),
-        ] {
-            let (got, said) = readiness(&shares);
-            assert_eq!((got.as_u16(), said.as_str()), (status, text));
-        }
-    }
+    let readiness = if stop.is_cancelled() {
+        readiness::stopping()
+    } else {
+        readiness::readiness(&admin).await
+    };
+    let status = if readiness.ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    plain(status, readiness.text())
 }

@@ -22,6 +22,7 @@ mod http;
 mod page;
 mod policy;
 mod queue;
+mod readiness;
 mod reload;
 mod reload_order;
 mod socket;
@@ -103,6 +104,7 @@ fn router(admin: AdminState) -> Router {
         .route("/v1/queue/{id}", get(queue::show))
         .route("/v1/queue/{id}/content", get(content::content))
         .route("/v1/status", get(status::status))
+        .route("/v1/ready", get(readiness::show))
         .route("/v1/config", get(config::show_running))
         .route("/v1/reload", post(reload::reload))
         .route("/v1/domain", get(domain::show))

@@ -1,7 +1,7 @@
 //! `gatepost status`: shows the state of the relay on one screen, or that of mail to one domain.
 //!
 //! It asks the running daemon over the admin socket. Exit status: 0; 1 if nothing is known of the
-//! domain or no daemon answers; 2 for unusable arguments or an unusable configuration.
+//! domain, the relay is not ready or no daemon answers; 2 for unusable arguments or an unusable configuration.
 
 mod domain;
 
@@ -26,7 +26,8 @@ use crate::admin::api::evidence::EvidenceStatus;
 use crate::admin::api::recipients::RecipientsStatus;
 use crate::admin::api::status::{
     AttemptsStatus, CertificateOwner, CertificateStatus, ClientsStatus, ExceptionStatus,
-    FailingDestination, QueueStatus, RecentDowngrade, RecentRefusal, RelayStatus, ReportsStatus,
+    FailingDestination, QueueStatus, Readiness, RecentDowngrade, RecentRefusal, RelayStatus,
+    ReportsStatus,
 };
 use crate::smtp::address::Host;
 
@@ -44,6 +45,9 @@ pub(super) struct StatusArguments {
     /// A recipient domain, or an address at it
     #[arg(value_name = "DOMAIN|ADDRESS", value_parser = super::probe::host)]
     domain: Option<Host>,
+    /// Show whether mail is accepted and delivered, as /readyz does; the exit status is 1 if not
+    #[arg(long, conflicts_with = "domain")]
+    ready: bool,
     /// Print one JSON document, with everything that is known
     #[arg(long)]
     json: bool,
@@ -56,6 +60,9 @@ pub(super) fn run(arguments: &StatusArguments) -> ExitCode {
         if let Some(domain) = &arguments.domain {
             return show_domain(&client, domain, arguments.json).await;
         }
+        if arguments.ready {
+            return show_readiness(&client, arguments.json).await;
+        }
         let status: RelayStatus = client.get("/v1/status").await?;
         show(&if arguments.json {
             json::line(&status)
@@ -63,6 +70,21 @@ pub(super) fn run(arguments: &StatusArguments) -> ExitCode {
             screen(&status, width())
         });
         Ok::<_, SocketError>(ExitCode::SUCCESS)
+    })
+}
+
+/// Prints whether the relay is ready.
+async fn show_readiness(client: &AdminClient, json: bool) -> Result<ExitCode, SocketError> {
+    let readiness: Readiness = client.get("/v1/ready").await?;
+    show(&if json {
+        json::line(&readiness)
+    } else {
+        readiness.text()
+    });
+    Ok(if readiness.ready {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
     })
 }
 

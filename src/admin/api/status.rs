@@ -1,4 +1,4 @@
-//! `GET /v1/status`: the state of the relay, for `gatepost status` and the status page. Lists have
+//! `GET /v1/status` and `GET /v1/ready`: the state of the relay, for `gatepost status` and the status page. Lists have
 //! a limit, and entries over it are counted.
 
 use jiff::Timestamp;
@@ -122,6 +122,32 @@ pub struct ReportsStatus {
     /// Messages of strangers added to a digest because too many reports waited.
     #[serde(default)]
     pub diverted: u64,
+}
+
+/// `GET /v1/ready`: the readiness of the relay, as `/readyz` shows it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Readiness {
+    /// True if mail is accepted and delivered.
+    pub ready: bool,
+    /// The reasons why not; of a relay that is ready, what slows deliveries down.
+    pub reasons: Vec<String>,
+}
+
+impl Readiness {
+    /// Returns the text of `/readyz` and of `gatepost status --ready`.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        let ready = self.ready.then_some("ready");
+        for line in ready
+            .into_iter()
+            .chain(self.reasons.iter().map(String::as_str))
+        {
+            text.push_str(line);
+            text.push('\n');
+        }
+        text
+    }
 }
 
 /// One share of the delivery attempts.

@@ -117,7 +117,7 @@ impl PageSections {
             ("status", "") => Some(Self::new(
                 exit(
                     "The state is shown.",
-                    "Nothing is known of the domain, no daemon answers, or the output cannot be written.",
+                    "Nothing is known of the domain, with --ready the relay is not ready, no daemon answers, or the output cannot be written.",
                 ),
                 &[CONFIG, SOCKET],
                 &[

@@ -42,6 +42,10 @@ fn a_spool_that_is_moved_away_stops_mail_until_it_is_back() {
         ready.starts_with("HTTP/1.1 503") && ready.contains(&error),
         "{ready}"
     );
+    let ready = relay.status(&["--ready"]);
+    assert_eq!(ready.status.code(), Some(1));
+    let reason = String::from_utf8_lossy(&ready.stdout);
+    assert_eq!(reason, format!("{error}\n"));
     let metrics = relay.http("GET /metrics HTTP/1.1");
     assert!(metrics.contains("\ngatepost_spool_owned 0\n"), "{metrics}");
     let status = relay.status(&[]);
@@ -76,6 +80,7 @@ fn a_spool_that_is_moved_away_stops_mail_until_it_is_back() {
     assert_eq!(subjects.len(), 2, "each arrived once: {subjects:?}");
     let ready = relay.http("GET /readyz HTTP/1.1");
     assert!(ready.starts_with("HTTP/1.1 200"), "{ready}");
+    assert_eq!(out(&relay.status(&["--ready"])), "ready\n");
     let metrics = relay.http("GET /metrics HTTP/1.1");
     assert!(metrics.contains("\ngatepost_spool_owned 1\n"), "{metrics}");
 }

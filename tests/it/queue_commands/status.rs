@@ -254,6 +254,22 @@ fn what_is_covered_outlives_the_daemon() {
     );
 }
 
+/// A container has no other way to ask: its image has neither a shell nor curl.
+#[test]
+fn readiness_is_an_exit_status() {
+    let mut relay = Relay::start("");
+    assert_eq!(out(&relay.status(&["--ready"])), "ready\n");
+    let ready = json(&relay.status(&["--ready", "--json"]));
+    assert_eq!(ready, serde_json::json!({"ready": true, "reasons": []}));
+    relay.stop();
+    let stopped = relay.status(&["--ready"]);
+    assert_eq!(stopped.status.code(), Some(1));
+    assert!(
+        err(&stopped).contains("no running Gatepost answers"),
+        "{stopped:?}"
+    );
+}
+
 #[test]
 fn health_and_strangers() {
     let relay = Relay::start("");
