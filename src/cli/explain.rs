@@ -20,6 +20,7 @@ use crate::admin::api::{HistoryItem, HistoryPage, KnownHello, KnownHelloPage, Kn
 use crate::config::{self, AdminSocket, Config};
 use crate::discovery::history::TlsLevel;
 use crate::discovery::mta_sts::MtaStsPolicy;
+use crate::explain::document::OutboundExplanation;
 use crate::explain::{DaemonPolicies, Explainer, RememberedTls, Subject};
 use crate::net::tls_io::KnownHellos;
 use crate::policy::layers::MemoryFinding;
@@ -98,19 +99,12 @@ pub(super) fn run(arguments: &ExplainArguments) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let explanation = runtime.block_on(async {
-        let (memory, policies) =
-            ask_daemon(&config, &recipient, &explainer.policy_domains(&recipient)).await;
-        let explainer = explainer.knowing(policies, hellos(&config).await);
-        explainer
-            .outbound(
-                &arguments.subject,
-                &recipient,
-                requirement(&arguments.message),
-                &memory,
-            )
-            .await
-    });
+    let explanation = runtime.block_on(explain_outbound(
+        explainer,
+        &config,
+        (&arguments.subject, &recipient),
+        requirement(&arguments.message),
+    ));
     show(&if arguments.json {
         json::indented(&explanation)
     } else {
@@ -121,6 +115,37 @@ pub(super) fn run(arguments: &ExplainArguments) -> ExitCode {
     } else {
         ExitCode::FAILURE
     }
+}
+
+/// Explains mail to a recipient domain, with what the running daemon knows.
+async fn explain_outbound(
+    explainer: Explainer,
+    config: &Config,
+    (subject, recipient): (&Subject, &Host),
+    requirement: TlsRequirement,
+) -> OutboundExplanation {
+    let (memory, policies) =
+        ask_daemon(config, recipient, &explainer.policy_domains(recipient)).await;
+    let explainer = explainer.knowing(policies, hellos(config).await);
+    explainer
+        .outbound(subject, recipient, requirement, &memory)
+        .await
+}
+
+/// Returns the explanation of ordinary mail to a domain under a configuration, as text.
+///
+/// # Errors
+/// The faults in the files that the configuration names.
+pub(super) async fn explained(
+    config: &Config,
+    domain: &Host,
+    width: usize,
+) -> Result<String, Vec<config::Fault>> {
+    let explainer = Explainer::new(config.clone())?;
+    let subject = Subject::Host(domain.clone());
+    let asked = (&subject, domain);
+    let explanation = explain_outbound(explainer, config, asked, TlsRequirement::Ordinary).await;
+    Ok(text::outbound(&explanation, width))
 }
 
 fn load(arguments: &ExplainArguments) -> Result<(Config, Explainer), Vec<config::Fault>> {

@@ -8,6 +8,7 @@ mod admin_client;
 mod check;
 mod clients;
 mod config_file;
+mod connector;
 mod connector_name;
 mod demo;
 mod evidence;
@@ -60,6 +61,7 @@ enum CliCommand {
     Check(check::CheckArguments),
     Explain(explain::ExplainArguments),
     Probe(probe::ProbeArguments),
+    Connector(connector::ConnectorArguments),
     Queue(queue::QueueArguments),
     History(history::HistoryArguments),
     Clients(clients::ClientsArguments),
@@ -90,6 +92,7 @@ impl Cli {
             CliCommand::Check(arguments) => check::run(&arguments),
             CliCommand::Explain(arguments) => explain::run(&arguments),
             CliCommand::Probe(arguments) => probe::run(&arguments),
+            CliCommand::Connector(arguments) => connector::run(&arguments),
             CliCommand::Queue(arguments) => queue::run(&arguments),
             CliCommand::History(arguments) => history::run(&arguments),
             CliCommand::Clients(arguments) => clients::run(&arguments),

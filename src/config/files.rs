@@ -17,6 +17,13 @@ use crate::policy::location::{Located, Location};
 /// The most files that a configuration may include.
 const FILES_MAX: usize = 10_000;
 
+/// The meaning of patterns: no hidden file, and `*` stays in its folder.
+const PATTERNS: MatchOptions = MatchOptions {
+    case_sensitive: true,
+    require_literal_leading_dot: true,
+    require_literal_separator: true,
+};
+
 /// Reads and parses a configuration file, and the files that it includes. Returns warnings with the
 /// configuration.
 ///
@@ -55,6 +62,44 @@ pub fn read(path: &Path) -> Result<(Config, Vec<Fault>), Vec<Fault>> {
     }
 }
 
+/// A pattern of `include`: a folder, and the names of the files that are read from it.
+#[derive(Debug, Clone)]
+pub struct IncludedFolder {
+    /// The folder. It starts from that of the main file.
+    pub folder: PathBuf,
+    names: Pattern,
+}
+
+impl IncludedFolder {
+    /// Returns whether a file of this name would be read.
+    #[must_use]
+    pub fn reads(&self, name: &str) -> bool {
+        self.names.matches_with(name, PATTERNS)
+    }
+}
+
+/// Returns the patterns of `include` whose folder is written out, in the order of the file.
+#[must_use]
+pub fn included_folders(source: &ConfigSource) -> Vec<IncludedFolder> {
+    let (document, _) = DeTable::parse_recoverable(&source.text);
+    let include = document.get_ref().get("include");
+    let Some(DeValue::Array(patterns)) = include.map(Spanned::get_ref) else {
+        return Vec::new();
+    };
+    let main = source.file.parent().unwrap_or(Path::new(""));
+    let folder = |written: &str| {
+        let path = Path::new(written);
+        let (parent, name) = (path.parent()?, path.file_name()?.to_str()?);
+        let is_written_out = !parent.to_str()?.contains(['*', '?', '[']);
+        is_written_out.then_some(IncludedFolder {
+            folder: main.join(parent),
+            names: Pattern::new(name).ok()?,
+        })
+    };
+    let written = patterns.iter().filter_map(|each| each.get_ref().as_str());
+    written.filter_map(folder).collect()
+}
+
 /// The search for included files.
 #[derive(Default)]
 struct Search {
@@ -82,7 +127,7 @@ impl Search {
     }
 
     fn find(&mut self, written: &str, location: &Location, folder: &Path) {
-        let found = match glob::glob_with(&complete(written, folder), options()) {
+        let found = match glob::glob_with(&complete(written, folder), PATTERNS) {
             Ok(found) => found,
             Err(error) => {
                 let message = format!("include: \"{}\" is no pattern: {error}", shorten(written));
@@ -196,14 +241,6 @@ fn complete(written: &str, folder: &Path) -> String {
     }
 }
 
-fn options() -> MatchOptions {
-    MatchOptions {
-        require_literal_leading_dot: true,
-        require_literal_separator: true,
-        ..MatchOptions::default()
-    }
-}
-
 /// Returns a fault for each pattern of `new` that matches no file, if files that `old` includes are
 /// not included any more: they were moved or are not mounted, or the pattern is misspelt, and
 /// without their connectors nothing would be demanded of their domains. A pattern that matched no
@@ -240,7 +277,7 @@ fn patterns_without_files(source: &ConfigSource) -> Vec<Located<String>> {
         let complete = plain(Path::new(&complete(&pattern.value, folder)));
         Pattern::new(&complete.to_string_lossy()).is_ok_and(|pattern| {
             let mut files = source.included.iter();
-            files.any(|file| pattern.matches_path_with(&plain(&file.file), options()))
+            files.any(|file| pattern.matches_path_with(&plain(&file.file), PATTERNS))
         })
     };
     let mut all = patterns(&source.text, &source.file);

@@ -46,7 +46,7 @@ pub use diff::{
     ChangedKey, KeyValue, Section, changed_keys, connector_section, outbound_settings, sections,
 };
 pub use fault::{Fault, merge_warnings};
-pub use files::{lost_files, read};
+pub use files::{IncludedFolder, included_folders, lost_files, read};
 pub use oauth2_toml::parse_token_settings;
 pub use origin::KeyLocations;
 pub use parse::{parse, parse_files};

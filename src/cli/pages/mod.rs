@@ -3,6 +3,7 @@
 //! The command is hidden, since only packaging needs it. gatepost.toml(5) is written by hand, in
 //! `config/package/`.
 
+mod page_sections;
 mod sections;
 
 use std::fs;
@@ -15,7 +16,7 @@ use clap_complete::Shell;
 use clap_mangen::Man;
 use clap_mangen::roff::{Inline, Roff, bold, italic, roman};
 
-use sections::{FileEntry, PageSections};
+use page_sections::{FileEntry, PageSections};
 
 /// Write manual pages and shell completions
 #[derive(Debug, Args)]

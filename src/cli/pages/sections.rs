@@ -1,86 +1,11 @@
 //! EXIT STATUS, FILES and SEE ALSO of each manual page.
 
-/// The standard sections of a page.
-pub(super) struct PageSections {
-    /// The exit statuses with their meanings.
-    pub(super) exit: Vec<(u8, &'static str)>,
-    /// The files that the command reads or writes.
-    pub(super) files: Vec<FileEntry>,
-    /// Other pages.
-    pub(super) see_also: Vec<&'static str>,
-}
-
-/// A file that a command reads or writes.
-#[derive(Clone, Copy)]
-pub(super) struct FileEntry {
-    /// The path by default.
-    pub(super) path: &'static str,
-    /// Its content, and the key that names another path.
-    pub(super) content: &'static str,
-}
-
-const fn file(path: &'static str, content: &'static str) -> FileEntry {
-    FileEntry { path, content }
-}
-
-const CONFIG: FileEntry = file(
-    "/etc/gatepost/gatepost.toml",
-    "The configuration, unless --config names another file.",
-);
-const SOCKET: FileEntry = file(
-    "/run/gatepost/admin.sock",
-    "The socket of the running daemon, unless [admin] socket names another one.",
-);
-const SPOOL: FileEntry = file(
-    "/var/spool/gatepost",
-    "The queue, unless [spool] path names another folder.",
-);
-const USERS: FileEntry = file(
-    "/etc/gatepost/users.toml",
-    "The users, where [users] file names this file; nobody but its owner may read it.",
-);
-const EVIDENCE: FileEntry = file(
-    "/var/lib/gatepost/evidence",
-    "The records for auditors, unless [evidence] path names another folder.",
-);
-const EVIDENCE_DAY: FileEntry = file(
-    "/var/lib/gatepost/evidence/2026-11-26.jsonl",
-    "The records of one day (UTC), one line of JSON for each.",
-);
-const EVIDENCE_CLOSED: FileEntry = file(
-    "/var/lib/gatepost/evidence/2026-11-25.jsonl.gz",
-    "The records of a day that is over, compressed; zcat(1) shows them.",
-);
-const EVIDENCE_TORN: FileEntry = file(
-    "/var/lib/gatepost/evidence/torn-*",
-    "An incomplete record that a crash left; a record of the kind torn names it.",
-);
-const DEMO: FileEntry = file(
-    "$TMPDIR/gatepost-demo-*",
-    "Configuration, certificates and queue of the demo; /tmp if TMPDIR is not set. The folder is deleted at the end.",
-);
-
-/// Exit status 2 of every command.
-const UNUSABLE: (u8, &str) = (
-    2,
-    "The arguments are unusable, or the configuration has errors.",
-);
-
-/// Exit statuses of commands that ask the running daemon. `failure` also covers output that cannot
-/// be written.
-fn exit(success: &'static str, failure: &'static str) -> Vec<(u8, &'static str)> {
-    vec![(0, success), (1, failure), UNUSABLE]
-}
+use super::page_sections::{
+    CONFIG, CONNECTORS, DEMO, EVIDENCE, EVIDENCE_CLOSED, EVIDENCE_DAY, EVIDENCE_TORN, PageSections,
+    SOCKET, SPOOL, UNUSABLE, USERS, exit,
+};
 
 impl PageSections {
-    fn new(exit: Vec<(u8, &'static str)>, files: &[FileEntry], see_also: &[&'static str]) -> Self {
-        Self {
-            exit,
-            files: files.to_vec(),
-            see_also: see_also.to_vec(),
-        }
-    }
-
     /// Returns the sections of a page, such as `gatepost-queue-list`.
     pub(super) fn of(page: &str) -> Option<Self> {
         let command = page.strip_prefix("gatepost-").unwrap_or_default();
@@ -114,6 +39,7 @@ impl PageSections {
                     "openssl-s_client(1)",
                 ],
             )),
+            ("connector", action) => connector(action),
             ("status", "") => Some(Self::new(
                 exit(
                     "The state is shown.",
@@ -174,6 +100,7 @@ fn root() -> PageSections {
             "gatepost-check(1)",
             "gatepost-explain(1)",
             "gatepost-probe(1)",
+            "gatepost-connector(1)",
             "gatepost-queue(1)",
             "gatepost-history(1)",
             "gatepost-clients(1)",
@@ -340,6 +267,27 @@ fn history(action: &str) -> Option<PageSections> {
     Some(PageSections::new(
         exit(success, failure),
         &[CONFIG, SOCKET],
+        see_also,
+    ))
+}
+
+fn connector(action: &str) -> Option<PageSections> {
+    let success = "The file is written, and mail would be delivered under it today; with --stdout, it is printed.";
+    let failure = "There is no file: the domain has a connector already, the file exists, no host offers TLS that a connector could demand, or the output cannot be written.";
+    let see_also: &[_] = match action {
+        "" => &["gatepost-connector-add(1)", "gatepost.toml(5)"],
+        "add" => &[
+            "gatepost-probe(1)",
+            "gatepost-explain(1)",
+            "gatepost-check(1)",
+            "gatepost-reload(1)",
+            "gatepost.toml(5)",
+        ],
+        _ => return None,
+    };
+    Some(PageSections::new(
+        exit(success, failure),
+        &[CONFIG, CONNECTORS, SOCKET],
         see_also,
     ))
 }

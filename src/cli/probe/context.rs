@@ -13,12 +13,12 @@ use crate::relay::running_config::Snapshot;
 use crate::relay::smart_host_logins::SmartHostLogins;
 
 /// The settings of deliveries, and the lookups that they use.
-pub(super) struct ProbeContext {
-    pub(super) snapshot: Snapshot,
+pub(in crate::cli) struct ProbeContext {
+    pub(in crate::cli) snapshot: Snapshot,
     /// The lookup of MTA-STS policies.
-    pub(super) web: WebSource,
+    pub(in crate::cli) web: WebSource,
     /// Our own certificates.
-    pub(super) identities: Vec<IdentitySummary>,
+    pub(in crate::cli) identities: Vec<IdentitySummary>,
 }
 
 impl ProbeContext {
@@ -27,7 +27,7 @@ impl ProbeContext {
     ///
     /// # Errors
     /// Exit status 2, after the errors have been printed.
-    pub(super) fn new(config: &Arc<Config>) -> Result<Self, ExitCode> {
+    pub(in crate::cli) fn new(config: &Arc<Config>) -> Result<Self, ExitCode> {
         let dns = Dns::new(&config.dns).map_err(|error| error.fault(&config.dns));
         let loaded = (
             TlsMaterial::load(config),

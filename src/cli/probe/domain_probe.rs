@@ -16,34 +16,34 @@ use crate::relay::outbound::probe::{PredictedOutcome, Probe, ProbeQuery, probe};
 use crate::smtp::address::Host;
 
 /// The result of probing one domain.
-pub(super) struct DomainProbe {
+pub(in crate::cli) struct DomainProbe {
     /// The recipient domain.
-    pub(super) recipient: Host,
-    pub(super) connector: Arc<Connector>,
-    pub(super) remembered: RememberedTls,
+    pub(in crate::cli) recipient: Host,
+    pub(in crate::cli) connector: Arc<Connector>,
+    pub(in crate::cli) remembered: RememberedTls,
     /// The MTA-STS policies of the running daemon.
-    pub(super) known: DaemonPolicies,
-    pub(super) probe: Probe,
+    pub(in crate::cli) known: DaemonPolicies,
+    pub(in crate::cli) probe: Probe,
     /// The check of recipients, in a sentence.
-    pub(super) recipients: Option<String>,
-    pub(super) after: Option<AfterException>,
+    pub(in crate::cli) recipients: Option<String>,
+    pub(in crate::cli) after: Option<AfterException>,
 }
 
 /// The result of a second probe as if the connector's exception, which is in force, had ended.
-pub(super) struct AfterException {
+pub(in crate::cli) struct AfterException {
     /// The last day of the exception.
-    pub(super) until: Date,
-    pub(super) probe: Probe,
+    pub(in crate::cli) until: Date,
+    pub(in crate::cli) probe: Probe,
 }
 
 impl DomainProbe {
     /// Returns true if mail would not be delivered today.
-    pub(super) fn fails(&self) -> bool {
+    pub(in crate::cli) fn fails(&self) -> bool {
         fails(&self.probe.prospect)
     }
 
     /// Returns true if mail would be delivered in the clear today.
-    pub(super) fn is_clear(&self) -> bool {
+    pub(in crate::cli) fn is_clear(&self) -> bool {
         match &self.probe.prospect {
             PredictedOutcome::Sent { clearance, .. } => {
                 matches!(clearance.outcome(), TlsOutcome::Clear(_))
@@ -55,7 +55,7 @@ impl DomainProbe {
     }
 
     /// Returns true if mail would not be delivered after the exception has ended.
-    pub(super) fn fails_later(&self) -> bool {
+    pub(in crate::cli) fn fails_later(&self) -> bool {
         self.after
             .as_ref()
             .is_some_and(|after| fails(&after.probe.prospect))
@@ -72,7 +72,7 @@ fn fails(prospect: &PredictedOutcome) -> bool {
 }
 
 /// Probes one domain.
-pub(super) async fn probe_domain(
+pub(in crate::cli) async fn probe_domain(
     context: &ProbeContext,
     recipient: Host,
     connector: Arc<Connector>,

@@ -23,8 +23,9 @@ use super::output::{show, show_faults};
 use super::{connector_name, runtime};
 use crate::config::{self, Connector};
 use crate::smtp::address::{Host, Mailbox};
-use context::ProbeContext;
-use domain_probe::probe_domain;
+pub(super) use context::ProbeContext;
+pub(super) use domain_probe::{DomainProbe, probe_domain};
+pub(super) use text::brief;
 
 /// Dial the hosts that accept a domain's mail, and judge them as a delivery would; no mail is sent
 ///

@@ -386,7 +386,7 @@ fn prospect(out: &mut WrappedText, domain: &Host, prospect: &PredictedOutcome, c
 }
 
 /// Returns the outcome in one word for a table, and the reason.
-pub(super) fn brief(prospect: &PredictedOutcome) -> (&'static str, String) {
+pub(in crate::cli) fn brief(prospect: &PredictedOutcome) -> (&'static str, String) {
     let (outcome, failure, ends_as) = match prospect {
         PredictedOutcome::Sent { peer, clearance } => {
             return match clearance.outcome() {

@@ -116,3 +116,46 @@ async fn a_key_that_no_record_names_is_refused() {
         .has("FAILS: 4.7.5 ");
     assert_eq!(heard, [WHOLE]);
 }
+
+/// Keys that the domain names itself are demanded by these records, not by a pin that grows old.
+#[tokio::test]
+async fn a_new_connector_demands_dane_where_every_host_has_it() {
+    let pair = self_signed(&["whatever.example"], |_| {});
+    let (world, peer) = (World::new().await, showing(&pair).await);
+    let port = peer.address.port();
+    let records = format!(
+        "good.test MX 10 mx.good.test\nmx.good.test A 127.0.0.1\n_{port}._tcp.mx.good.test TLSA {:#}",
+        record(&pair)
+    );
+    let zones = Zones::new()
+        .zone("good.test", Kind::Signed, &records)
+        .start(Resolver::default())
+        .await;
+    let dns = format!(
+        "servers = [\"{}\"]\ntrust_anchor = \"{}\"",
+        zones.address,
+        zones.anchor("dnskey").display()
+    );
+    let others = format!(
+        "[[connector]]\nname = \"internet\"\ndomains = [\"*\"]\n[connector.outbound]\nport = {port}\n"
+    );
+    world.write_with(&dns, &others);
+    let answer = world
+        .run("500", &["connector", "add", "good.test", "--stdout"])
+        .await;
+    answer
+        .ends(0)
+        .has("\nverify = \"dane\" ")
+        .lacks("pins =")
+        .lacks("names =");
+    let comments = answer.out.replace("\n# ", " ");
+    assert!(
+        comments.contains("DANE: 1 of 1 host has usable TLSA records. They suffice"),
+        "{comments}"
+    );
+    assert!(
+        comments.contains("The connector adds that mail waits if the records go away"),
+        "{comments}"
+    );
+    assert_eq!(commands(&peer).await, [WHOLE, WHOLE]);
+}

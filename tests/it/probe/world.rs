@@ -113,10 +113,14 @@ impl World {
 
     /// `gatepost probe …` in a terminal with these columns.
     pub(crate) async fn probe_within(&self, columns: &str, arguments: &[&str]) -> Answer {
+        self.run(columns, &[&["probe"], arguments].concat()).await
+    }
+
+    /// The program with these arguments and the configuration, in a terminal with these columns.
+    pub(crate) async fn run(&self, columns: &str, arguments: &[&str]) -> Answer {
         let mut command = Command::new(env!("CARGO_BIN_EXE_gatepost"));
         command
             .env("COLUMNS", columns)
-            .arg("probe")
             .args(arguments)
             .arg("--config")
             .arg(self.file())
