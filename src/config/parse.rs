@@ -11,13 +11,13 @@ use super::connector_toml::ConnectorToml;
 use super::fault::Fault;
 use super::fault_list::FaultList;
 use super::hosts::{domain, mailbox};
+use super::include::SharedTables;
 use super::reader::{Field, TableReader, read_all};
-use super::recipients_toml::{self, RecipientsToml};
 use super::settings::{Config, ConfigSource, DnsConfig, SourceFile};
 use super::tls_toml::{ListenerToml, TlsToml, relay};
 use super::tlsrpt::TlsrptToml;
 use super::values::path;
-use super::{include, logins, rules, tables, unmeetable};
+use super::{include, logins, recipients_toml, rules, tables, unmeetable};
 use crate::policy::location::Located;
 use crate::policy::relay_access::RelayConfig;
 
@@ -158,9 +158,8 @@ fn resolve_documents(
     let listeners = root.tables(faults, "listener", "[[listener]]");
     let listeners = listeners.map(|tables| read_all(tables, faults, ListenerToml::read));
     let relay = relay(root.table(faults, "relay", "[relay]"), faults);
-    let recipients = root.tables(faults, "recipients", "[[recipients]]");
-    let recipients = read_all(recipients.unwrap_or_default(), faults, RecipientsToml::read);
-    let connectors = connectors(&mut root, included, faults);
+    let tables = shared_tables(&mut root, included, faults);
+    let (connectors, recipients) = (tables.connectors, tables.recipients);
     let queue = tables::queue(root.table(faults, "queue", "[queue]"), faults);
     let limits = tables::limits(root.table(faults, "limits", "[limits]"), faults);
     let timeouts = tables::timeouts(root.table(faults, "timeouts", "[timeouts]"), faults);
@@ -213,17 +212,21 @@ fn resolve_documents(
     })
 }
 
-/// Reads the connectors of the document, and then those of the files that it includes.
-fn connectors<'d>(
+/// Reads the connectors and the recipients of the document, and then those of the files that it
+/// includes.
+fn shared_tables<'d>(
     root: &mut TableReader<'d>,
     included: &[&'d DeTable<'d>],
     faults: &mut FaultList<'_>,
-) -> Vec<ConnectorToml> {
-    let tables = root.tables(faults, "connector", "[[connector]]");
-    let mut connectors = read_all(tables.unwrap_or_default(), faults, ConnectorToml::read);
+) -> SharedTables {
+    let mut tables = SharedTables {
+        connectors: Vec::new(),
+        recipients: Vec::new(),
+    };
+    tables.read(root, faults);
     root.read(faults, "include", include::patterns);
-    connectors.extend(include::connectors(included, faults));
-    connectors
+    include::read_included(included, &mut tables, faults);
+    tables
 }
 
 /// Checks the rules between tables. `listeners` is `None` if their list itself is invalid.

@@ -75,6 +75,28 @@ fn a_path_in_an_included_file_starts_from_its_own_folder() {
 }
 
 #[test]
+fn recipients_are_read_from_included_files_too() {
+    let table = |domain| {
+        format!("[[recipients]]\ndomains = [\"{domain}\"]\nfrom = \"file\"\nfile = \"list.txt\"\n")
+    };
+    let text = format!("{}{}", table("a.example"), connector("x"));
+    let files = [
+        ("d/a.toml", text.as_str()),
+        ("d/b.toml", &table("b.example")),
+    ];
+    let (config, _) = read(&folder("[\"d/*.toml\"]", &files)).expect("a good configuration");
+    let domains: Vec<_> = config
+        .recipients
+        .iter()
+        .map(|table| table.domains[0].to_string())
+        .collect();
+    assert_eq!(domains, ["a.example", "b.example"]);
+    assert_eq!(config.connectors.len(), 1);
+    let shown = format!("{:?}", config.recipients[0].source);
+    assert!(shown.contains("/d/list.txt"), "{shown}");
+}
+
+#[test]
 fn each_fault_names_its_own_file_and_line() {
     let (a, again) = (connector("a"), connector("a"));
     for (files, expected) in [
@@ -98,6 +120,23 @@ fn each_fault_names_its_own_file_and_line() {
             vec![
                 "d/a.toml:1:1: \"hostname\" has no place in an included file",
                 "d/a.toml:2:3: \"conector\" has no place in an included file",
+            ],
+        ),
+        (
+            vec![
+                (
+                    "d/a.toml",
+                    "[[recipients]]\ndomains = [\"a.example\"]\nfrom = \"ask\"\nfile = \"x\"\n",
+                ),
+                (
+                    "d/b.toml",
+                    "\n[[recipients]]\ndomains = [\"a.example\"]\nfrom = \"asc\"\n",
+                ),
+            ],
+            vec![
+                "d/a.toml:4:8: file has no use",
+                "d/b.toml:3:12: [[recipients]] already lists \"a.example\"",
+                "d/b.toml:4:8: from cannot be \"asc\"",
             ],
         ),
         (
