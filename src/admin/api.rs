@@ -75,6 +75,9 @@ pub struct EnvelopeParameters {
     /// (`TLS-Required: No`).
     #[serde(default)]
     pub tls: TlsRequirement,
+    /// The connector of the user who sent the message, by which it goes, if the user has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connector: Option<String>,
     /// True if the content has octets above 127.
     pub eight_bit: bool,
     /// True if a header field has octets above 127.
@@ -334,8 +337,11 @@ pub struct HeldClient {
 /// [`ReleaseResponse`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ReleaseRequest {
-    /// An address or a network. `null`: all clients.
+    /// An address or a network. `null`: all clients and users, unless `user` names one.
     pub client: Option<String>,
+    /// The name of a user that logs in. `client` must be `null` then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
 }
 
 /// The response to [`ReleaseRequest`].

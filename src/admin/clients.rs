@@ -4,12 +4,14 @@ use axum::Json;
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{Extension, State};
 use ipnet::IpNet;
+use jiff::Timestamp;
 
 use super::api::{HeldClient, ReleaseRequest, ReleaseResponse};
 use super::state::{AdminState, ErrorResponse, PeerUid};
 use crate::policy::networks::{self, network_text};
 use crate::relay::inbound::{Clients, HeldNetwork};
-use crate::relay::users::LimitedUser;
+use crate::relay::users::{LimitedUser, ReleasedUser};
+use crate::smtp::sasl::prepare_name;
 
 pub(super) async fn list(State(admin): State<AdminState>) -> Json<Vec<HeldClient>> {
     Json(all_held(&admin.clients))
@@ -20,8 +22,33 @@ pub(super) async fn release(
     Extension(PeerUid(uid)): Extension<PeerUid>,
     request: Result<Json<ReleaseRequest>, JsonRejection>,
 ) -> Result<Json<ReleaseResponse>, ErrorResponse> {
-    let Json(ReleaseRequest { client }) =
+    let Json(ReleaseRequest { client, user }) =
         request.map_err(|rejection| ErrorResponse(rejection.status(), rejection.body_text()))?;
+    let users = match (&client, &user) {
+        (Some(_), Some(_)) => {
+            return Err(ErrorResponse::bad_request(
+                "name a client or a user, not both".to_owned(),
+            ));
+        }
+        (None, Some(user)) => released_user(&admin, user)?,
+        (Some(_), None) => Vec::new(),
+        (None, None) => admin
+            .clients
+            .logins()
+            .limited()
+            .iter()
+            .map(limited)
+            .collect(),
+    };
+    for user in &users {
+        tracing::info!(
+            client = user.client, limit = user.limit, times = user.times, uid = ?uid,
+            "client released by an operator"
+        );
+    }
+    if user.is_some() {
+        return Ok(Json(ReleaseResponse { released: users }));
+    }
     let network = client.as_deref().map(parse_network).transpose()?;
     let released = admin.clients.release(network.as_ref());
     for client in &released {
@@ -31,8 +58,24 @@ pub(super) async fn release(
         );
     }
     Ok(Json(ReleaseResponse {
-        released: released.iter().map(held).collect(),
+        released: released.iter().map(held).chain(users).collect(),
     }))
+}
+
+/// Releases a user, and returns the limits that held it back.
+fn released_user(admin: &AdminState, name: &str) -> Result<Vec<HeldClient>, ErrorResponse> {
+    let prepared =
+        prepare_name(name).map_err(|error| ErrorResponse::bad_request(format!("user: {error}")))?;
+    let ReleasedUser { limits, failures } = admin.clients.logins().release(&prepared);
+    let now = Timestamp::now();
+    let failed = failures.map(|times| HeldClient {
+        client: format!("user {name}"),
+        limit: "failed_logins".to_owned(),
+        since: now,
+        last: now,
+        times,
+    });
+    Ok(limits.iter().map(limited).chain(failed).collect())
 }
 
 /// Parses a network, or the address of a client, which stands for the client's network.

@@ -13,7 +13,7 @@ use super::api::domain::{
 use super::api::status::ExceptionStatus;
 use super::api::{DestinationBackoff, PAGE_MAX, PartBackoff};
 use super::state::{AdminState, ErrorResponse};
-use super::status::{DomainStats, describe_demand, domain_status};
+use super::status::{describe_demand, domain_status};
 use super::{history, queue};
 use crate::config::{Connector, MailSchedule, OnDowngrade, OnFailure, WarnAfter};
 use crate::policy::connector::exception;
@@ -45,7 +45,7 @@ pub(super) async fn show(
         at: now,
         since: admin.since,
         connector: connector(running.connectors.for_host(&domain), now),
-        queue: domain_queue(&admin, &domain, running.schedule(&domain), now).await?,
+        queue: domain_queue(&admin, &domain, running.schedule(&domain, None), now).await?,
         last_attempt: admin
             .monitor
             .last_attempt(&domain)
@@ -103,8 +103,7 @@ async fn domain_queue(
     now: Timestamp,
 ) -> Result<DomainQueue, ErrorResponse> {
     let stats = admin.queue_counter.stats(&*admin.spool).await?;
-    let none = DomainStats::default();
-    let mail = stats.domains.get(domain).unwrap_or(&none);
+    let mail = stats.of_domain(domain);
     // A delay report that would come after the bounce is not sent.
     let warn_after = match schedule.warn_after {
         WarnAfter::Age(age) if age < schedule.expire => Some(age),

@@ -9,7 +9,7 @@ use super::api::PAGE_MAX;
 use super::state::ErrorResponse;
 use crate::policy::connector::Connectors;
 use crate::smtp::address::{Host, Mailbox, ReversePath};
-use crate::smtp::envelope::{QueueId, Recipient, RecipientState};
+use crate::smtp::envelope::{Envelope, QueueId, Recipient, RecipientState};
 use crate::storage::spool::StoredMessage;
 
 /// The default length of a page.
@@ -117,7 +117,7 @@ impl Filter {
                     .envelope
                     .recipients
                     .iter()
-                    .any(|one| self.is_recipient(one, connectors)))
+                    .any(|one| self.is_recipient(one, &message.envelope, connectors)))
     }
 
     fn has_recipient_criteria(&self) -> bool {
@@ -126,7 +126,12 @@ impl Filter {
 
     /// Returns true if a recipient is still open and matches. A delivered recipient is no longer in
     /// the queue.
-    fn is_recipient(&self, recipient: &Recipient, connectors: &Connectors) -> bool {
+    fn is_recipient(
+        &self,
+        recipient: &Recipient,
+        envelope: &Envelope,
+        connectors: &Connectors,
+    ) -> bool {
         let host = recipient.mailbox.host();
         let state = match recipient.state {
             RecipientState::Pending { .. } => OpenRecipientState::Waiting,
@@ -135,10 +140,10 @@ impl Filter {
         };
         self.state.is_none_or(|wanted| wanted == state)
             && self.domain.as_ref().is_none_or(|domain| domain == host)
-            && self
-                .connector
-                .as_ref()
-                .is_none_or(|name| connectors.for_host(host).name == *name)
+            && self.connector.as_ref().is_none_or(|name| {
+                let user_connector = envelope.connector.as_deref();
+                user_connector.unwrap_or(&connectors.for_host(host).name) == name
+            })
     }
 }
 
@@ -167,7 +172,7 @@ fn is_sender(wanted: &ReversePath, found: &ReversePath) -> bool {
 mod tests {
     use super::*;
     use crate::config::{self, TrustSource};
-    use crate::smtp::envelope::{Envelope, FailureHistory};
+    use crate::smtp::envelope::FailureHistory;
 
     fn stored(sender: &str, recipients: &[&str], age: u64) -> StoredMessage {
         let recipient = |text: &&str| Recipient::new(Mailbox::parse(text).expect("valid"));

@@ -81,6 +81,7 @@ pub(super) async fn show(
         ret: envelope.ret,
         envid: envelope.envid.clone(),
         tls: envelope.tls,
+        connector: envelope.connector.as_deref().map(str::to_owned),
         eight_bit: envelope.needs.eight_bit,
         utf8_header: envelope.needs.utf8_header,
     });
@@ -284,6 +285,7 @@ async fn query_status(
             .iter()
             .map(|recipient| recipient.mailbox.host().clone())
             .collect(),
+        user_connector: stored.envelope.connector.clone(),
         tls: stored.envelope.tls,
     });
     let questions = questions.collect();

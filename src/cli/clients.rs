@@ -20,7 +20,8 @@ use crate::admin::api::{HeldClient, ReleaseRequest, ReleaseResponse};
 /// List the clients that are held back by a limit, or release them
 ///
 /// For clients outside of [relay] networks, connections, messages, recipients and TLS handshakes
-/// per minute are limited, by address and by network ([limits] in the configuration). A client
+/// per minute are limited, by address and by network ([limits] in the configuration). Users that log
+/// in have limits of an hour, and a limit on failed logins. A client
 /// stays on the list until it has kept to the limit for an hour. The commands ask the running
 /// daemon over its admin socket.
 #[derive(Debug, Args)]
@@ -36,13 +37,16 @@ enum ClientsCommand {
         #[command(flatten)]
         options: ClientsOptions,
     },
-    /// Release a client at once: its counts are reset
+    /// Release a client or a user at once: its counts are reset, those of failed logins too
     Release {
         /// An address, or a network
-        #[arg(value_name = "CLIENT", value_parser = client, required_unless_present = "all")]
+        #[arg(value_name = "CLIENT", value_parser = client, required_unless_present_any = ["all", "user"])]
         client: Option<String>,
-        /// Every client
-        #[arg(long, conflicts_with = "client")]
+        /// The user of this name, which logs in
+        #[arg(long, value_name = "NAME", conflicts_with = "client")]
+        user: Option<String>,
+        /// Every client and user
+        #[arg(long, conflicts_with_all = ["client", "user"])]
         all: bool,
         #[command(flatten)]
         options: ClientsOptions,
@@ -75,8 +79,17 @@ pub(super) fn run(arguments: &ClientsArguments) -> ExitCode {
         async |daemon| match &arguments.command {
             ClientsCommand::List { options } => list(&daemon, options.json).await,
             ClientsCommand::Release {
-                client, options, ..
-            } => release(&daemon, client.as_deref(), options.json).await,
+                client,
+                user,
+                options,
+                ..
+            } => {
+                let order = ReleaseRequest {
+                    client: client.clone(),
+                    user: user.clone(),
+                };
+                release(&daemon, &order, options.json).await
+            }
         },
     )
 }
@@ -87,19 +100,17 @@ async fn list(daemon: &AdminClient, json: bool) -> Result<ExitCode, SocketError>
     Ok(ExitCode::SUCCESS)
 }
 
-/// Releases a client, or all of them if `client` is `None`.
+/// Releases a client or a user, or all of them if the order names none.
 async fn release(
     daemon: &AdminClient,
-    client: Option<&str>,
+    order: &ReleaseRequest,
     json: bool,
 ) -> Result<ExitCode, SocketError> {
-    let order = ReleaseRequest {
-        client: client.map(str::to_owned),
-    };
-    let ReleaseResponse { released } = daemon.post("/v1/clients/release", &order).await?;
-    let if_none = match client {
-        Some(client) => format!("{client} was not held back\n"),
-        None => "no client was held back\n".to_owned(),
+    let ReleaseResponse { released } = daemon.post("/v1/clients/release", order).await?;
+    let if_none = match (&order.client, &order.user) {
+        (Some(client), _) => format!("{client} was not held back\n"),
+        (None, Some(user)) => format!("user {} was not held back\n", plain(user)),
+        (None, None) => "no client was held back\n".to_owned(),
     };
     if json || released.is_empty() {
         show_clients(&released, json, &if_none);
@@ -112,7 +123,8 @@ async fn release(
             ));
         }
     }
-    let not_found = client.is_some() && released.is_empty();
+    let is_named = order.client.is_some() || order.user.is_some();
+    let not_found = is_named && released.is_empty();
     Ok(if not_found {
         ExitCode::FAILURE
     } else {

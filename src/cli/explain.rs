@@ -8,25 +8,28 @@
 mod text;
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Args;
 
 use super::admin_client::{AdminClient, SocketError, percent_encoded};
 use super::config_file::ConfigFile;
-use super::format::width;
+use super::format::{plain, width};
 use super::output::{show, show_faults};
 use super::{json, runtime};
 use crate::admin::api::{HistoryItem, HistoryPage, KnownHello, KnownHelloPage, KnownPolicy};
-use crate::config::{self, AdminSocket, Config};
+use crate::config::{self, AdminSocket, Config, MailUser};
 use crate::discovery::history::TlsLevel;
 use crate::discovery::mta_sts::MtaStsPolicy;
 use crate::explain::document::OutboundExplanation;
 use crate::explain::{DaemonPolicies, Explainer, RememberedTls, Subject};
 use crate::net::tls_io::KnownHellos;
 use crate::policy::layers::MemoryFinding;
+use crate::policy::location::Location;
 use crate::policy::tls::Hello;
 use crate::smtp::address::{Domain, Host};
 use crate::smtp::envelope::TlsRequirement;
+use crate::smtp::sasl::prepare_name;
 
 /// The maximum number of hosts of a domain that the daemon is asked for.
 const PAGE: usize = 500;
@@ -47,6 +50,9 @@ pub(super) struct ExplainArguments {
     sender: bool,
     #[command(flatten)]
     message: MessageOptions,
+    /// Explain mail that this user sends after a login, and what the user may do
+    #[arg(long, value_name = "NAME", conflicts_with = "sender")]
+    user: Option<String>,
     /// Print one JSON document
     #[arg(long)]
     json: bool,
@@ -150,7 +156,42 @@ pub(super) async fn explained(
 
 fn load(arguments: &ExplainArguments) -> Result<(Config, Explainer), Vec<config::Fault>> {
     let (config, _) = config::read(&arguments.file.config)?;
-    Ok((config.clone(), Explainer::new(config)?))
+    let explainer = Explainer::new(config.clone())?;
+    let explainer = match &arguments.user {
+        Some(name) => explainer.sent_by(user(&config, name)?),
+        None => explainer,
+    };
+    Ok((config, explainer))
+}
+
+/// Returns a user of the file of users.
+fn user(config: &Config, name: &str) -> Result<Arc<MailUser>, Vec<config::Fault>> {
+    let missing = |location, message: String| {
+        vec![config::Fault {
+            location,
+            message,
+            remedy: "`gatepost user list` lists all users.".to_owned(),
+        }]
+    };
+    let Some(users) = &config.users else {
+        let file = Arc::clone(&config.source.file);
+        let location = Location {
+            file,
+            line: 1,
+            column: 1,
+        };
+        return Err(missing(
+            location,
+            "the configuration has no [users]".to_owned(),
+        ));
+    };
+    let list = config::read_users(&users.file.value)?;
+    let prepared = prepare_name(name).unwrap_or_default();
+    let found = list.get(&prepared).cloned();
+    found.ok_or_else(|| {
+        let message = format!("there is no user {}", plain(name));
+        missing(users.file.location.clone(), message)
+    })
 }
 
 fn requirement(message: &MessageOptions) -> TlsRequirement {

@@ -181,6 +181,7 @@ impl ConnectorToml {
             crl: self.crl.or(Vec::new()),
             outbound: self.outbound.resolve(own, revocation),
             inbound: self.inbound.resolve(own, revocation),
+            floor: None,
         })
     }
 }

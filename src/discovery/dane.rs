@@ -33,7 +33,8 @@ const LOCALHOST: &str = "the host is this machine, so DNS is not queried";
 /// §2.1.2).
 pub async fn look_up(query: &HopQuery<'_>) -> Result<DaneFinding, Failure> {
     // A message cannot override a demand of the connector itself.
-    if !demands_dane(query.connector, query.now)
+    let demands_dane = |connector| demands_dane(connector, query.now);
+    if !query.connector.with_floor().any(demands_dane)
         && let Some(why) = reason_to_skip(query, Publication::Dane)
     {
         return Ok(DaneFinding::NotLookedUp(why));

@@ -40,12 +40,13 @@ pub(super) fn reason_to_skip(
     query: &HopQuery<'_>,
     publication: Publication,
 ) -> Option<&'static str> {
-    let connector = query.connector;
-    let tls =
-        exception(connector, query.now).map_or(connector.outbound.tls, |exception| exception.tls);
-    if tls == TlsDemand::Off {
+    let is_off = |connector: &Connector| {
+        let own = connector.outbound.tls;
+        exception(connector, query.now).map_or(own, |exception| exception.tls) == TlsDemand::Off
+    };
+    if query.connector.with_floor().all(is_off) {
         Some(OFF)
-    } else if !connector.outbound.discover.contains(&publication) {
+    } else if !query.connector.outbound.discover.contains(&publication) {
         Some(NOT_IN_DISCOVER)
     } else if query.requirement == TlsRequirement::Relaxed {
         Some(TLS_REQUIRED_NO)

@@ -6,7 +6,7 @@ use std::fmt;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::config::{Connector, TlsDemand};
+use crate::config::{Connector, MailUser, SenderPattern, TlsDemand};
 use crate::policy::connector::{ended_exception, exception};
 use crate::policy::failure::NextStep;
 
@@ -30,6 +30,9 @@ pub struct OutboundExplanation {
     /// The connector of the domain, and the others that match.
     #[serde(flatten)]
     pub connectors: ConnectorMatch,
+    /// The user who sends the mail, if the explanation is for one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<UserNote>,
     /// The connector's exception, in force or ended.
     pub exception: Option<ExceptionNote>,
     /// The availability of the downgrade memory.
@@ -78,6 +81,56 @@ pub struct OtherConnector {
     pub candidate: MatchingPattern,
     /// The reason why it does not apply.
     pub why: String,
+}
+
+/// A user who sends the mail, with what the user may do.
+#[derive(Debug, Clone, Serialize)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a field of the document"
+)]
+pub struct UserNote {
+    /// The name.
+    pub name: String,
+    /// True if the user may not log in.
+    pub disabled: bool,
+    /// The connector by which the user's mail goes; `None` for the recipient's own.
+    pub connector: Option<String>,
+    /// True if the recipient's own connector joins its demands to those of the user's.
+    pub floor_joins: bool,
+    /// The senders that the user may use; `None` for all.
+    pub senders: Option<Vec<String>>,
+    /// True if the user may use the null sender.
+    pub null_sender: bool,
+    /// True if the addresses in the From field must be among `senders`.
+    pub check_from: bool,
+    /// The networks from which the user may log in; empty for all.
+    pub networks: Vec<String>,
+    /// The most messages in an hour.
+    pub messages_per_hour: Option<u32>,
+    /// The most recipients in an hour.
+    pub recipients_per_hour: Option<u32>,
+}
+
+impl UserNote {
+    /// Describes a user. `floor_joins` is true if the recipient's own connector is another one.
+    #[must_use]
+    pub fn of(user: &MailUser, floor_joins: bool) -> Self {
+        let texts =
+            |senders: &Vec<SenderPattern>| senders.iter().map(ToString::to_string).collect();
+        Self {
+            name: user.name.clone(),
+            disabled: user.disabled,
+            connector: user.connector.as_ref().map(|name| name.value.clone()),
+            floor_joins,
+            senders: user.senders.as_ref().map(texts),
+            null_sender: user.null_sender,
+            check_from: user.check_from,
+            networks: user.networks.iter().map(ToString::to_string).collect(),
+            messages_per_hour: user.messages_per_hour,
+            recipients_per_hour: user.recipients_per_hour,
+        }
+    }
 }
 
 /// An exception of the connector.
@@ -230,7 +283,7 @@ impl fmt::Display for PolicyNote {
 /// The demand of one layer.
 #[derive(Debug, Clone, Serialize)]
 pub struct LayerNote {
-    /// `connector`, `exception`, `dane`, `mta-sts`, `requiretls` or `memory`.
+    /// `connector`, `exception`, `recipient` (the recipient's own connector, beside that of a user), `dane`, `mta-sts`, `requiretls` or `memory`.
     pub layer: &'static str,
     /// The demands, all of which must be met.
     pub demands: Vec<String>,

@@ -1,12 +1,13 @@
 //! The explainer: a configuration with what is known beside it, and the answers that both
 //! directions need.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::document;
 use super::sources::{DaemonPolicies, policy_domains};
 use super::subject::Subject;
-use crate::config::{Config, Fault};
+use crate::config::{Config, Fault, MailUser};
 use crate::discovery::mta_sts::WebSource;
 use crate::net::dns::Dns;
 use crate::net::https::Https;
@@ -25,6 +26,8 @@ pub struct Explainer {
     pub(super) web: WebSource,
     pub(super) known: DaemonPolicies,
     pub(super) hellos: KnownHellos,
+    /// The user who sends the mail.
+    pub(super) user: Option<Arc<MailUser>>,
 }
 
 impl Explainer {
@@ -49,6 +52,7 @@ impl Explainer {
             web,
             known: DaemonPolicies::default(),
             hellos: KnownHellos::default(),
+            user: None,
         })
     }
 
@@ -69,13 +73,24 @@ impl Explainer {
         self
     }
 
+    /// Explains mail that a user sends.
+    #[must_use]
+    pub fn sent_by(mut self, user: Arc<MailUser>) -> Self {
+        self.user = Some(user);
+        self
+    }
+
+    /// Returns the name of the connector of the user who sends the mail, if there is one.
+    pub(super) fn user_connector(&self) -> Option<&str> {
+        let user = self.user.as_ref()?;
+        user.connector.as_ref().map(|name| name.value.as_str())
+    }
+
     /// Returns the domains whose MTA-STS policies may apply to mail for a recipient domain.
     #[must_use]
     pub fn policy_domains(&self, recipient: &Host) -> Vec<Domain> {
-        policy_domains(
-            recipient,
-            &self.connectors.for_host(recipient).outbound.route,
-        )
+        let connector = self.connectors.routing(recipient, self.user_connector());
+        policy_domains(recipient, &connector.outbound.route)
     }
 
     /// Returns the domain or address literal that mail for the subject goes to; `None` for `<>`,

@@ -5,7 +5,7 @@
 use jiff::Timestamp;
 
 use super::document::LayerNote;
-use crate::config::{Connector, OnDowngrade};
+use crate::config::{Connector, OnDowngrade, TlsDemand};
 use crate::policy::connector::{ended_exception, exception};
 use crate::policy::layers::{DaneFinding, HopFacts, MemoryFinding, MtaStsFinding, MtaStsListing};
 use crate::policy::tls::{Layer, TlsPolicy};
@@ -44,9 +44,16 @@ impl HopLayers<'_> {
         };
         let off = *policy == TlsPolicy::Off;
         let or_off = |why: String| Some(if off { OFF.to_owned() } else { why });
-        vec![
+        let floor = self.connector.floor.as_deref();
+        let mut notes = vec![
             note(Layer::Connector, "connector", self.connector(policy)),
             note(Layer::Exception, "exception", Some(self.exception())),
+        ];
+        notes.extend(floor.map(|floor| {
+            let why = Some(self.recipient(floor));
+            note(Layer::RecipientConnector, "recipient", why)
+        }));
+        notes.extend([
             note(Layer::Dane, "dane", or_off(self.dane())),
             note(Layer::MtaSts, "mta-sts", or_off(self.mta_sts())),
             note(Layer::RequireTls, "requiretls", or_off(self.requiretls())),
@@ -55,7 +62,20 @@ impl HopLayers<'_> {
                 "memory",
                 or_off(self.memory(policy)),
             ),
-        ]
+        ]);
+        notes
+    }
+
+    /// Returns a sentence about the recipient's own connector.
+    fn recipient(&self, floor: &Connector) -> String {
+        let name = &floor.name;
+        match exception(floor, self.now).map_or(floor.outbound.tls, |holds| holds.tls) {
+            TlsDemand::Off => format!("the recipient's connector {name} has TLS off"),
+            TlsDemand::Opportunistic => {
+                format!("the recipient's connector {name} has TLS opportunistic")
+            }
+            TlsDemand::Forced { .. } => format!("as the recipient's connector {name} says"),
+        }
     }
 
     fn connector(&self, policy: &TlsPolicy) -> Option<String> {
@@ -72,7 +92,7 @@ impl HopLayers<'_> {
             .any(|demand| demand.layer == Layer::Connector)
         {
             return None;
-        } else if *policy == TlsPolicy::Off {
+        } else if self.connector.outbound.tls == TlsDemand::Off {
             "TLS off"
         } else {
             "TLS opportunistic"

@@ -1,11 +1,13 @@
 //! The explanation of mail to a domain: its route, its hops, their layers and the result for each
 //! kind of peer.
 
+use std::sync::Arc;
+
 use futures_util::future::join_all;
 use jiff::Timestamp;
 
 use super::document::{
-    self, ExceptionNote, HelloNote, HopProblem, MemoryNote, NoHopLeft, PeerForecast, step,
+    self, ExceptionNote, HelloNote, HopProblem, MemoryNote, NoHopLeft, PeerForecast, UserNote, step,
 };
 use super::explainer::Explainer;
 use super::layers::HopLayers;
@@ -20,7 +22,8 @@ use crate::policy::connector::exception;
 use crate::policy::failure::{self, Failure, NextStep, Persistence, RequireTlsUnmet, Scope};
 use crate::policy::tls::{Hellos, Layer, SamplePeer, TlsOutcome};
 use crate::relay::outbound::{
-    DeliveryForecast, HopPlan, MailContext, PeerOutcome, forecast, hellos, undialled_reason,
+    DeliveryForecast, HopPlan, MailContext, PeerOutcome, forecast, hellos, missing_connector,
+    undialled_reason,
 };
 use crate::smtp::address::Host;
 use crate::smtp::envelope::TlsRequirement;
@@ -41,6 +44,7 @@ impl Explainer {
             explainer: self,
             subject,
             recipient,
+            connector: self.connectors.for_mail(recipient, self.user_connector()),
             requirement,
             memory,
             now: Timestamp::now(),
@@ -55,6 +59,7 @@ struct OutboundQuestion<'a> {
     explainer: &'a Explainer,
     subject: &'a Subject,
     recipient: &'a Host,
+    connector: Arc<Connector>,
     requirement: TlsRequirement,
     memory: &'a RememberedTls,
     now: Timestamp,
@@ -64,11 +69,14 @@ impl OutboundQuestion<'_> {
     /// Looks up the hops and explains them.
     async fn answer(&self) -> document::OutboundExplanation {
         let connector = self.connector();
-        let found = self
-            .explainer
-            .router
-            .hops(self.recipient, &connector.outbound.route)
-            .await;
+        let connectors = &self.explainer.connectors;
+        let missing = connectors.missing(self.explainer.user_connector());
+        let found = if let Some(name) = missing {
+            Err(missing_connector(name))
+        } else {
+            let route = &connector.outbound.route;
+            self.explainer.router.hops(self.recipient, route).await
+        };
         let (route, hops, problem) = match found {
             Ok(found) => {
                 let hops = self.hops(&found).await;
@@ -117,6 +125,7 @@ impl OutboundQuestion<'_> {
             at: self.now,
             requirement: self.requirement,
             connectors: self.explainer.matching_connectors(self.recipient),
+            user: self.user_note(),
             exception: ExceptionNote::of(connector, self.now),
             memory: self.memory_note(),
             route,
@@ -144,7 +153,12 @@ impl OutboundQuestion<'_> {
     }
 
     fn connector(&self) -> &Connector {
-        self.explainer.connectors.for_host(self.recipient)
+        &self.connector
+    }
+
+    fn user_note(&self) -> Option<UserNote> {
+        let user = self.explainer.user.as_ref()?;
+        Some(UserNote::of(user, self.connector.floor.is_some()))
     }
 
     fn context(&self) -> MailContext<'_> {

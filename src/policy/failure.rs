@@ -575,8 +575,12 @@ mod tests {
     fn a_failure_names_its_peer() {
         let host = Host::parse("mx.example.org").expect("a host");
         let address = HopAddress::Tcp("192.0.2.1:25".parse().expect("an address"));
-        let failure = Failure::transient(Hop, Status(4, 1), "connection refused")
-            .with_peer(Peer { host, address });
+        let failure = Failure::transient(Hop, Status(4, 1), "connection refused").with_peer(Peer {
+            host,
+            address,
+            protocol: crate::policy::connector::HopProtocol::Smtp,
+            source: None,
+        });
         assert_eq!(
             failure.to_string(),
             "mx.example.org [192.0.2.1]:25: connection refused"

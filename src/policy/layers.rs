@@ -12,7 +12,9 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use crate::policy::connector::{Connector, OnDowngrade, demands_dane, outbound_demand};
+use crate::policy::connector::{
+    Connector, OnDowngrade, demands_dane, floor_demand, outbound_demand,
+};
 use crate::policy::tls::{
     DaneScope, Demand, Layer, NamePattern, TlsPolicy, TlsaSet, Unmeetable, Verify,
 };
@@ -116,6 +118,9 @@ pub fn outbound_policy(
         }
     };
     let mut policy = outbound_demand(connector, recipient, smart_host, now);
+    if let Some(floor) = floor_demand(connector, recipient, smart_host, now) {
+        policy = policy.joined(floor);
+    }
     let mut raise = |demand: Option<Demand>| {
         if let Some(demand) = demand {
             policy = std::mem::replace(&mut policy, TlsPolicy::Off).raised_by(demand);
@@ -123,6 +128,14 @@ pub fn outbound_policy(
     };
     if demands_dane(connector, now) {
         raise(Some(Demand::new(Layer::Connector, mandatory_dane(facts))));
+    }
+    if let Some(floor) = &connector.floor
+        && demands_dane(floor, now)
+    {
+        raise(Some(Demand::new(
+            Layer::RecipientConnector,
+            mandatory_dane(facts),
+        )));
     }
     match requirement {
         // The sender waives what domains publish (RFC 8689 §4.2.2).

@@ -58,10 +58,12 @@ impl Snapshot {
         }
     }
 
-    /// Returns the schedule of mail for a recipient domain.
+    /// Returns the schedule of mail for a recipient domain. `user_connector` is the connector of the
+    /// user who sent the mail, if the user has one.
     #[must_use]
-    pub fn schedule(&self, host: &Host) -> MailSchedule<'_> {
-        self.config.queue.schedule(self.connectors.for_host(host))
+    pub fn schedule(&self, host: &Host, user_connector: Option<&str>) -> MailSchedule<'_> {
+        let connector = self.connectors.routing(host, user_connector);
+        self.config.queue.schedule(connector)
     }
 
     /// Gives the snapshot its users, which must have been loaded from its configuration.

@@ -390,6 +390,10 @@ pub struct Envelope {
     /// True if pending reports must not return content, because a hop of the message required TLS.
     #[serde(default, skip_serializing_if = "is_false")]
     pub confidential: bool,
+    /// The name of the connector by which the message goes, if the user who sent it has one; else the
+    /// recipients' own connectors say which way it goes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connector: Option<Box<str>>,
 }
 
 impl Envelope {
@@ -410,6 +414,7 @@ impl Envelope {
             arrival: None,
             origin: ClientOrigin::Known,
             confidential: false,
+            connector: None,
         }
     }
 
@@ -531,6 +536,13 @@ mod tests {
             warned: true,
             apart: true,
         };
+        let text = serde_json::to_string(&envelope).expect("serialises");
+        assert!(!text.contains("connector"), "as earlier versions wrote it");
+        assert_eq!(
+            serde_json::from_str::<Envelope>(&text).expect(&text),
+            envelope
+        );
+        envelope.connector = Some("smart".into());
         let text = serde_json::to_string(&envelope).expect("serialises");
         assert_eq!(
             serde_json::from_str::<Envelope>(&text).expect(&text),

@@ -119,13 +119,19 @@ fn users_are_changed_listed_and_removed() {
     );
     assert!(has_password(&file, "scanner", "battery staple"));
     assert!(!has_password(&file, "scanner", "correct horse"));
+    // A file without the secret gets one with the next change.
+    let text = std::fs::read_to_string(&file).expect("ours");
+    let is_other = |line: &&str| !line.starts_with("salt_secret");
+    let without: Vec<_> = text.lines().filter(is_other).collect();
+    std::fs::write(&file, without.join("\n")).expect("ours");
     assert_eq!(status(&user(&config, &["disable", "b"], "")), 0);
+    assert!(read_users(&file).expect("good users").salt_secret.is_some());
     let listed = user(&config, &["list"], "");
     assert_eq!(
         out(&listed),
-        "name     state     SCRAM  senders                         networks      an hour\n\
-         Scanner  enabled   yes    scan@example.com *@example.org  192.0.2.0/24  30 messages\n\
-         b        disabled  no     all                             all           no limit\n"
+        "name     state     SCRAM  senders                         networks      an hour      connector\n\
+         Scanner  enabled   yes    scan@example.com *@example.org  192.0.2.0/24  30 messages  the recipients'\n\
+         b        disabled  no     all                             all           no limit     the recipients'\n"
     );
     assert_eq!(status(&user(&config, &["enable", "b"], "")), 0);
     assert_eq!(status(&user(&config, &["remove", "scanner"], "")), 0);
@@ -186,4 +192,31 @@ fn what_is_refused_changes_nothing() {
         "{}",
         err(&output)
     );
+}
+
+/// A name that is in no connector is refused before a password is asked for.
+#[test]
+fn a_user_is_added_with_a_connector_of_the_configuration() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = ConfigBuilder::new()
+        .table("users", "file = \"users.toml\"")
+        .with("[[connector]]\nname = \"smart\"\ndomains = [\"smart.invalid\"]\n")
+        .write(folder.path());
+    let wrong = user(
+        &config,
+        &["add", "a", "--connector", "smrt"],
+        "correct horse\n",
+    );
+    assert_eq!(status(&wrong), 2);
+    let said = err(&wrong);
+    assert!(said.contains("no connector \"smrt\""), "{said}");
+    let right = user(
+        &config,
+        &["add", "a", "--connector", "smart"],
+        "correct horse\n",
+    );
+    assert_eq!(status(&right), 0, "{}", err(&right));
+    let users = read_users(&folder.path().join("users.toml")).expect("good users");
+    let connector = users.get("a").expect("it is there").connector.as_ref();
+    assert_eq!(connector.map(|name| name.value.as_str()), Some("smart"));
 }

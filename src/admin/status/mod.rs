@@ -33,8 +33,8 @@ use crate::telemetry::labels::Direction;
 use crate::telemetry::{
     AttemptsReading, ClientReading, MetricsReading, QueueReading, ReportsReading,
 };
-use queue_stats::QueueStats;
-pub(in crate::admin) use queue_stats::{DomainStats, QueueCounter};
+pub(in crate::admin) use queue_stats::QueueCounter;
+use queue_stats::{DomainStats, QueueStats};
 
 /// The most entries of each list.
 const LIST_MAX: usize = 100;
@@ -282,10 +282,13 @@ fn failing_destinations(
     connectors: &Connectors,
     now: Timestamp,
 ) -> Vec<FailingDestination> {
-    let troubled = stats.domains.iter().filter_map(|(host, domain)| {
+    let troubled = stats.domains.iter().filter_map(|((host, way), domain)| {
         Some(FailingDestination {
             domain: host.to_string(),
-            connector: connectors.for_host(host).name.clone(),
+            connector: way
+                .as_deref()
+                .unwrap_or(&connectors.for_host(host).name)
+                .to_owned(),
             waiting: domain.waiting,
             held: domain.held,
             oldest: domain.oldest?,
@@ -305,27 +308,27 @@ fn failing_destinations(
 /// Sets the reported time of each next attempt to the end of the destination's backoff where that
 /// is later. If the scheduler does not answer in time, the times are those of the messages alone.
 async fn add_backoff(admin: &AdminState, troubles: &mut [FailingDestination]) {
-    let hosts = troubles
-        .iter()
-        .filter_map(|one| Host::parse(&one.domain).ok())
-        .collect::<Vec<_>>();
-    if hosts.len() != troubles.len() || hosts.is_empty() {
-        return;
-    }
-    let question = vec![StatusQuery {
-        id: None,
-        hosts,
-        tls: TlsRequirement::Ordinary,
-    }];
-    let answer = tokio::time::timeout(SCHEDULER_TIME, admin.operator.status(question)).await;
-    let Some(status) = answer
-        .ok()
-        .flatten()
-        .and_then(|reply| reply.messages.into_iter().next())
-    else {
+    let connectors = std::sync::Arc::clone(&admin.running.load().connectors);
+    let question = |one: &FailingDestination| {
+        let host = Host::parse(&one.domain).ok()?;
+        let is_own = connectors.for_host(&host).name == one.connector;
+        Some(StatusQuery {
+            id: None,
+            user_connector: (!is_own).then(|| one.connector.as_str().into()),
+            hosts: vec![host],
+            tls: TlsRequirement::Ordinary,
+        })
+    };
+    let questions: Option<Vec<_>> = troubles.iter().map(question).collect();
+    let Some(questions) = questions.filter(|questions| !questions.is_empty()) else {
         return;
     };
-    for (one, destination) in troubles.iter_mut().zip(status.destinations) {
+    let answer = tokio::time::timeout(SCHEDULER_TIME, admin.operator.status(questions)).await;
+    let Some(reply) = answer.ok().flatten() else {
+        return;
+    };
+    let destinations = reply.messages.into_iter().flat_map(|one| one.destinations);
+    for (one, destination) in troubles.iter_mut().zip(destinations) {
         let until = destination
             .backoff
             .map(|pause| pause.until)
@@ -340,6 +343,7 @@ pub(super) async fn domain_status(admin: &AdminState, domain: &Host) -> Option<S
     let question = vec![StatusQuery {
         id: None,
         hosts: vec![domain.clone()],
+        user_connector: None,
         tls: TlsRequirement::Ordinary,
     }];
     let answer = tokio::time::timeout(SCHEDULER_TIME, admin.operator.status(question)).await;
@@ -477,10 +481,10 @@ fn queue_readings(stats: &QueueStats, settings: &Snapshot, now: Timestamp) -> Ve
     for connector in all_connectors(settings) {
         by_connector.entry(connector.name.clone()).or_default();
     }
-    let named = stats
-        .domains
-        .iter()
-        .map(|(host, domain)| (settings.connectors.for_host(host), domain));
+    let named = stats.domains.iter().map(|((host, way), domain)| {
+        let connector = settings.connectors.routing(host, way.as_deref());
+        (connector, domain)
+    });
     for (connector, domain) in named.chain(std::iter::once((
         settings.connectors.catch_all(),
         &stats.others,

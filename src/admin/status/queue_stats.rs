@@ -32,7 +32,8 @@ pub(in crate::admin) struct QueueStats {
     pub(super) messages: u64,
     pub(super) octets: u64,
     pub(super) oldest: Option<Timestamp>,
-    pub(in crate::admin) domains: HashMap<Host, DomainStats>,
+    /// The mail for each domain, apart for each connector of a user by which it goes.
+    pub(super) domains: HashMap<(Host, Option<Box<str>>), DomainStats>,
     /// The mail for further domains.
     pub(super) others: DomainStats,
 }
@@ -135,15 +136,29 @@ impl QueueStats {
             .iter()
             .filter(|recipient| recipient.state.is_open())
         {
-            let host = recipient.mailbox.host();
-            let is_full = self.domains.len() >= DOMAINS_MAX && !self.domains.contains_key(host);
+            let way = (
+                recipient.mailbox.host().clone(),
+                stored.envelope.connector.clone(),
+            );
+            let is_full = self.domains.len() >= DOMAINS_MAX && !self.domains.contains_key(&way);
             let domain = if is_full {
                 &mut self.others
             } else {
-                self.domains.entry(host.clone()).or_default()
+                self.domains.entry(way).or_default()
             };
             domain.add(&recipient.state, stored.accepted);
         }
+    }
+
+    /// Returns the mail for one domain, whichever way it goes.
+    pub(in crate::admin) fn of_domain(&self, domain: &Host) -> DomainStats {
+        let mut all = DomainStats::default();
+        for ((host, _), stats) in &self.domains {
+            if host == domain {
+                all.add_all(stats);
+            }
+        }
+        all
     }
 
     pub(super) fn domain_stats(&self) -> impl Iterator<Item = &DomainStats> {
@@ -152,6 +167,42 @@ impl QueueStats {
 }
 
 impl DomainStats {
+    /// Adds other mail for the domain.
+    fn add_all(&mut self, other: &Self) {
+        let Self {
+            waiting,
+            held,
+            oldest,
+            oldest_waiting,
+            delays_reported,
+            oldest_unreported,
+            trouble,
+            next,
+        } = other;
+        self.waiting += waiting;
+        self.held += held;
+        self.delays_reported += delays_reported;
+        for (kept, other) in [
+            (&mut self.oldest, oldest),
+            (&mut self.oldest_waiting, oldest_waiting),
+            (&mut self.oldest_unreported, oldest_unreported),
+            (&mut self.next, next),
+        ] {
+            if let Some(other) = other {
+                keep_earlier(kept, *other);
+            }
+        }
+        if let Some(last) = trouble {
+            self.keep_later_trouble(last);
+        }
+    }
+
+    fn keep_later_trouble(&mut self, last: &AttemptFailure) {
+        if self.trouble.as_ref().is_none_or(|known| known.at < last.at) {
+            self.trouble = Some(last.clone());
+        }
+    }
+
     fn add(&mut self, state: &RecipientState, accepted: Timestamp) {
         let history = match state {
             RecipientState::Pending {
@@ -177,11 +228,8 @@ impl DomainStats {
             RecipientState::Delivered | RecipientState::Failed => return,
         };
         keep_earlier(&mut self.oldest, accepted);
-        let last = history
-            .last()
-            .filter(|last| self.trouble.as_ref().is_none_or(|known| known.at < last.at));
-        if let Some(last) = last {
-            self.trouble = Some(last.clone());
+        if let Some(last) = history.last() {
+            self.keep_later_trouble(last);
         }
     }
 }

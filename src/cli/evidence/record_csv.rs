@@ -73,6 +73,9 @@ columns! {
     Hash: "hash",
     User: "user",
     Mechanism: "mechanism",
+    Protocol: "protocol",
+    Source: "source",
+    RecipientConnector: "recipient_connector",
 }
 
 /// Returns the first line, with the names of the columns.
@@ -210,6 +213,12 @@ fn set_delivery(row: &mut CsvRow, delivery: &DeliveryRecord) {
     }
     row.set_optional(CsvColumn::Host, delivery.host.as_ref());
     row.set_optional(CsvColumn::Address, delivery.address.as_ref());
+    row.set_optional(CsvColumn::Protocol, delivery.protocol.as_ref());
+    row.set_optional(CsvColumn::Source, delivery.source.as_ref());
+    row.set_optional(
+        CsvColumn::RecipientConnector,
+        delivery.recipient_connector.as_ref(),
+    );
     if let Some(session) = &delivery.session {
         row.set_session(session);
     }
@@ -241,11 +250,11 @@ mod tests {
 
     /// A delivery in which every field is set.
     const DELIVERY: &str = r#"{"queue_id":"q1","message_id":"<m1>","from":"a@b.example","to":"c@d.example",
-        "domain":"d.example","attempt":17,"connector":"partner","configuration":"c0ffee",
+        "domain":"d.example","attempt":17,"connector":"partner","recipient_connector":"recipients-own","configuration":"c0ffee",
         "policy":{"tls":"forced","demands":[{"layer":"connector","wanted":"TLS with a name","level":"verified"},
         {"layer":"DANE","wanted":"TLS with TLSA","level":"dane"}]},
-        "exception":{"until":"2027-01-31","reason":"ticket 7"},"host":"mx.d.example","address":"192.0.2.1:25",
-        "session":{"level":"trusted","no_tls":"no reason","tls":{"version":"TLSv1.3","cipher":"TLS_X",
+        "exception":{"until":"2027-01-31","reason":"ticket 7"},"host":"mx.d.example","address":"192.0.2.1:25","protocol":"smtps",
+        "source":"198.51.100.25","session":{"level":"trusted","no_tls":"no reason","tls":{"version":"TLSv1.3","cipher":"TLS_X",
         "key_exchange":"X25519","client_hello":"classical","resumed":true,"authentication":"untrusted: other name",
         "matched_name":"n.example","certificate":{"spki":"sha256:CQ","names":["n1.example","n2.example"],
         "more_names":298,"issuer":"CN=Test CA","not_after":"2027-02-01T00:00:00Z"}}},

@@ -1,9 +1,9 @@
 //! The text form of an explanation.
 
-use crate::cli::format::WrappedText;
+use crate::cli::format::{WrappedText, plain};
 use crate::explain::document::{
     ConnectorMatch, ExceptionNote, ExplainedHop, ExplainedListener, InboundExplanation, LayerNote,
-    MatchingPattern, OutboundExplanation, PeerForecast, SessionForecast,
+    MatchingPattern, OutboundExplanation, PeerForecast, SessionForecast, UserNote,
 };
 
 /// The width of the column with the names of layers.
@@ -17,6 +17,9 @@ pub(super) fn outbound(answer: &OutboundExplanation, width: usize) -> String {
         text.line(2, note);
     }
     connector(&mut text, &answer.connectors, &answer.domain);
+    if let Some(user) = &answer.user {
+        user_lines(&mut text, user, &answer.connectors.connector.name);
+    }
     if let Some(exception) = &answer.exception {
         let ExceptionNote {
             tls, until, reason, ..
@@ -69,6 +72,51 @@ fn connector(text: &mut WrappedText, connectors: &ConnectorMatch, domain: &str) 
             "",
             &format!("not {name}: its pattern \"{pattern}\" {}", other.why),
         );
+    }
+}
+
+/// Adds the user who sends the mail: the way that the mail goes, and what the user may do.
+fn user_lines(text: &mut WrappedText, user: &UserNote, own: &str) {
+    let UserNote {
+        name,
+        connector,
+        floor_joins,
+        ..
+    } = user;
+    let way = match connector {
+        Some(connector) if *floor_joins => format!(
+            "the mail goes by the connector {connector}, and what {own} demands holds as well"
+        ),
+        Some(connector) => format!("the mail goes by the connector {connector}"),
+        None => "the mail goes by the recipient's connector".to_owned(),
+    };
+    text.pair(2, 10, "user", &format!("{}: {way}", plain(name)));
+    if user.disabled {
+        text.pair(2, 10, "", "DISABLED: the user may not log in");
+    }
+    let mut senders = match &user.senders {
+        None => "may send from all addresses".to_owned(),
+        Some(senders) => format!("may send from {}", plain(&senders.join(", "))),
+    };
+    if user.senders.is_some() && user.null_sender {
+        senders.push_str(" and <>");
+    }
+    if user.check_from {
+        senders.push_str("; the From field too is held to them");
+    }
+    text.pair(2, 10, "", &senders);
+    if !user.networks.is_empty() {
+        let networks = format!("may log in from {}", user.networks.join(", "));
+        text.pair(2, 10, "", &networks);
+    }
+    let limits = [
+        (user.messages_per_hour, "messages"),
+        (user.recipients_per_hour, "recipients"),
+    ];
+    for (most, noun) in limits {
+        if let Some(most) = most {
+            text.pair(2, 10, "", &format!("at most {most} {noun} an hour"));
+        }
     }
 }
 
@@ -176,6 +224,7 @@ fn ends(hop: &ExplainedHop) -> Vec<(&str, &str, Option<&str>, Option<&str>)> {
 
 fn layer_line(text: &mut WrappedText, note: &LayerNote) {
     let label = match note.layer {
+        "recipient" => "recipient's",
         "dane" => "DANE",
         "mta-sts" => "MTA-STS",
         "requiretls" => "REQUIRETLS",

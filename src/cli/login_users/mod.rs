@@ -106,6 +106,10 @@ struct AddArguments {
     /// The most recipients in an hour
     #[arg(long, value_name = "COUNT")]
     recipients_per_hour: Option<u32>,
+    /// The connector by which the user's mail goes, in place of the recipients' own, whose demands hold
+    /// as well
+    #[arg(long, value_name = "CONNECTOR")]
+    connector: Option<String>,
     /// Store no keys for SCRAM, which are easier to attack than the password's hash if the file is
     /// stolen; the user can log in with PLAIN and LOGIN alone
     #[arg(long)]
@@ -133,6 +137,12 @@ impl AddArguments {
             ("networks", list(&self.networks)),
             ("messages_per_hour", number(self.messages_per_hour)),
             ("recipients_per_hour", number(self.recipients_per_hour)),
+            (
+                "connector",
+                self.connector
+                    .clone()
+                    .map_or(SettingValue::Unset, SettingValue::Text),
+            ),
         ]
     }
 }
@@ -317,6 +327,8 @@ struct ListedUser<'a> {
     messages_per_hour: Option<u32>,
     /// `null` for no limit.
     recipients_per_hour: Option<u32>,
+    /// `null` for the recipients' own.
+    connector: Option<&'a str>,
 }
 
 impl<'a> ListedUser<'a> {
@@ -334,6 +346,7 @@ impl<'a> ListedUser<'a> {
             messages_per_hour: user.messages_per_hour,
             recipients_per_hour: user.recipients_per_hour,
             networks: user.networks.iter().map(ToString::to_string).collect(),
+            connector: user.connector.as_ref().map(|name| name.value.as_str()),
         }
     }
 }
@@ -376,7 +389,15 @@ fn hourly(user: &ListedUser<'_>) -> String {
 
 /// Returns a table with a line for each user.
 fn table(users: &[ListedUser<'_>]) -> Table {
-    let mut table = Table::new(&["name", "state", "SCRAM", "senders", "networks", "an hour"]);
+    let mut table = Table::new(&[
+        "name",
+        "state",
+        "SCRAM",
+        "senders",
+        "networks",
+        "an hour",
+        "connector",
+    ]);
     for user in users {
         let mut senders = user
             .senders
@@ -396,6 +417,7 @@ fn table(users: &[ListedUser<'_>]) -> Table {
             plain(&senders.join(" ")),
             networks,
             hourly(user),
+            plain(user.connector.unwrap_or("the recipients'")),
         ]);
     }
     table
@@ -410,7 +432,7 @@ mod tests {
         let hash = "$argon2id$v=19$m=4096,t=1,p=1$BwcHBwcHBwcHBwcHBwcHBw$CAgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAg";
         let text = format!(
             "[[user]]\nname = \"b\"\npassword = \"{hash}\"\nsenders = [\"b@example.com\", \"*@example.org\"]\nnull_sender = true\n\
-             networks = [\"192.0.2.0/24\"]\nmessages_per_hour = 30\n[[user]]\nname = \"a\"\npassword = \"{hash}\"\ndisabled = true\n"
+             networks = [\"192.0.2.0/24\"]\nmessages_per_hour = 30\nconnector = \"smart\"\n[[user]]\nname = \"a\"\npassword = \"{hash}\"\ndisabled = true\n"
         );
         let users = config::parse_users(&text, Path::new("users.toml")).expect("good");
         let listed: Vec<_> = users
@@ -420,9 +442,9 @@ mod tests {
             .collect();
         assert_eq!(
             table(&listed).render(100),
-            "name  state     SCRAM  senders                         networks      an hour\n\
-             a     disabled  no     all                             all           no limit\n\
-             b     enabled   no     b@example.com *@example.org <>  192.0.2.0/24  30 messages\n"
+            "name  state     SCRAM  senders                         networks      an hour      connector\n\
+             a     disabled  no     all                             all           no limit     the recipients'\n\
+             b     enabled   no     b@example.com *@example.org <>  192.0.2.0/24  30 messages  smart\n"
         );
         let json = serde_json::to_string(&listed).expect("serialises");
         assert!(!json.contains("argon2"), "{json}");

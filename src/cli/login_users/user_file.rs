@@ -9,6 +9,7 @@ use aws_lc_rs::rand;
 use rustix::fs::{FlockOperation, Gid, Uid, fchown, flock};
 
 use crate::config::{Config, Fault, UserList, parse_users, read_users_text};
+use crate::policy::connector::Connectors;
 use crate::smtp::sasl::PrepareError;
 
 /// The reason why a command about users failed.
@@ -45,6 +46,8 @@ pub(super) struct UserFile {
     path: PathBuf,
     /// The folder of the spool, which belongs to the user that Gatepost runs as.
     spool: PathBuf,
+    /// The connectors that users may name.
+    connectors: Connectors,
     _lock: File,
 }
 
@@ -60,6 +63,7 @@ impl UserFile {
         Ok(Self {
             path,
             spool: config.spool.value.clone(),
+            connectors: config.connectors(),
             _lock: lock,
         })
     }
@@ -83,13 +87,10 @@ impl UserFile {
         if !text.is_empty() {
             return Ok(text);
         }
-        let mut secret = [0; 32];
-        random(&mut secret)?;
-        Ok(format!(
-            "# The users that may log in (gatepost.toml(5), USERS); `gatepost user` changes this file.\n\
-             salt_secret = \"{}\"\n",
-            data_encoding::BASE64.encode(&secret)
-        ))
+        Ok(
+            "# The users that may log in (gatepost.toml(5), USERS); `gatepost user` changes this file.\n"
+                .to_owned(),
+        )
     }
 
     /// Returns the users.
@@ -106,14 +107,48 @@ impl UserFile {
 
     /// Checks a text for the file.
     pub(super) fn check(&self, text: &str) -> Result<UserList, UserFileError> {
-        parse_users(text, &self.path)
-            .map_err(|faults| UserFileError::Faults(self.path.clone(), faults))
+        let users = parse_users(text, &self.path).and_then(|users| {
+            let faults = users.unknown_connectors(&self.connectors);
+            if faults.is_empty() {
+                Ok(users)
+            } else {
+                Err(faults)
+            }
+        });
+        users.map_err(|faults| UserFileError::Faults(self.path.clone(), faults))
     }
 
-    /// Replaces the file by this text, at once and durably, if the text has no fault. Its owner
-    /// stays; a new file belongs to the owner of the spool.
+    /// Returns a text with `salt_secret`, which it gets if it has none.
+    fn with_secret(&self, text: &str, users: &UserList) -> Result<String, UserFileError> {
+        if users.salt_secret.is_some() {
+            return Ok(text.to_owned());
+        }
+        let mut secret = [0; 32];
+        random(&mut secret)?;
+        let line = format!(
+            "salt_secret = \"{}\"\n",
+            data_encoding::BASE64.encode(&secret)
+        );
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        // Behind the comments at the top; before the first table.
+        let comments = text.lines().take_while(|line| line.starts_with('#'));
+        let at: usize = comments.map(|comment| comment.len() + 1).sum();
+        let (above, below) = text.split_at_checked(at).unwrap_or((text, ""));
+        let above = if above.is_empty() || above.ends_with('\n') {
+            above.to_owned()
+        } else {
+            format!("{above}\n")
+        };
+        let text = format!("{above}{line}{below}");
+        self.check(&text)?;
+        Ok(text)
+    }
+
+    /// Replaces the file by this text, at once and durably, if the text has no fault. It gets
+    /// `salt_secret` if it has none. Its owner stays; a new file belongs to the owner of the spool.
     pub(super) fn replace(&self, text: &str) -> Result<(), UserFileError> {
-        self.check(text)?;
+        let users = self.check(text)?;
+        let text = &self.with_secret(text, &users)?;
         let folder = folder(&self.path);
         let mut new = tempfile::Builder::new()
             .prefix(".users.")

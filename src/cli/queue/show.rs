@@ -224,6 +224,15 @@ fn message_text(message: &QueuedMessage, now: Timestamp, width: usize) -> String
         if !keywords.is_empty() {
             text.line("parameters", &keywords);
         }
+        if let Some(connector) = &given.connector {
+            text.line(
+                "route",
+                &format!(
+                    "by the connector {} of the user who sent it",
+                    plain(connector)
+                ),
+            );
+        }
         if given.tls == TlsRequirement::Relaxed {
             text.line(
                 "header",

@@ -3,12 +3,16 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::net::IpAddr;
+use std::path::Path;
 use std::sync::Arc;
 
 use ipnet::IpNet;
 
 use super::password::{PasswordCost, StoredPassword};
-use crate::policy::location::Location;
+use crate::config::fault::Fault;
+use crate::config::spelling::shorten;
+use crate::policy::connector::Connectors;
+use crate::policy::location::{Located, Location};
 use crate::smtp::address::{Domain, Host, Mailbox, ReversePath};
 use crate::smtp::sasl::scram::ScramVerifier;
 
@@ -37,11 +41,19 @@ pub struct MailUser {
     pub messages_per_hour: Option<u32>,
     /// The most recipients in an hour.
     pub recipients_per_hour: Option<u32>,
+    /// The name of the connector by which the user's mail goes; `None` for the recipients' own.
+    pub connector: Option<Located<String>>,
     /// The position in the file.
     pub location: Location,
 }
 
 impl MailUser {
+    /// Returns true if both have the same password and keys.
+    #[must_use]
+    pub fn has_keys_of(&self, other: &Self) -> bool {
+        self.password == other.password && self.scram == other.scram
+    }
+
     /// Returns true if the user may send from this address.
     #[must_use]
     pub fn may_send_from(&self, sender: &ReversePath) -> bool {
@@ -107,7 +119,7 @@ impl fmt::Display for SenderPattern {
 }
 
 /// The users of a file.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct UserList {
     pub(super) users: HashMap<String, Arc<MailUser>>,
     /// `salt_secret`: the secret from which the salts of unknown users are made.
@@ -116,7 +128,33 @@ pub struct UserList {
     pub cost: Option<PasswordCost>,
 }
 
+/// Shows no user and no secret.
+impl fmt::Debug for UserList {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UserList")
+            .field("count", &self.count())
+            .finish_non_exhaustive()
+    }
+}
+
 impl UserList {
+    /// Returns the fault of a file in which users have keys for SCRAM, and whose salts of unknown
+    /// names would be others after each start.
+    #[must_use]
+    pub fn missing_secret(&self, file: &Path) -> Option<Fault> {
+        let has_scram = self.users.values().any(|user| user.scram.is_some());
+        (has_scram && self.salt_secret.is_none()).then(|| Fault {
+            location: Location {
+                file: Arc::from(file),
+                line: 1,
+                column: 1,
+            },
+            message: "salt_secret is missing: SCRAM would show which users exist".to_owned(),
+            remedy: "Change the file by a command, such as `gatepost user passwd NAME`, which writes it."
+                .to_owned(),
+        })
+    }
+
     /// Returns the user of a name in the form of [`crate::smtp::sasl::prepare_name`].
     #[must_use]
     pub fn get(&self, prepared: &str) -> Option<&Arc<MailUser>> {
@@ -129,6 +167,29 @@ impl UserList {
         let mut users: Vec<_> = self.users.values().collect();
         users.sort_by(|one, other| one.name.cmp(&other.name));
         users
+    }
+
+    /// Returns the faults of users whose connector is not among those of the configuration.
+    #[must_use]
+    pub fn unknown_connectors(&self, connectors: &Connectors) -> Vec<Fault> {
+        let named = self
+            .users
+            .values()
+            .filter_map(|user| user.connector.as_ref());
+        let mut faults: Vec<_> = named
+            .filter(|name| connectors.named(&name.value).is_none())
+            .map(|name| Fault {
+                location: name.location.clone(),
+                message: format!(
+                    "connector: the configuration has no connector \"{}\"",
+                    shorten(&name.value)
+                ),
+                remedy: "Write the name of a [[connector]] of the configuration, or remove the key for the recipients' own."
+                    .to_owned(),
+            })
+            .collect();
+        faults.sort();
+        faults
     }
 
     /// Returns the number of users.

@@ -66,6 +66,7 @@ struct UserToml {
     networks: Field<Vec<ipnet::IpNet>>,
     messages_per_hour: Field<u32>,
     recipients_per_hour: Field<u32>,
+    connector: Field<String>,
 }
 
 impl UserToml {
@@ -106,6 +107,9 @@ impl UserToml {
             let remedy = "Write the networks from which the user may log in, or remove the key.";
             full_list(value, faults, remedy, network).map(without_locations)
         });
+        let connector = table.read(faults, "connector", |value, faults| {
+            text(value, faults).map(str::to_owned)
+        });
         let location = table.location().clone();
         table.finish(faults);
         Self {
@@ -120,6 +124,7 @@ impl UserToml {
             networks,
             messages_per_hour,
             recipients_per_hour,
+            connector,
         }
     }
 
@@ -147,6 +152,7 @@ impl UserToml {
             networks: self.networks.or(Vec::new()),
             messages_per_hour: self.messages_per_hour.value().copied(),
             recipients_per_hour: self.recipients_per_hour.value().copied(),
+            connector: self.connector.located().cloned(),
             location: self.location,
         })
     }
@@ -250,7 +256,7 @@ fn secret(value: &TomlValue<'_>, faults: &mut FaultList<'_>) -> Option<Vec<u8>> 
         faults.add(
             &value.location,
             message,
-            "Remove it; `gatepost user add` writes another.",
+            "Remove it; the next change by `gatepost user` writes another.",
         );
     }
     secret

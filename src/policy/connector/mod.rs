@@ -3,6 +3,7 @@
 
 mod demand;
 mod demand_text;
+mod floor;
 mod index;
 mod matching;
 mod rules;
@@ -11,6 +12,7 @@ mod token_settings;
 pub(crate) use demand::outbound_demand;
 pub use demand::{demands_dane, ended_exception, exception, inbound_policy};
 pub use demand_text::describe_demand;
+pub(crate) use floor::floor_demand;
 pub use index::Connectors;
 pub use matching::{Matching, NotChosen, PatternMatch};
 pub(crate) use rules::{CONNECTIONS, DEFAULT_NAME, EVERYTHING, MESSAGES_PER_CONNECTION, MX_PORT};

@@ -46,6 +46,9 @@ pub struct Connector {
     pub outbound: OutboundConfig,
     /// The rules for mail from the partner.
     pub inbound: InboundConfig,
+    /// The connector of the recipient domain, if this one is that of the user who sent the mail: its
+    /// demands hold as well. `None` in a configuration; [`super::Connectors::for_mail`] sets it.
+    pub floor: Option<Arc<Connector>>,
 }
 
 /// The `[connector.outbound]` table.
@@ -355,6 +358,11 @@ impl Connector {
         // The configuration reserves this name for it.
         self.name == DEFAULT_NAME
     }
+
+    /// Returns this connector, and the floor if it has one.
+    pub fn with_floor(&self) -> impl Iterator<Item = &Self> {
+        std::iter::once(self).chain(self.floor.as_deref())
+    }
 }
 
 /// The connector for domains that no other covers: opportunistic in both directions, by MX.
@@ -391,5 +399,6 @@ pub fn default_connector(trust: &Located<TrustSource>) -> Arc<Connector> {
             networks: Vec::new(),
             relay: false,
         },
+        floor: None,
     })
 }

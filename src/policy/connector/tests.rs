@@ -59,6 +59,7 @@ fn connector(name: &str, domains: &[&str]) -> Connector {
             networks: Vec::new(),
             relay: false,
         },
+        floor: None,
     }
 }
 

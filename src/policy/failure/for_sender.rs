@@ -124,7 +124,7 @@ fn rule(demand: &Demand, names: &Names, connector: &Connector, now: Timestamp) -
         ..
     } = names;
     let reason = match demand.layer {
-        Layer::Connector | Layer::Exception => {
+        Layer::Connector | Layer::Exception | Layer::RecipientConnector => {
             let ended = ended_exception(connector, now).map(|exception| {
                 let day = exception.until.strftime("%-d %b %Y");
                 format!("; an exception to that ended on {day}")
@@ -179,7 +179,9 @@ fn problem(refusal: &Refusal, names: &Names) -> (String, Side) {
         ),
         Unmet::Chain(fault) => certificate_problem(fault, names),
         Unmet::Name { .. } => match refusal.demand.layer {
-            Layer::Connector | Layer::Exception => (issued_for_another(host), Side::Both),
+            Layer::Connector | Layer::Exception | Layer::RecipientConnector => {
+                (issued_for_another(host), Side::Both)
+            }
             Layer::Dane | Layer::MtaSts | Layer::RequireTls | Layer::DowngradeMemory => {
                 (issued_for_another(host), Side::Recipient)
             }
@@ -303,6 +305,10 @@ fn unmeetable_problem(why: &Unmeetable, names: &Names) -> (String, Side) {
         Unmeetable::Unproven(_) => (
             format!("nothing proves that {host} is the mail server of {domain}"),
             Side::Sender,
+        ),
+        Unmeetable::Contradiction(_) => (
+            format!("the rules of {relay} for this mail contradict each other"),
+            Side::Relay,
         ),
     }
 }

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::policy::connector::HopProtocol;
 use crate::smtp::address::{Domain, Host};
 
 /// An address at which a host is dialled.
@@ -49,9 +50,19 @@ pub struct Peer {
     pub host: Host,
     /// The address.
     pub address: HopAddress,
+    /// The protocol that is spoken.
+    pub protocol: HopProtocol,
+    /// Our own address of the connection; `None` for a unix socket, or if there was no connection.
+    pub source: Option<IpAddr>,
 }
 
 impl Peer {
+    /// Returns the peer with our own address of the connection.
+    #[must_use]
+    pub fn with_source(self, source: Option<IpAddr>) -> Self {
+        Self { source, ..self }
+    }
+
     /// Returns the host as reports name it: `mx.example.org`, or `[192.0.2.1]` if it has no name.
     #[must_use]
     pub fn host_name(&self) -> String {
@@ -82,7 +93,7 @@ impl fmt::Display for Peer {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FailedHost {
     /// It was dialled.
-    Dialled(Peer),
+    Dialled(Box<Peer>),
     /// It was not dialled.
     NotDialled {
         /// The name of the host, or its address literal.
@@ -106,7 +117,17 @@ impl FailedHost {
     #[must_use]
     pub fn domain(&self) -> Option<&Domain> {
         match self {
-            Self::Dialled(Peer { host, .. }) | Self::NotDialled { host, .. } => host.domain(),
+            Self::Dialled(peer) => peer.host.domain(),
+            Self::NotDialled { host, .. } => host.domain(),
+        }
+    }
+
+    /// Returns the peer, if it was dialled.
+    #[must_use]
+    pub fn peer(&self) -> Option<&Peer> {
+        match self {
+            Self::Dialled(peer) => Some(peer.as_ref()),
+            Self::NotDialled { .. } => None,
         }
     }
 
@@ -122,13 +143,13 @@ impl FailedHost {
 
 impl From<Peer> for FailedHost {
     fn from(peer: Peer) -> Self {
-        Self::Dialled(peer)
+        Self::Dialled(Box::new(peer))
     }
 }
 
 impl From<&Peer> for FailedHost {
     fn from(peer: &Peer) -> Self {
-        Self::Dialled(peer.clone())
+        Self::Dialled(Box::new(peer.clone()))
     }
 }
 
@@ -154,6 +175,8 @@ mod tests {
             FailedHost::from(Peer {
                 host: host(name),
                 address: HopAddress::Tcp(address.parse().expect(address)),
+                protocol: HopProtocol::Smtp,
+                source: None,
             })
         };
         let not_dialled = |name: &str| FailedHost::NotDialled {

@@ -4,6 +4,8 @@
 //! The rules are written here a second time, one test for each, and checked for every combination.
 //! `docs/precedence.md` has the same table for readers; the last test keeps the two equal.
 
+mod user_connector;
+
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -86,6 +88,7 @@ fn connector(tls: TlsDemand, downgrade: OnDowngrade) -> Connector {
             networks: Vec::new(),
             relay: false,
         },
+        floor: None,
     }
 }
 

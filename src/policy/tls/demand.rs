@@ -16,6 +16,8 @@ pub enum Layer {
     Connector,
     /// The connector's exception, which replaces these until it ends.
     Exception,
+    /// The recipient's own connector, where mail goes by the connector of the user who sent it.
+    RecipientConnector,
     /// The TLSA records of the host (RFC 7672).
     Dane,
     /// The MTA-STS policy of the domain (RFC 8461).
@@ -32,6 +34,7 @@ impl fmt::Display for Layer {
         f.write_str(match self {
             Self::Connector => "connector",
             Self::Exception => "exception",
+            Self::RecipientConnector => "recipient's connector",
             Self::Dane => "DANE",
             Self::MtaSts => "MTA-STS",
             Self::RequireTls => "REQUIRETLS",
@@ -130,6 +133,9 @@ pub enum Unmeetable {
     /// REQUIRETLS needs a host that is proven to be the domain's, but neither DNSSEC nor MTA-STS
     /// proves it (RFC 8689 §4.2.1); the reason.
     Unproven(String),
+    /// The connector of the user who sent the mail and the recipient's own contradict each other; the
+    /// reason.
+    Contradiction(String),
 }
 
 impl fmt::Display for Unmeetable {
@@ -155,6 +161,7 @@ impl fmt::Display for Unmeetable {
                 )
             }
             Self::Unproven(why) => write!(f, "nothing proves that the host is the domain's: {why}"),
+            Self::Contradiction(why) => write!(f, "no host can meet both connectors: {why}"),
         }
     }
 }
@@ -194,6 +201,9 @@ impl fmt::Display for Demand {
             }
             Verify::Impossible(Unmeetable::Unproven(_)) => {
                 f.write_str(" with a host proven to be the domain's")
+            }
+            Verify::Impossible(Unmeetable::Contradiction(_)) => {
+                f.write_str(" with a certificate that it accepts")
             }
         }?;
         match self.revocation {

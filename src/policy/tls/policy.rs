@@ -51,6 +51,37 @@ impl TlsPolicy {
         }
     }
 
+    /// Joins two policies: the stricter level, and the demands of both. `Off` of one yields to the
+    /// other.
+    // Rule: policy table (layers).
+    #[must_use]
+    pub fn joined(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Forced(mut demands), Self::Forced(further)) => {
+                demands.others.push(further.first);
+                demands.others.extend(further.others);
+                Self::Forced(demands)
+            }
+            (forced @ Self::Forced(_), _) | (_, forced @ Self::Forced(_)) => forced,
+            (Self::Off, Self::Off) => Self::Off,
+            (Self::Off | Self::Opportunistic, Self::Off | Self::Opportunistic) => {
+                Self::Opportunistic
+            }
+        }
+    }
+
+    /// Replaces each demand by what `change` returns for it.
+    #[must_use]
+    pub fn map_demands(self, change: impl Fn(Demand) -> Demand) -> Self {
+        match self {
+            Self::Forced(Demands { first, others }) => Self::Forced(Demands {
+                first: change(first),
+                others: others.into_iter().map(change).collect(),
+            }),
+            policy @ (Self::Off | Self::Opportunistic) => policy,
+        }
+    }
+
     /// The TLSA records to compare the certificate with, if a demand names any. All demands of one
     /// hop name the same records.
     #[must_use]

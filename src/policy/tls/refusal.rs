@@ -63,6 +63,7 @@ impl fmt::Display for Refusal {
         match self.demand.layer {
             Layer::Connector => write!(f, "{} is demanded, but {}", self.demand, self.unmet),
             layer @ (Layer::Exception
+            | Layer::RecipientConnector
             | Layer::Dane
             | Layer::MtaSts
             | Layer::RequireTls

@@ -90,6 +90,7 @@ pub(super) async fn run(
         sender_clearance: None,
         user: None,
         sender: None,
+        proving: None,
         draft: None,
         content_rate: ContentRate::default(),
         command_since: now,

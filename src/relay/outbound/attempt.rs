@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::config::Connector;
 use crate::discovery::history::TlsLevel;
+use crate::policy::connector::Connectors;
 use crate::policy::failure::{Failure, Peer, RecipientOutcome};
 use crate::policy::tls::{Clearance, TlsPolicy};
 use crate::relay::running_config::Snapshot;
@@ -28,6 +29,20 @@ pub struct Attempt {
     pub may_be_last: bool,
 }
 
+impl Attempt {
+    /// Returns the connector by which the message goes, among those of a configuration.
+    #[must_use]
+    pub fn connector(&self, connectors: &Connectors) -> Arc<Connector> {
+        connectors.for_mail(&self.host, self.user_connector())
+    }
+
+    /// Returns the name of the connector of the user who sent the message, if the user has one.
+    #[must_use]
+    pub fn user_connector(&self) -> Option<&str> {
+        self.entry.envelope.connector.as_deref()
+    }
+}
+
 /// The result of an attempt.
 #[derive(Debug)]
 pub struct AttemptResult {
@@ -36,7 +51,7 @@ pub struct AttemptResult {
     /// Every failure of the attempt, hop by hop, including those after which a later hop accepted
     /// the message.
     pub trail: Vec<Arc<Failure>>,
-    /// The connector of the recipient domain.
+    /// The connector by which the message went.
     pub connector: Arc<Connector>,
     /// The configuration that the whole attempt used.
     pub snapshot: Arc<Snapshot>,

@@ -96,6 +96,16 @@ enum ConnectionUse {
     Spent,
 }
 
+/// Returns the failure of mail whose sender's connector is not in the configuration any more.
+#[must_use]
+pub fn missing_connector(name: &str) -> Failure {
+    let text = format!(
+        "the connector {name} of the user who sent the message is not in the configuration; \
+         add it again, or bounce the message"
+    );
+    Failure::transient(Scope::Destination, Status(3, 5), text)
+}
+
 /// Makes one attempt. Its policy, trust and limits come from `snapshot` alone.
 pub(super) async fn deliver(
     services: DeliveryServices<'_>,
@@ -103,7 +113,8 @@ pub(super) async fn deliver(
     attempt: &Attempt,
     limit: &AttemptLimit,
 ) -> AttemptResult {
-    let connector = snapshot.connectors.for_host(&attempt.host);
+    let connector = attempt.connector(&snapshot.connectors);
+    let connector = &connector;
     let watch = SessionWatch {
         history: services.discovery.history(),
         observers: services.observers,
@@ -145,7 +156,7 @@ pub(super) async fn deliver(
     if let Some(ended) = ended {
         delivery.fail_ended(ended);
     }
-    let connector = Arc::clone(delivery.connector);
+    let connector = Arc::clone(connector);
     let (results, trail) = delivery.recipients.into_parts();
     AttemptResult {
         results,
@@ -157,6 +168,11 @@ pub(super) async fn deliver(
 
 impl Delivery<'_> {
     async fn run(&mut self) {
+        let user_connector = self.attempt.entry.envelope.connector.as_deref();
+        if let Some(name) = self.snapshot.connectors.missing(user_connector) {
+            let failure = missing_connector(name);
+            return self.recipients.fail_all(failure, Remaining::Useless);
+        }
         let route = &self.connector.outbound.route;
         match self.snapshot.router.hops(&self.attempt.host, route).await {
             Ok(found) => self.try_hops(found).await,
@@ -438,6 +454,7 @@ impl Delivery<'_> {
             "no session within {} s, its part of [limits] delivery_attempt_time among all addresses",
             time.as_secs().max(1)
         );
+        let peer = peer.with_source(dialling.record.source);
         Err(Failure::transient(Scope::Hop, Status(4, 2), text).with_peer(peer))
     }
 

@@ -25,7 +25,6 @@ impl Target<'_> {
         budget: &mut DialBudget,
         record: &mut DialRecord,
     ) -> Result<Cleared, Failure> {
-        let peer = self.peer(address);
         let dialled = match self.dial_and_judge(address, budget, record).await {
             Ok(DialOutcome::Cleared {
                 wire,
@@ -35,8 +34,9 @@ impl Target<'_> {
                 .log_in(wire, opening, &clearance, record)
                 .await
                 .map(|(wire, login)| {
+                    let peer = self.peer(address).with_source(record.source);
                     let cleared = (clearance, login);
-                    Cleared::new(wire, opening, peer.clone(), cleared, self.policy.clone())
+                    Cleared::new(wire, opening, peer, cleared, self.policy.clone())
                 }),
             Ok(DialOutcome::Redial(fallback)) if self.is_tls_only() => {
                 Err(without_fallback(&fallback))
@@ -44,7 +44,7 @@ impl Target<'_> {
             Ok(DialOutcome::Redial(fallback)) => {
                 record.steps.fallback = Some(fallback.reason().clone());
                 let clearance = fallback.clearance();
-                let dialled = match self.redial(address).await {
+                let dialled = match self.redial(address, record).await {
                     Ok((wire, extensions)) => self
                         .log_in(wire, extensions, &clearance, record)
                         .await
@@ -52,19 +52,15 @@ impl Target<'_> {
                     Err(failure) => Err(failure),
                 };
                 dialled.map(|(wire, extensions)| {
-                    Cleared::fallback(
-                        wire,
-                        extensions,
-                        peer.clone(),
-                        clearance,
-                        self.policy.clone(),
-                    )
+                    let peer = self.peer(address).with_source(record.source);
+                    Cleared::fallback(wire, extensions, peer, clearance, self.policy.clone())
                 })
             }
             Ok(DialOutcome::Refused(refusal)) => Err(Failure::policy(refusal)),
             Err(failure) => Err(failure),
         };
-        dialled.map_err(|failure| failure.with_peer(peer))
+        let peer = || self.peer(address).with_source(record.source);
+        dialled.map_err(|failure| failure.with_peer(peer()))
     }
 
     /// Leads one address of the hop to the judge, logs in if the connector says so, and sends QUIT. The function
@@ -86,7 +82,7 @@ impl Target<'_> {
             Ok(DialOutcome::Redial(fallback)) if self.is_tls_only() => {
                 Err(without_fallback(&fallback))
             }
-            Ok(DialOutcome::Redial(fallback)) => match self.redial(address).await {
+            Ok(DialOutcome::Redial(fallback)) => match self.redial(address, &mut record).await {
                 Ok((wire, extensions)) => {
                     record.extensions = Some(extensions);
                     let clearance = fallback.clearance();
@@ -98,7 +94,7 @@ impl Target<'_> {
             Ok(DialOutcome::Refused(refusal)) => Err(Failure::policy(refusal)),
             Err(failure) => Err(failure),
         };
-        let peer = self.peer(address);
+        let peer = self.peer(address).with_source(record.source);
         AddressProbe {
             record,
             end: end.map_err(|failure| failure.with_peer(&peer)),
@@ -130,7 +126,7 @@ impl Target<'_> {
             TlsPolicy::Opportunistic | TlsPolicy::Forced(_) => StarttlsUse::IfOffered,
         };
         let mut opening = self.opening(starttls);
-        let wire = match self.open(address, &mut opening).await? {
+        let wire = match self.open(address, &mut opening, record).await? {
             OpenedSession::Clear {
                 wire,
                 extensions,
@@ -166,9 +162,13 @@ impl Target<'_> {
     }
 
     /// Connects to the same address again, in the clear, after the judge permitted it.
-    async fn redial(&self, address: &HopAddress) -> Result<(Wire, Extensions), Failure> {
+    async fn redial(
+        &self,
+        address: &HopAddress,
+        record: &mut DialRecord,
+    ) -> Result<(Wire, Extensions), Failure> {
         let mut opening = self.opening(StarttlsUse::Never);
-        match self.open(address, &mut opening).await? {
+        match self.open(address, &mut opening, record).await? {
             OpenedSession::Clear {
                 wire, extensions, ..
             } => Ok((wire, extensions)),

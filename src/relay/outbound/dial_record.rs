@@ -1,5 +1,7 @@
 //! The record of a session on its way to the judge. It holds values and no connection.
 
+use std::net::IpAddr;
+
 use crate::net::tls_io::CompletedHandshake;
 use crate::policy::failure::{Failure, Peer};
 use crate::policy::tls::{Clearance, TlsOutcome};
@@ -19,6 +21,8 @@ pub(super) struct DialRecord {
     pub(super) seen: Option<CompletedHandshake>,
     /// The extensions in the reply to EHLO; under TLS if the handshake was completed.
     pub(super) extensions: Option<Extensions>,
+    /// Our own address of the last connection.
+    pub(super) source: Option<IpAddr>,
 }
 
 impl DialRecord {

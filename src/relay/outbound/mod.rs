@@ -43,6 +43,7 @@ mod target;
 mod wire;
 
 pub use attempt::{Attempt, AttemptResult, RecipientResult, Via};
+pub use deliver::missing_connector;
 pub use forecast::{DeliveryForecast, PeerOutcome, forecast, hellos, undialled_reason};
 pub use limit::AttemptLimit;
 pub use login_result::{LoginAttempt, LoginVerdict, SessionLogin};

@@ -127,7 +127,10 @@ impl MessageTlsTerms {
 fn is_unmet_requirement(refusal: &Refusal) -> bool {
     match refusal.demand.layer {
         Layer::Dane | Layer::MtaSts | Layer::RequireTls => true,
-        Layer::Connector | Layer::Exception | Layer::DowngradeMemory => {
+        Layer::Connector
+        | Layer::Exception
+        | Layer::RecipientConnector
+        | Layer::DowngradeMemory => {
             matches!(refusal.unmet, Unmet::NoTls(_))
         }
     }

@@ -33,7 +33,7 @@ impl Target<'_> {
         let describe =
             |again: String| NoTls::Broken(format!("{fault}; again, with {hello}: {again}"));
         let mut opening = self.opening(StarttlsUse::IfOffered);
-        let again = match self.open(address, &mut opening).await {
+        let again = match self.open(address, &mut opening, record).await {
             Ok(OpenedSession::Handshake(wire)) => {
                 match self.handshake(wire, opening, hellos, hello, record).await? {
                     HandshakeOutcome::Judged(outcome) => return Ok(*outcome),

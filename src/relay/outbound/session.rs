@@ -61,11 +61,14 @@ impl Target<'_> {
         &self,
         address: &HopAddress,
         opening: &mut Opening<'_>,
+        record: &mut DialRecord,
     ) -> Result<OpenedSession, Failure> {
+        record.source = None;
         let mut wire = Wire::connect(address, &self.connector.outbound, self.timeouts().connect)
             .await
             .map_err(|error| Failure::transient(Scope::Hop, Status(4, 1), error.to_string()))?
             .counted(self.monitor.open_connection());
+        record.source = wire.source();
         if self.hop.protocol == HopProtocol::Smtps {
             return Ok(OpenedSession::Handshake(wire));
         }

@@ -54,6 +54,8 @@ impl Target<'_> {
         Peer {
             host: self.hop.host.clone(),
             address: address.clone(),
+            protocol: self.hop.protocol.clone(),
+            source: None,
         }
     }
 

@@ -210,6 +210,14 @@ impl Wire {
         })
     }
 
+    /// Returns our own address of the connection, before TLS; `None` for a unix socket.
+    pub(super) fn source(&self) -> Option<IpAddr> {
+        match &self.stream {
+            Stream::Clear(stream) => stream.local_addr().ok().map(|own| own.ip()),
+            Stream::Socket(_) | Stream::Tls(_) => None,
+        }
+    }
+
     /// Attaches the guard that counts the connection as open.
     pub(super) fn counted(self, counted: OpenGuard) -> Self {
         Self {

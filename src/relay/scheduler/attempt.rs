@@ -8,7 +8,7 @@ use crate::smtp::envelope::{Envelope, Recipient, RecipientState};
 use crate::storage::spool::Entry;
 
 use super::context::{Context, Event};
-use super::queues::{AttemptToken, Health};
+use super::queues::{AttemptToken, Health, Item};
 
 /// An attempt, with what the queue knows of its recipients.
 pub(super) struct PlannedAttempt {
@@ -83,15 +83,15 @@ fn of_recipients(
 /// The connection slot of an attempt. It is given back on drop, even when the attempt panics.
 pub(super) struct AttemptSlot {
     context: Arc<Context>,
-    /// The attempt, and the recipient domain.
-    token: Option<(AttemptToken, Host)>,
+    /// The attempt, the recipient domain, and the connector of the user who sent the message.
+    token: Option<(AttemptToken, Host, Option<Arc<str>>)>,
 }
 
 impl AttemptSlot {
-    pub(super) fn new(context: &Arc<Context>, token: AttemptToken, host: Host) -> Self {
+    pub(super) fn new<T>(context: &Arc<Context>, token: AttemptToken, item: &Item<T>) -> Self {
         Self {
             context: Arc::clone(context),
-            token: Some((token, host)),
+            token: Some((token, item.host.clone(), item.user_connector.clone())),
         }
     }
 
@@ -101,12 +101,12 @@ impl AttemptSlot {
     }
 
     fn finish(&mut self, health: Health) {
-        if let Some((token, host)) = self.token.take() {
+        if let Some((token, host, user_connector)) = self.token.take() {
             // The channel is closed only when the process ends.
             let _ = self
                 .context
                 .events
-                .send(Event::Finished(token, host, health));
+                .send(Event::Finished(token, host, user_connector, health));
         }
     }
 }

@@ -45,8 +45,9 @@ pub(super) struct Context {
 /// An event that a task sends to the scheduler's loop. The number of jobs bounds the number of
 /// events in the channel.
 pub(super) enum Event {
-    /// An attempt has ended, and its connection slot is free.
-    Finished(AttemptToken, Host, Health),
+    /// An attempt has ended, and its connection slot is free: the recipient domain, and the connector
+    /// of the user who sent the message.
+    Finished(AttemptToken, Host, Option<Arc<str>>, Health),
     /// The result of a job is stored. The item is queued again for the given time, if recipients
     /// remain.
     Settled(QueueId, Option<(Item<LoadedMessage>, Instant)>),

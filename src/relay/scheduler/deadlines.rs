@@ -26,7 +26,7 @@ pub(super) fn warn_at(schedule: MailSchedule<'_>, expires: Instant) -> Option<In
 /// Recomputes the deadlines of an item after `expire` changed. An item that is now expired
 /// gets a last attempt.
 pub(super) fn rebase_deadlines<T>(settings: &Snapshot, item: &mut Item<T>) {
-    let schedule = settings.schedule(&item.host);
+    let schedule = settings.schedule(&item.host, item.user_connector.as_deref());
     let (before, expire) = (item.expire, schedule.expire);
     let awaits_notice = item.deadline < item.expires;
     let later = item.expires + expire.saturating_sub(before);

@@ -34,6 +34,7 @@ impl JobGuard {
     fn of(context: &Arc<Context>, item: &Item<LoadedMessage>) -> Self {
         let item = Item {
             host: item.host.clone(),
+            user_connector: item.user_connector.clone(),
             loaded: None,
             ..*item
         };
@@ -62,8 +63,9 @@ impl Drop for JobGuard {
             return;
         };
         tracing::error!(queue_id = %item.id(), "delivery task panicked, a bug in Gatepost; the message is retried later");
-        let due = Instant::now()
-            + retry_schedule::wait(self.context.running.load().schedule(&item.host).retry, 1);
+        let settings = self.context.running.load();
+        let schedule = settings.schedule(&item.host, item.user_connector.as_deref());
+        let due = Instant::now() + retry_schedule::wait(schedule.retry, 1);
         let _ = self
             .context
             .events
@@ -82,7 +84,7 @@ pub(super) async fn work(
     let guard = JobGuard::of(&context, item);
     let remaining = match job {
         Job::Deliver(token, item) => {
-            let slot = AttemptSlot::new(&context, token, item.host.clone());
+            let slot = AttemptSlot::new(&context, token, &item);
             deliver(&context, &message, &item, slot, &limit).await
         }
         Job::DeadlineReached(item, due, down) => match prepare(&context, &message, &item).await {
@@ -123,7 +125,7 @@ async fn deliver(
     let settings = context.running.load();
     let schedule = MessageSchedule {
         settings: &settings,
-        times: settings.schedule(&item.host),
+        times: settings.schedule(&item.host, item.user_connector.as_deref()),
         now: Instant::now(),
         expires: item.expires,
     };

@@ -7,7 +7,7 @@ use std::time::Instant;
 use crate::relay::outbound::AttemptLimit;
 
 use super::delivery;
-use super::placement::placement;
+use super::placement::placement_of;
 use super::queues::Job;
 use super::state::SchedulerState;
 
@@ -17,7 +17,7 @@ impl SchedulerState {
     pub(super) fn dispatch(&mut self) {
         let (now, settings) = (Instant::now(), self.context.running.load());
         while self.may_begin() {
-            let Some(job) = self.queues.next(now, |host| placement(&settings, host)) else {
+            let Some(job) = self.queues.next(now, |item| placement_of(&settings, item)) else {
                 break;
             };
             let (Job::Deliver(_, item) | Job::DeadlineReached(item, _, _)) = &job;

@@ -90,7 +90,7 @@ fn part<'a>(
     for failure in failures {
         match &failure.cause {
             Cause::Policy(refusal) => match refusal.demand.layer {
-                Layer::DowngradeMemory => of_domain = is_shared,
+                Layer::DowngradeMemory | Layer::RecipientConnector => of_domain = is_shared,
                 Layer::Dane | Layer::MtaSts => of_published = !is_relaxed,
                 Layer::Connector | Layer::Exception | Layer::RequireTls => {}
             },
@@ -173,6 +173,8 @@ mod tests {
                 address: crate::policy::failure::HopAddress::Tcp(
                     "192.0.2.1:25".parse().expect("an address"),
                 ),
+                protocol: crate::config::HopProtocol::Smtp,
+                source: None,
             },
             clearance: clearance(),
             login: None,

@@ -1,37 +1,50 @@
-//! The destination of a recipient domain, as its connector says.
+//! The destination of a recipient domain, as the connector of the mail says.
 
 use crate::config::{DomainPattern, Route};
 use crate::relay::running_config::Snapshot;
 use crate::smtp::address::Host;
 
-use super::queues::{Destination, Placement, Share};
+use super::queues::{Destination, Item, Placement, Share};
+
+/// Returns the destination of an item, its connection limit and its share of the attempts.
+pub(super) fn placement_of<T>(settings: &Snapshot, item: &Item<T>) -> Placement {
+    placement(settings, &item.host, item.user_connector.as_deref())
+}
 
 /// Returns the destination of mail for a recipient domain, its connection limit and its share of
-/// the attempts.
-pub(super) fn placement(settings: &Snapshot, host: &Host) -> Placement {
-    let connector = settings.connectors.for_host(host);
+/// the attempts. Mail by the connector of a user shares a destination with other mail only if it
+/// takes the same way.
+pub(super) fn placement(
+    settings: &Snapshot,
+    host: &Host,
+    user_connector: Option<&str>,
+) -> Placement {
+    let own = settings.connectors.for_host(host);
+    let connector = settings.connectors.routing(host, user_connector);
     let limit = connector.outbound.connections;
-    match &connector.outbound.route {
-        Route::SmartHosts(_) => {
-            let destination = Destination::SmartHosts(connector.name.as_str().into());
-            Placement {
-                destination,
-                limit,
-                share: Share::Named,
-            }
+    let by_user = user_connector.filter(|name| *name != own.name);
+    let is_missing = settings.connectors.missing(user_connector).is_some();
+    let destination = match (&connector.outbound.route, by_user) {
+        (Route::SmartHosts(_), _) if !is_missing => {
+            Destination::SmartHosts(connector.name.as_str().into())
         }
-        Route::Mx { .. } => {
-            let share = if connector.domains.iter().all(names_somebody) {
+        (_, Some(name)) => Destination::DomainBy(name.into(), host.clone()),
+        (_, None) => Destination::Domain(host.clone()),
+    };
+    let share = match destination {
+        Destination::SmartHosts(_) => Share::Named,
+        Destination::Domain(_) | Destination::DomainBy(..) => {
+            if connector.domains.iter().all(names_somebody) {
                 Share::Named
             } else {
                 Share::ByMx
-            };
-            Placement {
-                destination: Destination::Domain(host.clone()),
-                limit,
-                share,
             }
         }
+    };
+    Placement {
+        destination,
+        limit,
+        share,
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use jiff::Timestamp;
 
-use crate::config::{MailSchedule, write_duration};
+use crate::config::{Connector, MailSchedule, write_duration};
 use crate::policy::failure::{Failure, Persistence, RecipientOutcome};
 use crate::relay::outbound::{
     Attempt, AttemptResult, EventOrigin, RecipientEnding, RecipientEvent, RecipientResult,
@@ -82,7 +82,7 @@ pub(super) fn of_attempt<'a>(
 /// failure.
 pub(super) fn of_expiry<'a>(
     schedule: MessageSchedule<'a>,
-    attempt: &'a Attempt,
+    (attempt, connector): (&'a Attempt, &'a Connector),
     recipient: usize,
     last: AttemptFailure,
 ) -> Option<RecipientEvent<'a>> {
@@ -93,7 +93,7 @@ pub(super) fn of_expiry<'a>(
         mailbox: &attempt.entry.envelope.recipients.get(recipient)?.mailbox,
         origin: EventOrigin::Deadline,
         snapshot: settings,
-        connector: settings.connectors.for_host(&attempt.host),
+        connector,
         attempts: 0,
         result: None,
         ending: RecipientEnding::Bounced {

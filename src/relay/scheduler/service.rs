@@ -165,14 +165,14 @@ impl Scheduler {
 
     fn handle_event(&mut self, event: Event) {
         match event {
-            Event::Finished(token, host, health) => {
+            Event::Finished(token, host, user_connector, health) => {
                 self.state.limits.remove(&token.attempt);
                 let settings = self.state.context.running.load();
                 self.state.queues.finished(
                     token,
                     Instant::now(),
                     health,
-                    settings.schedule(&host).retry,
+                    settings.schedule(&host, user_connector.as_deref()).retry,
                 );
             }
             Event::Report(entry) => self.state.enqueue_entry(*entry),

@@ -110,8 +110,9 @@ impl SchedulerState {
             now + schedule.expire.saturating_sub(age).max(longest)
         });
         let is_relaxed = stored.envelope.tls == TlsRequirement::Relaxed;
+        let user_connector = stored.envelope.connector.as_deref();
         for waiting in pending_domains(&stored.envelope) {
-            let destination = self.destination(&waiting.host);
+            let destination = self.destination(&waiting.host, user_connector);
             self.queues
                 .clear_backoff(&destination, &waiting.host, is_relaxed);
         }
@@ -139,9 +140,10 @@ impl SchedulerState {
     ) {
         self.queue_owed_reports(stored.claim, &stored.envelope, stored.size);
         let is_relaxed = stored.envelope.tls == TlsRequirement::Relaxed;
+        let user_connector: Option<Arc<str>> = stored.envelope.connector.as_deref().map(Arc::from);
         for (place, domain) in places(pending_domains(&stored.envelope)) {
             let PendingDomain { host, next, warned } = domain;
-            let schedule = settings.schedule(&host);
+            let schedule = settings.schedule(&host, user_connector.as_deref());
             let expires = end_of(schedule);
             let due = next
                 .map_or(now, |at| now + retry_schedule::until(at, schedule.retry))
@@ -154,6 +156,7 @@ impl SchedulerState {
                 Item {
                     claim: stored.claim,
                     host,
+                    user_connector: user_connector.clone(),
                     is_relaxed,
                     place,
                     deadline,
@@ -172,13 +175,14 @@ impl SchedulerState {
         let (now, settings) = (Instant::now(), self.context.running.load());
         let hosts = pending_domains(&entry.envelope);
         let is_relaxed = entry.envelope.tls == TlsRequirement::Relaxed;
+        let user_connector: Option<Arc<str>> = entry.envelope.connector.as_deref().map(Arc::from);
         let message = self.keep_in_memory(entry);
         if let (Some(message), true) = (&message.1, hosts.len() > 1) {
             self.messages.insert(message.id(), Arc::downgrade(message));
         }
         for (place, PendingDomain { host, .. }) in places(hosts) {
             let (claim, loaded) = (message.0, message.1.clone());
-            let schedule = settings.schedule(&host);
+            let schedule = settings.schedule(&host, user_connector.as_deref());
             let expire = schedule.expire;
             let expires = now + expire;
             let deadline = warn_at(schedule, expires).unwrap_or(expires);
@@ -186,6 +190,7 @@ impl SchedulerState {
                 Item {
                     claim,
                     host,
+                    user_connector: user_connector.clone(),
                     is_relaxed,
                     place,
                     deadline,
@@ -225,7 +230,7 @@ impl SchedulerState {
     }
 
     pub(super) fn enqueue(&mut self, mut item: Item<LoadedMessage>, due: Instant) {
-        let destination = self.destination(&item.host);
+        let destination = self.destination(&item.host, item.user_connector.as_deref());
         if item.loaded.is_some()
             && !self
                 .queues
@@ -236,7 +241,8 @@ impl SchedulerState {
         }
         // The configuration may have been replaced while a job had this item.
         let settings = self.context.running.load();
-        if item.expire != settings.schedule(&item.host).expire {
+        let schedule = settings.schedule(&item.host, item.user_connector.as_deref());
+        if item.expire != schedule.expire {
             rebase_deadlines(&settings, &mut item);
         }
         self.queues.push(item, due);
@@ -266,8 +272,8 @@ impl SchedulerState {
         self.queues.reload(|item| rebase_deadlines(&settings, item));
     }
 
-    pub(super) fn destination(&self, host: &Host) -> Destination {
-        placement(&self.context.running.load(), host).destination
+    pub(super) fn destination(&self, host: &Host, user_connector: Option<&str>) -> Destination {
+        placement(&self.context.running.load(), host, user_connector).destination
     }
 
     /// Returns true when another job may start. None does while the lease of the spool is over. While evidence cannot be written, or the spool has

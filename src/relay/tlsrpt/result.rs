@@ -32,7 +32,10 @@ pub fn of_unmet(unmet: &Unmet) -> ResultType {
             ResultType::DaneRequired
         }
         Unmet::Unmeetable(
-            Unmeetable::NotListed { .. } | Unmeetable::NoName(_) | Unmeetable::Unproven(_),
+            Unmeetable::NotListed { .. }
+            | Unmeetable::NoName(_)
+            | Unmeetable::Unproven(_)
+            | Unmeetable::Contradiction(_),
         ) => ResultType::ValidationFailure,
     }
 }
@@ -104,6 +107,7 @@ pub fn reason_code(unmet: &Unmet) -> Option<&'static str> {
         Unmet::Unmeetable(Unmeetable::NotListed { .. }) => Some("mx-not-in-policy"),
         Unmet::Unmeetable(Unmeetable::NoName(_)) => Some("no-reference-name"),
         Unmet::Unmeetable(Unmeetable::Unproven(_)) => Some("mx-not-proven"),
+        Unmet::Unmeetable(Unmeetable::Contradiction(_)) => Some("no-common-demand"),
     }
 }
 

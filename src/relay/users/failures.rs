@@ -120,6 +120,30 @@ impl LoginFailures {
     }
 
     /// Removes entries that mean nothing any more, if a table is full.
+    /// Forgets the failed logins as one account, from wherever they came. Returns their number if a
+    /// client had reached its limit with the account.
+    pub fn forget_account(&mut self, name: &str, now: Duration) -> Option<u64> {
+        let account = self.names.hash_one(name);
+        let is_own = |(_, hash): &Pair| *hash == account;
+        let (each, mut counted, mut is_limited) = (PAIR.1, Duration::ZERO, false);
+        for (_, until) in self.pairs.iter().filter(|(pair, _)| is_own(pair)) {
+            counted += until.saturating_sub(now);
+            is_limited |= wait(Some(until), PAIR, now).is_some();
+        }
+        self.pairs.retain(|pair, _| !is_own(pair));
+        is_limited.then(|| counted.as_secs().div_ceil(each.as_secs()))
+    }
+
+    /// Forgets the failed logins of clients within a network, and of the networks that contain it;
+    /// all if `network` is `None`.
+    pub fn forget_clients(&mut self, network: Option<&IpNet>) {
+        let is_other = |one: &IpNet| {
+            network.is_some_and(|network| !network.contains(one) && !one.contains(network))
+        };
+        self.pairs.retain(|(client, _), _| is_other(client));
+        self.networks.retain(|one, _| is_other(one));
+    }
+
     fn remove_old(&mut self, now: Duration) {
         let is_full = |entries: usize| entries >= ENTRIES_MAX;
         if now < self.searched + SEARCH_PAUSE
@@ -242,6 +266,29 @@ mod tests {
         let same = failures.check(address("2001:db8::2"), "x", at(0));
         assert!(same.is_err(), "it is one /56");
         assert!(failures.check(address("2001:db9::2"), "x", at(0)).is_ok());
+    }
+
+    #[test]
+    fn an_account_is_released_from_everywhere_and_others_stay() {
+        let mut failures = LoginFailures::default();
+        for client in [OWNER, STRANGER] {
+            fail_often(&mut failures, client, "owner");
+        }
+        fail_often(&mut failures, STRANGER, "other");
+        assert_eq!(failures.forget_account("owner", at(0)), Some(20));
+        assert_eq!(failures.forget_account("owner", at(0)), None);
+        for (client, name, is_free) in [
+            (OWNER, "owner", true),
+            (STRANGER, "owner", true),
+            (STRANGER, "other", false),
+        ] {
+            let checked = failures.check(address(client), name, at(0));
+            assert_eq!(checked.is_ok(), is_free, "{client} {name}");
+        }
+        failures.forget_clients(Some(&"203.0.113.0/24".parse().expect("a network")));
+        assert!(failures.check(address(STRANGER), "other", at(0)).is_err());
+        failures.forget_clients(Some(&networks::client(address(STRANGER))));
+        assert!(failures.check(address(STRANGER), "other", at(0)).is_ok());
     }
 
     #[test]

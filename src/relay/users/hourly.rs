@@ -138,6 +138,16 @@ impl HourlyRates {
         users
     }
 
+    /// Forgets the events of one user. `is_user` returns true for its name. Returns the limits that it
+    /// had reached.
+    pub fn release(&mut self, is_user: impl Fn(&str) -> bool, now: Duration) -> Vec<LimitedUser> {
+        let mut released = self.limited(now);
+        released.retain(|user| is_user(&user.name));
+        self.full_at.retain(|(name, _), _| !is_user(name));
+        self.limited.retain(|(name, _), _| !is_user(name));
+        released
+    }
+
     /// Forgets all events.
     pub fn clear(&mut self) {
         self.full_at.clear();
@@ -155,6 +165,33 @@ impl HourlyRates {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_user_that_is_released_has_its_allowance_again() {
+        let (mut rates, now) = (HourlyRates::default(), Duration::from_mins(7));
+        let send = |rates: &mut HourlyRates, name: &str, rate| {
+            rates
+                .count(name, (rate, 1), now, Timestamp::UNIX_EPOCH)
+                .is_ok()
+        };
+        let (messages, recipients) = (HourlyRate::Messages, HourlyRate::Recipients);
+        for (name, rate) in [("a", messages), ("a", recipients), ("b", messages)] {
+            assert!(send(&mut rates, name, rate) && !send(&mut rates, name, rate));
+        }
+        let released = rates.release(|name| name == "a", now);
+        let mut keys: Vec<_> = released
+            .iter()
+            .map(|user| (&*user.name, user.rate.key()))
+            .collect();
+        keys.sort_unstable();
+        assert_eq!(
+            keys,
+            [("a", "messages_per_hour"), ("a", "recipients_per_hour")]
+        );
+        assert_eq!(rates.release(|name| name == "a", now), []);
+        assert!(send(&mut rates, "a", messages) && send(&mut rates, "a", recipients));
+        assert!(!send(&mut rates, "b", messages), "another user");
+    }
 
     #[test]
     fn an_allowance_of_an_hour_refills_evenly_and_news_come_once() {

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use ipnet::IpNet;
 use jiff::Timestamp;
 
 use super::failures::{FailedTooOften, LoginFailures};
@@ -11,7 +12,7 @@ use super::hourly::{HourlyLimitReached, HourlyRate, HourlyRates, LimitedUser};
 use super::password_checks::PasswordChecks;
 use super::store::fill;
 use super::{CheckPermit, UserStore};
-use crate::smtp::sasl::PasswordLogin;
+use crate::smtp::sasl::{PasswordLogin, prepare_name};
 
 /// The size of our part of a nonce in octets.
 const NONCE_SIZE: usize = 18;
@@ -48,6 +49,15 @@ pub enum LoginResult {
     Wrong,
     /// Too many passwords are being checked.
     Busy,
+}
+
+/// The limits that held a user back until it was released.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReleasedUser {
+    /// The limits of an hour that it had reached.
+    pub limits: Vec<LimitedUser>,
+    /// The number of failed logins, if they had reached their limit.
+    pub failures: Option<u64>,
 }
 
 impl Logins {
@@ -122,6 +132,24 @@ impl Logins {
     /// Forgets the events of the last hour of all users.
     pub fn forget_hours(&self) {
         self.hourly().clear();
+    }
+
+    /// Forgets the events and the failed logins of one user, by its name in the form of
+    /// [`crate::smtp::sasl::prepare_name`].
+    #[must_use]
+    pub fn release(&self, prepared: &str) -> ReleasedUser {
+        let now = self.0.start.elapsed();
+        let is_user = |name: &str| prepare_name(name).is_ok_and(|name| name == prepared);
+        ReleasedUser {
+            limits: self.hourly().release(is_user, now),
+            failures: self.failures().forget_account(prepared, now),
+        }
+    }
+
+    /// Forgets the failed logins of clients within a network, and of the networks that contain it;
+    /// all if `network` is `None`.
+    pub fn forget_failures(&self, network: Option<&IpNet>) {
+        self.failures().forget_clients(network);
     }
 
     fn hourly(&self) -> MutexGuard<'_, HourlyRates> {

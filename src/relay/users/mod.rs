@@ -12,6 +12,6 @@ mod store;
 
 pub use failures::{FailedTooOften, LoginFailures};
 pub use hourly::{HourlyLimitReached, HourlyRate, HourlyRates, LimitedUser};
-pub use logins::{LoginResult, Logins};
+pub use logins::{LoginResult, Logins, ReleasedUser};
 pub use password_checks::{CheckPermit, PasswordChecks};
 pub use store::{Decoys, UserStore};

@@ -1,29 +1,43 @@
 //! The users of `[users] file`, which is read again when it changes.
 
+use std::fmt;
 use std::num::NonZeroU32;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
-use aws_lc_rs::{hmac, rand};
+use aws_lc_rs::{digest, hmac, rand};
 
 use crate::config::{
     Config, Fault, ITERATIONS, MailUser, StoredPassword, UserList, parse_users, read_users_text,
 };
+use crate::policy::connector::Connectors;
 use crate::smtp::sasl::scram::{SALT_SIZE, ScramKey, ScramVerifier};
 
 /// The users of one configuration.
-#[derive(Debug)]
 pub struct UserStore {
     /// `None` if the configuration has no users.
     file: Option<PathBuf>,
+    /// The connectors that users may name; `None` without users.
+    connectors: Option<Connectors>,
     current: ArcSwap<LoadedUsers>,
-    /// The text that was read last, or the fault that kept it from being read.
-    last: Mutex<Result<String, Fault>>,
+    /// The SHA-256 of the text that was read last, or the fault that kept it from being read.
+    last: Mutex<Result<TextHash, Fault>>,
+}
+
+type TextHash = [u8; 32];
+
+/// Shows no secret.
+impl fmt::Debug for UserStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UserStore")
+            .field("file", &self.file)
+            .field("users", &self.count())
+            .finish_non_exhaustive()
+    }
 }
 
 /// One version of the file.
-#[derive(Debug)]
 struct LoadedUsers {
     list: UserList,
     decoys: Decoys,
@@ -35,8 +49,9 @@ impl UserStore {
     pub fn none() -> Arc<Self> {
         Arc::new(Self {
             file: None,
+            connectors: None,
             current: ArcSwap::from_pointee(LoadedUsers::of(UserList::default())),
-            last: Mutex::new(Ok(String::new())),
+            last: Mutex::new(Ok(hash_of(""))),
         })
     }
 
@@ -50,11 +65,13 @@ impl UserStore {
         };
         let file = users.file.value.clone();
         let text = read_users_text(&file).map_err(|fault| vec![fault])?;
-        let list = parse_users(&text, &file)?;
+        let connectors = config.connectors();
+        let list = checked(parse_users(&text, &file)?, &file, Some(&connectors))?;
         Ok(Arc::new(Self {
             file: Some(file),
+            connectors: Some(connectors),
             current: ArcSwap::from_pointee(LoadedUsers::of(list)),
-            last: Mutex::new(Ok(text)),
+            last: Mutex::new(Ok(hash_of(&text))),
         }))
     }
 
@@ -68,12 +85,14 @@ impl UserStore {
             return Ok(None);
         };
         let read = read_users_text(file);
+        let hash = read.as_deref().map(hash_of).map_err(Clone::clone);
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        if *last == read {
+        if *last == hash {
             return Ok(None);
         }
-        last.clone_from(&read);
+        *last = hash;
         let users = parse_users(&read.map_err(|fault| vec![fault])?, file)?;
+        let users = checked(users, file, self.connectors.as_ref())?;
         let count = users.count();
         self.current.store(Arc::new(LoadedUsers::of(users)));
         Ok(Some(count))
@@ -110,6 +129,26 @@ impl UserStore {
             Some(verifier) => (verifier, true),
             None => (loaded.decoys.verifier(prepared), false),
         }
+    }
+}
+
+/// Returns users that may log in by this configuration: their connectors are all in it, and unknown
+/// names have salts that stay.
+fn checked(
+    users: UserList,
+    file: &Path,
+    connectors: Option<&Connectors>,
+) -> Result<UserList, Vec<Fault>> {
+    let unknown = connectors.map(|connectors| users.unknown_connectors(connectors));
+    let faults: Vec<_> = users
+        .missing_secret(file)
+        .into_iter()
+        .chain(unknown.into_iter().flatten())
+        .collect();
+    if faults.is_empty() {
+        Ok(users)
+    } else {
+        Err(faults)
     }
 }
 
@@ -163,6 +202,12 @@ impl Decoys {
     }
 }
 
+fn hash_of(text: &str) -> TextHash {
+    let mut hash = [0; 32];
+    hash.copy_from_slice(digest::digest(&digest::SHA256, text.as_bytes()).as_ref());
+    hash
+}
+
 /// Fills a buffer with random octets.
 pub(super) fn fill(octets: &mut [u8]) {
     // The generator of aws-lc has no failure that a program could survive.
@@ -173,12 +218,10 @@ pub(super) fn fill(octets: &mut [u8]) {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write as _;
-    use std::os::unix::fs::OpenOptionsExt as _;
-    use std::path::Path;
-
     use super::*;
     use crate::config;
+    use std::io::Write as _;
+    use std::os::unix::fs::OpenOptionsExt as _;
 
     const HASH: &str = "$argon2id$v=19$m=4096,t=1,p=1$BwcHBwcHBwcHBwcHBwcHBw$CAgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAg";
 
@@ -229,6 +272,48 @@ mod tests {
         write(&path, &["c"]);
         assert_eq!(store.refresh(), Ok(Some(1)));
         assert!(store.get("c").is_some() && store.get("a").is_none());
+    }
+
+    /// Salts that change with each start would show which names are those of users.
+    #[test]
+    fn keys_for_scram_need_the_secret_of_the_salts() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("users.toml");
+        write(&path, &["a"]);
+        let store = store(&path);
+        let keys = ScramVerifier::derive(
+            &crate::smtp::sasl::Password::new("x").expect("usable"),
+            &[7; SALT_SIZE],
+            ITERATIONS,
+        );
+        let line = format!("scram = \"{}\"\n", config::write_verifier(&keys));
+        let text = std::fs::read_to_string(&path).expect("ours") + &line;
+        let (_, without_secret) = text.split_once('\n').expect("a line");
+        std::fs::write(&path, without_secret).expect("ours");
+        let faults = store.refresh().expect_err("no secret");
+        assert!(
+            faults[0].message.contains("salt_secret is missing"),
+            "{faults:?}"
+        );
+        std::fs::write(&path, text).expect("ours");
+        assert_eq!(store.refresh(), Ok(Some(1)));
+    }
+
+    #[test]
+    fn nothing_secret_is_shown() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("users.toml");
+        write(&path, &["a"]);
+        let store = store(&path);
+        let shown = format!("{store:?} {:?}", store.current.load().list);
+        assert!(
+            !shown.contains("argon2") && !shown.contains("salt_secret"),
+            "{shown}"
+        );
+        assert!(
+            shown.contains("users: 1") && shown.contains("count: 1"),
+            "{shown}"
+        );
     }
 
     #[test]

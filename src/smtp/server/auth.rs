@@ -156,12 +156,11 @@ impl Server {
     fn logged_in(&mut self) -> Reply {
         self.exchange = None;
         self.is_authenticated = true;
-        self.profile.completed = true;
         replies::authenticated()
     }
 
-    /// Forgets the client's identity, and any exchange.
-    pub(super) fn forget_login(&mut self) {
+    /// Forgets the client's identity, and any exchange. The client may log in again.
+    pub fn forget_login(&mut self) {
         self.exchange = None;
         self.mechanism = None;
         self.is_authenticated = false;

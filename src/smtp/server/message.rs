@@ -179,6 +179,6 @@ impl Server {
 
     fn new_inspector(&self) -> Inspector {
         Inspector::new(self.profile.message_size, self.profile.received)
-            .with_completion(self.profile.completed)
+            .with_completion(self.profile.completed || self.is_authenticated)
     }
 }

@@ -47,8 +47,11 @@ pub struct DeliveryRecord {
     pub domain: String,
     /// The number of the attempt for this recipient, from 1; 0 if none was made.
     pub attempt: u32,
-    /// The connector of the domain.
+    /// The connector by which the message went: that of the domain, or that of the user who sent it.
     pub connector: String,
+    /// The connector of the domain, whose demands joined, if the message went by that of a user.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recipient_connector: Option<String>,
     /// The SHA-256 of the configuration file, in hexadecimal digits.
     pub configuration: String,
     /// The TLS policy for the host, if the attempt came that far.
@@ -59,6 +62,13 @@ pub struct DeliveryRecord {
     pub host: Option<String>,
     /// The address and port of the host.
     pub address: Option<String>,
+    /// The protocol: `smtp`, `smtps` (TLS from the first octet) or `lmtp`. Records of earlier versions
+    /// have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<String>,
+    /// Our own address of the connection. Records of earlier versions have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
     /// The session that was cleared; of a refused session, its TLS.
     pub session: Option<SessionRecord>,
     /// Our login in that session, if the connector has one. Records of earlier versions have none.
@@ -442,6 +452,29 @@ mod tests {
             serde_json::from_value::<SessionRecord>(json).expect("readable"),
             record(None),
             "as earlier versions had it"
+        );
+    }
+
+    /// Records of earlier versions are read and written as they were, so that their chain holds.
+    #[test]
+    fn deliveries_of_earlier_versions_keep_their_form() {
+        let text = r#"{"queue_id":"1","message_id":null,"from":"a@b.example","to":"c@d.example","domain":"d.example","attempt":1,"connector":"all","configuration":"","policy":null,"exception":null,"host":null,"address":"192.0.2.1:25","session":null,"unmet":null,"downgraded_from":null,"standing":"met","outcome":"delivered","status":"2.0.0","reply":null,"reason":null}"#;
+        let delivery: DeliveryRecord = serde_json::from_str(text).expect("readable");
+        assert_eq!((&delivery.protocol, &delivery.source), (&None, &None));
+        assert_eq!(serde_json::to_string(&delivery).expect("JSON"), text);
+        let named = DeliveryRecord {
+            protocol: Some("smtps".to_owned()),
+            source: Some("198.51.100.25".to_owned()),
+            recipient_connector: Some("own".to_owned()),
+            ..delivery
+        };
+        let text = serde_json::to_string(&named).expect("JSON");
+        let connection =
+            r#""address":"192.0.2.1:25","protocol":"smtps","source":"198.51.100.25","session""#;
+        assert!(text.contains(connection), "{text}");
+        assert_eq!(
+            serde_json::from_str::<DeliveryRecord>(&text).expect("readable"),
+            named
         );
     }
 

@@ -312,6 +312,15 @@ fn names_the_message(named: &DeliveryRecord, file: &Path) {
             .is_some_and(|address| address.starts_with("127.0.0.1:")),
         "{named:?}"
     );
+    names_the_connection(named);
+    assert_eq!(named.recipient_connector, None);
+}
+
+fn names_the_connection(delivery: &DeliveryRecord) {
+    assert_eq!(
+        (delivery.protocol.as_deref(), delivery.source.as_deref()),
+        (Some("smtp"), Some("127.0.0.1"))
+    );
 }
 
 fn names_the_demand_that_was_not_met(refused: &DeliveryRecord) {
@@ -329,6 +338,7 @@ fn names_the_demand_that_was_not_met(refused: &DeliveryRecord) {
         refused.policy.is_some() && refused.address.is_some(),
         "{refused:?}"
     );
+    names_the_connection(refused);
 }
 
 fn holds_no_content(folder: &Path) {

@@ -7,4 +7,5 @@ mod hello;
 mod inbound;
 mod mta_sts;
 mod outbound;
+mod user;
 mod world;

@@ -22,17 +22,17 @@ use super::relay::{Client, Relay, Wanted, content};
 const INVALID: &str = "535 5.7.8 Authentication credentials invalid";
 
 /// The users of a test, in a folder of their own.
-struct Users(tempfile::TempDir);
+pub(super) struct Users(tempfile::TempDir);
 
 impl Users {
     /// Makes a file of these users, each with more lines; their passwords are `secret-NAME`.
-    fn of(users: &[(&str, &str)]) -> Self {
+    pub(super) fn of(users: &[(&str, &str)]) -> Self {
         let made = Self(tempfile::tempdir().expect("a folder"));
         made.write(users);
         made
     }
 
-    fn path(&self) -> PathBuf {
+    pub(super) fn path(&self) -> PathBuf {
         self.0.path().join("users.toml")
     }
 
@@ -52,7 +52,8 @@ impl Users {
                 "[[user]]\nname = \"{name}\"\npassword = \"{hash}\"\nscram = \"{keys}\"\n{more}\n"
             )
         });
-        let text: String = tables.collect();
+        let secret = "salt_secret = \"AAAAAAAAAAAAAAAAAAAAAA==\"\n";
+        let text: String = std::iter::once(secret.to_owned()).chain(tables).collect();
         let mut file = std::fs::OpenOptions::new();
         let file = file
             .write(true)
@@ -63,7 +64,7 @@ impl Users {
         std::io::Write::write_all(&mut file.expect("ours"), text.as_bytes()).expect("ours");
     }
 
-    async fn relay(&self, listener: &str) -> Relay {
+    pub(super) async fn relay(&self, listener: &str) -> Relay {
         let more = format!("[users]\nfile = \"{}\"\n", self.path().display());
         Relay::start(Wanted {
             listener,
@@ -75,7 +76,7 @@ impl Users {
 }
 
 /// Says STARTTLS and EHLO, by a TLS that the test can ask for its channel binding.
-async fn secured(relay: &Relay) -> Client<TlsStream<TcpStream>> {
+pub(super) async fn secured(relay: &Relay) -> Client<TlsStream<TcpStream>> {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("certs/ca.pem");
     let mut roots = rustls::RootCertStore::empty();
     roots
@@ -102,7 +103,7 @@ fn plain(name: &str, password: &str) -> String {
     format!("AUTH PLAIN {}", base64(&format!("\0{name}\0{password}")))
 }
 
-async fn log_in(client: &mut Client<TlsStream<TcpStream>>, name: &str) {
+pub(super) async fn log_in(client: &mut Client<TlsStream<TcpStream>>, name: &str) {
     client
         .asks(&plain(name, &format!("secret-{name}")), "235 2.7.0")
         .await;
@@ -194,6 +195,33 @@ async fn a_login_grants_what_a_client_of_ours_has() {
 }
 
 #[tokio::test]
+async fn the_connector_of_a_user_goes_with_its_messages() {
+    let users = Users::of(&[
+        ("user", "connector = \"mx.partner.example\""),
+        ("other", ""),
+    ]);
+    let more = format!(
+        "[users]\nfile = \"{}\"\n[[connector]]\nname = \"mx.partner.example\"\ndomains = [\"x.example\"]\n",
+        users.path().display()
+    );
+    let mut relay = Relay::start(Wanted {
+        listener: "auth = [\"plain\"]",
+        more: &more,
+        ..Wanted::default()
+    })
+    .await;
+    for (name, connector) in [("user", Some("mx.partner.example")), ("other", None)] {
+        let mut client = secured(&relay).await;
+        log_in(&mut client, name).await;
+        client.asks("MAIL FROM:<a@example.org>", "250").await;
+        client.asks("RCPT TO:<b@anywhere.example>", "250").await;
+        client.content("hello\r\n").await;
+        assert_eq!(relay.entry().await.envelope.connector.as_deref(), connector);
+    }
+    relay.ends().await;
+}
+
+#[tokio::test]
 async fn wrong_names_and_passwords_get_one_answer() {
     let users = Users::of(&[
         ("user", ""),
@@ -262,6 +290,19 @@ async fn scram_is_bound_to_the_tls_session() {
     relay.ends().await;
 }
 
+/// Returns the last message of `user`, by the reply 334 with the server's first one.
+fn proof(first: &ClientFirst, reply: &str) -> String {
+    let challenge = BASE64.decode(&reply.as_bytes()[4..]).expect("base64");
+    let challenge = String::from_utf8(challenge).expect("text");
+    let sent = ServerFirst::parse(&challenge, first).expect("a challenge");
+    let password = Password::new("secret-user").expect("usable");
+    let salted = SaltedPassword::derive(&password, &sent.salt, sent.iterations);
+    let without_proof = ClientFinal::without_proof(&first.binding_input(&[]), &sent.nonce);
+    let auth = auth_message(first, &challenge, &without_proof);
+    let proof = octets_attribute('p', &salted.client_proof(&auth));
+    base64(&format!("{without_proof},{proof}"))
+}
+
 #[tokio::test]
 async fn a_message_of_another_exchange_proves_nothing() {
     let users = Users::of(&[("user", "")]);
@@ -276,16 +317,8 @@ async fn a_message_of_another_exchange_proves_nothing() {
                 "334 ",
             )
             .await;
-        let challenge = BASE64.decode(&challenge.as_bytes()[4..]).expect("base64");
-        let challenge = String::from_utf8(challenge).expect("text");
         if is_first {
-            let sent = ServerFirst::parse(&challenge, &first).expect("a challenge");
-            let password = Password::new("secret-user").expect("usable");
-            let salted = SaltedPassword::derive(&password, &sent.salt, sent.iterations);
-            let without_proof = ClientFinal::without_proof(&first.binding_input(&[]), &sent.nonce);
-            let auth = auth_message(&first, &challenge, &without_proof);
-            let proof = octets_attribute('p', &salted.client_proof(&auth));
-            replayed = base64(&format!("{without_proof},{proof}"));
+            replayed = proof(&first, &challenge);
             client.asks(&replayed, "334 ").await;
             client.asks("*", "501 5.7.0").await;
         } else {
@@ -367,7 +400,38 @@ async fn a_session_of_a_removed_or_changed_user_sends_no_more() {
         client
             .asks(mail, "530 5.7.0 Your login is no longer valid")
             .await;
+        // The client may do as it is asked to, and has no rights until then.
+        client.asks(mail, "250").await;
+        let denied = "550 5.7.1 Relaying denied";
+        client.asks("RCPT TO:<b@anywhere.example>", denied).await;
+        client.asks("RSET", "250").await;
+        client.asks(&plain("user", "secret-user"), INVALID).await;
+        users.write(&[("user", "")]);
+        relay.users().refresh().expect("good users");
+        log_in(&mut client, "user").await;
+        client.asks(mail, "250").await;
+        client.asks("RCPT TO:<b@anywhere.example>", "250").await;
     }
+    relay.ends().await;
+}
+
+/// A new password ends what was begun with the old one.
+#[tokio::test]
+async fn a_proof_for_the_old_password_is_worth_nothing_after_a_change() {
+    let users = Users::of(&[("user", ""), ("other", "")]);
+    let relay = users.relay("auth = [\"scram-sha-256\"]").await;
+    let mut client = secured(&relay).await;
+    let first = ClientFirst::new(BindingFlag::Unsupported, "user", "nonce");
+    let auth = format!("AUTH SCRAM-SHA-256 {}", base64(&first.text()));
+    let challenge = client.asks(&auth, "334 ").await;
+    // The user has the password of the other one now.
+    let text = std::fs::read_to_string(users.path()).expect("ours");
+    let tables: Vec<_> = text.split("[[user]]\n").collect();
+    let other = tables[2].replace("\"other\"", "\"user\"");
+    std::fs::write(users.path(), format!("{}[[user]]\n{other}", tables[0])).expect("ours");
+    assert_eq!(relay.users().refresh(), Ok(Some(1)));
+    client.asks(&proof(&first, &challenge), INVALID).await;
+    drop(client);
     relay.ends().await;
 }
 
@@ -412,130 +476,6 @@ async fn a_required_login_comes_before_all_mail() {
     log_in(&mut client, "user").await;
     client.sends_message("b@anywhere.example").await;
     relay.entry().await;
-    drop(client);
-    relay.ends().await;
-}
-
-#[tokio::test]
-async fn a_user_at_its_limit_waits_and_the_postmaster_hears_of_it_once() {
-    let users = Users::of(&[
-        ("scanner", "messages_per_hour = 2\nrecipients_per_hour = 5"),
-        ("other", ""),
-    ]);
-    let mut relay = users.relay("auth = [\"plain\"]").await;
-    let mut client = secured(&relay).await;
-    log_in(&mut client, "scanner").await;
-    for _ in 0..2 {
-        client.sends_message("b@anywhere.example").await;
-        let entry = relay.entry().await;
-        assert_eq!(
-            entry.envelope.recipients[0].mailbox.to_string(),
-            "b@anywhere.example"
-        );
-    }
-    for _ in 0..3 {
-        let mail = "MAIL FROM:<a@example.org>";
-        client
-            .asks(
-                mail,
-                "450 4.7.1 Too many messages an hour with your login; try again in ",
-            )
-            .await;
-    }
-    let notice = relay.entry().await;
-    assert_eq!(
-        notice.envelope.recipients[0].mailbox.to_string(),
-        "admin@example.com"
-    );
-    assert_eq!(notice.envelope.reverse_path.to_string(), "");
-    let mut reader = notice.body.reader().await.expect("readable");
-    let text = String::from_utf8(reader.next().await.expect("whole").expect("text").to_vec())
-        .expect("text");
-    assert!(
-        text.contains("Subject: A user has reached a limit: messages_per_hour"),
-        "{text}"
-    );
-    assert!(
-        text.contains("scanner") && !text.contains("secret"),
-        "{text}"
-    );
-    let mut neighbour = secured(&relay).await;
-    log_in(&mut neighbour, "other").await;
-    neighbour.sends_message("b@anywhere.example").await;
-    let next = relay.entry().await;
-    assert_eq!(
-        next.envelope.recipients[0].mailbox.to_string(),
-        "b@anywhere.example",
-        "there is one notice"
-    );
-    drop((client, neighbour));
-    relay.ends().await;
-}
-
-#[tokio::test]
-async fn recipients_of_a_user_are_counted_by_themselves() {
-    let users = Users::of(&[("scanner", "recipients_per_hour = 2")]);
-    let relay = users.relay("auth = [\"plain\"]").await;
-    let mut client = secured(&relay).await;
-    log_in(&mut client, "scanner").await;
-    client.asks("MAIL FROM:<a@example.org>", "250").await;
-    for answer in [
-        "250",
-        "250",
-        "450 4.7.1 Too many recipients an hour with your login",
-    ] {
-        client.asks("RCPT TO:<b@anywhere.example>", answer).await;
-    }
-    drop(client);
-    relay.ends().await;
-}
-
-#[tokio::test]
-async fn the_from_field_is_held_to_the_senders_of_a_user() {
-    let users = Users::of(&[(
-        "scanner",
-        "senders = [\"scan@example.org\"]\ncheck_from = true",
-    )]);
-    let mut relay = users.relay("auth = [\"plain\"]").await;
-    let mut client = secured(&relay).await;
-    log_in(&mut client, "scanner").await;
-    for (header, answer) in [
-        (
-            "From: Boss <boss@example.org>",
-            "550 5.7.1 From address rejected: your login does not allow boss@example.org",
-        ),
-        (
-            "From: scan@example.org, boss@example.org",
-            "550 5.7.1 From address rejected",
-        ),
-        (
-            "From: scan@example.org\nFrom: boss@example.org",
-            "550 5.7.1 From address rejected",
-        ),
-        (
-            "Subject: none",
-            "550 5.7.1 The message has no From field with an address",
-        ),
-        (
-            "From: \"scan",
-            "550 5.7.1 The From field of the message cannot be read",
-        ),
-        (
-            "From: \"The boss\" <SCAN@example.org>",
-            "250 2.0.0 Ok: queued as",
-        ),
-    ] {
-        client.asks("MAIL FROM:<scan@example.org>", "250").await;
-        client.asks("RCPT TO:<b@anywhere.example>", "250").await;
-        client.asks("DATA", "354").await;
-        client.asks(&format!("{header}\n\nbody\n."), answer).await;
-    }
-    relay.entry().await;
-    assert_eq!(
-        relay.stored().await.len(),
-        1,
-        "what was refused is not stored"
-    );
     drop(client);
     relay.ends().await;
 }

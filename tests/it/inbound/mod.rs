@@ -6,6 +6,7 @@ mod keys;
 mod large;
 mod limits;
 mod login;
+mod login_limits;
 mod pins;
 mod proxy;
 mod relay;

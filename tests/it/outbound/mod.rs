@@ -23,3 +23,4 @@ mod smart_host_login;
 mod source;
 mod tls_demanded;
 mod transactions;
+mod user_connector;

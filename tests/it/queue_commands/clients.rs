@@ -81,6 +81,11 @@ fn who_is_released_goes_on_at_once() {
         (code(&other), out(&other).as_str()),
         (1, "192.0.2.1 was not held back\n")
     );
+    let user = relay.clients(&["release", "--user", "scanner"]);
+    assert_eq!(
+        (code(&user), out(&user).as_str()),
+        (1, "user scanner was not held back\n")
+    );
     relay.refused("a@example.org", "450");
     let released = relay.clients(&["release", "127.0.0.1"]);
     assert_eq!(
@@ -113,6 +118,14 @@ fn a_client_must_be_named_rightly() {
     for (arguments, words) in [
         (&["release"][..], "required arguments were not provided"),
         (&["release", "--all", "192.0.2.1"], "cannot be used with"),
+        (
+            &["release", "--user", "scanner", "192.0.2.1"],
+            "cannot be used with",
+        ),
+        (
+            &["release", "--user", "scanner", "--all"],
+            "cannot be used with",
+        ),
         (
             &["release", "mail.example.org"],
             "write an address or a network",

@@ -15,3 +15,4 @@ mod owed;
 mod release;
 mod restart;
 mod stuck;
+mod user_connector;

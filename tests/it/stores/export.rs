@@ -69,6 +69,36 @@ fn export(spool: &Path, target: &Path, more: &[&str]) -> Output {
     command.output().expect("gatepost runs")
 }
 
+/// The version before would send it another way.
+#[tokio::test]
+async fn a_message_by_the_connector_of_a_user_is_named_and_not_exported() {
+    let live = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
+    let recipients = ["a@one.example", "b@two.example"].map(str::to_owned);
+    crate::support::counting_sink::fill(live.path(), recipients, |envelope| {
+        if envelope.recipients[0].mailbox.local_part() == "b" {
+            envelope.connector = Some("smart".into());
+        }
+    })
+    .await;
+    let killed = KilledSpool::of(live.path());
+    let exported = killed.export(&[]);
+    assert_eq!(exported.status.code(), Some(1), "{}", err(&exported));
+    let said = err(&exported);
+    assert!(
+        said.contains("it goes by the connector smart of the user"),
+        "{said}"
+    );
+    assert!(
+        out(&exported).contains("exported 1 message"),
+        "{}",
+        out(&exported)
+    );
+    let spool = SqliteSpool::open(&killed.target()).expect("a spool");
+    let waiting = spool.scan(None, 10).await.expect("readable");
+    assert_eq!(waiting.len(), 1);
+    assert_eq!(waiting[0].envelope.connector, None);
+}
+
 /// A spool that leaves all in the log until it is flushed.
 fn open(folder: &Path) -> SqliteSpool {
     let options = Options {

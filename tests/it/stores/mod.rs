@@ -286,18 +286,25 @@ fn observations(when: &str) -> Vec<Observation> {
     ]
 }
 
-/// The lines of a list without their last columns, `user` and `mechanism`, which version 0.1.0 did not
-/// have.
+/// The columns that version 0.1.0 did not have, the last ones of a line.
+const NEW_COLUMNS: [&str; 5] = [
+    "user",
+    "mechanism",
+    "protocol",
+    "source",
+    "recipient_connector",
+];
+
+/// The lines of a list without the columns that version 0.1.0 did not have.
 fn known_columns(list: &[u8]) -> String {
     let list = String::from_utf8_lossy(list);
     let known = list.lines().map(|line| {
-        let (known, mechanism) = line.rsplit_once(',').expect("columns");
-        let (known, user) = known.rsplit_once(',').expect("columns");
-        let is_empty = user.is_empty() && mechanism.is_empty();
-        assert!(
-            is_empty || (user, mechanism) == ("user", "mechanism"),
-            "{line}"
-        );
+        let mut known = line;
+        for name in NEW_COLUMNS.iter().rev() {
+            let (before, cell) = known.rsplit_once(',').expect("columns");
+            assert!(cell.is_empty() || cell == *name, "{line}");
+            known = before;
+        }
         format!("{known}\r\n")
     });
     known.collect()
@@ -366,11 +373,14 @@ fn delivery() -> DeliveryRecord {
         domain: "partner.example".to_owned(),
         attempt: 1,
         connector: "partner".to_owned(),
+        recipient_connector: None,
         configuration: "c0".repeat(32),
         policy: Some(forced()),
         exception: None,
         host: Some("mx.partner.example".to_owned()),
         address: Some("192.0.2.25:25".to_owned()),
+        protocol: None,
+        source: None,
         session: Some(verified()),
         login: None,
         unmet: None,

@@ -302,6 +302,7 @@ pub(crate) fn connector(
             networks: Vec::new(),
             relay: false,
         },
+        floor: None,
     }
 }
 

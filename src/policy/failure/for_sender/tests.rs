@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use super::super::Peer;
 use super::*;
-use crate::policy::connector::{TlsDemand, TlsException, TrustSource, default_connector};
+use crate::policy::connector::{
+    HopProtocol, TlsDemand, TlsException, TrustSource, default_connector,
+};
 use crate::policy::location::{Located, Location};
 use crate::policy::tls::{NamePattern, Pin, RefusalBasis, Strength, TlsVersion, UncheckableKey};
 use crate::smtp::address::Domain;
@@ -58,6 +60,8 @@ fn peer() -> Peer {
         address: crate::policy::failure::HopAddress::Tcp(
             "192.0.2.1:25".parse().expect("an address"),
         ),
+        protocol: HopProtocol::Smtp,
+        source: None,
     }
 }
 
@@ -453,6 +457,8 @@ fn no_address_is_named() {
                     address: crate::policy::failure::HopAddress::Tcp(
                         "192.0.2.1:25".parse().expect("an address"),
                     ),
+                    protocol: HopProtocol::Smtp,
+                    source: None,
                 });
                 let now = Timestamp::UNIX_EPOCH;
                 let text =

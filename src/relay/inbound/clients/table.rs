@@ -466,6 +466,7 @@ impl Clients {
         if network.is_none() {
             self.0.logins.forget_hours();
         }
+        self.0.logins.forget_failures(network);
         lock(&self.0.rates).forget(network);
         lock(&self.0.held).release(network)
     }

@@ -76,6 +76,7 @@ fn partner(tls: TlsDemand, networks: &[&str], relay: bool) -> Arc<Connector> {
                 .collect(),
             relay,
         },
+        floor: None,
     })
 }
 

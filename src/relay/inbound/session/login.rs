@@ -64,6 +64,7 @@ impl ClientSession {
         self.may_try(&login.name)?;
         let name = login.name.clone();
         let (users, client) = (self.users(), self.peer.ip());
+        self.proving = users.get(&name);
         match self
             .inbound
             .clients
@@ -85,7 +86,10 @@ impl ClientSession {
     }
 
     fn scram_challenge(&mut self, name: &str) -> Reply {
-        let (verifier, is_genuine) = self.users().verifier(name);
+        let users = self.users();
+        // Before its keys: if they are replaced in between, the login fails.
+        self.proving = users.get(name);
+        let (verifier, is_genuine) = users.verifier(name);
         let nonce = self.inbound.clients.logins().nonce();
         let binding = match &self.connection_tls {
             ConnectionTls::Tls(seen) => seen.channel_binding(),
@@ -99,11 +103,14 @@ impl ClientSession {
         })
     }
 
-    /// Decides whether a user that has proved its identity may log in.
+    /// Decides whether a user that has proved its identity may log in. The proof counts only if the
+    /// user still has the keys that it was checked with.
     fn admit(&mut self, name: &str) -> Result<(), Reply> {
+        let proving = self.proving.take();
         let user = self
             .users()
             .get(name)
+            .filter(|user| proving.is_some_and(|proving| proving.has_keys_of(user)))
             .ok_or(NotAdmitted::Replaced)
             .and_then(|user| self.may_use(&user).map(|()| user));
         match user {
@@ -232,6 +239,8 @@ impl ClientSession {
             .filter(|current| current.password == user.password && self.may_use(current).is_ok());
         let Some(current) = current else {
             self.log_refused(&user.prepared, &NotAdmitted::Replaced);
+            self.user = None;
+            self.server.forget_login();
             return Err(Reply::new(
                 530,
                 Status(7, 0),

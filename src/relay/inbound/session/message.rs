@@ -122,6 +122,8 @@ impl ClientSession {
         if !relay_access::may_relay(&self.settings.config.relay, self.client_rights()) {
             envelope.origin = ClientOrigin::Stranger;
         }
+        let user_connector = self.user().and_then(|user| user.connector.as_ref());
+        envelope.connector = user_connector.map(|name| name.value.as_str().into());
         let incoming = match self.draft.take() {
             Some(incoming) => Ok(*incoming),
             None => self.begin_draft(envelope.smtputf8, &envelope.recipients),

@@ -97,6 +97,8 @@ pub(super) struct ClientSession {
     /// The sender of the transaction, or of the MAIL that is being answered.
     pub(super) sender: Option<TransactionSender>,
     /// The message that is being received.
+    /// The user whose keys the exchange in progress was begun with.
+    pub(super) proving: Option<Arc<MailUser>>,
     pub(super) draft: Option<Box<IncomingMessage>>,
     pub(super) content_rate: ContentRate,
     /// The time at which the wait for the next command began.

@@ -95,7 +95,11 @@ fn refused(event: &SessionEvent<'_>) -> Option<Observation> {
     let refusal = event.refusal()?;
     let concerns_domain = match refusal.demand.layer {
         Layer::Dane | Layer::MtaSts => true,
-        Layer::Connector | Layer::Exception | Layer::RequireTls | Layer::DowngradeMemory => {
+        Layer::Connector
+        | Layer::Exception
+        | Layer::RecipientConnector
+        | Layer::RequireTls
+        | Layer::DowngradeMemory => {
             matches!(refusal.unmet, Unmet::NoTls(_))
         }
     };

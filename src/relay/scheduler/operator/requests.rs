@@ -103,9 +103,9 @@ impl SchedulerState {
         for (item, _) in items.into_iter().flatten() {
             tracing::info!(queue_id = %item.id(), host = %item.host, "message retried by an operator");
             let (host, is_relaxed) = (item.host.clone(), item.is_relaxed);
+            let destination = self.destination(&host, item.user_connector.as_deref());
             self.enqueue(item, now);
-            self.queues
-                .clear_backoff(&self.destination(&host), &host, is_relaxed);
+            self.queues.clear_backoff(&destination, &host, is_relaxed);
         }
         Ok(())
     }
@@ -113,21 +113,20 @@ impl SchedulerState {
     /// Answers a query.
     fn answer_query(&self, request: StatusRequest) {
         let (now, settings) = (Instant::now(), self.context.running.load());
-        let longest = |hosts: &[Host]| {
-            let expire = hosts.iter().map(|host| settings.schedule(host).expire);
+        let longest = |hosts: &[Host], user_connector: Option<&str>| {
+            let schedule = |host| settings.schedule(host, user_connector);
+            let expire = hosts.iter().map(|host| schedule(host).expire);
             expire.max().unwrap_or(settings.config.queue.expire)
         };
-        let messages = request
-            .messages
-            .into_iter()
-            .map(|StatusQuery { id, hosts, tls }| MessageStatus {
-                expire: longest(&hosts),
-                busy: id.is_some_and(|id| self.active.contains_key(&id)),
-                destinations: hosts
-                    .iter()
-                    .map(|host| self.destination_status(host, tls, now))
-                    .collect(),
-            });
+        let messages = request.messages.into_iter().map(|query| MessageStatus {
+            expire: longest(&query.hosts, query.user_connector.as_deref()),
+            busy: query.id.is_some_and(|id| self.active.contains_key(&id)),
+            destinations: query
+                .hosts
+                .iter()
+                .map(|host| self.destination_status(host, &query, now))
+                .collect(),
+        });
         let reply = StatusReply {
             clock_jumps: self.clock_jumps.clone(),
             messages: messages.collect(),
@@ -139,21 +138,17 @@ impl SchedulerState {
     fn destination_status(
         &self,
         host: &Host,
-        tls: TlsRequirement,
+        query: &StatusQuery,
         now: Instant,
     ) -> DestinationStatus {
-        let connector = self
-            .context
-            .running
-            .load()
-            .connectors
-            .for_host(host)
-            .name
-            .clone();
+        let user_connector = query.user_connector.as_deref();
+        let connectors = &self.context.running.load().connectors;
+        let connector = user_connector.unwrap_or(&connectors.for_host(host).name);
+        let connector = connector.to_owned();
         let backoff = self.queues.backoff(
-            &self.destination(host),
+            &self.destination(host, user_connector),
             host,
-            tls == TlsRequirement::Relaxed,
+            query.tls == TlsRequirement::Relaxed,
             now,
         );
         let backoff = backoff.map(|(until, wait)| BackoffStatus {

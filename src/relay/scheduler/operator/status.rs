@@ -42,7 +42,7 @@ pub struct MessageStatus {
 /// The status of the destination of one recipient domain.
 #[derive(Debug)]
 pub struct DestinationStatus {
-    /// The name of the connector for the domain.
+    /// The name of the connector by which the mail goes.
     pub connector: String,
     /// The backoff, if the mail is in one now.
     pub backoff: Option<BackoffStatus>,
@@ -67,6 +67,8 @@ pub struct StatusQuery {
     pub id: Option<QueueId>,
     /// The recipient domains.
     pub hosts: Vec<Host>,
+    /// The name of the connector of the user who sent the message, if the user has one.
+    pub user_connector: Option<Box<str>>,
     /// The TLS requirement of the message (RFC 8689).
     pub tls: TlsRequirement,
 }

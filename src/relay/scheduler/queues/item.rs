@@ -15,6 +15,9 @@ use super::share::Share;
 pub(in crate::relay::scheduler) enum Destination {
     /// The MX hosts of one domain.
     Domain(Host),
+    /// The MX hosts of one domain, for mail by the connector with this name, which is that of the
+    /// user who sent it.
+    DomainBy(Arc<str>, Host),
     /// The smart hosts of the connector with this name, for every recipient domain.
     SmartHosts(Arc<str>),
 }
@@ -34,6 +37,8 @@ pub(in crate::relay::scheduler) struct Item<T> {
     /// The claim on the message, which its changes need.
     pub(in crate::relay::scheduler) claim: Claim,
     pub(in crate::relay::scheduler) host: Host,
+    /// The name of the connector of the user who sent the message, if the user has one.
+    pub(in crate::relay::scheduler) user_connector: Option<Arc<str>>,
     /// True for a message with `TLS-Required: No`, to which DANE and MTA-STS do not apply.
     pub(in crate::relay::scheduler) is_relaxed: bool,
     /// Its place among the recipient domains of its message, counted from 0.

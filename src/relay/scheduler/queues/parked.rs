@@ -1,5 +1,6 @@
 //! The compact form of items that are not due; there may be hundreds of thousands.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::smtp::address::Host;
@@ -13,6 +14,7 @@ use super::item::Item;
 pub(super) struct Parked<T> {
     pub(super) claim: Claim,
     host: Host,
+    user_connector: Option<Arc<str>>,
     is_relaxed: bool,
     place: u16,
     /// The time of its next attempt, which may be after its deadline.
@@ -29,6 +31,7 @@ impl<T> Parked<T> {
         let Item {
             claim,
             host,
+            user_connector,
             is_relaxed,
             place,
             deadline,
@@ -40,6 +43,7 @@ impl<T> Parked<T> {
         Self {
             claim,
             host,
+            user_connector,
             is_relaxed,
             place,
             due,
@@ -60,6 +64,7 @@ impl<T> Parked<T> {
         let Self {
             claim,
             host,
+            user_connector,
             is_relaxed,
             place,
             due,
@@ -73,6 +78,7 @@ impl<T> Parked<T> {
             Item {
                 claim,
                 host,
+                user_connector,
                 is_relaxed,
                 place,
                 deadline,

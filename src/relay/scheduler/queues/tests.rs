@@ -26,6 +26,7 @@ fn item(number: u64, name: &str, expires: Instant) -> Item<()> {
     Item {
         claim: Claim::of_test(id),
         host: host(name),
+        user_connector: None,
         is_relaxed: false,
         place: 0,
         deadline: expires,
@@ -85,10 +86,10 @@ impl QueueBench {
 
     fn next(&mut self, second: u32) -> Option<Job<()>> {
         let limit = self.limit;
-        self.queues.next(self.at(second), |host| Placement {
-            destination: destination(host),
+        self.queues.next(self.at(second), |item| Placement {
+            destination: destination(&item.host),
             limit,
-            share: if host.to_string().contains("named") {
+            share: if item.host.to_string().contains("named") {
                 Share::Named
             } else {
                 Share::ByMx

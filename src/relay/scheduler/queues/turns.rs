@@ -100,7 +100,7 @@ impl<T> DestinationQueues<T> {
     pub(in crate::relay::scheduler) fn next(
         &mut self,
         now: Instant,
-        placement: impl Fn(&Host) -> Placement,
+        placement: impl Fn(&Item<T>) -> Placement,
     ) -> Option<Job<T>> {
         let now = self.millis(now);
         self.attempts.mark_slow(now, &mut self.all);
@@ -112,7 +112,7 @@ impl<T> DestinationQueues<T> {
         {
             let ((_, serial), parked) = entry.remove_entry();
             let (item, due) = parked.item(|at| self.instant(at));
-            let placement = placement(&item.host);
+            let placement = placement(&item);
             // Only the deadline of a report of delay is reached. (A due item gets an attempt, and
             // an expired item its last one.)
             if due > now && item.deadline < item.expires {

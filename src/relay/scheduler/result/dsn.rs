@@ -367,10 +367,9 @@ pub(in crate::relay::scheduler) fn is_confidential(
 ) -> bool {
     let sender = envelope.reverse_path.mailbox();
     let came = sender.map(|sender| settings.connectors.for_host(sender.host()).inbound.tls);
-    let demands = [Some(connector.outbound.tls), came];
-    demands
-        .iter()
-        .any(|demand| matches!(demand, Some(TlsDemand::Forced { .. })))
+    let went = connector.with_floor().map(|one| one.outbound.tls);
+    went.chain(came)
+        .any(|demand| matches!(demand, TlsDemand::Forced { .. }))
 }
 
 /// Returns at most `most` octets from the front of a message; none when its content is damaged.

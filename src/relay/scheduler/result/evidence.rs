@@ -102,9 +102,9 @@ fn delivery_record(
     };
     let (status, reply) = status_and_reply(ending);
     let last = ending.failure();
-    let address = via
-        .map(|via| &via.peer.address)
-        .or_else(|| failure?.peer.as_ref()?.address());
+    let peer = via
+        .map(|via| &via.peer)
+        .or_else(|| failure?.peer.as_ref()?.peer());
     EvidenceRecord::Delivery(Box::new(DeliveryRecord {
         queue_id: attempt.entry.id.to_string(),
         message_id: envelope.message_id.as_deref().map(str::to_owned),
@@ -117,13 +117,16 @@ fn delivery_record(
         domain: attempt.host.to_string(),
         attempt: event.attempts,
         connector: connector.name.clone(),
+        recipient_connector: connector.floor.as_ref().map(|floor| floor.name.clone()),
         configuration: snapshot.config.source.digest.clone(),
         policy: policy.map(PolicyRecord::of),
         exception: exception(connector, at).map(ExceptionRecord::of),
         host: via
             .map(|via| via.peer.host.to_string())
             .or_else(|| last?.host.clone()),
-        address: address.map(ToString::to_string),
+        address: peer.map(|peer| peer.address.to_string()),
+        protocol: peer.map(|peer| peer.protocol.name().to_owned()),
+        source: peer.and_then(|peer| Some(peer.source?.to_string())),
         session: via
             .map(|via| SessionRecord::of(via.clearance.session()))
             .or_else(|| failure.and_then(without_mail)),
@@ -247,12 +250,20 @@ pub(in crate::relay::scheduler) async fn write_removal(
             to: recipient.mailbox.to_string(),
             domain: host.to_string(),
             attempt: 0,
-            connector: settings.connectors.for_host(host).name.clone(),
+            connector: entry
+                .envelope
+                .connector
+                .as_deref()
+                .unwrap_or(&settings.connectors.for_host(host).name)
+                .to_owned(),
+            recipient_connector: None,
             configuration: settings.config.source.digest.clone(),
             policy: None,
             exception: None,
             host: None,
             address: None,
+            protocol: None,
+            source: None,
             session: None,
             login: None,
             unmet: None,

@@ -45,7 +45,7 @@ pub(in crate::relay::scheduler) async fn give_up(
     };
     let mut all: Option<(MessageChange, RemainingWork)> = None;
     for host in hosts {
-        let schedule = schedule_of(settings.schedule(host));
+        let schedule = schedule_of(settings.schedule(host, envelope.connector.as_deref()));
         let planned = attempt::of_open(entry, envelope, host);
         let report = bounced(&planned, &settings, failure);
         let events =
@@ -82,7 +82,7 @@ fn bounced(planned: &PlannedAttempt, settings: &Arc<Snapshot>, failure: &Failure
     AttemptResult {
         results: planned.attempt.recipients.iter().map(result).collect(),
         trail: Vec::new(),
-        connector: Arc::clone(settings.connectors.for_host(&planned.attempt.host)),
+        connector: planned.attempt.connector(&settings.connectors),
         snapshot: Arc::clone(settings),
     }
 }

@@ -97,12 +97,12 @@ pub(in crate::relay::scheduler) async fn store_deadline(
     let envelope = current.as_deref().unwrap_or(&attempt.entry.envelope);
     let schedule = MessageSchedule {
         settings: &settings,
-        times: settings.schedule(&attempt.host),
+        times: settings.schedule(&attempt.host, attempt.user_connector()),
         now: Instant::now(),
         expires,
     };
-    let connector = settings.connectors.for_host(&attempt.host);
-    let mut writer = ResultWriter::new(schedule, attempt, connector);
+    let connector = attempt.connector(&settings.connectors);
+    let mut writer = ResultWriter::new(schedule, attempt, &connector);
     let add = |recipient: &usize| writer.add_deadline(envelope, *recipient, down.as_ref(), due);
     let events: Vec<_> = attempt.recipients.iter().filter_map(add).collect();
     context.outbound.observers().observe_recipients(&events);

@@ -178,7 +178,7 @@ impl<'a> ResultWriter<'a> {
             self.remaining = self.remaining.and(due, self.schedule.expires);
             return None;
         }
-        let event = of_expiry(self.schedule, self.attempt, at, last)?;
+        let event = of_expiry(self.schedule, (self.attempt, self.connector), at, last)?;
         let last = event.ending.failure()?.clone();
         let (attempts, history) = (*attempts, history.clone());
         self.failed.push(ReportCandidate {

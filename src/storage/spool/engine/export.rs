@@ -287,6 +287,12 @@ impl Version1Writer {
             Ok(stored) => stored,
             Err(fault) => return Ok(Err(fault.clone())),
         };
+        if let Some(name) = &stored.envelope.connector {
+            return Ok(Err(format!(
+                "it goes by the connector {name} of the user who sent it, which the earlier version \
+                 would not follow; it stays in this spool: let it be delivered first"
+            )));
+        }
         let content = match image.content(stored.id, entry) {
             Ok(content) => content,
             Err(RowError::Damage(fault)) => return Ok(Err(fault)),

@@ -173,6 +173,7 @@ fn without_recipients(envelope: &Envelope) -> Envelope {
         arrival,
         origin,
         confidential,
+        connector,
     } = envelope;
     Envelope {
         reverse_path: reverse_path.clone(),
@@ -188,6 +189,7 @@ fn without_recipients(envelope: &Envelope) -> Envelope {
         arrival: arrival.clone(),
         origin: *origin,
         confidential: *confidential,
+        connector: connector.clone(),
     }
 }
 

@@ -185,8 +185,8 @@ fn a_destination_that_changes_its_share_takes_its_attempts_along() {
     bench.queues.reload(|_| ());
     let jobs = |bench: &mut QueueBench, second: u32| {
         let now = bench.at(second);
-        let placement = |host: &Host| Placement {
-            destination: Destination::Domain(host.clone()),
+        let placement = |item: &Item<()>| Placement {
+            destination: Destination::Domain(item.host.clone()),
             limit: 6,
             share: Share::Named,
         };
