@@ -343,6 +343,7 @@ fn proves_peer(demand: &Demand) -> bool {
         )
         | (
             Layer::Exception
+            | Layer::RecipientConnector
             | Layer::Dane
             | Layer::MtaSts
             | Layer::RequireTls

@@ -205,6 +205,28 @@ pub(in crate::relay::scheduler) enum EvidenceFailure {
     Stopping,
 }
 
+/// Loads a message that an operator removes; `None` if it cannot be read, and may be removed without a
+/// record.
+async fn load_for_removal(
+    context: &Context,
+    id: QueueId,
+) -> Result<Option<Arc<Entry>>, EvidenceFailure> {
+    match context.spool.load(id).await {
+        Ok(entry) => Ok(Some(Arc::new(entry))),
+        Err(SpoolError::Damaged {
+            remaining: Some(remaining),
+            ..
+        }) => Ok(Some(Arc::new(remaining.without_content()))),
+        Err(
+            SpoolError::Damaged {
+                remaining: None, ..
+            }
+            | SpoolError::Missing(_),
+        ) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Stores evidence of the open recipients of a message that an operator removes.
 pub(in crate::relay::scheduler) async fn write_removal(
     context: &Context,
@@ -213,20 +235,8 @@ pub(in crate::relay::scheduler) async fn write_removal(
     if !context.evidence.is_kept() {
         return Ok(());
     }
-    let entry = match context.spool.load(id).await {
-        Ok(entry) => Arc::new(entry),
-        Err(SpoolError::Damaged {
-            remaining: Some(remaining),
-            ..
-        }) => Arc::new(remaining.without_content()),
-        // A message that cannot be read may be removed without a record.
-        Err(
-            SpoolError::Damaged {
-                remaining: None, ..
-            }
-            | SpoolError::Missing(_),
-        ) => return Ok(()),
-        Err(error) => return Err(error.into()),
+    let Some(entry) = load_for_removal(context, id).await? else {
+        return Ok(());
     };
     let settings = context.running.load();
     let at = Timestamp::now();
