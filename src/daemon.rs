@@ -396,6 +396,8 @@ impl Services {
             listeners.spawn(http_server.serve(admin, self.stop.clone()));
         }
         let mut periodic_tasks = self.periodic_tasks();
+        let mut lease = JoinSet::new();
+        lease.spawn(lease::keep(Arc::clone(&self.spool) as _));
         let end = tokio::select! {
             // `biased`: on shutdown the other branches complete too. They must not be mistaken for
             // failures.
@@ -406,6 +408,7 @@ impl Services {
             death = &mut deliveries => Err(scheduler_end(death)),
             Some(Err(death)) = listeners.join_next() => Err(RunError::Died(death.to_string())),
             Some(Err(death)) = periodic_tasks.join_next() => Err(RunError::Died(death.to_string())),
+            Some(Err(death)) = lease.join_next() => Err(RunError::Died(death.to_string())),
         };
         periodic_tasks.abort_all();
         self.stop.cancel();
@@ -432,6 +435,8 @@ impl Services {
         // The sessions are over, so all of them can be counted.
         reports_task.end().await;
         metrics::save(&self.configured).await;
+        // Until here the lease was renewed: what is under way needs it.
+        drop(lease);
         // The spool is closed last, since its lock keeps other processes from the folder.
         self.configured.evidence.close().await;
         self.configured.outbound.discovery().history().close().await;
@@ -484,7 +489,6 @@ impl Services {
         ));
         let policies = self.configured.outbound.discovery().mta_sts().clone();
         periodic_tasks.spawn(async move { policies.keep_fresh().await });
-        periodic_tasks.spawn(lease::keep(Arc::clone(&self.spool) as _));
         periodic_tasks
     }
 

@@ -43,7 +43,7 @@ impl FileId {
                 device: found.st_dev,
                 number: found.st_ino,
             })),
-            Err(Errno::NOENT | Errno::NOTDIR | Errno::STALE) => Ok(None),
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
             Err(error) => Err(error.into()),
         }
     }

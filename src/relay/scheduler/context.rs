@@ -19,6 +19,7 @@ use super::active_message::LoadedMessage;
 use super::queues::{AttemptToken, Health, Item};
 use super::recorded_acceptances::RecordedAcceptances;
 use super::report_queue::{Limiter, OwedReports, ReportCounters};
+use super::waiting_results::WaitingResults;
 
 /// The parts of the relay that every delivery task uses.
 pub(super) struct Context {
@@ -27,6 +28,8 @@ pub(super) struct Context {
     pub(super) outbound: Arc<Outbound>,
     pub(super) running: RunningConfig,
     pub(super) events: mpsc::UnboundedSender<Event>,
+    /// The results that wait until the spool stores them.
+    pub(super) waiting_results: WaitingResults,
     /// The acceptances that are on record although the stored messages still have their facts.
     pub(super) acceptances: RecordedAcceptances,
     /// The rate limit of reports to senders.

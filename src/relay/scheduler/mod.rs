@@ -38,6 +38,7 @@ mod service;
 mod spool_scan;
 mod state;
 mod usage;
+mod waiting_results;
 
 pub use liveness::{SchedulerProbe, Workload};
 pub use operator::{

@@ -20,6 +20,7 @@ use super::report_queue::{Limiter, ReportCounters};
 use super::spool_scan::claim_spool;
 use super::state::SchedulerState;
 use super::usage::Usage;
+use super::waiting_results::WaitingResults;
 
 /// The wait before the scheduler checks again that jobs may start.
 const BLOCKED_PAUSE: Duration = Duration::from_secs(1);
@@ -61,6 +62,7 @@ impl Scheduler {
             outbound,
             running,
             events: sender,
+            waiting_results: WaitingResults::default(),
             acceptances: RecordedAcceptances::default(),
             limiter: Mutex::new(Limiter::new(Instant::now())),
             reports,

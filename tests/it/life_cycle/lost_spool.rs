@@ -84,3 +84,24 @@ fn a_spool_that_is_moved_away_stops_mail_until_it_is_back() {
     let metrics = relay.http("GET /metrics HTTP/1.1");
     assert!(metrics.contains("\ngatepost_spool_owned 1\n"), "{metrics}");
 }
+
+/// What is under way needs the lease while the relay drains.
+#[test]
+fn the_lease_is_renewed_while_the_relay_drains() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback");
+    let route = silent.local_addr().expect("bound");
+    let relay = Relay::start(&format!(
+        "[[connector]]\nname = \"silent\"\ndomains = [\"silent.example\"]\n[connector.outbound]\n\
+         route = [\"{route}\"]\ntls = \"off\"\n"
+    ));
+    relay.send("a@example.com", &["b@silent.example"], "hello");
+    // It waits for a greeting, for minutes.
+    let _session = silent.accept().expect("it is tried");
+    relay.terminate();
+    let drains = relay.hears("waiting for running deliveries");
+    assert_eq!(drains.len(), 1);
+    let path = relay.folder.path().join("spool");
+    fs::rename(&path, relay.folder.path().join("away")).expect("moved");
+    let lost = relay.hears("spool lost: new mail is rejected with 451 and no delivery starts");
+    assert_eq!(lost.len(), 1, "nobody has examined it");
+}

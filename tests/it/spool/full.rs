@@ -15,7 +15,14 @@ use crate::support::database_lock::DatabaseLock;
 use crate::support::disk::Mounted;
 
 fn fill(disk: &Path) {
-    let mut filler = File::create(disk.join("filler")).expect("room for a name");
+    File::create(disk.join("filler")).expect("room for a name");
+    fill_more(disk);
+}
+
+/// Makes the file that fills the disk larger.
+fn fill_more(disk: &Path) {
+    let filler = File::options().append(true).open(disk.join("filler"));
+    let mut filler = filler.expect("it is there");
     for block in [64 * 1024, 4096, 512, 1] {
         while filler.write_all(&vec![b'x'; block]).is_ok() {}
     }
@@ -427,5 +434,49 @@ async fn has_the_states(folder: &Path, entries: &[Claimed<Entry>]) {
     for entry in entries {
         let loaded = spool.load(entry.id).await.expect("sound");
         assert_eq!(loaded.envelope, entry.envelope);
+    }
+}
+
+/// Other programs fill the disk after a start, and after the write-ahead log was emptied.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs root: .ci/durability"]
+async fn removals_are_moved_although_the_log_of_the_database_is_new() {
+    for is_restarted in [true, false] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let Some(mounted) = Mounted::on(folder.path().to_owned(), 16 << 20) else {
+            return;
+        };
+        let place = folder.path().join("spool");
+        let (mut spool, mut entries) = on_small_disk(folder.path()).await;
+        if is_restarted {
+            drop(spool);
+            spool = SqliteSpool::open(&place).expect("a spool");
+            entries.push(put(&spool, "a@example.org", b"x").await);
+        } else {
+            let reader = DatabaseLock::reader(&place);
+            entries.extend(fill_with_mail(&spool, 20_000).await);
+            reader.end();
+            spool.flush().await.expect("nobody reads it");
+        }
+        std::fs::remove_file(place.join("reserve")).expect("it was made");
+        fill(folder.path());
+        if !is_restarted {
+            let wal = place.join("queue.db-wal");
+            let is_empty = || wal.metadata().is_ok_and(|wal| wal.len() == 0);
+            while !is_empty() {
+                spool.ping().await.expect("the engine works");
+                tokio::time::sleep(PAUSE).await;
+            }
+            for _ in 0..2 {
+                spool.ping().await.expect("the engine works");
+            }
+            fill_more(folder.path());
+        }
+        for entry in &entries {
+            remove(&spool, entry.id).await.expect("the log has space");
+        }
+        let moved = spool.flush().await;
+        assert!(moved.is_ok(), "{is_restarted}: {moved:?}");
+        drop((spool, mounted));
     }
 }

@@ -314,6 +314,45 @@ async fn a_log_or_bodies_that_were_replaced_end_the_lease() {
     }
 }
 
+/// No restart would find what is written to a segment without a name.
+#[tokio::test]
+async fn a_segment_that_is_not_where_it_was_ends_the_lease() {
+    let held = Held::new().await;
+    let mut segments = Vec::new();
+    let entry = &held.entries[0];
+    let mut big = entry.envelope.clone();
+    big.envid = Some("x".repeat(1_000_000));
+    while segments.len() < 2 {
+        settle(&held.spool, entry.id, &entry.envelope, &big)
+            .await
+            .expect("stored");
+        segments = names(&held.path.join("log"));
+        segments.retain(|name| name != "spare");
+    }
+    assert_eq!(segments.len(), 2, "{segments:?}");
+    for name in &segments {
+        let segment = held.path.join("log").join(name);
+        let kept = held.path.join("kept");
+        fs::rename(&segment, &kept).expect("moved");
+        let reason = held.is_lost().await;
+        let expected = format!("/log/{name} was moved, replaced or deleted");
+        assert!(reason.contains(&expected), "{reason}");
+        fs::copy(&kept, &segment).expect("another");
+        held.is_lost().await;
+        held.takes_nothing().await;
+        fs::rename(&kept, &segment).expect("moved back");
+        held.spool.renew().await.expect("ours again");
+    }
+    // Segments that nothing needs leave the log.
+    held.spool.flush().await.expect("moved");
+    for _ in 0..2 {
+        held.spool.ping().await.expect("it works");
+    }
+    held.spool.renew().await.expect("ours");
+    assert!(held.spool.lease().holds());
+    held.spool.close().await.expect("closed");
+}
+
 /// A file system gives the number of a deleted folder to the next one.
 #[tokio::test]
 async fn a_folder_of_the_same_name_is_not_the_deleted_one() {

@@ -134,10 +134,15 @@ impl Relay {
         }
     }
 
-    /// Ends the daemon in order.
-    pub(crate) fn stop(&mut self) {
+    /// Begins the end of the daemon in order.
+    pub(crate) fn terminate(&self) {
         let id = rustix::process::Pid::from_child(&self.daemon.0);
         rustix::process::kill_process(id, rustix::process::Signal::TERM).expect("our own child");
+    }
+
+    /// Ends the daemon in order.
+    pub(crate) fn stop(&mut self) {
+        self.terminate();
         assert!(self.daemon.0.wait().expect("our own child").success());
     }
 

@@ -238,7 +238,7 @@ async fn write_result(
     _recorded: EvidenceRecorded,
 ) -> StateWrite {
     let id = claim.id();
-    let mut done = StateWrite::Done;
+    let (mut done, mut waiting) = (StateWrite::Done, None);
     loop {
         let written = std::mem::take(&mut reports.written);
         let (drafts, about): (Vec<_>, Vec<_>) =
@@ -283,7 +283,7 @@ async fn write_result(
                     tracing::error!(queue_id = %id, %error, "attempt result not stored; the attempt may be repeated after the restart");
                     return StateWrite::Aborted;
                 }
-                tracing::error!(queue_id = %id, %error, "cannot store attempt result; retrying");
+                waiting.get_or_insert_with(|| context.waiting_results.begin(id, &error));
                 let pause = tokio::time::timeout(WRITE_PAUSE, context.ending.cancelled());
                 // Either way, try again; at shutdown for the last time.
                 let _ = pause.await;

@@ -7,15 +7,19 @@
 //! still on the folder that it has open, wherever that is, nobody else can use it, and the results of
 //! attempts that were under way are still written to the open segment of its log; nothing else is.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rustix::io::Errno;
 
 use super::super::SpoolError;
 use super::super::file::io_error;
 use super::super::lease::{HeldLease, Lease, LeaseClock};
+use super::super::log::LogFolder;
 use super::folder::SpoolFolder;
 use crate::storage::files::FileId;
 use crate::storage::folder_lock;
@@ -38,10 +42,26 @@ pub(super) struct HeldFolder {
     /// Keep the identities of the folders in it from being given to other ones.
     _folders: Vec<File>,
     lease: HeldLease,
+    /// The segments of the log. What is written to one without a name, no restart would find.
+    segments: Mutex<BTreeMap<u64, FileId>>,
     /// True once the lock was not in our folder: another process may have used it since.
     was_unlocked: AtomicBool,
     /// Held while the folder is examined, so that the latest result counts.
     examining: Mutex<()>,
+    /// Does something before each examination.
+    #[cfg(test)]
+    pub(super) before_examination: Mutex<Option<TestHook>>,
+}
+
+/// A step that a test does.
+#[cfg(test)]
+pub(super) struct TestHook(pub(super) Box<dyn FnMut() + Send>);
+
+#[cfg(test)]
+impl std::fmt::Debug for TestHook {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TestHook").finish_non_exhaustive()
+    }
 }
 
 /// The reason why the folder is not this owner's any more.
@@ -53,8 +73,12 @@ struct FolderLoss {
 }
 
 impl HeldFolder {
-    /// Remembers the identities of a folder that is locked and whose files exist.
-    pub(super) fn of(folder: &SpoolFolder) -> Result<Self, SpoolError> {
+    /// Remembers the identities of a folder that is locked and whose files exist, and of these segments
+    /// of its log.
+    pub(super) fn of(
+        folder: &SpoolFolder,
+        segments: impl Iterator<Item = u64>,
+    ) -> Result<Self, SpoolError> {
         let path = folder.paths.folder.clone();
         let failed = |error: io::Error| io_error("examine", &path, &error);
         let missing = || failed(io::ErrorKind::NotFound.into());
@@ -70,17 +94,24 @@ impl HeldFolder {
             let found = FileId::within(&opened, name).map_err(failed)?;
             *open = found.ok_or_else(missing)?;
         }
-        Ok(Self {
+        let held = Self {
             folder: opened,
             id,
             lock,
             open,
             _folders: folders,
             lease: HeldLease::new(Lease::ENDLESS, LeaseClock::Boot),
+            segments: Mutex::default(),
             was_unlocked: AtomicBool::new(false),
             examining: Mutex::new(()),
+            #[cfg(test)]
+            before_examination: Mutex::default(),
             path,
-        })
+        };
+        for segment in segments {
+            held.keep_segment(segment);
+        }
+        Ok(held)
     }
 
     /// Returns the lease of this owner.
@@ -98,8 +129,32 @@ impl HeldFolder {
             .examining
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        let loss = self.find_loss();
-        let loss = loss.map_err(|error| io_error("examine", &self.path, &error))?;
+        #[cfg(test)]
+        if let Ok(mut hook) = self.before_examination.lock()
+            && let Some(TestHook(step)) = &mut *hook
+        {
+            step();
+        }
+        self.conclude(self.find_loss())
+    }
+
+    /// Ends the lease or renews it, after the folder was examined with this result.
+    fn conclude(&self, found: io::Result<Option<FolderLoss>>) -> Result<Lease, SpoolError> {
+        let loss = match found {
+            Ok(loss) => loss,
+            // A file server that was restarted says so until it knows the folder again. It says
+            // nothing about the lock.
+            Err(error) if error.raw_os_error() == Some(Errno::STALE.raw_os_error()) => {
+                Some(FolderLoss {
+                    reason: format!(
+                        "{} is stale: the file server does not know it at present; restart gatepost if that lasts",
+                        self.path.display()
+                    ),
+                    is_unlocked: self.was_unlocked.load(Ordering::SeqCst),
+                })
+            }
+            Err(error) => return Err(io_error("examine", &self.path, &error)),
+        };
         let Some(loss) = loss else {
             self.lease.renew(Lease::ENDLESS);
             return Ok(Lease::ENDLESS);
@@ -130,6 +185,40 @@ impl HeldFolder {
         Ok(())
     }
 
+    /// Adds a segment, which is in the folder of the log, to those that must stay there.
+    pub(super) fn keep_segment(&self, number: u64) {
+        match FileId::within(&self.folder, &segment_name(number)) {
+            Ok(Some(id)) => {
+                self.segments().insert(number, id);
+            }
+            Ok(None) => {}
+            Err(error) => {
+                tracing::debug!(segment = number, %error, "the name of a segment is not examined");
+            }
+        }
+    }
+
+    /// Allows that a segment leaves the log.
+    pub(super) fn let_segment_go(&self, number: u64) {
+        self.segments().remove(&number);
+    }
+
+    /// Returns the name of a segment that is not where it was.
+    fn missing_segment(&self) -> io::Result<Option<String>> {
+        for (number, id) in &*self.segments() {
+            let name = segment_name(*number);
+            if FileId::within(&self.folder, &name)? != Some(*id) {
+                return Ok(Some(name));
+            }
+        }
+        Ok(None)
+    }
+
+    fn segments(&self) -> MutexGuard<'_, BTreeMap<u64, FileId>> {
+        // No code panics while it holds the lock.
+        self.segments.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn find_loss(&self) -> io::Result<Option<FolderLoss>> {
         let path = self.path.display();
         let is_unlocked = self.was_unlocked.load(Ordering::SeqCst)
@@ -158,6 +247,44 @@ impl HeldFolder {
                 ))));
             }
         }
-        Ok(None)
+        let missing = self.missing_segment()?;
+        Ok(missing.map(|name| {
+            loss(format!(
+                "{path}/{name} was moved, replaced or deleted while gatepost uses it, and has mail that is nowhere \
+                 else; put it back, or restart gatepost, which then goes on without that mail"
+            ))
+        }))
+    }
+}
+
+/// Returns the name of a segment below the folder of the spool.
+fn segment_name(number: u64) -> String {
+    format!("log/{}", LogFolder::segment_name(number))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The lease is over for as long as that lasts, and what was written stays valid.
+    #[test]
+    fn a_stale_folder_is_no_lost_lock() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let locked = SpoolFolder::lock(folder.path()).expect("nobody else has it");
+        for name in ["log", "queue.db"] {
+            std::fs::create_dir(folder.path().join(name)).expect("a name");
+        }
+        let held = HeldFolder::of(&locked, std::iter::empty()).expect("it is there");
+        let stale = io::Error::from_raw_os_error(Errno::STALE.raw_os_error());
+        let refused = held.conclude(Err(stale)).expect_err("it is stale");
+        assert!(matches!(refused, SpoolError::NotOwner(_)), "{refused}");
+        assert!(!held.lease().holds());
+        held.check_lock().expect("nobody else had it");
+        let failed = io::Error::from_raw_os_error(Errno::IO.raw_os_error());
+        let refused = held.conclude(Err(failed)).expect_err("it cannot be read");
+        assert!(matches!(refused, SpoolError::Io(_)), "{refused}");
+        assert!(!held.lease().holds(), "the lease stays as it was");
+        held.examine().expect("it is where it was");
+        assert!(held.lease().holds());
     }
 }

@@ -531,6 +531,11 @@ impl LogIndex {
             .any(|segment| self.active != Some(*segment))
     }
 
+    /// Returns the numbers of the segments of the log.
+    pub(super) fn segment_numbers(&self) -> impl Iterator<Item = u64> {
+        self.segments.keys().copied()
+    }
+
     /// Returns the number of segments of the log.
     pub(super) fn segment_count(&self) -> usize {
         self.segments.len()

@@ -209,7 +209,7 @@ impl SqliteSpool {
         let highest = highest.max(row::highest(&database.connection, &paths)?);
         let ids = super::ids::Ids::after(highest, written);
         let claims = ClaimBook::new(ids.draw());
-        let held_folder = Arc::new(HeldFolder::of(&folder)?);
+        let held_folder = Arc::new(HeldFolder::of(&folder, index.segment_numbers())?);
         let reading = readers::open(&paths)?;
         let core = Arc::new_cyclic(|me| Core {
             queue: Arc::new(WriteQueue::default()),

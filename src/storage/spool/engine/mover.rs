@@ -79,6 +79,7 @@ pub(super) fn start(
             wal_written: 0,
             open: None,
         };
+        mover.keep_wal_space();
         mover.account();
         guard.0.log_resized();
         loop {
@@ -487,6 +488,7 @@ impl Mover<'_> {
                 return Ok(());
             }
             self.open = None;
+            self.core.held_folder.let_segment_go(number);
             let mut removed = self.core.log.retire(number);
             if matches!(removed, Err(AppendError::Rejected(SpoolError::Full(_))))
                 && self.core.drafts.free_space.release_reserve()

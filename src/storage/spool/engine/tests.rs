@@ -1,6 +1,8 @@
 //! Tests of the engine's internals: batches with a failing operation, messages without a receipt,
 //! the end of the writer, and the files under load.
 
+use std::path::PathBuf;
+
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
@@ -116,6 +118,131 @@ async fn a_durable_message_without_a_receipt_is_withdrawn() {
         Err(SpoolError::Missing(_))
     ));
     assert!(spool.scan(None, 10).await.expect("listed").is_empty());
+}
+
+/// Makes a spool in a folder of this name, whose log has small segments.
+fn small_spool(path: &Path) -> SqliteSpool {
+    let options = Options {
+        segment_size: Some(256 << 10),
+        move_after: Some(Duration::from_hours(1)),
+        ..Options::default()
+    };
+    SqliteSpool::open_with(path, &options).expect("a spool")
+}
+
+/// Stores a message without a receipt.
+async fn commit(spool: &SqliteSpool, number: u64, size: usize) -> Committed {
+    let (reply, answer) = oneshot::channel();
+    let op = Op::Commit(Box::new(message(id(number), size)), reply);
+    spool.core.queue.push(op).expect("open");
+    answer.await.expect("answered").expect("durable")
+}
+
+/// Its client has got 451, and has sent it again.
+#[tokio::test]
+async fn a_withdrawal_that_the_lost_folder_refuses_is_written_when_it_is_back() {
+    for is_closed in [false, true] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (path, away) = (folder.path().join("spool"), folder.path().join("away"));
+        let spool = small_spool(&path);
+        for number in 2..2000 {
+            commit(&spool, number, 1).await.acknowledged();
+        }
+        let withdrawn = commit(&spool, 1, 10).await;
+        std::fs::rename(&path, &away).expect("moved");
+        spool.renew().await.expect_err("it is lost");
+        let mut numbers = 2..2000;
+        let refused = loop {
+            let number = numbers.next().expect("a segment has an end");
+            let removed = spool.remove(spool.core.claims.claim_of(id(number))).await;
+            if removed.is_err() {
+                break number;
+            }
+        };
+        drop(withdrawn);
+        spool.core.ask(Op::Ping).await.expect("it works");
+        std::fs::rename(&away, &path).expect("moved back");
+        spool.renew().await.expect("it is ours again");
+        if is_closed {
+            spool.close().await.expect("closed");
+        } else {
+            commit(&spool, 3000, 10).await.acknowledged();
+        }
+        let queue = read_queue(&path).expect("readable");
+        let waits = |number| queue.iter().any(|stored| stored.id == id(number));
+        assert!(waits(refused) && !waits(1), "{is_closed}");
+    }
+}
+
+/// Whenever the folder is exchanged within a round, nothing in the other one is changed.
+#[tokio::test]
+async fn a_folder_that_is_lost_within_a_round_of_the_mover_is_not_used() {
+    let mut lost = 0;
+    for at in 0..50 {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (path, away) = (folder.path().join("spool"), folder.path().join("away"));
+        let other = folder.path().join("other");
+        let spool = small_spool(&path);
+        for number in 1..=10 {
+            commit(&spool, number, 100_000).await.acknowledged();
+        }
+        copy(&path, &other);
+        let expected = content_of(&other);
+        let (mut examined, moved) = (0, path.clone());
+        let hook = move || {
+            if examined == at {
+                std::fs::rename(&moved, &away).expect("moved");
+                std::fs::rename(&other, &moved).expect("another in its place");
+            }
+            examined += 1;
+        };
+        let hooks = &spool.core.held_folder.before_examination;
+        *hooks.lock().expect("no panic") = Some(held_folder::TestHook(Box::new(hook)));
+        let flushed = spool.flush().await;
+        for _ in 0..2 {
+            spool.ping().await.expect("the engine works");
+        }
+        hooks.lock().expect("no panic").take();
+        let is_there = folder.path().join("away").exists();
+        lost += usize::from(flushed.is_err());
+        if is_there {
+            assert!(content_of(&path) == expected, "{at}: the other has changed");
+        } else {
+            assert!(flushed.is_ok() && lost > 3, "{at}: {lost}");
+            return;
+        }
+    }
+    panic!("a round has no end");
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir(to).expect("a folder");
+    for entry in std::fs::read_dir(from).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        let to = to.join(path.file_name().expect("a name"));
+        if path.is_dir() {
+            copy(&path, &to);
+        } else {
+            std::fs::copy(&path, &to).expect("copied");
+        }
+    }
+}
+
+/// The files of a folder, with their content.
+fn content_of(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            files.extend(content_of(&path));
+        } else {
+            let content = std::fs::read(&path).expect("readable");
+            let name = path.file_name().expect("a name");
+            files.push((name.into(), content));
+        }
+    }
+    files.sort();
+    files
 }
 
 /// After a kill it is unknown how much of the log is on the disk. Later commits must not depend on

@@ -45,12 +45,14 @@ pub(super) fn start(
             next,
             previous_end,
             buffer: Vec::new(),
+            withdrawn: Vec::new(),
         };
         while let Some(batch) = guard.0.queue.take() {
             if writer.execute(batch).is_err() {
-                break;
+                return;
             }
         }
+        writer.end();
     };
     std::thread::Builder::new()
         .name("spool-writer".into())
@@ -68,6 +70,8 @@ struct SpoolWriter<'a> {
     /// The end of the segment before the current one, while there is no current one.
     previous_end: u64,
     buffer: Vec<u8>,
+    /// The messages whose withdrawal could not be written. Their clients send them again.
+    withdrawn: Vec<QueueId>,
 }
 
 /// An operation with the record that it appends.
@@ -115,6 +119,10 @@ impl SpoolWriter<'_> {
     /// Executes a batch of operations and answers each.
     fn execute(&mut self, mut batch: Vec<Op>) -> Result<(), Fatal> {
         batch.retain(|op| !op.is_abandoned());
+        if !self.withdrawn.is_empty() && self.core.held_folder.lease().holds() {
+            let withdrawn = std::mem::take(&mut self.withdrawn);
+            batch.extend(withdrawn.into_iter().map(|id| Op::Remove(id, None)));
+        }
         let (planned, unchanging) = self.plan(batch);
         let result = self.execute_planned(planned);
         // An answer comes after all operations that were handed in before.
@@ -158,6 +166,28 @@ impl SpoolWriter<'_> {
         }
     }
 
+    /// Writes the withdrawals that could not be written before.
+    fn end(&mut self) {
+        // A failure of the disk was logged, and nothing comes after it.
+        let _failed = self.execute(Vec::new());
+        for id in &self.withdrawn {
+            tracing::warn!(queue_id = %id, "cannot remove a withdrawn message; it is delivered after the next start, although its client may send it again");
+        }
+    }
+
+    /// Rejects removals. A withdrawal is tried again with the next batch.
+    fn reject_removals(&mut self, removals: Vec<PlannedOp>, error: &SpoolError) {
+        let mut waiting = Vec::new();
+        for planned in removals {
+            if let Op::Remove(id, None) = planned.op {
+                self.withdrawn.push(id);
+            } else {
+                waiting.push(planned);
+            }
+        }
+        reject(waiting, error);
+    }
+
     /// Executes states and removals. They may use the reserve.
     fn execute_changes(&mut self, changes: Vec<PlannedOp>) -> Result<(), Fatal> {
         let mut result = self.append(&changes);
@@ -198,7 +228,7 @@ impl SpoolWriter<'_> {
             .into_iter()
             .partition(|planned| planned.op.log_share() == LogShare::Removals);
         if states.is_empty() {
-            reject(removals, error);
+            self.reject_removals(removals, error);
             return Ok(());
         }
         reject(states, error);
@@ -209,7 +239,7 @@ impl SpoolWriter<'_> {
                 NotAppended::Rejected(error)
                 | NotAppended::LogFull(error)
                 | NotAppended::Held(error),
-            ) => reject(removals, &error),
+            ) => self.reject_removals(removals, &error),
         }
         Ok(())
     }
@@ -407,6 +437,7 @@ impl SpoolWriter<'_> {
         let end = self.segment.as_ref().map(SegmentFile::end);
         let previous_end = end.unwrap_or(self.previous_end);
         let segment = log.begin(self.next, previous_end, needed)?;
+        self.core.held_folder.keep_segment(segment.number());
         self.next += 1;
         self.previous_end = 0;
         self.segment = None;

@@ -104,10 +104,16 @@ impl LogFolder {
         self.next_size.load(Ordering::Relaxed)
     }
 
+    /// Returns the name of a segment's file.
+    #[must_use]
+    pub fn segment_name(number: u64) -> String {
+        format!("{number:016x}.{EXTENSION}")
+    }
+
     /// Returns the path of a segment.
     #[must_use]
     pub fn path(&self, number: u64) -> PathBuf {
-        self.folder.join(format!("{number:016x}.{EXTENSION}"))
+        self.folder.join(Self::segment_name(number))
     }
 
     fn lock_spare(&self) -> MutexGuard<'_, ()> {

@@ -1,5 +1,6 @@
 //! Gives disk space of the database back to the system.
 
+use std::fs::File;
 use std::time::Duration;
 
 use rusqlite::wal::CheckpointMode;
@@ -7,6 +8,11 @@ use rusqlite::wal::CheckpointMode;
 use super::super::fatal::Fatal;
 use super::super::schema;
 use super::{BUSY, MOVE_OCTETS, Mover};
+use crate::storage::files::{self, allocate_ahead};
+
+/// The space in octets that the database's write-ahead log always has on the disk: enough to move a
+/// removal, which changes a few pages.
+const WAL_SPARE: u64 = 256 << 10;
 
 impl Mover<'_> {
     /// Returns whether the database should give disk space back to the system, now or when a program
@@ -64,7 +70,28 @@ impl Mover<'_> {
         if let Err(error) = unwaiting.and(waiting) {
             self.check(&error)?;
         }
+        self.keep_wal_space();
         Ok(())
+    }
+
+    /// Gives an empty write-ahead log some space on the disk. Without any, nothing could be removed
+    /// from the database on a disk that other programs have filled since.
+    pub(super) fn keep_wal_space(&self) {
+        let wal = &self.core.paths.wal;
+        // SQLite has no locks on this file, so it may be closed again.
+        let opened = File::options().write(true).open(wal);
+        let allocate = |file: &File| Ok(allocate_ahead(file, WAL_SPARE)?);
+        let kept = opened.and_then(|file| match allocate(&file) {
+            Err(error)
+                if files::is_full(&error) && self.core.drafts.free_space.release_reserve() =>
+            {
+                allocate(&file)
+            }
+            kept => kept,
+        });
+        if let Err(error) = kept {
+            tracing::debug!(file = %wal.display(), %error, "no space ahead for the log of the spool database");
+        }
     }
 
     /// Moves the database's write-ahead log into the database, except for the part that a
