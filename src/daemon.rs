@@ -151,7 +151,7 @@ pub async fn start_with(
     } = load(&config)?;
     let monitor = Monitor::default();
     let stores = open_stores(&config, &dns, &monitor)?;
-    let web = reload::web(&tls, &dns, test_overrides);
+    let web = reload::web(&config, &tls, &dns, test_overrides);
     let policies = open_policies(&config, web)?;
     let discovery = Discovery::new(policies, stores.history);
     let sockets = sockets::bind(&config, passed)

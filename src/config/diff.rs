@@ -12,8 +12,8 @@ use super::recipients_diff::recipient_settings;
 use super::setting::SettingValue;
 use super::settings::{
     AdminConfig, AdminHttp, AdminSocket, Config, DnsConfig, Dnssec, EvidenceConfig, EvidencePath,
-    Limits, ListenerConfig, ListenerTls, LogFormat, QueueConfig, SendReports, Timeouts, TlsConfig,
-    TlsrptConfig, TrustAnchor, UsersConfig,
+    Limits, ListenerConfig, ListenerTls, LogFormat, NetConfig, QueueConfig, SendReports, Timeouts,
+    TlsConfig, TlsrptConfig, TrustAnchor, UsersConfig,
 };
 use crate::policy::connector::{
     Connector, IdentityFiles, InboundConfig, OnDowngrade, OnFailure, OutboundConfig, Publication,
@@ -62,6 +62,7 @@ pub fn sections(config: &Config) -> Vec<Section> {
         limits,
         timeouts,
         dns,
+        net,
         users,
         evidence,
         admin,
@@ -90,6 +91,7 @@ pub fn sections(config: &Config) -> Vec<Section> {
         limits_section(limits),
         timeouts_section(timeouts),
         dns_section(dns),
+        net_section(net),
         users_section(users.as_ref()),
         evidence_section(evidence),
         admin_section(admin),
@@ -294,6 +296,14 @@ fn dns_section(dns: &DnsConfig) -> Section {
             ("dnssec", text(dnssec)),
             ("trust_anchor", anchor),
         ],
+    )
+}
+
+fn net_section(net: &NetConfig) -> Section {
+    let proxy = net.http_proxy.as_ref();
+    Section::new(
+        "[net]",
+        vec![("http_proxy", proxy.map_or(SettingValue::Unset, text))],
     )
 }
 

@@ -19,6 +19,7 @@ mod files;
 mod hosts;
 mod include;
 mod logins;
+mod net_toml;
 mod oauth2_toml;
 mod origin;
 mod parse;
@@ -54,8 +55,9 @@ pub use setting::SettingValue;
 pub use settings::{
     AdminConfig, AdminHttp, AdminSocket, Config, ConfigSource, DkimKey, DnsConfig, Dnssec,
     EvidenceConfig, EvidenceLimit, EvidencePath, Limits, ListenAddress, ListenerConfig,
-    ListenerTls, LogConfig, LogFormat, MailSchedule, QueueConfig, SendReports, SniIdentity,
-    SourceFile, Timeouts, TlsConfig, TlsrptConfig, TrustAnchor, UsersConfig,
+    ListenerTls, LogConfig, LogFormat, MailSchedule, NetConfig, ProxyAddress, QueueConfig,
+    SendReports, SniIdentity, SourceFile, Timeouts, TlsConfig, TlsrptConfig, TrustAnchor,
+    UsersConfig,
 };
 pub use spelling::nearest_word;
 pub use users::{

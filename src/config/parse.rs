@@ -17,7 +17,7 @@ use super::settings::{Config, ConfigSource, DnsConfig, SourceFile};
 use super::tls_toml::{ListenerToml, TlsToml, relay};
 use super::tlsrpt::TlsrptToml;
 use super::values::path;
-use super::{include, logins, recipients_toml, rules, tables, unmeetable};
+use super::{include, logins, net_toml, recipients_toml, rules, tables, unmeetable};
 use crate::policy::location::Located;
 use crate::policy::relay_access::RelayConfig;
 
@@ -155,8 +155,7 @@ fn resolve_documents(
     );
     let tls = TlsToml::read(root.table(faults, "tls", "[tls]"), faults);
     let spool = spool_path(root.table(faults, "spool", "[spool]"), faults);
-    let listeners = root.tables(faults, "listener", "[[listener]]");
-    let listeners = listeners.map(|tables| read_all(tables, faults, ListenerToml::read));
+    let listeners = listeners(&mut root, faults);
     let relay = relay(root.table(faults, "relay", "[relay]"), faults);
     let tables = shared_tables(&mut root, included, faults);
     let (connectors, recipients) = (tables.connectors, tables.recipients);
@@ -164,6 +163,7 @@ fn resolve_documents(
     let limits = tables::limits(root.table(faults, "limits", "[limits]"), faults);
     let timeouts = tables::timeouts(root.table(faults, "timeouts", "[timeouts]"), faults);
     let dns = tables::dns(root.table(faults, "dns", "[dns]"), faults);
+    let net = net_toml::net(root.table(faults, "net", "[net]"), faults);
     let users = tables::users(root.table(faults, "users", "[users]"), faults);
     let evidence = tables::evidence(root.table(faults, "evidence", "[evidence]"), faults);
     let admin = tables::admin(root.table(faults, "admin", "[admin]"), faults);
@@ -203,6 +203,7 @@ fn resolve_documents(
         limits,
         timeouts,
         dns,
+        net,
         users: users.value().cloned(),
         evidence,
         admin,
@@ -210,6 +211,12 @@ fn resolve_documents(
         log,
         source,
     })
+}
+
+/// Reads the listeners; `None` if their list itself is invalid.
+fn listeners(root: &mut TableReader<'_>, faults: &mut FaultList<'_>) -> Option<Vec<ListenerToml>> {
+    let tables = root.tables(faults, "listener", "[[listener]]")?;
+    Some(read_all(tables, faults, ListenerToml::read))
 }
 
 /// Reads the connectors and the recipients of the document, and then those of the files that it

@@ -1,7 +1,7 @@
 //! The configuration in its final form: valid values, with every default filled in.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use crate::policy::location::Located;
 use crate::policy::recipients::RecipientRules;
 use crate::policy::relay_access::{RelayConfig, RelayRules};
 use crate::policy::tls::{NamePattern, TlsVersion};
-use crate::smtp::address::{Domain, Mailbox};
+use crate::smtp::address::{Domain, Host, Mailbox};
 use crate::smtp::sasl::OfferedMechanisms;
 
 /// A complete configuration.
@@ -47,6 +47,8 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// The `[dns]` table: resolvers and DNSSEC mode.
     pub dns: DnsConfig,
+    /// The `[net]` table: the HTTP proxy.
+    pub net: NetConfig,
     /// The `[users]` table: clients that log in.
     pub users: Option<UsersConfig>,
     /// The `[evidence]` table: the records for auditors.
@@ -133,6 +135,32 @@ impl SourceFile {
         Self {
             file: Arc::from(file),
             text: Arc::from(text),
+        }
+    }
+}
+
+/// The `[net]` table.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct NetConfig {
+    /// The proxy for all requests by HTTP and HTTPS; `None` for none.
+    pub http_proxy: Option<ProxyAddress>,
+}
+
+/// The address of an HTTP proxy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProxyAddress {
+    /// The name or address.
+    pub host: Host,
+    /// The port.
+    pub port: u16,
+}
+
+impl fmt::Display for ProxyAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.host {
+            Host::Literal(IpAddr::V6(address)) => write!(f, "http://[{address}]:{}", self.port),
+            Host::Literal(IpAddr::V4(address)) => write!(f, "http://{address}:{}", self.port),
+            Host::Domain(name) => write!(f, "http://{name}:{}", self.port),
         }
     }
 }

@@ -43,7 +43,7 @@ impl ConfiguredServices {
         (submitter, users, logins): (Submitter, Arc<UserStore>, Arc<SmartHostLogins>),
         test_overrides: TestOverrides,
     ) -> Self {
-        let reports = Reports::new(submitter, &tls, dns.clone());
+        let reports = Reports::new(submitter, https(config, &tls, &dns), dns.clone());
         let snapshot = Snapshot::new(Arc::clone(config), tls, dns)
             .with_users(users)
             .with_recipients(recipients)
@@ -131,20 +131,31 @@ impl ConfiguredServices {
         let (config, tls, dns) = (&snapshot.config, &snapshot.tls, snapshot.router.dns());
         self.evidence.set_keep(config.evidence.keep);
         self.evidence.set_limit(config.evidence.max_size);
-        self.reports.replace(submitter, tls, dns.clone());
+        self.reports
+            .replace(submitter, https(config, tls, dns), dns.clone());
         self.outbound
             .discovery()
             .mta_sts()
-            .replace(web(tls, dns, self.test_overrides));
+            .replace(web(config, tls, dns, self.test_overrides));
         self.running.replace(snapshot);
         self.outbound.close_replaced();
     }
 }
 
 /// Returns the source from which MTA-STS policies are fetched.
-pub(super) fn web(tls: &TlsMaterial, dns: &Dns, test_overrides: TestOverrides) -> WebSource {
-    WebSource::new(dns.clone(), Https::new(dns.clone(), tls.https().clone()))
+pub(super) fn web(
+    config: &Config,
+    tls: &TlsMaterial,
+    dns: &Dns,
+    test_overrides: TestOverrides,
+) -> WebSource {
+    WebSource::new(dns.clone(), https(config, tls, dns))
         .with_port_and_timeout(test_overrides.policy_port, POLICY_FETCH_TIMEOUT)
+}
+
+/// Returns the HTTPS client of a configuration.
+fn https(config: &Config, tls: &TlsMaterial, dns: &Dns) -> Https {
+    Https::new(dns.clone(), tls.https().clone()).with_proxy(config.net.http_proxy.clone())
 }
 
 /// Returns a fault for each change from `old` to `new` for which

@@ -11,7 +11,6 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{Config, SendReports};
 use crate::net::dns::Dns;
 use crate::net::https::Https;
-use crate::net::tls_io::TlsMaterial;
 use crate::relay::tlsrpt::{
     Bounds, CountStoreError, Internet, ReportSender, ReportService, Reporter, Schedule, Submitter,
 };
@@ -25,16 +24,14 @@ pub(super) struct Reports {
 }
 
 impl Reports {
-    pub(super) fn new(submitter: Submitter, tls: &TlsMaterial, dns: Dns) -> Self {
-        let https = Https::new(dns.clone(), tls.https().clone());
+    pub(super) fn new(submitter: Submitter, https: Https, dns: Dns) -> Self {
         Self {
             submitter: Arc::new(ArcSwap::from_pointee(submitter)),
             internet: Arc::new(Internet::new(dns, https)),
         }
     }
 
-    pub(super) fn replace(&self, submitter: Submitter, tls: &TlsMaterial, dns: Dns) {
-        let https = Https::new(dns.clone(), tls.https().clone());
+    pub(super) fn replace(&self, submitter: Submitter, https: Https, dns: Dns) {
         self.submitter.store(Arc::new(submitter));
         self.internet.replace(dns, https);
     }

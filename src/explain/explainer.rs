@@ -39,10 +39,9 @@ impl Explainer {
     /// The faults in these files.
     pub fn new(config: Config) -> Result<Self, Vec<Fault>> {
         let dns = Dns::new(&config.dns).map_err(|error| vec![error.fault(&config.dns)])?;
-        let web = WebSource::new(
-            dns.clone(),
-            Https::new(dns.clone(), TlsMaterial::load_https(&config.tls)?),
-        );
+        let https = Https::new(dns.clone(), TlsMaterial::load_https(&config.tls)?);
+        let https = https.with_proxy(config.net.http_proxy.clone());
+        let web = WebSource::new(dns.clone(), https);
         let connectors = config.connectors();
         let router = Router::new(&config, dns);
         Ok(Self {

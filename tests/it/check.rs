@@ -248,6 +248,9 @@ name = "mailboxes"
 domains = ["example.com"]
 [connector.outbound]
 route = ["10.0.0.5:25"]
+
+[net]
+http_proxy = "http://proxy.example.com:3128"
 "#;
 
 /// Runs `check` in a folder with the development certificates and [`PARTNERS`].
@@ -415,6 +418,10 @@ DNS
   servers       those of /etc/resolv.conf
   DNSSEC        validated here; with the root zone's keys
 
+Network
+  HTTP proxy    http://proxy.example.com:3128, for MTA-STS policies and TLS
+                reports
+
 "
     );
     assert!(
@@ -448,6 +455,10 @@ fn one_json_document_has_everything() {
         (
             "/dns",
             json!({"servers": [], "dnssec": "validate", "trust_anchor": null}),
+        ),
+        (
+            "/net",
+            json!({"http_proxy": "http://proxy.example.com:3128"}),
         ),
         ("/tls/trust", json!("webpki")),
         ("/admin/http", json!("127.0.0.1:9025")),

@@ -10,8 +10,8 @@ use crate::cli::connector_name;
 use crate::cli::format::{count, wrap};
 use crate::config::{
     AdminHttp, AdminSocket, ClientLimits, Config, DnsConfig, Dnssec, EvidencePath, Limits,
-    ListenerConfig, ListenerTls, LogFormat, QueueConfig, SendReports, Timeouts, TrustAnchor,
-    WarnAfter, write_duration, write_size,
+    ListenerConfig, ListenerTls, LogFormat, NetConfig, QueueConfig, SendReports, Timeouts,
+    TrustAnchor, WarnAfter, write_duration, write_size,
 };
 use crate::net::revocation::CrlFileSummary;
 use crate::net::tls_io::IdentitySummary;
@@ -43,6 +43,7 @@ pub(super) fn text(loaded: &LoadedConfig, now: Timestamp, width: usize) -> Strin
         limits(&config.limits, width),
         timeouts(&config.timeouts, width),
         dns(&config.dns, width),
+        net(&config.net, width),
         tls_reports(config.tlsrpt.send.value, submitter, width),
         certificates(identities, now, width),
         revocation_lists(crls, now, width),
@@ -350,6 +351,19 @@ fn timeouts(timeouts: &Timeouts, width: usize) -> String {
         ],
     );
     block.line("stop", &format!("running deliveries {drain}"));
+    block.end()
+}
+
+/// The HTTP proxy; empty if there is none.
+fn net(net: &NetConfig, width: usize) -> String {
+    let Some(proxy) = &net.http_proxy else {
+        return String::new();
+    };
+    let mut block = Block::new("Network", (2, LABEL), width);
+    block.line(
+        "HTTP proxy",
+        &format!("{proxy}, for MTA-STS policies and TLS reports"),
+    );
     block.end()
 }
 

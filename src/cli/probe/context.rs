@@ -48,7 +48,9 @@ impl ProbeContext {
                 return Err(ExitCode::from(2));
             }
         };
-        let web = WebSource::new(dns.clone(), Https::new(dns.clone(), tls.https().clone()));
+        let https = Https::new(dns.clone(), tls.https().clone());
+        let https = https.with_proxy(config.net.http_proxy.clone());
+        let web = WebSource::new(dns.clone(), https);
         let identities = tls.identities();
         Ok(Self {
             snapshot: Snapshot::new(Arc::clone(config), tls, dns).with_logins(logins),

@@ -1,17 +1,19 @@
 //! The connection of an HTTPS request: addresses, TCP, TLS handshake, and the check of the host's
 //! certificate.
 
-use std::future::Future;
-use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 use tokio_rustls::client::TlsStream;
 
+use super::proxy::{open_tunnel, proxy_addresses};
+use super::steps::{
+    Deadline, before_deadline, connect_error_text, look_up_addresses, within_limit,
+};
 use super::{HttpsError, HttpsFault, HttpsStep, Url};
+use crate::config::ProxyAddress;
 use crate::net::dns::Dns;
 use crate::net::tls_io::{ClientTls, KnownHellos};
 use crate::net::tls_io::{CompletedHandshake, HandshakeError, Role};
@@ -20,9 +22,6 @@ use crate::policy::tls::{
 };
 use crate::smtp::address::Host;
 
-/// The maximum number of addresses that are tried.
-const ADDRESSES_MAX: usize = 4;
-
 /// Opens connections to HTTPS hosts. Clones share the resolver's cache.
 #[derive(Clone)]
 pub(super) struct Dialer {
@@ -30,6 +29,8 @@ pub(super) struct Dialer {
     pub(super) tls: ClientTls,
     /// The reduced `ClientHello`s of hosts that do not accept the default one.
     pub(super) hellos: KnownHellos,
+    /// The proxy through which the hosts are reached.
+    pub(super) proxy: Option<ProxyAddress>,
 }
 
 /// A TLS session with the host, whose certificate is valid for it.
@@ -37,33 +38,6 @@ pub(super) struct HttpsSession {
     pub(super) stream: TlsStream<TcpStream>,
     pub(super) address: SocketAddr,
     pub(super) tried: usize,
-}
-
-/// Waits for a step until the deadline of the request.
-pub(super) async fn before_deadline<T>(
-    deadline: Deadline,
-    step: HttpsStep,
-    work: impl Future<Output = T>,
-) -> Result<T, HttpsFault> {
-    let late = |_| HttpsFault::Timeout {
-        step,
-        limit: deadline.timeout,
-    };
-    timeout_at(deadline.at, work).await.map_err(late)
-}
-
-/// Waits for a step for at most `limit`, so that time remains for the next address.
-async fn within_limit<T>(
-    deadline: Deadline,
-    limit: Duration,
-    step: HttpsStep,
-    work: impl Future<Output = T>,
-) -> Result<T, HttpsFault> {
-    let own = Deadline {
-        at: deadline.at.min(Instant::now() + limit),
-        timeout: limit,
-    };
-    before_deadline(own, step, work).await
 }
 
 /// Tries the addresses of a host one after the other until a session succeeds.
@@ -74,16 +48,20 @@ pub(super) async fn dial(
 ) -> Result<HttpsSession, HttpsError> {
     let failed = |address, tried, fault| HttpsError {
         url: url.clone(),
+        proxy: dialer.proxy.clone(),
         address,
         tried,
         fault,
     };
-    let addresses = look_up_addresses(&dialer.dns, url, deadline)
-        .await
-        .map_err(|fault| failed(None, 0, fault))?;
+    let addresses = match &dialer.proxy {
+        Some(proxy) => proxy_addresses(proxy, &dialer.dns, deadline).await,
+        None => look_up_addresses(&dialer.dns, url.host(), deadline)
+            .await
+            .map(|found| with_port(&found, url.port())),
+    };
+    let addresses = addresses.map_err(|fault| failed(None, 0, fault))?;
     let mut last = failed(None, 0, HttpsFault::NoAddress);
     for (tried, address) in (1..).zip(addresses) {
-        let address = SocketAddr::new(address, url.port());
         match open_session(dialer, url, address, deadline).await {
             Ok(stream) => {
                 return Ok(HttpsSession {
@@ -101,19 +79,11 @@ pub(super) async fn dial(
     Err(last)
 }
 
-async fn look_up_addresses(
-    dns: &Dns,
-    url: &Url,
-    deadline: Deadline,
-) -> Result<Vec<IpAddr>, HttpsFault> {
-    let answer = before_deadline(deadline, HttpsStep::Lookup, dns.addresses(url.host())).await?;
-    let answer = answer.map_err(|error| HttpsFault::Lookup(error.to_string()))?;
-    Ok(answer
-        .records()
+fn with_port(addresses: &[IpAddr], port: u16) -> Vec<SocketAddr> {
+    addresses
         .iter()
-        .copied()
-        .take(ADDRESSES_MAX)
-        .collect())
+        .map(|address| SocketAddr::new(*address, port))
+        .collect()
 }
 
 // Rule: RFC 8461 §3.3, §8.2.
@@ -161,7 +131,7 @@ async fn handshake_or_reduce(
         SniUse::Needed,
         known,
     );
-    let fault = match handshake_once(dialer, &host, hellos.first(), address, deadline).await {
+    let fault = match handshake_once(dialer, url, hellos.first(), address, deadline).await {
         Err(fault) if may_take_another_hello(&fault) => fault,
         outcome => return outcome,
     };
@@ -169,7 +139,7 @@ async fn handshake_or_reduce(
     let Some(hello) = hellos.second().filter(|_| Instant::now() < deadline.at) else {
         return Err(fault);
     };
-    match handshake_once(dialer, &host, hello, address, deadline).await {
+    match handshake_once(dialer, url, hello, address, deadline).await {
         Ok(session) => {
             dialer.hellos.remember(&host, url.port(), &hellos, hello);
             Ok(session)
@@ -206,7 +176,7 @@ fn may_take_another_hello(fault: &HttpsFault) -> bool {
 
 async fn handshake_once(
     dialer: &Dialer,
-    host: &Host,
+    url: &Url,
     hello: Hello,
     address: SocketAddr,
     deadline: Deadline,
@@ -219,8 +189,12 @@ async fn handshake_once(
         connecting,
     )
     .await?;
-    let stream = stream.map_err(|error| HttpsFault::Connect(connect_error_text(&error)))?;
-    let handshake = dialer.tls.connect(stream, host, hello, Handshake::Full);
+    let mut stream = stream.map_err(|error| HttpsFault::Connect(connect_error_text(&error)))?;
+    if dialer.proxy.is_some() {
+        open_tunnel(&mut stream, url, deadline).await?;
+    }
+    let host = Host::Domain(url.host().clone());
+    let handshake = dialer.tls.connect(stream, &host, hello, Handshake::Full);
     within_limit(
         deadline,
         deadline.timeout / 4,
@@ -229,19 +203,4 @@ async fn handshake_once(
     )
     .await?
     .map_err(HttpsFault::Handshake)
-}
-
-fn connect_error_text(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
-        io::ErrorKind::ConnectionReset => "connection reset".to_owned(),
-        _ => error.to_string(),
-    }
-}
-
-/// The deadline of a request, with the time limit that it came from.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Deadline {
-    pub(super) at: Instant,
-    pub(super) timeout: Duration,
 }

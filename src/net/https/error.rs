@@ -5,18 +5,26 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::Url;
+use crate::config::ProxyAddress;
 use crate::net::tls_io::HandshakeError;
 use crate::policy::tls::{ChainFault, NamePattern, UncheckableKey};
 
 /// The maximum number of certificate names in an error text.
 const NAMES_SHOWN: usize = 5;
 
+/// The maximum size of a proxy's response header in octets.
+pub(super) const HEAD_MAX: usize = 16 * 1024;
+/// The status by which a proxy demands a login (RFC 9110 §15.5.8).
+pub(super) const LOGIN_DEMANDED: u16 = 407;
+
 /// The failure of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpsError {
     /// The URL of the request.
     pub url: Url,
-    /// The last address that was tried, if any.
+    /// The proxy, if the request went through one.
+    pub proxy: Option<ProxyAddress>,
+    /// The last address that was tried, if any: that of the proxy, if there is one.
     pub address: Option<SocketAddr>,
     /// The number of addresses that were tried.
     pub tried: usize,
@@ -29,6 +37,9 @@ impl std::error::Error for HttpsError {}
 impl fmt::Display for HttpsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.url.fmt(f)?;
+        if let Some(proxy) = &self.proxy {
+            write!(f, " through the HTTP proxy {proxy}")?;
+        }
         if let Some(address) = self.address {
             write!(f, " at {address}")?;
         }
@@ -48,6 +59,8 @@ pub enum HttpsFault {
     NoAddress,
     /// The TCP connection failed.
     Connect(String),
+    /// The proxy opens no tunnel to the host.
+    Proxy(TunnelFault),
     /// The TLS handshake failed.
     Handshake(HandshakeError),
     /// The host presented no certificate.
@@ -85,6 +98,7 @@ impl HttpsFault {
             Self::Lookup(_)
             | Self::NoAddress
             | Self::Connect(_)
+            | Self::Proxy(_)
             | Self::Handshake(_)
             | Self::Http(_)
             | Self::Redirect(_)
@@ -101,6 +115,7 @@ impl fmt::Display for HttpsFault {
             Self::Lookup(fault) => write!(f, "the address lookup failed: {fault}"),
             Self::NoAddress => f.write_str("the host has no address"),
             Self::Connect(fault) => write!(f, "connection failed: {fault}"),
+            Self::Proxy(fault) => fault.fmt(f),
             Self::Handshake(fault) => write!(f, "the TLS handshake failed: {fault}"),
             Self::NoCertificate => f.write_str("the host presented no certificate"),
             Self::Unproved(key) => write!(
@@ -135,6 +150,32 @@ impl fmt::Display for HttpsFault {
     }
 }
 
+/// The reason why a proxy does not open a tunnel.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TunnelFault {
+    /// The lookup of the proxy's own address failed.
+    #[error("the address of the proxy is unknown: {0}")]
+    Lookup(String),
+    /// The proxy closed or reset the connection before the end of its response.
+    #[error("the proxy closed the connection before its response was complete")]
+    Closed,
+    /// The header of the response is too long.
+    #[error("the header of the proxy's response has more than {HEAD_MAX} octets")]
+    TooLong,
+    /// The response is not HTTP/1.1.
+    #[error("the response of the proxy is not HTTP/1.1")]
+    NotHttp,
+    /// The proxy demands a login.
+    #[error(
+        "the proxy demands a login ({LOGIN_DEMANDED}), which is not supported; let the proxy accept this relay by its \
+         address"
+    )]
+    Login,
+    /// The proxy answered with this status.
+    #[error("the proxy opens no tunnel to the host: it answered {0}")]
+    Status(u16),
+}
+
 /// A step of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HttpsStep {
@@ -142,6 +183,8 @@ pub enum HttpsStep {
     Lookup,
     /// The TCP connection.
     Connect,
+    /// The proxy's response to CONNECT.
+    Tunnel,
     /// The TLS handshake.
     Handshake,
     /// The transmission of the request, until the head of the response.
@@ -155,6 +198,7 @@ impl fmt::Display for HttpsStep {
         f.write_str(match self {
             Self::Lookup => "the address lookup",
             Self::Connect => "the TCP connection",
+            Self::Tunnel => "the response of the proxy",
             Self::Handshake => "the TLS handshake",
             Self::Head => "the head of the response",
             Self::Body => "the body of the response",

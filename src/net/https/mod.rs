@@ -2,12 +2,15 @@
 //! the names of RFC 9525).
 //!
 //! It serves MTA-STS policies (RFC 8461), TLS reports (RFC 8460) and OAuth tokens (RFC 6749), and
-//! supports no more of HTTP than they need: no redirections, proxies, cookies, caching or
-//! compression. Every step has a limit in time and octets. Nothing is sent until the host's
-//! certificate is found valid under the trust anchors for the host's name.
+//! supports no more of HTTP than they need: no redirections, cookies, caching or compression. With
+//! `[net] http_proxy` all requests go through a tunnel of that proxy. Every step has a limit in time
+//! and octets. Nothing is sent until the host's certificate is found valid under the trust anchors
+//! for the host's name.
 
 mod dial;
 mod error;
+mod proxy;
+mod steps;
 
 use std::fmt;
 use std::time::Duration;
@@ -22,11 +25,13 @@ use hyper_util::rt::TokioIo;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use crate::config::ProxyAddress;
 use crate::net::dns::Dns;
 use crate::net::tls_io::{ClientTls, KnownHellos};
 pub use crate::policy::https_url::{DEFAULT_PORT, Url, UrlError};
-use dial::{Deadline, Dialer, HttpsSession, before_deadline};
-pub use error::{HttpsError, HttpsFault, HttpsStep};
+use dial::{Dialer, HttpsSession};
+pub use error::{HttpsError, HttpsFault, HttpsStep, TunnelFault};
+use steps::{Deadline, before_deadline};
 
 /// The default time limit of a request, from the address lookup to the last octet (one minute, as
 /// RFC 8461 §3.3 suggests).
@@ -75,9 +80,18 @@ impl Https {
                 dns,
                 tls,
                 hellos: KnownHellos::default(),
+                proxy: None,
             },
             timeout: REQUEST_TIMEOUT,
         }
+    }
+
+    /// Sends all requests through a proxy. Then the proxy looks up the addresses of the hosts; the
+    /// check of their certificates does not change.
+    #[must_use]
+    pub fn with_proxy(mut self, proxy: Option<ProxyAddress>) -> Self {
+        self.dialer.proxy = proxy;
+        self
     }
 
     /// Sets the time limit of a request. A TCP connection may take a sixth of it and a handshake a
@@ -138,6 +152,7 @@ impl Https {
     ) -> Result<HttpsResponse, HttpsError> {
         let failed = |address, tried, fault| HttpsError {
             url: url.clone(),
+            proxy: self.dialer.proxy.clone(),
             address,
             tried,
             fault,

@@ -21,6 +21,7 @@ use tokio::net::TcpListener;
 use super::world::{World, connector, in_order};
 use crate::support::certificates::{Authority, BOTH, server_config};
 use crate::support::operated::{code, json, out, raw};
+use crate::support::proxy::{ESTABLISHED, Proxy, ProxyPart};
 
 /// Serves a policy at every path, and counts how often.
 async fn policy_host(
@@ -297,6 +298,57 @@ async fn a_policy_that_the_daemon_goes_by_counts_though_its_host_is_silent() {
         why.contains("the domain's MTA-STS policy cannot be fetched"),
         "{why}"
     );
+}
+
+/// The daemon and the commands fetch policies through the proxy, at the usual port.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn daemon_and_commands_fetch_policies_through_the_proxy() {
+    let world = World::new().await;
+    let authority = Authority::root("The Test Authority");
+    std::fs::write(world.folder.path().join("ca.pem"), authority.pem())
+        .expect("the folder is ours");
+    let policy = "version: STSv1\nmode: enforce\nmx: *.partner.example\nmax_age: 86400\n";
+    let (address, fetches) = policy_host(&authority, policy).await;
+    let proxy = Proxy::start(ProxyPart::Leads(ESTABLISHED, address.port())).await;
+    let more = format!(
+        "{}[net]\nhttp_proxy = \"{}\"\n",
+        connector("all", &["*"], "port = 1"),
+        proxy.url()
+    );
+    let text = world.config("trust = \"ca.pem\"", &more);
+    let text = text.replace(":2525", ":0");
+    let shown = json(&world.explain_file(&text, &["sts.example", "--json"]));
+    let note = &shown["hops"][0]["mta_sts_policy"];
+    assert_eq!(
+        (&note["mode"], &note["from"]),
+        (&"enforce".into(), &"network".into()),
+        "{shown}"
+    );
+    let probed: Value =
+        serde_json::from_str(&probe(&world, &["sts.example", "--json"])).expect("a document");
+    assert_eq!(
+        probed["hops"][0]["mta_sts_policy"]["mode"], "enforce",
+        "{probed}"
+    );
+    assert_eq!(fetches.load(Ordering::SeqCst), 2);
+
+    let (config, _) =
+        parse(&text, &world.folder.path().join("gatepost.toml")).expect("a good configuration");
+    leave_mail(&world).await;
+    let daemon = daemon::start_with(
+        TestOverrides::default(),
+        SystemdSockets::default(),
+        config,
+        Arc::new(()),
+    );
+    let mut daemon = daemon.await.expect("it starts");
+    policy_in_use(&world).await;
+    assert_eq!(fetches.load(Ordering::SeqCst), 3);
+    let connect =
+        "CONNECT mta-sts.sts.example:443 HTTP/1.1\r\nHost: mta-sts.sts.example:443\r\n\r\n";
+    assert_eq!(proxy.heard(), [connect; 3]);
+    daemon.stop();
+    daemon.ended().await.expect("an orderly end");
 }
 
 /// Returns the output of `gatepost probe`, whatever its exit code.

@@ -5,3 +5,4 @@ pub(crate) mod host;
 
 mod https;
 mod mta_sts;
+mod proxied;

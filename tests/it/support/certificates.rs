@@ -8,8 +8,8 @@ use std::time::Duration;
 use gatepost::config::{
     AdminConfig, AdminHttp, AdminSocket, ClientLimits, Config, ConfigSource, Connector, DnsConfig,
     Dnssec, EvidenceConfig, EvidenceLimit, EvidencePath, IdentityFiles, InboundConfig, Limits,
-    Located, Location, LogConfig, LogFormat, OnDowngrade, OnFailure, OutboundConfig, QueueConfig,
-    RelayConfig, Route, SendReports, Timeouts, TlsConfig, TlsDemand, TlsrptConfig,
+    Located, Location, LogConfig, LogFormat, NetConfig, OnDowngrade, OnFailure, OutboundConfig,
+    QueueConfig, RelayConfig, Route, SendReports, Timeouts, TlsConfig, TlsDemand, TlsrptConfig,
     TransactionMemory, TrustAnchor, TrustSource, WarnAfter,
 };
 use gatepost::net::tls_io::{CompletedHandshake, HandshakeError, Role, TlsMaterial};
@@ -365,6 +365,7 @@ pub(crate) fn config(identity: Option<IdentityFiles>, connectors: Vec<Connector>
             dnssec: at(Dnssec::Off, 30),
             trust_anchor: TrustAnchor::BuiltIn,
         },
+        net: NetConfig::default(),
         users: None,
         evidence: EvidenceConfig {
             path: at(EvidencePath::Off, 30),

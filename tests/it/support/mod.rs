@@ -8,7 +8,7 @@
 //!   over the ClientHello), [`smart_host`] wants a login, [`sink`] takes everything, [`counting_sink`] counts sessions and waits
 //!   for leave.
 //! - The rest of the world: [`dns`] is an unsigned name server, [`zones`] a signed one,
-//!   [`internet`] joins it with a policy host; [`certificates`] makes authorities and leaves,
+//!   [`internet`] joins it with a policy host; [`proxy`] is an HTTP proxy; [`certificates`] makes authorities and leaves,
 //!   [`uncheckable`] leaves with unusual keys.
 //! - Clients: [`session`] speaks line by line, [`client`] sends complete [`message`]s that can be
 //!   recognised.
@@ -33,6 +33,7 @@ pub(crate) mod message;
 pub(crate) mod operated;
 pub(crate) mod peer;
 pub(crate) mod picky;
+pub(crate) mod proxy;
 pub(crate) mod relay;
 pub(crate) mod session;
 pub(crate) mod sink;

@@ -74,6 +74,7 @@ impl Network for FakeNetwork {
         Box::pin(async move {
             if refuses {
                 Err(NetworkError::Post(Box::new(HttpsError {
+                    proxy: None,
                     url: to.clone(),
                     address: None,
                     tried: 1,
