@@ -8,12 +8,13 @@ use std::fmt::Display;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use super::limits_diff::{limit_settings, timeout_settings};
 use super::recipients_diff::recipient_settings;
 use super::setting::SettingValue;
 use super::settings::{
     AdminConfig, AdminHttp, AdminSocket, Config, DnsConfig, Dnssec, EvidenceConfig, EvidencePath,
-    Limits, ListenerConfig, ListenerTls, LogFormat, NetConfig, QueueConfig, SendReports, Timeouts,
-    TlsConfig, TlsrptConfig, TrustAnchor, UsersConfig,
+    ListenerConfig, ListenerTls, LogFormat, NetConfig, QueueConfig, SendReports, TlsConfig,
+    TlsrptConfig, TrustAnchor, UsersConfig,
 };
 use crate::policy::connector::{
     Connector, IdentityFiles, InboundConfig, OnDowngrade, OnFailure, OutboundConfig, Publication,
@@ -88,8 +89,8 @@ pub fn sections(config: &Config) -> Vec<Section> {
             ],
         ),
         queue_section(queue),
-        limits_section(limits),
-        timeouts_section(timeouts),
+        Section::new("[limits]", limit_settings(limits)),
+        Section::new("[timeouts]", timeout_settings(timeouts)),
         dns_section(dns),
         net_section(net),
         users_section(users.as_ref()),
@@ -210,71 +211,6 @@ fn delay(warn_after: WarnAfter) -> SettingValue {
         WarnAfter::Never => text("never"),
         WarnAfter::Age(age) => time(age),
     }
-}
-
-fn limits_section(limits: &Limits) -> Section {
-    let clients = &limits.clients;
-    let pairs = vec![
-        ("message_size", limits.message_size.into()),
-        ("recipients", limits.recipients.into()),
-        ("connections", clients.connections.into()),
-        (
-            "connections_per_client",
-            clients.connections_per_client.into(),
-        ),
-        (
-            "connections_per_network",
-            clients.connections_per_network.into(),
-        ),
-        ("connections_reserved", clients.connections_reserved.into()),
-        (
-            "connections_per_minute",
-            clients.connections_per_minute.into(),
-        ),
-        ("messages_per_minute", clients.messages_per_minute.into()),
-        (
-            "recipients_per_minute",
-            clients.recipients_per_minute.into(),
-        ),
-        (
-            "handshakes_per_minute",
-            clients.handshakes_per_minute.into(),
-        ),
-        (
-            "unknown_recipients_per_minute",
-            clients.unknown_recipients_per_minute.into(),
-        ),
-        ("transaction_memory", limits.transaction_memory.all.into()),
-        (
-            "transaction_memory_per_session",
-            limits.transaction_memory.per_session.into(),
-        ),
-        ("errors", limits.errors.into()),
-        ("received", limits.received.into()),
-        ("delivery_attempts", limits.delivery_attempts.into()),
-        ("delivery_attempt_time", time(limits.delivery_attempt_time)),
-        ("dsn_per_minute", limits.dsn_per_minute.into()),
-        (
-            "dsn_per_minute_per_domain",
-            limits.dsn_per_minute_per_domain.into(),
-        ),
-    ];
-    Section::new("[limits]", pairs)
-}
-
-fn timeouts_section(timeouts: &Timeouts) -> Section {
-    let pairs = vec![
-        ("command", time(timeouts.command)),
-        ("data_block", time(timeouts.data_block)),
-        ("data_rate", timeouts.data_rate.into()),
-        ("message", time(timeouts.message)),
-        ("handshake", time(timeouts.handshake)),
-        ("connect", time(timeouts.connect)),
-        ("reply", time(timeouts.reply)),
-        ("final_reply", time(timeouts.final_reply)),
-        ("drain", time(timeouts.drain)),
-    ];
-    Section::new("[timeouts]", pairs)
 }
 
 fn dns_section(dns: &DnsConfig) -> Section {

@@ -18,6 +18,7 @@ mod fault_list;
 mod files;
 mod hosts;
 mod include;
+mod limits_diff;
 mod logins;
 mod net_toml;
 mod oauth2_toml;

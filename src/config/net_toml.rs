@@ -1,5 +1,7 @@
 //! The `[net]` table.
 
+use std::net::{IpAddr, Ipv4Addr};
+
 use super::fault_list::FaultList;
 use super::reader::{TableReader, TomlValue};
 use super::settings::{NetConfig, ProxyAddress};
@@ -54,13 +56,10 @@ fn parse(written: &str) -> Option<ProxyAddress> {
         Some((host, port)) if !port.ends_with(']') => (host, port_number(port)?),
         _ => (authority, PROXY_PORT),
     };
-    let address = host
-        .strip_prefix('[')
-        .and_then(|host| host.strip_suffix(']'))
-        .unwrap_or(host);
-    let host = match address.parse() {
-        Ok(address) => Host::Literal(address),
-        Err(_) => Host::Domain(Domain::parse(host).ok()?),
+    let host = match (host.strip_prefix('['), host.parse::<Ipv4Addr>()) {
+        (Some(rest), _) => Host::Literal(IpAddr::V6(rest.strip_suffix(']')?.parse().ok()?)),
+        (None, Ok(address)) => Host::Literal(address.into()),
+        (None, Err(_)) => Host::Domain(Domain::parse(host).ok()?),
     };
     (port > 0).then_some(ProxyAddress { host, port })
 }
