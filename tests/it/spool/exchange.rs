@@ -40,7 +40,7 @@ fn set_aside(folder: &Path, name: &str, to: &str) {
     renamed.expect("ours");
 }
 
-const INTERRUPTIONS: [Interruption; 5] = [
+const INTERRUPTIONS: [Interruption; 6] = [
     ("while the new database is made", |folder, _| {
         begin(folder, b"");
         fs::rename(folder.join(NEW), folder.join("repair/new/queue.db")).expect("ours");
@@ -55,6 +55,15 @@ const INTERRUPTIONS: [Interruption; 5] = [
         set_aside(folder, "queue.db-wal", "queue-1.db-wal");
         set_aside(folder, "queue.db", "queue-1.db");
     }),
+    (
+        "after the damaged database, in whose place somebody made another one",
+        |folder, new| {
+            begin(folder, new);
+            set_aside(folder, "queue.db-wal", "queue-1.db-wal");
+            set_aside(folder, "queue.db", "queue-1.db");
+            fs::write(folder.join("queue.db"), "").expect("ours");
+        },
+    ),
     ("after the exchange", |folder, new| {
         begin(folder, new);
         set_aside(folder, "queue.db-wal", "queue-1.db-wal");

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
 
-use gatepost::smtp::envelope::QueueId;
+use gatepost::smtp::envelope::{Envelope, QueueId};
 use gatepost::storage::spool::{
     Options, Spool as _, SpoolError, SpoolFinding, SpoolRemedy, SpoolRepair, SqliteSpool,
     check_spool, repair_spool,
@@ -266,10 +266,8 @@ async fn a_database_of_version_1_is_repaired() {
     assert_eq!(ids(&open(folder.path())).await.len(), 3);
 }
 
-/// The states of a message to many recipients are rows of a table without row numbers, whose inner
-/// pages have rows, too.
-#[tokio::test]
-async fn states_of_recipients_on_other_pages_than_the_bad_one_are_kept() {
+/// A spool with a message to many recipients, each of which has a state, and its envelope.
+async fn with_states() -> (tempfile::TempDir, Envelope) {
     let sound = tempfile::tempdir().expect("a folder");
     let spool = open(sound.path());
     let stored = put_many(&spool).await;
@@ -281,6 +279,44 @@ async fn states_of_recipients_on_other_pages_than_the_bad_one_are_kept() {
         .await
         .expect("settled");
     spool.close().await.expect("closed");
+    (sound, expected)
+}
+
+/// One row of a leaf is damaged. Those on either side of it are read from either end.
+#[tokio::test]
+async fn states_of_recipients_around_a_damaged_one_are_kept() {
+    let (folder, expected) = with_states().await;
+    let leaf = pages_with(folder.path(), "state 500 of a recipient")[0];
+    let file = folder.path().join("queue.db");
+    let mut octets = std::fs::read(&file).expect("ours");
+    let page = &mut octets[leaf * 4096..][..4096];
+    let short = |page: &[u8], at: usize| usize::from(u16::from_be_bytes([page[at], page[at + 1]]));
+    let rows = short(page, 3);
+    assert!(
+        page[0] == 10 && rows > 4,
+        "a leaf of a table without row numbers"
+    );
+    let row = short(page, 8 + 2 * (rows / 2));
+    // A length that no page has.
+    page[row..row + 4].copy_from_slice(&[0xff, 0xff, 0xff, 0x7f]);
+    std::fs::write(&file, octets).expect("ours");
+    let done = repaired(folder.path());
+    assert_eq!(done.remaining.findings, []);
+    let listed = super::everything(&open(folder.path())).await;
+    let pairs = listed[0]
+        .envelope
+        .recipients
+        .iter()
+        .zip(&expected.recipients);
+    let lost = pairs.filter(|(found, expected)| found != expected).count();
+    assert_eq!(lost, 1);
+}
+
+/// The states of a message to many recipients are rows of a table without row numbers, whose inner
+/// pages have rows, too.
+#[tokio::test]
+async fn states_of_recipients_on_other_pages_than_the_bad_one_are_kept() {
+    let (sound, expected) = with_states().await;
     let root = root_of(sound.path(), "recipient");
     let leaf = pages_with(sound.path(), "state 500 of a recipient")[0];
     assert_ne!(root, leaf);

@@ -76,9 +76,8 @@ impl PageFile {
             is_free_list_complete: false,
         };
         let first = pages.read(1)?;
-        // The first page after a map is the root of the first table.
-        let has_map = pages.has(2) && pages.read(2)?.starts_with(&FIRST_ENTRY);
-        pages.has_maps = has_map && number(&first, 52) != 0;
+        // The first page after a map is the root of the first table. No page of a table begins so.
+        pages.has_maps = pages.has(2) && pages.read(2)?.starts_with(&FIRST_ENTRY);
         pages.is_free_list_complete =
             pages.read_free_list(number(&first, 32), number(&first, 36))?;
         Ok(pages)

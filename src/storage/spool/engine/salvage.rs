@@ -383,3 +383,31 @@ fn write_row(target: &Connection, table: &str, values: &[Value]) -> rusqlite::Re
         .execute(rusqlite::params_from_iter(values))?;
     Ok(written > 0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// SQLite would write a page map over the first table of a database that has none.
+    #[test]
+    fn a_first_page_says_whether_there_are_page_maps() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (copy, template) = (folder.path().join("copy"), folder.path().join("template"));
+        let mut first = [0; PAGE_SIZE];
+        first[52..56].copy_from_slice(&7_u32.to_be_bytes());
+        first[64..68].copy_from_slice(&1_u32.to_be_bytes());
+        std::fs::write(&template, first).expect("ours");
+        for (begin, has_maps) in [(FIRST_ENTRY, true), ([13, 0, 0, 0, 0], false)] {
+            let mut pages = vec![0xff; 2 * PAGE_SIZE];
+            pages[PAGE_SIZE..PAGE_SIZE + begin.len()].copy_from_slice(&begin);
+            std::fs::write(&copy, pages).expect("ours");
+            replace_first_page(&copy, &template).expect("replaced");
+            let written = std::fs::read(&copy).expect("ours");
+            for at in [52, 64] {
+                let is_set = written[at..at + 4] != [0; 4];
+                assert_eq!(is_set, has_maps, "{begin:?} {at}");
+            }
+            assert!(written[PAGE_SIZE..].starts_with(&begin));
+        }
+    }
+}
