@@ -28,7 +28,7 @@ use crate::support::disk::Mounted;
 use crate::support::message::{Message, SENDER, recognise};
 use crate::support::relay::Relay;
 use crate::support::sink::Sink;
-use crate::support::{place, within};
+use crate::support::{place, within_every};
 
 mod orders;
 
@@ -40,6 +40,8 @@ const MOST: usize = 20_000;
 /// measurement of the disk is valid for shorter, and so is the pause of a mover that failed.
 const PAUSE: Duration = Duration::from_millis(300);
 const TRIES: usize = 100;
+/// The pause between two questions that take some work: all of the queue is read, or all of the log.
+const POLL: Duration = Duration::from_millis(100);
 /// More than the evidence of a test.
 const NO_LIMIT: u64 = 1 << 30;
 
@@ -202,11 +204,14 @@ impl Run<'_> {
     /// Waits until so many of the recipients in `due` have their mail.
     fn has_arrived(&self, count: usize) -> Result<(), String> {
         let due: BTreeSet<&str> = self.due(false).into_iter().collect();
+        let (mut seen, mut missing) = (0, due.clone());
         let mut had = 0;
-        let arrived = within(NEVER, || {
-            let arrivals = self.sink.arrivals();
-            let to: BTreeSet<&str> = arrivals.iter().map(|one| one.recipient.as_str()).collect();
-            had = to.intersection(&due).count();
+        let arrived = self.sink.wait_until(NEVER, |arrivals| {
+            for arrival in &arrivals[seen..] {
+                missing.remove(arrival.recipient.as_str());
+            }
+            seen = arrivals.len();
+            had = due.len() - missing.len();
             had >= count.min(due.len())
         });
         let text = || format!("{had} of {} have their mail, not {count}", due.len());
@@ -229,7 +234,7 @@ impl Run<'_> {
         }
         let deferred = || self.replies.deferred.load(Ordering::SeqCst);
         let relay = self.relay.as_mut().expect("it was started");
-        let is_tried = within(NEVER, || {
+        let is_tried = within_every(POLL, NEVER, || {
             deferred() >= wanted || relay.has_said("hardly any room")
         });
         let text = || format!("{} deferrals, not {wanted}", deferred());
@@ -285,7 +290,7 @@ impl Run<'_> {
 
     fn queue_has(&self, count: usize) -> Result<(), String> {
         let mut queued = Err("not asked".to_owned());
-        let has = within(NEVER, || {
+        let has = within_every(POLL, NEVER, || {
             queued = self.home.queued().map_err(|error| error.to_string());
             queued == Ok(count)
         });

@@ -54,7 +54,16 @@ pub(crate) fn place() -> tempfile::TempDir {
 }
 
 /// Asks every few milliseconds until the answer is yes, or the time is over.
-pub(crate) fn within(limit: Duration, mut asked: impl FnMut() -> bool) -> bool {
+pub(crate) fn within(limit: Duration, asked: impl FnMut() -> bool) -> bool {
+    within_every(Duration::from_millis(5), limit, asked)
+}
+
+/// Asks again after each pause until the answer is yes, or the time is over.
+pub(crate) fn within_every(
+    pause: Duration,
+    limit: Duration,
+    mut asked: impl FnMut() -> bool,
+) -> bool {
     let deadline = Instant::now() + limit;
     loop {
         if asked() {
@@ -63,7 +72,7 @@ pub(crate) fn within(limit: Duration, mut asked: impl FnMut() -> bool) -> bool {
         if Instant::now() >= deadline {
             return false;
         }
-        std::thread::sleep(Duration::from_millis(5));
+        std::thread::sleep(pause);
     }
 }
 

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::message::{SENDER, recognise};
 use super::within;
@@ -30,6 +30,8 @@ type RecipientReply = dyn Fn(&str) -> Option<&'static str> + Send + Sync;
 #[derive(Default)]
 struct SinkState {
     arrived: Mutex<Vec<Arrival>>,
+    /// Notified of each arrival.
+    changed: Condvar,
     /// Replies to each RCPT command; without it all recipients are accepted.
     reply: Option<Box<RecipientReply>>,
 }
@@ -63,6 +65,7 @@ impl Sink {
     ) -> Self {
         let state = SinkState {
             arrived: Mutex::default(),
+            changed: Condvar::new(),
             reply: Some(Box::new(reply)),
         };
         Self::with((Ipv4Addr::LOCALHOST, 0).into(), state)
@@ -94,6 +97,29 @@ impl Sink {
     /// Returns the messages that have arrived so far.
     pub(crate) fn arrivals(&self) -> Vec<Arrival> {
         self.state.lock().clone()
+    }
+
+    /// Waits until `is_enough` of what has arrived, which is asked after each arrival; at most for
+    /// this time. Returns whether it is.
+    #[allow(dead_code, reason = "for the durability tests")]
+    pub(crate) fn wait_until(
+        &self,
+        limit: Duration,
+        mut is_enough: impl FnMut(&[Arrival]) -> bool,
+    ) -> bool {
+        let deadline = Instant::now() + limit;
+        let mut arrived = self.state.lock();
+        loop {
+            if is_enough(&arrived) {
+                return true;
+            }
+            let remaining = deadline.saturating_duration_since(Instant::now());
+            if remaining.is_zero() {
+                return false;
+            }
+            let waited = self.state.changed.wait_timeout(arrived, remaining);
+            arrived = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
     }
 
     /// The bodies of the messages that have arrived, without empty lines.
@@ -217,6 +243,7 @@ fn session(stream: TcpStream, state: &SinkState) -> io::Result<()> {
                     at: SystemTime::now(),
                 };
                 state.lock().extend(recipients.drain(..).map(arrival));
+                state.changed.notify_all();
             }
             "QUIT" => return output.write_all(b"221 bye\r\n"),
             _ => {}
