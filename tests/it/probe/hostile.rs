@@ -40,12 +40,23 @@ impl Wild {
 
 async fn probed(address: SocketAddr, words: &str) {
     let world = World::new().await;
-    world.write(&smart(
-        "partner",
-        &["partner.example"],
-        address.port(),
-        "tls = \"forced\"",
-    ));
+    world.write(&forced(address));
+    fails(&world, words).await;
+}
+
+/// The same with a peer that must be waited for.
+async fn given_up(address: SocketAddr, words: &str) {
+    let world = World::new().await;
+    world.write_impatient(&forced(address));
+    fails(&world, words).await;
+}
+
+fn forced(address: SocketAddr) -> String {
+    let domains = ["partner.example"];
+    smart("partner", &domains, address.port(), "tls = \"forced\"")
+}
+
+async fn fails(world: &World, words: &str) {
     let answer = tokio::time::timeout(PATIENCE, world.probe(&["partner.example"]))
         .await
         .expect("it ends by itself");
@@ -90,7 +101,7 @@ async fn silence() {
         Ok(())
     })
     .await;
-    probed(
+    given_up(
         peer.address,
         "FAILS: 4.4.2 no reply to the connection within 2 s",
     )
@@ -107,7 +118,7 @@ async fn an_octet_at_a_time() {
         Ok(())
     })
     .await;
-    probed(
+    given_up(
         peer.address,
         "FAILS: 4.4.2 no reply to the connection within 2 s",
     )
@@ -127,7 +138,7 @@ async fn a_handshake_that_stops() {
         Ok(())
     })
     .await;
-    probed(peer.address, "it was not complete within 2 s").await;
+    given_up(peer.address, "it was not complete within 2 s").await;
 }
 
 #[tokio::test]
