@@ -268,6 +268,33 @@ mod tests {
         assert!(failures.check(address("2001:db9::2"), "x", at(0)).is_ok());
     }
 
+    /// A /64 is one client: each of its addresses counts for all.
+    #[test]
+    fn the_addresses_of_one_client_share_its_limits() {
+        let mut failures = LoginFailures::default();
+        let client = |number: u32| address(&format!("2001:db8::{number:x}"));
+        for number in 0..PAIR.0 {
+            failures.failed(client(number), "owner", at(0));
+        }
+        let next = failures.check(client(PAIR.0), "owner", at(0));
+        assert!(next.is_err(), "one account");
+        for number in PAIR.0..CLIENT.0 {
+            failures.failed(client(number), &format!("guess{number}"), at(0));
+        }
+        let next = failures.check(client(CLIENT.0), "another", at(0));
+        assert!(next.is_err(), "all accounts");
+    }
+
+    #[test]
+    fn a_login_forgets_the_mistakes_before_it() {
+        let mut failures = LoginFailures::default();
+        for _ in 1..PAIR.0 {
+            failures.failed(address(OWNER), "owner", at(0));
+        }
+        failures.succeeded(address(OWNER), "owner", at(0));
+        assert_eq!(fail_often(&mut failures, OWNER, "owner"), PAIR.0);
+    }
+
     #[test]
     fn an_account_is_released_from_everywhere_and_others_stay() {
         let mut failures = LoginFailures::default();

@@ -64,6 +64,14 @@ impl Users {
         std::io::Write::write_all(&mut file.expect("ours"), text.as_bytes()).expect("ours");
     }
 
+    /// Writes a file with one user, who has the password of another name.
+    fn set_password_of(&self, name: &str, other: &str) {
+        self.write(&[(other, "")]);
+        let text = std::fs::read_to_string(self.path()).expect("ours");
+        let (other, name) = (format!("\"{other}\""), format!("\"{name}\""));
+        std::fs::write(self.path(), text.replacen(&other, &name, 1)).expect("ours");
+    }
+
     pub(super) async fn relay(&self, listener: &str) -> Relay {
         let more = format!("[users]\nfile = \"{}\"\n", self.path().display());
         Relay::start(Wanted {
@@ -388,6 +396,16 @@ async fn a_session_of_a_removed_or_changed_user_sends_no_more() {
     let users = Users::of(&[("user", "")]);
     let relay = users.relay("auth = [\"plain\"]").await;
     let mail = "MAIL FROM:<a@example.org>";
+    let mut client = secured(&relay).await;
+    log_in(&mut client, "user").await;
+    users.set_password_of("user", "other");
+    assert_eq!(relay.users().refresh(), Ok(Some(1)));
+    let invalid = "530 5.7.0 Your login is no longer valid";
+    client.asks(mail, invalid).await;
+    client
+        .asks(&plain("user", "secret-other"), "235 2.7.0")
+        .await;
+    client.asks(mail, "250").await;
     for change in [&[][..], &[("user", "disabled = true")]] {
         users.write(&[("user", "")]);
         relay.users().refresh().expect("good users");
@@ -397,9 +415,7 @@ async fn a_session_of_a_removed_or_changed_user_sends_no_more() {
         client.asks("RSET", "250").await;
         users.write(change);
         assert!(relay.users().refresh().expect("good users").is_some());
-        client
-            .asks(mail, "530 5.7.0 Your login is no longer valid")
-            .await;
+        client.asks(mail, invalid).await;
         // The client may do as it is asked to, and has no rights until then.
         client.asks(mail, "250").await;
         let denied = "550 5.7.1 Relaying denied";
@@ -418,17 +434,13 @@ async fn a_session_of_a_removed_or_changed_user_sends_no_more() {
 /// A new password ends what was begun with the old one.
 #[tokio::test]
 async fn a_proof_for_the_old_password_is_worth_nothing_after_a_change() {
-    let users = Users::of(&[("user", ""), ("other", "")]);
+    let users = Users::of(&[("user", "")]);
     let relay = users.relay("auth = [\"scram-sha-256\"]").await;
     let mut client = secured(&relay).await;
     let first = ClientFirst::new(BindingFlag::Unsupported, "user", "nonce");
     let auth = format!("AUTH SCRAM-SHA-256 {}", base64(&first.text()));
     let challenge = client.asks(&auth, "334 ").await;
-    // The user has the password of the other one now.
-    let text = std::fs::read_to_string(users.path()).expect("ours");
-    let tables: Vec<_> = text.split("[[user]]\n").collect();
-    let other = tables[2].replace("\"other\"", "\"user\"");
-    std::fs::write(users.path(), format!("{}[[user]]\n{other}", tables[0])).expect("ours");
+    users.set_password_of("user", "other");
     assert_eq!(relay.users().refresh(), Ok(Some(1)));
     client.asks(&proof(&first, &challenge), INVALID).await;
     drop(client);

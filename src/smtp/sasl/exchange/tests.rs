@@ -159,6 +159,23 @@ fn scram_proves_both_sides_to_each_other() {
     }
 }
 
+/// RFC 4954 §4: the client answers our proof with an empty line, or cancels.
+#[test]
+fn our_proof_is_acknowledged_by_an_empty_line_alone() {
+    let mut exchange = SaslExchange::new(Mechanism::ScramSha256, false);
+    let mut client = ScramClient::new(BindingFlag::Unsupported);
+    client.begin(&mut exchange, true);
+    let (last, _) = client.last(BINDING, "abcserver");
+    let step = exchange.respond(&base64(&last));
+    assert!(matches!(step, ExchangeStep::Proved(_)), "{step:?}");
+    let step = exchange.respond(&base64("x"));
+    let fault = LoginFault::Malformed;
+    assert!(
+        matches!(&step, ExchangeStep::Failed(found, None) if *found == fault),
+        "{step:?}"
+    );
+}
+
 #[test]
 fn scram_refuses_downgrades_and_foreign_bindings_at_once() {
     let downgrade = (
