@@ -36,6 +36,12 @@ enum Conduct {
     Garbage,
     /// Announces a message of two gigabytes.
     Huge,
+    /// Sends an entry of 70,000 octets.
+    Large,
+    /// Answers another request than that of the relay.
+    OtherRequest,
+    /// Has more entries than the relay wants, and says so.
+    TooMany,
     /// Sends references without end.
     Endless,
     /// Closes the connection at a search.
@@ -79,6 +85,19 @@ fn message(id: u8, operation: u8, content: &[u8]) -> Vec<u8> {
 
 fn result(id: u8, operation: u8, code: u8) -> Vec<u8> {
     message(id, operation, &[10, 1, code, 4, 0, 4, 0])
+}
+
+/// An entry with a name of 70,000 octets, well formed.
+fn large_entry(id: u8) -> Vec<u8> {
+    let long = |tag: u8, content: &[u8]| {
+        let length = u32::try_from(content.len()).expect("short enough");
+        let mut out = vec![tag, 0x84];
+        out.extend_from_slice(&length.to_be_bytes());
+        out.extend_from_slice(content);
+        out
+    };
+    let content = [long(4, &[b'x'; 70_000]), vec![0x30, 0]].concat();
+    long(0x30, &[vec![2, 1, id], long(0x64, &content)].concat())
 }
 
 impl DirectoryServer {
@@ -212,6 +231,10 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
             (_, Conduct::Fails(code)) => result(id, 0x65, code),
             (_, Conduct::Garbage) => b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec(),
             (_, Conduct::Huge) => vec![0x30, 0x84, 0x7f, 0xff, 0xff, 0xff],
+            (_, Conduct::Large) => [large_entry(id), done].concat(),
+            (_, Conduct::OtherRequest) => result(id.wrapping_add(1), 0x65, 0),
+            (_, Conduct::TooMany) if found => [entry, result(id, 0x65, 4)].concat(),
+            (_, Conduct::TooMany) => done,
             (_, Conduct::Endless) => reference.repeat(1000),
             (_, Conduct::Closes) => return Ok(()),
             (_, Conduct::Hangs) => std::future::pending().await,
@@ -342,6 +365,8 @@ async fn without_an_answer_of_the_directory_on_trouble_decides() {
         Conduct::Fails(50),
         Conduct::Garbage,
         Conduct::Huge,
+        Conduct::Large,
+        Conduct::OtherRequest,
         Conduct::Endless,
         Conduct::Closes,
         Conduct::WrongNumber,
@@ -409,6 +434,21 @@ async fn references_to_other_servers_are_not_followed() {
             .await
             .starts_with("550 5.1.1")
     );
+    relay.ends().await;
+}
+
+/// One entry is asked for: that there are more is no trouble, and no answer without an entry.
+#[tokio::test]
+async fn more_entries_than_one_are_a_mailbox_too() {
+    let server = DirectoryServer::start(Conduct::TooMany, None).await;
+    let relay = Relay::start(&plain(server.address, ""), &[]).await;
+    for (to, wanted) in [
+        ("user@example.com", "250 2.1.5"),
+        ("nobody@example.com", "550 5.1.1"),
+    ] {
+        let reply = relay.rcpt(to).await;
+        assert!(reply.starts_with(wanted), "{to}: {reply}");
+    }
     relay.ends().await;
 }
 
