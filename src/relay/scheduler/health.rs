@@ -388,6 +388,9 @@ mod tests {
             (vec![by(Layer::DowngradeMemory)], ordinary, true, domain),
             (vec![by(Layer::DowngradeMemory)], relaxed, true, domain),
             (vec![by(Layer::DowngradeMemory)], ordinary, false, "all"),
+            // So does the recipient's connector, beside that of the user who sent the mail.
+            (vec![by(Layer::RecipientConnector)], ordinary, true, domain),
+            (vec![by(Layer::RecipientConnector)], ordinary, false, "all"),
             // A message with `TLS-Required: No` ignores published policies, so it failed for
             // another reason.
             (vec![by(Layer::Dane)], ordinary, false, published),

@@ -57,3 +57,60 @@ fn names_somebody(pattern: &DomainPattern) -> bool {
         DomainPattern::Exactly(_) => true,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use super::*;
+
+    fn snapshot() -> Snapshot {
+        let connector = |name: &str, domain: &str, outbound: &str| {
+            format!(
+                "[[connector]]\nname = \"{name}\"\ndomains = [\"{domain}\"]\noutbound.{outbound}\n"
+            )
+        };
+        let text = "hostname = \"relay.example.com\"\npostmaster = \"p@example.com\"\n\
+                    [[listener]]\nname = \"mx\"\naddress = [\"127.0.0.1:0\"]\ntls = \"off\"\n"
+            .to_owned()
+            + &connector("own", "own.example", "tls = \"opportunistic\"")
+            + &connector("port", "port.example", "port = 2525")
+            + &connector("smart", "smart.example", "route = [\"127.0.0.1:2626\"]");
+        let (config, _) = crate::config::parse(&text, Path::new("gatepost.toml")).expect("good");
+        let (tls, _) = crate::net::tls_io::TlsMaterial::load(&config).expect("it names no files");
+        let dns = crate::net::dns::Dns::new(&config.dns).expect("a resolver");
+        Snapshot::new(Arc::new(config), tls, dns)
+    }
+
+    /// Two ways to one domain have a backoff and a concurrency each.
+    #[test]
+    fn mail_shares_a_destination_only_with_mail_that_goes_the_same_way() {
+        let snapshot = snapshot();
+        let smart = || Destination::SmartHosts("smart".into());
+        for (domain, user_connector, expected) in [
+            ("own.example", None, None),
+            ("own.example", Some("own"), None),
+            ("own.example", Some("port"), Some("port")),
+            ("own.example", Some("gone"), Some("gone")),
+            ("smart.example", Some("gone"), Some("gone")),
+        ] {
+            let host = Host::parse(domain).expect("a domain");
+            let destination = placement(&snapshot, &host, user_connector).destination;
+            let expected = match expected {
+                Some(name) => Destination::DomainBy(name.into(), host),
+                None => Destination::Domain(host),
+            };
+            assert_eq!(destination, expected, "{domain} {user_connector:?}");
+        }
+        for (domain, user_connector) in [
+            ("smart.example", None),
+            ("smart.example", Some("smart")),
+            ("own.example", Some("smart")),
+        ] {
+            let host = Host::parse(domain).expect("a domain");
+            let found = placement(&snapshot, &host, user_connector);
+            assert_eq!(found.destination, smart(), "{domain} {user_connector:?}");
+        }
+    }
+}
