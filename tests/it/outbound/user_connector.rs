@@ -5,10 +5,14 @@ use gatepost::storage::spool::Entry;
 
 use crate::support::certificates::{Authority, self_signed};
 use crate::support::deliveries::{World, connector, deliver, failure, message, outcome};
-use crate::support::internet::{assert_heard_nothing_of_mail, in_clear, shows};
+use crate::support::internet::{
+    Internet, assert_heard_nothing_of_mail, in_clear, one_host, shows, tlsa,
+};
 use crate::support::peer::Peer;
+use crate::support::zones::Kind;
 
 const TO: &str = "b@partner.example";
+const HOST: &str = "mx.good.example";
 
 /// A message of a user whose connector has this name.
 fn sent_by_user(name: &str) -> Entry {
@@ -172,4 +176,28 @@ async fn a_connector_that_is_not_there_any_more_defers() {
     let text = failure(&report, 0).to_string();
     assert!(text.contains("the connector smart of the user"), "{text}");
     assert!(direct.heard().is_empty(), "not by another way");
+}
+
+/// A message waives what domains publish, and nothing that a connector demands.
+#[tokio::test]
+async fn mandatory_dane_of_the_recipients_connector_holds_at_the_users_host() {
+    let (shown, other) = (self_signed(&[HOST], |_| {}), self_signed(&[HOST], |_| {}));
+    for (published, expected) in [(&shown, "delivered"), (&other, "deferred 4.7.5")] {
+        let smart = shows(&shown).await;
+        let records = one_host("good.example") + &tlsa(HOST, &smart, published);
+        let zones = [("good.example", Kind::Signed, records)];
+        let internet = Internet::new(Authority::root("Test"), &zones, &[]).await;
+        let route = format!(
+            "route = [\"{HOST}:{}\"]\ntls = \"off\"",
+            smart.address.port()
+        );
+        let demand = "tls = \"forced\"\nverify = \"dane\"";
+        let text = connector("own", &["partner.example"], demand)
+            + &connector("smart", &["smart.example"], &route);
+        let outbound = internet.world.outbound(&text);
+        let mut entry = sent_by_user("smart");
+        entry.envelope.tls = TlsRequirement::Relaxed;
+        let report = deliver(&outbound, entry).await;
+        assert_eq!(outcome(&report, 0), expected, "{report:?}");
+    }
 }
