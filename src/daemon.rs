@@ -29,6 +29,7 @@ use crate::discovery::Discovery;
 use crate::discovery::history::History;
 use crate::discovery::mta_sts::{MtaSts, WebSource};
 use crate::net::dns::{Dns, DnsError};
+use crate::net::oauth::TokenCaches;
 use crate::net::tls_io::TlsMaterial;
 use crate::relay::inbound::{self, Clients, Inbound};
 use crate::relay::outbound::DeliveryObserver;
@@ -44,8 +45,8 @@ use crate::telemetry::Monitor;
 pub use error::{RunError, StartError};
 pub use liveness::{Liveness, LivenessProbe, Unresponsive};
 use mailbox_servers::ConnectorServers;
-use reload::ConfiguredServices;
 pub use reload::rejected_changes;
+use reload::{ConfiguredServices, load_logins};
 use sockets::Bound;
 pub use sockets::SystemdSockets;
 pub use test_overrides::TestOverrides;
@@ -141,6 +142,7 @@ pub async fn start_with(
     config: Config,
     observer: Arc<dyn DeliveryObserver>,
 ) -> Result<RunningDaemon, StartError> {
+    let token_caches = Arc::new(TokenCaches::default());
     let Loaded {
         tls,
         dns,
@@ -148,7 +150,7 @@ pub async fn start_with(
         users,
         recipients,
         logins,
-    } = load(&config)?;
+    } = load(&config, &token_caches)?;
     let monitor = Monitor::default();
     let stores = open_stores(&config, &dns, &monitor)?;
     let web = reload::web(&config, &tls, &dns, test_overrides);
@@ -158,19 +160,18 @@ pub async fn start_with(
         .await
         .map_err(StartError::NotReady)?;
     let addresses = addresses_of(&sockets);
-    let unix_server = UnixServer::open(&config.admin.socket)
-        .await
-        .map_err(|fault| StartError::NotReady(vec![fault]))?;
-    let http_server = HttpServer::open(&config.admin.http)
-        .await
-        .map_err(|fault| StartError::NotReady(vec![fault]))?;
+    let not_ready = |fault| StartError::NotReady(vec![fault]);
+    let unix_server = UnixServer::open(&config.admin.socket).await;
+    let unix_server = unix_server.map_err(not_ready)?;
+    let http_server = HttpServer::open(&config.admin.http).await;
+    let http_server = http_server.map_err(not_ready)?;
     let http = http_server.as_ref().and_then(HttpServer::address);
     let configured = ConfiguredServices::new(
         &Arc::new(config),
         (tls, dns.clone(), recipients),
         discovery,
         (stores.reporter.clone(), monitor, observer),
-        (submitter, users, logins),
+        (submitter, users, (logins, token_caches)),
         test_overrides,
     );
     let configured = Arc::new(ConfiguredServices {
@@ -242,14 +243,16 @@ struct Loaded {
 }
 
 /// Loads certificates, trust anchors, keys, users and secrets, and logs the warnings about them.
-fn load(config: &Config) -> Result<Loaded, StartError> {
+fn load(config: &Config, token_caches: &TokenCaches) -> Result<Loaded, StartError> {
+    let dns = Dns::new(&config.dns);
+    let logins = load_logins(config, dns.as_ref().ok(), token_caches);
     let loaded = (
         TlsMaterial::load(config),
-        Dns::new(&config.dns),
+        dns,
         Submitter::load(&config.tlsrpt),
         UserStore::load(config),
         RecipientTables::load(config),
-        SmartHostLogins::load(config),
+        logins,
     );
     let (
         (tls, mut warnings),

@@ -22,14 +22,14 @@ pub(super) fn check_auth(outbound: &OutboundToml, faults: &mut FaultList<'_>) {
     if let Some(why) = unproven(tls, verify) {
         faults.add(
             &auth.location,
-            format!("auth would give the password to anybody: {why}"),
+            format!("auth would give the secret to anybody: {why}"),
             "Write tls = \"forced\" with verify = \"name\", \"pin\" or \"dane\" in this direction, or remove auth.",
         );
     }
     match outbound.route.resolve(RouteToml::Mx) {
         Some(RouteToml::Mx) => faults.add(
             &auth.location,
-            "auth is the login at smart hosts, but route names none: the password would go to every MX host",
+            "auth is the login at smart hosts, but route names none: the secret would go to every MX host",
             "Add route = [\"smtp.example.net:587\"] to this direction, or remove auth.",
         ),
         Some(RouteToml::SmartHosts(_)) | None => {}
@@ -60,7 +60,7 @@ fn warn_of_exception(auth: &Location, outbound: &OutboundToml, faults: &mut Faul
     if outbound.exception.value().is_some() {
         faults.warn(
             auth,
-            "while the exception holds, no login is possible and the mail of this connector waits: the password goes only to a \
+            "while the exception holds, no login is possible and the mail of this connector waits: the secret goes only to a \
              host that proves who it is",
             "Remove the exception, or remove auth for that time if the smart host takes mail without a login.",
         );

@@ -1,45 +1,62 @@
 //! `auth` of a connector: our login at its smart hosts.
 
 use super::fault_list::FaultList;
+use super::oauth2_toml::token_settings;
 use super::reader::{Field, TableReader, TomlValue};
+use super::secret_place::secret_place;
 use super::spelling::shorten;
-use super::values::{path, text};
-use crate::policy::connector::{SecretPlace, SmartHostAuth};
+use super::values::text;
+use crate::policy::connector::{LoginSecret, SmartHostAuth};
 use crate::policy::location::Located;
 use crate::smtp::sasl::NAME_MAX;
 
-/// The beginning of the place of a secret that systemd passes to the service.
-const CREDENTIAL: &str = "credential:";
-/// The longest name of a credential (systemd.exec(5)): that of a file.
-const CREDENTIAL_MAX: usize = 255;
+const TITLE: &str = "[connector.outbound.auth]";
 
-/// Reads the table, which has a user and the place of the password.
+/// Reads the table, which has a user, and either the place of the password or the settings of access
+/// tokens.
 pub(super) fn auth(
     parent: &mut TableReader<'_>,
     faults: &mut FaultList<'_>,
 ) -> Field<SmartHostAuth> {
-    let mut table = parent.table(faults, "auth", "[connector.outbound.auth]");
+    let mut table = parent.table(faults, "auth", TITLE);
     if table.is_absent() {
         return Field::Absent;
     }
     let location = table.location().clone();
     let user = table.required(faults, "user", "user = \"relay@example.com\"", user);
-    let password = table.required(
-        faults,
-        "password_file",
-        "password_file = \"smart-host.password\"",
-        secret_place,
-    );
+    let password = table.read(faults, "password_file", secret_place);
+    let tokens = token_settings(&mut table, faults);
     table.finish(faults);
-    match (user, password) {
-        (Field::Valid(user), Field::Valid(password)) => Field::Valid(Located {
+    let secret = match (password, tokens) {
+        (Field::Valid(place), Field::Absent) => LoginSecret::Password(place),
+        (Field::Absent, Field::Valid(settings)) => LoginSecret::OAuth2(Box::new(settings.value)),
+        (Field::Valid(place), Field::Valid(_)) => {
+            faults.add(
+                &place.location,
+                "password_file and oauth2 are both set; a login has one secret",
+                "Remove one of them.",
+            );
+            return Field::Invalid;
+        }
+        (Field::Absent, Field::Absent) => {
+            faults.add(
+                &location,
+                format!("{TITLE} has neither password_file nor oauth2"),
+                "Add to auth: password_file = \"smart-host.password\"",
+            );
+            return Field::Invalid;
+        }
+        (Field::Invalid, _) | (_, Field::Invalid) => return Field::Invalid,
+    };
+    match user {
+        Field::Valid(user) => Field::Valid(Located {
             value: SmartHostAuth {
                 user: user.value,
-                password,
+                secret,
             },
             location,
         }),
-        _ => Field::Invalid,
+        Field::Absent | Field::Invalid => Field::Invalid,
     }
 }
 
@@ -54,33 +71,4 @@ fn user(value: &TomlValue<'_>, faults: &mut FaultList<'_>) -> Option<String> {
         return None;
     }
     Some(name.to_owned())
-}
-
-/// Reads the place of a secret: a path, or `credential:NAME`.
-pub(super) fn secret_place(
-    value: &TomlValue<'_>,
-    faults: &mut FaultList<'_>,
-) -> Option<SecretPlace> {
-    let written = text(value, faults)?;
-    let Some(name) = written.strip_prefix(CREDENTIAL) else {
-        return path(value, faults).map(SecretPlace::File);
-    };
-    let is_name = !name.is_empty()
-        && name.len() <= CREDENTIAL_MAX
-        && !name.starts_with('.')
-        && !name.contains(|c: char| c == '/' || c.is_control());
-    if !is_name {
-        let message = format!(
-            "{}: \"{}\" is not the name of a credential",
-            value.key,
-            shorten(written)
-        );
-        faults.add(
-            &value.location,
-            message,
-            "Write credential: and the name that LoadCredential= has in the unit of the service.",
-        );
-        return None;
-    }
-    Some(SecretPlace::Credential(name.to_owned()))
 }

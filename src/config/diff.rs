@@ -6,6 +6,7 @@
 
 use std::fmt::Display;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::limits_diff::{limit_settings, timeout_settings};
@@ -17,10 +18,11 @@ use super::settings::{
     TlsrptConfig, TrustAnchor, UsersConfig,
 };
 use crate::policy::connector::{
-    Connector, IdentityFiles, InboundConfig, OnDowngrade, OnFailure, OutboundConfig, Publication,
-    Route, ScheduleOverrides, SmartHostAuth, TlsDemand, TlsException, TrustSource, VerifyWanted,
-    WarnAfter,
+    ClientProof, Connector, IdentityFiles, InboundConfig, LoginSecret, OnDowngrade, OnFailure,
+    OutboundConfig, Publication, Route, ScheduleOverrides, SmartHostAuth, TlsDemand, TlsException,
+    TokenGrant, TokenSettings, TrustSource, VerifyWanted, WarnAfter,
 };
+use crate::policy::location::Located;
 use crate::policy::tls::TlsVersion;
 use crate::smtp::address::Domain;
 
@@ -422,11 +424,62 @@ fn exception_value(exception: &TlsException) -> SettingValue {
     ])
 }
 
-fn auth_value(SmartHostAuth { user, password }: &SmartHostAuth) -> SettingValue {
-    SettingValue::Table(vec![
-        ("user", text(user)),
-        ("password_file", text(&password.value)),
-    ])
+fn auth_value(SmartHostAuth { user, secret }: &SmartHostAuth) -> SettingValue {
+    let secret = match secret {
+        LoginSecret::Password(place) => ("password_file", text(&place.value)),
+        LoginSecret::OAuth2(settings) => ("oauth2", SettingValue::Table(token_values(settings))),
+    };
+    SettingValue::Table(vec![("user", text(user)), secret])
+}
+
+/// Returns the settings of access tokens. The secrets themselves are in their files.
+fn token_values(settings: &TokenSettings) -> Vec<KeyValue> {
+    let file = |file: &Located<PathBuf>| text(file.value.display());
+    let mut values = vec![
+        ("grant", text(settings.grant.name())),
+        ("token_url", text(&settings.token_url.value)),
+    ];
+    values.extend(
+        settings
+            .trust
+            .as_ref()
+            .map(|source| ("trust", trust(&source.value))),
+    );
+    values.extend(settings.scope.as_ref().map(|scope| ("scope", text(scope))));
+    let proof = match &settings.grant {
+        TokenGrant::ClientCredentials { client_id, proof } => {
+            values.push(("client_id", text(client_id)));
+            Some(proof)
+        }
+        TokenGrant::RefreshToken {
+            client_id,
+            proof,
+            refresh_token_file,
+        } => {
+            values.push(("client_id", text(client_id)));
+            values.push(("refresh_token_file", file(refresh_token_file)));
+            proof.as_ref()
+        }
+        TokenGrant::JwtBearer {
+            key_file,
+            issuer,
+            subject,
+        } => {
+            values.push(("key_file", file(key_file)));
+            values.push(("issuer", text(issuer)));
+            values.push(("subject", text(subject)));
+            None
+        }
+    };
+    match proof {
+        Some(ClientProof::Secret(secret)) => values.push(("client_secret_file", file(secret))),
+        Some(ClientProof::Certificate(files)) => {
+            let (certificate, key) = identity(Some(files));
+            values.extend([("certificate", certificate), ("key", key)]);
+        }
+        None => {}
+    }
+    values
 }
 
 fn outbound(connector: &Connector) -> Vec<KeyValue> {

@@ -30,6 +30,7 @@ mod recipients_toml;
 mod route_rules;
 mod rules;
 mod schedule_toml;
+mod secret_place;
 mod setting;
 mod settings;
 mod source_address;
@@ -38,6 +39,7 @@ mod tables;
 mod tls_level;
 mod tls_toml;
 mod tlsrpt;
+mod toml_text;
 mod unknown_keys;
 mod unmeetable;
 mod users;
@@ -68,10 +70,10 @@ pub use users::{
 pub use values::{parse_duration, write_duration, write_size};
 
 pub use crate::policy::connector::{
-    ClientProof, Connector, DomainPattern, HopProtocol, IdentityFiles, InboundConfig, OnDowngrade,
-    OnFailure, OutboundConfig, Publication, Route, ScheduleOverrides, SecretPlace, SmartHost,
-    SmartHostAuth, TlsDemand, TlsException, TokenGrant, TokenSettings, TrustSource, VerifyWanted,
-    WarnAfter, default_connector,
+    ClientProof, Connector, DomainPattern, HopProtocol, IdentityFiles, InboundConfig, LoginSecret,
+    OnDowngrade, OnFailure, OutboundConfig, Publication, Route, ScheduleOverrides, SecretPlace,
+    SmartHost, SmartHostAuth, TlsDemand, TlsException, TokenGrant, TokenSettings, TrustSource,
+    VerifyWanted, WarnAfter, default_connector,
 };
 pub use crate::policy::location::{Located, Location};
 pub use crate::policy::recipients::{OnTrouble, RecipientRules, RecipientSource};

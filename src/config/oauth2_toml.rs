@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 
 use super::fault::Fault;
 use super::fault_list::FaultList;
-use super::parse::toml_document;
 use super::reader::{Field, TableReader, TomlValue};
+use super::secret_place::secret_path;
 use super::spelling::shorten;
 use super::tls_toml::identity;
-use super::values::{choice, path, text, trust};
+use super::toml_text::toml_document;
+use super::values::{choice, text, trust};
 use crate::policy::connector::{
     ClientProof, IdentityFiles, TokenGrant, TokenSettings, TrustSource,
 };
@@ -119,10 +120,10 @@ impl OAuth2Toml {
             trust: table.read(faults, "trust", trust),
             scope: table.read(faults, "scope", scope),
             client_id: table.read(faults, "client_id", name),
-            client_secret_file: table.read(faults, "client_secret_file", path),
+            client_secret_file: table.read(faults, "client_secret_file", secret_path),
             certificate: identity(table, faults, "certificate", "key"),
-            refresh_token_file: table.read(faults, "refresh_token_file", path),
-            key_file: table.read(faults, "key_file", path),
+            refresh_token_file: table.read(faults, "refresh_token_file", secret_path),
+            key_file: table.read(faults, "key_file", secret_path),
             issuer: table.read(faults, "issuer", name),
             subject: table.read(faults, "subject", name),
         }

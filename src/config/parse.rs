@@ -16,6 +16,7 @@ use super::reader::{Field, TableReader, read_all};
 use super::settings::{Config, ConfigSource, DnsConfig, SourceFile};
 use super::tls_toml::{ListenerToml, TlsToml, relay};
 use super::tlsrpt::TlsrptToml;
+use super::toml_text::toml_document;
 use super::values::path;
 use super::{include, logins, net_toml, recipients_toml, rules, tables, unmeetable};
 use crate::policy::location::Located;
@@ -98,38 +99,6 @@ pub fn parse_files(
 /// Returns the text without a byte order mark.
 pub(super) fn without_mark(text: &str) -> &str {
     text.strip_prefix('\u{feff}').unwrap_or(text)
-}
-
-/// Parses a text as TOML. `None` if it is not, which has been reported.
-pub(super) fn toml_document<'t>(
-    text: &'t str,
-    faults: &mut FaultList<'_>,
-) -> Option<Spanned<DeTable<'t>>> {
-    let (document, errors) = DeTable::parse_recoverable(text);
-    let mut is_toml = true;
-    for error in errors {
-        let location = faults.location(error.span().map_or(0, |span| span.start));
-        if error.message() == "duplicate key" {
-            let remedy = "Remove one of the two: a key or table can be defined only once.";
-            faults.add(&location, "this key or table is already defined", remedy);
-            continue;
-        }
-        is_toml = false;
-        // The parser reports one mistake several times; the first error on a line is the useful
-        // one.
-        let is_known = |fault: &Fault| {
-            (&fault.location.file, fault.location.line) == (&location.file, location.line)
-        };
-        if !faults.errors.iter().any(is_known) {
-            let message = format!("this is not TOML: {}", error.message());
-            faults.add(
-                &location,
-                message,
-                "Write text in double quotes, lists in square brackets, and one key on each line.",
-            );
-        }
-    }
-    is_toml.then_some(document)
 }
 
 /// Resolves the document, and those that it includes, into a configuration. `None` only if a fault has

@@ -11,6 +11,7 @@ use crate::discovery::Discovery;
 use crate::discovery::mta_sts::{POLICY_FETCH_TIMEOUT, WebSource};
 use crate::net::dns::Dns;
 use crate::net::https::Https;
+use crate::net::oauth::TokenCaches;
 use crate::net::tls_io::TlsMaterial;
 use crate::relay::outbound::{DeliveryObserver, Outbound};
 use crate::relay::recipient_tables::RecipientTables;
@@ -32,7 +33,12 @@ pub(super) struct ConfiguredServices {
     pub(super) reports: Reports,
     pub(super) monitor: Monitor,
     pub(super) test_overrides: TestOverrides,
+    /// The access tokens for smart hosts, which outlive a reload.
+    pub(super) token_caches: Arc<TokenCaches>,
 }
+
+/// The logins at smart hosts, and the tokens of those that have some.
+pub(super) type LoadedLogins = (Arc<SmartHostLogins>, Arc<TokenCaches>);
 
 impl ConfiguredServices {
     pub(super) fn new(
@@ -40,7 +46,7 @@ impl ConfiguredServices {
         (tls, dns, recipients): (Arc<TlsMaterial>, Dns, Arc<RecipientTables>),
         discovery: Discovery,
         (reporter, monitor, observer): (Reporter, Monitor, Arc<dyn DeliveryObserver>),
-        (submitter, users, logins): (Submitter, Arc<UserStore>, Arc<SmartHostLogins>),
+        (submitter, users, (logins, token_caches)): (Submitter, Arc<UserStore>, LoadedLogins),
         test_overrides: TestOverrides,
     ) -> Self {
         let reports = Reports::new(submitter, https(config, &tls, &dns), dns.clone());
@@ -58,6 +64,7 @@ impl ConfiguredServices {
             reports,
             monitor,
             test_overrides,
+            token_caches,
         }
     }
 
@@ -82,7 +89,7 @@ impl ConfiguredServices {
         let submitter = Submitter::load(&config.tlsrpt);
         let users = UserStore::load(&config);
         let recipients = RecipientTables::load(&config);
-        let logins = SmartHostLogins::load(&config);
+        let logins = load_logins(&config, dns.as_ref().ok(), &self.token_caches);
         let (
             (tls, mut warnings),
             dns,
@@ -139,6 +146,18 @@ impl ConfiguredServices {
             .replace(web(config, tls, dns, self.test_overrides));
         self.running.replace(snapshot);
         self.outbound.close_replaced();
+    }
+}
+
+/// Loads the logins at smart hosts. Without DNS the configuration is not used, and there are none.
+pub(super) fn load_logins(
+    config: &Config,
+    dns: Option<&Dns>,
+    token_caches: &TokenCaches,
+) -> Result<(Arc<SmartHostLogins>, Vec<Fault>), Vec<Fault>> {
+    match dns {
+        Some(dns) => SmartHostLogins::load(config, dns, token_caches),
+        None => Ok((Arc::default(), Vec::new())),
     }
 }
 

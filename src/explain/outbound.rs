@@ -281,8 +281,8 @@ impl OutboundQuestion<'_> {
             None => String::new(),
         };
         Some(format!(
-            "as {}, with the password in {}, once the host has proved who it is{hindrance}",
-            auth.user, auth.password.value
+            "as {}, with {}, once the host has proved who it is{hindrance}",
+            auth.user, auth.secret
         ))
     }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io::Read as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -13,12 +13,6 @@ use crate::config::{Fault, Located, SecretPlace};
 
 /// The largest file in octets.
 const SIZE_MAX: u64 = 64 * 1024;
-/// The folder of credentials, as systemd passes it to the service.
-const CREDENTIALS_VARIABLE: &str = "CREDENTIALS_DIRECTORY";
-/// The folder in which systemd keeps the credentials of the service, for commands that run outside
-/// of it.
-const CREDENTIALS_FOLDER: &str = "/run/credentials/gatepost.service";
-
 /// A secret, with the file that it comes from.
 pub struct SecretFile {
     place: Located<SecretPlace>,
@@ -97,20 +91,9 @@ pub fn first_line(text: &str) -> &str {
     text.lines().next().unwrap_or_default()
 }
 
-/// Returns the path of a secret. A credential lies in `$CREDENTIALS_DIRECTORY`; where that is not
-/// set, as for a command outside of the service, in the folder that systemd gives the service.
-fn path_of(place: &SecretPlace) -> PathBuf {
-    match place {
-        SecretPlace::File(path) => path.clone(),
-        SecretPlace::Credential(name) => std::env::var_os(CREDENTIALS_VARIABLE)
-            .map_or_else(|| PathBuf::from(CREDENTIALS_FOLDER), PathBuf::from)
-            .join(name),
-    }
-}
-
 fn warning(place: &Located<SecretPlace>) -> Option<Fault> {
     let file = Located {
-        value: path_of(&place.value),
+        value: place.value.path(),
         location: place.location.clone(),
     };
     key_warning(&file).map(|fault| Fault {
@@ -123,7 +106,7 @@ fn read(
     place: &Located<SecretPlace>,
     accepts: fn(&str) -> Result<(), String>,
 ) -> Result<Zeroizing<String>, Fault> {
-    let path = path_of(&place.value);
+    let path = place.value.path();
     let fault = |message: String, remedy: &str| Fault {
         location: place.location.clone(),
         message: format!("{} {message}", path.display()),

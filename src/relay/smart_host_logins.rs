@@ -3,8 +3,12 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::config::{Config, Connector, Fault, SmartHostAuth};
+use crate::config::{Config, Connector, Fault, LoginSecret, TokenSettings};
+use crate::net::dns::Dns;
+use crate::net::https::Https;
+use crate::net::oauth::{TokenCaches, TokenSource};
 use crate::net::secret::{SecretFile, first_line};
+use crate::net::tls_io::TlsMaterial;
 use crate::smtp::sasl::{ClientPassword, PrepareError};
 
 /// The logins of one configuration, by connector.
@@ -15,28 +19,59 @@ pub struct SmartHostLogins(HashMap<String, SmartHostLogin>);
 #[derive(Debug)]
 pub struct SmartHostLogin {
     user: String,
-    password: SecretFile,
+    secret: LoadedSecret,
 }
 
+/// The secret of a login, as it is loaded.
+#[derive(Debug)]
+pub enum LoadedSecret {
+    /// A password.
+    Password(PasswordFile),
+    /// A source of access tokens.
+    Tokens(TokenSource),
+}
+
+/// A password in a file.
+#[derive(Debug)]
+pub struct PasswordFile(SecretFile);
+
 impl SmartHostLogins {
-    /// Reads the secrets of a configuration. Returns warnings with them, such as a file that others
-    /// can read. Blocks.
+    /// Reads the secrets of a configuration, and prepares the sources of access tokens, which look up
+    /// names with `dns` and keep their tokens in `caches`. Returns warnings with them, such as a file
+    /// that others can read. Blocks.
     ///
     /// # Errors
     /// All faults of all files.
-    pub fn load(config: &Config) -> Result<(Arc<Self>, Vec<Fault>), Vec<Fault>> {
+    pub fn load(
+        config: &Config,
+        dns: &Dns,
+        caches: &TokenCaches,
+    ) -> Result<(Arc<Self>, Vec<Fault>), Vec<Fault>> {
         let (mut logins, mut warnings, mut faults) = (HashMap::new(), Vec::new(), Vec::new());
         for connector in &config.connectors {
-            let Some(SmartHostAuth { user, password }) = &connector.outbound.auth else {
+            let Some(auth) = &connector.outbound.auth else {
                 continue;
             };
-            match SecretFile::load(password, check_password) {
-                Ok((password, warning)) => {
-                    warnings.extend(warning);
-                    let user = user.clone();
-                    logins.insert(connector.name.clone(), SmartHostLogin { user, password });
+            let loaded = match &auth.secret {
+                LoginSecret::Password(place) => SecretFile::load(place, check_password)
+                    .map(|(file, warning)| {
+                        warnings.extend(warning);
+                        LoadedSecret::Password(PasswordFile(file))
+                    })
+                    .map_err(|fault| vec![fault]),
+                LoginSecret::OAuth2(settings) => {
+                    tokens(config, settings, dns, caches).map(|(source, of_source)| {
+                        warnings.extend(of_source);
+                        LoadedSecret::Tokens(source)
+                    })
                 }
-                Err(fault) => faults.push(fault),
+            };
+            match loaded {
+                Ok(secret) => {
+                    let user = auth.user.clone();
+                    logins.insert(connector.name.clone(), SmartHostLogin { user, secret });
+                }
+                Err(found) => faults.extend(found),
             }
         }
         if faults.is_empty() {
@@ -52,13 +87,17 @@ impl SmartHostLogins {
         self.0.get(&connector.name)
     }
 
-    /// Reads the files that have changed. Returns the connectors whose secret is new, and a fault for
-    /// each file that cannot be used, once; its old secret stays in use. Blocks.
+    /// Reads the passwords whose files have changed. Returns the connectors whose password is new, and
+    /// a fault for each file that cannot be used, once; its old password stays in use. The secrets of
+    /// access tokens are read with each fetch. Blocks.
     #[must_use]
     pub fn refresh(&self) -> (Vec<String>, Vec<Fault>) {
         let (mut replaced, mut faults) = (Vec::new(), Vec::new());
         for (connector, login) in &self.0 {
-            match login.password.refresh(check_password) {
+            let LoadedSecret::Password(PasswordFile(file)) = &login.secret else {
+                continue;
+            };
+            match file.refresh(check_password) {
                 Ok(true) => replaced.push(connector.clone()),
                 Ok(false) => {}
                 Err(fault) => faults.push(fault),
@@ -76,13 +115,37 @@ impl SmartHostLogin {
         &self.user
     }
 
-    /// Returns the password as it is now.
+    /// The secret.
+    #[must_use]
+    pub fn secret(&self) -> &LoadedSecret {
+        &self.secret
+    }
+}
+
+impl PasswordFile {
+    /// Returns the login of a user with the password as it is now.
     ///
     /// # Errors
     /// [`PrepareError`], which cannot happen: the file was checked when it was read.
-    pub fn password(&self) -> Result<ClientPassword, PrepareError> {
-        ClientPassword::new(&self.user, first_line(&self.password.text()))
+    pub fn login(&self, user: &str) -> Result<ClientPassword, PrepareError> {
+        ClientPassword::new(user, first_line(&self.0.text()))
     }
+}
+
+/// Prepares a source of access tokens. Its HTTPS trusts the anchors of the settings, or those of
+/// `[tls]`, and goes through the proxy of `[net]`, if there is one.
+fn tokens(
+    config: &Config,
+    settings: &TokenSettings,
+    dns: &Dns,
+    caches: &TokenCaches,
+) -> Result<(TokenSource, Vec<Fault>), Vec<Fault>> {
+    let trust = settings.trust.as_ref().unwrap_or(&config.tls.trust);
+    let (client, mut warnings) = TlsMaterial::load_https_server(&config.tls, trust)?;
+    let https = Https::new(dns.clone(), client).with_proxy(config.net.http_proxy.clone());
+    let (source, more) = TokenSource::load(settings, https, &config.spool.value, caches)?;
+    warnings.extend(more);
+    Ok((source, warnings))
 }
 
 fn check_password(text: &str) -> Result<(), String> {

@@ -10,7 +10,7 @@
 //! the peer offers. `from:`, `to:` (one or more, with `NOTIFY=`/`ORCPT=` behind), `size:`,
 //! `smtputf8:`, `8bit:`, `ret:`, `envid:`, `requiretls: needed|welcome|not asked` describe the
 //! message; without `from:` there is no transaction. `login: MECHANISM` logs in as "user" with the
-//! `password:` ("pencil" without it), the nonce of RFC 7677, and with `binding: yes` a channel binding. With `chunk: yes` the content goes with the
+//! `password:` or access token ("pencil" without it), the nonce of RFC 7677, and with `binding: yes` a channel binding. With `chunk: yes` the content goes with the
 //! commands where the peer offers that; with `lmtp: yes` the peer speaks LMTP; with `early: yes` the peer says something before its end.
 
 use std::collections::VecDeque;
@@ -25,7 +25,14 @@ use gatepost::smtp::client::{
 };
 use gatepost::smtp::envelope::{BodyType, Envelope, Notify, Recipient, Ret};
 use gatepost::smtp::reply::Reply;
-use gatepost::smtp::sasl::{ClientPassword, Mechanism, SaslClient};
+use gatepost::smtp::sasl::{ClientPassword, ClientToken, Mechanism, SaslClient, TokenMechanism};
+
+/// The mechanism of a login.
+#[derive(Clone, Copy)]
+enum LoginMechanism {
+    Password(Mechanism),
+    Token(TokenMechanism),
+}
 
 #[expect(clippy::struct_excessive_bools, reason = "each is a word of a script")]
 struct Script {
@@ -38,7 +45,7 @@ struct Script {
     chunk: bool,
     early: bool,
     lmtp: bool,
-    login: Option<Mechanism>,
+    login: Option<LoginMechanism>,
     password: String,
     binding: bool,
     transcript: String,
@@ -123,7 +130,11 @@ fn read(text: &str) -> Script {
             }
             "pieces" => script.whole = value == "whole",
             "lmtp" => script.lmtp = value == "yes",
-            "login" => script.login = Some(Mechanism::parse(value).expect(value)),
+            "login" => {
+                let password = Mechanism::parse(value).map(LoginMechanism::Password);
+                let token = TokenMechanism::parse(value).map(LoginMechanism::Token);
+                script.login = Some(password.or(token).expect(value));
+            }
             "password" => value.clone_into(&mut script.password),
             "binding" => script.binding = value == "yes",
             _ => panic!("unknown setting {key}"),
@@ -325,10 +336,23 @@ fn open(stage: &mut DialogueStage, starttls: StarttlsUse, lmtp: bool) -> Option<
     }
 }
 
-fn log_in(stage: &mut DialogueStage, script: &Script, mechanism: Mechanism) {
-    let password = ClientPassword::new("user", &script.password).expect("usable");
+fn log_in(stage: &mut DialogueStage, script: &Script, mechanism: LoginMechanism) {
     let binding = script.binding.then_some(&[7; 32][..]);
-    let exchange = SaslClient::begin(mechanism, &password, binding, "rOprNGfwEbeRWgbNEkqO");
+    let exchange = match mechanism {
+        LoginMechanism::Password(mechanism) => {
+            let password = ClientPassword::new("user", &script.password).expect("usable");
+            SaslClient::begin(mechanism, &password, binding, "rOprNGfwEbeRWgbNEkqO")
+        }
+        LoginMechanism::Token(mechanism) => {
+            let login = ClientToken {
+                user: "user@example.com".to_owned(),
+                token: script.password.clone().into(),
+                host: "server.example.com".to_owned(),
+                port: 587,
+            };
+            SaslClient::begin_with_token(mechanism, &login)
+        }
+    };
     let mut login = LoginDialogue::start(exchange, &mut stage.out);
     loop {
         let line = match stage.run(|input, out| login.receive(input, out)) {
@@ -337,8 +361,9 @@ fn log_in(stage: &mut DialogueStage, script: &Script, mechanism: Mechanism) {
                 continue;
             }
             End::TransactionStep(LoginStep::Over(LoginEnd::Accepted)) => "logged in".to_owned(),
-            End::TransactionStep(LoginStep::Over(LoginEnd::Rejected(reply))) => {
-                format!("rejected: {reply}")
+            End::TransactionStep(LoginStep::Over(LoginEnd::Rejected { reply, status })) => {
+                let status = status.map(|status| format!(", status {status}"));
+                format!("rejected: {reply}{}", status.unwrap_or_default())
             }
             End::TransactionStep(LoginStep::Over(LoginEnd::Cancelled(fault))) => {
                 format!("cancelled: {fault}")

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use gatepost::config::{
     self, AdminHttp, AdminSocket, Config, Connector, Dnssec, DomainPattern, EvidenceLimit,
-    EvidencePath, Fault, ListenAddress, ListenerTls, LogFormat, OnDowngrade, OnFailure,
-    Publication, Rate, Route, ScheduleOverrides, SecretPlace, SendReports, TlsDemand,
+    EvidencePath, Fault, ListenAddress, ListenerTls, LogFormat, LoginSecret, OnDowngrade,
+    OnFailure, Publication, Rate, Route, ScheduleOverrides, SecretPlace, SendReports, TlsDemand,
     TransactionMemory, TrustAnchor, TrustSource, VerifyWanted, WarnAfter,
 };
 use gatepost::policy::tls::{Pin, Revocation, Strength, TlsVersion};
@@ -587,7 +587,10 @@ fn a_connector_may_log_in_at_its_smart_hosts() {
             .auth
             .clone()
             .expect("a login");
-        (auth.user, auth.password.value)
+        match auth.secret {
+            LoginSecret::Password(place) => (auth.user, place.value),
+            LoginSecret::OAuth2(settings) => panic!("{settings:?}"),
+        }
     };
     let file = SecretPlace::File(folder.join("smart-host.password"));
     assert_eq!(auth(0), ("relay@example.com".to_owned(), file));

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 
 use crate::config::{self, Config, Connector, Fault};
 use crate::net::dns::Dns;
+use crate::net::oauth::TokenCaches;
 use crate::net::revocation::CrlFileSummary;
 use crate::net::tls_io::{IdentitySummary, TlsMaterial};
 use crate::policy::connector::ended_exception;
@@ -29,13 +30,17 @@ pub(super) struct LoadedConfig {
 pub(super) fn load(file: &Path) -> Result<LoadedConfig, Vec<Fault>> {
     let (config, mut warnings) = config::read(file)?;
     let dns = Dns::new(&config.dns).map_err(|error| error.fault(&config.dns));
+    let logins = match &dns {
+        Ok(dns) => SmartHostLogins::load(&config, dns, &TokenCaches::default()),
+        Err(_) => Ok((Arc::default(), Vec::new())),
+    };
     let loaded = (
         TlsMaterial::load(&config),
         dns,
         Submitter::load(&config.tlsrpt),
         UserStore::load(&config),
         RecipientTables::load(&config),
-        SmartHostLogins::load(&config),
+        logins,
     );
     let (
         (material, material_warnings),

@@ -127,12 +127,12 @@ pub(super) fn outbound(connector: &Connector, now: Timestamp) -> Vec<String> {
         WarnAfter::Age(age) => format!("report of a delay after {}", write_duration(age)),
     }));
     parts.extend(outbound.ehlo.as_ref().map(|name| format!("EHLO {name}")));
-    parts.extend(outbound.auth.as_ref().map(|auth| {
-        format!(
-            "login as {}, password in {}",
-            auth.user, auth.password.value
-        )
-    }));
+    parts.extend(
+        outbound
+            .auth
+            .as_ref()
+            .map(|auth| format!("login as {} with {}", auth.user, auth.secret)),
+    );
     parts
 }
 

@@ -8,6 +8,7 @@ use crate::config::Config;
 use crate::discovery::mta_sts::WebSource;
 use crate::net::dns::Dns;
 use crate::net::https::Https;
+use crate::net::oauth::TokenCaches;
 use crate::net::tls_io::{IdentitySummary, TlsMaterial};
 use crate::relay::running_config::Snapshot;
 use crate::relay::smart_host_logins::SmartHostLogins;
@@ -29,11 +30,11 @@ impl ProbeContext {
     /// Exit status 2, after the errors have been printed.
     pub(in crate::cli) fn new(config: &Arc<Config>) -> Result<Self, ExitCode> {
         let dns = Dns::new(&config.dns).map_err(|error| error.fault(&config.dns));
-        let loaded = (
-            TlsMaterial::load(config),
-            dns,
-            SmartHostLogins::load(config),
-        );
+        let logins = match &dns {
+            Ok(dns) => SmartHostLogins::load(config, dns, &TokenCaches::default()),
+            Err(_) => Ok((Arc::default(), Vec::new())),
+        };
+        let loaded = (TlsMaterial::load(config), dns, logins);
         let ((tls, _), dns, (logins, _)) = match loaded {
             (Ok(tls), Ok(dns), Ok(logins)) => (tls, dns, logins),
             (material, dns, logins) => {

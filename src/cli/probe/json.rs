@@ -16,7 +16,6 @@ use crate::relay::outbound::probe::{
     AddressFindings, PredictedOutcome, ProbedHop, chain_verdict, revocation_status,
 };
 use crate::smtp::client::{Extensions, SizeLimit};
-use crate::smtp::sasl::Mechanism;
 
 /// The maximum number of names of a certificate.
 const NAMES_MAX: usize = 100;
@@ -394,11 +393,6 @@ fn offers(extensions: Extensions) -> ExtensionsDocument {
         smtputf8: extensions.smtputf8,
         dsn: extensions.dsn,
         requiretls: extensions.require_tls,
-        auth: extensions
-            .auth
-            .passwords
-            .iter()
-            .map(Mechanism::name)
-            .collect(),
+        auth: extensions.auth.names().collect(),
     }
 }

@@ -23,7 +23,6 @@ use crate::relay::outbound::probe::{
 };
 use crate::smtp::address::Host;
 use crate::smtp::client::{Extensions, SizeLimit};
-use crate::smtp::sasl::Mechanism;
 
 /// The maximum number of names of a certificate, which may have hundreds.
 const NAMES_MAX: usize = 8;
@@ -322,12 +321,7 @@ fn offers(extensions: Extensions) -> String {
         (extensions.dsn, "DSN"),
         (extensions.require_tls, "REQUIRETLS"),
     ];
-    let auth: Vec<_> = extensions
-        .auth
-        .passwords
-        .iter()
-        .map(Mechanism::name)
-        .collect();
+    let auth: Vec<_> = extensions.auth.names().collect();
     let auth = match (extensions.auth.is_offered, auth.is_empty()) {
         (false, _) => None,
         (true, true) => Some("AUTH without a mechanism that we have".to_owned()),

@@ -10,7 +10,7 @@ use super::user::UserList;
 use super::user_toml;
 use crate::config::fault::Fault;
 use crate::config::fault_list::FaultList;
-use crate::config::parse::toml_document;
+use crate::config::toml_text::toml_document;
 use crate::policy::location::Location;
 
 /// The largest file in octets: a hundred thousand users.

@@ -58,7 +58,8 @@ mod tests {
     use std::path::Path;
     use std::sync::Arc;
 
-    use super::super::rules::{TlsException, TrustSource, VerifyWanted, default_connector};
+    use super::super::identity_files::TrustSource;
+    use super::super::rules::{TlsException, VerifyWanted, default_connector};
     use super::*;
     use crate::policy::location::{Located, Location};
     use crate::policy::tls::{Demand, TlsVersion, Verify};

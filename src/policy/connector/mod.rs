@@ -4,6 +4,7 @@
 mod demand;
 mod demand_text;
 mod floor;
+mod identity_files;
 mod index;
 mod matching;
 mod rules;
@@ -13,13 +14,14 @@ pub(crate) use demand::outbound_demand;
 pub use demand::{demands_dane, ended_exception, exception, inbound_policy};
 pub use demand_text::describe_demand;
 pub(crate) use floor::floor_demand;
+pub use identity_files::{IdentityFiles, TrustSource};
 pub use index::Connectors;
 pub use matching::{Matching, NotChosen, PatternMatch};
 pub(crate) use rules::{CONNECTIONS, DEFAULT_NAME, EVERYTHING, MESSAGES_PER_CONNECTION, MX_PORT};
 pub use rules::{
-    Connector, DomainPattern, HopProtocol, IdentityFiles, InboundConfig, OnDowngrade, OnFailure,
+    Connector, DomainPattern, HopProtocol, InboundConfig, LoginSecret, OnDowngrade, OnFailure,
     OutboundConfig, Publication, Route, ScheduleOverrides, SecretPlace, SmartHost, SmartHostAuth,
-    TlsDemand, TlsException, TrustSource, VerifyWanted, WarnAfter, default_connector,
+    TlsDemand, TlsException, VerifyWanted, WarnAfter, default_connector,
 };
 pub use token_settings::{ClientProof, TokenGrant, TokenSettings};
 

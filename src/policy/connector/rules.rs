@@ -10,12 +10,20 @@ use std::time::Duration;
 use ipnet::IpNet;
 use jiff::civil::Date;
 
+use super::identity_files::{IdentityFiles, TrustSource};
+use super::token_settings::TokenSettings;
 use crate::policy::location::{Located, Location};
 use crate::policy::tls::{NamePattern, Pin, Revocation, Strength, TlsVersion};
 use crate::smtp::address::{Domain, Host};
 
 /// The name of the built-in connector for all other domains.
 pub(crate) const DEFAULT_NAME: &str = "default";
+
+/// The folder of credentials, as systemd passes it to the service.
+const CREDENTIALS_VARIABLE: &str = "CREDENTIALS_DIRECTORY";
+/// The folder in which systemd keeps the credentials of the service, for commands that run outside
+/// of it.
+const CREDENTIALS_FOLDER: &str = "/run/credentials/gatepost.service";
 
 /// The port of MX hosts.
 pub(crate) const MX_PORT: u16 = 25;
@@ -94,8 +102,32 @@ pub struct OutboundConfig {
 pub struct SmartHostAuth {
     /// The user name.
     pub user: String,
-    /// The file with the password on its first line.
-    pub password: Located<SecretPlace>,
+    /// The secret.
+    pub secret: LoginSecret,
+}
+
+/// The secret with which we log in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LoginSecret {
+    /// The password on the first line of this file.
+    Password(Located<SecretPlace>),
+    /// Access tokens, which are fetched with these settings.
+    OAuth2(Box<TokenSettings>),
+}
+
+/// Writes where the secret comes from.
+impl fmt::Display for LoginSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Password(place) => write!(f, "the password in {}", place.value),
+            Self::OAuth2(settings) => write!(
+                f,
+                "access tokens from {} ({})",
+                settings.token_url.value,
+                settings.grant.name()
+            ),
+        }
+    }
 }
 
 /// The place of a secret.
@@ -106,6 +138,20 @@ pub enum SecretPlace {
     /// `credential:NAME`: a credential that systemd passes to the service (systemd.exec(5),
     /// `LoadCredential=`).
     Credential(String),
+}
+
+impl SecretPlace {
+    /// Returns the path. A credential lies in `$CREDENTIALS_DIRECTORY`; where that is not set, as for
+    /// a command outside of the service, in the folder that systemd gives the service.
+    #[must_use]
+    pub fn path(&self) -> PathBuf {
+        match self {
+            Self::File(path) => path.clone(),
+            Self::Credential(name) => std::env::var_os(CREDENTIALS_VARIABLE)
+                .map_or_else(|| PathBuf::from(CREDENTIALS_FOLDER), PathBuf::from)
+                .join(name),
+        }
+    }
 }
 
 /// Writes the place as the configuration does.
@@ -308,26 +354,6 @@ pub enum OnFailure {
     Hold,
     /// It bounces at once.
     Bounce,
-}
-
-/// A certificate chain and its key, as PEM files.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct IdentityFiles {
-    /// The chain, leaf first.
-    pub certificate: Located<PathBuf>,
-    /// The private key.
-    pub key: Located<PathBuf>,
-}
-
-/// The source of trust anchors.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum TrustSource {
-    /// Mozilla's root certificates, built in.
-    Webpki,
-    /// The root certificates of the operating system.
-    System,
-    /// A PEM file.
-    File(PathBuf),
 }
 
 /// A set of domains, as connectors and `[relay] domains` name it.

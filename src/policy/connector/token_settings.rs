@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use super::{IdentityFiles, TrustSource};
+use super::identity_files::{IdentityFiles, TrustSource};
 use crate::policy::https_url::Url;
 use crate::policy::location::{Located, Location};
 

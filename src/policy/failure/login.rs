@@ -14,16 +14,25 @@ pub enum LoginProblem {
     Unproven,
     /// The password cannot be read.
     NoSecret,
+    /// There is no access token, for this reason.
+    NoToken(String),
     /// The host does not offer AUTH.
     NotOffered,
     /// The host offers none of the mechanisms that can be used.
-    NoMechanism,
+    NoMechanism {
+        /// Their names.
+        names: &'static str,
+    },
     /// The host rejected the login.
     Rejected {
         /// The mechanism.
         mechanism: &'static str,
         /// The reply.
         reply: Reply,
+        /// The reason that the host gave before its reply.
+        status: Option<String>,
+        /// The remedy, if one is known.
+        remedy: Option<&'static str>,
     },
     /// We ended the exchange, because the host does not follow the mechanism.
     Cancelled {
@@ -48,8 +57,9 @@ impl LoginProblem {
             },
             Self::Unproven
             | Self::NoSecret
+            | Self::NoToken(_)
             | Self::NotOffered
-            | Self::NoMechanism
+            | Self::NoMechanism { .. }
             | Self::Cancelled { .. } => SECURITY,
         }
     }
@@ -61,8 +71,9 @@ impl LoginProblem {
             Self::Rejected { reply, .. } => Some(reply),
             Self::Unproven
             | Self::NoSecret
+            | Self::NoToken(_)
             | Self::NotOffered
-            | Self::NoMechanism
+            | Self::NoMechanism { .. }
             | Self::Cancelled { .. } => None,
         }
     }
@@ -72,16 +83,29 @@ impl fmt::Display for LoginProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unproven => f.write_str(
-                "a login is needed, and impossible while the exception holds: the password goes only to a host that proves \
+                "a login is needed, and impossible while the exception holds: the secret goes only to a host that proves \
                  its identity as the connector demands",
             ),
             Self::NoSecret => f.write_str("a login is needed, and its password cannot be read"),
             Self::NotOffered => f.write_str("a login is needed, but the host does not offer AUTH"),
-            Self::NoMechanism => f.write_str(
-                "a login is needed, but the host offers neither SCRAM-SHA-256 nor PLAIN nor LOGIN",
-            ),
-            Self::Rejected { mechanism, reply } => {
-                write!(f, "rejected our login ({mechanism}) with: {reply}")
+            Self::NoToken(reason) => write!(f, "a login is needed, and there is {reason}"),
+            Self::NoMechanism { names } => {
+                write!(f, "a login is needed, but the host offers neither {names}")
+            }
+            Self::Rejected {
+                mechanism,
+                reply,
+                status,
+                remedy,
+            } => {
+                write!(f, "rejected our login ({mechanism}) with: {reply}")?;
+                if let Some(status) = status {
+                    write!(f, "; status {status}")?;
+                }
+                match remedy {
+                    Some(remedy) => write!(f, " ({remedy})"),
+                    None => Ok(()),
+                }
             }
             Self::Cancelled { mechanism, fault } => {
                 write!(f, "we ended the login ({mechanism}): {fault}")

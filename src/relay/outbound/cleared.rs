@@ -231,12 +231,12 @@ impl Cleared {
         wire: Wire,
         extensions: Extensions,
         peer: Peer,
-        clearance: Clearance,
+        cleared: (Clearance, Option<SessionLogin>),
         policy: TlsPolicy,
     ) -> Self {
         Self {
             is_fallback: true,
-            ..Self::new(wire, extensions, peer, (clearance, None), policy)
+            ..Self::new(wire, extensions, peer, cleared, policy)
         }
     }
 

@@ -10,9 +10,21 @@ use crate::smtp::reply::Status;
 use super::cleared::Cleared;
 use super::dial_record::{AddressProbe, DialRecord};
 use super::hellos::DialBudget;
+use super::login_result::SessionLogin;
 use super::session::{DialOutcome, HandshakeOutcome, OpenedSession};
 use super::target::Target;
 use super::wire::Wire;
+
+/// A session on which mail may be sent.
+struct ReadySession {
+    wire: Wire,
+    extensions: Extensions,
+    clearance: Clearance,
+    /// Our login, if the connector has one.
+    login: Option<SessionLogin>,
+    /// True if the session is in the clear after TLS failed.
+    is_fallback: bool,
+}
 
 impl Target<'_> {
     /// Leads one address of the hop to a cleared connection, and records the way in `record`.
@@ -25,94 +37,81 @@ impl Target<'_> {
         budget: &mut DialBudget,
         record: &mut DialRecord,
     ) -> Result<Cleared, Failure> {
-        let dialled = match self.dial_and_judge(address, budget, record).await {
-            Ok(DialOutcome::Cleared {
-                wire,
-                opening,
-                clearance,
-            }) => self
-                .log_in(wire, opening, &clearance, record)
-                .await
-                .map(|(wire, login)| {
-                    let peer = self.peer(address).with_source(record.source);
-                    let cleared = (clearance, login);
-                    Cleared::new(wire, opening, peer, cleared, self.policy.clone())
-                }),
-            Ok(DialOutcome::Redial(fallback)) if self.is_tls_only() => {
-                Err(without_fallback(&fallback))
-            }
-            Ok(DialOutcome::Redial(fallback)) => {
-                record.steps.fallback = Some(fallback.reason().clone());
-                let clearance = fallback.clearance();
-                let dialled = match self.redial(address, record).await {
-                    Ok((wire, extensions)) => self
-                        .log_in(wire, extensions, &clearance, record)
-                        .await
-                        .map(|(wire, _)| (wire, extensions)),
-                    Err(failure) => Err(failure),
-                };
-                dialled.map(|(wire, extensions)| {
-                    let peer = self.peer(address).with_source(record.source);
-                    Cleared::fallback(wire, extensions, peer, clearance, self.policy.clone())
-                })
-            }
-            Ok(DialOutcome::Refused(refusal)) => Err(Failure::policy(refusal)),
-            Err(failure) => Err(failure),
-        };
-        let peer = || self.peer(address).with_source(record.source);
-        dialled.map_err(|failure| failure.with_peer(peer()))
-    }
-
-    /// Leads one address of the hop to the judge, logs in if the connector says so, and sends QUIT. The function
-    /// returns no connection, so a probe cannot write MAIL.
-    pub(super) async fn probe(&self, address: &HopAddress) -> AddressProbe {
-        let mut record = DialRecord::default();
-        let end = match self
-            .dial_and_judge(address, &mut DialBudget::new(), &mut record)
-            .await
-        {
-            Ok(DialOutcome::Cleared {
-                wire,
-                opening,
-                clearance,
-            }) => {
-                record.extensions = Some(opening);
-                self.try_login(wire, opening, clearance, &mut record).await
-            }
-            Ok(DialOutcome::Redial(fallback)) if self.is_tls_only() => {
-                Err(without_fallback(&fallback))
-            }
-            Ok(DialOutcome::Redial(fallback)) => match self.redial(address, &mut record).await {
-                Ok((wire, extensions)) => {
-                    record.extensions = Some(extensions);
-                    let clearance = fallback.clearance();
-                    self.try_login(wire, extensions, clearance, &mut record)
-                        .await
-                }
-                Err(failure) => Err(failure),
-            },
-            Ok(DialOutcome::Refused(refusal)) => Err(Failure::policy(refusal)),
-            Err(failure) => Err(failure),
-        };
+        let ready = self.get_ready(address, budget, record).await;
         let peer = self.peer(address).with_source(record.source);
-        AddressProbe {
-            record,
-            end: end.map_err(|failure| failure.with_peer(&peer)),
-            peer,
-        }
+        let ready = ready.map_err(|failure| failure.with_peer(peer.clone()))?;
+        let (cleared, policy) = ((ready.clearance, ready.login), self.policy.clone());
+        let make = if ready.is_fallback {
+            Cleared::fallback
+        } else {
+            Cleared::new
+        };
+        Ok(make(ready.wire, ready.extensions, peer, cleared, policy))
     }
 
-    /// Logs in as a delivery does, and sends QUIT.
-    async fn try_login(
+    /// Leads one address of the hop to the judge, logs in if the connector says so, and sends QUIT.
+    /// The function returns no connection, so a probe cannot write MAIL.
+    pub(super) async fn probe(&self, address: &HopAddress) -> AddressProbe {
+        let (mut budget, mut record) = (DialBudget::new(), DialRecord::default());
+        let ready = self.get_ready(address, &mut budget, &mut record).await;
+        let peer = self.peer(address).with_source(record.source);
+        let end = match ready {
+            Ok(ready) => {
+                self.quit(ready.wire).await;
+                Ok(ready.clearance)
+            }
+            Err(failure) => Err(failure.with_peer(&peer)),
+        };
+        AddressProbe { peer, record, end }
+    }
+
+    /// Leads one address of the hop to a session on which mail may be sent. If the host refuses an
+    /// access token, which can be revoked before it expires, another one is tried, once.
+    async fn get_ready(
         &self,
-        wire: Wire,
-        extensions: Extensions,
-        clearance: Clearance,
+        address: &HopAddress,
+        budget: &mut DialBudget,
         record: &mut DialRecord,
-    ) -> Result<Clearance, Failure> {
-        let (wire, _) = self.log_in(wire, extensions, &clearance, record).await?;
-        self.quit(wire).await;
-        Ok(clearance)
+    ) -> Result<ReadySession, Failure> {
+        let ready = self.get_ready_once(address, budget, record).await;
+        if ready.is_err() && record.has_new_token && budget.take() {
+            return self.get_ready_once(address, budget, record).await;
+        }
+        ready
+    }
+
+    async fn get_ready_once(
+        &self,
+        address: &HopAddress,
+        budget: &mut DialBudget,
+        record: &mut DialRecord,
+    ) -> Result<ReadySession, Failure> {
+        let (wire, extensions, clearance, is_fallback) =
+            match self.dial_and_judge(address, budget, record).await? {
+                DialOutcome::Cleared {
+                    wire,
+                    opening,
+                    clearance,
+                } => (wire, opening, clearance, false),
+                DialOutcome::Redial(fallback) if self.is_tls_only() => {
+                    return Err(without_fallback(&fallback));
+                }
+                DialOutcome::Redial(fallback) => {
+                    record.steps.fallback = Some(fallback.reason().clone());
+                    let (wire, extensions) = self.redial(address, record).await?;
+                    (wire, extensions, fallback.clearance(), true)
+                }
+                DialOutcome::Refused(refusal) => return Err(Failure::policy(refusal)),
+            };
+        record.extensions = Some(extensions);
+        let (wire, login) = self.log_in(wire, extensions, &clearance, record).await?;
+        Ok(ReadySession {
+            wire,
+            extensions,
+            clearance,
+            login,
+            is_fallback,
+        })
     }
 
     async fn dial_and_judge(

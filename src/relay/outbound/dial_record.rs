@@ -23,6 +23,8 @@ pub(super) struct DialRecord {
     pub(super) extensions: Option<Extensions>,
     /// Our own address of the last connection.
     pub(super) source: Option<IpAddr>,
+    /// True if the host has refused an access token, and there is another one to try.
+    pub(super) has_new_token: bool,
 }
 
 impl DialRecord {

@@ -1,13 +1,17 @@
 //! Our login at a smart host: AUTH is written only on a session that proves who the host is.
 
-use crate::net::tls_io::ChannelBinding;
-use crate::policy::failure::{Failure, LoginProblem};
+use zeroize::Zeroizing;
+
+use crate::net::oauth::{AccessToken, TokenSource};
+use crate::net::tls_io::{ChannelBinding, CompletedHandshake};
+use crate::policy::failure::{Cause, Failure, LoginProblem};
 use crate::policy::tls::{Clearance, PeerProof};
-use crate::relay::smart_host_logins::SmartHostLogin;
+use crate::relay::smart_host_logins::{LoadedSecret, SmartHostLogin};
 use crate::smtp::client::{
     DialogueStage, Extensions, LoginDialogue, LoginEnd, LoginStep, ProtocolViolation,
 };
-use crate::smtp::sasl::{ClientPassword, SaslClient};
+use crate::smtp::reply::Severity;
+use crate::smtp::sasl::{ClientPassword, ClientToken, SaslClient};
 
 use super::dial_record::DialRecord;
 use super::login_result::{LoginAttempt, LoginVerdict, SessionLogin};
@@ -51,7 +55,7 @@ impl Target<'_> {
     // Rule: RFC 4954 §14.
     pub(super) async fn log_in(
         &self,
-        wire: Wire,
+        mut wire: Wire,
         extensions: Extensions,
         clearance: &Clearance,
         record: &mut DialRecord,
@@ -64,10 +68,11 @@ impl Target<'_> {
             mechanism: None,
             verdict: LoginVerdict::Impossible,
         };
-        let mut wire = wire;
-        let result = match self.prepare_login(extensions, clearance, record) {
+        let mut token = None;
+        let result = match self.prepare_login(extensions, clearance, record).await {
             Ok((proof, exchange)) => {
-                attempt.mechanism = Some(exchange.0.mechanism().name());
+                attempt.mechanism = Some(exchange.client.mechanism());
+                token.clone_from(&exchange.token);
                 let end = self.converse_login(&mut wire, clearance, proof, exchange);
                 end.await
             }
@@ -76,38 +81,72 @@ impl Target<'_> {
         attempt.verdict = LoginVerdict::of(&result);
         let login = attempt.session_login();
         record.steps.login = Some(attempt);
-        match (result, login) {
-            (Ok(()), login) => Ok((wire, login)),
-            (Err(failure), _) => {
-                self.quit(wire).await;
-                Err(failure.with_session(clearance.session()))
-            }
+        let Err(failure) = result else {
+            return Ok((wire, login));
+        };
+        self.quit(wire).await;
+        if let Some(token) = token.filter(|_| is_refusal(&failure) && !record.has_new_token) {
+            record.has_new_token = token.renew().await;
         }
+        Err(failure.with_session(clearance.session()))
     }
 
-    /// Chooses the mechanism, if a login is possible on this session at all.
-    fn prepare_login<'p>(
+    /// Chooses the mechanism and gets the secret, if a login is possible on this session at all.
+    async fn prepare_login<'p>(
         &self,
         extensions: Extensions,
         clearance: &'p Clearance,
         record: &DialRecord,
-    ) -> Result<(&'p PeerProof, BegunExchange), LoginProblem> {
+    ) -> Result<(&'p PeerProof, LoginExchange), LoginProblem> {
         let proof = clearance.peer_proof().ok_or(LoginProblem::Unproven)?;
         let login = self.snapshot.logins().get(self.connector);
-        let password = login
-            .map(SmartHostLogin::password)
-            .and_then(Result::ok)
-            .ok_or(LoginProblem::NoSecret)?;
+        let login = login.ok_or(LoginProblem::NoSecret)?;
         let offer = extensions.auth;
         if !offer.is_offered {
             return Err(LoginProblem::NotOffered);
         }
-        let binding = record.seen.as_ref().and_then(|seen| seen.channel_binding());
-        let mechanism = ClientPassword::choose(offer.passwords, binding.is_some())
-            .ok_or(LoginProblem::NoMechanism)?;
-        let binding = binding.map(ChannelBinding::as_bytes);
-        let exchange = SaslClient::begin(mechanism, &password, binding, &nonce());
+        let exchange = match login.secret() {
+            LoadedSecret::Password(file) => {
+                let seen = record.seen.as_ref();
+                let binding = seen.and_then(CompletedHandshake::channel_binding);
+                let names = "SCRAM-SHA-256 nor PLAIN nor LOGIN";
+                let mechanism = ClientPassword::choose(offer.passwords, binding.is_some())
+                    .ok_or(LoginProblem::NoMechanism { names })?;
+                let password = file.login(login.user());
+                let password = password.map_err(|_| LoginProblem::NoSecret)?;
+                let binding = binding.map(ChannelBinding::as_bytes);
+                let (client, initial) = SaslClient::begin(mechanism, &password, binding, &nonce());
+                LoginExchange {
+                    client,
+                    initial,
+                    token: None,
+                }
+            }
+            LoadedSecret::Tokens(source) => {
+                let names = "XOAUTH2 nor OAUTHBEARER";
+                let mechanism = offer.token.ok_or(LoginProblem::NoMechanism { names })?;
+                let token = source.token().await;
+                let token = token.map_err(|error| LoginProblem::NoToken(error.to_string()))?;
+                let (client, initial) =
+                    SaslClient::begin_with_token(mechanism, &self.client_token(login, &token));
+                let source = source.clone();
+                LoginExchange {
+                    client,
+                    initial,
+                    token: Some(UsedToken { source, token }),
+                }
+            }
+        };
         Ok((proof, exchange))
+    }
+
+    fn client_token(&self, login: &SmartHostLogin, token: &AccessToken) -> ClientToken {
+        ClientToken {
+            user: login.user().to_owned(),
+            token: Zeroizing::new(token.secret().to_owned()),
+            host: self.hop.host.to_string(),
+            port: self.hop.port,
+        }
     }
 
     async fn converse_login(
@@ -115,12 +154,17 @@ impl Target<'_> {
         wire: &mut Wire,
         clearance: &Clearance,
         proof: &PeerProof,
-        exchange: BegunExchange,
+        exchange: LoginExchange,
     ) -> Result<(), Failure> {
-        let mechanism = exchange.0.mechanism().name();
+        let LoginExchange {
+            client,
+            initial,
+            token,
+        } = exchange;
+        let mechanism = client.mechanism();
         let mut login = ProvenLogin {
             _proof: proof,
-            dialogue: LoginDialogue::start(exchange, wire.output(clearance)),
+            dialogue: LoginDialogue::start((client, initial), wire.output(clearance)),
         };
         let end = loop {
             let step = wire.converse(&mut login, self.timeouts().reply).await;
@@ -137,14 +181,51 @@ impl Target<'_> {
         };
         Err(Failure::login(match end {
             LoginEnd::Accepted => return Ok(()),
-            LoginEnd::Rejected(reply) => LoginProblem::Rejected { mechanism, reply },
+            LoginEnd::Rejected { reply, status } => LoginProblem::Rejected {
+                mechanism,
+                reply,
+                status,
+                remedy: token.map(|token| token.source.login_remedy()),
+            },
             LoginEnd::Cancelled(fault) => LoginProblem::Cancelled { mechanism, fault },
         }))
     }
 }
 
-/// An exchange, with its initial response if it has one.
-type BegunExchange = (SaslClient, Option<zeroize::Zeroizing<String>>);
+/// An exchange that can begin.
+struct LoginExchange {
+    client: SaslClient,
+    /// The initial response, if the mechanism has one.
+    initial: Option<Zeroizing<String>>,
+    /// The access token, if the mechanism sends one.
+    token: Option<UsedToken>,
+}
+
+/// An access token, and where it comes from.
+#[derive(Clone)]
+struct UsedToken {
+    source: TokenSource,
+    token: AccessToken,
+}
+
+impl UsedToken {
+    /// Reports that the host refuses the token. Returns true if there is another one.
+    async fn renew(&self) -> bool {
+        self.source.refuse(&self.token);
+        let next = self.source.token().await;
+        next.is_ok_and(|next| next.secret() != self.token.secret())
+    }
+}
+
+/// Returns whether the host has refused the login for good, and not for the moment.
+fn is_refusal(failure: &Failure) -> bool {
+    match &failure.cause {
+        Cause::Login(problem) => problem
+            .reply()
+            .is_some_and(|reply| reply.severity() == Severity::Permanent),
+        _ => false,
+    }
+}
 
 fn nonce() -> String {
     let mut octets = [0; NONCE_SIZE];

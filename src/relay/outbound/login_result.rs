@@ -50,8 +50,9 @@ impl LoginVerdict {
             LoginProblem::Cancelled { .. } => Self::Failed,
             LoginProblem::Unproven
             | LoginProblem::NoSecret
+            | LoginProblem::NoToken(_)
             | LoginProblem::NotOffered
-            | LoginProblem::NoMechanism => Self::Impossible,
+            | LoginProblem::NoMechanism { .. } => Self::Impossible,
         }
     }
 

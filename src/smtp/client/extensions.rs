@@ -1,7 +1,7 @@
 //! The extensions in a peer's answer to EHLO (RFC 5321 §4.1.1.1).
 
 use crate::smtp::reply::Reply;
-use crate::smtp::sasl::{Mechanism, OfferedMechanisms};
+use crate::smtp::sasl::{Mechanism, OfferedMechanisms, TokenMechanism};
 
 /// The extensions that Gatepost uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -56,18 +56,35 @@ pub struct AuthOffer {
     pub is_offered: bool,
     /// The mechanisms with a password that we know.
     pub passwords: OfferedMechanisms,
+    /// The better one of the mechanisms with an access token.
+    pub token: Option<TokenMechanism>,
 }
 
 impl AuthOffer {
     /// Adds the mechanisms of one line. Some servers list them twice, the second time as `AUTH=`,
     /// for clients of a draft.
     fn with<'w>(self, words: impl Iterator<Item = &'w str>) -> Self {
-        let added = words.filter_map(Mechanism::parse);
-        let all: Vec<_> = self.passwords.iter().chain(added).collect();
+        let (mut all, mut token): (Vec<_>, _) = (self.passwords.iter().collect(), self.token);
+        for word in words {
+            all.extend(Mechanism::parse(word));
+            token = token.max(TokenMechanism::parse(word));
+        }
         Self {
             is_offered: true,
             passwords: OfferedMechanisms::of(&all),
+            token,
         }
+    }
+
+    /// Returns the names of the mechanisms that we have, the strongest first.
+    pub fn names(self) -> impl Iterator<Item = &'static str> {
+        let passwords = self.passwords;
+        let token = self.token.map(TokenMechanism::name);
+        Mechanism::ALL
+            .into_iter()
+            .filter(move |mechanism| passwords.contains(*mechanism))
+            .map(Mechanism::name)
+            .chain(token)
     }
 }
 

@@ -31,7 +31,12 @@ pub enum LoginEnd {
     /// We are logged in.
     Accepted,
     /// The peer rejected the login.
-    Rejected(Reply),
+    Rejected {
+        /// Its reply.
+        reply: Reply,
+        /// The reason that it gave before, in a challenge.
+        status: Option<String>,
+    },
     /// We have ended the exchange, because the peer does not follow the mechanism.
     Cancelled(ServerFault),
 }
@@ -56,7 +61,7 @@ impl LoginDialogue {
         (client, initial): (SaslClient, Option<Zeroizing<String>>),
         out: &mut Vec<u8>,
     ) -> Self {
-        let name = client.mechanism().name();
+        let name = client.mechanism();
         out.extend_from_slice(b"AUTH ");
         out.extend_from_slice(name.as_bytes());
         let fixed = "AUTH  \r\n".len() + name.len();
@@ -129,7 +134,10 @@ impl LoginDialogue {
                 Ok(()) => LoginEnd::Accepted,
                 Err(fault) => LoginEnd::Cancelled(fault),
             },
-            _ => LoginEnd::Rejected(reply.shortened()),
+            _ => LoginEnd::Rejected {
+                reply: reply.shortened(),
+                status: self.client.refusal().map(str::to_owned),
+            },
         };
         Some(LoginStep::Over(end))
     }

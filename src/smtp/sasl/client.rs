@@ -9,6 +9,7 @@ use super::prepared::{Password, PrepareError};
 use super::scram::SaltedPassword;
 use super::scram_client::{KeyDerivation, ScramLogin};
 use super::server_fault::ServerFault;
+use super::token::{ClientToken, TokenMechanism, refusal_status};
 use super::{decode, encode};
 
 /// A user name and password with which we log in elsewhere. The password is erased from memory when
@@ -69,8 +70,10 @@ pub enum SaslStep {
 /// One exchange.
 #[derive(Debug)]
 pub struct SaslClient {
-    mechanism: Mechanism,
+    mechanism: &'static str,
     state: ClientState,
+    /// The reason that the server gave in a challenge, with which it refuses a token.
+    refusal: Option<String>,
 }
 
 #[derive(Debug)]
@@ -81,6 +84,8 @@ enum ClientState {
     LoginPassword(ClientPassword),
     /// SCRAM is under way.
     Scram(Box<ScramLogin>),
+    /// The token is sent. A challenge would say why it is refused.
+    Token(TokenMechanism),
     /// Everything is sent.
     Complete,
 }
@@ -114,13 +119,38 @@ impl SaslClient {
                 )
             }
         };
-        (Self { mechanism, state }, first)
+        let client = Self {
+            mechanism: mechanism.name(),
+            state,
+            refusal: None,
+        };
+        (client, first)
     }
 
-    /// Returns the mechanism.
+    /// Begins an exchange with an access token. Returns the initial response with it, in base64.
     #[must_use]
-    pub fn mechanism(&self) -> Mechanism {
+    pub fn begin_with_token(
+        mechanism: TokenMechanism,
+        login: &ClientToken,
+    ) -> (Self, Option<Zeroizing<String>>) {
+        let client = Self {
+            mechanism: mechanism.name(),
+            state: ClientState::Token(mechanism),
+            refusal: None,
+        };
+        (client, Some(mechanism.response(login)))
+    }
+
+    /// Returns the name of the mechanism.
+    #[must_use]
+    pub fn mechanism(&self) -> &'static str {
         self.mechanism
+    }
+
+    /// Returns the reason that the server gave in a challenge, with which it refuses a token.
+    #[must_use]
+    pub fn refusal(&self) -> Option<&str> {
+        self.refusal.as_deref()
     }
 
     /// Takes a challenge of the server, in base64.
@@ -150,6 +180,12 @@ impl SaslClient {
                 self.state = ClientState::Scram(scram);
                 Ok(SaslStep::Derive(derivation))
             }
+            ClientState::Token(mechanism) => {
+                self.refusal = decode(line.as_bytes()).and_then(|json| refusal_status(&json));
+                Ok(SaslStep::Respond(Zeroizing::new(
+                    mechanism.answer_to_refusal(),
+                )))
+            }
             ClientState::Complete => Err(ServerFault::TooMany),
         }
     }
@@ -158,9 +194,10 @@ impl SaslClient {
     pub fn respond_with(&mut self, keys: &SaltedPassword) -> Zeroizing<String> {
         match &mut self.state {
             ClientState::Scram(scram) => secret(scram.prove(keys).as_bytes()),
-            ClientState::LoginName(_) | ClientState::LoginPassword(_) | ClientState::Complete => {
-                Zeroizing::default()
-            }
+            ClientState::LoginName(_)
+            | ClientState::LoginPassword(_)
+            | ClientState::Token(_)
+            | ClientState::Complete => Zeroizing::default(),
         }
     }
 
@@ -171,7 +208,7 @@ impl SaslClient {
     // Rule: RFC 5802 §5.1.
     pub fn accept(&self) -> Result<(), ServerFault> {
         match self.state {
-            ClientState::Complete => Ok(()),
+            ClientState::Token(_) | ClientState::Complete => Ok(()),
             ClientState::LoginName(_) | ClientState::LoginPassword(_) | ClientState::Scram(_) => {
                 Err(ServerFault::NoProof)
             }

@@ -15,6 +15,7 @@ mod scram_client;
 pub mod scram_message;
 mod scram_server;
 mod server_fault;
+mod token;
 
 pub use client::{ClientPassword, SaslClient, SaslStep};
 pub use exchange::{ExchangeStep, SaslExchange};
@@ -23,6 +24,7 @@ pub use mechanism::{Mechanism, OfferedMechanisms};
 pub use prepared::{NAME_MAX, PASSWORD_MAX, Password, PrepareError, prepare_name};
 pub use scram_client::KeyDerivation;
 pub use server_fault::ServerFault;
+pub use token::{ClientToken, TokenMechanism};
 
 use data_encoding::BASE64;
 use zeroize::Zeroizing;

@@ -20,6 +20,7 @@ mod reuse;
 mod revocation;
 mod second_try;
 mod smart_host_login;
+mod smart_host_tokens;
 mod source;
 mod tls_demanded;
 mod transactions;

@@ -96,7 +96,7 @@ fn large_entry(id: u8) -> Vec<u8> {
         out.extend_from_slice(content);
         out
     };
-    let content = [long(4, &[b'x'; 70_000]), vec![0x30, 0]].concat();
+    let content = [long(4, &vec![b'x'; 70_000]), vec![0x30, 0]].concat();
     long(0x30, &[vec![2, 1, id], long(0x64, &content)].concat())
 }
 

@@ -10,7 +10,7 @@ use gatepost::config::Config;
 use gatepost::net::dns::Dns;
 use gatepost::net::tls_io::TlsMaterial;
 use gatepost::relay::recipient_tables::{
-    AnswerResult, RecipientAnswer, RecipientTable, RecipientTrouble, no_such_mailbox,
+    AnswerResult, RecipientAnswer, RecipientTable, no_such_mailbox,
 };
 use gatepost::relay::recipients::{
     CheckStep, MailboxServers, QuestionTimes, RecipientCheck, RecipientDecision,
@@ -31,8 +31,6 @@ enum Behaviour {
     Honest,
     /// The same, but only a rejection needs a permit.
     SlowToReject,
-    /// The same, but about `gatepost-…` there is no answer.
-    SilentAboutRandom,
     /// The question panics.
     Panics,
 }
@@ -72,16 +70,8 @@ impl Servers {
         self.leave.acquire().await.expect("open").forget();
         self.running.fetch_sub(1, Ordering::SeqCst);
         match behaviour() {
-            Behaviour::SilentAboutRandom if mailbox.local_part().starts_with("gatepost-") => {
-                Err(RecipientTrouble {
-                    reason: "no answer".into(),
-                    is_general: false,
-                })
-            }
-            Behaviour::Honest | Behaviour::SilentAboutRandom if exists => {
-                Ok(RecipientAnswer::Exists)
-            }
-            Behaviour::Honest | Behaviour::SlowToReject | Behaviour::SilentAboutRandom => {
+            Behaviour::Honest if exists => Ok(RecipientAnswer::Exists),
+            Behaviour::Honest | Behaviour::SlowToReject => {
                 Ok(RecipientAnswer::Unknown(no_such_mailbox()))
             }
             Behaviour::Panics => panic!("as the test wants"),
@@ -256,15 +246,6 @@ async fn the_questions_are_bounded() {
     let letters = clients.join_all().await;
     assert_eq!(letters, ['e'; 200], "those that may wait have their answer");
     assert_eq!(world.servers.most.load(Ordering::SeqCst), 8);
-}
-
-/// It would let every address pass.
-#[tokio::test]
-async fn no_answer_about_a_random_address_is_no_yes() {
-    let world = World::new(Behaviour::SilentAboutRandom);
-    world.servers.leave.add_permits(100);
-    assert_eq!(world.letter("user@example.com").await, 'a');
-    assert_eq!(world.letter("nobody@example.com").await, 'u');
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ use gatepost::discovery::history::History;
 use gatepost::discovery::mta_sts::{MtaSts, POLICY_FETCH_TIMEOUT, WebSource};
 use gatepost::net::dns::Dns;
 use gatepost::net::https::Https;
+use gatepost::net::oauth::TokenCaches;
 use gatepost::net::tls_io::TlsMaterial;
 use gatepost::policy::failure::{Failure, RecipientOutcome};
 use gatepost::relay::outbound::{Attempt, AttemptResult, Outbound, RecipientResult};
@@ -105,7 +106,9 @@ impl World {
             Err(faults) => panic!("{faults:?}"),
         };
         let dns = Dns::new(&config.dns).expect("a resolver");
-        let (logins, _) = SmartHostLogins::load(&config).expect("readable passwords");
+        let caches = TokenCaches::default();
+        let loaded = SmartHostLogins::load(&config, &dns, &caches);
+        let (logins, _) = loaded.expect("readable secrets");
         Snapshot::new(config, tls, dns).with_logins(logins)
     }
 

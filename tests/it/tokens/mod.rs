@@ -9,3 +9,6 @@ mod server;
 mod settings;
 mod sharing;
 mod world;
+
+pub(crate) use server::{Conduct, TokenServer, json, token};
+pub(crate) use world::write_private;

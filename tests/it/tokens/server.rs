@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
@@ -18,6 +19,8 @@ pub(crate) enum Conduct {
     Say(Vec<u8>),
     /// These octets, and then nothing.
     Hang(Vec<u8>),
+    /// The same as [`Conduct::Say`], once it is allowed.
+    After(Arc<Notify>, Vec<u8>),
 }
 
 /// An answer in JSON.
@@ -138,7 +141,11 @@ async fn serve(
                 return;
             };
             requests.lock().expect("sound").push(request);
-            let conduct = script.lock().expect("sound").pop_front();
+            let mut conduct = script.lock().expect("sound").pop_front();
+            if let Some(Conduct::After(allowed, octets)) = conduct {
+                allowed.notified().await;
+                conduct = Some(Conduct::Say(octets));
+            }
             match conduct {
                 Some(Conduct::Say(octets)) => {
                     // The client may go whenever it has enough.
@@ -150,7 +157,7 @@ async fn serve(
                     let _gone = stream.flush().await;
                     std::future::pending::<()>().await;
                 }
-                None => {}
+                Some(Conduct::After(..)) | None => {}
             }
         });
     }

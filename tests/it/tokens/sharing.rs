@@ -1,8 +1,12 @@
 //! One token for all that need it.
 
-use futures_util::future::join_all;
+use std::sync::Arc;
+use std::time::Duration;
 
-use super::server::{json, token};
+use futures_util::future::join_all;
+use tokio::sync::Notify;
+
+use super::server::{Conduct, json, token};
 use super::world::{BY_SECRET, World};
 
 #[tokio::test]
@@ -41,13 +45,21 @@ async fn a_hundred_that_wait_share_one_failure() {
 /// The fetch goes on when the delivery that began it is given up.
 #[tokio::test]
 async fn a_fetch_outlives_its_caller() {
-    let world = World::new(vec![token("t1")]).await;
+    let Conduct::Say(octets) = token("t1") else {
+        panic!("a token is said")
+    };
+    let allowed = Arc::new(Notify::new());
+    let world = World::new(vec![Conduct::After(Arc::clone(&allowed), octets)]).await;
     let source = world.source(BY_SECRET);
     {
         let given_up = source.token();
         tokio::pin!(given_up);
-        assert!(futures_util::poll!(given_up.as_mut()).is_pending());
+        while world.server.requests().is_empty() {
+            assert!(futures_util::poll!(given_up.as_mut()).is_pending());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
+    allowed.notify_one();
     assert_eq!(source.token().await.expect("a token").secret(), "t1");
     assert_eq!(world.server.requests().len(), 1);
 }
