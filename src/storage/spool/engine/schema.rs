@@ -24,8 +24,8 @@ const COPIED: i64 = 64 << 20;
 /// The free space in a database, in octets, above which it gives some back to the system while it
 /// is in use, if that is more than half of the file.
 const SPARE: i64 = 32 << 20;
-/// The number of pages that are given back at once.
-const GIVEN_BACK: u32 = 1024;
+/// The number of pages that are given back at once, if the disk has space for that.
+pub(super) const GIVEN_BACK: u32 = 1024;
 
 /// The form of `queue.db`.
 static SCHEMA: LazyLock<Schema> = LazyLock::new(|| Schema {
@@ -210,9 +210,10 @@ pub(super) fn has_slack(connection: &Connection, scarce_spare: Option<u64>) -> b
     })
 }
 
-/// Gives some of the free space in the database back to the system.
-pub(super) fn give_back(connection: &Connection) -> rusqlite::Result<()> {
-    let mut statement = connection.prepare(&format!("PRAGMA incremental_vacuum({GIVEN_BACK})"))?;
+/// Gives so many of the free pages in the database back to the system, in one transaction, which needs
+/// some space itself.
+pub(super) fn give_back(connection: &Connection, pages: u32) -> rusqlite::Result<()> {
+    let mut statement = connection.prepare(&format!("PRAGMA incremental_vacuum({pages})"))?;
     let mut rows = statement.query([])?;
     // Each row is a page.
     while rows.next()?.is_some() {}

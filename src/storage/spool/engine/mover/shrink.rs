@@ -6,7 +6,7 @@ use std::time::Duration;
 use rusqlite::wal::CheckpointMode;
 
 use super::super::fatal::Fatal;
-use super::super::schema;
+use super::super::schema::{self, GIVEN_BACK, is_full};
 use super::{BUSY, MOVE_OCTETS, Mover};
 use crate::storage::files::{self, allocate_ahead};
 
@@ -45,11 +45,30 @@ impl Mover<'_> {
         if is_read || !schema::has_slack(&self.connection, scarce_spare) {
             return Ok(());
         }
-        if let Err(error) = schema::give_back(&self.connection) {
-            return self.check(&error);
-        }
+        self.give_back()?;
         self.checkpoint(CheckpointMode::PASSIVE)?;
         self.account();
+        Ok(())
+    }
+
+    /// Gives free pages of the database back: as few as need be if the disk has no space for the
+    /// write-ahead log of many, and in the space of the reserve if it has none for that of one. Nothing
+    /// else may ever make the space.
+    fn give_back(&mut self) -> Result<(), Fatal> {
+        let mut pages = GIVEN_BACK;
+        while let Err(error) = schema::give_back(&self.connection, pages) {
+            self.check(&error)?;
+            if !is_full(&self.core.paths, &error) {
+                break;
+            }
+            if pages > 1 {
+                pages /= 4;
+            } else if self.core.drafts.free_space.release_reserve() {
+                pages = GIVEN_BACK;
+            } else {
+                break;
+            }
+        }
         Ok(())
     }
 
