@@ -26,7 +26,7 @@ impl Spool for SqliteSpool {
         let admitted = self.core.drafts.free_space.admit(octets);
         if admitted.is_err() {
             // The database may have free space to give back.
-            self.core.mover.notice();
+            self.core.mover.notice_scarcity();
         }
         admitted
     }

@@ -35,6 +35,8 @@ pub(super) struct MoverCall {
     pub(super) orders: Vec<MoverOrder>,
     /// The log is larger than it should be.
     pub(super) is_urgent: bool,
+    /// New mail was rejected for want of disk space.
+    pub(super) is_scarce: bool,
     pub(super) is_stopped: bool,
 }
 
@@ -57,6 +59,15 @@ impl MoverSignal {
     pub(super) fn notice(&self) {
         if self.is_idle.load(Ordering::SeqCst) {
             drop(self.lock());
+            self.changed.notify_one();
+        }
+    }
+
+    /// Calls for a round soon, because the disk has no space for new mail: another program may have filled
+    /// it since the mover looked.
+    pub(super) fn notice_scarcity(&self) {
+        let was_known = std::mem::replace(&mut self.lock().is_scarce, true);
+        if !was_known {
             self.changed.notify_one();
         }
     }
@@ -109,7 +120,7 @@ impl MoverSignal {
         };
         while !is_called(&call) {
             self.is_idle.store(true, Ordering::SeqCst);
-            if !is_blocked && !has_work() {
+            if !is_blocked && !call.is_scarce && !has_work() {
                 let waited = self.changed.wait(call);
                 call = waited.unwrap_or_else(PoisonError::into_inner);
                 continue;
@@ -127,7 +138,33 @@ impl MoverSignal {
         MoverCall {
             orders: std::mem::take(&mut call.orders),
             is_urgent: std::mem::take(&mut call.is_urgent),
+            is_scarce: std::mem::take(&mut call.is_scarce),
             is_stopped: call.is_stopped,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    /// The mover found nothing to do, and then another program filled the disk.
+    #[test]
+    fn rejected_mail_calls_an_idle_mover() {
+        let signal = Arc::new(MoverSignal::default());
+        let mover = Arc::clone(&signal);
+        let (called, calls) = std::sync::mpsc::channel();
+        let mover = std::thread::spawn(move || called.send(mover.wait(false, || false)));
+        while !signal.is_idle.load(Ordering::SeqCst) {
+            std::thread::yield_now();
+        }
+        signal.notice_scarcity();
+        // Without it, the mover sleeps for good.
+        let call = calls.recv_timeout(Duration::from_mins(1));
+        signal.stop();
+        assert!(call.expect("called").is_scarce);
+        mover.join().expect("no panic").expect("received");
     }
 }
