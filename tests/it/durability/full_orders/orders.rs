@@ -101,7 +101,6 @@ pub(super) const ORDERS: &[Order] = &[
     order(64, ROWS).foreign(AfterDelivery),
     order(24, ROWS).next_hop(Defers).foreign(BeforeDelivery),
     order(24, ROWS).next_hop(Defers).foreign(BeforeDeferral),
-    order(16, SMALL).next_hop(Defers).foreign(BeforeDeferral),
     order(24, Mixed).next_hop(Defers).other(Reads),
     order(24, ROWS)
         .next_hop(Defers)
@@ -127,7 +126,6 @@ pub(super) const ORDERS: &[Order] = &[
     order(32, ROWS)
         .foreign(BeforeDelivery)
         .interruption(Restart),
-    order(16, SMALL).foreign(WhileDelivering).interruption(Kill),
     order(64, Mixed)
         .evidence(Beside)
         .other(Reads)
