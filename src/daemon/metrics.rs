@@ -5,8 +5,9 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::reload::ConfiguredServices;
-use crate::config::{Config, TlsDemand};
+use crate::config::{Config, Connector, TlsDemand};
 use crate::relay::inbound::Clients;
+use crate::smtp::sasl::{Mechanism, TokenMechanism};
 use crate::telemetry::SAVE_INTERVAL;
 use crate::telemetry::certificates::OwnCertificate;
 use crate::telemetry::labels::Direction;
@@ -45,6 +46,15 @@ fn check_certificates(configured: &ConfiguredServices) {
             .chain(any)
             .map(|connector| connector.name.as_str()),
     );
+    let with_login = |connector: &&Arc<Connector>| connector.outbound.auth.is_some();
+    for connector in config.connectors.iter().filter(with_login) {
+        let passwords = Mechanism::ALL.into_iter().map(Mechanism::name);
+        let tokens = TokenMechanism::ALL.into_iter().map(TokenMechanism::name);
+        let name = &connector.name;
+        configured
+            .monitor
+            .prepare_logins(name, passwords.chain(tokens));
+    }
     configured.monitor.certificates().warn_expiring(
         &own,
         |direction, name| is_forced(config, direction, name),

@@ -210,6 +210,24 @@ impl Monitor {
         }
     }
 
+    /// Creates the counters of our failed logins at smart hosts for a connector, at 0, as
+    /// [`Monitor::prepare`] does for others.
+    pub fn prepare_logins(&self, connector: &str, mechanisms: impl Iterator<Item = &'static str>) {
+        let failures = mechanisms.flat_map(|name| [(name, "rejected"), (name, "failed")]);
+        for (mechanism, outcome) in failures.chain([("none", "impossible")]) {
+            drop(
+                self.0
+                    .metrics
+                    .smart_host_logins
+                    .get_or_create(&SmartHostLoginLabels {
+                        connector: connector.to_owned(),
+                        mechanism,
+                        outcome,
+                    }),
+            );
+        }
+    }
+
     /// Counts an open session of a listener.
     #[must_use]
     pub fn open_session(&self, listener: &str) -> OpenGuard {
