@@ -18,7 +18,7 @@ pub(super) enum FilePlace {
     File {
         /// The file.
         path: PathBuf,
-        /// Whether the configuration includes it.
+        /// True if the configuration includes it.
         is_included: bool,
     },
 }

@@ -15,9 +15,9 @@ use crate::smtp::address::Domain;
 pub(super) struct SurveyedHost {
     /// The name of the host, if it has one.
     pub(super) name: Option<Domain>,
-    /// What the usable TLSA records of the host prove; `None` without such records.
+    /// The proof by the usable TLSA records of the host; `None` without such records.
     pub(super) dane: Option<DaneScope>,
-    /// What the MTA-STS policy of the domain says of the host.
+    /// The verdict of the domain's MTA-STS policy on the host.
     pub(super) mta_sts: PolicyMode,
     /// The addresses of the host.
     pub(super) addresses: Vec<SurveyedAddress>,

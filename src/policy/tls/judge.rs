@@ -21,8 +21,8 @@ pub struct Clearance {
 /// The proof that the session satisfies a demand of the connector itself by which the peer shows
 /// its identity: a name, a key or a TLSA record. A secret of ours cannot be sent without one.
 ///
-/// What a domain publishes makes none, and neither does an exception: the administrator has named
-/// the host to which the secret goes, and the connector alone says how it proves itself.
+/// The policies that a domain publishes make none, and neither does an exception: the administrator
+/// has named the host to which the secret goes, and the connector alone says how it proves itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PeerProof(());
 

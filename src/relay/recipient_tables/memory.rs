@@ -497,7 +497,7 @@ mod tests {
         assert_eq!(change, None, "the count begins again");
     }
 
-    /// What a limit of ours prevented says nothing about the source or the mailbox.
+    /// A question that a limit of ours prevented says nothing about the source or the mailbox.
     #[test]
     fn a_question_that_was_not_asked_leaves_nothing_behind() {
         let (mut memory, now) = memory();

@@ -85,7 +85,7 @@ fn a_spool_that_is_moved_away_stops_mail_until_it_is_back() {
     assert!(metrics.contains("\ngatepost_spool_owned 1\n"), "{metrics}");
 }
 
-/// What is under way needs the lease while the relay drains.
+/// Deliveries that are under way need the lease while the relay drains.
 #[test]
 fn the_lease_is_renewed_while_the_relay_drains() {
     let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback");

@@ -361,7 +361,7 @@ async fn mail_that_goes_to_a_smart_host_needs_a_way() {
     partners.has_only(&["other.example.toml"]);
 }
 
-/// What a peer sends stands in a comment, and never ends it.
+/// The text of a peer stands in a comment, and never ends it.
 #[tokio::test]
 async fn a_certificate_cannot_write_into_the_file() {
     let pair = self_signed(&[MX], |params| {

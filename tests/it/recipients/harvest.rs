@@ -108,7 +108,7 @@ async fn a_recipient_counts_as_unknown_until_a_yes() {
     relay.ends().await;
 }
 
-/// What is not asked, since the client waits for too many answers, does not count.
+/// A recipient that is not asked about, since the client waits for too many answers, does not count.
 #[tokio::test]
 async fn a_recipient_that_is_not_asked_about_does_not_count() {
     let server = SlowServer::start().await;

@@ -54,7 +54,7 @@ fn heard(peer: &Peer, command: &str) -> usize {
     commands.filter(|line| line.starts_with(command)).count()
 }
 
-/// What cannot be stored does not have the only place: a delivery needs room for its end alone.
+/// A result that cannot be stored does not have the only place: a delivery needs room for its end alone.
 #[tokio::test]
 async fn a_bounce_without_room_for_its_report_holds_up_nothing_and_is_tried_again() {
     for (is_stuck, is_full) in [(true, false), (false, true), (true, true)] {

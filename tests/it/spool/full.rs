@@ -52,7 +52,7 @@ async fn refuses_messages_of(spool: &SqliteSpool, size: usize) {
     );
 }
 
-/// What was not removed is there after the next start, as it was stored.
+/// A message that was not removed is there after the next start, as it was stored.
 async fn has_the_rest(folder: &Path, rest: &[Claimed<Entry>]) {
     let spool = SqliteSpool::open(folder).expect("a spool");
     let there = ids(&spool).await;
