@@ -16,8 +16,10 @@ use crate::storage::reserve::ReserveFile;
 
 /// The space that new mail leaves free, in octets. On a small disk it is a twentieth of the disk.
 const KEEP_FREE: u64 = 64 << 20;
-/// The size of the reserve file in octets. On a small disk it is a fiftieth of the disk.
+/// The size of the reserve file in octets. On a small disk it is a fiftieth of the disk, but enough for
+/// a start, for a segment of the log, and for the log of the database.
 const RESERVE: u64 = 16 << 20;
+const SMALLEST_RESERVE: u64 = 1 << 20;
 /// The time for which a measurement of the disk is used. Octets written since are subtracted.
 const MEASUREMENT_VALID: Duration = Duration::from_millis(100);
 /// The time for which an exhausted quota is assumed to stay exhausted.
@@ -72,7 +74,7 @@ impl FreeSpace {
             folder: folder.to_owned(),
             reserve,
             keep_free: keep_free.unwrap_or(KEEP_FREE.min(total / 20)),
-            reserve_size: RESERVE.min(total / 50),
+            reserve_size: (total / 50).clamp(SMALLEST_RESERVE, RESERVE),
             database_spare: KEEP_FREE.min(total / 20) / 2,
             database_free: AtomicU64::new(0),
             owed: AtomicU64::new(0),
@@ -86,11 +88,7 @@ impl FreeSpace {
             }),
         };
         // A start needs some space: each database in the folder rebuilds the index of its log.
-        if reserved
-            && space
-                .free()
-                .is_some_and(|free| free < space.reserve_size / 4)
-        {
+        if reserved && space.is_full() {
             space.release_reserve();
         }
         // If there is no space for the reserve file, new mail is rejected, and the mover creates the
@@ -216,10 +214,9 @@ impl FreeSpace {
         self.is_log_full.store(is_full, Ordering::Relaxed);
     }
 
-    /// Removes the reserve file if the disk is full. Returns whether it did.
-    pub(super) fn release_reserve_if_full(&self) -> bool {
-        let is_full = self.free().is_some_and(|free| free < self.reserve_size / 4);
-        is_full && self.release_reserve()
+    /// Returns whether the disk has hardly any free space. Makes a system call.
+    pub(super) fn is_full(&self) -> bool {
+        self.free().is_some_and(|free| free < self.reserve_size / 4)
     }
 
     /// While the disk has less free space than new mail must leave, returns the octets that are to

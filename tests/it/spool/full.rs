@@ -429,6 +429,39 @@ async fn states_that_fit_into_the_database_are_moved_on_a_full_disk() {
     drop(mounted);
 }
 
+/// States of mail that is deferred come again and again. The log has the last of its space for removals,
+/// which make the space for all others.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs root: .ci/durability"]
+async fn the_last_space_of_the_log_is_for_removals() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let Some(mounted) = Mounted::on(folder.path().to_owned(), 16 << 20) else {
+        return;
+    };
+    let (spool, mut entries) = on_small_disk(folder.path()).await;
+    std::fs::remove_file(folder.path().join("spool/reserve")).expect("it was made");
+    fill(folder.path());
+    let mut refused = None;
+    for at in 0..2000 {
+        let count = entries.len();
+        let entry = &mut entries[at % count];
+        // It needs a page that the database does not have.
+        entry.envelope.envid = Some(at.to_string().repeat(3_000));
+        let changed = change(&spool, entry.id, &entry.envelope).await;
+        // What the mover gives back must not be used by this test.
+        fill_more(folder.path());
+        if let Err(error) = changed {
+            refused = Some(error);
+            break;
+        }
+    }
+    assert!(matches!(refused, Some(SpoolError::Full(_))), "{refused:?}");
+    for entry in entries {
+        spool.remove(entry.claim).await.expect("the log has space");
+    }
+    drop((spool, mounted));
+}
+
 async fn has_the_states(folder: &Path, entries: &[Claimed<Entry>]) {
     let spool = SqliteSpool::open(folder).expect("a spool");
     for entry in entries {

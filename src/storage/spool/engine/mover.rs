@@ -47,9 +47,6 @@ const BUSY: Duration = Duration::from_secs(1);
 /// The multiple of one transaction that the database's write-ahead log may have.
 const WAL_SHARE: u64 = 8;
 
-/// The multiple of a segment that must be free on the disk before one is allocated ahead.
-const SPARE_SHARE: u64 = 8;
-
 /// Starts the mover.
 pub(super) fn start(
     core: Arc<Core>,
@@ -80,6 +77,7 @@ pub(super) fn start(
             open: None,
         };
         mover.keep_wal_space();
+        mover.prepare();
         mover.account();
         guard.0.log_resized();
         loop {
@@ -313,7 +311,7 @@ impl Mover<'_> {
         let growth = (2 * octets).saturating_sub(schema::free_octets(&self.connection));
         growth == 0
             || self.has_allocated(growth)
-            || self.core.drafts.free_space.release_reserve() && self.has_allocated(growth)
+            || self.core.release_reserve() && self.has_allocated(growth)
     }
 
     /// Moves these differences, or as many of them as possible.
@@ -321,7 +319,7 @@ impl Mover<'_> {
         let mut result = self.transact(moves);
         if let Err(ApplyError::Database(error)) = &result
             && is_full(&self.core.paths, error)
-            && self.core.drafts.free_space.release_reserve()
+            && self.core.release_reserve()
         {
             result = self.transact(moves);
         }
@@ -339,26 +337,38 @@ impl Mover<'_> {
         if database_error.is_some_and(is_busy) || moves.len() == 1 {
             return self.fail(moves, &error);
         }
-        // Removals need the least room, and make some.
-        let (changes, additions): (Vec<_>, Vec<_>) =
+        let is_damaged = database_error.is_some_and(is_unreadable);
+        self.move_in_parts(moves, is_damaged)
+    }
+
+    /// Moves these differences part by part: removals first, which need the least room and make some, and
+    /// additions last, one by one. After an obstacle, other changes are tried, since a change may be
+    /// larger than others, or one of few that need a damaged page; but if there is no room for a removal,
+    /// there is none for anything.
+    fn move_in_parts(
+        &mut self,
+        moves: &[Move],
+        is_damaged: bool,
+    ) -> Result<Option<MoveObstacle>, Fatal> {
+        let (mut changes, additions): (Vec<_>, Vec<_>) =
             moves.iter().cloned().partition(Move::is_change);
-        let mut obstacle = None;
-        if database_error.is_some_and(is_unreadable) && changes.len() > 1 {
-            // Few of them need the page that cannot be read.
-            let (some, others) = changes.split_at(changes.len() / 2);
-            obstacle = self.move_some(some)?;
-            obstacle = self.move_some(others)?.or(obstacle);
-        } else {
-            for one in changes {
-                obstacle = self.move_some(&[one])?.or(obstacle);
+        let is_removal = |change: &Move| matches!(change.pending, Pending::Removed);
+        changes.sort_by_key(|change| !is_removal(change));
+        let (some, others) = changes.split_at(changes.len() / 2);
+        let additions = additions.chunks(1);
+        let (mut obstacle, mut is_full) = (None, false);
+        for part in [some, others].into_iter().chain(additions) {
+            let is_change = part.iter().all(Move::is_change);
+            if is_full || obstacle.is_some() && !is_change {
+                self.core.index().settle(part, MoveEnd::Unchanged);
+                continue;
             }
-        }
-        for one in additions {
-            if obstacle.is_some() {
-                self.core.index().settle(&[one], MoveEnd::Unchanged);
-            } else {
-                obstacle = self.move_some(&[one])?;
+            if !part.is_empty() {
+                // What was written for the others would take the space of this part.
+                self.checkpoint(CheckpointMode::PASSIVE)?;
+                obstacle = self.move_some(part)?.or(obstacle);
             }
+            is_full = !is_damaged && obstacle.is_some() && part.iter().all(is_removal);
         }
         Ok(obstacle)
     }
@@ -403,9 +413,7 @@ impl Mover<'_> {
     /// only when the file of unwritten changes has them.
     fn complete(&mut self, moves: &[Move], end: MoveEnd) -> Option<MoveObstacle> {
         let mut recorded = self.unwritten.record(moves, end);
-        if matches!(recorded, Err(SpoolError::Full(_)))
-            && self.core.drafts.free_space.release_reserve()
-        {
+        if matches!(recorded, Err(SpoolError::Full(_))) && self.core.release_reserve() {
             recorded = self.unwritten.record(moves, end);
         }
         if let Err(error) = recorded {
@@ -491,7 +499,7 @@ impl Mover<'_> {
             self.core.held_folder.let_segment_go(number);
             let mut removed = self.core.log.retire(number);
             if matches!(removed, Err(AppendError::Rejected(SpoolError::Full(_))))
-                && self.core.drafts.free_space.release_reserve()
+                && self.core.release_reserve()
             {
                 removed = self.core.log.retire(number);
             }
@@ -522,19 +530,17 @@ impl Mover<'_> {
         Ok(())
     }
 
-    /// Creates the reserve again if it was given up, and allocates the next segment before it is needed,
-    /// if the disk has plenty of room.
+    /// Creates the reserve again if it was given up, and allocates the next segment before it is needed:
+    /// a small one unless the disk has plenty of room.
     fn prepare(&mut self) {
         self.core.drafts.free_space.restore_reserve();
         let log = &self.core.log;
-        let wanted = SPARE_SHARE * log.next_size();
-        if log.has_spare() || self.core.drafts.free_space.admit_measured(wanted).is_err() {
+        if log.has_spare() || !self.is_ours() {
             return;
         }
-        if !self.is_ours() {
-            return;
-        }
-        if let Err(error) = log.prepare() {
+        if !self.core.has_plenty() {
+            log.keep_spare();
+        } else if let Err(error) = log.prepare() {
             tracing::debug!(%error, "no space for the next segment of the spool's log");
         }
     }

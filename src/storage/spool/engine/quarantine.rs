@@ -49,7 +49,7 @@ pub(super) fn quarantine_or_skip(
         return Ok(());
     }
     let mut result = quarantine_row(core, connection, raw, fault);
-    if matches!(result, Err(SpoolError::Full(_))) && core.drafts.free_space.release_reserve() {
+    if matches!(result, Err(SpoolError::Full(_))) && core.release_reserve() {
         result = quarantine_row(core, connection, raw, fault);
     }
     match result {

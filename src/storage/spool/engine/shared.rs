@@ -21,6 +21,9 @@ use super::signal::MoverSignal;
 use super::unreported::UnreportedEntries;
 use crate::telemetry::Monitor;
 
+/// The multiple of a segment that must be free on the disk before one is allocated ahead.
+const SPARE_SHARE: u64 = 8;
+
 /// The state that the handle, the threads and the readers share.
 #[derive(Debug)]
 pub(super) struct Core {
@@ -56,6 +59,23 @@ impl Core {
         self.stuck_rows
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Removes the reserve file, so that states and removals can be written, and keeps a small part of its
+    /// space for the next segment of the log. Returns whether there was one.
+    pub(super) fn release_reserve(&self) -> bool {
+        let is_released = self.drafts.free_space.release_reserve();
+        if is_released && self.held_folder.is_ours() {
+            self.log.keep_spare();
+        }
+        is_released
+    }
+
+    /// Returns whether the disk has plenty of space, so that the next segment of the log is allocated
+    /// ahead. Makes a system call.
+    pub(super) fn has_plenty(&self) -> bool {
+        let wanted = SPARE_SHARE * self.log.next_size();
+        self.drafts.free_space.admit_measured(wanted).is_ok()
     }
 
     /// Records that the log has another size.

@@ -42,6 +42,7 @@ pub(super) fn start(
             connection,
             core: &guard.0,
             segment: None,
+            is_last: true,
             next,
             previous_end,
             buffer: Vec::new(),
@@ -65,6 +66,9 @@ struct SpoolWriter<'a> {
     connection: Connection,
     core: &'a Core,
     segment: Option<SegmentFile>,
+    /// True until the log is seen to have space for another segment. Until then, the current one is for
+    /// removals alone, which make the space for all others.
+    is_last: bool,
     /// The number of the next segment.
     next: u64,
     /// The end of the segment before the current one, while there is no current one.
@@ -192,7 +196,7 @@ impl SpoolWriter<'_> {
     fn execute_changes(&mut self, changes: Vec<PlannedOp>) -> Result<(), Fatal> {
         let mut result = self.append(&changes);
         if matches!(result, Err(NotAppended::Rejected(SpoolError::Full(_))))
-            && self.core.drafts.free_space.release_reserve()
+            && self.core.release_reserve()
         {
             result = self.append(&changes);
         }
@@ -396,11 +400,28 @@ impl SpoolWriter<'_> {
         Ok(places)
     }
 
-    /// Returns the current segment if it has room, else a new one.
+    /// Returns the current segment if it has room, else a new one. The last one that the disk has space
+    /// for is for removals.
     fn segment_with(&mut self, needed: u64, share: LogShare) -> Result<SegmentFile, NotAppended> {
-        if let Some(segment) = self.segment.take_if(|segment| segment.room() >= needed) {
-            return Ok(segment);
+        let current = self.segment.take_if(|segment| segment.room() >= needed);
+        let segment = match current {
+            Some(segment) => segment,
+            None => self.begin_segment(needed, share)?,
+        };
+        if self.is_last && share != LogShare::Removals {
+            let has_space = self.core.log.has_spare() || self.core.has_plenty();
+            self.is_last = !has_space && !self.core.log.keep_spare();
+            if self.is_last {
+                self.segment = Some(segment);
+                let text = "the last space that the log of the spool has is for removals; free some space on its disk";
+                return Err(NotAppended::Rejected(SpoolError::Full(text.to_owned())));
+            }
         }
+        Ok(segment)
+    }
+
+    /// Begins a segment.
+    fn begin_segment(&mut self, needed: u64, share: LogShare) -> Result<SegmentFile, NotAppended> {
         let log = &self.core.log;
         let (size, can_shrink) = {
             let index = self.core.index();
@@ -441,6 +462,7 @@ impl SpoolWriter<'_> {
         self.next += 1;
         self.previous_end = 0;
         self.segment = None;
+        self.is_last = true;
         self.core
             .index()
             .begin_segment(segment.number(), segment.size());
@@ -450,7 +472,7 @@ impl SpoolWriter<'_> {
 
     /// Applies records that are durable now to the index, and answers their operations.
     fn apply(&self, planned: Vec<PlannedOp>, places: &[(u64, u64)]) {
-        let is_state = |planned: &PlannedOp| matches!(planned.op, Op::Settle(..));
+        let is_state = |planned: &PlannedOp| planned.op.log_share() == LogShare::States;
         if self.core.state_room.is_scarce() && planned.iter().any(is_state) {
             self.core
                 .state_room

@@ -7,7 +7,8 @@
 //!
 //! A segment that is not needed any more becomes the spare, so a log that is worked off needs no
 //! more space once its segments have their size. On a full disk a segment is as large as the spare file,
-//! or as what it is needed for. A file gets the name of a segment only when its header is durable.
+//! or as what it is needed for, and no failure makes the spare file smaller. A file gets the name of a
+//! segment only when its header is durable.
 
 use std::fs::File;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
@@ -40,6 +41,8 @@ const SEGMENT: u64 = 16 << 20;
 const SMALLEST: u64 = 256 << 10;
 /// The part of the disk that a segment may have, as a divisor.
 const DISK_SHARE: u64 = 64;
+/// The smallest size of the spare file in octets: room for a thousand removals.
+const SMALLEST_SPARE: u64 = 64 << 10;
 
 /// The folder of the log. One thread may begin segments while another retires them.
 #[derive(Debug)]
@@ -235,6 +238,13 @@ impl LogFolder {
         made.map(drop).map_err(AppendError::into_inner)
     }
 
+    /// Makes a small spare file if there is none. Returns whether there is one now.
+    pub fn keep_spare(&self) -> bool {
+        let _guard = self.lock_spare();
+        let wanted = SMALLEST.min(self.next_size());
+        self.has_spare() || self.spare_of(SMALLEST_SPARE.min(wanted), wanted).is_ok()
+    }
+
     /// Returns whether there is a spare file.
     #[must_use]
     pub fn has_spare(&self) -> bool {
@@ -278,7 +288,8 @@ impl LogFolder {
         Ok(SegmentFile::new(file, &path, header, size))
     }
 
-    /// Removes a segment that is not needed any more. Its file becomes the spare if there is none.
+    /// Removes a segment that is not needed any more. Its file becomes the spare if there is none, or a
+    /// smaller one.
     /// Its name is durably gone when this returns, because segments leave the log in their order.
     ///
     /// # Errors
@@ -287,7 +298,9 @@ impl LogFolder {
     pub fn retire(&self, number: u64) -> Result<(), AppendError> {
         let _guard = self.lock_spare();
         let path = self.path(number);
-        let done = if self.has_spare() || self.is_oversized(&path) {
+        let octets = |path: &Path| std::fs::metadata(path).map_or(0, |file| file.len());
+        let size = octets(&path);
+        let done = if size <= octets(&self.spare()) || size > self.segment_size {
             std::fs::remove_file(&path)
         } else {
             std::fs::rename(&path, self.spare())
@@ -309,12 +322,8 @@ impl LogFolder {
         }
     }
 
-    fn is_oversized(&self, path: &Path) -> bool {
-        std::fs::metadata(path).is_ok_and(|file| file.len() > self.segment_size)
-    }
-
     /// Opens the spare file with `wanted` octets allocated, or with fewer if the disk is full, but at
-    /// least `needed`. Returns its size. If there is no space for that, there is no spare file either.
+    /// least `needed`. Returns its size. If there is no space for that, the spare file stays as it was.
     fn spare_of(&self, needed: u64, wanted: u64) -> Result<(File, u64), AppendError> {
         let path = self.spare();
         let mut options = File::options();
@@ -329,8 +338,10 @@ impl LogFolder {
         match grow(&file, present, needed, wanted, allocate) {
             Ok(size) => Ok((file, size)),
             Err(error) => {
-                // Half a spare would only use up space.
-                self.remove_spare();
+                // Half of a new one would only use up space.
+                if present == 0 || file.set_len(present).is_err() {
+                    self.remove_spare();
+                }
                 Err(AppendError::of("allocate", &path, &error))
             }
         }

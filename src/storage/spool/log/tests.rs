@@ -399,6 +399,26 @@ fn on_a_full_disk_a_segment_is_as_large_as_it_must_be() {
     }
 }
 
+/// A spare file is never lost for a smaller one, nor to a failure.
+#[test]
+fn the_spare_file_stays() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let log = LogFolder::open(folder.path()).expect("a log");
+    let length = || fs::metadata(folder.path().join("spare")).map_or(0, |file| file.len());
+    drop(log.begin(1, 0, 0).expect("room"));
+    assert!(log.keep_spare());
+    let small = length();
+    assert!(small > 0 && small < log.next_size(), "{small}");
+    log.begin(2, 0, u64::MAX / 4).expect_err("no file has that");
+    assert_eq!(length(), small);
+    let large = fs::metadata(log.path(1)).expect("ours").len();
+    log.retire(1).expect("removed");
+    assert!(large > small && length() == large, "{}", length());
+    fs::write(log.path(3), "x").expect("ours");
+    log.retire(3).expect("removed");
+    assert_eq!(length(), large);
+}
+
 /// A batch that does not fit is refused, and the segment is as before.
 #[test]
 fn a_batch_that_does_not_fit_is_rejected() {

@@ -90,6 +90,8 @@ const MANY: Mail = Mail::ManyRecipients(20_000);
 /// The orders. Each thing that can happen is in several of them, beside different others.
 pub(super) const ORDERS: &[Order] = &[
     order(16, SMALL),
+    order(16, SMALL).next_hop(Defers).foreign(BeforeDeferral),
+    order(16, SMALL).foreign(WhileDelivering).interruption(Kill),
     order(64, FILES).foreign(BeforeDelivery),
     order(32, MANY).foreign(BeforeDelivery),
     order(24, MANY).next_hop(Defers).interruption(Kill),

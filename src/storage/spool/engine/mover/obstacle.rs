@@ -34,7 +34,10 @@ impl Mover<'_> {
     /// long and cannot be emptied.
     pub(super) fn wal_obstacle(&mut self) -> Result<Option<MoveObstacle>, Fatal> {
         self.checkpoint(CheckpointMode::PASSIVE)?;
-        if self.wal_octets > 0 && self.core.drafts.free_space.release_reserve_if_full() {
+        if self.wal_octets > 0
+            && self.core.drafts.free_space.is_full()
+            && self.core.release_reserve()
+        {
             self.checkpoint(CheckpointMode::PASSIVE)?;
         }
         let most = WAL_SHARE * MOVE_OCTETS.min(self.core.log.segment_size());

@@ -63,7 +63,7 @@ impl Mover<'_> {
             }
             if pages > 1 {
                 pages /= 4;
-            } else if self.core.drafts.free_space.release_reserve() {
+            } else if self.core.release_reserve() {
                 pages = GIVEN_BACK;
             } else {
                 break;
@@ -101,11 +101,7 @@ impl Mover<'_> {
         let opened = File::options().write(true).open(wal);
         let allocate = |file: &File| Ok(allocate_ahead(file, WAL_SPARE)?);
         let kept = opened.and_then(|file| match allocate(&file) {
-            Err(error)
-                if files::is_full(&error) && self.core.drafts.free_space.release_reserve() =>
-            {
-                allocate(&file)
-            }
+            Err(error) if files::is_full(&error) && self.core.release_reserve() => allocate(&file),
             kept => kept,
         });
         if let Err(error) = kept {
