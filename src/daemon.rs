@@ -4,6 +4,7 @@
 //! It decides nothing about mail. The end comes in this order: listeners, then sessions and running
 //! deliveries, and the spool last.
 
+mod crl_expiry;
 mod error;
 mod exceptions;
 mod lease;
@@ -492,6 +493,8 @@ impl Services {
         ));
         let policies = self.configured.outbound.discovery().mta_sts().clone();
         periodic_tasks.spawn(async move { policies.keep_fresh().await });
+        let points = self.configured.running.load().points.clone();
+        periodic_tasks.spawn(async move { points.keep_fresh().await });
         periodic_tasks
     }
 

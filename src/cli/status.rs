@@ -4,6 +4,7 @@
 //! domain, the relay is not ready or no daemon answers; 2 for unusable arguments or an unusable configuration.
 
 mod domain;
+mod revocation_lists;
 
 use std::fmt::Write as _;
 use std::process::ExitCode;
@@ -145,6 +146,14 @@ fn screen(status: &RelayStatus, width: usize) -> String {
     list("destinations in trouble", destinations(shown, now), more);
     let (shown, more) = first(&status.certificates, status.more_certificates);
     list("certificates", certificates(shown), more);
+    if !status.crls.is_empty() {
+        let (shown, more) = first(&status.crls, status.more_crls);
+        list(
+            revocation_lists::HEADING,
+            revocation_lists::table(shown, now),
+            more,
+        );
+    }
     let (shown, more) = first(&status.exceptions, 0);
     list("exceptions in force", exceptions(shown), more);
     let (shown, more) = first(&status.downgrades, 0);

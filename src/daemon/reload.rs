@@ -10,8 +10,9 @@ use crate::config::{
 use crate::discovery::Discovery;
 use crate::discovery::mta_sts::{POLICY_FETCH_TIMEOUT, WebSource};
 use crate::net::dns::Dns;
-use crate::net::https::Https;
+use crate::net::https::{Https, PlainHttp};
 use crate::net::oauth::TokenCaches;
+use crate::net::revocation::{DistributionPoints, FetchCrl, PointFiles};
 use crate::net::tls_io::TlsMaterial;
 use crate::relay::outbound::{DeliveryObserver, Outbound};
 use crate::relay::recipient_tables::RecipientTables;
@@ -50,7 +51,12 @@ impl ConfiguredServices {
         test_overrides: TestOverrides,
     ) -> Self {
         let reports = Reports::new(submitter, https(config, &tls, &dns), dns.clone());
+        let points = DistributionPoints::new(
+            PointFiles::below(&config.spool.value),
+            crl_fetcher(config, &dns, test_overrides),
+        );
         let snapshot = Snapshot::new(Arc::clone(config), tls, dns)
+            .with_points(points)
             .with_users(users)
             .with_recipients(recipients)
             .with_logins(logins);
@@ -126,6 +132,7 @@ impl ConfiguredServices {
         };
         warnings.extend(more.into_iter().chain(of_tables).chain(of_logins));
         let snapshot = Snapshot::new(Arc::new(config), tls, dns)
+            .with_points(self.running.load().points.clone())
             .with_users(users)
             .with_recipients(recipients)
             .with_logins(logins);
@@ -144,6 +151,9 @@ impl ConfiguredServices {
             .discovery()
             .mta_sts()
             .replace(web(config, tls, dns, self.test_overrides));
+        snapshot
+            .points
+            .replace(crl_fetcher(config, dns, self.test_overrides));
         self.running.replace(snapshot);
         self.outbound.close_replaced();
     }
@@ -170,6 +180,12 @@ pub(super) fn web(
 ) -> WebSource {
     WebSource::new(dns.clone(), https(config, tls, dns))
         .with_port_and_timeout(test_overrides.policy_port, POLICY_FETCH_TIMEOUT)
+}
+
+/// Returns the client by which CRLs are fetched.
+fn crl_fetcher(config: &Config, dns: &Dns, test_overrides: TestOverrides) -> Box<dyn FetchCrl> {
+    let http = PlainHttp::new(dns.clone(), config.net.http_proxy.clone());
+    Box::new(http.with_loopback(test_overrides.crls_from_loopback))
 }
 
 /// Returns the HTTPS client of a configuration.

@@ -8,12 +8,15 @@ use crate::net::https;
 pub struct TestOverrides {
     /// The port of MTA-STS policy hosts: 443 (RFC 8461 §3.3).
     pub policy_port: u16,
+    /// True if CRLs may be fetched from this machine: false.
+    pub crls_from_loopback: bool,
 }
 
 impl Default for TestOverrides {
     fn default() -> Self {
         Self {
             policy_port: https::DEFAULT_PORT,
+            crls_from_loopback: false,
         }
     }
 }

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::crl_expiry::{CrlExpiries, WatchedCrl};
 use super::exceptions::AnnouncedExpiries;
 use super::reload::ConfiguredServices;
 
@@ -84,12 +85,16 @@ async fn refresh_logins(configured: &ConfiguredServices) {
 
 /// Reads the CRL files that have changed, so that a revoked certificate is refused within a minute.
 pub(super) async fn watch_crls(configured: Arc<ConfiguredServices>) {
-    let mut reported = Vec::new();
+    let (mut reported, mut expiries) = (Vec::new(), CrlExpiries::default());
     loop {
+        expiries.log(crls_in_use(&configured), jiff::Timestamp::now());
         tokio::time::sleep(CRL_INTERVAL).await;
-        let tls = configured.tls();
-        let (replaced, faults) = match tokio::task::spawn_blocking(move || tls.refresh_crls()).await
-        {
+        let running = configured.running.clone();
+        let refresh = move || {
+            running.refresh_earlier();
+            running.load().tls.refresh_crls()
+        };
+        let (replaced, faults) = match tokio::task::spawn_blocking(refresh).await {
             Ok(refreshed) => refreshed,
             Err(error) => {
                 tracing::error!(%error, "cannot check the CRL files; trying again");
@@ -107,6 +112,28 @@ pub(super) async fn watch_crls(configured: Arc<ConfiguredServices>) {
         }
         reported = faults;
     }
+}
+
+/// Returns the CRLs of files, and those of distribution points that sessions need.
+fn crls_in_use(configured: &ConfiguredServices) -> Vec<WatchedCrl> {
+    let running = configured.running.load();
+    let files = running.tls.crl_files().into_iter().map(|crl| WatchedCrl {
+        source: crl.file.display().to_string(),
+        issuer: crl.issuer,
+        this_update: crl.this_update,
+        next_update: crl.next_update,
+    });
+    let points = running.points.summaries().into_iter();
+    let points = points.filter(|point| point.is_used).filter_map(|point| {
+        let crl = point.crl?;
+        Some(WatchedCrl {
+            source: point.url,
+            issuer: crl.issuer,
+            this_update: crl.this_update,
+            next_update: crl.next_update,
+        })
+    });
+    files.chain(points).collect()
 }
 
 /// Reads the lists of recipients again if their files have changed.

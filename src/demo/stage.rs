@@ -80,6 +80,7 @@ impl DemoStage {
         let log = Arc::clone(&attempts);
         let test_overrides = TestOverrides {
             policy_port: publishers.policies.port,
+            ..TestOverrides::default()
         };
         let running =
             daemon::start_with(test_overrides, SystemdSockets::default(), config, log).await?;

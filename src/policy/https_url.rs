@@ -1,5 +1,5 @@
-//! URLs of the form `https://host:port/path?query`, a subset of RFC 3986: no other scheme, no user,
-//! no fragment. The host is a domain name, since a certificate must match it.
+//! URLs of the form `https://host:port/path?query`, or with `http`, a subset of RFC 3986: no user, no
+//! fragment. The host is a domain name; with `https` a certificate must match it.
 
 use std::fmt;
 
@@ -11,12 +11,38 @@ const LENGTH_MAX: usize = 2000;
 /// The default port of HTTPS (RFC 9110 §4.2.2).
 pub const DEFAULT_PORT: u16 = 443;
 
+/// The scheme of a URL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Scheme {
+    Http,
+    Https,
+}
+
+impl Scheme {
+    fn prefix(self) -> &'static str {
+        match self {
+            Self::Http => "http://",
+            Self::Https => "https://",
+        }
+    }
+
+    fn default_port(self) -> u16 {
+        match self {
+            Self::Http => 80,
+            Self::Https => DEFAULT_PORT,
+        }
+    }
+}
+
 /// The reason why a text is not a usable URL.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum UrlError {
     /// The text does not begin with `https://`.
     #[error("the URL does not begin with \"https://\"")]
     Scheme,
+    /// The text does not begin with `http://`, where that is wanted.
+    #[error("the URL does not begin with \"http://\"")]
+    NotHttp,
     /// The host is not a domain name. Addresses and user information are not accepted.
     #[error("the host of the URL is not a domain name")]
     Host,
@@ -31,10 +57,11 @@ pub enum UrlError {
     TooLong,
 }
 
-/// The target of an HTTPS request (RFC 9110 §4.2.2).
+/// The target of a request (RFC 9110 §4.2).
 // Rule: RFC 8461 §3.3.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Url {
+    scheme: Scheme,
     host: Domain,
     port: u16,
     /// The path with the query, beginning with "/".
@@ -42,11 +69,15 @@ pub struct Url {
 }
 
 impl Url {
-    /// Creates a URL from its parts. `path` begins with "/".
+    /// Creates an `https` URL from its parts. `path` begins with "/".
     ///
     /// # Errors
     /// [`UrlError::Port`] for port 0, [`UrlError::Path`], [`UrlError::TooLong`].
     pub fn new(host: Domain, port: u16, path: &str) -> Result<Self, UrlError> {
+        Self::of(Scheme::Https, host, port, path)
+    }
+
+    fn of(scheme: Scheme, host: Domain, port: u16, path: &str) -> Result<Self, UrlError> {
         if port == 0 {
             return Err(UrlError::Port);
         }
@@ -60,24 +91,43 @@ impl Url {
             return Err(UrlError::TooLong);
         }
         Ok(Self {
+            scheme,
             host,
             port,
             path: path.to_owned(),
         })
     }
 
-    /// Parses a URL from a DNS record or the configuration.
+    /// Parses an `https` URL from a DNS record or the configuration.
     ///
     /// # Errors
     /// Any [`UrlError`].
     pub fn parse(text: &str) -> Result<Self, UrlError> {
+        Self::parse_as(Scheme::Https, text)
+    }
+
+    /// Parses an `http` URL from a certificate.
+    ///
+    /// # Errors
+    /// Any [`UrlError`].
+    pub fn parse_http(text: &str) -> Result<Self, UrlError> {
+        Self::parse_as(Scheme::Http, text)
+    }
+
+    fn parse_as(scheme: Scheme, text: &str) -> Result<Self, UrlError> {
         if text.len() > LENGTH_MAX {
             return Err(UrlError::TooLong);
         }
-        let scheme = "https://";
-        let after_scheme = match text.split_at_checked(scheme.len()) {
-            Some((begin, after_scheme)) if begin.eq_ignore_ascii_case(scheme) => after_scheme,
-            _ => return Err(UrlError::Scheme),
+        let after_scheme = match text.split_at_checked(scheme.prefix().len()) {
+            Some((begin, after_scheme)) if begin.eq_ignore_ascii_case(scheme.prefix()) => {
+                after_scheme
+            }
+            _ => {
+                return Err(match scheme {
+                    Scheme::Http => UrlError::NotHttp,
+                    Scheme::Https => UrlError::Scheme,
+                });
+            }
         };
         let (authority, path) = match after_scheme.find(['/', '?', '#']) {
             Some(at) => after_scheme.split_at(at),
@@ -88,7 +138,7 @@ impl Url {
                 (host, port.parse().map_err(|_| UrlError::Port)?)
             }
             Some(_) => return Err(UrlError::Port),
-            None => (authority, DEFAULT_PORT),
+            None => (authority, scheme.default_port()),
         };
         let host = Domain::parse(host).map_err(|_| UrlError::Host)?;
         let path = if path.starts_with('/') {
@@ -96,7 +146,7 @@ impl Url {
         } else {
             format!("/{path}")
         };
-        Self::new(host, port, &path)
+        Self::of(scheme, host, port, &path)
     }
 
     /// Returns the host, for DNS, SNI and the certificate.
@@ -121,7 +171,7 @@ impl Url {
     #[must_use]
     pub fn authority(&self) -> String {
         match self.port {
-            DEFAULT_PORT => self.host.to_string(),
+            port if port == self.scheme.default_port() => self.host.to_string(),
             port => format!("{}:{port}", self.host),
         }
     }
@@ -129,7 +179,8 @@ impl Url {
 
 impl fmt::Display for Url {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "https://{}{}", self.authority(), self.path)
+        let prefix = self.scheme.prefix();
+        write!(f, "{prefix}{}{}", self.authority(), self.path)
     }
 }
 
@@ -160,6 +211,18 @@ mod tests {
     }
 
     #[test]
+    fn http_urls_have_their_own_default_port() {
+        for (text, port, written) in [
+            ("http://a.example/x", 80, "http://a.example/x"),
+            ("http://a.example:80/x", 80, "http://a.example/x"),
+            ("HTTP://a.example:443/", 443, "http://a.example:443/"),
+        ] {
+            let url = Url::parse_http(text).expect(text);
+            assert_eq!((url.port(), url.to_string().as_str()), (port, written));
+        }
+    }
+
+    #[test]
     fn unusable_urls_are_rejected() {
         for (text, error) in [
             ("http://a.example/", UrlError::Scheme),
@@ -181,6 +244,10 @@ mod tests {
         ] {
             assert_eq!(Url::parse(text), Err(error), "{text:?}");
         }
+        assert_eq!(
+            Url::parse_http("https://a.example/"),
+            Err(UrlError::NotHttp)
+        );
         assert_eq!(
             Url::parse(&format!("https://a.example/{}", "x".repeat(2000))),
             Err(UrlError::TooLong)

@@ -4,13 +4,14 @@
 //! so that no decision mixes two configurations. A reload replaces the snapshot as a whole.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use arc_swap::ArcSwap;
 use tokio::sync::Notify;
 
 use crate::config::{Config, MailSchedule};
 use crate::net::dns::Dns;
+use crate::net::revocation::DistributionPoints;
 use crate::net::route::Router;
 use crate::net::tls_io::TlsMaterial;
 use crate::policy::connector::Connectors;
@@ -29,6 +30,8 @@ pub struct Snapshot {
     pub tls: Arc<TlsMaterial>,
     /// The router that finds hops and addresses for it.
     pub router: Arc<Router>,
+    /// The CRLs of distribution points, which all snapshots share.
+    pub points: DistributionPoints,
     /// Its users, as their file is now.
     pub users: Arc<UserStore>,
     /// Its `[[recipients]]` tables, with their lists and answers.
@@ -51,6 +54,7 @@ impl Snapshot {
             connectors,
             tls,
             router,
+            points: DistributionPoints::default(),
             users: UserStore::none(),
             recipients: Arc::default(),
             logins: Arc::default(),
@@ -70,6 +74,12 @@ impl Snapshot {
     #[must_use]
     pub fn with_users(self, users: Arc<UserStore>) -> Self {
         Self { users, ..self }
+    }
+
+    /// Adds the CRLs of distribution points. Without them none are fetched.
+    #[must_use]
+    pub fn with_points(self, points: DistributionPoints) -> Self {
+        Self { points, ..self }
     }
 
     /// Adds the `[[recipients]]` tables, which must have been loaded from the same configuration.
@@ -120,6 +130,8 @@ pub struct RunningConfig(Arc<SharedSnapshot>);
 #[derive(Debug)]
 struct SharedSnapshot {
     current: ArcSwap<Snapshot>,
+    /// The snapshots before it, which sessions may still hold.
+    earlier: Mutex<Vec<Weak<Snapshot>>>,
     replaced: Notify,
 }
 
@@ -129,6 +141,7 @@ impl RunningConfig {
     pub fn new(snapshot: Snapshot) -> Self {
         Self(Arc::new(SharedSnapshot {
             current: ArcSwap::from_pointee(snapshot),
+            earlier: Mutex::default(),
             replaced: Notify::new(),
         }))
     }
@@ -142,12 +155,39 @@ impl RunningConfig {
     /// Replaces the snapshot and gives the new one the next generation. Running sessions and
     /// attempts keep the snapshot that they loaded.
     pub fn replace(&self, snapshot: Snapshot) {
-        let generation = self.load().generation + 1;
+        let old = self.load();
+        let mut earlier = self.earlier();
+        earlier.retain(|earlier| earlier.strong_count() > 0);
+        earlier.push(Arc::downgrade(&old));
+        drop(earlier);
         self.0.current.store(Arc::new(Snapshot {
-            generation,
+            generation: old.generation + 1,
             ..snapshot
         }));
         self.0.replaced.notify_one();
+    }
+
+    fn earlier(&self) -> MutexGuard<'_, Vec<Weak<Snapshot>>> {
+        // No code panics while it holds the lock.
+        self.0
+            .earlier
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads the CRLs, users and lists of recipients of earlier snapshots again, if their files have
+    /// changed, so that sessions from before a reload see them too. Faults are reported for the
+    /// snapshot in use alone.
+    ///
+    /// This reads files and blocks.
+    // Rule: policy table (revocation).
+    pub fn refresh_earlier(&self) {
+        let earlier: Vec<_> = self.earlier().iter().filter_map(Weak::upgrade).collect();
+        for snapshot in earlier {
+            let _ = snapshot.tls.refresh_crls();
+            let _ = snapshot.users.refresh();
+            let _ = snapshot.recipients.refresh();
+        }
     }
 
     /// Waits until the snapshot is replaced. Only one task may wait. A replacement before the call,

@@ -307,6 +307,8 @@ macro_rules! label_sets {
 label_sets! {
     ListenerLabel { listener: String }
     RecipientTableLabel { domains: String }
+    CrlSourceLabel { source: String }
+    FetchResultLabel { result: &'static str }
     RecipientCheckLabels { from: &'static str, result: &'static str }
     ClientsLabel { clients: &'static str }
     SessionLabels { listener: String, end: &'static str }

@@ -8,6 +8,7 @@
 
 pub mod certificates;
 pub mod coverage;
+mod crl_reading;
 mod file;
 pub mod labels;
 pub mod last_attempts;
@@ -29,6 +30,7 @@ use crate::policy::tls::{Clearance, TlsVersion};
 use crate::smtp::address::Host;
 use certificates::Certificates;
 use coverage::Coverage;
+pub use crl_reading::{CrlReading, CrlReadings};
 use labels::{
     AttemptEndedLabel, ConnectorLabel, ConnectorTlsLabels, Direction, HandshakeLabels,
     InboundLabels, JudgedLabels, LimitLabels, LogMoveLabel, LoginLabels, RecipientCheckLabels,

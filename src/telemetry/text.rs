@@ -12,6 +12,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 
+use super::crl_reading::{self, CrlReadings};
 use super::labels::{
     AlarmLabel, CertificateLabels, ClientsLabel, ConnectorLabel, ListenerLabel, QueueLabels,
     ShareLabel, VersionLabel, clients_label,
@@ -67,6 +68,8 @@ pub struct MetricsReading {
     pub certificates: Vec<(&'static str, String, Timestamp)>,
     /// The number of cached MTA-STS policies.
     pub policies: usize,
+    /// The certificate revocation lists.
+    pub crls: CrlReadings,
     /// The interception alarms, and whether each is on.
     pub alarms: Vec<(&'static str, bool)>,
     /// The sessions with clients.
@@ -230,6 +233,7 @@ fn read(reading: &MetricsReading) -> Registry {
     registry.register("interception_alarm", help, alarms);
     clients(&mut registry, &reading.clients);
     recipient_reading::register(&mut registry, &reading.recipients);
+    crl_reading::register(&mut registry, &reading.crls);
     registry.register(
         "runtime_tasks",
         "Tasks of the asynchronous runtime",

@@ -386,7 +386,7 @@ fn tables_are_shown_as_meant_within_80_columns() {
     let (status, shown, _) = check_partners(&[]);
     assert_eq!(status, Some(0));
     let from = shown.find("Queue\n").expect("a section");
-    let to = shown.find("TLS reports").expect("a section");
+    let to = shown.find("\nTLS reports").expect("a section") + 1;
     assert_eq!(
         &shown[from..to],
         "\
@@ -419,8 +419,8 @@ DNS
   DNSSEC        validated here; with the root zone's keys
 
 Network
-  HTTP proxy    http://proxy.example.com:3128, for MTA-STS policies and TLS
-                reports
+  HTTP proxy    http://proxy.example.com:3128, for MTA-STS policies, TLS reports
+                and CRLs
 
 "
     );

@@ -11,6 +11,7 @@ mod client_dialogues;
 mod config_faults;
 mod config_good;
 mod config_include;
+mod crl_points;
 mod dane;
 mod demo;
 mod dns;

@@ -49,6 +49,12 @@ pub struct RelayStatus {
     pub certificates: Vec<CertificateStatus>,
     /// The number of further ones.
     pub more_certificates: usize,
+    /// The certificate revocation lists: those of files, and those of distribution points.
+    #[serde(default)]
+    pub crls: Vec<CrlStatus>,
+    /// The number of further ones.
+    #[serde(default)]
+    pub more_crls: usize,
     /// The exceptions in force.
     pub exceptions: Vec<ExceptionStatus>,
     /// The latest refusals since the start, newest first.
@@ -254,6 +260,26 @@ pub struct CertificateStatus {
     /// The reason why the connector refused it last, if it did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused: Option<String>,
+}
+
+/// A certificate revocation list.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct CrlStatus {
+    /// The file, or the URL of the distribution point.
+    pub source: String,
+    /// True if it is in use: all files, and those distribution points that a session has needed since
+    /// the start and within the last seven days.
+    pub in_use: bool,
+    /// The name of the issuer; `null` if the CRL could not be fetched yet.
+    pub issuer: Option<String>,
+    /// The number of certificates that it lists.
+    pub entries: usize,
+    /// The time at which it was issued.
+    pub this_update: Option<Timestamp>,
+    /// The time from which it has expired.
+    pub next_update: Option<Timestamp>,
+    /// The failure of the last fetch.
+    pub failure: Option<String>,
 }
 
 /// An exception in force.

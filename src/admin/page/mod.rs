@@ -5,6 +5,7 @@
 //! and contrast follow WCAG 2.2.
 
 mod chart;
+mod crls;
 mod html;
 mod recipients;
 mod sections;
@@ -68,6 +69,7 @@ fn render(status: &RelayStatus) -> String {
     sections::downgrades(&mut html, status);
     sections::connectors(&mut html, status);
     sections::certificates(&mut html, status);
+    crls::section(&mut html, status);
     sections::exceptions(&mut html, status);
     sections::clients(&mut html, status);
     sections::refusals(&mut html, status);

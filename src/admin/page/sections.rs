@@ -170,7 +170,7 @@ pub(super) fn queue(html: &mut Html, status: &RelayStatus) {
 }
 
 /// Starts a section with a list, or with a sentence if the list is empty.
-fn list_section<T>(
+pub(super) fn list_section<T>(
     html: &mut Html,
     (id, heading, nothing): (&str, &str, &str),
     items: &[T],
@@ -192,7 +192,7 @@ fn list_section<T>(
     }
 }
 
-fn end_section(html: &mut Html, more: usize) {
+pub(super) fn end_section(html: &mut Html, more: usize) {
     if more > 0 {
         html.element("<p class=\"meta\">and ", &number(more as u64), " more</p>");
     }

@@ -15,6 +15,8 @@ fn hostile() -> RelayStatus {
         "more_troubles":3,"connectors":[{{"name":"{evil}","outbound":"{evil}","inbound":"{evil}","sent":[],"received":[]}}],
         "more_connectors":0,"certificates":[{{"owner":"partner","place":"{evil}","connector":"{evil}","names":["{evil}"],
         "not_after":"2026-12-01T00:00:00Z","days_left":4,"refused":"{evil}"}}],"more_certificates":0,
+        "crls":[{{"source":"{evil}","in_use":true,"issuer":"{evil}","entries":1,
+        "this_update":"2026-11-26T00:00:00Z","next_update":"2026-12-26T00:00:00Z","failure":"{evil}"}}],"more_crls":0,
         "exceptions":[{{"connector":"{evil}","tls":"{evil}","until":"2026-12-01","reason":"{evil}"}}],
         "refusals":[{{"at":"2026-11-26T00:31:00Z","direction":"inbound","connector":"{evil}","peer":"{evil}","reason":"{evil}","times":2}}],
         "downgrades":[{{"at":"2026-11-26T00:31:00Z","connector":"{evil}","domain":"{evil}","host":"{evil}","was":"{evil}","got":"{evil}"}}],
@@ -32,7 +34,7 @@ fn text_of_peers_never_becomes_markup() {
     assert_eq!(
         page.matches("&lt;script&gt;alert(1)&lt;/script&gt;&quot;&#39;&amp;")
             .count(),
-        26,
+        29,
         "{page}"
     );
     assert!(
@@ -81,6 +83,8 @@ fn recipients_that_cannot_be_checked_are_shown_at_the_top() {
         troubles: Vec::new(),
         more_troubles: 0,
         certificates: Vec::new(),
+        crls: Vec::new(),
+        more_crls: 0,
         ..hostile()
     };
     let page = render(&status);

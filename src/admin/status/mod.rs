@@ -2,6 +2,7 @@
 //! policy cache and the configuration in use. `gatepost status`, the status page and the metrics
 //! show it.
 
+mod crls;
 mod process;
 mod queue_stats;
 mod recipients;
@@ -61,6 +62,7 @@ pub(super) async fn collect(admin: &AdminState) -> Result<RelayStatus, ErrorResp
     let all = all_connectors(&settings);
     let (connectors, more_connectors) = limit_list(connectors(admin, &all, now));
     let (certificates, more_certificates) = limit_list(certificates(admin, &settings.tls, now));
+    let (crls, more_crls) = limit_list(crls::statuses(&settings));
     let alarms = admin
         .history
         .alarms(now)
@@ -89,6 +91,8 @@ pub(super) async fn collect(admin: &AdminState) -> Result<RelayStatus, ErrorResp
         more_connectors,
         certificates,
         more_certificates,
+        crls,
+        more_crls,
         exceptions: exceptions(&settings.config, now),
         refusals: recent.refusals().map(refusal).collect(),
         downgrades: recent.downgrades(now).map(downgrade).collect(),
@@ -153,6 +157,7 @@ pub(super) async fn reading(admin: &AdminState) -> Result<MetricsReading, ErrorR
             .count(),
         certificates: certificate_readings(certificates(admin, &settings.tls, now)),
         policies: admin.policies.count(),
+        crls: crls::readings(&settings),
         alarms: vec![("tls_lost", lost), ("new_issuer", issuer)],
         clients: client_reading(admin, &settings.config),
         recipients: recipients::readings(settings.recipients()),

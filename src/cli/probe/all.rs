@@ -44,9 +44,10 @@ pub(super) async fn run(context: &ProbeContext, json: bool) -> ExitCode {
         .map(|result| expiry::upcoming(result, context))
         .collect();
     if json {
+        let points = context.snapshot.points.summaries();
         let pairs = results.iter().zip(&expiries);
         let documents: Vec<_> = pairs
-            .map(|(result, expiries)| json::document(result, expiries))
+            .map(|(result, expiries)| json::document(result, expiries, &points))
             .collect();
         show(&crate::cli::json::indented(&documents));
     } else {

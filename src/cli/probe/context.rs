@@ -7,8 +7,9 @@ use super::super::output::show_faults;
 use crate::config::Config;
 use crate::discovery::mta_sts::WebSource;
 use crate::net::dns::Dns;
-use crate::net::https::Https;
+use crate::net::https::{Https, PlainHttp};
 use crate::net::oauth::TokenCaches;
+use crate::net::revocation::{DistributionPoints, PointFiles};
 use crate::net::tls_io::{IdentitySummary, TlsMaterial};
 use crate::relay::running_config::Snapshot;
 use crate::relay::smart_host_logins::SmartHostLogins;
@@ -50,11 +51,17 @@ impl ProbeContext {
             }
         };
         let https = Https::new(dns.clone(), tls.https().clone());
-        let https = https.with_proxy(config.net.http_proxy.clone());
+        let proxy = config.net.http_proxy.clone();
+        let https = https.with_proxy(proxy.clone());
         let web = WebSource::new(dns.clone(), https);
+        // The daemon's files are its own; a probe fetches what it needs.
+        let http = PlainHttp::new(dns.clone(), proxy);
+        let points = DistributionPoints::new(PointFiles::none(), Box::new(http));
         let identities = tls.identities();
         Ok(Self {
-            snapshot: Snapshot::new(Arc::clone(config), tls, dns).with_logins(logins),
+            snapshot: Snapshot::new(Arc::clone(config), tls, dns)
+                .with_logins(logins)
+                .with_points(points),
             web,
             identities,
         })

@@ -8,7 +8,8 @@ use super::domain_probe::DomainProbe;
 use super::expiry::{ExpiringItem, UpcomingExpiry, days_left};
 use crate::explain::document::PolicyNote;
 use crate::explain::{DaemonPolicies, RememberedTls};
-use crate::net::tls_io::SentCertificate;
+use crate::net::revocation::PointSummary;
+use crate::net::tls_io::{SentCertificate, TlsPurposes};
 use crate::policy::failure::{Failure, Persistence};
 use crate::policy::layers::MemoryFinding;
 use crate::policy::tls::TlsOutcome;
@@ -29,6 +30,8 @@ pub(super) struct ProbeDocument {
     /// The check of recipients, in a sentence.
     recipients: Option<String>,
     hops: Vec<HopDocument>,
+    /// The distribution points from which this run fetched CRLs.
+    crls: Vec<PointDocument>,
     #[serde(flatten)]
     end: OutcomeDocument,
     /// The last day of the exception that is in force.
@@ -36,6 +39,33 @@ pub(super) struct ProbeDocument {
     /// The outcome after the exception has ended.
     after_exception: Option<OutcomeDocument>,
     breaks_soon: Vec<ExpiryDocument>,
+}
+
+/// A distribution point of CRLs.
+#[derive(Serialize)]
+struct PointDocument {
+    url: String,
+    issuer: Option<String>,
+    /// The number of certificates that the CRL lists.
+    entries: Option<usize>,
+    this_update: Option<Timestamp>,
+    next_update: Option<Timestamp>,
+    /// The reason why no CRL, or none that is current, could be fetched.
+    failure: Option<String>,
+}
+
+impl PointDocument {
+    fn of(point: &PointSummary) -> Self {
+        let crl = point.crl.as_ref();
+        Self {
+            url: point.url.clone(),
+            issuer: crl.map(|crl| crl.issuer.clone()),
+            entries: crl.map(|crl| crl.entries),
+            this_update: crl.map(|crl| crl.this_update),
+            next_update: crl.map(|crl| crl.next_update),
+            failure: point.failure.clone(),
+        }
+    }
 }
 
 /// The outcome that mail would have.
@@ -183,6 +213,9 @@ struct CertificateFields {
     not_before: Timestamp,
     not_after: Timestamp,
     days_left: i64,
+    /// The TLS purposes that the extended key usage names, `server` and `client`; both if there is
+    /// none. A client may also show a certificate for servers alone.
+    tls_purposes: &'static [&'static str],
     pin: String,
 }
 
@@ -215,7 +248,11 @@ struct ExpiryDocument {
 }
 
 /// Returns the JSON document for one domain.
-pub(super) fn document(result: &DomainProbe, expiries: &[UpcomingExpiry]) -> ProbeDocument {
+pub(super) fn document(
+    result: &DomainProbe,
+    expiries: &[UpcomingExpiry],
+    points: &[PointSummary],
+) -> ProbeDocument {
     ProbeDocument {
         domain: result.recipient.to_string(),
         connector: result.connector.name.clone(),
@@ -234,6 +271,7 @@ pub(super) fn document(result: &DomainProbe, expiries: &[UpcomingExpiry]) -> Pro
             .flatten()
             .map(|probed| hop(probed, &result.known))
             .collect(),
+        crls: points.iter().map(PointDocument::of).collect(),
         end: OutcomeDocument::of(&result.probe.prospect),
         exception_until: result.after.as_ref().map(|after| after.until),
         after_exception: result
@@ -375,6 +413,12 @@ fn certificate(sent: &SentCertificate) -> CertificateDocument {
                 not_before: certificate.not_before,
                 not_after: certificate.not_after,
                 days_left: days_left(certificate.not_after),
+                tls_purposes: match certificate.purposes {
+                    TlsPurposes::Any | TlsPurposes::ServersAndClients => &["server", "client"],
+                    TlsPurposes::Servers => &["server"],
+                    TlsPurposes::Clients => &["client"],
+                    TlsPurposes::Neither => &[],
+                },
                 pin: certificate.key.to_string(),
             }))
         }

@@ -115,11 +115,19 @@ async fn run_one(
         connector.unwrap_or_else(|| Arc::clone(context.snapshot.connectors.for_host(recipient)));
     let result = probe_domain(context, recipient.clone(), connector).await;
     let expiries = expiry::upcoming(&result, context);
+    let points = context.snapshot.points.summaries();
     if json {
-        show(&super::json::indented(&json::document(&result, &expiries)));
+        show(&super::json::indented(&json::document(
+            &result, &expiries, &points,
+        )));
     } else {
         let width = width();
-        show(&text::report(&result, &context.snapshot.config, width));
+        show(&text::report(
+            &result,
+            &context.snapshot.config,
+            &points,
+            width,
+        ));
         show(&expiry::lines(&expiries, width));
     }
     if result.fails() {

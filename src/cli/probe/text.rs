@@ -11,6 +11,7 @@ use super::domain_probe::{AfterException, DomainProbe};
 use super::expiry::date_and_days;
 use crate::config::{Config, WarnAfter, write_duration};
 use crate::explain::{DaemonPolicies, RememberedTls};
+use crate::net::revocation::PointSummary;
 use crate::net::route::HopOrigin;
 use crate::net::tls_io::SentCertificate;
 use crate::policy::connector::exception;
@@ -29,7 +30,12 @@ const NAMES_MAX: usize = 8;
 
 /// Returns everything that the probe saw, and the result that mail would have, in lines of at most
 /// `width` columns.
-pub(super) fn report(result: &DomainProbe, config: &Config, width: usize) -> String {
+pub(super) fn report(
+    result: &DomainProbe,
+    config: &Config,
+    points: &[PointSummary],
+    width: usize,
+) -> String {
     let mut out = WrappedText::new(width);
     let (recipient, connector) = (&result.recipient, &result.connector.name);
     out.line(0, &format!("{recipient}, by connector \"{connector}\""));
@@ -53,6 +59,7 @@ pub(super) fn report(result: &DomainProbe, config: &Config, width: usize) -> Str
             );
         }
     }
+    revocation_lists(&mut out, points);
     out.blank();
     prospect(&mut out, recipient, &result.probe.prospect, config);
     if let (Some(exception), true) = (
@@ -71,6 +78,25 @@ pub(super) fn report(result: &DomainProbe, config: &Config, width: usize) -> Str
         prospect(&mut out, recipient, &probe.prospect, config);
     }
     out.end()
+}
+
+/// Adds the CRLs that were fetched for the probe, or the reason why they were not.
+fn revocation_lists(out: &mut WrappedText, points: &[PointSummary]) {
+    if !points.is_empty() {
+        out.blank();
+        out.line(0, "Revocation lists fetched");
+    }
+    for point in points {
+        out.line(2, &plain(&point.url));
+        if let Some(crl) = &point.crl {
+            let (issuer, until) = (&crl.issuer, crl.next_update);
+            let listed = format!("of {issuer}, {} listed, until {until}", crl.entries);
+            line(out, "", &plain(&listed));
+        }
+        if let Some(failure) = &point.failure {
+            line(out, "FAILED", &plain(failure));
+        }
+    }
 }
 
 fn remembered(remembered: &RememberedTls) -> String {
@@ -284,6 +310,9 @@ fn certificate(out: &mut WrappedText, number: usize, sent: &SentCertificate) {
                 "",
                 &format!("expires {}", date_and_days(certificate.not_after)),
             );
+            if number == 1 {
+                line(out, "", &format!("allows {}", certificate.purposes));
+            }
             line(out, "", &format!("pins = [\"{}\"]", certificate.key));
         }
     }

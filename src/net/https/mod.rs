@@ -6,9 +6,13 @@
 //! `[net] http_proxy` all requests go through a tunnel of that proxy. Every step has a limit in time
 //! and octets. Nothing is sent until the host's certificate is found valid under the trust anchors
 //! for the host's name.
+//!
+//! [`PlainHttp`] is the client without TLS, which fetches CRLs.
 
 mod dial;
 mod error;
+mod exchange;
+mod plain;
 mod proxy;
 mod steps;
 
@@ -16,13 +20,10 @@ use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::client::conn::http1;
 use hyper::header::{ACCEPT, CONTENT_TYPE, HOST, HeaderValue, USER_AGENT};
 use hyper::{Method, Request, Response};
-use hyper_util::rt::TokioIo;
-use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::config::ProxyAddress;
@@ -31,15 +32,13 @@ use crate::net::tls_io::{ClientTls, KnownHellos};
 pub use crate::policy::https_url::{DEFAULT_PORT, Url, UrlError};
 use dial::{Dialer, HttpsSession};
 pub use error::{HttpsError, HttpsFault, HttpsStep, TunnelFault};
+use exchange::{read_body, send};
+pub use plain::PlainHttp;
 use steps::{Deadline, before_deadline};
 
 /// The default time limit of a request, from the address lookup to the last octet (one minute, as
 /// RFC 8461 §3.3 suggests).
 const REQUEST_TIMEOUT: Duration = Duration::from_mins(1);
-/// The maximum number of header fields of a response.
-const FIELDS_MAX: usize = 64;
-/// The maximum size of a response header in octets.
-const HEAD_MAX: usize = 16 * 1024;
 /// The maximum length of a Content-Type value; the rest is cut off.
 const CONTENT_TYPE_MAX: usize = 200;
 
@@ -172,18 +171,7 @@ impl Https {
         // No other address is tried once the request may have been sent, since a report must not
         // arrive twice.
         let answered = async {
-            let mut http = http1::Builder::new();
-            http.max_headers(FIELDS_MAX).max_buf_size(HEAD_MAX);
-            let (mut sender, connection) = http
-                .handshake(TokioIo::new(stream))
-                .await
-                .map_err(|error| http_fault(&error))?;
-            // The connection task ends with the set, and so with this request.
-            let mut driver = JoinSet::new();
-            driver.spawn(connection);
-            let answer = before_deadline(deadline, HttpsStep::Head, sender.send_request(request))
-                .await?
-                .map_err(|error| http_fault(&error))?;
+            let (answer, _driver) = send(stream, request, deadline).await?;
             before_deadline(deadline, HttpsStep::Body, message.read_response(answer)).await?
         };
         answered
@@ -263,31 +251,4 @@ impl HttpsRequest {
             body,
         })
     }
-}
-
-async fn read_body(body: Incoming, at_most: usize) -> Result<Bytes, HttpsFault> {
-    match Limited::new(body, at_most).collect().await {
-        Ok(body) => Ok(body.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(HttpsFault::TooLarge(at_most)),
-        Err(error) => Err(match error.downcast_ref::<hyper::Error>() {
-            Some(error) => http_fault(error),
-            None => HttpsFault::Http(error.to_string()),
-        }),
-    }
-}
-
-fn http_fault(error: &hyper::Error) -> HttpsFault {
-    if error.is_parse_too_large() {
-        return HttpsFault::Http(format!(
-            "the head of the response has more than {HEAD_MAX} octets or {FIELDS_MAX} fields"
-        ));
-    }
-    // The error of hyper with its causes, such as "connection error: unexpected end of file".
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    HttpsFault::Http(text)
 }

@@ -13,7 +13,7 @@ use webpki::{BorrowedCertRevocationList, CertRevocationList, RawPublicKeyEntity}
 use x509_parser::asn1_rs::{Any, BitString, Class, FromDer, Tag};
 use x509_parser::extensions::{IssuingDistributionPoint, ParsedExtension, X509Extension};
 use x509_parser::time::ASN1Time;
-use x509_parser::x509::X509Name;
+use x509_parser::x509::{AlgorithmIdentifier, X509Name};
 
 use super::crl_error::OCTETS_MAX;
 use super::names::{readable_name, urls};
@@ -93,8 +93,13 @@ impl Crl {
         if der.len() > OCTETS_MAX {
             return Err(CrlError::TooLarge);
         }
-        let borrowed =
-            BorrowedCertRevocationList::from_der(&der).map_err(|error| CrlError::of(&error))?;
+        let borrowed = BorrowedCertRevocationList::from_der(&der).map_err(|error| {
+            if is_version_1(&der) {
+                CrlError::Profile
+            } else {
+                CrlError::of(&error)
+            }
+        })?;
         let (mut entries, mut serials) = (Vec::new(), Vec::new());
         for entry in &borrowed {
             let entry = entry.map_err(|error| CrlError::of(&error))?;
@@ -163,6 +168,11 @@ impl Crl {
         self.revoked.len()
     }
 
+    /// Returns true if its issuer has a name with this content.
+    pub(super) fn is_of(&self, issuer: &[u8]) -> bool {
+        self.issuer == issuer
+    }
+
     /// Returns true if it covers the certificate: it is of the same issuer, and the certificate is
     /// in its scope.
     // Rule: RFC 5280 §6.3.3 (b); policy table (revocation).
@@ -178,7 +188,7 @@ impl Crl {
             urls.iter()
                 .any(|url| certificate.distribution_points().contains(url))
         });
-        self.issuer == certificate.issuer() && is_kind && is_named
+        self.is_of(certificate.issuer()) && is_kind && is_named
     }
 
     /// Returns true if the owner of this key has signed it. The result is kept.
@@ -243,6 +253,18 @@ impl RevokedEntry {
             .get(start..start + usize::from(self.length))
             .unwrap_or_default()
     }
+}
+
+/// Returns true if octets begin like a CRL of version 1, which has no version number.
+fn is_version_1(der: &[u8]) -> bool {
+    let first_time = || {
+        let (_, list) = Any::from_der(der).ok()?;
+        let (_, signed) = Any::from_der(list.data).ok()?;
+        let (rest, _) = AlgorithmIdentifier::from_der(signed.data).ok()?;
+        let (rest, _) = X509Name::from_der(rest).ok()?;
+        ASN1Time::from_der(rest).ok()
+    };
+    first_time().is_some()
 }
 
 fn is_web_page(octets: &[u8]) -> bool {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
 
+use super::changes::record_change;
 use super::crl_error::OCTETS_MAX;
 use super::{Crl, CrlError};
 use crate::config::{Fault, Located};
@@ -114,6 +115,7 @@ impl CrlFile {
         let replaced = new.crls.iter().filter(|crl| !is_known(crl));
         let replaced = replaced.map(|crl| self.summary(crl)).collect();
         self.loaded.store(Arc::new(new));
+        record_change();
         Ok(replaced)
     }
 

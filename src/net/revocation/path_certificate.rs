@@ -1,7 +1,7 @@
 //! The certificates of a path, as far as revocation concerns them.
 
 use rustls::pki_types::{CertificateDer, SubjectPublicKeyInfoDer};
-use webpki::{Cert, VerifiedPath, spki_for_anchor};
+use webpki::{Cert, EndEntityCert, VerifiedPath, spki_for_anchor};
 use x509_parser::extensions::ParsedExtension;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
@@ -19,7 +19,8 @@ pub struct PathCertificate {
     issuer: Vec<u8>,
     serial: Vec<u8>,
     is_authority: bool,
-    issuer_key: SubjectPublicKeyInfoDer<'static>,
+    /// `None` if the issuer's certificate is not known.
+    issuer_key: Option<SubjectPublicKeyInfoDer<'static>>,
     /// True if the issuer's key usage allows it to sign CRLs.
     issuer_signs_crls: bool,
     distribution_points: Vec<String>,
@@ -49,12 +50,28 @@ impl PathCertificate {
                     issuer: certificate.issuer().to_vec(),
                     serial: certificate.serial().to_vec(),
                     is_authority: at > 0,
-                    issuer_key: issuer_key.into_owned(),
+                    issuer_key: Some(issuer_key.into_owned()),
                     issuer_signs_crls,
                     distribution_points: distribution_points(&certificate.der()),
                 },
             )
             .collect()
+    }
+
+    /// Returns a peer's own certificate that `trust` lists, without its issuer. `None` if it is
+    /// malformed.
+    #[must_use]
+    pub fn without_issuer(der: &CertificateDer<'_>) -> Option<Self> {
+        let own = EndEntityCert::try_from(der).ok()?;
+        Some(Self {
+            member: PathMember::Own,
+            issuer: own.issuer().to_vec(),
+            serial: own.serial().to_vec(),
+            is_authority: false,
+            issuer_key: None,
+            issuer_signs_crls: false,
+            distribution_points: distribution_points(der),
+        })
     }
 
     /// The content of the issuer's name.
@@ -74,7 +91,13 @@ impl PathCertificate {
 
     /// The issuer's key, if its key usage allows it to sign CRLs.
     pub(super) fn crl_key(&self) -> Option<&SubjectPublicKeyInfoDer<'static>> {
-        self.issuer_signs_crls.then_some(&self.issuer_key)
+        self.issuer_key.as_ref().filter(|_| self.issuer_signs_crls)
+    }
+
+    /// Returns true if the issuer's certificate is known.
+    #[must_use]
+    pub fn has_issuer(&self) -> bool {
+        self.issuer_key.is_some()
     }
 
     /// Returns true if it is an authority's certificate.

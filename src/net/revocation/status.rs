@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use rustls::pki_types::SignatureVerificationAlgorithm;
 
 use super::{Crl, PathCertificate};
-use crate::policy::tls::{PathMemberStatus, RevocationStatus};
+use crate::policy::tls::{NoCrl, PathMemberStatus, RevocationStatus};
 
 /// Returns the status by the newest CRL that covers the certificate.
 // Rule: RFC 5280 §6.3.3; policy table (revocation).
@@ -16,6 +16,9 @@ fn status<'a>(
     algorithms: &[&dyn SignatureVerificationAlgorithm],
     now: Timestamp,
 ) -> Option<RevocationStatus> {
+    if !certificate.has_issuer() {
+        return listed_without_issuer(certificate, crls);
+    }
     let key = certificate.crl_key()?;
     let usable = crls.filter(|crl| crl.covers(certificate) && crl.is_signed_with(key, algorithms));
     // Of two that are equally old, one that lists the certificate counts.
@@ -31,6 +34,18 @@ fn status<'a>(
         None if now < newest.next_update() => RevocationStatus::Good(newest.next_update()),
         None => RevocationStatus::Expired(newest.next_update()),
     })
+}
+
+/// Returns the revocation of a certificate whose issuer is not known, by any of these CRLs of an issuer
+/// of that name. The signature cannot be checked, so that no CRL shows that the certificate is good.
+// Rule: policy table (revocation).
+fn listed_without_issuer<'a>(
+    certificate: &PathCertificate,
+    crls: impl Iterator<Item = &'a Arc<Crl>>,
+) -> Option<RevocationStatus> {
+    crls.filter(|crl| crl.covers(certificate))
+        .find_map(|crl| crl.revoked_since(certificate.serial()))
+        .map(RevocationStatus::Revoked)
 }
 
 /// Returns true if one of these CRLs revokes a certificate of a path.
@@ -49,19 +64,26 @@ pub fn is_revoked(
     })
 }
 
-/// Returns the status of each certificate of a path by these CRLs.
+/// Returns the status of each certificate of a path by these CRLs; `no_crl` returns the reason why
+/// none covers a certificate.
 #[must_use]
 pub fn path_status(
     path: &[PathCertificate],
     crls: &[Arc<Crl>],
     algorithms: &[&dyn SignatureVerificationAlgorithm],
     now: Timestamp,
+    no_crl: impl Fn(&PathCertificate) -> NoCrl,
 ) -> Vec<PathMemberStatus> {
     path.iter()
         .map(|certificate| PathMemberStatus {
             certificate: certificate.member().clone(),
-            status: status(certificate, crls.iter(), algorithms, now)
-                .unwrap_or(RevocationStatus::Unknown),
+            status: status(certificate, crls.iter(), algorithms, now).unwrap_or_else(|| {
+                RevocationStatus::Unknown(if certificate.has_issuer() {
+                    no_crl(certificate)
+                } else {
+                    NoCrl::NoIssuer
+                })
+            }),
         })
         .collect()
 }

@@ -15,8 +15,8 @@ use crate::policy::tls::ChainFault;
 /// Searches for a path from `leaf` over the certificates that the peer sent to an anchor. With
 /// `crls` the path's certificates below the anchor are returned; without, none are.
 ///
-/// A listed certificate is an anchor itself. If its issuer is trusted too, it may be revoked
-/// nevertheless.
+/// A listed certificate is an anchor itself, but may be revoked nevertheless. If no path leads to its
+/// issuer, it is returned without one, unless it has signed itself.
 pub(super) fn check(
     leaf: &CertificateDer<'_>,
     issuers: &Issuers<'_>,
@@ -40,8 +40,13 @@ pub(super) fn check(
     let below_anchor = |found: FoundPath| found.certificates;
     if trust.lists(leaf) {
         check_listed(&readable, role, now)?;
-        let path = crls.and_then(|_| search.run().ok());
-        return Ok(path.map(below_anchor).unwrap_or_default());
+        if crls.is_none() || certificate::is_self_signed(&readable, trust.algorithms()) {
+            return Ok(Vec::new());
+        }
+        return Ok(match search.run() {
+            Ok(found) => below_anchor(found),
+            Err(_) => PathCertificate::without_issuer(leaf).into_iter().collect(),
+        });
     }
     let no_path = match search.run() {
         Ok(found) => return Ok(below_anchor(found)),

@@ -14,10 +14,10 @@ use tokio::sync::Semaphore;
 
 use super::path_search::Issuers;
 use super::{Role, TrustAnchors, certificate, chain, dane};
-use crate::net::revocation::{self, Crl, CrlFile, PathCertificate};
+use crate::net::revocation::{self, Crl, CrlFile, DistributionPoints, PathCertificate};
 use crate::policy::tls::{
-    CertificateFacts, ChainFault, DaneFacts, DaneFault, NamePattern, Pin, RevocationFacts,
-    TlsPolicy, Tlsa, TlsaSet,
+    CertificateFacts, ChainFault, DaneFacts, DaneFault, NamePattern, NoCrl, PathMemberStatus, Pin,
+    RevocationFacts, RevocationStatus, TlsPolicy, Tlsa, TlsaSet,
 };
 
 /// The limit of concurrent searches in the chains of servers.
@@ -174,20 +174,59 @@ impl SentChain {
     }
 }
 
-/// Returns the revocation status of a path by the CRLs that are known now. It is not kept, because
-/// a session may outlive a CRL.
+/// Returns the revocation status of a path. CRLs that are missing are fetched, within a limited
+/// time. The result is not kept, because a session may outlive a CRL.
 async fn path_status(
     path: Arc<[PathCertificate]>,
     checks: ChainChecks<'_>,
     role: Role,
     now: Timestamp,
 ) -> RevocationFacts {
-    let (crls, algorithms) = (checks.known_crls(), checks.trust.algorithms());
+    let changes = revocation::crl_changes();
+    let known = known_status(Arc::clone(&path), checks, role, now).await;
+    let Some(points) = checks.points else {
+        return RevocationFacts::Checked(known);
+    };
+    let is_missing = |status: &PathMemberStatus| match status.status {
+        RevocationStatus::Good(_) | RevocationStatus::Revoked(_) => false,
+        RevocationStatus::Expired(_) | RevocationStatus::Unknown(_) => true,
+    };
+    let missing: Vec<bool> = known.iter().map(is_missing).collect();
+    let (reach, algorithms) = (checks.trust.reach(), checks.trust.algorithms());
+    points
+        .fetch_missing(&path, &missing, reach, algorithms)
+        .await;
+    // The fetch of another session may have ended before this one could wait for it.
+    if revocation::crl_changes() == changes {
+        return RevocationFacts::Checked(known);
+    }
+    RevocationFacts::Checked(known_status(path, checks, role, now).await)
+}
+
+/// Returns the revocation status of a path by the CRLs that are known now.
+async fn known_status(
+    path: Arc<[PathCertificate]>,
+    checks: ChainChecks<'_>,
+    role: Role,
+    now: Timestamp,
+) -> Vec<PathMemberStatus> {
+    // Without an issuer's key no signature can be checked, so that only the administrator's files
+    // count.
+    let crls = if path.iter().all(PathCertificate::has_issuer) {
+        checks.known_crls()
+    } else {
+        checks.crls_of_files()
+    };
+    let algorithms = checks.trust.algorithms();
+    let no_crl: fn(&PathCertificate) -> NoCrl = match checks.points {
+        Some(_) => revocation::no_crl,
+        None => |_| NoCrl::NoSource,
+    };
     // The signature of a large CRL takes a while to check.
     let status = run_blocking(role, move || {
-        revocation::path_status(&path, &crls, algorithms, now)
+        revocation::path_status(&path, &crls, algorithms, now, no_crl)
     });
-    RevocationFacts::Checked(status.await)
+    status.await
 }
 
 /// The searches that are not yet done for a chain.
@@ -283,6 +322,8 @@ pub struct ChainChecks<'a> {
     pub default_trust: &'a Arc<TrustAnchors>,
     /// The CRL files of the connector.
     pub crl: &'a [Arc<CrlFile>],
+    /// The CRLs of distribution points; `None` if none are used.
+    pub points: Option<&'a DistributionPoints>,
     /// The usable TLSA records of the host; `None` if it has none.
     pub tlsa: Option<&'a Arc<TlsaSet>>,
     /// The paths to search for.
@@ -301,14 +342,31 @@ pub struct PathChecks {
     pub revocation: bool,
 }
 
+impl<'a> ChainChecks<'a> {
+    /// Adds the CRLs of distribution points, which are fetched if they are needed.
+    #[must_use]
+    pub fn with_points(self, points: &'a DistributionPoints) -> Self {
+        Self {
+            points: Some(points),
+            ..self
+        }
+    }
+}
+
 impl ChainChecks<'_> {
     /// Returns the known CRLs, if revocation matters.
     fn known_crls(&self) -> Vec<Arc<Crl>> {
-        if self.paths.revocation {
-            self.crl.iter().flat_map(|file| file.crls()).collect()
-        } else {
-            Vec::new()
+        if !self.paths.revocation {
+            return Vec::new();
         }
+        let mut crls = self.crls_of_files();
+        crls.extend(self.points.iter().flat_map(|points| points.crls()));
+        crls
+    }
+
+    /// Returns the CRLs of the connector's files.
+    fn crls_of_files(&self) -> Vec<Arc<Crl>> {
+        self.crl.iter().flat_map(|file| file.crls()).collect()
     }
 
     /// Limits the path searches to those that a policy needs.
@@ -391,6 +449,7 @@ mod tests {
                 trust: &own,
                 default_trust: &default,
                 crl: &[],
+                points: None,
                 tlsa: None,
                 paths,
             };

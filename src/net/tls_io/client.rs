@@ -131,6 +131,7 @@ impl ClientTls {
             trust: &self.trust,
             default_trust: &self.default_trust,
             crl: &self.crl,
+            points: None,
             tlsa,
             paths,
         }

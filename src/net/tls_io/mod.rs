@@ -49,6 +49,7 @@ pub use pem::{certificates, key_warning, private_key};
 pub use read_ahead::ReadAheadStream;
 pub use sent_chain::{CertificateContent, SentCertificate};
 pub use trust::TrustAnchors;
+pub use usage::TlsPurposes;
 
 /// The role of the certificate's owner. The certificate must allow this use (RFC 5280 §4.2.1.12).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

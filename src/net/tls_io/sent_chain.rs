@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use rustls::pki_types::CertificateDer;
 
-use super::{CompletedHandshake, certificate};
+use super::{CompletedHandshake, TlsPurposes, certificate};
 use crate::policy::tls::{NamePattern, Pin};
 
 /// The most certificates of a chain that are shown, since a peer may send dozens.
@@ -31,6 +31,8 @@ pub struct CertificateContent {
     pub not_before: Timestamp,
     /// The end of the validity period.
     pub not_after: Timestamp,
+    /// The TLS purposes that it names.
+    pub purposes: TlsPurposes,
     /// The hash of the public key.
     pub key: Pin,
 }
@@ -55,6 +57,7 @@ fn describe(der: &CertificateDer<'_>) -> SentCertificate {
         names: certificate::dns_names(der),
         not_before,
         not_after,
+        purposes: TlsPurposes::of(&readable),
         key: certificate::key_hash(&key),
     }))
 }

@@ -13,6 +13,7 @@ use super::anchor::{self, AnchorFault};
 use super::certificate;
 use super::pem::{self, fault};
 use crate::config::{Fault, Located, Location, TrustSource};
+use crate::net::revocation::Reach;
 
 /// Loaded trust anchors.
 ///
@@ -23,6 +24,8 @@ pub struct TrustAnchors {
     /// The DER of every certificate in the PEM file.
     listed: HashSet<Vec<u8>>,
     unusable: Vec<UnusableAnchor>,
+    /// The addresses from which CRLs of certificates below these anchors may be fetched.
+    reach: Reach,
     algorithms: &'static [&'static dyn SignatureVerificationAlgorithm],
 }
 
@@ -59,6 +62,10 @@ impl TrustAnchors {
             anchors: Vec::new(),
             listed: HashSet::new(),
             unusable: Vec::new(),
+            reach: match &trust.value {
+                TrustSource::File(_) => Reach::Private,
+                TrustSource::Webpki | TrustSource::System => Reach::Public,
+            },
             algorithms,
         };
         match &trust.value {
@@ -141,6 +148,13 @@ impl TrustAnchors {
     /// Returns true if the PEM file contains this very certificate.
     pub(super) fn lists(&self, certificate: &CertificateDer<'_>) -> bool {
         self.listed.contains(certificate.as_ref())
+    }
+
+    /// The addresses from which CRLs of certificates below these anchors may be fetched: those of
+    /// private networks only if an administrator has named the authorities in a file.
+    // Rule: policy table (revocation).
+    pub(super) fn reach(&self) -> Reach {
+        self.reach
     }
 
     /// The signature algorithms that are accepted in chains.

@@ -4,6 +4,8 @@
 //! rustls-webpki 0.103 applies the extended key usage to the whole path and ignores key usage. The
 //! latter is therefore checked here, for every certificate of a path and its anchor.
 
+use std::fmt;
+
 use rustls::pki_types::CertificateDer;
 use x509_parser::extensions::KeyUsage;
 use x509_parser::prelude::X509Certificate;
@@ -95,6 +97,52 @@ pub(super) fn allows_purpose(certificate: &X509Certificate<'_>, role: Role) -> b
             Role::Client => usage.value.any || usage.value.client_auth || usage.value.server_auth,
         },
         Err(_) => false,
+    }
+}
+
+/// The TLS purposes that the extended key usage of a certificate names. A client may show one for
+/// servers alone, since public authorities issue no others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TlsPurposes {
+    /// There is no extended key usage: any purpose.
+    Any,
+    /// TLS servers and TLS clients.
+    ServersAndClients,
+    /// TLS servers alone.
+    Servers,
+    /// TLS clients alone.
+    Clients,
+    /// Neither.
+    Neither,
+}
+
+impl TlsPurposes {
+    /// Reads the extended key usage. One that is malformed names nothing.
+    pub(super) fn of(certificate: &X509Certificate<'_>) -> Self {
+        match certificate.extended_key_usage() {
+            Ok(None) => Self::Any,
+            Ok(Some(usage)) => match (usage.value.server_auth, usage.value.client_auth) {
+                (true, true) => Self::ServersAndClients,
+                (true, false) => Self::Servers,
+                (false, true) => Self::Clients,
+                (false, false) => Self::Neither,
+            },
+            Err(_) => Self::Neither,
+        }
+    }
+}
+
+impl fmt::Display for TlsPurposes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Any => "any purpose",
+            Self::ServersAndClients => "TLS servers and TLS clients",
+            Self::Servers => {
+                "TLS servers alone; a client that shows it to this relay is accepted too"
+            }
+            Self::Clients => "TLS clients alone; not accepted from a server",
+            Self::Neither => "neither TLS servers nor TLS clients; not accepted",
+        })
     }
 }
 

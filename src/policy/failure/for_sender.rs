@@ -198,7 +198,7 @@ fn problem(refusal: &Refusal, names: &Names) -> (String, Side) {
             Side::Recipient,
         ),
         Unmet::Revocation(
-            RevocationFault::Expired(..) | RevocationFault::NoCrl(_) | RevocationFault::NotChecked,
+            RevocationFault::Expired(..) | RevocationFault::NoCrl(..) | RevocationFault::NotChecked,
         ) => (
             format!(
                 "{} cannot find out at present if the certificate that {host} shows is still valid",

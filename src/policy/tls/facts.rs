@@ -36,6 +36,21 @@ pub enum TlsOutcome {
     Tls(TlsFacts),
 }
 
+impl TlsOutcome {
+    /// Returns true if the revocation status of the peer's certificate was checked, and no CRL that
+    /// it depends on has expired meanwhile.
+    #[must_use]
+    pub fn revocation_holds_at(&self, now: Timestamp) -> bool {
+        match self {
+            Self::Tls(TlsFacts {
+                certificate: PeerCertificate::Certificate(certificate),
+                ..
+            }) => certificate.revocation.holds_at(now),
+            Self::Tls(_) | Self::Clear(_) => false,
+        }
+    }
+}
+
 /// The reason why a session is in the clear.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NoTls {

@@ -47,7 +47,7 @@ pub use pin::{Pin, PinError};
 pub use policy::{Demands, TlsPolicy};
 pub use refusal::{Refusal, RefusalBasis};
 pub use revocation::{
-    PathMember, PathMemberStatus, PathStatus, Revocation, RevocationFacts, RevocationFault,
+    NoCrl, PathMember, PathMemberStatus, PathStatus, Revocation, RevocationFacts, RevocationFault,
     RevocationStatus,
 };
 pub use sample_peer::SamplePeer;

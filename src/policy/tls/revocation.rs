@@ -65,8 +65,22 @@ pub enum RevocationStatus {
     Expired(Timestamp),
     /// The CRL lists it with this time of revocation. It stays revoked when the CRL has expired.
     Revoked(Timestamp),
-    /// No CRL covers it.
-    Unknown,
+    /// No CRL covers it, for this reason.
+    Unknown(NoCrl),
+}
+
+/// The reason why no CRL covers a certificate. It says nothing about the attempts to fetch one,
+/// since a peer reads it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoCrl {
+    /// None is in a file, and the certificate names no distribution point from which one is
+    /// fetched.
+    NoSource,
+    /// None is in a file, and that of its distribution point could not be fetched or used.
+    NotFetched,
+    /// The certificate is listed in `trust` and its issuer is not known, so that no CRL can be
+    /// checked.
+    NoIssuer,
 }
 
 /// The status of a path as a whole, in one word.
@@ -96,7 +110,7 @@ impl RevocationFacts {
     pub fn path_status(&self) -> Option<PathStatus> {
         let of_one = |one: &PathMemberStatus| match one.status {
             RevocationStatus::Good(_) => PathStatus::Good,
-            RevocationStatus::Expired(_) | RevocationStatus::Unknown => PathStatus::Unknown,
+            RevocationStatus::Expired(_) | RevocationStatus::Unknown(_) => PathStatus::Unknown,
             RevocationStatus::Revoked(_) => PathStatus::Revoked,
         };
         match self {
@@ -107,6 +121,21 @@ impl RevocationFacts {
 }
 
 impl RevocationFacts {
+    /// Returns true if the status was checked, and no CRL that it depends on has expired meanwhile.
+    #[must_use]
+    pub fn holds_at(&self, now: Timestamp) -> bool {
+        let holds = |one: &PathMemberStatus| match one.status {
+            RevocationStatus::Good(until) => now < until,
+            RevocationStatus::Expired(_)
+            | RevocationStatus::Revoked(_)
+            | RevocationStatus::Unknown(_) => true,
+        };
+        match self {
+            Self::NotChecked => false,
+            Self::Checked(all) => all.iter().all(holds),
+        }
+    }
+
     /// Describes the status of the path: the time until which it is known to be good, or the first
     /// fault. `None` if it was not checked.
     #[must_use]
@@ -119,7 +148,7 @@ impl RevocationFacts {
             RevocationStatus::Good(until) => Some(until),
             RevocationStatus::Expired(_)
             | RevocationStatus::Revoked(_)
-            | RevocationStatus::Unknown => None,
+            | RevocationStatus::Unknown(_) => None,
         });
         Some(match (check(Revocation::Required, self), until.min()) {
             (Ok(()), Some(until)) => format!("good, by CRLs that hold until {until}"),
@@ -138,7 +167,7 @@ pub enum RevocationFault {
     /// The CRL that covers this certificate expired at this time.
     Expired(PathMember, Timestamp),
     /// No CRL covers this certificate, for this reason.
-    NoCrl(PathMember),
+    NoCrl(PathMember, NoCrl),
     /// The CRLs were not consulted.
     NotChecked,
 }
@@ -149,7 +178,7 @@ impl RevocationFault {
     pub fn may_pass(&self) -> bool {
         match self {
             Self::Revoked(..) => false,
-            Self::Expired(..) | Self::NoCrl(_) | Self::NotChecked => true,
+            Self::Expired(..) | Self::NoCrl(..) | Self::NotChecked => true,
         }
     }
 }
@@ -171,11 +200,19 @@ impl fmt::Display for RevocationFault {
             }
             Self::Expired(which, at) => write!(
                 f,
-                "the CRL that covers {which} expired on {at}; a newer one is needed in `crl`"
+                "the CRL that covers {which} expired on {at}; a newer one is needed"
             ),
-            Self::NoCrl(which) => write!(
+            Self::NoCrl(which, NoCrl::NoSource) => write!(
                 f,
                 "no CRL covers {which}; add the CRL of its authority to `crl`"
+            ),
+            Self::NoCrl(which, NoCrl::NotFetched) => write!(
+                f,
+                "no CRL covers {which}, and its distribution point yields none; see `gatepost status`"
+            ),
+            Self::NoCrl(which, NoCrl::NoIssuer) => write!(
+                f,
+                "no CRL can be checked for {which}, since the certificate of its issuer is missing; add that to `trust`"
             ),
             Self::NotChecked => f.write_str("its revocation was not checked"),
         }
@@ -204,7 +241,7 @@ pub(super) fn check(wanted: Revocation, facts: &RevocationFacts) -> Result<(), R
         let fault = match status {
             RevocationStatus::Good(_) | RevocationStatus::Revoked(_) => continue,
             RevocationStatus::Expired(at) => RevocationFault::Expired(certificate.clone(), *at),
-            RevocationStatus::Unknown => RevocationFault::NoCrl(certificate.clone()),
+            RevocationStatus::Unknown(why) => RevocationFault::NoCrl(certificate.clone(), *why),
         };
         if wanted == Revocation::Required {
             return Err(fault);
@@ -226,7 +263,7 @@ fn first_revoked(all: &[PathMemberStatus]) -> Option<RevocationFault> {
         RevocationStatus::Revoked(since) => {
             Some(RevocationFault::Revoked(one.certificate.clone(), since))
         }
-        RevocationStatus::Good(_) | RevocationStatus::Expired(_) | RevocationStatus::Unknown => {
+        RevocationStatus::Good(_) | RevocationStatus::Expired(_) | RevocationStatus::Unknown(_) => {
             None
         }
     })
@@ -262,7 +299,7 @@ mod tests {
         let revoked = || Err(RevocationFault::Revoked(PathMember::Own, at(1)));
         let revoked_issuer = || Err(RevocationFault::Revoked(sub(), at(1)));
         let expired = || Err(RevocationFault::Expired(PathMember::Own, at(2)));
-        let missing = |which| Err(RevocationFault::NoCrl(which));
+        let missing = |which| Err(RevocationFault::NoCrl(which, NoCrl::NoSource));
         for (statuses, path, if_known, required) in [
             (vec![], PathStatus::Good, Ok(()), Ok(())),
             (vec![own(Good(at(9)))], PathStatus::Good, Ok(()), Ok(())),
@@ -273,7 +310,7 @@ mod tests {
                 expired(),
             ),
             (
-                vec![own(Unknown)],
+                vec![own(Unknown(NoCrl::NoSource))],
                 PathStatus::Unknown,
                 Ok(()),
                 missing(PathMember::Own),
@@ -285,13 +322,13 @@ mod tests {
                 revoked(),
             ),
             (
-                vec![own(Good(at(9))), issuer(Unknown)],
+                vec![own(Good(at(9))), issuer(Unknown(NoCrl::NoSource))],
                 PathStatus::Unknown,
                 Ok(()),
                 missing(sub()),
             ),
             (
-                vec![own(Unknown), issuer(Revoked(at(1)))],
+                vec![own(Unknown(NoCrl::NoSource)), issuer(Revoked(at(1)))],
                 PathStatus::Revoked,
                 revoked_issuer(),
                 revoked_issuer(),
@@ -313,6 +350,30 @@ mod tests {
         );
     }
 
+    /// The statuses; the times at which they hold, of 8, 9 and 10.
+    #[test]
+    fn a_status_holds_until_the_first_crl_expires() {
+        use RevocationStatus::{Good, Unknown};
+        let unknown = || Unknown(NoCrl::NoSource);
+        for (statuses, expected) in [
+            (vec![], [true, true, true]),
+            (vec![own(Good(at(9)))], [true, false, false]),
+            (
+                vec![own(Good(at(10))), issuer(Good(at(9)))],
+                [true, false, false],
+            ),
+            (
+                vec![own(unknown()), issuer(Good(at(10)))],
+                [true, true, false],
+            ),
+        ] {
+            let facts = RevocationFacts::Checked(statuses);
+            let holds = [8, 9, 10].map(|second| facts.holds_at(at(second)));
+            assert_eq!(holds, expected, "{facts:?}");
+        }
+        assert!(!RevocationFacts::NotChecked.holds_at(at(8)));
+    }
+
     #[test]
     fn a_fault_says_its_remedy_and_whether_a_new_crl_may_end_it() {
         let time = at(1_780_000_000);
@@ -330,12 +391,23 @@ mod tests {
             (
                 RevocationFault::Expired(PathMember::Own, time),
                 true,
-                "the CRL that covers the certificate expired on 2026-05-28T20:26:40Z; a newer one is needed in `crl`",
+                "the CRL that covers the certificate expired on 2026-05-28T20:26:40Z; a newer one is needed",
             ),
             (
-                RevocationFault::NoCrl(PathMember::Own),
+                RevocationFault::NoCrl(PathMember::Own, NoCrl::NoSource),
                 true,
                 "no CRL covers the certificate; add the CRL of its authority to `crl`",
+            ),
+            (
+                RevocationFault::NoCrl(PathMember::Own, NoCrl::NotFetched),
+                true,
+                "no CRL covers the certificate, and its distribution point yields none; see `gatepost status`",
+            ),
+            (
+                RevocationFault::NoCrl(PathMember::Own, NoCrl::NoIssuer),
+                true,
+                "no CRL can be checked for the certificate, since the certificate of its issuer is missing; add that \
+                 to `trust`",
             ),
             (
                 RevocationFault::NotChecked,

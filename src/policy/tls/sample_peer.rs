@@ -8,9 +8,9 @@ use std::fmt;
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
-    CertificateFacts, ChainFault, DaneFacts, DaneFault, Handshake, NamePattern, NoTls, PathMember,
-    PathMemberStatus, PeerCertificate, Pin, RevocationFacts, RevocationStatus, Strength, TlsFacts,
-    TlsOutcome, TlsPolicy, TlsVersion, TlsaUsage, Verify,
+    CertificateFacts, ChainFault, DaneFacts, DaneFault, Handshake, NamePattern, NoCrl, NoTls,
+    PathMember, PathMemberStatus, PeerCertificate, Pin, RevocationFacts, RevocationStatus,
+    Strength, TlsFacts, TlsOutcome, TlsPolicy, TlsVersion, TlsaUsage, Verify,
 };
 use crate::smtp::address::Domain;
 use crate::smtp::reply::{Reply, Status};
@@ -218,7 +218,7 @@ impl SamplePeer {
             ),
             Self::NoCrl => with_status(
                 shows(Ok(()), true, KeyChoice::Wanted),
-                RevocationStatus::Unknown,
+                RevocationStatus::Unknown(NoCrl::NoSource),
             ),
             Self::Right => shows(Ok(()), true, KeyChoice::Wanted),
         }

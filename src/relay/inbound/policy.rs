@@ -136,7 +136,7 @@ fn refusal_reply(listener: &ListenerConfig, from: &ReversePath, refusal: &Refusa
         Unmet::Revocation(RevocationFault::Revoked(..)) => "show another certificate",
         // It is no fault of the client.
         Unmet::Revocation(
-            RevocationFault::Expired(..) | RevocationFault::NoCrl(_) | RevocationFault::NotChecked,
+            RevocationFault::Expired(..) | RevocationFault::NoCrl(..) | RevocationFault::NotChecked,
         ) => {
             let text = format!(
                 "Mail from {}: {refusal}; try again later",

@@ -382,7 +382,8 @@ impl ClientSession {
                     .tls
                     .client(connector)
                     .checks(None)
-                    .for_policy(&inbound_policy(connector));
+                    .for_policy(&inbound_policy(connector))
+                    .with_points(&settings.points);
                 let facts = seen.facts(against, Role::Client, Timestamp::now()).await;
                 // A proxy's certificate proves nothing about the client that it has named.
                 let certificate = if self.proxy.is_some() {

@@ -7,11 +7,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::config::Timeouts;
 use crate::discovery::history::TlsLevel;
+use crate::net::revocation::crl_changes;
 use crate::policy::failure::Peer;
 use crate::policy::tls::{
     Clearance, Handshake, NamePattern, NoTls, TlsOutcome, TlsPolicy, Verdict, judge,
@@ -52,6 +54,8 @@ pub(super) struct Cleared {
     via: Arc<Via>,
     /// The policy under which the clearance was given.
     policy: TlsPolicy,
+    /// The number of changes of CRLs before the revocation status was found.
+    crl_changes: u64,
     /// True if the connection is the fallback in the clear after TLS failed; its clearance is for
     /// one message only.
     is_fallback: bool,
@@ -203,7 +207,7 @@ impl Cleared {
         extensions: Extensions,
         peer: Peer,
         (clearance, login): (Clearance, Option<SessionLogin>),
-        policy: TlsPolicy,
+        (policy, crl_changes): (TlsPolicy, u64),
     ) -> Self {
         let via = Arc::new(Via {
             peer,
@@ -217,6 +221,7 @@ impl Cleared {
             extensions,
             via,
             policy,
+            crl_changes,
             is_fallback: false,
             idle_since: None,
             is_prompt: false,
@@ -232,7 +237,7 @@ impl Cleared {
         extensions: Extensions,
         peer: Peer,
         cleared: (Clearance, Option<SessionLogin>),
-        policy: TlsPolicy,
+        policy: (TlsPolicy, u64),
     ) -> Self {
         Self {
             is_fallback: true,
@@ -281,13 +286,19 @@ impl Cleared {
     }
 
     /// Returns whether mail under `policy` may use this session too. The judge judges the session's
-    /// own handshake again, unless the policy is the one it was cleared under.
-    // Rule: policy table (reuse).
+    /// own handshake again, unless the policy is the one it was cleared under. Where revocation
+    /// matters, a session is of no use once a CRL has changed or expired.
+    // Rule: policy table (reuse); policy table (revocation).
     pub(super) fn admits(&mut self, policy: &TlsPolicy, reference: &[NamePattern]) -> bool {
+        let outcome = self.via.clearance.outcome();
+        if policy.asks_for_revocation()
+            && (self.crl_changes != crl_changes() || !outcome.revocation_holds_at(Timestamp::now()))
+        {
+            return false;
+        }
         if *policy == self.policy {
             return true;
         }
-        let outcome = self.via.clearance.outcome();
         // TLS was not requested in this session, so the session does not show whether the peer has
         // it.
         if *outcome == TlsOutcome::Clear(NoTls::NotWanted) {

@@ -40,7 +40,8 @@ impl Target<'_> {
         let ready = self.get_ready(address, budget, record).await;
         let peer = self.peer(address).with_source(record.source);
         let ready = ready.map_err(|failure| failure.with_peer(peer.clone()))?;
-        let (cleared, policy) = ((ready.clearance, ready.login), self.policy.clone());
+        let cleared = (ready.clearance, ready.login);
+        let policy = (self.policy.clone(), record.crl_changes);
         let make = if ready.is_fallback {
             Cleared::fallback
         } else {

@@ -19,6 +19,8 @@ pub(super) struct DialRecord {
     pub(super) outcome: Option<TlsOutcome>,
     /// The completed handshake; after a second try the second one.
     pub(super) seen: Option<CompletedHandshake>,
+    /// The number of changes of CRLs before the revocation status was found.
+    pub(super) crl_changes: u64,
     /// The extensions in the reply to EHLO; under TLS if the handshake was completed.
     pub(super) extensions: Option<Extensions>,
     /// Our own address of the last connection.

@@ -5,7 +5,8 @@
 
 use jiff::Timestamp;
 
-use crate::net::tls_io::{ClientTls, HandshakeError, Role};
+use crate::net::revocation::crl_changes;
+use crate::net::tls_io::{ChainChecks, ClientTls, HandshakeError, Role};
 use crate::policy::connector::HopProtocol;
 use crate::policy::failure::{Failure, HopAddress, Scope};
 use crate::policy::tls::{
@@ -186,10 +187,8 @@ impl Target<'_> {
             Ok(secured) => secured,
             Err(fault) => return Ok(self.forget_hello(fault)),
         };
-        let against = client
-            .checks(self.policy.tlsa())
-            .for_policy(self.policy)
-            .and_connector_path();
+        let against = self.chain_checks(client);
+        record.crl_changes = crl_changes();
         let facts = seen.facts(against, Role::Server, Timestamp::now()).await;
         record.seen = Some(seen);
         let clearance = match self.judge(TlsOutcome::Tls(TlsFacts { reduced, ..facts }), record) {
@@ -236,6 +235,15 @@ impl Target<'_> {
             }
             Err(broken) => Err(broken.failure().with_session(clearance.session())),
         }
+    }
+
+    /// Returns the checks of the peer's certificate that the policy needs.
+    fn chain_checks<'c>(&'c self, client: &'c ClientTls) -> ChainChecks<'c> {
+        client
+            .checks(self.policy.tlsa())
+            .for_policy(self.policy)
+            .and_connector_path()
+            .with_points(&self.snapshot.points)
     }
 
     /// Returns a failed handshake. The peer no longer accepts the ClientHello that it accepted

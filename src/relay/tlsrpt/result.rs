@@ -98,7 +98,7 @@ pub fn reason_code(unmet: &Unmet) -> Option<&'static str> {
         Unmet::Pin { .. } => Some("pin-mismatch"),
         Unmet::Revocation(RevocationFault::Revoked(..)) => Some("certificate-revoked"),
         Unmet::Revocation(
-            RevocationFault::Expired(..) | RevocationFault::NoCrl(_) | RevocationFault::NotChecked,
+            RevocationFault::Expired(..) | RevocationFault::NoCrl(..) | RevocationFault::NotChecked,
         ) => Some("no-current-crl"),
         Unmet::Dane(DaneFault::NoMatch { .. }) => Some("tlsa-no-match"),
         Unmet::Dane(DaneFault::NotChecked) => Some("tlsa-changed"),

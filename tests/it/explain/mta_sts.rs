@@ -270,6 +270,7 @@ async fn a_policy_that_the_daemon_goes_by_counts_though_its_host_is_silent() {
     leave_mail(&world).await;
     let test_overrides = TestOverrides {
         policy_port: address.port(),
+        ..TestOverrides::default()
     };
     let sockets = SystemdSockets::default();
     let daemon = daemon::start_with(test_overrides, sockets, config, Arc::new(())).await;

@@ -6,6 +6,7 @@ mod hello;
 mod inbound;
 mod keys;
 mod openssl;
+mod openssl_crls;
 mod openssl_keys;
 mod outbound;
 mod paths;

@@ -7,7 +7,8 @@ use jiff::Timestamp;
 use rcgen::{CrlDistributionPoint, CrlIssuingDistributionPoint, CrlScope, KeyUsagePurpose};
 
 use crate::support::certificates::{
-    Authority, BOTH, Pair, at, config, connect, connector, load, pem, serve, server_config,
+    Authority, BOTH, Pair, at, config, connect, connector, load, pem, self_signed, serve,
+    server_config,
 };
 use crate::support::crl::{CURRENT, EXPIRED, REVOKED, WantedCrl, listing};
 
@@ -34,7 +35,12 @@ impl Chain {
 }
 
 /// The status of the path of `pair` to what the PEM text `trust` lists, by the CRLs in `files`.
-async fn status_under(trust: &str, pair: &Pair, files: &[Vec<u8>]) -> String {
+pub(super) async fn status_under(trust: &str, pair: &Pair, files: &[Vec<u8>]) -> String {
+    status_at(Timestamp::now(), trust, pair, files).await
+}
+
+/// The same at another time.
+async fn status_at(now: Timestamp, trust: &str, pair: &Pair, files: &[Vec<u8>]) -> String {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("trust.pem");
     std::fs::write(&file, trust).expect("the folder is ours");
@@ -53,7 +59,7 @@ async fn status_under(trust: &str, pair: &Pair, files: &[Vec<u8>]) -> String {
     peer.await.expect("the peer");
     let mut checks = material.client(&partner).checks(None);
     checks.paths.revocation = true;
-    let facts = seen.facts(checks, Role::Server, Timestamp::now()).await;
+    let facts = seen.facts(checks, Role::Server, now).await;
     let PeerCertificate::Certificate(shown) = facts.certificate else {
         panic!("a certificate was shown")
     };
@@ -129,7 +135,7 @@ async fn a_listed_certificate_is_revoked_also_when_its_crl_has_expired() {
         "revoked: the certificate of its issuer (CN=Issuing) was revoked on {REVOKED}; a new one is needed"
     );
     let expired = format!(
-        "unknown: the CRL that covers the certificate expired on {EXPIRED}; a newer one is needed in `crl`"
+        "unknown: the CRL that covers the certificate expired on {EXPIRED}; a newer one is needed"
     );
     for (files, expected) in [
         (
@@ -171,6 +177,20 @@ async fn a_listed_certificate_is_revoked_also_when_its_crl_has_expired() {
         ),
     ] {
         assert_eq!(&status(&chain, &files).await, expected);
+    }
+}
+
+/// A CRL counts up to nextUpdate, and no longer from that moment on.
+#[tokio::test]
+async fn a_crl_has_expired_at_its_next_update() {
+    let root = Authority::root("Root");
+    let pair = root.issue(&[NAME]);
+    let files = [listing(&root, &[])];
+    let end: Timestamp = CURRENT.parse().expect("a time");
+    for (seconds, is_good) in [(-1, true), (0, false), (1, false)] {
+        let now = end + jiff::SignedDuration::from_secs(seconds);
+        let status = status_at(now, &root.pem(), &pair, &files).await;
+        assert_eq!(status == good(), is_good, "{seconds}: {status}");
     }
 }
 
@@ -254,8 +274,20 @@ async fn a_certificate_that_trust_lists_is_an_anchor_but_its_trusted_issuer_may_
     let pair = root.issue(&[NAME]);
     let own = pem("CERTIFICATE", &pair.chain[0]);
     let revoking = [listing(&root, &[&pair.chain[0]])];
+    let unknown = "unknown: no CRL can be checked for the certificate, since the certificate of its issuer is missing; \
+                   add that to `trust`";
+    let good = [listing(&root, &[])];
+    assert_eq!(status_under(&own, &pair, &good).await, unknown);
+    // Its issuer is missing, so that the signature of the CRL cannot be checked.
+    let status = status_under(&own, &pair, &revoking).await;
+    assert!(
+        status.starts_with("revoked: the certificate was revoked"),
+        "{status}"
+    );
+    let alone = self_signed(&[NAME], |_| {});
+    let trust = pem("CERTIFICATE", &alone.chain[0]);
     assert_eq!(
-        status_under(&own, &pair, &revoking).await,
+        status_under(&trust, &alone, &[]).await,
         "good: the certificate is a trust anchor itself"
     );
     let both = [own, root.pem()].concat();

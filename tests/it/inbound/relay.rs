@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use gatepost::config::{self, Config};
 use gatepost::net::dns::Dns;
+use gatepost::net::revocation::DistributionPoints;
 use gatepost::net::tls_io::TlsMaterial;
 use gatepost::policy::tls::{Groups, Handshake, Hello};
 use gatepost::relay::inbound::{Inbound, serve};
@@ -122,6 +123,8 @@ pub(crate) struct Wanted<'a> {
     /// True if commits are made without a wait.
     pub(crate) at_once: bool,
     pub(crate) full: bool,
+    /// The CRLs of distribution points.
+    pub(crate) points: DistributionPoints,
 }
 
 impl Default for Wanted<'_> {
@@ -135,6 +138,7 @@ impl Default for Wanted<'_> {
             listener: "",
             at_once: true,
             full: false,
+            points: DistributionPoints::default(),
         }
     }
 }
@@ -217,7 +221,7 @@ impl Relay {
         let dns = Dns::new(&config.dns).expect("a resolver");
         let users = UserStore::load(&config).expect("good users");
         let snapshot = Snapshot::new(Arc::new(config.clone()), Arc::clone(&tls), dns);
-        let running = RunningConfig::new(snapshot.with_users(users));
+        let running = RunningConfig::new(snapshot.with_users(users).with_points(wanted.points));
         let spool = SqliteSpool::open(&folder.path().join("spool")).expect("a spool");
         let leave = Arc::new(Semaphore::new(if wanted.at_once { 1000 } else { 0 }));
         let spool = Arc::new(Slow {
@@ -258,10 +262,20 @@ impl Relay {
         self.running.replace(snapshot.with_users(users));
     }
 
+    /// Replaces the configuration with all that is loaded for it.
+    pub(crate) fn reload_all(&self, wanted: &Wanted<'_>) {
+        let config = configured(wanted, self.folder.path());
+        let (tls, _) = TlsMaterial::load(&config).expect("good certificates");
+        let dns = Dns::new(&config.dns).expect("a resolver");
+        self.running
+            .replace(Snapshot::new(Arc::new(config), tls, dns));
+    }
+
     /// Reads the CRL files that have changed, as the daemon does every 20 seconds.
     pub(crate) fn refresh_crls(&self) {
         let (_, faults) = self.running.load().tls.refresh_crls();
         assert!(faults.is_empty(), "{faults:?}");
+        self.running.refresh_earlier();
     }
 
     /// Connects, and hears the greeting.

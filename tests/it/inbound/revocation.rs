@@ -3,8 +3,10 @@
 use std::path::Path;
 
 use super::relay::{Relay, Wanted};
+use crate::crl_points::host::{CrlHost, RECORDS, fetch_again, found, issued, points, status};
 use crate::support::certificates::{Authority, Pair};
 use crate::support::crl::{EXPIRED, REVOKED, WantedCrl, listing};
+use crate::support::deliveries::World;
 
 /// A partner whose authority is trusted to relay, with its CRL in a file.
 struct Partner {
@@ -53,6 +55,13 @@ impl Partner {
             shown(&files.certificate.value),
             shown(&files.key.value),
         )
+    }
+
+    /// The same without a CRL file.
+    fn toml_without_file(&self, revocation: &str) -> String {
+        let toml = self.toml(revocation);
+        let lines = toml.lines().filter(|line| !line.starts_with("crl"));
+        lines.collect::<Vec<_>>().join("\n")
     }
 
     async fn relay(&self, revocation: &str) -> Relay {
@@ -121,7 +130,7 @@ async fn an_expired_crl_is_451_where_a_current_one_is_required() {
         client.reply().await,
         format!(
             "451 4.7.5 Mail from partner.example: TLS with a trusted certificate and a current CRL is demanded, but the \
-             CRL that covers the certificate expired on {EXPIRED}; a newer one is needed in `crl`; try again later"
+             CRL that covers the certificate expired on {EXPIRED}; a newer one is needed; try again later"
         )
     );
     client.asks("RCPT TO:<b@anywhere.example>", "503").await;
@@ -171,20 +180,84 @@ async fn if_known_accepts_an_unknown_status_and_nothing_that_was_revoked() {
 async fn off_consults_no_crl() {
     let partner = Partner::new();
     partner.publish(&listing(&partner.authority, &[&partner.pair.chain[0]]));
-    let toml = partner
-        .toml("off")
-        .lines()
-        .filter(|line| !line.starts_with("crl"))
-        .collect::<Vec<_>>()
-        .join("\n");
     let relay = Relay::start(Wanted {
-        more: &toml,
+        more: &partner.toml_without_file("off"),
         ..Wanted::default()
     })
     .await;
     let mut client = relay.secured_as("client").await;
     client.asks("EHLO client.example", "250").await;
     client.asks(FROM_PARTNER, "250 2.1.0").await;
+    drop(client);
+    relay.ends().await;
+}
+
+/// The CRL comes from the distribution point of the client's certificate, whose authority is in a
+/// file. A new one counts in the open session.
+#[tokio::test]
+async fn a_client_is_judged_by_the_crl_of_its_distribution_point() {
+    let world = World::with(RECORDS).await;
+    let host = CrlHost::start(status("404 Not Found")).await;
+    let mut partner = Partner::new();
+    partner.pair = issued(&partner.authority, &[&host.url()]);
+    let points = points(&world);
+    let relay = Relay::start(Wanted {
+        more: &partner.toml_without_file("required"),
+        points: points.clone(),
+        ..Wanted::default()
+    })
+    .await;
+    let mut client = relay.secured_as("client").await;
+    client.asks("EHLO client.example", "250").await;
+    client.says(FROM_PARTNER).await;
+    assert_eq!(
+        client.reply().await,
+        "451 4.7.5 Mail from partner.example: TLS with a trusted certificate and a current CRL is demanded, but no CRL \
+         covers the certificate, and its distribution point yields none; see `gatepost status`; try again later"
+    );
+    host.publish(found(&listing(&partner.authority, &[])));
+    fetch_again(&world, &points).await;
+    client.asks(FROM_PARTNER, "250 2.1.0").await;
+    client
+        .asks("RCPT TO:<b@anywhere.example>", "250 2.1.5")
+        .await;
+    client.asks("RSET", "250").await;
+    let newer = WantedCrl {
+        revoked: &[&partner.pair.chain[0]],
+        day: 2,
+        ..WantedCrl::default()
+    };
+    host.publish(found(&newer.by(&partner.authority)));
+    fetch_again(&world, &points).await;
+    let reply = client.asks(FROM_PARTNER, "550 5.7.1").await;
+    assert!(reply.contains("the certificate was revoked"), "{reply}");
+    client.asks("RCPT TO:<b@anywhere.example>", "503").await;
+    drop(client);
+    relay.ends().await;
+}
+
+/// A session from before a reload has its own configuration, and the CRLs of the time of each MAIL
+/// nevertheless.
+#[tokio::test]
+async fn a_session_from_before_a_reload_sees_a_new_crl() {
+    let partner = Partner::new();
+    partner.publish(&listing(&partner.authority, &[]));
+    let relay = partner.relay("required").await;
+    let mut client = relay.secured_as("client").await;
+    client.asks("EHLO client.example", "250").await;
+    client.asks(FROM_PARTNER, "250 2.1.0").await;
+    client.asks("RSET", "250").await;
+    for _ in 0..2 {
+        relay.reload_all(&Wanted {
+            more: &partner.toml("required"),
+            ..Wanted::default()
+        });
+    }
+    partner.publish(&listing(&partner.authority, &[&partner.pair.chain[0]]));
+    relay.refresh_crls();
+    let reply = client.asks(FROM_PARTNER, "550 5.7.1").await;
+    assert!(reply.contains(REVOKED), "{reply}");
+    client.asks("RCPT TO:<b@anywhere.example>", "503").await;
     drop(client);
     relay.ends().await;
 }

@@ -136,3 +136,73 @@ async fn a_crl_counts_for_the_certificates_of_its_own_issuer() {
     let report = deliver(&outbound, message(&["b@partner.example"])).await;
     assert_eq!(outcome(&report, 0), "delivered", "{report:?}");
 }
+
+/// The number of EHLO commands that a peer heard under TLS, and so of its sessions.
+fn sessions(peer: &Peer) -> usize {
+    let heard = peer.heard();
+    heard.iter().filter(|heard| heard.has("STARTTLS")).count()
+}
+
+/// A kept connection is used again while the CRLs are the same, and judged anew once one has changed.
+#[tokio::test]
+async fn a_kept_connection_is_of_no_use_once_its_certificate_is_revoked() {
+    let world = World::new().await;
+    let pair = world.authority.issue(&[HOP]);
+    for keys in ["revocation = \"if-known\"", "revocation = \"required\""] {
+        let peer = showing(&pair).await;
+        let current = listing(&world.authority, &[]);
+        let toml = partner(&world, &current, &peer, keys);
+        let outbound = world.outbound(&toml);
+        let file = toml
+            .lines()
+            .find_map(|line| line.strip_prefix("crl = [\"")?.strip_suffix("\"]"))
+            .expect("it has a file");
+        let publish = |crl: &[u8]| {
+            std::fs::write(format!("{file}.new"), crl).expect("the folder is ours");
+            std::fs::rename(format!("{file}.new"), file).expect("the folder is ours");
+            let (replaced, faults) = outbound.running().load().tls.refresh_crls();
+            assert_eq!((replaced.len(), faults.len()), (1, 0));
+        };
+        let newer = WantedCrl {
+            day: 2,
+            ..WantedCrl::default()
+        };
+        let newer = newer.by(&world.authority);
+        let revoking = WantedCrl {
+            day: 3,
+            revoked: &[&pair.chain[0]],
+            ..WantedCrl::default()
+        };
+        let revoking = revoking.by(&world.authority);
+        for (crl, expected) in [
+            (None, "delivered"),
+            (Some(&newer), "delivered"),
+            (Some(&revoking), "deferred 4.7.5"),
+        ] {
+            if let Some(crl) = crl {
+                publish(crl);
+            }
+            let before = sessions(&peer);
+            let report = deliver(&outbound, message(&["b@partner.example"])).await;
+            assert_eq!(outcome(&report, 0), expected, "{keys}: {report:?}");
+            assert_eq!(sessions(&peer), before + 1, "{keys}: a session of its own");
+        }
+        assert_eq!(peer.messages().len(), 2, "{keys}");
+    }
+}
+
+#[tokio::test]
+async fn a_kept_connection_is_used_again_while_its_crl_is_current() {
+    let world = World::new().await;
+    let pair = world.authority.issue(&[HOP]);
+    let peer = showing(&pair).await;
+    let crl = listing(&world.authority, &[]);
+    let outbound = world.outbound(&partner(&world, &crl, &peer, "revocation = \"required\""));
+    for _ in 0..3 {
+        let report = deliver(&outbound, message(&["b@partner.example"])).await;
+        assert_eq!(outcome(&report, 0), "delivered", "{report:?}");
+    }
+    // A CRL that changes elsewhere meanwhile costs a session, and no mail.
+    assert!((1..=3).contains(&sessions(&peer)));
+    assert_eq!(peer.messages().len(), 3);
+}

@@ -3,6 +3,7 @@
 
 mod clients;
 mod commands;
+mod crls;
 mod domain;
 mod history;
 mod hostile;
