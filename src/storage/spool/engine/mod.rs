@@ -57,6 +57,7 @@ mod kept;
 mod loads;
 mod mover;
 mod offline;
+mod op_records;
 mod pages;
 mod parts;
 mod paths;

@@ -13,16 +13,14 @@ use std::time::Instant;
 use rusqlite::{Connection, OptionalExtension as _};
 
 use super::super::SpoolError;
-use super::super::draft::DraftContent;
 use super::super::file::{TemporaryFile, io_error};
-use super::super::log::{
-    AppendError, BatchEncoder, ContentPlace, LogRecord, LoggedMessage, SegmentFile,
-};
+use super::super::log::{AppendError, BatchEncoder, LogRecord, SegmentFile};
 use super::bound::LogShare;
 use super::fatal::Fatal;
 use super::index::{HeldContent, HeldMessage, Pending};
-use super::queue::{CommitGate, Committed, NewMessage, Op};
-use super::row::{EnvelopeText, EnvelopeUpdate, IN_FILE, row_id};
+use super::op_records::{record_of, report_records, update_record};
+use super::queue::{CommitGate, Committed, Op};
+use super::row::{EnvelopeText, IN_FILE, row_id};
 use super::schema::{database_error, is_unreadable};
 use super::shared::{Core, EndGuard};
 use crate::smtp::envelope::QueueId;
@@ -534,49 +532,6 @@ impl SpoolWriter<'_> {
                 }
             }
         }
-    }
-}
-
-/// Returns the record of a new message, and whether it has a body file.
-fn record_of(message: &NewMessage) -> (LogRecord, bool) {
-    let content = match &message.content {
-        DraftContent::Row(octets) => ContentPlace::Here(octets.clone()),
-        DraftContent::File(..) => ContentPlace::BodyFile,
-    };
-    let has_body_file = content == ContentPlace::BodyFile;
-    let logged = LoggedMessage {
-        id: message.id,
-        accepted: message.accepted,
-        size: message.size,
-        content_crc: message.content_crc,
-        envelope: Arc::clone(&message.envelope.json),
-        content,
-    };
-    (LogRecord::Message(logged), has_body_file)
-}
-
-/// Returns the records of the reports that are stored with an operation.
-fn report_records(op: &Op) -> Vec<LogRecord> {
-    match op {
-        Op::Settle(settlement, _) => {
-            let records = settlement.reports.iter().map(record_of);
-            records.map(|(record, _)| record).collect()
-        }
-        Op::Commit(..) | Op::Remove(..) | Op::Ping(_) => Vec::new(),
-    }
-}
-
-/// Returns the record of a new state.
-fn update_record(id: QueueId, update: &EnvelopeUpdate) -> LogRecord {
-    match update {
-        EnvelopeUpdate::Unit(envelope) => LogRecord::Envelope {
-            id,
-            envelope: Arc::clone(&envelope.json),
-        },
-        EnvelopeUpdate::Parts(parts) => LogRecord::Parts {
-            id,
-            parts: parts.clone(),
-        },
     }
 }
 
