@@ -14,7 +14,7 @@ use crate::discovery::history::TlsLevel;
 use crate::policy::tls::Groups;
 use crate::relay::scheduler::Order;
 use crate::smtp::address::{Mailbox, ReversePath};
-use crate::smtp::envelope::{BodyType, Notify, QueueId, Ret, TlsRequirement};
+use crate::smtp::envelope::{BodyType, Notify, QueueId, Reception, Ret, TlsRequirement};
 
 /// The most messages on a page, and the most ids in an order.
 pub const PAGE_MAX: usize = 1000;
@@ -53,6 +53,10 @@ pub struct QueuedMessage {
     pub sender: ReversePath,
     /// True while an attempt or an order is running.
     pub busy: bool,
+    /// The session in which it was received; absent for messages of our own, such as reports. Not in
+    /// lists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub received: Option<Reception>,
     /// The other parameters of the envelope. Not in lists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parameters: Option<EnvelopeParameters>,

@@ -75,6 +75,7 @@ pub(super) async fn show(
     };
     let mut message = message(stored, &reply, status);
     let envelope = &stored.envelope;
+    message.received = envelope.reception();
     message.parameters = Some(EnvelopeParameters {
         body: envelope.body,
         smtputf8: envelope.smtputf8,
@@ -305,6 +306,7 @@ fn message(stored: &StoredMessage, reply: &StatusReply, status: &MessageStatus) 
         size: stored.size,
         sender: stored.envelope.reverse_path.clone(),
         busy: status.busy,
+        received: None,
         parameters: None,
         recipients: Vec::new(),
     }

@@ -9,6 +9,7 @@
 mod arrival;
 mod attempt_failure;
 mod origin;
+mod reception;
 mod report;
 mod requirement;
 
@@ -21,6 +22,7 @@ use crate::smtp::address::{Mailbox, ReversePath};
 pub use arrival::Arrival;
 pub use attempt_failure::AttemptFailure;
 pub use origin::ClientOrigin;
+pub use reception::Reception;
 pub use report::ReportForm;
 pub use requirement::TlsRequirement;
 
@@ -384,6 +386,9 @@ pub struct Envelope {
     /// for messages of our own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub arrival: Option<Arrival>,
+    /// The same session in short, once `arrival` is recorded, or from the beginning without evidence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub received: Option<Box<Reception>>,
     /// The kind of client that sent the message.
     #[serde(default, skip_serializing_if = "ClientOrigin::is_known")]
     pub origin: ClientOrigin,
@@ -412,10 +417,26 @@ impl Envelope {
             message_id: None,
             report: None,
             arrival: None,
+            received: None,
             origin: ClientOrigin::Known,
             confidential: false,
             connector: None,
         }
+    }
+
+    /// Returns the session in which the message was received; `None` for messages of our own.
+    #[must_use]
+    pub fn reception(&self) -> Option<Reception> {
+        let received = self.received.as_deref().cloned();
+        received.or_else(|| self.arrival.as_ref()?.reception())
+    }
+
+    /// Removes the session that the evidence has recorded. An unfinished message keeps it in short.
+    pub fn forget_arrival(&mut self) {
+        if self.received.is_none() && self.is_open() {
+            self.received = self.reception().map(Box::new);
+        }
+        self.arrival = None;
     }
 
     /// Returns whether the message is unfinished: a recipient is pending or held, or a report to

@@ -187,6 +187,7 @@ fn set_acceptance(row: &mut CsvRow, acceptance: &AcceptanceRecord) {
     row.set(CsvColumn::Listener, &by.listener);
     row.set_optional(CsvColumn::Hello, by.hello.as_ref());
     row.set_optional(CsvColumn::User, by.user.as_ref());
+    row.set_optional(CsvColumn::Protocol, by.protocol.as_ref());
     row.set_session(&by.session);
     row.set(CsvColumn::Standing, by.standing.as_str());
     row.set(CsvColumn::Outcome, "accepted");
@@ -265,7 +266,7 @@ mod tests {
     /// An accepted message in which every field is set.
     const ACCEPTANCE: &str = r#"{"queue_id":"q2","message_id":"<m2>","from":"a@b.example","domain":"b.example",
         "to":["c@d.example","e@d.example"],"more_to":150,"size":4711,"listener":"mx","client":"192.0.2.7:4000",
-        "client_name":"client.b.example","via":"198.51.100.1:5000","hello":"hello.example","user":"scanner","connector":"partner",
+        "client_name":"client.b.example","via":"198.51.100.1:5000","hello":"hello.example","user":"scanner","protocol":"ESMTPSA","connector":"partner",
         "configuration":"c0ffee","policy":{"tls":"opportunistic","demands":[]},
         "session":{"level":"clear","no_tls":"the client did not issue STARTTLS","tls":null},"standing":"met"}"#;
 

@@ -15,7 +15,7 @@ use crate::cli::admin_client::{AdminClient, SocketError};
 use crate::cli::format::{age, plain, sender, size, time, time_and_wait, width, wrap};
 use crate::cli::json::JsonArray;
 use crate::cli::output::{has_write_error, show};
-use crate::smtp::envelope::{BodyType, Notify, QueueId, Ret, TlsRequirement};
+use crate::smtp::envelope::{BodyType, Notify, QueueId, Reception, Ret, TlsRequirement};
 
 /// The width of the labels.
 const LABEL: usize = 11;
@@ -217,6 +217,9 @@ fn message_text(message: &QueuedMessage, now: Timestamp, width: usize) -> String
     text.line("sender", &sender(&message.sender));
     let (accepted, ago) = (time(message.accepted), age(message.accepted, now));
     text.line("accepted", &format!("{accepted}, {ago} ago"));
+    if let Some(received) = &message.received {
+        text.line("received", &reception(received));
+    }
     text.line("expires", &time_and_wait(message.expires, now));
     text.line("size", &size(message.size));
     if let Some(given) = &message.parameters {
@@ -251,6 +254,29 @@ fn message_text(message: &QueuedMessage, now: Timestamp, width: usize) -> String
         text.recipient(recipient, message.busy);
     }
     text.text
+}
+
+/// Returns the session in which a message was received: the protocol, the client and its names, the
+/// user, and the listener.
+fn reception(received: &Reception) -> String {
+    let protocol = received.protocol.as_deref().unwrap_or("SMTP");
+    let client = received.client.as_deref().unwrap_or("an unknown client");
+    let hello = if protocol == "SMTP" { "HELO" } else { "EHLO" };
+    let named = |(label, value): (&str, &Option<String>)| {
+        let value = value.as_ref()?;
+        Some(format!(", {label} {value}"))
+    };
+    let facts = [
+        ("named", &received.client_name),
+        ("via", &received.via),
+        (hello, &received.hello),
+        ("user", &received.user),
+    ];
+    let facts: String = facts.into_iter().filter_map(named).collect();
+    let listener = &received.listener;
+    plain(&format!(
+        "with {protocol} from {client}{facts}, listener {listener}"
+    ))
 }
 
 /// Returns the parameters of MAIL FROM with which the message was accepted.
@@ -432,6 +458,10 @@ mod tests {
         serde_json::from_value(serde_json::json!({
             "id": "0saq0qxfm0000", "accepted": "2026-11-23T19:37:33Z", "expires": "2026-11-28T19:37:33Z",
             "size": 1015, "sender": "alice@example.org", "busy": false,
+            "received": {
+                "protocol": "ESMTPSA", "client": "192.0.2.7:4000", "hello": "scanner.example.org", "user": "scanner",
+                "listener": "submission"
+            },
             "parameters": {
                 "body": "8BITMIME", "smtputf8": false, "ret": null, "envid": null, "tls": "relaxed",
                 "eight_bit": true, "utf8_header": false
@@ -455,6 +485,8 @@ mod tests {
 message    0saq0qxfm0000
 sender     alice@example.org
 accepted   2026-11-23 19:37:33 UTC, 20s ago
+received   with ESMTPSA from 192.0.2.7:4000, EHLO scanner.example.org, user
+           scanner, listener submission
 expires    2026-11-28 19:37:33 UTC, in 4d 23h
 size       1015 B
 parameters BODY=8BITMIME

@@ -54,7 +54,13 @@ impl Received<'_> {
         }
         let address = Host::Literal(self.address.to_canonical());
         write!(out, "{address})\r\n\tby {} with ", self.hostname)?;
-        out.push_str(self.protocol());
+        let session = SessionKind {
+            clearance: self.clearance,
+            client: self.client,
+            smtputf8: self.smtputf8,
+            is_user: self.is_user,
+        };
+        out.push_str(session.protocol());
         self.write_tls(out)?;
         write!(out, "\r\n\tid {}", self.id)?;
         self.write_recipient(out)?;
@@ -62,21 +68,6 @@ impl Received<'_> {
         out.push_str(self.date);
         out.push_str("\r\n");
         Ok(())
-    }
-
-    // Rule: RFC 3848 §2; RFC 5321 §4.4.
-    fn protocol(&self) -> &'static str {
-        let esmtp = self.client.is_some_and(|client| client.esmtp);
-        match (self.clearance.outcome(), esmtp, self.smtputf8) {
-            (TlsOutcome::Tls(_), _, true) if self.is_user => "UTF8SMTPSA",
-            (TlsOutcome::Tls(_), true, false) if self.is_user => "ESMTPSA",
-            (TlsOutcome::Clear(_), _, true) => "UTF8SMTP",
-            (TlsOutcome::Tls(_), _, true) => "UTF8SMTPS",
-            (TlsOutcome::Clear(_), true, false) => "ESMTP",
-            (TlsOutcome::Tls(_), true, false) => "ESMTPS",
-            // No protocol name is registered for HELO under TLS.
-            (_, false, false) => "SMTP",
-        }
     }
 
     fn write_tls(&self, out: &mut String) -> fmt::Result {
@@ -112,6 +103,33 @@ impl Received<'_> {
         match self.recipients {
             [only] if only.mailbox.is_ascii() => write!(out, "\r\n\tfor <{}>", only.mailbox),
             _ => Ok(()),
+        }
+    }
+}
+
+/// The facts that decide the name of a session's protocol.
+pub(super) struct SessionKind<'a> {
+    pub(super) clearance: &'a Clearance,
+    pub(super) client: Option<&'a ClientHelo>,
+    pub(super) smtputf8: bool,
+    /// True if the client has logged in.
+    pub(super) is_user: bool,
+}
+
+impl SessionKind<'_> {
+    /// Returns the name of the protocol.
+    // Rule: RFC 3848 §2; RFC 5321 §4.4.
+    pub(super) fn protocol(&self) -> &'static str {
+        let esmtp = self.client.is_some_and(|client| client.esmtp);
+        match (self.clearance.outcome(), esmtp, self.smtputf8) {
+            (TlsOutcome::Tls(_), _, true) if self.is_user => "UTF8SMTPSA",
+            (TlsOutcome::Tls(_), true, false) if self.is_user => "ESMTPSA",
+            (TlsOutcome::Clear(_), _, true) => "UTF8SMTP",
+            (TlsOutcome::Tls(_), _, true) => "UTF8SMTPS",
+            (TlsOutcome::Clear(_), true, false) => "ESMTP",
+            (TlsOutcome::Tls(_), true, false) => "ESMTPS",
+            // No protocol name is registered for HELO under TLS.
+            (_, false, false) => "SMTP",
         }
     }
 }

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Reception;
+
 /// The session in which a message was received, as JSON. [`crate::storage::evidence`] makes it
 /// before the final 250, and reads it when it records the message. Until then it is stored with the
 /// message.
@@ -37,6 +39,12 @@ impl Arrival {
     #[must_use]
     pub fn json(&self) -> &str {
         &self.json
+    }
+
+    /// Returns the session in short; `None` if another version has stored what this one cannot read.
+    #[must_use]
+    pub fn reception(&self) -> Option<Reception> {
+        serde_json::from_str(&self.json).ok()
     }
 
     /// Returns true if this process has made the JSON; false if it was stored, maybe by another

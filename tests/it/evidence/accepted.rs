@@ -339,7 +339,7 @@ fn kill_9_at_any_moment_leaves_no_accepted_message_without_its_record() {
 }
 
 #[test]
-fn without_evidence_nothing_of_it_is_kept_with_the_message() {
+fn without_evidence_it_is_kept_with_the_message_in_short() {
     let folder = folder();
     let connectors = "[[connector]]\nname = \"down\"\ndomains = [\"*\"]\n[connector.outbound]\nroute = [\"127.0.0.1:1\"]\ntls = \"off\"\n";
     for (path, is_kept) in [("path = \"\"", false), ("path = \"evidence\"", true)] {
@@ -350,6 +350,7 @@ fn without_evidence_nothing_of_it_is_kept_with_the_message() {
         let id = send(relay.address, &Message::new("second", &["a.example"], 500));
         let envelope = stored_envelope(folder.path(), &id);
         assert_eq!(envelope.contains("arrival"), is_kept, "{envelope}");
+        assert_eq!(envelope.contains("\"received\""), !is_kept, "{envelope}");
         drop(relay);
     }
 }

@@ -28,6 +28,7 @@ async fn a_partner_is_on_record_with_its_tls_its_name_and_the_demand() {
         ),
         ("test", "domain-c", Some("client.example"))
     );
+    assert_eq!(by.protocol.as_deref(), Some("ESMTPS"));
     assert_eq!(
         (by.session.level, by.standing),
         (RecordedAssurance::Verified, DemandOutcome::Met)
@@ -80,6 +81,41 @@ async fn who_shows_no_certificate_is_on_record_with_its_tls() {
             .tls
             .is_some_and(|tls| tls.certificate.is_none() && tls.matched_name.is_none())
     );
+    drop(client);
+    relay.ends().await;
+}
+
+/// Without evidence the queue alone shows who sent a message.
+#[tokio::test]
+async fn without_evidence_the_session_goes_with_its_message_in_short() {
+    let mut relay = Relay::start(Wanted {
+        more: "[evidence]\npath = \"\"",
+        ..Wanted::default()
+    })
+    .await;
+    let mut client = relay.client().await;
+    client.says("HELO old.example").await;
+    client.hears("250").await;
+    client.asks("MAIL FROM:<a@example.org>", "250").await;
+    client.asks("RCPT TO:<b@example.com>", "250").await;
+    client.content("a\r\n").await;
+    let entry = relay.entry().await;
+    assert_eq!(entry.envelope.arrival, None);
+    let received = entry
+        .envelope
+        .reception()
+        .expect("it goes with the message");
+    assert_eq!(
+        (
+            received.protocol.as_deref(),
+            received.hello.as_deref(),
+            received.listener.as_str(),
+            received.user.as_deref()
+        ),
+        (Some("SMTP"), Some("old.example"), "test", None)
+    );
+    let client_address = received.client.as_deref().unwrap_or_default();
+    assert!(client_address.starts_with("127.0.0.1:"), "{received:?}");
     drop(client);
     relay.ends().await;
 }

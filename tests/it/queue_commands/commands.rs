@@ -192,6 +192,17 @@ fn show_prints_the_envelope_every_attempt_and_the_next() {
     }
     let told = json(&relay.queue(&["show", &first, "--json"]));
     assert_eq!(told["id"], *first);
+    // The evidence has recorded the session in full; the message keeps it in short.
+    let received = &told["received"];
+    let client = received["client"].as_str().expect("a client");
+    assert!(client.starts_with("127.0.0.1:"), "{received}");
+    let hello = received["hello"].as_str().expect("a name");
+    let line = format!("\nreceived   with UTF8SMTP from {client}, EHLO {hello}, listener ");
+    assert!(out(&output).contains(&line), "{}", out(&output));
+    assert_eq!(
+        (&received["protocol"], &received["user"]),
+        (&"UTF8SMTP".into(), &Value::Null)
+    );
     assert_eq!(told["parameters"]["body"], "7BIT");
     assert_eq!(told["parameters"]["tls"], "ordinary");
     assert!(!out(&output).contains("TLS"), "{}", out(&output));

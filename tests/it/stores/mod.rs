@@ -319,6 +319,8 @@ pub(crate) fn inbound() -> InboundSession {
         via: Some("192.0.2.8:25".to_owned()),
         hello: Some("client.example".to_owned()),
         user: None,
+        // As the version before wrote it.
+        protocol: None,
         connector: "partner".to_owned(),
         configuration: "c0".repeat(32),
         policy: forced(),

@@ -13,11 +13,11 @@ use crate::policy::connector::inbound_policy;
 use crate::policy::relay_access;
 use crate::policy::tls::{PeerCertificate, TlsFacts, TlsOutcome};
 use crate::relay::inbound::buffered::{BufferedStream, ClientStream};
-use crate::relay::inbound::received::{self, Received};
+use crate::relay::inbound::received::{self, Received, SessionKind};
 use crate::relay::inbound::timeouts::Progress;
 use crate::smtp::address::Domain;
 use crate::smtp::data::{FromReader, HeaderCompleter};
-use crate::smtp::envelope::{Arrival, ClientOrigin, Envelope, Recipient};
+use crate::smtp::envelope::{ClientOrigin, Envelope, Recipient};
 use crate::smtp::reply::{Reply, Status};
 use crate::storage::evidence::{InboundParties, InboundSession};
 use crate::storage::spool::{Claimed, Entry, SpoolError};
@@ -141,7 +141,7 @@ impl ClientSession {
             Err(fault) => Err(fault),
         };
         let draft = incoming.and_then(|incoming| incoming.finish(&mut envelope));
-        envelope.arrival = self.arrival();
+        self.describe_session(&mut envelope);
         let stored = match draft {
             Ok(draft) => self.inbound.spool.commit(draft, envelope).await,
             Err(fault) => Err(fault),
@@ -178,15 +178,28 @@ impl ClientSession {
         Ok(())
     }
 
-    /// Returns the facts about this session for the evidence of its message, or `None` without
+    /// Adds this session to the envelope of its message: in full for the evidence, in short without
     /// evidence.
-    fn arrival(&self) -> Option<Arrival> {
+    fn describe_session(&self, envelope: &mut Envelope) {
+        let session = self.inbound_session(envelope.smtputf8);
+        if self.settings.config.evidence.path.value == EvidencePath::Off {
+            envelope.received = session.map(|session| Box::new(session.into_reception()));
+        } else {
+            envelope.arrival = session.map(|session| session.arrival());
+        }
+    }
+
+    /// Returns the facts about this session.
+    fn inbound_session(&self, smtputf8: bool) -> Option<InboundSession> {
         let config = &self.settings.config;
         let sender_clearance = self.sender_clearance.as_ref()?;
-        if config.evidence.path.value == EvidencePath::Off {
-            return None;
-        }
         let hello = self.server.helo().map(|client| client.name.to_string());
+        let kind = SessionKind {
+            clearance: &sender_clearance.clearance,
+            client: self.server.helo(),
+            smtputf8,
+            is_user: self.user().is_some(),
+        };
         let parties = InboundParties {
             listener: &self.listener.name,
             peer: self.peer,
@@ -195,17 +208,15 @@ impl ClientSession {
             proxy: self.proxy,
             hello: hello.as_deref(),
             user: self.user().map(|user| user.name.as_str()),
+            protocol: kind.protocol(),
             connector: &sender_clearance.connector.name,
             configuration: &config.source.digest,
         };
-        Some(
-            InboundSession::of(
-                &parties,
-                &inbound_policy(&sender_clearance.connector),
-                &sender_clearance.clearance,
-            )
-            .arrival(),
-        )
+        Some(InboundSession::of(
+            &parties,
+            &inbound_policy(&sender_clearance.connector),
+            &sender_clearance.clearance,
+        ))
     }
 
     /// Gives the stored message to the scheduler. If the channel is full, the 250 is sent before

@@ -63,7 +63,7 @@ pub(super) async fn write_evidence(
         };
         let records = accepted.into_iter().chain(texts).collect();
         context.evidence.write_texts(records).await.ok()?;
-        envelope.arrival = None;
+        envelope.forget_arrival();
     }
     Some(EvidenceRecorded(()))
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use super::{DemandOutcome, PolicyRecord, RecordText, SessionRecord, cut};
 use crate::policy::tls::{Clearance, TlsPolicy};
 use crate::smtp::address::{Host, Mailbox};
-use crate::smtp::envelope::{Arrival, Envelope, QueueId, Recipient};
+use crate::smtp::envelope::{Arrival, Envelope, QueueId, Reception, Recipient};
 
 /// The most recipients that are recorded: a line has a limit.
 const RECIPIENTS_MAX: usize = 100;
@@ -54,6 +54,10 @@ pub struct InboundSession {
     /// The user as which the client has logged in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
+    /// The name of the protocol, as in the Received field (RFC 3848), such as `ESMTPSA`. Records of
+    /// earlier versions have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<String>,
     /// The connector of the sender.
     pub connector: String,
     /// The SHA-256 of the configuration file, in hexadecimal digits.
@@ -83,6 +87,8 @@ pub struct InboundParties<'a> {
     pub hello: Option<&'a str>,
     /// The user as which the client has logged in.
     pub user: Option<&'a str>,
+    /// The name of the protocol (RFC 3848).
+    pub protocol: &'static str,
     /// The connector of the sender.
     pub connector: &'a str,
     /// The SHA-256 of the configuration file.
@@ -108,6 +114,7 @@ impl InboundSession {
             via: parties.proxy.or(unknown).map(written),
             hello: parties.hello.map(cut),
             user: parties.user.map(cut),
+            protocol: Some(parties.protocol.to_owned()),
             connector: parties.connector.to_owned(),
             configuration: parties.configuration.to_owned(),
             policy: PolicyRecord::of(policy),
@@ -121,6 +128,20 @@ impl InboundSession {
     pub fn arrival(&self) -> Arrival {
         // Serializing cannot fail: the session has only strings as keys.
         Arrival::new(serde_json::to_string(self).unwrap_or_default())
+    }
+
+    /// Returns the session in short.
+    #[must_use]
+    pub fn into_reception(self) -> Reception {
+        Reception {
+            protocol: self.protocol,
+            client: self.client,
+            client_name: self.client_name,
+            via: self.via,
+            hello: self.hello,
+            user: self.user,
+            listener: self.listener,
+        }
     }
 }
 
@@ -221,6 +242,7 @@ mod tests {
     use super::*;
     use crate::policy::tls::{NoTls, TlsOutcome, Verdict, judge};
     use crate::smtp::address::ReversePath;
+    use crate::smtp::envelope::RecipientState;
     use crate::storage::evidence::EvidenceRecord;
 
     fn session() -> InboundSession {
@@ -237,6 +259,7 @@ mod tests {
             proxy: None,
             hello: Some("client.example"),
             user: Some("scanner"),
+            protocol: "ESMTPSA",
             connector: "internet",
             configuration: "00",
         };
@@ -297,6 +320,33 @@ mod tests {
         assert_eq!((is_new(&fresh), is_new(&stored)), (Some(true), Some(false)));
         assert_eq!(written(&fresh), written(&stored));
         assert_eq!(written(&stored).from, "\"a b\"@c.example");
+    }
+
+    /// The session in short is the same from the JSON that is stored.
+    #[test]
+    fn a_stored_session_is_shown_as_it_was_made() {
+        let short = session().into_reception();
+        assert_eq!(session().arrival().reception(), Some(short.clone()));
+        assert_eq!(
+            (short.protocol.as_deref(), short.client.as_deref()),
+            (Some("ESMTPSA"), Some("192.0.2.1:4711"))
+        );
+        let mut envelope = envelope(1);
+        assert_eq!(envelope.reception(), Some(short.clone()));
+        envelope.forget_arrival();
+        assert_eq!(
+            (&envelope.arrival, envelope.reception()),
+            (&None, Some(short))
+        );
+    }
+
+    /// A message that has ended needs no session.
+    #[test]
+    fn a_message_that_has_ended_keeps_no_session() {
+        let mut envelope = envelope(1);
+        envelope.recipients[0].state = RecipientState::Delivered;
+        envelope.forget_arrival();
+        assert_eq!((envelope.arrival, envelope.received), (None, None));
     }
 
     /// A session that cannot be read is not recorded: the line would be no record.
