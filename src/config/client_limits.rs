@@ -37,6 +37,8 @@ pub struct ClientLimits {
     pub handshakes_per_minute: u32,
     /// The most unknown recipients of one client in a minute.
     pub unknown_recipients_per_minute: u32,
+    /// The most recipients of one client in a minute that cannot be checked.
+    pub unchecked_recipients_per_minute: u32,
 }
 
 /// The octets that the recipients of open transactions may use.
@@ -61,16 +63,19 @@ pub enum Rate {
     Handshakes,
     /// Recipients that do not exist ([`crate::policy::recipients`]).
     UnknownRecipients,
+    /// Recipients about whom there is no answer, so that `on_trouble` decides.
+    UncheckedRecipients,
 }
 
 impl Rate {
     /// All actions.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Connections,
         Self::Messages,
         Self::Recipients,
         Self::Handshakes,
         Self::UnknownRecipients,
+        Self::UncheckedRecipients,
     ];
 
     /// The key in `[limits]`.
@@ -82,6 +87,7 @@ impl Rate {
             Self::Recipients => "recipients_per_minute",
             Self::Handshakes => "handshakes_per_minute",
             Self::UnknownRecipients => "unknown_recipients_per_minute",
+            Self::UncheckedRecipients => "unchecked_recipients_per_minute",
         }
     }
 }
@@ -100,6 +106,7 @@ impl ClientLimits {
             recipients_per_minute: 6000,
             handshakes_per_minute: 240,
             unknown_recipients_per_minute: 60,
+            unchecked_recipients_per_minute: 60,
         }
     }
 
@@ -112,6 +119,7 @@ impl ClientLimits {
             Rate::Recipients => self.recipients_per_minute,
             Rate::Handshakes => self.handshakes_per_minute,
             Rate::UnknownRecipients => self.unknown_recipients_per_minute,
+            Rate::UncheckedRecipients => self.unchecked_recipients_per_minute,
         }
     }
 
@@ -147,6 +155,7 @@ pub(super) fn read(table: &mut TableReader<'_>, faults: &mut FaultList<'_>) -> C
         recipients_per_minute,
         handshakes_per_minute,
         unknown_recipients_per_minute,
+        unchecked_recipients_per_minute,
     ] = rates;
     if let (Some(reserved), Some(all)) = (reserved.located(), known_all)
         && reserved.value >= all
@@ -184,6 +193,7 @@ pub(super) fn read(table: &mut TableReader<'_>, faults: &mut FaultList<'_>) -> C
         recipients_per_minute,
         handshakes_per_minute,
         unknown_recipients_per_minute,
+        unchecked_recipients_per_minute,
         ..default
     }
 }

@@ -36,6 +36,10 @@ pub(super) fn limit_settings(limits: &Limits) -> Vec<(&'static str, SettingValue
             "unknown_recipients_per_minute",
             clients.unknown_recipients_per_minute.into(),
         ),
+        (
+            "unchecked_recipients_per_minute",
+            clients.unchecked_recipients_per_minute.into(),
+        ),
         ("transaction_memory", limits.transaction_memory.all.into()),
         (
             "transaction_memory_per_session",

@@ -69,8 +69,10 @@ pub trait MailboxServers: Send + Sync + 'static {
 pub enum RecipientDecision {
     /// The recipient exists.
     Exists,
-    /// The recipient is accepted without an answer that it exists.
+    /// The recipient is accepted, since its server accepts any address.
     Accepted,
+    /// There is no answer, and the recipient is accepted without one.
+    Unchecked(Arc<str>),
     /// The mailbox does not exist.
     Unknown(EnhancedStatusCode),
     /// There is no answer, and the client must try again.
@@ -170,7 +172,7 @@ impl RecipientCheck {
                 let decision = match (trouble.scope, table.rules().on_trouble) {
                     (TroubleScope::Limit, _) => RecipientDecision::NotAsked(reason),
                     (_, OnTrouble::Defer) => RecipientDecision::Deferred(reason),
-                    (_, OnTrouble::Accept) => RecipientDecision::Accepted,
+                    (_, OnTrouble::Accept) => RecipientDecision::Unchecked(reason),
                 };
                 (RecipientCheckResult::Trouble, decision)
             }

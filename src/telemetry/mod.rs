@@ -52,7 +52,7 @@ pub use text::{
 };
 
 /// The limits that turn clients away, by their keys in `[limits]` and in the file of the users.
-const LIMITS: [&str; 12] = [
+const LIMITS: [&str; 13] = [
     "connections",
     "connections_per_client",
     "connections_per_network",
@@ -61,6 +61,7 @@ const LIMITS: [&str; 12] = [
     "recipients_per_minute",
     "handshakes_per_minute",
     "unknown_recipients_per_minute",
+    "unchecked_recipients_per_minute",
     "transaction_memory",
     "transaction_memory_per_session",
     "messages_per_hour",

@@ -401,7 +401,8 @@ Limits
   sessions      4000 at the same time; 100 of one client; 500 of one network;
                 400 reserved for [relay] networks; 421 after 20 bad commands
   per minute    120 connections of one client; 600 messages; 6000 recipients;
-                240 TLS handshakes; 60 unknown recipients
+                240 TLS handshakes; 60 unknown recipients;
+                60 unchecked recipients
   memory        128MiB for the recipients of open transactions;
                 512KiB of one session
   deliveries    2000 at the same time; 30m each

@@ -120,11 +120,11 @@ fn has_the_documented_limits(config: &Config) {
     );
     assert_eq!(
         Rate::ALL.map(|rate| clients.per_minute(rate)),
-        [120, 600, 6000, 240, 60]
+        [120, 600, 6000, 240, 60, 60]
     );
     assert_eq!(
         Rate::ALL.map(|rate| clients.per_network_and_minute(rate)),
-        [600, 3000, 30_000, 1200, 300]
+        [600, 3000, 30_000, 1200, 300, 300]
     );
     assert_eq!(config.seats(&config.listeners[0]), 3600);
     assert_eq!(

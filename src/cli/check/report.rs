@@ -299,7 +299,7 @@ fn sessions(clients: &ClientLimits, errors: u32) -> [String; 5] {
     ]
 }
 
-fn rates(clients: &ClientLimits) -> [String; 5] {
+fn rates(clients: &ClientLimits) -> [String; 6] {
     let connections = count(clients.connections_per_minute, "connection");
     [
         format!("{connections} of one client"),
@@ -307,6 +307,10 @@ fn rates(clients: &ClientLimits) -> [String; 5] {
         count(clients.recipients_per_minute, "recipient"),
         count(clients.handshakes_per_minute, "TLS handshake"),
         count(clients.unknown_recipients_per_minute, "unknown recipient"),
+        count(
+            clients.unchecked_recipients_per_minute,
+            "unchecked recipient",
+        ),
     ]
 }
 

@@ -145,9 +145,10 @@ async fn a_recipient_that_is_not_asked_about_does_not_count() {
     relay.ends().await;
 }
 
-/// A yes does not count, and everything else does: without an answer the recipient may be unknown.
+/// A no counts. A yes does not, and neither does trouble with the source: that has a limit of its
+/// own.
 #[tokio::test]
-async fn recipients_that_exist_have_no_limit_and_others_count() {
+async fn recipients_that_do_not_exist_count_and_others_do_not() {
     let server = Manner::new(Starttls::NotOffered)
         .answer("RCPT TO:<user", "250 2.1.5 ok")
         .answer("RCPT TO:<odd", "450 4.2.1 busy")
@@ -157,19 +158,97 @@ async fn recipients_that_exist_have_no_limit_and_others_count() {
     let relay = Relay::start_for("", &tables, &[mailboxes_to(&server)]).await;
     let mut client = stranger("127.0.0.1", &relay).await;
     for at in 0..12 {
-        client
-            .asks(&format!("RCPT TO:<user{at}@example.com>"), "250 2.1.5")
-            .await;
+        for to in ["user", "odd"] {
+            client
+                .asks(&format!("RCPT TO:<{to}{at}@example.com>"), "250 2.1.5")
+                .await;
+        }
     }
     for (to, wanted) in [
-        ("odd1@example.com", "250 2.1.5"),
-        ("nobody@example.com", "550 5.1.1"),
-        ("odd2@example.com", "250 2.1.5"),
-        ("odd3@example.com", "450 4.7.1"),
+        ("nobody1@example.com", "550 5.1.1"),
+        ("nobody2@example.com", "550 5.1.1"),
+        ("nobody3@example.com", "550 5.1.1"),
+        ("odd1@example.com", "450 4.7.1"),
         ("user1@example.com", "450 4.7.1"),
     ] {
         client.asks(&format!("RCPT TO:<{to}>"), wanted).await;
     }
+    drop(client);
+    relay.ends().await;
+}
+
+/// A relay whose mailbox server has an answer about `user@example.com` alone. It knows the mailbox.
+async fn in_trouble(networks: &str, on_trouble: &str) -> (Relay, Peer) {
+    let server = Manner::new(Starttls::NotOffered)
+        .answer("RCPT TO:<user", "250 2.1.5 ok")
+        .answer("RCPT", "530 5.7.0 authenticate");
+    let server = Peer::start(server).await;
+    let limits =
+        "[limits]\nunchecked_recipients_per_minute = 3\nunknown_recipients_per_minute = 1\n";
+    let list = file("known@all.example.com\n").replace(
+        "\"example.com\", \"all.example.com\"",
+        "\"all.example.com\"",
+    );
+    let table = ask(&format!("on_trouble = \"{on_trouble}\""));
+    let tables = format!("{table}{list}{limits}");
+    let relay = Relay::start_for(networks, &tables, &[mailboxes_to(&server)]).await;
+    let mut client = stranger("127.0.200.1", &relay).await;
+    client.asks("RCPT TO:<user@example.com>", "250 2.1.5").await;
+    (relay, server)
+}
+
+/// While the mailbox server is in trouble, a client that guesses learns neither who is remembered
+/// nor, from bounces, much about others. It is not held to have guessed.
+#[tokio::test]
+async fn trouble_of_the_source_is_no_way_to_guess() {
+    for (on_trouble, without_an_answer) in [("accept", "250 2.1.5"), ("defer", "451 4.4.3")] {
+        let (relay, _server) = in_trouble("", on_trouble).await;
+        let mut client = stranger("127.0.0.1", &relay).await;
+        for at in 0..3 {
+            client
+                .asks(
+                    &format!("RCPT TO:<guess{at}@example.com>"),
+                    without_an_answer,
+                )
+                .await;
+            if at < 2 {
+                client.asks("RCPT TO:<user@example.com>", "250 2.1.5").await;
+            }
+        }
+        let refused = "451 4.4.3 The recipient cannot be checked at present; try again later";
+        for to in ["guess3@example.com", "user@example.com"] {
+            client.asks(&format!("RCPT TO:<{to}>"), refused).await;
+        }
+        let mut again = stranger("127.0.0.1", &relay).await;
+        again.asks("RCPT TO:<user@example.com>", refused).await;
+        // A list in a file is in no trouble, and the client has named no unknown recipient yet.
+        for (to, wanted) in [
+            ("known@all.example.com", "250 2.1.5"),
+            ("nobody@all.example.com", "550 5.1.1"),
+            ("known@all.example.com", "450 4.7.1 Too many unknown"),
+        ] {
+            again.asks(&format!("RCPT TO:<{to}>"), wanted).await;
+        }
+        let mut other = stranger("127.0.9.1", &relay).await;
+        other
+            .asks("RCPT TO:<guess9@example.com>", without_an_answer)
+            .await;
+        other.asks("RCPT TO:<user@example.com>", "250 2.1.5").await;
+        drop((client, again, other));
+        relay.ends().await;
+    }
+}
+
+#[tokio::test]
+async fn our_own_clients_have_no_limit_in_trouble() {
+    let (relay, _server) = in_trouble("\"127.0.0.0/8\"", "accept").await;
+    let mut client = stranger("127.0.0.1", &relay).await;
+    for at in 0..12 {
+        client
+            .asks(&format!("RCPT TO:<guess{at}@example.com>"), "250 2.1.5")
+            .await;
+    }
+    client.asks("RCPT TO:<user@example.com>", "250 2.1.5").await;
     drop(client);
     relay.ends().await;
 }

@@ -138,11 +138,13 @@ impl World {
     }
 }
 
-/// The letter of a decision: exists, accepted without an answer, unknown, deferred, or not asked.
+/// The letter of a decision: exists, accepted as any other, accepted unchecked (c), unknown, deferred,
+/// or not asked.
 fn letter(decision: &RecipientDecision) -> char {
     match decision {
         RecipientDecision::Exists => 'e',
         RecipientDecision::Accepted => 'a',
+        RecipientDecision::Unchecked(_) => 'c',
         RecipientDecision::Unknown(_) => 'u',
         RecipientDecision::Deferred(_) => 'd',
         RecipientDecision::NotAsked(_) => 'n',
@@ -220,7 +222,7 @@ async fn a_late_answer_is_trouble_of_its_mailbox_alone() {
     let world = World::with(Behaviour::SlowToReject, ACCEPT, times);
     for at in 0..30 {
         let to = format!("guess{at}@example.com");
-        assert_eq!(world.letter(&to).await, 'a', "{to}: on_trouble decides");
+        assert_eq!(world.letter(&to).await, 'c', "{to}: on_trouble decides");
     }
     assert!(world.trouble().is_some(), "it is reported");
     world.servers.leave.add_permits(1);

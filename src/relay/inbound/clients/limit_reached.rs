@@ -10,6 +10,9 @@ use crate::config::Rate;
 use crate::policy::networks::network_text;
 use crate::smtp::reply::{Reply, Status};
 
+/// The status while no directory answers (RFC 3463 §3.5).
+const DIRECTORY_FAILURE: Status = Status(4, 3);
+
 /// A limit that a client has reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::relay::inbound) struct LimitReached {
@@ -68,6 +71,7 @@ impl LimitReached {
             Limit::PerMinute(Rate::Messages) => refused(450, "messages"),
             Limit::PerMinute(Rate::Recipients) => refused(450, "recipients"),
             Limit::PerMinute(Rate::UnknownRecipients) => refused(450, "unknown recipients"),
+            Limit::PerMinute(Rate::UncheckedRecipients) => cannot_be_checked(),
             Limit::Memory => Reply::new(
                 452,
                 Status(5, 3),
@@ -80,4 +84,11 @@ impl LimitReached {
             ),
         }
     }
+}
+
+/// Returns the reply about a recipient that cannot be checked. It is the same at the limit of such
+/// recipients, so that it says nothing about the recipient.
+pub(in crate::relay::inbound) fn cannot_be_checked() -> Reply {
+    let text = "The recipient cannot be checked at present; try again later";
+    Reply::new(451, DIRECTORY_FAILURE, text)
 }

@@ -16,7 +16,7 @@ mod table;
 
 pub use held_networks::HeldNetwork;
 pub use limit::Limit;
-pub(super) use limit_reached::LimitReached;
+pub(super) use limit_reached::{LimitReached, cannot_be_checked};
 pub use seat_request::Occupancy;
 pub(super) use seat_request::SeatStage;
 pub use table::Clients;

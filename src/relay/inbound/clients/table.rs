@@ -377,13 +377,14 @@ impl Clients {
         counted.map_err(|exceeded| rate_reached(rate, exceeded))
     }
 
-    /// Checks the rate limit of unknown recipients, without counting an event.
+    /// Checks a rate limit, without counting an event.
     ///
     /// # Errors
     /// Returns the limit that is reached.
-    pub(in crate::relay::inbound) fn check_unknown_recipients(
+    pub(in crate::relay::inbound) fn check(
         &self,
         config: &Config,
+        rate: Rate,
         client: Option<IpAddr>,
         address: IpAddr,
     ) -> Result<(), LimitReached> {
@@ -391,8 +392,8 @@ impl Clients {
             return Ok(());
         }
         let (limits, now) = (&config.limits.clients, self.0.start.elapsed());
-        let checked = lock(&self.0.rates).check(Rate::UnknownRecipients, address, limits, now);
-        checked.map_err(|exceeded| rate_reached(Rate::UnknownRecipients, exceeded))
+        let checked = lock(&self.0.rates).check(rate, address, limits, now);
+        checked.map_err(|exceeded| rate_reached(rate, exceeded))
     }
 
     /// Takes back an event that was counted against the rate limit of `address`.

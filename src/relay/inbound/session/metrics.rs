@@ -60,14 +60,14 @@ impl ClientSession {
         counted.map_err(|refusal| self.hold_back(&refusal))
     }
 
-    /// Checks the client's rate limit of unknown recipients, without counting an event.
+    /// Checks a rate limit of the client, without counting an event.
     ///
     /// # Errors
     /// Returns the reply if the limit is reached.
-    pub(super) fn check_unknown_recipients(&mut self) -> Result<(), Reply> {
+    pub(super) fn check_rate(&mut self, rate: Rate) -> Result<(), Reply> {
         let (config, peer) = (&self.settings.config, self.peer.ip());
         let clients = &self.inbound.clients;
-        let checked = clients.check_unknown_recipients(config, self.client, peer);
+        let checked = clients.check(config, rate, self.client, peer);
         checked.map_err(|refusal| self.hold_back(&refusal))
     }
 

@@ -4,8 +4,10 @@ use tokio::select;
 use tracing::info;
 
 use super::{ClientSession, SessionEndReason};
-use crate::config::Rate;
+use crate::config::{Rate, RecipientSource};
 use crate::policy::relay_access::{self, RelayDenied};
+use crate::relay::inbound::clients::cannot_be_checked;
+use crate::relay::recipient_tables::RecipientTable;
 use crate::relay::recipients::{CheckStep, RecipientCheck, RecipientDecision, RecipientLookup};
 use crate::relay::users::HourlyRate;
 use crate::smtp::address::Mailbox;
@@ -15,8 +17,6 @@ use crate::telemetry::RefusalReason;
 
 /// The status of a mailbox that does not exist (RFC 3463 §3.2).
 const NO_SUCH_MAILBOX: Status = Status(1, 1);
-/// The status while no directory answers (RFC 3463 §3.5).
-const DIRECTORY_FAILURE: Status = Status(4, 3);
 
 /// The next step after RCPT.
 pub(super) enum RcptStep {
@@ -68,8 +68,7 @@ impl ClientSession {
         let Some(table) = RecipientCheck::table(&self.settings, &mailbox) else {
             return RcptStep::Reply(self.accept_rcpt(rcpt, mailbox));
         };
-        // A client that has tried too many unknown recipients learns nothing about any other.
-        if let Err(refusal) = self.check_unknown_recipients() {
+        if let Err(refusal) = self.check_guesses(&table) {
             return RcptStep::Reply(self.server.rcpt(rcpt, Err(refusal)));
         }
         let check = &self.inbound.recipients;
@@ -94,6 +93,21 @@ impl ClientSession {
         RcptStep::Reply(self.answer_rcpt(rcpt, mailbox, decision))
     }
 
+    /// Checks that the client has not tried too many recipients that are unknown or cannot be
+    /// checked: it learns nothing about any other then. A list in a file can always be checked.
+    ///
+    /// # Errors
+    /// Returns the reply if it has.
+    fn check_guesses(&mut self, table: &RecipientTable) -> Result<(), Reply> {
+        self.check_rate(Rate::UnknownRecipients)?;
+        match table.rules().source {
+            RecipientSource::File(_) => Ok(()),
+            RecipientSource::Ask | RecipientSource::Ldap(_) => {
+                self.check_rate(Rate::UncheckedRecipients)
+            }
+        }
+    }
+
     /// Waits for the answer about a recipient, and returns the reply to RCPT.
     ///
     /// # Errors
@@ -113,7 +127,7 @@ impl ClientSession {
             () = self.seat.evicted() => return Err(SessionEndReason::Evicted),
             decision = lookup.decision(self.limited_client()) => decision,
         };
-        if let RecipientDecision::Exists | RecipientDecision::NotAsked(_) = decision {
+        if !matches!(decision, RecipientDecision::Unknown(_)) {
             self.uncount_unknown_recipient();
         }
         Ok(self.answer_rcpt(rcpt, mailbox, decision))
@@ -130,9 +144,17 @@ impl ClientSession {
                 return self.accept_rcpt(rcpt, mailbox);
             }
             RecipientDecision::Unknown(status) => self.reject_unknown(&rcpt, status),
-            RecipientDecision::Deferred(reason) | RecipientDecision::NotAsked(reason) => {
-                self.defer(&rcpt, &reason)
-            }
+            RecipientDecision::NotAsked(reason) => self.defer(&rcpt, &reason),
+            // Trouble of ours is no guess of the client, and has a limit of its own: somebody who
+            // guesses could learn from what is remembered, and from the bounces that follow.
+            RecipientDecision::Unchecked(_) => match self.count(Rate::UncheckedRecipients) {
+                Ok(()) => return self.accept_rcpt(rcpt, mailbox),
+                Err(refusal) => refusal,
+            },
+            RecipientDecision::Deferred(reason) => match self.count(Rate::UncheckedRecipients) {
+                Ok(()) => self.defer(&rcpt, &reason),
+                Err(refusal) => refusal,
+            },
         };
         self.server.rcpt(rcpt, Err(refusal))
     }
@@ -176,8 +198,7 @@ impl ClientSession {
             );
         }
         self.is_logged = true;
-        let text = "The recipient cannot be checked at present; try again later";
-        Reply::new(451, DIRECTORY_FAILURE, text)
+        cannot_be_checked()
     }
 
     /// Counts, lists and logs the refusal of a recipient.
