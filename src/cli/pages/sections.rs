@@ -505,7 +505,7 @@ fn spool(action: &str) -> Option<PageSections> {
         ),
         "export" => (
             "All that waits is in the new folder.",
-            "Something cannot be read, and standard error names it; the rest is in the new folder. Or the output cannot be written.",
+            "Something cannot be read, or a message goes by the connector of the user who sent it, which the earlier version would ignore; standard error names it, and the rest is in the new folder. Or the output cannot be written.",
             &["gatepost-spool(1)", "gatepost-queue(1)"],
         ),
         _ => return None,

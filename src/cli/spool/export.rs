@@ -10,7 +10,7 @@ use super::location::{SpoolLocation, fail, with_remedy};
 use crate::cli::format::{count, plain, size};
 use crate::cli::json;
 use crate::cli::output::show;
-use crate::storage::spool::{ExportError, SpoolExport, export};
+use crate::storage::spool::{ExportError, SpoolExport, UserRoutedMessage, export};
 
 #[derive(Debug, Args)]
 pub(super) struct ExportArguments {
@@ -31,6 +31,13 @@ struct UnreadableDocument<'a> {
     fault: &'a str,
 }
 
+/// A message that goes by the connector of a user, in JSON.
+#[derive(Serialize)]
+struct UserRoutedDocument<'a> {
+    id: &'a str,
+    connector: &'a str,
+}
+
 #[derive(Serialize)]
 struct ExportDocument<'a> {
     spool: String,
@@ -41,6 +48,7 @@ struct ExportDocument<'a> {
     octets: u64,
     stores: &'a [String],
     unreadable: Vec<UnreadableDocument<'a>>,
+    by_users: Vec<UserRoutedDocument<'a>>,
 }
 
 pub(super) fn run(arguments: &ExportArguments) -> ExitCode {
@@ -57,6 +65,12 @@ pub(super) fn run(arguments: &ExportArguments) -> ExitCode {
         let line = format!("cannot read {}: {}", entry.name, entry.fault);
         eprintln!("{}", plain(&line));
     }
+    for UserRoutedMessage { id, connector } in &exported.by_users {
+        let line = format!(
+            "not exported: {id} goes by the connector {connector} of the user who sent it; the earlier version would send it another way"
+        );
+        eprintln!("{}", plain(&line));
+    }
     if arguments.json {
         show(&json::indented(&ExportDocument {
             spool: folder.display().to_string(),
@@ -66,11 +80,12 @@ pub(super) fn run(arguments: &ExportArguments) -> ExitCode {
             octets: exported.octets,
             stores: &exported.stores,
             unreadable: documents(&exported),
+            by_users: user_routed(&exported),
         }));
     } else {
         show(&text(&exported, arguments));
     }
-    if exported.unreadable.is_empty() {
+    if exported.unreadable.is_empty() && exported.by_users.is_empty() {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
@@ -82,6 +97,15 @@ fn documents(exported: &SpoolExport) -> Vec<UnreadableDocument<'_>> {
     let document = unreadable.map(|entry| UnreadableDocument {
         name: &entry.name,
         fault: &entry.fault,
+    });
+    document.collect()
+}
+
+fn user_routed(exported: &SpoolExport) -> Vec<UserRoutedDocument<'_>> {
+    let messages = exported.by_users.iter();
+    let document = messages.map(|message| UserRoutedDocument {
+        id: &message.id,
+        connector: &message.connector,
     });
     document.collect()
 }
@@ -100,8 +124,15 @@ fn text(exported: &SpoolExport, arguments: &ExportArguments) -> String {
             count(faults, "fault")
         ),
     };
+    let by_users = match exported.by_users.len() {
+        0 => String::new(),
+        messages => format!(
+            "NOT COMPLETE: {} by connectors of users; in the old folder alone: let such mail be delivered, or bounce it, before the export\n",
+            count(messages, "message")
+        ),
+    };
     format!(
-        "exported {messages} ({octets}) to {target}, with queue.db in version 1\n{copied}{left}\
+        "exported {messages} ({octets}) to {target}, with queue.db in version 1\n{copied}{left}{by_users}\
          mail must be delivered from one of the two folders only: do not start gatepost on both\n"
     )
 }

@@ -31,7 +31,7 @@ pub use claim::{Claim, Claimed};
 pub use draft::{Draft, LARGE_BLOCK};
 pub use engine::{
     ExportError, OfflineError, Options, SpoolCheck, SpoolExport, SpoolFinding, SpoolRemedy,
-    SpoolRepair, SpoolStats, SqliteSpool, UnreadableEntry, check_spool, export, plan_repair,
+    SpoolRepair, SpoolStats, SqliteSpool, UnreadableEntry, UserRoutedMessage, check_spool, export, plan_repair,
     read_queue, repair_spool,
 };
 pub use entry::Entry;

@@ -85,8 +85,16 @@ async fn a_message_by_the_connector_of_a_user_is_named_and_not_exported() {
     assert_eq!(exported.status.code(), Some(1), "{}", err(&exported));
     let said = err(&exported);
     assert!(
-        said.contains("it goes by the connector smart of the user"),
+        said.starts_with("not exported: ")
+            && said.ends_with(
+                " goes by the connector smart of the user who sent it; the earlier version would send it another way\n"
+            ),
         "{said}"
+    );
+    assert!(
+        out(&exported).contains("\nNOT COMPLETE: 1 message by connectors of users; "),
+        "{}",
+        out(&exported)
     );
     assert!(
         out(&exported).contains("exported 1 message"),

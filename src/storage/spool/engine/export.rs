@@ -49,6 +49,18 @@ pub struct SpoolExport {
     pub stores: Vec<String>,
     /// The entries that cannot be read. They are not in the export.
     pub unreadable: Vec<UnreadableEntry>,
+    /// The messages that go by connectors of users. They are not in the export: the earlier version
+    /// ignores such a connector, and would send them to other hosts under another demand.
+    pub by_users: Vec<UserRoutedMessage>,
+}
+
+/// A message that goes by the connector of the user who sent it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UserRoutedMessage {
+    /// The queue id.
+    pub id: String,
+    /// The name of the connector.
+    pub connector: String,
 }
 
 /// A part of a spool that cannot be read.
@@ -100,6 +112,15 @@ pub fn export(folder: &Path, target: &Path) -> Result<SpoolExport, ExportError> 
     };
     let mut writer = Version1Writer::create(target)?;
     image.each(|entry| {
+        if let Ok(stored) = &entry.head
+            && let Some(connector) = &stored.envelope.connector
+        {
+            done.by_users.push(UserRoutedMessage {
+                id: stored.id.to_string(),
+                connector: connector.to_string(),
+            });
+            return Ok(());
+        }
         match writer.add(&image, &entry)? {
             Ok(octets) => {
                 done.messages += 1;
@@ -287,12 +308,6 @@ impl Version1Writer {
             Ok(stored) => stored,
             Err(fault) => return Ok(Err(fault.clone())),
         };
-        if let Some(name) = &stored.envelope.connector {
-            return Ok(Err(format!(
-                "it goes by the connector {name} of the user who sent it, which the earlier version \
-                 would not follow; it stays in this spool: let it be delivered first"
-            )));
-        }
         let content = match image.content(stored.id, entry) {
             Ok(content) => content,
             Err(RowError::Damage(fault)) => return Ok(Err(fault)),

@@ -83,7 +83,7 @@ mod view;
 mod writer;
 
 pub use check::{SpoolCheck, SpoolFinding, SpoolRemedy, check_spool};
-pub use export::{ExportError, SpoolExport, UnreadableEntry, export};
+pub use export::{ExportError, SpoolExport, UnreadableEntry, UserRoutedMessage, export};
 pub use offline::OfflineError;
 pub use peek::read_queue;
 pub use repair::{SpoolRepair, plan_repair, repair_spool};
