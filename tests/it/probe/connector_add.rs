@@ -4,12 +4,16 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use gatepost::demo::policy_host::PolicyHost;
 use rcgen::DnType;
 
 use super::world::{Answer, HOP, WHOLE, World, commands, connector, showing, tls};
-use crate::support::certificates::{Authority, key_pin, self_signed};
+use crate::support::certificates::{Authority, BOTH, key_pin, self_signed, server_config};
+use crate::support::internet::policy;
 use crate::support::peer::{Manner, Nobody, Peer, Starttls};
+use crate::support::proxy::{ESTABLISHED, Proxy, ProxyPart};
 
 /// The host of other.example.
 const MX: &str = "mx1.partner.example";
@@ -24,7 +28,10 @@ impl Partners {
     }
 
     async fn including(include: &str, outbound: &str) -> Self {
-        let world = World::new().await;
+        Self::of(World::new().await, include, outbound)
+    }
+
+    fn of(world: World, include: &str, outbound: &str) -> Self {
         fs::create_dir(world.folder.path().join("d")).expect("our own folder");
         world.write(&connector("internet", &["*"], outbound));
         let text = fs::read_to_string(world.file()).expect("our own file");
@@ -122,6 +129,101 @@ async fn a_trusted_certificate_leads_to_its_name() {
         .await
         .ends(0)
         .has("met: verified as mx1");
+}
+
+/// A partner whose domain publishes an MTA-STS policy, and the host that serves it, which the program
+/// reaches through a proxy.
+struct Publisher {
+    peer: Peer,
+    policies: PolicyHost,
+    proxy: Proxy,
+    partners: Partners,
+}
+
+impl Publisher {
+    /// The policy is `mode`, and lists this host.
+    async fn new(mode: &str, listed: &str) -> Self {
+        let world = World::with("_mta-sts.other.example TXT v=STSv1; id=1;\n").await;
+        let peer = world.good(&[MX]).await;
+        let pair = world.authority.issue(&["mta-sts.other.example"]);
+        let policies = PolicyHost::start(Arc::new(server_config(&pair, BOTH)));
+        let policies = policies.await.expect("loopback");
+        policies.publish("other.example", &policy(mode, &[listed]));
+        let proxy = Proxy::start(ProxyPart::Leads(ESTABLISHED, policies.port)).await;
+        let outbound = format!(
+            "port = {}\n[net]\nhttp_proxy = \"{}\"",
+            peer.address.port(),
+            proxy.url()
+        );
+        let partners = Partners::of(world, "include = [\"d/*.toml\"]\n", &outbound);
+        Self {
+            peer,
+            policies,
+            proxy,
+            partners,
+        }
+    }
+
+    /// Asserts that the policy was fetched, and from nowhere else.
+    fn was_asked(&self) {
+        assert!(self.policies.requests("other.example") > 0);
+        for request in self.proxy.heard() {
+            assert!(
+                request.starts_with("CONNECT mta-sts.other.example:443 "),
+                "{request}"
+            );
+        }
+    }
+}
+
+/// The policy is in force without the connector too; the file says what it adds, and the host must
+/// meet both.
+#[tokio::test]
+async fn a_published_policy_is_fetched_and_named_in_the_file() {
+    for (mode, words) in [
+        (
+            "enforce",
+            "MTA-STS: the domain's policy is in force for 1 of 1 host. It suffices",
+        ),
+        (
+            "testing",
+            "MTA-STS: the domain's policy is in testing mode, so it demands nothing.",
+        ),
+    ] {
+        let publisher = Publisher::new(mode, MX).await;
+        let partners = &publisher.partners;
+        partners
+            .add(&["other.example"])
+            .await
+            .ends(0)
+            .has("TLS with a trusted certificate for mx1.partner.example")
+            .has("other.example.toml is written.\n");
+        publisher.was_asked();
+        let file = partners.file().await;
+        let comments = file.replace("\n# ", " ");
+        has(&comments, words);
+        lacks(&comments, "Neither DANE nor MTA-STS");
+        has(&file, "\nnames = [\"mx1.partner.example\"]\n");
+        has(&file, "\ntls = \"forced\" ");
+        has(&file, "\nverify = \"name\" ");
+        assert_eq!(commands(&publisher.peer).await, [WHOLE, WHOLE], "{mode}");
+    }
+}
+
+/// No connector makes up for a policy that lists other hosts: mail does not go to this one.
+#[tokio::test]
+async fn a_policy_that_does_not_list_the_host_leads_to_no_file() {
+    let publisher = Publisher::new("enforce", "mx9.partner.example").await;
+    let answer = publisher.partners.add(&["other.example"]).await;
+    answer.ends(1);
+    assert_eq!(answer.out, "");
+    has(&answer.err, "mx1.partner.example");
+    has(&answer.err, "MTA-STS");
+    publisher.was_asked();
+    publisher.partners.has_only(&[]);
+    for heard in commands(&publisher.peer).await {
+        assert!(heard.is_empty() || heard.last().is_some_and(|last| last == "QUIT"));
+    }
 }
 
 /// A certificate for another name than that of the host: the names are there to be compared.

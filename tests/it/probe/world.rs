@@ -66,13 +66,18 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) async fn new() -> Self {
+        Self::with("").await
+    }
+
+    /// One with more records below "example".
+    pub(crate) async fn with(records: &str) -> Self {
         let authority = Authority::root("The Test Authority");
         let folder = tempfile::tempdir().expect("a folder");
         std::fs::write(folder.path().join("ca.pem"), authority.pem()).expect("the folder is ours");
         Self {
             authority,
             folder,
-            names: NameServer::start(&[("example", ZONE)]).await,
+            names: NameServer::start(&[("example", &format!("{ZONE}{records}"))]).await,
         }
     }
 
