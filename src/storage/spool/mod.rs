@@ -31,8 +31,8 @@ pub use claim::{Claim, Claimed};
 pub use draft::{Draft, LARGE_BLOCK};
 pub use engine::{
     ExportError, OfflineError, Options, SpoolCheck, SpoolExport, SpoolFinding, SpoolRemedy,
-    SpoolRepair, SpoolStats, SqliteSpool, UnreadableEntry, UserRoutedMessage, check_spool, export, plan_repair,
-    read_queue, repair_spool,
+    SpoolRepair, SpoolStats, SqliteSpool, UnreadableEntry, UserRoutedMessage, check_spool, export,
+    plan_repair, read_queue, repair_spool,
 };
 pub use entry::Entry;
 pub use error::SpoolError;

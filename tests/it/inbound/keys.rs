@@ -7,7 +7,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::sign::SingleCertAndKey;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::relay::{Client, Relay, Wanted, content};
+use super::relay::{Client, Relay, Wanted, content, secured_at};
 use crate::support::certificates::{key_pin, provider};
 use crate::support::uncheckable::{RSA_1024, certificate, certified};
 
@@ -23,7 +23,7 @@ async fn secured(relay: &Relay) -> Client<impl AsyncRead + AsyncWrite + Unpin + 
         .expect("versions")
         .with_root_certificates(roots)
         .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(certified(RSA_1024))));
-    relay.secured_by(config).await
+    secured_at(relay.address, config).await
 }
 
 fn connector(name: &str, lines: &str, inbound: &str) -> String {

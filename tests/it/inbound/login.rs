@@ -17,7 +17,7 @@ use rustls::pki_types::pem::PemObject as _;
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
-use super::relay::{Client, Relay, Wanted, content};
+use super::relay::{Client, Relay, Wanted, content, secured_at};
 
 const INVALID: &str = "535 5.7.8 Authentication credentials invalid";
 
@@ -83,20 +83,24 @@ impl Users {
     }
 }
 
-/// Says STARTTLS and EHLO, by a TLS that the test can ask for its channel binding.
-pub(super) async fn secured(relay: &Relay) -> Client<TlsStream<TcpStream>> {
+/// The TLS of a client that trusts the authority of the relay.
+pub(super) fn trusting() -> rustls::ClientConfig {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("certs/ca.pem");
     let mut roots = rustls::RootCertStore::empty();
     roots
         .add(CertificateDer::from_pem_file(file).expect("a certificate"))
         .expect("an authority");
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider)
+    rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .expect("versions")
         .with_root_certificates(roots)
-        .with_no_client_auth();
-    let mut client = relay.secured_by(config).await;
+        .with_no_client_auth()
+}
+
+/// Says STARTTLS and EHLO, by a TLS that the test can ask for its channel binding.
+pub(super) async fn secured(relay: &Relay) -> Client<TlsStream<TcpStream>> {
+    let mut client = secured_at(relay.address, trusting()).await;
     client
         .asks("EHLO client.example", "250-relay.example.com")
         .await;
@@ -107,7 +111,7 @@ fn base64(text: &str) -> String {
     BASE64.encode(text.as_bytes())
 }
 
-fn plain(name: &str, password: &str) -> String {
+pub(super) fn plain(name: &str, password: &str) -> String {
     format!("AUTH PLAIN {}", base64(&format!("\0{name}\0{password}")))
 }
 

@@ -10,6 +10,7 @@ mod login_limits;
 mod pins;
 mod proxy;
 mod relay;
+mod release;
 mod revocation;
 mod seats;
 mod timeouts;

@@ -4,6 +4,7 @@
 use gatepost::storage::evidence::RecordedAssurance;
 
 use super::arrival::by;
+use super::login::{Users, log_in, secured};
 use super::relay::{Relay, Wanted, content};
 
 const FROM_HERE: &str = "127.0.0.1/32";
@@ -282,5 +283,43 @@ async fn a_connection_counts_for_the_client_that_the_proxy_names() {
         client.says(&format!("XCLIENT ADDR={address}")).await;
         client.hears(words).await;
     }
+    relay.ends().await;
+}
+
+/// The login was the proxy's own. It grants nothing to the client that the proxy names, which may
+/// log in itself.
+#[tokio::test]
+async fn a_login_ends_where_the_proxy_names_its_client() {
+    let users = Users::of(&[("proxy", ""), ("scanner", "")]);
+    let more = format!("[users]\nfile = \"{}\"\n", users.path().display());
+    let mut relay = Relay::start(Wanted {
+        proxies: FROM_HERE,
+        listener: "auth = [\"plain\"]",
+        more: &more,
+        ..Wanted::default()
+    })
+    .await;
+    let mut client = secured(&relay).await;
+    log_in(&mut client, "proxy").await;
+    client.asks("XCLIENT ADDR=192.0.2.77", "220").await;
+    client.asks("EHLO client.example", "250-").await;
+    client.asks("MAIL FROM:<a@example.org>", "250").await;
+    client
+        .asks("RCPT TO:<b@far.example>", "550 5.7.1 Relaying denied")
+        .await;
+    client.asks("RCPT TO:<b@example.com>", "250").await;
+    client.content("a\r\n").await;
+    assert_eq!(by(&relay.entry().await).user, None);
+    log_in(&mut client, "scanner").await;
+    client.asks("MAIL FROM:<a@example.org>", "250").await;
+    client.asks("RCPT TO:<b@far.example>", "250").await;
+    client.content("a\r\n").await;
+    let by = by(&relay.entry().await);
+    assert_eq!(by.user.as_deref(), Some("scanner"));
+    assert!(
+        by.client
+            .is_some_and(|client| client.starts_with("192.0.2.77"))
+    );
+    drop(client);
     relay.ends().await;
 }

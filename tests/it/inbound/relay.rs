@@ -343,25 +343,6 @@ impl Relay {
         self.shaken_as(client, which).await
     }
 
-    /// Says STARTTLS, and shakes hands as a client of any kind.
-    pub(crate) async fn secured_by(
-        &self,
-        config: rustls::ClientConfig,
-    ) -> Client<TlsStream<TcpStream>> {
-        let mut client = self.client().await;
-        client.says("STARTTLS").await;
-        client.hears("220 2.0.0 Ready to start TLS").await;
-        let name = rustls::pki_types::ServerName::try_from("relay.example.com").expect("a name");
-        let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
-        let shaking = connector.connect(name, client.stream.into_inner());
-        Client::new(
-            timeout(PATIENCE, shaking)
-                .await
-                .expect("in time")
-                .expect("a handshake"),
-        )
-    }
-
     /// The users as the relay has them.
     pub(crate) fn users(&self) -> Arc<UserStore> {
         Arc::clone(&self.running.load().users)
@@ -423,6 +404,24 @@ impl Relay {
             .expect("in time")
             .expect("no panic");
     }
+}
+
+/// Connects, says STARTTLS, and shakes hands as a client of any kind.
+pub(crate) async fn secured_at(
+    address: SocketAddr,
+    config: rustls::ClientConfig,
+) -> Client<TlsStream<TcpStream>> {
+    let stream = TcpStream::connect(address).await.expect("a connection");
+    let mut client = Client::new(stream);
+    client.hears("220 relay.example.com").await;
+    client
+        .asks("STARTTLS", "220 2.0.0 Ready to start TLS")
+        .await;
+    let name = rustls::pki_types::ServerName::try_from("relay.example.com").expect("a name");
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+    let shaking = connector.connect(name, client.stream.into_inner());
+    let stream = timeout(PATIENCE, shaking).await.expect("in time");
+    Client::new(stream.expect("a handshake"))
 }
 
 /// The content of a message, with our Received field cut off, and that field unfolded.

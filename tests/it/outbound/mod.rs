@@ -15,6 +15,7 @@ mod mta_sts;
 mod observed;
 mod pins;
 mod policy_table;
+mod questions;
 mod requiretls;
 mod reuse;
 mod revocation;
