@@ -90,10 +90,7 @@ pub(super) async fn watch_crls(configured: Arc<ConfiguredServices>) {
         expiries.log(crls_in_use(&configured), jiff::Timestamp::now());
         tokio::time::sleep(CRL_INTERVAL).await;
         let running = configured.running.clone();
-        let refresh = move || {
-            running.refresh_earlier();
-            running.load().tls.refresh_crls()
-        };
+        let refresh = move || running.load().tls.refresh_crls();
         let (replaced, faults) = match tokio::task::spawn_blocking(refresh).await {
             Ok(refreshed) => refreshed,
             Err(error) => {

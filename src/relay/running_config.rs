@@ -1,15 +1,17 @@
 //! The configuration in use, and what is built from it, as one value.
 //!
-//! A session or a delivery attempt loads one [`Snapshot`] when it begins and keeps it to its end,
-//! so that no decision mixes two configurations. A reload replaces the snapshot as a whole.
+//! A transaction or a delivery attempt loads one [`Snapshot`] when it begins and keeps it to its end,
+//! so that no decision mixes two configurations. A reload replaces the snapshot as a whole. Peers'
+//! certificates alone are judged by the trust anchors and CRLs in use, also in an attempt that began
+//! before: [`Snapshot::judging_tls`].
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use tokio::sync::Notify;
 
-use crate::config::{Config, MailSchedule};
+use crate::config::{Config, Connector, MailSchedule};
 use crate::net::dns::Dns;
 use crate::net::revocation::DistributionPoints;
 use crate::net::route::Router;
@@ -38,8 +40,16 @@ pub struct Snapshot {
     recipients: Arc<RecipientTables>,
     /// Its logins at smart hosts, with the secrets as their files are now.
     logins: Arc<SmartHostLogins>,
+    /// The connectors and TLS material in use, which the snapshots of one [`RunningConfig`] share.
+    in_use: Arc<ArcSwap<JudgingTls>>,
     /// The number of the snapshot. It grows by one with each reload.
     generation: u64,
+}
+
+/// The TLS material by which peers are judged, with the connectors that it was loaded for.
+struct JudgingTls {
+    connectors: Arc<Connectors>,
+    tls: Arc<TlsMaterial>,
 }
 
 impl Snapshot {
@@ -49,6 +59,10 @@ impl Snapshot {
     pub fn new(config: Arc<Config>, tls: Arc<TlsMaterial>, dns: Dns) -> Self {
         let connectors = Arc::new(config.connectors());
         let router = Arc::new(Router::new(&config, dns));
+        let in_use = ArcSwap::from_pointee(JudgingTls {
+            connectors: Arc::clone(&connectors),
+            tls: Arc::clone(&tls),
+        });
         Self {
             config,
             connectors,
@@ -58,7 +72,20 @@ impl Snapshot {
             users: UserStore::none(),
             recipients: Arc::default(),
             logins: Arc::default(),
+            in_use: Arc::new(in_use),
             generation: 0,
+        }
+    }
+
+    /// Returns the TLS material whose trust anchors and CRLs judge the peers of a connector: that in
+    /// use now, or that of this snapshot if a reload has removed the connector.
+    // Rule: policy table (revocation).
+    #[must_use]
+    pub fn judging_tls(&self, connector: &Connector) -> Arc<TlsMaterial> {
+        let in_use = self.in_use.load();
+        match in_use.connectors.named(&connector.name) {
+            Some(_) => Arc::clone(&in_use.tls),
+            None => Arc::clone(&self.tls),
         }
     }
 
@@ -130,8 +157,6 @@ pub struct RunningConfig(Arc<SharedSnapshot>);
 #[derive(Debug)]
 struct SharedSnapshot {
     current: ArcSwap<Snapshot>,
-    /// The snapshots before it, which sessions may still hold.
-    earlier: Mutex<Vec<Weak<Snapshot>>>,
     replaced: Notify,
 }
 
@@ -141,7 +166,6 @@ impl RunningConfig {
     pub fn new(snapshot: Snapshot) -> Self {
         Self(Arc::new(SharedSnapshot {
             current: ArcSwap::from_pointee(snapshot),
-            earlier: Mutex::default(),
             replaced: Notify::new(),
         }))
     }
@@ -152,42 +176,21 @@ impl RunningConfig {
         self.0.current.load_full()
     }
 
-    /// Replaces the snapshot and gives the new one the next generation. Running sessions and
+    /// Replaces the snapshot and gives the new one the next generation. Running transactions and
     /// attempts keep the snapshot that they loaded.
     pub fn replace(&self, snapshot: Snapshot) {
         let old = self.load();
-        let mut earlier = self.earlier();
-        earlier.retain(|earlier| earlier.strong_count() > 0);
-        earlier.push(Arc::downgrade(&old));
-        drop(earlier);
-        self.0.current.store(Arc::new(Snapshot {
+        let new = Arc::new(Snapshot {
             generation: old.generation + 1,
+            in_use: Arc::clone(&old.in_use),
             ..snapshot
+        });
+        self.0.current.store(Arc::clone(&new));
+        new.in_use.store(Arc::new(JudgingTls {
+            connectors: Arc::clone(&new.connectors),
+            tls: Arc::clone(&new.tls),
         }));
         self.0.replaced.notify_one();
-    }
-
-    fn earlier(&self) -> MutexGuard<'_, Vec<Weak<Snapshot>>> {
-        // No code panics while it holds the lock.
-        self.0
-            .earlier
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Reads the CRLs, users and lists of recipients of earlier snapshots again, if their files have
-    /// changed, so that sessions from before a reload see them too. Faults are reported for the
-    /// snapshot in use alone.
-    ///
-    /// This reads files and blocks.
-    // Rule: policy table (revocation).
-    pub fn refresh_earlier(&self) {
-        let earlier: Vec<_> = self.earlier().iter().filter_map(Weak::upgrade).collect();
-        for snapshot in earlier {
-            let _ = snapshot.tls.refresh_crls();
-            let _ = snapshot.users.refresh();
-            let _ = snapshot.recipients.refresh();
-        }
     }
 
     /// Waits until the snapshot is replaced. Only one task may wait. A replacement before the call,

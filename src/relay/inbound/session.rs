@@ -353,12 +353,15 @@ impl ClientSession {
         }
     }
 
-    /// Judges the sender and returns the reply to MAIL.
+    /// Judges the sender and returns the reply to MAIL. The configuration in use now holds for the
+    /// transaction.
     ///
     /// # Errors
     /// Returns the last reply to a client that gets no seat; the session ends with it.
+    // Rule: policy table (revocation).
     async fn mail(&mut self, from: MailFrom) -> Result<Reply, Reply> {
         self.ensure_seat().await?;
+        self.settings = self.inbound.running.load();
         let connector = Arc::clone(policy::connector(
             &self.settings.connectors,
             &from.reverse_path,

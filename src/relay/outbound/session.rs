@@ -187,7 +187,8 @@ impl Target<'_> {
             Ok(secured) => secured,
             Err(fault) => return Ok(self.forget_hello(fault)),
         };
-        let against = self.chain_checks(client);
+        let judging = self.snapshot.judging_tls(self.connector);
+        let against = self.chain_checks(judging.client(self.connector));
         record.crl_changes = crl_changes();
         let facts = seen.facts(against, Role::Server, Timestamp::now()).await;
         record.seen = Some(seen);

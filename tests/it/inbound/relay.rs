@@ -275,7 +275,6 @@ impl Relay {
     pub(crate) fn refresh_crls(&self) {
         let (_, faults) = self.running.load().tls.refresh_crls();
         assert!(faults.is_empty(), "{faults:?}");
-        self.running.refresh_earlier();
     }
 
     /// Connects, and hears the greeting.

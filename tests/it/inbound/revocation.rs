@@ -236,27 +236,43 @@ async fn a_client_is_judged_by_the_crl_of_its_distribution_point() {
     relay.ends().await;
 }
 
-/// A session from before a reload has its own configuration, and the CRLs of the time of each MAIL
-/// nevertheless.
+/// A session from before a reload is judged by the connector, the trust anchors and the CRLs in use at
+/// each MAIL.
 #[tokio::test]
-async fn a_session_from_before_a_reload_sees_a_new_crl() {
+async fn a_session_from_before_a_reload_is_judged_by_what_is_in_use() {
     let partner = Partner::new();
-    partner.publish(&listing(&partner.authority, &[]));
-    let relay = partner.relay("required").await;
+    partner.publish(&listing(&partner.authority, &[&partner.pair.chain[0]]));
+    let off = partner.toml_without_file("off");
+    let relay = Relay::start(Wanted {
+        more: &off,
+        ..Wanted::default()
+    })
+    .await;
     let mut client = relay.secured_as("client").await;
     client.asks("EHLO client.example", "250").await;
     client.asks(FROM_PARTNER, "250 2.1.0").await;
     client.asks("RSET", "250").await;
-    for _ in 0..2 {
+    let reload = |toml: &str| {
         relay.reload_all(&Wanted {
-            more: &partner.toml("required"),
+            more: toml,
             ..Wanted::default()
         });
-    }
-    partner.publish(&listing(&partner.authority, &[&partner.pair.chain[0]]));
-    relay.refresh_crls();
+    };
+    reload(&partner.toml("required"));
     let reply = client.asks(FROM_PARTNER, "550 5.7.1").await;
     assert!(reply.contains(REVOKED), "{reply}");
+    partner.publish(&listing(&partner.authority, &[]));
+    relay.refresh_crls();
+    client.asks(FROM_PARTNER, "250 2.1.0").await;
+    client.asks("RSET", "250").await;
+    partner.publish(&listing(&partner.authority, &[&partner.pair.chain[0]]));
+    relay.refresh_crls();
+    client.asks(FROM_PARTNER, "550 5.7.1").await;
+    let trust = partner.folder.path().join("ca.pem");
+    std::fs::write(trust, Authority::root("Another").pem()).expect("the folder is ours");
+    reload(&off);
+    let reply = client.asks(FROM_PARTNER, "550 5.7.1").await;
+    assert!(!reply.contains("revoked"), "{reply}");
     client.asks("RCPT TO:<b@anywhere.example>", "503").await;
     drop(client);
     relay.ends().await;

@@ -1,11 +1,47 @@
 //! Revoked certificates of servers, by CRLs from files.
 
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, TcpStream};
+
 use crate::support::certificates::{Authority, BOTH, Pair, server_config};
 use crate::support::crl::{WantedCrl, listing};
 use crate::support::deliveries::{World, deliver, failure, message, outcome, result};
 use crate::support::peer::{Manner, Peer, Starttls};
 
 const HOP: &str = "mx.partner.example";
+
+/// A host that is reached through a port of its own, and only when it is let through.
+struct Gate {
+    listener: TcpListener,
+    peer: Peer,
+}
+
+impl Gate {
+    async fn before(peer: Peer) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
+        Self { listener, peer }
+    }
+
+    /// The connector's text with the port of the gate in place of the host's.
+    fn before_host(&self, toml: &str) -> String {
+        let port = self.listener.local_addr().expect("bound").port();
+        toml.replace(
+            &format!("{HOP}:{}", self.peer.address.port()),
+            &format!("{HOP}:{port}"),
+        )
+    }
+
+    /// Waits for a connection, calls `first`, and then lets the connection through.
+    async fn pass(&self, first: impl FnOnce()) {
+        let (mut from, _) = self.listener.accept().await.expect("loopback");
+        first();
+        let mut to = TcpStream::connect(self.peer.address)
+            .await
+            .expect("the host listens");
+        // Either side may end the connection.
+        let _ = copy_bidirectional(&mut from, &mut to).await;
+    }
+}
 
 async fn showing(pair: &Pair) -> Peer {
     Peer::start(Manner::new(Starttls::Tls(server_config(pair, BOTH).into()))).await
@@ -205,4 +241,48 @@ async fn a_kept_connection_is_used_again_while_its_crl_is_current() {
     // A CRL that changes elsewhere meanwhile costs a session, and no mail.
     assert!((1..=3).contains(&sessions(&peer)));
     assert_eq!(peer.messages().len(), 3);
+}
+
+/// An attempt that began before a reload, or before a new CRL, judges its sessions by the trust anchors
+/// and CRLs in use.
+#[tokio::test]
+async fn an_attempt_from_before_a_reload_is_judged_by_what_is_in_use() {
+    let world = World::new().await;
+    let pair = world.authority.issue(&[HOP]);
+    let other = world.folder().join("other.pem");
+    std::fs::write(&other, Authority::root("Another").pem()).expect("the folder is ours");
+    let keys = "revocation = \"if-known\"";
+    for (change, expected) in [
+        ("nothing", "delivered"),
+        ("trust", "deferred 4.7.5"),
+        ("crl", "deferred 4.7.5"),
+        // The connector is removed, so that its own trust anchors are all there is.
+        ("connector", "delivered"),
+    ] {
+        let gate = Gate::before(showing(&pair).await).await;
+        let toml = gate.before_host(&partner(&world, &[], &gate.peer, keys));
+        let outbound = world.outbound(&toml);
+        let reload = || {
+            let crl = listing(&world.authority, &[&pair.chain[0]]);
+            let new = match change {
+                "trust" => toml.replace(
+                    "[connector.outbound]",
+                    &format!("trust = \"{}\"\n[connector.outbound]", other.display()),
+                ),
+                "crl" => partner(&world, &crl, &gate.peer, keys),
+                "connector" => String::new(),
+                _ => toml.clone(),
+            };
+            outbound.running().replace(world.snapshot(&new));
+            outbound.close_replaced();
+        };
+        let (report, ()) = tokio::join!(
+            deliver(&outbound, message(&["b@partner.example"])),
+            gate.pass(reload)
+        );
+        assert_eq!(outcome(&report, 0), expected, "{change}: {report:?}");
+        let heard = gate.peer.heard();
+        let has_mail = heard.iter().any(|heard| heard.has("MAIL"));
+        assert_eq!(has_mail, expected == "delivered", "{change}");
+    }
 }
