@@ -140,6 +140,8 @@ impl PointKey {
 pub(super) struct CrlNeed {
     pub(super) urls: Vec<String>,
     pub(super) reach: Reach,
+    /// A hash of the name and the key of the path's anchor, which answers for what is named below it.
+    pub(super) anchor: String,
     /// The content of the issuer's name.
     issuer: Vec<u8>,
     issuer_key: SubjectPublicKeyInfoDer<'static>,
@@ -151,7 +153,7 @@ impl CrlNeed {
     /// URL, or if its issuer may not sign CRLs.
     pub(super) fn of(
         certificate: &PathCertificate,
-        reach: Reach,
+        (anchor, reach): (&str, Reach),
         algorithms: &'static [&'static dyn SignatureVerificationAlgorithm],
     ) -> Option<(PointKey, Self)> {
         let issuer_key = certificate.crl_key()?.clone();
@@ -166,6 +168,7 @@ impl CrlNeed {
         let need = Self {
             urls,
             reach,
+            anchor: anchor.to_owned(),
             issuer: certificate.issuer().to_vec(),
             issuer_key,
             algorithms,
@@ -182,6 +185,7 @@ impl CrlNeed {
         Self {
             urls: vec![url.to_owned()],
             reach: Reach::Public,
+            anchor: "an anchor".to_owned(),
             issuer: name.data.to_vec(),
             issuer_key: SubjectPublicKeyInfoDer::from(read.public_key().raw.to_vec()),
             algorithms: rustls::crypto::aws_lc_rs::default_provider()
@@ -232,6 +236,13 @@ pub(super) fn http_urls(certificate: &PathCertificate) -> impl Iterator<Item = &
         .iter()
         .filter(is_http)
         .map(String::as_str)
+}
+
+/// Returns a hash of the name and the key of a path's anchor. `None` if the path is empty, or if its
+/// last certificate has no known issuer.
+pub(super) fn anchor_of(path: &[PathCertificate]) -> Option<String> {
+    let last = path.last()?;
+    Some(fingerprint(last.issuer(), last.crl_key()?))
 }
 
 /// Returns a hash of an issuer's name and key, in hexadecimal digits.

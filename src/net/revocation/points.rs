@@ -4,6 +4,7 @@
 //! Only the certificates of a path that leads to the connector's trust anchors name what is
 //! fetched, so that no stranger can. One fetch serves all sessions that wait for it.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,7 +20,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::changes::record_change;
 use super::fetch::{
     CrlFuture, CrlNeed, CrlRequest, CrlResponse, CrlValidators, FetchCrl, FetchFault, PointKey,
-    Reach, http_urls,
+    Reach, anchor_of, http_urls,
 };
 use super::point_files::{ALL_OCTETS_MAX, COUNT_MAX, PointFiles};
 use super::{Crl, PathCertificate};
@@ -30,9 +31,12 @@ const WAIT: Duration = Duration::from_secs(10);
 /// The time limit of one fetch, over all URLs of a distribution point.
 const FETCH_TIMEOUT: Duration = Duration::from_mins(1);
 /// The most fetches at the same time.
-const FETCHES_MAX: usize = 4;
-/// The most fetches from one host at the same time.
-const HOST_FETCHES_MAX: usize = 2;
+const FETCHES_MAX: usize = 6;
+/// The most fetches from one host at the same time, and the most for certificates below one anchor,
+/// so that no partner's authority can keep the others' fetches waiting.
+const GROUP_FETCHES_MAX: usize = 2;
+/// The most fetches for certificates below one anchor that are under way or wait.
+const WAITING_MAX: usize = 16;
 /// The time after a failed fetch in which it is not tried again.
 const RETRY: Duration = Duration::from_mins(5);
 /// The shortest and the longest time between two fetches of a CRL that is used.
@@ -60,10 +64,17 @@ struct PointsState {
     fetcher: ArcSwap<Box<dyn FetchCrl>>,
     files: PointFiles,
     fetches: Semaphore,
-    /// The fetches of each host that has any.
-    hosts: Mutex<HashMap<String, Arc<Semaphore>>>,
+    /// The limits of the hosts and anchors that have fetches.
+    limits: Mutex<HashMap<FetchGroup, Arc<Semaphore>>>,
     fetched: AtomicU64,
     failed: AtomicU64,
+}
+
+/// The fetches from one host, or for certificates below one anchor.
+#[derive(PartialEq, Eq, Hash)]
+enum FetchGroup {
+    Host(String),
+    Anchor(String),
 }
 
 /// A distribution point of one issuer.
@@ -136,14 +147,14 @@ impl PointsState {
         self.points.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns the limit of fetches from a host.
-    fn host_limit(&self, host: &str) -> Arc<Semaphore> {
+    /// Returns the limit of a group of fetches.
+    fn group_limit(&self, group: FetchGroup) -> Arc<Semaphore> {
         // No code panics while it holds the lock.
-        let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut limits = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
         // Those that no fetch holds are not needed.
-        hosts.retain(|_, limit| Arc::strong_count(limit) > 1);
-        let new = || Arc::new(Semaphore::new(HOST_FETCHES_MAX));
-        Arc::clone(hosts.entry(host.to_ascii_lowercase()).or_insert_with(new))
+        limits.retain(|_, limit| Arc::strong_count(limit) > 1);
+        let new = || Arc::new(Semaphore::new(GROUP_FETCHES_MAX));
+        Arc::clone(limits.entry(group).or_insert_with(new))
     }
 }
 
@@ -165,7 +176,7 @@ impl DistributionPoints {
             fetcher: ArcSwap::from_pointee(fetcher),
             files,
             fetches: Semaphore::new(FETCHES_MAX),
-            hosts: Mutex::default(),
+            limits: Mutex::default(),
             fetched: AtomicU64::new(0),
             failed: AtomicU64::new(0),
         }))
@@ -199,9 +210,12 @@ impl DistributionPoints {
         reach: Reach,
         algorithms: &'static [&'static dyn SignatureVerificationAlgorithm],
     ) {
+        let Some(anchor) = anchor_of(path) else {
+            return;
+        };
         let mut waits = Vec::new();
         for (certificate, is_missing) in path.iter().zip(missing) {
-            let Some((key, need)) = CrlNeed::of(certificate, reach, algorithms) else {
+            let Some((key, need)) = CrlNeed::of(certificate, (&anchor, reach), algorithms) else {
                 continue;
             };
             if *is_missing {
@@ -223,7 +237,11 @@ impl DistributionPoints {
     fn request(&self, key: PointKey, need: CrlNeed) -> Option<FetchUnderWay> {
         let now = Instant::now();
         let mut points = self.0.points();
+        let is_crowded = is_crowded(&points, &need.anchor);
         if !points.contains_key(&key) {
+            if is_crowded {
+                return None;
+            }
             evict(&mut points, (COUNT_MAX - 1, ALL_OCTETS_MAX), None);
             if points.len() >= COUNT_MAX {
                 return None;
@@ -234,7 +252,7 @@ impl DistributionPoints {
         if let Some(under_way) = point.under_way() {
             return (now < under_way.since + WAIT).then(|| under_way.clone());
         }
-        if now < point.due {
+        if now < point.due || is_crowded {
             return None;
         }
         let (under_way, end) = point.begin(now);
@@ -276,13 +294,15 @@ impl DistributionPoints {
         match result {
             Ok(new) => {
                 if let Some((crl, validators)) = &new {
-                    point.crl = Some(Arc::clone(crl));
+                    let held = point.crl.replace(Arc::clone(crl));
                     point.validators = validators.clone();
-                    record_change();
-                    tracing::info!(
-                        url = %key.url, issuer = crl.issuer(), entries = crl.entries(),
-                        next_update = %crl.next_update(), "CRL fetched"
-                    );
+                    if held.is_none_or(|held| held.der() != crl.der()) {
+                        record_change();
+                        tracing::info!(
+                            url = %key.url, issuer = crl.issuer(), entries = crl.entries(),
+                            next_update = %crl.next_update(), "CRL fetched"
+                        );
+                    }
                 }
                 let next = point.crl.as_ref().map(|crl| crl.next_update());
                 let left = next.map_or(Duration::ZERO, |next| until(time, next));
@@ -315,7 +335,10 @@ impl DistributionPoints {
         need: &CrlNeed,
     ) -> Result<Option<(Arc<Crl>, CrlValidators)>, String> {
         // The semaphores are never closed.
-        let host = self.0.host_limit(key.host());
+        let anchor = self.0.group_limit(FetchGroup::Anchor(need.anchor.clone()));
+        let _of_anchor = anchor.acquire().await;
+        let host = FetchGroup::Host(key.host().to_ascii_lowercase());
+        let host = self.0.group_limit(host);
         let _of_host = host.acquire().await;
         let _of_all = self.0.fetches.acquire().await;
         let attempts = async {
@@ -394,7 +417,10 @@ impl DistributionPoints {
             .filter_map(|(key, point)| Some((key.clone(), point.need.clone()?)))
             .collect();
         for (key, need) in due {
-            if let Some(point) = points.get_mut(&key) {
+            // The others have their turn in a later round.
+            if !is_crowded(&points, &need.anchor)
+                && let Some(point) = points.get_mut(&key)
+            {
                 let (_, end) = point.begin(now);
                 tokio::spawn(self.clone().run_fetch(key, need, end));
             }
@@ -469,6 +495,11 @@ impl Point {
         self.need = Some(need);
     }
 
+    /// The anchor of the path that needed it last; empty if none has since the start.
+    fn anchor(&self) -> &str {
+        self.need.as_ref().map_or("", |need| &need.anchor)
+    }
+
     /// Returns true if a session has needed it since the start, and lately.
     fn is_used(&self, now: Instant) -> bool {
         self.need.is_some() && now < self.last_used + UNUSED
@@ -490,21 +521,39 @@ impl Point {
     }
 }
 
-/// Removes the points that were used least recently, except `kept`, until at most so many are left,
-/// and their CRLs have at most so many octets.
+/// Returns true if no more fetches for certificates below an anchor may begin or wait.
+fn is_crowded(points: &HashMap<PointKey, Point>, anchor: &str) -> bool {
+    let of_anchor = points.values().filter(|point| point.anchor() == anchor);
+    let waiting = of_anchor.filter(|point| point.under_way().is_some());
+    waiting.count() >= WAITING_MAX
+}
+
+/// Removes points, except `kept`, until at most so many are left, and their CRLs have at most so many
+/// octets. Of the anchor that has the most, the one that was used least recently goes first, so that
+/// an authority that names many leaves those of others alone.
 fn evict(
     points: &mut HashMap<PointKey, Point>,
     (count, octets): (usize, usize),
     kept: Option<&PointKey>,
 ) {
     let size = |point: &Point| point.crl.as_ref().map_or(0, |crl| crl.der().len());
-    while points.len() > count || points.values().map(size).sum::<usize>() > octets {
-        let oldest = points
+    loop {
+        let are_many = points.len() > count;
+        if !are_many && points.values().map(size).sum::<usize>() <= octets {
+            return;
+        }
+        let weight = |point: &Point| if are_many { 1 } else { size(point) };
+        let mut of_anchors = HashMap::<&str, usize>::new();
+        for point in points.values() {
+            *of_anchors.entry(point.anchor()).or_default() += weight(point);
+        }
+        let victim = points
             .iter()
             .filter(|(key, point)| point.under_way().is_none() && Some(*key) != kept)
-            .min_by_key(|(_, point)| point.last_used)
+            .filter(|(_, point)| weight(point) > 0)
+            .max_by_key(|(_, point)| (of_anchors.get(point.anchor()), Reverse(point.last_used)))
             .map(|(key, _)| key.clone());
-        if oldest.and_then(|key| points.remove(&key)).is_none() {
+        if victim.and_then(|key| points.remove(&key)).is_none() {
             return;
         }
     }

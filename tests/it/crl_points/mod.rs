@@ -13,7 +13,7 @@ use gatepost::relay::running_config::RunningConfig;
 use gatepost::relay::tlsrpt::Reporter;
 use gatepost::smtp::address::Host;
 
-use crate::support::certificates::{Authority, BOTH, Pair, server_config};
+use crate::support::certificates::{Authority, BOTH, Pair, pem, server_config};
 use crate::support::crl::{WantedCrl, listing};
 use crate::support::deliveries::{World, deliver, failure, message, outcome};
 use crate::support::peer::{Manner, Peer, Starttls};
@@ -28,9 +28,25 @@ async fn relay(
     revocation: &str,
     points: &DistributionPoints,
 ) -> (Outbound, Peer) {
+    relay_with(
+        world,
+        pair,
+        &format!("revocation = \"{revocation}\""),
+        points,
+    )
+    .await
+}
+
+/// The same with these keys of the connector.
+async fn relay_with(
+    world: &World,
+    pair: &Pair,
+    keys: &str,
+    points: &DistributionPoints,
+) -> (Outbound, Peer) {
     let peer = Peer::start(Manner::new(Starttls::Tls(server_config(pair, BOTH).into()))).await;
     let connector = format!(
-        "[[connector]]\nname = \"partner\"\ndomains = [\"partner.example\"]\nrevocation = \"{revocation}\"\n\
+        "[[connector]]\nname = \"partner\"\ndomains = [\"partner.example\"]\n{keys}\n\
          [connector.outbound]\nroute = [\"{HOP}:{}\"]\ntls = \"forced\"\nverify = \"name\"\n",
         peer.address.port()
     );
@@ -473,4 +489,36 @@ async fn a_proxy_is_asked_for_the_complete_url() {
         "deferred 4.7.5"
     );
     assert_eq!(proxy.requests(), 2);
+}
+
+/// A certificate that `trust` lists itself, and whose issuer is missing: a CRL of its issuer's name
+/// counts only if the administrator has put it into `crl`.
+#[tokio::test]
+async fn a_fetched_crl_of_a_namesake_revokes_no_listed_certificate() {
+    let world = World::with(RECORDS).await;
+    let listed = Authority::root("The Test Authority").issue(&[HOP]);
+    let host = CrlHost::start(found(&listing(&world.authority, &[&listed.chain[0]]))).await;
+    let points = points(&world);
+    let pair = issued(&world.authority, &[&host.url()]);
+    assert_eq!(
+        outcome_of(&world, &pair, "required", &points).await,
+        "delivered"
+    );
+    assert_eq!(points.fetches(), (1, 0));
+    let file = world.folder().join("listed.pem");
+    std::fs::write(&file, pem("CERTIFICATE", &listed.chain[0])).expect("the folder is ours");
+    for (revocation, expected) in [("if-known", "delivered"), ("required", "deferred 4.7.5")] {
+        let keys = format!(
+            "trust = \"{}\"\nrevocation = \"{revocation}\"",
+            file.display()
+        );
+        let (outbound, _peer) = relay_with(&world, &listed, &keys, &points).await;
+        let report = delivered(&outbound).await;
+        assert_eq!(outcome(&report, 0), expected, "{revocation}: {report:?}");
+        if revocation == "required" {
+            let text = failure(&report, 0).to_string();
+            let reason = "since the certificate of its issuer is missing";
+            assert!(text.contains(reason), "{text}");
+        }
+    }
 }

@@ -161,21 +161,89 @@ async fn a_crl_in_use_is_fetched_every_hour_and_one_that_nobody_needs_no_longer(
     );
 }
 
-/// A host has two of the four places for fetches.
+/// A need below this anchor.
+fn need_below(anchor: &str) -> CrlNeed {
+    let (mut need, _) = need_and_crl();
+    need.anchor = anchor.to_owned();
+    need
+}
+
+/// A host, and an anchor, have two of the six places for fetches.
 #[tokio::test(start_paused = true)]
-async fn a_host_that_hangs_leaves_places_for_others() {
-    let (points, started) = points(FetcherBehaviour::Hangs);
-    let (need, _) = need_and_crl();
-    let mut expected = 0;
-    for (host, most) in [("one.example", 2), ("TWO.example", 2), ("three.example", 0)] {
-        for number in 0..5 {
-            let url = format!("http://{host}/{number}.crl");
-            assert!(points.request(key(&url), need.clone()).is_some(), "{url}");
+async fn a_host_or_an_anchor_that_hangs_leaves_places_for_others() {
+    let one_host = |group: &str, number| (format!("{group}.example"), format!("{group}{number}"));
+    let one_anchor = |group: &str, number| (format!("{group}{number}.example"), group.to_owned());
+    for shared in [one_host, one_anchor] {
+        let (points, started) = points(FetcherBehaviour::Hangs);
+        let mut expected = 0;
+        for (group, most) in [("one", 2), ("two", 2), ("three", 2), ("four", 0)] {
+            for number in 0..5 {
+                let (host, anchor) = shared(group, number);
+                let url = format!("http://{host}/{number}.crl");
+                let need = need_below(&anchor);
+                assert!(points.request(key(&url), need).is_some(), "{url}");
+            }
+            settle().await;
+            expected += most;
+            assert_eq!(started.load(Ordering::SeqCst), expected, "{group}");
         }
-        settle().await;
-        expected += most;
-        assert_eq!(started.load(Ordering::SeqCst), expected, "{host}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_fetches_that_wait_for_an_anchor_are_limited() {
+    let (points, _) = points(FetcherBehaviour::Hangs);
+    let ask = |anchor: &str, number: usize| {
+        let url = format!("http://{number}.example/{anchor}.crl");
+        points.request(key(&url), need_below(anchor)).is_some()
+    };
+    for number in 0..2 * WAITING_MAX {
+        assert_eq!(ask("greedy", number), number < WAITING_MAX, "{number}");
+    }
+    assert!(ask("other", 0));
+    assert_eq!(points.summaries().len(), WAITING_MAX + 1);
+}
+
+/// The others have their turn when places are free.
+#[tokio::test(start_paused = true)]
+async fn the_fetches_of_crls_in_use_are_limited_for_an_anchor_too() {
+    let (points, _) = points(FetcherBehaviour::Fails);
+    for number in 0..2 * WAITING_MAX {
+        let url = format!("http://{number}.example/");
+        points.request(key(&url), need_below("greedy"));
+        settle().await;
+    }
+    let hanging = Counted {
+        behaviour: FetcherBehaviour::Hangs,
+        started: Arc::default(),
+    };
+    points.replace(Box::new(hanging));
+    points.refresh_due();
+    let under_way = || {
+        let all = points.0.points();
+        let under_way = all.values().filter(|point| point.under_way().is_some());
+        under_way.count()
+    };
+    assert_eq!(under_way(), WAITING_MAX);
+    points.refresh_due();
+    assert_eq!(under_way(), WAITING_MAX);
+}
+
+/// The one that was used least recently is another's.
+#[tokio::test(start_paused = true)]
+async fn an_anchor_with_many_distribution_points_loses_its_own_first() {
+    let (points, _) = points(FetcherBehaviour::Fails);
+    points.request(key("http://modest.example/"), need_below("modest"));
+    for number in 0..300 {
+        settle().await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let url = format!("http://{number}.example/");
+        points.request(key(&url), need_below("greedy"));
+    }
+    let all = points.summaries();
+    assert_eq!(all.len(), COUNT_MAX);
+    let has = |host: &str| all.iter().any(|point| point.host == host);
+    assert!(has("modest.example") && has("299.example") && !has("0.example"));
 }
 
 #[tokio::test(start_paused = true)]
