@@ -9,6 +9,7 @@ mod error;
 mod exceptions;
 mod lease;
 mod liveness;
+mod loaded;
 mod mailbox_servers;
 mod metrics;
 mod reload;
@@ -31,23 +32,20 @@ use crate::discovery::history::History;
 use crate::discovery::mta_sts::{MtaSts, WebSource};
 use crate::net::dns::{Dns, DnsError};
 use crate::net::oauth::TokenCaches;
-use crate::net::tls_io::TlsMaterial;
 use crate::relay::inbound::{self, Clients, Inbound};
 use crate::relay::outbound::DeliveryObserver;
-use crate::relay::recipient_tables::RecipientTables;
 use crate::relay::recipients::RecipientCheck;
 use crate::relay::scheduler::{Operator, Scheduler};
-use crate::relay::smart_host_logins::SmartHostLogins;
-use crate::relay::tlsrpt::{ReportService, Reporter, Submitter};
-use crate::relay::users::UserStore;
+use crate::relay::tlsrpt::{ReportService, Reporter};
 use crate::storage::evidence::Evidence;
 use crate::storage::spool::{self, Claimed, Entry, SpoolError, SqliteSpool};
 use crate::telemetry::Monitor;
 pub use error::{RunError, StartError};
 pub use liveness::{Liveness, LivenessProbe, Unresponsive};
+use loaded::{LoadFaults, LoadedFiles};
 use mailbox_servers::ConnectorServers;
+use reload::ConfiguredServices;
 pub use reload::rejected_changes;
-use reload::{ConfiguredServices, load_logins};
 use sockets::Bound;
 pub use sockets::SystemdSockets;
 pub use test_overrides::TestOverrides;
@@ -144,17 +142,11 @@ pub async fn start_with(
     observer: Arc<dyn DeliveryObserver>,
 ) -> Result<RunningDaemon, StartError> {
     let token_caches = Arc::new(TokenCaches::default());
-    let Loaded {
-        tls,
-        dns,
-        submitter,
-        users,
-        recipients,
-        logins,
-    } = load(&config, &token_caches)?;
+    let loaded = load(&config, &token_caches)?;
+    let dns = loaded.dns.clone();
     let monitor = Monitor::default();
     let stores = open_stores(&config, &dns, &monitor)?;
-    let web = reload::web(&config, &tls, &dns, test_overrides);
+    let web = reload::web(&config, &loaded.tls, &dns, test_overrides);
     let policies = open_policies(&config, web)?;
     let discovery = Discovery::new(policies, stores.history);
     let sockets = sockets::bind(&config, passed)
@@ -168,11 +160,10 @@ pub async fn start_with(
     let http_server = http_server.map_err(not_ready)?;
     let http = http_server.as_ref().and_then(HttpServer::address);
     let configured = ConfiguredServices::new(
-        &Arc::new(config),
-        (tls, dns.clone(), recipients),
+        Arc::new(config),
+        (loaded, token_caches),
         discovery,
         (stores.reporter.clone(), monitor, observer),
-        (submitter, users, (logins, token_caches)),
         test_overrides,
     );
     let configured = Arc::new(ConfiguredServices {
@@ -233,64 +224,14 @@ fn open_policies(config: &Config, web: WebSource) -> Result<MtaSts, StartError> 
     })
 }
 
-/// Everything that is loaded from the files that the configuration names.
-struct Loaded {
-    tls: Arc<TlsMaterial>,
-    dns: Dns,
-    submitter: Submitter,
-    users: Arc<UserStore>,
-    recipients: Arc<RecipientTables>,
-    logins: Arc<SmartHostLogins>,
-}
-
-/// Loads certificates, trust anchors, keys, users and secrets, and logs the warnings about them.
-fn load(config: &Config, token_caches: &TokenCaches) -> Result<Loaded, StartError> {
-    let dns = Dns::new(&config.dns);
-    let logins = load_logins(config, dns.as_ref().ok(), token_caches);
-    let loaded = (
-        TlsMaterial::load(config),
-        dns,
-        Submitter::load(&config.tlsrpt),
-        UserStore::load(config),
-        RecipientTables::load(config),
-        logins,
-    );
-    let (
-        (tls, mut warnings),
-        dns,
-        (submitter, more),
-        users,
-        (recipients, of_tables),
-        (logins, of_logins),
-    ) = match loaded {
-        (Ok(tls), Ok(dns), Ok(submitter), Ok(users), Ok(recipients), Ok(logins)) => {
-            (tls, dns, submitter, users, recipients, logins)
-        }
-        (tls, dns, submitter, users, recipients, logins) => {
-            let faults = tls
-                .err()
-                .into_iter()
-                .flatten()
-                .chain(submitter.err())
-                .chain(users.err().into_iter().flatten())
-                .chain(recipients.err().into_iter().flatten())
-                .chain(logins.err().into_iter().flatten())
-                .collect();
-            return Err(unusable(faults, dns.err(), &config.dns));
-        }
-    };
-    warnings.extend(more.into_iter().chain(of_tables).chain(of_logins));
+/// Loads the files that the configuration names, and logs the warnings about them.
+fn load(config: &Config, token_caches: &TokenCaches) -> Result<LoadedFiles, StartError> {
+    let loaded = LoadedFiles::load(config, Dns::new(&config.dns), token_caches);
+    let (loaded, warnings) = loaded.map_err(|faults| unusable(faults, config))?;
     for warning in config::merge_warnings(warnings) {
         tracing::warn!(place = %warning.location, remedy = %warning.remedy, "{}", warning.message);
     }
-    Ok(Loaded {
-        tls,
-        dns,
-        submitter,
-        users,
-        recipients,
-        logins,
-    })
+    Ok(loaded)
 }
 
 /// The files that the daemon keeps open.
@@ -340,13 +281,10 @@ fn open_stores(config: &Config, dns: &Dns, monitor: &Monitor) -> Result<Stores, 
 
 /// Returns the error for a configuration that cannot be loaded. Another start makes sense only if
 /// the DNS error may be temporary and is the only fault.
-fn unusable(
-    mut faults: Vec<Fault>,
-    dns: Option<DnsError>,
-    config: &config::DnsConfig,
-) -> StartError {
-    let is_transient = faults.is_empty() && dns.as_ref().is_some_and(DnsError::is_transient);
-    faults.extend(dns.map(|error| error.fault(config)));
+fn unusable(found: LoadFaults, config: &Config) -> StartError {
+    let is_transient =
+        found.faults.is_empty() && found.dns.as_ref().is_some_and(DnsError::is_transient);
+    let faults = found.all(config);
     if is_transient {
         StartError::NotReady(faults)
     } else {
@@ -544,20 +482,21 @@ mod tests {
         let (config, _) = config::parse(text, std::path::Path::new("gatepost.toml"))
             .expect("a good configuration");
         let system = || Some(DnsError::SystemConfiguration("no nameservers".into()));
-        let start = unusable(Vec::new(), system(), &config.dns);
+        let unusable = |faults, dns| unusable(LoadFaults { faults, dns }, &config);
+        let start = unusable(Vec::new(), system());
         assert!(
             matches!(&start, StartError::NotReady(faults) if faults.len() == 1),
             "{start}"
         );
         let fault = DnsError::Library("of ours".into()).fault(&config.dns);
-        let start = unusable(vec![fault], system(), &config.dns);
+        let start = unusable(vec![fault], system());
         assert!(
             matches!(&start, StartError::Faults(faults) if faults.len() == 2),
             "{start}"
         );
         let elsewhere = Some(DnsError::NotLoopback([192, 0, 2, 1].into()));
         assert!(matches!(
-            unusable(Vec::new(), elsewhere, &config.dns),
+            unusable(Vec::new(), elsewhere),
             StartError::Faults(_)
         ));
     }

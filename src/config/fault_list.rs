@@ -88,9 +88,42 @@ impl<'t> FaultList<'t> {
         self.current = number;
     }
 
+    /// Reads the texts with `read`, which returns nothing if it has reported a fault. If they have unknown
+    /// keys, it reads them again: that reading reports no fault that only follows from such a key.
+    /// Returns the value with the warnings.
+    ///
+    /// # Errors
+    /// All faults, each once, by location.
+    pub(super) fn resolve<T>(
+        mut self,
+        read: impl Fn(&mut Self) -> Option<T>,
+    ) -> Result<(T, Vec<Fault>), Vec<Fault>> {
+        let before = self.errors.clone();
+        let mut value = read(&mut self);
+        if !self.unknown_keys.is_empty() {
+            self = self.for_second_reading();
+            self.errors = before;
+            value = read(&mut self);
+        }
+        let Self {
+            mut errors,
+            mut warnings,
+            unknown_keys,
+            ..
+        } = self;
+        errors.extend(unknown_keys.faults());
+        errors.sort();
+        errors.dedup();
+        warnings.sort();
+        match value {
+            Some(value) if errors.is_empty() => Ok((value, warnings)),
+            _ => Err(errors),
+        }
+    }
+
     /// Returns an empty list for the same texts, which knows what the unknown keys of this list stand
     /// for.
-    pub(super) fn for_second_reading(&self) -> Self {
+    fn for_second_reading(&self) -> Self {
         Self {
             intended_keys: self.unknown_keys.intended(),
             ..Self::of(self.texts.clone())

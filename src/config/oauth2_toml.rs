@@ -82,23 +82,7 @@ pub fn parse_token_settings(text: &str, path: &Path) -> Result<TokenSettings, Ve
         root.finish(faults);
         settings.value().cloned()
     };
-    let mut settings = read(&mut faults);
-    if !faults.unknown_keys.is_empty() {
-        // A second reading reports no fault that only follows from an unknown key.
-        faults = faults.for_second_reading();
-        settings = read(&mut faults);
-    }
-    let FaultList {
-        mut errors,
-        unknown_keys,
-        ..
-    } = faults;
-    errors.extend(unknown_keys.faults());
-    errors.sort();
-    match settings {
-        Some(settings) if errors.is_empty() => Ok(settings),
-        _ => Err(errors),
-    }
+    faults.resolve(read).map(|(settings, _)| settings)
 }
 
 impl OAuth2Toml {

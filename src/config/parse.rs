@@ -66,34 +66,13 @@ pub fn parse_files(
         })
         .collect();
     faults.turn_to(0);
-    let duplicates = faults.errors.clone();
     // With a text that is not TOML, rules would report what only follows from that.
     let documents: Option<Vec<_>> = documents.into_iter().collect();
     let read = |faults: &mut FaultList<'_>| {
         let documents: Vec<_> = documents.as_ref()?.iter().map(Spanned::get_ref).collect();
         resolve_documents(&documents, faults, source.clone())
     };
-    let mut config = read(&mut faults);
-    if !faults.unknown_keys.is_empty() {
-        // A second reading reports no fault that only follows from an unknown key.
-        faults = faults.for_second_reading();
-        faults.errors = duplicates;
-        config = read(&mut faults);
-    }
-    let FaultList {
-        mut errors,
-        mut warnings,
-        unknown_keys,
-        ..
-    } = faults;
-    errors.extend(unknown_keys.faults());
-    errors.sort();
-    errors.dedup();
-    warnings.sort();
-    match config {
-        Some(config) if errors.is_empty() => Ok((config, warnings)),
-        _ => Err(errors),
-    }
+    faults.resolve(read)
 }
 
 /// Returns the text without a byte order mark.

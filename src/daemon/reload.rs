@@ -15,14 +15,12 @@ use crate::net::oauth::TokenCaches;
 use crate::net::revocation::{DistributionPoints, FetchCrl, PointFiles};
 use crate::net::tls_io::TlsMaterial;
 use crate::relay::outbound::{DeliveryObserver, Outbound};
-use crate::relay::recipient_tables::RecipientTables;
 use crate::relay::running_config::{RunningConfig, Snapshot};
-use crate::relay::smart_host_logins::SmartHostLogins;
 use crate::relay::tlsrpt::{Reporter, Submitter};
-use crate::relay::users::UserStore;
 use crate::storage::evidence::Evidence;
 use crate::telemetry::Monitor;
 
+use super::loaded::LoadedFiles;
 use super::tls_reports::Reports;
 
 /// The configuration in use, and the services that a reload must inform.
@@ -38,28 +36,23 @@ pub(super) struct ConfiguredServices {
     pub(super) token_caches: Arc<TokenCaches>,
 }
 
-/// The logins at smart hosts, and the tokens of those that have some.
-pub(super) type LoadedLogins = (Arc<SmartHostLogins>, Arc<TokenCaches>);
-
 impl ConfiguredServices {
     pub(super) fn new(
-        config: &Arc<Config>,
-        (tls, dns, recipients): (Arc<TlsMaterial>, Dns, Arc<RecipientTables>),
+        config: Arc<Config>,
+        (loaded, token_caches): (LoadedFiles, Arc<TokenCaches>),
         discovery: Discovery,
         (reporter, monitor, observer): (Reporter, Monitor, Arc<dyn DeliveryObserver>),
-        (submitter, users, (logins, token_caches)): (Submitter, Arc<UserStore>, LoadedLogins),
         test_overrides: TestOverrides,
     ) -> Self {
-        let reports = Reports::new(submitter, https(config, &tls, &dns), dns.clone());
+        let dns = loaded.dns.clone();
+        let https = https(&config, &loaded.tls, &dns);
         let points = DistributionPoints::new(
             PointFiles::below(&config.spool.value),
-            crl_fetcher(config, &dns, test_overrides),
+            crl_fetcher(&config, &dns, test_overrides),
         );
-        let snapshot = Snapshot::new(Arc::clone(config), tls, dns)
-            .with_points(points)
-            .with_users(users)
-            .with_recipients(recipients)
-            .with_logins(logins);
+        let (snapshot, submitter) = loaded.into_snapshot(config);
+        let snapshot = snapshot.with_points(points);
+        let reports = Reports::new(submitter, https, dns);
         let running = RunningConfig::new(snapshot);
         let outbound = Outbound::new(running.clone(), discovery, reporter);
         let outbound = outbound.monitored(monitor.clone()).observed_by(observer);
@@ -85,57 +78,17 @@ impl ConfiguredServices {
     /// Replaces the configuration; see [`super::RunningDaemon::reload`].
     pub(super) fn replace(&self, config: Config) -> Result<Vec<Fault>, Vec<Fault>> {
         let mut faults = rejected_changes(&self.config(), &config);
-        let dns = self
-            .running
-            .load()
-            .router
-            .dns()
-            .with_config(&config.dns)
-            .map_err(|error| error.fault(&config.dns));
-        let submitter = Submitter::load(&config.tlsrpt);
-        let users = UserStore::load(&config);
-        let recipients = RecipientTables::load(&config);
-        let logins = load_logins(&config, dns.as_ref().ok(), &self.token_caches);
-        let (
-            (tls, mut warnings),
-            dns,
-            (submitter, more),
-            users,
-            (recipients, of_tables),
-            (logins, of_logins),
-        ) = match (
-            TlsMaterial::load(&config),
-            dns,
-            submitter,
-            users,
-            recipients,
-            logins,
-        ) {
-            (Ok(tls), Ok(dns), Ok(submitter), Ok(users), Ok(recipients), Ok(logins))
-                if faults.is_empty() =>
-            {
-                (tls, dns, submitter, users, recipients, logins)
-            }
-            (tls, dns, submitter, users, recipients, logins) => {
-                faults.extend(
-                    tls.err()
-                        .into_iter()
-                        .flatten()
-                        .chain(dns.err())
-                        .chain(submitter.err())
-                        .chain(users.err().into_iter().flatten())
-                        .chain(recipients.err().into_iter().flatten())
-                        .chain(logins.err().into_iter().flatten()),
-                );
+        let dns = self.running.load().router.dns().with_config(&config.dns);
+        let (loaded, warnings) = match LoadedFiles::load(&config, dns, &self.token_caches) {
+            Ok(loaded) if faults.is_empty() => loaded,
+            Ok(_) => return Err(faults),
+            Err(found) => {
+                faults.extend(found.all(&config));
                 return Err(faults);
             }
         };
-        warnings.extend(more.into_iter().chain(of_tables).chain(of_logins));
-        let snapshot = Snapshot::new(Arc::new(config), tls, dns)
-            .with_points(self.running.load().points.clone())
-            .with_users(users)
-            .with_recipients(recipients)
-            .with_logins(logins);
+        let (snapshot, submitter) = loaded.into_snapshot(Arc::new(config));
+        let snapshot = snapshot.with_points(self.running.load().points.clone());
         self.apply(snapshot, submitter);
         Ok(merge_warnings(warnings))
     }
@@ -156,18 +109,6 @@ impl ConfiguredServices {
             .replace(crl_fetcher(config, dns, self.test_overrides));
         self.running.replace(snapshot);
         self.outbound.close_replaced();
-    }
-}
-
-/// Loads the logins at smart hosts. Without DNS the configuration is not used, and there are none.
-pub(super) fn load_logins(
-    config: &Config,
-    dns: Option<&Dns>,
-    token_caches: &TokenCaches,
-) -> Result<(Arc<SmartHostLogins>, Vec<Fault>), Vec<Fault>> {
-    match dns {
-        Some(dns) => SmartHostLogins::load(config, dns, token_caches),
-        None => Ok((Arc::default(), Vec::new())),
     }
 }
 

@@ -8,5 +8,4 @@ pub mod oauth;
 pub mod revocation;
 pub mod route;
 pub mod secret;
-pub mod secret_file;
 pub mod tls_io;

@@ -7,9 +7,15 @@ use crate::config::{Config, Connector, Fault, LoginSecret, TokenSettings};
 use crate::net::dns::Dns;
 use crate::net::https::Https;
 use crate::net::oauth::{TokenCaches, TokenSource};
-use crate::net::secret::{SecretFile, first_line};
+use crate::net::secret::{SecretFile, SecretKind, first_line};
 use crate::net::tls_io::TlsMaterial;
 use crate::smtp::sasl::{ClientPassword, PrepareError};
+
+/// A password with which we log in.
+const PASSWORD: SecretKind = SecretKind {
+    name: "a password",
+    check: check_password,
+};
 
 /// The logins of one configuration, by connector.
 #[derive(Debug, Default)]
@@ -53,7 +59,7 @@ impl SmartHostLogins {
                 continue;
             };
             let loaded = match &auth.secret {
-                LoginSecret::Password(place) => SecretFile::load(place, check_password)
+                LoginSecret::Password(place) => SecretFile::load(place, PASSWORD)
                     .map(|(file, warning)| {
                         warnings.extend(warning);
                         LoadedSecret::Password(PasswordFile(file))
@@ -97,7 +103,7 @@ impl SmartHostLogins {
             let LoadedSecret::Password(PasswordFile(file)) = &login.secret else {
                 continue;
             };
-            match file.refresh(check_password) {
+            match file.refresh() {
                 Ok(true) => replaced.push(connector.clone()),
                 Ok(false) => {}
                 Err(fault) => faults.push(fault),

@@ -90,28 +90,9 @@ pub fn parse_users(text: &str, path: &Path) -> Result<UserList, Vec<Fault>> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut faults = FaultList::new(text, path);
     let document = toml_document(text, &mut faults);
-    let mut users = UserList::default();
-    if let Some(document) = &document {
-        let duplicates = faults.errors.clone();
-        users = user_toml::resolve_users(document.get_ref(), &mut faults);
-        if !faults.unknown_keys.is_empty() {
-            // A second reading reports no fault that only follows from an unknown key.
-            faults = faults.for_second_reading();
-            faults.errors = duplicates;
-            users = user_toml::resolve_users(document.get_ref(), &mut faults);
-        }
-    }
-    let FaultList {
-        mut errors,
-        unknown_keys,
-        ..
-    } = faults;
-    errors.extend(unknown_keys.faults());
-    errors.sort();
-    errors.dedup();
-    if errors.is_empty() {
-        Ok(users)
-    } else {
-        Err(errors)
-    }
+    let read = |faults: &mut FaultList<'_>| {
+        let document = document.as_ref()?;
+        Some(user_toml::resolve_users(document.get_ref(), faults))
+    };
+    faults.resolve(read).map(|(users, _)| users)
 }

@@ -8,16 +8,15 @@ mod connection;
 mod error;
 mod message;
 
-use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use arc_swap::ArcSwapOption;
 use tokio::time::{Instant, timeout};
 
-use crate::config::{Fault, Located};
+use crate::config::{Fault, Located, SecretPlace};
 use crate::net::dns::Dns;
-use crate::net::tls_io::{ClientTls, key_warning};
+use crate::net::secret::{SecretFile, SecretKind, first_line};
+use crate::net::tls_io::ClientTls;
 use crate::policy::directory::{DirectoryRules, DirectoryUrl};
 use crate::smtp::address::Mailbox;
 use connection::LdapConnection;
@@ -31,12 +30,17 @@ const IDLE_MAX: usize = 4;
 const IDLE_TIME: Duration = Duration::from_mins(1);
 /// The longest password in octets.
 const PASSWORD_MAX: usize = 1024;
+/// The password of a bind.
+const PASSWORD: SecretKind = SecretKind {
+    name: "a password",
+    check: check_password,
+};
 
 /// A directory that is searched, with the connections that are kept.
 pub struct Directory {
     rules: DirectoryRules,
     tls: ClientTls,
-    password: ArcSwapOption<String>,
+    password: Option<SecretFile>,
     idle: Mutex<Vec<(Instant, LdapConnection)>>,
 }
 
@@ -58,19 +62,19 @@ impl Directory {
     pub fn load(rules: &DirectoryRules, tls: ClientTls) -> Result<(Self, Option<Fault>), Fault> {
         let (password, warning) = match &rules.login {
             Some(login) => {
-                let password = read_password(&login.password_file)?;
-                let warning = key_warning(&login.password_file).map(|fault| Fault {
-                    message: fault.message.replace("a private key", "a password"),
-                    ..fault
-                });
-                (Some(Arc::new(password)), warning)
+                let place = Located {
+                    value: SecretPlace::File(login.password_file.value.clone()),
+                    location: login.password_file.location.clone(),
+                };
+                let (password, warning) = SecretFile::load(&place, PASSWORD)?;
+                (Some(password), warning)
             }
             None => (None, None),
         };
         let directory = Self {
             rules: rules.clone(),
             tls,
-            password: ArcSwapOption::new(password),
+            password,
             idle: Mutex::default(),
         };
         Ok((directory, warning))
@@ -85,13 +89,12 @@ impl Directory {
     /// Reads the password again. This reads a file and blocks.
     ///
     /// # Errors
-    /// The fault of the password file; the old password stays in use.
+    /// The fault of the password file, once; the old password stays in use.
     pub fn refresh(&self) -> Result<(), Fault> {
-        if let Some(login) = &self.rules.login {
-            let password = read_password(&login.password_file)?;
-            self.password.store(Some(Arc::new(password)));
+        match &self.password {
+            Some(password) => password.refresh().map(|_| ()),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// Searches for a mailbox, and with `plus_tags`, if it is not found, for that without its tag.
@@ -145,8 +148,10 @@ impl Directory {
         let opening = async {
             let url = &self.rules.url.value;
             let mut connection = LdapConnection::open(url, &self.tls, dns).await?;
-            if let (Some(login), Some(password)) = (&self.rules.login, self.password.load_full()) {
-                connection.bind(&login.bind_dn, &password).await?;
+            if let (Some(login), Some(password)) = (&self.rules.login, &self.password) {
+                let password = password.text();
+                let password = first_line(&password);
+                connection.bind(&login.bind_dn, password).await?;
             }
             Ok(connection)
         };
@@ -176,27 +181,14 @@ impl Directory {
     }
 }
 
-/// Reads a password: the first line of a file. An empty password would make an anonymous login of it
-/// (RFC 4513 §5.1.2).
-fn read_password(file: &Located<std::path::PathBuf>) -> Result<String, Fault> {
-    let fault = |message: String, remedy: &str| Fault {
-        location: file.location.clone(),
-        message,
-        remedy: remedy.to_owned(),
-    };
-    let path: &Path = &file.value;
-    let text = std::fs::read_to_string(path).map_err(|error| {
-        fault(
-            format!("{} cannot be read: {error}", path.display()),
-            "Let the user gatepost read it, and nobody else.",
-        )
-    })?;
-    let password = text.lines().next().unwrap_or_default();
-    if password.is_empty() || password.len() > PASSWORD_MAX {
-        return Err(fault(
-            format!("{} has no password", path.display()),
-            "Write the password on the first line.",
-        ));
+/// Returns why a text is no password. An empty one would make an anonymous login of a bind (RFC 4513
+/// §5.1.2).
+fn check_password(text: &str) -> Result<(), String> {
+    match first_line(text).len() {
+        0 => Err("has no password on its first line".to_owned()),
+        1..=PASSWORD_MAX => Ok(()),
+        _ => Err(format!(
+            "has a password that is longer than {PASSWORD_MAX} octets"
+        )),
     }
-    Ok(password.to_owned())
 }

@@ -20,7 +20,7 @@ use zeroize::Zeroizing;
 
 use super::error::TokenFault;
 use crate::config::{Fault, IdentityFiles, Located};
-use crate::net::secret_file::{read_secret_text, secret_warning};
+use crate::net::secret::{read_secret_text, secret_warning};
 use crate::net::tls_io::{certificates, private_key};
 
 /// The time for which an assertion is valid, in seconds.

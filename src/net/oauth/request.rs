@@ -11,7 +11,7 @@ use super::error::TokenFault;
 use super::form::{Form, encode};
 use super::refresh_token::RefreshTokenFile;
 use crate::config::{Fault, Located};
-use crate::net::secret_file::{read_secret, secret_warning};
+use crate::net::secret::{read_secret, secret_warning};
 use crate::policy::connector::{ClientProof, TokenGrant, TokenSettings};
 
 /// The type of a client assertion (RFC 7523 §2.2).

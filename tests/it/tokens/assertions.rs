@@ -195,7 +195,7 @@ async fn keys_that_cannot_sign_are_faults() {
             "account is not the key file of a service account",
         ),
         ("no key".to_owned(), "account has no private key in it"),
-        ("x".repeat(20_000), "account does not contain a private key"),
+        ("x".repeat(70_000), "account is longer than 65536 octets"),
     ] {
         world.write("account", &file);
         let message = faults_of(BY_ACCOUNT);

@@ -139,6 +139,11 @@ fn faults_have_a_place_and_a_remedy() {
             format!("unknown key \"client_secret\" in {TABLE}\n    Did you mean \"client_secret_file\"?"),
         ),
         ("grant = \"jwt_bearer\"".to_owned(), format!("token_url is missing in {TABLE}")),
+        // A text with an unknown key is read twice; what was wrong before is reported nevertheless.
+        (
+            format!("grant = \"client_credentials\", {url}, client_id = \"c\", client_id = \"d\", client_secret = \"s\""),
+            "this key or table is already defined".to_owned(),
+        ),
     ] {
         let faults = parsed(&lines).expect_err(&lines);
         assert!(faults.contains(&words), "{lines}\n{faults}\n{words}");
