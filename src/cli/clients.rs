@@ -19,11 +19,11 @@ use crate::admin::api::{HeldClient, ReleaseRequest, ReleaseResponse};
 
 /// List the clients that are held back by a limit, or release them
 ///
-/// For clients outside of [relay] networks, connections, messages, recipients and TLS handshakes
-/// per minute are limited, by address and by network ([limits] in the configuration). Users that log
-/// in have limits of an hour, and a limit on failed logins. A client
-/// stays on the list until it has kept to the limit for an hour. The commands ask the running
-/// daemon over its admin socket.
+/// For clients outside of [relay] networks, connections, messages, recipients (and those that are
+/// unknown or cannot be checked) and TLS handshakes per minute are limited, by address and by network
+/// ([limits] in the configuration). Users that log in have limits of an hour, and a limit on failed
+/// logins. A client stays on the list until it has kept to the limit for an hour. The commands ask
+/// the running daemon over its admin socket.
 #[derive(Debug, Args)]
 pub(super) struct ClientsArguments {
     #[command(subcommand)]

@@ -36,8 +36,8 @@ pub(super) struct QueueArguments {
 enum QueueCommand {
     /// List all messages, or those that are selected
     List(SelectedMessages),
-    /// Show messages: envelope, the state of each recipient, every attempt with its reason, and the
-    /// next one
+    /// Show messages: envelope, protocol and client, the state of each recipient, every attempt with its
+    /// reason, and the next one
     Show {
         #[command(flatten)]
         chosen: SelectedMessages,

@@ -192,3 +192,23 @@ fn check_password(text: &str) -> Result<(), String> {
         )),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_of_a_bind_is_neither_empty_nor_endless() {
+        for (text, is_password) in [
+            ("secret", true),
+            ("secret\r\na note\n", true),
+            ("", false),
+            ("\nsecret\n", false),
+        ] {
+            assert_eq!(check_password(text).is_ok(), is_password, "{text:?}");
+        }
+        for (length, is_password) in [(PASSWORD_MAX, true), (PASSWORD_MAX + 1, false)] {
+            assert_eq!(check_password(&"x".repeat(length)).is_ok(), is_password);
+        }
+    }
+}

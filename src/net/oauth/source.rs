@@ -265,3 +265,73 @@ fn refresh_identity(settings: &TokenSettings) -> String {
         TokenGrant::ClientCredentials { .. } | TokenGrant::JwtBearer { .. } => String::new(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+    use crate::net::dns::Dns;
+    use crate::net::tls_io::TlsMaterial;
+
+    fn settings(lines: &str, folder: &Path) -> TokenSettings {
+        let text = format!("oauth2 = {{ {lines} }}");
+        let parsed = config::parse_token_settings(&text, &folder.join("gatepost.toml"));
+        parsed.unwrap_or_else(|faults| panic!("{faults:#?}"))
+    }
+
+    const URL: &str = "token_url = \"https://login.example/t\"";
+
+    /// Whatever a token is for is a part of its identity; the way to prove ourselves is not.
+    #[test]
+    fn equal_identities_alone_share_a_token() {
+        let client = format!(
+            "grant = \"client_credentials\", {URL}, client_id = \"c\", client_secret_file = \"s\", scope = \"a\""
+        );
+        let refresh = format!(
+            "grant = \"refresh_token\", {URL}, client_id = \"c\", refresh_token_file = \"r\""
+        );
+        let service = format!(
+            "grant = \"jwt_bearer\", {URL}, key_file = \"k\", issuer = \"i\", subject = \"u\""
+        );
+        for (lines, part, other, is_shared) in [
+            (&client, "login.example/t", "login.example/u", false),
+            (&client, "client_id = \"c\"", "client_id = \"d\"", false),
+            (&client, "scope = \"a\"", "scope = \"b\"", false),
+            (&client, "_file = \"s\"", "_file = \"t\"", true),
+            (&refresh, "client_id = \"c\"", "client_id = \"d\"", false),
+            (&refresh, "_file = \"r\"", "_file = \"q\"", false),
+            (&service, "issuer = \"i\"", "issuer = \"j\"", false),
+            (&service, "subject = \"u\"", "subject = \"v\"", false),
+            (&service, "key_file = \"k\"", "key_file = \"l\"", true),
+        ] {
+            assert!(lines.contains(part), "{part}");
+            let identity_of = |lines: &str| identity(&settings(lines, Path::new("/")));
+            let (one, two) = (identity_of(lines), identity_of(&lines.replace(part, other)));
+            assert_eq!(one == two, is_shared, "{part} and {other}");
+        }
+    }
+
+    #[test]
+    fn a_request_has_a_time_limit() {
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::write(folder.path().join("s"), "s3cret").expect("ours");
+        let text = "hostname = \"relay.example.com\"\npostmaster = \"p@example.com\"\n\
+                    [[listener]]\nname = \"mx\"\naddress = [\"127.0.0.1:0\"]\ntls = \"off\"\n\
+                    [dns]\nservers = [\"127.0.0.1:1\"]\ndnssec = \"off\"\n";
+        let (config, _) = config::parse(text, Path::new("gatepost.toml")).expect("good");
+        let dns = Dns::new(&config.dns).expect("a resolver");
+        let (tls, _) =
+            TlsMaterial::load_https_server(&config.tls, &config.tls.trust).expect("anchors");
+        let settings = settings(
+            &format!(
+                "grant = \"client_credentials\", {URL}, client_id = \"c\", client_secret_file = \"s\""
+            ),
+            folder.path(),
+        );
+        let caches = TokenCaches::default();
+        let loaded = TokenSource::load(&settings, Https::new(dns, tls), folder.path(), &caches);
+        let (source, _) = loaded.expect("good files");
+        let https = format!("{:?}", source.0.https);
+        assert!(https.contains("timeout: 20s"), "{https}");
+    }
+}

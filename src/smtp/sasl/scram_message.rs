@@ -319,6 +319,8 @@ mod tests {
             "r=abcdef,s=c2FsdA==,i=1000001",
             "r=abcdef,s=c2FsdA==,i=-1",
             "m=x,r=abcdef,s=c2FsdA==,i=4096",
+            "r=abcdef,s=c2FsdA==,i=4096,m=x",
+            "r=abcdef,s=c2FsdA==,i=4096,",
             "e=other-error",
         ] {
             assert_eq!(ServerFirst::parse(bad, &own), None, "{bad:?}");

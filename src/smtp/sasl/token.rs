@@ -124,6 +124,21 @@ mod tests {
         }
     }
 
+    /// A comma or an equals sign in the name would begin another field (RFC 7628 §3.1).
+    #[test]
+    fn the_name_of_a_user_is_escaped() {
+        let login = ClientToken {
+            user: "a=b,c@example.com".to_owned(),
+            token: Zeroizing::new("ya29".to_owned()),
+            host: "smtp.example.net".to_owned(),
+            port: 587,
+        };
+        let response = TokenMechanism::OauthBearer.response(&login);
+        let message = super::super::decode(response.as_bytes()).expect("base64");
+        let expected = "n,a=a=3Db=2Cc@example.com,\x01host=smtp.example.net\x01port=587\x01auth=Bearer ya29\x01\x01";
+        assert_eq!(std::str::from_utf8(&message), Ok(expected));
+    }
+
     #[test]
     fn a_token_is_never_shown() {
         let login = ClientToken {

@@ -167,6 +167,27 @@ async fn a_second_refusal_defers_the_message() {
     assert_eq!(provider.tokens.requests().len(), 2);
 }
 
+/// A host that has trouble says nothing against the token: no other one is fetched.
+#[tokio::test]
+async fn a_host_that_cannot_check_a_token_now_does_not_cost_it() {
+    let answers = [("AUTH", 0, "454 4.7.0 Temporary authentication failure")];
+    let script = vec![token("first"), token("second")];
+    let provider = Provider::start(script, &["AUTH XOAUTH2"], &answers).await;
+    let outbound = provider.outbound();
+    for connections in [1, 2] {
+        let report = deliver(&outbound, message(&["b@partner.example"])).await;
+        let outcome = outcome(&report, 0);
+        assert!(outcome.starts_with("deferred 4.7."), "{report:?}");
+        let heard = provider.heard(&outbound).await;
+        assert_eq!(heard.len(), connections, "{heard:?}");
+        for heard in &heard {
+            assert!(!heard.has("MAIL"), "{heard:?}");
+            assert_eq!(logins(heard), [FIRST]);
+        }
+    }
+    assert_eq!(provider.tokens.requests().len(), 1);
+}
+
 /// Without a token nothing is said of a login, and the reason is in the provider's words.
 #[tokio::test]
 async fn without_a_token_the_message_waits() {

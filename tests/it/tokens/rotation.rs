@@ -119,3 +119,18 @@ async fn a_refresh_token_that_cannot_be_stored_is_kept_in_memory() {
     world.source(LINES).token().await.expect("a token");
     assert_eq!(sent(&world), ["r1", "r2", "r2"]);
 }
+
+/// An administrator who writes a new token is heard, also while one that could not be stored is kept
+/// in memory.
+#[tokio::test]
+async fn a_new_token_in_the_configured_file_wins_over_the_one_in_memory() {
+    let world = World::new(vec![token_and_refresh("t1", "r2"), token("t2")]).await;
+    world.write("refresh", "r1");
+    std::fs::write(world.spool().join("oauth2"), "").expect("the folder is ours");
+    let source = world.source(LINES);
+    source.token().await.expect("a token");
+    world.write("refresh", "n1");
+    world.clock.advance(3600);
+    source.token().await.expect("a token");
+    assert_eq!(sent(&world), ["r1", "n1"]);
+}
