@@ -174,6 +174,52 @@ async fn a_withdrawal_that_the_lost_folder_refuses_is_written_when_it_is_back() 
     }
 }
 
+/// Removes these messages, which the writer gets at once. Returns the number of those that it refuses.
+async fn remove_all(spool: &SqliteSpool, numbers: std::ops::Range<u64>) -> usize {
+    let mut answers = Vec::new();
+    for number in numbers {
+        let (reply, answer) = oneshot::channel();
+        let op = Op::Remove(id(number), Some(reply));
+        spool.core.queue.push(op).expect("open");
+        answers.push(answer);
+    }
+    let mut refused = 0;
+    for answer in answers {
+        refused += usize::from(answer.await.expect("answered").is_err());
+    }
+    refused
+}
+
+/// Those that end at once come again at once, and would be refused for ever.
+#[tokio::test]
+async fn of_removals_that_come_together_as_many_are_written_as_find_space() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (path, away) = (folder.path().join("spool"), folder.path().join("away"));
+    let spool = small_spool(&path);
+    for number in 1..=300 {
+        commit(&spool, number, 1).await.acknowledged();
+    }
+    let claim = spool.core.claims.claim_of(id(1));
+    // No other segment can begin.
+    std::fs::rename(&path, &away).expect("moved");
+    spool.renew().await.expect_err("it is lost");
+    let mut after = envelope();
+    after.envid = Some("x".repeat(4000));
+    loop {
+        let settled = spool.settle(claim, &envelope(), Some(&after), Vec::new());
+        if settled.await.is_err() {
+            break;
+        }
+    }
+    let refused = remove_all(&spool, 1..301).await;
+    assert!((1..300).contains(&refused), "{refused} were refused");
+    assert_eq!(remove_all(&spool, 300..301).await, 1, "the segment is full");
+    std::fs::rename(&away, &path).expect("moved back");
+    spool.renew().await.expect("it is ours again");
+    spool.close().await.expect("closed");
+    assert_eq!(read_queue(&path).expect("readable").len(), refused);
+}
+
 /// Whenever the folder is exchanged within a round, nothing in the other one is changed.
 #[tokio::test]
 async fn a_folder_that_is_lost_within_a_round_of_the_mover_is_not_used() {

@@ -210,40 +210,57 @@ impl SpoolWriter<'_> {
                 NotAppended::Rejected(error)
                 | NotAppended::LogFull(error)
                 | NotAppended::Held(error),
-            ) => self.execute_removals(changes, &error),
+            ) => {
+                if changes.is_empty() {
+                    return Ok(());
+                }
+                let is_full = matches!(error, SpoolError::Full(_));
+                self.core
+                    .state_room
+                    .set_rejecting(is_full, &self.core.monitor);
+                self.core.mover.hurry();
+                let (removals, states): (Vec<_>, Vec<_>) = changes
+                    .into_iter()
+                    .partition(|planned| planned.op.log_share() == LogShare::Removals);
+                reject(states, &error);
+                self.execute_removals(removals)
+            }
         }
     }
 
-    /// Executes the removals among these operations, which need the least room, and rejects the
-    /// states.
-    fn execute_removals(
-        &mut self,
-        changes: Vec<PlannedOp>,
-        error: &SpoolError,
-    ) -> Result<(), Fatal> {
-        if !changes.is_empty() {
-            let is_full = matches!(error, SpoolError::Full(_));
-            self.core
-                .state_room
-                .set_rejecting(is_full, &self.core.monitor);
-            self.core.mover.hurry();
-        }
-        let (removals, states): (Vec<_>, Vec<_>) = changes
-            .into_iter()
-            .partition(|planned| planned.op.log_share() == LogShare::Removals);
-        if states.is_empty() {
-            self.reject_removals(removals, error);
-            return Ok(());
-        }
-        reject(states, error);
-        match self.append(&removals) {
-            Ok(places) => self.apply(removals, &places),
-            Err(NotAppended::Uncertain(error)) => return fail(removals, &error),
-            Err(
-                NotAppended::Rejected(error)
-                | NotAppended::LogFull(error)
-                | NotAppended::Held(error),
-            ) => self.reject_removals(removals, &error),
+    /// Executes removals in parts: as many of them as the log has space for. Rejects the others.
+    fn execute_removals(&mut self, mut removals: Vec<PlannedOp>) -> Result<(), Fatal> {
+        let mut count = removals.len();
+        while !removals.is_empty() {
+            let others = removals.split_off(count.min(removals.len()));
+            let error = match self.append(&removals) {
+                Ok(places) => {
+                    self.apply(removals, &places);
+                    removals = others;
+                    continue;
+                }
+                Err(NotAppended::Uncertain(error)) => {
+                    return fail(removals.into_iter().chain(others), &error);
+                }
+                Err(
+                    NotAppended::Rejected(error)
+                    | NotAppended::LogFull(error)
+                    | NotAppended::Held(error),
+                ) => error,
+            };
+            if removals.len() > 1 {
+                count = removals.len() / 2;
+                removals.extend(others);
+                continue;
+            }
+            // None of the same size finds space.
+            let octets = octets_of(&removals);
+            let (larger, smaller): (Vec<_>, Vec<_>) = others
+                .into_iter()
+                .partition(|one| octets_of(std::slice::from_ref(one)) >= octets);
+            removals.extend(larger);
+            self.reject_removals(removals, &error);
+            (count, removals) = (smaller.len(), smaller);
         }
         Ok(())
     }
@@ -369,9 +386,7 @@ impl SpoolWriter<'_> {
         if planned.is_empty() {
             return Ok(Vec::new());
         }
-        let octets = planned.iter().flat_map(PlannedOp::records);
-        let octets = octets.map(BatchEncoder::octets_of);
-        let needed = octets.sum::<u64>() + BatchEncoder::overhead();
+        let needed = octets_of(planned) + BatchEncoder::overhead();
         let shares = planned.iter().map(|planned| planned.op.log_share());
         let share = shares.max().unwrap_or(LogShare::Removals);
         let mut segment = self.segment_with(needed, share)?;
@@ -465,6 +480,12 @@ impl SpoolWriter<'_> {
             }
         }
     }
+}
+
+/// Returns the octets that the records of these operations need in a batch.
+fn octets_of(planned: &[PlannedOp]) -> u64 {
+    let records = planned.iter().flat_map(PlannedOp::records);
+    records.map(BatchEncoder::octets_of).sum()
 }
 
 fn reject(ops: Vec<PlannedOp>, error: &SpoolError) {
