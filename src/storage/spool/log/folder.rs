@@ -230,7 +230,7 @@ impl LogFolder {
     /// [`SpoolError::Full`], [`SpoolError::Io`].
     pub fn prepare(&self) -> Result<(), SpoolError> {
         let _guard = self.lock_spare();
-        if self.spare().is_file() {
+        if self.has_spare() {
             return Ok(());
         }
         let size = self.next_size();
@@ -242,13 +242,19 @@ impl LogFolder {
     pub fn keep_spare(&self) -> bool {
         let _guard = self.lock_spare();
         let wanted = SMALLEST.min(self.next_size());
-        self.has_spare() || self.spare_of(SMALLEST_SPARE.min(wanted), wanted).is_ok()
+        self.has_spare() || self.spare_of(self.least_spare(), wanted).is_ok()
     }
 
-    /// Returns whether there is a spare file.
+    /// Returns whether there is a spare file of use: one that a crash has left may be empty, and that of a
+    /// segment on a full disk has hardly any room.
     #[must_use]
     pub fn has_spare(&self) -> bool {
-        self.spare().is_file()
+        let file = std::fs::metadata(self.spare());
+        file.is_ok_and(|file| file.is_file() && file.len() >= self.least_spare())
+    }
+
+    fn least_spare(&self) -> u64 {
+        SMALLEST_SPARE.min(self.next_size())
     }
 
     /// Starts the segment `number`, with room for a batch of `needed` octets. `previous_end` is the
