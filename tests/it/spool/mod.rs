@@ -25,6 +25,7 @@ mod owner;
 mod parts;
 mod repair;
 mod set_aside;
+mod spare;
 
 /// Larger than what stays in the row.
 const LARGE: usize = 300_000;

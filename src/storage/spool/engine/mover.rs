@@ -538,9 +538,12 @@ impl Mover<'_> {
         if log.has_spare() || !self.is_ours() {
             return;
         }
-        if !self.core.has_plenty() {
-            log.keep_spare();
-        } else if let Err(error) = log.prepare() {
+        let made = if self.core.has_plenty() {
+            log.prepare()
+        } else {
+            log.keep_spare()
+        };
+        if let Err(error) = made {
             tracing::debug!(%error, "no space for the next segment of the spool's log");
         }
     }

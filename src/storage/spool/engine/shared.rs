@@ -65,8 +65,11 @@ impl Core {
     /// space for the next segment of the log. Returns whether there was one.
     pub(super) fn release_reserve(&self) -> bool {
         let is_released = self.drafts.free_space.release_reserve();
-        if is_released && self.held_folder.is_ours() {
-            self.log.keep_spare();
+        if is_released
+            && self.held_folder.is_ours()
+            && let Err(error) = self.log.keep_spare()
+        {
+            tracing::debug!(%error, "no space for the next segment of the spool's log");
         }
         is_released
     }

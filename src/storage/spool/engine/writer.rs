@@ -42,7 +42,7 @@ pub(super) fn start(
             connection,
             core: &guard.0,
             segment: None,
-            is_last: true,
+            shared_end: 0,
             next,
             previous_end,
             buffer: Vec::new(),
@@ -66,9 +66,8 @@ struct SpoolWriter<'a> {
     connection: Connection,
     core: &'a Core,
     segment: Option<SegmentFile>,
-    /// True until the log is seen to have space for another segment. Until then, the current one is for
-    /// removals alone, which make the space for all others.
-    is_last: bool,
+    /// The end of the part of the current segment that states and mail may use.
+    shared_end: u64,
     /// The number of the next segment.
     next: u64,
     /// The end of the segment before the current one, while there is no current one.

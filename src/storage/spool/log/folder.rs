@@ -224,25 +224,30 @@ impl LogFolder {
         segment.map_or(Ok(None), |segment| segment.read(offset, length))
     }
 
-    /// Makes a spare file if there is none, so that the next segment needs no more space.
+    /// Makes a spare file if there is none, so that the next segment needs no more space. It is a small one
+    /// if the disk has no space for more.
     ///
     /// # Errors
     /// [`SpoolError::Full`], [`SpoolError::Io`].
     pub fn prepare(&self) -> Result<(), SpoolError> {
+        self.make_spare(self.next_size())
+    }
+
+    /// Makes a small spare file if there is none.
+    ///
+    /// # Errors
+    /// As [`LogFolder::prepare`].
+    pub fn keep_spare(&self) -> Result<(), SpoolError> {
+        self.make_spare(SMALLEST.min(self.next_size()))
+    }
+
+    fn make_spare(&self, wanted: u64) -> Result<(), SpoolError> {
         let _guard = self.lock_spare();
         if self.has_spare() {
             return Ok(());
         }
-        let size = self.next_size();
-        let made = self.spare_of(size, size);
+        let made = self.spare_of(self.least_spare(), wanted);
         made.map(drop).map_err(AppendError::into_inner)
-    }
-
-    /// Makes a small spare file if there is none. Returns whether there is one now.
-    pub fn keep_spare(&self) -> bool {
-        let _guard = self.lock_spare();
-        let wanted = SMALLEST.min(self.next_size());
-        self.has_spare() || self.spare_of(self.least_spare(), wanted).is_ok()
     }
 
     /// Returns whether there is a spare file of use: one that a crash has left may be empty, and that of a

@@ -8,8 +8,8 @@ use super::super::queue::CommitGate;
 use super::{NotAppended, SpoolWriter};
 
 impl SpoolWriter<'_> {
-    /// Returns the current segment if it has room, else a new one. The last one that the disk has space
-    /// for is for removals.
+    /// Returns the current segment if it has room, else a new one. States and mail get it only while the
+    /// log has space for another one.
     pub(super) fn segment_with(
         &mut self,
         needed: u64,
@@ -20,16 +20,35 @@ impl SpoolWriter<'_> {
             Some(segment) => segment,
             None => self.begin_segment(needed, share)?,
         };
-        if self.is_last && share != LogShare::Removals {
-            let has_space = self.core.log.has_spare() || self.core.has_plenty();
-            self.is_last = !has_space && !self.core.log.keep_spare();
-            if self.is_last {
-                self.segment = Some(segment);
-                let text = "the last space that the log of the spool has is for removals; free some space on its disk";
-                return Err(NotAppended::Rejected(SpoolError::Full(text.to_owned())));
-            }
+        let end = segment.end() + needed;
+        if share != LogShare::Removals
+            && end > self.shared_end
+            && let Err(error) = self.share_segment(segment.size(), end)
+        {
+            self.segment = Some(segment);
+            return Err(NotAppended::Rejected(error));
         }
         Ok(segment)
+    }
+
+    /// Lets states and mail use the current segment, which has `size` octets, up to `end` at least, if the
+    /// log has space for another one.
+    fn share_segment(&mut self, size: u64, end: u64) -> Result<(), SpoolError> {
+        let log = &self.core.log;
+        // The mover makes the spare file, unless a quota leaves less space than the disk has.
+        if !log.has_spare() && end <= size / 2 && self.core.has_plenty() {
+            self.shared_end = size / 2;
+            return Ok(());
+        }
+        log.keep_spare().map_err(|error| match error {
+            SpoolError::Full(_) => SpoolError::Full(
+                "the last space that the log of the spool has is for removals; free some space on its disk"
+                    .to_owned(),
+            ),
+            other => other,
+        })?;
+        self.shared_end = u64::MAX;
+        Ok(())
     }
 
     /// Begins a segment.
@@ -74,7 +93,7 @@ impl SpoolWriter<'_> {
         self.next += 1;
         self.previous_end = 0;
         self.segment = None;
-        self.is_last = true;
+        self.shared_end = 0;
         self.core
             .index()
             .begin_segment(segment.number(), segment.size());
