@@ -10,7 +10,7 @@ use gatepost::storage::spool::{Claimed, Entry, Options, Spool as _, SpoolError, 
 use tempfile::TempDir;
 
 use super::{LARGE, content, envelope, ids, names, open, put, read};
-use crate::support::claims::settle;
+use crate::support::claims::{claim, remove, settle};
 
 /// A spool with four messages, one of them large, whose folder can be moved.
 struct Held {
@@ -202,6 +202,37 @@ async fn a_result_that_needs_another_segment_is_not_stored() {
     held.spool.close().await.expect("closed");
     assert!(files(&held.path).is_empty(), "something was written");
     has_the_results(&held.away, &held.entries).await;
+}
+
+/// The disk has no space for another segment, which would be made at a path that is not ours.
+#[tokio::test]
+async fn a_result_that_the_open_segment_has_room_for_needs_no_other_one() {
+    let Held {
+        spool,
+        entries,
+        path,
+        away,
+        _folder: folder,
+    } = Held::new().await;
+    drop(spool);
+    let options = Options {
+        keep_free: Some(u64::MAX / 4),
+        ..Options::default()
+    };
+    let spool = SqliteSpool::open_with(&path, &options).expect("a spool");
+    let last = claim(&spool, entries[3].id).await.expect("there");
+    remove(&spool, entries[2].id).await.expect("removed");
+    fs::rename(&path, &away).expect("moved");
+    fs::create_dir_all(path.join("log")).expect("another folder");
+    let mut after = entries[3].envelope.clone();
+    after.envid = Some("deferred".to_owned());
+    let settled = spool.settle(last, &entries[3].envelope, Some(&after), Vec::new());
+    settled.await.expect("the segment has room");
+    assert!(files(&path).is_empty(), "a spare file was made");
+    spool.close().await.expect("closed");
+    let loaded = open(&away).load(entries[3].id).await.expect("there");
+    assert_eq!(loaded.envelope, after);
+    drop(folder);
 }
 
 #[tokio::test]

@@ -34,6 +34,11 @@ impl SpoolWriter<'_> {
     /// Lets states and mail use the current segment, which has `size` octets, up to `end` at least, if the
     /// log has space for another one.
     fn share_segment(&mut self, size: u64, end: u64) -> Result<(), SpoolError> {
+        // No segment can begin in a lost folder, so the results of attempts that are under way may use
+        // what the current one has.
+        if !self.core.held_folder.is_ours() {
+            return Ok(());
+        }
         let log = &self.core.log;
         // The mover makes the spare file, unless a quota leaves less space than the disk has.
         if !log.has_spare() && end <= size / 2 && self.core.has_plenty() {
