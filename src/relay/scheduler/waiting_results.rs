@@ -71,4 +71,18 @@ mod tests {
             assert_eq!((count.end(), count.end()), (None, Some(3)));
         }
     }
+
+    #[test]
+    fn a_result_waits_until_it_is_dropped() {
+        let waiting = WaitingResults::default();
+        let now = || waiting.0.lock().expect("no panic").now;
+        let id = QueueId::from_number(1).expect("small");
+        let first = waiting.begin(id, &SpoolError::Closed);
+        let second = waiting.begin(id, &SpoolError::Closed);
+        assert_eq!(now(), 2);
+        drop(first);
+        assert_eq!(now(), 1);
+        drop(second);
+        assert_eq!(now(), 0);
+    }
 }

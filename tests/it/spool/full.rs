@@ -338,14 +338,19 @@ async fn a_disk_that_mail_filled_takes_mail_again_when_it_is_delivered() {
     }
 }
 
-/// A spool on a small disk, whose mover works only when it is asked to. The write-ahead log of its
-/// database has its space already.
-async fn on_small_disk(disk: &Path) -> (SqliteSpool, Vec<Claimed<Entry>>) {
+/// Opens the spool on a small disk. Its mover works only when it is asked to.
+fn open_slow(disk: &Path) -> SqliteSpool {
     let options = Options {
         move_after: Some(Duration::from_hours(1)),
         ..Options::default()
     };
-    let spool = SqliteSpool::open_with(&disk.join("spool"), &options).expect("a spool");
+    SqliteSpool::open_with(&disk.join("spool"), &options).expect("a spool")
+}
+
+/// A spool on a small disk, whose mover works only when it is asked to. The write-ahead log of its
+/// database has its space already.
+async fn on_small_disk(disk: &Path) -> (SqliteSpool, Vec<Claimed<Entry>>) {
+    let spool = open_slow(disk);
     let mut entries = Vec::new();
     for seed in 0..30 {
         entries.push(put(&spool, "a@example.org", &content(seed, 20_000)).await);
@@ -459,6 +464,35 @@ async fn the_last_space_of_the_log_is_for_removals() {
     for entry in entries {
         spool.remove(entry.claim).await.expect("the log has space");
     }
+    drop((spool, mounted));
+}
+
+/// They change more pages than the write-ahead log of the database has space for.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs root: .ci/durability"]
+async fn many_removals_are_moved_at_once_on_a_full_disk() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let Some(mounted) = Mounted::on(folder.path().to_owned(), 16 << 20) else {
+        return;
+    };
+    let (spool, mut entries) = on_small_disk(folder.path()).await;
+    for seed in 30..630 {
+        entries.push(put(&spool, "a@example.org", &content(seed, 2_000)).await);
+    }
+    // Closed, so that the write-ahead log is new.
+    drop(spool);
+    let spool = open_slow(folder.path());
+    put(&spool, "a@example.org", b"x").await;
+    std::fs::remove_file(folder.path().join("spool/reserve")).expect("it was made");
+    fill(folder.path());
+    for entry in &entries {
+        remove(&spool, entry.id).await.expect("the log has space");
+    }
+    let before = spool.stats().moved;
+    fill_more(folder.path());
+    let moved = spool.flush().await;
+    // All but the message that the database has no page for.
+    assert_eq!(spool.stats().moved - before, 630, "{moved:?}");
     drop((spool, mounted));
 }
 

@@ -220,6 +220,48 @@ async fn of_removals_that_come_together_as_many_are_written_as_find_space() {
     assert_eq!(read_queue(&path).expect("readable").len(), refused);
 }
 
+/// Makes it impossible to make a spare file.
+fn prevent_spare(spool: &SqliteSpool) {
+    let spare = spool.core.paths.log.join("spare");
+    // The mover may make one in between.
+    while std::fs::create_dir(&spare).is_err() {
+        let _absent = std::fs::remove_file(&spare);
+    }
+}
+
+/// A removal says nothing about the space for states.
+#[tokio::test]
+async fn states_find_space_again_when_one_is_written() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let spool = small_spool(folder.path());
+    for number in 1..=2 {
+        commit(&spool, number, 1).await.acknowledged();
+    }
+    prevent_spare(&spool);
+    let core = &spool.core;
+    core.state_room.set_rejecting(true, &core.monitor);
+    let mut after = envelope();
+    after.envid = Some("x".to_owned());
+    for (number, after, is_stuck) in [(1, None, true), (2, Some(&after), false)] {
+        let claim = core.claims.claim_of(id(number));
+        let settled = spool.settle(claim, &envelope(), after, Vec::new());
+        settled.await.expect("stored");
+        assert_eq!(spool.is_stuck(), is_stuck, "{number}");
+    }
+}
+
+/// Whoever needs the reserve may use all of its space.
+#[tokio::test]
+async fn the_log_has_a_part_of_the_reserve() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let spool = small_spool(folder.path());
+    let core = &spool.core;
+    let spare = core.paths.log.join("spare");
+    let _absent = std::fs::remove_file(&spare);
+    assert!(core.release_reserve());
+    assert!(spare.exists());
+}
+
 /// Whenever the folder is exchanged within a round, nothing in the other one is changed.
 #[tokio::test]
 async fn a_folder_that_is_lost_within_a_round_of_the_mover_is_not_used() {
