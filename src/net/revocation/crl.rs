@@ -362,3 +362,19 @@ impl CrlScope {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_crl_that_is_too_large_is_named_so() {
+        for (octets, error) in [
+            (OCTETS_MAX, CrlError::NotCrl),
+            (OCTETS_MAX + 1, CrlError::TooLarge),
+        ] {
+            let der = vec![0x30; octets];
+            assert_eq!(Crl::parse_all(&der).err(), Some(error), "{octets}");
+        }
+    }
+}

@@ -232,6 +232,50 @@ async fn a_crl_covers_the_certificates_in_its_scope_alone() {
     }
 }
 
+/// A CRL of certificates of hosts alone covers no authority.
+#[tokio::test]
+async fn a_crl_of_hosts_or_of_authorities_alone_covers_no_others() {
+    let point = || CrlDistributionPoint {
+        uris: vec!["http://crl.partner.example/1.crl".to_owned()],
+    };
+    let root = Authority::root("Root");
+    let issuing = root.intermediate_as("Issuing", |params| {
+        params.crl_distribution_points = vec![point()];
+    });
+    let pair = issuing.issue(&[NAME]);
+    for (scope, covers) in [
+        (None, true),
+        (Some(CrlScope::CaCertsOnly), true),
+        (Some(CrlScope::UserCertsOnly), false),
+    ] {
+        let scope = CrlIssuingDistributionPoint {
+            distribution_point: point(),
+            scope,
+        };
+        let by_root = WantedCrl {
+            scope: Some(scope),
+            ..WantedCrl::default()
+        };
+        let files = [by_root.by(&root), listing(&issuing, &[])];
+        let status = status_under(&root.pem(), &pair, &files).await;
+        assert_eq!(status == good(), covers, "{status}");
+        let none = "unknown: no CRL covers the certificate of its issuer (CN=Issuing)";
+        assert!(covers || status.starts_with(none), "{status}");
+    }
+}
+
+/// Of two CRLs that are equally old, the one that lists the certificate counts.
+#[tokio::test]
+async fn a_certificate_is_revoked_if_one_of_two_crls_of_one_time_lists_it() {
+    let root = Authority::root("Root");
+    let pair = root.issue(&[NAME]);
+    let (none, own) = (listing(&root, &[]), listing(&root, &[&pair.chain[0]]));
+    for files in [[none.clone(), own.clone()], [own, none]] {
+        let status = status_under(&root.pem(), &pair, &files).await;
+        assert!(status.starts_with("revoked:"), "{status}");
+    }
+}
+
 #[tokio::test]
 async fn an_issuer_without_the_right_to_sign_crls_is_not_believed() {
     let root = Authority::root("Root");
@@ -278,6 +322,9 @@ async fn a_certificate_that_trust_lists_is_an_anchor_but_its_trusted_issuer_may_
                    add that to `trust`";
     let good = [listing(&root, &[])];
     assert_eq!(status_under(&own, &pair, &good).await, unknown);
+    // The serial number is that of the certificate.
+    let of_another = [listing(&Authority::root("Another"), &[&pair.chain[0]])];
+    assert_eq!(status_under(&own, &pair, &of_another).await, unknown);
     // Its issuer is missing, so that the signature of the CRL cannot be checked.
     let status = status_under(&own, &pair, &revoking).await;
     assert!(

@@ -1,5 +1,7 @@
 //! Certificate revocation lists for the tests.
 
+use std::time::Duration;
+
 use rcgen::{
     CertificateRevocationListParams, CrlIssuingDistributionPoint, KeyIdMethod, RevokedCertParams,
     SerialNumber, date_time_ymd,
@@ -21,6 +23,8 @@ pub(crate) struct WantedCrl<'a> {
     /// The day of January 2021 on which it was issued.
     pub(crate) day: u8,
     pub(crate) is_expired: bool,
+    /// The second since 1970 from which it has expired, in place of [`EXPIRED`] or [`CURRENT`].
+    pub(crate) expires_at: Option<u64>,
     pub(crate) scope: Option<CrlIssuingDistributionPoint>,
 }
 
@@ -30,6 +34,7 @@ impl Default for WantedCrl<'_> {
             revoked: &[],
             day: 1,
             is_expired: false,
+            expires_at: None,
             scope: None,
         }
     }
@@ -50,10 +55,10 @@ impl WantedCrl<'_> {
         };
         let params = CertificateRevocationListParams {
             this_update: date_time_ymd(2021, 1, self.day),
-            next_update: if self.is_expired {
-                date_time_ymd(2021, 2, 1)
-            } else {
-                date_time_ymd(2090, 1, 1)
+            next_update: match self.expires_at {
+                Some(second) => date_time_ymd(1970, 1, 1) + Duration::from_secs(second),
+                None if self.is_expired => date_time_ymd(2021, 2, 1),
+                None => date_time_ymd(2090, 1, 1),
             },
             crl_number: SerialNumber::from(u64::from(self.day)),
             issuing_distribution_point: self.scope,

@@ -294,3 +294,16 @@ fn the_octets_of_all_crls_are_limited() {
     evict(&mut points, (COUNT_MAX, octets.len()), None);
     assert_eq!(left(&points), ["0.example"]);
 }
+
+/// The result of the check with one key says nothing about another of the same name.
+#[test]
+fn a_crl_is_signed_for_the_key_of_its_issuer_alone() {
+    let ((own, octets), (other, _)) = (need_and_crl(), need_and_crl());
+    let (own, other) = ((own, true), (other, false));
+    for needs in [[&own, &other], [&other, &own]] {
+        let crl = Crl::parse_all(&octets).expect("a CRL").remove(0);
+        for (need, is_signed) in needs.repeat(2) {
+            assert_eq!(need.is_signed(&crl), *is_signed);
+        }
+    }
+}
