@@ -90,6 +90,27 @@ fn hex(path: &Path) -> String {
 }
 
 impl Disk {
+    /// Returns a disk that has the files below a folder, all of them durable.
+    pub(crate) fn holding(folder: &Path) -> Self {
+        let (mut disk, mut folders) = (Self::default(), vec![folder.to_owned()]);
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).expect("a folder") {
+                let path = entry.expect("an entry").path();
+                if path.is_dir() {
+                    folders.push(path);
+                    continue;
+                }
+                let mut file = File::default();
+                file.write(0, &std::fs::read(&path).expect("readable"));
+                file.durable = 1;
+                disk.names.insert(path, disk.files.len());
+                disk.files.push(file);
+            }
+        }
+        disk.durable_names = disk.names.clone();
+        disk
+    }
+
     pub(crate) fn happen(&mut self, event: &Event<'_>) {
         if event.ends {
             self.end(event.number, event.call);

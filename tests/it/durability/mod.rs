@@ -7,6 +7,7 @@
 //!   it; and it is so with each call on the evidence failed, or made the daemon's last.
 //! - [`power`]: that trace is replayed up to a moment, what was not synced by then is forgotten,
 //!   and a relay is started on what a disk would still have had.
+//! - [`quarantine`]: as [`power`], while a repair sets damage aside.
 //! - [`faults`]: each write, sync, rename and unlink in the spool in turn fails, or is the last
 //!   thing the daemon does.
 //! - [`full_disk`]: a disk that fills up, and has room again; [`full_orders`]: in every order of
@@ -27,6 +28,7 @@ mod home;
 mod kill9;
 mod order;
 mod power;
+mod quarantine;
 mod servers;
 mod strace;
 

@@ -3,11 +3,14 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use gatepost::storage::spool::{Options, SpoolError, SqliteSpool};
 
 use super::{change, content, envelope, open, put};
 use crate::support::claims::{claim, remove};
+use crate::support::database_lock::DatabaseLock;
+use crate::support::within;
 
 /// Makes a spool with two messages, which is closed.
 async fn with_two(folder: &Path) -> [gatepost::smtp::envelope::QueueId; 2] {
@@ -96,4 +99,26 @@ async fn states_leave_half_of_a_segment_if_none_is_made_although_the_disk_has_sp
     remove(&spool, second)
         .await
         .expect("the other half is for removals");
+}
+
+/// A log of the database that a reader has made long takes the space of a scarce disk, and nothing else
+/// happens that would make it shorter.
+#[tokio::test]
+async fn a_scarce_disk_gets_the_space_of_a_long_log_of_the_database_when_its_reader_ends() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let [first, _] = with_two(folder.path()).await;
+    let spool = open_on_scarce_disk(folder.path());
+    let reader = DatabaseLock::reader(folder.path());
+    let mut after = envelope("");
+    for letter in ('a'..='z').cycle().take(40) {
+        // A page that does not change is not written.
+        after.envid = Some(letter.to_string().repeat(200_000));
+        change(&spool, first, &after).await.expect("stored");
+        spool.flush().await.expect("moved");
+    }
+    let wal = || fs::metadata(folder.path().join("queue.db-wal")).map_or(0, |file| file.len());
+    assert!(wal() > 5 << 20, "{}", wal());
+    reader.end();
+    let is_short = within(Duration::from_mins(1), || wal() < 1 << 20);
+    assert!(is_short, "{}", wal());
 }

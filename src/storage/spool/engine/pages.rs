@@ -249,3 +249,26 @@ fn number(octets: &[u8], at: usize) -> u32 {
     let found = found.and_then(|octets| octets.try_into().ok());
     found.map_or(0, u32::from_be_bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The first table of a database without maps may have octets there that look like those of a map.
+    #[test]
+    fn the_second_page_says_the_use_of_others_if_it_is_a_map() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("database");
+        for (begin, expected) in [(1, PageUse::Free), (LEAF, PageUse::Unknown)] {
+            let mut octets = vec![0; 4 * PAGE_SIZE];
+            // The list of free pages lacks one.
+            octets[36..40].copy_from_slice(&1_u32.to_be_bytes());
+            octets[PAGE_SIZE] = begin;
+            // The entry of page 4.
+            octets[PAGE_SIZE + MAP_ENTRY] = 2;
+            std::fs::write(&path, octets).expect("ours");
+            let pages = PageFile::open(&path).expect("ours");
+            assert_eq!(pages.use_of(4).expect("ours"), expected, "{begin}");
+        }
+    }
+}
