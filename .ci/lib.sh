@@ -32,11 +32,15 @@ ended() { ! kill -0 "$1" 2>/dev/null; } # ID
 work=""
 log=""
 
-# Kills what still runs in the background. The script's folder is removed where all is well; else the end of the log is shown, and the
-# folder stays.
+# Ends what is no job of the script, if that has a function for it, and kills what still runs in the background. The script's folder
+# is removed where all is well; else the end of the log is shown, and the folder stays. The exit status is that of the script.
 finish() {
     local status=$? id
     trap - EXIT INT TERM
+    set +e
+    if declare -F end_servers >/dev/null; then
+        end_servers
+    fi
     for id in $(jobs -pr); do
         kill -KILL "$id" 2>/dev/null || true
         wait "$id" 2>/dev/null || true
