@@ -378,8 +378,9 @@ impl DistributionPoints {
             None => None,
         };
         let is_current = |crl: &Arc<Crl>| Timestamp::now() < crl.next_update();
-        // The validators are those of the first URL.
-        let is_held = held.as_ref().is_some_and(is_current) && *url == *key.url;
+        // The validators are those of the first URL, or none.
+        let is_first = *url == *key.url;
+        let is_held = held.as_ref().is_some_and(is_current) && is_first;
         let request = CrlRequest {
             url,
             reach: need.reach,
@@ -392,6 +393,11 @@ impl DistributionPoints {
             CrlResponse::Content(octets, validators) => {
                 let need = need.clone();
                 let crl = blocking(move || need.check(&octets, held.as_deref())).await??;
+                let validators = if is_first {
+                    validators
+                } else {
+                    CrlValidators::default()
+                };
                 Ok(Some((crl, validators)))
             }
         }

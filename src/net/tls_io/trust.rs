@@ -292,3 +292,33 @@ impl TrustFile<'_> {
         ))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    /// Public authorities sign what strangers want to have in their certificates.
+    #[test]
+    fn private_networks_are_within_reach_of_the_authorities_of_a_file_alone() {
+        let provider = rustls::crypto::aws_lc_rs::default_provider();
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/certs/ca.pem");
+        for (source, reach) in [
+            (TrustSource::Webpki, Reach::Public),
+            (TrustSource::File(file.into()), Reach::Private),
+        ] {
+            let trust = Located {
+                value: source,
+                location: Location {
+                    file: Path::new("gatepost.toml").into(),
+                    line: 1,
+                    column: 1,
+                },
+            };
+            let loaded = TrustAnchors::load(&trust, &provider, Timestamp::now());
+            let (anchors, _) = loaded.expect("sound anchors");
+            assert_eq!(anchors.reach(), reach);
+        }
+    }
+}

@@ -3,6 +3,7 @@
 pub(crate) mod host;
 
 mod files;
+mod versions;
 
 use gatepost::config::ProxyAddress;
 use gatepost::net::dns::Dns;
@@ -12,6 +13,7 @@ use gatepost::relay::outbound::{AttemptResult, Outbound};
 use gatepost::relay::running_config::RunningConfig;
 use gatepost::relay::tlsrpt::Reporter;
 use gatepost::smtp::address::Host;
+use rcgen::CustomExtension;
 
 use crate::support::certificates::{Authority, BOTH, Pair, pem, server_config};
 use crate::support::crl::{WantedCrl, listing};
@@ -386,6 +388,44 @@ async fn a_crl_that_has_not_changed_is_not_transferred_again() {
         "delivered"
     );
     assert_eq!(host.requests(), 2);
+}
+
+/// A CRL of some reasons alone, or of another issuer, says nothing that Gatepost could use
+/// (RFC 5280 §4.2.1.13).
+#[tokio::test]
+async fn points_of_some_reasons_or_of_another_issuer_are_not_asked() {
+    let world = World::with(RECORDS).await;
+    let host = CrlHost::start(found(&listing(&world.authority, &[]))).await;
+    let some_reasons = field(0x81, &[6, 0x40]);
+    let name = [&[6, 3, 0x55, 4, 3][..], &field(0x0c, b"other")].concat();
+    let name = field(0x30, &field(0x31, &field(0x30, &name)));
+    let other_issuer = field(0xa2, &field(0xa4, &name));
+    for (more, expected) in [
+        (some_reasons, ("deferred 4.7.5", 0)),
+        (other_issuer, ("deferred 4.7.5", 0)),
+        (Vec::new(), ("delivered", 1)),
+    ] {
+        let url = field(0xa0, &field(0xa0, &field(0x86, host.url().as_bytes())));
+        let points_der = field(0x30, &field(0x30, &[url, more].concat()));
+        let pair = world.authority.issue_as(&[HOP], |params| {
+            let extension = CustomExtension::from_oid_content(&[2, 5, 29, 31], points_der);
+            params.custom_extensions.push(extension);
+        });
+        let points = points(&world);
+        let outcome = outcome_of(&world, &pair, "required", &points).await;
+        assert_eq!((&*outcome, host.requests()), expected);
+    }
+}
+
+/// Returns a field of DER.
+fn field(tag: u8, content: &[u8]) -> Vec<u8> {
+    let length = u8::try_from(content.len()).expect("short");
+    let length = if length < 0x80 {
+        vec![length]
+    } else {
+        vec![0x81, length]
+    };
+    [vec![tag], length, content.to_vec()].concat()
 }
 
 /// A partner's certificate that names the distribution point of another partner's authority keeps
