@@ -420,8 +420,8 @@ DNS
   DNSSEC        validated here; with the root zone's keys
 
 Network
-  HTTP proxy    http://proxy.example.com:3128, for MTA-STS policies, TLS reports
-                and CRLs
+  HTTP proxy    http://proxy.example.com:3128, for MTA-STS policies, TLS
+                reports, access tokens and CRLs
 
 "
     );

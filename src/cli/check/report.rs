@@ -366,7 +366,7 @@ fn net(net: &NetConfig, width: usize) -> String {
     let mut block = Block::new("Network", (2, LABEL), width);
     block.line(
         "HTTP proxy",
-        &format!("{proxy}, for MTA-STS policies, TLS reports and CRLs"),
+        &format!("{proxy}, for MTA-STS policies, TLS reports, access tokens and CRLs"),
     );
     block.end()
 }
