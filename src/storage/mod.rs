@@ -13,6 +13,7 @@ pub mod evidence;
 mod files;
 mod folder_lock;
 pub mod ownership;
+pub mod postgresql;
 mod quarantine;
 mod reserve;
 pub mod spool;

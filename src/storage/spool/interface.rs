@@ -1,5 +1,8 @@
 //! The interface of a spool, and the proof that it has stored a message.
 
+use std::future::Future;
+use std::pin::Pin;
+
 use super::claim::{Claim, Claimed};
 use super::draft::Draft;
 use super::entry::Entry;
@@ -7,6 +10,7 @@ use super::error::SpoolError;
 use super::file::SpoolFuture;
 use super::lease::{HeldLease, Lease};
 use super::message::StoredMessage;
+use super::ownership_change::OwnershipChange;
 use super::set_aside::SetAside;
 use crate::smtp::envelope::{Envelope, QueueId};
 use crate::storage::clock_jumps::ClockJumps;
@@ -31,6 +35,9 @@ impl Receipt {
         self.id
     }
 }
+
+/// The future of an event that comes at any time, or never.
+pub type EventFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// The interface of a spool, as one *owner* has it: a run of a relay. The embedded engine implements
 /// it, with one owner for each folder; a spool shared by several relays could, too. An engine is a
@@ -107,6 +114,27 @@ pub trait Spool: Send + Sync + 'static {
     fn renew(&self) -> SpoolFuture<'_, Lease>;
     /// Returns the lease of this owner. It is asked before each reply 250 and each MAIL FROM.
     fn lease(&self) -> HeldLease;
+    /// Waits until another owner, or the end of one, has changed which messages are whose. One task
+    /// waits at a time. While a [`OwnershipChange::Lost`] is handled, which is until this is called
+    /// again, the lease does not hold. A spool with one owner has no such change.
+    fn ownership_changed(&self) -> EventFuture<'_, OwnershipChange> {
+        Box::pin(std::future::pending())
+    }
+    /// Waits for an answer of all that writes to the store, which comes after all operations that were
+    /// handed in before.
+    fn ping(&self) -> SpoolFuture<'_, ()> {
+        Box::pin(async { Ok(()) })
+    }
+    /// Waits until the engine has ended, because it was closed or because of an error that it has
+    /// logged. The process should then end and be started again.
+    fn closed(&self) -> EventFuture<'_, ()> {
+        Box::pin(std::future::pending())
+    }
+    /// Completes the waiting operations and ends this owner. Later operations fail with
+    /// [`SpoolError::Closed`].
+    fn close(&self) -> SpoolFuture<'_, ()> {
+        Box::pin(async { Ok(()) })
+    }
     /// Loads a message. One with damaged content is quarantined, see [`SpoolError::Damaged`].
     /// Damage within a file is found only when the content is read.
     fn load(&self, id: QueueId) -> SpoolFuture<'_, Entry>;

@@ -20,6 +20,7 @@ mod interface;
 mod lease;
 pub mod log;
 mod message;
+mod ownership_change;
 mod quota;
 mod set_aside;
 #[cfg(test)]
@@ -37,7 +38,8 @@ pub use engine::{
 pub use entry::Entry;
 pub use error::SpoolError;
 pub use file::SpoolFuture;
-pub use interface::{Receipt, Spool};
+pub use interface::{EventFuture, Receipt, Spool};
 pub use lease::{BootTime, HeldLease, Lease};
 pub use message::StoredMessage;
+pub use ownership_change::OwnershipChange;
 pub use set_aside::SetAside;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use super::super::draft::{Draft, DraftKind};
 use super::super::file::blocking;
 use super::super::{
-    Claim, Claimed, ClockJumps, Entry, HeldLease, Lease, Receipt, SetAside, Spool, SpoolError,
-    SpoolFuture, StoredMessage,
+    Claim, Claimed, ClockJumps, Entry, EventFuture, HeldLease, Lease, Receipt, SetAside, Spool,
+    SpoolError, SpoolFuture, StoredMessage,
 };
 use super::SqliteSpool;
 use super::queue::StateChange;
@@ -88,6 +88,18 @@ impl Spool for SqliteSpool {
 
     fn lease(&self) -> HeldLease {
         self.core.held_folder.lease().clone()
+    }
+
+    fn ping(&self) -> SpoolFuture<'_, ()> {
+        Box::pin(Self::ping(self))
+    }
+
+    fn closed(&self) -> EventFuture<'_, ()> {
+        Box::pin(Self::closed(self))
+    }
+
+    fn close(&self) -> SpoolFuture<'_, ()> {
+        Box::pin(Self::close(self))
     }
 
     fn load(&self, id: QueueId) -> SpoolFuture<'_, Entry> {

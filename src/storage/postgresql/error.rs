@@ -1,0 +1,81 @@
+//! The errors of the database, by what helps against them.
+
+use deadpool_postgres::PoolError;
+use tokio_postgres::error::SqlState;
+
+/// The errors of the database.
+#[derive(Debug, thiserror::Error)]
+pub enum DatabaseError {
+    /// The server cannot be reached, is starting or stopping, or is a standby. It is tried again. If
+    /// the connection broke while a statement ran, it is unknown if the statement took effect.
+    #[error("cannot reach the database: {0}")]
+    Unreachable(String),
+    /// The server has no disk space or memory for the change.
+    #[error("the database is full: {0}")]
+    Full(String),
+    /// The database has a newer schema than this version knows.
+    #[error(
+        "the database has schema version {found}, and this version of Gatepost knows {known}; install the newer Gatepost"
+    )]
+    Newer {
+        /// The version of the database.
+        found: i32,
+        /// The version of this program.
+        known: i32,
+    },
+    /// The database refuses a statement.
+    #[error("the database refuses a statement: {0}")]
+    Refused(String),
+    /// The connections cannot be set up.
+    #[error("cannot set up the connections to the database: {0}")]
+    Setup(String),
+}
+
+impl DatabaseError {
+    /// Returns whether another try may succeed without a change by an administrator.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Unreachable(_) | Self::Full(_))
+    }
+}
+
+impl From<tokio_postgres::Error> for DatabaseError {
+    fn from(error: tokio_postgres::Error) -> Self {
+        let Some(database) = error.as_db_error() else {
+            let source = std::error::Error::source(&error).map(ToString::to_string);
+            return Self::Unreachable(source.unwrap_or_else(|| error.to_string()));
+        };
+        let (state, text) = (database.code(), database.message().to_owned());
+        match state {
+            // Class 53: insufficient resources.
+            _ if state.code().starts_with("53") && *state != SqlState::TOO_MANY_CONNECTIONS => {
+                Self::Full(text)
+            }
+            // Class 08: connection exceptions. Class 57: the server stops or starts. Class 40: the
+            // transaction was rolled back in favour of another.
+            _ if ["08", "57", "40"]
+                .iter()
+                .any(|class| state.code().starts_with(class)) =>
+            {
+                Self::Unreachable(text)
+            }
+            &SqlState::TOO_MANY_CONNECTIONS | &SqlState::READ_ONLY_SQL_TRANSACTION => {
+                Self::Unreachable(text)
+            }
+            _ => Self::Refused(format!("{text} (SQLSTATE {})", state.code())),
+        }
+    }
+}
+
+impl From<PoolError> for DatabaseError {
+    fn from(error: PoolError) -> Self {
+        match error {
+            PoolError::Backend(error) => error.into(),
+            PoolError::Timeout(_) => Self::Unreachable("no answer within 10 s".to_owned()),
+            PoolError::Closed => Self::Unreachable("the connections are closed".to_owned()),
+            PoolError::NoRuntimeSpecified | PoolError::PostCreateHook(_) => {
+                Self::Setup(error.to_string())
+            }
+        }
+    }
+}
