@@ -446,7 +446,7 @@ impl Cleared {
         let may = is_warm && Transaction::may_have_chunk(mail, self.extensions);
         match body {
             Body::Memory(content) if may && content.len() <= BLOCK_SIZE => Some(content),
-            Body::Memory(_) | Body::File(_) => None,
+            Body::Memory(_) | Body::File(_) | Body::Pieces(_) => None,
         }
     }
 }

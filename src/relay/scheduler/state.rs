@@ -207,7 +207,7 @@ impl SchedulerState {
     fn keep_in_memory(&self, entry: Claimed<Entry>) -> (Claim, LoadedMessage) {
         let held = match &entry.body {
             Body::Memory(content) => content.len() as u64,
-            Body::File { .. } => 0,
+            Body::File(_) | Body::Pieces(_) => 0,
         };
         let held = held
             + entry

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime, Timeouts};
+use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod, Runtime, Timeouts};
 use rustls::ClientConfig;
 use tokio_postgres::{Config, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::error::DatabaseError;
+use super::lent::LentConnection;
 
 /// The most connections of one relay. Each is a process of the server.
 const CONNECTIONS: usize = 8;
@@ -52,8 +53,8 @@ impl Database {
     ///
     /// # Errors
     /// [`DatabaseError::Unreachable`] if none can be made in time.
-    pub async fn connection(&self) -> Result<Object, DatabaseError> {
-        Ok(self.pool.get().await?)
+    pub async fn connection(&self) -> Result<LentConnection, DatabaseError> {
+        Ok(LentConnection::new(self.pool.get().await?))
     }
 
     /// Closes all connections. Those that are lent end when they come back.

@@ -5,8 +5,10 @@
 
 mod connections;
 mod error;
+mod lent;
 mod schema;
 
 pub use connections::Database;
 pub use error::DatabaseError;
+pub use lent::LentConnection;
 pub use schema::{SCHEMA_VERSION, migrate, schema_sql};

@@ -23,6 +23,7 @@ const MIGRATION_LOCK: i64 = 0x6761_7465_706f_7374;
 pub async fn migrate(database: &Database) -> Result<(), DatabaseError> {
     let mut connection = database.connection().await?;
     if version(&connection).await? == SCHEMA_VERSION {
+        connection.give_back();
         return Ok(());
     }
     let transaction = connection.transaction().await?;
@@ -40,6 +41,7 @@ pub async fn migrate(database: &Database) -> Result<(), DatabaseError> {
         })?;
     }
     transaction.commit().await?;
+    connection.give_back();
     Ok(())
 }
 

@@ -31,6 +31,36 @@ pub enum Body {
     Memory(Bytes),
     /// Held in a file of its own.
     File(FileBody),
+    /// Held in pieces by a store that is not a file.
+    Pieces(PieceBody),
+}
+
+/// A body in pieces, with the length and checksum that it must have.
+#[derive(Debug, Clone)]
+pub struct PieceBody {
+    id: QueueId,
+    size: u64,
+    crc: u32,
+    source: Arc<dyn PieceSource>,
+}
+
+/// A store that has bodies in pieces.
+pub(super) trait PieceSource: std::fmt::Debug + Send + Sync {
+    /// Returns the piece of this number, counted from 0; `None` if there is none.
+    fn piece(&self, id: QueueId, number: u32) -> SpoolFuture<'static, Option<Bytes>>;
+    /// Keeps a copy of the damaged content, logs that, and returns the error that describes it.
+    fn set_aside(&self, id: QueueId, fault: String) -> SpoolFuture<'static, SpoolError>;
+}
+
+impl PieceBody {
+    pub(super) fn new(id: QueueId, size: u64, crc: u32, source: Arc<dyn PieceSource>) -> Self {
+        Self {
+            id,
+            size,
+            crc,
+            source,
+        }
+    }
 }
 
 /// A body in a file of its own, with the length and checksum that the file must have.
@@ -90,6 +120,7 @@ pub struct BodyReader {
 enum BodySource {
     Memory(Bytes),
     File(Box<FileReader>),
+    Pieces(Box<PieceReader>),
     /// The next chunk is being read.
     Reading(JoinHandle<FileRead>),
     /// A read failed, or its future was dropped before it was complete.
@@ -100,6 +131,16 @@ enum BodySource {
 struct FileReader {
     file: File,
     body: FileBody,
+    remaining: u64,
+    crc: Hasher,
+}
+
+#[derive(Debug)]
+struct PieceReader {
+    body: PieceBody,
+    next: u32,
+    /// The octets of the latest piece that were not returned yet.
+    piece: Bytes,
     remaining: u64,
     crc: Hasher,
 }
@@ -125,9 +166,15 @@ impl BodyReader {
             BodySource::Memory(bytes) if bytes.is_empty() => return Ok(None),
             BodySource::Memory(bytes) => return Ok(Some(bytes.split_to(bytes.len().min(CHUNK)))),
             BodySource::File(reading) if reading.remaining == 0 => return Ok(None),
+            BodySource::Pieces(reading) if reading.remaining == 0 => return Ok(None),
             source => match std::mem::replace(source, BodySource::Failed) {
                 BodySource::File(reading) => self.start_reading(reading),
                 BodySource::Reading(read) => read,
+                BodySource::Pieces(mut reading) => {
+                    let chunk = reading.chunk().await?;
+                    self.source = BodySource::Pieces(reading);
+                    return Ok(Some(chunk));
+                }
                 BodySource::Memory(_) | BodySource::Failed => return Err(reading_failed()),
             },
         };
@@ -173,6 +220,16 @@ impl Body {
         };
         let body = match self {
             Self::Memory(bytes) => return Ok(reader(BodySource::Memory(bytes.clone()))),
+            Self::Pieces(body) => {
+                let reading = PieceReader {
+                    body: body.clone(),
+                    next: 0,
+                    piece: Bytes::new(),
+                    remaining: body.size,
+                    crc: Hasher::new(),
+                };
+                return Ok(reader(BodySource::Pieces(Box::new(reading))));
+            }
             Self::File(body) => body.clone(),
         };
         let opened = body.clone();
@@ -180,6 +237,43 @@ impl Body {
             Ok(reading) => Ok(reader(BodySource::File(Box::new(reading)))),
             Err(error) => Err(body.spool_error(error).await),
         }
+    }
+}
+
+impl PieceReader {
+    async fn chunk(&mut self) -> Result<Bytes, SpoolError> {
+        if self.piece.is_empty() {
+            let (id, number) = (self.body.id, self.next);
+            let piece = self.body.source.piece(id, number).await?;
+            let piece =
+                piece.filter(|piece| !piece.is_empty() && piece.len() as u64 <= self.remaining);
+            let Some(piece) = piece else {
+                let fault =
+                    format!("piece {number} of its content is missing, or has another size");
+                return Err(self.damage(fault).await);
+            };
+            self.crc.update(&piece);
+            self.next += 1;
+            self.piece = piece;
+        }
+        let chunk = self.piece.split_to(self.piece.len().min(CHUNK));
+        self.remaining -= chunk.len() as u64;
+        if self.remaining == 0 {
+            let crc = self.crc.clone().finalize();
+            if crc != self.body.crc {
+                let stored = self.body.crc;
+                let fault = format!(
+                    "the checksum of its content is {crc:08x} where {stored:08x} was stored"
+                );
+                return Err(self.damage(fault).await);
+            }
+        }
+        Ok(chunk)
+    }
+
+    async fn damage(&self, fault: String) -> SpoolError {
+        let aside = self.body.source.set_aside(self.body.id, fault).await;
+        aside.unwrap_or_else(|error| error)
     }
 }
 

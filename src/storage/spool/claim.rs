@@ -11,11 +11,20 @@ use crate::smtp::envelope::QueueId;
 pub(super) struct OwnerEpoch(u64);
 
 impl OwnerEpoch {
-    /// Returns an epoch that no other owner in this process has. Owners that share a store with other
-    /// processes have their epochs from the store.
+    /// Returns an epoch that no other owner in this process has.
     pub(super) fn of_process() -> Self {
         static LAST: AtomicU64 = AtomicU64::new(0);
         Self(LAST.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+
+    /// Returns the epoch that a store with several owners has drawn.
+    pub(super) fn of_store(number: u64) -> Self {
+        Self(number)
+    }
+
+    /// Returns the number of the epoch.
+    pub(super) fn number(self) -> u64 {
+        self.0
     }
 }
 

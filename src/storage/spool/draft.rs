@@ -37,6 +37,9 @@ pub(super) struct Drafts {
     /// Set when a sync of the folder failed. The file names of other drafts may then be lost as
     /// well, although their own syncs succeeded, so the spool must end.
     pub(super) folder_failed: AtomicBool,
+    /// True if the files are the store. Otherwise they only hold content until it is sent there, and
+    /// are not made durable.
+    pub(super) is_store: bool,
 }
 
 impl Drafts {
@@ -276,6 +279,10 @@ impl PartFile {
     /// name. A failed sync is not repeated: the kernel may have dropped the pages, and a second
     /// sync would wrongly report success.
     fn make_durable(mut self, path: PathBuf, drafts: &Drafts) -> Result<DraftContent, SpoolError> {
+        if !drafts.is_store {
+            self.temporary.rename(path.clone())?;
+            return Ok(DraftContent::File(path, self.temporary));
+        }
         // Opened before the rename: running out of file descriptors must not count as a failure of
         // the folder.
         let folder =

@@ -47,14 +47,17 @@ impl Ids {
         }
     }
 
-    /// Continues above `highest` with the ids of one node.
-    #[cfg(test)]
-    pub(super) fn of_node(node: u8, highest: Option<QueueId>) -> Self {
-        assert!(node < 1 << NODE_BITS, "the number of a node");
-        Self {
+    /// Continues above `highest` with the ids of one node; `None` if there can be no such node.
+    pub(super) fn of_node(node: u8, highest: Option<QueueId>) -> Option<Self> {
+        (node < 1 << NODE_BITS).then(|| Self {
             node: NodeNumber(node),
             ..Self::after(highest, None)
-        }
+        })
+    }
+
+    /// Returns the last id that was drawn, or the one above which it goes on.
+    pub(super) fn last(&self) -> u64 {
+        self.last.load(Ordering::Relaxed)
     }
 
     pub(super) fn draw(&self) -> QueueId {
@@ -95,6 +98,17 @@ impl NodeNumber {
         };
         id.min(QueueId::MAX)
     }
+}
+
+/// Returns the number of a message in a database.
+pub(super) fn row_id(id: QueueId) -> i64 {
+    // `QueueId::MAX` is `i64::MAX`, and no id can be made above it.
+    i64::try_from(id.number()).expect("a queue id is at most i64::MAX")
+}
+
+/// Returns the id of the message with this number in a database.
+pub(super) fn queue_id(row: i64) -> Option<QueueId> {
+    u64::try_from(row).ok().and_then(QueueId::from_number)
 }
 
 fn millis(time: SystemTime) -> u64 {

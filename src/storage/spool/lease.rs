@@ -64,7 +64,6 @@ impl Lease {
     pub(super) const ENDLESS: Self = Self { end: None };
 
     /// Returns a lease that ends at this time unless it is renewed.
-    #[cfg(test)]
     pub(super) fn until(end: BootTime) -> Self {
         Self { end: Some(end) }
     }

@@ -12,6 +12,7 @@ mod claim;
 mod draft;
 mod engine;
 mod entry;
+mod envelope_parts;
 mod error;
 mod file;
 mod free_space;
@@ -23,6 +24,7 @@ mod message;
 mod ownership_change;
 mod quota;
 mod set_aside;
+mod shared;
 #[cfg(test)]
 mod suite;
 
@@ -43,3 +45,4 @@ pub use lease::{BootTime, HeldLease, Lease};
 pub use message::StoredMessage;
 pub use ownership_change::OwnershipChange;
 pub use set_aside::SetAside;
+pub use shared::{SharedOptions, SharedSpool};

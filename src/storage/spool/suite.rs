@@ -1,8 +1,9 @@
 //! The promises of the interface [`Spool`], as tests that every engine passes.
 //!
 //! A [`SpoolFixture`] makes a store and opens the engine on it. An engine is added by a fixture and
-//! a line in [`on_every_engine`], and in [`on_shared_engines`] if it can have several owners. Besides the embedded engine, one in memory passes them, which shows
-//! that nothing in the interface belongs to the embedded one.
+//! a line in [`on_every_engine`], and in [`on_shared_engines`] if it can have several owners and time is
+//! what a test says. The engine over PostgreSQL runs where there is a server; what its owners do to each
+//! other takes real time, and has tests of its own.
 
 use std::time::Duration;
 
@@ -17,16 +18,17 @@ use crate::smtp::envelope::{
 use crate::smtp::reply::EnhancedStatusCode;
 
 mod memory;
+mod postgresql;
 
 /// A store that an engine is opened on, several times one after the other.
 trait SpoolFixture {
     type Engine: Spool;
 
     /// Makes an empty store.
-    fn new() -> Self;
+    async fn new() -> Self;
 
     /// Opens the engine. The one from before has been dropped.
-    fn open(&self) -> Self::Engine;
+    async fn open(&self) -> Self::Engine;
 }
 
 /// A store that several owners may use at once, each with a lease that has an end.
@@ -43,11 +45,11 @@ struct EmbeddedFixture(tempfile::TempDir);
 impl SpoolFixture for EmbeddedFixture {
     type Engine = SqliteSpool;
 
-    fn new() -> Self {
+    async fn new() -> Self {
         Self(tempfile::tempdir().expect("a folder"))
     }
 
-    fn open(&self) -> SqliteSpool {
+    async fn open(&self) -> SqliteSpool {
         SqliteSpool::open(self.0.path()).expect("a spool")
     }
 }
@@ -57,11 +59,11 @@ struct MemoryFixture(MemoryStore);
 impl SpoolFixture for MemoryFixture {
     type Engine = MemorySpool;
 
-    fn new() -> Self {
+    async fn new() -> Self {
         Self(MemoryStore::default())
     }
 
-    fn open(&self) -> MemorySpool {
+    async fn open(&self) -> MemorySpool {
         MemorySpool::open(&self.0)
     }
 }
@@ -87,10 +89,26 @@ macro_rules! on_engine {
     };
 }
 
+/// Runs tests on a PostgreSQL server, if one is there for tests.
+macro_rules! on_database {
+    ($($test:ident)*) => {
+        mod postgresql_only {
+            $(
+                #[tokio::test]
+                #[ignore = "needs PostgreSQL"]
+                async fn $test() {
+                    super::$test::<crate::storage::spool::suite::postgresql::DatabaseFixture>().await;
+                }
+            )*
+        }
+    };
+}
+
 macro_rules! on_every_engine {
     ($($test:ident)*) => {
         on_engine!(embedded, crate::storage::spool::suite::EmbeddedFixture, $($test)*);
         on_engine!(memory_only, crate::storage::spool::suite::MemoryFixture, $($test)*);
+        on_database!($($test)*);
     };
 }
 
@@ -245,8 +263,8 @@ async fn assert_envelope(spool: &impl Spool, id: QueueId, expected: &Envelope) {
 
 /// A message of any size comes back as it was committed, at once and after a start.
 async fn a_message_has_what_was_committed<F: SpoolFixture>() {
-    let fixture = F::new();
-    let mut spool = fixture.open();
+    let fixture = F::new().await;
+    let mut spool = fixture.open().await;
     let mut put_entries = Vec::new();
     for size in [0, 1, 128 * 1024, 128 * 1024 + 1, 700_000] {
         let entry = put(&spool, envelope(2), &content(size)).await;
@@ -264,13 +282,13 @@ async fn a_message_has_what_was_committed<F: SpoolFixture>() {
             assert!(read(&after.body).await == content(size), "{size}");
         }
         drop(spool);
-        spool = fixture.open();
+        spool = fixture.open().await;
     }
 }
 
 async fn the_list_is_in_the_order_of_ids_page_by_page<F: SpoolFixture>() {
-    let fixture = F::new();
-    let spool = fixture.open();
+    let fixture = F::new().await;
+    let spool = fixture.open().await;
     assert!(list(&spool, 1).await.is_empty());
     let mut expected = Vec::new();
     for _ in 0..7 {
@@ -288,8 +306,8 @@ async fn the_list_is_in_the_order_of_ids_page_by_page<F: SpoolFixture>() {
 
 async fn a_state_is_stored_for_few_recipients_and_for_many<F: SpoolFixture>() {
     for count in [1, 2, 16, 17, 1000] {
-        let fixture = F::new();
-        let spool = fixture.open();
+        let fixture = F::new().await;
+        let spool = fixture.open().await;
         let other = put(&spool, envelope(count), b"x").await;
         let entry = put(&spool, envelope(count), b"y").await;
         let mut after = entry.envelope.clone();
@@ -308,7 +326,7 @@ async fn a_state_is_stored_for_few_recipients_and_for_many<F: SpoolFixture>() {
         settled.await.expect("settled");
         assert_envelope(&spool, entry.id, &after).await;
         drop(spool);
-        let spool = fixture.open();
+        let spool = fixture.open().await;
         assert_envelope(&spool, entry.id, &after).await;
         assert_envelope(&spool, other.id, &other.envelope).await;
         let loaded = spool.load(entry.id).await.expect("there");
@@ -318,8 +336,8 @@ async fn a_state_is_stored_for_few_recipients_and_for_many<F: SpoolFixture>() {
 
 /// Each change says nothing about the recipients of the others, and the latest counts.
 async fn each_change_of_many_is_kept<F: SpoolFixture>() {
-    let fixture = F::new();
-    let mut spool = fixture.open();
+    let fixture = F::new().await;
+    let mut spool = fixture.open().await;
     let entry = put(&spool, envelope(50), b"x").await;
     let (mut state, mut claim) = (entry.envelope.clone(), entry.claim);
     for round in 0..3 {
@@ -332,7 +350,7 @@ async fn each_change_of_many_is_kept<F: SpoolFixture>() {
         }
         assert_envelope(&spool, entry.id, &state).await;
         drop(spool);
-        spool = fixture.open();
+        spool = fixture.open().await;
         assert_envelope(&spool, entry.id, &state).await;
         claim = claim_all(&spool, 10).await[0].claim;
     }
@@ -340,8 +358,8 @@ async fn each_change_of_many_is_kept<F: SpoolFixture>() {
 
 async fn what_concerns_all_recipients_changes_with_them<F: SpoolFixture>() {
     for count in [1, 100] {
-        let fixture = F::new();
-        let spool = fixture.open();
+        let fixture = F::new().await;
+        let spool = fixture.open().await;
         let entry = put(&spool, envelope(count), b"x").await;
         let mut after = entry.envelope.clone();
         after.confidential = true;
@@ -349,13 +367,13 @@ async fn what_concerns_all_recipients_changes_with_them<F: SpoolFixture>() {
         let settled = settle(&spool, entry.claim, &entry.envelope, &after);
         settled.await.expect("settled");
         drop(spool);
-        assert_envelope(&fixture.open(), entry.id, &after).await;
+        assert_envelope(&fixture.open().await, entry.id, &after).await;
     }
 }
 
 async fn a_message_that_was_removed_is_missing<F: SpoolFixture>() {
-    let fixture = F::new();
-    let mut spool = fixture.open();
+    let fixture = F::new().await;
+    let mut spool = fixture.open().await;
     let gone = [
         put(&spool, envelope(1), b"x").await,
         put(&spool, envelope(100), &content(300_000)).await,
@@ -379,13 +397,13 @@ async fn a_message_that_was_removed_is_missing<F: SpoolFixture>() {
         }
         assert_eq!(ids(&spool).await, [other.id]);
         drop(spool);
-        spool = fixture.open();
+        spool = fixture.open().await;
     }
 }
 
 async fn a_draft_that_is_dropped_leaves_nothing<F: SpoolFixture>() {
-    let fixture = F::new();
-    let spool = fixture.open();
+    let fixture = F::new().await;
+    let spool = fixture.open().await;
     let mut draft = spool.draft();
     draft.write(&content(300_000)).await.expect("room");
     let id = draft.id();
@@ -398,10 +416,10 @@ async fn a_draft_that_is_dropped_leaves_nothing<F: SpoolFixture>() {
 }
 
 async fn ids_rise_also_after_a_start<F: SpoolFixture>() {
-    let fixture = F::new();
+    let fixture = F::new().await;
     let mut last = None;
     for _ in 0..3 {
-        let spool = fixture.open();
+        let spool = fixture.open().await;
         for _ in 0..3 {
             let entry = put(&spool, envelope(1), b"x").await;
             let (id, claim) = (entry.id, entry.claim);
@@ -413,8 +431,8 @@ async fn ids_rise_also_after_a_start<F: SpoolFixture>() {
 }
 
 async fn a_report_is_a_message_like_others<F: SpoolFixture>() {
-    let fixture = F::new();
-    let spool = fixture.open();
+    let fixture = F::new().await;
+    let spool = fixture.open().await;
     let mut draft = spool.draft_report();
     draft.write(b"report").await.expect("room");
     let (receipt, _) = spool.commit(draft, envelope(1)).await.expect("durable");
@@ -425,8 +443,8 @@ async fn a_report_is_a_message_like_others<F: SpoolFixture>() {
 
 async fn reports_are_stored_with_the_state<F: SpoolFixture>() {
     for count in [2, 100] {
-        let fixture = F::new();
-        let spool = fixture.open();
+        let fixture = F::new().await;
+        let spool = fixture.open().await;
         let entry = put(&spool, envelope(count), b"x").await;
         let mut after = entry.envelope.clone();
         after.recipients[1].state = RecipientState::Failed;
@@ -435,7 +453,7 @@ async fn reports_are_stored_with_the_state<F: SpoolFixture>() {
         let stored = settled.await.expect("settled");
         assert_eq!(stored.len(), 2);
         drop(spool);
-        let spool = fixture.open();
+        let spool = fixture.open().await;
         assert_envelope(&spool, entry.id, &after).await;
         for ((receipt, report), size) in stored.iter().zip([100, 300_000]) {
             assert_eq!(receipt.id(), report.id);
@@ -451,8 +469,8 @@ async fn reports_are_stored_with_the_state<F: SpoolFixture>() {
 }
 
 async fn a_finished_message_is_removed_with_its_reports_stored<F: SpoolFixture>() {
-    let fixture = F::new();
-    let spool = fixture.open();
+    let fixture = F::new().await;
+    let spool = fixture.open().await;
     let entry = put(&spool, envelope(2), &content(300_000)).await;
     let drafts = reports(&spool).await;
     let settled = spool.settle(entry.claim, &entry.envelope, None, drafts);
@@ -460,12 +478,12 @@ async fn a_finished_message_is_removed_with_its_reports_stored<F: SpoolFixture>(
     let stored: Vec<_> = stored.iter().map(|(receipt, _)| receipt.id()).collect();
     assert_eq!(ids(&spool).await, stored);
     drop(spool);
-    assert_eq!(ids(&fixture.open()).await, stored);
+    assert_eq!(ids(&fixture.open().await).await, stored);
 }
 
 async fn reports_about_a_missing_message_are_not_stored<F: SpoolFixture>() {
-    let fixture = F::new();
-    let spool = fixture.open();
+    let fixture = F::new().await;
+    let spool = fixture.open().await;
     let entry = put(&spool, envelope(2), b"x").await;
     spool.remove(entry.claim).await.expect("removed");
     for after in [None, Some(&entry.envelope)] {
@@ -475,5 +493,5 @@ async fn reports_about_a_missing_message_are_not_stored<F: SpoolFixture>() {
     }
     assert!(ids(&spool).await.is_empty());
     drop(spool);
-    assert!(ids(&fixture.open()).await.is_empty());
+    assert!(ids(&fixture.open().await).await.is_empty());
 }

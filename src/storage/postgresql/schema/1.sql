@@ -25,14 +25,16 @@ CREATE TABLE gatepost.node (
     fenced    boolean NOT NULL DEFAULT false,     -- others may claim its messages; its epoch is over
     draining  boolean NOT NULL DEFAULT false,     -- it hands what waits to the others
     joined    timestamptz NOT NULL,
+    last_id   bigint NOT NULL DEFAULT 0,          -- the last queue id that it drew, at the last renewal
+    divisor   integer NOT NULL DEFAULT 1,         -- the number of nodes by which it divides limits now
     config    text NOT NULL DEFAULT ''            -- JSON: what others compare before they adopt
 );
 
 -- The messages. The id has the time of acceptance in its upper bits, so a partition is a day.
 CREATE TABLE gatepost.message (
     id       bigint NOT NULL,
-    node     smallint,                            -- the owner; NULL: nobody
-    epoch    bigint NOT NULL,                     -- the run of the owner that it was given to
+    node     smallint NOT NULL,                   -- the owner, or the last one
+    epoch    bigint NOT NULL,                     -- the run of the owner that it was given to; 0: given back
     accepted bigint NOT NULL,                     -- milliseconds since 1970
     size     bigint NOT NULL,
     crc      bigint NOT NULL,                     -- CRC-32 of the content
@@ -43,6 +45,7 @@ CREATE TABLE gatepost.message (
 -- Content is not worth compressing twice, and parts of it are never read alone.
 ALTER TABLE gatepost.message ALTER COLUMN body SET STORAGE EXTERNAL;
 CREATE INDEX message_of_node ON gatepost.message (node, id);
+CREATE INDEX message_given_back ON gatepost.message (id) WHERE epoch = 0;
 
 -- The parts of envelopes with many recipients that have changed since they were stored.
 CREATE TABLE gatepost.recipient (
@@ -60,6 +63,27 @@ CREATE TABLE gatepost.body (
     PRIMARY KEY (message, piece)
 ) PARTITION BY RANGE (message);
 ALTER TABLE gatepost.body ALTER COLUMN octets SET STORAGE EXTERNAL;
+
+-- Messages that are damaged, as they were found. An administrator looks at them and deletes them.
+CREATE TABLE gatepost.set_aside (
+    id       bigint PRIMARY KEY,
+    at       timestamptz NOT NULL DEFAULT clock_timestamp(),
+    fault    text NOT NULL,
+    node     smallint NOT NULL,
+    accepted bigint NOT NULL,
+    size     bigint NOT NULL,
+    crc      bigint NOT NULL,
+    envelope text NOT NULL,
+    body     bytea,
+    is_lost  boolean NOT NULL,                    -- it has left the queue, and its sender cannot be informed
+    report   bigint                               -- the message that informs the postmaster of it
+);
+CREATE TABLE gatepost.set_aside_body (
+    message bigint NOT NULL,
+    piece   integer NOT NULL,
+    octets  bytea NOT NULL,
+    PRIMARY KEY (message, piece)
+);
 
 -- Rows outside of the days that have partitions: a queue that was moved here, or a clock far off.
 CREATE TABLE gatepost.message_other PARTITION OF gatepost.message DEFAULT;
@@ -115,6 +139,10 @@ BEGIN
             END;
         END LOOP;
     END LOOP;
+    -- Content whose message never came: its node died between the two.
+    DELETE FROM gatepost.body
+    WHERE message < (today - 1) * width
+      AND NOT EXISTS (SELECT FROM gatepost.message WHERE id = body.message);
 END
 $$;
 REVOKE ALL ON FUNCTION gatepost.keep_partitions() FROM PUBLIC;

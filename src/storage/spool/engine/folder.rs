@@ -19,6 +19,7 @@
 //! history.db    downgrade memory (module `discovery`), with -wal and -shm
 //! dnssec.json   the record that DNSSEC validation has worked (module `net::dns`)
 //! monitor.json  TLS coverage and certificates of partners (module `telemetry`)
+//! node-token    the secret of the node, if the folder was that of a node of a shared spool
 //! oauth2/       refresh tokens that a token server has replaced (module `net::oauth`)
 //! ```
 //!
@@ -42,8 +43,10 @@ use crate::storage::sqlite::Database;
 use crate::storage::{files, ownership, quarantine, reserve};
 
 /// The names that belong in the folder.
-const KNOWN_NAMES: [&str; 28] = [
+const KNOWN_NAMES: [&str; 29] = [
     folder_lock::NAME,
+    // The secret of a node of a shared spool.
+    NODE_TOKEN,
     "log",
     "queue.db",
     "queue.db-wal",
@@ -77,18 +80,20 @@ const KNOWN_NAMES: [&str; 28] = [
     // Refresh tokens.
     "oauth2",
 ];
+/// The name of the file with the secret of a node of a shared spool.
+pub(in crate::storage::spool) const NODE_TOKEN: &str = "node-token";
 const PART_EXTENSION: &str = "part";
 
 /// The folder of the spool, locked by this process while the value lives.
 #[derive(Debug)]
-pub(super) struct SpoolFolder {
+pub(in crate::storage::spool) struct SpoolFolder {
     pub(super) paths: SpoolPaths,
     pub(super) lock: FolderLock,
 }
 
 impl SpoolFolder {
     /// Creates the folder if it is missing, and locks it.
-    pub(super) fn lock(folder: &Path) -> Result<Self, SpoolError> {
+    pub(in crate::storage::spool) fn lock(folder: &Path) -> Result<Self, SpoolError> {
         let paths = SpoolPaths::new(folder);
         make_folder(folder)?;
         ownership::check(folder).map_err(|fault| SpoolError::Io(format!("the spool {fault}")))?;
@@ -110,6 +115,11 @@ impl SpoolFolder {
             tracing::warn!(folder = %folder.display(), "the spool is readable by other users; chmod 700 keeps mail private");
         }
         Ok(Self { paths, lock })
+    }
+
+    /// Returns the folder for large content, and the lock.
+    pub(in crate::storage::spool) fn into_parts(self) -> (PathBuf, FolderLock) {
+        (self.paths.bodies, self.lock)
     }
 
     /// Removes the leftovers of a crash and logs foreign files. Body files whose messages may be lost,

@@ -90,7 +90,7 @@ pub use repair::{SpoolRepair, plan_repair, repair_spool};
 
 use bound::StateRoom;
 use claims::ClaimBook;
-use folder::SpoolFolder;
+pub(super) use folder::{NODE_TOKEN, SpoolFolder};
 use held_folder::HeldFolder;
 use loads::LoadQueue;
 use offline::OfflineSpool;
@@ -229,6 +229,7 @@ impl SqliteSpool {
                 free_space,
                 ids,
                 folder_failed: false.into(),
+                is_store: true,
             }),
             ended: CancellationToken::new(),
             counters: Counters::default(),

@@ -1,35 +1,18 @@
-//! The parts of the envelope of a message to many recipients, so that a result costs as much as it
-//! changes.
-//!
-//! A part replaces a part of the envelope that is stored as a unit: the state and the owed report
-//! of one recipient, or everything but the recipients. The log has parts in records of their own
-//! and the database has them in rows of their own. A message to few recipients has no parts; its
-//! envelope is replaced as a unit.
+//! The [`envelope_parts`](super::super::envelope_parts) that the log has in records of their own and the
+//! database in rows of their own.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crc32fast::Hasher;
 use rusqlite::{Connection, Row, params};
-use serde::{Deserialize, Serialize};
 
+use super::super::envelope_parts::{has_parts, merge_part, part_number, place_of};
 use super::super::log::{EnvelopePart, PartPlace};
-use crate::smtp::envelope::{AttemptFailure, Envelope, QueueId, RecipientState};
+use crate::smtp::envelope::{Envelope, QueueId};
 
-/// The most recipients of a message without parts.
-const FEW: usize = 16;
-/// The number in the database of the part that has everything but the recipients.
-const MESSAGE: i64 = -1;
 /// The octets that a part needs in the database besides its JSON; an upper bound.
 const PART_ROW: u64 = 64;
-
-/// The stored form of a recipient's part.
-#[derive(Debug, Serialize, Deserialize)]
-struct RecipientPart {
-    state: RecipientState,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    owed: Option<Box<AttemptFailure>>,
-}
 
 /// The parts of an envelope that the log has and the database does not have yet.
 #[derive(Debug, Clone, Default)]
@@ -120,118 +103,6 @@ impl PendingParts {
         self.iter()
             .try_for_each(|(place, part)| merge_part(envelope, place, &part.json))
     }
-}
-
-/// Returns whether a message with this envelope may have parts.
-fn has_parts(envelope: &Envelope) -> bool {
-    envelope.recipients.len() > FEW
-}
-
-/// Returns the parts in which two envelopes of a message differ; `None` if the envelope is to be
-/// replaced as a unit.
-pub(super) fn changed_parts(
-    before: &Envelope,
-    after: &Envelope,
-) -> serde_json::Result<Option<Vec<EnvelopePart>>> {
-    if !has_parts(after) || before.recipients.len() != after.recipients.len() {
-        return Ok(None);
-    }
-    let mut parts = Vec::new();
-    let message = without_recipients(after);
-    if without_recipients(before) != message {
-        parts.push(part(PartPlace::Message, &message)?);
-    }
-    let pairs = before.recipients.iter().zip(&after.recipients);
-    for (at, (before, after)) in (0..).zip(pairs) {
-        if (&before.state, &before.owed) != (&after.state, &after.owed) {
-            let (state, owed) = (after.state.clone(), after.owed.clone());
-            let place = PartPlace::Recipient(at);
-            parts.push(part(place, &RecipientPart { state, owed })?);
-        }
-    }
-    Ok(Some(parts))
-}
-
-fn part(place: PartPlace, value: &impl Serialize) -> serde_json::Result<EnvelopePart> {
-    let json = serde_json::to_string(value)?.into();
-    Ok(EnvelopePart { place, json })
-}
-
-/// Returns an envelope without its recipients.
-fn without_recipients(envelope: &Envelope) -> Envelope {
-    let Envelope {
-        reverse_path,
-        recipients: _,
-        body,
-        smtputf8,
-        needs,
-        ret,
-        envid,
-        tls,
-        message_id,
-        report,
-        arrival,
-        received,
-        origin,
-        confidential,
-        connector,
-    } = envelope;
-    Envelope {
-        reverse_path: reverse_path.clone(),
-        recipients: Vec::new(),
-        body: *body,
-        smtputf8: *smtputf8,
-        needs: *needs,
-        ret: *ret,
-        envid: envid.clone(),
-        tls: *tls,
-        message_id: message_id.clone(),
-        report: *report,
-        arrival: arrival.clone(),
-        received: received.clone(),
-        origin: *origin,
-        confidential: *confidential,
-        connector: connector.clone(),
-    }
-}
-
-/// Puts a part in the place of the one of an envelope.
-fn merge_part(envelope: &mut Envelope, place: PartPlace, json: &str) -> Result<(), String> {
-    let unreadable = |error: serde_json::Error| {
-        let part = part_number(place);
-        format!("part {part} of its envelope cannot be read: {error}")
-    };
-    match place {
-        PartPlace::Message => {
-            let recipients = std::mem::take(&mut envelope.recipients);
-            *envelope = serde_json::from_str(json).map_err(unreadable)?;
-            envelope.recipients = recipients;
-        }
-        PartPlace::Recipient(at) => {
-            let recipient = usize::try_from(at)
-                .ok()
-                .and_then(|at| envelope.recipients.get_mut(at))
-                .ok_or_else(|| format!("it has no recipient {at}, and a part about it"))?;
-            let RecipientPart { state, owed } = serde_json::from_str(json).map_err(unreadable)?;
-            (recipient.state, recipient.owed) = (state, owed);
-        }
-    }
-    Ok(())
-}
-
-/// Returns the number of a part in the database.
-fn part_number(place: PartPlace) -> i64 {
-    match place {
-        PartPlace::Message => MESSAGE,
-        PartPlace::Recipient(at) => i64::from(at),
-    }
-}
-
-fn place_of(number: i64) -> Option<PartPlace> {
-    if number == MESSAGE {
-        return Some(PartPlace::Message);
-    }
-    u32::try_from(number).ok().map(PartPlace::Recipient)
 }
 
 fn part_crc(id: QueueId, part: i64, json: &str) -> u32 {

@@ -14,6 +14,8 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, Row};
 
 use super::super::body::file_damage;
+use super::super::envelope_parts::changed_parts;
+pub(super) use super::super::ids::{queue_id, row_id};
 use super::super::log::EnvelopePart;
 use super::super::{SpoolError, StoredMessage};
 use super::parts;
@@ -67,7 +69,7 @@ impl EnvelopeUpdate {
         before: &Envelope,
         after: &Envelope,
     ) -> Result<Self, SpoolError> {
-        match parts::changed_parts(before, after).map_err(|error| not_json(id, &error))? {
+        match changed_parts(before, after).map_err(|error| not_json(id, &error))? {
             Some(parts) => Ok(Self::Parts(parts)),
             None => EnvelopeText::new(id, after).map(Self::Unit),
         }
@@ -94,15 +96,6 @@ pub(super) enum StoredContent {
 pub(super) const IN_ROW: &str = "row";
 /// The value of `message.content` if the content is in a file.
 pub(super) const IN_FILE: &str = "file";
-
-pub(super) fn row_id(id: QueueId) -> i64 {
-    // `QueueId::MAX` is `i64::MAX`, and no id can be made above it.
-    i64::try_from(id.number()).expect("a queue id is at most i64::MAX")
-}
-
-pub(super) fn queue_id(row: i64) -> Option<QueueId> {
-    u64::try_from(row).ok().and_then(QueueId::from_number)
-}
 
 /// Rounds a time down to milliseconds, the precision of the database.
 pub(super) fn to_millis(time: Timestamp) -> Timestamp {

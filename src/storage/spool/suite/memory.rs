@@ -88,7 +88,7 @@ impl MemorySpool {
             let mut queue = store.queue();
             queue.owners.insert(epoch, end);
             queue.nodes += 1;
-            Ids::of_node(queue.nodes, queue.highest)
+            Ids::of_node(queue.nodes, queue.highest).expect("few nodes")
         };
         let lease = Lease::until(BootTime::from_millis(end));
         Self {
@@ -99,6 +99,7 @@ impl MemorySpool {
                 bodies,
                 ids,
                 folder_failed: false.into(),
+                is_store: true,
             }),
             store: store.clone(),
             _folder: folder,

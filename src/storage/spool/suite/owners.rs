@@ -72,8 +72,8 @@ async fn assert_worthless(spool: &impl Spool, entry: &Claimed<Entry>) {
 }
 
 async fn what_is_committed_is_this_owners<F: SpoolFixture>() {
-    let fixture = F::new();
-    let spool = fixture.open();
+    let fixture = F::new().await;
+    let spool = fixture.open().await;
     let entry = put(&spool, envelope(2), b"x").await;
     assert_eq!(entry.claim.id(), entry.id);
     assert!(claim_all(&spool, 10).await.is_empty(), "it has an owner");
@@ -84,8 +84,8 @@ async fn what_is_committed_is_this_owners<F: SpoolFixture>() {
 }
 
 async fn reports_are_this_owners_too<F: SpoolFixture>() {
-    let fixture = F::new();
-    let spool = fixture.open();
+    let fixture = F::new().await;
+    let spool = fixture.open().await;
     let entry = put(&spool, envelope(1), b"x").await;
     let drafts = reports(&spool).await;
     let settled = spool.settle(entry.claim, &entry.envelope, None, drafts);
@@ -98,15 +98,15 @@ async fn reports_are_this_owners_too<F: SpoolFixture>() {
 
 async fn what_an_earlier_run_left_is_claimed_in_the_order_of_ids_page_by_page<F: SpoolFixture>() {
     for limit in [1, 2, 7, 100] {
-        let fixture = F::new();
-        let spool = fixture.open();
+        let fixture = F::new().await;
+        let spool = fixture.open().await;
         let mut left = put_some(&spool, 3).await;
         let removed = put(&spool, envelope(1), b"x").await;
         left.extend(put_some(&spool, 4).await);
         spool.remove(removed.claim).await.expect("removed");
         drop(spool);
 
-        let spool = fixture.open();
+        let spool = fixture.open().await;
         for id in &left {
             assert!(is_refused(&spool.claimed(*id).await), "nobody has it yet");
         }
@@ -124,9 +124,9 @@ async fn what_an_earlier_run_left_is_claimed_in_the_order_of_ids_page_by_page<F:
 }
 
 async fn what_is_skipped_can_be_claimed_later<F: SpoolFixture>() {
-    let fixture = F::new();
-    let left = put_some(&fixture.open(), 6).await;
-    let spool = fixture.open();
+    let fixture = F::new().await;
+    let left = put_some(&fixture.open().await, 6).await;
+    let spool = fixture.open().await;
     let page = spool.claim(Some(left[2]), 2).await.expect("claimed");
     assert_eq!(claimed_ids(&page), left[3..5]);
     let others = claim_all(&spool, 2).await;
@@ -134,9 +134,9 @@ async fn what_is_skipped_can_be_claimed_later<F: SpoolFixture>() {
 }
 
 async fn two_claims_at_once_never_give_the_same_message<F: SpoolFixture>() {
-    let fixture = F::new();
-    let left = put_some(&fixture.open(), 60).await;
-    let spool = fixture.open();
+    let fixture = F::new().await;
+    let left = put_some(&fixture.open().await, 60).await;
+    let spool = fixture.open().await;
     let (a, b, c, d) = tokio::join!(
         claim_all(&spool, 7),
         claim_all(&spool, 1),
@@ -154,9 +154,9 @@ fn assert_all_once(claimed: &[Vec<Claimed<StoredMessage>>], expected: &[QueueId]
 }
 
 async fn what_is_given_back_is_nobodys_until_it_is_claimed<F: SpoolFixture>() {
-    let fixture = F::new();
-    put(&fixture.open(), envelope(1), b"left").await;
-    let spool = fixture.open();
+    let fixture = F::new().await;
+    put(&fixture.open().await, envelope(1), b"left").await;
+    let spool = fixture.open().await;
     let left = claim_all(&spool, 10).await.remove(0);
     let left = Claimed {
         claim: left.claim,
@@ -178,11 +178,11 @@ async fn what_is_given_back_is_nobodys_until_it_is_claimed<F: SpoolFixture>() {
 }
 
 async fn the_claims_of_an_earlier_run_change_nothing<F: SpoolFixture>() {
-    let fixture = F::new();
-    let spool = fixture.open();
+    let fixture = F::new().await;
+    let spool = fixture.open().await;
     let entry = put(&spool, envelope(2), b"x").await;
     drop(spool);
-    let spool = fixture.open();
+    let spool = fixture.open().await;
     assert_worthless(&spool, &entry).await;
     let claimed = claim_all(&spool, 10).await;
     assert_eq!(claimed_ids(&claimed), [entry.id]);
@@ -197,8 +197,8 @@ async fn the_claims_of_an_earlier_run_change_nothing<F: SpoolFixture>() {
 }
 
 async fn a_lease_that_is_renewed_holds<F: SpoolFixture>() {
-    let fixture = F::new();
-    let spool = fixture.open();
+    let fixture = F::new().await;
+    let spool = fixture.open().await;
     assert!(spool.lease().holds());
     spool.renew().await.expect("renewed");
     assert!(spool.lease().holds() && spool.lease().check().is_ok());
@@ -206,8 +206,8 @@ async fn a_lease_that_is_renewed_holds<F: SpoolFixture>() {
 }
 
 async fn what_another_living_owner_has_is_not_claimed<F: SharedFixture>() {
-    let fixture = F::new();
-    let (one, two) = (fixture.open(), fixture.open());
+    let fixture = F::new().await;
+    let (one, two) = (fixture.open().await, fixture.open().await);
     let own = put(&one, envelope(1), b"x").await;
     assert!(claim_all(&two, 10).await.is_empty());
     assert!(is_refused(&two.claimed(own.id).await));
@@ -220,8 +220,8 @@ async fn what_another_living_owner_has_is_not_claimed<F: SharedFixture>() {
 async fn when_a_lease_is_over_others_claim_and_the_former_owner_changes_nothing<
     F: SharedFixture,
 >() {
-    let fixture = F::new();
-    let (one, two) = (fixture.open(), fixture.open());
+    let fixture = F::new().await;
+    let (one, two) = (fixture.open().await, fixture.open().await);
     let entry = put(&one, envelope(2), b"x").await;
     fixture.advance(F::LEASE / 2);
     for spool in [&one, &two] {
@@ -245,9 +245,9 @@ async fn when_a_lease_is_over_others_claim_and_the_former_owner_changes_nothing<
 }
 
 async fn an_owner_whose_lease_is_over_gets_nothing_new<F: SharedFixture>() {
-    let fixture = F::new();
-    let spool = fixture.open();
-    drop(put(&fixture.open(), envelope(1), b"x").await);
+    let fixture = F::new().await;
+    let spool = fixture.open().await;
+    drop(put(&fixture.open().await, envelope(1), b"x").await);
     let before = ids(&spool).await;
     fixture.advance(F::LEASE);
     assert!(is_refused(&spool.renew().await), "it needs another epoch");
@@ -257,12 +257,15 @@ async fn an_owner_whose_lease_is_over_gets_nothing_new<F: SharedFixture>() {
     draft.write(b"x").await.expect("room");
     assert!(is_refused(&spool.commit(draft, envelope(1)).await));
     assert_eq!(ids(&spool).await, before);
-    assert_eq!(claim_all(&fixture.open(), 10).await.len(), before.len());
+    assert_eq!(
+        claim_all(&fixture.open().await, 10).await.len(),
+        before.len()
+    );
 }
 
 async fn what_one_owner_gives_back_another_claims<F: SharedFixture>() {
-    let fixture = F::new();
-    let (one, two) = (fixture.open(), fixture.open());
+    let fixture = F::new().await;
+    let (one, two) = (fixture.open().await, fixture.open().await);
     let (kept, given) = (put_some(&one, 2).await, put(&one, envelope(1), b"x").await);
     one.release(vec![given.claim]).await.expect("ours");
     assert_worthless(&one, &given).await;
@@ -277,9 +280,9 @@ async fn what_one_owner_gives_back_another_claims<F: SharedFixture>() {
 }
 
 async fn two_owners_at_once_never_claim_the_same_message<F: SharedFixture>() {
-    let fixture = F::new();
-    let left = put_some(&fixture.open(), 60).await;
-    let (one, two) = (fixture.open(), fixture.open());
+    let fixture = F::new().await;
+    let left = put_some(&fixture.open().await, 60).await;
+    let (one, two) = (fixture.open().await, fixture.open().await);
     let (by_one, by_two) = tokio::join!(claim_all(&one, 7), claim_all(&two, 9));
     assert_all_once(&[by_one, by_two], &left);
 }

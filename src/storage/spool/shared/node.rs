@@ -1,0 +1,306 @@
+//! The life of a node: it joins, renews its lease, gets a new epoch when the lease was over, and leaves.
+
+use std::collections::HashSet;
+use std::sync::atomic::Ordering;
+use std::sync::{MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio_postgres::Row;
+
+use super::super::claim::OwnerEpoch;
+use super::super::ids::queue_id;
+use super::super::lease::Lease;
+use super::super::{BootTime, OwnershipChange, SpoolError};
+use super::folder::NodeToken;
+use super::{SharedCore, spool_error};
+use crate::smtp::envelope::QueueId;
+use crate::storage::postgresql::{Database, DatabaseError, LentConnection};
+
+/// The most nodes: queue ids have six bits for them, and 0 is a relay with a spool of its own.
+const NODES_MAX: i16 = 63;
+/// The key of the lock under which a node joins.
+const JOIN_LOCK: i64 = 0x6a6f_696e_6e6f_6465;
+
+/// The identity of this node.
+#[derive(Debug)]
+pub(super) struct NodeIdentity {
+    pub(super) name: String,
+    pub(super) token: NodeToken,
+    pub(super) number: i16,
+    /// The epoch in which this process joined. Messages of this node with an earlier one were left by
+    /// an earlier process.
+    pub(super) first_epoch: OwnerEpoch,
+}
+
+/// The answer of the database to a node that joins.
+pub(super) struct Joined {
+    pub(super) number: i16,
+    pub(super) epoch: OwnerEpoch,
+    /// The highest id that the node has drawn, as far as the database knows.
+    pub(super) highest: i64,
+}
+
+const FIND: &str = "SELECT number, token, lease_end > clock_timestamp() AND NOT fenced,
+    to_char(lease_end AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS')
+FROM gatepost.node WHERE name = $1 FOR UPDATE";
+const FREE_NUMBER: &str = "SELECT min(n)::smallint FROM generate_series(1, $1::integer) AS n
+WHERE NOT EXISTS (SELECT FROM gatepost.node WHERE number = n)";
+const TAKE: &str = "INSERT INTO gatepost.node AS n
+    (number, name, token, epoch, lease, lease_end, joined)
+VALUES ($1, $2, $3, nextval('gatepost.epoch'), $4::float8 * interval '1 millisecond',
+    clock_timestamp() + $4::float8 * interval '1 millisecond', clock_timestamp())
+ON CONFLICT (number) DO UPDATE SET token = excluded.token, epoch = excluded.epoch, lease = excluded.lease,
+    lease_end = excluded.lease_end, joined = excluded.joined, fenced = false
+RETURNING n.epoch, greatest(n.last_id,
+    (SELECT coalesce(max(id), 0) FROM gatepost.message WHERE node = $1))";
+const RENEW: &str = "UPDATE gatepost.node
+SET lease_end = clock_timestamp() + lease, last_id = greatest(last_id, $3)
+WHERE number = $1 AND epoch = $2 AND NOT fenced AND lease_end > clock_timestamp()
+RETURNING draining";
+const LOOK: &str =
+    "SELECT epoch, fenced FROM gatepost.node WHERE number = $1 AND token = $2 FOR UPDATE";
+const NEW_EPOCH: &str =
+    "UPDATE gatepost.node SET epoch = nextval('gatepost.epoch'), fenced = false,
+    lease_end = clock_timestamp() + lease
+WHERE number = $1 RETURNING epoch";
+const LEAVE: &str =
+    "UPDATE gatepost.node SET lease_end = clock_timestamp(), fenced = true, last_id = $3
+WHERE number = $1 AND epoch = $2";
+const OWN_IDS: &str = "SELECT id FROM gatepost.message WHERE node = $1 AND epoch > 0";
+
+/// Joins as a node: with the number that the name has, or with a free one.
+pub(super) async fn join(
+    database: &Database,
+    name: &str,
+    token: &NodeToken,
+    lease: Duration,
+) -> Result<Joined, SpoolError> {
+    let failed = |error: DatabaseError| spool_error(&error);
+    let mut connection = database.connection().await.map_err(failed)?;
+    let joined = join_on(&mut connection, name, token, lease).await;
+    let joined = joined.map_err(failed)??;
+    let partitions = "SELECT gatepost.keep_partitions()";
+    let kept = connection.batch_execute(partitions).await;
+    kept.map_err(|error| failed(error.into()))?;
+    connection.give_back();
+    Ok(joined)
+}
+
+async fn join_on(
+    connection: &mut LentConnection,
+    name: &str,
+    token: &NodeToken,
+    lease: Duration,
+) -> Result<Result<Joined, SpoolError>, DatabaseError> {
+    let transaction = connection.transaction().await?;
+    transaction
+        .execute("SELECT pg_advisory_xact_lock($1)", &[&JOIN_LOCK])
+        .await?;
+    let number: Option<i16> = match transaction.query_opt(FIND, &[&name]).await? {
+        Some(row) => {
+            let (is_same, is_alive): (bool, bool) = (row.get::<_, &[u8]>(1) == token.0, row.get(2));
+            if is_alive && !is_same {
+                return Ok(Err(name_is_used(name, row.get(3))));
+            }
+            Some(row.get(0))
+        }
+        None => transaction
+            .query_one(FREE_NUMBER, &[&i32::from(NODES_MAX)])
+            .await?
+            .get(0),
+    };
+    let Some(number) = number else {
+        return Ok(Err(SpoolError::Io(format!(
+            "the database has {NODES_MAX} nodes already; remove those that are gone: gatepost node remove NAME"
+        ))));
+    };
+    let row = transaction
+        .query_one(TAKE, &[&number, &name, &token.0, &millis(lease)])
+        .await?;
+    let joined = Joined {
+        number,
+        epoch: epoch(&row, 0),
+        highest: row.get(1),
+    };
+    transaction.commit().await?;
+    Ok(Ok(joined))
+}
+
+fn name_is_used(name: &str, until: &str) -> SpoolError {
+    SpoolError::Io(format!(
+        "another node has the name {name}, and its lease holds until {until} UTC; give this one another [cluster] node, \
+         or stop the other and wait for that time"
+    ))
+}
+
+fn millis(time: Duration) -> f64 {
+    time.as_secs_f64() * 1000.0
+}
+
+fn epoch(row: &Row, column: usize) -> OwnerEpoch {
+    // The sequence begins with 1.
+    OwnerEpoch::of_store(u64::try_from(row.get::<_, i64>(column)).unwrap_or_default())
+}
+
+/// The state of a node whose lease could not be renewed.
+enum LostLease {
+    /// Another process has joined with the name and the secret of this one.
+    Replaced,
+    /// The lease has run out, and the node has a new epoch.
+    NewEpoch {
+        epoch: OwnerEpoch,
+        /// Messages that others have claimed meanwhile.
+        lost: Vec<QueueId>,
+    },
+}
+
+impl SharedCore {
+    /// Renews the lease, or gets a new epoch if it was over. Looks for what other nodes do as well.
+    pub(super) async fn renew_lease(&self) -> Result<Lease, SpoolError> {
+        let limit = self.lease_time / 3;
+        match tokio::time::timeout(limit, self.renew_in_time()).await {
+            Ok(renewed) => renewed,
+            Err(_) => Err(self.failed(&DatabaseError::Unreachable(format!(
+                "no answer to the renewal of the lease within {} ms",
+                limit.as_millis()
+            )))),
+        }
+    }
+
+    async fn renew_in_time(&self) -> Result<Lease, SpoolError> {
+        let mut watch = self.watch.lock().await;
+        let asked = BootTime::now();
+        let mut connection = self.connection().await?;
+        let failed = |error: DatabaseError| self.failed(&error);
+        // A lease that is over by this node's own clock is not renewed, even if the database would:
+        // what was begun under it has ended, and a new epoch says so.
+        let is_resuming = self.resumable().is_some();
+        if (self.lease.holds() || is_resuming) && self.prolong(&connection).await.map_err(failed)? {
+            let lease = Lease::until(asked + self.lease_time);
+            if is_resuming {
+                *self.resumable() = Some(lease);
+                connection.give_back();
+                return Err(self.lease.refusal());
+            }
+            // The end of the lease may have passed while the answer was awaited.
+            if self.lease.holds() {
+                self.lease.renew(lease);
+                self.availability.answered();
+                let looked = self.look_around(&connection, &mut watch).await;
+                looked.map_err(failed)?;
+                connection.give_back();
+                return Ok(lease);
+            }
+        }
+        *self.resumable() = None;
+        if self.lease.holds() {
+            self.lease
+                .lose("its lease is over by the clock of the database; it gets a new one");
+        }
+        watch.forget_observations();
+        let lost = self.new_epoch(&mut connection).await.map_err(failed)?;
+        connection.give_back();
+        match lost {
+            LostLease::Replaced => {
+                let reason = format!(
+                    "another process has joined as the node {} with a copy of its secret; give each node a folder of its own",
+                    self.identity.name
+                );
+                self.lease.lose(&reason);
+                if !self.ended.is_cancelled() {
+                    tracing::error!(reason, "this node ends");
+                }
+                self.ended.cancel();
+                Err(SpoolError::NotOwner(reason))
+            }
+            LostLease::NewEpoch { epoch, lost } => {
+                self.availability.answered();
+                tracing::warn!(
+                    node = self.identity.name,
+                    epoch = epoch.number(),
+                    lost = lost.len(),
+                    "the lease was over; this node has a new one"
+                );
+                let lease = Lease::until(asked + self.lease_time);
+                self.epoch.store(epoch.number(), Ordering::SeqCst);
+                if lost.is_empty() {
+                    self.lease.renew(lease);
+                    return Ok(lease);
+                }
+                self.own.forget(lost.iter().copied());
+                self.lease
+                    .lose("other nodes have claimed messages meanwhile; these are forgotten first");
+                *self.resumable() = Some(lease);
+                // Nobody listens any more at the end alone.
+                drop(self.changes.send(OwnershipChange::Lost(lost)));
+                Err(self.lease.refusal())
+            }
+        }
+    }
+
+    /// Renews the lease in the database. Returns whether this node's epoch was alive.
+    async fn prolong(&self, connection: &LentConnection) -> Result<bool, DatabaseError> {
+        let run = self.run();
+        let last = i64::try_from(self.drafts.ids.last()).unwrap_or(i64::MAX);
+        let renewed = connection
+            .query_opt(RENEW, &[&run.number, &run.epoch(), &last])
+            .await?;
+        Ok(renewed.is_some())
+    }
+
+    /// Lets the lease hold again after the relay has forgotten what others have claimed.
+    pub(super) fn resume(&self) {
+        if let Some(lease) = self.resumable().take() {
+            self.lease.renew(lease);
+        }
+    }
+
+    /// The lease that holds again when the relay has forgotten what others have claimed.
+    fn resumable(&self) -> MutexGuard<'_, Option<Lease>> {
+        self.resumable
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gets a new epoch, and finds out which messages others have claimed.
+    async fn new_epoch(&self, connection: &mut LentConnection) -> Result<LostLease, DatabaseError> {
+        let NodeIdentity { number, token, .. } = &self.identity;
+        let transaction = connection.transaction().await?;
+        let found = transaction.query_opt(LOOK, &[number, &token.0]).await?;
+        let Some(found) = found.filter(|row| epoch(row, 0) == self.run().epoch) else {
+            return Ok(LostLease::Replaced);
+        };
+        let row = transaction.query_one(NEW_EPOCH, &[number]).await?;
+        let mut lost = Vec::new();
+        if found.get::<_, bool>(1) {
+            let rows = transaction.query(OWN_IDS, &[number]).await?;
+            let are: HashSet<_> = rows.iter().filter_map(|row| queue_id(row.get(0))).collect();
+            lost = self.own.lost(&are);
+        }
+        let epoch = epoch(&row, 0);
+        transaction.commit().await?;
+        Ok(LostLease::NewEpoch { epoch, lost })
+    }
+}
+
+/// Ends the lease of a node that has nothing under way any more: others may claim what it has.
+pub(super) async fn leave(core: &SharedCore) -> Result<(), SpoolError> {
+    let run = core.run();
+    let last = i64::try_from(core.drafts.ids.last()).unwrap_or(i64::MAX);
+    let left = async {
+        let connection = core.database.connection().await?;
+        connection
+            .execute(LEAVE, &[&run.number, &run.epoch(), &last])
+            .await?;
+        connection.give_back();
+        Ok::<_, DatabaseError>(())
+    };
+    core.lease.lose("this node has stopped");
+    match tokio::time::timeout(core.lease_time / 3, left).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(spool_error(&error)),
+        Err(_) => Err(SpoolError::Io(
+            "the database did not answer; other nodes claim the messages of this one when its lease is over".to_owned(),
+        )),
+    }
+}

@@ -1,0 +1,297 @@
+//! Looks at the other nodes with each renewal of the lease: fences those that are dead, and finds out
+//! whether there are messages to adopt.
+//!
+//! A node is dead when the database says that its lease has ended, *and* this node has seen no renewal
+//! of it for a whole lease, by its own clock, while its own lease held. So nothing is adopted after an
+//! outage of the database before it has been there for one lease, nor because the clock of a promoted
+//! standby is ahead.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use super::super::ids::{queue_id, row_id};
+use super::super::{BootTime, OwnershipChange};
+use super::SharedCore;
+use crate::smtp::envelope::QueueId;
+use crate::storage::postgresql::{DatabaseError, LentConnection};
+
+/// The interval at which partitions are made and dropped.
+const PARTITIONS: Duration = Duration::from_hours(1);
+/// The interval at which messages that this node may not adopt are looked at again.
+const SAME_AGAIN: Duration = Duration::from_mins(1);
+
+const NODES: &str = "SELECT number, name, epoch, (extract(epoch FROM lease_end) * 1000)::bigint,
+    lease_end > clock_timestamp(), fenced, (extract(epoch FROM lease) * 1000)::bigint
+FROM gatepost.node WHERE number <> $1 ORDER BY number";
+const FENCE: &str = "UPDATE gatepost.node SET fenced = true
+WHERE number = $1 AND epoch = $2 AND NOT fenced AND lease_end < clock_timestamp()
+    AND EXISTS (SELECT FROM gatepost.node WHERE number = $3 AND epoch = $4 AND lease_end > clock_timestamp())";
+/// The first and the last message that this node could adopt.
+const CLAIMABLE: &str = "SELECT min(ends.first), max(ends.last) FROM (
+    SELECT min(id) AS first, max(id) AS last FROM gatepost.message WHERE epoch = 0
+    UNION ALL
+    SELECT m.first, m.last FROM unnest($1::smallint[]) AS n(number) CROSS JOIN LATERAL (
+        SELECT min(id) AS first, max(id) AS last FROM gatepost.message WHERE node = n.number) AS m
+) AS ends";
+const REMOVE_WITHDRAWN: &str = "WITH removed AS (
+    DELETE FROM gatepost.message WHERE id = ANY($1::bigint[]) AND node = $2 RETURNING id
+), bodies AS (DELETE FROM gatepost.body WHERE message IN (SELECT id FROM removed)
+), parts AS (DELETE FROM gatepost.recipient WHERE message IN (SELECT id FROM removed))
+SELECT id FROM removed";
+const GIVE_BACK: &str = "UPDATE gatepost.message SET epoch = 0
+WHERE id = ANY($1::bigint[]) AND node = $2 RETURNING id";
+
+/// The memory of the looks.
+#[derive(Debug, Default)]
+pub(super) struct Watch {
+    seen: HashMap<i16, Observation>,
+    /// The first and the last message of the latest signal, and its time.
+    signalled: Option<((i64, i64), Instant)>,
+    partitions_at: Option<Instant>,
+}
+
+/// The state of another node, and since when it has been so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Observation {
+    epoch: i64,
+    lease_end: i64,
+    since: BootTime,
+}
+
+/// Another node, as the database has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct OtherNode {
+    number: i16,
+    name: String,
+    epoch: i64,
+    lease_end: i64,
+    is_alive: bool,
+    fenced: bool,
+    lease: Duration,
+}
+
+impl Watch {
+    /// Forgets since when other nodes are silent: this node was not there itself.
+    pub(super) fn forget_observations(&mut self) {
+        self.seen.clear();
+    }
+
+    /// Records a look, and returns the nodes that are dead and not fenced.
+    fn dead(&mut self, nodes: &[OtherNode], own_lease: Duration, now: BootTime) -> Vec<OtherNode> {
+        let mut dead = Vec::new();
+        let mut seen = HashMap::with_capacity(nodes.len());
+        for node in nodes {
+            let fresh = Observation {
+                epoch: node.epoch,
+                lease_end: node.lease_end,
+                since: now,
+            };
+            let before = self.seen.get(&node.number).copied();
+            let is_same = |before: &Observation| {
+                (before.epoch, before.lease_end) == (fresh.epoch, fresh.lease_end)
+            };
+            let observation = before.filter(is_same).unwrap_or(fresh);
+            seen.insert(node.number, observation);
+            let silent_enough = observation.since + own_lease.max(node.lease) <= now;
+            if silent_enough && !node.is_alive && !node.fenced {
+                dead.push(node.clone());
+            }
+        }
+        self.seen = seen;
+        dead
+    }
+
+    /// Returns whether the relay is to claim messages: there are others than before, or it is time to
+    /// look at the same again.
+    fn is_news(&mut self, ends: Option<(i64, i64)>) -> bool {
+        let Some(ends) = ends else {
+            self.signalled = None;
+            return false;
+        };
+        let is_known = self
+            .signalled
+            .is_some_and(|(before, at)| before == ends && at.elapsed() < SAME_AGAIN);
+        if !is_known {
+            self.signalled = Some((ends, Instant::now()));
+        }
+        !is_known
+    }
+}
+
+impl SharedCore {
+    /// Looks at the other nodes, and at what is in doubt.
+    pub(super) async fn look_around(
+        &self,
+        connection: &LentConnection,
+        watch: &mut Watch,
+    ) -> Result<(), DatabaseError> {
+        let run = self.run();
+        let rows = connection.query(NODES, &[&run.number]).await?;
+        let mut nodes: Vec<_> = rows.iter().map(other_node).collect();
+        for node in watch.dead(&nodes, self.lease_time, BootTime::now()) {
+            let fence: [&(dyn tokio_postgres::types::ToSql + Sync); 4] =
+                [&node.number, &node.epoch, &run.number, &run.epoch()];
+            if connection.execute(FENCE, &fence).await? > 0 {
+                tracing::warn!(
+                    node = node.name,
+                    "node is dead: its lease is over; its messages are adopted by nodes with the same policy"
+                );
+                for same in nodes.iter_mut().filter(|same| same.number == node.number) {
+                    same.fenced = true;
+                }
+            }
+        }
+        self.resolve_doubts(connection).await?;
+        let fenced: Vec<i16> = nodes
+            .iter()
+            .filter(|node| node.fenced)
+            .map(|node| node.number)
+            .collect();
+        let row = connection.query_one(CLAIMABLE, &[&fenced]).await?;
+        let ends: (Option<i64>, Option<i64>) = (row.get(0), row.get(1));
+        if watch.is_news(ends.0.zip(ends.1)) {
+            // Nobody listens any more at the end alone.
+            drop(self.changes.send(OwnershipChange::Claimable));
+        }
+        if watch
+            .partitions_at
+            .is_none_or(|at| at.elapsed() > PARTITIONS)
+        {
+            watch.partitions_at = Some(Instant::now());
+            let partitions = "SELECT gatepost.keep_partitions()";
+            connection.batch_execute(partitions).await?;
+        }
+        Ok(())
+    }
+
+    /// Looks for messages that may have been stored although nobody has the answer.
+    async fn resolve_doubts(&self, connection: &LentConnection) -> Result<(), DatabaseError> {
+        let Some(doubts) = self.own.doubts() else {
+            return Ok(());
+        };
+        let number = self.identity.number;
+        for (statement, ids, what) in [
+            (
+                REMOVE_WITHDRAWN,
+                &doubts.withdrawn,
+                "removed: its client was not given a 250",
+            ),
+            (
+                GIVE_BACK,
+                &doubts.unheard,
+                "queued: the answer to its commit was lost",
+            ),
+        ] {
+            if ids.is_empty() {
+                continue;
+            }
+            let rows: Vec<i64> = ids.iter().copied().map(row_id).collect();
+            let found = connection.query(statement, &[&rows, &number]).await?;
+            let found: Vec<QueueId> = found
+                .iter()
+                .filter_map(|row| queue_id(row.get(0)))
+                .collect();
+            for id in &found {
+                tracing::info!(queue_id = %id, "message in doubt found in the database and {what}");
+            }
+            self.own.resolve(&found);
+        }
+        Ok(())
+    }
+}
+
+fn other_node(row: &tokio_postgres::Row) -> OtherNode {
+    OtherNode {
+        number: row.get(0),
+        name: row.get(1),
+        epoch: row.get(2),
+        lease_end: row.get(3),
+        is_alive: row.get(4),
+        fenced: row.get(5),
+        lease: Duration::from_millis(u64::try_from(row.get::<_, i64>(6)).unwrap_or_default()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LEASE: Duration = Duration::from_secs(30);
+
+    fn node(lease_end: i64, is_alive: bool) -> OtherNode {
+        OtherNode {
+            number: 2,
+            name: "relay-2".to_owned(),
+            epoch: 7,
+            lease_end,
+            is_alive,
+            fenced: false,
+            lease: LEASE,
+        }
+    }
+
+    /// Each look: the time in seconds, the end of the lease, whether the database calls it alive, and
+    /// whether the node is dead then.
+    fn assert_looks(looks: &[(u64, i64, bool, bool)]) {
+        let mut watch = Watch::default();
+        for (seconds, lease_end, is_alive, is_dead) in looks {
+            let now = BootTime::from_millis(1000 * seconds);
+            let dead = watch.dead(&[node(*lease_end, *is_alive)], LEASE, now);
+            assert_eq!(!dead.is_empty(), *is_dead, "after {seconds} s");
+        }
+    }
+
+    #[test]
+    fn a_node_is_dead_after_a_lease_without_a_renewal() {
+        assert_looks(&[
+            (100, 1, true, false),
+            (105, 2, true, false),
+            (129, 2, true, false),
+            (134, 2, false, false),
+            (135, 2, false, true),
+        ]);
+    }
+
+    /// After an outage, and on a standby whose clock is ahead, all leases seem to be over.
+    #[test]
+    fn a_node_that_the_database_calls_dead_is_given_a_lease_to_come_back() {
+        assert_looks(&[
+            (100, 1, false, false),
+            (129, 1, false, false),
+            (130, 1, false, true),
+        ]);
+        assert_looks(&[
+            (100, 1, false, false),
+            (129, 2, true, false),
+            (140, 2, true, false),
+        ]);
+    }
+
+    #[test]
+    fn what_was_seen_before_an_absence_of_its_own_does_not_count() {
+        let mut watch = Watch::default();
+        let look = |watch: &mut Watch, seconds: u64| {
+            let now = BootTime::from_millis(1000 * seconds);
+            watch.dead(&[node(1, false)], LEASE, now).len()
+        };
+        assert_eq!(look(&mut watch, 100), 0);
+        watch.forget_observations();
+        assert_eq!(look(&mut watch, 131), 0);
+        assert_eq!(look(&mut watch, 161), 1);
+    }
+
+    #[test]
+    fn the_same_messages_are_signalled_once() {
+        let mut watch = Watch::default();
+        let looks = [
+            (Some((1, 5)), true),
+            (Some((1, 5)), false),
+            (Some((1, 6)), true),
+            (None, false),
+            (Some((1, 6)), true),
+        ];
+        for (ends, is_news) in looks {
+            assert_eq!(watch.is_news(ends), is_news, "{ends:?}");
+        }
+    }
+}
