@@ -18,7 +18,7 @@ use crate::smtp::envelope::{
 use crate::smtp::reply::EnhancedStatusCode;
 
 mod memory;
-mod postgresql;
+pub(super) mod postgresql;
 
 /// A store that an engine is opened on, several times one after the other.
 trait SpoolFixture {
@@ -143,12 +143,12 @@ fn recipients(count: usize) -> Vec<Recipient> {
         .collect()
 }
 
-fn envelope(count: usize) -> Envelope {
+pub(super) fn envelope(count: usize) -> Envelope {
     let sender = ReversePath::parse("a@example.org").expect("valid");
     Envelope::new(sender, recipients(count))
 }
 
-fn content(size: usize) -> Vec<u8> {
+pub(super) fn content(size: usize) -> Vec<u8> {
     b"Subject: some text\r\n"
         .iter()
         .copied()
@@ -157,7 +157,7 @@ fn content(size: usize) -> Vec<u8> {
         .collect()
 }
 
-async fn put(spool: &impl Spool, envelope: Envelope, content: &[u8]) -> Claimed<Entry> {
+pub(super) async fn put(spool: &impl Spool, envelope: Envelope, content: &[u8]) -> Claimed<Entry> {
     let mut draft = spool.draft();
     for piece in content.chunks(10_000) {
         draft.write(piece).await.expect("room");
@@ -168,7 +168,7 @@ async fn put(spool: &impl Spool, envelope: Envelope, content: &[u8]) -> Claimed<
     entry
 }
 
-async fn settle(
+pub(super) async fn settle(
     spool: &impl Spool,
     claim: Claim,
     before: &Envelope,
@@ -189,7 +189,7 @@ async fn reports(spool: &impl Spool) -> Vec<(Draft, Envelope)> {
     reports
 }
 
-async fn read(body: &Body) -> Vec<u8> {
+pub(super) async fn read(body: &Body) -> Vec<u8> {
     let (mut reader, mut read) = (body.reader().await.expect("readable"), Vec::new());
     while let Some(chunk) = reader.next().await.expect("sound") {
         read.extend_from_slice(&chunk);
@@ -211,7 +211,7 @@ async fn list(spool: &impl Spool, limit: usize) -> Vec<StoredMessage> {
 }
 
 /// Claims everything that is nobody's, in pages of at most `limit`.
-async fn claim_all(spool: &impl Spool, limit: usize) -> Vec<Claimed<StoredMessage>> {
+pub(super) async fn claim_all(spool: &impl Spool, limit: usize) -> Vec<Claimed<StoredMessage>> {
     let mut all: Vec<Claimed<StoredMessage>> = Vec::new();
     loop {
         let after = all.last().map(|claimed| claimed.claim.id());
@@ -224,7 +224,7 @@ async fn claim_all(spool: &impl Spool, limit: usize) -> Vec<Claimed<StoredMessag
     }
 }
 
-async fn ids(spool: &impl Spool) -> Vec<QueueId> {
+pub(super) async fn ids(spool: &impl Spool) -> Vec<QueueId> {
     let all = list(spool, 100).await;
     all.iter().map(|stored| stored.id).collect()
 }

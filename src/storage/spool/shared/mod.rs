@@ -44,6 +44,8 @@ mod folder;
 mod interface;
 mod node;
 mod queue;
+#[cfg(test)]
+mod tests;
 mod view;
 mod watch;
 mod writer;

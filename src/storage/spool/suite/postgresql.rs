@@ -7,7 +7,7 @@ use tokio_postgres::{Config, NoTls};
 
 use super::SpoolFixture;
 use crate::storage::postgresql::Database;
-use crate::storage::spool::{SharedOptions, SharedSpool};
+use crate::storage::spool::{SharedOptions, SharedSpool, SpoolError};
 use crate::telemetry::Monitor;
 
 /// The environment variable with the URL of a server on which tests may make databases.
@@ -86,15 +86,24 @@ pub(in crate::storage::spool) async fn open_node(
     node: &str,
     lease: Duration,
 ) -> SharedSpool {
+    let opened = try_open_node(database, folder, node, lease);
+    opened.await.expect("a node")
+}
+
+/// Tries to open the spool of a node.
+pub(in crate::storage::spool) async fn try_open_node(
+    database: &TestDatabase,
+    folder: &std::path::Path,
+    node: &str,
+    lease: Duration,
+) -> Result<SharedSpool, SpoolError> {
     let options = SharedOptions {
         folder: folder.to_owned(),
         node: node.to_owned(),
         lease,
         monitor: Monitor::default(),
     };
-    SharedSpool::open(database.connect(), options)
-        .await
-        .expect("a node")
+    SharedSpool::open(database.connect(), options).await
 }
 
 impl SpoolFixture for DatabaseFixture {
