@@ -44,9 +44,14 @@ pub(super) struct Drafts {
 
 impl Drafts {
     pub(super) fn start(self: &Arc<Self>, kind: DraftKind) -> Draft {
+        self.start_as(kind, self.ids.draw())
+    }
+
+    /// Starts a message that has an id already.
+    pub(super) fn start_as(self: &Arc<Self>, kind: DraftKind, id: QueueId) -> Draft {
         Draft {
             kind,
-            id: self.ids.draw(),
+            id,
             size: 0,
             crc: Hasher::new(),
             buffer: BytesMut::new(),

@@ -23,6 +23,7 @@ pub mod log;
 mod message;
 mod ownership_change;
 mod quota;
+mod relocation;
 mod set_aside;
 mod shared;
 #[cfg(test)]
@@ -44,5 +45,6 @@ pub use interface::{EventFuture, Receipt, Spool};
 pub use lease::{BootTime, HeldLease, Lease};
 pub use message::StoredMessage;
 pub use ownership_change::OwnershipChange;
+pub use relocation::{MoveError, QueueMove, move_to_database, move_to_folder};
 pub use set_aside::SetAside;
 pub use shared::{SharedOptions, SharedSpool};

@@ -34,7 +34,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::body::{Body, FileBody, Quarantine};
 use super::claim::{Claim, Claimed};
-use super::draft::{Draft, DraftContent, Drafts};
+use super::draft::{Draft, DraftContent, DraftKind, Drafts};
 use super::file::{TemporaryFile, blocking};
 use super::free_space::FreeSpace;
 use super::log::LogFolder;
@@ -165,6 +165,27 @@ impl SqliteSpool {
     /// As [`SqliteSpool::open`].
     pub fn open_with(folder: &Path, options: &Options) -> Result<Self, SpoolError> {
         Self::open_folder(SpoolFolder::lock(folder)?, options).map(|(spool, _)| spool)
+    }
+
+    /// Opens the spool in a folder that exists and that no relay uses. Blocks.
+    pub(super) fn open_existing(folder: &Path) -> Result<Self, OfflineError> {
+        let spool = OfflineSpool::lock(folder)?;
+        Ok(Self::open_offline(spool, &Options::default())?.0)
+    }
+
+    /// Starts a message of another spool, which keeps its id.
+    pub(super) fn draft_with(&self, id: QueueId) -> Draft {
+        self.core.drafts.start_as(DraftKind::Report, id)
+    }
+
+    /// Makes a message of another spool durable, with its time of acceptance.
+    pub(super) async fn import(
+        &self,
+        draft: Draft,
+        accepted: Timestamp,
+        envelope: Envelope,
+    ) -> Result<(), SpoolError> {
+        self.core.import(draft, accepted, envelope).await
     }
 
     /// Opens a spool that is locked already.
@@ -377,7 +398,7 @@ impl Core {
     ) -> Result<(Receipt, Claimed<Entry>), SpoolError> {
         let lease = self.held_folder.lease();
         lease.check()?;
-        let (message, entry) = self.finish_draft(draft, envelope).await?;
+        let (message, entry) = self.finish_draft(draft, Timestamp::now(), envelope).await?;
         let committed: Committed = self
             .ask(|reply| Op::Commit(Box::new(message), reply))
             .await?;
@@ -387,6 +408,20 @@ impl Core {
         // message would be withdrawn.
         committed.acknowledged();
         Ok(self.received(entry))
+    }
+
+    async fn import(
+        &self,
+        draft: Draft,
+        accepted: Timestamp,
+        envelope: Envelope,
+    ) -> Result<(), SpoolError> {
+        let (message, _) = self.finish_draft(draft, accepted, envelope).await?;
+        let committed: Committed = self
+            .ask(|reply| Op::Commit(Box::new(message), reply))
+            .await?;
+        committed.acknowledged();
+        Ok(())
     }
 
     /// Returns the receipt of a message that is durable, and the message with the claim on it.
@@ -403,6 +438,7 @@ impl Core {
     async fn finish_draft(
         &self,
         draft: Draft,
+        accepted: Timestamp,
         envelope: Envelope,
     ) -> Result<(NewMessage, Entry), SpoolError> {
         let finished = draft.finish().await;
@@ -411,7 +447,7 @@ impl Core {
         }
         let finished = finished?;
         let (id, size, crc) = (finished.id, finished.size, finished.crc);
-        let accepted = row::to_millis(Timestamp::now());
+        let accepted = row::to_millis(accepted);
         let body = match &finished.content {
             DraftContent::Row(bytes) => Body::Memory(bytes.clone()),
             DraftContent::File(path, _) => Body::File(self.file_body(id, path.clone(), size, crc)),
@@ -444,7 +480,7 @@ impl Core {
         };
         let mut entries = Vec::with_capacity(reports.len());
         for (draft, envelope) in reports {
-            let (message, entry) = self.finish_draft(draft, envelope).await?;
+            let (message, entry) = self.finish_draft(draft, Timestamp::now(), envelope).await?;
             settlement.reports.push(message);
             entries.push(entry);
         }

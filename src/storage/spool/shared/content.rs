@@ -46,14 +46,15 @@ pub(super) async fn send(core: &SharedCore, id: QueueId, path: &Path) -> Result<
         }
         let numbers: Vec<i32> = (number..).take(pieces.len()).collect();
         number += i32::try_from(pieces.len()).unwrap_or_default();
-        let put = put(&connection, id, &numbers, &pieces);
+        let put = put_pieces(&connection, id, &numbers, &pieces);
         put.await.map_err(|error| core.failed(&error))?;
     }
     connection.give_back();
     Ok(())
 }
 
-async fn put(
+/// Stores pieces of a message's content, without a wait for the disk.
+pub(super) async fn put_pieces(
     connection: &LentConnection,
     id: QueueId,
     numbers: &[i32],

@@ -8,7 +8,7 @@
 //! - [`folder`] has the node's own files. [`node`] joins, renews the lease and leaves; [`watch`] finds other nodes that are dead, and
 //!   [`claiming`] adopts their messages.
 //! - [`view`] loads and lists messages, [`content`] has the pieces of large ones, and [`damage`] sets
-//!   aside what cannot be read.
+//!   aside what cannot be read. [`import`] takes in the queue of a folder.
 //! - [`availability`] logs that the database is gone; [`interface`] has the operations that the relay
 //!   calls.
 
@@ -41,6 +41,7 @@ mod content;
 mod damage;
 mod doubts;
 mod folder;
+mod import;
 mod interface;
 mod node;
 mod queue;
@@ -54,6 +55,7 @@ use availability::Availability;
 use batch::NodeRun;
 use doubts::OwnMessages;
 use folder::NodeFolder;
+pub(super) use import::QueueImport;
 use node::NodeIdentity;
 use queue::{EnvelopeEdit, NewRow, OpQueue, SettledRow, SharedOp, envelope_text};
 use watch::Watch;

@@ -7,7 +7,7 @@ use super::super::suite::postgresql::{TestDatabase, open_node, try_open_node};
 use super::super::suite::{claim_all, content, envelope, ids, put, read, settle};
 use super::*;
 use crate::smtp::envelope::RecipientState;
-use crate::storage::spool::Spool as _;
+use crate::storage::spool::{QueueMove, Spool as _};
 
 /// A lease that a test waits for.
 const SHORT: Duration = Duration::from_millis(1500);
@@ -355,4 +355,75 @@ async fn a_folder_with_a_queue_of_its_own_is_refused() {
     embedded.remove(claim).await.expect("removed");
     drop(embedded);
     open().await.expect("an empty queue is no queue");
+}
+
+/// Moves there and back: nothing is lost, changed or doubled, also when a move was interrupted.
+#[tokio::test]
+#[ignore = "needs PostgreSQL"]
+async fn a_queue_moves_into_the_database_and_back() {
+    use crate::storage::spool::{SqliteSpool, move_to_database, move_to_folder};
+    let cluster = Cluster::new(3).await;
+    let folder = cluster.folders[0].path();
+    let source = SqliteSpool::open(folder).expect("a spool");
+    let mut before = Vec::new();
+    for (recipients, size) in [(1, 10), (40, 0), (2, 700_000), (1, 262_144 * 2)] {
+        let entry = put(&source, envelope(recipients), &content(size)).await;
+        let mut after = entry.envelope.clone();
+        after.recipients[0].state = RecipientState::Delivered;
+        let settled = settle(&source, entry.claim, &entry.envelope, &after);
+        settled.await.expect("settled");
+        before.push((entry.id, entry.accepted, after, content(size)));
+    }
+    let database = cluster.database.connect();
+    // An earlier move came to the database with the first two, and to the removal of a third.
+    let mark = crate::storage::spool::relocation::mark(folder).expect("a folder");
+    let earlier = QueueImport::open(&database, mark)
+        .await
+        .expect("a database");
+    for (id, ..) in &before[..2] {
+        let entry = source.load(*id).await.expect("there");
+        earlier.put(&entry).await.expect("stored");
+    }
+    let third = put(&source, envelope(1), b"third").await;
+    earlier.put(&third).await.expect("stored");
+    source.remove(third.claim).await.expect("removed");
+    before.push((
+        third.id,
+        third.accepted,
+        third.envelope.clone(),
+        b"third".to_vec(),
+    ));
+    source.close().await.expect("closed");
+    let moved = move_to_database(folder, &database).await.expect("moved");
+    assert_eq!((moved.messages, moved.remaining.len()), (4, 0));
+    let again = move_to_database(folder, &database)
+        .await
+        .expect("nothing left");
+    assert_eq!(again, QueueMove::default());
+
+    let node = cluster.node(1, LONG).await;
+    assert_same(&node, &before).await;
+    let claimed = claim_all(&node, 3).await;
+    assert_eq!(claimed.len(), 5);
+    let kept: Vec<_> = claimed.iter().map(|claimed| claimed.claim).collect();
+    let refused = move_to_folder(&database, cluster.folders[2].path());
+    assert_eq!(refused.await.expect("nothing moved").owned, 5);
+    node.release(kept).await.expect("its own");
+    let moved = move_to_folder(&database, cluster.folders[2].path());
+    assert_eq!(moved.await.expect("moved").messages, 5);
+    assert!(ids(&node).await.is_empty());
+    let target = SqliteSpool::open(cluster.folders[2].path()).expect("a spool");
+    assert_same(&target, &before).await;
+}
+
+type Kept = (QueueId, Timestamp, Envelope, Vec<u8>);
+
+async fn assert_same(spool: &impl crate::storage::spool::Spool, before: &[Kept]) {
+    assert_eq!(ids(spool).await.len(), before.len());
+    for (id, accepted, envelope, content) in before {
+        let entry = spool.load(*id).await.expect("there");
+        assert_eq!(entry.accepted, *accepted);
+        assert!(entry.envelope == *envelope);
+        assert!(read(&entry.body).await == *content);
+    }
 }
