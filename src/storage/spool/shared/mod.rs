@@ -96,6 +96,8 @@ struct SharedCore {
     queue: OpQueue,
     drafts: Arc<Drafts>,
     own: OwnMessages,
+    /// The epochs that this node may have, since the answers to their commits were lost.
+    tried_epochs: Mutex<Vec<OwnerEpoch>>,
     availability: Availability,
     watch: tokio::sync::Mutex<Watch>,
     changes: mpsc::UnboundedSender<OwnershipChange>,
@@ -162,6 +164,7 @@ impl SharedSpool {
                 is_store: false,
             }),
             own: OwnMessages::default(),
+            tried_epochs: Mutex::default(),
             availability: Availability::default(),
             watch: tokio::sync::Mutex::default(),
             changes,

@@ -59,10 +59,9 @@ WHERE number = $1 AND epoch = $2 AND NOT fenced AND lease_end > clock_timestamp(
 RETURNING draining";
 const LOOK: &str =
     "SELECT epoch, fenced FROM gatepost.node WHERE number = $1 AND token = $2 FOR UPDATE";
-const NEW_EPOCH: &str =
-    "UPDATE gatepost.node SET epoch = nextval('gatepost.epoch'), fenced = false,
-    lease_end = clock_timestamp() + lease
-WHERE number = $1 RETURNING epoch";
+const DRAW_EPOCH: &str = "SELECT nextval('gatepost.epoch')";
+const NEW_EPOCH: &str = "UPDATE gatepost.node SET epoch = $2, fenced = false,
+    lease_end = clock_timestamp() + lease WHERE number = $1";
 const LEAVE: &str =
     "UPDATE gatepost.node SET lease_end = clock_timestamp(), fenced = true, last_id = $3
 WHERE number = $1 AND epoch = $2";
@@ -267,19 +266,39 @@ impl SharedCore {
         let NodeIdentity { number, token, .. } = &self.identity;
         let transaction = connection.transaction().await?;
         let found = transaction.query_opt(LOOK, &[number, &token.0]).await?;
-        let Some(found) = found.filter(|row| epoch(row, 0) == self.run().epoch) else {
+        let current = self.run().epoch;
+        let is_ours = |row: &Row| {
+            let epoch = epoch(row, 0);
+            epoch == current || self.tried_epochs().contains(&epoch)
+        };
+        let Some(found) = found.filter(is_ours) else {
             return Ok(LostLease::Replaced);
         };
-        let row = transaction.query_one(NEW_EPOCH, &[number]).await?;
+        let drawn = transaction.query_one(DRAW_EPOCH, &[]).await?;
+        let fresh = epoch(&drawn, 0);
+        // The answer to the commit may be lost; the next try must know the epoch then.
+        self.tried_epochs().push(fresh);
+        let number_of_fresh = i64::try_from(fresh.number()).unwrap_or(i64::MAX);
+        transaction
+            .execute(NEW_EPOCH, &[number, &number_of_fresh])
+            .await?;
         let mut lost = Vec::new();
-        if found.get::<_, bool>(1) {
+        // An earlier try may have lifted the fence.
+        if found.get::<_, bool>(1) || epoch(&found, 0) != current {
             let rows = transaction.query(OWN_IDS, &[number]).await?;
             let are: HashSet<_> = rows.iter().filter_map(|row| queue_id(row.get(0))).collect();
             lost = self.own.lost(&are);
         }
-        let epoch = epoch(&row, 0);
         transaction.commit().await?;
-        Ok(LostLease::NewEpoch { epoch, lost })
+        self.tried_epochs().clear();
+        Ok(LostLease::NewEpoch { epoch: fresh, lost })
+    }
+
+    /// The epochs that this node may have, since the answers to their commits were lost.
+    fn tried_epochs(&self) -> MutexGuard<'_, Vec<OwnerEpoch>> {
+        self.tried_epochs
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
