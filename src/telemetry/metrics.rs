@@ -156,7 +156,7 @@ impl Metrics {
             help,
             self.open_connections.clone(),
         );
-        let help = "Delivery attempts ended by [limits], by reason: time_over, or gave_way to other destinations";
+        let help = "Delivery attempts ended early, by reason: time_over or gave_way to other destinations by [limits], or not_owner since another relay has the message";
         registry.register("delivery_attempts_ended", help, self.attempts_ended.clone());
         let help = "Recipients attempted, by result and the TLS of the session";
         registry.register("outbound_recipients", help, self.recipients.clone());

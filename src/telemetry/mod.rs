@@ -185,7 +185,7 @@ impl Monitor {
         for is_own in [true, false] {
             drop(metrics.log_lines_suppressed(is_own));
         }
-        for reason in ["time_over", "gave_way"] {
+        for reason in ["time_over", "gave_way", "not_owner"] {
             drop(
                 metrics
                     .attempts_ended

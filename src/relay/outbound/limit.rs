@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::write_duration;
-use crate::storage::spool::{HeldLease, SpoolError};
+use crate::storage::spool::{HeldLease, LeaseTerm, SpoolError};
 
 /// The time that each recipient of a started transaction may use, on average.
 const TIME_PER_RECIPIENT: Duration = Duration::from_secs(5);
@@ -31,8 +31,11 @@ struct Inner {
     deadline: Instant,
     stage: watch::Sender<AttemptStage>,
     end_request: CancellationToken,
-    /// The lease of the message's owner: no transaction begins when it is over.
-    lease: Option<HeldLease>,
+    /// Cancelled when the message has another owner.
+    lost: CancellationToken,
+    /// The lease of the message's owner, and the term in which the attempt began: no transaction
+    /// begins when it is over, or was over meanwhile.
+    lease: Option<(HeldLease, LeaseTerm)>,
 }
 
 /// The stage of an attempt, and its deadline.
@@ -55,6 +58,8 @@ pub(super) enum AttemptEndReason {
     TimeOver(Duration),
     /// Attempts for other destinations needed its slot.
     GaveWay,
+    /// Another relay has the message.
+    NotOwner,
 }
 
 impl AttemptEndReason {
@@ -63,6 +68,7 @@ impl AttemptEndReason {
         match self {
             Self::TimeOver(_) => "time_over",
             Self::GaveWay => "gave_way",
+            Self::NotOwner => "not_owner",
         }
     }
 }
@@ -77,6 +83,7 @@ impl fmt::Display for AttemptEndReason {
                 "the destination was slow while all delivery attempts were in use ([limits] delivery_attempts), \
                  and the attempt was ended in favour of others",
             ),
+            Self::NotOwner => f.write_str("another relay has the message now, and delivers it"),
         }
     }
 }
@@ -89,13 +96,14 @@ impl AttemptLimit {
     }
 
     /// Creates the limit of an attempt that begins now, for the owner with this lease: when the lease
-    /// is over, no further MAIL FROM is sent.
+    /// is over, no further MAIL FROM is sent, also after it holds again.
     #[must_use]
     pub fn of_owner(time: Duration, lease: HeldLease) -> Self {
-        Self::with_lease(time, Some(lease))
+        let term = lease.term();
+        Self::with_lease(time, Some((lease, term)))
     }
 
-    fn with_lease(time: Duration, lease: Option<HeldLease>) -> Self {
+    fn with_lease(time: Duration, lease: Option<(HeldLease, LeaseTerm)>) -> Self {
         let deadline = Instant::now() + time;
         let stage = watch::Sender::new(AttemptStage::NoContent(deadline));
         Self(Arc::new(Inner {
@@ -103,6 +111,7 @@ impl AttemptLimit {
             deadline,
             stage,
             end_request: CancellationToken::new(),
+            lost: CancellationToken::new(),
             lease,
         }))
     }
@@ -110,9 +119,15 @@ impl AttemptLimit {
     /// Checks that a transaction may begin.
     ///
     /// # Errors
-    /// [`SpoolError::NotOwner`] if the lease of the message's owner is over.
+    /// [`SpoolError::NotOwner`] if the lease of the message's owner is over, or was over since the
+    /// attempt began, or if the message has another owner.
     pub(super) fn check_owner(&self) -> Result<(), SpoolError> {
-        self.0.lease.as_ref().map_or(Ok(()), HeldLease::check)
+        if self.0.lost.is_cancelled() {
+            let text = AttemptEndReason::NotOwner.to_string();
+            return Err(SpoolError::NotOwner(text));
+        }
+        let lease = self.0.lease.as_ref();
+        lease.map_or(Ok(()), |(lease, term)| lease.check_since(*term))
     }
 
     /// Returns whether [`AttemptLimit::end`] ends the attempt at once.
@@ -128,6 +143,13 @@ impl AttemptLimit {
     /// transaction.
     pub fn end(&self) {
         self.0.end_request.cancel();
+    }
+
+    /// Ends the attempt because the message has another owner: at once if no content has been sent.
+    /// Otherwise the transaction runs to its end, since the peer may accept the message, and no other
+    /// one begins.
+    pub fn end_lost(&self) {
+        self.0.lost.cancel();
     }
 
     /// Returns the remaining time divided by `of`.
@@ -189,12 +211,11 @@ impl AttemptLimit {
     pub(super) async fn wait_for_end(&self) -> AttemptEndReason {
         let mut stage = self.0.stage.subscribe();
         loop {
-            let (deadline, may_end) = match *stage.borrow_and_update() {
-                AttemptStage::NoContent(deadline) | AttemptStage::Chunk(deadline) => {
-                    (Some(deadline), true)
-                }
-                AttemptStage::Content(deadline) => (Some(deadline), false),
-                AttemptStage::FinalReply => (None, false),
+            let (deadline, may_end, is_unsent) = match *stage.borrow_and_update() {
+                AttemptStage::NoContent(deadline) => (Some(deadline), true, true),
+                AttemptStage::Chunk(deadline) => (Some(deadline), true, false),
+                AttemptStage::Content(deadline) => (Some(deadline), false, false),
+                AttemptStage::FinalReply => (None, false, false),
             };
             let time_over = async {
                 match deadline {
@@ -203,6 +224,7 @@ impl AttemptLimit {
                 }
             };
             tokio::select! {
+                () = self.0.lost.cancelled(), if is_unsent => return AttemptEndReason::NotOwner,
                 () = self.0.end_request.cancelled(), if may_end => return AttemptEndReason::GaveWay,
                 () = time_over => return AttemptEndReason::TimeOver(self.0.time),
                 // The channel cannot be closed: `self` holds its sender.

@@ -70,6 +70,8 @@ pub(super) enum Event {
     /// The task of the report about quarantined messages has ended. It is true if the report is
     /// stored.
     QuarantineReported(bool),
+    /// The spool has refused a change of this message, which is another owner's.
+    NotOwner(QueueId),
     /// An operator's order on one message has ended.
     Ordered(QueueId, AfterOrder),
 }

@@ -25,23 +25,25 @@ impl SchedulerState {
                 .loaded
                 .clone()
                 .unwrap_or_else(|| self.active_message(item.claim));
-            *self.active.entry(item.id()).or_default() += 1;
+            let id = item.id();
+            *self.active.entry(id).or_default() += 1;
             self.jobs += 1;
             let time = settings.config.limits.delivery_attempt_time;
             let limit = AttemptLimit::of_owner(time, self.lease.clone());
             if let Job::Deliver(token, _) = &job {
-                self.limits.insert(token.attempt, limit.clone());
+                self.limits.insert(token.attempt, (id, limit.clone()));
             }
             let context = Arc::clone(&self.context);
             // Boxed: the task is moved several times until it runs.
             let work = Box::pin(delivery::work(context, message, job, limit));
             self.tasks.spawn(work);
         }
-        let ends = self
-            .queues
-            .choose_to_end(|attempt| self.limits.get(&attempt).is_some_and(AttemptLimit::may_end));
-        for attempt in ends {
-            if let Some(limit) = self.limits.get(&attempt) {
+        let may_end = |attempt| {
+            let limit = self.limits.get(&attempt);
+            limit.is_some_and(|(_, limit)| limit.may_end())
+        };
+        for attempt in self.queues.choose_to_end(may_end) {
+            if let Some((_, limit)) = self.limits.get(&attempt) {
                 limit.end();
             }
         }

@@ -3,7 +3,8 @@
 //!
 //! One task owns the queue in memory (`service`, `state`, `queues`). Each attempt is a task of its
 //! own (`delivery`), which sends an event when it ends. Every message is in the spool before it is
-//! queued here, so a restart rebuilds the queue. The scheduler opens no connection; of the policy
+//! queued here, so a restart rebuilds the queue; `ownership` claims what nobody owns, and `loss`
+//! forgets what others have claimed. The scheduler opens no connection; of the policy
 //! it reads only the route and the limits of a connector.
 //!
 //! From the bottom up: `queues` and `report_queue` decide what is due; `attempt` runs an attempt in
@@ -19,11 +20,15 @@ mod context;
 mod damage;
 mod deadlines;
 mod delivery;
+mod disowned;
 mod dispatch;
 mod health;
 mod liveness;
+mod loss;
 mod message_change;
 mod operator;
+mod ownership;
+mod pending_domains;
 mod placement;
 mod quarantine_due;
 mod quarantine_report;
@@ -35,10 +40,12 @@ mod report_tasks;
 mod result;
 mod retry_schedule;
 mod service;
-mod spool_scan;
 mod state;
 mod usage;
 mod waiting_results;
+
+#[cfg(test)]
+mod tests;
 
 pub use liveness::{SchedulerProbe, Workload};
 pub use operator::{

@@ -1,5 +1,6 @@
 //! The task that owns the queue: it waits for events, and starts what is due.
 
+use std::collections::HashSet;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -9,15 +10,16 @@ use tokio_util::sync::CancellationToken;
 
 use crate::relay::outbound::Outbound;
 use crate::relay::running_config::RunningConfig;
+use crate::smtp::envelope::QueueId;
 use crate::storage::evidence::Evidence;
 use crate::storage::spool::{Claimed, Entry, Spool, SpoolError};
 
 use super::context::{AfterOrder, Context, Event};
 use super::liveness::{self, SchedulerProbe, Workload};
 use super::operator::{self, Operator};
+use super::ownership::{OwnershipEvent, follow_ownership};
 use super::recorded_acceptances::RecordedAcceptances;
 use super::report_queue::{Limiter, ReportCounters};
-use super::spool_scan::claim_spool;
 use super::state::SchedulerState;
 use super::usage::Usage;
 use super::waiting_results::WaitingResults;
@@ -93,8 +95,8 @@ impl Scheduler {
         self.liveness.clone()
     }
 
-    /// Claims the messages in the spool that nobody owns, and delivers them and those from `accepted`
-    /// until `stop`. Then waits for running attempts, at most `[timeouts] drain`, and releases the
+    /// Claims the messages in the spool that nobody owns, whenever there may be some, and delivers them
+    /// and those from `accepted` until `stop`. Forgets those that other relays have claimed. Then waits for running attempts, at most `[timeouts] drain`, and releases the
     /// messages that wait. Undelivered messages stay in the spool.
     ///
     /// # Errors
@@ -105,7 +107,8 @@ impl Scheduler {
         mut accepted: mpsc::Receiver<Claimed<Entry>>,
         stop: CancellationToken,
     ) -> Result<(), SpoolError> {
-        let mut pages = claim_spool(&self.state.context.spool);
+        let mut ownership = follow_ownership(&self.state.context.spool);
+        // True until the whole spool has been read once.
         let mut reading = true;
         let running = self.state.context.running.clone();
         loop {
@@ -131,14 +134,27 @@ impl Scheduler {
                 () = stop.cancelled() => break,
                 () = running.replaced() => self.state.reload(),
                 Some(event) = self.events.recv() => self.handle_event(event),
-                page = pages.recv(), if reading => {
-                    if let Some(page) = page {
-                        page?.into_iter().for_each(|stored| self.state.enqueue_stored(&stored));
-                    } else {
-                        reading = false;
+                Some(event) = ownership.recv() => match event {
+                    OwnershipEvent::Failed(error) => return Err(error),
+                    OwnershipEvent::Lost(ids, done) => {
+                        // What was accepted before is among it, perhaps.
+                        while let Ok(entry) = accepted.try_recv() {
+                            self.state.enqueue_entry(entry);
+                        }
+                        self.lose(ids);
+                        drop(done);
+                    }
+                    OwnershipEvent::Searching => self.state.is_claiming = true,
+                    OwnershipEvent::Claimed(page) => {
+                        for stored in page {
+                            self.state.enqueue_claimed(stored);
+                        }
+                    }
+                    OwnershipEvent::Searched => {
+                        (self.state.is_claiming, reading) = (false, false);
                         self.state.quarantine_report.spool_read();
                     }
-                }
+                },
                 Some(answer) = self.probes.recv() => self.answer_probe(answer),
                 // Orders wait until the whole spool is in memory, since an order works on both.
                 Some(request) = self.orders.recv(), if !reading => {
@@ -161,8 +177,18 @@ impl Scheduler {
         }
         drop(accepted);
         self.orders.close();
-        self.drain().await;
+        self.drain(ownership).await;
         Ok(())
+    }
+
+    /// Forgets messages that others have claimed while the lease was over.
+    fn lose(&mut self, ids: Vec<QueueId>) {
+        let messages = ids.len();
+        tracing::warn!(
+            messages,
+            "other relays have claimed messages of this one, since its lease was over; they deliver them"
+        );
+        self.state.lose(&ids.into_iter().collect());
     }
 
     fn handle_event(&mut self, event: Event) {
@@ -178,40 +204,51 @@ impl Scheduler {
                 );
             }
             Event::Report(entry) => self.state.enqueue_entry(*entry),
+            Event::ReportsOwed(claim, _) if self.state.disowned.has_jobs(claim.id()) => {}
             Event::ReportsOwed(claim, debt) => self.state.owed.update(claim, debt, Instant::now()),
             Event::Reported(id, again) => {
                 self.state.jobs -= 1;
-                self.state.end_job(id);
                 self.state.owed.reported(id, again, Instant::now());
+                self.state.end_job(id);
             }
-            Event::Digested { ids, remaining } => {
+            Event::Digested { ids, mut remaining } => {
                 self.state.jobs -= 1;
+                remaining.retain(|claim| !self.state.disowned.has_jobs(claim.id()));
+                self.state.owed.digested(remaining, Instant::now());
                 for id in ids {
                     self.state.end_job(id);
                 }
-                self.state.owed.digested(remaining, Instant::now());
             }
             Event::Settled(id, remaining) => {
                 self.state.jobs -= 1;
-                self.state.end_job(id);
+                let remaining = remaining.filter(|_| !self.state.disowned.has_jobs(id));
                 if let Some((item, due)) = remaining {
                     self.state.enqueue(item, due);
                 }
+                self.state.end_job(id);
             }
             Event::QuarantineReported(is_stored) => self.state.quarantine_reported(is_stored),
+            Event::NotOwner(id) => self.state.lose(&HashSet::from([id])),
             Event::Ordered(id, remaining) => {
                 self.state.ordered.remove(&id);
+                if !self.state.disowned.has_jobs(id) {
+                    self.requeue(remaining);
+                }
                 self.state.end_job(id);
-                match remaining {
-                    AfterOrder::Nothing => {}
-                    AfterOrder::SameItems(items) => {
-                        for (item, due) in items {
-                            self.state.enqueue(item, due);
-                        }
-                    }
-                    AfterOrder::Requeue(stored) => self.state.enqueue_released(&stored),
+            }
+        }
+    }
+
+    /// Queues the work that remains for a message after an order.
+    fn requeue(&mut self, remaining: AfterOrder) {
+        match remaining {
+            AfterOrder::Nothing => {}
+            AfterOrder::SameItems(items) => {
+                for (item, due) in items {
+                    self.state.enqueue(item, due);
                 }
             }
+            AfterOrder::Requeue(stored) => self.state.enqueue_released(&stored),
         }
     }
 
@@ -224,7 +261,8 @@ impl Scheduler {
         });
     }
 
-    async fn drain(self) {
+    /// Waits for the running deliveries. Those of messages that others claim meanwhile end.
+    async fn drain(mut self, mut ownership: mpsc::Receiver<OwnershipEvent>) {
         self.state.context.ending.cancel();
         self.state.tasks.close();
         self.state.release_waiting().await;
@@ -233,10 +271,19 @@ impl Scheduler {
         if waiting > 0 {
             tracing::info!(deliveries = waiting, "waiting for running deliveries");
         }
-        if tokio::time::timeout(patience, self.state.tasks.wait())
-            .await
-            .is_err()
-        {
+        let tasks = self.state.tasks.clone();
+        let ended = async {
+            loop {
+                tokio::select! {
+                    () = tasks.wait() => return,
+                    // The lease holds again when these are forgotten; results are stored then.
+                    Some(event) = ownership.recv() => if let OwnershipEvent::Lost(ids, _) = event {
+                        self.lose(ids);
+                    },
+                }
+            }
+        };
+        if tokio::time::timeout(patience, ended).await.is_err() {
             let remaining = self.state.tasks.len();
             tracing::warn!(
                 deliveries = remaining,

@@ -19,13 +19,14 @@ use crate::storage::spool::{Body, Claim, Claimed, ClockJumps, Entry, HeldLease, 
 use super::active_message::{ActiveMessage, LoadedMessage, MEMORY_MAX};
 use super::context::Context;
 use super::deadlines::{rebase_deadlines, warn_at};
+use super::disowned::DisownedMessages;
+use super::pending_domains::{PendingDomain, pending_domains};
 use super::placement::placement;
 use super::quarantine_due::QuarantineReport;
 use super::queues::{AttemptId, Destination, DestinationQueues, Item};
 use super::report_queue::{OwedReports, ReportQueue};
 use super::result::owed_reports;
 use super::retry_schedule;
-use super::spool_scan::{PendingDomain, pending_domains};
 use super::usage::Usage;
 
 /// The most jobs besides attempts: results that are being stored, and messages that have reached a
@@ -42,19 +43,23 @@ pub(super) struct SchedulerState {
     pub(super) lease: HeldLease,
     pub(super) queues: DestinationQueues<LoadedMessage>,
     /// The messages with running jobs.
-    messages: HashMap<QueueId, Weak<ActiveMessage>>,
+    pub(super) messages: HashMap<QueueId, Weak<ActiveMessage>>,
     /// The number of running jobs for each message that has any.
     pub(super) active: HashMap<QueueId, usize>,
     /// The messages with an operator's order in progress.
     pub(super) ordered: HashSet<QueueId>,
+    /// The messages that were forgotten since others have them, and that still have jobs.
+    pub(super) disowned: DisownedMessages,
+    /// True while messages that nobody owns are being claimed.
+    pub(super) is_claiming: bool,
     /// The messages whose reports are not stored yet.
     pub(super) owed: ReportQueue,
     /// The next report about quarantined messages.
     pub(super) quarantine_report: QuarantineReport,
     /// The number of running jobs.
     pub(super) jobs: usize,
-    /// The time limits of the running attempts.
-    pub(super) limits: HashMap<AttemptId, AttemptLimit>,
+    /// The messages of the running attempts, and their time limits.
+    pub(super) limits: HashMap<AttemptId, (QueueId, AttemptLimit)>,
     /// The use of the attempts, published for status and metrics.
     pub(super) usage: Usage,
     pub(super) tasks: TaskTracker,
@@ -72,6 +77,8 @@ impl SchedulerState {
             messages: HashMap::new(),
             active: HashMap::new(),
             ordered: HashSet::new(),
+            disowned: DisownedMessages::default(),
+            is_claiming: true,
             owed: ReportQueue::new(now, context.reports.clone()),
             quarantine_report: QuarantineReport::new(),
             jobs: 0,
@@ -82,12 +89,15 @@ impl SchedulerState {
         }
     }
 
-    /// Counts the end of a job on a message.
+    /// Counts the end of a job on a message. Call it after the work that remains is queued or dropped.
     pub(super) fn end_job(&mut self, id: QueueId) {
         if let Some(jobs) = self.active.get_mut(&id) {
             *jobs -= 1;
             if *jobs == 0 {
                 self.active.remove(&id);
+                if let Some(reclaimed) = self.disowned.end_jobs(id) {
+                    self.enqueue_stored(&reclaimed);
+                }
             }
         }
         if self
@@ -172,6 +182,9 @@ impl SchedulerState {
     /// Queues a message that was just accepted. Its age counts from now, not from its timestamp,
     /// since the system clock may have jumped in between.
     pub(super) fn enqueue_entry(&mut self, entry: Claimed<Entry>) {
+        if self.disowned.was_lost_unseen(entry.claim.id()) {
+            return;
+        }
         let (now, settings) = (Instant::now(), self.context.running.load());
         let hosts = pending_domains(&entry.envelope);
         let is_relaxed = entry.envelope.tls == TlsRequirement::Relaxed;

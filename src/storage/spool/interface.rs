@@ -116,7 +116,7 @@ pub trait Spool: Send + Sync + 'static {
     fn lease(&self) -> HeldLease;
     /// Waits until another owner, or the end of one, has changed which messages are whose. One task
     /// waits at a time. While a [`OwnershipChange::Lost`] is handled, which is until this is called
-    /// again, the lease does not hold. A spool with one owner has no such change.
+    /// again, the lease does not hold and nothing is claimed. A spool with one owner has no such change.
     fn ownership_changed(&self) -> EventFuture<'_, OwnershipChange> {
         Box::pin(std::future::pending())
     }

@@ -75,6 +75,11 @@ impl Lease {
     }
 }
 
+/// The number of a time for which a lease held without a break. It rises whenever the lease holds
+/// again after it was over: others may have claimed messages meanwhile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LeaseTerm(u64);
+
 /// The lease of an owner as it stands now. All clones share it. An engine alone can change it.
 #[derive(Debug, Clone)]
 pub struct HeldLease(Arc<LeaseState>);
@@ -83,6 +88,8 @@ pub struct HeldLease(Arc<LeaseState>);
 struct LeaseState {
     /// The end in milliseconds of [`BootTime`], [`ENDLESS`] or [`OVER`].
     end: AtomicU64,
+    /// The number of the term, which changes before the end does.
+    term: AtomicU64,
     /// The reason why the lease is over, if it did not just run out. Its lock is held while the end
     /// changes.
     reason: Mutex<String>,
@@ -114,6 +121,7 @@ impl HeldLease {
     pub(super) fn new(lease: Lease, clock: LeaseClock) -> Self {
         let held = Self(Arc::new(LeaseState {
             end: AtomicU64::new(OVER),
+            term: AtomicU64::new(0),
             reason: Mutex::default(),
             clock,
         }));
@@ -121,11 +129,14 @@ impl HeldLease {
         held
     }
 
-    /// Records that the lease was renewed.
+    /// Records that the lease was renewed. If it was over, another term begins.
     pub(super) fn renew(&self, lease: Lease) {
         let end = lease.end.map_or(ENDLESS, |end| end.millis().max(OVER + 1));
         let mut reason = self.reason();
         reason.clear();
+        if !self.holds() {
+            self.0.term.fetch_add(1, Ordering::SeqCst);
+        }
         self.0.end.store(end, Ordering::SeqCst);
     }
 
@@ -139,7 +150,7 @@ impl HeldLease {
     /// Returns whether the lease holds, by this owner's own clock.
     #[must_use]
     pub fn holds(&self) -> bool {
-        match self.0.end.load(Ordering::Relaxed) {
+        match self.0.end.load(Ordering::Acquire) {
             ENDLESS => true,
             OVER => false,
             end => self.0.clock.now() < BootTime::from_millis(end),
@@ -156,6 +167,35 @@ impl HeldLease {
         } else {
             Err(self.refusal())
         }
+    }
+
+    /// Returns the term of now, or of the next one if the lease is over.
+    #[must_use]
+    pub fn term(&self) -> LeaseTerm {
+        LeaseTerm(self.0.term.load(Ordering::SeqCst))
+    }
+
+    /// Checks that the lease has held since this term began, which costs no system call while the
+    /// lease has no end.
+    ///
+    /// # Errors
+    /// [`SpoolError::NotOwner`] with the reason if it does not hold, or was over meanwhile.
+    pub fn check_since(&self, term: LeaseTerm) -> Result<(), SpoolError> {
+        // In this order: a lease that holds again has its new term already.
+        self.check()?;
+        if self.term() == term {
+            return Ok(());
+        }
+        Err(SpoolError::NotOwner(
+            "its lease was over in the meantime, so another relay may have the message".to_owned(),
+        ))
+    }
+
+    /// Returns whether the lease ends unless it is renewed: the store is elsewhere then, and others
+    /// share it.
+    #[must_use]
+    pub fn has_end(&self) -> bool {
+        !matches!(self.0.end.load(Ordering::Acquire), ENDLESS)
     }
 
     /// Returns the error for an operation that this owner must not carry out.
@@ -203,6 +243,28 @@ mod tests {
         assert!(text.contains("the folder was moved"), "{text}");
         held.renew(Lease::ENDLESS);
         assert!(held.check().is_ok());
+    }
+
+    /// A term ends with the lease, whether that ran out or was lost, and not with a renewal in time.
+    #[test]
+    fn what_began_before_the_lease_was_over_is_refused_when_it_holds_again() {
+        let clock = Arc::new(AtomicU64::new(0));
+        let until = |millis| Lease::until(BootTime::from_millis(millis));
+        let held = HeldLease::new(until(10), LeaseClock::Manual(Arc::clone(&clock)));
+        let first = held.term();
+        held.renew(until(20));
+        held.check_since(first).expect("it was renewed in time");
+        clock.store(20, Ordering::SeqCst);
+        held.check_since(first).expect_err("it has run out");
+        held.renew(until(30));
+        let text = held.check_since(first).expect_err("over").to_string();
+        assert!(text.contains("was over in the meantime"), "{text}");
+        let second = held.term();
+        held.check_since(second).expect("it began afterwards");
+        held.lose("the node was removed");
+        held.renew(until(30));
+        held.check_since(second).expect_err("it was lost");
+        held.check_since(held.term()).expect("the third one");
     }
 
     /// Milliseconds would wrap to an end in the past.

@@ -27,7 +27,7 @@ mod relocation;
 mod set_aside;
 mod shared;
 #[cfg(test)]
-mod suite;
+pub(crate) mod suite;
 
 pub use super::clock_jumps::ClockJumps;
 pub use body::{Body, BodyReader, FileBody, LARGE_CHUNK};
@@ -42,7 +42,7 @@ pub use entry::Entry;
 pub use error::SpoolError;
 pub use file::SpoolFuture;
 pub use interface::{EventFuture, Receipt, Spool};
-pub use lease::{BootTime, HeldLease, Lease};
+pub use lease::{BootTime, HeldLease, Lease, LeaseTerm};
 pub use message::StoredMessage;
 pub use ownership_change::OwnershipChange;
 pub use relocation::{MoveError, QueueMove, move_to_database, move_to_folder};

@@ -17,7 +17,7 @@ use crate::smtp::envelope::{
 };
 use crate::smtp::reply::EnhancedStatusCode;
 
-mod memory;
+pub(crate) mod memory;
 pub(super) mod postgresql;
 
 /// A store that an engine is opened on, several times one after the other.

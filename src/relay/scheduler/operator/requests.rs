@@ -96,6 +96,10 @@ impl SchedulerState {
         let now = Instant::now();
         let is_owed = self.owed.expedite(id, now);
         if items.is_none() && !is_owed {
+            if self.is_claiming {
+                // It may have been claimed a moment ago, and is not queued yet.
+                return Err(OrderRefused::Busy);
+            }
             return Err(OrderRefused::NothingToDo(
                 "no recipient waits for delivery; is it held?",
             ));

@@ -199,6 +199,18 @@ impl ReportQueue {
         Some(waiting)
     }
 
+    /// Forgets the report of a message that is another owner's, also one that is being stored. Returns
+    /// whether there was one.
+    pub(in crate::relay::scheduler) fn lose(&mut self, id: QueueId) -> bool {
+        let is_for_digest = self.digest.contains_key(&id);
+        self.leave_digest(id);
+        let had_report = self.forget(id).is_some();
+        if had_report || is_for_digest {
+            self.count();
+        }
+        had_report || is_for_digest
+    }
+
     /// Returns the claims on the messages whose report waits.
     pub(in crate::relay::scheduler) fn claims(&self) -> impl Iterator<Item = Claim> {
         let reports = self.reports.values().map(|waiting| waiting.claim);

@@ -263,6 +263,8 @@ async fn write_result(
                 if about.is_empty() && was_owner && context.spool.lease().holds() =>
             {
                 tracing::error!(queue_id = %id, reason, "attempt result not stored, the message is not this relay's any more; its next owner may deliver it again");
+                // The channel is closed only when the process ends.
+                let _ = context.events.send(Event::NotOwner(id));
                 return StateWrite::Aborted;
             }
             Err(error) if !about.is_empty() => {

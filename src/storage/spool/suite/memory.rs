@@ -1,14 +1,15 @@
-//! An engine that stores mail in memory, for several owners at once. It keeps no promise about the
-//! disk. Time is what the test says.
+//! An engine that stores mail in memory, for several owners at once, each of which hears of the changes
+//! that others make. It keeps no promise about the disk. Time is what the test says.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::Timestamp;
+use tokio::sync::Notify;
 
 use crate::smtp::envelope::{Envelope, QueueId};
 use crate::storage::spool::claim::OwnerEpoch;
@@ -17,20 +18,22 @@ use crate::storage::spool::free_space::FreeSpace;
 use crate::storage::spool::ids::Ids;
 use crate::storage::spool::lease::LeaseClock;
 use crate::storage::spool::{
-    Body, BootTime, Claim, Claimed, Entry, HeldLease, Lease, Receipt, Spool, SpoolError,
-    SpoolFuture, StoredMessage,
+    Body, BootTime, Claim, Claimed, Entry, EventFuture, HeldLease, Lease, OwnershipChange, Receipt,
+    Spool, SpoolError, SpoolFuture, StoredMessage,
 };
 
 /// The time in milliseconds for which a renewed lease holds.
 const LEASE_MILLIS: u64 = 30_000;
 /// The time for which a renewed lease holds.
-pub(super) const LEASE: Duration = Duration::from_millis(LEASE_MILLIS);
+pub(crate) const LEASE: Duration = Duration::from_millis(LEASE_MILLIS);
 
 /// The messages, which outlive the engine, and the clock.
 #[derive(Debug, Clone, Default)]
-pub(super) struct MemoryStore {
+pub(crate) struct MemoryStore {
     queue: Arc<Mutex<MemoryQueue>>,
     millis: Arc<AtomicU64>,
+    /// Notified when an owner has a change to hear of.
+    changed: Arc<Notify>,
 }
 
 #[derive(Debug, Default)]
@@ -38,6 +41,10 @@ struct MemoryQueue {
     messages: BTreeMap<QueueId, OwnedMessage>,
     /// The end of the lease of each owner that is open, in milliseconds.
     owners: BTreeMap<OwnerEpoch, u64>,
+    /// The changes that each owner has not heard of.
+    changes: BTreeMap<OwnerEpoch, VecDeque<OwnershipChange>>,
+    /// The messages of each owner that others have claimed since its lease was over.
+    lost: BTreeMap<OwnerEpoch, Vec<QueueId>>,
     /// The highest id that was ever in the queue.
     highest: Option<QueueId>,
     /// The number of owners so far, each of which is a node of its own.
@@ -52,10 +59,12 @@ struct OwnedMessage {
 
 /// The engine, as one owner has it.
 #[derive(Debug)]
-pub(super) struct MemorySpool {
+pub(crate) struct MemorySpool {
     store: MemoryStore,
     epoch: OwnerEpoch,
     lease: HeldLease,
+    /// True while messages that were lost are not forgotten: the lease does not hold meanwhile.
+    is_losing: AtomicBool,
     drafts: Arc<Drafts>,
     /// The folder for the content of large drafts.
     _folder: tempfile::TempDir,
@@ -67,9 +76,14 @@ impl MemoryStore {
     }
 
     /// Lets time pass.
-    pub(super) fn advance(&self, time: Duration) {
+    pub(crate) fn advance(&self, time: Duration) {
         let millis = u64::try_from(time.as_millis()).expect("small");
         self.millis.fetch_add(millis, Ordering::SeqCst);
+        let (mut queue, now) = (self.queue(), self.now());
+        if queue.owners.values().any(|end| *end <= now) {
+            queue.announce(&OwnershipChange::Claimable, None);
+            self.changed.notify_waiters();
+        }
     }
 
     fn now(&self) -> u64 {
@@ -79,7 +93,7 @@ impl MemoryStore {
 
 impl MemorySpool {
     /// Opens the store for a new owner.
-    pub(super) fn open(store: &MemoryStore) -> Self {
+    pub(crate) fn open(store: &MemoryStore) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let bodies: PathBuf = folder.path().to_owned();
         let (epoch, clock) = (OwnerEpoch::of_process(), Arc::clone(&store.millis));
@@ -93,6 +107,7 @@ impl MemorySpool {
         let lease = Lease::until(BootTime::from_millis(end));
         Self {
             lease: HeldLease::new(lease, LeaseClock::Manual(clock)),
+            is_losing: AtomicBool::new(false),
             epoch,
             drafts: Arc::new(Drafts {
                 free_space: FreeSpace::open(&bodies, None).expect("a disk"),
@@ -104,6 +119,31 @@ impl MemorySpool {
             store: store.clone(),
             _folder: folder,
         }
+    }
+
+    /// Gives the owner another lease after its own was over, as a shared engine does when its store
+    /// answers again. It keeps the messages that nobody has claimed meanwhile.
+    pub(crate) fn rejoin(&self) {
+        let end = self.store.now() + LEASE_MILLIS;
+        let mut queue = self.store.queue();
+        queue.owners.insert(self.epoch, end);
+        let lost = queue.lost.remove(&self.epoch).unwrap_or_default();
+        if lost.is_empty() {
+            self.lease.renew(Lease::until(BootTime::from_millis(end)));
+        } else {
+            self.lease.lose("others have claimed its messages");
+            self.is_losing.store(true, Ordering::SeqCst);
+            queue.announce(&OwnershipChange::Lost(lost), Some(self.epoch));
+        }
+        queue.announce(&OwnershipChange::Claimable, Some(self.epoch));
+        self.store.changed.notify_waiters();
+    }
+
+    /// Makes a message nobody's, and no owner hears of it.
+    pub(crate) fn release_unheard(&self, claim: Claim) {
+        let mut queue = self.store.queue();
+        let message = queue.messages.get_mut(&claim.id());
+        message.expect("it is there").owner = None;
     }
 
     /// Completes a draft.
@@ -164,10 +204,14 @@ impl MemorySpool {
         after: Option<QueueId>,
         limit: usize,
     ) -> Result<Vec<Claimed<StoredMessage>>, SpoolError> {
+        self.lease.check()?;
         let (mut queue, now) = (self.store.queue(), self.store.now());
         queue.check_owner(self.epoch, now)?;
         let MemoryQueue {
-            messages, owners, ..
+            messages,
+            owners,
+            lost,
+            ..
         } = &mut *queue;
         let is_free = |message: &OwnedMessage| {
             let owner = message.owner.and_then(|owner| owners.get(&owner));
@@ -179,7 +223,9 @@ impl MemorySpool {
         let free = later.filter(|message| is_free(message)).take(limit);
         Ok(free
             .map(|message| {
-                message.owner = Some(self.epoch);
+                if let Some(before) = message.owner.replace(self.epoch) {
+                    lost.entry(before).or_default().push(message.entry.id);
+                }
                 Claimed {
                     claim: Claim::of_owner(message.entry.id, self.epoch),
                     message: stored(&message.entry),
@@ -191,11 +237,30 @@ impl MemorySpool {
 
 impl Drop for MemorySpool {
     fn drop(&mut self) {
-        self.store.queue().owners.remove(&self.epoch);
+        let mut queue = self.store.queue();
+        queue.owners.remove(&self.epoch);
+        queue.changes.remove(&self.epoch);
+        queue.announce(&OwnershipChange::Claimable, None);
+        self.store.changed.notify_waiters();
     }
 }
 
 impl MemoryQueue {
+    /// Lets an owner hear of a change, or all owners.
+    fn announce(&mut self, change: &OwnershipChange, owner: Option<OwnerEpoch>) {
+        let owners = self.owners.keys().copied();
+        for one in owners.filter(|one| owner.is_none_or(|owner| owner == *one)) {
+            let changes = self.changes.entry(one).or_default();
+            if changes.back() != Some(change) {
+                changes.push_back(change.clone());
+            }
+        }
+    }
+
+    fn next_change(&mut self, owner: OwnerEpoch) -> Option<OwnershipChange> {
+        self.changes.get_mut(&owner)?.pop_front()
+    }
+
     fn insert(&mut self, entry: Entry, owner: OwnerEpoch) -> (Receipt, Claimed<Entry>) {
         self.highest = self.highest.max(Some(entry.id));
         let message = OwnedMessage {
@@ -305,6 +370,8 @@ impl Spool for MemorySpool {
             let message = queue.messages.get_mut(&claim.id());
             message.expect("it was checked").owner = None;
         }
+        queue.announce(&OwnershipChange::Claimable, None);
+        self.store.changed.notify_waiters();
         ready(Ok(()))
     }
 
@@ -316,9 +383,33 @@ impl Spool for MemorySpool {
         }
         let end = now + LEASE_MILLIS;
         let lease = Lease::until(BootTime::from_millis(end));
-        self.lease.renew(lease);
+        if !self.is_losing.load(Ordering::SeqCst) {
+            self.lease.renew(lease);
+        }
         queue.owners.insert(self.epoch, end);
         ready(Ok(lease))
+    }
+
+    fn ownership_changed(&self) -> EventFuture<'_, OwnershipChange> {
+        if self.is_losing.load(Ordering::SeqCst) {
+            let mut queue = self.store.queue();
+            let changes = queue.changes.entry(self.epoch).or_default();
+            let is_lost = |change: &OwnershipChange| matches!(change, OwnershipChange::Lost(_));
+            if !changes.iter().any(is_lost) {
+                let end = queue.owners[&self.epoch];
+                self.is_losing.store(false, Ordering::SeqCst);
+                self.lease.renew(Lease::until(BootTime::from_millis(end)));
+            }
+        }
+        Box::pin(async {
+            loop {
+                let changed = self.store.changed.notified();
+                if let Some(change) = self.store.queue().next_change(self.epoch) {
+                    return change;
+                }
+                changed.await;
+            }
+        })
     }
 
     fn lease(&self) -> HeldLease {
