@@ -12,6 +12,7 @@ mod liveness;
 mod loaded;
 mod mailbox_servers;
 mod metrics;
+mod node_config;
 mod reload;
 mod sockets;
 mod test_overrides;
@@ -44,6 +45,7 @@ pub use error::{RunError, StartError};
 pub use liveness::{Liveness, LivenessProbe, Unresponsive};
 use loaded::{LoadFaults, LoadedFiles};
 use mailbox_servers::ConnectorServers;
+use node_config::ConfigPublisher;
 use reload::ConfiguredServices;
 pub use reload::rejected_changes;
 use sockets::Bound;
@@ -62,6 +64,7 @@ pub struct RunningDaemon {
     /// The address of the HTTP server for status and metrics.
     pub http: Option<SocketAddr>,
     configured: Arc<ConfiguredServices>,
+    publisher: ConfigPublisher,
     liveness: LivenessProbe,
     reporter: Reporter,
     stop: CancellationToken,
@@ -78,7 +81,11 @@ impl RunningDaemon {
     /// All faults of the new configuration, and all changes that need a restart. The old
     /// configuration then stays in use.
     pub fn reload(&self, config: Config) -> Result<Vec<Fault>, Vec<Fault>> {
-        self.configured.replace(config)
+        let replaced = self.configured.replace(config);
+        if replaced.is_ok() {
+            self.publisher.publish(&self.configured.running.load());
+        }
+        replaced
     }
 
     /// Returns the orders of operators to read the configuration again, once. Who takes them must carry
@@ -172,8 +179,7 @@ pub async fn start_with(
     });
     // A resolver without DNSSEC is reported now, and not with the first mail.
     tokio::spawn(async move { dns.probe_dnssec().await });
-    let stop = CancellationToken::new();
-    let (orders, reload_orders) = admin::reload_orders();
+    let (stop, (orders, reload_orders)) = (CancellationToken::new(), admin::reload_orders());
     let services = Services {
         configured: Arc::clone(&configured),
         reload_orders: orders,
@@ -181,6 +187,7 @@ pub async fn start_with(
         stop: stop.clone(),
         clients: Clients::default(),
     };
+    let publisher = ConfigPublisher::start(stores.spool.clone(), &configured.running.load());
     let scheduler = services.scheduler();
     let liveness = LivenessProbe::new(
         scheduler.liveness(),
@@ -197,6 +204,7 @@ pub async fn start_with(
         addresses,
         http,
         configured,
+        publisher,
         liveness,
         reporter: stores.reporter,
         stop,

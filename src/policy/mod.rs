@@ -1,6 +1,7 @@
 //! The rules, as pure decisions: the TLS judge, the connectors, the failure judge, access to the
 //! relay, and the recipients that exist.
 
+pub mod adoption;
 pub mod connector;
 pub mod directory;
 pub mod failure;

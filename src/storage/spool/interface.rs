@@ -12,6 +12,7 @@ use super::lease::{HeldLease, Lease};
 use super::message::StoredMessage;
 use super::ownership_change::OwnershipChange;
 use super::set_aside::SetAside;
+use crate::policy::adoption::NodeConfig;
 use crate::smtp::envelope::{Envelope, QueueId};
 use crate::storage::clock_jumps::ClockJumps;
 
@@ -119,6 +120,12 @@ pub trait Spool: Send + Sync + 'static {
     /// again, the lease does not hold and nothing is claimed. A spool with one owner has no such change.
     fn ownership_changed(&self) -> EventFuture<'_, OwnershipChange> {
         Box::pin(std::future::pending())
+    }
+    /// Lets the other owners know the configuration of this one, so that they claim only messages of it
+    /// that they would send by the same rules ([`crate::policy::adoption::may_adopt`]); and so does this
+    /// owner with theirs. A spool with one owner has no use for it.
+    fn publish(&self, config: NodeConfig) {
+        drop(config);
     }
     /// Waits for an answer of all that writes to the store, which comes after all operations that were
     /// handed in before.
