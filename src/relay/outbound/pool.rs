@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use crate::config::{Connector, SmartHost};
 use crate::net::route::Hop;
+use crate::storage::spool::ClusterShare;
 
 use super::cleared::Cleared;
 
@@ -39,6 +40,8 @@ pub(super) struct PoolKey {
     /// The user that we log in as, if we do.
     user: Option<String>,
     server: SmartHost,
+    /// The connection limit of the connector.
+    connections: u32,
 }
 
 impl PoolKey {
@@ -56,6 +59,7 @@ impl PoolKey {
                 port: hop.port,
                 protocol: hop.protocol.clone(),
             },
+            connections: connector.outbound.connections,
         }
     }
 
@@ -86,6 +90,8 @@ struct PoolState {
     is_sweeping: bool,
     /// The oldest generation of the configuration whose connections are kept.
     oldest: u64,
+    /// This node's part of the connection limits.
+    cluster: ClusterShare,
     is_closed: bool,
 }
 
@@ -95,6 +101,16 @@ struct IdleConnection {
 }
 
 impl PoolState {
+    /// Returns the most idle connections to a destination. A relay that is alone keeps what its
+    /// deliveries leave; several nodes keep no more than each one's part of the limit.
+    fn most(&self, key: &PoolKey) -> usize {
+        if self.cluster.is_all() {
+            return MAX_PER_DESTINATION;
+        }
+        let part = usize::try_from(self.cluster.of(key.connections)).unwrap_or(usize::MAX);
+        part.min(MAX_PER_DESTINATION)
+    }
+
     fn quit(&mut self, key: PoolKey, connection: Cleared) {
         if self.closing.len() >= MAX_CLOSING {
             self.closing
@@ -144,10 +160,8 @@ impl Pool {
     pub(super) fn put(&self, key: PoolKey, mut connection: Cleared) {
         connection.prepare_idle();
         let mut state = self.state();
-        let is_full = state
-            .idle
-            .get(&key)
-            .is_some_and(|list| list.len() >= MAX_PER_DESTINATION);
+        let most = state.most(&key);
+        let is_full = state.idle.get(&key).is_some_and(|list| list.len() >= most);
         if state.is_closed || key.generation < state.oldest || state.count >= MAX_IDLE || is_full {
             return state.quit(key, connection);
         }
@@ -201,6 +215,27 @@ impl Pool {
             for idle in list {
                 state.quit(key.clone(), idle.connection);
             }
+        }
+    }
+
+    /// Changes this node's part of the connection limits, and closes the idle connections that are more,
+    /// the oldest first.
+    pub(super) fn set_cluster_share(&self, share: ClusterShare) {
+        let mut state = self.state();
+        state.cluster = share;
+        let mut surplus = Vec::new();
+        let state = &mut *state;
+        let keys: Vec<PoolKey> = state.idle.keys().cloned().collect();
+        for key in keys {
+            let most = state.most(&key);
+            if let Some(list) = state.idle.get_mut(&key) {
+                let more = list.len().saturating_sub(most);
+                surplus.extend(list.drain(..more).map(|idle| (key.clone(), idle)));
+            }
+        }
+        state.count -= surplus.len();
+        for (key, idle) in surplus {
+            state.quit(key, idle.connection);
         }
     }
 

@@ -7,6 +7,7 @@ use crate::discovery::Discovery;
 use crate::net::tls_io::KnownHellos;
 use crate::relay::running_config::RunningConfig;
 use crate::relay::tlsrpt::Reporter;
+use crate::storage::spool::ClusterShare;
 use crate::telemetry::Monitor;
 
 use super::attempt::{Attempt, AttemptResult};
@@ -124,6 +125,11 @@ impl Outbound {
     /// Closes the idle connections that were judged under a replaced configuration.
     pub fn close_replaced(&self) {
         self.pool.close_older(self.running.load().generation());
+    }
+
+    /// Changes this node's part of the connection limits, and closes the idle connections that are more.
+    pub fn set_cluster_share(&self, share: ClusterShare) {
+        self.pool.set_cluster_share(share);
     }
 
     /// Makes one attempt, within `[limits] delivery_attempt_time`.

@@ -16,6 +16,10 @@ impl SchedulerState {
     /// destinations.
     pub(super) fn dispatch(&mut self) {
         let (now, settings) = (Instant::now(), self.context.running.load());
+        let share = self.context.spool.cluster_share();
+        if self.queues.set_cluster_share(share) {
+            self.context.outbound.set_cluster_share(share);
+        }
         while self.may_begin() {
             let Some(job) = self.queues.next(now, |item| placement_of(&settings, item)) else {
                 break;

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 
 use super::claim::{Claim, Claimed};
+use super::cluster_share::ClusterShare;
 use super::draft::Draft;
 use super::entry::Entry;
 use super::error::SpoolError;
@@ -120,6 +121,11 @@ pub trait Spool: Send + Sync + 'static {
     /// again, the lease does not hold and nothing is claimed. A spool with one owner has no such change.
     fn ownership_changed(&self) -> EventFuture<'_, OwnershipChange> {
         Box::pin(std::future::pending())
+    }
+    /// Returns this owner's part of the limits that hold for all owners together. It may change at any
+    /// time.
+    fn cluster_share(&self) -> ClusterShare {
+        ClusterShare::ALL
     }
     /// Lets the other owners know the configuration of this one, so that they claim only messages of it
     /// that they would send by the same rules ([`crate::policy::adoption::may_adopt`]); and so does this

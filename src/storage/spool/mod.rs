@@ -9,6 +9,7 @@
 
 mod body;
 mod claim;
+mod cluster_share;
 mod draft;
 mod engine;
 mod entry;
@@ -32,6 +33,7 @@ pub(crate) mod suite;
 pub use super::clock_jumps::ClockJumps;
 pub use body::{Body, BodyReader, FileBody, LARGE_CHUNK};
 pub use claim::{Claim, Claimed};
+pub use cluster_share::ClusterShare;
 pub use draft::{Draft, LARGE_BLOCK};
 pub use engine::{
     ExportError, OfflineError, Options, SpoolCheck, SpoolExport, SpoolFinding, SpoolRemedy,

@@ -36,10 +36,10 @@ impl<T> DestinationQueues<T> {
         let own = self
             .all
             .get(&id)
-            .is_some_and(|queue| queue.active < queue.allowed(at));
+            .is_some_and(|queue| queue.active < queue.allowed(at, self.cluster));
         own && self
             .parent(id)
-            .is_some_and(|(_, parent)| parent.active < parent.allowed(at))
+            .is_some_and(|(_, parent)| parent.active < parent.allowed(at, self.cluster))
     }
 
     /// Starts an attempt of a queue. Call [`DestinationQueues::end`] when it ends.

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::smtp::envelope::AttemptFailure;
+use crate::storage::spool::ClusterShare;
 
 use super::ids::{DestinationId, Millis, WaitPosition};
 use super::item::Destination;
@@ -51,7 +52,7 @@ pub(super) struct Backoff {
 #[derive(Debug)]
 pub(super) struct DestinationQueue {
     pub(super) destination: Destination,
-    /// The configured limit of concurrent attempts.
+    /// The configured limit of concurrent attempts, of all nodes of a cluster together.
     pub(super) limit: u32,
     /// The concurrency reached by successful attempts.
     concurrency: u32,
@@ -117,13 +118,13 @@ impl DestinationQueue {
             .filter(|until| now < *until)
     }
 
-    /// Returns the concurrency allowed at a time.
-    pub(super) fn allowed(&self, now: Millis) -> u32 {
+    /// Returns the concurrency allowed at a time to a node with this part of the limits.
+    pub(super) fn allowed(&self, now: Millis, cluster: ClusterShare) -> u32 {
         match &self.backoff {
             Some(backoff) if now < backoff.until => 0,
             // After the backoff, one attempt probes the destination.
             Some(_) => 1,
-            None => self.concurrency.min(self.limit),
+            None => self.concurrency.min(cluster.of(self.limit)),
         }
     }
 

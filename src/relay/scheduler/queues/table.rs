@@ -12,7 +12,7 @@ use super::item::{Destination, Item};
 use super::parked::Parked;
 use super::part::Part;
 use super::queue::{DestinationQueue, Spread};
-use crate::storage::spool::Claim;
+use crate::storage::spool::{Claim, ClusterShare};
 
 /// The queues of all destinations.
 // Rule: RFC 5321 §4.5.4.1; policy table (destinations).
@@ -38,6 +38,8 @@ pub(in crate::relay::scheduler) struct DestinationQueues<T> {
     /// The times at which queues may have a job next.
     pub(super) wakes: BTreeSet<(Millis, DestinationId)>,
     pub(super) attempts: Attempts,
+    /// This node's part of the connection limits.
+    pub(super) cluster: ClusterShare,
     pub(super) serial: u64,
     pub(super) opened: u64,
     /// The number of reloads.
@@ -62,6 +64,7 @@ impl<T> DestinationQueues<T> {
             turn: VecDeque::new(),
             wakes: BTreeSet::new(),
             attempts: Attempts::new(attempts),
+            cluster: ClusterShare::ALL,
             serial: 0,
             opened: 0,
             generation: 0,

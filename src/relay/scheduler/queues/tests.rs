@@ -8,7 +8,7 @@ use super::*;
 use crate::smtp::address::{Domain, Host};
 use crate::smtp::envelope::{AttemptFailure, QueueId};
 use crate::smtp::reply::{EnhancedStatusCode, Status};
-use crate::storage::spool::Claim;
+use crate::storage::spool::{Claim, ClusterShare};
 
 const SECOND: Duration = Duration::from_secs(1);
 const NONE: [u64; 0] = [];
@@ -182,6 +182,27 @@ fn the_connection_limit_is_kept() {
     assert_eq!(bench.numbers_at(9), NONE);
     bench.ends(first[0].1, 0, Health::Up);
     assert_eq!(bench.numbers_at(9), [2]);
+}
+
+/// What runs above a lower limit goes on, and nothing begins beside it.
+#[test]
+fn a_node_has_its_part_of_the_connection_limit_from_the_next_job_on() {
+    let mut bench = QueueBench::new();
+    for number in 0..9 {
+        bench.push(number, "a.example", 0, 4);
+    }
+    assert!(bench.queues.set_cluster_share(ClusterShare::new(2, 1)));
+    let mut jobs = bench.due_at(0);
+    assert_eq!(jobs.len(), 2);
+    assert!(!bench.queues.set_cluster_share(ClusterShare::new(2, 1)));
+    bench.queues.set_cluster_share(ClusterShare::ALL);
+    jobs.extend(bench.due_at(0));
+    assert_eq!(jobs.len(), 4, "the other node is gone");
+    bench.queues.set_cluster_share(ClusterShare::new(4, 3));
+    for (ended, expected) in [(0, &[][..]), (1, &[]), (2, &[]), (3, &[4])] {
+        bench.ends(jobs[ended].1, 0, Health::Up);
+        assert_eq!(bench.numbers_at(0), expected, "{ended}");
+    }
 }
 
 #[test]

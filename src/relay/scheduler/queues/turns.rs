@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::smtp::address::Host;
 use crate::smtp::envelope::QueueId;
+use crate::storage::spool::ClusterShare;
 
 use super::attempts::ShareUse;
 use super::ids::{AttemptId, AttemptToken, DestinationId, DueKey, Millis};
@@ -271,7 +272,8 @@ impl<T> DestinationQueues<T> {
         } else if !self.may_start(id, next) {
             // The limit that is reached is the queue's own or, for a part, perhaps that of the
             // destination.
-            let is_of_destination = queue.part.is_none() || queue.active < queue.allowed(next);
+            let is_of_destination =
+                queue.part.is_none() || queue.active < queue.allowed(next, self.cluster);
             if is_of_destination {
                 QueueObstacle::Connections { backoff_end }
             } else {
@@ -439,6 +441,20 @@ impl<T> DestinationQueues<T> {
             self.take_turn(parent);
         }
         self.call_waiting();
+    }
+
+    /// Changes this node's part of the connection limits. Running attempts continue. Returns true if it
+    /// was another one.
+    pub(in crate::relay::scheduler) fn set_cluster_share(&mut self, cluster: ClusterShare) -> bool {
+        if self.cluster == cluster {
+            return false;
+        }
+        self.cluster = cluster;
+        let ids: Vec<DestinationId> = self.all.keys().copied().collect();
+        for id in ids {
+            self.take_turn(id);
+        }
+        true
     }
 
     /// Changes the maximum number of attempts. Running attempts continue.

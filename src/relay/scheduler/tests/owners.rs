@@ -3,9 +3,9 @@
 use crate::relay::scheduler::{Order, OrderRefused};
 use crate::smtp::envelope::RecipientState;
 use crate::storage::spool::suite::memory::{LEASE, MemorySpool, MemoryStore};
-use crate::storage::spool::{Spool as _, SpoolError};
+use crate::storage::spool::{ClusterShare, Spool as _, SpoolError};
 
-use super::world::{GatedHost, Owner, eventually};
+use super::world::{CONNECTIONS, GatedHost, Owner, eventually};
 
 /// The leases of all but these owners run out.
 async fn outlive(store: &MemoryStore, living: &[&MemorySpool]) {
@@ -187,5 +187,32 @@ async fn a_message_that_comes_back_waits_for_the_attempt_from_before_it_was_lost
         ),
         "{state:?}"
     );
+    owner.ends().await;
+}
+
+/// The attempts of the other nodes use the rest of the limit.
+#[tokio::test]
+async fn kept_connections_above_the_part_of_the_node_are_closed() {
+    let store = MemoryStore::default();
+    let peer = GatedHost::start().await;
+    peer.final_reply.send_replace(None);
+    let owner = Owner::start(&store, &[("one.example", &peer)]);
+    for _ in 0..CONNECTIONS {
+        owner.accepts(&["a@one.example"]).await;
+    }
+    peer.hears(".", CONNECTIONS).await;
+    peer.final_reply.send_replace(Some("250 2.0.0 yours"));
+    owner.has(0, 0).await;
+    owner.spool.set_cluster_share(ClusterShare::new(2, 0));
+    peer.final_reply.send_replace(None);
+    for _ in 0..CONNECTIONS {
+        owner.accepts(&["b@one.example"]).await;
+    }
+    peer.hears("QUIT", CONNECTIONS / 2).await;
+    peer.hears(".", CONNECTIONS + CONNECTIONS / 2).await;
+    owner.has(CONNECTIONS / 2, CONNECTIONS / 2).await;
+    assert_eq!(peer.heard("connection"), CONNECTIONS, "no new one");
+    peer.final_reply.send_replace(Some("250 2.0.0 yours"));
+    owner.has(0, 0).await;
     owner.ends().await;
 }

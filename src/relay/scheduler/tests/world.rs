@@ -29,6 +29,8 @@ use crate::storage::evidence::Evidence;
 use crate::storage::spool::suite::memory::{MemorySpool, MemoryStore};
 use crate::storage::spool::{Claimed, Entry, Spool as _, SpoolError};
 
+/// The connection limit of each connector.
+pub(super) const CONNECTIONS: usize = 4;
 /// Only a test that fails waits for it.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -250,7 +252,7 @@ fn config(peers: &[(&str, &GatedHost)]) -> Config {
         let _ = write!(
             text,
             "[[connector]]\nname = \"{domain}\"\ndomains = [\"{domain}\"]\n\
-             [connector.outbound]\nroute = [\"{}\"]\ntls = \"off\"\n",
+             [connector.outbound]\nroute = [\"{}\"]\ntls = \"off\"\nconnections = {CONNECTIONS}\n",
             peer.address
         );
     }

@@ -18,8 +18,8 @@ use crate::storage::spool::free_space::FreeSpace;
 use crate::storage::spool::ids::Ids;
 use crate::storage::spool::lease::LeaseClock;
 use crate::storage::spool::{
-    Body, BootTime, Claim, Claimed, Entry, EventFuture, HeldLease, Lease, OwnershipChange, Receipt,
-    Spool, SpoolError, SpoolFuture, StoredMessage,
+    Body, BootTime, Claim, Claimed, ClusterShare, Entry, EventFuture, HeldLease, Lease,
+    OwnershipChange, Receipt, Spool, SpoolError, SpoolFuture, StoredMessage,
 };
 
 /// The time in milliseconds for which a renewed lease holds.
@@ -65,6 +65,8 @@ pub(crate) struct MemorySpool {
     lease: HeldLease,
     /// True while messages that were lost are not forgotten: the lease does not hold meanwhile.
     is_losing: AtomicBool,
+    /// The owner's part of limits, as the test says.
+    share: Mutex<ClusterShare>,
     drafts: Arc<Drafts>,
     /// The folder for the content of large drafts.
     _folder: tempfile::TempDir,
@@ -108,6 +110,7 @@ impl MemorySpool {
         Self {
             lease: HeldLease::new(lease, LeaseClock::Manual(clock)),
             is_losing: AtomicBool::new(false),
+            share: Mutex::default(),
             epoch,
             drafts: Arc::new(Drafts {
                 free_space: FreeSpace::open(&bodies, None).expect("a disk"),
@@ -137,6 +140,11 @@ impl MemorySpool {
         }
         queue.announce(&OwnershipChange::Claimable, Some(self.epoch));
         self.store.changed.notify_waiters();
+    }
+
+    /// Changes the owner's part of limits.
+    pub(crate) fn set_cluster_share(&self, share: ClusterShare) {
+        *self.share.lock().expect("no code panics with the lock") = share;
     }
 
     /// Makes a message nobody's, and no owner hears of it.
@@ -388,6 +396,10 @@ impl Spool for MemorySpool {
         }
         queue.owners.insert(self.epoch, end);
         ready(Ok(lease))
+    }
+
+    fn cluster_share(&self) -> ClusterShare {
+        *self.share.lock().expect("no code panics with the lock")
     }
 
     fn ownership_changed(&self) -> EventFuture<'_, OwnershipChange> {
