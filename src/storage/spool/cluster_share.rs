@@ -11,6 +11,14 @@ impl ClusterShare {
     /// The share of a relay that is alone.
     pub const ALL: Self = Self { nodes: 1, rank: 0 };
 
+    /// Returns the smallest share: one of each limit.
+    pub(super) const fn least() -> Self {
+        Self {
+            nodes: u32::MAX,
+            rank: u32::MAX - 1,
+        }
+    }
+
     /// Returns the share of the node with this rank, counted from 0, among so many nodes.
     #[must_use]
     pub fn new(nodes: u32, rank: u32) -> Self {

@@ -1,23 +1,20 @@
 //! Claims messages that nobody alive owns: what an earlier process of this node has left, what was given
 //! back, and what belonged to a node that is fenced.
 
-use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
-use super::super::ids::row_id;
+use super::super::ids::{queue_id, row_id};
 use super::super::{Claim, Claimed, SpoolError, StoredMessage};
 use super::SharedCore;
+use super::batch::NodeRun;
 use super::view::{FoundRow, PARTS};
+use crate::policy::adoption::{PolicyDifference, may_adopt};
 use crate::smtp::envelope::QueueId;
 use crate::storage::postgresql::DatabaseError;
 
-/// The nodes whose messages may be adopted. They stay fenced until the transaction is over.
-const FENCED: &str = "SELECT number FROM gatepost.node WHERE fenced ORDER BY number FOR SHARE";
-
-/// Claims a page. Parameters: after which id, this node, the first epoch of its process, the fenced
-/// nodes, how many, and the epoch now. What another statement has locked is left out, and found by the
-/// next pass.
-fn claim_statement() -> String {
+/// Locks a page. Parameters: after which id, this node, the first epoch of its process, the fenced nodes,
+/// and how many. What another statement has locked is left out, and found by the next pass.
+fn lock_statement() -> String {
     format!(
         "WITH found AS (
             SELECT id FROM (
@@ -29,20 +26,20 @@ fn claim_statement() -> String {
                     SELECT id FROM gatepost.message WHERE node = n.number AND id > $1 ORDER BY id LIMIT $5) AS f)
             ) AS free ORDER BY id LIMIT $5
         ), locked AS MATERIALIZED (
-            SELECT m.id FROM gatepost.message m
+            SELECT m.id, m.accepted, m.size, m.crc, m.envelope, m.node FROM gatepost.message m
             WHERE m.id IN (SELECT id FROM found)
               AND (m.epoch = 0 OR m.node = ANY($4::smallint[]) OR (m.node = $2 AND m.epoch < $3))
             FOR UPDATE SKIP LOCKED
-        ), claimed AS (
-            UPDATE gatepost.message m SET node = $2, epoch = $6
-            WHERE m.id IN (SELECT id FROM locked) AND EXISTS (
-                SELECT FROM gatepost.node
-                WHERE number = $2 AND epoch = $6 AND NOT fenced AND lease_end > clock_timestamp())
-            RETURNING m.id, m.accepted, m.size, m.crc, m.envelope
         )
-        SELECT m.id, m.accepted, m.size, m.crc, m.envelope, {PARTS} FROM claimed AS m ORDER BY m.id"
+        SELECT m.id, m.accepted, m.size, m.crc, m.envelope, {PARTS}, m.node FROM locked AS m ORDER BY m.id"
     )
 }
+
+/// Makes messages this node's that are locked.
+const CLAIM: &str = "UPDATE gatepost.message SET node = $1, epoch = $2
+WHERE id = ANY($3::bigint[]) AND EXISTS (
+    SELECT FROM gatepost.node
+    WHERE number = $1 AND epoch = $2 AND NOT fenced AND lease_end > clock_timestamp())";
 
 /// Gives messages back.
 const RELEASE: &str = "UPDATE gatepost.message m SET epoch = 0
@@ -52,27 +49,53 @@ WHERE m.id = r.id AND m.node = $1 AND m.epoch = r.epoch AND EXISTS (
     WHERE number = $1 AND epoch = $2 AND NOT fenced AND lease_end > clock_timestamp())
 RETURNING m.id";
 
+/// A page of messages that could be claimed.
+struct ClaimedPage {
+    /// The last message that was looked at; `None` at the end.
+    last: Option<QueueId>,
+    claimed: Vec<FoundRow>,
+}
+
+/// The messages of a page that stay where they are.
+#[derive(Default)]
+struct RefusedAdoptions {
+    count: usize,
+    first: Option<(QueueId, PolicyDifference)>,
+}
+
+impl RefusedAdoptions {
+    fn add(&mut self, id: QueueId, difference: PolicyDifference) {
+        self.count += 1;
+        self.first.get_or_insert((id, difference));
+    }
+
+    fn log(&self) {
+        if let Some((id, difference)) = &self.first {
+            tracing::warn!(
+                queue_id = %id,
+                messages = self.count,
+                reason = %difference,
+                "messages of another node are not adopted: this node might send them by a weaker policy; they wait for their node, or for one with the same connectors"
+            );
+        }
+    }
+}
+
 impl SharedCore {
     /// Claims the next messages after `after`.
     pub(super) async fn claim_page(
         &self,
-        after: Option<QueueId>,
+        mut after: Option<QueueId>,
         limit: usize,
     ) -> Result<Vec<Claimed<StoredMessage>>, SpoolError> {
-        self.lease.check()?;
-        let mut after = after;
         loop {
-            let run = self.run();
-            let rows = self.claim_rows(after, limit).await;
-            let rows = rows.map_err(|error| self.failed(&error))?;
-            if rows.is_empty() {
-                return Ok(Vec::new());
-            }
             self.lease.check()?;
-            let mut claimed = Vec::with_capacity(rows.len());
-            for row in &rows {
-                let found = FoundRow::of(row);
-                after = found.id().or(after);
+            let run = self.run();
+            let page = self.claim_rows(run, after, limit).await;
+            let page = page.map_err(|error| self.failed(&error))?;
+            self.lease.check()?;
+            let mut claimed = Vec::with_capacity(page.claimed.len());
+            for found in page.claimed {
                 if let Some(message) = self.readable(found).await? {
                     claimed.push(Claimed {
                         claim: Claim::of_owner(message.id, run.epoch),
@@ -82,37 +105,64 @@ impl SharedCore {
             }
             self.own
                 .add(claimed.iter().map(|claimed| claimed.claim.id()));
-            // A page of nothing but damaged messages is not the end.
-            if !claimed.is_empty() {
+            // A page of nothing but damaged messages, or such as may not be claimed, is not the end.
+            if !claimed.is_empty() || page.last.is_none() {
                 return Ok(claimed);
             }
+            after = page.last;
         }
     }
 
     async fn claim_rows(
         &self,
+        run: NodeRun,
         after: Option<QueueId>,
         limit: usize,
-    ) -> Result<Vec<Row>, DatabaseError> {
-        let run = self.run();
+    ) -> Result<ClaimedPage, DatabaseError> {
         let mut connection = self.database.connection().await?;
         let transaction = connection.transaction().await?;
-        let fenced = transaction.query(FENCED, &[]).await?;
-        let fenced: Vec<i16> = fenced
-            .iter()
-            .map(|row| row.get(0))
-            .filter(|number| *number != run.number)
-            .collect();
-        let statement = transaction.prepare_cached(&claim_statement()).await?;
+        let others = self.other_nodes(transaction.client()).await?;
+        let statement = transaction.prepare_cached(&lock_statement()).await?;
         let first = i64::try_from(self.identity.first_epoch.number()).unwrap_or(i64::MAX);
         let after = after.map_or(-1, row_id);
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let parameters: [&(dyn ToSql + Sync); 6] =
-            [&after, &run.number, &first, &fenced, &limit, &run.epoch()];
+        let parameters: [&(dyn ToSql + Sync); 5] =
+            [&after, &run.number, &first, &others.fenced, &limit];
         let rows = transaction.query(&statement, &parameters).await?;
+        let last = rows.last().and_then(|row| queue_id(row.get(0)));
+        let own = self.config.get();
+        let mut refused = RefusedAdoptions::default();
+        let mut allowed: Vec<FoundRow> = Vec::with_capacity(rows.len());
+        for row in &rows {
+            let (found, owner): (_, i16) = (FoundRow::of(row), row.get(7));
+            // What has no owner among the nodes was moved here, or its node was removed, by an
+            // administrator.
+            match (others.configs.get(&owner), found.read()) {
+                (Some(theirs), Ok(message)) => match may_adopt(theirs, &own, &message.envelope) {
+                    Ok(()) => allowed.push(found),
+                    Err(difference) => refused.add(message.id, difference),
+                },
+                // A damaged one is set aside by its claim.
+                (None, _) | (_, Err(_)) => allowed.push(found),
+            }
+        }
+        let ids: Vec<i64> = allowed.iter().map(FoundRow::row_id).collect();
+        let claimed = transaction
+            .execute(CLAIM, &[&run.number, &run.epoch(), &ids])
+            .await?;
         transaction.commit().await?;
         connection.give_back();
-        Ok(rows)
+        refused.log();
+        if claimed != ids.len() as u64 {
+            // The epoch is over, which the next look at the lease shows.
+            self.lease
+                .lose("its lease is over by the clock of the database; it gets a new one");
+            allowed.clear();
+        }
+        Ok(ClaimedPage {
+            last,
+            claimed: allowed,
+        })
     }
 
     /// Gives messages back.

@@ -4,11 +4,12 @@ use std::sync::atomic::Ordering;
 
 use super::super::draft::{Draft, DraftKind};
 use super::super::{
-    Claim, Claimed, Entry, EventFuture, HeldLease, Lease, OwnershipChange, Receipt, SetAside,
-    Spool, SpoolError, SpoolFuture, StoredMessage,
+    Claim, Claimed, ClusterShare, Entry, EventFuture, HeldLease, Lease, OwnershipChange, Receipt,
+    SetAside, Spool, SpoolError, SpoolFuture, StoredMessage,
 };
 use super::SharedSpool;
 use super::queue::{EnvelopeEdit, SharedOp};
+use crate::policy::adoption::NodeConfig;
 use crate::smtp::envelope::{Envelope, QueueId};
 
 impl Spool for SharedSpool {
@@ -89,6 +90,15 @@ impl Spool for SharedSpool {
                 None => std::future::pending().await,
             }
         })
+    }
+
+    fn cluster_share(&self) -> ClusterShare {
+        self.core.share()
+    }
+
+    fn publish(&self, config: NodeConfig) {
+        self.core.config.set(config);
+        self.core.publish_soon();
     }
 
     fn ping(&self) -> SpoolFuture<'_, ()> {

@@ -6,7 +6,8 @@
 //! - [`queue`] holds the operations that wait; [`writer`] sends them as one [`batch`]. [`doubts`] knows
 //!   what is this node's, and what may be although nobody was given an answer.
 //! - [`folder`] has the node's own files. [`node`] joins, renews the lease and leaves; [`watch`] finds other nodes that are dead, and
-//!   [`claiming`] adopts their messages.
+//!   [`claiming`] adopts their messages, where their [`published`] configuration allows it. [`share`] is
+//!   the part of the limits that this node has.
 //! - [`view`] loads and lists messages, [`content`] has the pieces of large ones, and [`damage`] sets
 //!   aside what cannot be read. [`import`] takes in the queue of a folder.
 //! - [`availability`] logs that the database is gone; [`interface`] has the operations that the relay
@@ -44,7 +45,9 @@ mod folder;
 mod import;
 mod interface;
 mod node;
+mod published;
 mod queue;
+mod share;
 #[cfg(test)]
 mod tests;
 mod view;
@@ -57,7 +60,9 @@ use doubts::OwnMessages;
 use folder::NodeFolder;
 pub(super) use import::QueueImport;
 use node::NodeIdentity;
+use published::OwnConfig;
 use queue::{EnvelopeEdit, NewRow, OpQueue, SettledRow, SharedOp, envelope_text};
+use share::ShareState;
 use watch::Watch;
 
 /// The options of the engine.
@@ -100,6 +105,8 @@ struct SharedCore {
     tried_epochs: Mutex<Vec<OwnerEpoch>>,
     availability: Availability,
     watch: tokio::sync::Mutex<Watch>,
+    share: Mutex<ShareState>,
+    config: OwnConfig,
     changes: mpsc::UnboundedSender<OwnershipChange>,
     /// The lease that holds again when the relay has forgotten what others have claimed.
     resumable: Mutex<Option<Lease>>,
@@ -167,6 +174,8 @@ impl SharedSpool {
             tried_epochs: Mutex::default(),
             availability: Availability::default(),
             watch: tokio::sync::Mutex::default(),
+            share: Mutex::default(),
+            config: OwnConfig::default(),
             changes,
             resumable: Mutex::default(),
             has_set_aside: AtomicBool::new(true),

@@ -12,6 +12,7 @@ use super::super::ids::queue_id;
 use super::super::lease::Lease;
 use super::super::{BootTime, OwnershipChange, SpoolError};
 use super::folder::NodeToken;
+use super::share::NEWCOMER;
 use super::{SharedCore, spool_error};
 use crate::smtp::envelope::QueueId;
 use crate::storage::postgresql::{Database, DatabaseError, LentConnection};
@@ -54,7 +55,7 @@ ON CONFLICT (number) DO UPDATE SET token = excluded.token, epoch = excluded.epoc
 RETURNING n.epoch, greatest(n.last_id,
     (SELECT coalesce(max(id), 0) FROM gatepost.message WHERE node = $1))";
 const RENEW: &str = "UPDATE gatepost.node
-SET lease_end = clock_timestamp() + lease, last_id = greatest(last_id, $3)
+SET lease_end = clock_timestamp() + lease, last_id = greatest(last_id, $3), divisor = $4
 WHERE number = $1 AND epoch = $2 AND NOT fenced AND lease_end > clock_timestamp()
 RETURNING draining";
 const LOOK: &str =
@@ -197,6 +198,7 @@ impl SharedCore {
                 .lose("its lease is over by the clock of the database; it gets a new one");
         }
         watch.forget_observations();
+        self.set_share(NEWCOMER);
         let lost = self.new_epoch(&mut connection).await.map_err(failed)?;
         connection.give_back();
         match lost {
@@ -242,7 +244,7 @@ impl SharedCore {
         let run = self.run();
         let last = i64::try_from(self.drafts.ids.last()).unwrap_or(i64::MAX);
         let renewed = connection
-            .query_opt(RENEW, &[&run.number, &run.epoch(), &last])
+            .query_opt(RENEW, &[&run.number, &run.epoch(), &last, &self.divisor()])
             .await?;
         Ok(renewed.is_some())
     }

@@ -427,3 +427,60 @@ async fn assert_same(spool: &impl crate::storage::spool::Spool, before: &[Kept])
         assert!(read(&entry.body).await == *content);
     }
 }
+
+/// A node with another policy might send the message weaker.
+#[tokio::test]
+#[ignore = "needs PostgreSQL"]
+async fn messages_are_adopted_only_by_nodes_with_the_same_policy() {
+    use super::super::suite::postgresql::test_config;
+    let cluster = Cluster::new(3).await;
+    let one = cluster.node(0, LONG).await;
+    let (weaker, same) = (cluster.node(1, LONG).await, cluster.node(2, LONG).await);
+    weaker.publish(test_config("weaker"));
+    weaker.renew().await.expect("published");
+    let (given, kept) = (
+        put(&one, envelope(1), b"x").await,
+        put(&one, envelope(1), b"y").await,
+    );
+    one.release(vec![given.claim]).await.expect("its own");
+    assert!(claim_all(&weaker, 10).await.is_empty());
+    one.close().await.expect("closed");
+    assert_eq!(next_change(&weaker).await, OwnershipChange::Claimable);
+    assert!(claim_all(&weaker, 1).await.is_empty());
+    let claimed: Vec<_> = claim_all(&same, 1).await;
+    let claimed: Vec<_> = claimed.iter().map(|claimed| claimed.claim.id()).collect();
+    assert_eq!(claimed, [given.id, kept.id]);
+}
+
+#[tokio::test]
+#[ignore = "needs PostgreSQL"]
+async fn limits_are_divided_among_living_nodes() {
+    let cluster = Cluster::new(2).await;
+    let one = cluster.node(0, SHORT).await;
+    assert_eq!(one.cluster_share().of(20), 20);
+    let two = cluster.node(1, SHORT).await;
+    assert_eq!(
+        two.cluster_share().of(20),
+        1,
+        "the other one has not yielded"
+    );
+    for _ in 0..2 {
+        one.renew().await.expect("renewed");
+        two.renew().await.expect("renewed");
+    }
+    assert_eq!(
+        (one.cluster_share().of(21), two.cluster_share().of(21)),
+        (11, 10)
+    );
+    run_out(&two).await;
+    let is_alone = async {
+        while one.cluster_share().of(20) != 20 {
+            // A renewal that fails is tried again.
+            let _ = one.renew().await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, is_alone)
+        .await
+        .expect("it is alone");
+}

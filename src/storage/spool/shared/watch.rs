@@ -21,7 +21,7 @@ const PARTITIONS: Duration = Duration::from_hours(1);
 const SAME_AGAIN: Duration = Duration::from_mins(1);
 
 const NODES: &str = "SELECT number, name, epoch, (extract(epoch FROM lease_end) * 1000)::bigint,
-    lease_end > clock_timestamp(), fenced, (extract(epoch FROM lease) * 1000)::bigint
+    lease_end > clock_timestamp(), fenced, (extract(epoch FROM lease) * 1000)::bigint, divisor
 FROM gatepost.node WHERE number <> $1 ORDER BY number";
 const FENCE: &str = "UPDATE gatepost.node SET fenced = true
 WHERE number = $1 AND epoch = $2 AND NOT fenced AND lease_end < clock_timestamp()
@@ -68,6 +68,8 @@ struct OtherNode {
     is_alive: bool,
     fenced: bool,
     lease: Duration,
+    /// The number by which it divides limits.
+    divisor: i32,
 }
 
 impl Watch {
@@ -141,6 +143,10 @@ impl SharedCore {
                 }
             }
         }
+        let living = nodes.iter().filter(|node| node.is_alive && !node.fenced);
+        let living: Vec<_> = living.map(|node| (node.number, node.divisor)).collect();
+        self.adapt_share(&living);
+        self.publish_config(connection).await?;
         self.resolve_doubts(connection).await?;
         let fenced: Vec<i16> = nodes
             .iter()
@@ -209,6 +215,7 @@ fn other_node(row: &tokio_postgres::Row) -> OtherNode {
         is_alive: row.get(4),
         fenced: row.get(5),
         lease: Duration::from_millis(u64::try_from(row.get::<_, i64>(6)).unwrap_or_default()),
+        divisor: row.get(7),
     }
 }
 
@@ -227,6 +234,7 @@ mod tests {
             is_alive,
             fenced: false,
             lease: LEASE,
+            divisor: 1,
         }
     }
 

@@ -6,8 +6,9 @@ use std::time::Duration;
 use tokio_postgres::{Config, NoTls};
 
 use super::SpoolFixture;
+use crate::policy::adoption::{NodeConfig, PublishedConnector};
 use crate::storage::postgresql::Database;
-use crate::storage::spool::{SharedOptions, SharedSpool, SpoolError};
+use crate::storage::spool::{SharedOptions, SharedSpool, Spool as _, SpoolError};
 use crate::telemetry::Monitor;
 
 /// The environment variable with the URL of a server on which tests may make databases.
@@ -103,7 +104,23 @@ pub(in crate::storage::spool) async fn try_open_node(
         lease,
         monitor: Monitor::default(),
     };
-    SharedSpool::open(database.connect(), options).await
+    let spool = SharedSpool::open(database.connect(), options).await?;
+    spool.publish(test_config("same"));
+    // Its statements are behind that of the publication by now.
+    spool.renew().await.map(|_| spool)
+}
+
+/// Returns a configuration with one connector, whose rules are these.
+pub(in crate::storage::spool) fn test_config(rules: &str) -> NodeConfig {
+    NodeConfig {
+        digest: rules.to_owned(),
+        rules: rules.to_owned(),
+        connectors: vec![PublishedConnector {
+            name: "all".to_owned(),
+            domains: vec!["*".to_owned()],
+            rules: rules.to_owned(),
+        }],
+    }
 }
 
 impl SpoolFixture for DatabaseFixture {
