@@ -197,13 +197,13 @@ mod tests {
             ("", "outbound = { tls = \"forced\", discover = [] }", &["p"]),
             (
                 "",
-                "outbound = { tls = \"forced\", route = [\"192.0.2.1\"] }",
+                "outbound = { tls = \"forced\", route = [\"192.0.2.1:25\"] }",
                 &["p"],
             ),
             ("", "outbound = { tls = \"forced\", port = 2525 }", &["p"]),
             (
                 "",
-                "outbound = { tls = \"forced\", min_key_exchange = \"post-quantum\" }",
+                "outbound = { tls = \"forced\", min_strength = \"post-quantum\" }",
                 &["p"],
             ),
             (
@@ -211,7 +211,11 @@ mod tests {
                 "outbound = { tls = \"forced\", exception = { tls = \"opportunistic\", until = \"2030-01-01\", reason = \"x\" } }",
                 &["p"],
             ),
-            ("", "trust = \"system\"\noutbound.tls = \"forced\"", &["p"]),
+            (
+                "",
+                "trust = \"system\"\noutbound = { tls = \"forced\", verify = \"chain\" }",
+                &["p"],
+            ),
             ("[tls]\nmin_version = \"1.3\"", forced, &["p", "default"]),
             (
                 "[dns]\ndnssec = \"off\"",
@@ -229,8 +233,8 @@ mod tests {
                 none,
             ),
             (
-                "[queue]\nexpire = \"3d\"\n[limits]\ndelivery_attempts = 50",
-                "inbound.tls = \"forced\"\noutbound.tls = \"forced\"",
+                "[queue]\nexpire = \"3d\"\n[limits]\ndelivery_attempts = 500",
+                "inbound.networks = [\"192.0.2.0/24\"]\noutbound.tls = \"forced\"",
                 none,
             ),
         ];

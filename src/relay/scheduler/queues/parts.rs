@@ -235,7 +235,7 @@ impl<T> DestinationQueues<T> {
     pub(super) fn unblock(&mut self, id: DestinationId, now: Millis) {
         let Some(parent) = self
             .parent(id)
-            .filter(|(_, queue)| queue.active < queue.allowed(now))
+            .filter(|(_, queue)| queue.active < queue.allowed(now, self.cluster))
             .map(|(parent, _)| parent)
         else {
             return;
