@@ -148,6 +148,13 @@ pub async fn start_with(
     config: Config,
     observer: Arc<dyn DeliveryObserver>,
 ) -> Result<RunningDaemon, StartError> {
+    if let Some(database) = &config.database {
+        return Err(StartError::Faults(vec![Fault {
+            location: database.url.location.clone(),
+            message: "url: this version cannot keep the queue in a database".to_owned(),
+            remedy: "Remove it; the queue is in the folder of [spool] path then.".to_owned(),
+        }]));
+    }
     let token_caches = Arc::new(TokenCaches::default());
     let loaded = load(&config, &token_caches)?;
     let dns = loaded.dns.clone();

@@ -13,14 +13,15 @@ use super::limits_diff::{limit_settings, timeout_settings};
 use super::recipients_diff::recipient_settings;
 use super::setting::SettingValue;
 use super::settings::{
-    AdminConfig, AdminHttp, AdminSocket, Config, DnsConfig, Dnssec, EvidenceConfig, EvidencePath,
-    ListenerConfig, ListenerTls, LogFormat, NetConfig, QueueConfig, SendReports, TlsConfig,
-    TlsrptConfig, TrustAnchor, UsersConfig,
+    AdminConfig, AdminHttp, AdminSocket, Config, DnsConfig, Dnssec, ListenerConfig, ListenerTls,
+    LogFormat, NetConfig, QueueConfig, SendReports, TlsConfig, TlsrptConfig, TrustAnchor,
+    UsersConfig,
 };
+use super::spool_diff::{cluster_settings, evidence_settings, spool_settings};
 use crate::policy::connector::{
     ClientProof, Connector, IdentityFiles, InboundConfig, LoginSecret, OnDowngrade, OnFailure,
     OutboundConfig, Publication, Route, ScheduleOverrides, SmartHostAuth, TlsDemand, TlsException,
-    TokenGrant, TokenSettings, TrustSource, VerifyWanted, WarnAfter,
+    TokenGrant, TokenSettings, VerifyWanted, WarnAfter,
 };
 use crate::policy::location::Located;
 use crate::policy::tls::TlsVersion;
@@ -57,6 +58,7 @@ pub fn sections(config: &Config) -> Vec<Section> {
         postmaster,
         tls,
         spool,
+        database,
         listeners,
         relay,
         recipients,
@@ -82,7 +84,8 @@ pub fn sections(config: &Config) -> Vec<Section> {
             ],
         ),
         tls_section(tls),
-        Section::new("[spool]", vec![("path", text(spool.value.display()))]),
+        Section::new("[spool]", spool_settings(spool, database.as_ref())),
+        Section::new("[cluster]", cluster_settings(database.as_ref())),
         Section::new(
             "[relay]",
             vec![
@@ -96,7 +99,7 @@ pub fn sections(config: &Config) -> Vec<Section> {
         dns_section(dns),
         net_section(net),
         users_section(users.as_ref()),
-        evidence_section(evidence),
+        Section::new("[evidence]", evidence_settings(evidence)),
         admin_section(admin),
         tlsrpt_section(tlsrpt),
         Section::new(
@@ -158,14 +161,6 @@ fn version(value: TlsVersion) -> SettingValue {
     })
 }
 
-fn trust(value: &TrustSource) -> SettingValue {
-    match value {
-        TrustSource::Webpki => text("webpki"),
-        TrustSource::System => text("system"),
-        TrustSource::File(path) => text(path.display()),
-    }
-}
-
 fn identity(files: Option<&IdentityFiles>) -> (SettingValue, SettingValue) {
     let path = |path: &std::path::Path| text(path.display());
     files.map_or((SettingValue::Unset, SettingValue::Unset), |files| {
@@ -187,7 +182,7 @@ fn tls_section(tls: &TlsConfig) -> Section {
         ("certificate", certificate),
         ("key", key),
         ("sni", SettingValue::List(sni.collect())),
-        ("trust", trust(&tls.trust.value)),
+        ("trust", SettingValue::trust(&tls.trust.value)),
         ("min_version", version(tls.min_version)),
     ];
     Section::new("[tls]", pairs)
@@ -250,21 +245,6 @@ fn users_section(users: Option<&UsersConfig>) -> Section {
         text(users.file.value.display())
     });
     Section::new("[users]", vec![("file", file)])
-}
-
-fn evidence_section(evidence: &EvidenceConfig) -> Section {
-    let folder = match &evidence.path.value {
-        EvidencePath::Off => text(""),
-        EvidencePath::Folder(path) => text(path.display()),
-    };
-    Section::new(
-        "[evidence]",
-        vec![
-            ("path", folder),
-            ("keep", time(evidence.keep)),
-            ("max_size", evidence.max_size.octets().into()),
-        ],
-    )
 }
 
 fn admin_section(admin: &AdminConfig) -> Section {
@@ -354,7 +334,7 @@ fn listener_section(listener: &ListenerConfig) -> Section {
 fn both_directions(connector: &Connector) -> Vec<KeyValue> {
     vec![
         ("names", list(&connector.names)),
-        ("trust", trust(&connector.trust.value)),
+        ("trust", SettingValue::trust(&connector.trust.value)),
         ("pins", list(&connector.pins)),
         (
             "crl",
@@ -443,7 +423,7 @@ fn token_values(settings: &TokenSettings) -> Vec<KeyValue> {
         settings
             .trust
             .as_ref()
-            .map(|source| ("trust", trust(&source.value))),
+            .map(|source| ("trust", SettingValue::trust(&source.value))),
     );
     values.extend(settings.scope.as_ref().map(|scope| ("scope", text(scope))));
     let proof = match &settings.grant {

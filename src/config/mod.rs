@@ -8,8 +8,10 @@
 mod auth_rules;
 mod auth_toml;
 mod client_limits;
+mod cluster_toml;
 mod connector_rules;
 mod connector_toml;
+mod database_url;
 mod diff;
 mod directory_toml;
 mod exception_toml;
@@ -35,6 +37,7 @@ mod setting;
 mod settings;
 mod source_address;
 mod spelling;
+mod spool_diff;
 mod tables;
 mod tls_level;
 mod tls_toml;
@@ -46,6 +49,7 @@ mod users;
 mod values;
 
 pub use client_limits::{ClientLimits, Rate, TransactionMemory};
+pub use database_url::{DatabaseHost, DatabaseTls, DatabaseUrl, DatabaseUrlError};
 pub use diff::{
     ChangedKey, KeyValue, Section, changed_keys, connector_section, outbound_settings, sections,
 };
@@ -56,8 +60,8 @@ pub use origin::KeyLocations;
 pub use parse::{parse, parse_files};
 pub use setting::SettingValue;
 pub use settings::{
-    AdminConfig, AdminHttp, AdminSocket, Config, ConfigSource, DkimKey, DnsConfig, Dnssec,
-    EvidenceConfig, EvidenceLimit, EvidencePath, Limits, ListenAddress, ListenerConfig,
+    AdminConfig, AdminHttp, AdminSocket, Config, ConfigSource, DatabaseConfig, DkimKey, DnsConfig,
+    Dnssec, EvidenceConfig, EvidenceLimit, EvidencePath, Limits, ListenAddress, ListenerConfig,
     ListenerTls, LogConfig, LogFormat, MailSchedule, NetConfig, ProxyAddress, QueueConfig,
     SendReports, SniIdentity, SourceFile, Timeouts, TlsConfig, TlsrptConfig, TrustAnchor,
     UsersConfig,

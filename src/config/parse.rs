@@ -6,6 +6,7 @@ use std::sync::Arc;
 use toml::Spanned;
 use toml::de::DeTable;
 
+use super::cluster_toml::{ClusterToml, SpoolToml};
 use super::connector_rules::check_connectors;
 use super::connector_toml::ConnectorToml;
 use super::fault::Fault;
@@ -17,13 +18,8 @@ use super::settings::{Config, ConfigSource, DnsConfig, SourceFile};
 use super::tls_toml::{ListenerToml, TlsToml, relay};
 use super::tlsrpt::TlsrptToml;
 use super::toml_text::toml_document;
-use super::values::path;
 use super::{include, logins, net_toml, recipients_toml, rules, tables, unmeetable};
-use crate::policy::location::Located;
 use crate::policy::relay_access::RelayConfig;
-
-/// The default of `[spool] path`.
-const SPOOL: &str = "/var/spool/gatepost";
 
 /// Parses a configuration that includes no other file, and returns warnings with it. `file` is named in
 /// faults, and relative paths start from its folder.
@@ -102,7 +98,8 @@ fn resolve_documents(
         mailbox,
     );
     let tls = TlsToml::read(root.table(faults, "tls", "[tls]"), faults);
-    let spool = spool_path(root.table(faults, "spool", "[spool]"), faults);
+    let spool = SpoolToml::read(root.table(faults, "spool", "[spool]"), faults);
+    let cluster = ClusterToml::read(root.table(faults, "cluster", "[cluster]"), faults);
     let listeners = listeners(&mut root, faults);
     let relay = relay(root.table(faults, "relay", "[relay]"), faults);
     let tables = shared_tables(&mut root, included, faults);
@@ -122,6 +119,7 @@ fn resolve_documents(
     let written = (&tls, listeners.as_deref(), connectors.as_slice());
     rules::check_hostname(&hostname, faults);
     check_rules(written, &relay, &dns, faults);
+    spool.check(&cluster, faults);
     logins::check(listeners.as_deref(), &users, faults);
     let recipients = recipients_toml::resolve(recipients, &relay, faults);
     let reports = reports.resolve(&hostname, &postmaster, faults);
@@ -130,6 +128,7 @@ fn resolve_documents(
         return None;
     };
     let tls = tls.resolve();
+    let (spool, database) = spool.resolve(cluster, &hostname.value, &tls);
     let connectors: Vec<_> = connectors
         .into_iter()
         .map(|connector| connector.resolve(&tls))
@@ -139,6 +138,7 @@ fn resolve_documents(
         hostname: hostname.value,
         postmaster: postmaster.value,
         spool,
+        database,
         listeners: listeners?
             .into_iter()
             .map(|listener| Arc::new(listener.resolve()))
@@ -205,20 +205,4 @@ fn digest(main: &SourceFile, included: &[SourceFile]) -> String {
         digest.update(file.text.as_bytes());
     }
     data_encoding::HEXLOWER.encode(digest.finish().as_ref())
-}
-
-fn spool_path(
-    mut table: TableReader<'_>,
-    faults: &mut FaultList<'_>,
-) -> Located<std::path::PathBuf> {
-    let given = table.read(faults, "path", path);
-    let location = table.location().clone();
-    table.finish(faults);
-    match given {
-        Field::Valid(path) => path,
-        Field::Absent | Field::Invalid => Located {
-            value: SPOOL.into(),
-            location,
-        },
-    }
 }

@@ -1,7 +1,6 @@
 //! The `[[recipients]]` tables as keys and values.
 
 use super::setting::SettingValue;
-use crate::policy::connector::TrustSource;
 use crate::policy::directory::DirectoryTls;
 use crate::policy::recipients::{RecipientRules, RecipientSource};
 
@@ -40,7 +39,7 @@ pub(super) fn recipient_settings(table: &RecipientRules) -> Vec<(&'static str, S
             unset_or(
                 directory
                     .and_then(|it| it.trust.as_ref())
-                    .map(|it| trust(&it.value)),
+                    .map(|it| SettingValue::trust(&it.value)),
             ),
         ),
         (
@@ -72,12 +71,4 @@ pub(super) fn recipient_settings(table: &RecipientRules) -> Vec<(&'static str, S
             unset_or(answers.then(|| SettingValue::text(on_trouble.as_str()))),
         ),
     ]
-}
-
-fn trust(value: &TrustSource) -> SettingValue {
-    match value {
-        TrustSource::Webpki => SettingValue::text("webpki"),
-        TrustSource::System => SettingValue::text("system"),
-        TrustSource::File(path) => SettingValue::text(path.display()),
-    }
 }

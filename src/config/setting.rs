@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::ser::{Serialize, SerializeMap as _, Serializer};
 
 use super::values::write_duration;
+use crate::policy::connector::TrustSource;
 
 /// A value, in the types that a file and JSON have.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +41,15 @@ impl SettingValue {
     /// Makes a duration, in the form in which a file has it.
     pub(super) fn duration(value: Duration) -> Self {
         Self::Text(write_duration(value))
+    }
+
+    /// Makes a source of trust anchors.
+    pub(super) fn trust(value: &TrustSource) -> Self {
+        match value {
+            TrustSource::Webpki => Self::text("webpki"),
+            TrustSource::System => Self::text("system"),
+            TrustSource::File(path) => Self::text(path.display()),
+        }
     }
 
     /// Returns true if the key is not set.

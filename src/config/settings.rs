@@ -9,8 +9,9 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::client_limits::{ClientLimits, TransactionMemory};
+use super::database_url::DatabaseUrl;
 use crate::policy::connector::{
-    Connector, Connectors, IdentityFiles, ScheduleOverrides, TrustSource, WarnAfter,
+    Connector, Connectors, IdentityFiles, ScheduleOverrides, SecretPlace, TrustSource, WarnAfter,
     default_connector,
 };
 use crate::policy::location::Located;
@@ -29,8 +30,11 @@ pub struct Config {
     pub postmaster: Mailbox,
     /// The `[tls]` table: our certificates and the default trust.
     pub tls: TlsConfig,
-    /// The folder of the spool.
+    /// The folder of the spool. With a database, it has the files of this node alone.
     pub spool: Located<PathBuf>,
+    /// `[spool] url` and the `[cluster]` table: the database with the queue, which several relays
+    /// share. `None` if the queue is in the folder.
+    pub database: Option<DatabaseConfig>,
     /// The listeners.
     pub listeners: Vec<Arc<ListenerConfig>>,
     /// The `[relay]` table: the clients and domains that may be relayed for.
@@ -137,6 +141,21 @@ impl SourceFile {
             text: Arc::from(text),
         }
     }
+}
+
+/// `[spool] url` with what belongs to it, and the `[cluster]` table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DatabaseConfig {
+    /// The hosts, the user and the database.
+    pub url: Located<DatabaseUrl>,
+    /// The place of the password; `None` if the server asks for none, as for its own socket.
+    pub password_file: Option<Located<SecretPlace>>,
+    /// The trust anchors for TLS to the database.
+    pub trust: Located<TrustSource>,
+    /// The name of this node, which no other one may have.
+    pub node: Located<String>,
+    /// The time for which this node owns its mail after its last sign of life.
+    pub lease: Duration,
 }
 
 /// The `[net]` table.

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use super::TestOverrides;
 use crate::config::{
-    Config, Fault, ListenAddress, ListenerConfig, Location, lost_files, merge_warnings,
+    Config, DatabaseConfig, Fault, ListenAddress, ListenerConfig, Location, lost_files,
+    merge_warnings,
 };
 use crate::discovery::Discovery;
 use crate::discovery::mta_sts::{POLICY_FETCH_TIMEOUT, WebSource};
@@ -159,6 +160,9 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<Fault> {
     if old.spool.value != new.spool.value {
         fault(&new.spool.location, "[spool] path");
     }
+    for (key, location) in changed_database_keys(old, new) {
+        fault(location, key);
+    }
     if old.evidence.path.value != new.evidence.path.value {
         fault(&new.evidence.path.location, "[evidence] path");
     }
@@ -186,6 +190,41 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<Fault> {
         );
     }
     faults
+}
+
+/// Returns the keys about the database that have changed, with the place of each in the new
+/// configuration; of one that is not there any more, that of the spool.
+fn changed_database_keys<'a>(old: &Config, new: &'a Config) -> Vec<(&'static str, &'a Location)> {
+    let (old, spool) = (old.database.as_ref(), &new.spool.location);
+    let Some(new) = &new.database else {
+        return old.map(|_| ("[spool] url", spool)).into_iter().collect();
+    };
+    let Some(old) = old else {
+        return vec![("[spool] url", &new.url.location)];
+    };
+    let place = |database: &DatabaseConfig| {
+        let password = database.password_file.as_ref();
+        password.map(|file| file.value.clone())
+    };
+    let password = new.password_file.as_ref();
+    let (url, node) = (&new.url.location, &new.node.location);
+    let has_changed = [
+        ("[spool] url", url, old.url.value != new.url.value),
+        (
+            "[spool] password_file",
+            password.map_or(url, |file| &file.location),
+            place(old) != place(new),
+        ),
+        (
+            "the trust of the database",
+            &new.trust.location,
+            new.url.value.uses_tls() && old.trust.value != new.trust.value,
+        ),
+        ("[cluster] node", node, old.node.value != new.node.value),
+        ("[cluster] lease", node, old.lease != new.lease),
+    ];
+    let changed = has_changed.into_iter().filter(|(.., changed)| *changed);
+    changed.map(|(key, location, _)| (key, location)).collect()
 }
 
 fn bound(listeners: &[Arc<ListenerConfig>]) -> Vec<(&str, Vec<&ListenAddress>)> {

@@ -163,6 +163,19 @@ impl Host {
             Self::Literal(_) => None,
         }
     }
+
+    /// Returns true for an address of this machine, and for `localhost` and names below it, which
+    /// stand for this machine (RFC 6761 §6.3).
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        match self {
+            Self::Domain(domain) => {
+                let name = domain.as_str();
+                name == "localhost" || name.ends_with(".localhost")
+            }
+            Self::Literal(address) => address.to_canonical().is_loopback(),
+        }
+    }
 }
 
 impl fmt::Display for Host {

@@ -554,3 +554,48 @@ fn warnings_are_in_the_json_document() {
         (&json!(6), &json!(true))
     );
 }
+
+/// The database of a shared spool is shown with its node, and no secret with it.
+#[test]
+fn the_database_is_shown_without_its_password() {
+    let (folder, file) = folder("relay.pem", "relay.key");
+    fs::write(folder.path().join("db.password"), "tanstaafl\n").expect("a file");
+    let text = fs::read_to_string(&file).expect("a configuration");
+    let (spool, cluster) = (
+        "\n[spool]\nurl = \"postgresql://gatepost@db1.example.com,db2.example.com:5433/mail\"\n\
+         password_file = \"db.password\"\n",
+        "\n[cluster]\nnode = \"relay-1\"\nlease = \"10s\"\n",
+    );
+    fs::write(&file, format!("{text}{spool}{cluster}")).expect("a configuration");
+    let path = folder.path().join("db.password");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("our own file");
+    let output = check(&file);
+    let shown = out(&output)
+        .split_whitespace()
+        .collect::<Vec<_>>()
+        .join(" ");
+    let database = format!(
+        "database mail at db1.example.com:5432, db2.example.com:5433; as gatepost; password in {}; TLS verified by name, \
+         trust webpki (Mozilla's roots) node relay-1; lease 10s",
+        path.display()
+    );
+    assert!(shown.contains(&database), "{database}\n{shown}");
+    assert!(!shown.contains("tanstaafl"), "{shown}");
+
+    let output = gatepost(&["check", "--json", "--config", &file.to_string_lossy()]);
+    let document: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(
+        (&document["spool"]["url"], &document["cluster"]),
+        (
+            &json!("postgresql://gatepost@db1.example.com:5432,db2.example.com:5433/mail"),
+            &json!({"node": "relay-1", "lease": "10s"})
+        )
+    );
+    let output = gatepost(&["spool", "check", "--config", &file.to_string_lossy()]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(
+        err(&output).contains("the queue is in the database"),
+        "{}",
+        err(&output)
+    );
+}

@@ -139,9 +139,9 @@ fn pieces() -> impl Strategy<Value = String> {
 }
 
 const KEYS: &str = "hostname postmaster name names domains address tls route port verify trust networks relay retry \
-    expire message_size recipients command servers dnssec trust_anchor level path certificate key client_key min_version on_failure";
+    expire message_size recipients command servers dnssec trust_anchor level path url lease node certificate key client_key min_version on_failure";
 const TABLES: &str = "[tls] [[tls.sni]] [[listener]] [[connector]] [connector.outbound] [connector.inbound] [relay] \
-    [queue] [limits] [timeouts] [dns] [log] [spool]";
+    [queue] [limits] [timeouts] [dns] [log] [spool] [cluster]";
 
 /// Keys and values in their right positions, with arbitrary values.
 fn lines() -> impl Strategy<Value = String> {

@@ -597,3 +597,37 @@ fn a_connector_may_log_in_at_its_smart_hosts() {
     let credential = SecretPlace::Credential("smart-host".to_owned());
     assert_eq!(auth(1), ("relay".to_owned(), credential));
 }
+
+/// What `[spool] url` and `[cluster]` leave out has the documented defaults.
+#[test]
+fn a_database_has_the_name_of_the_host_and_a_lease_of_30_seconds() {
+    let read = |more: &str| {
+        let text = format!(
+            "hostname = \"relay.example.com\"\npostmaster = \"p@example.com\"\n[tls]\ntrust = \"system\"\n\
+             [[listener]]\nname = \"mx\"\naddress = [\"127.0.0.1:25\"]\ntls = \"off\"\n[spool]\n\
+             url = \"postgresql://gatepost@db.example.com/mail\"\n{more}"
+        );
+        let (config, warnings) =
+            config::parse(&text, Path::new("gatepost.toml")).expect("no fault");
+        assert!(warnings.is_empty(), "{warnings:?}");
+        config
+    };
+    let config = read("");
+    let database = config.database.expect("a database");
+    assert_eq!(config.spool.value, Path::new("/var/spool/gatepost"));
+    assert_eq!(database.node.value, "relay.example.com");
+    assert_eq!(database.lease, Duration::from_secs(30));
+    assert_eq!(database.trust.value, TrustSource::System);
+    assert_eq!(database.password_file, None);
+    let more = "trust = \"db-ca.pem\"\npassword_file = \"credential:db\"\n[cluster]\nnode = \"relay-1\"\nlease = \"3s\"\n";
+    let database = read(more).database.expect("a database");
+    assert_eq!(
+        (database.node.value.as_str(), database.lease),
+        ("relay-1", Duration::from_secs(3))
+    );
+    assert_eq!(database.trust.value, TrustSource::File("db-ca.pem".into()));
+    assert_eq!(
+        database.password_file.map(|file| file.value),
+        Some(SecretPlace::Credential("db".to_owned()))
+    );
+}

@@ -56,6 +56,11 @@ fn relay(config: &Config, width: usize) -> String {
     let mut block = Block::new(&format!("Relay {}", config.hostname), (2, LABEL), width);
     block.line("postmaster", &config.postmaster.to_string());
     block.line("spool", &config.spool.value.display().to_string());
+    if let Some(database) = &config.database {
+        block.parts("database", &words::database(database));
+        let lease = format!("lease {}", write_duration(database.lease));
+        block.parts("node", &[&database.node.value, &lease]);
+    }
     let evidence = match &config.evidence.path.value {
         EvidencePath::Off => "off".to_owned(),
         EvidencePath::Folder(folder) => {

@@ -6,8 +6,9 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 use crate::config::{
-    Connector, OnDowngrade, OnFailure, OnTrouble, Publication, RecipientRules, RecipientSource,
-    Route, TlsDemand, TlsException, TrustSource, VerifyWanted, WarnAfter, write_duration,
+    Connector, DatabaseConfig, OnDowngrade, OnFailure, OnTrouble, Publication, RecipientRules,
+    RecipientSource, Route, TlsDemand, TlsException, TrustSource, VerifyWanted, WarnAfter,
+    write_duration,
 };
 use crate::policy::connector::exception;
 use crate::policy::directory::DirectoryTls;
@@ -333,6 +334,29 @@ pub(super) fn exception_text(exception: &TlsException, now: Timestamp) -> String
     } else {
         format!("the exception ended on {until} ({reason})")
     }
+}
+
+/// Returns the database of a spool that several relays share, in parts, without a secret.
+pub(super) fn database(database: &DatabaseConfig) -> Vec<String> {
+    let url = &database.url.value;
+    let tls = if url.uses_tls() {
+        format!(
+            "TLS verified by name, trust {}",
+            trust(&database.trust.value)
+        )
+    } else {
+        "in the clear, on this machine".to_owned()
+    };
+    let password = database.password_file.as_ref();
+    vec![
+        format!("{} at {}", url.database, listed(&url.hosts, "no host")),
+        format!("as {}", url.user),
+        password.map_or_else(
+            || "without a password".to_owned(),
+            |file| format!("password in {}", file.value),
+        ),
+        tls,
+    ]
 }
 
 /// Returns the trust anchors.

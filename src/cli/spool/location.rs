@@ -34,6 +34,12 @@ impl SpoolLocation {
             show_faults(&self.file.config, &faults);
             ExitCode::from(2)
         })?;
+        if config.database.is_some() {
+            return Err(fail(
+                "the queue is in the database of [spool] url, and not in a folder\n\
+                 Use the commands of PostgreSQL for it; --folder DIR names the folder of an earlier queue.",
+            ));
+        }
         Ok(config.spool.value)
     }
 }

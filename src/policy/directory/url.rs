@@ -66,17 +66,10 @@ impl DirectoryUrl {
         Some(Self { host, port, tls })
     }
 
-    /// Returns true for an address of this machine, and for `localhost` and names below it, which
-    /// stand for this machine (RFC 6761 §6.3).
+    /// Returns true if the host is this machine.
     #[must_use]
     pub fn is_local(&self) -> bool {
-        match &self.host {
-            Host::Domain(domain) => {
-                let name = domain.as_str();
-                name == "localhost" || name.ends_with(".localhost")
-            }
-            Host::Literal(address) => address.to_canonical().is_loopback(),
-        }
+        self.host.is_local()
     }
 }
 

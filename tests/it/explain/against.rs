@@ -124,6 +124,14 @@ fn what_needs_a_restart_is_shown_before_a_reload() {
             ],
         ),
         (
+            text.replace(
+                "path = \"spool\"",
+                "path = \"spool\"\nurl = \"postgresql://gatepost@localhost/mail\"",
+            ),
+            1,
+            &["[spool] url cannot change", "gatepost.toml: 1 error"],
+        ),
+        (
             text.replace("run/admin.sock", "run/other.sock"),
             1,
             &["no running Gatepost answers on ", "restart it"],

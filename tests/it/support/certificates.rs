@@ -337,6 +337,7 @@ pub(crate) fn config(identity: Option<IdentityFiles>, connectors: Vec<Connector>
             min_version: TlsVersion::V1_2,
         },
         spool: at(PathBuf::from("spool"), 20),
+        database: None,
         listeners: Vec::new(),
         relay: RelayConfig::default(),
         recipients: Vec::new(),
