@@ -15,6 +15,7 @@ mod metrics;
 mod node_config;
 mod reload;
 mod sockets;
+mod spool;
 mod test_overrides;
 mod tls_reports;
 mod watch;
@@ -39,7 +40,7 @@ use crate::relay::recipients::RecipientCheck;
 use crate::relay::scheduler::{Operator, Scheduler};
 use crate::relay::tlsrpt::{ReportService, Reporter};
 use crate::storage::evidence::Evidence;
-use crate::storage::spool::{self, Claimed, Entry, SpoolError, SqliteSpool};
+use crate::storage::spool::{Claimed, Entry, Spool, SpoolError};
 use crate::telemetry::Monitor;
 pub use error::{RunError, StartError};
 pub use liveness::{Liveness, LivenessProbe, Unresponsive};
@@ -50,6 +51,7 @@ use reload::ConfiguredServices;
 pub use reload::rejected_changes;
 use sockets::Bound;
 pub use sockets::SystemdSockets;
+use spool::{OpenedSpool, WatchedDatabase};
 pub use test_overrides::TestOverrides;
 
 /// The number of accepted messages that may wait for the scheduler. Further sessions wait before
@@ -148,18 +150,12 @@ pub async fn start_with(
     config: Config,
     observer: Arc<dyn DeliveryObserver>,
 ) -> Result<RunningDaemon, StartError> {
-    if let Some(database) = &config.database {
-        return Err(StartError::Faults(vec![Fault {
-            location: database.url.location.clone(),
-            message: "url: this version cannot keep the queue in a database".to_owned(),
-            remedy: "Remove it; the queue is in the folder of [spool] path then.".to_owned(),
-        }]));
-    }
     let token_caches = Arc::new(TokenCaches::default());
-    let loaded = load(&config, &token_caches)?;
+    let mut loaded = load(&config, &token_caches)?;
     let dns = loaded.dns.clone();
     let monitor = Monitor::default();
-    let stores = open_stores(&config, &dns, &monitor)?;
+    let spool = spool::open(&config, loaded.database.take(), &monitor, test_overrides).await?;
+    let stores = open_stores(&config, &dns, &monitor, spool)?;
     let web = reload::web(&config, &loaded.tls, &dns, test_overrides);
     let policies = open_policies(&config, web)?;
     let discovery = Discovery::new(policies, stores.history);
@@ -191,6 +187,7 @@ pub async fn start_with(
         configured: Arc::clone(&configured),
         reload_orders: orders,
         spool: Arc::clone(&stores.spool),
+        database: stores.database,
         stop: stop.clone(),
         clients: Clients::default(),
     };
@@ -251,27 +248,25 @@ fn load(config: &Config, token_caches: &TokenCaches) -> Result<LoadedFiles, Star
 
 /// The files that the daemon keeps open.
 struct Stores {
-    spool: Arc<SqliteSpool>,
+    spool: Arc<dyn Spool>,
+    database: Option<WatchedDatabase>,
     evidence: Evidence,
     history: History,
     reporter: Reporter,
     reports: Option<ReportService>,
 }
 
-/// Opens the spool, the evidence, the counts for TLS reports and the downgrade memory.
+/// Opens the evidence, the counts for TLS reports and the downgrade memory.
 ///
-/// The spool is opened first, so that a second instance reports the first one, and not that its
+/// The spool has been opened first, so that a second instance reports the first one, and not that its
 /// ports are in use.
-fn open_stores(config: &Config, dns: &Dns, monitor: &Monitor) -> Result<Stores, StartError> {
+fn open_stores(
+    config: &Config,
+    dns: &Dns,
+    monitor: &Monitor,
+    spool: OpenedSpool,
+) -> Result<Stores, StartError> {
     let folder = &config.spool.value;
-    let options = spool::Options {
-        monitor: monitor.clone(),
-        ..spool::Options::default()
-    };
-    let spool = SqliteSpool::open_with(folder, &options).map_err(|error| StartError::Spool {
-        location: config.spool.location.clone(),
-        error: Box::new(error),
-    })?;
     let now = jiff::Timestamp::now();
     monitor.restore(folder, now);
     dns.remember_in(folder);
@@ -286,7 +281,8 @@ fn open_stores(config: &Config, dns: &Dns, monitor: &Monitor) -> Result<Stores, 
         error: Box::new(error),
     })?;
     Ok(Stores {
-        spool: Arc::new(spool),
+        spool: spool.spool,
+        database: spool.database,
         evidence,
         history,
         reporter,
@@ -323,7 +319,8 @@ fn evidence(config: &Config) -> Result<Evidence, StartError> {
 /// The services of the daemon.
 struct Services {
     configured: Arc<ConfiguredServices>,
-    spool: Arc<SqliteSpool>,
+    spool: Arc<dyn Spool>,
+    database: Option<WatchedDatabase>,
     stop: CancellationToken,
     clients: Clients,
     reload_orders: mpsc::Sender<ReloadOrder>,
@@ -354,7 +351,8 @@ impl Services {
         }
         let mut periodic_tasks = self.periodic_tasks();
         let mut lease = JoinSet::new();
-        lease.spawn(lease::keep(Arc::clone(&self.spool) as _));
+        let lease_time = self.database.as_ref().map(WatchedDatabase::lease);
+        lease.spawn(lease::keep(Arc::clone(&self.spool), lease_time));
         let end = tokio::select! {
             // `biased`: on shutdown the other branches complete too. They must not be mistaken for
             // failures.
@@ -409,12 +407,7 @@ impl Services {
             ..
         } = &*self.configured;
         let (outbound, running) = (Arc::clone(outbound), running.clone());
-        Scheduler::new(
-            Arc::clone(&self.spool) as _,
-            evidence.clone(),
-            outbound,
-            running,
-        )
+        Scheduler::new(Arc::clone(&self.spool), evidence.clone(), outbound, running)
     }
 
     fn admin(&self, operator: Operator) -> admin::AdminState {
@@ -425,12 +418,13 @@ impl Services {
             evidence,
             ..
         } = &*self.configured;
-        let (spool, running) = (Arc::clone(&self.spool) as _, running.clone());
+        let (spool, running) = (Arc::clone(&self.spool), running.clone());
         let (dns, since) = (running.load().router.dns().clone(), jiff::Timestamp::now());
         let known = (outbound.discovery(), outbound.hellos());
         let watched = (monitor.clone(), self.clients.clone());
         admin::AdminState::new(spool, operator, known, dns, running, watched, since)
             .with_evidence(evidence.clone())
+            .with_database(self.database.as_ref().map(WatchedDatabase::reading))
             .with_reload_orders(self.reload_orders.clone())
     }
 
@@ -446,6 +440,9 @@ impl Services {
         ));
         let policies = self.configured.outbound.discovery().mta_sts().clone();
         periodic_tasks.spawn(async move { policies.keep_fresh().await });
+        if let Some(database) = self.database.clone() {
+            periodic_tasks.spawn(database.watch());
+        }
         let points = self.configured.running.load().points.clone();
         periodic_tasks.spawn(async move { points.keep_fresh().await });
         periodic_tasks
@@ -458,7 +455,7 @@ impl Services {
 
     fn listen(&self, sockets: Bound, accepted: mpsc::Sender<Claimed<Entry>>) -> JoinSet<()> {
         let running = self.configured.running.clone();
-        let inbound = Inbound::new(running, Arc::clone(&self.spool) as _, accepted);
+        let inbound = Inbound::new(running, Arc::clone(&self.spool), accepted);
         let inbound = inbound
             .with_monitor(self.configured.monitor.clone())
             .with_clients(self.clients.clone())

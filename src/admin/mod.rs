@@ -13,6 +13,7 @@ mod clients;
 mod config;
 mod connections;
 mod content;
+mod database;
 mod domain;
 mod evidence;
 mod filter;
@@ -40,6 +41,7 @@ use axum::routing::{get, post};
 use tokio_util::sync::CancellationToken;
 
 use connections::{HttpConnections, HttpLimits};
+pub use database::DatabaseReading;
 pub use http::HttpServer;
 pub use reload_order::{ReloadOrder, reload_orders};
 pub use socket::UnixServer;

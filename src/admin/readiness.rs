@@ -7,7 +7,7 @@ use axum::extract::State;
 
 use super::api::status::{AttemptsStatus, Readiness};
 use super::state::AdminState;
-use super::status;
+use super::{database, status};
 use crate::relay::scheduler::Share;
 
 /// The time in which the scheduler must answer.
@@ -18,13 +18,17 @@ pub(super) async fn show(State(admin): State<AdminState>) -> Json<Readiness> {
     Json(readiness(&admin).await)
 }
 
-/// Reports whether mail is accepted and delivered: the spool is this relay's, the queue has been read,
+/// Reports whether mail is accepted and delivered: the spool is this relay's and can be written (a
+/// full disk is reported elsewhere), the queue has been read,
 /// the scheduler answers, and mail to destinations that connectors name goes out. Full use of
 /// the attempts for destinations by MX is only reported: strangers' servers that hang must not take
 /// the relay out of service.
 pub(super) async fn readiness(admin: &AdminState) -> Readiness {
     if let Err(error) = admin.spool.lease().check() {
         return not_ready(error.to_string());
+    }
+    if let Some(trouble) = database::trouble(&*admin.spool) {
+        return not_ready(trouble);
     }
     match tokio::time::timeout(READY_TIME, admin.operator.status(Vec::new())).await {
         Ok(Some(_)) => of_attempts(&status::attempts(admin)),

@@ -8,6 +8,7 @@ use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
 use tokio::sync::mpsc;
 
+use super::database::DatabaseReading;
 use super::reload_order::ReloadOrder;
 use super::status::QueueCounter;
 use crate::discovery::Discovery;
@@ -38,6 +39,7 @@ pub struct AdminState {
     pub(super) since: Timestamp,
     pub(super) evidence: Evidence,
     pub(super) reload_orders: Option<mpsc::Sender<ReloadOrder>>,
+    pub(super) database: Option<DatabaseReading>,
 }
 
 impl AdminState {
@@ -74,6 +76,7 @@ impl AdminState {
             since,
             evidence: Evidence::off(),
             reload_orders: None,
+            database: None,
         }
     }
 
@@ -81,6 +84,12 @@ impl AdminState {
     #[must_use]
     pub fn with_evidence(self, evidence: Evidence) -> Self {
         Self { evidence, ..self }
+    }
+
+    /// Shows the database with the queue, if there is one.
+    #[must_use]
+    pub fn with_database(self, database: Option<DatabaseReading>) -> Self {
+        Self { database, ..self }
     }
 
     /// Sends orders to read the configuration again to this channel.

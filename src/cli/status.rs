@@ -26,9 +26,9 @@ use crate::admin::api::domain::DomainStatus;
 use crate::admin::api::evidence::EvidenceStatus;
 use crate::admin::api::recipients::RecipientsStatus;
 use crate::admin::api::status::{
-    AttemptsStatus, CertificateOwner, CertificateStatus, ClientsStatus, ExceptionStatus,
-    FailingDestination, QueueStatus, Readiness, RecentDowngrade, RecentRefusal, RelayStatus,
-    ReportsStatus,
+    AttemptsStatus, CertificateOwner, CertificateStatus, ClientsStatus, DatabaseStatus,
+    ExceptionStatus, FailingDestination, QueueStatus, Readiness, RecentDowngrade, RecentRefusal,
+    RelayStatus, ReportsStatus,
 };
 use crate::smtp::address::Host;
 
@@ -131,6 +131,9 @@ fn screen(status: &RelayStatus, width: usize) -> String {
     if let Some(line) = reports(&status.reports) {
         wrap(&mut text, "", INDENT, &line, width);
     }
+    if let Some(database) = &status.database {
+        wrap(&mut text, "", INDENT, &database_line(database), width);
+    }
     if let Some(evidence) = &status.evidence {
         wrap(&mut text, "", INDENT, &evidence_line(evidence), width);
     }
@@ -166,6 +169,22 @@ fn screen(status: &RelayStatus, width: usize) -> String {
     let (shown, more) = first(&status.refusals, 0);
     list("last refusals", refusals(shown), more);
     text
+}
+
+/// Returns the line about the database with the queue.
+fn database_line(database: &DatabaseStatus) -> String {
+    let durability: Vec<_> = database.durability.iter().map(|part| plain(part)).collect();
+    let mut line = format!(
+        "database: {}, as node {}; {}",
+        plain(&database.url),
+        plain(&database.node),
+        durability.join("; ")
+    );
+    if let Some(trouble) = &database.trouble {
+        line.push_str("; NEW MAIL IS REJECTED: ");
+        line.push_str(&plain(trouble));
+    }
+    line
 }
 
 /// Returns the line about the queue.
@@ -492,6 +511,8 @@ mod tests {
             "counted":"2026-11-26T01:28:50Z"}},
             "reports":{{"waiting":3,"for_digest":12,"stored":9,"delayed":3,"merged":0,"digests":1}},
             "spool_lost":"/var/spool/gatepost was moved; put it back",
+            "database":{{"url":"postgresql://g@db:5432/mail","node":"relay-1","two_disks":false,
+            "durability":["PostgreSQL 15.8","250 means on one disk"],"trouble":"the database does not answer: db:5432: no"}},
             "evidence":{{"octets":51858374656,"max_octets":53687091200,"percent":96,"level":"rejects_mail","rejects_mail":true,"stuck":false}},
             "attempts":[{{"share":"named","most":800,"running":3,"slow":1,"waiting":0,"full_seconds":null}},
             {{"share":"mx","most":1200,"running":1200,"slow":900,"waiting":7,"full_seconds":130}}],
@@ -514,6 +535,9 @@ mod tests {
              it back\n\
              queue: 1 message (2.0 KiB), recipients: 1 waiting, oldest 1h 0m; counted 1m ago\n\
              reports to senders: 3 waiting; for the postmaster's next digest: 12\n\
+             database: postgresql://g@db:5432/mail, as node relay-1; PostgreSQL 15.8; 250\n    \
+             means on one disk; NEW MAIL IS REJECTED: the database does not answer:\n    \
+             db:5432: no\n\
              evidence: 48.2 GiB of 50.0 GiB (96 %); NEW MAIL IS REJECTED: run gatepost\n    \
              evidence archive, or raise [evidence] max_size\n\
              recipients of example.com: asked at the server; remembered: 812 that exist, 40\n    \

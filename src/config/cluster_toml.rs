@@ -24,9 +24,10 @@ const LONGEST_LEASE: Duration = Duration::from_mins(10);
 /// connections, of which PostgreSQL keeps 63.
 const NODE_MAX: usize = 54;
 
-/// The keys of `[spool]`, as written.
+/// The keys of `[spool]` and of `[cluster]`, as written.
 pub(super) struct SpoolToml {
     location: Location,
+    cluster: ClusterToml,
     path: Field<PathBuf>,
     url: Field<DatabaseUrl>,
     password_file: Field<SecretPlace>,
@@ -34,7 +35,7 @@ pub(super) struct SpoolToml {
 }
 
 /// The keys of `[cluster]`, as written.
-pub(super) struct ClusterToml {
+struct ClusterToml {
     /// The place of the table, if it is there.
     location: Option<Location>,
     node: Field<String>,
@@ -42,20 +43,23 @@ pub(super) struct ClusterToml {
 }
 
 impl SpoolToml {
-    pub(super) fn read(mut table: TableReader<'_>, faults: &mut FaultList<'_>) -> Self {
+    /// Reads both tables, and checks their keys against each other.
+    pub(super) fn read(root: &mut TableReader<'_>, faults: &mut FaultList<'_>) -> Self {
+        let mut table = root.table(faults, "spool", "[spool]");
         let spool = Self {
             location: table.location().clone(),
+            cluster: ClusterToml::read(root.table(faults, "cluster", "[cluster]"), faults),
             path: table.read(faults, "path", path),
             url: table.read(faults, "url", url),
             password_file: table.read(faults, "password_file", secret_place),
             trust: table.read(faults, "trust", trust),
         };
         table.finish(faults);
+        spool.check(faults);
         spool
     }
 
-    /// Checks the keys against each other and against `[cluster]`.
-    pub(super) fn check(&self, cluster: &ClusterToml, faults: &mut FaultList<'_>) {
+    fn check(&self, faults: &mut FaultList<'_>) {
         if self.url.is_absent() {
             let password = self.password_file.located().map(|it| &it.location);
             let trust = self.trust.located().map(|it| &it.location);
@@ -68,7 +72,7 @@ impl SpoolToml {
                     );
                 }
             }
-            if let Some(location) = &cluster.location {
+            if let Some(location) = &self.cluster.location {
                 faults.add(
                     location,
                     "[cluster] has no use without [spool] url: the queue is in the folder of this relay alone",
@@ -91,7 +95,6 @@ impl SpoolToml {
     /// by default.
     pub(super) fn resolve(
         self,
-        cluster: ClusterToml,
         hostname: &Domain,
         tls: &TlsConfig,
     ) -> (Located<PathBuf>, Option<DatabaseConfig>) {
@@ -99,11 +102,16 @@ impl SpoolToml {
             url: url.clone(),
             password_file: self.password_file.located().cloned(),
             trust: self.trust.located().unwrap_or(&tls.trust).clone(),
-            node: cluster.node.located().cloned().unwrap_or_else(|| Located {
-                value: hostname.to_string(),
-                location: url.location.clone(),
-            }),
-            lease: cluster.lease.or(LEASE),
+            node: self
+                .cluster
+                .node
+                .located()
+                .cloned()
+                .unwrap_or_else(|| Located {
+                    value: hostname.to_string(),
+                    location: url.location.clone(),
+                }),
+            lease: self.cluster.lease.value().copied().unwrap_or(LEASE),
         });
         let default = || Located {
             value: SPOOL.into(),
@@ -115,7 +123,7 @@ impl SpoolToml {
 }
 
 impl ClusterToml {
-    pub(super) fn read(mut table: TableReader<'_>, faults: &mut FaultList<'_>) -> Self {
+    fn read(mut table: TableReader<'_>, faults: &mut FaultList<'_>) -> Self {
         let cluster = Self {
             location: (!table.is_absent()).then(|| table.location().clone()),
             node: table.read(faults, "node", node),

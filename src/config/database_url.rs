@@ -364,22 +364,19 @@ fn host(text: &str) -> Result<DatabaseHost, DatabaseUrlError> {
         _ => (text, DEFAULT_PORT),
     };
     let bracketed = host.strip_prefix('[').and_then(|it| it.strip_suffix(']'));
-    let host = match bracketed {
-        Some(address) => {
-            let address = address.parse().map_err(|_| DatabaseUrlError::Host)?;
-            Host::Literal(IpAddr::V6(address))
-        }
-        None => {
-            let name = decoded(host).ok_or(DatabaseUrlError::Host)?;
-            if name.starts_with('/') {
-                let folder = socket_folder(&name)?;
-                return Ok(DatabaseHost::Socket { folder, port });
-            }
-            match name.parse() {
-                Ok(address @ IpAddr::V4(_)) => Host::Literal(address),
-                _ => Host::parse(&name).map_err(|_| DatabaseUrlError::Host)?,
-            }
-        }
+    if let Some(address) = bracketed {
+        let address = address.parse().map_err(|_| DatabaseUrlError::Host)?;
+        let host = Host::Literal(IpAddr::V6(address));
+        return Ok(DatabaseHost::Network { host, port });
+    }
+    let name = decoded(host).ok_or(DatabaseUrlError::Host)?;
+    if name.starts_with('/') {
+        let folder = socket_folder(&name)?;
+        return Ok(DatabaseHost::Socket { folder, port });
+    }
+    let host = match name.parse() {
+        Ok(address @ IpAddr::V4(_)) => Host::Literal(address),
+        _ => Host::parse(&name).map_err(|_| DatabaseUrlError::Host)?,
     };
     Ok(DatabaseHost::Network { host, port })
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use toml::Spanned;
 use toml::de::DeTable;
 
-use super::cluster_toml::{ClusterToml, SpoolToml};
+use super::cluster_toml::SpoolToml;
 use super::connector_rules::check_connectors;
 use super::connector_toml::ConnectorToml;
 use super::fault::Fault;
@@ -20,6 +20,7 @@ use super::tlsrpt::TlsrptToml;
 use super::toml_text::toml_document;
 use super::{include, logins, net_toml, recipients_toml, rules, tables, unmeetable};
 use crate::policy::relay_access::RelayConfig;
+use crate::smtp::address::{Domain, Mailbox};
 
 /// Parses a configuration that includes no other file, and returns warnings with it. `file` is named in
 /// faults, and relative paths start from its folder.
@@ -85,21 +86,9 @@ fn resolve_documents(
 ) -> Option<Config> {
     let (document, included) = documents.split_first()?;
     let mut root = TableReader::root(document, faults);
-    let hostname = root.required(
-        faults,
-        "hostname",
-        "hostname = \"relay.example.com\"",
-        domain,
-    );
-    let postmaster = root.required(
-        faults,
-        "postmaster",
-        "postmaster = \"postmaster@example.com\"",
-        mailbox,
-    );
+    let (hostname, postmaster) = own_names(&mut root, faults);
     let tls = TlsToml::read(root.table(faults, "tls", "[tls]"), faults);
-    let spool = SpoolToml::read(root.table(faults, "spool", "[spool]"), faults);
-    let cluster = ClusterToml::read(root.table(faults, "cluster", "[cluster]"), faults);
+    let spool = SpoolToml::read(&mut root, faults);
     let listeners = listeners(&mut root, faults);
     let relay = relay(root.table(faults, "relay", "[relay]"), faults);
     let tables = shared_tables(&mut root, included, faults);
@@ -119,7 +108,6 @@ fn resolve_documents(
     let written = (&tls, listeners.as_deref(), connectors.as_slice());
     rules::check_hostname(&hostname, faults);
     check_rules(written, &relay, &dns, faults);
-    spool.check(&cluster, faults);
     logins::check(listeners.as_deref(), &users, faults);
     let recipients = recipients_toml::resolve(recipients, &relay, faults);
     let reports = reports.resolve(&hostname, &postmaster, faults);
@@ -128,7 +116,7 @@ fn resolve_documents(
         return None;
     };
     let tls = tls.resolve();
-    let (spool, database) = spool.resolve(cluster, &hostname.value, &tls);
+    let (spool, database) = spool.resolve(&hostname.value, &tls);
     let connectors: Vec<_> = connectors
         .into_iter()
         .map(|connector| connector.resolve(&tls))
@@ -159,6 +147,26 @@ fn resolve_documents(
         log,
         source,
     })
+}
+
+/// Reads the name of the host and the address of the postmaster.
+fn own_names(
+    root: &mut TableReader<'_>,
+    faults: &mut FaultList<'_>,
+) -> (Field<Domain>, Field<Mailbox>) {
+    let hostname = root.required(
+        faults,
+        "hostname",
+        "hostname = \"relay.example.com\"",
+        domain,
+    );
+    let postmaster = root.required(
+        faults,
+        "postmaster",
+        "postmaster = \"postmaster@example.com\"",
+        mailbox,
+    );
+    (hostname, postmaster)
 }
 
 /// Reads the listeners; `None` if their list itself is invalid.

@@ -5,6 +5,7 @@ use crate::discovery::history::HistoryError;
 use crate::discovery::mta_sts::PolicyStoreError;
 use crate::relay::tlsrpt::CountStoreError;
 use crate::storage::evidence::EvidenceError;
+use crate::storage::postgresql::DatabaseError;
 use crate::storage::spool::SpoolError;
 
 /// The reasons why the daemon does not start.
@@ -24,6 +25,14 @@ pub enum StartError {
         location: crate::config::Location,
         /// The reason.
         error: Box<SpoolError>,
+    },
+    /// The database with the queue cannot be reached, or is not fit for it.
+    #[error("{location}: {error}")]
+    Database {
+        /// The location of its URL in the configuration.
+        location: crate::config::Location,
+        /// The reason.
+        error: Box<DatabaseError>,
     },
     /// The evidence cannot be opened.
     #[error("{location}: {error}")]

@@ -8,19 +8,21 @@ use std::time::Duration;
 
 use crate::storage::spool::{BootTime, HeldLease, Lease, Spool, SpoolError};
 
-/// The interval at which the lease is renewed.
+/// The interval at which the lease is renewed. A short lease is renewed at a sixth of its time.
 const RENEWAL: Duration = Duration::from_secs(5);
-/// The interval of checks for the end of the lease and for the next renewal: timers stand still
+/// The longest interval of checks for the end of the lease and for the next renewal: timers stand still
 /// while the system is suspended.
 const CHECK: Duration = Duration::from_secs(1);
 
-/// Renews the lease for as long as the daemon runs. A renewal that takes long is waited for, so that
+/// Renews the lease for as long as the daemon runs. `lease_time` is the time for which it holds after
+/// each renewal, if it has an end. A renewal that takes long is waited for, so that
 /// those of a disk that hangs do not pile up.
-pub(super) async fn keep(spool: Arc<dyn Spool>) {
+pub(super) async fn keep(spool: Arc<dyn Spool>, lease_time: Option<Duration>) {
+    let interval = renewal_interval(lease_time);
     let lease = spool.lease();
     let mut logged = LeaseLog::default();
     loop {
-        let due = BootTime::now() + RENEWAL;
+        let due = BootTime::now() + interval;
         let mut renewal = spool.renew();
         let mut is_over = false;
         while !is_over || BootTime::now() < due {
@@ -29,11 +31,15 @@ pub(super) async fn keep(spool: Arc<dyn Spool>) {
                     logged.log_renewal(&renewed);
                     is_over = true;
                 }
-                () = tokio::time::sleep(CHECK) => {}
+                () = tokio::time::sleep(CHECK.min(interval)) => {}
             }
             logged.log_state(&lease);
         }
     }
+}
+
+fn renewal_interval(lease_time: Option<Duration>) -> Duration {
+    lease_time.map_or(RENEWAL, |time| (time / 6).min(RENEWAL))
 }
 
 /// The state of the lease that was logged last.
@@ -71,6 +77,24 @@ impl LeaseLog {
                 self.is_lost = false;
             }
             Ok(()) | Err(_) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_short_lease_is_renewed_six_times_in_its_time() {
+        for (lease, interval) in [
+            (None, 5_000),
+            (Some(3), 500),
+            (Some(30), 5_000),
+            (Some(600), 5_000),
+        ] {
+            let found = renewal_interval(lease.map(Duration::from_secs));
+            assert_eq!(found, Duration::from_millis(interval), "{lease:?}");
         }
     }
 }

@@ -3,6 +3,7 @@
 //! The scheduler answers from its loop, and the spool from its writing thread. Listeners are not
 //! probed, since a listener that panics ends the daemon. Nothing is repaired here.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use tokio::time::timeout;
 
 use crate::relay::outbound::Outbound;
 use crate::relay::scheduler;
-use crate::storage::spool::SqliteSpool;
+use crate::storage::spool::Spool;
 
 /// The workload of the daemon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,22 +31,28 @@ pub enum Unresponsive {
     #[error("the scheduler does not respond")]
     Scheduler,
     /// The spool's writer is stuck.
-    #[error("the spool's writer does not respond; check its disk")]
+    #[error("the spool's writer does not respond; check its disk, or its database")]
     Spool,
 }
 
 /// Probes the services of the daemon.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct LivenessProbe {
     scheduler: scheduler::SchedulerProbe,
-    spool: Arc<SqliteSpool>,
+    spool: Arc<dyn Spool>,
     outbound: Arc<Outbound>,
+}
+
+impl fmt::Debug for LivenessProbe {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LivenessProbe").finish_non_exhaustive()
+    }
 }
 
 impl LivenessProbe {
     pub(super) fn new(
         scheduler: scheduler::SchedulerProbe,
-        spool: Arc<SqliteSpool>,
+        spool: Arc<dyn Spool>,
         outbound: Arc<Outbound>,
     ) -> Self {
         Self {

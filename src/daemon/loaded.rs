@@ -11,6 +11,7 @@ use crate::relay::running_config::Snapshot;
 use crate::relay::smart_host_logins::SmartHostLogins;
 use crate::relay::tlsrpt::Submitter;
 use crate::relay::users::UserStore;
+use crate::storage::postgresql::DatabaseAccess;
 
 /// Certificates, trust anchors and keys, the resolver, users, lists of recipients, and secrets.
 pub(super) struct LoadedFiles {
@@ -20,6 +21,8 @@ pub(super) struct LoadedFiles {
     users: Arc<UserStore>,
     recipients: Arc<RecipientTables>,
     logins: Arc<SmartHostLogins>,
+    /// The database with the queue. It is opened at the start alone.
+    pub(super) database: Option<DatabaseAccess>,
 }
 
 /// The reasons why the files of a configuration cannot be used.
@@ -55,14 +58,21 @@ impl LoadedFiles {
         let users = UserStore::load(config).map(|users| (users, Vec::new()));
         let users = found.all(users);
         let recipients = found.all(RecipientTables::load(config));
+        let database = found.all(DatabaseAccess::load(config));
         // Without DNS the configuration is not used, and there are no logins.
         let logins = match &dns {
             Ok(dns) => found.all(SmartHostLogins::load(config, dns, token_caches)),
             Err(_) => None,
         };
         let Findings { faults, warnings } = found;
-        match (tls, dns, submitter, users, recipients, logins) {
-            (Some(tls), Ok(dns), Some(submitter), Some(users), Some(recipients), Some(logins)) => {
+        let services = (users, recipients, logins, database);
+        match (tls, dns, submitter, services) {
+            (
+                Some(tls),
+                Ok(dns),
+                Some(submitter),
+                (Some(users), Some(recipients), Some(logins), Some(database)),
+            ) => {
                 let loaded = Self {
                     tls,
                     dns,
@@ -70,6 +80,7 @@ impl LoadedFiles {
                     users,
                     recipients,
                     logins,
+                    database,
                 };
                 Ok((loaded, warnings))
             }

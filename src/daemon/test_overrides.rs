@@ -10,6 +10,8 @@ pub struct TestOverrides {
     pub policy_port: u16,
     /// True if CRLs may be fetched from this machine: false.
     pub crls_from_loopback: bool,
+    /// True if the database may run without fsync: false.
+    pub database_without_fsync: bool,
 }
 
 impl Default for TestOverrides {
@@ -17,6 +19,7 @@ impl Default for TestOverrides {
         Self {
             policy_port: https::DEFAULT_PORT,
             crls_from_loopback: false,
+            database_without_fsync: false,
         }
     }
 }

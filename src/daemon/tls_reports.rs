@@ -14,7 +14,7 @@ use crate::net::https::Https;
 use crate::relay::tlsrpt::{
     Bounds, CountStoreError, Internet, ReportSender, ReportService, Reporter, Schedule, Submitter,
 };
-use crate::storage::spool::{Claimed, Entry, SqliteSpool};
+use crate::storage::spool::{Claimed, Entry, Spool};
 
 /// The settings of the service. Both are replaced on reload.
 #[derive(Debug)]
@@ -41,7 +41,7 @@ impl Reports {
     pub(super) fn start(
         &self,
         service: Option<ReportService>,
-        spool: &Arc<SqliteSpool>,
+        spool: &Arc<dyn Spool>,
         accepted: &mpsc::Sender<Claimed<Entry>>,
         stop: &CancellationToken,
     ) -> RunningReports {
@@ -49,7 +49,7 @@ impl Reports {
         let service = service.map(|service| {
             let sender = ReportSender {
                 submitter: Arc::clone(&self.submitter),
-                spool: Arc::clone(spool) as _,
+                spool: Arc::clone(spool),
                 accepted: accepted.clone(),
                 network: Arc::clone(&self.internet) as _,
             };

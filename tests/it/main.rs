@@ -13,6 +13,7 @@ mod config_good;
 mod config_include;
 mod crl_points;
 mod dane;
+mod database;
 mod demo;
 mod dns;
 mod dnssec;

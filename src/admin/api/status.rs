@@ -36,6 +36,9 @@ pub struct RelayStatus {
     /// and no delivery starts; `null` otherwise.
     #[serde(default)]
     pub spool_lost: Option<String>,
+    /// The database with the queue; `null` if the queue is in a folder.
+    #[serde(default)]
+    pub database: Option<DatabaseStatus>,
     /// The destinations whose last attempt failed, those with the most mail first.
     pub troubles: Vec<FailingDestination>,
     /// The number of further ones.
@@ -91,6 +94,21 @@ pub struct ClientsStatus {
     pub held: Vec<HeldClient>,
     /// The number of further ones.
     pub more_held: usize,
+}
+
+/// The database with the queue, which several relays share.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DatabaseStatus {
+    /// The URL, without a password.
+    pub url: String,
+    /// The name of this node.
+    pub node: String,
+    /// True if a commit is on the disks of two servers before mail is answered with 250.
+    pub two_disks: bool,
+    /// The version of the server, and the durability of commits, in words.
+    pub durability: Vec<String>,
+    /// The reason why the database does not answer, while new mail is rejected; `null` otherwise.
+    pub trouble: Option<String>,
 }
 
 /// The queue.

@@ -85,6 +85,10 @@ pub(super) async fn collect(admin: &AdminState) -> Result<RelayStatus, ErrorResp
             .check()
             .err()
             .map(|error| error.to_string()),
+        database: admin
+            .database
+            .as_ref()
+            .map(|reading| reading.status(&*admin.spool)),
         troubles,
         more_troubles,
         connectors,

@@ -1,7 +1,8 @@
 //! `gatepost check`: reads the configuration and every file that it names, and shows the result
 //! with all defaults.
 //!
-//! It binds no address, sends no DNS query and does not open the spool. With `--connector` it shows
+//! It binds no address and does not open the spool. It sends no DNS query, except to find the database
+//! of `[spool] url`, which it asks for the durability of commits. With `--connector` it shows
 //! one connector, with the place that each value comes from. With `--against` it shows the
 //! differences from another configuration instead; with `--reload` it also rejects changes that
 //! need a restart.
@@ -133,10 +134,12 @@ fn check(arguments: &CheckArguments) -> ExitCode {
         } else {
             Vec::new()
         };
-        if faults.is_empty() {
+        if !faults.is_empty() {
+            Err(faults)
+        } else if arguments.connector.is_some() {
             Ok(loaded)
         } else {
-            Err(faults)
+            loaded.ask_database()
         }
     });
     let loaded = match loaded {

@@ -19,6 +19,7 @@ use crate::policy::tls::TlsVersion;
 use crate::relay::recipient_tables::RecipientTables;
 use crate::relay::tlsrpt::Submitter;
 use crate::smtp::sasl::Mechanism;
+use crate::storage::postgresql::DatabaseDurability;
 
 /// The width of the labels in a block.
 const LABEL: usize = 12;
@@ -31,10 +32,11 @@ pub(super) fn text(loaded: &LoadedConfig, now: Timestamp, width: usize) -> Strin
         crls,
         submitter,
         recipients: tables,
+        durability,
         ..
     } = loaded;
     let sections = [
-        relay(config, width),
+        relay(config, durability.as_ref(), width),
         listeners(config, width),
         relay_rules(config, width),
         recipients(tables, width),
@@ -52,12 +54,15 @@ pub(super) fn text(loaded: &LoadedConfig, now: Timestamp, width: usize) -> Strin
     sections.map(String::as_str).collect::<Vec<_>>().join("\n")
 }
 
-fn relay(config: &Config, width: usize) -> String {
+fn relay(config: &Config, durability: Option<&DatabaseDurability>, width: usize) -> String {
     let mut block = Block::new(&format!("Relay {}", config.hostname), (2, LABEL), width);
     block.line("postmaster", &config.postmaster.to_string());
     block.line("spool", &config.spool.value.display().to_string());
     if let Some(database) = &config.database {
         block.parts("database", &words::database(database));
+        if let Some(durability) = durability {
+            block.parts("", &durability.parts());
+        }
         let lease = format!("lease {}", write_duration(database.lease));
         block.parts("node", &[&database.node.value, &lease]);
     }

@@ -490,6 +490,7 @@ fn spool(action: &str) -> Option<PageSections> {
                 "gatepost-spool-check(1)",
                 "gatepost-spool-repair(1)",
                 "gatepost-spool-export(1)",
+                "gatepost-spool-schema(1)",
                 "gatepost-queue(1)",
             ],
         ),
@@ -508,6 +509,17 @@ fn spool(action: &str) -> Option<PageSections> {
             "Something cannot be read, or a message goes by the connector of the user who sent it, which the earlier version would ignore; standard error names it, and the rest is in the new folder. Or the output cannot be written.",
             &["gatepost-spool(1)", "gatepost-queue(1)"],
         ),
+        "schema" => {
+            return Some(PageSections::new(
+                vec![
+                    (0, "The SQL was printed."),
+                    (1, "The output cannot be written."),
+                    (2, "The arguments are unusable."),
+                ],
+                &[],
+                &["gatepost-spool(1)", "gatepost.toml(5)", "psql(1)"],
+            ));
+        }
         _ => return None,
     };
     Some(PageSections::new(

@@ -20,15 +20,16 @@ const MOVED: [(&str, &str); 13] = [
     ("tlsrpt", "relay::tlsrpt"),
 ];
 
-/// Parses a log filter. The resolver library is silent unless the filter names it, since it logs
-/// whole DNS messages, whose length a stranger can choose.
+/// Parses a log filter. Some libraries are silent unless the filter names them: the resolver logs
+/// whole DNS messages, whose length a stranger can choose; the client of the database logs the
+/// values of statements, which are mail, and a line for each connection that breaks.
 ///
 /// # Errors
 /// A directive that cannot be parsed.
 pub(super) fn parse(level: &str) -> Result<EnvFilter, ParseError> {
     let level = with_present_paths(level);
     EnvFilter::try_new(format!(
-        "hickory_net=off,hickory_proto=off,hickory_resolver=off,{level}"
+        "hickory_net=off,hickory_proto=off,hickory_resolver=off,deadpool=off,tokio_postgres=off,{level}"
     ))
 }
 

@@ -1,22 +1,23 @@
-//! `gatepost spool`: checks and repairs the folder of the queue, and writes what waits in the form of an
-//! earlier version.
+//! `gatepost spool`: checks and repairs the folder of the queue, writes what waits in the form of an
+//! earlier version, and prints the schema for a queue in a database.
 //!
-//! The commands read the folder and need no daemon. Exit status: 0; 1 if something cannot be read;
+//! The commands need no daemon. Exit status: 0; 1 if something cannot be read;
 //! 2 if nothing was done, or for unusable arguments or an unusable configuration.
 
 mod check;
 mod export;
 mod location;
 mod repair;
+mod schema;
 
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 
-/// Check and repair the spool, or export it to an earlier version
+/// Check and repair the spool, export it to an earlier version, or print the schema of a database
 ///
-/// The spool is the folder in which the queue lies. The commands work on its files; the daemon need
-/// not run.
+/// The spool is the folder in which the queue lies, unless [spool] url names a database. The commands
+/// work on its files; the daemon need not run.
 #[derive(Debug, Args)]
 pub(super) struct SpoolArguments {
     #[command(subcommand)]
@@ -46,6 +47,12 @@ enum SpoolCommand {
     /// policies and the counts for TLS reports. Nothing in the old folder changes. The daemon must be
     /// stopped, and the command run by the user that it runs as.
     Export(export::ExportArguments),
+    /// Print the SQL that makes the schema for a queue in a PostgreSQL database
+    ///
+    /// A relay makes the schema by itself if its role may do so. Where it may not, the owner of the
+    /// database runs this SQL once, for instance: gatepost spool schema --role gatepost | psql mail.
+    /// The SQL is one transaction. The daemon is not needed, nor is a configuration.
+    Schema(schema::SchemaArguments),
 }
 
 pub(super) fn run(arguments: &SpoolArguments) -> ExitCode {
@@ -53,5 +60,6 @@ pub(super) fn run(arguments: &SpoolArguments) -> ExitCode {
         SpoolCommand::Check(arguments) => check::run(arguments),
         SpoolCommand::Repair(arguments) => repair::run(arguments),
         SpoolCommand::Export(arguments) => export::run(arguments),
+        SpoolCommand::Schema(arguments) => schema::run(arguments),
     }
 }

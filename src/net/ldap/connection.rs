@@ -6,7 +6,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use bytes::{Buf as _, BytesMut};
-use jiff::Timestamp;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -15,9 +14,9 @@ use tokio_rustls::client::TlsStream;
 use super::error::LdapError;
 use super::message::{self, DirectoryResponse, LdapResult};
 use crate::net::dns::Dns;
-use crate::net::tls_io::{ClientTls, HandshakeError, Role};
+use crate::net::tls_io::{ClientTls, HandshakeError};
 use crate::policy::directory::{DirectoryTls, DirectoryUrl, LdapFilter, ber};
-use crate::policy::tls::{Groups, Handshake, Hello, NamePattern, PeerCertificate};
+use crate::policy::tls::Groups;
 use crate::smtp::address::{Host, Mailbox};
 
 /// The time limit of a TCP connection to one address.
@@ -119,7 +118,11 @@ impl LdapConnection {
         let LdapStream::Clear(stream) = connection.stream else {
             return Ok(connection);
         };
-        let secured = secure(stream, client, &url.host, groups);
+        // The configuration rejects an address with TLS.
+        let secured = async {
+            let verified = client.connect_verified(stream, &url.host, groups);
+            Ok(verified.await?.0)
+        };
         let stream = limited("the TLS handshake", ANSWER_TIME, secured).await?;
         Ok(Self {
             stream: LdapStream::Tls(Box::new(stream)),
@@ -278,48 +281,4 @@ async fn addresses(url: &DirectoryUrl, dns: &Dns) -> Result<Vec<IpAddr>, LdapErr
         .copied()
         .take(ADDRESSES_MAX)
         .collect())
-}
-
-/// Runs the handshake, and checks that the certificate is trusted and has the server's name.
-async fn secure(
-    stream: TcpStream,
-    client: &ClientTls,
-    host: &Host,
-    groups: Groups,
-) -> Result<TlsStream<TcpStream>, LdapError> {
-    let hello = Hello { groups, sni: true };
-    let (stream, seen) = client
-        .connect(stream, host, hello, Handshake::Full)
-        .await
-        .map_err(LdapError::Handshake)?;
-    let facts = seen
-        .facts(client.checks(None), Role::Server, Timestamp::now())
-        .await;
-    let PeerCertificate::Certificate(certificate) = facts.certificate else {
-        return Err(LdapError::NoCertificate);
-    };
-    certificate.chain.map_err(LdapError::Untrusted)?;
-    // The configuration rejects an address with TLS.
-    let wanted: Vec<NamePattern> = host
-        .domain()
-        .map(|domain| NamePattern::Exact(domain.clone()))
-        .into_iter()
-        .collect();
-    let is_named = wanted
-        .iter()
-        .any(|wanted| certificate.names.iter().any(|name| wanted.accepts(name)));
-    if !is_named {
-        let names: Vec<_> = certificate
-            .names
-            .iter()
-            .take(5)
-            .map(ToString::to_string)
-            .collect();
-        return Err(LdapError::Name(if names.is_empty() {
-            "no name".to_owned()
-        } else {
-            names.join(", ")
-        }));
-    }
-    Ok(stream)
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::net::tls_io::HandshakeError;
+use crate::net::tls_io::{HandshakeError, UnverifiedServer};
 use crate::policy::directory::ber::BerError;
 use crate::policy::tls::ChainFault;
 
@@ -102,6 +102,17 @@ fn remedy(code: u32) -> &'static str {
         49 => " (see bind_dn and password_file)",
         50 => " (the login may not search)",
         _ => "",
+    }
+}
+
+impl From<UnverifiedServer> for LdapError {
+    fn from(error: UnverifiedServer) -> Self {
+        match error {
+            UnverifiedServer::Handshake(error) => Self::Handshake(error),
+            UnverifiedServer::NoCertificate => Self::NoCertificate,
+            UnverifiedServer::Untrusted(fault) => Self::Untrusted(fault),
+            UnverifiedServer::Name(names) => Self::Name(names),
+        }
     }
 }
 

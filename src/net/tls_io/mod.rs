@@ -32,6 +32,7 @@ mod server;
 mod tickets;
 mod trust;
 mod usage;
+mod verified;
 mod verifier;
 
 use rustls::SupportedProtocolVersion;
@@ -50,6 +51,7 @@ pub use read_ahead::ReadAheadStream;
 pub use sent_chain::{CertificateContent, SentCertificate};
 pub use trust::TrustAnchors;
 pub use usage::TlsPurposes;
+pub use verified::UnverifiedServer;
 
 /// The role of the certificate's owner. The certificate must allow this use (RFC 5280 §4.2.1.12).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

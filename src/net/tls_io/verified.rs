@@ -55,12 +55,8 @@ impl ClientTls {
         };
         certificate.chain.map_err(UnverifiedServer::Untrusted)?;
         let wanted = host.domain().cloned().map(NamePattern::Exact);
-        let is_named = wanted.is_some_and(|wanted| {
-            certificate
-                .names
-                .iter()
-                .any(|name| wanted.accepts(name))
-        });
+        let is_named =
+            wanted.is_some_and(|wanted| certificate.names.iter().any(|name| wanted.accepts(name)));
         if is_named {
             return Ok((stream, seen));
         }

@@ -26,6 +26,9 @@ pub enum DatabaseError {
     /// The database refuses a statement.
     #[error("the database refuses a statement: {0}")]
     Refused(String),
+    /// The server or the database is not fit for a queue.
+    #[error("the database is not fit for a queue: {0}")]
+    Unfit(String),
     /// The connections cannot be set up.
     #[error("cannot set up the connections to the database: {0}")]
     Setup(String),
@@ -42,8 +45,7 @@ impl DatabaseError {
 impl From<tokio_postgres::Error> for DatabaseError {
     fn from(error: tokio_postgres::Error) -> Self {
         let Some(database) = error.as_db_error() else {
-            let source = std::error::Error::source(&error).map(ToString::to_string);
-            return Self::Unreachable(source.unwrap_or_else(|| error.to_string()));
+            return Self::Unreachable(reason(&error));
         };
         let (state, text) = (database.code(), database.message().to_owned());
         match state {
@@ -67,11 +69,37 @@ impl From<tokio_postgres::Error> for DatabaseError {
     }
 }
 
+/// Returns the reason of an error, with the remedy if one is known.
+pub(super) fn reason(error: &tokio_postgres::Error) -> String {
+    if let Some(database) = error.as_db_error() {
+        let remedy = match *database.code() {
+            SqlState::INVALID_PASSWORD => "; see [spool] password_file",
+            SqlState::INVALID_AUTHORIZATION_SPECIFICATION => "; see pg_hba.conf and [spool] url",
+            _ => "",
+        };
+        return format!("{}{remedy}", database.message());
+    }
+    let source = std::error::Error::source(error).map(ToString::to_string);
+    match source.as_deref() {
+        // The texts of the library.
+        Some("password missing") => {
+            "the server asks for a password; add [spool] password_file".to_owned()
+        }
+        Some("server does not support TLS") => {
+            "the server has no TLS; set ssl = on in its postgresql.conf".to_owned()
+        }
+        Some(text) => text.to_owned(),
+        None => error.to_string(),
+    }
+}
+
 impl From<PoolError> for DatabaseError {
     fn from(error: PoolError) -> Self {
         match error {
             PoolError::Backend(error) => error.into(),
-            PoolError::Timeout(_) => Self::Unreachable("no answer within 10 s".to_owned()),
+            PoolError::Timeout(_) => {
+                Self::Unreachable("no connection is free or can be made in time".to_owned())
+            }
             PoolError::Closed => Self::Unreachable("the connections are closed".to_owned()),
             PoolError::NoRuntimeSpecified | PoolError::PostCreateHook(_) => {
                 Self::Setup(error.to_string())

@@ -3,12 +3,20 @@
 //! The stores in it have modules of their own, which write their statements; here is what all of
 //! them need.
 
+mod access;
+mod connect;
 mod connections;
+mod durability;
 mod error;
 mod lent;
 mod schema;
+mod session;
+mod tls;
 
+pub use access::DatabaseAccess;
 pub use connections::Database;
+pub use durability::{DatabaseDurability, Standbys, read_durability};
 pub use error::DatabaseError;
 pub use lent::LentConnection;
 pub use schema::{SCHEMA_VERSION, migrate, schema_sql};
+pub use tls::{DatabaseTlsClient, DatabaseTlsError};

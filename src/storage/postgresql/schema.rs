@@ -76,10 +76,11 @@ async fn version(client: &tokio_postgres::Client) -> Result<i32, DatabaseError> 
 fn steps_after(version: i32) -> String {
     let done = usize::try_from(version).unwrap_or_default();
     let mut sql = STEPS[done.min(STEPS.len())..].concat();
-    sql.push_str(&format!(
+    let version = format!(
         "\nINSERT INTO gatepost.schema_version (version, compatible) VALUES ({SCHEMA_VERSION}, {COMPATIBLE})\n\
          ON CONFLICT (only_row) DO UPDATE SET version = excluded.version, compatible = excluded.compatible;\n"
-    ));
+    );
+    sql.push_str(&version);
     sql
 }
 

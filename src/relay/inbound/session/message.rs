@@ -300,7 +300,8 @@ impl ClientSession {
             // The error names its remedy, and the daemon has logged both.
             self.storage_refusal("not owner", fault, "see the error");
         } else {
-            let remedy = "check that the spool's disk works and is writable";
+            let remedy =
+                "check that the disk of the spool, or its database, works and can be written";
             self.storage_refusal("disk error", fault, remedy);
         }
         Reply::new(451, Status(3, 0), "Local trouble, try again later")
