@@ -59,7 +59,7 @@ pub enum Durability {
 
 /// An open database.
 #[derive(Debug)]
-pub struct Database {
+pub struct SqliteDatabase {
     /// The connection. It is used by one thread at a time.
     pub connection: Connection,
     /// The path of the file.
@@ -153,7 +153,7 @@ pub fn is_damage(error: &rusqlite::Error) -> bool {
     )
 }
 
-impl Database {
+impl SqliteDatabase {
     /// Checks the structure of the database.
     ///
     /// # Errors
@@ -193,7 +193,7 @@ impl Database {
 ///
 /// # Errors
 /// [`OpenError`].
-pub fn open(schema: &Schema, folder: &Path) -> Result<Database, OpenError> {
+pub fn open(schema: &Schema, folder: &Path) -> Result<SqliteDatabase, OpenError> {
     let file = folder.join(schema.name);
     let has_log = with_suffix(&file, "-wal").exists();
     let failed = |what: &'static str| {
@@ -236,7 +236,7 @@ pub fn open(schema: &Schema, folder: &Path) -> Result<Database, OpenError> {
     } else {
         upgrade(&connection, schema).map_err(failed("upgrade"))?;
     }
-    Ok(Database {
+    Ok(SqliteDatabase {
         connection,
         file,
         is_new,
@@ -319,9 +319,9 @@ fn immutable_uri(file: &Path) -> String {
 pub fn open_or_replace<T>(
     schema: &Schema,
     folder: &Path,
-    read: impl Fn(&Database) -> Result<T, OpenError>,
+    read: impl Fn(&SqliteDatabase) -> Result<T, OpenError>,
     log: impl Fn(&Path, &str),
-) -> Result<(Database, T), OpenError> {
+) -> Result<(SqliteDatabase, T), OpenError> {
     let opened = open(schema, folder).and_then(|database| {
         let content = read(&database)?;
         Ok((database, content))
@@ -343,7 +343,7 @@ pub fn replace(
     folder: &Path,
     fault: &str,
     log: impl Fn(&Path, &str),
-) -> Result<Database, OpenError> {
+) -> Result<SqliteDatabase, OpenError> {
     let file = folder.join(schema.name);
     let aside =
         quarantine::move_database(&file).map_err(|error| OpenError::Quarantine { file, error })?;

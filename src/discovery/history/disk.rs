@@ -15,7 +15,7 @@ use super::level::TlsLevel;
 use super::memory::{HostRecord, LevelPeriod, WriteBatch, timestamp};
 use super::remembered::ForgetEntry;
 use crate::smtp::address::Host;
-use crate::storage::sqlite::{self, Database, Durability, OpenError, Schema};
+use crate::storage::sqlite::{self, Durability, OpenError, Schema, SqliteDatabase};
 
 /// The form of the database.
 static SCHEMA: Schema = Schema {
@@ -67,7 +67,7 @@ pub(super) struct StoredHistory {
 /// The database.
 #[derive(Debug)]
 pub(super) struct Disk {
-    database: Database,
+    database: SqliteDatabase,
 }
 
 impl Disk {
@@ -157,7 +157,7 @@ fn put(connection: &Connection, domain: &Host, row: &HostRecord) -> rusqlite::Re
     Ok(())
 }
 
-fn read(database: &Database) -> Result<StoredHistory, OpenError> {
+fn read(database: &SqliteDatabase) -> Result<StoredHistory, OpenError> {
     if database.is_new {
         return Ok(StoredHistory::default());
     }
@@ -168,7 +168,7 @@ fn read(database: &Database) -> Result<StoredHistory, OpenError> {
     })
 }
 
-fn rows(database: &Database) -> Result<Vec<(Host, HostRecord)>, OpenError> {
+fn rows(database: &SqliteDatabase) -> Result<Vec<(Host, HostRecord)>, OpenError> {
     let failed = |error| database.error("read", error);
     let mut statement = database.connection.prepare(
         "SELECT domain, host, seen, level, issuer, issuer_since, plain_first, plain_last, tls_first, tls_last, \
@@ -217,7 +217,7 @@ fn row(columns: &Columns<'_>) -> Result<(Host, HostRecord), Box<dyn std::error::
     ))
 }
 
-fn forgotten(database: &Database) -> Result<Vec<ForgetEntry>, OpenError> {
+fn forgotten(database: &SqliteDatabase) -> Result<Vec<ForgetEntry>, OpenError> {
     let failed = |error| database.error("read", error);
     let mut statement = database
         .connection

@@ -14,7 +14,7 @@ use rusqlite::{Connection, ErrorCode, params};
 
 use super::policy::MtaStsPolicy;
 use crate::smtp::address::Domain;
-use crate::storage::sqlite::{self, Database, Durability, OpenError, Schema};
+use crate::storage::sqlite::{self, Durability, OpenError, Schema, SqliteDatabase};
 
 /// The form of the database.
 static SCHEMA: Schema = Schema {
@@ -97,7 +97,7 @@ pub(super) struct PolicyStore {
 #[derive(Debug, Default)]
 struct PolicyStoreState {
     /// The database; `None` while the file cannot be opened. Each write tries again.
-    database: Option<Database>,
+    database: Option<SqliteDatabase>,
     /// True once a file that was damaged in use was replaced. It happens once in a run, since a
     /// failing disk would fill the quarantine.
     has_recreated: bool,
@@ -168,7 +168,10 @@ impl PolicyStore {
     }
 }
 
-fn write_to(database: &mut Database, changes: &[PolicyChange]) -> Result<(), PolicyStoreError> {
+fn write_to(
+    database: &mut SqliteDatabase,
+    changes: &[PolicyChange],
+) -> Result<(), PolicyStoreError> {
     let written = write(&mut database.connection, changes);
     written.map_err(|error| PolicyStoreError::Write {
         file: database.file.clone(),
@@ -176,7 +179,7 @@ fn write_to(database: &mut Database, changes: &[PolicyChange]) -> Result<(), Pol
     })
 }
 
-fn read(database: &Database) -> Result<Vec<StoredPolicy>, OpenError> {
+fn read(database: &SqliteDatabase) -> Result<Vec<StoredPolicy>, OpenError> {
     if database.is_new {
         return Ok(Vec::new());
     }

@@ -17,7 +17,7 @@ use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 use super::count::{CountBatch, CountKey};
 use super::observation::{AppliedPolicy, ReportedPolicy, SessionFailure};
 use crate::smtp::address::Domain;
-use crate::storage::sqlite::{Database, OpenError};
+use crate::storage::sqlite::{OpenError, SqliteDatabase};
 
 pub(super) use read::ReportJob;
 
@@ -105,7 +105,7 @@ enum CountTarget {
 impl CountStore {
     /// Opens or creates the database in `folder`. A damaged one is quarantined and replaced.
     pub(super) fn open(folder: &Path, bounds: Bounds) -> Result<Self, CountStoreError> {
-        let Database {
+        let SqliteDatabase {
             connection, file, ..
         } = schema::open(folder)?;
         let state = CountStoreState {

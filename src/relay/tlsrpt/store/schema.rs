@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::path::Path;
 
-use crate::storage::sqlite::{self, Database, Durability, OpenError, Schema};
+use crate::storage::sqlite::{self, Durability, OpenError, Schema, SqliteDatabase};
 
 /// The form of the database.
 static SCHEMA: Schema = Schema {
@@ -61,7 +61,7 @@ CREATE TABLE failure (
 
 /// Opens the database. A damaged one is quarantined and replaced, for counts are not important
 /// enough to prevent the start.
-pub(super) fn open(folder: &Path) -> Result<Database, OpenError> {
+pub(super) fn open(folder: &Path) -> Result<SqliteDatabase, OpenError> {
     let opened = sqlite::open_or_replace(&SCHEMA, folder, |_| Ok(()), log_replaced);
     opened.map(|(database, ())| database)
 }

@@ -39,7 +39,7 @@ use super::swap;
 use super::unreported::mark_message;
 use crate::smtp::envelope::QueueId;
 use crate::storage::folder_lock::{self, FolderLock};
-use crate::storage::sqlite::Database;
+use crate::storage::sqlite::SqliteDatabase;
 use crate::storage::{files, ownership, quarantine, reserve};
 
 /// The names that belong in the folder.
@@ -126,7 +126,7 @@ impl SpoolFolder {
     /// as those in a damaged log, are set aside. Returns those, as lines of text.
     pub(super) fn clear_leftovers(
         &self,
-        database: &Database,
+        database: &SqliteDatabase,
         (index, is_damaged): (&LogIndex, bool),
     ) -> Result<Vec<String>, SpoolError> {
         for (name, path) in entries(&self.paths.folder)? {
@@ -174,7 +174,7 @@ impl SpoolFolder {
 
     fn owner(
         &self,
-        database: &Database,
+        database: &SqliteDatabase,
         index: &LogIndex,
         id: QueueId,
     ) -> Result<BodyOwner, SpoolError> {

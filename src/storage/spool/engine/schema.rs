@@ -14,7 +14,7 @@ use super::super::file::sync_folder;
 use super::super::quota;
 use super::fatal::Fatal;
 use super::paths::SpoolPaths;
-use crate::storage::sqlite::{self, Database, Durability, OpenError, Schema};
+use crate::storage::sqlite::{self, Durability, OpenError, Schema, SqliteDatabase};
 
 /// The free space in a database, in octets, above which it is compacted when it is opened, if it
 /// holds no more data than [`COPIED`].
@@ -87,7 +87,7 @@ const ENVELOPE: &str =
     ) ELSE envelope END";
 
 /// Opens or creates the database. Rejects one that is not ours.
-pub(super) fn open(paths: &SpoolPaths) -> Result<Database, SpoolError> {
+pub(super) fn open(paths: &SpoolPaths) -> Result<SqliteDatabase, SpoolError> {
     let failed = |error| open_error(paths, error);
     let database = sqlite::open(&SCHEMA, &paths.folder).map_err(failed)?;
     let connection = &database.connection;
