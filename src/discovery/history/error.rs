@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::smtp::address::Host;
+use crate::storage::postgresql::DatabaseError;
 use crate::storage::sqlite::{OpenError, is_damage};
 
 /// The reason why the memory cannot be used, or a change cannot be kept.
@@ -21,6 +22,9 @@ pub enum HistoryError {
         /// The error of the database.
         error: Box<OpenError>,
     },
+    /// The database that the nodes share cannot be read.
+    #[error(transparent)]
+    Database(#[from] DatabaseError),
     /// The thread that writes cannot be started.
     #[error("cannot start a thread: {0}")]
     Thread(io::Error),
@@ -53,6 +57,9 @@ pub enum WriteError {
         /// The error of the database.
         error: rusqlite::Error,
     },
+    /// The database that the nodes share cannot be written.
+    #[error(transparent)]
+    Database(#[from] DatabaseError),
 }
 
 impl WriteError {

@@ -15,9 +15,13 @@ use super::level::TlsLevel;
 use super::remembered::{Baseline, BestLevel, ForgetEntry, HostHistory, LevelChange, MemoryPage};
 use crate::smtp::address::Host;
 
+mod merge;
+
+pub(super) use merge::SharedChanges;
+
 pub(super) const DAY: i64 = 24 * 60 * 60;
 /// The time without a session at a level after which that level no longer counts.
-const MEMORY_PERIOD: i64 = 90 * DAY;
+pub(super) const MEMORY_PERIOD: i64 = 90 * DAY;
 /// The number of rounds, a day apart, in which a host must be found expired before it is removed.
 /// If the clock is ahead for a while, as at a start without a network, hosts survive until it is
 /// corrected.
@@ -31,7 +35,7 @@ const STALE_AFTER: i64 = 10 * 60;
 /// The maximum number of hosts of one domain; far more than routing uses.
 const HOSTS_MAX: usize = 64;
 /// The maximum number of records of forgotten domains.
-const FORGOTTEN_MAX: usize = 200;
+pub(super) const FORGOTTEN_MAX: usize = 200;
 /// The maximum length of an issuer's name in characters.
 const ISSUER_MAX: usize = 200;
 
@@ -126,13 +130,15 @@ enum Unwritten {
 }
 
 /// The changes of one transaction.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct WriteBatch {
     /// True if the table is emptied first.
     pub(super) all: bool,
     /// Domain, host and their record; `None` deletes the row.
     pub(super) rows: Vec<(Host, Host, Option<HostRecord>)>,
     pub(super) forgotten: Option<Vec<ForgetEntry>>,
+    /// The entries of `forgotten` that were never written.
+    pub(super) new_forgets: Vec<ForgetEntry>,
 }
 
 /// The result of recording a session, for the caller and for the alarm.
@@ -154,6 +160,8 @@ pub(super) struct DowngradeMemory {
     dirty: Unwritten,
     forgotten: VecDeque<ForgetEntry>,
     forgotten_dirty: bool,
+    /// The forgotten domains that were never written.
+    unwritten_forgets: Vec<ForgetEntry>,
     expired_at: i64,
 }
 
@@ -166,6 +174,7 @@ impl DowngradeMemory {
             dirty: Unwritten::Rows(BTreeSet::new()),
             forgotten: VecDeque::new(),
             forgotten_dirty: false,
+            unwritten_forgets: Vec::new(),
             expired_at: 0,
         }
     }
@@ -331,9 +340,13 @@ impl DowngradeMemory {
             who: who.into(),
             hosts,
         };
+        self.unwritten_forgets.push(forgotten.clone());
         self.forgotten.push_back(forgotten);
         while self.forgotten.len() > FORGOTTEN_MAX {
             self.forgotten.pop_front();
+        }
+        if self.unwritten_forgets.len() > FORGOTTEN_MAX {
+            self.unwritten_forgets.remove(0);
         }
         self.forgotten_dirty = true;
         hosts
@@ -391,6 +404,7 @@ impl DowngradeMemory {
         let dirty = std::mem::replace(&mut self.dirty, Unwritten::Rows(BTreeSet::new()));
         let forgotten = std::mem::take(&mut self.forgotten_dirty)
             .then(|| self.forgotten.iter().cloned().collect());
+        let new_forgets = std::mem::take(&mut self.unwritten_forgets);
         let find = |domain: &Host, host: &Host| {
             self.domains
                 .get(domain)?
@@ -409,6 +423,7 @@ impl DowngradeMemory {
                     all: false,
                     rows: rows.collect(),
                     forgotten,
+                    new_forgets,
                 }
             }
             Unwritten::All => {
@@ -422,6 +437,7 @@ impl DowngradeMemory {
                     all: true,
                     rows: rows.collect(),
                     forgotten,
+                    new_forgets,
                 }
             }
         }
@@ -430,6 +446,7 @@ impl DowngradeMemory {
     /// Counts the changes of a failed write as unwritten again.
     pub(super) fn mark_unwritten(&mut self, batch: WriteBatch) {
         self.forgotten_dirty |= batch.forgotten.is_some();
+        self.unwritten_forgets.splice(..0, batch.new_forgets);
         if batch.all {
             self.dirty = Unwritten::All;
         }

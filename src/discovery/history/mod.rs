@@ -7,8 +7,9 @@
 //!
 //! - [`level`] orders the TLS levels. `memory` keeps and compares them. `alarm` detects downgrades
 //!   of many domains at once, and counts related domains (`registrable`) as one. These do no I/O.
-//! - `writer` is the thread that writes to the database, and `disk` is the database. Reads never
-//!   access it.
+//! - `writer` is the thread that writes to the file, and `disk` is the file. Reads never access it.
+//! - `shared_writer` is the task that exchanges changes with the other nodes, where several share a
+//!   database, and `tables` are its statements.
 //!
 //! Nothing here judges TLS or refuses a session.
 
@@ -19,6 +20,8 @@ pub mod level;
 mod memory;
 mod registrable;
 mod remembered;
+mod shared_writer;
+mod tables;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -31,8 +34,9 @@ use jiff::Timestamp;
 use tokio::sync::oneshot;
 
 use crate::smtp::address::Host;
+use crate::storage::postgresql::Database;
 use alarm::{AlarmEvent, AlarmWatch, ObservedHost};
-use disk::Disk;
+use disk::{Disk, StoredHistory};
 use memory::DowngradeMemory;
 use writer::Shared;
 
@@ -62,25 +66,39 @@ pub struct DowngradeEvent<'a> {
 
 /// The downgrade memory. Clones share it.
 ///
-/// Queries are answered from main memory. A recorded session reaches the disk within a second or
-/// two; [`History::close`], or dropping the last clone, waits for it.
+/// Queries are answered from main memory. A recorded session reaches the disk, or the database that
+/// nodes share, within a second or two. [`History::close`] waits for it; so does dropping the last
+/// clone, except with a shared database.
 #[derive(Debug, Clone)]
 pub struct History(Arc<HistoryInner>);
 
 #[derive(Debug)]
 struct HistoryInner {
     shared: Arc<Shared>,
-    writer: Mutex<Option<JoinHandle<()>>>,
+    writer: Mutex<Option<Writer>>,
+}
+
+/// The writer of the changes.
+#[derive(Debug)]
+enum Writer {
+    /// The thread that writes to the file.
+    Thread(JoinHandle<()>),
+    /// The task that exchanges changes with the other nodes.
+    Task(tokio::task::JoinHandle<()>),
 }
 
 impl Drop for HistoryInner {
     fn drop(&mut self) {
-        finish(&self.shared, self.take_writer());
+        match self.take_writer() {
+            Some(Writer::Thread(writer)) => finish(&self.shared, writer),
+            Some(Writer::Task(_)) => self.shared.close(),
+            None => {}
+        }
     }
 }
 
 impl HistoryInner {
-    fn take_writer(&self) -> Option<JoinHandle<()>> {
+    fn take_writer(&self) -> Option<Writer> {
         self.writer
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -88,8 +106,7 @@ impl HistoryInner {
     }
 }
 
-fn finish(shared: &Shared, writer: Option<JoinHandle<()>>) {
-    let Some(writer) = writer else { return };
+fn finish(shared: &Shared, writer: JoinHandle<()>) {
     shared.close();
     if writer.join().is_err() {
         tracing::error!("the writer of the downgrade memory crashed; unwritten changes are lost");
@@ -109,18 +126,30 @@ impl History {
 
     fn open_bounded(folder: &Path, now: Timestamp, rows_max: usize) -> Result<Self, HistoryError> {
         let (disk, stored) = Disk::open(folder)?;
-        let mut memory = DowngradeMemory::new(rows_max);
-        memory.restore(stored.rows, stored.forgotten, now.as_second());
-        let mut watch = AlarmWatch::default();
-        for (level, issuer, since) in memory.issuers() {
-            watch.add_known_issuer(level, issuer, since);
-        }
-        let shared = Arc::new(Shared::new(memory, watch));
+        let shared = restored(stored, now, rows_max);
         let writer = writer::start(Arc::clone(&shared), disk).map_err(HistoryError::Thread)?;
-        Ok(Self(Arc::new(HistoryInner {
+        Ok(Self::new(shared, Writer::Thread(writer)))
+    }
+
+    /// Reads the memory that all nodes share from a database whose schema is made, and exchanges
+    /// changes with the others from then on: what one node records, the others know a second or two
+    /// later. While the database is gone, this node goes on with what it knows, and writes later
+    /// what it has learnt. Requires a tokio runtime.
+    ///
+    /// # Errors
+    /// [`HistoryError::Database`] if the database cannot be read.
+    pub async fn open_shared(database: Database, now: Timestamp) -> Result<Self, HistoryError> {
+        let (stored, seen) = tables::read_all(&database).await?;
+        let shared = restored(stored, now, ROWS_MAX);
+        let writer = shared_writer::start(Arc::clone(&shared), database, seen);
+        Ok(Self::new(shared, Writer::Task(writer)))
+    }
+
+    fn new(shared: Arc<Shared>, writer: Writer) -> Self {
+        Self(Arc::new(HistoryInner {
             shared,
             writer: Mutex::new(Some(writer)),
-        })))
+        }))
     }
 
     /// Returns the memory of one host of a domain.
@@ -265,16 +294,41 @@ impl History {
         current
     }
 
-    /// Writes all pending changes and closes the file. Sessions recorded later are not stored.
+    /// Writes all pending changes and closes the file or ends the exchange. Sessions recorded later
+    /// are not stored.
     pub async fn close(&self) {
-        let (shared, writer) = (Arc::clone(&self.0.shared), self.0.take_writer());
-        // This fails only if the runtime shuts down, and then the thread ends by itself.
-        let _ = tokio::task::spawn_blocking(move || finish(&shared, writer)).await;
+        let shared = Arc::clone(&self.0.shared);
+        match self.0.take_writer() {
+            Some(Writer::Thread(writer)) => {
+                // This fails only if the runtime shuts down, and then the thread ends by itself.
+                let _ = tokio::task::spawn_blocking(move || finish(&shared, writer)).await;
+            }
+            Some(Writer::Task(writer)) => {
+                shared.close();
+                if writer.await.is_err() {
+                    tracing::error!(
+                        "the writer of the downgrade memory crashed; unwritten changes are lost"
+                    );
+                }
+            }
+            None => {}
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, writer::HistoryState> {
         self.0.shared.state()
     }
+}
+
+/// Returns the state with what is stored.
+fn restored(stored: StoredHistory, now: Timestamp, rows_max: usize) -> Arc<Shared> {
+    let mut memory = DowngradeMemory::new(rows_max);
+    memory.restore(stored.rows, stored.forgotten, now.as_second());
+    let mut watch = AlarmWatch::default();
+    for (level, issuer, since) in memory.issuers() {
+        watch.add_known_issuer(level, issuer, since);
+    }
+    Arc::new(Shared::new(memory, watch))
 }
 
 /// Logs alarms that were raised or have ended.

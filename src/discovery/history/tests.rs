@@ -1,6 +1,7 @@
 //! Tests of the memory's comparison, expiry and limits, and of its database.
 
 mod disk;
+mod shared;
 
 use std::fs;
 use std::path::{Path, PathBuf};

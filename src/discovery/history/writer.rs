@@ -7,7 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use super::alarm::AlarmWatch;
 use super::disk::Disk;
@@ -15,18 +15,20 @@ use super::error::WriteError;
 use super::memory::{DowngradeMemory, WriteBatch};
 
 /// The time during which changes are collected for one transaction.
-const GATHER_PERIOD: Duration = Duration::from_secs(1);
+pub(super) const GATHER_PERIOD: Duration = Duration::from_secs(1);
 /// The time between a failed write and the next try.
 const RETRY_AFTER: Duration = Duration::from_mins(1);
 
 /// A caller that waits until its change is on disk, and receives the result.
-type WriteWaiter = oneshot::Sender<Result<(), Arc<WriteError>>>;
+pub(super) type WriteWaiter = oneshot::Sender<Result<(), Arc<WriteError>>>;
 
-/// The state shared by the handles and the thread.
+/// The state shared by the handles and the writer, which is a thread or a task.
 #[derive(Debug)]
 pub(super) struct Shared {
     state: Mutex<HistoryState>,
     work: Condvar,
+    /// The signal to a task, as `work` is to a thread.
+    task_work: Notify,
 }
 
 #[derive(Debug)]
@@ -34,11 +36,11 @@ pub(super) struct HistoryState {
     pub(super) memory: DowngradeMemory,
     pub(super) watch: AlarmWatch,
     pub(super) waiters: Vec<WriteWaiter>,
-    closing: bool,
+    pub(super) closing: bool,
 }
 
 impl HistoryState {
-    fn is_urgent(&self) -> bool {
+    pub(super) fn is_urgent(&self) -> bool {
         self.closing || !self.waiters.is_empty()
     }
 }
@@ -54,6 +56,7 @@ impl Shared {
         Self {
             state: Mutex::new(state),
             work: Condvar::new(),
+            task_work: Notify::new(),
         }
     }
 
@@ -65,6 +68,12 @@ impl Shared {
 
     pub(super) fn wake(&self) {
         self.work.notify_all();
+        self.task_work.notify_one();
+    }
+
+    /// Waits until a change, a caller or the end is announced.
+    pub(super) async fn announced(&self) {
+        self.task_work.notified().await;
     }
 
     pub(super) fn close(&self) {

@@ -4,6 +4,7 @@
 //! them need.
 
 mod access;
+mod changes;
 mod connect;
 mod connections;
 mod durability;
@@ -11,9 +12,12 @@ mod error;
 mod lent;
 mod schema;
 mod session;
+#[cfg(test)]
+pub(crate) mod test_database;
 mod tls;
 
 pub use access::DatabaseAccess;
+pub use changes::{last_change, next_change};
 pub use connections::Database;
 pub use durability::{DatabaseDurability, Standbys, read_durability};
 pub use error::DatabaseError;

@@ -10,7 +10,12 @@ pub const SCHEMA_VERSION: i32 = 1;
 /// The oldest version that a program must know to use the schema of this version.
 const COMPATIBLE: i32 = 1;
 /// The steps from each version to the next one.
-const STEPS: [&str; 1] = [include_str!("schema/1.sql")];
+const STEPS: [&str; 1] = [concat!(
+    include_str!("schema/1.sql"),
+    include_str!("schema/changes.sql"),
+    include_str!("schema/history.sql"),
+    include_str!("schema/policies.sql"),
+)];
 /// The key of the lock that one migration has at a time.
 const MIGRATION_LOCK: i64 = 0x6761_7465_706f_7374;
 

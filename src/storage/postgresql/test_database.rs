@@ -1,0 +1,80 @@
+//! Databases for tests, on the server that `GATEPOST_TEST_POSTGRESQL` names.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio_postgres::{Config, NoTls};
+
+use super::{Database, migrate};
+
+/// Makes databases of different names in one process.
+static NUMBER: AtomicU64 = AtomicU64::new(0);
+
+/// A database of one test, which has the schema of Gatepost.
+pub(crate) struct TestDatabase {
+    server: Config,
+    name: String,
+}
+
+impl TestDatabase {
+    /// Makes an empty database with the schema.
+    pub(crate) async fn create() -> Self {
+        let url = std::env::var("GATEPOST_TEST_POSTGRESQL").expect("the URL of a server for tests");
+        let server: Config = url.parse().expect("a URL of PostgreSQL");
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("gatepost_test_{}_{number}", std::process::id());
+        let made = Self { server, name };
+        made.order(&format!("CREATE DATABASE {}", made.name)).await;
+        migrate(&made.connect()).await.expect("the schema is made");
+        made
+    }
+
+    /// Returns connections of their own to the database, as another node has.
+    pub(crate) fn connect(&self) -> Database {
+        let mut config = self.server.clone();
+        config.dbname(&self.name);
+        Database::new(config, None).expect("connections")
+    }
+
+    /// Returns a client of the database, for what a test changes by itself.
+    pub(crate) async fn client(&self) -> tokio_postgres::Client {
+        let mut config = self.server.clone();
+        config.dbname(&self.name);
+        let (client, connection) = config.connect(NoTls).await.expect("the server answers");
+        tokio::spawn(connection);
+        client
+    }
+
+    /// Lets nobody use the database, or lets everybody use it again.
+    pub(crate) async fn set_reachable(&self, is_reachable: bool) {
+        let name = &self.name;
+        self.order(&format!(
+            "ALTER DATABASE {name} ALLOW_CONNECTIONS {is_reachable}"
+        ))
+        .await;
+        if !is_reachable {
+            let all = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname";
+            self.order(&format!("{all} = '{name}'")).await;
+        }
+    }
+
+    /// Removes the database.
+    pub(crate) async fn remove(self) {
+        self.order(&format!("DROP DATABASE {} WITH (FORCE)", self.name))
+            .await;
+    }
+
+    async fn order(&self, sql: &str) {
+        let (client, connection) = self
+            .server
+            .connect(NoTls)
+            .await
+            .expect("the server answers");
+        let connection = tokio::spawn(connection);
+        client
+            .batch_execute(sql)
+            .await
+            .unwrap_or_else(|error| panic!("{sql}: {error}"));
+        drop(client);
+        let _ended = connection.await;
+    }
+}
