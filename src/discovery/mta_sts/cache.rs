@@ -131,6 +131,12 @@ impl PolicyCache {
         self.policies.get(domain).map(|entry| entry.used)
     }
 
+    /// Returns the policy of a domain, expired or not, with its last use.
+    pub(super) fn stored(&self, domain: &Domain) -> Option<(Arc<MtaStsPolicy>, Timestamp)> {
+        let entry = self.policies.get(domain)?;
+        Some((Arc::clone(&entry.policy), entry.used))
+    }
+
     /// Returns the last failure of a domain while it counts.
     pub(super) fn failure(&self, domain: &Domain, now: Timestamp) -> Option<&Arc<MtaStsFailure>> {
         // A failure recorded while the clock was ahead must not count until the clock gets there

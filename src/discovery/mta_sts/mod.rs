@@ -10,10 +10,12 @@
 //! force until it expires, even if its record or host disappears (§5.1).
 
 mod cache;
+mod exchange;
 mod failure;
 mod policy;
 mod record;
 mod refresh;
+mod shared;
 mod source;
 mod store;
 
@@ -30,10 +32,12 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::smtp::address::Domain;
+use crate::storage::postgresql::Database;
 use cache::{CacheLookup, PolicyCache};
 pub use failure::{MtaStsFailure, MtaStsFailureKind, NoPolicy};
 pub use policy::{Listing, MtaStsMode, MtaStsPolicy, PolicyFault, evaluate};
 pub use record::{PolicyId, RecordFault};
+use shared::SharedPolicies;
 use source::{MtaStsRecord, PolicySource};
 pub use source::{POLICY_FETCH_TIMEOUT, WebSource};
 pub use store::PolicyStoreError;
@@ -92,8 +96,8 @@ struct MtaStsInner {
     timeout: Duration,
     cache: Mutex<PolicyCache>,
     running: Mutex<HashMap<Domain, watch::Receiver<Option<FetchResult>>>>,
-    store: PolicyStore,
-    /// True while writes to the disk fail, so that the failure is logged once.
+    store: PolicyStorage,
+    /// True while writes to the store fail, so that the failure is logged once.
     failing: AtomicBool,
 }
 
@@ -103,6 +107,15 @@ impl fmt::Debug for MtaSts {
             .field("store", &self.0.store)
             .finish_non_exhaustive()
     }
+}
+
+/// The place where policies outlive the process.
+#[derive(Debug)]
+enum PolicyStorage {
+    /// A file of this relay.
+    File(PolicyStore),
+    /// The database that several nodes share.
+    Shared(Box<SharedPolicies>),
 }
 
 /// The purpose of a fetch.
@@ -189,15 +202,49 @@ impl MtaSts {
             failing = true;
             tracing::error!(%error, "cannot save MTA-STS policies: check the disk");
         }
-        Ok(Self(Arc::new(MtaStsInner {
+        let store = PolicyStorage::File(store);
+        let policies = Self::new(store, cache, source, clock, timeout);
+        policies.0.failing.store(failing, Ordering::Relaxed);
+        Ok(policies)
+    }
+
+    /// Reads the policies from a database that several nodes share, and whose schema is made. While
+    /// [`MtaSts::keep_fresh`] is polled, a policy that one node fetches is known to the others a
+    /// second or two later, and one node at a time refreshes it. While the database is gone, the
+    /// policies in memory count, as mail does not wait for a cache.
+    pub async fn open_shared(database: Database, web: WebSource) -> Self {
+        let clock = Arc::new(Timestamp::now);
+        Self::from_shared(database, Box::new(web), clock, LOOKUP_TIMEOUT).await
+    }
+
+    async fn from_shared(
+        database: Database,
+        source: Box<dyn PolicySource>,
+        clock: TimeSource,
+        timeout: Duration,
+    ) -> Self {
+        let store = PolicyStorage::Shared(Box::new(SharedPolicies::new(database)));
+        let policies = Self::new(store, PolicyCache::default(), source, clock, timeout);
+        policies.0.learn().await;
+        policies
+    }
+
+    fn new(
+        store: PolicyStorage,
+        cache: PolicyCache,
+        source: Box<dyn PolicySource>,
+        clock: TimeSource,
+        timeout: Duration,
+    ) -> Self {
+        Self(Arc::new(MtaStsInner {
             source: ArcSwap::from_pointee(source),
             clock,
             timeout,
             cache: Mutex::new(cache),
             running: Mutex::default(),
             store,
-            failing: AtomicBool::new(failing),
-        })))
+            failing: AtomicBool::new(false),
+        }))
     }
 
     /// Returns the number of cached policies.
@@ -395,7 +442,13 @@ impl MtaStsInner {
                 self.cache().confirm(domain, (self.clock)());
                 FetchResult::NoPolicy(absent)
             }
-            Err(failure) => FetchResult::Failed(self.record_failure(domain, failure)),
+            Err(failure) => {
+                if self.cache().policy(domain, (self.clock)()).is_none() {
+                    // Another node may have fetched it a moment ago.
+                    self.learn().await;
+                }
+                FetchResult::Failed(self.record_failure(domain, failure))
+            }
         }
     }
 
@@ -451,17 +504,22 @@ impl MtaStsInner {
         failure
     }
 
-    /// Writes changes to the disk. If that fails, the cache in memory still counts.
+    /// Writes changes to the disk, or has them written to the shared database. If that fails, the
+    /// cache in memory still counts.
     async fn save(&self, changes: Vec<PolicyChange>) {
         if changes.is_empty() {
             return;
         }
-        let store = self.store.clone();
+        let file = match &self.store {
+            PolicyStorage::File(file) => file,
+            PolicyStorage::Shared(shared) => return shared.add(changes),
+        };
+        let store = file.clone();
         let written = tokio::task::spawn_blocking(move || store.write(&changes)).await;
         let result = match written {
             Ok(Err(error)) => match error.damage() {
                 Some(fault) => {
-                    let (store, all) = (self.store.clone(), self.cache().all());
+                    let (store, all) = (file.clone(), self.cache().all());
                     tokio::task::spawn_blocking(move || store.recreate(error, &fault, all)).await
                 }
                 None => Ok(Err(error)),

@@ -15,14 +15,18 @@ const ROUND: Duration = Duration::from_mins(1);
 const AT_ONCE: usize = 8;
 
 impl MtaSts {
-    /// Refreshes policies for as long as the future is polled. One task is enough; a second one is
-    /// harmless.
+    /// Refreshes policies, and exchanges them with the other nodes, for as long as the future is
+    /// polled. One task is enough; a second one is harmless.
     ///
     /// Policies unused for 30 days are left to expire. A failed refresh is retried after 5 minutes,
     /// then after a pause that grows to an hour. Each failure is logged as a warning, unless the
     /// policy's mode is none.
     // Rule: RFC 8461 §3.3, §10.2.
     pub async fn keep_fresh(&self) {
+        tokio::join!(self.keep_refreshing(), self.0.keep_exchanging());
+    }
+
+    async fn keep_refreshing(&self) {
         let mut rounds = interval(ROUND);
         rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -48,6 +52,7 @@ impl MtaSts {
             (changes, known.due(now))
         };
         self.0.save(changes).await;
+        let due = self.0.own_refreshes(due).await;
         let mut fetches = JoinSet::new();
         for domain in due {
             if fetches.len() >= AT_ONCE {

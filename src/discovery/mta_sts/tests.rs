@@ -2,6 +2,7 @@
 //! the cases of RFC 8461 §3.3 and §5.
 
 mod disk;
+mod shared;
 
 use std::sync::atomic::{AtomicI64, AtomicUsize};
 
