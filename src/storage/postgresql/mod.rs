@@ -13,7 +13,7 @@ mod lent;
 mod schema;
 mod session;
 #[cfg(test)]
-pub(crate) mod test_database;
+pub(crate) mod scratch_database;
 mod tls;
 
 pub use access::DatabaseAccess;

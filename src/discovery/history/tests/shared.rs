@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use super::*;
-use crate::storage::postgresql::test_database::TestDatabase;
+use crate::storage::postgresql::scratch_database::ScratchDatabase;
 
 /// The time in which a change must have come to another node. Nothing depends on its length.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 
-async fn node(database: &TestDatabase) -> History {
+async fn node(database: &ScratchDatabase) -> History {
     let opened = History::open_shared(database.connect(), at(START)).await;
     opened.expect("the memory opens")
 }
@@ -36,7 +36,7 @@ fn show(history: &History, domain: &str, level: TlsLevel, seconds: i64) -> Level
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs PostgreSQL"]
 async fn a_level_that_one_node_has_seen_is_known_to_the_others() {
-    let database = TestDatabase::create().await;
+    let database = ScratchDatabase::create().await;
     let (one, other) = (node(&database).await, node(&database).await);
     let _ = show(&one, "a.example", TlsLevel::Verified, 0);
     until("the level comes", || {
@@ -61,7 +61,7 @@ async fn a_level_that_one_node_has_seen_is_known_to_the_others() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs PostgreSQL"]
 async fn rows_of_two_nodes_are_merged_by_the_database() {
-    let database = TestDatabase::create().await;
+    let database = ScratchDatabase::create().await;
     for (case, first, second, expected) in [
         ("later", (10, 20), (15, 30), (10, 30)),
         ("earlier", (10, 20), (5, 15), (5, 20)),
@@ -129,7 +129,7 @@ async fn rows_of_two_nodes_are_merged_by_the_database() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs PostgreSQL"]
 async fn a_domain_that_one_node_forgets_is_forgotten_by_all() {
-    let database = TestDatabase::create().await;
+    let database = ScratchDatabase::create().await;
     let (one, other) = (node(&database).await, node(&database).await);
     let _ = show(&one, "a.example", TlsLevel::Verified, 0);
     let _ = show(&one, "b.example", TlsLevel::Verified, 0);
@@ -165,7 +165,7 @@ async fn a_domain_that_one_node_forgets_is_forgotten_by_all() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs PostgreSQL"]
 async fn what_is_learnt_without_the_database_is_written_later() {
-    let database = TestDatabase::create().await;
+    let database = ScratchDatabase::create().await;
     let (one, other) = (node(&database).await, node(&database).await);
     let _ = show(&one, "a.example", TlsLevel::Tls, 0);
     until("the level comes", || {
@@ -207,7 +207,7 @@ async fn what_is_learnt_without_the_database_is_written_later() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs PostgreSQL"]
 async fn a_database_that_lost_changes_gets_them_from_the_nodes() {
-    let database = TestDatabase::create().await;
+    let database = ScratchDatabase::create().await;
     let one = node(&database).await;
     let _ = show(&one, "a.example", TlsLevel::Dane, 0);
     let _ = one.forget(&host("b.example"), "no", "me", at(START)).await;

@@ -1,13 +1,13 @@
 //! Policies that several nodes share in a database.
 
 use super::*;
-use crate::storage::postgresql::test_database::TestDatabase;
+use crate::storage::postgresql::scratch_database::ScratchDatabase;
 
 /// The time in which a change must have come to another node. Nothing depends on its length.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 
 impl PolicyBench {
-    async fn node(&self, database: &TestDatabase) -> MtaSts {
+    async fn node(&self, database: &ScratchDatabase) -> MtaSts {
         let now = Arc::clone(&self.now);
         let clock =
             Arc::new(move || Timestamp::from_second(now.load(Ordering::Relaxed)).expect("a time"));
@@ -42,7 +42,7 @@ fn known_id(policies: &MtaSts) -> Option<String> {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs PostgreSQL"]
 async fn a_policy_that_one_node_fetches_is_known_to_all() {
-    let database = TestDatabase::create().await;
+    let database = ScratchDatabase::create().await;
     let (here, there) = (PolicyBench::new(), PolicyBench::new());
     // The clocks of the nodes differ by ten minutes.
     there.pass(-600);
@@ -92,7 +92,7 @@ async fn a_policy_that_one_node_fetches_is_known_to_all() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs PostgreSQL"]
 async fn a_first_contact_that_fails_finds_what_another_node_has_fetched() {
-    let database = TestDatabase::create().await;
+    let database = ScratchDatabase::create().await;
     let bench = PolicyBench::new();
     let (one, other) = (bench.node(&database).await, bench.node(&database).await);
     bench.script.publish("1", EXAMPLE);
@@ -108,7 +108,7 @@ async fn a_first_contact_that_fails_finds_what_another_node_has_fetched() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs PostgreSQL"]
 async fn one_node_refreshes_a_policy() {
-    let database = TestDatabase::create().await;
+    let database = ScratchDatabase::create().await;
     let (here, there) = (PolicyBench::new(), PolicyBench::new());
     let (one, other) = (here.node(&database).await, there.node(&database).await);
     for bench in [&here, &there] {
@@ -138,7 +138,7 @@ async fn one_node_refreshes_a_policy() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs PostgreSQL"]
 async fn a_policy_fetched_without_the_database_is_written_later() {
-    let database = TestDatabase::create().await;
+    let database = ScratchDatabase::create().await;
     let bench = PolicyBench::new();
     let (one, other) = (bench.node(&database).await, bench.node(&database).await);
     let _tasks = [keep_fresh(&one), keep_fresh(&other)];

@@ -10,12 +10,12 @@ use super::{Database, migrate};
 static NUMBER: AtomicU64 = AtomicU64::new(0);
 
 /// A database of one test, which has the schema of Gatepost.
-pub(crate) struct TestDatabase {
+pub(crate) struct ScratchDatabase {
     server: Config,
     name: String,
 }
 
-impl TestDatabase {
+impl ScratchDatabase {
     /// Makes an empty database with the schema.
     pub(crate) async fn create() -> Self {
         let url = std::env::var("GATEPOST_TEST_POSTGRESQL").expect("the URL of a server for tests");
