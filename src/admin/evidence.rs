@@ -65,7 +65,8 @@ impl From<ArchiveError> for ErrorResponse {
             | ArchiveError::SameFolder(_)
             | ArchiveError::Differs { .. }
             | ArchiveError::Damaged(_)
-            | ArchiveError::InUse(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            | ArchiveError::InUse(_)
+            | ArchiveError::InDatabase => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Self(status, error.to_string())
     }

@@ -162,6 +162,7 @@ pub(super) fn run(arguments: &EvidenceArguments) -> ExitCode {
         source: EvidenceSource {
             folder: &folder,
             archives: &archives.folders,
+            chain: None,
         },
         filter: &filter,
         connectors: connectors.as_deref(),

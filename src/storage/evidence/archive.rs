@@ -83,6 +83,9 @@ pub enum ArchiveError {
     /// Another process has the folder.
     #[error("the folder is in use by another process ({0})")]
     InUse(String),
+    /// The evidence is in the database that nodes share.
+    #[error("the evidence is in the database, and has no files to archive; back up the database")]
+    InDatabase,
     /// The daemon is stopping, or keeps no evidence.
     #[error("the daemon is stopping; run the command again")]
     Stopping,

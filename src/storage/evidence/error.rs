@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::storage::ownership::UnsafeFolder;
+use crate::storage::postgresql::DatabaseError;
 
 /// The error of writing or reading evidence: what failed, where, and the remedy.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +33,9 @@ pub enum EvidenceError {
         /// The error of the system.
         error: io::Error,
     },
+    /// The database that nodes share cannot be read or written.
+    #[error("cannot use the evidence in the database: {0}")]
+    Database(#[from] DatabaseError),
     /// Other users can change the folder.
     #[error("the evidence folder {0}")]
     Unsafe(#[from] UnsafeFolder),

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, Sender};
+use std::sync::mpsc;
 use std::time::Duration;
 
 use jiff::civil::Date;
@@ -13,10 +13,12 @@ use tokio_util::sync::CancellationToken;
 use super::archive::{ArchiveError, ArchivedDays};
 use super::error::{EvidenceError, NotWritten};
 use super::record::{self, RecordText};
+use super::shared::{EvidenceNode, SharedEvidenceWriter};
 use super::usage::{EvidenceLevel, EvidenceUsage, SizeAccount};
-use super::writer::{EvidenceWriter, WriterCommand};
+use super::writer::{EndSignal, EvidenceWriter, WriterCommand};
 use crate::config::EvidenceLimit;
 use crate::storage::clock_jumps::Moment;
+use crate::storage::postgresql::Database;
 
 /// The handle through which records are written. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -24,7 +26,7 @@ pub struct Evidence(Option<Arc<WriterHandle>>);
 
 #[derive(Debug)]
 struct WriterHandle {
-    commands: Sender<WriterCommand>,
+    commands: CommandSender,
     /// Set when the process is ending: a failed write is not repeated any more.
     ending: Arc<AtomicBool>,
     /// Set while nothing can be written.
@@ -34,6 +36,25 @@ struct WriterHandle {
     octets_at_start: u64,
     /// Cancelled when the writer has ended.
     ended: CancellationToken,
+}
+
+/// The way to the writer.
+#[derive(Debug)]
+enum CommandSender {
+    /// The thread that writes files.
+    Thread(mpsc::Sender<WriterCommand>),
+    /// The task that writes to the database.
+    Task(tokio::sync::mpsc::UnboundedSender<WriterCommand>),
+}
+
+impl CommandSender {
+    /// Hands in a command. It fails only after the writer has ended.
+    fn send(&self, command: WriterCommand) -> Result<(), NotWritten> {
+        match self {
+            Self::Thread(thread) => thread.send(command).map_err(|_| NotWritten),
+            Self::Task(task) => task.send(command).map_err(|_| NotWritten),
+        }
+    }
 }
 
 impl Evidence {
@@ -61,7 +82,34 @@ impl Evidence {
         let octets_at_start = size.usage().octets;
         writer.start(received, Arc::clone(&ending), ended.clone())?;
         Ok(Self(Some(Arc::new(WriterHandle {
-            commands,
+            commands: CommandSender::Thread(commands),
+            ending,
+            stuck,
+            size,
+            octets_at_start,
+            ended,
+        }))))
+    }
+
+    /// Finds or begins the chain of this node in a database that several nodes share, and whose schema
+    /// is made. Days older than `keep` are removed, now and later. Requires a tokio runtime.
+    ///
+    /// # Errors
+    /// [`EvidenceError::Database`]; also if the node's epoch is not alive, so it must have joined.
+    pub async fn open_shared(
+        database: Database,
+        node: EvidenceNode,
+        keep: Duration,
+    ) -> Result<Self, EvidenceError> {
+        let (commands, received) = tokio::sync::mpsc::unbounded_channel();
+        let (ending, stuck): (Arc<AtomicBool>, Arc<AtomicBool>) = (Arc::default(), Arc::default());
+        let (ended, size) = (CancellationToken::new(), Arc::<SizeAccount>::default());
+        let state = (Arc::clone(&stuck), Arc::clone(&size), Arc::clone(&ending));
+        let writer = SharedEvidenceWriter::open(database, node, keep, state).await?;
+        let octets_at_start = size.usage().octets;
+        tokio::spawn(writer.run(received, EndSignal(ended.clone())));
+        Ok(Self(Some(Arc::new(WriterHandle {
+            commands: CommandSender::Task(commands),
             ending,
             stuck,
             size,

@@ -106,6 +106,18 @@ impl Lines {
         })
     }
 
+    /// Returns the lines of a reader, whose place is called `path`.
+    pub(super) fn of_reader(reader: Box<dyn BufRead>, path: PathBuf) -> Self {
+        Self {
+            reader,
+            path,
+            is_compressed: false,
+            number: 0,
+            line: Vec::new(),
+            damage: None,
+        }
+    }
+
     /// Returns the next line; `None` at the end, and where a compressed file is damaged.
     pub(super) fn next(&mut self) -> Result<Option<FileLine<'_>>, EvidenceError> {
         if self.damage.is_some() {

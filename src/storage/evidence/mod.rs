@@ -24,6 +24,8 @@ mod lines;
 mod marker;
 mod read;
 mod record;
+mod shared;
+mod size_level;
 mod source;
 mod summary;
 mod totals;
@@ -47,6 +49,7 @@ pub use record::{
     RecordText, RecordedAssurance, RecordedOutcome, SessionRecord, TEXT_MAX, TlsSession,
     UnmetDemand, cut,
 };
+pub use shared::{EpochSource, EvidenceNode, EvidenceReader, NodeChain};
 pub use source::EvidenceSource;
 pub use summary::{AcceptedCounts, AssuranceCounts, ClearDeliveries, DeliveryCounts, Summary};
 pub use totals::{AssuranceTotals, OutcomeCounts, Totals};

@@ -211,12 +211,28 @@ fn read(
 pub fn first_record<'a>(
     source: impl Into<EvidenceSource<'a>>,
 ) -> Result<Option<Link>, EvidenceError> {
-    for file in source.into().files()? {
-        let mut lines = Lines::open(&file)?;
-        while let Some(line) = lines.next()? {
-            if let Ok(link) = chain::read(line.text) {
+    let source = source.into();
+    if let Some(chain) = source.chain {
+        for day in chain.days()? {
+            if let Some(link) = first_link(&mut chain.lines(day))? {
                 return Ok(Some(link));
             }
+        }
+        return Ok(None);
+    }
+    for file in source.files()? {
+        if let Some(link) = first_link(&mut Lines::open(&file)?)? {
+            return Ok(Some(link));
+        }
+    }
+    Ok(None)
+}
+
+/// Returns the first valid record of some lines.
+fn first_link(lines: &mut Lines) -> Result<Option<Link>, EvidenceError> {
+    while let Some(line) = lines.next()? {
+        if let Ok(link) = chain::read(line.text) {
+            return Ok(Some(link));
         }
     }
     Ok(None)

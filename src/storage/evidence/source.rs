@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::days::{self, DayFile};
 use super::error::EvidenceError;
+use super::shared::NodeChain;
 
 /// The folders that are read as one chain.
 #[derive(Debug, Clone, Copy)]
@@ -13,12 +14,28 @@ pub struct EvidenceSource<'a> {
     pub folder: &'a Path,
     /// The folders to which earlier days were archived.
     pub archives: &'a [PathBuf],
+    /// The chain in the database that nodes share, which is read in place of the folders.
+    pub chain: Option<&'a NodeChain>,
+}
+
+impl<'a> From<&'a NodeChain> for EvidenceSource<'a> {
+    fn from(chain: &'a NodeChain) -> Self {
+        Self {
+            folder: chain.node(),
+            archives: &[],
+            chain: Some(chain),
+        }
+    }
 }
 
 impl<'a> From<&'a Path> for EvidenceSource<'a> {
     fn from(folder: &'a Path) -> Self {
         let archives = &[];
-        Self { folder, archives }
+        Self {
+            folder,
+            archives,
+            chain: None,
+        }
     }
 }
 

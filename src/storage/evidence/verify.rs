@@ -13,6 +13,7 @@ use super::error::EvidenceError;
 use super::lines::Lines;
 use super::marker::{RemovalMarker, RemovalReason};
 use super::record::EvidenceRecord;
+use super::shared::NodeChain;
 use super::source::EvidenceSource;
 use crate::storage::folder_lock::FolderLock;
 
@@ -49,6 +50,9 @@ pub(super) fn read_chain(
     heads: &[RecordHash],
     each: impl FnMut(&[u8], Option<&Link>),
 ) -> Result<Verification, EvidenceError> {
+    if let Some(chain) = source.chain {
+        return read_node_chain(chain, first_day, heads, each);
+    }
     // Looked for first: a removal that ends meanwhile is in the chain.
     let removal = RemovalMarker::find(source.folder)?;
     let all = source.files()?;
@@ -86,33 +90,77 @@ fn check_files(
     let mut is_growing = false;
     for (at, file) in files.iter().enumerate() {
         let mut lines = Lines::open(file)?;
-        while let Some(line) = lines.next()? {
-            checker.set_position(&file.path, line.number);
-            let is_last = at + 1 == files.len();
-            if !line.is_whole && is_last && live.is_some_and(FolderLock::is_held) {
-                is_growing = true;
-                // The next read would return the remainder that is being written now.
-                break;
-            }
-            let read = chain::read(line.text);
-            if line.is_whole {
-                each(line.text, read.as_ref().ok());
-            }
-            match read {
-                Ok(link) => checker.add_record(link, removal(line.text)),
-                Err(BadLine::WrongHash(link)) => checker.add_edited(*link),
-                Err(BadLine::NotARecord(_)) if !line.is_whole => checker.report(Defect::Torn),
-                Err(BadLine::NotARecord(why)) => checker.add_bad_line(why),
-            }
-        }
-        if let Some(why) = lines.damage() {
-            checker.set_position(&file.path, lines.number());
-            checker.report(Defect::Damaged {
-                why: why.to_owned(),
-            });
-        }
+        let live = live.filter(|_| at + 1 == files.len());
+        is_growing = check_lines(&mut lines, (&file.path, live), checker, &mut each)?;
     }
     Ok(is_growing)
+}
+
+/// Adds lines to a verification. Returns whether the daemon that uses `live` is writing the last one.
+fn check_lines(
+    lines: &mut Lines,
+    (path, live): (&Path, Option<&Path>),
+    checker: &mut ChainChecker,
+    each: &mut impl FnMut(&[u8], Option<&Link>),
+) -> Result<bool, EvidenceError> {
+    while let Some(line) = lines.next()? {
+        checker.set_position(path, line.number);
+        if !line.is_whole && live.is_some_and(FolderLock::is_held) {
+            // The next read would return the remainder that is being written now.
+            return Ok(true);
+        }
+        let read = chain::read(line.text);
+        if line.is_whole {
+            each(line.text, read.as_ref().ok());
+        }
+        match read {
+            Ok(link) => checker.add_record(link, removal(line.text)),
+            Err(BadLine::WrongHash(link)) => checker.add_edited(*link),
+            Err(BadLine::NotARecord(_)) if !line.is_whole => checker.report(Defect::Torn),
+            Err(BadLine::NotARecord(why)) => checker.add_bad_line(why),
+        }
+    }
+    if let Some(why) = lines.damage() {
+        checker.set_position(path, lines.number());
+        checker.report(Defect::Damaged {
+            why: why.to_owned(),
+        });
+    }
+    Ok(false)
+}
+
+/// Reads and verifies the chain of a node in the database, as [`read_chain`] does with files.
+fn read_node_chain(
+    chain: &NodeChain,
+    first_day: Option<Date>,
+    heads: &[RecordHash],
+    mut each: impl FnMut(&[u8], Option<&Link>),
+) -> Result<Verification, EvidenceError> {
+    let all = chain.days()?;
+    let skipped = first_day.map_or(0, |first| {
+        all.partition_point(|day| *day < first).saturating_sub(1)
+    });
+    let mut checker = if skipped == 0 {
+        ChainChecker::new(heads)
+    } else {
+        ChainChecker::from_later_record(heads)
+    };
+    if chain.is_removing {
+        checker.expect_later_start(false);
+    }
+    for day in &all[skipped..] {
+        let place = chain.place(*day);
+        check_lines(
+            &mut chain.lines(*day),
+            (&place, None),
+            &mut checker,
+            &mut each,
+        )?;
+    }
+    Ok(Verification {
+        files: (all.len() - skipped) as u64,
+        ..checker.finish()
+    })
 }
 
 /// Returns the removal of earlier records, if this line records one.

@@ -38,7 +38,7 @@ mod size;
 mod tests;
 
 /// The most octets in one batch, except for the records of a single attempt.
-const BATCH_OCTETS: usize = 4 << 20;
+pub(super) const BATCH_OCTETS: usize = 4 << 20;
 /// The interval at which expired files are searched.
 const EXPIRE_INTERVAL: Duration = Duration::from_hours(1);
 /// The interval at which the reserve file is checked.
@@ -46,9 +46,9 @@ const RESERVE_INTERVAL: Duration = Duration::from_mins(1);
 /// The interval at which a running compression is checked.
 const COMPRESSION_INTERVAL: Duration = Duration::from_millis(100);
 /// The time for which a record waits for others to share its sync with.
-const BATCH_DELAY: Duration = Duration::from_millis(5);
+pub(super) const BATCH_DELAY: Duration = Duration::from_millis(5);
 /// The most octets by which a record is longer than its fields: its place in the chain.
-const LINK_OCTETS: usize = 256;
+pub(super) const LINK_OCTETS: usize = 256;
 /// The time between two attempts to write, and between two log lines about a failure.
 const RETRY_DELAY: Duration = Duration::from_secs(2);
 /// The interval at which a waiting writer checks if the process is ending.
@@ -125,7 +125,7 @@ pub(super) struct EvidenceWriter {
 }
 
 /// Signals the end of the thread when it is dropped, even by a panic.
-struct EndSignal(CancellationToken);
+pub(super) struct EndSignal(pub(super) CancellationToken);
 
 impl Drop for EndSignal {
     fn drop(&mut self) {

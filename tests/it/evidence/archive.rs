@@ -53,6 +53,7 @@ fn is_complete(folder: &Path) {
     let source = EvidenceSource {
         folder,
         archives: &archives,
+        chain: None,
     };
     let mut count = 0;
     let read = deliveries(source, Period::ALL, |_, _, _| count += 1).expect("readable");
@@ -68,6 +69,7 @@ pub(super) fn is_whole(folder: &Path, records: u64, before: u64) {
     let source = EvidenceSource {
         folder,
         archives: &archives,
+        chain: None,
     };
     let all = verify(source, &[]).expect("readable");
     assert_eq!(

@@ -154,6 +154,7 @@ async fn shared_records_of_compressed_and_archived_days_are_read_and_their_chain
     let source = EvidenceSource {
         folder: &folder,
         archives: &archives,
+        chain: None,
     };
     let mut read = Vec::new();
     let result = records(source, Period::ALL, |_, link, record| {

@@ -1,7 +1,7 @@
 //! The size of the evidence: it is measured when files change, and its levels are logged.
 
 use super::super::days;
-use super::super::usage::{EvidenceLevel, EvidenceUsage};
+use super::super::size_level::log_level;
 use super::EvidenceWriter;
 
 /// The remedy for evidence that fills its limit.
@@ -23,26 +23,7 @@ impl EvidenceWriter {
 
     /// Logs each change of the level of the size, once.
     pub(super) fn log_level(&mut self) {
-        let usage = self.size.usage();
-        let before = std::mem::replace(&mut self.level, usage.level());
-        if before == self.level {
-            return;
-        }
-        let (folder, percent) = (self.folder.display(), usage.percent());
-        let EvidenceUsage { octets, max } = usage;
-        match self.level {
-            EvidenceLevel::Normal => {
-                tracing::info!(%folder, octets, max, percent, "evidence is under 80 % of [evidence] max_size again");
-            }
-            EvidenceLevel::Filling | EvidenceLevel::NearlyFull => {
-                tracing::warn!(%folder, octets, max, percent, remedy = REMEDY, "evidence fills [evidence] max_size; at 95 % new mail is rejected");
-            }
-            EvidenceLevel::RejectsMail => {
-                tracing::error!(%folder, octets, max, percent, remedy = REMEDY, "evidence has reached 95 % of [evidence] max_size; new mail is rejected");
-            }
-            EvidenceLevel::Full => {
-                tracing::error!(%folder, octets, max, percent, remedy = REMEDY, "evidence has reached [evidence] max_size; new mail is rejected, and deliveries wait");
-            }
-        }
+        let folder = self.folder.display().to_string();
+        self.level = log_level(&self.size, self.level, (&folder, REMEDY));
     }
 }

@@ -198,6 +198,20 @@ impl SharedSpool {
         &self.core.database
     }
 
+    /// Returns the name of this node.
+    #[must_use]
+    pub fn node_name(&self) -> &str {
+        &self.core.identity.name
+    }
+
+    /// Returns a source of the present epoch of this node, as the database has it. Other stores of the
+    /// node, such as the evidence, show it with their statements.
+    #[must_use]
+    pub fn epoch_source(&self) -> Arc<dyn Fn() -> i64 + Send + Sync> {
+        let core = Arc::clone(&self.core);
+        Arc::new(move || core.run().epoch())
+    }
+
     /// Completes what waits, and leaves.
     async fn end(&self) -> Result<(), SpoolError> {
         self.core.queue.close();
