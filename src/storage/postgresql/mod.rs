@@ -11,9 +11,9 @@ mod durability;
 mod error;
 mod lent;
 mod schema;
-mod session;
 #[cfg(test)]
 pub(crate) mod scratch_database;
+mod session;
 mod tls;
 
 pub use access::DatabaseAccess;

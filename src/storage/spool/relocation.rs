@@ -142,6 +142,7 @@ pub async fn move_to_folder(database: &Database, folder: &Path) -> Result<QueueM
         monitor: Monitor::default(),
     };
     let source = SharedSpool::open(database.clone(), options).await?;
+    source.send_nothing();
     let moving = async {
         let mut result = QueueMove::default();
         loop {

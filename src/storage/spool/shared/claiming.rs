@@ -8,7 +8,7 @@ use super::super::{Claim, Claimed, SpoolError, StoredMessage};
 use super::SharedCore;
 use super::batch::NodeRun;
 use super::view::{FoundRow, PARTS};
-use crate::policy::adoption::{PolicyDifference, may_adopt};
+use crate::policy::adoption::PolicyDifference;
 use crate::smtp::envelope::QueueId;
 use crate::storage::postgresql::DatabaseError;
 
@@ -130,7 +130,6 @@ impl SharedCore {
             [&after, &run.number, &first, &others.fenced, &limit];
         let rows = transaction.query(&statement, &parameters).await?;
         let last = rows.last().and_then(|row| queue_id(row.get(0)));
-        let own = self.config.get();
         let mut refused = RefusedAdoptions::default();
         let mut allowed: Vec<FoundRow> = Vec::with_capacity(rows.len());
         for row in &rows {
@@ -138,10 +137,12 @@ impl SharedCore {
             // What has no owner among the nodes was moved here, or its node was removed, by an
             // administrator.
             match (others.configs.get(&owner), found.read()) {
-                (Some(theirs), Ok(message)) => match may_adopt(theirs, &own, &message.envelope) {
-                    Ok(()) => allowed.push(found),
-                    Err(difference) => refused.add(message.id, difference),
-                },
+                (Some(theirs), Ok(message)) => {
+                    match self.config.allows(theirs, &message.envelope) {
+                        Ok(()) => allowed.push(found),
+                        Err(difference) => refused.add(message.id, difference),
+                    }
+                }
                 // A damaged one is set aside by its claim.
                 (None, _) | (_, Err(_)) => allowed.push(found),
             }

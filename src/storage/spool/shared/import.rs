@@ -152,6 +152,11 @@ impl QueueImport {
 }
 
 impl SharedSpool {
+    /// Records that this node sends no mail, so that it may have messages of any other.
+    pub(in crate::storage::spool) fn send_nothing(&self) {
+        self.core.config.send_nothing();
+    }
+
     /// Returns how many messages other nodes own.
     pub(in crate::storage::spool) async fn owners_of_others(
         &self,

@@ -1,12 +1,14 @@
 //! The configuration that this node publishes, and those of the others.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio_postgres::Client;
 
 use super::SharedCore;
-use crate::policy::adoption::NodeConfig;
+use crate::policy::adoption::{NodeConfig, PolicyDifference, may_adopt};
+use crate::smtp::envelope::Envelope;
 use crate::storage::postgresql::DatabaseError;
 
 const PUBLISH: &str = "UPDATE gatepost.node SET config = $3 WHERE number = $1 AND epoch = $2";
@@ -16,7 +18,11 @@ const NODES: &str = "SELECT number, fenced, config FROM gatepost.node FOR SHARE"
 
 /// The configuration of this node.
 #[derive(Debug, Default)]
-pub(super) struct OwnConfig(Mutex<ConfigState>);
+pub(super) struct OwnConfig {
+    state: Mutex<ConfigState>,
+    /// True for a node that sends no mail, so that no policy of its own can be weaker.
+    sends_nothing: AtomicBool,
+}
 
 #[derive(Debug, Default)]
 struct ConfigState {
@@ -33,11 +39,6 @@ pub(super) struct OtherNodes {
 }
 
 impl OwnConfig {
-    /// Returns the configuration of this node.
-    pub(super) fn get(&self) -> Arc<NodeConfig> {
-        Arc::clone(&self.state().current)
-    }
-
     /// Replaces the configuration.
     pub(super) fn set(&self, config: NodeConfig) {
         *self.state() = ConfigState {
@@ -60,7 +61,24 @@ impl OwnConfig {
     }
 
     fn state(&self) -> MutexGuard<'_, ConfigState> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Records that this node sends no mail.
+    pub(super) fn send_nothing(&self) {
+        self.sends_nothing.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns whether this node may have a message of one with this configuration.
+    pub(super) fn allows(
+        &self,
+        theirs: &NodeConfig,
+        envelope: &Envelope,
+    ) -> Result<(), PolicyDifference> {
+        if self.sends_nothing.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        may_adopt(theirs, &self.state().current, envelope)
     }
 }
 
