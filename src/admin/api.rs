@@ -2,6 +2,7 @@
 
 pub mod domain;
 pub mod evidence;
+pub mod nodes;
 pub mod recipients;
 pub mod status;
 

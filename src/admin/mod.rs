@@ -20,6 +20,7 @@ mod filter;
 mod hellos;
 mod history;
 mod http;
+mod nodes;
 mod page;
 mod policy;
 mod queue;
@@ -106,6 +107,8 @@ fn router(admin: AdminState) -> Router {
         .route("/v1/queue/{id}", get(queue::show))
         .route("/v1/queue/{id}/content", get(content::content))
         .route("/v1/status", get(status::status))
+        .route("/v1/nodes", get(nodes::list))
+        .route("/v1/nodes/remove", post(nodes::remove))
         .route("/v1/ready", get(readiness::show))
         .route("/v1/config", get(config::show_running))
         .route("/v1/reload", post(reload::reload))

@@ -17,6 +17,7 @@ mod format;
 mod history;
 mod json;
 mod login_users;
+mod node;
 mod output;
 mod pages;
 mod probe;
@@ -66,6 +67,7 @@ enum CliCommand {
     History(history::HistoryArguments),
     Clients(clients::ClientsArguments),
     User(login_users::UserArguments),
+    Node(node::NodeArguments),
     Evidence(evidence::EvidenceArguments),
     Spool(spool::SpoolArguments),
     Status(status::StatusArguments),
@@ -97,6 +99,7 @@ impl Cli {
             CliCommand::History(arguments) => history::run(&arguments),
             CliCommand::Clients(arguments) => clients::run(&arguments),
             CliCommand::User(arguments) => login_users::run(&arguments),
+            CliCommand::Node(arguments) => node::run(&arguments),
             CliCommand::Evidence(arguments) => evidence::run(&arguments),
             CliCommand::Spool(arguments) => spool::run(&arguments),
             CliCommand::Status(arguments) => status::run(&arguments),

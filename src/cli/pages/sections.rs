@@ -59,6 +59,7 @@ impl PageSections {
             ("reload", "") => Some(reload()),
             ("test", "mail") => Some(test_mail()),
             ("clients", action) => clients(action),
+            ("node", action) => node(action),
             ("user", action) => login_users(action),
             ("evidence", "archive") => Some(evidence_archive()),
             ("evidence", action) => evidence(action),
@@ -105,6 +106,7 @@ fn root() -> PageSections {
             "gatepost-history(1)",
             "gatepost-clients(1)",
             "gatepost-user(1)",
+            "gatepost-node(1)",
             "gatepost-evidence(1)",
             "gatepost-spool(1)",
             "gatepost-status(1)",
@@ -322,6 +324,40 @@ fn test_mail() -> PageSections {
             "gatepost-evidence-list(1)",
         ],
     )
+}
+
+fn node(action: &str) -> Option<PageSections> {
+    let (success, failure, see_also): (_, _, &[_]) = match action {
+        "" => (
+            "The nodes are listed, or the node is removed.",
+            "The order is refused, the relay has a spool of its own, no daemon answers, or the output cannot be written.",
+            &[
+                "gatepost-node-list(1)",
+                "gatepost-node-remove(1)",
+                "gatepost.toml(5)",
+            ],
+        ),
+        "list" => (
+            "The nodes are listed.",
+            "The relay has a spool of its own, no daemon answers, or the output cannot be written.",
+            &[
+                "gatepost-node(1)",
+                "gatepost-node-remove(1)",
+                "gatepost-status(1)",
+            ],
+        ),
+        "remove" => (
+            "The node is removed.",
+            "There is no such node, it is alive, it has messages, no daemon answers, or the output cannot be written.",
+            &["gatepost-node(1)", "gatepost-node-list(1)"],
+        ),
+        _ => return None,
+    };
+    Some(PageSections::new(
+        exit(success, failure),
+        &[CONFIG, SOCKET],
+        see_also,
+    ))
 }
 
 fn clients(action: &str) -> Option<PageSections> {

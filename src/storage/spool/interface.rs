@@ -4,6 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 
 use super::claim::{Claim, Claimed};
+use super::cluster_nodes::ClusterNodes;
 use super::cluster_share::ClusterShare;
 use super::draft::Draft;
 use super::entry::Entry;
@@ -126,6 +127,10 @@ pub trait Spool: Send + Sync + 'static {
     /// time.
     fn cluster_share(&self) -> ClusterShare {
         ClusterShare::ALL
+    }
+    /// Returns the nodes that share the spool, for operators; `None` if there can be one alone.
+    fn nodes(&self) -> Option<ClusterNodes> {
+        None
     }
     /// Lets the other owners know the configuration of this one, so that they claim only messages of it
     /// that they would send by the same rules ([`crate::policy::adoption::may_adopt`]); and so does this

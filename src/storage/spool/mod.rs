@@ -9,6 +9,7 @@
 
 mod body;
 mod claim;
+mod cluster_nodes;
 mod cluster_share;
 mod draft;
 mod engine;
@@ -33,6 +34,7 @@ pub(crate) mod suite;
 pub use super::clock_jumps::ClockJumps;
 pub use body::{Body, BodyReader, FileBody, LARGE_CHUNK};
 pub use claim::{Claim, Claimed};
+pub use cluster_nodes::{ClusterNode, ClusterNodes, NodeRemoval};
 pub use cluster_share::ClusterShare;
 pub use draft::{Draft, LARGE_BLOCK};
 pub use engine::{

@@ -4,7 +4,8 @@ use std::sync::atomic::Ordering;
 
 use super::super::draft::{Draft, DraftKind};
 use super::super::{
-    Claim, Claimed, ClusterShare, Entry, EventFuture, HeldLease, Lease, OwnershipChange, Receipt,
+    Claim, Claimed, ClusterNodes, ClusterShare, Entry, EventFuture, HeldLease, Lease,
+    OwnershipChange, Receipt,
     SetAside, Spool, SpoolError, SpoolFuture, StoredMessage,
 };
 use super::SharedSpool;
@@ -99,6 +100,11 @@ impl Spool for SharedSpool {
     fn publish(&self, config: NodeConfig) {
         self.core.config.set(config);
         self.core.publish_soon();
+    }
+
+    fn nodes(&self) -> Option<ClusterNodes> {
+        let (database, own) = (self.core.database.clone(), self.core.identity.number);
+        Some(ClusterNodes::new(database, own))
     }
 
     fn ping(&self) -> SpoolFuture<'_, ()> {

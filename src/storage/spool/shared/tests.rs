@@ -1,6 +1,8 @@
 //! What nodes of one database do to each other. Leases are short, and each wait ends with what it waits
 //! for, so a slow computer makes the tests slow and not wrong.
 
+mod nodes;
+
 use std::time::Duration;
 
 use super::super::suite::postgresql::{TestDatabase, open_node, try_open_node};

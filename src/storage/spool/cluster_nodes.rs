@@ -1,0 +1,128 @@
+//! The nodes of the database, for operators: their list, and the removal of one that is gone.
+
+use jiff::Timestamp;
+
+use crate::policy::adoption::NodeConfig;
+use crate::storage::postgresql::{Database, DatabaseError};
+
+/// The nodes that share a database, as one of them sees them.
+#[derive(Debug, Clone)]
+pub struct ClusterNodes {
+    database: Database,
+    /// The number of the node that asks.
+    own: i16,
+}
+
+/// A node that shares the database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClusterNode {
+    /// The number, which is part of the queue ids that it draws.
+    pub number: i16,
+    /// The name.
+    pub name: String,
+    /// True for the node that asks.
+    pub is_own: bool,
+    /// True while its lease holds, by the clock of the database.
+    pub is_alive: bool,
+    /// The end of its lease, by the clock of the database.
+    pub lease_end: Timestamp,
+    /// True while it hands what waits to the others.
+    pub is_draining: bool,
+    /// The number of messages that are its own, or were its own last.
+    pub messages: u64,
+    /// The configuration that it has published.
+    pub config: NodeConfig,
+}
+
+/// The end of an order to remove a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NodeRemoval {
+    /// The node is gone, and so many messages were handed to the other nodes.
+    Removed(u64),
+    /// No node has this name.
+    Missing,
+    /// The lease of the node holds until this time. It must be stopped first.
+    Alive(Timestamp),
+    /// The node has so many messages, and the order does not say that they are handed over.
+    HasMessages(u64),
+}
+
+const LIST: &str = "SELECT n.number, n.name, NOT n.fenced AND n.lease_end > clock_timestamp(),
+    floor(extract(epoch FROM n.lease_end) * 1000)::bigint, n.draining, n.config,
+    (SELECT count(*) FROM gatepost.message m WHERE m.node = n.number)
+FROM gatepost.node n ORDER BY n.name";
+const FIND: &str = "SELECT number, NOT fenced AND lease_end > clock_timestamp(),
+    floor(extract(epoch FROM lease_end) * 1000)::bigint
+FROM gatepost.node WHERE name = $1 FOR UPDATE";
+const COUNT: &str = "SELECT count(*) FROM gatepost.message WHERE node = $1";
+/// Makes messages nobody's, as if the node with the other number had given them back.
+const HAND_OVER: &str = "UPDATE gatepost.message SET node = $2, epoch = 0 WHERE node = $1";
+const REMOVE: &str = "DELETE FROM gatepost.node WHERE number = $1";
+
+impl ClusterNodes {
+    /// Creates the list for the node with this number.
+    pub(super) fn new(database: Database, own: i16) -> Self {
+        Self { database, own }
+    }
+
+    /// Returns all nodes, by name.
+    ///
+    /// # Errors
+    /// [`DatabaseError`].
+    pub async fn list(&self) -> Result<Vec<ClusterNode>, DatabaseError> {
+        let connection = self.database.connection().await?;
+        let rows = connection.query(LIST, &[]).await?;
+        connection.give_back();
+        let node = |row: &tokio_postgres::Row| {
+            let number = row.get(0);
+            ClusterNode {
+                number,
+                name: row.get(1),
+                is_own: number == self.own,
+                is_alive: row.get(2),
+                lease_end: time(row.get(3)),
+                is_draining: row.get(4),
+                messages: count(row.get(6)),
+                config: NodeConfig::read(row.get(5)),
+            }
+        };
+        Ok(rows.iter().map(node).collect())
+    }
+
+    /// Removes a node that is dead. What it has left is refused unless it is to be handed over: other
+    /// nodes then send it by their own rules, as far as they agree with those of the node that asks.
+    ///
+    /// # Errors
+    /// [`DatabaseError`]; nothing has changed then, unless the connection broke at the end.
+    pub async fn remove(&self, name: &str, hand_over: bool) -> Result<NodeRemoval, DatabaseError> {
+        let mut connection = self.database.connection().await?;
+        let transaction = connection.transaction().await?;
+        let Some(found) = transaction.query_opt(FIND, &[&name]).await? else {
+            return Ok(NodeRemoval::Missing);
+        };
+        let (number, is_alive): (i16, bool) = (found.get(0), found.get(1));
+        if is_alive {
+            return Ok(NodeRemoval::Alive(time(found.get(2))));
+        }
+        let left = transaction.query_one(COUNT, &[&number]).await?;
+        let left = count(left.get(0));
+        if left > 0 && !hand_over {
+            return Ok(NodeRemoval::HasMessages(left));
+        }
+        let handed = transaction
+            .execute(HAND_OVER, &[&number, &self.own])
+            .await?;
+        transaction.execute(REMOVE, &[&number]).await?;
+        transaction.commit().await?;
+        connection.give_back();
+        Ok(NodeRemoval::Removed(handed))
+    }
+}
+
+fn time(millis: i64) -> Timestamp {
+    Timestamp::from_millisecond(millis).unwrap_or_default()
+}
+
+fn count(rows: i64) -> u64 {
+    u64::try_from(rows).unwrap_or_default()
+}

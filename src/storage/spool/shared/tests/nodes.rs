@@ -1,0 +1,61 @@
+//! The orders of operators about nodes.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::storage::spool::suite::postgresql::{TestDatabase, open_node};
+use crate::storage::spool::suite::{claim_all, envelope, put};
+use crate::storage::spool::{NodeRemoval, Spool as _};
+
+const LONG: Duration = Duration::from_mins(10);
+
+#[tokio::test]
+#[ignore = "needs PostgreSQL"]
+async fn a_dead_node_is_removed_and_what_it_left_is_claimed_by_another() {
+    let database = TestDatabase::new().await;
+    let folders = [(); 2].map(|()| tempfile::tempdir().expect("a folder"));
+    let one = open_node(&database, folders[0].path(), "one", LONG).await;
+    let two = open_node(&database, folders[1].path(), "two", LONG).await;
+    let left = put(&one, envelope(1), b"x").await;
+    let nodes = two.nodes().expect("a cluster");
+    let listed = nodes.list().await.expect("a list");
+    let states: Vec<_> = listed
+        .iter()
+        .map(|node| {
+            (
+                node.name.as_str(),
+                node.is_own,
+                node.is_alive,
+                node.messages,
+            )
+        })
+        .collect();
+    assert_eq!(states, [("one", false, true, 1), ("two", true, true, 0)]);
+    assert!(listed[0].lease_end > Timestamp::now());
+
+    assert_eq!(
+        nodes.remove("three", false).await.expect("an answer"),
+        NodeRemoval::Missing
+    );
+    let refused = nodes.remove("one", true).await.expect("an answer");
+    assert!(matches!(refused, NodeRemoval::Alive(_)), "{refused:?}");
+    one.close().await.expect("closed");
+    let refused = nodes.remove("one", false).await.expect("an answer");
+    assert_eq!(refused, NodeRemoval::HasMessages(1));
+    assert_eq!(
+        nodes.list().await.expect("a list").len(),
+        2,
+        "nothing has changed"
+    );
+
+    let removed = nodes.remove("one", true).await.expect("an answer");
+    assert_eq!(removed, NodeRemoval::Removed(1));
+    assert_eq!(nodes.list().await.expect("a list").len(), 1);
+    let claimed = claim_all(&two, 10).await;
+    assert_eq!(
+        claimed.iter().map(|one| one.claim.id()).collect::<Vec<_>>(),
+        [left.id]
+    );
+    two.remove(claimed[0].claim).await.expect("its own");
+}
