@@ -151,12 +151,13 @@ mod tests {
     use crate::cli::Cli;
 
     /// The pages of other packages that ours refer to.
-    const FOREIGN: [&str; 5] = [
+    const FOREIGN: [&str; 6] = [
         "sendmail(1)",
         "systemd.socket(5)",
         "systemctl(1)",
         "journalctl(1)",
         "openssl-s_client(1)",
+        "psql(1)",
     ];
 
     fn text(page: &[u8]) -> &str {

@@ -27,6 +27,10 @@ pub(super) const CONFIG: FileEntry = file(
     "/etc/gatepost/gatepost.toml",
     "The configuration, unless --config names another file.",
 );
+pub(super) const CONFIG_WITH_DATABASE: FileEntry = file(
+    "/etc/gatepost/gatepost.toml",
+    "Names the database in [spool] url. This command does not read it.",
+);
 pub(super) const SOCKET: FileEntry = file(
     "/run/gatepost/admin.sock",
     "The socket of the running daemon, unless [admin] socket names another one.",

@@ -1,7 +1,7 @@
 //! EXIT STATUS, FILES and SEE ALSO of each manual page.
 
 use super::page_sections::{
-    CONFIG, CONNECTORS, DEMO, EVIDENCE, EVIDENCE_CLOSED, EVIDENCE_DAY, EVIDENCE_TORN, PageSections,
+    CONFIG, CONFIG_WITH_DATABASE, CONNECTORS, DEMO, EVIDENCE, EVIDENCE_CLOSED, EVIDENCE_DAY, EVIDENCE_TORN, PageSections,
     SOCKET, SPOOL, UNUSABLE, USERS, exit,
 };
 
@@ -552,7 +552,7 @@ fn spool(action: &str) -> Option<PageSections> {
                     (1, "The output cannot be written."),
                     (2, "The arguments are unusable."),
                 ],
-                &[],
+                &[CONFIG_WITH_DATABASE],
                 &["gatepost-spool(1)", "gatepost.toml(5)", "psql(1)"],
             ));
         }
