@@ -1,8 +1,8 @@
 //! EXIT STATUS, FILES and SEE ALSO of each manual page.
 
 use super::page_sections::{
-    CONFIG, CONFIG_WITH_DATABASE, CONNECTORS, DEMO, EVIDENCE, EVIDENCE_CLOSED, EVIDENCE_DAY, EVIDENCE_TORN, PageSections,
-    SOCKET, SPOOL, UNUSABLE, USERS, exit,
+    CONFIG, CONFIG_WITH_DATABASE, CONNECTORS, DEMO, EVIDENCE, EVIDENCE_CLOSED, EVIDENCE_DAY,
+    EVIDENCE_TORN, PageSections, SOCKET, SPOOL, UNUSABLE, USERS, exit,
 };
 
 impl PageSections {
@@ -526,6 +526,7 @@ fn spool(action: &str) -> Option<PageSections> {
                 "gatepost-spool-check(1)",
                 "gatepost-spool-repair(1)",
                 "gatepost-spool-export(1)",
+                "gatepost-spool-move(1)",
                 "gatepost-spool-schema(1)",
                 "gatepost-queue(1)",
             ],
@@ -544,6 +545,11 @@ fn spool(action: &str) -> Option<PageSections> {
             "All that waits is in the new folder.",
             "Something cannot be read, or a message goes by the connector of the user who sent it, which the earlier version would ignore; standard error names it, and the rest is in the new folder. Or the output cannot be written.",
             &["gatepost-spool(1)", "gatepost-queue(1)"],
+        ),
+        "move" => (
+            "All that waited is in its new place.",
+            "Something cannot be read, or running relays own messages; the output names it, and the rest is in its new place. Or the output cannot be written.",
+            &["gatepost-spool(1)", "gatepost-node(1)", "gatepost-queue(1)"],
         ),
         "schema" => {
             return Some(PageSections::new(

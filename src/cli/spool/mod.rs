@@ -1,5 +1,5 @@
 //! `gatepost spool`: checks and repairs the folder of the queue, writes what waits in the form of an
-//! earlier version, and prints the schema for a queue in a database.
+//! earlier version, prints the schema for a queue in a database, and moves the queue there and back.
 //!
 //! The commands need no daemon. Exit status: 0; 1 if something cannot be read;
 //! 2 if nothing was done, or for unusable arguments or an unusable configuration.
@@ -7,6 +7,7 @@
 mod check;
 mod export;
 mod location;
+mod relocate;
 mod repair;
 mod schema;
 
@@ -14,7 +15,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 
-/// Check and repair the spool, export it to an earlier version, or print the schema of a database
+/// Check, repair, export or move the spool, or print the schema of a database
 ///
 /// The spool is the folder in which the queue lies, unless [spool] url names a database. The commands
 /// work on its files; the daemon need not run.
@@ -53,6 +54,14 @@ enum SpoolCommand {
     /// database runs this SQL once, for instance: gatepost spool schema --role gatepost | psql mail.
     /// The SQL is one transaction. The daemon is not needed, nor is a configuration.
     Schema(schema::SchemaArguments),
+    /// Move a waiting queue from the folder into the database, or back
+    ///
+    /// Each message is durable in its new place before it leaves the old one, keeps its queue id, its age
+    /// and its state, and is delivered from one of the two places only. The command may be interrupted at
+    /// any moment and repeated. No relay may run on the folder. Relays may run on the database: they
+    /// deliver at once what comes; to move out of it, stop them, since what they own stays with them.
+    /// Evidence stays where it is.
+    Move(relocate::MoveArguments),
 }
 
 pub(super) fn run(arguments: &SpoolArguments) -> ExitCode {
@@ -61,5 +70,6 @@ pub(super) fn run(arguments: &SpoolArguments) -> ExitCode {
         SpoolCommand::Repair(arguments) => repair::run(arguments),
         SpoolCommand::Export(arguments) => export::run(arguments),
         SpoolCommand::Schema(arguments) => schema::run(arguments),
+        SpoolCommand::Move(arguments) => relocate::run(arguments),
     }
 }

@@ -22,6 +22,8 @@ pub(super) struct Node {
     starts: usize,
     /// Lines that are added to the connectors.
     pub(super) connectors: String,
+    /// True if its queue is in the database, and not in its folder.
+    pub(super) has_database: bool,
     address: SharedAddress,
     pub(super) relay: Option<Relay>,
 }
@@ -36,6 +38,7 @@ impl Node {
             sink,
             starts: 0,
             connectors: String::new(),
+            has_database: true,
             address: SharedAddress::default(),
             relay: None,
         }
@@ -46,6 +49,19 @@ impl Node {
         let [primary, standby] = self.wires.each_ref().map(|wire| wire.port);
         format!(
             "postgresql://gatepost@127.0.0.1:{primary},127.0.0.1:{standby}/gatepost?sslmode=disable&target_session_attrs=read-write"
+        )
+    }
+
+    /// The part of the configuration about the database.
+    fn database(&self) -> String {
+        if !self.has_database {
+            return String::new();
+        }
+        format!(
+            "url = \"{}\"\n\n[cluster]\nnode = \"{}\"\nlease = \"{}s\"",
+            self.url(),
+            self.name,
+            LEASE.as_secs()
         )
     }
 
@@ -67,11 +83,7 @@ http = ""
 
 [spool]
 path = "{spool}"
-url = "{url}"
-
-[cluster]
-node = "{name}"
-lease = "{lease}s"
+{database}
 
 [evidence]
 path = "{evidence}"
@@ -110,8 +122,7 @@ format = "text"
             name = self.name,
             socket = self.folder.join("admin.sock").display(),
             spool = self.folder.join("spool").display(),
-            url = self.url(),
-            lease = LEASE.as_secs(),
+            database = self.database(),
             evidence = self.folder.join("evidence").display(),
             sink = self.sink,
             connectors = self.connectors,

@@ -5,8 +5,7 @@ use std::sync::atomic::Ordering;
 use super::super::draft::{Draft, DraftKind};
 use super::super::{
     Claim, Claimed, ClusterNodes, ClusterShare, Entry, EventFuture, HeldLease, Lease,
-    OwnershipChange, Receipt,
-    SetAside, Spool, SpoolError, SpoolFuture, StoredMessage,
+    OwnershipChange, Receipt, SetAside, Spool, SpoolError, SpoolFuture, StoredMessage,
 };
 use super::SharedSpool;
 use super::queue::{EnvelopeEdit, SharedOp};
