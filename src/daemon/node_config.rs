@@ -155,6 +155,77 @@ mod tests {
     const LISTENER: &str =
         "[[listener]]\nname = \"mx\"\naddress = [\"127.0.0.1:0\"]\ntls = \"off\"\n";
 
+    /// The tables and the lines of another node, with ' for ", and the connectors that differ from those
+    /// with forced TLS alone.
+    const CASES: &[(&str, &str, &str)] = &[
+        ("", "outbound.tls = 'forced'", ""),
+        ("", "outbound.tls = 'opportunistic'", "p"),
+        ("", "outbound = { tls = 'forced', verify = 'chain' }", "p"),
+        (
+            "",
+            "outbound = { tls = 'forced', min_version = '1.3' }",
+            "p",
+        ),
+        (
+            "",
+            "outbound = { tls = 'forced', on_failure = 'bounce' }",
+            "p",
+        ),
+        (
+            "",
+            "outbound = { tls = 'forced', downgrade = 'allow' }",
+            "p",
+        ),
+        ("", "outbound = { tls = 'forced', discover = [] }", "p"),
+        (
+            "",
+            "outbound = { tls = 'forced', route = ['192.0.2.1:25'] }",
+            "p",
+        ),
+        ("", "outbound = { tls = 'forced', port = 2525 }", "p"),
+        (
+            "",
+            "outbound = { tls = 'forced', min_strength = 'post-quantum' }",
+            "p",
+        ),
+        (
+            "",
+            "outbound = { tls = 'forced', exception = { tls = 'opportunistic', until = '2030-01-01', reason = 'x' } }",
+            "p",
+        ),
+        (
+            "",
+            "trust = 'system'\noutbound = { tls = 'forced', verify = 'chain' }",
+            "p",
+        ),
+        (
+            "[tls]\nmin_version = '1.3'",
+            "outbound.tls = 'forced'",
+            "p default",
+        ),
+        (
+            "[dns]\ndnssec = 'off'",
+            "outbound = { tls = 'forced', discover = ['mta-sts'] }",
+            "p default",
+        ),
+        // Speed, schedule and mail that comes in.
+        (
+            "",
+            "outbound = { tls = 'forced', connections = 3, messages_per_connection = 7 }",
+            "",
+        ),
+        (
+            "",
+            "outbound = { tls = 'forced', source = ['192.0.2.9'], ehlo = 'b.example.com', retry = ['1h'], expire = '2d' }",
+            "",
+        ),
+        (
+            "[queue]\nexpire = '3d'\n[limits]\ndelivery_attempts = 500",
+            "inbound.networks = ['192.0.2.0/24']\noutbound.tls = 'forced'",
+            "",
+        ),
+    ];
+
     /// Publishes a configuration with these tables and one connector with these lines.
     fn published(tables: &str, lines: &str) -> NodeConfig {
         let connector = "[[connector]]\nname = \"p\"\ndomains = [\"p.example\"]\n";
@@ -168,84 +239,12 @@ mod tests {
 
     #[test]
     fn all_that_decides_how_mail_is_sent_counts_and_nothing_else() {
-        let forced = "outbound.tls = \"forced\"";
-        // The tables and the lines of another node, and the connectors that differ from these lines.
-        let none: &[&str] = &[];
-        let cases: [(&str, &str, &[&str]); 17] = [
-            ("", "outbound.tls = \"forced\"", none),
-            ("", "outbound.tls = \"opportunistic\"", &["p"]),
-            (
-                "",
-                "outbound = { tls = \"forced\", verify = \"chain\" }",
-                &["p"],
-            ),
-            (
-                "",
-                "outbound = { tls = \"forced\", min_version = \"1.3\" }",
-                &["p"],
-            ),
-            (
-                "",
-                "outbound = { tls = \"forced\", on_failure = \"bounce\" }",
-                &["p"],
-            ),
-            (
-                "",
-                "outbound = { tls = \"forced\", downgrade = \"allow\" }",
-                &["p"],
-            ),
-            ("", "outbound = { tls = \"forced\", discover = [] }", &["p"]),
-            (
-                "",
-                "outbound = { tls = \"forced\", route = [\"192.0.2.1:25\"] }",
-                &["p"],
-            ),
-            ("", "outbound = { tls = \"forced\", port = 2525 }", &["p"]),
-            (
-                "",
-                "outbound = { tls = \"forced\", min_strength = \"post-quantum\" }",
-                &["p"],
-            ),
-            (
-                "",
-                "outbound = { tls = \"forced\", exception = { tls = \"opportunistic\", until = \"2030-01-01\", reason = \"x\" } }",
-                &["p"],
-            ),
-            (
-                "",
-                "trust = \"system\"\noutbound = { tls = \"forced\", verify = \"chain\" }",
-                &["p"],
-            ),
-            ("[tls]\nmin_version = \"1.3\"", forced, &["p", "default"]),
-            (
-                "[dns]\ndnssec = \"off\"",
-                "outbound = { tls = \"forced\", discover = [\"mta-sts\"] }",
-                &["p", "default"],
-            ),
-            (
-                "",
-                "outbound = { tls = \"forced\", connections = 3, messages_per_connection = 7 }",
-                none,
-            ),
-            (
-                "",
-                "outbound = { tls = \"forced\", source = [\"192.0.2.9\"], ehlo = \"b.example.com\", retry = [\"1h\"], expire = \"2d\" }",
-                none,
-            ),
-            (
-                "[queue]\nexpire = \"3d\"\n[limits]\ndelivery_attempts = 500",
-                "inbound.networks = [\"192.0.2.0/24\"]\noutbound.tls = \"forced\"",
-                none,
-            ),
-        ];
-        let own = published("", forced);
-        for (tables, lines, expected) in cases {
-            let other = published(tables, lines);
-            assert_eq!(
-                own.differing_connectors(&other),
-                expected,
-                "{tables} {lines}"
-            );
+        let own = published("", "outbound.tls = \"forced\"");
+        for (tables, lines, expected) in CASES {
+            let lines = lines.replace('\'', "\"");
+            let other = published(&tables.replace('\'', "\""), &lines);
+            let differing = own.differing_connectors(&other).join(" ");
+            assert_eq!(differing, *expected, "{tables} {lines}");
             assert_eq!(own.rules == other.rules, expected.is_empty(), "{lines}");
         }
     }

@@ -40,20 +40,7 @@ impl PageSections {
                 ],
             )),
             ("connector", action) => connector(action),
-            ("status", "") => Some(Self::new(
-                exit(
-                    "The state is shown.",
-                    "Nothing is known of the domain, with --ready the relay is not ready, no daemon answers, or the output cannot be written.",
-                ),
-                &[CONFIG, SOCKET],
-                &[
-                    "gatepost-queue(1)",
-                    "gatepost-explain(1)",
-                    "gatepost-probe(1)",
-                    "gatepost-history(1)",
-                    "journalctl(1)",
-                ],
-            )),
+            ("status", "") => Some(status()),
             ("queue", action) => queue(action),
             ("history", action) => history(action),
             ("reload", "") => Some(reload()),
@@ -80,6 +67,23 @@ impl PageSections {
             _ => None,
         }
     }
+}
+
+fn status() -> PageSections {
+    PageSections::new(
+        exit(
+            "The state is shown.",
+            "Nothing is known of the domain, with --ready the relay is not ready, no daemon answers, or the output cannot be written.",
+        ),
+        &[CONFIG, SOCKET],
+        &[
+            "gatepost-queue(1)",
+            "gatepost-explain(1)",
+            "gatepost-probe(1)",
+            "gatepost-history(1)",
+            "journalctl(1)",
+        ],
+    )
 }
 
 fn root() -> PageSections {
