@@ -44,6 +44,11 @@ pub struct QueuePage {
 pub struct QueuedMessage {
     /// The queue id.
     pub id: QueueId,
+    /// The relay that has it, if several share the spool; absent while none has it. The state of its
+    /// delivery is known to that relay alone: `busy` and the pauses of destinations are those of the
+    /// relay that answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
     /// The time at which it was accepted.
     pub accepted: Timestamp,
     /// The time at which it expires.

@@ -1,5 +1,6 @@
 //! `/v1/queue`: the messages in the queue, one message in detail, and orders.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use axum::Json;
@@ -19,7 +20,7 @@ use crate::relay::scheduler::{
     DestinationStatus, MessageStatus, Order, OrderRefused, StatusQuery, StatusReply,
 };
 use crate::smtp::envelope::{self, AttemptFailure, QueueId, RecipientState};
-use crate::storage::spool::{Spool, SpoolError, StoredMessage};
+use crate::storage::spool::{MessageOwner, Spool, SpoolError, StoredMessage};
 
 /// The number of messages that are read from the spool at once.
 const SCAN: usize = 500;
@@ -43,8 +44,10 @@ pub(super) async fn list(
         None => scan_matching(&*admin.spool, &filter, &connectors).await?,
     };
     let reply = query_status(&admin, &stored).await?;
+    let mut owners = owners(&admin, stored.iter().map(|stored| stored.id)).await?;
     let messages = stored.iter().zip(&reply.messages).map(|(stored, status)| {
         let mut message = message(stored, &reply, status);
+        message.node = owners.remove(&stored.id).map(|owner| owner.node);
         message.recipients = stored
             .envelope
             .recipients
@@ -74,6 +77,8 @@ pub(super) async fn show(
         return Err(ErrorResponse::stopping());
     };
     let mut message = message(stored, &reply, status);
+    let mut owners = owners(&admin, [id]).await?;
+    message.node = owners.remove(&id).map(|owner| owner.node);
     let envelope = &stored.envelope;
     message.received = envelope.reception();
     message.parameters = Some(EnvelopeParameters {
@@ -111,7 +116,12 @@ pub(super) async fn order(
     ids.dedup();
     let mut answers = Vec::new();
     let mut found = Vec::new();
+    let owners = owners(&admin, ids.iter().copied()).await?;
     for id in ids {
+        if let Some(owner) = owners.get(&id).filter(|owner| !owner.is_own) {
+            answers.push(not_here(id, owner));
+            continue;
+        }
         // The scheduler has in memory all that can be retried; what it does not have is looked for
         // below.
         if order == Order::Retry || find(&*admin.spool, id).await?.is_some() {
@@ -157,6 +167,35 @@ pub(super) async fn order(
         "an operator's order ended"
     );
     Ok(Json(OrderResponse { answers }))
+}
+
+/// Returns the owners of messages, if several relays share the spool.
+async fn owners(
+    admin: &AdminState,
+    ids: impl IntoIterator<Item = QueueId>,
+) -> Result<HashMap<QueueId, MessageOwner>, ErrorResponse> {
+    match admin.spool.nodes() {
+        Some(nodes) => Ok(nodes.owners(ids).await?),
+        None => Ok(HashMap::new()),
+    }
+}
+
+/// Returns the result of an order for a message of another relay.
+fn not_here(id: QueueId, owner: &MessageOwner) -> OrderResult {
+    let node = &owner.node;
+    let error = if owner.is_alive {
+        format!("the node {node} has the message; give the order there")
+    } else {
+        format!(
+            "the node {node} has the message and is dead; the others claim within a minute what they may (gatepost node list)"
+        )
+    };
+    OrderResult {
+        id,
+        done: false,
+        error: Some(error),
+        meanwhile: None,
+    }
 }
 
 /// Returns the result of an order that was not carried out.
@@ -301,6 +340,7 @@ async fn query_status(
 fn message(stored: &StoredMessage, reply: &StatusReply, status: &MessageStatus) -> QueuedMessage {
     QueuedMessage {
         id: stored.id,
+        node: None,
         accepted: stored.accepted,
         expires: reply.expires(status, stored.accepted),
         size: stored.size,

@@ -59,11 +59,12 @@ pub(super) async fn run(
 /// has it. A reason that adjacent recipients of a message share is given once, below the last of
 /// them.
 fn table(messages: &[QueuedMessage], now: Timestamp) -> Table {
-    let mut table = Table::new(&["id", "age", "size", "sender", "recipient", "state"]);
+    let mut table = Table::new(&["id", "node", "age", "size", "sender", "recipient", "state"]);
     for message in messages {
         let mut rows = rows(message, now).into_iter().peekable();
         let mut message_cells = [
             message.id.to_string(),
+            plain(message.node.as_deref().unwrap_or_default()),
             age(message.accepted, now),
             size(message.size),
             sender(&message.sender),
@@ -160,6 +161,24 @@ mod tests {
 
     fn message(json: &str) -> QueuedMessage {
         serde_json::from_str(json).expect("a message")
+    }
+
+    #[test]
+    fn relays_that_share_a_spool_have_a_column() {
+        let message = |id: u8, node: &str| {
+            message(&format!(
+                r#"{{"id":"000000000000{id}"{node},"accepted":"2026-11-23T00:00:00Z","expires":"2026-11-28T00:00:00Z",
+                "size":9,"sender":"","busy":false,"recipients":[]}}"#
+            ))
+        };
+        let now = "2026-11-23T00:05:00Z".parse().expect("a time");
+        let messages = [message(1, r#","node":"relay-1""#), message(2, "")];
+        assert_eq!(
+            table(&messages, now).render(80),
+            "id             node     age  size  sender  state\n\
+             0000000000001  relay-1  5m   9 B   <>      done\n\
+             0000000000002           5m   9 B   <>      done\n"
+        );
     }
 
     #[test]

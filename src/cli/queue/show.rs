@@ -214,6 +214,9 @@ fn message_text(message: &QueuedMessage, now: Timestamp, width: usize) -> String
         width,
     };
     text.line("message", &message.id.to_string());
+    if let Some(node) = &message.node {
+        text.line("node", &plain(node));
+    }
     text.line("sender", &sender(&message.sender));
     let (accepted, ago) = (time(message.accepted), age(message.accepted, now));
     text.line("accepted", &format!("{accepted}, {ago} ago"));

@@ -1,8 +1,13 @@
 //! The nodes of the database, for operators: their list, and the removal of one that is gone.
 
-use jiff::Timestamp;
+use std::collections::HashMap;
 
+use jiff::Timestamp;
+use tokio_postgres::Row;
+
+use super::ids::{queue_id, row_id};
 use crate::policy::adoption::NodeConfig;
+use crate::smtp::envelope::QueueId;
 use crate::storage::postgresql::{Database, DatabaseError};
 
 /// The nodes that share a database, as one of them sees them.
@@ -34,6 +39,17 @@ pub struct ClusterNode {
     pub config: NodeConfig,
 }
 
+/// The owner of a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MessageOwner {
+    /// The name of the node.
+    pub node: String,
+    /// True for the node that asks.
+    pub is_own: bool,
+    /// True while the lease of the node holds, by the clock of the database.
+    pub is_alive: bool,
+}
+
 /// The end of an order to remove a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NodeRemoval {
@@ -55,6 +71,10 @@ const FIND: &str = "SELECT number, NOT fenced AND lease_end > clock_timestamp(),
     floor(extract(epoch FROM lease_end) * 1000)::bigint
 FROM gatepost.node WHERE name = $1 FOR UPDATE";
 const COUNT: &str = "SELECT count(*) FROM gatepost.message WHERE node = $1";
+const OWNERS: &str =
+    "SELECT m.id, n.name, n.number, NOT n.fenced AND n.lease_end > clock_timestamp()
+FROM gatepost.message m JOIN gatepost.node n ON n.number = m.node
+WHERE m.id = ANY($1::bigint[]) AND m.epoch > 0";
 /// Makes messages nobody's, as if the node with the other number had given them back.
 const HAND_OVER: &str = "UPDATE gatepost.message SET node = $2, epoch = 0 WHERE node = $1";
 const REMOVE: &str = "DELETE FROM gatepost.node WHERE number = $1";
@@ -73,7 +93,7 @@ impl ClusterNodes {
         let connection = self.database.connection().await?;
         let rows = connection.query(LIST, &[]).await?;
         connection.give_back();
-        let node = |row: &tokio_postgres::Row| {
+        let node = |row: &Row| {
             let number = row.get(0);
             ClusterNode {
                 number,
@@ -87,6 +107,29 @@ impl ClusterNodes {
             }
         };
         Ok(rows.iter().map(node).collect())
+    }
+
+    /// Returns the owners of messages. Those that are nobody's are left out.
+    ///
+    /// # Errors
+    /// [`DatabaseError`].
+    pub async fn owners(
+        &self,
+        ids: impl IntoIterator<Item = QueueId>,
+    ) -> Result<HashMap<QueueId, MessageOwner>, DatabaseError> {
+        let ids: Vec<i64> = ids.into_iter().map(row_id).collect();
+        let connection = self.database.connection().await?;
+        let rows = connection.query(OWNERS, &[&ids]).await?;
+        connection.give_back();
+        let owner = |row: &Row| {
+            let owner = MessageOwner {
+                node: row.get(1),
+                is_own: row.get::<_, i16>(2) == self.own,
+                is_alive: row.get(3),
+            };
+            Some((queue_id(row.get(0))?, owner))
+        };
+        Ok(rows.iter().filter_map(owner).collect())
     }
 
     /// Removes a node that is dead. What it has left is refused unless it is to be handed over: other

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use crate::storage::spool::suite::postgresql::{TestDatabase, open_node};
 use crate::storage::spool::suite::{claim_all, envelope, put};
-use crate::storage::spool::{NodeRemoval, Spool as _};
+use crate::storage::spool::{MessageOwner, NodeRemoval, Spool as _};
 
 const LONG: Duration = Duration::from_mins(10);
 
@@ -58,4 +58,31 @@ async fn a_dead_node_is_removed_and_what_it_left_is_claimed_by_another() {
         [left.id]
     );
     two.remove(claimed[0].claim).await.expect("its own");
+}
+
+#[tokio::test]
+#[ignore = "needs PostgreSQL"]
+async fn each_message_has_the_owner_that_the_database_knows() {
+    let database = TestDatabase::new().await;
+    let folders = [(); 2].map(|()| tempfile::tempdir().expect("a folder"));
+    let one = open_node(&database, folders[0].path(), "one", LONG).await;
+    let two = open_node(&database, folders[1].path(), "two", LONG).await;
+    let theirs = put(&one, envelope(1), b"x").await;
+    let given_back = put(&one, envelope(1), b"x").await;
+    let own = put(&two, envelope(1), b"x").await;
+    one.release(vec![given_back.claim]).await.expect("its own");
+    let nodes = two.nodes().expect("a cluster");
+    let ids = [theirs.id, given_back.id, own.id];
+    let owners = nodes.owners(ids).await.expect("an answer");
+    let owner = |node: &str, is_own| MessageOwner {
+        node: node.to_owned(),
+        is_own,
+        is_alive: true,
+    };
+    assert_eq!(owners.get(&theirs.id), Some(&owner("one", false)));
+    assert_eq!(owners.get(&own.id), Some(&owner("two", true)));
+    assert_eq!(owners.len(), 2, "the third is nobody's");
+    one.close().await.expect("closed");
+    let owners = nodes.owners(ids).await.expect("an answer");
+    assert!(!owners[&theirs.id].is_alive);
 }
