@@ -103,9 +103,17 @@ pub(super) struct SharedPolicies {
     database: Database,
     pending: Mutex<PendingChanges>,
     work: Notify,
-    /// The number of the last change that the memory has; 0 if all must be read. It is held during
-    /// an exchange, so there is one at a time.
-    seen: tokio::sync::Mutex<i64>,
+    /// The state of the last exchange. It is held during an exchange, so there is one at a time.
+    last: tokio::sync::Mutex<LastExchange>,
+}
+
+/// The state of the last exchange.
+#[derive(Debug, Default)]
+struct LastExchange {
+    /// The number of the last change that the memory has.
+    seen: i64,
+    /// True if it failed. Then all is read next, since numbers may have been given anew.
+    has_failed: bool,
 }
 
 /// The result of an exchange.
@@ -122,7 +130,7 @@ impl SharedPolicies {
             database,
             pending: Mutex::default(),
             work: Notify::new(),
-            seen: tokio::sync::Mutex::new(0),
+            last: tokio::sync::Mutex::default(),
         }
     }
 
@@ -152,35 +160,38 @@ impl SharedPolicies {
         &self,
         now: &(dyn Fn() -> Timestamp + Send + Sync),
     ) -> Result<ReadPolicies, DatabaseError> {
-        let mut seen = self.seen.lock().await;
-        let from = std::mem::take(&mut *seen);
+        let mut state = self.last.lock().await;
+        let has_failed = std::mem::replace(&mut state.has_failed, true);
         let mut connection = self.database.connection().await?;
-        self.write(&mut connection, from, now).await?;
-        let last = last_change(&connection, STORE).await?;
-        let has_lost = last < from;
-        let mut read = ReadPolicies {
-            has_lost,
-            ..ReadPolicies::default()
+        let mut last = last_change(&connection, STORE).await?;
+        // The database was restored from a backup, or its standby had not all.
+        let has_lost = last < state.seen;
+        self.write(&mut connection, last.min(state.seen), now)
+            .await?;
+        let from = if has_lost || has_failed {
+            0
+        } else {
+            state.seen
         };
-        if last != from {
-            let from = if has_lost { 0 } else { from };
+        last = last.max(last_change(&connection, STORE).await?);
+        let mut policies = Vec::new();
+        if last > from {
             let statement = connection.prepare_cached(READ).await?;
             let rows = connection.query(&statement, &[&from]).await?;
-            read.policies = rows
-                .iter()
-                .filter_map(|row| stored_policy(row, now()))
-                .collect();
-            if read.policies.len() < rows.len() {
-                let rows = rows.len() - read.policies.len();
+            policies.extend(rows.iter().filter_map(|row| stored_policy(row, now())));
+            if policies.len() < rows.len() {
                 tracing::warn!(
-                    rows,
+                    rows = rows.len() - policies.len(),
                     "skipping invalid rows of the MTA-STS policy cache in the database"
                 );
             }
         }
-        *seen = last;
+        *state = LastExchange {
+            seen: last,
+            has_failed: false,
+        };
         connection.give_back();
-        Ok(read)
+        Ok(ReadPolicies { policies, has_lost })
     }
 
     /// Writes what waits in one transaction.

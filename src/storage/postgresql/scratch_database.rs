@@ -1,6 +1,7 @@
 //! Databases for tests, on the server that `GATEPOST_TEST_POSTGRESQL` names.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use tokio_postgres::{Config, NoTls};
 
@@ -77,4 +78,17 @@ impl ScratchDatabase {
         drop(client);
         let _ended = connection.await;
     }
+}
+
+/// The time in which something must have come about. Nothing depends on its length.
+const LIMIT: Duration = Duration::from_mins(1);
+
+/// Waits until a condition holds.
+pub(crate) async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let waited = tokio::time::timeout(LIMIT, async {
+        while !holds().await {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    assert!(waited.await.is_ok(), "never: {what}");
 }

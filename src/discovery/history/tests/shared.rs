@@ -1,26 +1,11 @@
 //! The memory that several nodes share in a database.
 
-use std::time::Duration;
-
 use super::*;
-use crate::storage::postgresql::scratch_database::ScratchDatabase;
-
-/// The time in which a change must have come to another node. Nothing depends on its length.
-const LIMIT: Duration = Duration::from_mins(1);
+use crate::storage::postgresql::scratch_database::{ScratchDatabase, eventually};
 
 async fn node(database: &ScratchDatabase) -> History {
     let opened = History::open_shared(database.connect(), at(START)).await;
     opened.expect("the memory opens")
-}
-
-/// Waits until a condition holds.
-async fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let waited = tokio::time::timeout(LIMIT, async {
-        while !holds() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    });
-    assert!(waited.await.is_ok(), "never: {what}");
 }
 
 fn level(history: &History, domain: &str, seconds: i64) -> Option<TlsLevel> {
@@ -39,7 +24,7 @@ async fn a_level_that_one_node_has_seen_is_known_to_the_others() {
     let database = ScratchDatabase::create().await;
     let (one, other) = (node(&database).await, node(&database).await);
     let _ = show(&one, "a.example", TlsLevel::Verified, 0);
-    until("the level comes", || {
+    eventually("the level comes", async || {
         level(&other, "a.example", 1) == Some(TlsLevel::Verified)
     })
     .await;
@@ -133,7 +118,7 @@ async fn a_domain_that_one_node_forgets_is_forgotten_by_all() {
     let (one, other) = (node(&database).await, node(&database).await);
     let _ = show(&one, "a.example", TlsLevel::Verified, 0);
     let _ = show(&one, "b.example", TlsLevel::Verified, 0);
-    until("the level comes", || {
+    eventually("the level comes", async || {
         level(&other, "a.example", 1).is_some()
     })
     .await;
@@ -143,7 +128,7 @@ async fn a_domain_that_one_node_forgets_is_forgotten_by_all() {
         .forget(&host("a.example"), "new provider", "uid 7", at(START + 701))
         .await;
     assert_eq!(forgotten.expect("written"), 1);
-    until("it is forgotten", || {
+    eventually("it is forgotten", async || {
         level(&other, "a.example", 702).is_none()
     })
     .await;
@@ -168,7 +153,7 @@ async fn what_is_learnt_without_the_database_is_written_later() {
     let database = ScratchDatabase::create().await;
     let (one, other) = (node(&database).await, node(&database).await);
     let _ = show(&one, "a.example", TlsLevel::Tls, 0);
-    until("the level comes", || {
+    eventually("the level comes", async || {
         level(&other, "a.example", 1).is_some()
     })
     .await;
@@ -191,7 +176,7 @@ async fn what_is_learnt_without_the_database_is_written_later() {
     );
     let _ = show(&one, "d.example", TlsLevel::Dane, 5);
     database.set_reachable(true).await;
-    until("the levels come", || {
+    eventually("the levels come", async || {
         level(&one, "b.example", 6) == Some(TlsLevel::Trusted)
             && level(&other, "d.example", 6) == Some(TlsLevel::Dane)
             && level(&other, "a.example", 6).is_none()
@@ -218,14 +203,10 @@ async fn a_database_that_lost_changes_gets_them_from_the_nodes() {
             .await;
         row.expect("counted").get::<_, i64>(0)
     };
-    while rows().await == 0 {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    eventually("a row comes", async || rows().await > 0).await;
     let lost = "DELETE FROM gatepost.history_host; UPDATE gatepost.change SET number = 0";
     client.batch_execute(lost).await.expect("changed");
-    while rows().await == 0 {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    eventually("a row comes", async || rows().await > 0).await;
     one.close().await;
     drop(client);
     database.remove().await;

@@ -1,10 +1,7 @@
 //! Policies that several nodes share in a database.
 
 use super::*;
-use crate::storage::postgresql::scratch_database::ScratchDatabase;
-
-/// The time in which a change must have come to another node. Nothing depends on its length.
-const LIMIT: Duration = Duration::from_mins(1);
+use crate::storage::postgresql::scratch_database::{ScratchDatabase, eventually};
 
 impl PolicyBench {
     async fn node(&self, database: &ScratchDatabase) -> MtaSts {
@@ -21,16 +18,6 @@ fn keep_fresh(policies: &MtaSts) -> tokio_util::task::AbortOnDropHandle<()> {
     let policies = policies.clone();
     let task = tokio::spawn(async move { policies.keep_fresh().await });
     tokio_util::task::AbortOnDropHandle::new(task)
-}
-
-/// Waits until a condition holds.
-async fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let waited = timeout(LIMIT, async {
-        while !holds() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    });
-    assert!(waited.await.is_ok(), "never: {what}");
 }
 
 /// Returns the id of the policy that a node knows.
@@ -50,7 +37,7 @@ async fn a_policy_that_one_node_fetches_is_known_to_all() {
     let tasks = [keep_fresh(&one), keep_fresh(&other)];
     here.script.publish("1", EXAMPLE);
     assert_eq!(policy(&one).await, EXAMPLE);
-    until("the policy comes", || {
+    eventually("the policy comes", async || {
         known_id(&other).as_deref() == Some("1")
     })
     .await;
@@ -74,7 +61,7 @@ async fn a_policy_that_one_node_fetches_is_known_to_all() {
         .publish("2", &EXAMPLE.replace("enforce", "testing"));
     there.pass(3600);
     policy(&other).await;
-    until("the new policy comes", || {
+    eventually("the new policy comes", async || {
         known_id(&one).as_deref() == Some("2")
     })
     .await;
@@ -146,9 +133,34 @@ async fn a_policy_fetched_without_the_database_is_written_later() {
     bench.script.publish("1", EXAMPLE);
     assert_eq!(policy(&one).await, EXAMPLE);
     database.set_reachable(true).await;
-    until("the policy comes", || {
+    eventually("the policy comes", async || {
         known_id(&other).as_deref() == Some("1")
     })
     .await;
+    database.remove().await;
+}
+
+/// A backup of the database does not have what came after it; the nodes have.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs PostgreSQL"]
+async fn a_database_that_lost_policies_gets_them_from_the_nodes() {
+    let database = ScratchDatabase::create().await;
+    let bench = PolicyBench::new();
+    let one = bench.node(&database).await;
+    bench.script.publish("1", EXAMPLE);
+    policy(&one).await;
+    one.0.learn().await;
+    database.set_reachable(false).await;
+    one.0.learn().await;
+    database.set_reachable(true).await;
+    let lost = "DELETE FROM gatepost.mta_sts_policy; UPDATE gatepost.change SET number = 0";
+    let client = database.client().await;
+    client.batch_execute(lost).await.expect("changed");
+    drop(client);
+    for _ in 0..2 {
+        one.0.learn().await;
+    }
+    let late = bench.node(&database).await;
+    assert_eq!(known_id(&late).as_deref(), Some("1"));
     database.remove().await;
 }

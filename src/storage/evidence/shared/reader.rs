@@ -47,15 +47,21 @@ pub struct NodeChain {
 }
 
 impl EvidenceReader {
-    /// Returns a reader. It must not be used by a task of a runtime.
+    /// Returns a reader of the database that `open` gives. It must not be used by a task of a runtime.
     ///
     /// # Errors
-    /// [`DatabaseError::Setup`] if no runtime can be made.
-    pub fn new(database: Database) -> Result<Arc<Self>, DatabaseError> {
+    /// [`DatabaseError::Setup`] if no runtime can be made, and the error of `open`.
+    pub fn new(
+        open: impl FnOnce() -> Result<Database, DatabaseError>,
+    ) -> Result<Arc<Self>, DatabaseError> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .map_err(|error| DatabaseError::Setup(error.to_string()))?;
+        let database = {
+            let _context = runtime.enter();
+            open()?
+        };
         Ok(Arc::new(Self { runtime, database }))
     }
 
@@ -85,6 +91,13 @@ impl NodeChain {
     #[must_use]
     pub fn node(&self) -> &Path {
         &self.node
+    }
+
+    /// Returns the name of the node.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        // It was made from text.
+        self.node.to_str().unwrap_or_default()
     }
 
     /// Returns the days that have records, the oldest first.

@@ -10,7 +10,7 @@ use super::super::{
     RecordText, Verification, verify,
 };
 use super::EvidenceNode;
-use crate::storage::postgresql::scratch_database::ScratchDatabase;
+use crate::storage::postgresql::scratch_database::{ScratchDatabase, eventually};
 
 const KEEP: Duration = Duration::from_hours(24 * 30);
 
@@ -59,7 +59,7 @@ async fn with_chains<T: Send + 'static>(
 ) -> T {
     let database = database.connect();
     let reading = tokio::task::spawn_blocking(move || {
-        let reader = EvidenceReader::new(database).expect("a runtime");
+        let reader = EvidenceReader::new(|| Ok(database)).expect("a runtime");
         read(reader.chains().expect("the chains"))
     });
     reading.await.expect("read")
@@ -211,9 +211,7 @@ async fn only_the_living_run_of_a_node_extends_its_chain() {
         let old = old.clone();
         async move { old.write_texts(record("late")).await }
     });
-    while !old.is_stuck() {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    eventually("it is stuck", async || old.is_stuck()).await;
     let fresh = TestNode {
         node: EvidenceNode {
             name: "one".to_owned(),
@@ -256,9 +254,7 @@ async fn records_wait_for_a_database_that_is_gone() {
         let evidence = evidence.clone();
         async move { evidence.write_texts(record("later")).await }
     });
-    while !evidence.is_stuck() {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    eventually("it is stuck", async || evidence.is_stuck()).await;
     assert!(!waiting.is_finished());
     database.set_reachable(true).await;
     waiting.await.expect("no panic").expect("written");
@@ -301,9 +297,10 @@ async fn expired_days_are_dropped_and_the_chain_says_so() {
     evidence.write_texts(record("new")).await.expect("written");
     assert_eq!(verified(&database).await[0].1.files, 2);
     evidence.set_keep(Duration::from_hours(24 * 39));
-    while verified(&database).await[0].1.files > 1 {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    eventually("the old day is dropped", async || {
+        verified(&database).await[0].1.files == 1
+    })
+    .await;
     evidence
         .write_texts(record("newer"))
         .await
