@@ -155,9 +155,9 @@ pub async fn start_with(
     let dns = loaded.dns.clone();
     let monitor = Monitor::default();
     let spool = spool::open(&config, loaded.database.take(), &monitor, test_overrides).await?;
-    let stores = open_stores(&config, &dns, &monitor, spool)?;
+    let stores = open_stores(&config, &dns, &monitor, spool).await?;
     let web = reload::web(&config, &loaded.tls, &dns, test_overrides);
-    let policies = open_policies(&config, web)?;
+    let policies = open_policies(&config, web, stores.database.as_ref()).await?;
     let discovery = Discovery::new(policies, stores.history);
     let sockets = sockets::bind(&config, passed)
         .await
@@ -229,7 +229,14 @@ fn addresses_of(sockets: &Bound) -> Vec<(String, SocketAddr)> {
         .collect()
 }
 
-fn open_policies(config: &Config, web: WebSource) -> Result<MtaSts, StartError> {
+async fn open_policies(
+    config: &Config,
+    web: WebSource,
+    database: Option<&WatchedDatabase>,
+) -> Result<MtaSts, StartError> {
+    if let Some(shared) = database {
+        return Ok(MtaSts::open_shared(shared.database(), web).await);
+    }
     MtaSts::open(&config.spool.value, web).map_err(|error| StartError::Policies {
         location: config.spool.location.clone(),
         error: Box::new(error),
@@ -260,7 +267,7 @@ struct Stores {
 ///
 /// The spool has been opened first, so that a second instance reports the first one, and not that its
 /// ports are in use.
-fn open_stores(
+async fn open_stores(
     config: &Config,
     dns: &Dns,
     monitor: &Monitor,
@@ -270,13 +277,18 @@ fn open_stores(
     let now = jiff::Timestamp::now();
     monitor.restore(folder, now);
     dns.remember_in(folder);
-    let evidence = evidence(config)?;
+    let shared = spool.database.as_ref();
+    let evidence = evidence(config, shared).await?;
     let (reporter, reports) =
         tls_reports::open_service(config).map_err(|error| StartError::TlsReports {
             location: config.tlsrpt.send.location.clone(),
             error: Box::new(error),
         })?;
-    let history = History::open(folder, now).map_err(|error| StartError::History {
+    let history = match shared {
+        Some(shared) => History::open_shared(shared.database(), now).await,
+        None => History::open(folder, now),
+    };
+    let history = history.map_err(|error| StartError::History {
         location: config.spool.location.clone(),
         error: Box::new(error),
     })?;
@@ -303,7 +315,10 @@ fn unusable(found: LoadFaults, config: &Config) -> StartError {
     }
 }
 
-fn evidence(config: &Config) -> Result<Evidence, StartError> {
+async fn evidence(
+    config: &Config,
+    shared: Option<&WatchedDatabase>,
+) -> Result<Evidence, StartError> {
     let EvidencePath::Folder(folder) = &config.evidence.path.value else {
         return Ok(Evidence::off());
     };
@@ -311,7 +326,12 @@ fn evidence(config: &Config) -> Result<Evidence, StartError> {
         location: config.evidence.path.location.clone(),
         error: Box::new(error),
     };
-    let evidence = Evidence::open(folder, config.evidence.keep).map_err(failed)?;
+    let keep = config.evidence.keep;
+    let evidence = match shared {
+        Some(shared) => Evidence::open_shared(shared.database(), shared.node(), keep).await,
+        None => Evidence::open(folder, keep),
+    };
+    let evidence = evidence.map_err(failed)?;
     evidence.set_limit(config.evidence.max_size);
     Ok(evidence)
 }

@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 use super::{StartError, TestOverrides};
 use crate::admin::DatabaseReading;
 use crate::config::{Config, DatabaseConfig};
+use crate::storage::evidence::EvidenceNode;
 use crate::storage::postgresql::{
     Database, DatabaseAccess, DatabaseDurability, DatabaseError, read_durability,
 };
@@ -29,6 +30,8 @@ pub(super) struct WatchedDatabase {
     database: Database,
     reading: DatabaseReading,
     lease: Duration,
+    /// The node, as its evidence names it.
+    node: EvidenceNode,
 }
 
 /// Opens the spool.
@@ -99,12 +102,17 @@ async fn open_shared(
         node: settings.node.value.as_str().into(),
         durability: Arc::new(ArcSwap::from_pointee(durability)),
     };
+    let node = EvidenceNode {
+        name: spool.node_name().to_owned(),
+        epoch: spool.epoch_source(),
+    };
     Ok(OpenedSpool {
         spool: Arc::new(spool),
         database: Some(WatchedDatabase {
             database,
             reading,
             lease: settings.lease,
+            node,
         }),
     })
 }
@@ -116,6 +124,16 @@ fn log_warnings(durability: &DatabaseDurability) {
 }
 
 impl WatchedDatabase {
+    /// The database, for the other stores in it.
+    pub(super) fn database(&self) -> Database {
+        self.database.clone()
+    }
+
+    /// The node, as its evidence names it.
+    pub(super) fn node(&self) -> EvidenceNode {
+        self.node.clone()
+    }
+
     /// The time for which the lease holds after each renewal.
     pub(super) fn lease(&self) -> Duration {
         self.lease

@@ -69,9 +69,12 @@ fn relay(config: &Config, durability: Option<&DatabaseDurability>, width: usize)
     let evidence = match &config.evidence.path.value {
         EvidencePath::Off => "off".to_owned(),
         EvidencePath::Folder(folder) => {
+            let place = match &config.database {
+                Some(_) => "in the database".to_owned(),
+                None => folder.display().to_string(),
+            };
             format!(
-                "{}, kept for {}, at most {}",
-                folder.display(),
+                "{place}, kept for {}, at most {}",
                 write_duration(config.evidence.keep),
                 write_size(config.evidence.max_size.octets())
             )

@@ -43,10 +43,15 @@ pub(super) struct ArchiveArguments {
 
 /// Copies closed days to the archive, and has them removed here.
 pub(super) fn run(arguments: &ArchiveArguments) -> ExitCode {
-    let EvidenceFolder { path, key, .. } = match arguments.place.find() {
+    let EvidenceFolder {
+        path, key, chains, ..
+    } = match arguments.place.find() {
         Ok(found) => found,
         Err(status) => return status,
     };
+    if chains.is_some() {
+        return fail(&ArchiveError::InDatabase.to_string(), 1);
+    }
     let until = match closed_day(arguments, &path, key.is_some()) {
         Ok(until) => until,
         Err(status) => return status,

@@ -35,7 +35,7 @@ pub(super) fn run(query: &EvidenceQuery<'_>, form: OutputForm) -> Result<bool, Q
     } else if !form.json && !form.csv {
         show(&closing_lines(query.filter, &result, width()));
     }
-    result.show_damage(query.source.folder);
+    result.show_damage(query.source);
     Ok(result.is_success())
 }
 

@@ -1,7 +1,7 @@
 //! `gatepost evidence`: lists and counts the records of accepted messages and of delivery attempts,
 //! verifies that the chain of records is whole, and moves days that are over to another folder.
 //!
-//! It reads the files and needs no daemon; only `archive` asks a running one. Exit status: 0; 1 if the chain is not whole, a record
+//! It reads the files, or the database that nodes share, and needs no daemon; only `archive` asks a running one. Exit status: 0; 1 if the chain is not whole, a record
 //! cannot be read, or no record matches; 2 for unusable arguments, a connector that does not exist,
 //! or an unusable configuration.
 
@@ -23,8 +23,10 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
-use crate::storage::evidence::{EvidenceSource, RecordHash};
-use filter::FilterArguments;
+use crate::cli::format::plain;
+use crate::cli::output::show;
+use crate::storage::evidence::{EvidenceSource, NodeChain, RecordHash};
+use filter::{FilterArguments, RecordFilter};
 use form::OutputForm;
 use location::{ArchiveFolders, EvidenceFolder, EvidenceLocation, fail};
 use query::{EvidenceQuery, QueryError};
@@ -37,7 +39,8 @@ const SUMMARY_AGE: Duration = Duration::from_hours(24 * 30);
 ///
 /// Gatepost writes a record of each accepted message and of each recipient in each attempt, each
 /// with the hash of the record before it, in the folder that `[evidence] path` names. The commands
-/// read that folder or a copy of it, and need no daemon. The output ends with the totals of the
+/// read that folder or a copy of it, and need no daemon. With `[spool] url`, each node has a chain of
+/// its own in the database, and the commands read the chains of all nodes. The output ends with the totals of the
 /// selected records and the state of the chain.
 #[derive(Debug, Args)]
 pub(super) struct EvidenceArguments {
@@ -150,24 +153,69 @@ pub(super) fn run(arguments: &EvidenceArguments) -> ExitCode {
         Ok(filter) => filter,
         Err(error) => return fail(&error.to_string(), 2),
     };
-    let EvidenceFolder {
-        path: folder,
-        key,
-        connectors,
-    } = match place.find() {
+    let mut found = match place.find() {
         Ok(found) => found,
         Err(status) => return status,
     };
-    let query = EvidenceQuery {
-        source: EvidenceSource {
-            folder: &folder,
-            archives: &archives.folders,
-            chain: None,
-        },
-        filter: &filter,
-        connectors: connectors.as_deref(),
+    if let Some(chains) = found.chains.take() {
+        return run_on_chains(&arguments.command, (&chains, archives), &filter, &found);
+    }
+    let source = EvidenceSource {
+        folder: &found.path,
+        archives: &archives.folders,
+        chain: None,
     };
-    let result = match &arguments.command {
+    run_on(&arguments.command, source, &filter, &found)
+}
+
+/// Runs a command on the chain of each node, and returns the worst of the results.
+fn run_on_chains(
+    command: &EvidenceCommand,
+    (chains, archives): (&[NodeChain], &ArchiveFolders),
+    filter: &RecordFilter<'_>,
+    found: &EvidenceFolder,
+) -> ExitCode {
+    if !archives.folders.is_empty() {
+        return fail("--archive: evidence in a database has no archives", 2);
+    }
+    if chains.is_empty() {
+        return fail("there is no evidence in the database", 1);
+    }
+    if chains.len() > 1 && command.is_for_programs() {
+        let names: Vec<_> = chains.iter().map(NodeChain::name).collect();
+        let names = names.join(", ");
+        return fail(
+            &format!("the database has evidence of several nodes; name one with --node: {names}"),
+            2,
+        );
+    }
+    let mut worst = ExitCode::SUCCESS;
+    for (at, chain) in chains.iter().enumerate() {
+        if chains.len() > 1 {
+            let space = if at > 0 { "\n" } else { "" };
+            show(&format!("{space}node {}:\n", plain(chain.name())));
+        }
+        let result = run_on(command, chain.into(), filter, found);
+        if result != ExitCode::SUCCESS {
+            worst = result;
+        }
+    }
+    worst
+}
+
+/// Runs a command on one chain.
+fn run_on(
+    command: &EvidenceCommand,
+    source: EvidenceSource<'_>,
+    filter: &RecordFilter<'_>,
+    found: &EvidenceFolder,
+) -> ExitCode {
+    let query = EvidenceQuery {
+        source,
+        filter,
+        connectors: found.connectors.as_deref(),
+    };
+    let result = match command {
         EvidenceCommand::List { form, .. } => list::run(&query, *form),
         EvidenceCommand::Summary { form, .. } => summary::run(&query, *form),
         EvidenceCommand::Verify {
@@ -187,7 +235,26 @@ pub(super) fn run(arguments: &EvidenceArguments) -> ExitCode {
     match result {
         Ok(is_success) => status(is_success),
         Err(error @ QueryError::Connector(_)) => fail(&error.to_string(), 2),
-        Err(QueryError::Evidence(error)) => fail(&with_remedy(&error, &folder, key.as_ref()), 1),
+        Err(QueryError::Evidence(error)) => {
+            fail(&with_remedy(&error, source.folder, found.key.as_ref()), 1)
+        }
+    }
+}
+
+impl EvidenceCommand {
+    /// Returns whether the output is read by programs, and so is one document.
+    fn is_for_programs(&self) -> bool {
+        match self {
+            Self::List { form, .. } | Self::Summary { form, .. } => form.json || form.csv,
+            // A head is that of one chain, and so is one that is expected.
+            Self::Verify {
+                head,
+                json,
+                expect_head,
+                ..
+            } => *head || *json || !expect_head.is_empty(),
+            Self::Archive { arguments: _ } => false,
+        }
     }
 }
 

@@ -1,7 +1,6 @@
 //! The reading of the selected records, for all commands.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 
 use jiff::Timestamp;
 
@@ -52,9 +51,15 @@ impl QueryResult {
 
     /// Prints an error if lines were left out or the chain is not whole: the output is no evidence
     /// then.
-    pub(super) fn show_damage(&self, folder: &Path) {
-        let folder = folder.display();
-        let see = format!("see gatepost evidence verify --folder {folder}");
+    pub(super) fn show_damage(&self, source: EvidenceSource<'_>) {
+        let option = match source.chain {
+            Some(_) => "node",
+            None => "folder",
+        };
+        let see = format!(
+            "see gatepost evidence verify --{option} {}",
+            source.folder.display()
+        );
         if self.bad > 0 {
             eprintln!(
                 "gatepost evidence: {} left out; {see}",

@@ -88,7 +88,7 @@ pub(super) fn run(query: &EvidenceQuery<'_>, form: OutputForm) -> Result<bool, Q
         ));
         show(&closing_lines(query.filter, &result, width()));
     }
-    result.show_damage(query.source.folder);
+    result.show_damage(query.source);
     Ok(result.is_success())
 }
 

@@ -119,7 +119,7 @@ fn text(verified: &Verification, last: &Link, heads: &[RecordHash], width: usize
     if !is_whole {
         add(
             "",
-            "copy the folder before anything else, and compare it with the last backup and with the last head that was \
+            "copy the evidence before anything else, and compare it with the last backup and with the last head that was \
              stored elsewhere",
         );
         return out;

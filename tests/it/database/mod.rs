@@ -6,4 +6,5 @@
 mod front;
 mod safety;
 mod server;
+mod shared_state;
 mod start;

@@ -27,7 +27,7 @@ fn config(folder: &Path, url: &str, sink: &Sink) -> Config {
         .parse_in(folder)
 }
 
-async fn start(config: Config) -> Result<RunningDaemon, StartError> {
+pub(super) async fn start(config: Config) -> Result<RunningDaemon, StartError> {
     let test_overrides = TestOverrides {
         database_without_fsync: true,
         ..TestOverrides::default()
@@ -42,7 +42,7 @@ async fn start(config: Config) -> Result<RunningDaemon, StartError> {
 }
 
 /// Runs the SQL of `gatepost spool schema` as the owner of the database.
-fn make_schema(server: &TestServer) {
+pub(super) fn make_schema(server: &TestServer) {
     let schema = Command::new(program())
         .args(["spool", "schema", "--role", server.database()])
         .output()
