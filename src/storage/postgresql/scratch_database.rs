@@ -1,5 +1,6 @@
 //! Databases for tests, on the server that `GATEPOST_TEST_POSTGRESQL` names.
 
+use std::mem::take;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -10,7 +11,10 @@ use super::{Database, migrate};
 /// Makes databases of different names in one process.
 static NUMBER: AtomicU64 = AtomicU64::new(0);
 
-/// A database of one test, which has the schema of Gatepost.
+/// The time in which something must have come about. Nothing depends on its length.
+const LIMIT: Duration = Duration::from_mins(1);
+
+/// A database of one test, which has the schema of Gatepost. It is removed with this value.
 pub(crate) struct ScratchDatabase {
     server: Config,
     name: String,
@@ -58,30 +62,56 @@ impl ScratchDatabase {
         }
     }
 
+    /// Runs statements in the database.
+    pub(crate) async fn execute(&self, sql: &str) {
+        let client = self.client().await;
+        let run = client.batch_execute(sql).await;
+        run.unwrap_or_else(|error| panic!("{sql}: {error}"));
+    }
+
     /// Removes the database.
-    pub(crate) async fn remove(self) {
-        self.order(&format!("DROP DATABASE {} WITH (FORCE)", self.name))
-            .await;
+    pub(crate) async fn remove(mut self) {
+        let name = take(&mut self.name);
+        order(&self.server, &drop_statement(&name)).await;
     }
 
     async fn order(&self, sql: &str) {
-        let (client, connection) = self
-            .server
-            .connect(NoTls)
-            .await
-            .expect("the server answers");
-        let connection = tokio::spawn(connection);
-        client
-            .batch_execute(sql)
-            .await
-            .unwrap_or_else(|error| panic!("{sql}: {error}"));
-        drop(client);
-        let _ended = connection.await;
+        order(&self.server, sql).await;
     }
 }
 
-/// The time in which something must have come about. Nothing depends on its length.
-const LIMIT: Duration = Duration::from_mins(1);
+impl Drop for ScratchDatabase {
+    fn drop(&mut self) {
+        if self.name.is_empty() {
+            return;
+        }
+        let (server, statement) = (self.server.clone(), drop_statement(&self.name));
+        // The runtime of the test may be ending.
+        let dropped = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .expect("a runtime");
+            runtime.block_on(order(&server, &statement));
+        });
+        drop(dropped.join());
+    }
+}
+
+fn drop_statement(name: &str) -> String {
+    format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+}
+
+async fn order(server: &Config, sql: &str) {
+    let (client, connection) = server.connect(NoTls).await.expect("the server answers");
+    let connection = tokio::spawn(connection);
+    client
+        .batch_execute(sql)
+        .await
+        .unwrap_or_else(|error| panic!("{sql}: {error}"));
+    drop(client);
+    let _ended = connection.await;
+}
 
 /// Waits until a condition holds.
 pub(crate) async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {

@@ -1,5 +1,6 @@
 //! A PostgreSQL primary with a synchronous standby, in folders of their own.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -78,7 +79,6 @@ fn make_folder(folder: &Path) {
         let mut above = folder.parent();
         while let Some(parent) = above {
             let mut mode = std::fs::metadata(parent).expect("there").permissions();
-            use std::os::unix::fs::PermissionsExt as _;
             if mode.mode() & 0o001 == 0 {
                 mode.set_mode(mode.mode() | 0o011);
                 std::fs::set_permissions(parent, mode).expect("root may");

@@ -268,12 +268,11 @@ impl SqliteSpool {
                 return Err(error);
             }
         };
-        let threads = Threads {
+        let threads = Mutex::new(Some(Threads {
             writer,
             mover,
             folder,
-        };
-        let threads = Mutex::new(Some(threads));
+        }));
         Ok((Self { core, threads }, aside))
     }
 

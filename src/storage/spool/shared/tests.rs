@@ -5,10 +5,11 @@ mod nodes;
 
 use std::time::Duration;
 
-use super::super::suite::postgresql::{TestDatabase, open_node, try_open_node};
+use super::super::suite::postgresql::{open_node, try_open_node};
 use super::super::suite::{claim_all, content, envelope, ids, put, read, settle};
 use super::*;
 use crate::smtp::envelope::RecipientState;
+use crate::storage::postgresql::scratch_database::ScratchDatabase;
 use crate::storage::spool::{QueueMove, Spool as _};
 
 /// A lease that a test waits for.
@@ -20,7 +21,7 @@ const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A database, and a folder for each node.
 struct Cluster {
-    database: TestDatabase,
+    database: ScratchDatabase,
     folders: Vec<tempfile::TempDir>,
 }
 
@@ -28,7 +29,7 @@ impl Cluster {
     async fn new(nodes: usize) -> Self {
         let folder = || tempfile::tempdir().expect("a folder");
         Self {
-            database: TestDatabase::new().await,
+            database: ScratchDatabase::create().await,
             folders: std::iter::repeat_with(folder).take(nodes).collect(),
         }
     }

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::storage::spool::suite::postgresql::{TestDatabase, open_node};
+use crate::storage::postgresql::scratch_database::ScratchDatabase;
+use crate::storage::spool::suite::postgresql::open_node;
 use crate::storage::spool::suite::{claim_all, envelope, put};
 use crate::storage::spool::{MessageOwner, NodeRemoval, Spool as _};
 
@@ -13,7 +14,7 @@ const LONG: Duration = Duration::from_mins(10);
 #[tokio::test]
 #[ignore = "needs PostgreSQL"]
 async fn a_dead_node_is_removed_and_what_it_left_is_claimed_by_another() {
-    let database = TestDatabase::new().await;
+    let database = ScratchDatabase::create().await;
     let folders = [(); 2].map(|()| tempfile::tempdir().expect("a folder"));
     let one = open_node(&database, folders[0].path(), "one", LONG).await;
     let two = open_node(&database, folders[1].path(), "two", LONG).await;
@@ -63,7 +64,7 @@ async fn a_dead_node_is_removed_and_what_it_left_is_claimed_by_another() {
 #[tokio::test]
 #[ignore = "needs PostgreSQL"]
 async fn each_message_has_the_owner_that_the_database_knows() {
-    let database = TestDatabase::new().await;
+    let database = ScratchDatabase::create().await;
     let folders = [(); 2].map(|()| tempfile::tempdir().expect("a folder"));
     let one = open_node(&database, folders[0].path(), "one", LONG).await;
     let two = open_node(&database, folders[1].path(), "two", LONG).await;
