@@ -86,4 +86,23 @@ mod tests {
             assert!(parse(written).is_ok(), "{written}");
         }
     }
+
+    /// The client of the database would log mail at `debug`, and one line for each broken connection.
+    #[test]
+    fn libraries_are_silent_unless_they_are_named() {
+        use tracing::subscriber::with_default;
+        use tracing_subscriber::layer::SubscriberExt as _;
+        let enabled = |filter: &str| {
+            let filter = parse(filter).expect("a filter");
+            with_default(tracing_subscriber::registry().with(filter), || {
+                (
+                    tracing::enabled!(target: "tokio_postgres::query", tracing::Level::DEBUG),
+                    tracing::enabled!(target: "deadpool.postgres", tracing::Level::WARN),
+                    tracing::enabled!(target: "gatepost::daemon", tracing::Level::DEBUG),
+                )
+            })
+        };
+        assert_eq!(enabled("debug"), (false, false, true));
+        assert_eq!(enabled("info,deadpool=warn"), (false, true, false));
+    }
 }

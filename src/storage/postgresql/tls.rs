@@ -153,3 +153,28 @@ fn server_end_point(certificate: &[u8]) -> Option<Vec<u8>> {
         };
     Some(digest(algorithm, certificate).as_ref().to_vec())
 }
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{
+        CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ED25519,
+    };
+
+    use super::*;
+
+    #[test]
+    fn the_channel_binding_has_the_hash_of_the_signature() {
+        for (signature, hash) in [
+            (&PKCS_ECDSA_P256_SHA256, Some(&SHA256)),
+            (&PKCS_ECDSA_P384_SHA384, Some(&SHA384)),
+            (&PKCS_ED25519, None),
+        ] {
+            let key = KeyPair::generate_for(signature).expect("a key");
+            let params = CertificateParams::new(["db.example.com".to_owned()]).expect("a name");
+            let certificate = params.self_signed(&key).expect("a certificate");
+            let wanted = hash.map(|hash| digest(hash, certificate.der()).as_ref().to_vec());
+            assert_eq!(server_end_point(certificate.der()), wanted);
+        }
+        assert_eq!(server_end_point(b"none"), None);
+    }
+}

@@ -4,6 +4,7 @@
 //! makes a database of its own.
 
 mod front;
+mod outage;
 mod safety;
 mod server;
 mod shared_state;

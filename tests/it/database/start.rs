@@ -15,7 +15,7 @@ use crate::support::in_process::until;
 use crate::support::relay::program;
 use crate::support::session::Client;
 
-fn config(folder: &Path, url: &str, sink: &Sink) -> Config {
+pub(super) fn config(folder: &Path, url: &str, sink: &Sink) -> Config {
     ConfigBuilder::new()
         .listener("127.0.0.1:0")
         .table("spool", &format!("path = \"spool\"\nurl = \"{url}\""))
@@ -93,7 +93,7 @@ async fn a_role_that_does_not_own_the_schema_delivers_mail() {
 }
 
 /// Asks the HTTP server of a daemon.
-async fn get(address: std::net::SocketAddr, path: &str) -> String {
+pub(super) async fn get(address: std::net::SocketAddr, path: &str) -> String {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let mut stream = tokio::net::TcpStream::connect(address)
         .await
