@@ -5,6 +5,7 @@
 
 mod page_sections;
 mod sections;
+mod spool_sections;
 
 use std::fs;
 use std::io;

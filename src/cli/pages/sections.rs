@@ -1,9 +1,10 @@
 //! EXIT STATUS, FILES and SEE ALSO of each manual page.
 
 use super::page_sections::{
-    CONFIG, CONFIG_WITH_DATABASE, CONNECTORS, DEMO, EVIDENCE, EVIDENCE_CLOSED, EVIDENCE_DAY,
-    EVIDENCE_TORN, PageSections, SOCKET, SPOOL, UNUSABLE, USERS, exit,
+    CONFIG, CONNECTORS, DEMO, EVIDENCE, EVIDENCE_CLOSED, EVIDENCE_DAY, EVIDENCE_TORN, PageSections,
+    SOCKET, SPOOL, UNUSABLE, USERS, exit,
 };
+use super::spool_sections;
 
 impl PageSections {
     /// Returns the sections of a page, such as `gatepost-queue-list`.
@@ -50,7 +51,7 @@ impl PageSections {
             ("user", action) => login_users(action),
             ("evidence", "archive") => Some(evidence_archive()),
             ("evidence", action) => evidence(action),
-            ("spool", action) => spool(action),
+            ("spool", action) => spool_sections::spool(action),
             ("sendmail", "") => Some(sendmail()),
             ("demo", "") => Some(Self::new(
                 vec![
@@ -516,61 +517,6 @@ fn evidence(action: &str) -> Option<PageSections> {
             EVIDENCE_CLOSED,
             EVIDENCE_TORN,
         ],
-        see_also,
-    ))
-}
-
-fn spool(action: &str) -> Option<PageSections> {
-    let nothing = "Nothing was done: a daemon runs on the spool, a folder cannot be used, the arguments are unusable, or the configuration has errors.";
-    let (success, failure, see_also): (_, _, &[_]) = match action {
-        "" => (
-            "The command succeeded.",
-            "Something in the spool cannot be read; see the page of the command.",
-            &[
-                "gatepost-spool-check(1)",
-                "gatepost-spool-repair(1)",
-                "gatepost-spool-export(1)",
-                "gatepost-spool-move(1)",
-                "gatepost-spool-schema(1)",
-                "gatepost-queue(1)",
-            ],
-        ),
-        "check" => (
-            "The spool is sound.",
-            "There is damage, which the output names. Or the output cannot be written.",
-            &["gatepost-spool(1)", "gatepost-spool-repair(1)"],
-        ),
-        "repair" => (
-            "The spool is sound, and nothing is lost.",
-            "The spool can be used, and the output names what is set aside, what is lost, and what remains. Or the output cannot be written. With --dry-run: there is damage.",
-            &["gatepost-spool(1)", "gatepost-spool-check(1)"],
-        ),
-        "export" => (
-            "All that waits is in the new folder.",
-            "Something cannot be read, or a message goes by the connector of the user who sent it, which the earlier version would ignore; standard error names it, and the rest is in the new folder. Or the output cannot be written.",
-            &["gatepost-spool(1)", "gatepost-queue(1)"],
-        ),
-        "move" => (
-            "All that waited is in its new place.",
-            "Something cannot be read, or running relays own messages; the output names it, and the rest is in its new place. Or the output cannot be written.",
-            &["gatepost-spool(1)", "gatepost-node(1)", "gatepost-queue(1)"],
-        ),
-        "schema" => {
-            return Some(PageSections::new(
-                vec![
-                    (0, "The SQL was printed."),
-                    (1, "The output cannot be written."),
-                    (2, "The arguments are unusable."),
-                ],
-                &[CONFIG_WITH_DATABASE],
-                &["gatepost-spool(1)", "gatepost.toml(5)", "psql(1)"],
-            ));
-        }
-        _ => return None,
-    };
-    Some(PageSections::new(
-        vec![(0, success), (1, failure), (2, nothing)],
-        &[CONFIG, SPOOL],
         see_also,
     ))
 }

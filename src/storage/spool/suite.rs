@@ -10,12 +10,16 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use self::memory::{MemorySpool, MemoryStore};
-use super::{Body, Claim, Claimed, Draft, Entry, Spool, SpoolError, SqliteSpool, StoredMessage};
+use self::postgresql::open_node;
+use super::{
+    Body, Claim, Claimed, Draft, Entry, SharedSpool, Spool, SpoolError, SqliteSpool, StoredMessage,
+};
 use crate::smtp::address::{Mailbox, ReversePath};
 use crate::smtp::envelope::{
     AttemptFailure, Envelope, FailureHistory, QueueId, Recipient, RecipientState,
 };
 use crate::smtp::reply::EnhancedStatusCode;
+use crate::storage::postgresql::scratch_database::ScratchDatabase;
 
 pub(crate) mod memory;
 pub(super) mod postgresql;
@@ -76,6 +80,28 @@ impl SharedFixture for MemoryFixture {
     }
 }
 
+/// A database, and the folder of its only node.
+struct DatabaseFixture {
+    database: ScratchDatabase,
+    folder: tempfile::TempDir,
+}
+
+impl SpoolFixture for DatabaseFixture {
+    type Engine = SharedSpool;
+
+    async fn new() -> Self {
+        Self {
+            database: ScratchDatabase::create().await,
+            folder: tempfile::tempdir().expect("a folder"),
+        }
+    }
+
+    async fn open(&self) -> SharedSpool {
+        let lease = Duration::from_secs(30);
+        open_node(&self.database, self.folder.path(), "relay-1", lease).await
+    }
+}
+
 macro_rules! on_engine {
     ($engine:ident, $fixture:ty, $($test:ident)*) => {
         mod $engine {
@@ -97,7 +123,7 @@ macro_rules! on_database {
                 #[tokio::test]
                 #[ignore = "needs PostgreSQL"]
                 async fn $test() {
-                    super::$test::<crate::storage::spool::suite::postgresql::DatabaseFixture>().await;
+                    super::$test::<crate::storage::spool::suite::DatabaseFixture>().await;
                 }
             )*
         }

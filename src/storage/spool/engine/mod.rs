@@ -276,8 +276,7 @@ impl SqliteSpool {
         Ok((Self { core, threads }, aside))
     }
 
-    /// Waits until the engine has ended, because it was closed or because of an error that it has
-    /// logged. The process should then end and be started again.
+    /// As [`super::Spool::closed`].
     pub async fn closed(&self) {
         self.core.ended.cancelled().await;
     }

@@ -12,24 +12,10 @@ use tokio_postgres::types::ToSql;
 use super::super::claim::OwnerEpoch;
 use super::super::envelope_parts::part_number;
 use super::super::ids::{queue_id, row_id};
+use super::identity::NodeRun;
 use super::queue::{EnvelopeEdit, NewRow, SharedOp};
 use crate::smtp::envelope::QueueId;
 use crate::storage::postgresql::{DatabaseError, LentConnection};
-
-/// The run of a node: its number, and its epoch now.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct NodeRun {
-    pub(super) number: i16,
-    pub(super) epoch: OwnerEpoch,
-}
-
-impl NodeRun {
-    /// Returns the epoch as the database has it.
-    pub(super) fn epoch(self) -> i64 {
-        // Epochs come from a sequence of the type bigint.
-        i64::try_from(self.epoch.number()).unwrap_or(i64::MAX)
-    }
-}
 
 /// Changes, removes and stores messages. Parameters: the node and its epoch; what is removed; what is
 /// replaced as a unit; what is changed by parts, and these; what is new. The reports about a message

@@ -5,8 +5,8 @@ use tokio_postgres::types::ToSql;
 
 use super::super::ids::{queue_id, row_id};
 use super::super::{Claim, Claimed, SpoolError, StoredMessage};
-use super::SharedCore;
-use super::batch::NodeRun;
+use super::core::SharedCore;
+use super::identity::NodeRun;
 use super::view::{FoundRow, PARTS};
 use crate::policy::adoption::PolicyDifference;
 use crate::smtp::envelope::QueueId;

@@ -10,7 +10,7 @@ use super::super::SpoolError;
 use super::super::body::PieceSource;
 use super::super::file::{SpoolFuture, blocking, io_error};
 use super::super::ids::row_id;
-use super::{SharedCore, spool_error};
+use super::core::SharedCore;
 use crate::smtp::envelope::QueueId;
 use crate::storage::postgresql::{DatabaseError, LentConnection};
 
@@ -106,21 +106,5 @@ impl PieceSource for SharedCore {
     fn set_aside(&self, id: QueueId, fault: String) -> SpoolFuture<'static, SpoolError> {
         let core = self.upgrade();
         Box::pin(async move { core?.set_aside_content(id, fault).await })
-    }
-}
-
-impl SharedCore {
-    /// Lends a connection.
-    pub(super) async fn connection(&self) -> Result<LentConnection, SpoolError> {
-        let lent = self.database.connection().await;
-        lent.map_err(|error| self.failed(&error))
-    }
-
-    /// Records an error of the database, and returns that of the spool.
-    pub(super) fn failed(&self, error: &DatabaseError) -> SpoolError {
-        if let DatabaseError::Unreachable(reason) = error {
-            self.availability.failed(reason);
-        }
-        spool_error(error)
     }
 }

@@ -2,7 +2,7 @@
 
 use super::super::ids::{queue_id, row_id};
 use super::super::{SetAside, SpoolError, StoredMessage};
-use super::SharedCore;
+use super::core::SharedCore;
 use crate::smtp::envelope::QueueId;
 use crate::storage::postgresql::DatabaseError;
 

@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 use super::super::body::Body;
 use super::super::ids::{queue_id, row_id};
 use super::super::{Entry, SpoolError};
+use super::SharedSpool;
 use super::content::{PIECE, put_pieces};
+use super::core::spool_error;
 use super::queue::envelope_text;
-use super::{SharedSpool, spool_error};
 use crate::smtp::envelope::QueueId;
 use crate::storage::postgresql::{Database, DatabaseError, migrate};
 

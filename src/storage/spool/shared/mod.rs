@@ -5,65 +5,65 @@
 //!
 //! - [`queue`] holds the operations that wait; [`writer`] sends them as one [`batch`]. [`doubts`] knows
 //!   what is this node's, and what may be although nobody was given an answer.
-//! - [`folder`] has the node's own files. [`node`] joins, renews the lease and leaves; [`watch`] finds other nodes that are dead, and
-//!   [`claiming`] adopts their messages, where their [`published`] configuration allows it. [`share`] is
-//!   the part of the limits that this node has.
-//! - [`view`] loads and lists messages, [`content`] has the pieces of large ones, and [`damage`] sets
+//! - [`folder`] has the node's own files, and [`identity`] says which node this is. [`node`] joins, renews
+//!   the lease and leaves; [`watch`] finds other nodes that are dead, by its [`observations`], and
+//!   [`claiming`] adopts their messages, where their [`published`] configuration and our [`own_config`]
+//!   allow it. [`node_share`] is the part of the limits that this node has.
+//! - [`storing`] stores messages, [`view`] loads and lists them, [`content`] has the pieces of large ones, and [`damage`] sets
 //!   aside what cannot be read. [`import`] takes in the queue of a folder.
-//! - [`availability`] logs that the database is gone; [`interface`] has the operations that the relay
-//!   calls.
+//! - [`core`](self::core) is the state that all of them share; [`availability`] logs that the database is
+//!   gone; [`interface`] has the operations that the relay calls.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use jiff::Timestamp;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::body::{Body, PieceBody, PieceSource};
-use super::claim::{Claim, Claimed, OwnerEpoch};
-use super::draft::{Draft, DraftContent, Drafts, FinishedDraft};
+use super::draft::Drafts;
 use super::file::blocking;
 use super::ids::{Ids, queue_id};
 use super::lease::{HeldLease, Lease, LeaseClock};
-use super::{BootTime, Entry, OwnershipChange, Receipt, SpoolError};
-use crate::smtp::envelope::{Envelope, QueueId};
+use super::{BootTime, OwnershipChange, SpoolError};
 use crate::storage::folder_lock::FolderLock;
-use crate::storage::postgresql::{Database, DatabaseError, migrate};
+use crate::storage::postgresql::{Database, migrate};
 use crate::telemetry::Monitor;
 
 mod availability;
 mod batch;
 mod claiming;
 mod content;
+mod core;
 mod damage;
 mod doubts;
 mod folder;
+mod identity;
 mod import;
 mod interface;
 mod node;
+mod node_share;
+mod observations;
+mod own_config;
 mod published;
 mod queue;
-mod share;
+mod storing;
 #[cfg(test)]
 mod tests;
 mod view;
 mod watch;
 mod writer;
 
+use self::core::{SharedCore, spool_error};
 use availability::Availability;
-use batch::NodeRun;
 use doubts::OwnMessages;
 use folder::NodeFolder;
+use identity::NodeIdentity;
 pub(super) use import::QueueImport;
-use node::NodeIdentity;
-use published::OwnConfig;
-use queue::{EnvelopeEdit, NewRow, OpQueue, SettledRow, SharedOp, envelope_text};
-use share::ShareState;
-use watch::Watch;
+use own_config::OwnConfig;
+use queue::OpQueue;
 
 /// The options of the engine.
 #[derive(Debug, Clone)]
@@ -87,34 +87,6 @@ pub struct SharedSpool {
     changes: tokio::sync::Mutex<mpsc::UnboundedReceiver<OwnershipChange>>,
     /// Held while the spool is open: one process uses the folder.
     lock: Mutex<Option<FolderLock>>,
-}
-
-/// The state that all tasks of the engine share.
-#[derive(Debug)]
-struct SharedCore {
-    database: Database,
-    identity: NodeIdentity,
-    /// The epoch now. It changes when the node gets a new one after its lease was over.
-    epoch: AtomicU64,
-    lease: HeldLease,
-    lease_time: Duration,
-    queue: OpQueue,
-    drafts: Arc<Drafts>,
-    own: OwnMessages,
-    /// The epochs that this node may have, since the answers to their commits were lost.
-    tried_epochs: Mutex<Vec<OwnerEpoch>>,
-    availability: Availability,
-    watch: tokio::sync::Mutex<Watch>,
-    share: Mutex<ShareState>,
-    config: OwnConfig,
-    changes: mpsc::UnboundedSender<OwnershipChange>,
-    /// The lease that holds again when the relay has forgotten what others have claimed.
-    resumable: Mutex<Option<Lease>>,
-    /// True if messages were set aside that the postmaster may not know of.
-    has_set_aside: AtomicBool,
-    ended: CancellationToken,
-    monitor: Monitor,
-    me: Weak<Self>,
 }
 
 impl SharedSpool {
@@ -240,174 +212,5 @@ impl SharedSpool {
 impl Drop for SharedSpool {
     fn drop(&mut self) {
         self.core.queue.close();
-    }
-}
-
-impl SharedCore {
-    /// The run of this node now.
-    fn run(&self) -> NodeRun {
-        NodeRun {
-            number: self.identity.number,
-            epoch: OwnerEpoch::of_store(self.epoch.load(Ordering::SeqCst)),
-        }
-    }
-
-    fn upgrade(&self) -> Result<Arc<Self>, SpoolError> {
-        self.me.upgrade().ok_or(SpoolError::Closed)
-    }
-
-    /// Checks that mail can be stored.
-    fn admit(&self) -> Result<(), SpoolError> {
-        self.lease.check()?;
-        self.availability.check()
-    }
-
-    /// Checks that claims were given to this process. The database checks the rest.
-    fn check_claims(&self, claims: &[Claim]) -> Result<(), SpoolError> {
-        let is_older = |claim: &&Claim| claim.epoch() < self.identity.first_epoch;
-        match claims.iter().find(is_older) {
-            None => Ok(()),
-            Some(claim) => Err(SpoolError::NotOwner(format!(
-                "message {} was given to an earlier run of this node",
-                claim.id()
-            ))),
-        }
-    }
-
-    async fn commit(
-        &self,
-        draft: Draft,
-        envelope: Envelope,
-    ) -> Result<(Receipt, Claimed<Entry>), SpoolError> {
-        self.lease.check()?;
-        let (row, entry) = self.finish_draft(draft, envelope).await?;
-        let withdrawal = Withdrawal::of(self, row.id);
-        let epoch = self
-            .queue
-            .ask(|reply| SharedOp::Commit(Box::new(row), reply))
-            .await?;
-        // The lease may have ended before the answer.
-        self.lease.check()?;
-        withdrawal.disarm();
-        Ok(received(entry, epoch))
-    }
-
-    async fn settle(
-        &self,
-        claim: Claim,
-        edit: Result<Option<EnvelopeEdit>, SpoolError>,
-        reports: Vec<(Draft, Envelope)>,
-    ) -> Result<Vec<(Receipt, Claimed<Entry>)>, SpoolError> {
-        self.lease.check()?;
-        self.check_claims(&[claim])?;
-        let edit = edit?;
-        let (mut rows, mut entries) = (Vec::new(), Vec::with_capacity(reports.len()));
-        for (draft, envelope) in reports {
-            let (row, entry) = self.finish_draft(draft, envelope).await?;
-            rows.push(row);
-            entries.push(entry);
-        }
-        let settled = Box::new(SettledRow {
-            claim,
-            edit,
-            reports: rows,
-        });
-        let epoch = self
-            .queue
-            .ask(|reply| SharedOp::Settle(settled, reply))
-            .await?;
-        let received = entries.into_iter().map(|entry| received(entry, epoch));
-        Ok(received.collect())
-    }
-
-    /// Completes a draft, and sends its content if it is large. Returns the row that is to be stored,
-    /// and its entry.
-    async fn finish_draft(
-        &self,
-        draft: Draft,
-        envelope: Envelope,
-    ) -> Result<(NewRow, Entry), SpoolError> {
-        let FinishedDraft {
-            id,
-            size,
-            crc,
-            content,
-            ..
-        } = draft.finish().await?;
-        i64::try_from(size)
-            .map_err(|_| SpoolError::Io(format!("message {id} is too large to store")))?;
-        let (stored, body) = match content {
-            DraftContent::Row(octets) => (Some(octets.clone()), Body::Memory(octets)),
-            // The file is removed at the end.
-            DraftContent::File(path, _temporary) => {
-                content::send(self, id, &path).await?;
-                (None, self.piece_body(id, size, crc)?)
-            }
-        };
-        let now = Timestamp::now().as_millisecond();
-        let accepted = Timestamp::from_millisecond(now).unwrap_or_default();
-        let row = NewRow {
-            id,
-            accepted: now,
-            size,
-            crc,
-            envelope: envelope_text(id, &envelope)?,
-            body: stored,
-        };
-        let entry = Entry {
-            id,
-            accepted,
-            envelope,
-            size,
-            body,
-        };
-        Ok((row, entry))
-    }
-
-    fn piece_body(&self, id: QueueId, size: u64, crc: u32) -> Result<Body, SpoolError> {
-        let source: Arc<dyn PieceSource> = self.upgrade()?;
-        Ok(Body::Pieces(PieceBody::new(id, size, crc, source)))
-    }
-}
-
-/// Returns the receipt of a message that is durable, and the message with the claim on it.
-fn received(entry: Entry, epoch: OwnerEpoch) -> (Receipt, Claimed<Entry>) {
-    let claim = Claim::of_owner(entry.id, epoch);
-    let claimed = Claimed {
-        claim,
-        message: entry,
-    };
-    (Receipt::of_stored(claim.id()), claimed)
-}
-
-/// Withdraws a message when it is dropped: its client was not given a 250 and will send it again.
-struct Withdrawal<'a> {
-    core: &'a SharedCore,
-    id: Option<QueueId>,
-}
-
-impl<'a> Withdrawal<'a> {
-    fn of(core: &'a SharedCore, id: QueueId) -> Self {
-        Self { core, id: Some(id) }
-    }
-
-    fn disarm(mut self) {
-        self.id = None;
-    }
-}
-
-impl Drop for Withdrawal<'_> {
-    fn drop(&mut self) {
-        if let Some(id) = self.id {
-            self.core.own.withdraw(id);
-        }
-    }
-}
-
-/// Returns an error of the database as one of the spool.
-fn spool_error(error: &DatabaseError) -> SpoolError {
-    match error {
-        DatabaseError::Full(reason) => SpoolError::Full(reason.clone()),
-        error => SpoolError::Io(error.to_string()),
     }
 }

@@ -11,9 +11,10 @@ use super::super::claim::OwnerEpoch;
 use super::super::ids::queue_id;
 use super::super::lease::Lease;
 use super::super::{BootTime, OwnershipChange, SpoolError};
+use super::core::{SharedCore, spool_error};
 use super::folder::NodeToken;
-use super::share::NEWCOMER;
-use super::{SharedCore, spool_error};
+use super::identity::NodeIdentity;
+use super::node_share::NEWCOMER;
 use crate::smtp::envelope::QueueId;
 use crate::storage::postgresql::{Database, DatabaseError, LentConnection};
 
@@ -21,17 +22,6 @@ use crate::storage::postgresql::{Database, DatabaseError, LentConnection};
 const NODES_MAX: i16 = 63;
 /// The key of the lock under which a node joins.
 const JOIN_LOCK: i64 = 0x6a6f_696e_6e6f_6465;
-
-/// The identity of this node.
-#[derive(Debug)]
-pub(super) struct NodeIdentity {
-    pub(super) name: String,
-    pub(super) token: NodeToken,
-    pub(super) number: i16,
-    /// The epoch in which this process joined. Messages of this node with an earlier one were left by
-    /// an earlier process.
-    pub(super) first_epoch: OwnerEpoch,
-}
 
 /// The answer of the database to a node that joins.
 pub(super) struct Joined {

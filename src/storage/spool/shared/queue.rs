@@ -18,7 +18,7 @@ const BATCH_OCTETS: usize = 4 << 20;
 /// The most operations in one transaction.
 const BATCH_OPS: usize = 1024;
 
-pub(super) type ReplySender<T> = oneshot::Sender<Result<T, SpoolError>>;
+pub(super) type OpReply<T> = oneshot::Sender<Result<T, SpoolError>>;
 
 /// A message that is to be stored.
 #[derive(Debug)]
@@ -54,10 +54,10 @@ pub(super) struct SettledRow {
 /// One operation of the writer. The answers have the epoch that the new messages were given to.
 #[derive(Debug)]
 pub(super) enum SharedOp {
-    Commit(Box<NewRow>, ReplySender<OwnerEpoch>),
-    Settle(Box<SettledRow>, ReplySender<OwnerEpoch>),
+    Commit(Box<NewRow>, OpReply<OwnerEpoch>),
+    Settle(Box<SettledRow>, OpReply<OwnerEpoch>),
     /// Does nothing; the answer shows that the writer works.
-    Ping(ReplySender<OwnerEpoch>),
+    Ping(OpReply<OwnerEpoch>),
 }
 
 impl EnvelopeEdit {
@@ -121,7 +121,7 @@ impl SharedOp {
         }
     }
 
-    /// Answers the operation. Nobody may wait for the answer any more; see [`super::SharedCore`] for
+    /// Answers the operation. Nobody may wait for the answer any more; see [`super::doubts`] for
     /// the messages that are withdrawn then.
     pub(super) fn answer(self, result: Result<OwnerEpoch, SpoolError>) {
         let (Self::Commit(_, reply) | Self::Settle(_, reply) | Self::Ping(reply)) = self;
@@ -132,12 +132,12 @@ impl SharedOp {
 /// The waiting operations.
 #[derive(Debug, Default)]
 pub(super) struct OpQueue {
-    state: Mutex<QueueState>,
+    state: Mutex<OpQueueState>,
     filled: Notify,
 }
 
 #[derive(Debug, Default)]
-struct QueueState {
+struct OpQueueState {
     ops: Vec<SharedOp>,
     is_closed: bool,
 }
@@ -146,7 +146,7 @@ impl OpQueue {
     /// Hands in an operation and waits for its answer.
     pub(super) async fn ask(
         &self,
-        make: impl FnOnce(ReplySender<OwnerEpoch>) -> SharedOp,
+        make: impl FnOnce(OpReply<OwnerEpoch>) -> SharedOp,
     ) -> Result<OwnerEpoch, SpoolError> {
         let (reply, answer) = oneshot::channel();
         {
@@ -185,7 +185,7 @@ impl OpQueue {
         self.filled.notify_one();
     }
 
-    fn state(&self) -> MutexGuard<'_, QueueState> {
+    fn state(&self) -> MutexGuard<'_, OpQueueState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

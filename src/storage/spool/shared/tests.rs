@@ -8,9 +8,10 @@ use std::time::Duration;
 use super::super::suite::postgresql::{open_node, try_open_node};
 use super::super::suite::{claim_all, content, envelope, ids, put, read, settle};
 use super::*;
-use crate::smtp::envelope::RecipientState;
+use crate::smtp::envelope::{Envelope, QueueId, RecipientState};
 use crate::storage::postgresql::scratch_database::ScratchDatabase;
 use crate::storage::spool::{QueueMove, Spool as _};
+use jiff::Timestamp;
 
 /// A lease that a test waits for.
 const SHORT: Duration = Duration::from_millis(1500);

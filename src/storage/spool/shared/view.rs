@@ -5,10 +5,11 @@ use jiff::Timestamp;
 use tokio_postgres::Row;
 
 use super::super::body::Body;
+use super::super::claim::OwnerEpoch;
 use super::super::envelope_parts::{merge_part, place_of};
 use super::super::ids::{queue_id, row_id};
 use super::super::{Claim, Claimed, Entry, SpoolError, StoredMessage};
-use super::{OwnerEpoch, SharedCore};
+use super::core::SharedCore;
 use crate::smtp::envelope::{Envelope, QueueId};
 use crate::storage::postgresql::DatabaseError;
 

@@ -6,19 +6,17 @@
 //! outage of the database before it has been there for one lease, nor because the clock of a promoted
 //! standby is ahead.
 
-use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use super::super::ids::{queue_id, row_id};
 use super::super::{BootTime, OwnershipChange};
-use super::SharedCore;
+use super::core::SharedCore;
+use super::observations::{OtherNode, Watch};
 use crate::smtp::envelope::QueueId;
 use crate::storage::postgresql::{DatabaseError, LentConnection};
 
 /// The interval at which partitions are made and dropped.
 const PARTITIONS: Duration = Duration::from_hours(1);
-/// The interval at which messages that this node may not adopt are looked at again.
-const SAME_AGAIN: Duration = Duration::from_mins(1);
 
 const NODES: &str = "SELECT number, name, epoch, (extract(epoch FROM lease_end) * 1000)::bigint,
     lease_end > clock_timestamp(), fenced, (extract(epoch FROM lease) * 1000)::bigint, divisor
@@ -40,85 +38,6 @@ const REMOVE_WITHDRAWN: &str = "WITH removed AS (
 SELECT id FROM removed";
 const GIVE_BACK: &str = "UPDATE gatepost.message SET epoch = 0
 WHERE id = ANY($1::bigint[]) AND node = $2 RETURNING id";
-
-/// The memory of the looks.
-#[derive(Debug, Default)]
-pub(super) struct Watch {
-    seen: HashMap<i16, Observation>,
-    /// The first and the last message of the latest signal, and its time.
-    signalled: Option<((i64, i64), Instant)>,
-    partitions_at: Option<Instant>,
-}
-
-/// The state of another node, and since when it has been so.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Observation {
-    epoch: i64,
-    lease_end: i64,
-    since: BootTime,
-}
-
-/// Another node, as the database has it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct OtherNode {
-    number: i16,
-    name: String,
-    epoch: i64,
-    lease_end: i64,
-    is_alive: bool,
-    fenced: bool,
-    lease: Duration,
-    /// The number by which it divides limits.
-    divisor: i32,
-}
-
-impl Watch {
-    /// Forgets since when other nodes are silent: this node was not there itself.
-    pub(super) fn forget_observations(&mut self) {
-        self.seen.clear();
-    }
-
-    /// Records a look, and returns the nodes that are dead and not fenced.
-    fn dead(&mut self, nodes: &[OtherNode], own_lease: Duration, now: BootTime) -> Vec<OtherNode> {
-        let mut dead = Vec::new();
-        let mut seen = HashMap::with_capacity(nodes.len());
-        for node in nodes {
-            let fresh = Observation {
-                epoch: node.epoch,
-                lease_end: node.lease_end,
-                since: now,
-            };
-            let before = self.seen.get(&node.number).copied();
-            let is_same = |before: &Observation| {
-                (before.epoch, before.lease_end) == (fresh.epoch, fresh.lease_end)
-            };
-            let observation = before.filter(is_same).unwrap_or(fresh);
-            seen.insert(node.number, observation);
-            let silent_enough = observation.since + own_lease.max(node.lease) <= now;
-            if silent_enough && !node.is_alive && !node.fenced {
-                dead.push(node.clone());
-            }
-        }
-        self.seen = seen;
-        dead
-    }
-
-    /// Returns whether the relay is to claim messages: there are others than before, or it is time to
-    /// look at the same again.
-    fn is_news(&mut self, ends: Option<(i64, i64)>) -> bool {
-        let Some(ends) = ends else {
-            self.signalled = None;
-            return false;
-        };
-        let is_known = self
-            .signalled
-            .is_some_and(|(before, at)| before == ends && at.elapsed() < SAME_AGAIN);
-        if !is_known {
-            self.signalled = Some((ends, Instant::now()));
-        }
-        !is_known
-    }
-}
 
 impl SharedCore {
     /// Looks at the other nodes, and at what is in doubt.
@@ -216,90 +135,5 @@ fn other_node(row: &tokio_postgres::Row) -> OtherNode {
         fenced: row.get(5),
         lease: Duration::from_millis(u64::try_from(row.get::<_, i64>(6)).unwrap_or_default()),
         divisor: row.get(7),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const LEASE: Duration = Duration::from_secs(30);
-
-    fn node(lease_end: i64, is_alive: bool) -> OtherNode {
-        OtherNode {
-            number: 2,
-            name: "relay-2".to_owned(),
-            epoch: 7,
-            lease_end,
-            is_alive,
-            fenced: false,
-            lease: LEASE,
-            divisor: 1,
-        }
-    }
-
-    /// Each look: the time in seconds, the end of the lease, whether the database calls it alive, and
-    /// whether the node is dead then.
-    fn assert_looks(looks: &[(u64, i64, bool, bool)]) {
-        let mut watch = Watch::default();
-        for (seconds, lease_end, is_alive, is_dead) in looks {
-            let now = BootTime::from_millis(1000 * seconds);
-            let dead = watch.dead(&[node(*lease_end, *is_alive)], LEASE, now);
-            assert_eq!(!dead.is_empty(), *is_dead, "after {seconds} s");
-        }
-    }
-
-    #[test]
-    fn a_node_is_dead_after_a_lease_without_a_renewal() {
-        assert_looks(&[
-            (100, 1, true, false),
-            (105, 2, true, false),
-            (129, 2, true, false),
-            (134, 2, false, false),
-            (135, 2, false, true),
-        ]);
-    }
-
-    /// After an outage, and on a standby whose clock is ahead, all leases seem to be over.
-    #[test]
-    fn a_node_that_the_database_calls_dead_is_given_a_lease_to_come_back() {
-        assert_looks(&[
-            (100, 1, false, false),
-            (129, 1, false, false),
-            (130, 1, false, true),
-        ]);
-        assert_looks(&[
-            (100, 1, false, false),
-            (129, 2, true, false),
-            (140, 2, true, false),
-        ]);
-    }
-
-    #[test]
-    fn what_was_seen_before_an_absence_of_its_own_does_not_count() {
-        let mut watch = Watch::default();
-        let look = |watch: &mut Watch, seconds: u64| {
-            let now = BootTime::from_millis(1000 * seconds);
-            watch.dead(&[node(1, false)], LEASE, now).len()
-        };
-        assert_eq!(look(&mut watch, 100), 0);
-        watch.forget_observations();
-        assert_eq!(look(&mut watch, 131), 0);
-        assert_eq!(look(&mut watch, 161), 1);
-    }
-
-    #[test]
-    fn the_same_messages_are_signalled_once() {
-        let mut watch = Watch::default();
-        let looks = [
-            (Some((1, 5)), true),
-            (Some((1, 5)), false),
-            (Some((1, 6)), true),
-            (None, false),
-            (Some((1, 6)), true),
-        ];
-        for (ends, is_news) in looks {
-            assert_eq!(watch.is_news(ends), is_news, "{ends:?}");
-        }
     }
 }

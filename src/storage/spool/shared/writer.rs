@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use super::super::SpoolError;
 use super::batch::{self, OpResult};
+use super::core::{SharedCore, spool_error};
 use super::queue::SharedOp;
-use super::{SharedCore, spool_error};
 use crate::storage::postgresql::{DatabaseError, LentConnection};
 
 /// The interval of looks at the lease while a transaction is under way.

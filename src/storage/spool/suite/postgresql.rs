@@ -2,17 +2,10 @@
 
 use std::time::Duration;
 
-use super::SpoolFixture;
 use crate::policy::adoption::{NodeConfig, PublishedConnector};
 use crate::storage::postgresql::scratch_database::ScratchDatabase;
 use crate::storage::spool::{SharedOptions, SharedSpool, Spool as _, SpoolError};
 use crate::telemetry::Monitor;
-
-/// A database, and the folder of its only node.
-pub(super) struct DatabaseFixture {
-    database: ScratchDatabase,
-    folder: tempfile::TempDir,
-}
 
 /// Opens the spool of a node in a database.
 pub(in crate::storage::spool) async fn open_node(
@@ -54,21 +47,5 @@ pub(in crate::storage::spool) fn test_config(rules: &str) -> NodeConfig {
             domains: vec!["*".to_owned()],
             rules: rules.to_owned(),
         }],
-    }
-}
-
-impl SpoolFixture for DatabaseFixture {
-    type Engine = SharedSpool;
-
-    async fn new() -> Self {
-        Self {
-            database: ScratchDatabase::create().await,
-            folder: tempfile::tempdir().expect("a folder"),
-        }
-    }
-
-    async fn open(&self) -> SharedSpool {
-        let lease = Duration::from_secs(30);
-        open_node(&self.database, self.folder.path(), "relay-1", lease).await
     }
 }
