@@ -363,6 +363,7 @@ impl Services {
                 .start(service, &self.spool, &accepted, &self.stop);
         let mut listeners = self.listen(sockets, accepted);
         let admin = self.admin(operator);
+        listeners.spawn(admin::serve_node_orders(admin.clone(), self.stop.clone()));
         if let Some(unix_server) = unix_server {
             listeners.spawn(unix_server.serve(admin.clone(), self.stop.clone()));
         }

@@ -21,6 +21,7 @@ mod hellos;
 mod history;
 mod http;
 mod nodes;
+mod orders;
 mod page;
 mod policy;
 mod queue;
@@ -44,6 +45,7 @@ use tokio_util::sync::CancellationToken;
 use connections::{HttpConnections, HttpLimits};
 pub use database::DatabaseReading;
 pub use http::HttpServer;
+pub use orders::serve_node_orders;
 pub use reload_order::{ReloadOrder, reload_orders};
 pub use socket::UnixServer;
 pub use state::AdminState;
@@ -103,7 +105,7 @@ impl UnixServer {
 fn router(admin: AdminState) -> Router {
     Router::new()
         .route("/v1/queue", get(queue::list))
-        .route("/v1/queue/orders", post(queue::order))
+        .route("/v1/queue/orders", post(orders::order))
         .route("/v1/queue/{id}", get(queue::show))
         .route("/v1/queue/{id}/content", get(content::content))
         .route("/v1/status", get(status::status))

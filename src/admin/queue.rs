@@ -1,24 +1,21 @@
-//! `/v1/queue`: the messages in the queue, one message in detail, and orders.
+//! `/v1/queue`: the messages in the queue, and one message in detail.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::rejection::{JsonRejection, QueryRejection};
-use axum::extract::{Extension, Path, Query, State};
-use axum::http::StatusCode;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, State};
 use jiff::Timestamp;
 
 use super::api::{
-    self, DestinationBackoff, EnvelopeParameters, FailureReason, OrderRequest, OrderResponse,
-    OrderResult, OvertakenBy, PAGE_MAX, PartBackoff, QueuePage, QueuedMessage, QueuedRecipient,
+    self, DestinationBackoff, EnvelopeParameters, FailureReason, PartBackoff, QueuePage,
+    QueuedMessage, QueuedRecipient,
 };
 use super::filter::{self, Filter};
-use super::state::{AdminState, ErrorResponse, PeerUid};
+use super::state::{AdminState, ErrorResponse};
 use crate::policy::connector::Connectors;
-use crate::relay::scheduler::{
-    DestinationStatus, MessageStatus, Order, OrderRefused, StatusQuery, StatusReply,
-};
+use crate::relay::scheduler::{DestinationStatus, MessageStatus, StatusQuery, StatusReply};
 use crate::smtp::envelope::{self, AttemptFailure, QueueId, RecipientState};
 use crate::storage::spool::{MessageOwner, Spool, SpoolError, StoredMessage};
 
@@ -100,77 +97,8 @@ pub(super) async fn show(
     Ok(Json(message))
 }
 
-/// `POST /v1/queue/orders`.
-pub(super) async fn order(
-    State(admin): State<AdminState>,
-    Extension(PeerUid(uid)): Extension<PeerUid>,
-    orders: Result<Json<OrderRequest>, JsonRejection>,
-) -> Result<Json<OrderResponse>, ErrorResponse> {
-    let Json(OrderRequest { order, mut ids }) =
-        orders.map_err(|rejection| ErrorResponse(rejection.status(), rejection.body_text()))?;
-    if ids.is_empty() || ids.len() > PAGE_MAX {
-        let sentence = format!("an order names 1 to {PAGE_MAX} ids");
-        return Err(ErrorResponse(StatusCode::UNPROCESSABLE_ENTITY, sentence));
-    }
-    ids.sort_unstable();
-    ids.dedup();
-    let mut answers = Vec::new();
-    let mut found = Vec::new();
-    let owners = owners(&admin, ids.iter().copied()).await?;
-    for id in ids {
-        if let Some(owner) = owners.get(&id).filter(|owner| !owner.is_own) {
-            answers.push(not_here(id, owner));
-            continue;
-        }
-        // The scheduler has in memory all that can be retried; what it does not have is looked for
-        // below.
-        if order == Order::Retry || find(&*admin.spool, id).await?.is_some() {
-            found.push(id);
-        } else {
-            answers.push(refusal(id, &SpoolError::Missing(id).into()));
-        }
-    }
-    // Logged before the order runs: if the client disconnects meanwhile, nothing below is reached.
-    tracing::info!(
-        ?order,
-        uid,
-        messages = found.len(),
-        "an operator gave an order"
-    );
-    let results = admin.operator.order(order, found).await;
-    admin.queue_counter.expire();
-    for (id, result) in results {
-        let result = match result {
-            // No recipient of the message waits: it may have been delivered in the meantime.
-            Err(OrderRefused::NothingToDo(_)) if find(&*admin.spool, id).await?.is_none() => {
-                Err(SpoolError::Missing(id).into())
-            }
-            result => result,
-        };
-        answers.push(match result {
-            Ok(()) => OrderResult {
-                id,
-                done: true,
-                error: None,
-                meanwhile: None,
-            },
-            Err(refused) => refusal(id, &refused),
-        });
-    }
-    answers.sort_by_key(|answer| answer.id);
-    let done = answers.iter().filter(|answer| answer.done).count();
-    tracing::info!(
-        ?order,
-        uid,
-        done,
-        refused = answers.len() - done,
-        "an operator's order ended"
-    );
-    Ok(Json(OrderResponse { answers }))
-}
-
 /// Returns the owners of messages, if several relays share the spool.
-async fn owners(
+pub(super) async fn owners(
     admin: &AdminState,
     ids: impl IntoIterator<Item = QueueId>,
 ) -> Result<HashMap<QueueId, MessageOwner>, ErrorResponse> {
@@ -180,45 +108,11 @@ async fn owners(
     }
 }
 
-/// Returns the result of an order for a message of another relay.
-fn not_here(id: QueueId, owner: &MessageOwner) -> OrderResult {
-    let node = &owner.node;
-    let error = if owner.is_alive {
-        format!("the node {node} has the message; give the order there")
-    } else {
-        format!(
-            "the node {node} has the message and is dead; the others claim within a minute what they may (gatepost node list)"
-        )
-    };
-    OrderResult {
-        id,
-        done: false,
-        error: Some(error),
-        meanwhile: None,
-    }
-}
-
-/// Returns the result of an order that was not carried out.
-fn refusal(id: QueueId, refused: &OrderRefused) -> OrderResult {
-    let meanwhile = match refused {
-        OrderRefused::Spool(SpoolError::Missing(_)) => Some(OvertakenBy::Gone),
-        OrderRefused::Busy => Some(OvertakenBy::Busy),
-        OrderRefused::Spool(_)
-        | OrderRefused::NothingToDo(_)
-        | OrderRefused::ReportNotStored
-        | OrderRefused::Panicked
-        | OrderRefused::Stopping => None,
-    };
-    OrderResult {
-        id,
-        done: false,
-        error: Some(refused.to_string()),
-        meanwhile,
-    }
-}
-
 /// Loads one message without its content.
-async fn find(spool: &dyn Spool, id: QueueId) -> Result<Option<StoredMessage>, SpoolError> {
+pub(super) async fn find(
+    spool: &dyn Spool,
+    id: QueueId,
+) -> Result<Option<StoredMessage>, SpoolError> {
     let before = id.number().checked_sub(1).and_then(QueueId::from_number);
     Ok(spool
         .scan(before, 1)

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use tokio_postgres::Row;
 
 use super::ids::{queue_id, row_id};
+use super::node_orders::NodeOrders;
 use crate::policy::adoption::NodeConfig;
 use crate::smtp::envelope::QueueId;
 use crate::storage::postgresql::{Database, DatabaseError};
@@ -83,6 +84,12 @@ impl ClusterNodes {
     /// Creates the list for the node with this number.
     pub(super) fn new(database: Database, own: i16) -> Self {
         Self { database, own }
+    }
+
+    /// Returns the orders that go between the nodes.
+    #[must_use]
+    pub fn orders(&self) -> NodeOrders {
+        NodeOrders::new(self.database.clone(), self.own)
     }
 
     /// Returns all nodes, by name.

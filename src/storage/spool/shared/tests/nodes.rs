@@ -7,7 +7,9 @@ use jiff::Timestamp;
 use crate::storage::postgresql::scratch_database::ScratchDatabase;
 use crate::storage::spool::suite::postgresql::open_node;
 use crate::storage::spool::suite::{claim_all, envelope, put};
-use crate::storage::spool::{MessageOwner, NodeRemoval, Spool as _};
+use crate::storage::spool::{
+    MessageOwner, NodeAnswer, NodeOrder, NodeOrders, NodeRemoval, Spool as _,
+};
 
 const LONG: Duration = Duration::from_mins(10);
 
@@ -86,4 +88,63 @@ async fn each_message_has_the_owner_that_the_database_knows() {
     one.close().await.expect("closed");
     let owners = nodes.owners(ids).await.expect("an answer");
     assert!(!owners[&theirs.id].is_alive);
+}
+
+/// Waits until a node has begun an order.
+async fn begun(orders: &NodeOrders) -> NodeOrder {
+    loop {
+        if let Some(order) = orders.begin().await.expect("orders").pop() {
+            return order;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs PostgreSQL"]
+async fn an_order_goes_to_a_living_node_and_is_begun_once_or_withdrawn() {
+    let database = ScratchDatabase::create().await;
+    let folders = [(); 2].map(|()| tempfile::tempdir().expect("a folder"));
+    let one = open_node(&database, folders[0].path(), "one", LONG).await;
+    let two = open_node(&database, folders[1].path(), "two", LONG).await;
+    let (from, to) = (
+        two.nodes().expect("a cluster"),
+        one.nodes().expect("a cluster"),
+    );
+    let (from, to) = (from.orders(), to.orders());
+    let carrying_out = async {
+        let order = begun(&to).await;
+        assert_eq!(order.content, "do it");
+        assert!(to.begin().await.expect("orders").is_empty(), "once alone");
+        to.answer(&order, "done").await.expect("sent");
+    };
+    let (given, ()) = tokio::join!(from.give("one", "do it", LONG), carrying_out);
+    assert_eq!(
+        given.expect("an answer"),
+        NodeAnswer::Result("done".to_owned())
+    );
+
+    let short = Duration::from_millis(20);
+    let given = from
+        .give("one", "too late", short)
+        .await
+        .expect("an answer");
+    assert_eq!(given, NodeAnswer::NotBegun);
+    assert!(
+        to.begin().await.expect("orders").is_empty(),
+        "it was withdrawn"
+    );
+    let forgetting = async {
+        begun(&to).await;
+        database.execute("DELETE FROM gatepost.node_order").await;
+    };
+    let (given, ()) = tokio::join!(from.give("one", "slow", LONG), forgetting);
+    assert_eq!(given.expect("an answer"), NodeAnswer::Unknown);
+    assert!(
+        from.begin().await.expect("orders").is_empty(),
+        "none was for this node"
+    );
+    one.close().await.expect("closed");
+    let given = from.give("one", "do it", LONG).await.expect("an answer");
+    assert_eq!(given, NodeAnswer::NotAlive);
 }
