@@ -63,6 +63,33 @@ struct RefusedAdoptions {
     first: Option<(QueueId, PolicyDifference)>,
 }
 
+/// Messages that are being claimed. If it is dropped before its end, they may be this node's although
+/// the relay was not given them, since the answer was lost or came too late: they are looked for then.
+struct ClaimAttempt<'a> {
+    core: &'a SharedCore,
+    ids: Vec<QueueId>,
+}
+
+impl<'a> ClaimAttempt<'a> {
+    fn of(core: &'a SharedCore) -> Self {
+        Self {
+            core,
+            ids: Vec::new(),
+        }
+    }
+
+    /// Ends the attempt: the relay is given the messages.
+    fn end(mut self) {
+        self.ids.clear();
+    }
+}
+
+impl Drop for ClaimAttempt<'_> {
+    fn drop(&mut self) {
+        self.core.own.doubt(self.ids.drain(..));
+    }
+}
+
 impl RefusedAdoptions {
     fn add(&mut self, id: QueueId, difference: PolicyDifference) {
         self.count += 1;
@@ -88,10 +115,12 @@ impl SharedCore {
         mut after: Option<QueueId>,
         limit: usize,
     ) -> Result<Vec<Claimed<StoredMessage>>, SpoolError> {
+        let _turn = self.claiming.lock().await;
         loop {
             self.lease.check()?;
             let run = self.run();
-            let page = self.claim_rows(run, after, limit).await;
+            let mut attempt = ClaimAttempt::of(self);
+            let page = self.claim_rows(run, after, limit, &mut attempt).await;
             let page = page.map_err(|error| self.failed(&error))?;
             self.lease.check()?;
             let mut claimed = Vec::with_capacity(page.claimed.len());
@@ -103,6 +132,7 @@ impl SharedCore {
                     });
                 }
             }
+            attempt.end();
             self.own
                 .add(claimed.iter().map(|claimed| claimed.claim.id()));
             // A page of nothing but damaged messages, or such as may not be claimed, is not the end.
@@ -118,6 +148,7 @@ impl SharedCore {
         run: NodeRun,
         after: Option<QueueId>,
         limit: usize,
+        attempt: &mut ClaimAttempt<'_>,
     ) -> Result<ClaimedPage, DatabaseError> {
         let mut connection = self.database.connection().await?;
         let transaction = connection.transaction().await?;
@@ -148,6 +179,9 @@ impl SharedCore {
             }
         }
         let ids: Vec<i64> = allowed.iter().map(FoundRow::row_id).collect();
+        attempt
+            .ids
+            .extend(ids.iter().filter_map(|id| queue_id(*id)));
         let claimed = transaction
             .execute(CLAIM, &[&run.number, &run.epoch(), &ids])
             .await?;

@@ -33,6 +33,9 @@ pub(super) struct SharedCore {
     pub(super) queue: OpQueue,
     pub(super) drafts: Arc<Drafts>,
     pub(super) own: OwnMessages,
+    /// Held while messages are claimed, and while those are given back that may have been claimed
+    /// without an answer: neither sees the other half done.
+    pub(super) claiming: tokio::sync::Mutex<()>,
     /// The epochs that this node may have, since the answers to their commits were lost.
     pub(super) tried_epochs: Mutex<Vec<OwnerEpoch>>,
     pub(super) availability: Availability,

@@ -4,17 +4,17 @@
 //! visible later, also much later: a commit that waits for its standby goes on waiting without its
 //! client. So such messages are looked for with each renewal of the lease.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
 
 use crate::smtp::envelope::QueueId;
 
 /// The most messages in doubt that are remembered. More cannot be under way at once by far.
 const DOUBTS_MAX: usize = 100_000;
-/// The time for which a withdrawn message is looked for. One that comes later is delivered after the
-/// next start of this node: at worst, its recipients have it twice.
-const WITHDRAWN_MAX: Duration = Duration::from_hours(1);
+/// The number of times that a message is looked for, over an hour with the usual lease. One that comes
+/// later is delivered after the next start of this node: at worst, its recipients have it twice. Times
+/// are counted and not hours, since nothing can be found while the database is away.
+const LOOKS_MAX: u32 = 720;
 
 /// The messages of this node.
 #[derive(Debug, Default)]
@@ -24,10 +24,12 @@ pub(super) struct OwnMessages(Mutex<OwnState>);
 struct OwnState {
     /// The messages that the relay knows as its own.
     known: HashSet<QueueId>,
-    /// Messages whose clients were not given a 250, and since when. If they are found, they are removed.
-    withdrawn: BTreeMap<QueueId, Instant>,
-    /// Reports that may have been stored. If they are found, they are given back, and so claimed.
-    unheard: BTreeSet<QueueId>,
+    /// Messages whose clients were not given a 250, and how often they were looked for. If they are
+    /// found, they are removed.
+    withdrawn: BTreeMap<QueueId, u32>,
+    /// Reports that may have been stored, and messages that may have been claimed, although the relay
+    /// does not know them. If they are this node's, they are given back, and so claimed.
+    unheard: BTreeMap<QueueId, u32>,
 }
 
 /// The messages that are to be looked for.
@@ -40,7 +42,11 @@ pub(super) struct Doubts {
 impl OwnMessages {
     /// Adds messages that are this node's from now on.
     pub(super) fn add(&self, ids: impl IntoIterator<Item = QueueId>) {
-        self.state().known.extend(ids);
+        let mut state = self.state();
+        for id in ids {
+            state.known.insert(id);
+            state.unheard.remove(&id);
+        }
     }
 
     /// Forgets messages that were removed, given back or lost.
@@ -64,29 +70,29 @@ impl OwnMessages {
         let mut state = self.state();
         state.known.remove(&id);
         if state.withdrawn.len() < DOUBTS_MAX {
-            state.withdrawn.insert(id, Instant::now());
+            state.withdrawn.insert(id, 0);
         }
     }
 
-    /// Remembers reports that may have been stored.
+    /// Remembers messages that may be this node's although the relay does not know them.
     pub(super) fn doubt(&self, ids: impl IntoIterator<Item = QueueId>) {
         let mut state = self.state();
         for id in ids {
             if state.unheard.len() < DOUBTS_MAX {
-                state.unheard.insert(id);
+                state.unheard.insert(id, 0);
             }
         }
     }
 
-    /// Returns what is to be looked for; `None` if nothing is.
+    /// Returns what is to be looked for now; `None` if nothing is.
     pub(super) fn doubts(&self) -> Option<Doubts> {
         let mut state = self.state();
-        state
-            .withdrawn
-            .retain(|_, since| since.elapsed() < WITHDRAWN_MAX);
+        let OwnState {
+            withdrawn, unheard, ..
+        } = &mut *state;
         let doubts = Doubts {
-            withdrawn: state.withdrawn.keys().copied().collect(),
-            unheard: state.unheard.iter().copied().collect(),
+            withdrawn: looked_for(withdrawn),
+            unheard: looked_for(unheard),
         };
         (doubts != Doubts::default()).then_some(doubts)
     }
@@ -103,4 +109,13 @@ impl OwnMessages {
     fn state(&self) -> MutexGuard<'_, OwnState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Counts a look at each message, and returns those that were not looked for too often.
+fn looked_for(messages: &mut BTreeMap<QueueId, u32>) -> Vec<QueueId> {
+    messages.retain(|_, looks| {
+        *looks += 1;
+        *looks <= LOOKS_MAX
+    });
+    messages.keys().copied().collect()
 }

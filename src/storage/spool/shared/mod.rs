@@ -143,6 +143,7 @@ impl SharedSpool {
                 is_store: false,
             }),
             own: OwnMessages::default(),
+            claiming: tokio::sync::Mutex::default(),
             tried_epochs: Mutex::default(),
             availability: Availability::default(),
             watch: tokio::sync::Mutex::default(),

@@ -1,6 +1,7 @@
 //! What nodes of one database do to each other. Leases are short, and each wait ends with what it waits
 //! for, so a slow computer makes the tests slow and not wrong.
 
+mod doubts;
 mod nodes;
 
 use std::time::Duration;

@@ -31,13 +31,20 @@ const CLAIMABLE: &str = "SELECT min(ends.first), max(ends.last) FROM (
     SELECT m.first, m.last FROM unnest($1::smallint[]) AS n(number) CROSS JOIN LATERAL (
         SELECT min(id) AS first, max(id) AS last FROM gatepost.message WHERE node = n.number) AS m
 ) AS ends";
-const REMOVE_WITHDRAWN: &str = "WITH removed AS (
-    DELETE FROM gatepost.message WHERE id = ANY($1::bigint[]) AND node = $2 RETURNING id
+/// Parameters of both: the messages, this node, and its epoch.
+const REMOVE_WITHDRAWN: &str = "WITH own AS MATERIALIZED (
+    SELECT FROM gatepost.node
+    WHERE number = $2 AND epoch = $3 AND NOT fenced AND lease_end > clock_timestamp()
+), removed AS (
+    DELETE FROM gatepost.message WHERE id = ANY($1::bigint[]) AND node = $2 AND EXISTS (SELECT FROM own) RETURNING id
 ), bodies AS (DELETE FROM gatepost.body WHERE message IN (SELECT id FROM removed)
 ), parts AS (DELETE FROM gatepost.recipient WHERE message IN (SELECT id FROM removed))
 SELECT id FROM removed";
 const GIVE_BACK: &str = "UPDATE gatepost.message SET epoch = 0
-WHERE id = ANY($1::bigint[]) AND node = $2 RETURNING id";
+WHERE id = ANY($1::bigint[]) AND node = $2 AND EXISTS (
+    SELECT FROM gatepost.node
+    WHERE number = $2 AND epoch = $3 AND NOT fenced AND lease_end > clock_timestamp())
+RETURNING id";
 
 impl SharedCore {
     /// Looks at the other nodes, and at what is in doubt.
@@ -91,10 +98,14 @@ impl SharedCore {
 
     /// Looks for messages that may have been stored although nobody has the answer.
     async fn resolve_doubts(&self, connection: &LentConnection) -> Result<(), DatabaseError> {
+        // While a claim is under way, its messages are not known yet: the next look finds the others.
+        let Ok(_turn) = self.claiming.try_lock() else {
+            return Ok(());
+        };
         let Some(doubts) = self.own.doubts() else {
             return Ok(());
         };
-        let number = self.identity.number;
+        let run = self.run();
         for (statement, ids, what) in [
             (
                 REMOVE_WITHDRAWN,
@@ -104,14 +115,16 @@ impl SharedCore {
             (
                 GIVE_BACK,
                 &doubts.unheard,
-                "queued: the answer to its commit was lost",
+                "queued: the answer to its transaction was lost",
             ),
         ] {
             if ids.is_empty() {
                 continue;
             }
             let rows: Vec<i64> = ids.iter().copied().map(row_id).collect();
-            let found = connection.query(statement, &[&rows, &number]).await?;
+            let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 3] =
+                [&rows, &run.number, &run.epoch()];
+            let found = connection.query(statement, &parameters).await?;
             let found: Vec<QueueId> = found
                 .iter()
                 .filter_map(|row| queue_id(row.get(0)))
