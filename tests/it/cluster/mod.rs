@@ -2,11 +2,12 @@
 //!
 //! [`server`] is a primary with a synchronous standby, [`wire`] the network between a relay and them,
 //! which can be cut, and [`node`] a relay. [`load`] sends mail to whichever relays answer, and judges
-//! what has arrived. The tests themselves are in [`deaths`], [`outages`] and [`operation`].
+//! what has arrived. The tests themselves are in [`deaths`], [`outages`], [`disasters`] and [`operation`].
 //!
 //! All of them need PostgreSQL's programs and minutes: `cargo test` leaves them to `.ci/cluster`.
 
 mod deaths;
+mod disasters;
 mod load;
 mod node;
 mod operation;
@@ -14,7 +15,7 @@ mod outages;
 mod server;
 mod wire;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use load::{Load, Outcome};
@@ -42,10 +43,19 @@ struct Cluster {
 impl Cluster {
     /// Starts the servers, and this many relays.
     fn start(nodes: usize) -> Self {
+        Self::start_on(nodes, None)
+    }
+
+    /// Starts the servers, and this many relays. The primary has the database in this folder, if one is
+    /// given.
+    fn start_on(nodes: usize, disk: Option<&Path>) -> Self {
         // The server's user must get there, which may not be so where programs are built.
         let folder = tempfile::tempdir().expect("a folder");
         let primary = Primary::start(&folder.path().join("primary"));
-        let standby = Standby::start(&folder.path().join("standby"), &primary);
+        if let Some(disk) = disk {
+            primary.move_database(disk);
+        }
+        let standby = Standby::start(&folder.path().join("standby"), &primary, disk);
         let mut cluster = Self {
             nodes: Vec::new(),
             primary,

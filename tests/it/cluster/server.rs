@@ -118,6 +118,33 @@ impl Server {
         Err(String::from_utf8_lossy(&output.stderr).into_owned())
     }
 
+    /// Returns a backup of the schema of the relays.
+    pub(super) fn dump(&self) -> Vec<u8> {
+        let output = Command::new(programs().join("pg_dump"))
+            .args(["-h", "127.0.0.1", "-U", "postgres", "-d", "gatepost"])
+            .args(["-n", "gatepost", "-p", &self.port.to_string()])
+            .output()
+            .expect("pg_dump is with the server");
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        output.stdout
+    }
+
+    /// Replaces the schema of the relays by that of a backup.
+    pub(super) fn restore(&self, backup: &[u8]) {
+        self.query("DROP SCHEMA gatepost CASCADE").expect("dropped");
+        let file = self.folder.with_extension("sql");
+        std::fs::write(&file, backup).expect("ours");
+        run(Command::new(programs().join("psql"))
+            .args(["-h", "127.0.0.1", "-U", "postgres", "-X", "-q"])
+            .args(["-v", "ON_ERROR_STOP=1", "-d", "gatepost"])
+            .args(["-p", &self.port.to_string(), "-f"])
+            .arg(&file));
+    }
+
     /// kill -9.
     pub(super) fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {
@@ -189,14 +216,36 @@ impl Primary {
     pub(super) fn port(&self) -> u16 {
         self.0.port
     }
+
+    /// Moves the database to another disk.
+    pub(super) fn move_database(&self, disk: &Path) {
+        let folder = disk.join("database");
+        make_folder(&folder);
+        let tablespace = format!("CREATE TABLESPACE disk LOCATION '{}'", folder.display());
+        let database = "ALTER DATABASE gatepost SET TABLESPACE disk";
+        for statement in [&tablespace, database] {
+            let done = self.0.query_in("postgres", statement);
+            done.unwrap_or_else(|error| panic!("{statement}: {error}"));
+        }
+    }
 }
 
 impl Standby {
-    /// Copies a primary, and starts to follow it. Commits of the primary wait for it from now on.
-    pub(super) fn start(folder: &Path, primary: &Primary) -> Self {
+    /// Copies a primary, and starts to follow it. Commits of the primary wait for it from now on. What
+    /// the primary has on a disk of its own is on none here.
+    pub(super) fn start(folder: &Path, primary: &Primary, disk: Option<&Path>) -> Self {
         make_folder(folder);
         let port = free_port();
-        run(command("pg_basebackup")
+        let mut copy = command("pg_basebackup");
+        if let Some(disk) = disk {
+            let (from, to) = (disk.join("database"), folder.join("database"));
+            copy.arg(format!(
+                "--tablespace-mapping={}={}",
+                from.display(),
+                to.display()
+            ));
+        }
+        run(copy
             .arg("-D")
             .arg(folder.join("data"))
             .args([

@@ -20,6 +20,7 @@ use super::world::World;
 use crate::support::certificates::{Authority, key_pin};
 use crate::support::client::{Client, Verdict};
 use crate::support::disk::{Ballast, Mounted};
+use crate::support::faketime::faketime;
 use crate::support::message::Message;
 use crate::support::relay::{Relay, program};
 use crate::support::{place, within};
@@ -582,19 +583,4 @@ impl Stage {
 
 fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The library that gives a program a clock of its own (Debian's package faketime).
-fn faketime() -> Option<PathBuf> {
-    let folders = std::fs::read_dir("/usr/lib")
-        .ok()?
-        .flatten()
-        .map(|entry| entry.path());
-    let found = folders
-        .map(|folder| folder.join("faketime/libfaketimeMT.so.1"))
-        .find(|file| file.exists());
-    if found.is_none() {
-        println!("SKIPPED: the clock does not jump; install the package faketime");
-    }
-    found
 }

@@ -27,6 +27,7 @@ pub(crate) mod deliveries;
 pub(crate) mod disk;
 pub(crate) mod dns;
 pub(crate) mod dsn;
+pub(crate) mod faketime;
 pub(crate) mod in_process;
 pub(crate) mod internet;
 pub(crate) mod message;
