@@ -535,8 +535,8 @@ async fn run_transaction(
     Ok(())
 }
 
-/// Sends the content. If the spool cannot be read to the end, the final dot is not sent, so that
-/// the peer does not accept a truncated message. Returns true if the peer sent something before the
+/// Sends the content. If the spool cannot be read to the end, or the message is not this relay's any
+/// more, the final dot is not sent, so that the peer does not accept it. Returns true if the peer sent something before the
 /// final dot was sent.
 // Rule: RFC 5321 §4.5.3.2.5.
 async fn send_content(
@@ -578,6 +578,8 @@ async fn send_content(
         reader.use_large_chunks(large.is_some());
         wire.use_large_blocks(large.is_some());
     }
+    // A lease that has ended meanwhile: another relay may be sending the message by now.
+    limit.check_owner().map_err(Interruption::NotOwner)?;
     stuffer.finish(wire.output(clearance));
     let spoke_early = wire.has_spoken().await;
     limit.await_final_reply();

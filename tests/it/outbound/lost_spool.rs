@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use gatepost::relay::outbound::{Attempt, AttemptLimit};
+use gatepost::relay::outbound::{Attempt, AttemptLimit, AttemptResult};
 use gatepost::storage::spool::{HeldLease, Spool as _, SqliteSpool};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpListener;
@@ -54,8 +54,13 @@ async fn no_mail_from_is_sent_when_the_lease_is_over() {
     assert!(peer.messages().is_empty());
 }
 
-/// A peer that lets the spool be moved away before it answers the final dot. Returns the commands that it got.
-async fn slow_peer(listener: TcpListener, move_away: impl AsyncFnOnce()) -> Vec<String> {
+/// A peer that lets the spool be moved away before it answers one line. Returns the commands that it
+/// got.
+async fn slow_peer(
+    listener: TcpListener,
+    line_of_move: &str,
+    move_away: impl AsyncFnOnce(),
+) -> Vec<String> {
     let (stream, _) = listener.accept().await.expect("a connection");
     let mut stream = BufReader::new(stream);
     stream.write_all(b"220 peer\r\n").await.expect("sent");
@@ -69,13 +74,12 @@ async fn slow_peer(listener: TcpListener, move_away: impl AsyncFnOnce()) -> Vec<
         if in_content && line != "." {
             continue;
         }
+        if line == line_of_move
+            && let Some(move_away) = move_away.take()
+        {
+            move_away().await;
+        }
         let reply = match line {
-            "." => {
-                if let Some(move_away) = move_away.take() {
-                    move_away().await;
-                }
-                "250 2.0.0 yours\r\n"
-            }
             "DATA" => "354 go on\r\n",
             _ => "250 fine\r\n",
         };
@@ -85,16 +89,16 @@ async fn slow_peer(listener: TcpListener, move_away: impl AsyncFnOnce()) -> Vec<
     }
 }
 
-/// The recipient in a transaction of its own comes second.
-#[tokio::test]
-async fn what_is_in_flight_when_the_lease_ends_is_finished_and_nothing_begins_after_it() {
+/// Delivers to two recipients, the second in a transaction of its own. The spool is moved away before the
+/// peer answers a line. Returns the report, and the commands that the peer got.
+async fn deliver_with_move_at(line: &str) -> (AttemptResult, Vec<String>) {
     let world = World::new().await;
     let folder = tempfile::tempdir().expect("a folder");
     let (path, away) = (folder.path().join("spool"), folder.path().join("away"));
     let spool = SqliteSpool::open(&path).expect("a spool");
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
     let address = listener.local_addr().expect("an address");
-    let peer = slow_peer(listener, async || {
+    let peer = slow_peer(listener, line, async || {
         std::fs::rename(&path, &away).expect("moved");
         spool.renew().await.expect_err("it was moved");
     });
@@ -113,18 +117,30 @@ async fn what_is_in_flight_when_the_lease_ends_is_finished_and_nothing_begins_af
         outbound.close();
         report
     };
-    let (report, commands) = tokio::join!(delivery, peer);
+    tokio::join!(delivery, peer)
+}
+
+/// Returns the numbers of the commands MAIL and RCPT, and of the final dots.
+fn count_steps(commands: &[String]) -> [usize; 3] {
+    ["MAIL", "RCPT", "."].map(|word| {
+        let begins = |line: &&String| line.starts_with(word);
+        commands.iter().filter(begins).count()
+    })
+}
+
+#[tokio::test]
+async fn what_has_its_final_dot_when_the_lease_ends_is_finished_and_nothing_begins_after_it() {
+    let (report, commands) = deliver_with_move_at(".").await;
     assert_eq!(outcome(&report, 0), "delivered", "{report:?}");
     assert_eq!(outcome(&report, 1), "deferred 4.3.0", "{report:?}");
-    let begun = |word: &str| {
-        commands
-            .iter()
-            .filter(|line| line.starts_with(word))
-            .count()
-    };
-    assert_eq!(
-        (begun("MAIL"), begun("RCPT"), begun(".")),
-        (1, 1, 1),
-        "{commands:?}"
-    );
+    assert_eq!(count_steps(&commands), [1, 1, 1], "{commands:?}");
+}
+
+/// Another relay may be sending the message by then.
+#[tokio::test]
+async fn no_final_dot_is_sent_when_the_lease_is_over() {
+    let (report, commands) = deliver_with_move_at("DATA").await;
+    assert_eq!(outcome(&report, 0), "deferred 4.3.0", "{report:?}");
+    assert!(outcome(&report, 1).starts_with("deferred"), "{report:?}");
+    assert_eq!(count_steps(&commands), [1, 1, 0], "{commands:?}");
 }
