@@ -47,6 +47,7 @@ pub use liveness::{Liveness, LivenessProbe, Unresponsive};
 use loaded::{LoadFaults, LoadedFiles};
 use mailbox_servers::ConnectorServers;
 use node_config::ConfigPublisher;
+pub use node_config::published_config;
 use reload::ConfiguredServices;
 pub use reload::rejected_changes;
 use sockets::Bound;

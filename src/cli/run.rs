@@ -21,7 +21,7 @@ use super::runtime;
 use crate::admin::ReloadOrder;
 use crate::admin::api::{ConfigFault, ReloadOutcome};
 use crate::config::{self, Fault, LogConfig, LogFormat};
-use crate::daemon::{self, RunningDaemon, StartError, SystemdSockets, TestOverrides};
+use crate::daemon::{self, RunError, RunningDaemon, StartError, SystemdSockets, TestOverrides};
 use journald::JournaldLayer;
 use log_text::TextFields;
 use log_writer::LineGatherer;
@@ -126,7 +126,11 @@ async fn serve(
         }
         Err(error) => {
             tracing::error!(%error, "failed");
-            ExitCode::FAILURE
+            match error {
+                // Started again, each of two nodes with one folder would end the other for ever.
+                RunError::SpoolClosed => ExitCode::from(2),
+                _ => ExitCode::FAILURE,
+            }
         }
     }
 }

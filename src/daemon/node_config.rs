@@ -9,8 +9,8 @@ use aws_lc_rs::digest::{SHA256, digest};
 use data_encoding::HEXLOWER;
 
 use crate::config::{
-    Config, Connector, KeyValue, TrustAnchor, TrustSource, default_connector, outbound_settings,
-    sections,
+    Config, Connector, Fault, KeyValue, TrustAnchor, TrustSource, default_connector,
+    outbound_settings, sections,
 };
 use crate::net::tls_io::TlsMaterial;
 use crate::policy::adoption::{NodeConfig, PublishedConnector};
@@ -51,6 +51,15 @@ impl ConfigPublisher {
     pub(super) fn publish(&self, snapshot: &Snapshot) {
         self.0.publish(node_config(&snapshot.config, &snapshot.tls));
     }
+}
+
+/// Returns what a relay with this configuration publishes, for commands that act in its place. Blocks.
+///
+/// # Errors
+/// The faults of the files that the configuration names.
+pub fn published_config(config: &Config) -> Result<NodeConfig, Vec<Fault>> {
+    let (tls, _) = TlsMaterial::load(config)?;
+    Ok(node_config(config, &tls))
 }
 
 /// Returns the configuration to publish. The content of files with trust anchors counts, and not where
@@ -106,6 +115,9 @@ fn global_rules(config: &Config) -> String {
 fn connector_rules(connector: &Connector, client: Option<&String>, global: &str) -> String {
     let mut rules = global.to_owned();
     let settings = outbound_settings(connector);
+    // Where mail from the domain must come by TLS, reports to it are without content.
+    let inbound = connector.inbound.tls;
+    let _ = writeln!(rules, "inbound.tls = {inbound:?}");
     let counts = settings.iter().filter(|(key, _)| {
         let is_by_content = match *key {
             "trust" => matches!(connector.trust.value, TrustSource::File(_)),

@@ -36,6 +36,8 @@ pub struct PublishedConnector {
 pub enum PolicyDifference {
     /// The other node has not published its configuration.
     Unpublished,
+    /// The message cannot be read here: it is damaged, or its node is of a later version.
+    Unreadable,
     /// Mail for a domain is not sent alike.
     Domain {
         /// The domain.
@@ -53,6 +55,9 @@ impl fmt::Display for PolicyDifference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unpublished => f.write_str("the configuration of the other node is not known"),
+            Self::Unreadable => f.write_str(
+                "it cannot be read here: it is damaged, or its node has a later version",
+            ),
             Self::Domain {
                 domain,
                 theirs,
@@ -140,8 +145,8 @@ impl NodeConfig {
 }
 
 /// Decides if a node with the configuration `own` may send a message that belonged to one with the
-/// configuration `owner`: if mail to each recipient that is not finished, and the report to the sender
-/// if one is owed, goes by the same rules on both. Else this node might send it weaker.
+/// configuration `owner`: if mail to each recipient that is not finished, and a report to the sender,
+/// which may become due, goes by the same rules on both. Else this node might send it weaker.
 ///
 /// # Errors
 /// The first difference.
@@ -165,8 +170,7 @@ pub fn may_adopt(
     }
     let open = envelope.recipients.iter().filter(|one| one.state.is_open());
     let open = open.map(|recipient| recipient.mailbox.host());
-    let is_owed = envelope.recipients.iter().any(|one| one.owed.is_some());
-    let sender = envelope.reverse_path.mailbox().filter(|_| is_owed);
+    let sender = envelope.reverse_path.mailbox();
     for host in open.chain(sender.map(Mailbox::host)) {
         let (theirs, mine) = (owner.for_host(host), own.for_host(host));
         if rules(theirs) != rules(mine) {

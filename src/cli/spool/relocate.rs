@@ -13,6 +13,8 @@ use crate::cli::json;
 use crate::cli::output::{show, show_faults};
 use crate::cli::runtime::single_threaded;
 use crate::config::{self, Config};
+use crate::daemon::published_config;
+use crate::policy::adoption::NodeConfig;
 use crate::storage::postgresql::{Database, DatabaseAccess};
 use crate::storage::spool::{MoveError, QueueMove, move_to_database, move_to_folder};
 
@@ -49,6 +51,8 @@ struct MoveDocument {
     octets: u64,
     /// Messages that stay since living nodes own them.
     owned: u64,
+    /// Messages that stay since their node had other rules.
+    refused: u64,
     remaining: Vec<RemainingDocument>,
 }
 
@@ -83,6 +87,13 @@ pub(super) fn run(arguments: &MoveArguments) -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    let rules = match published_config(&config) {
+        Ok(rules) => rules,
+        Err(faults) => {
+            show_faults(&arguments.file.config, &faults);
+            return ExitCode::from(2);
+        }
+    };
     let runtime = match single_threaded() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error.to_string()),
@@ -90,7 +101,7 @@ pub(super) fn run(arguments: &MoveArguments) -> ExitCode {
     let folder = &config.spool.value;
     let moved = runtime.block_on(async {
         let database = access.database().map_err(|error| error.to_string())?;
-        let moved = relocate(arguments.to, folder, &database).await;
+        let moved = relocate(arguments.to, folder, &database, rules).await;
         moved.map_err(|error| match error {
             MoveError::Folder(error) => with_remedy(&error),
             MoveError::Spool(error) => error.to_string(),
@@ -108,10 +119,11 @@ async fn relocate(
     to: QueuePlace,
     folder: &Path,
     database: &Database,
+    rules: NodeConfig,
 ) -> Result<QueueMove, MoveError> {
     match to {
-        QueuePlace::Url => move_to_database(folder, database).await,
-        QueuePlace::Path => move_to_folder(database, folder).await,
+        QueuePlace::Url => move_to_database(folder, database, rules).await,
+        QueuePlace::Path => move_to_folder(database, folder, rules).await,
     }
 }
 
@@ -139,6 +151,7 @@ fn report(arguments: &MoveArguments, config: &Config, moved: &QueueMove) -> Exit
             messages: moved.messages,
             octets: moved.octets,
             owned: moved.owned,
+            refused: moved.refused,
             remaining: remaining.collect(),
         }));
     } else {
@@ -147,6 +160,13 @@ fn report(arguments: &MoveArguments, config: &Config, moved: &QueueMove) -> Exit
             "moved {messages} ({octets}) to {}\n",
             plain(&name(arguments.to))
         ));
+        if moved.refused > 0 {
+            show(&format!(
+                "NOT COMPLETE: {} of nodes whose connectors are not those of this configuration, which might send them weaker; \
+                 run the command with the configuration of their node, or hand them over: gatepost node remove NAME --hand-over\n",
+                count(moved.refused, "message")
+            ));
+        }
         if moved.owned > 0 {
             show(&format!(
                 "NOT COMPLETE: {} of running relays; stop these, and run the command again\n",
@@ -154,7 +174,7 @@ fn report(arguments: &MoveArguments, config: &Config, moved: &QueueMove) -> Exit
             ));
         }
     }
-    if moved.remaining.is_empty() && moved.owned == 0 {
+    if moved.remaining.is_empty() && moved.owned == 0 && moved.refused == 0 {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE

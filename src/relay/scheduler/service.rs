@@ -228,6 +228,8 @@ impl Scheduler {
                 self.state.end_job(id);
             }
             Event::QuarantineReported(is_stored) => self.state.quarantine_reported(is_stored),
+            // Jobs from before the message was lost, and perhaps claimed again, say nothing new.
+            Event::NotOwner(id) if self.state.disowned.has_jobs(id) => {}
             Event::NotOwner(id) => self.state.lose(&HashSet::from([id])),
             Event::Ordered(id, remaining) => {
                 self.state.ordered.remove(&id);

@@ -61,9 +61,10 @@ impl From<tokio_postgres::Error> for DatabaseError {
             {
                 Self::Unreachable(text)
             }
-            &SqlState::TOO_MANY_CONNECTIONS | &SqlState::READ_ONLY_SQL_TRANSACTION => {
-                Self::Unreachable(text)
-            }
+            // A lock is waited for again, as a server that hangs.
+            &SqlState::TOO_MANY_CONNECTIONS
+            | &SqlState::READ_ONLY_SQL_TRANSACTION
+            | &SqlState::LOCK_NOT_AVAILABLE => Self::Unreachable(text),
             _ => Self::Refused(format!("{text} (SQLSTATE {})", state.code())),
         }
     }

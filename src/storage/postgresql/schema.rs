@@ -100,6 +100,8 @@ pub fn schema_sql(role: Option<&str>) -> String {
         format!(
             "\nGRANT USAGE ON SCHEMA gatepost TO {role};\n\
              GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA gatepost TO {role};\n\
+             -- A record is never changed, and goes with its day alone.\n\
+             REVOKE UPDATE, DELETE ON gatepost.evidence, gatepost.evidence_other FROM {role};\n\
              GRANT USAGE ON ALL SEQUENCES IN SCHEMA gatepost TO {role};\n\
              GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA gatepost TO {role};\n"
         )

@@ -26,10 +26,14 @@ pub enum SpoolError {
     /// There is no such entry.
     #[error("there is no queue entry {0}")]
     Missing(QueueId),
-    /// The message, or the spool, is not this owner's any more. Nothing was written. The text is the
-    /// reason, with the remedy.
+    /// The lease of this owner is over, or the spool is not its own any more. Nothing was written. The
+    /// text is the reason, with the remedy.
     #[error("this relay is not the owner: {0}")]
     NotOwner(String),
+    /// This message is not this owner's any more, whatever the lease is. Nothing was written. The text is
+    /// the reason.
+    #[error("this relay is not the owner: {0}")]
+    OfAnother(String),
     /// Any other error: the file, what was tried, and the error of the system.
     #[error("{0}")]
     Io(String),

@@ -14,10 +14,14 @@ use super::body::Body;
 use super::engine::{OfflineError, SqliteSpool};
 use super::shared::{QueueImport, SharedOptions, SharedSpool};
 use super::{Claim, Entry, Spool as _, SpoolError};
+use crate::policy::adoption::NodeConfig;
 use crate::smtp::envelope::QueueId;
 use crate::storage::postgresql::Database;
 use crate::telemetry::Monitor;
 
+/// The reason why a message stays whose id is that of another one.
+const ID_TAKEN: &str = "the database has another message with this queue id, from a relay that was alone; \
+     move it when that one is delivered";
 /// The messages that are moved in one step.
 const STEP: usize = 100;
 /// The lease of the node that a move from a database is.
@@ -38,6 +42,8 @@ pub struct QueueMove {
     pub remaining: Vec<(QueueId, String)>,
     /// The number of messages that stay because living nodes own them.
     pub owned: u64,
+    /// The number of messages that stay because the policy of their node is not the same.
+    pub refused: u64,
 }
 
 /// The reason why a queue could not be moved, or not to the end.
@@ -58,17 +64,31 @@ impl QueueMove {
     }
 }
 
-/// Moves the queue in a folder that no relay uses into a database. Relays may use that.
+/// Moves the queue in a folder that no relay uses into a database. Relays may use that: those with the
+/// rules of this configuration, which is the folder's, deliver what comes.
 ///
 /// # Errors
 /// [`MoveError`]. What was moved until then stays moved.
-pub async fn move_to_database(folder: &Path, database: &Database) -> Result<QueueMove, MoveError> {
+pub async fn move_to_database(
+    folder: &Path,
+    database: &Database,
+    config: NodeConfig,
+) -> Result<QueueMove, MoveError> {
     let opened = folder.to_owned();
     let open = tokio::task::spawn_blocking(move || SqliteSpool::open_existing(&opened));
     let source = open
         .await
         .map_err(|error| super::file::interrupted(&error))??;
-    let target = QueueImport::open(database, mark(folder)?).await?;
+    let mark = mark(folder)?;
+    let result = as_node(database, config, async |node| {
+        import(&source, &QueueImport::of_node(node, mark)).await
+    })
+    .await?;
+    source.close().await?;
+    Ok(result)
+}
+
+async fn import(source: &SqliteSpool, target: &QueueImport) -> Result<QueueMove, MoveError> {
     // A move that was interrupted has left some that the folder has no more.
     let mut unfinished = target.unfinished().await?;
     let mut result = QueueMove::default();
@@ -82,11 +102,11 @@ pub async fn move_to_database(folder: &Path, database: &Database) -> Result<Queu
             let id = claimed.claim.id();
             unfinished.remove(&id);
             match source.load(id).await {
-                Ok(entry) => {
-                    target.put(&entry).await?;
+                Ok(entry) if target.put(&entry).await? => {
                     result.add(&entry);
                     moved.push(claimed.claim);
                 }
+                Ok(_) => result.remaining.push((id, ID_TAKEN.to_owned())),
                 Err(error @ SpoolError::Damaged { .. }) => {
                     result.remaining.push((id, error.to_string()));
                 }
@@ -100,8 +120,42 @@ pub async fn move_to_database(folder: &Path, database: &Database) -> Result<Queu
         target.finish(moved.iter().map(Claim::id).collect()).await?;
     }
     target.finish(unfinished.into_iter().collect()).await?;
-    source.close().await?;
     Ok(result)
+}
+
+/// Does something as a node of its own, which has this configuration and leaves afterwards.
+async fn as_node(
+    database: &Database,
+    config: NodeConfig,
+    act: impl AsyncFnOnce(&SharedSpool) -> Result<QueueMove, MoveError>,
+) -> Result<QueueMove, MoveError> {
+    let scratch = tempfile::tempdir()
+        .map_err(|error| SpoolError::Io(format!("cannot make a temporary folder: {error}")))?;
+    let options = SharedOptions {
+        folder: scratch.path().to_owned(),
+        node: format!("spool-move-{}", std::process::id()),
+        lease: LEASE,
+        monitor: Monitor::default(),
+    };
+    let node = SharedSpool::open(database.clone(), options).await?;
+    let acting = async {
+        node.publish_now(config).await?;
+        act(&node).await
+    };
+    let renewing = async {
+        loop {
+            tokio::time::sleep(RENEWAL).await;
+            if let Err(error) = node.renew().await {
+                break error;
+            }
+        }
+    };
+    let result = tokio::select! {
+        result = acting => result,
+        error = renewing => Err(error.into()),
+    };
+    node.leave_for_good().await?;
+    result
 }
 
 /// Returns the number by which the database knows the messages that come from this folder and have not
@@ -122,52 +176,34 @@ pub(super) fn mark(folder: &Path) -> Result<i64, SpoolError> {
 }
 
 /// Moves the messages in a database that no living node owns into a folder, which is made if it is
-/// missing.
+/// missing: those that a relay with this configuration may adopt.
 ///
 /// # Errors
 /// [`MoveError`]. What was moved until then stays moved.
-pub async fn move_to_folder(database: &Database, folder: &Path) -> Result<QueueMove, MoveError> {
+pub async fn move_to_folder(
+    database: &Database,
+    folder: &Path,
+    config: NodeConfig,
+) -> Result<QueueMove, MoveError> {
     let opened = folder.to_owned();
     let open = tokio::task::spawn_blocking(move || SqliteSpool::open(&opened));
     let target = open
         .await
         .map_err(|error| super::file::interrupted(&error))??;
-    let scratch = tempfile::tempdir()
-        .map_err(|error| SpoolError::Io(format!("cannot make a temporary folder: {error}")))?;
-    let name = format!("spool-move-{}", std::process::id());
-    let options = SharedOptions {
-        folder: scratch.path().to_owned(),
-        node: name,
-        lease: LEASE,
-        monitor: Monitor::default(),
-    };
-    let source = SharedSpool::open(database.clone(), options).await?;
-    source.send_nothing();
-    let moving = async {
+    let result = as_node(database, config, async |source| {
         let mut result = QueueMove::default();
         loop {
-            move_page_by_page(&source, &target, &mut result).await?;
-            let waiting = source.owners_of_others().await?;
-            result.owned = waiting.of_living;
-            if waiting.of_dead == 0 {
-                break Ok::<_, MoveError>(result);
+            let (before, others) = (result.messages, source.owners_of_others().await?);
+            move_page_by_page(source, &target, &mut result).await?;
+            // What dead nodes have is claimable when they have been silent for a while.
+            if others.of_silent == 0 && result.messages == before {
+                (result.owned, result.refused) = (others.of_living, others.claimable);
+                return Ok(result);
             }
             tokio::time::sleep(PAUSE).await;
         }
-    };
-    let renewing = async {
-        loop {
-            tokio::time::sleep(RENEWAL).await;
-            if let Err(error) = source.renew().await {
-                break error;
-            }
-        }
-    };
-    let result = tokio::select! {
-        result = moving => result,
-        error = renewing => Err(error.into()),
-    };
-    source.leave_for_good().await?;
+    })
+    .await;
     target.close().await?;
     result
 }

@@ -1,6 +1,6 @@
 //! Relays that die, hang and come back.
 
-use super::{Cluster, LEASE, NEVER};
+use super::{Cluster, LATER, LEASE, NEVER};
 use crate::support::within;
 
 /// The copies too many that a death may cause: what the relay was sending at that moment. It sends to one
@@ -38,6 +38,46 @@ fn a_relay_that_hangs_beyond_its_lease_sends_nothing_of_others_when_it_wakes() {
         cluster.nodes[0].running().hears("a new one");
     });
     assert!(outcome.duplicates <= IN_FLIGHT, "{outcome}");
+}
+
+/// What waited is delivered by another, and not once more by the one that wakes up and finds it due.
+#[test]
+#[ignore = "needs PostgreSQL"]
+fn what_others_have_delivered_is_not_delivered_by_a_relay_that_wakes() {
+    let mut cluster = Cluster::start(2);
+    cluster.defer_later(true);
+    let mut expected = Vec::new();
+    for number in 0..100 {
+        let name = format!("waiting-{number}");
+        cluster.put(0, &name, LATER);
+        expected.push(format!("{name}@{LATER}"));
+    }
+    cluster.nodes[0].running().signal("STOP");
+    let statement = "SELECT fenced FROM gatepost.node WHERE name = 'relay-1'";
+    let primary = &cluster.primary.0;
+    assert!(within(NEVER, || primary.query(statement).as_deref() == Ok("t")));
+    cluster.defer_later(false);
+    let expected: Vec<_> = expected.iter().map(|to| (to.as_str(), 1)).collect();
+    cluster.wait_for_tally(&expected);
+
+    cluster.nodes[0].running().signal("CONT");
+    // Its retries are due by far.
+    std::thread::sleep(LEASE);
+    let t = cluster.tally();
+    println!(
+        "tally {} dup {:?}",
+        t.len(),
+        t.iter().filter(|(_, n)| **n > 1).collect::<Vec<_>>()
+    );
+    if t.iter().any(|(_, n)| *n > 1) {
+        println!("{:?}", cluster.sink.tally());
+        for n in &mut cluster.nodes {
+            n.running().has_said("zz");
+            let l = n.running().said().to_owned();
+            println!("{l}");
+        }
+    }
+    cluster.wait_for_tally(&expected);
 }
 
 #[test]

@@ -1,10 +1,9 @@
 //! Disks that are full, clocks that are wrong, and backups that are restored.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::node::Node;
-use super::{Cluster, NEVER};
+use super::{Cluster, LATER, NEVER};
 use crate::support::client::{Client, Verdict};
 use crate::support::disk::{Ballast, Mounted};
 use crate::support::faketime::faketime;
@@ -93,88 +92,36 @@ fn a_full_database_loses_nothing() {
     assert_eq!(outcome.duplicates, 0, "{outcome}");
 }
 
-/// Nothing is delivered to `later.example` at first.
-const NOT_YET: &str = "127.0.0.1:1";
-
-/// Sets the way to `later.example` for the next start of a relay.
-fn route_later(node: &mut Node, to: &str) {
-    node.connectors = format!(
-        r#"
-[[connector]]
-name = "later"
-domains = ["later.example"]
-
-[connector.outbound]
-route = ["{to}"]
-tls = "off"
-"#
-    );
-}
-
-/// Sends a message to a relay, which accepts it.
-fn put(cluster: &mut Cluster, node: usize, name: &str, domain: &str) {
-    let address = cluster.nodes[node].running().address;
-    let mut client = Client::connect(address).expect("it listens");
-    let verdict = client.send(&Message::new(name, &[domain], 500));
-    assert!(matches!(verdict, Verdict::Accepted(_)), "{verdict:?}");
-}
-
-/// Waits until each of these recipients, and nobody else, has had its message so many times.
-fn wait_for_tally(cluster: &Cluster, expected: &[(&str, usize)]) {
-    let had = || {
-        let tally = cluster
-            .sink
-            .tally()
-            .unwrap_or_else(|fault| panic!("{fault}"));
-        let counts = tally.into_iter().map(|(to, relays)| (to, relays.len()));
-        counts.collect::<BTreeMap<_, _>>()
-    };
-    let expected = expected
-        .iter()
-        .map(|(to, times)| ((*to).to_owned(), *times));
-    let expected: BTreeMap<_, _> = expected.collect();
-    let is_as_expected = within(NEVER, || had() == expected);
-    assert!(is_as_expected, "{:?} in place of {expected:?}", had());
-}
-
 /// docs/cluster.md: what was delivered after the backup was made is delivered again, and nothing else.
 #[test]
 #[ignore = "needs PostgreSQL"]
 fn a_restored_backup_repeats_what_was_delivered_after_it() {
-    let mut cluster = Cluster::start(0);
-    let sink = cluster.sink.address.to_string();
-    for number in 1..=2 {
-        let mut node = cluster.place_node(number);
-        route_later(&mut node, NOT_YET);
-        node.start();
-        cluster.nodes.push(node);
-    }
-    put(&mut cluster, 0, "one", "later.example");
-    put(&mut cluster, 1, "two", "later.example");
-    put(&mut cluster, 0, "before", "a.example");
-    wait_for_tally(&cluster, &[("before@a.example", 1)]);
+    let mut cluster = Cluster::start(2);
+    cluster.defer_later(true);
+    cluster.put(0, "one", LATER);
+    cluster.put(1, "two", LATER);
+    cluster.put(0, "before", "a.example");
+    cluster.wait_for_tally(&[("before@a.example", 1)]);
     cluster.nodes.iter_mut().for_each(Node::stop);
     let backup = cluster.primary.0.dump();
 
-    for node in &mut cluster.nodes {
-        route_later(node, &sink);
-        node.start();
-    }
-    put(&mut cluster, 1, "after", "a.example");
+    cluster.defer_later(false);
+    cluster.nodes.iter_mut().for_each(Node::start);
+    cluster.put(1, "after", "a.example");
     let once = [("before@a.example", 1), ("after@a.example", 1)];
     let delivered = [("one@later.example", 1), ("two@later.example", 1)];
-    wait_for_tally(&cluster, &[&once[..], &delivered].concat());
+    cluster.wait_for_tally(&[&once[..], &delivered].concat());
     cluster.nodes.iter_mut().for_each(Node::stop);
 
     cluster.primary.0.restore(&backup);
     cluster.nodes.iter_mut().for_each(Node::start);
-    put(&mut cluster, 0, "at-last", "a.example");
+    cluster.put(0, "at-last", "a.example");
     let again = [
         ("one@later.example", 2),
         ("two@later.example", 2),
         ("at-last@a.example", 1),
     ];
-    wait_for_tally(&cluster, &[&once[..], &again].concat());
+    cluster.wait_for_tally(&[&once[..], &again].concat());
     let (status, printed) = cluster.nodes[0].command(&["evidence", "verify"]);
     assert_eq!(status, Some(0), "{printed}");
 }

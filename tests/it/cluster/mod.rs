@@ -15,7 +15,10 @@ mod outages;
 mod server;
 mod wire;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use load::{Load, Outcome};
@@ -23,12 +26,18 @@ use node::Node;
 use server::{Primary, Standby};
 use wire::Wire;
 
+use crate::support::client::{Client, Verdict};
+use crate::support::message::Message;
 use crate::support::sink::Sink;
+use crate::support::within;
 
 /// The lease of the relays.
 const LEASE: Duration = Duration::from_secs(3);
 /// The time after which something counts as never; many times what it takes.
 const NEVER: Duration = Duration::from_mins(2);
+
+/// The domain whose mail the sink may defer.
+const LATER: &str = "later.example";
 
 /// A primary, its standby, and relays that share the queue.
 struct Cluster {
@@ -37,6 +46,8 @@ struct Cluster {
     primary: Primary,
     standby: Standby,
     sink: Sink,
+    /// True while the sink defers what is for [`LATER`].
+    is_deferring: Arc<AtomicBool>,
     folder: tempfile::TempDir,
 }
 
@@ -56,11 +67,18 @@ impl Cluster {
             primary.move_database(disk);
         }
         let standby = Standby::start(&folder.path().join("standby"), &primary, disk);
+        let is_deferring = Arc::new(AtomicBool::new(false));
+        let is_now = Arc::clone(&is_deferring);
+        let sink = Sink::replying(move |recipient| {
+            let is_later = recipient.ends_with(LATER) && is_now.load(Ordering::Relaxed);
+            is_later.then_some("451 4.2.0 later")
+        });
         let mut cluster = Self {
             nodes: Vec::new(),
             primary,
             standby,
-            sink: Sink::start(),
+            sink,
+            is_deferring,
             folder,
         };
         for number in 1..=nodes {
@@ -79,6 +97,44 @@ impl Cluster {
 
     fn node_folder(&self, number: usize) -> PathBuf {
         self.folder.path().join(format!("node{number}"))
+    }
+
+    /// Sets whether the sink defers what is for [`LATER`].
+    fn defer_later(&self, is_deferring: bool) {
+        self.is_deferring.store(is_deferring, Ordering::Relaxed);
+    }
+
+    /// Sends a message to a relay, which accepts it. Returns its queue id.
+    fn put(&mut self, node: usize, name: &str, domain: &str) -> String {
+        let address = self.nodes[node].running().address;
+        let mut client = Client::connect(address).expect("it listens");
+        match client.send(&Message::new(name, &[domain], 500)) {
+            Verdict::Accepted(id) => id,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Returns how many times each recipient has had its message.
+    fn tally(&self) -> BTreeMap<String, usize> {
+        let tally = self.sink.tally().unwrap_or_else(|fault| panic!("{fault}"));
+        let counts = tally.into_iter().map(|(to, relays)| (to, relays.len()));
+        counts.collect()
+    }
+
+    /// Waits until each of these recipients, and nobody else, has had its message so many times.
+    fn wait_for_tally(&self, expected: &[(&str, usize)]) {
+        let expected = expected
+            .iter()
+            .map(|(to, times)| ((*to).to_owned(), *times));
+        let expected: BTreeMap<_, _> = expected.collect();
+        let is_as_expected = within(NEVER, || self.tally() == expected);
+        let had = self.tally();
+        let differs = |to: &&String| had.get(*to) != expected.get(*to);
+        let differing: Vec<_> = had.keys().chain(expected.keys()).filter(differs).collect();
+        assert!(
+            is_as_expected,
+            "other numbers than expected for {differing:?} in {had:?}"
+        );
     }
 
     /// Sends mail while `disturb` runs, and judges what has arrived in the end. `disturb` gets the load,

@@ -1,28 +1,14 @@
 //! What operators see and do.
 
 use super::Cluster;
-use crate::support::client::{Client, Verdict};
-use crate::support::message::Message;
+use super::load::FORCED;
 use crate::support::within;
-
-/// Puts mail into the queue that is not delivered.
-fn put_forced(cluster: &mut Cluster, node: usize, name: &str) -> String {
-    let address = cluster.nodes[node].running().address;
-    let mut client = Client::connect(address).expect("it listens");
-    match client.send(&Message::new(name, &[super::load::FORCED], 500)) {
-        Verdict::Accepted(id) => id,
-        other => panic!("{other:?}"),
-    }
-}
 
 #[test]
 #[ignore = "needs PostgreSQL"]
 fn every_relay_shows_the_messages_of_all() {
     let mut cluster = Cluster::start(2);
-    let ids = [
-        put_forced(&mut cluster, 0, "one"),
-        put_forced(&mut cluster, 1, "two"),
-    ];
+    let ids = [cluster.put(0, "one", FORCED), cluster.put(1, "two", FORCED)];
     for node in &cluster.nodes {
         let shown = || {
             let (_, printed) = node.command(&["queue", "list", "--json"]);
@@ -45,7 +31,7 @@ fn the_queue_of_a_single_relay_moves_into_the_database() {
     node.has_database = false;
     node.start();
     cluster.nodes.push(node);
-    let ids = ["one", "two", "three"].map(|name| put_forced(&mut cluster, 0, name));
+    let ids = ["one", "two", "three"].map(|name| cluster.put(0, name, FORCED));
     let node = &mut cluster.nodes[0];
     let (status, printed) = node.command(&["spool", "move", "--from", "path", "--to", "url"]);
     assert_eq!(status, Some(2), "{printed}");

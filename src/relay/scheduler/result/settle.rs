@@ -247,7 +247,6 @@ async fn write_result(
             return done;
         }
         let after = envelope.is_open().then_some(&*envelope);
-        let was_owner = context.spool.lease().holds();
         match context.spool.settle(claim, stored, after, drafts).await {
             Ok(entries) => {
                 for ((_, entry), about) in entries.into_iter().zip(about) {
@@ -259,9 +258,7 @@ async fn write_result(
             Err(SpoolError::Missing(_)) => return StateWrite::Done,
             Err(SpoolError::Closed) => return StateWrite::Aborted,
             // While the lease is over, the result waits for it to hold again, as for room on a disk.
-            Err(SpoolError::NotOwner(reason))
-                if about.is_empty() && was_owner && context.spool.lease().holds() =>
-            {
+            Err(SpoolError::OfAnother(reason)) if about.is_empty() => {
                 tracing::error!(queue_id = %id, reason, "attempt result not stored, the message is not this relay's any more; its next owner may deliver it again");
                 // The channel is closed only when the process ends.
                 let _ = context.events.send(Event::NotOwner(id));

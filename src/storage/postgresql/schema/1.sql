@@ -128,6 +128,9 @@ BEGIN
               AND class.relname ~ ('^' || parent || '_[0-9]+$')
               AND substring(class.relname FROM '[0-9]+$')::bigint < today - 1
         LOOP
+            -- Not locked to be looked at: the lock would stay until the end of this call.
+            EXECUTE format('SELECT NOT EXISTS (SELECT FROM gatepost.%I)', old.name) INTO is_empty;
+            CONTINUE WHEN NOT is_empty;
             BEGIN
                 EXECUTE format('LOCK TABLE gatepost.%I IN ACCESS EXCLUSIVE MODE', parent);
                 EXECUTE format('SELECT NOT EXISTS (SELECT FROM gatepost.%I)', old.name) INTO is_empty;
@@ -139,10 +142,17 @@ BEGIN
             END;
         END LOOP;
     END LOOP;
-    -- Content whose message never came: its node died between the two.
-    DELETE FROM gatepost.body
-    WHERE message < (today - 1) * width
-      AND NOT EXISTS (SELECT FROM gatepost.message WHERE id = body.message);
 END
 $$;
 REVOKE ALL ON FUNCTION gatepost.keep_partitions() FROM PUBLIC;
+
+-- Removes content whose message never came: its node died between the two. A week is more than a clock
+-- is wrong.
+CREATE FUNCTION gatepost.remove_orphans() RETURNS void
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    DELETE FROM gatepost.body
+    USING (SELECT floor(extract(epoch FROM clock_timestamp() - timestamptz '2020-01-08 00:00:00Z') * 1000)::bigint << 22 AS id) AS before
+    WHERE message < before.id
+      AND NOT EXISTS (SELECT FROM gatepost.message m WHERE m.id = body.message AND m.id < before.id)
+$$;
+REVOKE ALL ON FUNCTION gatepost.remove_orphans() FROM PUBLIC;

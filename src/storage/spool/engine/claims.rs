@@ -148,7 +148,7 @@ impl ClaimBook {
 }
 
 fn not_owner(id: QueueId) -> SpoolError {
-    SpoolError::NotOwner(format!("message {id} was not given to it, or given back"))
+    SpoolError::OfAnother(format!("message {id} was not given to it, or given back"))
 }
 
 #[cfg(test)]

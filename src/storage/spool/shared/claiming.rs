@@ -1,6 +1,8 @@
 //! Claims messages that nobody alive owns: what an earlier process of this node has left, what was given
 //! back, and what belonged to a node that is fenced.
 
+use std::sync::atomic::Ordering;
+
 use tokio_postgres::types::ToSql;
 
 use super::super::ids::{queue_id, row_id};
@@ -14,21 +16,28 @@ use crate::storage::postgresql::DatabaseError;
 
 /// Locks a page. Parameters: after which id, this node, the first epoch of its process, the fenced nodes,
 /// and how many. What another statement has locked is left out, and found by the next pass.
-fn lock_statement() -> String {
+fn lock_statement(is_first_search: bool) -> String {
+    // What an earlier process has left is looked for once: among many of this process it would be
+    // looked for in vain, row by row.
+    let left = if is_first_search {
+        "(SELECT id FROM gatepost.message WHERE node = $2 AND epoch < $3 AND id > $1 ORDER BY id LIMIT $5)
+                UNION"
+    } else {
+        ""
+    };
     format!(
         "WITH found AS (
             SELECT id FROM (
-                (SELECT id FROM gatepost.message WHERE node = $2 AND epoch < $3 AND id > $1 ORDER BY id LIMIT $5)
-                UNION
+                {left}
                 (SELECT id FROM gatepost.message WHERE epoch = 0 AND id > $1 ORDER BY id LIMIT $5)
                 UNION
                 (SELECT f.id FROM unnest($4::smallint[]) AS n(number) CROSS JOIN LATERAL (
-                    SELECT id FROM gatepost.message WHERE node = n.number AND id > $1 ORDER BY id LIMIT $5) AS f)
+                    SELECT id FROM gatepost.message WHERE node = n.number AND epoch >= 0 AND id > $1 ORDER BY id LIMIT $5) AS f)
             ) AS free ORDER BY id LIMIT $5
         ), locked AS MATERIALIZED (
             SELECT m.id, m.accepted, m.size, m.crc, m.envelope, m.node FROM gatepost.message m
             WHERE m.id IN (SELECT id FROM found)
-              AND (m.epoch = 0 OR m.node = ANY($4::smallint[]) OR (m.node = $2 AND m.epoch < $3))
+              AND (m.epoch = 0 OR (m.node = ANY($4::smallint[]) AND m.epoch >= 0) OR (m.node = $2 AND m.epoch < $3))
             FOR UPDATE SKIP LOCKED
         )
         SELECT m.id, m.accepted, m.size, m.crc, m.envelope, {PARTS}, m.node FROM locked AS m ORDER BY m.id"
@@ -133,10 +142,13 @@ impl SharedCore {
                 }
             }
             attempt.end();
-            self.own
-                .add(claimed.iter().map(|claimed| claimed.claim.id()));
+            let ids = claimed.iter().map(|claimed| claimed.claim.id());
+            self.own.add(ids, run.epoch);
             // A page of nothing but damaged messages, or such as may not be claimed, is not the end.
             if !claimed.is_empty() || page.last.is_none() {
+                if page.last.is_none() {
+                    self.has_searched.store(true, Ordering::SeqCst);
+                }
                 return Ok(claimed);
             }
             after = page.last;
@@ -153,7 +165,9 @@ impl SharedCore {
         let mut connection = self.database.connection().await?;
         let transaction = connection.transaction().await?;
         let others = self.other_nodes(transaction.client()).await?;
-        let statement = transaction.prepare_cached(&lock_statement()).await?;
+        let statement = transaction
+            .prepare_cached(&lock_statement(!self.has_searched.load(Ordering::SeqCst)))
+            .await?;
         let first = i64::try_from(self.identity.first_epoch.number()).unwrap_or(i64::MAX);
         let after = after.map_or(-1, row_id);
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
@@ -174,8 +188,14 @@ impl SharedCore {
                         Err(difference) => refused.add(message.id, difference),
                     }
                 }
+                // A later version may have written it.
+                (Some(_), Err(_)) => {
+                    if let Some(id) = found.id() {
+                        refused.add(id, PolicyDifference::Unreadable);
+                    }
+                }
                 // A damaged one is set aside by its claim.
-                (None, _) | (_, Err(_)) => allowed.push(found),
+                (None, _) => allowed.push(found),
             }
         }
         let ids: Vec<i64> = allowed.iter().map(FoundRow::row_id).collect();
@@ -213,11 +233,11 @@ impl SharedCore {
         let released = connection.query(RELEASE, &parameters).await;
         let released = released.map_err(|error| self.failed(&error.into()))?;
         connection.give_back();
-        self.own.forget(claims.iter().map(Claim::id));
+        self.own.forget_claims(claims.iter().copied());
         if released.len() == claims.len() {
             return Ok(());
         }
-        Err(SpoolError::NotOwner(format!(
+        Err(SpoolError::OfAnother(format!(
             "{} of {} messages were not this node's any more",
             claims.len() - released.len(),
             claims.len()

@@ -31,6 +31,8 @@ pub(super) async fn send(core: &SharedCore, id: QueueId, path: &Path) -> Result<
     let mut file =
         blocking(move || File::open(&opened).map_err(|error| io_error("open", &opened, &error)))
             .await?;
+    // The semaphore is never closed.
+    let _turn = core.uploads.acquire().await;
     let connection = core.connection().await?;
     let mut number = 0;
     loop {

@@ -21,6 +21,15 @@ use super::queue::OpQueue;
 use crate::storage::postgresql::{Database, DatabaseError, LentConnection};
 use crate::telemetry::Monitor;
 
+/// The lease of a node that was away, while the relay forgets what others have claimed.
+#[derive(Debug, Default)]
+pub(super) struct ResumableLease {
+    /// The lease that holds again then.
+    pub(super) lease: Option<Lease>,
+    /// The number of changes [`OwnershipChange::Lost`] that the relay has not forgotten yet.
+    pub(super) losses: usize,
+}
+
 /// The state that all tasks of the engine share.
 #[derive(Debug)]
 pub(super) struct SharedCore {
@@ -36,6 +45,8 @@ pub(super) struct SharedCore {
     /// Held while messages are claimed, and while those are given back that may have been claimed
     /// without an answer: neither sees the other half done.
     pub(super) claiming: tokio::sync::Mutex<()>,
+    /// True when what an earlier process of this node has left was claimed.
+    pub(super) has_searched: AtomicBool,
     /// The epochs that this node may have, since the answers to their commits were lost.
     pub(super) tried_epochs: Mutex<Vec<OwnerEpoch>>,
     pub(super) availability: Availability,
@@ -44,7 +55,9 @@ pub(super) struct SharedCore {
     pub(super) config: OwnConfig,
     pub(super) changes: mpsc::UnboundedSender<OwnershipChange>,
     /// The lease that holds again when the relay has forgotten what others have claimed.
-    pub(super) resumable: Mutex<Option<Lease>>,
+    pub(super) resumable: Mutex<ResumableLease>,
+    /// Held while large content is sent: it leaves connections for everything else.
+    pub(super) uploads: tokio::sync::Semaphore,
     /// True if messages were set aside that the postmaster may not know of.
     pub(super) has_set_aside: AtomicBool,
     pub(super) ended: CancellationToken,
@@ -76,7 +89,7 @@ impl SharedCore {
         let is_older = |claim: &&Claim| claim.epoch() < self.identity.first_epoch;
         match claims.iter().find(is_older) {
             None => Ok(()),
-            Some(claim) => Err(SpoolError::NotOwner(format!(
+            Some(claim) => Err(SpoolError::OfAnother(format!(
                 "message {} was given to an earlier run of this node",
                 claim.id()
             ))),

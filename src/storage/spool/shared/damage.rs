@@ -1,11 +1,21 @@
 //! Sets aside what cannot be read, in tables that nothing else uses.
 
+use tokio_postgres::types::ToSql;
+
 use super::super::ids::{queue_id, row_id};
 use super::super::{SetAside, SpoolError, StoredMessage};
 use super::core::SharedCore;
 use crate::smtp::envelope::QueueId;
 use crate::storage::postgresql::DatabaseError;
 
+/// Finds out whether a message is this process's, and keeps it so. Who only reads the queue of another
+/// node changes nothing in it. Parameters: the message, this node, the first epoch of its process, and
+/// its epoch.
+const OWN: &str = "SELECT FROM gatepost.message m
+WHERE m.id = $1 AND m.node = $2 AND m.epoch >= $3 AND EXISTS (
+    SELECT FROM gatepost.node
+    WHERE number = $2 AND epoch = $4 AND NOT fenced AND lease_end > clock_timestamp())
+FOR UPDATE OF m";
 /// Copies a message. Parameters: its id, the fault, and whether it leaves the queue.
 const COPY: &str = "WITH copied AS (
     INSERT INTO gatepost.set_aside (id, fault, node, accepted, size, crc, envelope, body, is_lost)
@@ -28,22 +38,46 @@ fn place(row: i64) -> String {
 }
 
 impl SharedCore {
-    /// Copies a message whose envelope cannot be read, and removes it from the queue. Returns the error
-    /// that describes it.
+    /// Copies a message of this node whose envelope cannot be read, and removes it from the queue. One of
+    /// another node stays where it is: its owner deals with it, and may be able to read it. Returns the
+    /// error that describes the damage.
     pub(super) async fn set_aside_message(
         &self,
         row: i64,
         fault: String,
     ) -> Result<SpoolError, SpoolError> {
-        let connection = self.connection().await?;
+        let mut connection = self.connection().await?;
+        let run = self.run();
+        let first = i64::try_from(self.identity.first_epoch.number()).unwrap_or(i64::MAX);
         let moved = async {
-            connection.batch_execute("BEGIN").await?;
-            connection.execute(COPY, &[&row, &fault, &true]).await?;
-            connection.execute(REMOVE, &[&row]).await?;
-            connection.batch_execute("COMMIT").await
+            let transaction = connection.transaction().await?;
+            let own = [
+                &row as &(dyn ToSql + Sync),
+                &run.number,
+                &first,
+                &run.epoch(),
+            ];
+            let is_own = transaction.query_opt(OWN, &own).await?.is_some();
+            if is_own {
+                transaction.execute(COPY, &[&row, &fault, &true]).await?;
+                transaction.execute(REMOVE, &[&row]).await?;
+            }
+            transaction.commit().await?;
+            Ok::<_, DatabaseError>(is_own)
         };
-        moved.await.map_err(|error| self.failed(&error.into()))?;
+        let is_own = moved.await.map_err(|error| self.failed(&error))?;
         connection.give_back();
+        let id = queue_id(row).unwrap_or_else(|| self.drafts.ids.draw());
+        if !is_own {
+            let files = format!("gatepost.message, id {row}");
+            tracing::warn!(row, fault, "a message of another node cannot be read here");
+            return Ok(SpoolError::Damaged {
+                id,
+                fault,
+                files,
+                remaining: None,
+            });
+        }
         let files = place(row);
         tracing::error!(
             row,
@@ -53,7 +87,6 @@ impl SharedCore {
         );
         self.has_set_aside
             .store(true, std::sync::atomic::Ordering::SeqCst);
-        let id = queue_id(row).unwrap_or(self.drafts.ids.draw());
         Ok(SpoolError::Damaged {
             id,
             fault,

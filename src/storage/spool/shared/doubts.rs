@@ -4,9 +4,10 @@
 //! visible later, also much later: a commit that waits for its standby goes on waiting without its
 //! client. So such messages are looked for with each renewal of the lease.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::super::claim::{Claim, OwnerEpoch};
 use crate::smtp::envelope::QueueId;
 
 /// The most messages in doubt that are remembered. More cannot be under way at once by far.
@@ -22,8 +23,8 @@ pub(super) struct OwnMessages(Mutex<OwnState>);
 
 #[derive(Debug, Default)]
 struct OwnState {
-    /// The messages that the relay knows as its own.
-    known: HashSet<QueueId>,
+    /// The messages that the relay knows as its own, with the epoch of each that it was given to.
+    known: HashMap<QueueId, OwnerEpoch>,
     /// Messages whose clients were not given a 250, and how often they were looked for. If they are
     /// found, they are removed.
     withdrawn: BTreeMap<QueueId, u32>,
@@ -40,16 +41,26 @@ pub(super) struct Doubts {
 }
 
 impl OwnMessages {
-    /// Adds messages that are this node's from now on.
-    pub(super) fn add(&self, ids: impl IntoIterator<Item = QueueId>) {
+    /// Adds messages that are this node's from now on, given to this epoch.
+    pub(super) fn add(&self, ids: impl IntoIterator<Item = QueueId>, epoch: OwnerEpoch) {
         let mut state = self.state();
         for id in ids {
-            state.known.insert(id);
+            state.known.insert(id, epoch);
             state.unheard.remove(&id);
         }
     }
 
-    /// Forgets messages that were removed, given back or lost.
+    /// Forgets messages that were removed or given back, unless they were claimed again meanwhile.
+    pub(super) fn forget_claims(&self, claims: impl IntoIterator<Item = Claim>) {
+        let mut state = self.state();
+        for claim in claims {
+            if state.known.get(&claim.id()) == Some(&claim.epoch()) {
+                state.known.remove(&claim.id());
+            }
+        }
+    }
+
+    /// Forgets messages that others have.
     pub(super) fn forget(&self, ids: impl IntoIterator<Item = QueueId>) {
         let mut state = self.state();
         for id in ids {
@@ -57,10 +68,17 @@ impl OwnMessages {
         }
     }
 
+    /// Returns whether the relay knows a message as its own, or as one whose client has no 250.
+    pub(super) fn is_known(&self, id: QueueId) -> bool {
+        let state = self.state();
+        state.known.contains_key(&id) || state.withdrawn.contains_key(&id)
+    }
+
     /// Returns the messages that the relay knows as its own, without those that are.
     pub(super) fn lost(&self, are: &HashSet<QueueId>) -> Vec<QueueId> {
         let state = self.state();
-        let mut lost: Vec<_> = state.known.difference(are).copied().collect();
+        let known = state.known.keys().copied();
+        let mut lost: Vec<_> = known.filter(|id| !are.contains(id)).collect();
         lost.sort_unstable();
         lost
     }

@@ -81,11 +81,16 @@ impl Spool for SharedSpool {
 
     fn ownership_changed(&self) -> EventFuture<'_, OwnershipChange> {
         Box::pin(async {
-            // The change before this one has been handled.
-            self.core.resume();
             let mut changes = self.changes.lock().await;
-            match changes.recv().await {
-                Some(change) => change,
+            // The change before this one has been handled.
+            if std::mem::take(&mut changes.is_forgetting) {
+                self.core.resume();
+            }
+            match changes.receiver.recv().await {
+                Some(change) => {
+                    changes.is_forgetting = matches!(change, OwnershipChange::Lost(_));
+                    change
+                }
                 // The sender is in the core, which is there.
                 None => std::future::pending().await,
             }

@@ -65,6 +65,9 @@ pub(super) use import::QueueImport;
 use own_config::OwnConfig;
 use queue::OpQueue;
 
+/// The most large messages whose content is sent to the database at a time. The connections are more.
+const UPLOADS: usize = 3;
+
 /// The options of the engine.
 #[derive(Debug, Clone)]
 pub struct SharedOptions {
@@ -84,9 +87,17 @@ pub struct SharedSpool {
     core: Arc<SharedCore>,
     writer: Mutex<Option<JoinHandle<()>>>,
     /// The changes that other nodes have made.
-    changes: tokio::sync::Mutex<mpsc::UnboundedReceiver<OwnershipChange>>,
+    changes: tokio::sync::Mutex<OwnershipChanges>,
     /// Held while the spool is open: one process uses the folder.
     lock: Mutex<Option<FolderLock>>,
+}
+
+/// The changes that the relay has not heard of.
+#[derive(Debug)]
+struct OwnershipChanges {
+    receiver: mpsc::UnboundedReceiver<OwnershipChange>,
+    /// True while the relay forgets the messages of the latest change.
+    is_forgetting: bool,
 }
 
 impl SharedSpool {
@@ -144,6 +155,7 @@ impl SharedSpool {
             }),
             own: OwnMessages::default(),
             claiming: tokio::sync::Mutex::default(),
+            has_searched: AtomicBool::new(false),
             tried_epochs: Mutex::default(),
             availability: Availability::default(),
             watch: tokio::sync::Mutex::default(),
@@ -151,6 +163,7 @@ impl SharedSpool {
             config: OwnConfig::default(),
             changes,
             resumable: Mutex::default(),
+            uploads: tokio::sync::Semaphore::new(UPLOADS),
             has_set_aside: AtomicBool::new(true),
             ended: CancellationToken::new(),
             monitor,
@@ -160,7 +173,10 @@ impl SharedSpool {
         Ok(Self {
             core,
             writer: Mutex::new(Some(writer)),
-            changes: tokio::sync::Mutex::new(receiver),
+            changes: tokio::sync::Mutex::new(OwnershipChanges {
+                receiver,
+                is_forgetting: false,
+            }),
             lock: Mutex::new(Some(lock)),
         })
     }

@@ -11,7 +11,7 @@ use super::super::claim::OwnerEpoch;
 use super::super::ids::queue_id;
 use super::super::lease::Lease;
 use super::super::{BootTime, OwnershipChange, SpoolError};
-use super::core::{SharedCore, spool_error};
+use super::core::{ResumableLease, SharedCore, spool_error};
 use super::folder::NodeToken;
 use super::identity::NodeIdentity;
 use super::node_share::NEWCOMER;
@@ -34,6 +34,10 @@ pub(super) struct Joined {
 const FIND: &str = "SELECT number, token, lease_end > clock_timestamp() AND NOT fenced,
     to_char(lease_end AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS')
 FROM gatepost.node WHERE name = $1 FOR UPDATE";
+/// Another machine has the name of a dead node now. What the dead one has left is adopted by the rules
+/// of every adoption, so it keeps its row, its configuration and its number.
+const RENAME: &str = "UPDATE gatepost.node SET name = name || ' (' || number || ')', fenced = true, token = ''
+WHERE number = $1";
 const FREE_NUMBER: &str = "SELECT min(n)::smallint FROM generate_series(1, $1::integer) AS n
 WHERE NOT EXISTS (SELECT FROM gatepost.node WHERE number = n)";
 const TAKE: &str = "INSERT INTO gatepost.node AS n
@@ -48,15 +52,14 @@ const RENEW: &str = "UPDATE gatepost.node
 SET lease_end = clock_timestamp() + lease, last_id = greatest(last_id, $3), divisor = $4
 WHERE number = $1 AND epoch = $2 AND NOT fenced AND lease_end > clock_timestamp()
 RETURNING draining";
-const LOOK: &str =
-    "SELECT epoch, fenced FROM gatepost.node WHERE number = $1 AND token = $2 FOR UPDATE";
+const LOOK: &str = "SELECT epoch FROM gatepost.node WHERE number = $1 AND token = $2 FOR UPDATE";
 const DRAW_EPOCH: &str = "SELECT nextval('gatepost.epoch')";
 const NEW_EPOCH: &str = "UPDATE gatepost.node SET epoch = $2, fenced = false,
     lease_end = clock_timestamp() + lease WHERE number = $1";
 const LEAVE: &str =
     "UPDATE gatepost.node SET lease_end = clock_timestamp(), fenced = true, last_id = $3
 WHERE number = $1 AND epoch = $2";
-const OWN_IDS: &str = "SELECT id FROM gatepost.message WHERE node = $1 AND epoch > 0";
+const OWN_IDS: &str = "SELECT id, epoch FROM gatepost.message WHERE node = $1 AND epoch > 0";
 
 /// Joins as a node: with the number that the name has, or with a free one.
 pub(super) async fn join(
@@ -69,10 +72,17 @@ pub(super) async fn join(
     let mut connection = database.connection().await.map_err(failed)?;
     let joined = join_on(&mut connection, name, token, lease).await;
     let joined = joined.map_err(failed)??;
-    let partitions = "SELECT gatepost.keep_partitions()";
-    let kept = connection.batch_execute(partitions).await;
-    kept.map_err(|error| failed(error.into()))?;
-    connection.give_back();
+    // Mail must not wait for it, and comes into the partition for other days meanwhile.
+    match connection
+        .batch_execute("SELECT gatepost.keep_partitions()")
+        .await
+    {
+        Ok(()) => connection.give_back(),
+        Err(error) => {
+            let error = DatabaseError::from(error);
+            tracing::warn!(%error, "cannot make the partitions of the queue; trying again soon");
+        }
+    }
     Ok(joined)
 }
 
@@ -92,8 +102,17 @@ async fn join_on(
             if is_alive && !is_same {
                 return Ok(Err(name_is_used(name, row.get(3))));
             }
-            Some(row.get(0))
+            if !is_same {
+                transaction
+                    .execute(RENAME, &[&row.get::<_, i16>(0)])
+                    .await?;
+            }
+            is_same.then(|| row.get(0))
         }
+        None => None,
+    };
+    let number = match number {
+        Some(number) => Some(number),
         None => transaction
             .query_one(FREE_NUMBER, &[&i32::from(NODES_MAX)])
             .await?
@@ -160,16 +179,22 @@ impl SharedCore {
     async fn renew_in_time(&self) -> Result<Lease, SpoolError> {
         let mut watch = self.watch.lock().await;
         let asked = BootTime::now();
-        let mut connection = self.connection().await?;
+        // One of its own: a renewal does not wait behind large content.
+        let kept = watch.connection.take().filter(|kept| !kept.is_closed());
+        let mut connection = match kept {
+            Some(connection) => connection,
+            None => self.connection().await?,
+        };
         let failed = |error: DatabaseError| self.failed(&error);
         // A lease that is over by this node's own clock is not renewed, even if the database would:
         // what was begun under it has ended, and a new epoch says so.
-        let is_resuming = self.resumable().is_some();
+        let is_resuming = self.resumable().lease.is_some();
         if (self.lease.holds() || is_resuming) && self.prolong(&connection).await.map_err(failed)? {
             let lease = Lease::until(asked + self.lease_time);
-            if is_resuming {
-                *self.resumable() = Some(lease);
-                connection.give_back();
+            // The relay may have forgotten everything meanwhile.
+            if let Some(resumable) = self.resumable().lease.as_mut() {
+                *resumable = lease;
+                watch.connection = Some(connection);
                 return Err(self.lease.refusal());
             }
             // The end of the lease may have passed while the answer was awaited.
@@ -178,11 +203,11 @@ impl SharedCore {
                 self.availability.answered();
                 let looked = self.look_around(&connection, &mut watch).await;
                 looked.map_err(failed)?;
-                connection.give_back();
+                watch.connection = Some(connection);
                 return Ok(lease);
             }
         }
-        *self.resumable() = None;
+        self.resumable().lease = None;
         if self.lease.holds() {
             self.lease
                 .lose("its lease is over by the clock of the database; it gets a new one");
@@ -190,7 +215,7 @@ impl SharedCore {
         watch.forget_observations();
         self.set_share(NEWCOMER);
         let lost = self.new_epoch(&mut connection).await.map_err(failed)?;
-        connection.give_back();
+        watch.connection = Some(connection);
         match lost {
             LostLease::Replaced => {
                 let reason = format!(
@@ -214,16 +239,20 @@ impl SharedCore {
                 );
                 let lease = Lease::until(asked + self.lease_time);
                 self.epoch.store(epoch.number(), Ordering::SeqCst);
-                if lost.is_empty() {
+                let mut resumable = self.resumable();
+                if lost.is_empty() && resumable.losses == 0 {
                     self.lease.renew(lease);
                     return Ok(lease);
                 }
                 self.own.forget(lost.iter().copied());
                 self.lease
                     .lose("other nodes have claimed messages meanwhile; these are forgotten first");
-                *self.resumable() = Some(lease);
-                // Nobody listens any more at the end alone.
-                drop(self.changes.send(OwnershipChange::Lost(lost)));
+                resumable.lease = Some(lease);
+                if !lost.is_empty() {
+                    resumable.losses += 1;
+                    // Nobody listens any more at the end alone.
+                    drop(self.changes.send(OwnershipChange::Lost(lost)));
+                }
                 Err(self.lease.refusal())
             }
         }
@@ -239,15 +268,20 @@ impl SharedCore {
         Ok(renewed.is_some())
     }
 
-    /// Lets the lease hold again after the relay has forgotten what others have claimed.
+    /// Records that the relay has forgotten the messages of one change. After the last of them the lease
+    /// holds again.
     pub(super) fn resume(&self) {
-        if let Some(lease) = self.resumable().take() {
+        let mut resumable = self.resumable();
+        resumable.losses = resumable.losses.saturating_sub(1);
+        if resumable.losses == 0
+            && let Some(lease) = resumable.lease.take()
+        {
             self.lease.renew(lease);
         }
     }
 
     /// The lease that holds again when the relay has forgotten what others have claimed.
-    fn resumable(&self) -> MutexGuard<'_, Option<Lease>> {
+    fn resumable(&self) -> MutexGuard<'_, ResumableLease> {
         self.resumable
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -263,9 +297,9 @@ impl SharedCore {
             let epoch = epoch(row, 0);
             epoch == current || self.tried_epochs().contains(&epoch)
         };
-        let Some(found) = found.filter(is_ours) else {
+        if !found.as_ref().is_some_and(is_ours) {
             return Ok(LostLease::Replaced);
-        };
+        }
         let drawn = transaction.query_one(DRAW_EPOCH, &[]).await?;
         let fresh = epoch(&drawn, 0);
         // The answer to the commit may be lost; the next try must know the epoch then.
@@ -274,14 +308,23 @@ impl SharedCore {
         transaction
             .execute(NEW_EPOCH, &[number, &number_of_fresh])
             .await?;
-        let mut lost = Vec::new();
-        // An earlier try may have lifted the fence.
-        if found.get::<_, bool>(1) || epoch(&found, 0) != current {
-            let rows = transaction.query(OWN_IDS, &[number]).await?;
-            let are: HashSet<_> = rows.iter().filter_map(|row| queue_id(row.get(0))).collect();
-            lost = self.own.lost(&are);
+        let mut unknown = Vec::new();
+        // An earlier try may have lifted the fence, and the database may be a restored one.
+        let first = i64::try_from(self.identity.first_epoch.number()).unwrap_or(i64::MAX);
+        let rows = transaction.query(OWN_IDS, &[number]).await?;
+        let mut are = HashSet::with_capacity(rows.len());
+        for row in &rows {
+            let Some(id) = queue_id(row.get(0)) else {
+                continue;
+            };
+            are.insert(id);
+            if row.get::<_, i64>(1) >= first && !self.own.is_known(id) {
+                unknown.push(id);
+            }
         }
+        let lost = self.own.lost(&are);
         transaction.commit().await?;
+        self.own.doubt(unknown);
         self.tried_epochs().clear();
         Ok(LostLease::NewEpoch { epoch: fresh, lost })
     }

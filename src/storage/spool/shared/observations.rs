@@ -1,9 +1,11 @@
 //! What a node remembers of the others from look to look.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use super::super::BootTime;
+use crate::smtp::envelope::QueueId;
+use crate::storage::postgresql::LentConnection;
 
 /// The interval at which messages that this node may not adopt are looked at again.
 const SAME_AGAIN: Duration = Duration::from_mins(1);
@@ -15,6 +17,10 @@ pub(super) struct Watch {
     /// The first and the last message of the latest signal, and its time.
     signalled: Option<((i64, i64), Instant)>,
     pub(super) partitions_at: Option<Instant>,
+    /// The messages of this node that it did not know of at the latest comparison, and its time.
+    pub(super) unknown: (HashSet<QueueId>, Option<Instant>),
+    /// The connection that the renewals of the lease have to themselves.
+    pub(super) connection: Option<LentConnection>,
 }
 
 /// The state of another node, and since when it has been so.

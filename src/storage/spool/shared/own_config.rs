@@ -1,6 +1,5 @@
 //! The configuration of this node, and what others may do by it.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::policy::adoption::{NodeConfig, PolicyDifference, may_adopt};
@@ -10,8 +9,6 @@ use crate::smtp::envelope::Envelope;
 #[derive(Debug, Default)]
 pub(super) struct OwnConfig {
     state: Mutex<ConfigState>,
-    /// True for a node that sends no mail, so that no policy of its own can be weaker.
-    sends_nothing: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -48,20 +45,12 @@ impl OwnConfig {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Records that this node sends no mail.
-    pub(super) fn send_nothing(&self) {
-        self.sends_nothing.store(true, Ordering::Relaxed);
-    }
-
     /// Returns whether this node may have a message of one with this configuration.
     pub(super) fn allows(
         &self,
         theirs: &NodeConfig,
         envelope: &Envelope,
     ) -> Result<(), PolicyDifference> {
-        if self.sends_nothing.load(Ordering::Relaxed) {
-            return Ok(());
-        }
         may_adopt(theirs, &self.state().current, envelope)
     }
 }

@@ -2,16 +2,19 @@
 
 use std::collections::HashMap;
 
-use tokio_postgres::Client;
+use tokio_postgres::{Client, Row};
 
 use super::core::SharedCore;
 use crate::policy::adoption::NodeConfig;
 use crate::storage::postgresql::DatabaseError;
 
 const PUBLISH: &str = "UPDATE gatepost.node SET config = $3 WHERE number = $1 AND epoch = $2";
-/// The nodes, whether they are fenced, and what they have published. They stay fenced until the
-/// transaction is over.
-const NODES: &str = "SELECT number, fenced, config FROM gatepost.node FOR SHARE";
+/// What the nodes have published.
+const CONFIGS: &str = "SELECT number, config FROM gatepost.node WHERE number <> $1";
+/// The other nodes that are fenced. They stay so until the transaction is over. The rows of living nodes
+/// are not locked: they could not renew their leases.
+const FENCED: &str =
+    "SELECT number FROM gatepost.node WHERE fenced AND number <> $1 ORDER BY number FOR SHARE";
 
 /// The other nodes, as the claim of messages needs them.
 pub(super) struct OtherNodes {
@@ -54,20 +57,14 @@ impl SharedCore {
 
     /// Reads what other nodes have published, within a transaction.
     pub(super) async fn other_nodes(&self, client: &Client) -> Result<OtherNodes, DatabaseError> {
-        let mut others = OtherNodes {
-            fenced: Vec::new(),
-            configs: HashMap::new(),
-        };
-        for row in client.query(NODES, &[]).await? {
-            let (number, fenced): (i16, bool) = (row.get(0), row.get(1));
-            if number == self.identity.number {
-                continue;
-            }
-            if fenced {
-                others.fenced.push(number);
-            }
-            others.configs.insert(number, NodeConfig::read(row.get(2)));
-        }
-        Ok(others)
+        let own = self.identity.number;
+        // In this order: what a fenced node has published does not change any more.
+        let fenced = client.query(FENCED, &[&own]).await?;
+        let configs = client.query(CONFIGS, &[&own]).await?;
+        let config = |row: &Row| (row.get(0), NodeConfig::read(row.get(1)));
+        Ok(OtherNodes {
+            fenced: fenced.iter().map(|row| row.get(0)).collect(),
+            configs: configs.iter().map(config).collect(),
+        })
     }
 }

@@ -95,6 +95,14 @@ impl SharedOp {
         }
     }
 
+    /// Returns the claim on the message that the operation changes.
+    pub(super) fn claim(&self) -> Option<Claim> {
+        match self {
+            Self::Settle(settled, _) => Some(settled.claim),
+            Self::Commit(..) | Self::Ping(_) => None,
+        }
+    }
+
     fn octets(&self) -> usize {
         let octets = |row: &NewRow| row.envelope.len() + row.body.as_ref().map_or(0, Bytes::len);
         match self {

@@ -20,14 +20,15 @@ impl SharedCore {
         envelope: Envelope,
     ) -> Result<(Receipt, Claimed<Entry>), SpoolError> {
         self.lease.check()?;
+        let term = self.lease.term();
         let (row, entry) = self.finish_draft(draft, envelope).await?;
         let withdrawal = Withdrawal::of(self, row.id);
         let epoch = self
             .queue
             .ask(|reply| SharedOp::Commit(Box::new(row), reply))
             .await?;
-        // The lease may have ended before the answer.
-        self.lease.check()?;
+        // The lease may have ended before the answer, and others may have claimed the message then.
+        self.lease.check_since(term)?;
         withdrawal.disarm();
         Ok(received(entry, epoch))
     }

@@ -66,7 +66,10 @@ async fn run_out(spool: &SharedSpool) {
 }
 
 fn is_refused<T>(result: &Result<T, SpoolError>) -> bool {
-    matches!(result, Err(SpoolError::NotOwner(_)))
+    matches!(
+        result,
+        Err(SpoolError::NotOwner(_) | SpoolError::OfAnother(_))
+    )
 }
 
 #[tokio::test]
@@ -366,6 +369,7 @@ async fn a_folder_with_a_queue_of_its_own_is_refused() {
 #[tokio::test]
 #[ignore = "needs PostgreSQL"]
 async fn a_queue_moves_into_the_database_and_back() {
+    use super::super::suite::postgresql::test_config;
     use crate::storage::spool::{SqliteSpool, move_to_database, move_to_folder};
     let cluster = Cluster::new(3).await;
     let folder = cluster.folders[0].path();
@@ -382,9 +386,8 @@ async fn a_queue_moves_into_the_database_and_back() {
     let database = cluster.database.connect();
     // An earlier move came to the database with the first two, and to the removal of a third.
     let mark = crate::storage::spool::relocation::mark(folder).expect("a folder");
-    let earlier = QueueImport::open(&database, mark)
-        .await
-        .expect("a database");
+    let mover = cluster.node(1, LONG).await;
+    let earlier = QueueImport::of_node(&mover, mark);
     for (id, ..) in &before[..2] {
         let entry = source.load(*id).await.expect("there");
         earlier.put(&entry).await.expect("stored");
@@ -399,9 +402,13 @@ async fn a_queue_moves_into_the_database_and_back() {
         b"third".to_vec(),
     ));
     source.close().await.expect("closed");
-    let moved = move_to_database(folder, &database).await.expect("moved");
+    mover.close().await.expect("closed");
+    let config = || test_config("same");
+    let moved = move_to_database(folder, &database, config())
+        .await
+        .expect("moved");
     assert_eq!((moved.messages, moved.remaining.len()), (4, 0));
-    let again = move_to_database(folder, &database)
+    let again = move_to_database(folder, &database, config())
         .await
         .expect("nothing left");
     assert_eq!(again, QueueMove::default());
@@ -411,10 +418,13 @@ async fn a_queue_moves_into_the_database_and_back() {
     let claimed = claim_all(&node, 3).await;
     assert_eq!(claimed.len(), 5);
     let kept: Vec<_> = claimed.iter().map(|claimed| claimed.claim).collect();
-    let refused = move_to_folder(&database, cluster.folders[2].path());
+    let refused = move_to_folder(&database, cluster.folders[2].path(), config());
     assert_eq!(refused.await.expect("nothing moved").owned, 5);
     node.release(kept).await.expect("its own");
-    let moved = move_to_folder(&database, cluster.folders[2].path());
+    let weaker = move_to_folder(&database, cluster.folders[2].path(), test_config("weaker"));
+    let weaker = weaker.await.expect("nothing moved");
+    assert_eq!((weaker.messages, weaker.refused), (0, 5));
+    let moved = move_to_folder(&database, cluster.folders[2].path(), config());
     assert_eq!(moved.await.expect("moved").messages, 5);
     assert!(ids(&node).await.is_empty());
     let target = SqliteSpool::open(cluster.folders[2].path()).expect("a spool");

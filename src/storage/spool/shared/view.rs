@@ -204,7 +204,7 @@ impl SharedCore {
         let (node, epoch): (i16, i64) = (row.get(7), row.get(8));
         let epoch = OwnerEpoch::of_store(u64::try_from(epoch).unwrap_or_default());
         if node != self.identity.number || epoch < self.identity.first_epoch {
-            return Err(SpoolError::NotOwner(format!(
+            return Err(SpoolError::OfAnother(format!(
                 "message {id} is another node's, or nobody's"
             )));
         }

@@ -6,6 +6,8 @@
 //! outage of the database before it has been there for one lease, nor because the clock of a promoted
 //! standby is ahead.
 
+use std::collections::HashSet;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::super::ids::{queue_id, row_id};
@@ -17,6 +19,14 @@ use crate::storage::postgresql::{DatabaseError, LentConnection};
 
 /// The interval at which partitions are made and dropped.
 const PARTITIONS: Duration = Duration::from_hours(1);
+/// Both take as long as they need, so they are two transactions.
+const KEEP: [&str; 2] = [
+    "SELECT gatepost.keep_partitions()",
+    "SELECT gatepost.remove_orphans()",
+];
+/// The interval of comparisons with what the database calls this node's. A commit is known long before.
+const COMPARISON: Duration = Duration::from_mins(1);
+const OWN_SINCE: &str = "SELECT id FROM gatepost.message WHERE node = $1 AND epoch >= $2";
 
 const NODES: &str = "SELECT number, name, epoch, (extract(epoch FROM lease_end) * 1000)::bigint,
     lease_end > clock_timestamp(), fenced, (extract(epoch FROM lease) * 1000)::bigint, divisor
@@ -90,9 +100,56 @@ impl SharedCore {
             .is_none_or(|at| at.elapsed() > PARTITIONS)
         {
             watch.partitions_at = Some(Instant::now());
-            let partitions = "SELECT gatepost.keep_partitions()";
-            connection.batch_execute(partitions).await?;
+            self.keep_partitions();
         }
+        self.find_unknown(connection, watch).await
+    }
+
+    /// Has partitions made and dropped, beside the renewals.
+    fn keep_partitions(&self) {
+        let Ok(core) = self.upgrade() else {
+            return;
+        };
+        tokio::spawn(async move {
+            let kept = async {
+                let connection = core.database.connection().await?;
+                for statement in KEEP {
+                    connection.batch_execute(statement).await?;
+                }
+                connection.give_back();
+                Ok::<_, DatabaseError>(())
+            };
+            if let Err(error) = kept.await {
+                tracing::warn!(%error, "cannot make or drop the partitions of the queue; trying again in an hour");
+            }
+        });
+    }
+
+    /// Now and then compares the messages that the database calls this node's with those that the relay
+    /// knows. One that it does not know, twice in a row, is given back, and so claimed: a restored
+    /// database or a promoted standby may have such, and one that was locked when it should have been
+    /// claimed.
+    async fn find_unknown(
+        &self,
+        connection: &LentConnection,
+        watch: &mut Watch,
+    ) -> Result<(), DatabaseError> {
+        let (before, at) = &mut watch.unknown;
+        if at.is_some_and(|at| at.elapsed() < COMPARISON) {
+            return Ok(());
+        }
+        *at = Some(Instant::now());
+        // Until the first search is over, nothing of an earlier process was claimed.
+        let has_searched = self.has_searched.load(Ordering::SeqCst);
+        let first = i64::try_from(self.identity.first_epoch.number()).unwrap_or(i64::MAX);
+        let since = if has_searched { 1 } else { first };
+        let rows = connection
+            .query(OWN_SINCE, &[&self.identity.number, &since])
+            .await?;
+        let ids = rows.iter().filter_map(|row| queue_id(row.get(0)));
+        let unknown: HashSet<_> = ids.filter(|id| !self.own.is_known(*id)).collect();
+        self.own.doubt(unknown.intersection(before).copied());
+        *before = unknown;
         Ok(())
     }
 

@@ -179,11 +179,12 @@ fn finish(core: &SharedCore, op: SharedOp, result: OpResult) {
     let answer = match result {
         OpResult::Done(epoch) => {
             match &op {
-                SharedOp::Commit(row, _) => core.own.add([row.id]),
+                SharedOp::Commit(row, _) => core.own.add([row.id], epoch),
                 SharedOp::Settle(settled, _) => {
-                    core.own.add(settled.reports.iter().map(|report| report.id));
+                    let reports = settled.reports.iter().map(|report| report.id);
+                    core.own.add(reports, epoch);
                     if settled.edit.is_none() {
-                        core.own.forget([settled.claim.id()]);
+                        core.own.forget_claims([settled.claim]);
                     }
                 }
                 SharedOp::Ping(_) => {}
@@ -191,12 +192,12 @@ fn finish(core: &SharedCore, op: SharedOp, result: OpResult) {
             Ok(epoch)
         }
         OpResult::Missing(id) => {
-            core.own.forget([id]);
+            core.own.forget_claims(op.claim());
             Err(SpoolError::Missing(id))
         }
         OpResult::OfAnother(id) => {
-            core.own.forget([id]);
-            Err(SpoolError::NotOwner(format!(
+            core.own.forget_claims(op.claim());
+            Err(SpoolError::OfAnother(format!(
                 "message {id} was given to another node, or given back"
             )))
         }

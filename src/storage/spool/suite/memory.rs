@@ -300,7 +300,7 @@ impl MemoryQueue {
         if claim.epoch() == owner && message.is_some_and(|message| message.owner == Some(owner)) {
             return Ok(());
         }
-        Err(SpoolError::NotOwner(format!("{id} is another's")))
+        Err(SpoolError::OfAnother(format!("{id} is another's")))
     }
 }
 

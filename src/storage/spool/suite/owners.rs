@@ -30,7 +30,10 @@ on_shared_engines! {
 }
 
 fn is_refused<T>(result: &Result<T, SpoolError>) -> bool {
-    matches!(result, Err(SpoolError::NotOwner(_)))
+    matches!(
+        result,
+        Err(SpoolError::NotOwner(_) | SpoolError::OfAnother(_))
+    )
 }
 
 fn claimed_ids(claimed: &[Claimed<StoredMessage>]) -> Vec<QueueId> {

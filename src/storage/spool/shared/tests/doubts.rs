@@ -4,10 +4,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::storage::postgresql::scratch_database::{ScratchDatabase, eventually};
-use crate::storage::spool::Spool as _;
 use crate::storage::spool::shared::SharedSpool;
 use crate::storage::spool::suite::postgresql::open_node;
 use crate::storage::spool::suite::{claim_all, envelope, put};
+use crate::storage::spool::{Spool as _, SpoolError};
 
 const LONG: Duration = Duration::from_mins(10);
 
@@ -87,5 +87,48 @@ async fn nothing_is_given_back_while_a_claim_is_under_way() {
     one.renew().await.expect("renewed");
     drop(turn);
     one.remove(claimed[0].claim).await.expect("still its own");
+    database.remove().await;
+}
+
+/// A promoted standby that lacks a removal, or a restored database.
+#[tokio::test]
+#[ignore = "needs PostgreSQL"]
+async fn what_the_database_calls_a_node_s_although_it_does_not_know_it_is_claimed_again() {
+    let database = ScratchDatabase::create().await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let one = open_node(&database, folder.path(), "one", LONG).await;
+    let entry = put(&one, envelope(1), b"x").await;
+    assert!(claim_all(&one, 10).await.is_empty(), "it is the relay's");
+    one.core.own.forget_claims([entry.claim]);
+    for is_given_back in [false, true] {
+        one.core.watch.lock().await.unknown.1 = None;
+        one.renew().await.expect("renewed");
+        // What was in doubt at the end of a look is given back by the next.
+        one.renew().await.expect("renewed");
+        assert_eq!(claim_all(&one, 10).await.len(), usize::from(is_given_back));
+    }
+    database.remove().await;
+}
+
+#[tokio::test]
+#[ignore = "needs PostgreSQL"]
+async fn a_result_of_an_earlier_epoch_does_not_make_a_message_unknown() {
+    let database = ScratchDatabase::create().await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let one = open_node(&database, folder.path(), "one", LONG).await;
+    let entry = put(&one, envelope(1), b"x").await;
+    one.release(vec![entry.claim]).await.expect("its own");
+    let claimed = claim_all(&one, 10).await;
+    one.core.lease.lose("for a new epoch");
+    one.renew().await.expect("a new epoch");
+    one.release(vec![claimed[0].claim]).await.expect("its own");
+    let claimed = claim_all(&one, 10).await;
+    let late = one.remove(entry.claim).await;
+    assert!(
+        matches!(late, Err(SpoolError::OfAnother(_))),
+        "whatever the lease is: {late:?}"
+    );
+    assert!(one.core.own.is_known(entry.id));
+    one.remove(claimed[0].claim).await.expect("its own");
     database.remove().await;
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::storage::postgresql::scratch_database::ScratchDatabase;
-use crate::storage::spool::suite::postgresql::open_node;
+use crate::storage::spool::suite::postgresql::{open_node, test_config};
 use crate::storage::spool::suite::{claim_all, envelope, put};
 use crate::storage::spool::{
     MessageOwner, NodeAnswer, NodeOrder, NodeOrders, NodeRemoval, Spool as _,
@@ -147,4 +147,54 @@ async fn an_order_goes_to_a_living_node_and_is_begun_once_or_withdrawn() {
     one.close().await.expect("closed");
     let given = from.give("one", "do it", LONG).await.expect("an answer");
     assert_eq!(given, NodeAnswer::NotAlive);
+}
+
+/// Another machine with the name of a dead node has its mail by the rules of every adoption.
+#[tokio::test]
+#[ignore = "needs PostgreSQL"]
+async fn a_new_node_with_the_name_of_a_dead_one_adopts_by_policy() {
+    let database = ScratchDatabase::create().await;
+    let folders = [(); 3].map(|()| tempfile::tempdir().expect("a folder"));
+    let dead = open_node(&database, folders[0].path(), "one", LONG).await;
+    let left = put(&dead, envelope(1), b"x").await;
+    dead.close().await.expect("closed");
+    let weaker = open_node(&database, folders[1].path(), "one", LONG).await;
+    weaker.publish(test_config("weaker"));
+    assert!(claim_all(&weaker, 10).await.is_empty());
+    let same = open_node(&database, folders[2].path(), "two", LONG).await;
+    assert_eq!(claim_all(&same, 10).await[0].claim.id(), left.id);
+    let listed = same.nodes().expect("a cluster").list().await;
+    let names: Vec<_> = listed
+        .expect("a list")
+        .into_iter()
+        .map(|node| node.name)
+        .collect();
+    assert_eq!(names, ["one (1)", "one", "two"]);
+    database.remove().await;
+}
+
+/// A later version may have written it.
+#[tokio::test]
+#[ignore = "needs PostgreSQL"]
+async fn a_message_of_another_node_that_cannot_be_read_stays() {
+    let database = ScratchDatabase::create().await;
+    let folders = [(); 2].map(|()| tempfile::tempdir().expect("a folder"));
+    let one = open_node(&database, folders[0].path(), "one", LONG).await;
+    let two = open_node(&database, folders[1].path(), "two", LONG).await;
+    put(&one, envelope(1), b"x").await;
+    database
+        .execute("UPDATE gatepost.message SET envelope = '{\"later\":1}'")
+        .await;
+    let client = database.client().await;
+    let count = async || {
+        let counted = client.query_one("SELECT count(*) FROM gatepost.message", &[]);
+        counted.await.expect("a number").get::<_, i64>(0)
+    };
+    assert!(two.scan(None, 10).await.expect("a page").is_empty());
+    assert_eq!(count().await, 1);
+    one.close().await.expect("closed");
+    assert!(claim_all(&two, 10).await.is_empty());
+    assert_eq!(count().await, 1, "nor is it adopted");
+    assert!(!two.has_set_aside() || two.set_aside().await.expect("a list").is_empty());
+    database.remove().await;
 }
