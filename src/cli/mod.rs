@@ -76,13 +76,7 @@ enum CliCommand {
     TestMail(test_mail::TestMailArguments),
     #[command(hide = true)]
     Pages(pages::PagesArguments),
-    /// Play the scenarios of opportunistic and forced TLS with built-in peers, and show each
-    /// outcome
-    Demo {
-        /// Leave relay and peers running afterwards, until Ctrl-C
-        #[arg(long)]
-        keep: bool,
-    },
+    Demo(demo::DemoArguments),
 }
 
 impl Cli {
@@ -107,7 +101,7 @@ impl Cli {
             CliCommand::Sendmail(arguments) => sendmail::run(arguments),
             CliCommand::TestMail(arguments) => test_mail::run(&arguments),
             CliCommand::Pages(arguments) => pages::run(&arguments, &Self::command()),
-            CliCommand::Demo { keep } => demo::run(keep),
+            CliCommand::Demo(arguments) => demo::run(&arguments),
         };
         finish_output(status)
     }

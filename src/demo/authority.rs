@@ -1,6 +1,7 @@
 //! A certificate authority that exists only while the demo runs, and that only the demo's relay and
 //! peers trust.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -22,8 +23,8 @@ pub(super) struct Authority {
 
 /// A certificate with its private key.
 pub(super) struct DemoIdentity {
-    pub(super) certificate_pem: String,
-    pub(super) key_pem: String,
+    certificate_pem: String,
+    key_pem: String,
     /// The SHA-256 of the public key, as in a TLSA record "3 1 1" (RFC 6698 §2.1).
     pub(super) key_sha256: Vec<u8>,
     chain: Vec<CertificateDer<'static>>,
@@ -128,6 +129,12 @@ impl DemoIdentity {
             .with_single_cert(self.chain.clone(), self.key.clone_key())?;
         Ok(Arc::new(config))
     }
+
+    /// Writes the certificate to `NAME.pem` and the key to `NAME.key` in a folder.
+    pub(super) fn write_files(&self, folder: &Path, name: &str) -> std::io::Result<()> {
+        std::fs::write(folder.join(format!("{name}.pem")), &self.certificate_pem)?;
+        write_secret(&folder.join(format!("{name}.key")), &self.key_pem)
+    }
 }
 
 fn provider() -> Arc<rustls::crypto::CryptoProvider> {
@@ -138,4 +145,15 @@ fn name(common_name: &str) -> DistinguishedName {
     let mut name = DistinguishedName::new();
     name.push(DnType::CommonName, common_name);
     name
+}
+
+fn write_secret(path: &Path, text: &str) -> std::io::Result<()> {
+    use std::io::Write as _;
+    use std::os::unix::fs::OpenOptionsExt as _;
+    std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)?
+        .write_all(text.as_bytes())
 }

@@ -3,10 +3,13 @@
 //!
 //! The relay is the real one, started from a real configuration file. The results in the table are
 //! what the peers received and what the relay recorded, compared with what each policy promises.
+//!
+//! [`cluster`] is a demo of its own: several relays with one queue, one of which dies.
 
 mod attempts;
 mod authority;
 mod cases;
+mod cluster;
 mod configuration;
 mod error;
 mod peer;
@@ -19,6 +22,7 @@ pub mod zones;
 
 use std::io::IsTerminal as _;
 
+pub use cluster::{ClusterDemoError, play_cluster};
 pub use error::DemoError;
 
 use cases::{DOWNGRADED, OUTGOING, PUBLISHERS};

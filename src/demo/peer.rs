@@ -106,7 +106,11 @@ impl Drop for DemoPeer {
 
 impl DemoPeer {
     pub(super) async fn start(behaviour: PeerBehaviour) -> std::io::Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        Self::serve(TcpListener::bind("127.0.0.1:0").await?, behaviour)
+    }
+
+    /// Starts a peer at a socket that listens.
+    pub(super) fn serve(listener: TcpListener, behaviour: PeerBehaviour) -> std::io::Result<Self> {
         let address = listener.local_addr()?;
         let log = Arc::new(Mutex::new(PeerLog::default()));
         let session_log = Arc::clone(&log);

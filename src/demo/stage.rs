@@ -47,8 +47,7 @@ impl DemoStage {
         let partner = authority.issue(PARTNER, Flaw::None)?;
         let relay = authority.issue("relay.example", Flaw::None)?;
         std::fs::write(folder.path().join("ca.pem"), authority.pem())?;
-        std::fs::write(folder.path().join("relay.pem"), &relay.certificate_pem)?;
-        write_secret(&folder.path().join("relay.key"), &relay.key_pem)?;
+        relay.write_files(folder.path(), "relay")?;
         let mut peers = Vec::new();
         for case in OUTGOING {
             peers.push(
@@ -113,15 +112,4 @@ impl DemoStage {
         self.running.ended().await?;
         Ok(())
     }
-}
-
-fn write_secret(path: &std::path::Path, text: &str) -> std::io::Result<()> {
-    use std::io::Write as _;
-    use std::os::unix::fs::OpenOptionsExt as _;
-    std::fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)?
-        .write_all(text.as_bytes())
 }

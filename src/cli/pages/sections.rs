@@ -55,15 +55,20 @@ impl PageSections {
             ("sendmail", "") => Some(sendmail()),
             ("demo", "") => Some(Self::new(
                 vec![
-                    (0, "Each outcome is the one that its policy promises."),
+                    (0, "Each outcome is the promised one."),
                     (
                         1,
-                        "An outcome is another one, or the demo could not be played.",
+                        "An outcome is another one, the demo could not be played, or --cluster was interrupted.",
                     ),
                     (2, "The arguments are unusable."),
                 ],
                 &[DEMO],
-                &["gatepost(1)", "gatepost-run(1)", "gatepost.toml(5)"],
+                &[
+                    "gatepost(1)",
+                    "gatepost-run(1)",
+                    "gatepost-node(1)",
+                    "gatepost.toml(5)",
+                ],
             )),
             _ => None,
         }
