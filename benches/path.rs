@@ -14,7 +14,8 @@
 //!
 //! `client` and `sink` are the two ends, and `ledger` is where they record each message. `gatepost`
 //! and `postfix` start a `relay` between them, `processes` measures what it used, `trial` runs one
-//! from start to end, and `report` compares the trials. `disk` measures the disk alone; `idle` and
+//! from start to end, and `report` compares the trials. `cluster` measures relays whose queue is in a
+//! `database`, a PostgreSQL server of the bench's own. `disk` measures the disk alone; `idle` and
 //! `domains` are cases of their own; `record` has all figures as JSON.
 
 #![expect(
@@ -24,6 +25,10 @@
 
 #[path = "path/client.rs"]
 mod client;
+#[path = "path/cluster.rs"]
+mod cluster;
+#[path = "path/database.rs"]
+mod database;
 #[path = "path/disk.rs"]
 mod disk;
 #[path = "path/domains.rs"]
@@ -116,9 +121,32 @@ struct Arguments {
     /// Gatepost keeps no evidence of its deliveries
     #[arg(long)]
     no_evidence: bool,
+    /// The place of Gatepost's queue. With postgresql, one to three nodes with one database are
+    /// measured beside a Gatepost with a folder and Postfix, all on this computer, in one case: 4 KiB
+    /// in the clear, 50 messages a connection. Needs PostgreSQL's server programs
+    #[arg(long, value_enum, default_value_t = SpoolKind::Folder)]
+    spool: SpoolKind,
+    /// The database has a synchronous standby, on the same disk
+    #[arg(long)]
+    standby: bool,
+    /// With --spool postgresql, the trials of each row, whose medians are shown
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = at_least_one)]
+    trials: usize,
+    /// With --spool postgresql, only the time in which two nodes adopt so many messages of a third
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    adoption: Option<usize>,
     /// Passed by cargo
     #[arg(long, hide = true)]
     bench: bool,
+}
+
+/// The place of a queue.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum SpoolKind {
+    /// A folder of the relay.
+    Folder,
+    /// A PostgreSQL database.
+    Postgresql,
 }
 
 /// A kind of measurement.
@@ -223,6 +251,9 @@ fn main() -> ExitCode {
 /// Runs every requested measurement; returns whether all bars are met and no message was lost.
 fn run(arguments: &Arguments) -> io::Result<bool> {
     let cancelled = cancelled_by_signals();
+    if arguments.spool == SpoolKind::Postgresql {
+        return in_database(arguments, &cancelled);
+    }
     let postfix = if arguments.wants(Make::Postfix) {
         postfix::version()
     } else {
@@ -267,6 +298,26 @@ fn run(arguments: &Arguments) -> io::Result<bool> {
         .as_deref()
         .map_or(Ok(true), |file| record.compare(file))?;
     Ok(is_good && compared)
+}
+
+/// Measures relays whose queue is in a database; returns whether all bars are met.
+fn in_database(arguments: &Arguments, cancelled: &CancellationToken) -> io::Result<bool> {
+    let plan = cluster::ClusterPlan {
+        messages: arguments.messages,
+        trials: arguments.trials,
+        standby: arguments.standby,
+        evidence: !arguments.no_evidence,
+    };
+    let mut record = Record::default();
+    let (text, is_good) = match arguments.adoption {
+        Some(messages) => plan.adoption(messages, cancelled, &mut record)?,
+        None => plan.throughput(arguments.only, cancelled, &mut record)?,
+    };
+    eprintln!("{text}");
+    if arguments.json {
+        println!("{}", record.json());
+    }
+    Ok(is_good)
 }
 
 /// Returns what is measured, on what.

@@ -41,6 +41,7 @@ pub(crate) fn run(case: Case) -> io::Result<Spread> {
         connections: CONNECTIONS,
         messages_per_connection: None,
         evidence: case.evidence,
+        database: None,
     })?;
     let mut envelope = "MAIL FROM:<sender@bench.example>\r\n".to_owned();
     for domain in 0..DOMAINS {

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::message::DESTINATION;
-use crate::relay::{Ending, Relay, Task, free_address, log_in, run};
+use crate::relay::{Ending, NodeOfDatabase, Relay, Task, free_address, log_in, run};
 use crate::tls;
 
 /// Returns the version that the figures are of.
@@ -62,7 +62,7 @@ connections_per_client = 4000
 
 [spool]
 path = "spool"
-
+{database}
 [evidence]
 path = "{evidence}"
 
@@ -87,6 +87,7 @@ domains = ["{DESTINATION}", "*.{DESTINATION}"]
 route = ["{sink}"]
 connections = {connections}
 "#,
+        database = task.database.as_ref().map_or_else(String::new, of_database),
         listener = if task.tls { "opportunistic" } else { "off" },
         evidence = if task.evidence { "evidence" } else { "" },
         sink = task.sink,
@@ -106,6 +107,12 @@ connections = {connections}
         text += "tls = \"off\"\n";
     }
     text
+}
+
+/// Returns the lines of the configuration about a database. The lease is the default.
+fn of_database(node: &NodeOfDatabase) -> String {
+    let NodeOfDatabase { url, name } = node;
+    format!("url = \"{url}\"\n\n[cluster]\nnode = \"{name}\"\n")
 }
 
 fn quoted(path: &Path) -> String {

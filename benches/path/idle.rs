@@ -47,6 +47,7 @@ pub(crate) fn memory_of_session(key_exchange: Option<KeyExchange>) -> io::Result
         connections: CONNECTIONS,
         messages_per_connection: None,
         evidence: true,
+        database: None,
     })?;
     let connector = key_exchange.map(tls::connector).transpose()?;
     let runtime = runtime::Builder::new_current_thread()

@@ -27,6 +27,14 @@ pub(crate) struct Task<'a> {
     pub(crate) messages_per_connection: Option<usize>,
     /// True if Gatepost keeps evidence of each delivery.
     pub(crate) evidence: bool,
+    /// The database of Gatepost's spool; `None`: the spool is in the folder.
+    pub(crate) database: Option<NodeOfDatabase>,
+}
+
+/// A node of a cluster, and its database.
+pub(crate) struct NodeOfDatabase {
+    pub(crate) url: String,
+    pub(crate) name: String,
 }
 
 /// The way to end a relay.
@@ -110,10 +118,24 @@ impl Relay {
         written(self.pid)
     }
 
+    /// Kills its first process with SIGKILL.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub(crate) fn kill(&mut self) -> io::Result<()> {
+        match &mut self.ending {
+            Ending::Terminate(child) => child.kill().and_then(|()| child.wait().map(drop)),
+            Ending::Ask(_) => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
     fn end(&mut self) -> io::Result<()> {
         match &mut self.ending {
             Ending::Ask(command) => command.status().map(drop),
             Ending::Terminate(child) => {
+                if child.try_wait()?.is_some() {
+                    return Ok(());
+                }
                 Command::new("kill")
                     .args(["-TERM", &child.id().to_string()])
                     .status()?;

@@ -14,12 +14,13 @@ use std::time::{Duration, Instant};
 
 use tokio::net::TcpListener;
 use tokio::runtime;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::client::Load;
 use crate::ledger::{Ledger, Passage};
 use crate::processes::{ThreadClock, computer_time};
-use crate::relay::{Task, free_address};
+use crate::relay::{Relay, Task, free_address};
 use crate::tls::KeyExchange;
 use crate::{gatepost, message, postfix, sink, tls};
 
@@ -74,7 +75,7 @@ impl Case {
         self.size == message::LARGE
     }
 
-    fn connections(self) -> usize {
+    pub(crate) fn connections(self) -> usize {
         if self.is_large() {
             CONNECTIONS_OF_LARGE
         } else {
@@ -86,6 +87,11 @@ impl Case {
     /// tickets issued.
     fn warm_up(self) -> usize {
         if self.is_large() { 8 } else { 400 }
+    }
+
+    /// Returns the number of messages of a trial and before it, where small ones are so many.
+    pub(crate) fn all_messages(self, small: usize) -> usize {
+        self.warm_up() + self.messages(small)
     }
 
     /// Returns the number of messages of a trial, where small ones are so many.
@@ -137,8 +143,8 @@ pub(crate) fn run(
     small: usize,
     cancelled: &CancellationToken,
 ) -> io::Result<Figures> {
-    let (folder, messages, warm_up) = (folder()?, case.messages(small), case.warm_up());
-    let ledger = Arc::new(Ledger::new(warm_up + messages));
+    let folder = folder()?;
+    let ledger = Arc::new(Ledger::new(case.all_messages(small)));
     let sink = Sink::start(case, None, &ledger)?;
     let task = Task {
         folder: folder.path(),
@@ -150,43 +156,17 @@ pub(crate) fn run(
             Onward::AsTheLoad => Some(case.messages_per_connection),
         },
         evidence: case.evidence,
+        database: None,
     };
     let relay = match make {
         Make::Gatepost => gatepost::start(&task)?,
         Make::Postfix => postfix::start(&task)?,
     };
-    let lives = || relay.lives();
-    let carry = |numbers| carry(relay.address, &lives, case, numbers, &ledger, cancelled);
-    let died = |error: io::Error| match error.kind() {
-        io::ErrorKind::BrokenPipe => relay.with_log("the relay died on the way"),
-        _ => error,
-    };
-    carry(0..warm_up).map_err(died)?;
-    thread::sleep(SETTLE);
-
-    let (relay_cpu, sink_cpu, began) = (relay.cpu_time(), sink.clock.used(), ledger.now());
-    let (computer, start) = (computer_time(), Instant::now());
-    let client_cpu = carry(warm_up..warm_up + messages).map_err(died)?;
-    thread::sleep(SETTLE);
-    let relay_cpu = relay.cpu_time().saturating_sub(relay_cpu);
-    let sink_cpu = sink.clock.used().saturating_sub(sink_cpu);
-    let others = computer_time()
-        .saturating_sub(computer + relay_cpu + client_cpu + sink_cpu)
-        .as_secs_f64();
-    let others =
-        others / start.elapsed().as_secs_f64() / thread::available_parallelism()?.get() as f64;
-    let passage = ledger.passage(warm_up..warm_up + messages, began);
-    let share = |cpu: Duration| cpu.as_secs_f64() / passage.delivered.took.as_secs_f64();
-    let figures = Figures {
-        reuse: (warm_up + passage.delivered.messages) as f64 / passage.connections as f64,
-        cpu: relay_cpu.as_secs_f64() * 1000.0 / passage.delivered.messages as f64,
-        peak_memory: relay.peak_memory(),
-        client_busy: share(client_cpu),
-        sink_busy: share(sink_cpu),
-        others,
-        passage,
-    };
-    drop(relay);
+    let relays = [relay];
+    let figures = measure(&relays, &sink, &ledger, case, small, cancelled, &mut || {
+        Ok(())
+    })?;
+    drop(relays);
     if !figures.passage.is_clean() {
         eprintln!(
             "not everything went as it should; log and spool are kept in {}",
@@ -194,6 +174,58 @@ pub(crate) fn run(
         );
     }
     Ok(figures)
+}
+
+/// Sends the messages of a trial through relays that run, to each of them the same share, and measures.
+/// `snapshot` runs immediately before the measurement and immediately after it.
+///
+/// # Errors
+/// As [`run`], and those of `snapshot`.
+pub(crate) fn measure(
+    relays: &[Relay],
+    sink: &Sink,
+    ledger: &Arc<Ledger>,
+    case: Case,
+    small: usize,
+    cancelled: &CancellationToken,
+    snapshot: &mut dyn FnMut() -> io::Result<()>,
+) -> io::Result<Figures> {
+    let (messages, warm_up) = (case.messages(small), case.warm_up());
+    let addresses: Vec<_> = relays.iter().map(|relay| relay.address).collect();
+    let lives = || relays.iter().all(Relay::lives);
+    let carry = |numbers| carry(&addresses, &lives, case, numbers, ledger, cancelled);
+    let died = |error: io::Error| match (error.kind(), relays.iter().find(|it| !it.lives())) {
+        (io::ErrorKind::BrokenPipe, Some(relay)) => relay.with_log("the relay died on the way"),
+        _ => error,
+    };
+    carry(0..warm_up).map_err(died)?;
+    thread::sleep(SETTLE);
+
+    let cpu_of_relays = || relays.iter().map(Relay::cpu_time).sum::<Duration>();
+    snapshot()?;
+    let (relay_cpu, sink_cpu, began) = (cpu_of_relays(), sink.clock.used(), ledger.now());
+    let (computer, start) = (computer_time(), Instant::now());
+    let client_cpu = carry(warm_up..warm_up + messages).map_err(died)?;
+    thread::sleep(SETTLE);
+    let relay_cpu = cpu_of_relays().saturating_sub(relay_cpu);
+    let sink_cpu = sink.clock.used().saturating_sub(sink_cpu);
+    let others = computer_time()
+        .saturating_sub(computer + relay_cpu + client_cpu + sink_cpu)
+        .as_secs_f64();
+    let others =
+        others / start.elapsed().as_secs_f64() / thread::available_parallelism()?.get() as f64;
+    snapshot()?;
+    let passage = ledger.passage(warm_up..warm_up + messages, began);
+    let share = |cpu: Duration| cpu.as_secs_f64() / passage.delivered.took.as_secs_f64();
+    Ok(Figures {
+        reuse: (warm_up + passage.delivered.messages) as f64 / passage.connections as f64,
+        cpu: relay_cpu.as_secs_f64() * 1000.0 / passage.delivered.messages as f64,
+        peak_memory: relays.iter().map(Relay::peak_memory).sum(),
+        client_busy: share(client_cpu),
+        sink_busy: share(sink_cpu),
+        others,
+        passage,
+    })
 }
 
 /// Runs the case without a relay, from the client straight into the sink. Returns the messages per
@@ -205,7 +237,7 @@ pub(crate) fn ceiling(case: Case, small: usize, cancelled: &CancellationToken) -
     let (messages, warm_up) = (case.messages(small), case.warm_up());
     let ledger = Arc::new(Ledger::new(warm_up + messages));
     let sink = Sink::start(case, None, &ledger)?;
-    let carry = |numbers| carry(sink.address, &|| true, case, numbers, &ledger, cancelled);
+    let carry = |numbers| carry(&[sink.address], &|| true, case, numbers, &ledger, cancelled);
     carry(0..warm_up)?;
     let began = ledger.now();
     carry(warm_up..warm_up + messages)?;
@@ -232,6 +264,7 @@ pub(crate) fn backlog(
         connections: case.connections(),
         messages_per_connection: None,
         evidence: case.evidence,
+        database: None,
     };
     let relay = gatepost::start(&task)?;
     let (filled, waiting) = (Arc::new(Ledger::new(messages)), 0..messages);
@@ -278,23 +311,23 @@ pub(crate) fn file_system() -> io::Result<String> {
     Ok(kind)
 }
 
-/// Sends these messages and waits until all accepted ones have arrived. Returns the processor time
+/// Sends these messages, to each address the same share, and waits until all accepted ones have arrived. Returns the processor time
 /// of the client.
 ///
 /// # Errors
 /// `BrokenPipe` if the relay no longer `lives`.
 fn carry(
-    address: SocketAddr,
+    addresses: &[SocketAddr],
     lives: &dyn Fn() -> bool,
     case: Case,
     numbers: Range<usize>,
     ledger: &Arc<Ledger>,
     cancelled: &CancellationToken,
 ) -> io::Result<Duration> {
-    let load = Load::of(address, case, ledger)?;
+    let loads = Load::shares(addresses, case, numbers, ledger)?;
     let stop = cancelled.child_token();
     let stopped = stop.clone();
-    let client = thread::spawn(move || on_own_thread(&stopped, load.send(numbers)));
+    let client = thread::spawn(move || on_own_thread(&stopped, send_all(loads)));
     let (mut before, mut since) = (0, Instant::now());
     loop {
         let (progress, all_arrived) = ledger.progress();
@@ -332,7 +365,30 @@ fn on_own_thread(
     Ok(ThreadClock::here()?.used())
 }
 
+/// Sends all loads at once.
+async fn send_all(loads: Vec<(Load, Range<usize>)>) {
+    let loads = loads.into_iter().map(|(load, numbers)| load.send(numbers));
+    loads.collect::<JoinSet<()>>().join_all().await;
+}
+
 impl Load {
+    /// Divides the messages and the connections of a case among relays.
+    fn shares(
+        addresses: &[SocketAddr],
+        case: Case,
+        numbers: Range<usize>,
+        ledger: &Arc<Ledger>,
+    ) -> io::Result<Vec<(Self, Range<usize>)>> {
+        let count = addresses.len();
+        let place = |at: usize| numbers.start + numbers.len() * at / count;
+        let share = |(at, address): (usize, &SocketAddr)| {
+            let mut load = Self::of(*address, case, ledger)?;
+            load.connections = load.connections.div_ceil(count);
+            Ok((load, place(at)..place(at + 1)))
+        };
+        addresses.iter().enumerate().map(share).collect()
+    }
+
     fn of(address: SocketAddr, case: Case, ledger: &Arc<Ledger>) -> io::Result<Self> {
         Ok(Self {
             address,
