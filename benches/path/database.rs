@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use crate::processes::cpu_time;
 use crate::relay::{free_address, run};
 
-const START: Duration = Duration::from_secs(60);
+const START: Duration = Duration::from_mins(1);
 /// The time after which an idle session has reported its transactions to `pg_stat_database`.
 const REPORT: Duration = Duration::from_secs(11);
 

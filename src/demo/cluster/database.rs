@@ -11,7 +11,7 @@ use super::error::ClusterDemoError;
 use super::programs::ServerPrograms;
 
 /// The time for `initdb`, and for the start of the server.
-const START_TIME: Duration = Duration::from_secs(60);
+const START_TIME: Duration = Duration::from_mins(1);
 
 /// The server.
 pub(super) struct DemoDatabase {
