@@ -281,10 +281,12 @@ async fn open_stores(
     let shared = spool.database.as_ref();
     let evidence = evidence(config, shared).await?;
     let (reporter, reports) =
-        tls_reports::open_service(config).map_err(|error| StartError::TlsReports {
-            location: config.tlsrpt.send.location.clone(),
-            error: Box::new(error),
-        })?;
+        tls_reports::open_service(config, shared.map(WatchedDatabase::database)).map_err(
+            |error| StartError::TlsReports {
+                location: config.tlsrpt.send.location.clone(),
+                error: Box::new(error),
+            },
+        )?;
     let history = match shared {
         Some(shared) => History::open_shared(shared.database(), now).await,
         None => History::open(folder, now),

@@ -14,6 +14,7 @@ use crate::net::https::Https;
 use crate::relay::tlsrpt::{
     Bounds, CountStoreError, Internet, ReportSender, ReportService, Reporter, Schedule, Submitter,
 };
+use crate::storage::postgresql::Database;
 use crate::storage::spool::{Claimed, Entry, Spool};
 
 /// The settings of the service. Both are replaced on reload.
@@ -84,10 +85,16 @@ impl RunningReports {
 /// The counts are sound but of another version or program.
 pub(super) fn open_service(
     config: &Config,
+    shared: Option<Database>,
 ) -> Result<(Reporter, Option<ReportService>), CountStoreError> {
     let send = &config.tlsrpt.send;
     if send.value == SendReports::Off {
         return Ok((Reporter::off(), None));
+    }
+    if let Some(database) = shared {
+        let (bounds, schedule) = (Bounds::default(), Schedule::default());
+        let (reporter, service) = ReportService::open_shared(database, bounds, schedule);
+        return Ok((reporter, Some(service)));
     }
     match ReportService::open(&config.spool.value, Bounds::default(), Schedule::default()) {
         Ok((reporter, service)) => Ok((reporter, Some(service))),

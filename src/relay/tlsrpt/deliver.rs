@@ -2,10 +2,11 @@
 //! and sends it.
 //!
 //! Each step is stored when it is done, so that after a restart no destination gets a report again.
+//! Where nodes share the counts, a report is claimed by the node that sends it; the claim of a node
+//! that dies ends after some minutes.
 //! If a crash comes between a step and its record, the repeated report has the same id (RFC 8460
 //! §5.6).
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,12 +14,13 @@ use jiff::civil::Date;
 use jiff::{SignedDuration, Timestamp, ToSpan as _};
 use tokio::task::JoinSet;
 
+use super::count_access::CountAccess;
 use super::dkim::SignError;
 use super::mail;
 use super::record::{self, ReportDestination, TlsRptRecordError};
 use super::report::{TlsReport, day_of, day_start};
 use super::sender::{ENVELOPE_ID, ReportSender, Schedule, Submitter};
-use super::store::{CountStore, CountStoreError, ReportJob};
+use super::store::{CountStoreError, KEEP_DAYS, ReportJob};
 use crate::smtp::address::{Mailbox, ReversePath};
 use crate::smtp::envelope::{Envelope, Notify, Recipient, TlsRequirement};
 use crate::storage::spool::SpoolError;
@@ -39,8 +41,6 @@ const RETRY_DELAYS: [Duration; 5] = [
 const SLEEP_MAX: Duration = Duration::from_hours(1);
 /// The waiting time after an error of our own store.
 const ERROR_DELAY: Duration = Duration::from_mins(5);
-/// The days after which a report is dropped if it could not be sent.
-const KEEP_DAYS: i64 = 4;
 
 /// The reason why a round of reports ends early; the next round goes on.
 #[derive(Debug, thiserror::Error)]
@@ -65,7 +65,7 @@ enum QueueReportError {
 }
 
 /// Sends reports for ever.
-pub(super) async fn run(store: Arc<CountStore>, schedule: Schedule, sender: ReportSender) {
+pub(super) async fn run(store: CountAccess, schedule: Schedule, sender: ReportSender) {
     loop {
         let now = Timestamp::now();
         let next = send_due(&store, schedule, &sender, now).await;
@@ -76,7 +76,7 @@ pub(super) async fn run(store: Arc<CountStore>, schedule: Schedule, sender: Repo
 
 /// Sends the reports that are due at `now` and returns the time of the next call.
 pub(super) async fn send_due(
-    store: &Arc<CountStore>,
+    store: &CountAccess,
     schedule: Schedule,
     sender: &ReportSender,
     now: Timestamp,
@@ -91,27 +91,25 @@ pub(super) async fn send_due(
 }
 
 async fn try_send_due(
-    store: &Arc<CountStore>,
+    store: &CountAccess,
     schedule: Schedule,
     sender: &ReportSender,
     now: Timestamp,
 ) -> Result<Timestamp, RoundError> {
     let submitter = sender.submitter.load_full();
     let today = day_of(now);
-    let planned = blocking(store, move |store| {
-        let oldest = today.saturating_sub(KEEP_DAYS.days());
-        let deleted = store.delete_before(oldest)?;
-        if deleted > 0 {
-            tracing::warn!(reports = deleted, before = %oldest, "TLS reports not sent for days, dropped");
-        }
-        store.plan(today, |day| (new_id(day, &submitter), due(day, schedule, now)))
-    })
-    .await?;
+    let oldest = today.saturating_sub(KEEP_DAYS.days());
+    let deleted = store.delete_before(oldest).await?;
+    if deleted > 0 {
+        tracing::warn!(reports = deleted, before = %oldest, "TLS reports not sent for days, dropped");
+    }
+    let draw = move |day| (new_id(day, &submitter), due(day, schedule, now));
+    let planned = store.plan(today, draw).await?;
     if planned > 0 {
         tracing::info!(reports = planned, "TLS reports planned");
     }
     loop {
-        let due = blocking(store, move |store| store.due(now, READ_MAX)).await?;
+        let due = store.due(now, READ_MAX).await?;
         let is_last = due.len() < READ_MAX as usize;
         let mut jobs = due.into_iter();
         let mut under_way = JoinSet::new();
@@ -119,13 +117,7 @@ async fn try_send_due(
             while under_way.len() < CONCURRENT_MAX
                 && let Some(job) = jobs.next()
             {
-                under_way.spawn(attempt(
-                    Arc::clone(store),
-                    schedule,
-                    sender.clone(),
-                    job,
-                    now,
-                ));
+                under_way.spawn(attempt(store.clone(), schedule, sender.clone(), job, now));
             }
             match under_way.join_next().await {
                 Some(Ok(done)) => done?,
@@ -138,7 +130,7 @@ async fn try_send_due(
         }
     }
     let midnight = day_start(today.saturating_add(1.day()));
-    let next = blocking(store, CountStore::next_due).await?;
+    let next = store.next_due(now).await?;
     Ok(next.map_or(midnight, |next| next.min(midnight)))
 }
 
@@ -174,22 +166,17 @@ fn after(at: Timestamp, by: Duration) -> Timestamp {
     at.checked_add(by).unwrap_or(Timestamp::MAX)
 }
 
-async fn blocking<T: Send + 'static>(
-    store: &Arc<CountStore>,
-    work: impl FnOnce(&CountStore) -> Result<T, CountStoreError> + Send + 'static,
-) -> Result<T, RoundError> {
-    let store = Arc::clone(store);
-    Ok(tokio::task::spawn_blocking(move || work(&store)).await??)
-}
-
 /// Makes one attempt to send one report. An error is an error of the store.
 async fn attempt(
-    store: Arc<CountStore>,
+    store: CountAccess,
     schedule: Schedule,
     sender: ReportSender,
-    mut job: ReportJob,
+    job: ReportJob,
     now: Timestamp,
 ) -> Result<(), RoundError> {
+    let Some(mut job) = store.claim(job, now).await? else {
+        return Ok(());
+    };
     job.attempts += 1;
     let first = *job.first.get_or_insert(now);
     let name = format!("_smtp._tls.{}", job.domain);
@@ -199,7 +186,10 @@ async fn attempt(
                 for unusable in &record.unusable {
                     tracing::info!(domain = %job.domain, destination = %unusable, "unusable destination for TLS reports");
                 }
-                send(&store, &sender, &mut job, &record.destinations, now).await?
+                match send(&store, &sender, &mut job, &record.destinations, now).await? {
+                    Some(failures) => failures,
+                    None => return Ok(()),
+                }
             }
             Err(TlsRptRecordError::None) => {
                 return close_report(&store, job, "not requested").await;
@@ -226,32 +216,27 @@ async fn attempt(
         .min(RETRY_DELAYS.len() - 1)];
     let next = after(now, wait).min(after(first, schedule.give_up_after));
     tracing::info!(domain = %job.domain, day = %job.day, %next, trouble, "TLS report not sent to all destinations, trying again later");
-    blocking(&store, move |store| {
-        store
-            .save_progress(&job)
-            .and_then(|()| store.postpone(&job, next))
-    })
-    .await
+    Ok(store.postpone(job, next).await?)
 }
 
 async fn close_report(
-    store: &Arc<CountStore>,
+    store: &CountAccess,
     job: ReportJob,
     why: &'static str,
 ) -> Result<(), RoundError> {
     tracing::debug!(domain = %job.domain, day = %job.day, why, "TLS report closed");
-    blocking(store, move |store| store.close(&job, why)).await
+    Ok(store.close(job, why).await?)
 }
 
 /// Sends a report to each destination that does not have it yet. Returns a description of each
-/// failure.
+/// failure, or `None` if the claim on the report has ended: another node may send it then.
 async fn send(
-    store: &Arc<CountStore>,
+    store: &CountAccess,
     sender: &ReportSender,
     job: &mut ReportJob,
     destinations: &[ReportDestination],
     now: Timestamp,
-) -> Result<Vec<String>, RoundError> {
+) -> Result<Option<Vec<String>>, RoundError> {
     let submitter = sender.submitter.load_full();
     let (report, compressed) = build_report(store, &submitter, job).await?;
     let mut failures = Vec::new();
@@ -266,6 +251,9 @@ async fn send(
         }
     }
     if !mailboxes.is_empty() {
+        if !store.renew(job).await? {
+            return Ok(None);
+        }
         match queue_mail(sender, &submitter, &report, &compressed, &mailboxes, now).await {
             Ok(()) => record_sent(store, job, names).await?,
             Err(why) => failures.push(format!("cannot queue the report: {why}")),
@@ -278,6 +266,9 @@ async fn send(
         if job.done.contains(&destination.to_string()) {
             continue;
         }
+        if !store.renew(job).await? {
+            return Ok(None);
+        }
         match sender.network.post(uri, compressed.clone()).await {
             Ok(()) => {
                 tracing::info!(domain = %report.domain, day = %report.day, report = report.id, to = %uri, "TLS report posted");
@@ -286,38 +277,36 @@ async fn send(
             Err(why) => failures.push(format!("{uri}: {why}")),
         }
     }
-    Ok(failures)
+    Ok(Some(failures))
 }
 
 async fn record_sent(
-    store: &Arc<CountStore>,
+    store: &CountAccess,
     job: &mut ReportJob,
     names: Vec<String>,
 ) -> Result<(), RoundError> {
     job.done.extend(names);
-    let saved = job.clone();
-    blocking(store, move |store| store.save_progress(&saved)).await
+    Ok(store.save_progress(job).await?)
 }
 
 async fn build_report(
-    store: &Arc<CountStore>,
-    submitter: &Arc<Submitter>,
+    store: &CountAccess,
+    submitter: &Submitter,
     job: &ReportJob,
 ) -> Result<(TlsReport, Bytes), RoundError> {
-    let (submitter, job) = (Arc::clone(submitter), job.clone());
-    blocking(store, move |store| {
-        let report = TlsReport {
-            organization: submitter.organization.clone(),
-            contact: submitter.contact.clone(),
-            policies: store.policy_counts(&job)?,
-            day: job.day,
-            id: job.id,
-            domain: job.domain,
-        };
+    let report = TlsReport {
+        organization: submitter.organization.clone(),
+        contact: submitter.contact.clone(),
+        policies: store.policy_counts(job).await?,
+        day: job.day,
+        id: job.id.clone(),
+        domain: job.domain.clone(),
+    };
+    let compress = move || {
         let compressed = Bytes::from(report.to_gzip());
-        Ok((report, compressed))
-    })
-    .await
+        (report, compressed)
+    };
+    Ok(tokio::task::spawn_blocking(compress).await?)
 }
 
 /// Queues the mail that carries a report. When this returns `Ok`, the mail is durable.

@@ -2,7 +2,7 @@
 //! domains that request it (RFC 8460).
 //!
 //! Outbound sessions are reported as [`Observation`]s to a [`Reporter`], which never blocks. A
-//! [`ReportService`] counts them on disk. After the end of a UTC day it sends each domain its
+//! [`ReportService`] counts them, on disk or in the database that several nodes share. After the end of a UTC day it sends each domain its
 //! report, as mail through our own queue or to an `https:` address. It does not judge sessions
 //! ([`crate::policy::tls`] does) and does not deliver mail.
 //!
@@ -11,6 +11,7 @@
 //! ever. [`is_report`] recognises such messages.
 
 mod count;
+mod count_access;
 mod counter;
 mod deliver;
 pub mod dkim;
@@ -21,7 +22,10 @@ pub mod record;
 pub mod report;
 pub mod result;
 mod sender;
+mod shared;
 mod store;
+#[cfg(test)]
+mod tests;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -31,13 +35,16 @@ use jiff::Timestamp;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::storage::postgresql::Database;
 use count::CountBatch;
+use count_access::CountAccess;
 use counter::Counter;
 pub use network::{Internet, Network, NetworkError, NetworkFuture};
 pub use observation::{
     AppliedPolicy, Observation, ReportedPolicy, ResultType, SessionFailure, SessionResult,
 };
 pub use sender::{ReportSender, Schedule, Submitter, is_report};
+use shared::SharedCounts;
 use store::CountStore;
 pub use store::{Bounds, CountStoreError};
 
@@ -90,7 +97,7 @@ impl Reporter {
 #[derive(Debug)]
 pub struct ReportService {
     counter: Counter,
-    store: Arc<CountStore>,
+    store: CountAccess,
     schedule: Schedule,
 }
 
@@ -105,6 +112,17 @@ impl ReportService {
         schedule: Schedule,
     ) -> Result<(Reporter, Self), CountStoreError> {
         let store = Arc::new(CountStore::open(folder, bounds)?);
+        Ok(Self::over(CountAccess::Folder(store), schedule))
+    }
+
+    /// Uses the counts in the database that all nodes share, and returns a reporter for them.
+    #[must_use]
+    pub fn open_shared(database: Database, bounds: Bounds, schedule: Schedule) -> (Reporter, Self) {
+        let shared = SharedCounts::new(database, bounds);
+        Self::over(CountAccess::Shared(Arc::new(shared)), schedule)
+    }
+
+    fn over(store: CountAccess, schedule: Schedule) -> (Reporter, Self) {
         let (channel, observations) = mpsc::channel(WAITING_MAX);
         let dropped = Arc::new(AtomicU64::new(0));
         let reporter = Reporter(ReporterState::On {
@@ -114,17 +132,16 @@ impl ReportService {
         let counter = Counter {
             observations,
             dropped,
-            store: Arc::clone(&store),
+            store: store.clone(),
             batch: CountBatch::default(),
+            is_failing: false,
         };
-        Ok((
-            reporter,
-            Self {
-                counter,
-                store,
-                schedule,
-            },
-        ))
+        let service = Self {
+            counter,
+            store,
+            schedule,
+        };
+        (reporter, service)
     }
 
     /// Counts all observations made so far.

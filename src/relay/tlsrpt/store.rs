@@ -17,10 +17,13 @@ use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 use super::count::{CountBatch, CountKey};
 use super::observation::{AppliedPolicy, ReportedPolicy, SessionFailure};
 use crate::smtp::address::Domain;
+use crate::storage::postgresql::DatabaseError;
 use crate::storage::sqlite::{OpenError, SqliteDatabase};
 
 pub(super) use read::ReportJob;
 
+/// The days after which a report is dropped if it could not be sent.
+pub(super) const KEEP_DAYS: i8 = 4;
 /// The most days whose number of domains is cached.
 const DAYS_KNOWN: usize = 8;
 
@@ -40,6 +43,12 @@ pub enum CountStoreError {
         /// The error.
         error: rusqlite::Error,
     },
+    /// The counts in the database that all nodes share cannot be read or written.
+    #[error(transparent)]
+    Database(#[from] DatabaseError),
+    /// A task of ours panicked or was cancelled.
+    #[error(transparent)]
+    Task(#[from] tokio::task::JoinError),
 }
 
 impl CountStoreError {
@@ -325,7 +334,7 @@ fn failure_params(
 }
 
 /// Returns the strings and MX patterns of a policy as JSON lists.
-fn policy_texts(policy: &AppliedPolicy) -> (String, String) {
+pub(super) fn policy_texts(policy: &AppliedPolicy) -> (String, String) {
     let (strings, mx): (&[String], &[String]) = match &policy.found {
         ReportedPolicy::Tlsa(records) => (records, &[]),
         ReportedPolicy::Sts { lines, mx } => (lines, mx),

@@ -17,6 +17,7 @@ const STEPS: [&str; 1] = [concat!(
     include_str!("schema/policies.sql"),
     include_str!("schema/evidence.sql"),
     include_str!("schema/orders.sql"),
+    include_str!("schema/tlsrpt.sql"),
 )];
 /// The key of the lock that one migration has at a time.
 const MIGRATION_LOCK: i64 = 0x6761_7465_706f_7374;
