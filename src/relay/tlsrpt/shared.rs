@@ -151,8 +151,8 @@ async fn add_batch(
     Ok(uncounted)
 }
 
-/// Returns the row of each domain and day, and whether its report is closed. Rows are made as far
-/// as the limits allow.
+/// Returns the row of each domain and day, and whether its report is closed. Makes rows within the
+/// limits.
 async fn domain_rows(
     transaction: &Transaction<'_>,
     batch: &CountBatch,
@@ -189,7 +189,7 @@ async fn domain_rows(
     Ok(rows)
 }
 
-/// Returns the row of each policy of a domain. Rows are made as far as the limits allow.
+/// Returns the row of each policy of a domain. Makes rows within the limits.
 async fn policy_rows(
     transaction: &Transaction<'_>,
     open: &[(i64, &CountKey, u64)],
