@@ -64,7 +64,7 @@ pub(super) struct SharedCounts {
 
 /// The failure of adding a batch.
 #[derive(Debug)]
-pub(super) struct AddError {
+pub(super) struct SharedCountError {
     pub(super) error: DatabaseError,
     /// True if the batch was certainly not added and another try may succeed.
     pub(super) may_retry: bool,
@@ -83,8 +83,8 @@ impl SharedCounts {
     }
 
     /// Adds a batch, completely or not at all.
-    pub(super) async fn add(&self, batch: &CountBatch) -> Result<Uncounted, AddError> {
-        let not_added = |error: DatabaseError| AddError {
+    pub(super) async fn add(&self, batch: &CountBatch) -> Result<Uncounted, SharedCountError> {
+        let not_added = |error: DatabaseError| SharedCountError {
             may_retry: error.is_transient(),
             error,
         };
@@ -93,11 +93,14 @@ impl SharedCounts {
         let transaction = begun.map_err(|error| not_added(error.into()))?;
         let added = add_batch(&transaction, batch, self.bounds).await;
         let uncounted = added.map_err(not_added)?;
-        // It is unknown if a commit that fails has taken effect, and nothing may be counted twice.
-        transaction.commit().await.map_err(|error| AddError {
-            error: error.into(),
-            may_retry: false,
-        })?;
+        // A commit that fails may have had its effect, and nothing may be counted twice.
+        transaction
+            .commit()
+            .await
+            .map_err(|error| SharedCountError {
+                error: error.into(),
+                may_retry: false,
+            })?;
         connection.give_back();
         Ok(uncounted)
     }
