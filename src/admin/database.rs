@@ -33,10 +33,11 @@ impl DatabaseReading {
     }
 }
 
-/// Returns the reason why the spool stores nothing now, if that is neither its lease nor a full disk.
+/// Returns the reason why the spool stores nothing now, if that is neither its lease nor a full disk:
+/// the database does not answer, or this node drains.
 pub(super) fn trouble(spool: &dyn Spool) -> Option<String> {
     match spool.admit(0) {
-        Err(error @ SpoolError::Io(_)) => Some(error.to_string()),
+        Err(error @ (SpoolError::Io(_) | SpoolError::Draining)) => Some(error.to_string()),
         _ => None,
     }
 }

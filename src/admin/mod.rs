@@ -110,6 +110,7 @@ fn router(admin: AdminState) -> Router {
         .route("/v1/queue/{id}/content", get(content::content))
         .route("/v1/status", get(status::status))
         .route("/v1/nodes", get(nodes::list))
+        .route("/v1/nodes/drain", post(nodes::drain))
         .route("/v1/nodes/remove", post(nodes::remove))
         .route("/v1/ready", get(readiness::show))
         .route("/v1/config", get(config::show_running))

@@ -5,11 +5,14 @@ use axum::extract::rejection::JsonRejection;
 use axum::extract::{Extension, State};
 use axum::http::StatusCode;
 
-use super::api::nodes::{ConfigComparison, NodeDetails, NodeRemovalRequest, NodeRemovalResponse};
+use super::api::nodes::{
+    ConfigComparison, NodeDetails, NodeDrainRequest, NodeDrainResponse, NodeRemovalRequest,
+    NodeRemovalResponse,
+};
 use super::state::{AdminState, ErrorResponse, PeerUid};
 use crate::policy::adoption::NodeConfig;
 use crate::storage::postgresql::DatabaseError;
-use crate::storage::spool::{ClusterNode, ClusterNodes, NodeRemoval};
+use crate::storage::spool::{ClusterNode, ClusterNodes, NodeDrain, NodeRemoval};
 
 /// `GET /v1/nodes`.
 pub(super) async fn list(
@@ -51,6 +54,45 @@ pub(super) async fn remove(
                 "the node {name} has left {messages} messages; the other nodes claim those for which their connectors are the same, \
                  within a minute. Start it again to have the rest delivered by its own rules, or remove it with --hand-over, \
                  and the others deliver them by theirs"
+            ),
+        )),
+    }
+}
+
+/// `POST /v1/nodes/drain`.
+pub(super) async fn drain(
+    State(admin): State<AdminState>,
+    Extension(PeerUid(uid)): Extension<PeerUid>,
+    request: Result<Json<NodeDrainRequest>, JsonRejection>,
+) -> Result<Json<NodeDrainResponse>, ErrorResponse> {
+    let Json(NodeDrainRequest { name, end }) =
+        request.map_err(|rejection| ErrorResponse(rejection.status(), rejection.body_text()))?;
+    match cluster(&admin)?.drain(name.as_deref(), !end).await? {
+        NodeDrain::Ordered {
+            name,
+            is_own,
+            messages,
+        } => {
+            tracing::warn!(
+                node = name,
+                end,
+                uid,
+                "drain of a node ordered by an operator"
+            );
+            if is_own {
+                // The node finds the order by a renewal of its lease. An error is met by the next one.
+                drop(admin.spool.renew().await);
+            }
+            Ok(Json(NodeDrainResponse { name, messages }))
+        }
+        NodeDrain::Missing => Err(ErrorResponse(
+            StatusCode::NOT_FOUND,
+            format!("there is no node {}", name.unwrap_or_default()),
+        )),
+        NodeDrain::OnlyNode(name) => Err(ErrorResponse(
+            StatusCode::CONFLICT,
+            format!(
+                "no other node than {name} is alive and takes mail; start another one first, or end its drain (gatepost node drain NAME --end)"
             ),
         )),
     }

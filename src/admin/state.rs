@@ -128,7 +128,9 @@ impl From<SpoolError> for ErrorResponse {
         let status = match &error {
             SpoolError::Missing(_) => StatusCode::NOT_FOUND,
             SpoolError::Closed => return Self::stopping(),
-            SpoolError::NotOwner(_) | SpoolError::OfAnother(_) => StatusCode::SERVICE_UNAVAILABLE,
+            SpoolError::NotOwner(_) | SpoolError::OfAnother(_) | SpoolError::Draining => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             SpoolError::Full(_) | SpoolError::Damaged { .. } | SpoolError::Io(_) => {
                 StatusCode::INTERNAL_SERVER_ERROR
             }

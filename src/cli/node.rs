@@ -1,4 +1,4 @@
-//! `gatepost node`: lists the relays that share a spool, and removes one that is gone.
+//! `gatepost node`: lists the relays that share a spool, drains one, and removes one that is gone.
 //!
 //! It asks the running daemon over the admin socket. Exit status: 0; 1 if the order is refused, the
 //! relay has a spool of its own, or no daemon answers; 2 for unusable arguments or an unusable
@@ -16,10 +16,11 @@ use super::json::JsonArray;
 use super::output::show;
 use super::runtime::run_with_daemon;
 use crate::admin::api::nodes::{
-    ConfigComparison, NodeDetails, NodeRemovalRequest, NodeRemovalResponse,
+    ConfigComparison, NodeDetails, NodeDrainRequest, NodeDrainResponse, NodeRemovalRequest,
+    NodeRemovalResponse,
 };
 
-/// List the relays that share a spool, or remove one that is gone
+/// List the relays that share a spool, drain one, or remove one that is gone
 ///
 /// Relays with the same [spool] url are nodes of one cluster. Each delivers the messages that it has
 /// accepted; when it dies, the others take over those for which their connectors are the same. The
@@ -40,6 +41,21 @@ enum NodeCommand {
         #[command(flatten)]
         file: ConfigFile,
     },
+    /// Have a node hand its queue to the others and accept no mail
+    ///
+    /// The node rejects new mail with 451 and is not ready, lets running deliveries end, and gives what
+    /// waits to the other nodes within seconds. Messages that none of them may send, since their
+    /// connectors differ, stay: the node goes on delivering them. The drain lasts until --end, also
+    /// over restarts. The last node that takes mail is not drained.
+    Drain {
+        /// The name of the node; the one that answers by default
+        name: Option<String>,
+        /// End the drain: the node accepts mail again
+        #[arg(long)]
+        end: bool,
+        #[command(flatten)]
+        file: ConfigFile,
+    },
     /// Remove a node that is dead and does not come back
     Remove {
         /// The name of the node
@@ -53,10 +69,19 @@ enum NodeCommand {
 }
 
 pub(super) fn run(arguments: &NodeArguments) -> ExitCode {
-    let (NodeCommand::List { file, .. } | NodeCommand::Remove { file, .. }) = &arguments.command;
+    let (NodeCommand::List { file, .. }
+    | NodeCommand::Drain { file, .. }
+    | NodeCommand::Remove { file, .. }) = &arguments.command;
     run_with_daemon("node", &file.config, async |daemon| {
         match &arguments.command {
             NodeCommand::List { json, .. } => list(&daemon, *json).await,
+            NodeCommand::Drain { name, end, .. } => {
+                let order = NodeDrainRequest {
+                    name: name.clone(),
+                    end: *end,
+                };
+                drain(&daemon, &order).await
+            }
             NodeCommand::Remove {
                 name, hand_over, ..
             } => {
@@ -92,6 +117,18 @@ async fn remove(daemon: &AdminClient, order: &NodeRemovalRequest) -> Result<Exit
         0 => "\n".to_owned(),
         1 => "; its message is the other nodes'\n".to_owned(),
         more => format!("; its {more} messages are the other nodes'\n"),
+    });
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn drain(daemon: &AdminClient, order: &NodeDrainRequest) -> Result<ExitCode, SocketError> {
+    let NodeDrainResponse { name, messages } = daemon.post("/v1/nodes/drain", order).await?;
+    let name = plain(&name);
+    show(&match (order.end, messages) {
+        (true, _) => format!("{name} accepts mail again\n"),
+        (false, 0) => format!("{name} drains; it has no messages\n"),
+        (false, 1) => format!("{name} drains; its message goes to the other nodes\n"),
+        (false, more) => format!("{name} drains; its {more} messages go to the other nodes\n"),
     });
     Ok(ExitCode::SUCCESS)
 }

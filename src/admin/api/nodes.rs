@@ -48,6 +48,27 @@ pub struct NodeRemovalRequest {
     pub hand_over: bool,
 }
 
+/// `POST /v1/nodes/drain`: has a node hand its messages to the others, or ends that. The response is a
+/// [`NodeDrainResponse`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct NodeDrainRequest {
+    /// The name of the node; `null` for the relay that answers.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// True to end the drain.
+    #[serde(default)]
+    pub end: bool,
+}
+
+/// The response to [`NodeDrainRequest`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct NodeDrainResponse {
+    /// The name of the node.
+    pub name: String,
+    /// The number of messages that were its own then.
+    pub messages: u64,
+}
+
 /// The response to [`NodeRemovalRequest`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct NodeRemovalResponse {

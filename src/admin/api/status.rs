@@ -107,7 +107,7 @@ pub struct DatabaseStatus {
     pub two_disks: bool,
     /// The version of the server, and the durability of commits, in words.
     pub durability: Vec<String>,
-    /// The reason why the database does not answer, while new mail is rejected; `null` otherwise.
+    /// The reason why the database does not answer, or that this node drains, while new mail is rejected; `null` otherwise.
     pub trouble: Option<String>,
 }
 

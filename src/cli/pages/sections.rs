@@ -339,10 +339,11 @@ fn test_mail() -> PageSections {
 fn node(action: &str) -> Option<PageSections> {
     let (success, failure, see_also): (_, _, &[_]) = match action {
         "" => (
-            "The nodes are listed, or the node is removed.",
+            "The nodes are listed, or the node is drained or removed.",
             "The order is refused, the relay has a spool of its own, no daemon answers, or the output cannot be written.",
             &[
                 "gatepost-node-list(1)",
+                "gatepost-node-drain(1)",
                 "gatepost-node-remove(1)",
                 "gatepost.toml(5)",
             ],
@@ -352,7 +353,17 @@ fn node(action: &str) -> Option<PageSections> {
             "The relay has a spool of its own, no daemon answers, or the output cannot be written.",
             &[
                 "gatepost-node(1)",
+                "gatepost-node-drain(1)",
                 "gatepost-node-remove(1)",
+                "gatepost-status(1)",
+            ],
+        ),
+        "drain" => (
+            "The order is stored; the node follows it within seconds.",
+            "There is no such node, no other one takes mail, no daemon answers, or the output cannot be written.",
+            &[
+                "gatepost-node(1)",
+                "gatepost-node-list(1)",
                 "gatepost-status(1)",
             ],
         ),

@@ -16,6 +16,7 @@ use crate::storage::evidence::Evidence;
 use crate::storage::spool::{Claim, Claimed, Entry, SetAside, Spool, StoredMessage};
 
 use super::active_message::LoadedMessage;
+use super::hand_over_page::HandOverEnd;
 use super::queues::{AttemptToken, Health, Item};
 use super::recorded_acceptances::RecordedAcceptances;
 use super::report_queue::{Limiter, OwedReports, ReportCounters};
@@ -74,6 +75,8 @@ pub(super) enum Event {
     NotOwner(QueueId),
     /// An operator's order on one message has ended.
     Ordered(QueueId, AfterOrder),
+    /// A page of messages was handed to other relays, except some of them.
+    HandedOver(HandOverEnd),
 }
 
 /// The work that remains for a message after an order.

@@ -33,6 +33,7 @@ impl SchedulerState {
 
     /// Queues a message that was claimed, after the jobs from before it was lost, if there are any.
     pub(super) fn enqueue_claimed(&mut self, stored: Claimed<StoredMessage>) {
+        self.hand_over.under_way.remove(&stored.claim.id());
         if let Some(stored) = self.disowned.keep_reclaimed(stored) {
             self.enqueue_stored(&stored);
         }

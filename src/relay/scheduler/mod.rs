@@ -4,7 +4,7 @@
 //! One task owns the queue in memory (`service`, `state`, `queues`). Each attempt is a task of its
 //! own (`delivery`), which sends an event when it ends. Every message is in the spool before it is
 //! queued here, so a restart rebuilds the queue; `ownership` claims what nobody owns, and `loss`
-//! forgets what others have claimed. The scheduler opens no connection; of the policy
+//! forgets what others have claimed. `hand_over` gives others what waits while this relay drains. The scheduler opens no connection; of the policy
 //! it reads only the route and the limits of a connector.
 //!
 //! From the bottom up: `queues` and `report_queue` decide what is due; `attempt` runs an attempt in
@@ -22,6 +22,8 @@ mod deadlines;
 mod delivery;
 mod disowned;
 mod dispatch;
+mod hand_over;
+mod hand_over_page;
 mod health;
 mod liveness;
 mod loss;

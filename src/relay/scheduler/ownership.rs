@@ -27,6 +27,8 @@ pub(super) enum OwnershipEvent {
     Searched,
     /// Others have these messages now. The lease holds again when the sender is dropped.
     Lost(Vec<QueueId>, oneshot::Sender<()>),
+    /// This relay drains, and is to hand over what waits.
+    HandOver,
     /// The search was given up for an error of the spool. This is the last event.
     Failed(SpoolError),
 }
@@ -73,6 +75,7 @@ async fn follow(spool: &dyn Spool, events: &mpsc::Sender<OwnershipEvent>) -> Res
         if let Some(change) = next_change(&mut changed, search.map(|_| pause), events).await? {
             match change {
                 OwnershipChange::Lost(ids) => lose(events, ids).await?,
+                OwnershipChange::HandOver => send(events, OwnershipEvent::HandOver).await?,
                 OwnershipChange::Claimable => {
                     if let Some(search) = &mut search {
                         search.again = true;

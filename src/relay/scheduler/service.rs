@@ -144,6 +144,7 @@ impl Scheduler {
                         self.lose(ids);
                         drop(done);
                     }
+                    OwnershipEvent::HandOver => self.state.begin_hand_over(),
                     OwnershipEvent::Searching => self.state.is_claiming = true,
                     OwnershipEvent::Claimed(page) => {
                         for stored in page {
@@ -228,6 +229,7 @@ impl Scheduler {
                 self.state.end_job(id);
             }
             Event::QuarantineReported(is_stored) => self.state.quarantine_reported(is_stored),
+            Event::HandedOver(end) => self.state.handed_over(end),
             // Jobs from before the message was lost, and perhaps claimed again, say nothing new.
             Event::NotOwner(id) if self.state.disowned.has_jobs(id) => {}
             Event::NotOwner(id) => self.state.lose(&HashSet::from([id])),

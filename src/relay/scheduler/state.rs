@@ -20,6 +20,7 @@ use super::active_message::{ActiveMessage, LoadedMessage, MEMORY_MAX};
 use super::context::Context;
 use super::deadlines::{rebase_deadlines, warn_at};
 use super::disowned::DisownedMessages;
+use super::hand_over_page::HandOver;
 use super::pending_domains::{PendingDomain, pending_domains};
 use super::placement::placement;
 use super::quarantine_due::QuarantineReport;
@@ -52,6 +53,8 @@ pub(super) struct SchedulerState {
     pub(super) disowned: DisownedMessages,
     /// True while messages that nobody owns are being claimed.
     pub(super) is_claiming: bool,
+    /// The hand-over to other relays while this one drains.
+    pub(super) hand_over: HandOver,
     /// The messages whose reports are not stored yet.
     pub(super) owed: ReportQueue,
     /// The next report about quarantined messages.
@@ -79,6 +82,7 @@ impl SchedulerState {
             ordered: HashSet::new(),
             disowned: DisownedMessages::default(),
             is_claiming: true,
+            hand_over: HandOver::default(),
             owed: ReportQueue::new(now, context.reports.clone()),
             quarantine_report: QuarantineReport::new(),
             jobs: 0,

@@ -64,6 +64,24 @@ pub enum NodeRemoval {
     HasMessages(u64),
 }
 
+/// The end of an order to drain a node, or to end that.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NodeDrain {
+    /// The node does as it is ordered, or will when it lives again.
+    Ordered {
+        /// The name of the node.
+        name: String,
+        /// True for the node that was asked.
+        is_own: bool,
+        /// The number of messages that are its own, or were its own last.
+        messages: u64,
+    },
+    /// No node has this name.
+    Missing,
+    /// No other node lives and takes mail.
+    OnlyNode(String),
+}
+
 const LIST: &str = "SELECT n.number, n.name, NOT n.fenced AND n.lease_end > clock_timestamp(),
     floor(extract(epoch FROM n.lease_end) * 1000)::bigint, n.draining, n.config,
     (SELECT count(*) FROM gatepost.message m WHERE m.node = n.number)
@@ -71,6 +89,12 @@ FROM gatepost.node n ORDER BY n.name";
 const FIND: &str = "SELECT number, NOT fenced AND lease_end > clock_timestamp(),
     floor(extract(epoch FROM lease_end) * 1000)::bigint
 FROM gatepost.node WHERE name = $1 FOR UPDATE";
+/// Locks all nodes, so that of two orders at once the second sees the first. The last column says
+/// whether the node lives and takes mail.
+const LOCK_ALL: &str =
+    "SELECT number, name, NOT fenced AND NOT draining AND lease_end > clock_timestamp()
+FROM gatepost.node ORDER BY number FOR UPDATE";
+const DRAIN: &str = "UPDATE gatepost.node SET draining = $2 WHERE number = $1";
 const COUNT: &str = "SELECT count(*) FROM gatepost.message WHERE node = $1";
 const OWNERS: &str =
     "SELECT m.id, n.name, n.number, NOT n.fenced AND n.lease_end > clock_timestamp()
@@ -166,6 +190,44 @@ impl ClusterNodes {
         transaction.commit().await?;
         connection.give_back();
         Ok(NodeRemoval::Removed(handed))
+    }
+}
+
+impl ClusterNodes {
+    /// Drains a node, or ends that: the node that asks if there is no name. The last one that lives and
+    /// takes mail is not drained.
+    ///
+    /// # Errors
+    /// [`DatabaseError`]; nothing has changed then, unless the connection broke at the end.
+    pub async fn drain(
+        &self,
+        name: Option<&str>,
+        is_draining: bool,
+    ) -> Result<NodeDrain, DatabaseError> {
+        let mut connection = self.database.connection().await?;
+        let transaction = connection.transaction().await?;
+        let nodes = transaction.query(LOCK_ALL, &[]).await?;
+        let is_meant = |row: &&Row| match name {
+            Some(name) => row.get::<_, &str>(1) == name,
+            None => row.get::<_, i16>(0) == self.own,
+        };
+        let Some(meant) = nodes.iter().find(is_meant) else {
+            return Ok(NodeDrain::Missing);
+        };
+        let (number, name): (i16, String) = (meant.get(0), meant.get(1));
+        let is_successor = |row: &Row| row.get::<_, i16>(0) != number && row.get(2);
+        if is_draining && !nodes.iter().any(is_successor) {
+            return Ok(NodeDrain::OnlyNode(name));
+        }
+        transaction.execute(DRAIN, &[&number, &is_draining]).await?;
+        let left = transaction.query_one(COUNT, &[&number]).await?;
+        transaction.commit().await?;
+        connection.give_back();
+        Ok(NodeDrain::Ordered {
+            name,
+            is_own: number == self.own,
+            messages: count(left.get(0)),
+        })
     }
 }
 

@@ -34,6 +34,11 @@ pub enum SpoolError {
     /// the reason.
     #[error("this relay is not the owner: {0}")]
     OfAnother(String),
+    /// This relay drains: it hands its messages to others and accepts none.
+    #[error(
+        "this relay drains: it hands its queue to the other nodes; gatepost node drain --end ends that"
+    )]
+    Draining,
     /// Any other error: the file, what was tried, and the error of the system.
     #[error("{0}")]
     Io(String),

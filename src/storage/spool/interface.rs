@@ -112,6 +112,17 @@ pub trait Spool: Send + Sync + 'static {
     /// Gives messages back, so that they are nobody's and can be claimed. The claims on them are worth
     /// nothing then.
     fn release(&self, claims: Vec<Claim>) -> SpoolFuture<'_, ()>;
+    /// Returns whether this owner drains: it accepts nothing and hands what waits to the others.
+    fn is_draining(&self) -> bool {
+        false
+    }
+    /// Gives back the messages that another owner would claim, and returns those that stay this owner's,
+    /// since no other one would send them by the same rules. The claims on the others are worth nothing
+    /// then. After an error some may have been given back: no delivery of them may begin before another
+    /// call has returned.
+    fn hand_over(&self, claims: Vec<Claim>) -> SpoolFuture<'_, Vec<QueueId>> {
+        Box::pin(async move { Ok(claims.iter().map(Claim::id).collect()) })
+    }
     /// Prolongs the lease of this owner, and returns until when it holds now. Call it regularly.
     /// [`SpoolError::NotOwner`] if the lease is over; any other error leaves the lease as it was.
     fn renew(&self) -> SpoolFuture<'_, Lease>;

@@ -35,7 +35,7 @@ pub(crate) mod suite;
 pub use super::clock_jumps::ClockJumps;
 pub use body::{Body, BodyReader, FileBody, LARGE_CHUNK};
 pub use claim::{Claim, Claimed};
-pub use cluster_nodes::{ClusterNode, ClusterNodes, MessageOwner, NodeRemoval};
+pub use cluster_nodes::{ClusterNode, ClusterNodes, MessageOwner, NodeDrain, NodeRemoval};
 pub use cluster_share::ClusterShare;
 pub use draft::{Draft, LARGE_BLOCK};
 pub use engine::{

@@ -7,6 +7,8 @@ use crate::smtp::envelope::QueueId;
 pub enum OwnershipChange {
     /// There may be messages that nobody alive owns. [`super::Spool::claim`] finds them.
     Claimable,
+    /// This owner drains, and is to hand over what waits ([`super::Spool::hand_over`]).
+    HandOver,
     /// Others have claimed these messages while the lease of this owner was over. They are no longer
     /// its own: what waits is forgotten, and what is under way begins nothing new.
     Lost(Vec<QueueId>),

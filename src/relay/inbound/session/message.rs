@@ -296,6 +296,11 @@ impl ClientSession {
             self.storage_refusal("disk full", fault, "free space on the spool's disk");
             return insufficient_storage();
         }
+        if matches!(fault, SpoolError::Draining) {
+            self.storage_refusal("draining", fault, "see the error");
+            let text = "This relay hands over its queue, try another one";
+            return Reply::new(451, Status(3, 2), text);
+        }
         if matches!(fault, SpoolError::NotOwner(_)) {
             // The error names its remedy, and the daemon has logged both.
             self.storage_refusal("not owner", fault, "see the error");

@@ -9,6 +9,7 @@ use super::super::ids::{queue_id, row_id};
 use super::super::{Claim, Claimed, SpoolError, StoredMessage};
 use super::core::SharedCore;
 use super::identity::NodeRun;
+use super::published::OtherNodes;
 use super::view::{FoundRow, PARTS};
 use crate::policy::adoption::PolicyDifference;
 use crate::smtp::envelope::QueueId;
@@ -35,12 +36,12 @@ fn lock_statement(is_first_search: bool) -> String {
                     SELECT id FROM gatepost.message WHERE node = n.number AND epoch >= 0 AND id > $1 ORDER BY id LIMIT $5) AS f)
             ) AS free ORDER BY id LIMIT $5
         ), locked AS MATERIALIZED (
-            SELECT m.id, m.accepted, m.size, m.crc, m.envelope, m.node FROM gatepost.message m
+            SELECT m.id, m.accepted, m.size, m.crc, m.envelope, m.node, m.epoch FROM gatepost.message m
             WHERE m.id IN (SELECT id FROM found)
               AND (m.epoch = 0 OR (m.node = ANY($4::smallint[]) AND m.epoch >= 0) OR (m.node = $2 AND m.epoch < $3))
             FOR UPDATE SKIP LOCKED
         )
-        SELECT m.id, m.accepted, m.size, m.crc, m.envelope, {PARTS}, m.node FROM locked AS m ORDER BY m.id"
+        SELECT m.id, m.accepted, m.size, m.crc, m.envelope, {PARTS}, m.node, m.epoch FROM locked AS m ORDER BY m.id"
     )
 }
 
@@ -179,6 +180,11 @@ impl SharedCore {
         let mut allowed: Vec<FoundRow> = Vec::with_capacity(rows.len());
         for row in &rows {
             let (found, owner): (_, i16) = (FoundRow::of(row), row.get(7));
+            let is_given_back = row.get::<_, i64>(8) == 0;
+            if self.drain.is_on() && !self.may_claim_draining(&others, &found, owner, is_given_back)
+            {
+                continue;
+            }
             // What has no owner among the nodes was moved here, or its node was removed, by an
             // administrator.
             match (others.configs.get(&owner), found.read()) {
@@ -218,6 +224,22 @@ impl SharedCore {
             last,
             claimed: allowed,
         })
+    }
+
+    /// Returns whether this node claims a message while it drains: what an earlier process of it has left,
+    /// which it hands over then, and what it gave back itself and no other node may adopt.
+    fn may_claim_draining(
+        &self,
+        others: &OtherNodes,
+        found: &FoundRow,
+        owner: i16,
+        is_given_back: bool,
+    ) -> bool {
+        let has_successor = || match found.read() {
+            Ok(message) => self.has_successor(others, &message.envelope).is_ok(),
+            Err(_) => !others.successors.is_empty(),
+        };
+        owner == self.identity.number && !(is_given_back && has_successor())
     }
 
     /// Gives messages back.

@@ -13,6 +13,7 @@ use super::super::lease::{HeldLease, Lease};
 use super::super::{ClusterShare, OwnershipChange, SpoolError};
 use super::availability::Availability;
 use super::doubts::OwnMessages;
+use super::drain_state::DrainState;
 use super::identity::{NodeIdentity, NodeRun};
 use super::node_share::NodeShare;
 use super::observations::Watch;
@@ -42,6 +43,7 @@ pub(super) struct SharedCore {
     pub(super) queue: OpQueue,
     pub(super) drafts: Arc<Drafts>,
     pub(super) own: OwnMessages,
+    pub(super) drain: DrainState,
     /// Held while messages are claimed, and while those are given back that may have been claimed
     /// without an answer: neither sees the other half done.
     pub(super) claiming: tokio::sync::Mutex<()>,
@@ -81,7 +83,11 @@ impl SharedCore {
     /// Checks that mail can be stored.
     pub(super) fn admit(&self) -> Result<(), SpoolError> {
         self.lease.check()?;
-        self.availability.check()
+        self.availability.check()?;
+        if self.drain.is_on() {
+            return Err(SpoolError::Draining);
+        }
+        Ok(())
     }
 
     /// Checks that claims were given to this process. The database checks the rest.

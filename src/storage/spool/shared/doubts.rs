@@ -50,6 +50,11 @@ impl OwnMessages {
         }
     }
 
+    /// Returns whether this node has no messages.
+    pub(super) fn is_empty(&self) -> bool {
+        self.state().known.is_empty()
+    }
+
     /// Forgets messages that were removed or given back, unless they were claimed again meanwhile.
     pub(super) fn forget_claims(&self, claims: impl IntoIterator<Item = Claim>) {
         let mut state = self.state();

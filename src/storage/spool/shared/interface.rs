@@ -71,6 +71,14 @@ impl Spool for SharedSpool {
         Box::pin(self.core.give_back(claims))
     }
 
+    fn is_draining(&self) -> bool {
+        self.core.drain.is_on()
+    }
+
+    fn hand_over(&self, claims: Vec<Claim>) -> SpoolFuture<'_, Vec<QueueId>> {
+        Box::pin(self.core.hand_over(claims))
+    }
+
     fn renew(&self) -> SpoolFuture<'_, Lease> {
         Box::pin(self.core.renew_lease())
     }

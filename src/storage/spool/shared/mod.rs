@@ -8,7 +8,7 @@
 //! - [`folder`] has the node's own files, and [`identity`] says which node this is. [`node`] joins, renews
 //!   the lease and leaves; [`watch`] finds other nodes that are dead, by its [`observations`], and
 //!   [`claiming`] adopts their messages, where their [`published`] configuration and our [`own_config`]
-//!   allow it. [`node_share`] is the part of the limits that this node has.
+//!   allow it. [`drain`] hands over what a draining node has. [`node_share`] is the part of the limits that this node has.
 //! - [`storing`] stores messages, [`view`] loads and lists them, [`content`] has the pieces of large ones, and [`damage`] sets
 //!   aside what cannot be read. [`import`] takes in the queue of a folder.
 //! - [`core`](self::core) is the state that all of them share; [`availability`] logs that the database is
@@ -39,6 +39,8 @@ mod content;
 mod core;
 mod damage;
 mod doubts;
+mod drain;
+mod drain_state;
 mod folder;
 mod identity;
 mod import;
@@ -59,6 +61,7 @@ mod writer;
 use self::core::{SharedCore, spool_error};
 use availability::Availability;
 use doubts::OwnMessages;
+use drain_state::DrainState;
 use folder::NodeFolder;
 use identity::NodeIdentity;
 pub(super) use import::QueueImport;
@@ -154,6 +157,7 @@ impl SharedSpool {
                 is_store: false,
             }),
             own: OwnMessages::default(),
+            drain: DrainState::new(joined.is_draining),
             claiming: tokio::sync::Mutex::default(),
             has_searched: AtomicBool::new(false),
             tried_epochs: Mutex::default(),

@@ -29,6 +29,8 @@ pub(super) struct Joined {
     pub(super) epoch: OwnerEpoch,
     /// The highest id that the node has drawn, as far as the database knows.
     pub(super) highest: i64,
+    /// True if an operator drains the node.
+    pub(super) is_draining: bool,
 }
 
 const FIND: &str = "SELECT number, token, lease_end > clock_timestamp() AND NOT fenced,
@@ -36,7 +38,8 @@ const FIND: &str = "SELECT number, token, lease_end > clock_timestamp() AND NOT 
 FROM gatepost.node WHERE name = $1 FOR UPDATE";
 /// Another machine has the name of a dead node now. What the dead one has left is adopted by the rules
 /// of every adoption, so it keeps its row, its configuration and its number.
-const RENAME: &str = "UPDATE gatepost.node SET name = name || ' (' || number || ')', fenced = true, token = ''
+const RENAME: &str =
+    "UPDATE gatepost.node SET name = name || ' (' || number || ')', fenced = true, token = ''
 WHERE number = $1";
 const FREE_NUMBER: &str = "SELECT min(n)::smallint FROM generate_series(1, $1::integer) AS n
 WHERE NOT EXISTS (SELECT FROM gatepost.node WHERE number = n)";
@@ -47,7 +50,7 @@ VALUES ($1, $2, $3, nextval('gatepost.epoch'), $4::float8 * interval '1 millisec
 ON CONFLICT (number) DO UPDATE SET token = excluded.token, epoch = excluded.epoch, lease = excluded.lease,
     lease_end = excluded.lease_end, joined = excluded.joined, fenced = false
 RETURNING n.epoch, greatest(n.last_id,
-    (SELECT coalesce(max(id), 0) FROM gatepost.message WHERE node = $1))";
+    (SELECT coalesce(max(id), 0) FROM gatepost.message WHERE node = $1)), n.draining";
 const RENEW: &str = "UPDATE gatepost.node
 SET lease_end = clock_timestamp() + lease, last_id = greatest(last_id, $3), divisor = $4
 WHERE number = $1 AND epoch = $2 AND NOT fenced AND lease_end > clock_timestamp()
@@ -82,6 +85,12 @@ pub(super) async fn join(
             let error = DatabaseError::from(error);
             tracing::warn!(%error, "cannot make the partitions of the queue; trying again soon");
         }
+    }
+    if joined.is_draining {
+        tracing::warn!(
+            node = name,
+            "this node drains, as an operator has ordered: new mail is rejected with 451; gatepost node drain --end ends it"
+        );
     }
     Ok(joined)
 }
@@ -130,6 +139,7 @@ async fn join_on(
         number,
         epoch: epoch(&row, 0),
         highest: row.get(1),
+        is_draining: row.get(2),
     };
     transaction.commit().await?;
     Ok(Ok(joined))
@@ -262,9 +272,14 @@ impl SharedCore {
     async fn prolong(&self, connection: &LentConnection) -> Result<bool, DatabaseError> {
         let run = self.run();
         let last = i64::try_from(self.drafts.ids.last()).unwrap_or(i64::MAX);
+        // A node that takes no part in the limits divides by nothing.
+        let divisor = if self.is_drained() { 0 } else { self.divisor() };
         let renewed = connection
-            .query_opt(RENEW, &[&run.number, &run.epoch(), &last, &self.divisor()])
+            .query_opt(RENEW, &[&run.number, &run.epoch(), &last, &divisor])
             .await?;
+        if let Some(row) = &renewed {
+            self.follow_drain(row.get(0));
+        }
         Ok(renewed.is_some())
     }
 

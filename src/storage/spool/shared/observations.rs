@@ -43,6 +43,7 @@ pub(super) struct OtherNode {
     pub(super) lease: Duration,
     /// The number by which it divides limits.
     pub(super) divisor: i32,
+    pub(super) is_draining: bool,
 }
 
 impl Watch {
@@ -82,15 +83,15 @@ impl Watch {
     }
 
     /// Returns whether the relay is to claim messages: there are others than before, or it is time to
-    /// look at the same again.
-    pub(super) fn is_news(&mut self, ends: Option<(i64, i64)>) -> bool {
+    /// look at the same again, which it always is while another node hands messages over.
+    pub(super) fn is_news(&mut self, ends: Option<(i64, i64)>, is_handing_over: bool) -> bool {
         let Some(ends) = ends else {
             self.signalled = None;
             return false;
         };
-        let is_known = self
-            .signalled
-            .is_some_and(|(before, at)| before == ends && at.elapsed() < SAME_AGAIN);
+        let is_known = self.signalled.is_some_and(|(before, at)| {
+            before == ends && at.elapsed() < SAME_AGAIN && !is_handing_over
+        });
         if !is_known {
             self.signalled = Some((ends, Instant::now()));
         }
@@ -114,6 +115,7 @@ mod tests {
             fenced: false,
             lease: LEASE,
             divisor: 1,
+            is_draining: false,
         }
     }
 
@@ -168,17 +170,18 @@ mod tests {
     }
 
     #[test]
-    fn the_same_messages_are_signalled_once() {
+    fn the_same_messages_are_signalled_once_unless_a_node_drains() {
         let mut watch = Watch::default();
         let looks = [
-            (Some((1, 5)), true),
-            (Some((1, 5)), false),
-            (Some((1, 6)), true),
-            (None, false),
-            (Some((1, 6)), true),
+            (Some((1, 5)), false, true),
+            (Some((1, 5)), false, false),
+            (Some((1, 5)), true, true),
+            (Some((1, 6)), false, true),
+            (None, true, false),
+            (Some((1, 6)), false, true),
         ];
-        for (ends, is_news) in looks {
-            assert_eq!(watch.is_news(ends), is_news, "{ends:?}");
+        for (ends, is_handing_over, is_news) in looks {
+            assert_eq!(watch.is_news(ends, is_handing_over), is_news, "{ends:?}");
         }
     }
 }

@@ -9,8 +9,10 @@ use crate::policy::adoption::NodeConfig;
 use crate::storage::postgresql::DatabaseError;
 
 const PUBLISH: &str = "UPDATE gatepost.node SET config = $3 WHERE number = $1 AND epoch = $2";
-/// What the nodes have published.
-const CONFIGS: &str = "SELECT number, config FROM gatepost.node WHERE number <> $1";
+/// What the nodes have published, and whether they live and do not drain.
+const CONFIGS: &str =
+    "SELECT number, config, NOT fenced AND NOT draining AND lease_end > clock_timestamp()
+FROM gatepost.node WHERE number <> $1";
 /// The other nodes that are fenced. They stay so until the transaction is over. The rows of living nodes
 /// are not locked: they could not renew their leases.
 const FENCED: &str =
@@ -21,6 +23,8 @@ pub(super) struct OtherNodes {
     /// The nodes whose messages may be adopted.
     pub(super) fenced: Vec<i16>,
     pub(super) configs: HashMap<i16, NodeConfig>,
+    /// The nodes that live and do not drain: these take over what a draining node hands over.
+    pub(super) successors: Vec<i16>,
 }
 
 impl SharedCore {
@@ -60,11 +64,13 @@ impl SharedCore {
         let own = self.identity.number;
         // In this order: what a fenced node has published does not change any more.
         let fenced = client.query(FENCED, &[&own]).await?;
-        let configs = client.query(CONFIGS, &[&own]).await?;
+        let rows = client.query(CONFIGS, &[&own]).await?;
         let config = |row: &Row| (row.get(0), NodeConfig::read(row.get(1)));
+        let successors = rows.iter().filter(|row| row.get(2));
         Ok(OtherNodes {
             fenced: fenced.iter().map(|row| row.get(0)).collect(),
-            configs: configs.iter().map(config).collect(),
+            configs: rows.iter().map(config).collect(),
+            successors: successors.map(|row| row.get(0)).collect(),
         })
     }
 }

@@ -2,6 +2,7 @@
 //! for, so a slow computer makes the tests slow and not wrong.
 
 mod doubts;
+mod drain;
 mod nodes;
 
 use std::time::Duration;

@@ -29,7 +29,8 @@ const COMPARISON: Duration = Duration::from_mins(1);
 const OWN_SINCE: &str = "SELECT id FROM gatepost.message WHERE node = $1 AND epoch >= $2";
 
 const NODES: &str = "SELECT number, name, epoch, (extract(epoch FROM lease_end) * 1000)::bigint,
-    lease_end > clock_timestamp(), fenced, (extract(epoch FROM lease) * 1000)::bigint, divisor
+    lease_end > clock_timestamp(), fenced, (extract(epoch FROM lease) * 1000)::bigint, divisor,
+    draining
 FROM gatepost.node WHERE number <> $1 ORDER BY number";
 const FENCE: &str = "UPDATE gatepost.node SET fenced = true
 WHERE number = $1 AND epoch = $2 AND NOT fenced AND lease_end < clock_timestamp()
@@ -79,9 +80,13 @@ impl SharedCore {
                 }
             }
         }
-        let living = nodes.iter().filter(|node| node.is_alive && !node.fenced);
-        let living: Vec<_> = living.map(|node| (node.number, node.divisor)).collect();
-        self.adapt_share(&living);
+        let living = || nodes.iter().filter(|node| node.is_alive && !node.fenced);
+        let is_handing_over = living().any(|node| node.is_draining) && !self.drain.is_on();
+        // A node that has drained divides by nothing, and has no share.
+        let sharing = living().filter(|node| node.divisor > 0);
+        let sharing: Vec<_> = sharing.map(|node| (node.number, node.divisor)).collect();
+        self.adapt_share(&sharing);
+        self.go_on_draining();
         self.publish_config(connection).await?;
         self.resolve_doubts(connection).await?;
         let fenced: Vec<i16> = nodes
@@ -91,7 +96,7 @@ impl SharedCore {
             .collect();
         let row = connection.query_one(CLAIMABLE, &[&fenced]).await?;
         let ends: (Option<i64>, Option<i64>) = (row.get(0), row.get(1));
-        if watch.is_news(ends.0.zip(ends.1)) {
+        if watch.is_news(ends.0.zip(ends.1), is_handing_over) {
             // Nobody listens any more at the end alone.
             drop(self.changes.send(OwnershipChange::Claimable));
         }
@@ -205,5 +210,6 @@ fn other_node(row: &tokio_postgres::Row) -> OtherNode {
         fenced: row.get(5),
         lease: Duration::from_millis(u64::try_from(row.get::<_, i64>(6)).unwrap_or_default()),
         divisor: row.get(7),
+        is_draining: row.get(8),
     }
 }
