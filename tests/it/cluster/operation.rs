@@ -2,6 +2,8 @@
 
 use super::Cluster;
 use super::load::FORCED;
+use crate::support::client::{Client, Verdict};
+use crate::support::message::Message;
 use crate::support::within;
 
 #[test]
@@ -82,7 +84,7 @@ fn the_queue_of_a_single_relay_moves_into_the_database() {
 #[ignore = "needs PostgreSQL"]
 fn a_drained_relay_hands_its_queue_over_and_nothing_is_sent_twice() {
     let mut cluster = Cluster::start(2);
-    let waiting = ["one", "two", "three"].map(|name| put_forced(&mut cluster, 0, name));
+    let waiting = ["one", "two", "three"].map(|name| cluster.put(0, name, FORCED));
     let outcome = cluster.under_load("drain", |cluster, load| {
         let (status, printed) = cluster.nodes[1].command(&["node", "drain", "relay-1"]);
         assert_eq!(status, Some(0), "{printed}");
@@ -100,7 +102,7 @@ fn a_drained_relay_hands_its_queue_over_and_nothing_is_sent_twice() {
         assert_eq!(printed, "relay-1 accepts mail again\n");
         let ready = || cluster.nodes[0].command(&["status", "--ready"]).0 == Some(0);
         assert!(within(super::NEVER, ready), "it is not ready");
-        put_forced(cluster, 0, "four");
+        cluster.put(0, "four", FORCED);
     });
     assert_eq!(outcome.duplicates, 0);
 }
