@@ -105,6 +105,7 @@ async fn open_shared(
     let node = EvidenceNode {
         name: spool.node_name().to_owned(),
         epoch: spool.epoch_source(),
+        chain: spool.evidence_chain(),
     };
     Ok(OpenedSpool {
         spool: Arc::new(spool),

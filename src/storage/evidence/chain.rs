@@ -9,81 +9,15 @@
 //! so that anybody can check it with `sed` and `sha256sum`. The `prev` of the first record is 64
 //! zeros.
 
-use std::fmt::{self, Write as _};
-
-use aws_lc_rs::digest::{SHA256, digest};
 use jiff::Timestamp;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::Deserialize;
 
 use super::lines::LINE_MAX;
+use crate::storage::record_chain::{AFTER_HASH, BEFORE_HASH};
+pub use crate::storage::record_chain::{ChainHead, RecordHash};
 
-/// The text before and after the hash in a line.
-const BEFORE_HASH: &str = ",\"hash\":\"";
-const AFTER_HASH: &str = "\"}";
 /// The number of octets at the end of a line that the hash does not cover.
 const TAIL: usize = BEFORE_HASH.len() + 64 + AFTER_HASH.len();
-
-/// The hash of a record.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RecordHash([u8; 32]);
-
-impl RecordHash {
-    /// The `prev` of the first record.
-    pub const ZERO: Self = Self([0; 32]);
-
-    fn of(octets: &[u8]) -> Self {
-        let mut hash = [0; 32];
-        hash.copy_from_slice(digest(&SHA256, octets).as_ref());
-        Self(hash)
-    }
-
-    /// Reads 64 hexadecimal digits; `None` for anything else.
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        if text.len() != 64 || !text.bytes().all(|octet| octet.is_ascii_hexdigit()) {
-            return None;
-        }
-        let mut hash = [0; 32];
-        for (at, octet) in hash.iter_mut().enumerate() {
-            *octet = u8::from_str_radix(text.get(2 * at..2 * at + 2)?, 16).ok()?;
-        }
-        Some(Self(hash))
-    }
-}
-
-impl fmt::Display for RecordHash {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
-        let mut text = [0; 64];
-        for (pair, octet) in text.chunks_exact_mut(2).zip(self.0) {
-            pair.copy_from_slice(&[
-                DIGITS[usize::from(octet >> 4)],
-                DIGITS[usize::from(octet & 15)],
-            ]);
-        }
-        f.write_str(std::str::from_utf8(&text).map_err(|_| fmt::Error)?)
-    }
-}
-
-impl fmt::Debug for RecordHash {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-impl Serialize for RecordHash {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for RecordHash {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        Self::parse(&text)
-            .ok_or_else(|| serde::de::Error::custom("a hash has 64 hexadecimal digits"))
-    }
-}
 
 /// The fields that every record has: its place in the chain.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -98,38 +32,6 @@ pub struct Link {
     pub kind: String,
     /// The hash of this record.
     pub hash: RecordHash,
-}
-
-/// The end of a chain, to which the next record is linked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ChainHead {
-    /// The number of the last record; 0 if there is none.
-    pub seq: u64,
-    /// The hash of the last record.
-    pub hash: RecordHash,
-}
-
-impl ChainHead {
-    /// The head of an empty chain.
-    pub const START: Self = Self {
-        seq: 0,
-        hash: RecordHash::ZERO,
-    };
-
-    /// Appends the line of the next record to `out`, and advances to it. `fields` is a JSON object
-    /// without its braces.
-    pub(super) fn seal(&mut self, fields: &str, out: &mut String) {
-        self.seq += 1;
-        let start = out.len();
-        // Writing to a String cannot fail.
-        let _ = write!(
-            out,
-            "{{\"seq\":{},\"prev\":\"{}\",{fields}",
-            self.seq, self.hash
-        );
-        self.hash = RecordHash::of(&out.as_bytes()[start..]);
-        let _ = writeln!(out, "{BEFORE_HASH}{}{AFTER_HASH}", self.hash);
-    }
 }
 
 impl Link {
@@ -264,10 +166,10 @@ mod tests {
     fn the_hash_is_the_sha256_of_the_line_before_it() {
         let (one, _) = two();
         let covered = one.split(",\"hash\"").next().expect("a beginning");
-        assert_eq!(
-            digest(&SHA256, covered.as_bytes()).as_ref(),
-            read(one.as_bytes()).expect("a record").hash.0
-        );
+        let sum = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, covered.as_bytes());
+        let sum: Vec<_> = sum.as_ref().iter().map(|o| format!("{o:02x}")).collect();
+        let hash = read(one.as_bytes()).expect("a record").hash;
+        assert_eq!(sum.concat(), hash.to_string());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ use super::shared::{EvidenceNode, SharedEvidenceWriter};
 use super::usage::{EvidenceLevel, EvidenceUsage, SizeAccount};
 use super::writer::{EndSignal, EvidenceWriter, WriterCommand};
 use crate::config::EvidenceLimit;
+use crate::storage::JoinedRecords;
 use crate::storage::clock_jumps::Moment;
 use crate::storage::postgresql::Database;
 
@@ -31,6 +32,8 @@ struct WriterHandle {
     ending: Arc<AtomicBool>,
     /// Set while nothing can be written.
     stuck: Arc<AtomicBool>,
+    /// The number of changes of the queue that wait, with their records.
+    waiting: AtomicUsize,
     size: Arc<SizeAccount>,
     /// The size of the records when the folder was opened, in octets.
     octets_at_start: u64,
@@ -85,6 +88,7 @@ impl Evidence {
             commands: CommandSender::Thread(commands),
             ending,
             stuck,
+            waiting: AtomicUsize::new(0),
             size,
             octets_at_start,
             ended,
@@ -112,6 +116,7 @@ impl Evidence {
             commands: CommandSender::Task(commands),
             ending,
             stuck,
+            waiting: AtomicUsize::new(0),
             size,
             octets_at_start,
             ended,
@@ -122,9 +127,9 @@ impl Evidence {
     /// could not be completed.
     #[must_use]
     pub fn is_stuck(&self) -> bool {
-        self.0
-            .as_ref()
-            .is_some_and(|open| open.stuck.load(Ordering::Relaxed))
+        self.0.as_ref().is_some_and(|open| {
+            open.stuck.load(Ordering::Relaxed) || open.waiting.load(Ordering::Relaxed) > 0
+        })
     }
 
     /// Returns whether evidence is kept at all.
@@ -149,6 +154,34 @@ impl Evidence {
             .send(WriterCommand::Write { lines, done })
             .map_err(|_| NotWritten)?;
         written.await.map_err(|_| NotWritten)
+    }
+
+    /// Returns records in the form in which the spool stores them with a change of the queue, in one
+    /// transaction; `None` if they must be written first: they go to files, or cannot be written now.
+    #[must_use]
+    pub fn join(&self, records: &[RecordText]) -> Option<Arc<JoinedRecords>> {
+        let open = self.0.as_ref().filter(|_| !records.is_empty())?;
+        let CommandSender::Task(_) = &open.commands else {
+            return None;
+        };
+        let fields = record::to_fields(records.to_vec());
+        let octets = JoinedRecords::octets(&fields) as u64;
+        if self.is_stuck() || open.size.check(octets).is_err() {
+            return None;
+        }
+        // The next measurement corrects this, also if they are not stored.
+        open.size.add(octets);
+        Some(Arc::new(JoinedRecords::new(fields)))
+    }
+
+    /// Notes that joined records wait, as long as the returned value lives: no attempt may start that
+    /// could not be completed.
+    #[must_use]
+    pub fn wait_joined(&self) -> WaitingRecords {
+        if let Some(open) = &self.0 {
+            open.waiting.fetch_add(1, Ordering::Relaxed);
+        }
+        WaitingRecords(self.clone())
     }
 
     /// Sets the time for which files are kept from now on.
@@ -251,6 +284,18 @@ impl Evidence {
         match &self.0 {
             Some(open) => open.ended.cancelled().await,
             None => std::future::pending().await,
+        }
+    }
+}
+
+/// Joined records that wait to be stored.
+#[derive(Debug)]
+pub struct WaitingRecords(Evidence);
+
+impl Drop for WaitingRecords {
+    fn drop(&mut self) {
+        if let Some(open) = &self.0.0 {
+            open.waiting.fetch_sub(1, Ordering::Relaxed);
         }
     }
 }

@@ -39,7 +39,7 @@ pub use archive::{
 };
 pub use chain::{BadLine, ChainHead, LineFault, Link, RecordHash};
 pub use error::{EvidenceError, NotWritten};
-pub use handle::Evidence;
+pub use handle::{Evidence, WaitingRecords};
 pub use read::{
     MailRecord, Period, ReadResult, deliveries, first_record, records, records_of_verified_chain,
 };

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use super::claim::{Claim, Claimed};
 use super::cluster_nodes::ClusterNodes;
@@ -16,6 +17,7 @@ use super::ownership_change::OwnershipChange;
 use super::set_aside::SetAside;
 use crate::policy::adoption::NodeConfig;
 use crate::smtp::envelope::{Envelope, QueueId};
+use crate::storage::JoinedRecords;
 use crate::storage::clock_jumps::ClockJumps;
 
 /// Proof that a message and its envelope are durable. Only the spool makes one.
@@ -96,6 +98,23 @@ pub trait Spool: Send + Sync + 'static {
         after: Option<&Envelope>,
         reports: Vec<(Draft, Envelope)>,
     ) -> SpoolFuture<'_, Vec<(Receipt, Claimed<Entry>)>>;
+    /// Stores the same as [`Spool::settle`], together with its evidence: the records are in the chain if
+    /// and only if the change is in the queue. Only the spool of the database whose chain it is can do
+    /// that; others refuse it, and store nothing. After an error the same records may be handed in again.
+    fn settle_recorded(
+        &self,
+        claim: Claim,
+        before: &Envelope,
+        after: Option<&Envelope>,
+        reports: Vec<(Draft, Envelope)>,
+        records: Arc<JoinedRecords>,
+    ) -> SpoolFuture<'_, Vec<(Receipt, Claimed<Entry>)>> {
+        drop((claim, before, after, reports, records));
+        Box::pin(async {
+            let text = "this spool has no chain of evidence";
+            Err(SpoolError::Io(text.to_owned()))
+        })
+    }
     /// Removes a message, durably.
     fn remove(&self, claim: Claim) -> SpoolFuture<'_, ()>;
     /// Makes messages this owner's that nobody alive owns: at most `limit` after `after`, in the order

@@ -116,14 +116,9 @@ async fn carry_out(
     let as_before = |refused: OrderRefused| (refused, AfterOrder::Nothing);
     match order {
         Order::Remove => {
-            result::write_removal(context, id)
+            result::remove_recorded(context, claim)
                 .await
                 .map_err(|failure| as_before(failure.into()))?;
-            context
-                .spool
-                .remove(claim)
-                .await
-                .map_err(|error| as_before(error.into()))?;
             tracing::warn!(queue_id = %id, "message removed by an operator");
             Ok(AfterOrder::Nothing)
         }

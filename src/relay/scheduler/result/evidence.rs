@@ -13,18 +13,71 @@ use crate::relay::outbound::{RecipientEnding, RecipientEvent, SessionLogin};
 use crate::relay::scheduler::context::Context;
 use crate::smtp::envelope::{Envelope, QueueId};
 use crate::smtp::reply::{EnhancedStatusCode, Reply, Status};
+use crate::storage::JoinedRecords;
 use crate::storage::evidence::{
     AcceptanceRecord, DeliveryRecord, DemandOutcome, EvidenceRecord, ExceptionRecord, LoginRecord,
     PolicyRecord, RecordText, RecordedOutcome, SessionRecord, UnmetDemand, cut,
 };
-use crate::storage::spool::{Entry, SpoolError};
+use crate::storage::spool::{Claim, Claimed, Draft, Entry, Receipt, SpoolError};
 
 /// The interval between two checks if evidence can be written again.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The proof that the evidence of a result is durable, or that evidence is off.
+/// The proof that the evidence of a result is durable, that it becomes so together with the change of
+/// the queue, or that evidence is off.
 #[derive(Debug)]
-pub(super) struct EvidenceRecorded(());
+pub(super) enum EvidenceRecorded {
+    /// The records are durable, or evidence is off.
+    Written,
+    /// The spool stores the records with the change.
+    Joined {
+        records: Arc<JoinedRecords>,
+        /// The records of recipients that have the message, whatever becomes of the change.
+        delivered: Vec<RecordText>,
+    },
+}
+
+impl EvidenceRecorded {
+    /// Changes the queue, with the records if they are not durable yet.
+    pub(super) async fn settle(
+        &self,
+        context: &Context,
+        claim: Claim,
+        before: &Envelope,
+        after: Option<&Envelope>,
+        reports: Vec<(Draft, Envelope)>,
+    ) -> Result<Vec<(Receipt, Claimed<Entry>)>, SpoolError> {
+        let spool = &context.spool;
+        match self {
+            Self::Written => spool.settle(claim, before, after, reports).await,
+            Self::Joined { records, .. } => {
+                let records = Arc::clone(records);
+                spool
+                    .settle_recorded(claim, before, after, reports, records)
+                    .await
+            }
+        }
+    }
+
+    /// Writes what has happened outside of the queue, although the queue cannot be changed: the message
+    /// is not in it any more, or is another relay's.
+    pub(super) async fn write_delivered(self, context: &Context) {
+        if let Self::Joined { records, delivered } = self
+            && !records.is_stored()
+            && context.evidence.write_texts(delivered).await.is_err()
+        {
+            tracing::error!("evidence not written before shutdown");
+        }
+    }
+
+    /// Returns whether the records need no change of the queue any more.
+    pub(super) fn is_complete(&self) -> bool {
+        match self {
+            Self::Written => true,
+            Self::Joined { records, .. } => records.is_stored(),
+        }
+    }
+}
 
 /// Returns the evidence of an attempt that ended at `at`, one record for each recipient, each with
 /// its time; none if evidence is off. Without `is_reported`, the report of a bounce could not be
@@ -46,7 +99,8 @@ pub(super) fn delivery_records(
 }
 
 /// Stores the evidence of changes of a message, with the record of acceptance before it if that is
-/// not written yet. Returns `None` when that fails.
+/// not written yet; or prepares it, if the spool can store it with the change. Returns `None` when that
+/// fails.
 pub(super) async fn write_evidence(
     context: &Context,
     entry: &Entry,
@@ -61,11 +115,30 @@ pub(super) async fn write_evidence(
         } else {
             acceptance(entry, envelope)
         };
-        let records = accepted.into_iter().chain(texts).collect();
-        context.evidence.write_texts(records).await.ok()?;
+        let texts: Vec<_> = accepted.into_iter().chain(texts).collect();
+        let recorded = if let Some(joined) = context.evidence.join(&texts) {
+            EvidenceRecorded::Joined {
+                records: joined,
+                delivered: delivered(&records),
+            }
+        } else {
+            context.evidence.write_texts(texts).await.ok()?;
+            EvidenceRecorded::Written
+        };
         envelope.forget_arrival();
+        return Some(recorded);
     }
-    Some(EvidenceRecorded(()))
+    Some(EvidenceRecorded::Written)
+}
+
+/// Returns the records of recipients to which the message was delivered.
+fn delivered(records: &[(Timestamp, EvidenceRecord)]) -> Vec<RecordText> {
+    let is_delivered = |record: &EvidenceRecord| match record {
+        EvidenceRecord::Delivery(delivery) => delivery.outcome == RecordedOutcome::Delivered,
+        _ => false,
+    };
+    let delivered = records.iter().filter(|(_, record)| is_delivered(record));
+    delivered.map(|(at, record)| record.to_text(*at)).collect()
 }
 
 /// Returns the record of one recipient.
@@ -194,10 +267,10 @@ fn without_mail(failure: &Failure) -> Option<SessionRecord> {
     }
 }
 
-/// The reason for which evidence of a removal could not be stored.
+/// The reason for which a removal could not be stored, or its evidence.
 #[derive(Debug, thiserror::Error)]
 pub(in crate::relay::scheduler) enum EvidenceFailure {
-    /// The message could not be read.
+    /// The message could not be read or removed.
     #[error(transparent)]
     Spool(#[from] SpoolError),
     /// The process is ending, and evidence is not written any more.
@@ -227,20 +300,40 @@ async fn load_for_removal(
     }
 }
 
-/// Stores evidence of the open recipients of a message that an operator removes.
-pub(in crate::relay::scheduler) async fn write_removal(
+/// Removes a message for an operator, after or together with evidence of its open recipients.
+pub(in crate::relay::scheduler) async fn remove_recorded(
     context: &Context,
-    id: QueueId,
+    claim: Claim,
 ) -> Result<(), EvidenceFailure> {
-    if !context.evidence.is_kept() {
-        return Ok(());
-    }
-    let Some(entry) = load_for_removal(context, id).await? else {
-        return Ok(());
+    let entry = if context.evidence.is_kept() {
+        load_for_removal(context, claim.id()).await?
+    } else {
+        None
     };
+    let Some(entry) = entry else {
+        return Ok(context.spool.remove(claim).await?);
+    };
+    let records = removal_records(context, &entry);
+    if let Some(records) = context.evidence.join(&records) {
+        let before = &entry.envelope;
+        let settled = context
+            .spool
+            .settle_recorded(claim, before, None, Vec::new(), records);
+        return settled.await.map(drop).map_err(EvidenceFailure::from);
+    }
+    context
+        .evidence
+        .write_texts(records)
+        .await
+        .map_err(|_| EvidenceFailure::Stopping)?;
+    Ok(context.spool.remove(claim).await?)
+}
+
+/// Returns the evidence of the open recipients of a message that an operator removes.
+fn removal_records(context: &Context, entry: &Entry) -> Vec<RecordText> {
     let settings = context.running.load();
     let at = Timestamp::now();
-    let mut records: Vec<_> = acceptance(&entry, &entry.envelope).into_iter().collect();
+    let mut records: Vec<_> = acceptance(entry, &entry.envelope).into_iter().collect();
     for recipient in entry
         .envelope
         .recipients
@@ -249,7 +342,7 @@ pub(in crate::relay::scheduler) async fn write_removal(
     {
         let host = recipient.mailbox.host();
         let removed = EvidenceRecord::Delivery(Box::new(DeliveryRecord {
-            queue_id: id.to_string(),
+            queue_id: entry.id.to_string(),
             message_id: entry.envelope.message_id.as_deref().map(str::to_owned),
             from: entry
                 .envelope
@@ -286,11 +379,7 @@ pub(in crate::relay::scheduler) async fn write_removal(
         }));
         records.push(removed.to_text(at));
     }
-    context
-        .evidence
-        .write_texts(records)
-        .await
-        .map_err(|_| EvidenceFailure::Stopping)
+    records
 }
 
 /// Waits until evidence can be written. Returns false when the process ends first. A report stored

@@ -102,7 +102,7 @@ fn may_follow(envelope: &Envelope, hosts: &[Host]) -> bool {
     envelope.recipients.iter().any(follows)
 }
 
-/// Stores the evidence, and then the new state, together with the reports that may be stored now.
+/// Stores the evidence, and then or in the same transaction the new state, together with the reports that may be stored now.
 /// Returns `None` when the evidence cannot be written and the process ends.
 async fn store_changes(
     context: &Context,
@@ -228,26 +228,28 @@ fn ended(stored: &Envelope, envelope: &Envelope) -> Envelope {
 /// is its state in the spool, and `envelope` is so afterwards. Reports for which there is no room stay
 /// owed. If there is none for a state either, the recipients that have ended are stored alone: nobody
 /// waits for the others. It retries until it succeeds or the process ends: no other job may change the
-/// message before that. Evidence of a recipient exists before the queue drops it: `_recorded` proves
-/// that.
+/// message before that. Evidence of a recipient exists before the queue drops it, or is stored in the
+/// same transaction: `recorded` proves that.
 async fn write_result(
     context: &Context,
     claim: Claim,
     (stored, envelope): (&Envelope, &mut Envelope),
     reports: &mut DueReports,
-    _recorded: EvidenceRecorded,
+    recorded: EvidenceRecorded,
 ) -> StateWrite {
     let id = claim.id();
-    let (mut done, mut waiting) = (StateWrite::Done, None);
+    let (mut done, mut waiting, mut stuck) = (StateWrite::Done, None, None);
     loop {
         let written = std::mem::take(&mut reports.written);
         let (drafts, about): (Vec<_>, Vec<_>) =
             written.into_iter().map(WrittenReport::split).unzip();
-        if drafts.is_empty() && envelope == stored && stored.is_open() {
+        let has_changed = !drafts.is_empty() || envelope != stored || !stored.is_open();
+        if !has_changed && recorded.is_complete() {
             return done;
         }
         let after = envelope.is_open().then_some(&*envelope);
-        match context.spool.settle(claim, stored, after, drafts).await {
+        let settled = recorded.settle(context, claim, stored, after, drafts);
+        match settled.await {
             Ok(entries) => {
                 for ((_, entry), about) in entries.into_iter().zip(about) {
                     about.queue(context, id, entry);
@@ -255,13 +257,17 @@ async fn write_result(
                 return done;
             }
             // An operator removed the message.
-            Err(SpoolError::Missing(_)) => return StateWrite::Done,
+            Err(SpoolError::Missing(_)) => {
+                recorded.write_delivered(context).await;
+                return StateWrite::Done;
+            }
             Err(SpoolError::Closed) => return StateWrite::Aborted,
             // While the lease is over, the result waits for it to hold again, as for room on a disk.
             Err(SpoolError::OfAnother(reason)) if about.is_empty() => {
                 tracing::error!(queue_id = %id, reason, "attempt result not stored, the message is not this relay's any more; its next owner may deliver it again");
                 // The channel is closed only when the process ends.
                 let _ = context.events.send(Event::NotOwner(id));
+                recorded.write_delivered(context).await;
                 return StateWrite::Aborted;
             }
             Err(error) if !about.is_empty() => {
@@ -283,6 +289,9 @@ async fn write_result(
                     return StateWrite::Aborted;
                 }
                 waiting.get_or_insert_with(|| context.waiting_results.begin(id, &error));
+                if !recorded.is_complete() {
+                    stuck.get_or_insert_with(|| context.evidence.wait_joined());
+                }
                 let pause = tokio::time::timeout(WRITE_PAUSE, context.ending.cancelled());
                 // Either way, try again; at shutdown for the last time.
                 let _ = pause.await;

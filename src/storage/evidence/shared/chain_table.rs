@@ -1,17 +1,14 @@
-//! The statements on the chain of one node.
+//! The statements of the evidence on the chain of one node.
 
 use std::time::Duration;
 
-use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
 
-use super::super::chain::{ChainHead, RecordHash};
+use super::super::chain::ChainHead;
 use crate::storage::postgresql::{Database, DatabaseError, LentConnection};
+use crate::storage::shared_chain::{ChainExtension, head_of, number};
 
-/// Makes the chain if it is new.
-const MAKE: &str =
-    "INSERT INTO gatepost.evidence_chain (node) VALUES ($1) ON CONFLICT (node) DO NOTHING";
-const FIND: &str = "SELECT id, last_seq, last_hash FROM gatepost.evidence_chain WHERE node = $1";
-const STATE: &str = "SELECT last_seq, last_hash, removed_seq, removed_hash, removed_days, recorded_seq, \
+const STATE: &str = "SELECT removed_seq, removed_hash, removed_days, recorded_seq, \
      EXISTS (SELECT FROM gatepost.node WHERE epoch = $2 AND NOT fenced AND lease_end > clock_timestamp()) \
      FROM gatepost.evidence_chain WHERE id = $1";
 /// Appends lines from one head to another, if the chain ends with the first, and if the run of the node
@@ -45,7 +42,6 @@ pub(super) struct ChainTable {
 /// The state of a chain in the database.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ChainState {
-    pub(super) head: ChainHead,
     /// The last record that was removed for its age, and the number of days, if no record names it yet.
     pub(super) removed: Option<(ChainHead, u64)>,
     /// True if the run of this node is alive.
@@ -53,46 +49,36 @@ pub(super) struct ChainState {
 }
 
 impl ChainTable {
-    /// Finds the chain of a node, or makes it. Returns its head, too.
-    pub(super) async fn open(
-        database: Database,
-        node: &str,
-    ) -> Result<(Self, ChainHead), DatabaseError> {
-        let connection = database.connection().await?;
-        connection.execute(MAKE, &[&node]).await?;
-        let row = connection.query_one(FIND, &[&node]).await?;
-        connection.give_back();
-        let (chain, head) = (row.get(0), head(&row, 1)?);
-        Ok((Self { database, chain }, head))
+    /// Returns the table with this chain.
+    pub(super) fn new(database: Database, chain: i32) -> Self {
+        Self { database, chain }
     }
 
-    /// Appends the lines that lead from one head to another. Returns false if nothing was written:
-    /// the chain has another head, or the run of the node is over.
+    /// Lends a connection.
+    pub(super) async fn connection(&self) -> Result<LentConnection, DatabaseError> {
+        self.database.connection().await
+    }
+
+    /// Appends records. Returns false if nothing was written: the chain has another head, or the run
+    /// of the node is over.
     pub(super) async fn append(
         &self,
+        connection: &LentConnection,
         epoch: i64,
-        (from, to): (ChainHead, ChainHead),
-        lines: &[&str],
+        extension: &ChainExtension,
     ) -> Result<bool, DatabaseError> {
-        let connection = self.database.connection().await?;
         let statement = connection.prepare_cached(APPEND).await?;
-        let (from_hash, to_hash) = (from.hash.to_string(), to.hash.to_string());
-        let (from_seq, to_seq) = (number(from.seq), number(to.seq));
-        let written = connection
-            .execute(
-                &statement,
-                &[
-                    &self.chain,
-                    &epoch,
-                    &from_seq,
-                    &from_hash,
-                    &to_seq,
-                    &to_hash,
-                    &lines,
-                ],
-            )
-            .await?;
-        connection.give_back();
+        let ChainExtension { from, to, .. } = extension;
+        let parameters: [&(dyn ToSql + Sync); 7] = [
+            &self.chain,
+            &epoch,
+            &number(from.seq),
+            &from.hash.to_string(),
+            &number(to.seq),
+            &to.hash.to_string(),
+            &extension.lines(),
+        ];
+        let written = connection.execute(&statement, &parameters).await?;
         Ok(written > 0)
     }
 
@@ -101,13 +87,12 @@ impl ChainTable {
         let connection = self.database.connection().await?;
         let row = connection.query_one(STATE, &[&self.chain, &epoch]).await?;
         connection.give_back();
-        let (removed, days): (_, i32) = (head(&row, 2)?, row.get(4));
-        let is_recorded = number(removed.seq) <= row.get(5);
+        let (removed, days): (_, i32) = (head_of(&row, 0)?, row.get(2));
+        let is_recorded = number(removed.seq) <= row.get(3);
         let days = u64::try_from(days).unwrap_or_default();
         Ok(ChainState {
-            head: head(&row, 0)?,
             removed: (!is_recorded).then_some((removed, days)),
-            is_alive: row.get(6),
+            is_alive: row.get(4),
         })
     }
 
@@ -136,21 +121,5 @@ impl ChainTable {
         let octets: i64 = connection.query_one(SIZE, &[]).await?.get(0);
         connection.give_back();
         Ok(u64::try_from(octets).unwrap_or_default())
-    }
-}
-
-/// Returns the number of a record as the database has it.
-fn number(seq: u64) -> i64 {
-    i64::try_from(seq).unwrap_or(i64::MAX)
-}
-
-/// Reads a head from two columns.
-fn head(row: &Row, column: usize) -> Result<ChainHead, DatabaseError> {
-    let (seq, hash): (i64, &str) = (row.get(column), row.get(column + 1));
-    match (u64::try_from(seq), RecordHash::parse(hash)) {
-        (Ok(seq), Some(hash)) => Ok(ChainHead { seq, hash }),
-        _ => Err(DatabaseError::Refused(format!(
-            "the head of a chain of evidence is damaged: {seq} {hash}"
-        ))),
     }
 }

@@ -16,6 +16,8 @@ pub(super) use writer::SharedEvidenceWriter;
 use std::fmt;
 use std::sync::Arc;
 
+use crate::storage::SharedChain;
+
 /// The source of the present epoch of a node. It is asked before each write.
 pub type EpochSource = Arc<dyn Fn() -> i64 + Send + Sync>;
 
@@ -27,6 +29,8 @@ pub struct EvidenceNode {
     /// The present epoch of the node in `gatepost.node`. Records are written only while it is alive by
     /// the clock of the database.
     pub epoch: EpochSource,
+    /// The chain of the node, which its spool extends, too.
+    pub chain: Arc<SharedChain>,
 }
 
 impl fmt::Debug for EvidenceNode {

@@ -36,6 +36,7 @@ async fn node(database: &ScratchDatabase, name: &str, epoch: i64) -> TestNode {
     let node = EvidenceNode {
         name: name.to_owned(),
         epoch: Arc::new(move || present.load(Ordering::Relaxed)),
+        chain: Arc::default(),
     };
     TestNode { node, epoch }
 }
@@ -216,6 +217,7 @@ async fn only_the_living_run_of_a_node_extends_its_chain() {
         node: EvidenceNode {
             name: "one".to_owned(),
             epoch: Arc::new(|| 7),
+            chain: Arc::default(),
         },
         epoch: Arc::default(),
     };

@@ -1,8 +1,8 @@
 //! The task that extends the chain of this node: all waiting records in one transaction.
 //!
-//! It alone knows the head of the chain, and the database extends the chain from that head alone. If
-//! the outcome of a write is unknown, the head is read again: it shows if the records are there.
-//! A record is not given up while the process runs, as with files.
+//! The spool extends the chain, too, and one of them has the turn at a time. The database extends the
+//! chain from its head alone. If the outcome of a write is unknown, the records are looked for before
+//! they are sent again. A record is not given up while the process runs, as with files.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -24,6 +24,7 @@ use super::super::writer::{BATCH_DELAY, BATCH_OCTETS, EndSignal, LINK_OCTETS, Wr
 use super::EvidenceNode;
 use super::chain_table::ChainTable;
 use crate::storage::postgresql::{Database, DatabaseError};
+use crate::storage::shared_chain::TriedHeads;
 
 /// The interval at which expired days are searched and the next days get their partitions.
 const EXPIRE_INTERVAL: Duration = Duration::from_hours(1);
@@ -62,7 +63,6 @@ pub(in super::super) struct SharedEvidenceWriter {
     table: ChainTable,
     node: EvidenceNode,
     keep: Duration,
-    head: ChainHead,
     expired_at: Instant,
     /// The start of the present failure, and the time of the last log line about it.
     failing: Option<(Instant, Instant)>,
@@ -81,12 +81,11 @@ impl SharedEvidenceWriter {
         keep: Duration,
         (stuck, size, ending): (Arc<AtomicBool>, Arc<SizeAccount>, Arc<AtomicBool>),
     ) -> Result<Self, EvidenceError> {
-        let (table, head) = ChainTable::open(database, &node.name).await?;
+        let (chain, head) = node.chain.open(&database, &node.name).await?;
         let mut writer = Self {
-            table,
+            table: ChainTable::new(database, chain),
             node,
             keep,
-            head,
             expired_at: Instant::now(),
             failing: None,
             stuck,
@@ -101,7 +100,7 @@ impl SharedEvidenceWriter {
                 gatepost: env!("CARGO_PKG_VERSION").to_owned(),
             };
             let begun = [begun.to_text(Timestamp::now()).fields];
-            if let Err(error) = writer.append(&begun).await {
+            if let Err(error) = writer.append(&begun, &mut TriedHeads::default()).await {
                 let text = format!("cannot begin the chain of evidence: {error}");
                 return Err(DatabaseError::Refused(text).into());
             }
@@ -196,8 +195,8 @@ impl SharedEvidenceWriter {
                 last_hash: last.hash,
                 archived_to: None,
             };
-            self.append(&[dropped.to_text(Timestamp::now()).fields])
-                .await?;
+            let dropped = [dropped.to_text(Timestamp::now()).fields];
+            self.append(&dropped, &mut TriedHeads::default()).await?;
             self.table.removal_recorded(last).await?;
             tracing::info!(
                 last_seq = last.seq,
@@ -237,10 +236,11 @@ impl SharedEvidenceWriter {
         if lines.is_empty() {
             return;
         }
+        let mut tried = TriedHeads::default();
         loop {
             // Read before the write, so that there is always one attempt after the end has begun.
             let is_last = self.ending.load(Ordering::Relaxed);
-            let error = match self.append_within_limit(lines).await {
+            let error = match self.append_within_limit(lines, &mut tried).await {
                 Ok(()) => break,
                 Err(ChainWriteError::HeadChanged) => continue,
                 Err(error) => error,
@@ -268,11 +268,15 @@ impl SharedEvidenceWriter {
         }
     }
 
-    async fn append_within_limit(&mut self, lines: &[String]) -> Result<(), ChainWriteError> {
+    async fn append_within_limit(
+        &mut self,
+        lines: &[String],
+        tried: &mut TriedHeads,
+    ) -> Result<(), ChainWriteError> {
         let octets: usize = lines.iter().map(|line| line.len() + LINK_OCTETS).sum();
         let fits = self.size.check(octets as u64);
         fits.map_err(|error| ChainWriteError::Size(error.to_string()))?;
-        timeout(ANSWER_TIME, self.append(lines))
+        timeout(ANSWER_TIME, self.append(lines, tried))
             .await
             .unwrap_or_else(|_| {
                 let text = "no answer to a write of evidence".to_owned();
@@ -280,33 +284,44 @@ impl SharedEvidenceWriter {
             })
     }
 
-    /// Appends records durably. If it fails, none of them counts.
-    async fn append(&mut self, lines: &[String]) -> Result<(), ChainWriteError> {
-        let (mut head, mut text) = (self.head, String::new());
-        for line in lines {
-            head.seal(line, &mut text);
-        }
-        let sealed: Vec<_> = text.lines().collect();
+    /// Appends records durably, unless an earlier try was carried out. If it fails, none of them counts.
+    async fn append(
+        &mut self,
+        lines: &[String],
+        tried: &mut TriedHeads,
+    ) -> Result<(), ChainWriteError> {
         let epoch = (self.node.epoch)();
-        if !self.table.append(epoch, (self.head, head), &sealed).await? {
-            let state = self.table.state(epoch).await?;
-            if state.head != head {
-                if state.head == self.head {
-                    return Err(ChainWriteError::LeaseOver);
-                }
-                // An earlier process of this node has written after this one has read the head.
-                self.head = state.head;
-                return Err(if state.is_alive {
-                    ChainWriteError::HeadChanged
-                } else {
-                    ChainWriteError::LeaseOver
-                });
-            }
-            // An earlier try was stored, though its answer did not come.
+        let mut turn = self.node.chain.turn().await?;
+        let connection = self.table.connection().await?;
+        if turn.is_stored(&connection, tried).await? {
+            // The head may be behind the records; the next extension finds that out.
+            connection.give_back();
+            return Ok(());
         }
-        self.size.add(text.len() as u64);
-        self.head = head;
-        Ok(())
+        let mut extension = turn.extension();
+        for line in lines {
+            extension.add(line);
+        }
+        let is_new = tried.add(extension.to);
+        let written = self.table.append(&connection, epoch, &extension).await;
+        // An answer says nothing about an earlier try of the same extension.
+        if is_new && !matches!(written, Ok(true) | Err(DatabaseError::Unreachable(_))) {
+            tried.remove(extension.to);
+        }
+        if written? {
+            turn.extended(&extension);
+            connection.give_back();
+            self.size.add(extension.octets() as u64);
+            return Ok(());
+        }
+        turn.read_head(&connection).await?;
+        connection.give_back();
+        // Another process of this node, or an earlier try, has extended the chain.
+        Err(if self.table.state(epoch).await?.is_alive {
+            ChainWriteError::HeadChanged
+        } else {
+            ChainWriteError::LeaseOver
+        })
     }
 
     /// Waits for the next attempt to write. Orders are carried out, and after one the next attempt

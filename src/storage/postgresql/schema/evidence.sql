@@ -23,6 +23,17 @@ CREATE TABLE gatepost.evidence (
 ) PARTITION BY RANGE (day);
 CREATE TABLE gatepost.evidence_other PARTITION OF gatepost.evidence DEFAULT;
 
+-- Ends a statement that would append records of changes that it has not made.
+CREATE FUNCTION gatepost.require_changes(are_made boolean) RETURNS boolean
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF NOT are_made THEN
+        RAISE EXCEPTION 'evidence of a message that this node does not own' USING ERRCODE = 'GP001';
+    END IF;
+    RETURN true;
+END
+$$;
+
 -- Makes the partitions of today to the day after tomorrow, and drops those of days that are older than
 -- `keep`, oldest first, after each chain says which of its records go. It runs with the rights of the
 -- owner, so the role of the relays needs no right to create or drop tables.

@@ -3,6 +3,9 @@
 //! It affects nothing unless the run of this node is alive by the clock of the database, and changes a
 //! message only if its row has the owner and the epoch of the claim. So a node that was thought dead
 //! changes nothing that another one has adopted, whenever its statements arrive.
+//!
+//! The evidence of the changes is in the same statement. If the chain has another head than the one that
+//! the statement names, or if a message with evidence cannot be changed, nothing of it is carried out.
 
 use std::collections::{HashMap, HashSet};
 
@@ -12,18 +15,36 @@ use tokio_postgres::types::ToSql;
 use super::super::claim::OwnerEpoch;
 use super::super::envelope_parts::part_number;
 use super::super::ids::{queue_id, row_id};
+use super::batch_evidence::BatchEvidence;
 use super::identity::NodeRun;
 use super::queue::{EnvelopeEdit, NewRow, SharedOp};
 use crate::smtp::envelope::QueueId;
+use crate::storage::SharedChain;
 use crate::storage::postgresql::{DatabaseError, LentConnection};
+use crate::storage::record_chain::ChainHead;
+use crate::storage::shared_chain::{ChainExtension, number};
 
 /// Changes, removes and stores messages. Parameters: the node and its epoch; what is removed; what is
-/// replaced as a unit; what is changed by parts, and these; what is new. The reports about a message
-/// are stored only if the message was changed.
+/// replaced as a unit; what is changed by parts, and these; what is new; the chain, the number and the
+/// hash of its head before and after, the lines, and the messages that they are about. The reports about
+/// a message are stored only if the message was changed. The row 0 says that the chain was extended.
 const BATCH: &str = "
-WITH own AS MATERIALIZED (
+WITH alive AS MATERIALIZED (
     SELECT FROM gatepost.node
     WHERE number = $1 AND epoch = $2 AND NOT fenced AND lease_end > clock_timestamp()
+), head AS (
+    UPDATE gatepost.evidence_chain
+    SET last_seq = $23, last_hash = $24,
+        day = greatest(day, (clock_timestamp() AT TIME ZONE 'UTC')::date)
+    WHERE id = $20::integer AND last_seq = $21::bigint AND last_hash = $22::text
+        AND EXISTS (SELECT FROM alive)
+    RETURNING id, day
+), own AS MATERIALIZED (
+    SELECT FROM alive WHERE $20::integer IS NULL OR EXISTS (SELECT FROM head)
+), records AS (
+    INSERT INTO gatepost.evidence (chain, day, seq, line)
+    SELECT head.id, head.day, $21 + number, line
+    FROM head, unnest($25::text[]) WITH ORDINALITY AS lines (line, number)
 ), removed AS (
     DELETE FROM gatepost.message m
     USING unnest($3::bigint[], $4::bigint[]) AS r(id, epoch)
@@ -60,7 +81,14 @@ WITH own AS MATERIALIZED (
     ON CONFLICT (id) DO NOTHING
     RETURNING id
 )
-SELECT id FROM changed UNION ALL SELECT id FROM added";
+SELECT id FROM changed UNION ALL SELECT id FROM added UNION ALL
+SELECT 0 FROM head WHERE gatepost.require_changes(
+    (SELECT count(*) FROM changed WHERE id = ANY($26::bigint[])) = cardinality($26::bigint[]))";
+/// The error of [`BATCH`] if a message with evidence cannot be changed.
+const NOT_MADE: &str = "GP001";
+/// True if a run of a node is alive.
+const IS_ALIVE: &str = "SELECT EXISTS (SELECT FROM gatepost.node
+    WHERE number = $1 AND epoch = $2 AND NOT fenced AND lease_end > clock_timestamp())";
 
 /// The owner and the epoch of each message that there is.
 const OWNERS: &str = "SELECT id, node, epoch FROM gatepost.message WHERE id = ANY($1::bigint[])";
@@ -79,6 +107,16 @@ struct Columns<'a> {
     envelopes: Vec<&'a str>,
     bodies: Vec<Option<&'a [u8]>>,
     about: Vec<Option<i64>>,
+}
+
+/// The effect of a batch.
+enum Effect {
+    /// It was carried out for these messages.
+    Done(HashSet<QueueId>),
+    /// The chain was not extended, and nothing was carried out.
+    NotExtended,
+    /// A message with evidence could not be changed, and nothing was carried out.
+    NotMade,
 }
 
 impl<'a> Columns<'a> {
@@ -137,10 +175,21 @@ impl<'a> Columns<'a> {
         &self,
         connection: &LentConnection,
         run: NodeRun,
-    ) -> Result<HashSet<QueueId>, DatabaseError> {
+        evidence: Option<&BatchEvidence<'_>>,
+    ) -> Result<Effect, DatabaseError> {
         let statement = connection.prepare_cached(BATCH).await?;
         let epoch = run.epoch();
-        let parameters: [&(dyn ToSql + Sync); 19] = [
+        let extension = evidence.map(BatchEvidence::extension);
+        let chain = extension.map(|extension| extension.chain);
+        let (from, to) = (extension.map(|it| it.from), extension.map(|it| it.to));
+        let seq = |head: Option<ChainHead>| head.map(|head| number(head.seq));
+        let hash = |head: Option<ChainHead>| head.map(|head| head.hash.to_string());
+        let (from_seq, from_hash, to_seq, to_hash) = (seq(from), hash(from), seq(to), hash(to));
+        let lines = extension.map_or_else(Vec::new, ChainExtension::lines);
+        let recorded: Vec<_> = evidence
+            .map(|evidence| evidence.messages().map(row_id).collect())
+            .unwrap_or_default();
+        let parameters: [&(dyn ToSql + Sync); 26] = [
             &run.number,
             &epoch,
             &self.removed.0,
@@ -160,9 +209,28 @@ impl<'a> Columns<'a> {
             &self.envelopes,
             &self.bodies,
             &self.about,
+            &chain,
+            &from_seq,
+            &from_hash,
+            &to_seq,
+            &to_hash,
+            &lines,
+            &recorded,
         ];
-        let rows = connection.query(&statement, &parameters).await?;
-        Ok(rows.iter().filter_map(|row| queue_id(row.get(0))).collect())
+        let rows = match connection.query(&statement, &parameters).await {
+            Ok(rows) => rows,
+            Err(error) if error.code().is_some_and(|code| code.code() == NOT_MADE) => {
+                return Ok(Effect::NotMade);
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let rows: Vec<i64> = rows.iter().map(|row| row.get(0)).collect();
+        if evidence.is_some() && !rows.contains(&0) {
+            return Ok(Effect::NotExtended);
+        }
+        Ok(Effect::Done(
+            rows.into_iter().filter_map(queue_id).collect(),
+        ))
     }
 }
 
@@ -177,12 +245,15 @@ pub(super) enum OpResult {
     OfAnother(QueueId),
     /// The epoch of this node is over; nothing was changed.
     EpochOver,
+    /// Nothing of the batch was carried out; it is tried again.
+    Again,
 }
 
 /// Carries out operations in one transaction. With `is_repeated`, an earlier try may have been carried
 /// out although its answer did not come.
 pub(super) async fn carry_out(
     connection: &LentConnection,
+    chain: &SharedChain,
     run: NodeRun,
     ops: &[SharedOp],
     is_repeated: bool,
@@ -191,30 +262,83 @@ pub(super) async fn carry_out(
         connection.batch_execute("SELECT 1").await?;
         return Ok(vec![OpResult::Done(run.epoch); ops.len()]);
     }
-    let affected = Columns::of(ops).run(connection, run).await?;
-    let is_complete = |op: &SharedOp| match op {
-        SharedOp::Commit(row, _) => affected.contains(&row.id),
-        SharedOp::Settle(settled, _) => {
-            affected.contains(&settled.claim.id())
-                && settled
-                    .reports
-                    .iter()
-                    .all(|report| affected.contains(&report.id))
-        }
-        SharedOp::Ping(_) => true,
+    let mut evidence = BatchEvidence::of(ops, chain, connection).await?;
+    let columns = Columns::of(ops);
+    let effect = columns.run(connection, run, evidence.as_ref()).await;
+    let effect = match effect {
+        // The outcome is unknown.
+        Err(error @ DatabaseError::Unreachable(_)) => return Err(error),
+        effect => effect,
     };
-    if ops.iter().all(is_complete) {
+    let messages: HashSet<_> = evidence.iter().flat_map(BatchEvidence::messages).collect();
+    // Of a change whose records are not in the chain, no earlier try was carried out.
+    let judge = |op: &SharedOp, found: &Owners| {
+        let is_new = op.subject().is_some_and(|id| messages.contains(&id));
+        explain(op, run, found, is_repeated && !is_new)
+    };
+    let affected = match effect {
+        Ok(Effect::Done(affected)) => {
+            if let Some(evidence) = evidence.take() {
+                evidence.stored();
+            }
+            affected
+        }
+        effect => {
+            if let Some(evidence) = &mut evidence {
+                evidence.not_stored();
+            }
+            let is_refused = matches!(effect?, Effect::NotMade);
+            if let Some(evidence) = &mut evidence {
+                evidence.read_head(connection).await?;
+            }
+            let is_alive = is_alive(connection, run).await?;
+            let found = owners(connection, &ops.iter().collect::<Vec<_>>()).await?;
+            let result = |op: &SharedOp| {
+                let is_recorded = op.subject().is_some_and(|id| messages.contains(&id));
+                match judge(op, &found) {
+                    _ if is_alive && !(is_refused && is_recorded) => OpResult::Again,
+                    OpResult::EpochOver if is_alive => OpResult::Again,
+                    result => result,
+                }
+            };
+            return Ok(ops.iter().map(result).collect());
+        }
+    };
+    let unclear: Vec<_> = ops
+        .iter()
+        .filter(|op| !is_complete(op, &affected))
+        .collect();
+    if unclear.is_empty() {
         return Ok(vec![OpResult::Done(run.epoch); ops.len()]);
     }
-    let unclear: Vec<_> = ops.iter().filter(|op| !is_complete(op)).collect();
     let found = owners(connection, &unclear).await?;
     let result = |op: &SharedOp| {
-        if is_complete(op) {
+        if is_complete(op, &affected) {
             return OpResult::Done(run.epoch);
         }
-        explain(op, run, &found, is_repeated)
+        judge(op, &found)
     };
     Ok(ops.iter().map(result).collect())
+}
+
+/// Returns whether an operation was carried out whole, if these messages were changed.
+fn is_complete(op: &SharedOp, affected: &HashSet<QueueId>) -> bool {
+    match op {
+        SharedOp::Commit(row, _) => affected.contains(&row.id),
+        SharedOp::Settle(settled, _) => {
+            let mut reports = settled.reports.iter();
+            affected.contains(&settled.claim.id())
+                && reports.all(|report| affected.contains(&report.id))
+        }
+        SharedOp::Ping(_) => true,
+    }
+}
+
+async fn is_alive(client: &Client, run: NodeRun) -> Result<bool, DatabaseError> {
+    let row = client
+        .query_one(IS_ALIVE, &[&run.number, &run.epoch()])
+        .await?;
+    Ok(row.get(0))
 }
 
 /// The owners and epochs of messages, by their ids.

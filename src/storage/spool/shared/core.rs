@@ -19,6 +19,7 @@ use super::node_share::NodeShare;
 use super::observations::Watch;
 use super::own_config::OwnConfig;
 use super::queue::OpQueue;
+use crate::storage::SharedChain;
 use crate::storage::postgresql::{Database, DatabaseError, LentConnection};
 use crate::telemetry::Monitor;
 
@@ -41,6 +42,8 @@ pub(super) struct SharedCore {
     pub(super) lease: HeldLease,
     pub(super) lease_time: Duration,
     pub(super) queue: OpQueue,
+    /// The chain of the node's evidence.
+    pub(super) chain: Arc<SharedChain>,
     pub(super) drafts: Arc<Drafts>,
     pub(super) own: OwnMessages,
     pub(super) drain: DrainState,

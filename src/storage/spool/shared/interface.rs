@@ -1,5 +1,6 @@
 //! The interface of the spool, as the shared engine implements it.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::super::draft::{Draft, DraftKind};
@@ -11,6 +12,7 @@ use super::SharedSpool;
 use super::queue::{EnvelopeEdit, SharedOp};
 use crate::policy::adoption::NodeConfig;
 use crate::smtp::envelope::{Envelope, QueueId};
+use crate::storage::JoinedRecords;
 
 impl Spool for SharedSpool {
     fn draft(&self) -> Draft {
@@ -43,13 +45,27 @@ impl Spool for SharedSpool {
         let edit = after
             .map(|after| EnvelopeEdit::between(claim.id(), before, after))
             .transpose();
-        Box::pin(self.core.settle(claim, edit, reports))
+        Box::pin(self.core.settle(claim, edit, reports, None))
+    }
+
+    fn settle_recorded(
+        &self,
+        claim: Claim,
+        before: &Envelope,
+        after: Option<&Envelope>,
+        reports: Vec<(Draft, Envelope)>,
+        records: Arc<JoinedRecords>,
+    ) -> SpoolFuture<'_, Vec<(Receipt, Claimed<Entry>)>> {
+        let edit = after
+            .map(|after| EnvelopeEdit::between(claim.id(), before, after))
+            .transpose();
+        Box::pin(self.core.settle(claim, edit, reports, Some(records)))
     }
 
     fn remove(&self, claim: Claim) -> SpoolFuture<'_, ()> {
         Box::pin(async move {
             self.core
-                .settle(claim, Ok(None), Vec::new())
+                .settle(claim, Ok(None), Vec::new(), None)
                 .await
                 .map(drop)
         })

@@ -4,7 +4,8 @@
 //! one insert and one removal a message, gathered with others into shared transactions.
 //!
 //! - [`queue`] holds the operations that wait; [`writer`] sends them as one [`batch`]. [`doubts`] knows
-//!   what is this node's, and what may be although nobody was given an answer.
+//!   what is this node's, and what may be although nobody was given an answer. [`batch_evidence`] has the
+//!   records of a batch, which extend the chain of the node in the same transaction.
 //! - [`folder`] has the node's own files, and [`identity`] says which node this is. [`node`] joins, renews
 //!   the lease and leaves; [`watch`] finds other nodes that are dead, by its [`observations`], and
 //!   [`claiming`] adopts their messages, where their [`published`] configuration and our [`own_config`]
@@ -28,12 +29,14 @@ use super::file::blocking;
 use super::ids::{Ids, queue_id};
 use super::lease::{HeldLease, Lease, LeaseClock};
 use super::{BootTime, OwnershipChange, SpoolError};
+use crate::storage::SharedChain;
 use crate::storage::folder_lock::FolderLock;
 use crate::storage::postgresql::{Database, migrate};
 use crate::telemetry::Monitor;
 
 mod availability;
 mod batch;
+mod batch_evidence;
 mod claiming;
 mod content;
 mod core;
@@ -149,6 +152,7 @@ impl SharedSpool {
             lease: HeldLease::new(Lease::until(asked + lease), LeaseClock::Boot),
             lease_time: lease,
             queue: OpQueue::default(),
+            chain: Arc::default(),
             drafts: Arc::new(Drafts {
                 free_space,
                 bodies,
@@ -203,6 +207,12 @@ impl SharedSpool {
     pub fn epoch_source(&self) -> Arc<dyn Fn() -> i64 + Send + Sync> {
         let core = Arc::clone(&self.core);
         Arc::new(move || core.run().epoch())
+    }
+
+    /// Returns the chain of this node's evidence, which is extended with changes of the queue, too.
+    #[must_use]
+    pub fn evidence_chain(&self) -> Arc<SharedChain> {
+        Arc::clone(&self.core.chain)
     }
 
     /// Completes what waits, and leaves.

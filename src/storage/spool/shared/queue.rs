@@ -2,7 +2,7 @@
 //!
 //! The list is bounded by its callers: each hands in one operation at a time and waits for it.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use tokio::sync::{Notify, oneshot};
@@ -12,6 +12,7 @@ use super::super::claim::{Claim, OwnerEpoch};
 use super::super::envelope_parts::changed_parts;
 use super::super::log::EnvelopePart;
 use crate::smtp::envelope::{Envelope, QueueId};
+use crate::storage::JoinedRecords;
 
 /// The most content in one transaction, in octets.
 const BATCH_OCTETS: usize = 4 << 20;
@@ -42,13 +43,14 @@ pub(super) enum EnvelopeEdit {
     Parts(Vec<EnvelopePart>),
 }
 
-/// The change of a message, and the reports about it, which are stored together.
+/// The change of a message, the reports about it and its evidence, which are stored together.
 #[derive(Debug)]
 pub(super) struct SettledRow {
     pub(super) claim: Claim,
     /// The new state; `None`: the message is removed.
     pub(super) edit: Option<EnvelopeEdit>,
     pub(super) reports: Vec<NewRow>,
+    pub(super) records: Option<Arc<JoinedRecords>>,
 }
 
 /// One operation of the writer. The answers have the epoch that the new messages were given to.
@@ -87,7 +89,7 @@ fn not_json(id: QueueId, error: &serde_json::Error) -> SpoolError {
 
 impl SharedOp {
     /// Returns the messages whose rows the operation needs to itself.
-    fn subject(&self) -> Option<QueueId> {
+    pub(super) fn subject(&self) -> Option<QueueId> {
         match self {
             Self::Commit(row, _) => Some(row.id),
             Self::Settle(settled, _) => Some(settled.claim.id()),
@@ -107,7 +109,11 @@ impl SharedOp {
         let octets = |row: &NewRow| row.envelope.len() + row.body.as_ref().map_or(0, Bytes::len);
         match self {
             Self::Commit(row, _) => octets(row),
-            Self::Settle(settled, _) => settled.reports.iter().map(octets).sum(),
+            Self::Settle(settled, _) => {
+                let records = settled.records.as_ref();
+                let evidence = records.map_or(0, |records| JoinedRecords::octets(records.fields()));
+                settled.reports.iter().map(octets).sum::<usize>() + evidence
+            }
             Self::Ping(_) => 0,
         }
     }

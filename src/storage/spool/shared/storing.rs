@@ -12,6 +12,7 @@ use super::content;
 use super::core::SharedCore;
 use super::queue::{EnvelopeEdit, NewRow, SettledRow, SharedOp, envelope_text};
 use crate::smtp::envelope::{Envelope, QueueId};
+use crate::storage::JoinedRecords;
 
 impl SharedCore {
     pub(super) async fn commit(
@@ -38,6 +39,7 @@ impl SharedCore {
         claim: Claim,
         edit: Result<Option<EnvelopeEdit>, SpoolError>,
         reports: Vec<(Draft, Envelope)>,
+        records: Option<Arc<JoinedRecords>>,
     ) -> Result<Vec<(Receipt, Claimed<Entry>)>, SpoolError> {
         self.lease.check()?;
         self.check_claims(&[claim])?;
@@ -52,6 +54,7 @@ impl SharedCore {
             claim,
             edit,
             reports: rows,
+            records,
         });
         let epoch = self
             .queue

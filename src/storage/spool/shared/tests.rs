@@ -4,6 +4,7 @@
 mod doubts;
 mod drain;
 mod nodes;
+mod records;
 
 use std::time::Duration;
 

@@ -20,6 +20,8 @@ const SLOW: Duration = Duration::from_secs(5);
 /// The pauses between two tries.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LAST_PAUSE: Duration = Duration::from_secs(2);
+/// The pause before a batch is sent again that has met another change of the chain.
+const AGAIN_PAUSE: Duration = Duration::from_millis(10);
 
 /// The operations of a transaction, and those of the next ones.
 struct Batch {
@@ -77,8 +79,15 @@ impl Batch {
             Ok((used, results)) => {
                 *connection = Some(used);
                 core.availability.answered();
+                let count = self.ops.len();
                 for (op, result) in std::mem::take(&mut self.ops).into_iter().zip(results) {
-                    finish(core, op, result);
+                    match result {
+                        OpResult::Again => self.ops.push(op),
+                        result => finish(core, op, result),
+                    }
+                }
+                if self.ops.len() == count {
+                    tokio::time::sleep(AGAIN_PAUSE).await;
                 }
             }
             // The lease ended during the try.
@@ -102,7 +111,7 @@ impl Batch {
     ) -> Result<(LentConnection, Vec<OpResult>), Option<DatabaseError>> {
         let run = core.run();
         let results = {
-            let work = batch::carry_out(&connection, run, &self.ops, self.is_repeated);
+            let work = batch::carry_out(&connection, &core.chain, run, &self.ops, self.is_repeated);
             let mut work = std::pin::pin!(work);
             let slow = Instant::now() + SLOW;
             loop {
@@ -201,7 +210,8 @@ fn finish(core: &SharedCore, op: SharedOp, result: OpResult) {
                 "message {id} was given to another node, or given back"
             )))
         }
-        OpResult::EpochOver => {
+        // The caller keeps an operation that is tried again.
+        OpResult::Again | OpResult::EpochOver => {
             core.lease.lose("its lease is over by the clock of the database; it gets a new one when it can be sure of its messages");
             Err(core.lease.refusal())
         }
