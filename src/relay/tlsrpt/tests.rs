@@ -71,7 +71,7 @@ impl ReportingNode {
         let (reporter, service) = ReportService::open_shared(database.connect(), bounds, AT_ONCE);
         let folder = tempfile::tempdir().expect("a folder");
         let spool = SqliteSpool::open(folder.path()).expect("it opens");
-        let (accepted, _accepted) = mpsc::channel(1);
+        let (accepted, receiver) = mpsc::channel(1);
         let submitter = Submitter {
             organization: "Example Ltd".to_owned(),
             contact: Mailbox::parse("reports@us.example").expect("an address"),
@@ -88,7 +88,7 @@ impl ReportingNode {
             reporter,
             service,
             sender,
-            _accepted,
+            _accepted: receiver,
             _folder: folder,
         }
     }
@@ -287,7 +287,7 @@ async fn limits_hold_for_the_cluster() {
     let expected = expected.map(|(name, counts)| (name.to_owned(), counts));
     assert_eq!(totals(&collector), BTreeMap::from(expected));
     let posted = collector.posted.lock().expect("no panic").clone();
-    let policies = posted.iter().flat_map(|one| one["policies"].as_array());
+    let policies = posted.iter().filter_map(|one| one["policies"].as_array());
     assert_eq!(policies.flatten().count(), 2);
     let mut details: Vec<_> = posted
         .iter()

@@ -106,6 +106,19 @@ struct OwnershipChanges {
     is_forgetting: bool,
 }
 
+/// Returns the ids that a node draws: above those that it has drawn before.
+fn ids_of(joined: &node::Joined) -> Result<Ids, SpoolError> {
+    let highest = queue_id(joined.highest);
+    let number = u8::try_from(joined.number).ok();
+    let ids = number.and_then(|number| Ids::of_node(number, highest));
+    ids.ok_or_else(|| {
+        SpoolError::Io(format!(
+            "the database gave this node the number {}, which queue ids cannot have",
+            joined.number
+        ))
+    })
+}
+
 impl SharedSpool {
     /// Opens the spool: brings the schema up to date, and joins as a node.
     ///
@@ -130,15 +143,7 @@ impl SharedSpool {
             .map_err(|error| spool_error(&error))?;
         let asked = BootTime::now();
         let joined = node::join(&database, &node, &token, lease).await?;
-        let highest = queue_id(joined.highest);
-        let number = u8::try_from(joined.number).ok();
-        let ids = number.and_then(|number| Ids::of_node(number, highest));
-        let ids = ids.ok_or_else(|| {
-            SpoolError::Io(format!(
-                "the database gave this node the number {}, which queue ids cannot have",
-                joined.number
-            ))
-        })?;
+        let ids = ids_of(&joined)?;
         let (changes, receiver) = mpsc::unbounded_channel();
         let core = Arc::new_cyclic(|me| SharedCore {
             database,

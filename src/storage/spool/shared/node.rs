@@ -227,18 +227,7 @@ impl SharedCore {
         let lost = self.new_epoch(&mut connection).await.map_err(failed)?;
         watch.connection = Some(connection);
         match lost {
-            LostLease::Replaced => {
-                let reason = format!(
-                    "another process has joined as the node {} with a copy of its secret; give each node a folder of its own",
-                    self.identity.name
-                );
-                self.lease.lose(&reason);
-                if !self.ended.is_cancelled() {
-                    tracing::error!(reason, "this node ends");
-                }
-                self.ended.cancel();
-                Err(SpoolError::NotOwner(reason))
-            }
+            LostLease::Replaced => Err(self.end_replaced()),
             LostLease::NewEpoch { epoch, lost } => {
                 self.availability.answered();
                 tracing::warn!(
@@ -247,25 +236,44 @@ impl SharedCore {
                     lost = lost.len(),
                     "the lease was over; this node has a new one"
                 );
-                let lease = Lease::until(asked + self.lease_time);
                 self.epoch.store(epoch.number(), Ordering::SeqCst);
-                let mut resumable = self.resumable();
-                if lost.is_empty() && resumable.losses == 0 {
-                    self.lease.renew(lease);
-                    return Ok(lease);
-                }
-                self.own.forget(lost.iter().copied());
-                self.lease
-                    .lose("other nodes have claimed messages meanwhile; these are forgotten first");
-                resumable.lease = Some(lease);
-                if !lost.is_empty() {
-                    resumable.losses += 1;
-                    // Nobody listens any more at the end alone.
-                    drop(self.changes.send(OwnershipChange::Lost(lost)));
-                }
-                Err(self.lease.refusal())
+                self.begin_epoch(Lease::until(asked + self.lease_time), lost)
             }
         }
+    }
+
+    /// Ends this node: another process has its name and its secret.
+    fn end_replaced(&self) -> SpoolError {
+        let reason = format!(
+            "another process has joined as the node {} with a copy of its secret; give each node a folder of its own",
+            self.identity.name
+        );
+        self.lease.lose(&reason);
+        if !self.ended.is_cancelled() {
+            tracing::error!(reason, "this node ends");
+        }
+        self.ended.cancel();
+        SpoolError::NotOwner(reason)
+    }
+
+    /// Takes up the lease of a new epoch, at once or when the relay has forgotten what others have claimed
+    /// meanwhile.
+    fn begin_epoch(&self, lease: Lease, lost: Vec<QueueId>) -> Result<Lease, SpoolError> {
+        let mut resumable = self.resumable();
+        if lost.is_empty() && resumable.losses == 0 {
+            self.lease.renew(lease);
+            return Ok(lease);
+        }
+        self.own.forget(lost.iter().copied());
+        self.lease
+            .lose("other nodes have claimed messages meanwhile; these are forgotten first");
+        resumable.lease = Some(lease);
+        if !lost.is_empty() {
+            resumable.losses += 1;
+            // Nobody listens any more at the end alone.
+            drop(self.changes.send(OwnershipChange::Lost(lost)));
+        }
+        Err(self.lease.refusal())
     }
 
     /// Renews the lease in the database. Returns whether this node's epoch was alive.

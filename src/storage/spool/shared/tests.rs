@@ -388,8 +388,8 @@ async fn a_queue_moves_into_the_database_and_back() {
     let database = cluster.database.connect();
     // An earlier move came to the database with the first two, and to the removal of a third.
     let mark = crate::storage::spool::relocation::mark(folder).expect("a folder");
-    let mover = cluster.node(1, LONG).await;
-    let earlier = QueueImport::of_node(&mover, mark);
+    let earlier_node = cluster.node(1, LONG).await;
+    let earlier = QueueImport::of_node(&earlier_node, mark);
     for (id, ..) in &before[..2] {
         let entry = source.load(*id).await.expect("there");
         earlier.put(&entry).await.expect("stored");
@@ -404,7 +404,7 @@ async fn a_queue_moves_into_the_database_and_back() {
         b"third".to_vec(),
     ));
     source.close().await.expect("closed");
-    mover.close().await.expect("closed");
+    earlier_node.close().await.expect("closed");
     let config = || test_config("same");
     let moved = move_to_database(folder, &database, config())
         .await
