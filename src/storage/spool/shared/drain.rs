@@ -117,8 +117,8 @@ impl SharedCore {
             kept.log();
         }
         let stay: HashSet<_> = kept.ids.iter().copied().collect();
-        let gone = claims.iter().map(Claim::id).filter(|id| !stay.contains(id));
-        self.own.forget(gone);
+        let gone = claims.iter().filter(|claim| !stay.contains(&claim.id()));
+        self.own.forget_claims(gone.copied());
         Ok(kept.ids)
     }
 
