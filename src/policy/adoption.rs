@@ -6,7 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::smtp::address::{Host, Mailbox};
-use crate::smtp::envelope::Envelope;
+use crate::smtp::envelope::{Envelope, Recipient};
 
 /// The configuration of a node, as far as others compare it. It is published as JSON, so a field keeps
 /// its name once it has been released.
@@ -170,7 +170,9 @@ pub fn may_adopt(
     }
     let open = envelope.recipients.iter().filter(|one| one.state.is_open());
     let open = open.map(|recipient| recipient.mailbox.host());
+    let is_due = |one: &Recipient| one.state.is_open() || one.owed.is_some();
     let sender = envelope.reverse_path.mailbox();
+    let sender = sender.filter(|_| envelope.recipients.iter().any(is_due));
     for host in open.chain(sender.map(Mailbox::host)) {
         let (theirs, mine) = (owner.for_host(host), own.for_host(host));
         if rules(theirs) != rules(mine) {
@@ -191,7 +193,7 @@ pub fn may_adopt(
 mod tests {
     use super::*;
     use crate::smtp::address::ReversePath;
-    use crate::smtp::envelope::{AttemptFailure, FailureHistory, Recipient, RecipientState};
+    use crate::smtp::envelope::{AttemptFailure, FailureHistory, RecipientState};
     use crate::smtp::reply::{EnhancedStatusCode, Status};
 
     /// A configuration of connectors, each written `name:pattern,pattern:rules`, and the built-in one.
@@ -221,7 +223,7 @@ mod tests {
     }
 
     fn envelope(recipients: Vec<Recipient>) -> Envelope {
-        let sender = ReversePath::parse("a@sender.example").expect("an address");
+        let sender = ReversePath::parse("a@sender.test").expect("an address");
         Envelope::new(sender, recipients)
     }
 
@@ -240,6 +242,8 @@ mod tests {
             // A connector of another domain does not matter.
             "p:partner.example:forced | | b@elsewhere.example |",
             "p:partner.example:forced | | b@sub.partner.example |",
+            // A report to the sender may become due.
+            "s:sender.test:forced | | b@elsewhere.example | sender.test",
             // One recipient of several is enough.
             "p:partner.example:forced | | c@one.example b@partner.example | partner.example",
             // The name does not matter, the rules do.
@@ -272,7 +276,7 @@ mod tests {
     #[test]
     fn finished_recipients_do_not_matter_and_held_ones_and_owed_reports_do() {
         let (owner, own) = (
-            config(&["partner:partner.example,sender.example:forced"]),
+            config(&["partner:partner.example,sender.test:forced"]),
             config(&[]),
         );
         let with = |state| Recipient {

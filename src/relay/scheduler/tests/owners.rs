@@ -95,7 +95,7 @@ async fn what_waits_of_a_lost_message_is_forgotten_and_the_rest_stays() {
     assert!(waits_for_nothing(&owner.order(Order::Retry, lost).await));
     let refused = owner.order(Order::Hold, lost).await;
     assert!(
-        matches!(refused, Err(OrderRefused::Spool(SpoolError::NotOwner(_)))),
+        matches!(refused, Err(OrderRefused::Spool(SpoolError::OfAnother(_)))),
         "{refused:?}"
     );
     owner.order(Order::Retry, kept).await.expect("it waits");

@@ -55,7 +55,8 @@ const RENEW: &str = "UPDATE gatepost.node
 SET lease_end = clock_timestamp() + lease, last_id = greatest(last_id, $3), divisor = $4
 WHERE number = $1 AND epoch = $2 AND NOT fenced AND lease_end > clock_timestamp()
 RETURNING draining";
-const LOOK: &str = "SELECT epoch FROM gatepost.node WHERE number = $1 AND token = $2 FOR UPDATE";
+const LOOK: &str =
+    "SELECT epoch, fenced FROM gatepost.node WHERE number = $1 AND token = $2 FOR UPDATE";
 const DRAW_EPOCH: &str = "SELECT nextval('gatepost.epoch')";
 const NEW_EPOCH: &str = "UPDATE gatepost.node SET epoch = $2, fenced = false,
     lease_end = clock_timestamp() + lease WHERE number = $1";
@@ -320,9 +321,11 @@ impl SharedCore {
             let epoch = epoch(row, 0);
             epoch == current || self.tried_epochs().contains(&epoch)
         };
-        if !found.as_ref().is_some_and(is_ours) {
+        let Some(found) = found.filter(is_ours) else {
             return Ok(LostLease::Replaced);
-        }
+        };
+        // An earlier try may have lifted the fence.
+        let was_fenced = found.get(1) || epoch(&found, 0) != current;
         let drawn = transaction.query_one(DRAW_EPOCH, &[]).await?;
         let fresh = epoch(&drawn, 0);
         // The answer to the commit may be lost; the next try must know the epoch then.
@@ -332,7 +335,7 @@ impl SharedCore {
             .execute(NEW_EPOCH, &[number, &number_of_fresh])
             .await?;
         let mut unknown = Vec::new();
-        // An earlier try may have lifted the fence, and the database may be a restored one.
+        // The database may be a restored one, which has messages that this node has removed.
         let first = i64::try_from(self.identity.first_epoch.number()).unwrap_or(i64::MAX);
         let rows = transaction.query(OWN_IDS, &[number]).await?;
         let mut are = HashSet::with_capacity(rows.len());
@@ -345,7 +348,11 @@ impl SharedCore {
                 unknown.push(id);
             }
         }
-        let lost = self.own.lost(&are);
+        let lost = if was_fenced {
+            self.own.lost(&are)
+        } else {
+            Vec::new()
+        };
         transaction.commit().await?;
         self.own.doubt(unknown);
         self.tried_epochs().clear();

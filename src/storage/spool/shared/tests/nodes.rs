@@ -169,7 +169,7 @@ async fn a_new_node_with_the_name_of_a_dead_one_adopts_by_policy() {
         .into_iter()
         .map(|node| node.name)
         .collect();
-    assert_eq!(names, ["one (1)", "one", "two"]);
+    assert_eq!(names, ["one", "one (1)", "two"]);
     database.remove().await;
 }
 
