@@ -83,7 +83,7 @@ async fn what_waits_is_claimed_at_the_start_and_given_back_at_the_end() {
     for claim in [claimed.claim, new.claim] {
         let refused = spool.remove(claim).await;
         assert!(
-            matches!(refused, Err(SpoolError::NotOwner(_))),
+            matches!(refused, Err(SpoolError::OfAnother(_))),
             "{refused:?}"
         );
     }

@@ -5,7 +5,7 @@ use gatepost::storage::spool::{Claim, Spool, SpoolError};
 
 /// Returns the claim on a message, which is claimed first if an earlier run has left it.
 pub(crate) async fn claim(spool: &impl Spool, id: QueueId) -> Result<Claim, SpoolError> {
-    if let Err(SpoolError::NotOwner(_)) = spool.claimed(id).await {
+    if let Err(SpoolError::OfAnother(_)) = spool.claimed(id).await {
         let before = id.number().checked_sub(1).and_then(QueueId::from_number);
         spool.claim(before, 1).await?;
     }
