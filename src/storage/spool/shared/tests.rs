@@ -425,9 +425,10 @@ async fn a_queue_moves_into_the_database_and_back() {
     node.release(kept).await.expect("its own");
     let weaker = move_to_folder(&database, cluster.folders[2].path(), test_config("weaker"));
     let weaker = weaker.await.expect("nothing moved");
-    assert_eq!((weaker.messages, weaker.refused), (0, 5));
+    // Two have no recipient that waits, so no policy decides over them.
+    assert_eq!((weaker.messages, weaker.refused), (2, 3));
     let moved = move_to_folder(&database, cluster.folders[2].path(), config());
-    assert_eq!(moved.await.expect("moved").messages, 5);
+    assert_eq!(moved.await.expect("moved").messages, 3);
     assert!(ids(&node).await.is_empty());
     let target = SqliteSpool::open(cluster.folders[2].path()).expect("a spool");
     assert_same(&target, &before).await;
