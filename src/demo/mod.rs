@@ -4,7 +4,7 @@
 //! The relay is the real one, started from a real configuration file. The results in the table are
 //! what the peers received and what the relay recorded, compared with what each policy promises.
 //!
-//! [`cluster`] is a demo of its own: several relays with one queue, one of which dies.
+//! `cluster` is a demo of its own: several relays with one queue, one of which dies.
 
 mod attempts;
 mod authority;
