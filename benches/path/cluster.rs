@@ -33,7 +33,7 @@ const ADOPTION: Duration = Duration::from_mins(1);
 /// The time after which an adoption counts as failed.
 const PATIENCE: Duration = Duration::from_mins(10);
 
-/// What is measured.
+/// The measurement that is asked for.
 pub(crate) struct ClusterPlan {
     pub(crate) messages: usize,
     pub(crate) trials: usize,
@@ -50,7 +50,7 @@ struct Sample {
     /// The processor time of relays and of the database, in seconds for 1,000 messages.
     cpu: f64,
     database_cpu: f64,
-    /// For each message.
+    /// The figure for each message.
     commits: f64,
     wal: f64,
     is_clean: bool,

@@ -26,7 +26,7 @@ pub(crate) struct Database {
     standby: Option<Box<Database>>,
 }
 
-/// What a server has done so far.
+/// The work that a server has done so far.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct DatabaseUse {
     /// The processor time of all its processes, and of those of its standby.

@@ -26,7 +26,7 @@ pub enum ClusterDemoError {
     Process {
         /// The process.
         name: String,
-        /// What it did.
+        /// The failure, as a verb and the rest of the sentence.
         fault: &'static str,
         /// The last lines of its log.
         log: String,

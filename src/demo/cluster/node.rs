@@ -27,7 +27,7 @@ pub(super) struct DemoNode {
     process: DemoChild,
 }
 
-/// What all relays have in common.
+/// The settings that are the same for all relays.
 pub(super) struct NodePlan<'a> {
     /// The folder with the certificates.
     pub(super) folder: &'a Path,

@@ -2,8 +2,8 @@
 //! and sends it.
 //!
 //! Each step is stored when it is done, so that after a restart no destination gets a report again.
-//! Where nodes share the counts, a report is claimed by the node that sends it; the claim of a node
-//! that dies ends after some minutes.
+//! Of nodes that share the counts, the one that sends a report claims it first; the claim of a node
+//! that dies ends after ten minutes.
 //! If a crash comes between a step and its record, the repeated report has the same id (RFC 8460
 //! §5.6).
 

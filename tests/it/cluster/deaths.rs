@@ -40,7 +40,7 @@ fn a_relay_that_hangs_beyond_its_lease_sends_nothing_of_others_when_it_wakes() {
     assert!(outcome.duplicates <= IN_FLIGHT, "{outcome}");
 }
 
-/// What waited is delivered by another, and not once more by the one that wakes up and finds it due.
+/// Waiting mail is delivered by another, and not once more by the one that wakes up and finds it due.
 #[test]
 #[ignore = "needs PostgreSQL"]
 fn what_others_have_delivered_is_not_delivered_by_a_relay_that_wakes() {

@@ -1,4 +1,4 @@
-//! What a node remembers of the others from look to look.
+//! The memory of a node of the others, from one look at their leases to the next.
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};

@@ -9,7 +9,7 @@ use crate::policy::adoption::NodeConfig;
 use crate::storage::postgresql::DatabaseError;
 
 const PUBLISH: &str = "UPDATE gatepost.node SET config = $3 WHERE number = $1 AND epoch = $2";
-/// What the nodes have published, and whether they live and do not drain.
+/// The published configurations of the other nodes, each with true if the node lives and does not drain.
 const CONFIGS: &str =
     "SELECT number, config, NOT fenced AND NOT draining AND lease_end > clock_timestamp()
 FROM gatepost.node WHERE number <> $1";
