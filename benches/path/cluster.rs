@@ -50,7 +50,7 @@ struct Sample {
     /// The processor time of relays and of the database, in seconds for 1,000 messages.
     cpu: f64,
     database_cpu: f64,
-    /// The figure for each message.
+    /// The commits, and below them the octets of WAL, for each message.
     commits: f64,
     wal: f64,
     is_clean: bool,
